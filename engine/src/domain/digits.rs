@@ -1,0 +1,32 @@
+//! Numbers and bytes as short lower-case text without look-alikes: Crockford's base 32 (no `i`, `l`, `o`, `u`).
+
+/// The digits in order of their value, which is also the order in which text sorts.
+pub const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Appends how many digits follow, then the digits: shorter numbers sort before longer ones.
+pub fn push_ordered(text: &mut String, number: u64) {
+    let digits = (64 - number.leading_zeros()).div_ceil(5).max(1);
+    text.push(char::from(ALPHABET[digits as usize]));
+    for place in (0..digits).rev() {
+        text.push(char::from(ALPHABET[(number >> (5 * place) & 31) as usize]));
+    }
+}
+
+/// Reads what [`push_ordered`] wrote, and nothing else: every number has exactly one text.
+pub fn parse_ordered(text: &str) -> Option<u64> {
+    let (length, digits) = text.as_bytes().split_first()?;
+    if value(*length)? != digits.len() as u64 {
+        return None;
+    }
+    let mut number: u64 = 0;
+    for digit in digits {
+        number = number.checked_mul(32)?.checked_add(value(*digit)?)?;
+    }
+    let mut canonical = String::with_capacity(text.len());
+    push_ordered(&mut canonical, number);
+    (canonical == text).then_some(number)
+}
+
+fn value(digit: u8) -> Option<u64> {
+    ALPHABET.iter().position(|known| *known == digit).map(|place| place as u64)
+}

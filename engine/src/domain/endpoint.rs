@@ -1,0 +1,237 @@
+//! An endpoint: an outbound target. Where it is, which events it wants, how it is signed for, and whether it takes any.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    event::NewEvent,
+    id::EndpointId,
+    name::Slug,
+    pattern::Pattern,
+    retry::Schedule,
+    signature::{Scheme, Secret},
+    time::Timestamp,
+};
+
+/// Whether an endpoint takes webhooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    Active,
+    /// Deliveries are stored and wait.
+    Paused,
+    /// Deliveries are stored as dead, and can be retried.
+    Disabled(DisabledReason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisabledReason {
+    /// A person did it.
+    ByHand,
+    /// It answered `410`.
+    Gone,
+}
+
+impl EndpointState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Disabled(DisabledReason::ByHand) => "disabled",
+            Self::Disabled(DisabledReason::Gone) => "disabled-gone",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Active, Self::Paused, Self::Disabled(DisabledReason::ByHand), Self::Disabled(DisabledReason::Gone)]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
+/// Which events an endpoint receives directly: any of the patterns, and every condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    pub events: Vec<Pattern>,
+    /// Attribute name → the values it may have (`source` and `subject` count as attributes).
+    pub conditions: Vec<(String, Vec<String>)>,
+}
+
+impl Subscription {
+    /// Whether the conditions hold; the patterns are asked through an index.
+    pub fn conditions_hold(&self, event: &NewEvent) -> bool {
+        self.conditions.iter().all(|(name, allowed)| {
+            let value = match name.as_str() {
+                "source" => Some(&*event.source),
+                "subject" => event.subject.as_deref(),
+                name => event.attributes.get(name),
+            };
+            value.is_some_and(|value| allowed.iter().any(|one| one == value))
+        })
+    }
+}
+
+/// A secret with the end of its grace, once a newer one has replaced it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldSecret {
+    pub secret: Secret,
+    pub until: Option<Timestamp>,
+}
+
+/// How webhooks to an endpoint are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// For the whole exchange.
+    pub timeout: Duration,
+    /// Sent on every webhook; checked against the names that are ours.
+    pub headers: Vec<(String, String)>,
+    /// `None` is the default schedule.
+    pub schedule: Option<Arc<Schedule>>,
+}
+
+impl Policy {
+    pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
+    pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+    pub const HEADERS_MAX: usize = 32;
+}
+
+/// An endpoint before it has an id.
+#[derive(Clone, Debug)]
+pub struct NewEndpoint {
+    /// Unique and fixed, since plugins send to it.
+    pub name: Slug,
+    /// Free text for people.
+    pub title: Option<String>,
+    /// Judged by the address guard when it is saved, and again at every connection.
+    pub url: String,
+    pub subscription: Subscription,
+    /// The plugin through which each event passes on its way here.
+    pub plugin: Option<Slug>,
+    pub scheme: Scheme,
+    /// Newest first; every one that holds signs.
+    pub secrets: Vec<HeldSecret>,
+    pub policy: Policy,
+    pub state: EndpointState,
+}
+
+/// A stored endpoint.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    pub created_at: Timestamp,
+    pub new: NewEndpoint,
+}
+
+impl Endpoint {
+    /// The secrets that sign at `now`.
+    pub fn signing_secrets(&self, now: Timestamp) -> impl Iterator<Item = &Secret> {
+        let holds = move |held: &&HeldSecret| held.until.is_none_or(|until| now < until);
+        self.new.secrets.iter().filter(holds).map(|held| &held.secret)
+    }
+
+    /// Puts a new secret first; those before it go on signing until `grace` is over, and end with it.
+    pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
+        let end = now.plus(grace);
+        self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));
+        for held in &mut self.new.secrets {
+            held.until = Some(held.until.map_or(end, |until| until.min(end)));
+        }
+        self.new.secrets.insert(0, HeldSecret { secret, until: None });
+    }
+}
+
+/// Header names that are the engine's or the connection's: neither an endpoint nor a plugin can set them.
+pub fn header_is_ours(name: &str) -> bool {
+    const OURS: [&str; 16] = [
+        "host",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "user-agent",
+        "content-length",
+        "content-encoding",
+        "content-type",
+        "innesco-depth",
+        "forwarded",
+        "via",
+    ];
+    OURS.contains(&name)
+        || ["webhook-", "svix-", "content-", "proxy-", "x-forwarded-", "ce-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Header names that only an endpoint can set: they carry its owner's credentials.
+pub fn header_is_the_endpoints(name: &str) -> bool {
+    ["authorization", "cookie", "x-hub-signature-256", "stripe-signature"].contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::name::{Attributes, EventType};
+
+    fn event(attributes: &[(&str, &str)]) -> NewEvent {
+        let mut all = Attributes::default();
+        for (name, value) in attributes {
+            all.push(name, (*value).to_owned()).unwrap();
+        }
+        NewEvent {
+            id: None,
+            source: "shop".into(),
+            event_type: EventType::parse("order.created").unwrap(),
+            subject: None,
+            time: None,
+            content_type: "application/json".into(),
+            data: Bytes::new(),
+            attributes: all.into(),
+            depth: 0,
+            cause: None,
+        }
+    }
+
+    #[test]
+    fn every_condition_must_hold() {
+        let subscription = Subscription {
+            events: vec![],
+            conditions: vec![
+                ("channel".into(), vec!["newsletter".into()]),
+                ("initiator".into(), vec!["admin".into(), "api".into()]),
+            ],
+        };
+        assert!(subscription.conditions_hold(&event(&[("channel", "newsletter"), ("initiator", "api")])));
+        assert!(!subscription.conditions_hold(&event(&[("channel", "newsletter"), ("initiator", "public")])));
+        assert!(!subscription.conditions_hold(&event(&[("channel", "newsletter")])), "a missing attribute matches nothing");
+        let from_shop = Subscription { events: vec![], conditions: vec![("source".into(), vec!["shop".into()])] };
+        assert!(from_shop.conditions_hold(&event(&[])));
+    }
+
+    #[test]
+    fn a_rotated_secret_signs_until_its_grace_is_over() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        let secret = |byte| Secret::from_seed(Scheme::V1, [byte; 32]);
+        let mut endpoint = Endpoint {
+            id: EndpointId::from_i64(1),
+            created_at: at(0),
+            new: NewEndpoint {
+                name: Slug::parse("crm").unwrap(),
+                title: None,
+                url: "https://crm.example/".into(),
+                subscription: Subscription::default(),
+                plugin: None,
+                scheme: Scheme::V1,
+                secrets: vec![HeldSecret { secret: secret(1), until: None }],
+                policy: Policy { timeout: Policy::TIMEOUT_DEFAULT, headers: vec![], schedule: None },
+                state: EndpointState::Active,
+            },
+        };
+        endpoint.rotate(secret(2), at(10), Duration::from_secs(5));
+        assert_eq!(endpoint.signing_secrets(at(14)).collect::<Vec<_>>(), [&secret(2), &secret(1)]);
+        assert_eq!(endpoint.signing_secrets(at(15)).collect::<Vec<_>>(), [&secret(2)]);
+        endpoint.rotate(secret(3), at(12), Duration::from_secs(60));
+        assert_eq!(endpoint.signing_secrets(at(16)).collect::<Vec<_>>(), [&secret(3), &secret(2)]);
+    }
+}

@@ -1,0 +1,234 @@
+//! Ids: 64-bit sequences inside, opaque text outside.
+//!
+//! An event is a sequence number; its runs and deliveries carry that number in their upper bits, and an attempt carries its
+//! delivery's. A parent's children are therefore one range of row ids, and no foreign-key index exists anywhere.
+//! Outside, an id is a prefix, the store's tag and the number (`evt_k7q22a9`). The tag is drawn once per store and again by a
+//! restore, so that an id is never issued twice. Texts of one tag sort as their numbers do.
+
+use std::fmt;
+
+use super::digits;
+
+/// Bits that number an event's runs, and likewise its deliveries.
+const CHILD_BITS: u32 = 14;
+/// Bits that number a delivery's attempts.
+const ATTEMPT_BITS: u32 = 8;
+
+/// How many deliveries one event can have, over all its rounds; runs likewise.
+pub const CHILDREN_MAX: u32 = 1 << CHILD_BITS;
+/// How many attempts one delivery can have, retries by hand included.
+pub const ATTEMPTS_MAX: u32 = (1 << ATTEMPT_BITS) - 1;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(i64);
+
+        impl $name {
+            pub const PREFIX: &'static str = $prefix;
+
+            /// Takes a number that a store issued.
+            pub const fn from_i64(number: i64) -> Self {
+                Self(number)
+            }
+
+            pub const fn as_i64(self) -> i64 {
+                self.0
+            }
+
+            /// The text that people and programs outside see.
+            pub fn text(self, tag: Tag) -> String {
+                tag.write(Self::PREFIX, self.0)
+            }
+
+            /// Reads [`Self::text`]; `None` for anything that this store did not issue.
+            pub fn parse(text: &str, tag: Tag) -> Option<Self> {
+                tag.read(Self::PREFIX, text).map(Self)
+            }
+        }
+    };
+}
+
+id!(
+    /// One accepted event.
+    EventId, "evt"
+);
+id!(
+    /// One plugin on one event.
+    RunId, "run"
+);
+id!(
+    /// One webhook on its way to one endpoint; its text is the `webhook-id` of every attempt.
+    DeliveryId, "dlv"
+);
+id!(
+    /// One try of a delivery.
+    AttemptId, "att"
+);
+id!(
+    /// An outbound target.
+    EndpointId, "ep"
+);
+id!(
+    /// An API key.
+    KeyId, "key"
+);
+
+impl EventId {
+    /// The `k`-th delivery of this event.
+    pub fn delivery(self, k: u32) -> DeliveryId {
+        debug_assert!(k < CHILDREN_MAX);
+        DeliveryId(self.0 << CHILD_BITS | i64::from(k))
+    }
+
+    /// The `k`-th run on this event.
+    pub fn run(self, k: u32) -> RunId {
+        debug_assert!(k < CHILDREN_MAX);
+        RunId(self.0 << CHILD_BITS | i64::from(k))
+    }
+
+    /// Row ids that this event's runs, and likewise its deliveries, can have.
+    pub const fn children(self) -> (i64, i64) {
+        (self.0 << CHILD_BITS, (self.0 + 1) << CHILD_BITS)
+    }
+
+    /// Row ids that the attempts of this event's deliveries can have.
+    pub const fn attempts(self) -> (i64, i64) {
+        let (from, until) = self.children();
+        (from << ATTEMPT_BITS, until << ATTEMPT_BITS)
+    }
+}
+
+impl RunId {
+    pub const fn event(self) -> EventId {
+        EventId(self.0 >> CHILD_BITS)
+    }
+
+    /// Which of its event's runs this is.
+    pub const fn k(self) -> u32 {
+        (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
+    }
+}
+
+impl DeliveryId {
+    pub const fn event(self) -> EventId {
+        EventId(self.0 >> CHILD_BITS)
+    }
+
+    /// Which of its event's deliveries this is.
+    pub const fn k(self) -> u32 {
+        (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
+    }
+
+    /// The `n`-th attempt, counted from 1.
+    pub fn attempt(self, n: u32) -> AttemptId {
+        debug_assert!((1..=ATTEMPTS_MAX).contains(&n));
+        AttemptId(self.0 << ATTEMPT_BITS | i64::from(n))
+    }
+
+    /// Row ids that this delivery's attempts can have.
+    pub const fn attempts(self) -> (i64, i64) {
+        (self.0 << ATTEMPT_BITS, (self.0 + 1) << ATTEMPT_BITS)
+    }
+}
+
+impl AttemptId {
+    pub const fn delivery(self) -> DeliveryId {
+        DeliveryId(self.0 >> ATTEMPT_BITS)
+    }
+
+    /// Counted from 1.
+    pub const fn n(self) -> u32 {
+        (self.0 & ATTEMPTS_MAX as i64) as u32
+    }
+}
+
+/// What makes one store's ids different from another's: four digits, drawn at random.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Tag([u8; Tag::LEN]);
+
+impl Tag {
+    const LEN: usize = 4;
+
+    /// Makes a tag of random bytes.
+    pub fn from_random(random: [u8; 4]) -> Self {
+        Self(random.map(|byte| digits::ALPHABET[usize::from(byte % 32)]))
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; Self::LEN] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(|byte| digits::ALPHABET.contains(byte)).then_some(Self(bytes))
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("the alphabet is ASCII")
+    }
+
+    fn write(self, prefix: &str, number: i64) -> String {
+        let number = u64::try_from(number).expect("ids are never negative");
+        let mut text = String::with_capacity(prefix.len() + 2 + Self::LEN + 13);
+        text.push_str(prefix);
+        text.push('_');
+        text.push_str(self.as_str());
+        digits::push_ordered(&mut text, number);
+        text
+    }
+
+    fn read(self, prefix: &str, text: &str) -> Option<i64> {
+        let rest = text.strip_prefix(prefix)?.strip_prefix('_')?.strip_prefix(self.as_str())?;
+        i64::try_from(digits::parse_ordered(rest)?).ok()
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tag({})", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tag() -> Tag {
+        Tag::from_random([1, 77, 200, 9])
+    }
+
+    #[test]
+    fn children_lie_in_their_parents_range() {
+        let event = EventId::from_i64(7);
+        let delivery = event.delivery(CHILDREN_MAX - 1);
+        let (from, until) = event.children();
+        assert!((from..until).contains(&delivery.as_i64()));
+        assert!(!(from..until).contains(&EventId::from_i64(8).delivery(0).as_i64()));
+        assert_eq!((delivery.event(), delivery.k()), (event, CHILDREN_MAX - 1));
+
+        let attempt = delivery.attempt(ATTEMPTS_MAX);
+        assert_eq!((attempt.delivery(), attempt.n()), (delivery, ATTEMPTS_MAX));
+        let (from, until) = event.attempts();
+        assert!((from..until).contains(&attempt.as_i64()));
+    }
+
+    #[test]
+    fn another_stores_ids_are_not_ours() {
+        let text = EventId::from_i64(41).text(tag());
+        assert_eq!(EventId::parse(&text, tag()), Some(EventId::from_i64(41)));
+        assert_eq!(EventId::parse(&text, Tag::from_random([2, 77, 200, 9])), None);
+        assert_eq!(DeliveryId::parse(&text, tag()), None);
+        for broken in ["", "evt_", "evt_!!!!", "41", &format!("{text}0"), &text[..text.len() - 1]] {
+            assert_eq!(EventId::parse(broken, tag()), None, "{broken}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_sorts_as_the_numbers_do(a in 0i64.., b in 0i64..) {
+            let (one, two) = (EventId::from_i64(a), EventId::from_i64(b));
+            prop_assert_eq!(one.text(tag()).cmp(&two.text(tag())), a.cmp(&b));
+            prop_assert_eq!(EventId::parse(&one.text(tag()), tag()), Some(one));
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The nouns and rules of Innesco: what things are, and what follows from what.
+//!
+//! No I/O, no async, no SQL, no HTTP, no clock and no randomness: instants, random bytes and ids come in as arguments, so every
+//! rule is tested as a table. Text from outside is parsed into these types once, at the rim, and trusted from then on.
+
+pub mod delivery;
+pub mod digits;
+pub mod endpoint;
+pub mod envelope;
+pub mod event;
+pub mod id;
+pub mod name;
+pub mod pattern;
+pub mod plugin;
+pub mod retry;
+pub mod routing;
+pub mod run;
+pub mod signature;
+pub mod time;

@@ -1,0 +1,167 @@
+//! Names as they are typed: slugs of our own things, event types, attributes. Parsed at the rim, trusted afterwards.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+/// A name that breaks its rule: what is wrong with it, ready to follow the field's name in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadName(pub String);
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The fixed name of an endpoint, a plugin or a source: plugins and addresses refer to it.
+    Slug
+);
+
+impl Slug {
+    pub const LEN_MAX: usize = 64;
+
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'_';
+        if text.is_empty() || text.len() > Self::LEN_MAX || !text.bytes().all(allowed) || text.starts_with(['-', '_']) {
+            return Err(BadName(format!(
+                "{text:?} is not a name: use 1 to {} lower-case letters, digits, dashes and underscores, starting with a letter or digit",
+                Self::LEN_MAX
+            )));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+name!(
+    /// What kind of thing happened: `order.created`.
+    EventType
+);
+
+impl EventType {
+    pub const LEN_MAX: usize = 255;
+
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+        if text.is_empty() || text.len() > Self::LEN_MAX || !text.bytes().all(allowed) {
+            return Err(BadName(format!(
+                "{text:?} is not an event type: use letters, digits, dots, dashes and underscores, {} at most",
+                Self::LEN_MAX
+            )));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// Extension attributes of an event, in the order in which they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes(pub Vec<(String, String)>);
+
+impl Attributes {
+    /// How many an event can carry.
+    pub const COUNT_MAX: usize = 32;
+    pub const NAME_LEN_MAX: usize = 64;
+    pub const VALUE_LEN_MAX: usize = 1024;
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Adds one, or says why it cannot be: CloudEvents 1.0, "Attribute naming convention", plus our bounds.
+    pub fn push(&mut self, name: &str, value: String) -> Result<(), BadName> {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if name.is_empty() || name.len() > Self::NAME_LEN_MAX || !name.bytes().all(allowed) {
+            return Err(BadName(format!(
+                "{name:?} is not an attribute name: use lower-case letters and digits, {} at most",
+                Self::NAME_LEN_MAX
+            )));
+        }
+        if value.len() > Self::VALUE_LEN_MAX || value.bytes().any(|c| c.is_ascii_control()) {
+            return Err(BadName(format!(
+                "the value of attribute {name:?} must be text of at most {} bytes without control characters",
+                Self::VALUE_LEN_MAX
+            )));
+        }
+        if self.get(name).is_some() {
+            return Err(BadName(format!("attribute {name:?} is given twice")));
+        }
+        if self.0.len() == Self::COUNT_MAX {
+            return Err(BadName(format!("an event carries at most {} attributes", Self::COUNT_MAX)));
+        }
+        self.0.push((name.to_owned(), value));
+        Ok(())
+    }
+}
+
+/// The known name nearest to a mistyped one, for errors that help.
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(typed, name), name))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|(one, _), (two, _)| one.total_cmp(two))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs() {
+        for good in ["crm", "sales-slack", "a_1", "7up"] {
+            assert!(Slug::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "CRM", "a b", "-a", "é", &"x".repeat(65)] {
+            assert!(Slug::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn event_types() {
+        for good in ["order.created", "com.github.pull_request.opened", "A-1"] {
+            assert!(EventType::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "order created", "a/b", &"x".repeat(256)] {
+            assert!(EventType::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn attributes_keep_their_order_and_their_bounds() {
+        let mut attributes = Attributes::default();
+        attributes.push("channel", "newsletter".into()).unwrap();
+        assert!(attributes.push("channel", "again".into()).is_err());
+        assert!(attributes.push("Channel", "x".into()).is_err());
+        assert!(attributes.push("b", "line\nbreak".into()).is_err());
+        assert_eq!(attributes.get("channel"), Some("newsletter"));
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let known = ["sales-slack", "crm", "mailer"];
+        assert_eq!(nearest("sales-slak", known), Some("sales-slack"));
+        assert_eq!(nearest("zzz", known), None);
+    }
+}

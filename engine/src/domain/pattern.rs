@@ -1,0 +1,131 @@
+//! Which event types someone wants: `order.created`, `order.*`, `*`.
+
+use std::{collections::HashMap, fmt, hash::Hash};
+
+use super::name::{BadName, EventType};
+
+/// One pattern of event types.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Pattern {
+    /// `*`
+    All,
+    /// `order.*`: everything below `order.`, however deep. Holds the prefix with its dot.
+    Below(String),
+    /// `order.created`
+    Exactly(String),
+}
+
+impl Pattern {
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        let (stem, below) = match text.strip_suffix(".*") {
+            Some(stem) => (stem, true),
+            None => (text, false),
+        };
+        if EventType::parse(stem).is_err() {
+            return Err(BadName(format!("{text:?} is not an event pattern: write order.created, order.* or *")));
+        }
+        Ok(if below { Self::Below(format!("{stem}.")) } else { Self::Exactly(stem.to_owned()) })
+    }
+
+    pub fn matches(&self, event_type: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Below(prefix) => event_type.starts_with(prefix.as_str()),
+            Self::Exactly(name) => event_type == name,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Below(prefix) => write!(f, "{prefix}*"),
+            Self::Exactly(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Who wants what, arranged so that a look-up costs what an event type's dots cost, however many patterns there are.
+#[derive(Clone, Debug)]
+pub struct PatternIndex<T> {
+    all: Vec<T>,
+    below: HashMap<String, Vec<T>>,
+    exactly: HashMap<String, Vec<T>>,
+}
+
+impl<T> Default for PatternIndex<T> {
+    fn default() -> Self {
+        Self { all: Vec::new(), below: HashMap::new(), exactly: HashMap::new() }
+    }
+}
+
+impl<T: Copy + Ord> PatternIndex<T> {
+    pub fn insert(&mut self, pattern: &Pattern, who: T) {
+        match pattern {
+            Pattern::All => self.all.push(who),
+            Pattern::Below(prefix) => self.below.entry(prefix.clone()).or_default().push(who),
+            Pattern::Exactly(name) => self.exactly.entry(name.clone()).or_default().push(who),
+        }
+    }
+
+    /// Everyone who wants this type, each once, in their own order.
+    pub fn matching(&self, event_type: &str) -> Vec<T> {
+        let mut found = self.all.clone();
+        if !self.below.is_empty() {
+            for (dot, _) in event_type.match_indices('.') {
+                found.extend(self.below.get(&event_type[..=dot]).into_iter().flatten());
+            }
+        }
+        found.extend(self.exactly.get(event_type).into_iter().flatten());
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn patterns_match_what_they_say() {
+        let cases = [
+            ("*", "anything.at.all", true),
+            ("order.*", "order.created", true),
+            ("order.*", "order.line.added", true),
+            ("order.*", "order", false),
+            ("order.*", "orders.created", false),
+            ("order.created", "order.created", true),
+            ("order.created", "order.created.late", false),
+        ];
+        for (pattern, event_type, expected) in cases {
+            assert_eq!(Pattern::parse(pattern).unwrap().matches(event_type), expected, "{pattern} on {event_type}");
+        }
+        for bad in ["", "order.*.x", "*.created", "or der", "order*"] {
+            assert!(Pattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// The index is only a faster way to ask every pattern.
+        #[test]
+        fn the_index_finds_exactly_who_matches(
+            patterns in prop::collection::vec("(\\*|[ab](\\.[ab]){0,2}(\\.\\*)?)", 0..20),
+            event_type in "[ab](\\.[ab]){0,3}",
+        ) {
+            let patterns: Vec<Pattern> = patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+            let mut index = PatternIndex::default();
+            for (place, pattern) in patterns.iter().enumerate() {
+                index.insert(pattern, place);
+            }
+            let expected: Vec<usize> = (0..patterns.len()).filter(|place| patterns[*place].matches(&event_type)).collect();
+            prop_assert_eq!(index.matching(&event_type), expected);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! A plugin's identity: its name, its version (the SHA-256 of its bytes) and what it says of itself.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{name::Slug, pattern::Pattern};
+
+/// A version of a plugin: the SHA-256 of its file's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first six hex digits, as they stand behind a plugin's name: `order-router@3fa2c1`.
+    pub fn short(&self) -> String {
+        self.to_string()[..6].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What a plugin says of itself when it is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    pub name: Slug,
+    /// The author's version, for people; the digest is what identifies.
+    pub version: String,
+    pub description: String,
+    /// The event types it runs on; none for a plugin that only serves endpoints which name it.
+    pub on: Vec<Pattern>,
+}

@@ -1,0 +1,61 @@
+//! Which endpoints there are and which of them an event goes to directly, as one snapshot for many look-ups.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    endpoint::Endpoint,
+    event::NewEvent,
+    id::EndpointId,
+    name::{Slug, nearest},
+    pattern::PatternIndex,
+};
+
+/// Every endpoint as last committed, indexed by id, by name and by what it subscribes to.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointTable {
+    by_id: HashMap<EndpointId, Arc<Endpoint>>,
+    by_name: HashMap<Slug, EndpointId>,
+    subscribers: PatternIndex<EndpointId>,
+}
+
+impl EndpointTable {
+    pub fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        let mut table = Self::default();
+        for endpoint in endpoints {
+            for pattern in &endpoint.new.subscription.events {
+                table.subscribers.insert(pattern, endpoint.id);
+            }
+            table.by_name.insert(endpoint.new.name.clone(), endpoint.id);
+            table.by_id.insert(endpoint.id, Arc::new(endpoint));
+        }
+        table
+    }
+
+    pub fn get(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.by_id.get(&id)
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
+        // A slug is the only key that can be in the map; a name that is none is simply not there.
+        let slug = Slug::parse(name).ok()?;
+        self.by_id.get(self.by_name.get(&slug)?)
+    }
+
+    /// The endpoints that receive this event without any plugin deciding so.
+    pub fn subscribers(&self, event: &NewEvent) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.subscribers
+            .matching(&event.event_type)
+            .into_iter()
+            .filter_map(|id| self.by_id.get(&id))
+            .filter(|endpoint| endpoint.new.subscription.conditions_hold(event))
+    }
+
+    /// The name that someone most likely meant.
+    pub fn nearest(&self, typed: &str) -> Option<&str> {
+        nearest(typed, self.by_name.keys().map(|name| &**name))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.by_id.values()
+    }
+}

@@ -1,0 +1,4 @@
+//! Innesco: events in, signed webhooks out, your WebAssembly in between.
+
+pub mod clock;
+pub mod domain;

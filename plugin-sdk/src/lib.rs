@@ -1,0 +1,1 @@
+//! Write Innesco plugins.
