@@ -1,0 +1,41 @@
+//! What can go wrong with a store, in the terms in which callers act.
+
+/// A refusal or failure of a store. Nothing of the refused step has taken effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The disk is full. Goes away by itself once there is space.
+    #[error("the disk that holds the data folder is full; nothing was stored. Free space, the engine goes on by itself")]
+    Full,
+    /// The disk or the database does not answer as it should. Worth trying again.
+    #[error("the store cannot be used at the moment: {0}")]
+    Unavailable(String),
+    /// More is waiting to be written than the limit allows. Worth trying again soon.
+    #[error("more is waiting to be stored than {limit} bytes; try again in a second")]
+    Overloaded { limit: usize },
+    /// A row cannot become a value: the data was changed by something else, or by a newer engine.
+    #[error("table {table}, column {column}, row {id}: the stored value cannot be read; restore a backup, or report this")]
+    Corrupt { table: &'static str, column: &'static str, id: i64 },
+    #[error("there is no such {what}")]
+    NotFound { what: &'static str },
+    /// A name that must be unique is taken.
+    #[error("{what} {name:?} exists already")]
+    Taken { what: &'static str, name: String },
+    /// The thing is in a state in which this cannot be done.
+    #[error("{0}")]
+    Conflict(String),
+    /// A mistake of ours in a statement or a type.
+    #[error("internal error of the store: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// Whether the step was refused by a rule before it changed anything, rather than broken off in its middle.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::Conflict(_) | Self::Overloaded { .. })
+    }
+
+    /// Whether the same step can succeed later without anyone changing it.
+    pub const fn passes(&self) -> bool {
+        matches!(self, Self::Full | Self::Unavailable(_) | Self::Overloaded { .. })
+    }
+}

@@ -1,0 +1,121 @@
+//! The passage in memory between a commit and the workers: what a commit wrote goes straight to whoever is to act on it.
+//!
+//! The store reserves a place before it commits and pushes after; what finds no place is stored without a lease and is claimed
+//! later. The store is the truth: losing everything in here costs a restart, never an event.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    DeliveryClaim, EventClaim, RunClaim,
+    lanes::{LaneLimits, Lanes, Slot},
+};
+use crate::{
+    clock,
+    domain::{id::EndpointId, name::Slug, time::Timestamp},
+};
+
+pub type EventSlot = Slot<(), EventClaim>;
+pub type RunSlot = Slot<Slug, RunClaim>;
+pub type DeliverySlot = Slot<EndpointId, DeliveryClaim>;
+
+/// One lane: events are run in the order of their acceptance.
+const EVENTS: LaneLimits = LaneLimits {
+    lane_count: 8_192,
+    lane_bytes: 64 << 20,
+    total_count: 8_192,
+    total_bytes: 64 << 20,
+    lane_count_min: 1,
+    concurrency: usize::MAX,
+};
+
+/// A lane per plugin: runs that are tried again, or that belong to a slow plugin.
+const RUNS: LaneLimits = LaneLimits {
+    lane_count: 64,
+    lane_bytes: 16 << 20,
+    total_count: 1_024,
+    total_bytes: 64 << 20,
+    lane_count_min: 1,
+    concurrency: 1,
+};
+
+/// A lane per endpoint. The concurrency is also the number of connections to one receiver.
+const DELIVERIES: LaneLimits = LaneLimits {
+    lane_count: 1_024,
+    lane_bytes: 16 << 20,
+    total_count: 16_384,
+    total_bytes: 128 << 20,
+    lane_count_min: 8,
+    concurrency: SENDS_AT_ONCE,
+};
+
+/// Webhooks on their way to one healthy endpoint at once.
+pub const SENDS_AT_ONCE: usize = 64;
+
+/// What the store hands to the workers, and how it wakes them.
+#[derive(Clone)]
+pub struct Handoff {
+    pub events: Arc<Lanes<(), EventClaim>>,
+    pub runs: Arc<Lanes<Slug, RunClaim>>,
+    pub deliveries: Arc<Lanes<EndpointId, DeliveryClaim>>,
+    /// When the store has to be asked for what is due and unclaimed.
+    pub alarm: Arc<Alarm>,
+}
+
+/// Wakes whoever claims what is due: at the earliest instant that anyone set, or at once when there is room again for
+/// what could not be handed over.
+pub struct Alarm {
+    room: Arc<Notify>,
+    at: AtomicI64,
+}
+
+impl Alarm {
+    /// Something became due at `due` and is claimed by nobody.
+    pub fn set(&self, due: Timestamp) {
+        if self.at.fetch_min(due.millis(), Ordering::SeqCst) > due.millis() {
+            self.room.notify_one();
+        }
+    }
+
+    /// As [`Self::set`], by the caller that waits: it need not be woken for what it knows.
+    pub fn arm(&self, due: Timestamp) {
+        self.at.fetch_min(due.millis(), Ordering::SeqCst);
+    }
+
+    /// Forgets what was set: the caller is about to look for itself.
+    pub fn clear(&self) {
+        self.at.store(i64::MAX, Ordering::SeqCst);
+    }
+
+    /// Waits until the alarm is due, somebody rings it, or `longest` has passed.
+    pub async fn wait(&self, longest: Duration) {
+        let due = Timestamp::from_millis(self.at.load(Ordering::SeqCst));
+        let wait = due.since(clock::steady()).min(longest);
+        // A timeout is as good as a ring: either way the caller looks.
+        let _ = tokio::time::timeout(wait, self.room.notified()).await;
+    }
+
+    /// Waits for a ring, `longest` at most: for when what is due finds no room.
+    pub async fn wait_for_room(&self, longest: Duration) {
+        let _ = tokio::time::timeout(longest, self.room.notified()).await;
+    }
+}
+
+impl Default for Handoff {
+    fn default() -> Self {
+        let room = Arc::new(Notify::new());
+        Self {
+            events: Lanes::new(EVENTS, Arc::clone(&room)),
+            runs: Lanes::new(RUNS, Arc::clone(&room)),
+            deliveries: Lanes::new(DELIVERIES, Arc::clone(&room)),
+            alarm: Arc::new(Alarm { room, at: AtomicI64::new(i64::MAX) }),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Bounded, fair queues in memory: one lane per key, taken in turn.
+//!
+//! A lane never holds more than its limits, and all lanes together never hold more than theirs, except that every lane may
+//! always hold a few: a thousand dead receivers cannot take the last place from a healthy one. Places are reserved before a
+//! thing is committed to be handed over ([`Slot`]) and given back when the thing is done with. What finds no place stays in
+//! the store, and the lane remembers that it did ([`Lanes::wanting`]).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt::Debug,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::sync::Notify;
+
+/// How much may wait and run at once.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneLimits {
+    /// Things in one lane, those being worked on included.
+    pub lane_count: usize,
+    /// Bytes in one lane.
+    pub lane_bytes: usize,
+    /// Things in all lanes.
+    pub total_count: usize,
+    /// Bytes in all lanes.
+    pub total_bytes: usize,
+    /// Things that a lane may hold whatever the others hold.
+    pub lane_count_min: usize,
+    /// Things of one lane that are worked on at once.
+    pub concurrency: usize,
+}
+
+/// Queues of `T`, one per `K`.
+pub struct Lanes<K: Eq + Hash, T> {
+    limits: LaneLimits,
+    inner: Mutex<Inner<K, T>>,
+    ready: Notify,
+    /// Rung when a lane that had to leave things in the store has room again.
+    room: Arc<Notify>,
+}
+
+struct Inner<K, T> {
+    lanes: HashMap<K, Lane<T>>,
+    /// Lanes that have something waiting and may start it, in turn.
+    turn: VecDeque<K>,
+    count: usize,
+    bytes: usize,
+}
+
+struct Lane<T> {
+    waiting: VecDeque<T>,
+    count: usize,
+    bytes: usize,
+    working: usize,
+    concurrency: usize,
+    in_turn: bool,
+    /// Something found no place since the lane last had room.
+    overflowed: bool,
+}
+
+impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
+    pub fn new(limits: LaneLimits, room: Arc<Notify>) -> Arc<Self> {
+        let inner = Inner { lanes: HashMap::new(), turn: VecDeque::new(), count: 0, bytes: 0 };
+        Arc::new(Self { limits, inner: Mutex::new(inner), ready: Notify::new(), room })
+    }
+
+    /// A place for one thing of `bytes`, or `None`: then it stays in the store.
+    pub fn reserve(self: &Arc<Self>, key: &K, bytes: usize) -> Option<Slot<K, T>> {
+        let mut inner = self.lock();
+        let (count, total_bytes) = (inner.count, inner.bytes);
+        let limits = &self.limits;
+        let lane = inner.lanes.entry(key.clone()).or_insert_with(|| Lane::new(limits.concurrency));
+        let own = lane.count < limits.lane_count && lane.bytes + bytes <= limits.lane_bytes;
+        let shared = count < limits.total_count && total_bytes + bytes <= limits.total_bytes;
+        // A thing larger than a lane's bytes must still get through: alone.
+        if lane.count < limits.lane_count_min && (own || lane.count == 0) || own && shared {
+            lane.count += 1;
+            lane.bytes += bytes;
+            inner.count += 1;
+            inner.bytes += bytes;
+            return Some(Slot { lanes: Arc::clone(self), key: key.clone(), bytes });
+        }
+        lane.overflowed = true;
+        None
+    }
+
+    /// Queues a thing for which a place was reserved.
+    pub fn push(&self, key: &K, thing: T) {
+        let mut inner = self.lock();
+        let concurrency = self.limits.concurrency;
+        inner.lanes.entry(key.clone()).or_insert_with(|| Lane::new(concurrency)).waiting.push_back(thing);
+        inner.offer(key);
+        drop(inner);
+        self.ready.notify_one();
+    }
+
+    /// Waits for the next thing whose lane may start one. The lane counts it as worked on until the [`Turn`] is dropped.
+    pub async fn next(self: &Arc<Self>) -> (T, Turn<K, T>) {
+        loop {
+            // Registered before looking, so that a push in between is not missed.
+            let ready = self.ready.notified();
+            if let Some(taken) = self.try_next() {
+                return taken;
+            }
+            ready.await;
+        }
+    }
+
+    fn try_next(self: &Arc<Self>) -> Option<(T, Turn<K, T>)> {
+        let mut inner = self.lock();
+        let key = inner.turn.pop_front()?;
+        let lane = inner.lanes.get_mut(&key).expect("a lane in turn exists");
+        lane.in_turn = false;
+        let thing = lane.waiting.pop_front().expect("a lane in turn has something waiting");
+        lane.working += 1;
+        inner.offer(&key);
+        let more = !inner.turn.is_empty();
+        drop(inner);
+        if more {
+            self.ready.notify_one();
+        }
+        Some((thing, Turn { lanes: Arc::clone(self), key }))
+    }
+
+    /// Up to `most` more things of the lane that `turn` belongs to, to be worked on in the same turn.
+    pub fn more(&self, turn: &Turn<K, T>, most: usize) -> Vec<T> {
+        let mut inner = self.lock();
+        let Some(lane) = inner.lanes.get_mut(&turn.key) else { return Vec::new() };
+        // A lane in turn keeps one: whoever takes the turn relies on it.
+        let keep = usize::from(lane.in_turn);
+        let take = lane.waiting.len().saturating_sub(keep).min(most);
+        lane.waiting.drain(..take).collect()
+    }
+
+    /// Sets how many things of one lane are worked on at once.
+    pub fn set_concurrency(&self, key: &K, concurrency: usize) {
+        let mut inner = self.lock();
+        if let Some(lane) = inner.lanes.get_mut(key)
+            && lane.concurrency != concurrency
+        {
+            lane.concurrency = concurrency;
+            inner.offer(key);
+            drop(inner);
+            self.ready.notify_one();
+        }
+    }
+
+    /// How many things the lanes hold, those being worked on included.
+    pub fn len(&self) -> usize {
+        self.lock().count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<K, T>> {
+        self.inner.lock().expect("no code panics while it holds the lanes")
+    }
+}
+
+impl<K: Eq + Hash + Clone, T> Inner<K, T> {
+    /// Puts a lane into the turn if it may start something, and forgets it when it is empty.
+    fn offer(&mut self, key: &K) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        if !lane.in_turn && !lane.waiting.is_empty() && lane.working < lane.concurrency {
+            lane.in_turn = true;
+            self.turn.push_back(key.clone());
+        }
+        if lane.count == 0 && lane.working == 0 && lane.waiting.is_empty() && !lane.overflowed {
+            self.lanes.remove(key);
+        }
+    }
+}
+
+impl<T> Lane<T> {
+    fn new(concurrency: usize) -> Self {
+        Self { waiting: VecDeque::new(), count: 0, bytes: 0, working: 0, concurrency, in_turn: false, overflowed: false }
+    }
+}
+
+/// A reserved place. Dropping it gives the place back.
+pub struct Slot<K: Eq + Hash + Clone + Debug, T> {
+    lanes: Arc<Lanes<K, T>>,
+    key: K,
+    bytes: usize,
+}
+
+impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
+    fn drop(&mut self) {
+        let mut inner = self.lanes.lock();
+        inner.count -= 1;
+        inner.bytes -= self.bytes;
+        let lane = inner.lanes.get_mut(&self.key).expect("a lane lives as long as its places are taken");
+        lane.count -= 1;
+        lane.bytes -= self.bytes;
+        // Half empty, not just one free: the store is then asked for many at once instead of for each.
+        let room = lane.overflowed && lane.count <= self.lanes.limits.lane_count / 2;
+        if room {
+            lane.overflowed = false;
+        }
+        inner.offer(&self.key);
+        drop(inner);
+        if room {
+            self.lanes.room.notify_one();
+        }
+    }
+}
+
+/// One thing of a lane is being worked on. Dropping it lets the lane start another.
+pub struct Turn<K: Eq + Hash + Clone + Debug, T> {
+    lanes: Arc<Lanes<K, T>>,
+    key: K,
+}
+
+impl<K: Eq + Hash + Clone + Debug, T> Drop for Turn<K, T> {
+    fn drop(&mut self) {
+        let mut inner = self.lanes.lock();
+        if let Some(lane) = inner.lanes.get_mut(&self.key) {
+            lane.working -= 1;
+        }
+        inner.offer(&self.key);
+        let more = !inner.turn.is_empty();
+        drop(inner);
+        if more {
+            self.lanes.ready.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lanes(limits: LaneLimits) -> (Arc<Lanes<&'static str, u32>>, Arc<Notify>) {
+        let room = Arc::new(Notify::new());
+        (Lanes::new(limits, Arc::clone(&room)), room)
+    }
+
+    const LIMITS: LaneLimits =
+        LaneLimits { lane_count: 4, lane_bytes: 100, total_count: 6, total_bytes: 1000, lane_count_min: 1, concurrency: 2 };
+
+    #[test]
+    fn a_full_house_still_has_a_place_for_a_new_lane() {
+        let (lanes, _room) = lanes(LIMITS);
+        let taken: Vec<_> = ["a", "a", "a", "a", "b", "b"].iter().map(|key| lanes.reserve(key, 1).unwrap()).collect();
+        assert!(lanes.reserve(&"a", 1).is_none(), "the lane is full");
+        assert!(lanes.reserve(&"b", 1).is_none(), "the house is full");
+        let guaranteed = lanes.reserve(&"c", 1).expect("a lane's first place is its own");
+        assert!(lanes.reserve(&"c", 1).is_none());
+        assert_eq!(lanes.len(), 7);
+        drop((taken, guaranteed));
+        assert!(lanes.is_empty());
+    }
+
+    #[test]
+    fn a_thing_larger_than_the_lane_passes_alone() {
+        let (lanes, _room) = lanes(LIMITS);
+        let large = lanes.reserve(&"a", 5_000).expect("alone in its lane");
+        assert!(lanes.reserve(&"a", 1).is_none());
+        drop(large);
+        assert!(lanes.reserve(&"a", 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn lanes_take_turns_and_respect_their_concurrency() {
+        let (lanes, _room) = lanes(LIMITS);
+        for (key, thing) in [("a", 1), ("a", 2), ("a", 3), ("b", 10)] {
+            lanes.push(&key, thing);
+        }
+        let mut turns = Vec::new();
+        let mut taken = Vec::new();
+        while let Some((thing, turn)) = lanes.try_next() {
+            taken.push(thing);
+            turns.push(turn);
+        }
+        assert_eq!(taken, [1, 10, 2], "b does not wait behind a, and a has two at work");
+        turns.clear();
+        assert_eq!(lanes.next().await.0, 3);
+    }
+
+    #[tokio::test]
+    async fn room_is_announced_once_half_of_the_lane_is_free() {
+        let (lanes, room) = lanes(LIMITS);
+        let mut taken: Vec<_> = (0..4).map(|_| lanes.reserve(&"a", 1).unwrap()).collect();
+        assert!(lanes.reserve(&"a", 1).is_none());
+        taken.pop();
+        let announced = room.notified();
+        tokio::pin!(announced);
+        assert!(futures_poll(announced.as_mut()).is_pending());
+        taken.pop();
+        announced.await;
+    }
+
+    fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+        future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    }
+}

@@ -1,0 +1,490 @@
+//! The store: where everything is that must not be lost.
+//!
+//! One trait whose methods are whole steps, each one transaction: callers never see half a step, and no transaction stays open
+//! while a plugin or a socket runs. Claims are leases: rows carry a token and the moment until which it holds; the result of a
+//! claim that was lost in the meantime is refused and changes nothing. What a commit wrote goes to the workers through the
+//! [`Handoff`], already leased; what finds no room there waits in the store and is claimed when it is due and there is room.
+//!
+//! Every instant that a store waits for is on the steady clock ([`crate::clock::steady`]); what people read is on the wall clock.
+
+mod error;
+mod handoff;
+mod lanes;
+mod sqlite;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+pub use self::{
+    error::Error,
+    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, SENDS_AT_ONCE},
+    lanes::{Lanes, Turn},
+    sqlite::Sqlite,
+};
+use crate::domain::{
+    delivery::{Attempt, DeliveryState, Next, Payload},
+    endpoint::{Endpoint, EndpointState, NewEndpoint},
+    event::{Event, NewEvent},
+    id::{AttemptId, DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
+    name::Slug,
+    plugin::Digest,
+    run::{RunFailure, RunLog, RunOutcome, RunState, StateUse},
+    time::Timestamp,
+};
+
+/// How long a claim holds. Longer than any run or exchange may take, with time to wait for a turn.
+pub const LEASE: Duration = Duration::from_secs(300);
+
+/// The right of one worker to settle something, until a moment in time (steady clock).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub token: i64,
+    pub until: Timestamp,
+}
+
+/// An event that is this worker's to run.
+pub struct EventClaim {
+    pub event: Arc<Event>,
+    /// 0 the first time, then one more per replay.
+    pub round: u32,
+    pub lease: Lease,
+    /// Its place in the hand-off, given back when the claim is done with.
+    pub slot: EventSlot,
+}
+
+/// A run of its own (tried again, or set apart from its event) that is this worker's to run.
+pub struct RunClaim {
+    pub id: RunId,
+    pub event: Arc<Event>,
+    pub round: u32,
+    pub plugin: Slug,
+    /// The endpoint that the run belongs to, if its plugin is that endpoint's own.
+    pub endpoint: Option<EndpointId>,
+    /// Tries so far.
+    pub tries: u32,
+    pub lease: Lease,
+    pub slot: RunSlot,
+}
+
+/// A delivery that is this worker's to attempt.
+pub struct DeliveryClaim {
+    pub id: DeliveryId,
+    pub endpoint: EndpointId,
+    pub event: Arc<Event>,
+    /// What a plugin made; `None` sends the event's own data in the endpoint's envelope.
+    pub payload: Option<Arc<Payload>>,
+    /// Attempts so far.
+    pub attempts: u32,
+    pub lease: Lease,
+    pub slot: DeliverySlot,
+}
+
+/// What became of one event of [`Store::accept`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    New(EventId),
+    /// The same (`source`, `id`) was accepted before, as this event; nothing changed.
+    Duplicate(EventId),
+}
+
+impl Accepted {
+    pub const fn id(self) -> EventId {
+        match self {
+            Self::New(id) | Self::Duplicate(id) => id,
+        }
+    }
+}
+
+/// How a delivery comes into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// To be sent at once: handed over if there is room.
+    Due,
+    /// Its endpoint is paused: stored, and claimed when that is over.
+    Held,
+    /// Its endpoint is disabled: stored as dead, and can be retried.
+    Dead,
+}
+
+/// A delivery that a settlement asks for.
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    pub endpoint: EndpointId,
+    pub payload: Option<Arc<Payload>>,
+    pub birth: Birth,
+}
+
+/// What a settlement says of one run.
+#[derive(Clone, Debug)]
+pub struct RunRecord {
+    /// The row it belongs to; `None` for a run that gets its row with this settlement.
+    pub id: Option<RunId>,
+    pub plugin: Slug,
+    pub version: Option<Digest>,
+    pub endpoint: Option<EndpointId>,
+    pub state: RunState,
+    /// `None` for a run that is set apart before its first try.
+    pub outcome: Option<RunOutcome>,
+    pub failure: Option<RunFailure>,
+    pub tries: u32,
+    pub took: Duration,
+    pub memory_peak: u64,
+    pub log: RunLog,
+    /// The endpoint name whose absence made it fail: creating it drives the run again.
+    pub wants: Option<String>,
+    // What takes effect with the settlement:
+    pub deliveries: Vec<NewDelivery>,
+    pub emitted: Vec<NewEvent>,
+    pub state_use: StateUse,
+}
+
+/// What is being settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settles {
+    Event { id: EventId, round: u32, lease: Lease },
+    Run { id: RunId, round: u32, lease: Lease },
+}
+
+/// Commit 2: everything that follows from an event's routing and runs, or from one later run. All of it, or nothing.
+#[derive(Clone)]
+pub struct Settlement {
+    pub settles: Settles,
+    /// Becomes the cause of emitted events and the content of direct deliveries.
+    pub event: Arc<Event>,
+    pub runs: Vec<RunRecord>,
+    /// Direct subscriptions.
+    pub direct: Vec<NewDelivery>,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    Done,
+    /// Another worker holds the claim now; nothing changed.
+    LeaseLost,
+    /// These runs (places in [`Settlement::runs`]) read state that has changed since; nothing changed.
+    StateConflict(Vec<usize>),
+    /// The event would have more runs or deliveries than an event can have; nothing changed.
+    TooMany,
+}
+
+/// Commit 3: one attempt and the delivery's next state.
+#[derive(Clone, Debug)]
+pub struct AttemptRecord {
+    pub delivery: DeliveryId,
+    pub endpoint: EndpointId,
+    pub lease: Lease,
+    /// Counted from 1.
+    pub n: u32,
+    pub attempt: Attempt,
+    pub next: Next,
+}
+
+/// A value of a plugin's state and the version by which a commit tells whether it changed.
+pub type StateValue = (Vec<u8>, i64);
+
+/// One page of a list, newest first.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<i64>,
+}
+
+/// Which part of a list is wanted: everything before `cursor`, `limit` at most.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest {
+    pub cursor: Option<i64>,
+    pub limit: usize,
+}
+
+/// What an event as a whole has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventState {
+    /// To be run.
+    Waiting,
+    /// Run; its deliveries have their own states.
+    Done,
+    /// A run of it is parked.
+    Failed,
+    /// Nobody wanted it.
+    Unrouted,
+}
+
+impl EventState {
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Done, Self::Failed, Self::Unrouted];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Unrouted => "unrouted",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    pub event_type: Option<String>,
+    pub source: Option<String>,
+    pub state: Option<EventState>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Accepted before.
+    pub until: Option<Timestamp>,
+}
+
+/// An event in a list.
+#[derive(Clone, Debug)]
+pub struct EventSummary {
+    /// Without its data.
+    pub event: Event,
+    /// How long its data is.
+    pub bytes: u64,
+    pub state: EventState,
+}
+
+/// Everything about one event.
+#[derive(Clone, Debug)]
+pub struct EventStory {
+    pub event: Event,
+    pub state: EventState,
+    pub runs: Vec<StoredRun>,
+    pub deliveries: Vec<DeliveryStory>,
+    pub emitted: Vec<EventId>,
+}
+
+/// A run as it is kept.
+#[derive(Clone, Debug)]
+pub struct StoredRun {
+    pub id: RunId,
+    pub round: u32,
+    pub plugin: Slug,
+    pub version: Option<Digest>,
+    /// The name of the endpoint it belongs to.
+    pub endpoint: Option<String>,
+    pub state: RunState,
+    pub outcome: Option<RunOutcome>,
+    pub code: Option<String>,
+    pub message: Option<String>,
+    pub tries: u32,
+    pub took: Duration,
+    pub memory_peak: u64,
+    pub webhooks: u32,
+    pub emitted: u32,
+    pub log: RunLog,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryFilter {
+    pub endpoint: Option<EndpointId>,
+    pub event: Option<EventId>,
+    /// One of the words of [`DeliveryState::as_str`].
+    pub state: Option<&'static str>,
+}
+
+/// A delivery in a list.
+#[derive(Clone, Debug)]
+pub struct DeliverySummary {
+    pub id: DeliveryId,
+    pub endpoint: EndpointId,
+    pub endpoint_name: String,
+    pub event_type: String,
+    pub round: u32,
+    pub state: DeliveryState,
+    pub attempts: u32,
+    pub last: Option<StoredAttempt>,
+}
+
+/// A delivery with all its attempts.
+#[derive(Clone, Debug)]
+pub struct DeliveryStory {
+    pub summary: DeliverySummary,
+    pub attempts: Vec<StoredAttempt>,
+}
+
+#[derive(Clone, Debug)]
+pub struct StoredAttempt {
+    pub id: AttemptId,
+    pub attempt: Attempt,
+}
+
+/// A plugin as the store remembers it.
+#[derive(Clone, Debug)]
+pub struct PluginRow {
+    pub name: Slug,
+    /// The version that served last.
+    pub version: Digest,
+    /// What that version said of itself.
+    pub author_version: String,
+    pub description: String,
+    pub on: Vec<String>,
+    /// The file's name in the plugin folder.
+    pub file: String,
+    pub bytes: u64,
+    pub config: BTreeMap<String, String>,
+}
+
+/// What an API key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Read,
+    Publish,
+    Admin,
+}
+
+impl Role {
+    pub const ALL: [Self; 3] = [Self::Read, Self::Publish, Self::Admin];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Publish => "publish",
+            Self::Admin => "admin",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// An API key. Only a hash of it is kept.
+#[derive(Clone, Debug)]
+pub struct KeyRow {
+    pub id: KeyId,
+    pub name: String,
+    pub role: Role,
+    pub hash: [u8; 32],
+    pub created_at: Timestamp,
+}
+
+/// Which parked runs are to be driven again.
+#[derive(Clone, Debug)]
+pub enum Drive {
+    /// Those that were parked because this plugin did not load.
+    PluginLoaded(Slug),
+    /// Those that were parked because this endpoint did not exist.
+    EndpointCreated(Slug),
+}
+
+/// How long finished things are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// An event all of whose runs are ok and whose deliveries were delivered or cancelled.
+    pub delivered: Duration,
+    /// An event with a dead delivery or a parked run.
+    pub dead: Duration,
+    /// How long (`source`, `id`) is remembered.
+    pub dedupe: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        Self {
+            delivered: Duration::from_secs(7 * DAY),
+            dead: Duration::from_secs(30 * DAY),
+            dedupe: Duration::from_secs(7 * DAY),
+        }
+    }
+}
+
+/// The store. Two implementations keep the same promises (`conformance.rs`).
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// What makes this store's ids its own.
+    fn tag(&self) -> Tag;
+
+    // The way of the data.
+
+    /// Commit 1: stores the events, all or none, and hands them to the workers as far as there is room.
+    /// Returning `Ok` means that they are on disk.
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error>;
+
+    /// Commit 2, many at once, in this order. Each is all or nothing, and says what became of it; `Err` means that none took effect.
+    async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error>;
+
+    /// Commit 3, many at once. A record whose lease was lost is refused (`false`) and changes nothing.
+    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error>;
+
+    /// Claims events, runs and deliveries that are due and unclaimed, oldest first, as far as the hand-off has room, and hands
+    /// them over. Returns how many; there may be more when it is not zero.
+    async fn claim_due(&self, now: Timestamp) -> Result<usize, Error>;
+
+    /// Gives claims back unsettled: they are due at once.
+    async fn release(
+        &self,
+        events: Vec<(EventId, Lease)>,
+        runs: Vec<(RunId, Lease)>,
+        deliveries: Vec<(DeliveryId, Lease)>,
+    ) -> Result<(), Error>;
+
+    /// When the next unclaimed thing is due.
+    async fn next_due(&self) -> Result<Option<Timestamp>, Error>;
+
+    /// The last committed value of a plugin's state.
+    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error>;
+
+    // What people do.
+
+    /// Makes a delivery due now, under the same id: a waiting one at once, a dead or cancelled one again, a delivered one once more.
+    async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error>;
+
+    /// Calls off a delivery that waits.
+    async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error>;
+
+    /// Runs an event again through today's plugins and subscriptions. Returns the new round. What its earlier rounds left
+    /// waiting or parked is dropped in favour of this one.
+    async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error>;
+
+    /// Makes parked runs due. Returns how many.
+    async fn drive_parked(&self, which: Drive, now: Timestamp) -> Result<usize, Error>;
+
+    // Endpoints, plugins, keys.
+
+    async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
+    /// Replaces everything but the id and the name.
+    async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;
+    /// Changes only the state, and only from one of `from`; says whether it did.
+    async fn set_endpoint_state(&self, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error>;
+    /// What waits for it is cancelled (by [`Self::bury`]).
+    async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error>;
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
+
+    /// Remembers which version of a plugin serves; its configuration is kept.
+    async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error>;
+    async fn forget_plugin(&self, name: &Slug) -> Result<(), Error>;
+    async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error>;
+    async fn plugins(&self) -> Result<Vec<PluginRow>, Error>;
+
+    async fn create_key(&self, name: String, role: Role, hash: [u8; 32]) -> Result<KeyRow, Error>;
+    async fn revoke_key(&self, id: KeyId) -> Result<(), Error>;
+    async fn keys(&self) -> Result<Vec<KeyRow>, Error>;
+
+    // Reads.
+
+    async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error>;
+    async fn event(&self, id: EventId) -> Result<EventStory, Error>;
+    async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error>;
+    async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error>;
+
+    // Upkeep.
+
+    /// Ends, a batch at a time, what waits for endpoints that take nothing any more: dead if disabled, cancelled if deleted.
+    /// Returns how many.
+    async fn bury(&self, at: Timestamp) -> Result<usize, Error>;
+
+    /// Deletes, a batch at a time, finished events that are older than their time, each with its whole story.
+    /// Returns how many rows of events were looked at; 0 means that nothing is old enough.
+    async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
+
+    /// Writes something small: `Ok` means that accepting would work too.
+    async fn probe(&self) -> Result<(), Error>;
+}

@@ -1,0 +1,122 @@
+//! Commit 1: events become rows, and are born leased to the workers of this process as far as there is room.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Local, rows};
+use crate::{
+    clock,
+    domain::{
+        event::{Event, NewEvent},
+        id::EventId,
+        time::Timestamp,
+    },
+    store::{Accepted, Error, EventClaim, LEASE, Lease},
+};
+
+/// Rough cost of an event beside its data, in bytes: rows, indexes, memory.
+pub const EVENT_WEIGHT: usize = 512;
+
+pub fn weight(event: &NewEvent) -> usize {
+    event.data.len() + EVENT_WEIGHT
+}
+
+/// Stores events that came together. Claims are to be handed over after the commit.
+pub fn accept(
+    db: &Connection,
+    local: &Local,
+    events: Vec<NewEvent>,
+    claims: &mut Vec<EventClaim>,
+) -> Result<Vec<Accepted>, Error> {
+    let accepted_at = clock::wall();
+    let mut answers = Vec::with_capacity(events.len());
+    for event in events {
+        let id = local.next_event();
+        if let Some(earlier) = remember(db, &event, id)? {
+            answers.push(Accepted::Duplicate(earlier));
+            continue;
+        }
+        insert(db, local, event, id, accepted_at, claims)?;
+        answers.push(Accepted::New(id));
+    }
+    Ok(answers)
+}
+
+/// Notes (`source`, caller's id) and answers with the event that had it before, if any.
+fn remember(db: &Connection, event: &NewEvent, id: EventId) -> Result<Option<EventId>, Error> {
+    let Some(caller_id) = &event.id else { return Ok(None) };
+    let mut insert = db.prepare_cached("INSERT OR IGNORE INTO dedup (source, caller_id, event_id) VALUES (?1, ?2, ?3)")?;
+    if insert.execute(params![&*event.source, &**caller_id, id.as_i64()])? == 1 {
+        return Ok(None);
+    }
+    let mut select = db.prepare_cached("SELECT event_id FROM dedup WHERE source = ?1 AND caller_id = ?2")?;
+    let earlier = select.query_row(params![&*event.source, &**caller_id], |row| row.get(0)).optional()?;
+    Ok(earlier.map(EventId::from_i64))
+}
+
+/// Writes an event and its place in the queue.
+pub fn insert(
+    db: &Connection,
+    local: &Local,
+    event: NewEvent,
+    id: EventId,
+    accepted_at: Timestamp,
+    claims: &mut Vec<EventClaim>,
+) -> Result<(), Error> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO event (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause, codec, data)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?;
+    statement.execute(params![
+        id.as_i64(),
+        accepted_at.millis(),
+        &*event.source,
+        event.id.as_deref(),
+        &*event.event_type,
+        event.subject.as_deref(),
+        event.time.as_deref(),
+        &*event.content_type,
+        rows::attributes_to_column(&event.attributes),
+        event.depth,
+        event.cause.map(EventId::as_i64),
+        rows::PLAIN,
+        &*event.data,
+    ])?;
+    note_minute(db, local, id, accepted_at)?;
+    enqueue(db, local, Arc::new(Event { id, accepted_at, new: own_data(event) }), 0, claims)
+}
+
+/// Data that is a small part of a large request must not keep all of that request in memory while it waits.
+fn own_data(mut event: NewEvent) -> NewEvent {
+    event.data = Bytes::copy_from_slice(&event.data);
+    event
+}
+
+/// Puts an event into the queue: leased to this process if there is room for it in memory, else to be claimed later.
+pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, claims: &mut Vec<EventClaim>) -> Result<(), Error> {
+    let now = clock::steady();
+    let slot = local.handoff.events.reserve(&(), weight(&event.new));
+    let lease = Lease { token: local.next_token(), until: now.plus(LEASE) };
+    let (next_at, token) = if slot.is_some() { (lease.until, Some(lease.token)) } else { (now, None) };
+    db.prepare_cached("INSERT INTO event_queue (id, round, next_at, lease) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        event.id.as_i64(),
+        round,
+        next_at.millis(),
+        token
+    ])?;
+    if let Some(slot) = slot {
+        claims.push(EventClaim { event, round, lease, slot });
+    }
+    Ok(())
+}
+
+fn note_minute(db: &Connection, local: &Local, id: EventId, accepted_at: Timestamp) -> Result<(), Error> {
+    let minute = accepted_at.millis() / 60_000;
+    if local.minute.swap(minute, std::sync::atomic::Ordering::Relaxed) != minute {
+        db.prepare_cached("INSERT OR IGNORE INTO minute (minute, first_id) VALUES (?1, ?2)")?
+            .execute(params![minute, id.as_i64()])?;
+    }
+    Ok(())
+}

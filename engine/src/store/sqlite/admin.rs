@@ -1,0 +1,202 @@
+//! What operators set: endpoints, plugins' last versions and configuration, API keys. Every step checks before it changes.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::rows::{self, ENDPOINT_COLUMNS, EndpointColumns, Place};
+use crate::{
+    clock,
+    domain::{
+        endpoint::{Endpoint, EndpointState, NewEndpoint},
+        id::{EndpointId, KeyId},
+        name::Slug,
+        plugin::Digest,
+        time::Timestamp,
+    },
+    store::{Error, KeyRow, PluginRow, Role},
+};
+
+pub fn create_endpoint(db: &Connection, new: NewEndpoint) -> Result<Endpoint, Error> {
+    let taken: bool = db
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM endpoint WHERE name = ?1 AND deleted_at IS NULL)")?
+        .query_row([&*new.name], |row| row.get(0))?;
+    if taken {
+        return Err(Error::Taken { what: "endpoint", name: new.name.to_string() });
+    }
+    let created_at = clock::wall();
+    let columns = EndpointColumns::of(&new);
+    db.prepare_cached(
+        "INSERT INTO endpoint (name, title, url, events, conditions, plugin, scheme, secrets, timeout_ms, headers, schedule, state,
+             created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?
+    .execute(params![
+        columns.name,
+        columns.title,
+        columns.url,
+        columns.events,
+        columns.conditions,
+        columns.plugin,
+        columns.scheme,
+        columns.secrets,
+        columns.timeout_ms,
+        columns.headers,
+        columns.schedule,
+        columns.state,
+        created_at.millis(),
+    ])?;
+    Ok(Endpoint { id: EndpointId::from_i64(db.last_insert_rowid()), created_at, new })
+}
+
+pub fn update_endpoint(db: &Connection, endpoint: &Endpoint) -> Result<(), Error> {
+    let columns = EndpointColumns::of(&endpoint.new);
+    let changed = db
+        .prepare_cached(
+            "UPDATE endpoint SET title = ?1, url = ?2, events = ?3, conditions = ?4, plugin = ?5, scheme = ?6, secrets = ?7,
+                 timeout_ms = ?8, headers = ?9, schedule = ?10, state = ?11
+             WHERE id = ?12 AND deleted_at IS NULL",
+        )?
+        .execute(params![
+            columns.title,
+            columns.url,
+            columns.events,
+            columns.conditions,
+            columns.plugin,
+            columns.scheme,
+            columns.secrets,
+            columns.timeout_ms,
+            columns.headers,
+            columns.schedule,
+            columns.state,
+            endpoint.id.as_i64(),
+        ])?;
+    found(changed, "endpoint")
+}
+
+pub fn set_endpoint_state(db: &Connection, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
+    let mut changed = 0;
+    for state in from {
+        changed += db
+            .prepare_cached("UPDATE endpoint SET state = ?1 WHERE id = ?2 AND state = ?3 AND deleted_at IS NULL")?
+            .execute(params![to.as_str(), id.as_i64(), state.as_str()])?;
+    }
+    Ok(changed > 0)
+}
+
+pub fn delete_endpoint(db: &Connection, id: EndpointId) -> Result<(), Error> {
+    let changed = db
+        .prepare_cached(
+            "UPDATE endpoint SET deleted_at = ?1, secrets = '[]', headers = '[]' WHERE id = ?2 AND deleted_at IS NULL",
+        )?
+        .execute(params![clock::wall().millis(), id.as_i64()])?;
+    found(changed, "endpoint")
+}
+
+pub fn endpoints(db: &Connection) -> Result<Vec<Endpoint>, Error> {
+    let sql = format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL ORDER BY name");
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(rows::endpoint(row)?);
+    }
+    Ok(found)
+}
+
+pub fn remember_plugin(db: &Connection, plugin: &PluginRow) -> Result<(), Error> {
+    db.prepare_cached(
+        "INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, '{}')
+         ON CONFLICT (name) DO UPDATE SET version = excluded.version, author_version = excluded.author_version,
+             description = excluded.description, patterns = excluded.patterns, file = excluded.file, bytes = excluded.bytes",
+    )?
+    .execute(params![
+        &*plugin.name,
+        plugin.version.as_bytes().as_slice(),
+        plugin.author_version,
+        plugin.description,
+        rows::patterns_to_column(&plugin.on),
+        plugin.file,
+        i64::try_from(plugin.bytes).unwrap_or(i64::MAX),
+    ])?;
+    Ok(())
+}
+
+pub fn forget_plugin(db: &Connection, name: &Slug) -> Result<(), Error> {
+    let changed = db.prepare_cached("DELETE FROM plugin WHERE name = ?1")?.execute([&**name])?;
+    found(changed, "plugin")
+}
+
+pub fn set_plugin_config(db: &Connection, name: &Slug, config: &BTreeMap<String, String>) -> Result<(), Error> {
+    let changed = db
+        .prepare_cached("UPDATE plugin SET config = ?1 WHERE name = ?2")?
+        .execute(params![rows::config_to_column(config), &**name])?;
+    found(changed, "plugin")
+}
+
+pub fn plugins(db: &Connection) -> Result<Vec<PluginRow>, Error> {
+    let mut select = db.prepare_cached(
+        "SELECT name, version, author_version, description, patterns, file, bytes, config FROM plugin ORDER BY name",
+    )?;
+    let mut rows = select.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let place = Place { table: "plugin", id: 0 };
+        let version: [u8; 32] = row.get(1).map_err(|_| place.corrupt("version"))?;
+        found.push(PluginRow {
+            name: Slug::parse(&row.get::<_, String>(0)?).map_err(|_| place.corrupt("name"))?,
+            version: Digest::from_bytes(version),
+            author_version: row.get(2)?,
+            description: row.get(3)?,
+            on: rows::json_column(&place, "patterns", &row.get::<_, String>(4)?)?,
+            file: row.get(5)?,
+            bytes: row.get::<_, i64>(6)?.unsigned_abs(),
+            config: rows::json_column(&place, "config", &row.get::<_, String>(7)?)?,
+        });
+    }
+    Ok(found)
+}
+
+pub fn create_key(db: &Connection, name: String, role: Role, hash: [u8; 32]) -> Result<KeyRow, Error> {
+    let taken: Option<i64> = db
+        .prepare_cached("SELECT id FROM api_key WHERE name = ?1 OR hash = ?2")?
+        .query_row(params![name, hash], |row| row.get(0))
+        .optional()?;
+    if taken.is_some() {
+        return Err(Error::Taken { what: "key", name });
+    }
+    let created_at = clock::wall();
+    db.prepare_cached("INSERT INTO api_key (name, role, hash, created_at) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        name,
+        role.as_str(),
+        hash,
+        created_at.millis()
+    ])?;
+    Ok(KeyRow { id: KeyId::from_i64(db.last_insert_rowid()), name, role, hash, created_at })
+}
+
+pub fn revoke_key(db: &Connection, id: KeyId) -> Result<(), Error> {
+    found(db.prepare_cached("DELETE FROM api_key WHERE id = ?1")?.execute([id.as_i64()])?, "key")
+}
+
+pub fn keys(db: &Connection) -> Result<Vec<KeyRow>, Error> {
+    let mut select = db.prepare_cached("SELECT id, name, role, hash, created_at FROM api_key ORDER BY name")?;
+    let mut rows = select.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let place = Place { table: "api_key", id: row.get(0)? };
+        found.push(KeyRow {
+            id: KeyId::from_i64(place.id),
+            name: row.get(1)?,
+            role: Role::parse(&row.get::<_, String>(2)?).ok_or_else(|| place.corrupt("role"))?,
+            hash: row.get(3).map_err(|_| place.corrupt("hash"))?,
+            created_at: Timestamp::from_millis(row.get(4)?),
+        });
+    }
+    Ok(found)
+}
+
+fn found(changed: usize, what: &'static str) -> Result<(), Error> {
+    if changed == 0 { Err(Error::NotFound { what }) } else { Ok(()) }
+}

@@ -1,0 +1,445 @@
+//! The embedded store: one SQLite file, one writing thread with group commit, a few reading connections beside it.
+//!
+//! The process owns the file (the data folder is locked), so a lease is alive only while this process is; at the start every
+//! lease of an earlier one ends. What this process keeps in memory beside the file is in [`Local`], and all of it can be lost.
+
+mod accept;
+mod admin;
+mod attempts;
+mod claims;
+mod reads;
+mod retention;
+mod rows;
+mod settle;
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OpenFlags, params};
+use tokio::sync::Semaphore;
+
+use self::{settle::Claims, writer::Writer};
+use super::{
+    Accepted, AttemptRecord, DeliveryFilter, DeliveryStory, DeliverySummary, Drive, Error, EventFilter, EventStory, EventSummary,
+    Handoff, KeyRow, Lease, Page, PageRequest, PluginRow, Retention, Role, Settled, Settlement, StateValue, Store,
+};
+use crate::{
+    clock,
+    domain::{
+        endpoint::{Endpoint, EndpointState, NewEndpoint},
+        event::NewEvent,
+        id::{DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
+        name::Slug,
+        time::Timestamp,
+    },
+};
+
+/// The layout that this engine reads and writes.
+const SCHEMA_VERSION: i64 = 1;
+/// Bytes that may wait to be written; past it callers are told to come back (`Error::Overloaded`).
+const QUEUED_MAX: usize = 64 << 20;
+/// Connections that read at once.
+const READERS: usize = 4;
+/// Deliveries that one step of `bury` finishes.
+const BURY_MAX: u32 = 500;
+
+/// The embedded store.
+pub struct Sqlite {
+    writer: Writer,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    reading: Arc<Semaphore>,
+    local: Arc<Local>,
+}
+
+/// What this process knows beside the file.
+pub struct Local {
+    tag: Tag,
+    handoff: Handoff,
+    next_event: AtomicI64,
+    next_token: AtomicI64,
+    /// The minute whose first id is noted.
+    minute: AtomicI64,
+    walk: retention::Walk,
+}
+
+impl Local {
+    fn next_event(&self) -> EventId {
+        EventId::from_i64(self.next_event.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn last_event(&self) -> EventId {
+        EventId::from_i64(self.next_event.load(Ordering::Relaxed) - 1)
+    }
+
+    fn next_token(&self) -> i64 {
+        self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn hand_over(&self, claims: Claims) {
+        for claim in claims.events {
+            self.handoff.events.push(&(), claim);
+        }
+        for claim in claims.deliveries {
+            let endpoint = claim.endpoint;
+            self.handoff.deliveries.push(&endpoint, claim);
+        }
+    }
+}
+
+impl Sqlite {
+    /// Opens the store in `file`, making it if there is none. Blocks.
+    ///
+    /// The caller owns the file alone: two processes on one file would send everything twice.
+    pub fn open(file: &Path, handoff: Handoff) -> Result<Self, Error> {
+        let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        // FULL: a commit is on the disk when it returns. The large WAL makes checkpoints, which sync as well, rare.
+        db.execute_batch(
+            "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 16000;
+             PRAGMA journal_size_limit = 134217728;",
+        )?;
+        let tag = migrate(&db)?;
+        claims::expire_all(&db, clock::steady())?;
+        let last: i64 = db.query_row(
+            "SELECT max(coalesce((SELECT max(id) FROM event), 0), coalesce((SELECT value FROM meta WHERE key = 'last_event'), 0))",
+            [],
+            |row| row.get(0),
+        )?;
+        let readers = (0..READERS).map(|_| connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)).collect::<Result<Vec<_>, _>>()?;
+        let local = Local {
+            tag,
+            handoff,
+            next_event: AtomicI64::new(last + 1),
+            next_token: AtomicI64::new(1),
+            minute: AtomicI64::new(i64::MIN),
+            walk: retention::Walk::default(),
+        };
+        Ok(Self {
+            writer: Writer::start(db).map_err(|error| Error::Unavailable(error.to_string()))?,
+            readers: Arc::new(Mutex::new(readers)),
+            reading: Arc::new(Semaphore::new(READERS)),
+            local: Arc::new(local),
+        })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        weight: usize,
+        work: impl FnOnce(&Connection, &Local) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let local = Arc::clone(&self.local);
+        self.writer.write(weight, move |db| Ok((work(db, &local)?, || ()))).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = Arc::clone(&self.reading).acquire_owned().await.expect("the semaphore is never closed");
+        let readers = Arc::clone(&self.readers);
+        let reading = tokio::task::spawn_blocking(move || {
+            let lock = || readers.lock().expect("no code panics while it holds the readers");
+            let db = lock().pop().expect("as many connections as permits");
+            let result = work(&db);
+            lock().push(db);
+            drop(permit);
+            result
+        });
+        reading.await.map_err(|error| Error::Internal(error.to_string()))?
+    }
+}
+
+fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
+    let db = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(Duration::from_secs(5))?;
+    db.set_prepared_statement_cache_capacity(128);
+    db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -65536;")?;
+    Ok(db)
+}
+
+/// Brings the file to this engine's layout and reads its tag.
+fn migrate(db: &Connection) -> Result<Tag, Error> {
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match version {
+        0 => {
+            let mut random = [0; 4];
+            getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
+            db.execute_batch("BEGIN IMMEDIATE")?;
+            db.execute_batch(include_str!("schema.sql"))?;
+            db.execute("INSERT INTO meta (key, value) VALUES ('tag', ?1)", [Tag::from_random(random).as_str()])?;
+            db.execute_batch(&format!("PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"))?;
+        }
+        SCHEMA_VERSION => {}
+        newer => {
+            let text = format!("its layout is version {newer}, this engine knows {SCHEMA_VERSION}; upgrade the engine");
+            return Err(Error::Unavailable(text));
+        }
+    }
+    let tag: String = db.query_row("SELECT value FROM meta WHERE key = 'tag'", [], |row| row.get(0))?;
+    Tag::parse(&tag).ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    fn tag(&self) -> Tag {
+        self.local.tag
+    }
+
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
+        if self.writer.queued() > QUEUED_MAX {
+            return Err(Error::Overloaded { limit: QUEUED_MAX });
+        }
+        let weight = events.iter().map(accept::weight).sum();
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(weight, move |db| {
+                let mut claims = Claims::default();
+                let answers = accept::accept(db, &local, events, &mut claims.events)?;
+                let waiting = claims.events.len() < answers.len();
+                Ok((answers, move || {
+                    if waiting {
+                        local.handoff.alarm.set(clock::steady());
+                    }
+                    local.hand_over(claims);
+                }))
+            })
+            .await
+    }
+
+    async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
+        let weight = settlements.iter().map(settle::weight).sum();
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(weight, move |db| {
+                let mut claims = Claims::default();
+                let mut answers = Vec::with_capacity(settlements.len());
+                for settlement in &*settlements {
+                    answers.push(settle::settle(db, &local, settlement, &mut claims)?);
+                }
+                Ok((answers, move || local.hand_over(claims)))
+            })
+            .await
+    }
+
+    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
+        let weight = records.iter().map(|record| 256 + record.attempt.excerpt.len()).sum();
+        self.write(weight, move |db, local| records.iter().map(|record| attempts::record(db, local, record)).collect()).await
+    }
+
+    async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(0, move |db| {
+                let mut claims = Claims::default();
+                let mut runs = Vec::new();
+                claims::claim_due(db, &local, now, &mut claims, &mut runs)?;
+                let count = claims.events.len() + claims.deliveries.len() + runs.len();
+                Ok((count, move || {
+                    local.hand_over(claims);
+                    for claim in runs {
+                        let plugin = claim.plugin.clone();
+                        local.handoff.runs.push(&plugin, claim);
+                    }
+                }))
+            })
+            .await
+    }
+
+    async fn release(
+        &self,
+        events: Vec<(EventId, Lease)>,
+        runs: Vec<(RunId, Lease)>,
+        deliveries: Vec<(DeliveryId, Lease)>,
+    ) -> Result<(), Error> {
+        self.write(0, move |db, local| {
+            for (id, lease) in events {
+                claims::release(db, local, "event_queue", id.as_i64(), lease.token)?;
+            }
+            for (id, lease) in runs {
+                claims::release(db, local, "run_queue", id.as_i64(), lease.token)?;
+            }
+            for (id, lease) in deliveries {
+                claims::release(db, local, "live", id.as_i64(), lease.token)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
+        self.read(claims::next_due).await
+    }
+
+    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+        let (plugin, key) = (plugin.clone(), key.to_owned());
+        self.read(move |db| reads::state(db, &plugin, &key)).await
+    }
+
+    async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
+        self.write(0, move |db, local| attempts::retry(db, local, id, now)).await
+    }
+
+    async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
+        self.write(0, move |db, _| attempts::cancel(db, id, at)).await
+    }
+
+    async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
+        self.write(0, move |db, local| replay(db, local, id, now)).await
+    }
+
+    async fn drive_parked(&self, which: Drive, now: Timestamp) -> Result<usize, Error> {
+        self.write(0, move |db, local| drive(db, local, &which, now)).await
+    }
+
+    async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
+        self.write(0, move |db, _| admin::create_endpoint(db, endpoint)).await
+    }
+
+    async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
+        self.write(0, move |db, local| {
+            admin::update_endpoint(db, &endpoint)?;
+            // It may have been resumed.
+            local.handoff.alarm.set(clock::steady());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_endpoint_state(&self, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
+        let from = from.to_vec();
+        self.write(0, move |db, local| {
+            let changed = admin::set_endpoint_state(db, id, &from, to)?;
+            local.handoff.alarm.set(clock::steady());
+            Ok(changed)
+        })
+        .await
+    }
+
+    async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error> {
+        self.write(0, move |db, _| admin::delete_endpoint(db, id)).await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        self.read(admin::endpoints).await
+    }
+
+    async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error> {
+        self.write(0, move |db, _| admin::remember_plugin(db, &plugin)).await
+    }
+
+    async fn forget_plugin(&self, name: &Slug) -> Result<(), Error> {
+        let name = name.clone();
+        self.write(0, move |db, _| admin::forget_plugin(db, &name)).await
+    }
+
+    async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error> {
+        let name = name.clone();
+        self.write(0, move |db, _| admin::set_plugin_config(db, &name, &config)).await
+    }
+
+    async fn plugins(&self) -> Result<Vec<PluginRow>, Error> {
+        self.read(admin::plugins).await
+    }
+
+    async fn create_key(&self, name: String, role: Role, hash: [u8; 32]) -> Result<KeyRow, Error> {
+        self.write(0, move |db, _| admin::create_key(db, name, role, hash)).await
+    }
+
+    async fn revoke_key(&self, id: KeyId) -> Result<(), Error> {
+        self.write(0, move |db, _| admin::revoke_key(db, id)).await
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRow>, Error> {
+        self.read(admin::keys).await
+    }
+
+    async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error> {
+        self.read(move |db| reads::events(db, &filter, page)).await
+    }
+
+    async fn event(&self, id: EventId) -> Result<EventStory, Error> {
+        self.read(move |db| reads::event(db, id)).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
+        self.read(move |db| reads::deliveries(db, &filter, page)).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error> {
+        self.read(move |db| reads::delivery(db, id)).await
+    }
+
+    async fn bury(&self, at: Timestamp) -> Result<usize, Error> {
+        self.write(0, move |db, _| attempts::bury(db, at, BURY_MAX)).await
+    }
+
+    async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error> {
+        self.write(0, move |db, local| retention::retire(db, local, retention, now)).await
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        self.write(0, |db, _| {
+            // Large enough to need pages of its own, so that a full disk shows.
+            db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', zeroblob(16384))")?.execute([])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn replay(db: &Connection, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
+    let exists: bool =
+        db.prepare_cached("SELECT EXISTS (SELECT 1 FROM event WHERE id = ?1)")?.query_row([id.as_i64()], |row| row.get(0))?;
+    if !exists {
+        return Err(Error::NotFound { what: "event" });
+    }
+    let waiting: bool = db
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM event_queue WHERE id = ?1)")?
+        .query_row([id.as_i64()], |row| row.get(0))?;
+    if waiting {
+        return Err(Error::Conflict("it is still waiting to be run".into()));
+    }
+    let (from, until) = id.children();
+    db.prepare_cached("DELETE FROM run_queue WHERE id >= ?1 AND id < ?2")?.execute([from, until])?;
+    let round: u32 = db
+        .prepare_cached(
+            "INSERT INTO replay (id, rounds) VALUES (?1, 1) ON CONFLICT (id) DO UPDATE SET rounds = rounds + 1 RETURNING rounds",
+        )?
+        .query_row([id.as_i64()], |row| row.get(0))?;
+    db.prepare_cached("INSERT INTO event_queue (id, round, next_at, lease) VALUES (?1, ?2, ?3, NULL)")?.execute(params![
+        id.as_i64(),
+        round,
+        now.millis()
+    ])?;
+    local.handoff.alarm.set(now);
+    Ok(round)
+}
+
+fn drive(db: &Connection, local: &Local, which: &Drive, now: Timestamp) -> Result<usize, Error> {
+    let changed = match which {
+        Drive::PluginLoaded(plugin) => db
+            .prepare_cached(
+                "UPDATE run_queue SET state = 'waiting', next_at = ?1
+                 WHERE plugin = ?2 AND state = 'parked' AND outcome = 'not-loadable'",
+            )?
+            .execute(params![now.millis(), &**plugin])?,
+        Drive::EndpointCreated(name) => db
+            .prepare_cached(
+                "UPDATE run_queue SET state = 'waiting', next_at = ?1, wants = NULL
+                 WHERE wants = ?2 AND state = 'parked' AND wants IS NOT NULL",
+            )?
+            .execute(params![now.millis(), &**name])?,
+    };
+    if changed > 0 {
+        local.handoff.alarm.set(now);
+    }
+    Ok(changed)
+}

@@ -1,0 +1,308 @@
+//! What people look at: lists and stories, on reading connections beside the writer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, params_from_iter};
+
+use super::rows::{self, ATTEMPT_COLUMNS, EVENT_COLUMNS, Place};
+use crate::{
+    domain::{
+        delivery::{DeadReason, DeliveryState},
+        id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
+        name::Slug,
+        plugin::Digest,
+        run::{RunOutcome, RunState},
+        time::Timestamp,
+    },
+    store::{
+        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventState, EventStory, EventSummary, Page,
+        PageRequest, StateValue, StoredAttempt, StoredRun,
+    },
+};
+
+pub fn state(db: &Connection, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+    let mut select = db.prepare_cached("SELECT value, version FROM state WHERE plugin = ?1 AND key = ?2")?;
+    Ok(select.query_row(params![&**plugin, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
+/// Cuts one row more than asked for into a page and where the next one begins.
+fn page<T>(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Page<T> {
+    let more = items.len() > request.limit;
+    items.truncate(request.limit);
+    let next = items.last().filter(|_| more).map(id);
+    Page { items, next }
+}
+
+pub fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
+    // Rare states are listed from their own small tables, newest first.
+    let from = match filter.state {
+        None => "event e",
+        Some(EventState::Waiting) => "event_queue s CROSS JOIN event e ON e.id = s.id",
+        Some(EventState::Unrouted) => "unrouted s CROSS JOIN event e ON e.id = s.id",
+        Some(EventState::Failed) => {
+            "(SELECT DISTINCT id >> 14 AS id FROM run_queue WHERE state = 'parked') s CROSS JOIN event e ON e.id = s.id"
+        }
+        Some(EventState::Done) => "event e",
+    };
+    let id = if matches!(filter.state, None | Some(EventState::Done)) { "e.id" } else { "s.id" };
+    let mut conditions = vec![format!("{id} < ?")];
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(request.cursor.unwrap_or(i64::MAX))];
+    let mut also = |condition: &str, value: Box<dyn ToSql>| {
+        conditions.push(condition.to_owned());
+        values.push(value);
+    };
+    if let Some(event_type) = &filter.event_type {
+        also("e.type = ?", Box::new(event_type.clone()));
+    }
+    if let Some(source) = &filter.source {
+        also("e.source = ?", Box::new(source.clone()));
+    }
+    if let Some(since) = filter.since {
+        also("e.accepted_at >= ?", Box::new(since.millis()));
+        also(
+            "e.id >= coalesce((SELECT first_id FROM minute WHERE minute < ? ORDER BY minute DESC LIMIT 1), 0)",
+            Box::new(since.millis() / 60_000),
+        );
+    }
+    if let Some(until) = filter.until {
+        also("e.accepted_at < ?", Box::new(until.millis()));
+        also(
+            "e.id < coalesce((SELECT first_id FROM minute WHERE minute > ? ORDER BY minute LIMIT 1), 9223372036854775807)",
+            Box::new(until.millis() / 60_000),
+        );
+    }
+    if filter.state == Some(EventState::Done) {
+        conditions.push(
+            "NOT EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id) AND NOT EXISTS (SELECT 1 FROM unrouted u WHERE u.id = e.id)
+             AND NOT EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'parked')"
+                .to_owned(),
+        );
+    }
+    values.push(Box::new(i64::try_from(request.limit + 1).unwrap_or(i64::MAX)));
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, length(e.data) FROM {from} WHERE {} ORDER BY {id} DESC LIMIT ?",
+        conditions.join(" AND ")
+    );
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let event = rows::event(row, Bytes::new())?;
+        let bytes = row.get::<_, i64>(12)?.unsigned_abs();
+        let state = event_state(db, event.id)?;
+        found.push(EventSummary { event, bytes, state });
+    }
+    Ok(page(found, request, |summary| summary.event.id.as_i64()))
+}
+
+fn event_state(db: &Connection, id: EventId) -> Result<EventState, Error> {
+    let (from, until) = id.children();
+    let state: i64 = db
+        .prepare_cached(
+            "SELECT CASE WHEN EXISTS (SELECT 1 FROM event_queue WHERE id = ?1) THEN 0
+                 WHEN EXISTS (SELECT 1 FROM run_queue WHERE id >= ?2 AND id < ?3 AND state = 'parked') THEN 1
+                 WHEN EXISTS (SELECT 1 FROM unrouted WHERE id = ?1) THEN 2 ELSE 3 END",
+        )?
+        .query_row(params![id.as_i64(), from, until], |row| row.get(0))?;
+    Ok(match state {
+        0 => EventState::Waiting,
+        1 => EventState::Failed,
+        2 => EventState::Unrouted,
+        _ => EventState::Done,
+    })
+}
+
+pub fn event(db: &Connection, id: EventId) -> Result<EventStory, Error> {
+    let event = rows::load_event(db, id)?.ok_or(Error::NotFound { what: "event" })?;
+    let (from, until) = id.children();
+    let filter = DeliveryFilter { event: Some(id), ..DeliveryFilter::default() };
+    let everything = PageRequest { cursor: None, limit: usize::from(u16::MAX) };
+    let mut deliveries = Vec::new();
+    for summary in self::deliveries(db, &filter, everything)?.items.into_iter().rev() {
+        let attempts = attempts(db, summary.id)?;
+        deliveries.push(DeliveryStory { summary, attempts });
+    }
+    let mut emitted = db.prepare_cached("SELECT id FROM event WHERE cause = ?1 ORDER BY id")?;
+    let emitted = emitted.query_map([id.as_i64()], |row| Ok(EventId::from_i64(row.get(0)?)))?.collect::<Result<_, _>>()?;
+    let mut select = db.prepare_cached(
+        "SELECT r.id, r.round, r.plugin, r.version, e.name, r.outcome, r.code, r.message, r.tries, r.took_us, r.memory_peak, r.webhooks,
+             r.emitted, r.log, r.log_dropped, q.state, q.next_at
+         FROM run r LEFT JOIN run_queue q ON q.id = r.id LEFT JOIN endpoint e ON e.id = r.endpoint
+         WHERE r.id >= ?1 AND r.id < ?2 ORDER BY r.id",
+    )?;
+    let mut rows = select.query([from, until])?;
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next()? {
+        runs.push(run(row)?);
+    }
+    Ok(EventStory { state: event_state(db, id)?, event, runs, deliveries, emitted })
+}
+
+fn run(row: &Row<'_>) -> Result<StoredRun, Error> {
+    let place = Place { table: "run", id: row.get(0)? };
+    let version: Option<[u8; 32]> = row.get(3).map_err(|_| place.corrupt("version"))?;
+    let outcome: Option<String> = row.get(5)?;
+    let outcome = outcome.map(|text| RunOutcome::parse(&text).ok_or_else(|| place.corrupt("outcome"))).transpose()?;
+    let state = match row.get::<_, Option<String>>(15)?.as_deref() {
+        None => RunState::Done,
+        Some("waiting") => RunState::Waiting { due: Timestamp::from_millis(row.get(16)?) },
+        Some(_) => RunState::Parked,
+    };
+    Ok(StoredRun {
+        id: RunId::from_i64(place.id),
+        round: row.get(1)?,
+        plugin: Slug::parse(&row.get::<_, String>(2)?).map_err(|_| place.corrupt("plugin"))?,
+        version: version.map(Digest::from_bytes),
+        endpoint: row.get(4)?,
+        state,
+        outcome,
+        code: row.get(6)?,
+        message: row.get(7)?,
+        tries: row.get(8)?,
+        took: Duration::from_micros(row.get::<_, i64>(9)?.unsigned_abs()),
+        memory_peak: row.get::<_, i64>(10)?.unsigned_abs(),
+        webhooks: row.get(11)?,
+        emitted: row.get(12)?,
+        log: rows::log_from_columns(&place, row.get(13)?, row.get(14)?)?,
+    })
+}
+
+/// A list is the newest of what is not finished, merged with the newest of what is.
+pub fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) -> Result<Page<DeliverySummary>, Error> {
+    let (from, until) = filter.event.map_or((0, i64::MAX), EventId::children);
+    let until = until.min(request.cursor.unwrap_or(i64::MAX));
+    let limit = i64::try_from(request.limit + 1).unwrap_or(i64::MAX);
+    let endpoint = filter.endpoint.map(EndpointId::as_i64);
+
+    let mut found: Vec<Found> = Vec::new();
+    if matches!(filter.state, None | Some("pending" | "retrying")) {
+        let mut conditions = String::from("id >= ?1 AND id < ?2");
+        match filter.state {
+            Some("pending") => conditions.push_str(" AND attempts = 0"),
+            Some(_) => conditions.push_str(" AND attempts > 0"),
+            None => {}
+        }
+        if endpoint.is_some() {
+            conditions.push_str(" AND endpoint = ?4");
+        } else {
+            conditions.push_str(" AND ?4 IS NULL");
+        }
+        let sql = format!(
+            "SELECT id, endpoint, round, attempts, next_at, NULL, NULL, lease FROM live WHERE {conditions} ORDER BY id DESC LIMIT ?3"
+        );
+        collect(db, &sql, params![from, until, limit, endpoint], &mut found)?;
+    }
+    if matches!(filter.state, None | Some("delivered" | "dead" | "cancelled")) {
+        let mut conditions = String::from("id >= ?1 AND id < ?2");
+        if let Some(state) = filter.state {
+            // One of three words that are ours, so it can stand in the statement and the partial index can be used.
+            conditions.push_str(&format!(" AND state = '{state}'"));
+            if state != "delivered" {
+                conditions.push_str(" AND state <> 'delivered'");
+            }
+        }
+        if endpoint.is_some() {
+            conditions.push_str(" AND endpoint = ?4");
+        } else {
+            conditions.push_str(" AND ?4 IS NULL");
+        }
+        let sql = format!(
+            "SELECT id, endpoint, round, attempts, at, state, reason, NULL FROM delivery WHERE {conditions} ORDER BY id DESC LIMIT ?3"
+        );
+        collect(db, &sql, params![from, until, limit, endpoint], &mut found)?;
+    }
+    found.sort_unstable_by_key(|one| std::cmp::Reverse(one.id));
+    found.truncate(request.limit + 1);
+    let found = found.into_iter().map(|one| summary(db, one)).collect::<Result<Vec<_>, _>>()?;
+    Ok(page(found, request, |summary| summary.id.as_i64()))
+}
+
+/// A row of either table of deliveries.
+struct Found {
+    id: i64,
+    endpoint: i64,
+    round: u32,
+    attempts: u32,
+    /// When it is due, or when it ended.
+    at: i64,
+    ended: Option<(String, Option<String>)>,
+}
+
+fn collect(db: &Connection, sql: &str, values: &[&dyn ToSql], found: &mut Vec<Found>) -> Result<(), Error> {
+    let mut select = db.prepare_cached(sql)?;
+    let mut rows = select.query(values)?;
+    while let Some(row) = rows.next()? {
+        let state: Option<String> = row.get(5)?;
+        let reason: Option<String> = row.get(6)?;
+        found.push(Found {
+            id: row.get(0)?,
+            endpoint: row.get(1)?,
+            round: row.get(2)?,
+            attempts: row.get(3)?,
+            at: row.get(4)?,
+            ended: state.map(|state| (state, reason)),
+        });
+    }
+    Ok(())
+}
+
+fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
+    let id = DeliveryId::from_i64(found.id);
+    let place = Place { table: "delivery", id: found.id };
+    let at = Timestamp::from_millis(found.at);
+    let state = match found.ended {
+        None if found.attempts == 0 => DeliveryState::Pending { due: at },
+        None => DeliveryState::Retrying { due: at },
+        Some((state, reason)) => match (state.as_str(), reason) {
+            ("delivered", _) => DeliveryState::Delivered { at },
+            ("cancelled", _) => DeliveryState::Cancelled { at },
+            (_, reason) => DeliveryState::Dead {
+                at,
+                reason: reason.as_deref().and_then(DeadReason::parse).ok_or_else(|| place.corrupt("reason"))?,
+            },
+        },
+    };
+    let endpoint_name = db
+        .prepare_cached("SELECT name FROM endpoint WHERE id = ?1")?
+        .query_row([found.endpoint], |row| row.get(0))
+        .optional()?
+        .unwrap_or_default();
+    let event_type = db
+        .prepare_cached("SELECT coalesce((SELECT type FROM payload WHERE id = ?1), (SELECT type FROM event WHERE id = ?2))")?
+        .query_row([found.id, id.event().as_i64()], |row| row.get::<_, Option<String>>(0))?
+        .unwrap_or_default();
+    let last = if found.attempts == 0 { None } else { attempts(db, id)?.pop() };
+    Ok(DeliverySummary {
+        id,
+        endpoint: EndpointId::from_i64(found.endpoint),
+        endpoint_name,
+        event_type,
+        round: found.round,
+        state,
+        attempts: found.attempts,
+        last,
+    })
+}
+
+pub fn delivery(db: &Connection, id: DeliveryId) -> Result<DeliveryStory, Error> {
+    let mut found = Vec::new();
+    let live = "SELECT id, endpoint, round, attempts, next_at, NULL, NULL FROM live WHERE id = ?1";
+    collect(db, live, params![id.as_i64()], &mut found)?;
+    let finished = "SELECT id, endpoint, round, attempts, at, state, reason FROM delivery WHERE id = ?1";
+    collect(db, finished, params![id.as_i64()], &mut found)?;
+    let found = found.pop().ok_or(Error::NotFound { what: "delivery" })?;
+    Ok(DeliveryStory { summary: summary(db, found)?, attempts: attempts(db, id)? })
+}
+
+fn attempts(db: &Connection, id: DeliveryId) -> Result<Vec<StoredAttempt>, Error> {
+    let (from, until) = id.attempts();
+    let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE id >= ?1 AND id < ?2 ORDER BY id");
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query([from, until])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(StoredAttempt { id: AttemptId::from_i64(row.get(0)?), attempt: rows::attempt(row, 0)? });
+    }
+    Ok(found)
+}

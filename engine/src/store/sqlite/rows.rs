@@ -1,0 +1,262 @@
+//! Rows and values: how each table's columns become the types of the domain, and back. A row that cannot is an error that
+//! names its table, column and id.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use crate::{
+    domain::{
+        delivery::{Attempt, AttemptOutcome, Payload},
+        endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
+        event::{Event, NewEvent},
+        id::{EndpointId, EventId},
+        name::{Attributes, EventType, Slug},
+        pattern::Pattern,
+        retry::Schedule,
+        run::{LogLevel, LogLine, RunLog},
+        signature::{Scheme, Secret},
+        time::Timestamp,
+    },
+    store::Error,
+};
+
+/// The codec of a payload that is stored as it is.
+pub const PLAIN: i64 = 0;
+
+/// Names the place of a value that cannot be read.
+pub struct Place {
+    pub table: &'static str,
+    pub id: i64,
+}
+
+impl Place {
+    pub fn corrupt(&self, column: &'static str) -> Error {
+        Error::Corrupt { table: self.table, column, id: self.id }
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T, Error> {
+        serde_json::from_str(text).map_err(|_| self.corrupt(column))
+    }
+}
+
+/// Lists that are usually empty are stored as NULL then.
+fn json_unless_empty<T: serde::Serialize>(items: &[T]) -> Option<String> {
+    (!items.is_empty()).then(|| json(&items))
+}
+
+fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).expect("lists and maps of text and numbers are always JSON")
+}
+
+pub fn attributes_to_column(attributes: &Attributes) -> Option<String> {
+    json_unless_empty(&attributes.0)
+}
+
+pub fn headers_to_column(headers: &[(String, String)]) -> Option<String> {
+    json_unless_empty(headers)
+}
+
+pub fn log_to_column(log: &RunLog) -> Option<String> {
+    let lines: Vec<_> = log.lines.iter().map(|line| (line.level.as_str(), line.message.as_str())).collect();
+    json_unless_empty(&lines)
+}
+
+pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> Result<RunLog, Error> {
+    let lines: Vec<(String, String)> = match lines {
+        Some(lines) => place.json("log", &lines)?,
+        None => Vec::new(),
+    };
+    let lines = lines.into_iter().map(|(level, message)| LogLine { level: LogLevel::parse(&level), message }).collect();
+    Ok(RunLog { lines, dropped: dropped.unsigned_abs() })
+}
+
+/// The columns of [`event`], in its order, for a table named `event` or aliased `e`.
+pub const EVENT_COLUMNS: &str = "e.id, e.accepted_at, e.source, e.caller_id, e.type, e.subject, e.time, e.content_type, e.attributes, \
+     e.depth, e.cause, e.codec";
+
+/// Reads [`EVENT_COLUMNS`]; the data comes separately, since lists do without.
+pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
+    let place = Place { table: "event", id: row.get(0)? };
+    if row.get::<_, i64>(11)? != PLAIN {
+        return Err(place.corrupt("codec"));
+    }
+    let text = |column: usize| -> Result<Option<Arc<str>>, Error> {
+        Ok(row.get_ref(column)?.as_str_or_null().map_err(|_| place.corrupt("text"))?.map(Arc::from))
+    };
+    let attributes = match row.get_ref(8)?.as_str_or_null().map_err(|_| place.corrupt("attributes"))? {
+        Some(json) => Attributes(place.json("attributes", json)?),
+        None => Attributes::default(),
+    };
+    Ok(Event {
+        id: EventId::from_i64(place.id),
+        accepted_at: Timestamp::from_millis(row.get(1)?),
+        new: NewEvent {
+            id: text(3)?,
+            source: text(2)?.ok_or_else(|| place.corrupt("source"))?,
+            event_type: EventType::parse(&row.get::<_, String>(4)?).map_err(|_| place.corrupt("type"))?,
+            subject: text(5)?,
+            time: text(6)?,
+            content_type: text(7)?.ok_or_else(|| place.corrupt("content_type"))?,
+            data,
+            attributes: Arc::new(attributes),
+            depth: u8::try_from(row.get::<_, i64>(9)?).map_err(|_| place.corrupt("depth"))?,
+            cause: row.get::<_, Option<i64>>(10)?.map(EventId::from_i64),
+        },
+    })
+}
+
+/// One event with its data.
+pub fn load_event(db: &Connection, id: EventId) -> Result<Option<Event>, Error> {
+    let mut select = db.prepare_cached(&format!("SELECT {EVENT_COLUMNS}, e.data FROM event e WHERE e.id = ?1"))?;
+    let mut rows = select.query([id.as_i64()])?;
+    match rows.next()? {
+        Some(row) => Ok(Some(event(row, Bytes::from(row.get::<_, Vec<u8>>(12)?))?)),
+        None => Ok(None),
+    }
+}
+
+/// What a plugin made for a delivery, if one did.
+pub fn load_payload(db: &Connection, delivery: i64) -> Result<Option<Payload>, Error> {
+    let mut select = db.prepare_cached("SELECT type, content_type, headers, codec, body FROM payload WHERE id = ?1")?;
+    let place = Place { table: "payload", id: delivery };
+    let row = select.query_row([delivery], |row| {
+        Ok((
+            row.get::<_, Option<String>>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, Option<String>>(2)?,
+            row.get::<_, i64>(3)?,
+            row.get::<_, Vec<u8>>(4)?,
+        ))
+    });
+    let Some((event_type, content_type, headers, codec, body)) = row.optional()? else { return Ok(None) };
+    if codec != PLAIN {
+        return Err(place.corrupt("codec"));
+    }
+    Ok(Some(Payload {
+        event_type: event_type.map(|text| EventType::parse(&text)).transpose().map_err(|_| place.corrupt("type"))?,
+        content_type,
+        headers: headers.map(|text| place.json("headers", &text)).transpose()?.unwrap_or_default(),
+        body: Bytes::from(body),
+    }))
+}
+
+/// The columns of [`attempt`], in its order.
+pub const ATTEMPT_COLUMNS: &str = "id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms";
+
+pub fn attempt(row: &Row<'_>, first: usize) -> Result<Attempt, Error> {
+    let place = Place { table: "attempt", id: row.get(first)? };
+    let status: Option<u16> = row.get(first + 3)?;
+    Ok(Attempt {
+        at: Timestamp::from_millis(row.get(first + 1)?),
+        outcome: AttemptOutcome::parse(&row.get::<_, String>(first + 2)?, status).ok_or_else(|| place.corrupt("outcome"))?,
+        latency: Duration::from_micros(row.get::<_, i64>(first + 4)?.unsigned_abs()),
+        detail: row.get(first + 5)?,
+        excerpt: Bytes::from(row.get::<_, Vec<u8>>(first + 6)?),
+        retry_after: row.get::<_, Option<i64>>(first + 7)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
+    })
+}
+
+/// An endpoint's columns as they are written; [`endpoint`] reads them back in the same order after the id.
+pub struct EndpointColumns {
+    pub name: String,
+    pub title: Option<String>,
+    pub url: String,
+    pub events: String,
+    pub conditions: String,
+    pub plugin: Option<String>,
+    pub scheme: &'static str,
+    pub secrets: String,
+    pub timeout_ms: i64,
+    pub headers: String,
+    pub schedule: Option<String>,
+    pub state: &'static str,
+}
+
+impl EndpointColumns {
+    pub fn of(endpoint: &NewEndpoint) -> Self {
+        let subscription = &endpoint.subscription;
+        let secrets: Vec<_> =
+            endpoint.secrets.iter().map(|held| (held.secret.reveal(), held.until.map(Timestamp::millis))).collect();
+        let millis = |duration: &Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            name: endpoint.name.to_string(),
+            title: endpoint.title.clone(),
+            url: endpoint.url.clone(),
+            events: json(&subscription.events.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            conditions: json(&subscription.conditions),
+            plugin: endpoint.plugin.as_ref().map(ToString::to_string),
+            scheme: endpoint.scheme.as_str(),
+            secrets: json(&secrets),
+            timeout_ms: millis(&endpoint.policy.timeout),
+            headers: json(&endpoint.policy.headers),
+            schedule: endpoint
+                .policy
+                .schedule
+                .as_ref()
+                .map(|schedule| json(&schedule.waits().iter().map(millis).collect::<Vec<_>>())),
+            state: endpoint.state.as_str(),
+        }
+    }
+}
+
+pub const ENDPOINT_COLUMNS: &str =
+    "id, name, title, url, events, conditions, plugin, scheme, secrets, timeout_ms, headers, schedule, state, created_at";
+
+/// Reads [`ENDPOINT_COLUMNS`].
+pub fn endpoint(row: &Row<'_>) -> Result<Endpoint, Error> {
+    let place = Place { table: "endpoint", id: row.get(0)? };
+    let text = |column: usize| -> Result<String, Error> { Ok(row.get(column)?) };
+    let patterns: Vec<String> = place.json("events", &text(4)?)?;
+    let secrets: Vec<(String, Option<i64>)> = place.json("secrets", &text(8)?)?;
+    let duration = |millis: i64| Duration::from_millis(millis.unsigned_abs());
+    let slug = |column, name: &str| Slug::parse(name).map_err(|_| place.corrupt(column));
+    let schedule: Option<Vec<i64>> = row.get::<_, Option<String>>(11)?.map(|text| place.json("schedule", &text)).transpose()?;
+    let schedule = schedule
+        .map(|waits| Schedule::new(waits.into_iter().map(duration).collect()).map(Arc::new))
+        .transpose()
+        .map_err(|_| place.corrupt("schedule"))?;
+    Ok(Endpoint {
+        id: EndpointId::from_i64(place.id),
+        created_at: Timestamp::from_millis(row.get(13)?),
+        new: NewEndpoint {
+            name: slug("name", &text(1)?)?,
+            title: row.get(2)?,
+            url: text(3)?,
+            subscription: Subscription {
+                events: patterns
+                    .iter()
+                    .map(|pattern| Pattern::parse(pattern))
+                    .collect::<Result<_, _>>()
+                    .map_err(|_| place.corrupt("events"))?,
+                conditions: place.json("conditions", &text(5)?)?,
+            },
+            plugin: row.get::<_, Option<String>>(6)?.map(|name| slug("plugin", &name)).transpose()?,
+            scheme: Scheme::parse(&text(7)?).ok_or_else(|| place.corrupt("scheme"))?,
+            secrets: secrets
+                .into_iter()
+                .map(|(secret, until)| {
+                    Ok(HeldSecret {
+                        secret: Secret::parse(&secret).map_err(|_| place.corrupt("secrets"))?,
+                        until: until.map(Timestamp::from_millis),
+                    })
+                })
+                .collect::<Result<_, Error>>()?,
+            policy: Policy { timeout: duration(row.get(9)?), headers: place.json("headers", &text(10)?)?, schedule },
+            state: EndpointState::parse(&text(12)?).ok_or_else(|| place.corrupt("state"))?,
+        },
+    })
+}
+
+pub fn config_to_column(config: &BTreeMap<String, String>) -> String {
+    json(config)
+}
+
+pub fn patterns_to_column(patterns: &[String]) -> String {
+    json(patterns)
+}
+
+pub fn json_column<T: serde::de::DeserializeOwned>(place: &Place, column: &'static str, text: &str) -> Result<T, Error> {
+    place.json(column, text)
+}

@@ -1,0 +1,292 @@
+//! Commit 2: an event's routing and runs, or one later run, take effect as a whole. First everything that could refuse is asked,
+//! then everything is written.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Local, accept, rows};
+use crate::{
+    clock,
+    domain::{
+        delivery::{DeadReason, Payload},
+        event::Event,
+        id::{CHILDREN_MAX, DeliveryId, EventId, RunId},
+        run::{RunOutcome, RunState, StateUse},
+    },
+    store::{Birth, DeliveryClaim, Error, EventClaim, LEASE, Lease, NewDelivery, RunRecord, Settled, Settlement, Settles},
+};
+
+/// What is to be handed over once the commit has succeeded.
+#[derive(Default)]
+pub struct Claims {
+    pub events: Vec<EventClaim>,
+    pub deliveries: Vec<DeliveryClaim>,
+}
+
+/// Rough cost of a settlement in bytes.
+pub fn weight(settlement: &Settlement) -> usize {
+    let of_deliveries = |deliveries: &[NewDelivery]| -> usize {
+        deliveries.iter().map(|delivery| 256 + delivery.payload.as_ref().map_or(0, |payload| payload.body.len())).sum()
+    };
+    let of_run = |run: &RunRecord| 256 + of_deliveries(&run.deliveries) + run.emitted.iter().map(accept::weight).sum::<usize>();
+    of_deliveries(&settlement.direct) + settlement.runs.iter().map(of_run).sum::<usize>()
+}
+
+pub fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut Claims) -> Result<Settled, Error> {
+    if !holds(db, settlement.settles)? {
+        return Ok(Settled::LeaseLost);
+    }
+    let conflicts = conflicts(db, settlement)?;
+    if !conflicts.is_empty() {
+        return Ok(Settled::StateConflict(conflicts));
+    }
+    let mut next = NextChild::of(db, settlement)?;
+    let new_runs = settlement.runs.iter().filter(|run| run.id.is_none()).count();
+    let new_deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries.len()).sum::<usize>();
+    if next.run as usize + new_runs > CHILDREN_MAX as usize || next.delivery as usize + new_deliveries > CHILDREN_MAX as usize {
+        return Ok(Settled::TooMany);
+    }
+
+    let event = &settlement.event;
+    let round = match settlement.settles {
+        Settles::Event { id, round, .. } => {
+            db.prepare_cached("DELETE FROM event_queue WHERE id = ?1")?.execute([id.as_i64()])?;
+            note_routing(db, id, round, settlement.runs.is_empty() && settlement.direct.is_empty())?;
+            round
+        }
+        Settles::Run { round, .. } => round,
+    };
+    for run in &settlement.runs {
+        let id = run.id.unwrap_or_else(|| event.id.run(next.take_run()));
+        write_run(db, local, id, round, run)?;
+        write_state(db, run, id)?;
+        for emitted in &run.emitted {
+            let id = local.next_event();
+            accept::insert(db, local, emitted.clone(), id, clock::wall(), &mut claims.events)?;
+        }
+        for delivery in &run.deliveries {
+            write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, claims)?;
+        }
+    }
+    for delivery in &settlement.direct {
+        write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, claims)?;
+    }
+    Ok(Settled::Done)
+}
+
+/// Whether the settler's claim is still its own.
+fn holds(db: &Connection, settles: Settles) -> Result<bool, Error> {
+    let (mut select, id, lease) = match settles {
+        Settles::Event { id, lease, .. } => {
+            (db.prepare_cached("SELECT lease FROM event_queue WHERE id = ?1")?, id.as_i64(), lease)
+        }
+        Settles::Run { id, lease, .. } => (db.prepare_cached("SELECT lease FROM run_queue WHERE id = ?1")?, id.as_i64(), lease),
+    };
+    let token: Option<Option<i64>> = select.query_row([id], |row| row.get(0)).optional()?;
+    Ok(token == Some(Some(lease.token)))
+}
+
+/// The runs whose reads are no longer what is stored.
+///
+/// Two runs of one settlement belong to different plugins or read independently, so each is compared with the last commit.
+fn conflicts(db: &Connection, settlement: &Settlement) -> Result<Vec<usize>, Error> {
+    let mut found = Vec::new();
+    let mut written: Vec<(&str, &str)> = Vec::new();
+    for (place, run) in settlement.runs.iter().enumerate() {
+        let StateUse { reads, writes } = &run.state_use;
+        let mut stale = false;
+        for read in reads {
+            let version: Option<i64> = db
+                .prepare_cached("SELECT version FROM state WHERE plugin = ?1 AND key = ?2")?
+                .query_row(params![&*run.plugin, read.key], |row| row.get(0))
+                .optional()?;
+            stale |= version.unwrap_or(0) != read.version;
+            // The same plugin twice in one settlement (once for each of its endpoints): the second must see the first's writes.
+            stale |= written.contains(&(&run.plugin, read.key.as_str()));
+        }
+        if stale {
+            found.push(place);
+        } else {
+            written.extend(writes.iter().map(|write| (&*run.plugin, write.key.as_str())));
+        }
+    }
+    Ok(found)
+}
+
+/// The numbers that the event's next run and delivery get.
+struct NextChild {
+    run: u32,
+    delivery: u32,
+}
+
+impl NextChild {
+    fn of(db: &Connection, settlement: &Settlement) -> Result<Self, Error> {
+        // An event has no children before its first settlement.
+        if matches!(settlement.settles, Settles::Event { round: 0, .. }) {
+            return Ok(Self { run: 0, delivery: 0 });
+        }
+        let (from, until) = settlement.event.id.children();
+        let last =
+            |sql: &str| -> Result<Option<i64>, Error> { Ok(db.prepare_cached(sql)?.query_row([from, until], |row| row.get(0))?) };
+        let run = last("SELECT max(id) FROM run WHERE id >= ?1 AND id < ?2")?;
+        let live = last("SELECT max(id) FROM live WHERE id >= ?1 AND id < ?2")?;
+        let finished = last("SELECT max(id) FROM delivery WHERE id >= ?1 AND id < ?2")?;
+        Ok(Self {
+            run: run.map_or(0, |id| RunId::from_i64(id).k() + 1),
+            delivery: live.max(finished).map_or(0, |id| DeliveryId::from_i64(id).k() + 1),
+        })
+    }
+
+    fn take_run(&mut self) -> u32 {
+        self.run += 1;
+        self.run - 1
+    }
+
+    fn take_delivery(&mut self) -> u32 {
+        self.delivery += 1;
+        self.delivery - 1
+    }
+}
+
+fn note_routing(db: &Connection, id: EventId, round: u32, unrouted: bool) -> Result<(), Error> {
+    if unrouted {
+        db.prepare_cached("INSERT OR IGNORE INTO unrouted (id) VALUES (?1)")?.execute([id.as_i64()])?;
+    } else if round > 0 {
+        db.prepare_cached("DELETE FROM unrouted WHERE id = ?1")?.execute([id.as_i64()])?;
+    }
+    Ok(())
+}
+
+fn write_run(db: &Connection, local: &Local, id: RunId, round: u32, run: &RunRecord) -> Result<(), Error> {
+    let micros = i64::try_from(run.took.as_micros()).unwrap_or(i64::MAX);
+    db.prepare_cached(
+        "INSERT INTO run (id, round, plugin, version, endpoint, outcome, code, message, tries, took_us, memory_peak, webhooks,
+             emitted, log, log_dropped)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+         ON CONFLICT (id) DO UPDATE SET version = excluded.version, outcome = excluded.outcome, code = excluded.code,
+             message = excluded.message, tries = excluded.tries, took_us = excluded.took_us, memory_peak = excluded.memory_peak,
+             webhooks = excluded.webhooks, emitted = excluded.emitted, log = excluded.log, log_dropped = excluded.log_dropped",
+    )?
+    .execute(params![
+        id.as_i64(),
+        round,
+        &*run.plugin,
+        run.version.as_ref().map(|digest| digest.as_bytes().as_slice()),
+        run.endpoint.map(|endpoint| endpoint.as_i64()),
+        run.outcome.map(RunOutcome::as_str),
+        run.failure.as_ref().map(|failure| failure.code.as_str()),
+        run.failure.as_ref().map(|failure| failure.message.as_str()),
+        run.tries,
+        micros,
+        i64::try_from(run.memory_peak).unwrap_or(i64::MAX),
+        u32::try_from(run.deliveries.len()).unwrap_or(u32::MAX),
+        u32::try_from(run.emitted.len()).unwrap_or(u32::MAX),
+        rows::log_to_column(&run.log),
+        i64::try_from(run.log.dropped).unwrap_or(i64::MAX),
+    ])?;
+
+    let (state, next_at) = match run.state {
+        RunState::Done => {
+            if run.id.is_some() {
+                db.prepare_cached("DELETE FROM run_queue WHERE id = ?1")?.execute([id.as_i64()])?;
+            }
+            return Ok(());
+        }
+        RunState::Waiting { due } => {
+            local.handoff.alarm.set(due);
+            ("waiting", due.millis())
+        }
+        RunState::Parked => ("parked", 0),
+    };
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO run_queue (id, plugin, endpoint, round, tries, state, outcome, wants, next_at, lease)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL)",
+    )?
+    .execute(params![
+        id.as_i64(),
+        &*run.plugin,
+        run.endpoint.map(|endpoint| endpoint.as_i64()),
+        round,
+        run.tries,
+        state,
+        run.outcome.map(RunOutcome::as_str),
+        run.wants,
+        next_at,
+    ])?;
+    Ok(())
+}
+
+fn write_state(db: &Connection, run: &RunRecord, id: RunId) -> Result<(), Error> {
+    for write in &run.state_use.writes {
+        match &write.value {
+            Some(value) => db
+                .prepare_cached("INSERT OR REPLACE INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![&*run.plugin, write.key, value, id.as_i64()])?,
+            None => db
+                .prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?
+                .execute(params![&*run.plugin, write.key])?,
+        };
+    }
+    Ok(())
+}
+
+fn write_delivery(
+    db: &Connection,
+    local: &Local,
+    event: &Arc<Event>,
+    id: DeliveryId,
+    round: u32,
+    delivery: &NewDelivery,
+    claims: &mut Claims,
+) -> Result<(), Error> {
+    if let Some(payload) = &delivery.payload {
+        write_payload(db, id, payload)?;
+    }
+    let endpoint = delivery.endpoint;
+    if delivery.birth == Birth::Dead {
+        db.prepare_cached(
+            "INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at) VALUES (?1, ?2, ?3, 'dead', ?4, 0, ?5)",
+        )?
+        .execute(params![
+            id.as_i64(),
+            endpoint.as_i64(),
+            round,
+            DeadReason::EndpointDisabled.as_str(),
+            clock::wall().millis()
+        ])?;
+        return Ok(());
+    }
+    let now = clock::steady();
+    let slot = match delivery.birth {
+        Birth::Due => local.handoff.deliveries.reserve(&endpoint, delivery_weight(event, delivery.payload.as_deref())),
+        Birth::Held | Birth::Dead => None,
+    };
+    let lease = Lease { token: local.next_token(), until: now.plus(LEASE) };
+    let (next_at, token) = if slot.is_some() { (lease.until, Some(lease.token)) } else { (now, None) };
+    db.prepare_cached("INSERT INTO live (id, endpoint, round, attempts, next_at, lease) VALUES (?1, ?2, ?3, 0, ?4, ?5)")?
+        .execute(params![id.as_i64(), endpoint.as_i64(), round, next_at.millis(), token])?;
+    if let Some(slot) = slot {
+        let (event, payload) = (Arc::clone(event), delivery.payload.clone());
+        claims.deliveries.push(DeliveryClaim { id, endpoint, event, payload, attempts: 0, lease, slot });
+    }
+    Ok(())
+}
+
+/// What a delivery holds in memory while it waits.
+pub fn delivery_weight(event: &Event, payload: Option<&Payload>) -> usize {
+    accept::weight(&event.new) + payload.map_or(0, |payload| payload.body.len())
+}
+
+fn write_payload(db: &Connection, id: DeliveryId, payload: &Payload) -> Result<(), Error> {
+    db.prepare_cached("INSERT INTO payload (id, type, content_type, headers, codec, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
+            id.as_i64(),
+            payload.event_type.as_deref(),
+            payload.content_type,
+            rows::headers_to_column(&payload.headers),
+            rows::PLAIN,
+            &*payload.body,
+        ])?;
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Group commit: one thread owns the writing connection. It takes whatever has queued up while the last commit was syncing,
+//! does all of it in one transaction, and answers everyone after the commit.
+//!
+//! A job that refuses ([`Error::is_refusal`]) must not have changed anything, and does not disturb the others. Any other failure
+//! rolls the whole transaction back and is everyone's answer.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::store::Error;
+
+/// Jobs in one transaction at most: bounds how long the first one waits for its answer.
+const JOBS_MAX: usize = 1_000;
+/// Weight (bytes, roughly) in one transaction at most.
+const WEIGHT_MAX: usize = 8 << 20;
+
+/// What a job's work left to be done once the commit is known: answer, hand over, wake.
+pub type After = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+struct Job {
+    weight: usize,
+    /// The failure, if any, that breaks the transaction; and what is left to do.
+    work: Box<dyn FnOnce(&Connection) -> (Result<(), Error>, After) + Send>,
+}
+
+/// A handle to the writing thread. The thread ends when the last handle is gone and everything queued is written.
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+    queued: Arc<AtomicUsize>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Writer {
+    pub fn start(connection: Connection) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&queued);
+        let thread =
+            thread::Builder::new().name("store-writer".into()).spawn(move || write_all(&connection, &queue, &counter))?;
+        Ok(Self { jobs, queued, thread: Some(thread) })
+    }
+
+    /// Bytes that wait to be written.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Runs `work` in the next transaction and answers after its commit.
+    ///
+    /// `work` returns its answer and what to do once the commit has succeeded (hand-over, wake-up), which is dropped when
+    /// it has not.
+    pub async fn write<T, W, D>(&self, weight: usize, work: W) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
+        D: FnOnce() + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let work = move |connection: &Connection| -> (Result<(), Error>, After) {
+            match work(connection) {
+                Ok((value, done)) => {
+                    let after = move |committed: Result<(), Error>| {
+                        let result = committed.map(|()| {
+                            done();
+                            value
+                        });
+                        // Nobody waits any more when the caller was cancelled; the commit stands all the same.
+                        let _ = answer.send(result);
+                    };
+                    (Ok(()), Box::new(after))
+                }
+                Err(error) => {
+                    let broken = if error.is_refusal() { Ok(()) } else { Err(error.clone()) };
+                    (broken, Box::new(move |_| drop(answer.send(Err(error)))))
+                }
+            }
+        };
+        self.queued.fetch_add(weight, Ordering::Relaxed);
+        let job = Job { weight, work: Box::new(work) };
+        self.jobs.send(job).map_err(|_| Error::Unavailable("the store is closed".into()))?;
+        answered.await.map_err(|_| Error::Unavailable("the store is closed".into()))?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Closing the channel ends the thread once it has written what is queued.
+        self.jobs = mpsc::channel().0;
+        if let Some(thread) = self.thread.take() {
+            // Its panic has been reported by the panic hook already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize) {
+    while let Ok(first) = queue.recv() {
+        let mut afters = Vec::new();
+        let mut weight = 0;
+        let mut begun = begin(connection);
+        let mut next = Some(first);
+        while let Some(job) = next {
+            weight += job.weight;
+            queued.fetch_sub(job.weight, Ordering::Relaxed);
+            let (result, after) = (job.work)(connection);
+            afters.push(after);
+            begun = begun.and(result);
+            if begun.is_err() {
+                break;
+            }
+            next = if afters.len() < JOBS_MAX && weight < WEIGHT_MAX { queue.try_recv().ok() } else { None };
+        }
+        let committed = begun.and_then(|()| commit(connection));
+        if committed.is_err() && !connection.is_autocommit() {
+            // If even this fails the next BEGIN says so.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        for after in afters {
+            after(committed.clone());
+        }
+    }
+}
+
+fn begin(connection: &Connection) -> Result<(), Error> {
+    Ok(connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)?)
+}
+
+fn commit(connection: &Connection) -> Result<(), Error> {
+    Ok(connection.prepare_cached("COMMIT")?.execute([]).map(drop)?)
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::OutOfMemory
+                | ErrorCode::PermissionDenied,
+            ) => Self::Unavailable(error.to_string()),
+            _ => Self::Internal(error.to_string()),
+        }
+    }
+}
