@@ -17,3 +17,4 @@ pub mod routing;
 pub mod run;
 pub mod signature;
 pub mod time;
+pub mod duration;

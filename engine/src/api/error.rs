@@ -1,0 +1,138 @@
+//! What a caller is told when something is not done: RFC 9457 problems with a stable `code` and a sentence that says what to do.
+//! Status codes are chosen here alone.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::store;
+
+/// A refusal.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    /// JSON pointer (RFC 6901) to the member that is wrong.
+    pointer: Option<String>,
+    /// Seconds after which the same may succeed.
+    retry_after: Option<u16>,
+}
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident = $status:ident $code:literal $title:literal;)*) => {
+        impl Problem {
+            $($(#[$doc])* pub fn $name(detail: impl Into<String>) -> Self {
+                Self {
+                    status: StatusCode::$status,
+                    code: $code,
+                    title: $title,
+                    detail: detail.into(),
+                    pointer: None,
+                    retry_after: None,
+                }
+            })*
+        }
+    };
+}
+
+problems! {
+    bad_json = BAD_REQUEST "bad_json" "The body is not JSON";
+    bad_event = BAD_REQUEST "bad_event" "The event is not valid";
+    bad_request = BAD_REQUEST "bad_request" "The request is not valid";
+    unauthorized = UNAUTHORIZED "unauthorized" "A key is needed";
+    forbidden = FORBIDDEN "forbidden" "The key may not do this";
+    not_found = NOT_FOUND "not_found" "There is no such thing";
+    method_not_allowed = METHOD_NOT_ALLOWED "method_not_allowed" "The address does not take this method";
+    request_timeout = REQUEST_TIMEOUT "request_timeout" "The body did not arrive in time";
+    name_taken = CONFLICT "name_taken" "The name is taken";
+    conflict = CONFLICT "conflict" "It is not in a state for this";
+    body_too_large = PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
+    batch_too_large = PAYLOAD_TOO_LARGE "batch_too_large" "The batch is too large";
+    unsupported_media_type = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not taken here";
+    bad_endpoint = UNPROCESSABLE_ENTITY "bad_endpoint" "The endpoint is not valid";
+    blocked_address = UNPROCESSABLE_ENTITY "blocked_address" "The address is not allowed";
+    bad_value = UNPROCESSABLE_ENTITY "bad_value" "A value is not valid";
+    loop_detected = LOOP_DETECTED "loop_detected" "The event comes from itself";
+    internal = INTERNAL_SERVER_ERROR "internal" "The engine made a mistake";
+    store_full = SERVICE_UNAVAILABLE "store_full" "The disk is full";
+    store_unavailable = SERVICE_UNAVAILABLE "store_unavailable" "The store cannot be used";
+    overloaded = SERVICE_UNAVAILABLE "overloaded" "The engine is overloaded";
+}
+
+impl Problem {
+    #[must_use]
+    pub fn at(self, pointer: impl Into<String>) -> Self {
+        Self { pointer: Some(pointer.into()), ..self }
+    }
+
+    fn retry_after(self, seconds: u16) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// More is waiting than a named limit allows; the caller is to come back.
+    pub fn come_back(detail: impl Into<String>) -> Self {
+        Self::overloaded(detail).retry_after(1)
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: format!("/problems/{}", self.code.replace('_', "-")),
+            title: self.title,
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            pointer: self.pointer.as_deref(),
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        use store::Error;
+        let text = error.to_string();
+        match error {
+            Error::Full => Self::store_full(text).retry_after(5),
+            Error::Unavailable(_) => {
+                tracing::error!(%text, "the store refused a request");
+                Self::store_unavailable("the store cannot be used at the moment; nothing was stored. The log of the engine says why")
+                    .retry_after(5)
+            }
+            Error::Overloaded { .. } => Self::come_back(text),
+            Error::NotFound { .. } => Self::not_found(text),
+            Error::Taken { .. } => Self::name_taken(text),
+            Error::Conflict(_) => Self::conflict(text),
+            Error::Corrupt { .. } | Error::Internal(_) => {
+                tracing::error!(%text, "a request could not be answered");
+                Self::internal("the request could not be answered; the log of the engine says why")
+            }
+        }
+    }
+}

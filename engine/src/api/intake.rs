@@ -1,0 +1,459 @@
+//! What callers send becomes events: CloudEvents 1.0 in structured, batched and binary mode, and the same JSON with everything but
+//! `type` optional. The bytes of `data` are never parsed into values and written again: they are cut out of the body as they stand.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use axum::http::{HeaderMap, header};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::error::Problem;
+use crate::domain::{
+    envelope::is_json,
+    event::{DEPTH_MAX, NewEvent},
+    name::{Attributes, EventType},
+    time::Timestamp,
+};
+
+/// Events in one request.
+pub const BATCH_MAX: usize = 1_000;
+/// Length of `id`, `source` and `subject` in bytes.
+const TEXT_LEN_MAX: usize = 512;
+/// The source of events whose sender gives none.
+const DEFAULT_SOURCE: &str = "api";
+
+/// What a request carried.
+pub struct Intake {
+    pub events: Vec<NewEvent>,
+    /// One event, not a list of one: the answer has the same shape.
+    pub single: bool,
+}
+
+/// Reads a request. Either all of it is valid, or the problem says which part is not.
+pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
+    let depth = depth(headers)?;
+    let content_type = header_text(headers, header::CONTENT_TYPE.as_str())?.unwrap_or("application/json");
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let key = header_text(headers, "idempotency-key")?;
+
+    let mut intake = if headers.contains_key("ce-type") || headers.contains_key("ce-specversion") {
+        Intake { events: vec![binary(headers, content_type, body)?], single: true }
+    } else {
+        match essence.as_str() {
+            "application/json" | "application/cloudevents+json" | "application/cloudevents-batch+json" => json(body)?,
+            other => {
+                return Err(Problem::unsupported_media_type(format!(
+                    "{other:?} is not taken here: send application/json, application/cloudevents+json or \
+                     application/cloudevents-batch+json, or any content type together with the headers ce-type, ce-source and ce-id"
+                )));
+            }
+        }
+    };
+    if let Some(key) = key {
+        let [event] = intake.events.as_mut_slice() else {
+            return Err(Problem::bad_request("Idempotency-Key names one event; in a batch give each event its own id"));
+        };
+        event.id.get_or_insert(Arc::from(key));
+        checked_text("Idempotency-Key", key).map_err(Problem::bad_request)?;
+    }
+    for event in &mut intake.events {
+        event.depth = depth;
+    }
+    Ok(intake)
+}
+
+/// How many events stand before these in their chain: what we sent out counts on when it comes back.
+fn depth(headers: &HeaderMap) -> Result<u8, Problem> {
+    let Some(text) = header_text(headers, "innesco-depth")? else { return Ok(0) };
+    let depth: u32 =
+        text.parse().map_err(|_| Problem::bad_request(format!("the header innesco-depth is {text:?}, which is not a number")))?;
+    match u8::try_from(depth) {
+        Ok(depth) if depth <= DEPTH_MAX => Ok(depth),
+        _ => Err(Problem::loop_detected(format!(
+            "this event is the end of a chain of {depth} that caused each other, more than the {DEPTH_MAX} that are followed; \
+             two systems are probably answering each other"
+        ))),
+    }
+}
+
+fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    value.to_str().map(Some).map_err(|_| Problem::bad_request(format!("the header {name} is not plain text")))
+}
+
+fn json(body: &Bytes) -> Result<Intake, Problem> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        Problem::bad_json(format!("the body is not UTF-8: byte {} cannot be read", error.valid_up_to()))
+    })?;
+    if !text.trim_start().starts_with('[') {
+        let members: Members<'_> = parse(text)?;
+        let event = event(members, body).map_err(|bad| bad.problem(None))?;
+        return Ok(Intake { events: vec![event], single: true });
+    }
+    let items: Vec<&RawValue> = parse(text)?;
+    if items.len() > BATCH_MAX {
+        return Err(Problem::batch_too_large(format!("the batch has {} events; send at most {BATCH_MAX} at once", items.len())));
+    }
+    if items.is_empty() {
+        return Err(Problem::bad_event("the batch is empty; send at least one event"));
+    }
+    let mut events = Vec::with_capacity(items.len());
+    for (place, item) in items.into_iter().enumerate() {
+        let members: Members<'_> = serde_json::from_str(item.get())
+            .map_err(|_| Bad { member: None, detail: "must be an object".into() }.problem(Some(place)))?;
+        events.push(event(members, body).map_err(|bad| bad.problem(Some(place)))?);
+    }
+    Ok(Intake { events, single: false })
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
+    serde_json::from_str(text).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        if error.is_data() {
+            Problem::bad_event(format!("{error}"))
+        } else if error.is_eof() {
+            Problem::bad_json(format!("the body ends too early, at {place}"))
+        } else {
+            let message = error.to_string();
+            let what = message.split(" at line ").next().unwrap_or_default();
+            Problem::bad_json(format!("{what} at {place}"))
+        }
+    })
+}
+
+/// The members of an object, in order, their values uninterpreted.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event as an object, such as {\"type\": \"order.created\", \"data\": {}}")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// A member's name, borrowed unless it is written with escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// What is wrong with one event.
+struct Bad {
+    member: Option<String>,
+    detail: String,
+}
+
+impl Bad {
+    fn of(member: &str, detail: impl fmt::Display) -> Self {
+        Self { member: Some(member.to_owned()), detail: detail.to_string() }
+    }
+
+    /// The problem, naming the item of the batch that it is in.
+    fn problem(self, place: Option<usize>) -> Problem {
+        let item = place.map(|place| format!("items[{place}]"));
+        let subject = match (&item, &self.member) {
+            (Some(item), Some(member)) => format!("{item}.{member}: "),
+            (Some(item), None) => format!("{item} "),
+            (None, Some(member)) => format!("{member}: "),
+            (None, None) => String::new(),
+        };
+        let mut pointer = place.map(|place| format!("/{place}")).unwrap_or_default();
+        if let Some(member) = &self.member {
+            pointer.push('/');
+            pointer.push_str(&member.replace('~', "~0").replace('/', "~1"));
+        }
+        Problem::bad_event(format!("{subject}{}", self.detail)).at(pointer)
+    }
+}
+
+fn event(members: Members<'_>, body: &Bytes) -> Result<NewEvent, Bad> {
+    let mut draft = Draft::default();
+    let mut data: Option<&RawValue> = None;
+    let mut base64: Option<String> = None;
+    let mut seen: Vec<&str> = Vec::with_capacity(members.0.len());
+    for (name, value) in &members.0 {
+        if seen.contains(&&**name) {
+            return Err(Bad::of(name, "is given twice"));
+        }
+        seen.push(name);
+        match &**name {
+            "data" => data = Some(value),
+            "data_base64" => base64 = text(name, value)?,
+            name => draft.set(name, scalar(name, value)?)?,
+        }
+    }
+    match (data, base64) {
+        (Some(_), Some(_)) => return Err(Bad::of("data_base64", "cannot be given together with data")),
+        (Some(raw), None) => draft.set_data(raw, body)?,
+        (None, Some(text)) => {
+            let bytes = BASE64_STANDARD.decode(text).map_err(|_| Bad::of("data_base64", "is not base64"))?;
+            draft.data = Bytes::from(bytes);
+            draft.content_type.get_or_insert("application/octet-stream".into());
+        }
+        (None, None) => {}
+    }
+    draft.finish()
+}
+
+fn text(name: &str, value: &RawValue) -> Result<Option<String>, Bad> {
+    match serde_json::from_str::<Option<String>>(value.get()) {
+        Ok(text) => Ok(text),
+        Err(_) => Err(Bad::of(name, "must be a string")),
+    }
+}
+
+/// The value of an attribute as text: CloudEvents attributes are strings, booleans and integers. `null` is as good as absent.
+fn scalar(name: &str, value: &RawValue) -> Result<Option<String>, Bad> {
+    let raw = value.get();
+    match raw.as_bytes().first() {
+        Some(b'"') => text(name, value),
+        Some(b'n') => Ok(None),
+        Some(b't' | b'f') => Ok(Some(raw.to_owned())),
+        Some(b'-' | b'0'..=b'9') if raw.parse::<i64>().is_ok() => Ok(Some(raw.to_owned())),
+        _ => Err(Bad::of(name, "must be a string, a boolean or a whole number; what has structure belongs into data")),
+    }
+}
+
+/// An event as far as it has been read.
+#[derive(Default)]
+struct Draft {
+    id: Option<Arc<str>>,
+    source: Option<Arc<str>>,
+    event_type: Option<EventType>,
+    subject: Option<Arc<str>>,
+    time: Option<Arc<str>>,
+    content_type: Option<String>,
+    attributes: Attributes,
+    data: Bytes,
+}
+
+impl Draft {
+    /// Sets one context attribute.
+    fn set(&mut self, name: &str, value: Option<String>) -> Result<(), Bad> {
+        let Some(value) = value else { return Ok(()) };
+        let checked = |value: &str| checked_text(name, value).map(|()| Arc::from(value)).map_err(|detail| Bad::of(name, detail));
+        match name {
+            "id" => self.id = Some(checked(&value)?),
+            "source" => self.source = Some(checked(&value)?),
+            "subject" => self.subject = Some(checked(&value)?),
+            "type" => self.event_type = Some(EventType::parse(&value).map_err(|bad| Bad::of(name, bad))?),
+            "time" => {
+                if Timestamp::parse_rfc3339(&value).is_none() {
+                    return Err(Bad::of(name, format!("{value:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z")));
+                }
+                self.time = Some(value.into());
+            }
+            "specversion" if value == "1.0" => {}
+            "specversion" => return Err(Bad::of(name, format!("{value:?} is not known here; send CloudEvents 1.0"))),
+            "datacontenttype" => {
+                let sendable = !value.is_empty() && value.len() <= 256 && value.bytes().all(|c| (32..127).contains(&c));
+                if !sendable {
+                    return Err(Bad::of(name, "must be a content type of at most 256 plain characters"));
+                }
+                self.content_type = Some(value);
+            }
+            name => self.attributes.push(name, value).map_err(|bad| Bad::of(name, bad))?,
+        }
+        Ok(())
+    }
+
+    /// `data` as it stands; a string is the data itself where the content type is not JSON (CloudEvents 1.0, JSON format, 3.1).
+    fn set_data(&mut self, raw: &RawValue, body: &Bytes) -> Result<(), Bad> {
+        let json = self.content_type.as_deref().is_none_or(is_json);
+        self.data = if json {
+            body.slice_ref(raw.get().as_bytes())
+        } else {
+            match text("data", raw)? {
+                Some(text) => Bytes::from(text),
+                None => Bytes::new(),
+            }
+        };
+        Ok(())
+    }
+
+    fn finish(self) -> Result<NewEvent, Bad> {
+        let event_type =
+            self.event_type.ok_or_else(|| Bad::of("type", "is missing; say what happened, such as order.created"))?;
+        Ok(NewEvent {
+            id: self.id,
+            source: self.source.unwrap_or_else(|| DEFAULT_SOURCE.into()),
+            event_type,
+            subject: self.subject,
+            time: self.time,
+            content_type: self.content_type.unwrap_or_else(|| "application/json".into()).into(),
+            data: self.data,
+            attributes: Arc::new(self.attributes),
+            depth: 0,
+            cause: None,
+        })
+    }
+}
+
+fn checked_text(name: &str, value: &str) -> Result<(), String> {
+    if value.is_empty() || value.len() > TEXT_LEN_MAX || value.chars().any(char::is_control) {
+        return Err(format!("{name} must be 1 to {TEXT_LEN_MAX} bytes of text without control characters"));
+    }
+    Ok(())
+}
+
+/// CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, the body is the data.
+fn binary(headers: &HeaderMap, content_type: &str, body: &Bytes) -> Result<NewEvent, Problem> {
+    let mut draft = Draft::default();
+    for (name, _) in headers {
+        let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
+        let value = header_text(headers, name.as_str())?.unwrap_or_default();
+        let wrong = |bad: Bad| Problem::bad_event(format!("the header {name}: {}", bad.detail)).at(format!("/{attribute}"));
+        draft.set(attribute, Some(percent_decode(value))).map_err(wrong)?;
+    }
+    draft.content_type = Some(content_type.to_owned());
+    draft.data = body.clone();
+    draft.finish().map_err(|bad| Problem::bad_event(format!("the header ce-type {}", bad.detail)).at("/type"))
+}
+
+/// Header values are percent-encoded (CloudEvents 1.0, HTTP binding, 3.1.3.2); what is not valid stands for itself.
+fn percent_decode(value: &str) -> String {
+    let bytes = value.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut place = 0;
+    while place < bytes.len() {
+        let hex = value.get(place + 1..place + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match hex {
+            Some(byte) if bytes[place] == b'%' => {
+                decoded.push(byte);
+                place += 3;
+            }
+            _ => {
+                decoded.push(bytes[place]);
+                place += 1;
+            }
+        }
+    }
+    String::from_utf8(decoded).unwrap_or_else(|_| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::to_bytes, response::IntoResponse as _};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn good(pairs: &[(&'static str, &str)], body: &str) -> Vec<NewEvent> {
+        match read(&headers(pairs), &Bytes::copy_from_slice(body.as_bytes())) {
+            Ok(intake) => intake.events,
+            Err(problem) => panic!("{body}: {problem:?}"),
+        }
+    }
+
+    async fn bad(pairs: &[(&'static str, &str)], body: &str) -> Value {
+        let problem = read(&headers(pairs), &Bytes::copy_from_slice(body.as_bytes())).err().expect(body);
+        let response = problem.into_response();
+        serde_json::from_slice(&to_bytes(response.into_body(), 1 << 20).await.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn data_is_kept_byte_for_byte() {
+        let [event] = &good(&[], r#" {"type":"order.created","data":{"z":1.50,  "a":[ ]},"channel":"news","n":7} "#)[..] else {
+            panic!()
+        };
+        assert_eq!(&event.data[..], br#"{"z":1.50,  "a":[ ]}"#);
+        assert_eq!(event.attributes.0, [("channel".into(), "news".into()), ("n".into(), "7".into())]);
+        assert_eq!((&*event.source, event.id.as_deref()), ("api", None));
+    }
+
+    #[test]
+    fn the_three_modes_of_cloudevents() {
+        let structured = &good(
+            &[("content-type", "application/cloudevents+json; charset=utf-8")],
+            r#"{"specversion":"1.0","type":"a","source":"s","id":"1","datacontenttype":"text/plain","data":"hi"}"#,
+        )[0];
+        assert_eq!((&structured.data[..], &*structured.content_type), (&b"hi"[..], "text/plain"));
+        let base64 = &good(&[], r#"{"type":"a","data_base64":"/wA="}"#)[0];
+        assert_eq!((&base64.data[..], &*base64.content_type), (&b"\xff\x00"[..], "application/octet-stream"));
+        let batch =
+            good(&[("content-type", "application/cloudevents-batch+json")], r#"[{"type":"a"},{"type":"b","id":"2"}]"#);
+        assert_eq!(batch.len(), 2);
+        let binary = &good(
+            &[("ce-type", "a"), ("ce-source", "/s"), ("ce-id", "a%20b"), ("ce-channel", "x"), ("content-type", "image/png")],
+            "raw",
+        )[0];
+        assert_eq!((binary.id.as_deref(), &*binary.content_type, &binary.data[..]), (Some("a b"), "image/png", &b"raw"[..]));
+    }
+
+    #[test]
+    fn an_idempotency_key_stands_in_for_the_id() {
+        let key = [("idempotency-key", "k1")];
+        assert_eq!(good(&key, r#"{"type":"a"}"#)[0].id.as_deref(), Some("k1"));
+        assert_eq!(good(&key, r#"{"type":"a","id":"own"}"#)[0].id.as_deref(), Some("own"));
+    }
+
+    #[tokio::test]
+    async fn bad_input_is_told_where_it_is_bad() {
+        let json = [("content-type", "application/json")];
+        for (body, code, detail, pointer) in [
+            ("", "bad_json", "the body ends too early, at line 1, column 0", Value::Null),
+            ("{\"type\": \"a\",}", "bad_json", "trailing comma at line 1, column 14", Value::Null),
+            ("7", "bad_event", "an event as an object", Value::Null),
+            ("{}", "bad_event", "type: is missing; say what happened, such as order.created", json!("/type")),
+            (
+                r#"[{"type":"a"},{"type":"order created"}]"#,
+                "bad_event",
+                "items[1].type: \"order created\" is not an event type",
+                json!("/1/type"),
+            ),
+            (r#"[{"type":"a"}, 7]"#, "bad_event", "items[1] must be an object", json!("/1")),
+            ("[]", "bad_event", "the batch is empty", Value::Null),
+            (r#"{"type":"a","Channel":"x"}"#, "bad_event", "\"Channel\" is not an attribute name", json!("/Channel")),
+            (r#"{"type":"a","list":{}}"#, "bad_event", "list: must be a string", json!("/list")),
+            (r#"{"type":"a","time":"noon"}"#, "bad_event", "time: \"noon\" is not a time", json!("/time")),
+            (r#"{"type":"a","id":""}"#, "bad_event", "id: id must be 1 to 512 bytes", json!("/id")),
+            (r#"{"type":"a","type":"b"}"#, "bad_event", "type: is given twice", json!("/type")),
+            (r#"{"type":"a","data_base64":"!"}"#, "bad_event", "data_base64: is not base64", json!("/data_base64")),
+            (r#"{"type":"a","specversion":"0.3"}"#, "bad_event", "specversion: \"0.3\"", json!("/specversion")),
+        ] {
+            let problem = bad(&json, body).await;
+            assert_eq!(problem["code"], code, "{body}: {problem}");
+            assert!(problem["detail"].as_str().unwrap().contains(detail), "{body}: {problem}");
+            assert_eq!(problem["pointer"], pointer, "{body}: {problem}");
+        }
+        assert_eq!(bad(&[("content-type", "text/xml")], "<a/>").await["code"], "unsupported_media_type");
+        assert_eq!(bad(&[("innesco-depth", "9")], r#"{"type":"a"}"#).await["code"], "loop_detected");
+        assert_eq!(bad(&[("idempotency-key", "k")], r#"[{"type":"a"},{"type":"b"}]"#).await["code"], "bad_request");
+        let many = format!("[{}]", vec![r#"{"type":"a"}"#; BATCH_MAX + 1].join(","));
+        assert_eq!(bad(&json, &many).await["code"], "batch_too_large");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_a_stranger_sends_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&HeaderMap::new(), &Bytes::from(body));
+        }
+
+        #[test]
+        fn nothing_that_looks_like_an_event_panics(body in "[\\[{]?(\"(type|data|id|é|\\\\u00e9)\": ?(\"a.b\"|1|null|\\{\\}|\\[1\\]),? ?){0,4}[}\\]]?") {
+            let _ = read(&HeaderMap::new(), &Bytes::from(body));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Query strings and paging: unknown parameters are refused, a cursor is the id after which the next page begins.
+
+use axum::{
+    extract::{FromRequestParts, Query as AxumQuery},
+    http::request::Parts,
+};
+use serde::de::DeserializeOwned;
+
+use super::error::Problem;
+use crate::store::PageRequest;
+
+const LIMIT_DEFAULT: usize = 50;
+const LIMIT_MAX: usize = 500;
+
+/// A query string; one that does not fit is a problem that says which parameter.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = AxumQuery::<T>::from_request_parts(parts, state).await;
+        query.map(|AxumQuery(query)| Self(query)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+            Problem::bad_request(format!("the query string is not valid: {text}"))
+        })
+    }
+}
+
+/// Which page is asked for.
+pub struct Paging {
+    pub request: PageRequest,
+}
+
+impl Paging {
+    pub fn new(limit: Option<&str>, cursor: Option<&str>, parse: impl Fn(&str) -> Option<i64>) -> Result<Self, Problem> {
+        let limit = match limit {
+            None => LIMIT_DEFAULT,
+            Some(text) => match text.parse() {
+                Ok(limit @ 1..=LIMIT_MAX) => limit,
+                _ => return Err(Problem::bad_request(format!("limit is {text:?}; write a number from 1 to {LIMIT_MAX}"))),
+            },
+        };
+        let cursor = cursor
+            .map(|text| {
+                parse(text).ok_or_else(|| Problem::bad_request(format!("cursor is {text:?}; take it from the `next` of a page")))
+            })
+            .transpose()?;
+        Ok(Self { request: PageRequest { cursor, limit } })
+    }
+}

@@ -1,0 +1,63 @@
+//! Plugins: what serves, what does not and why, and their settings.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::HeaderMap,
+};
+
+use super::{
+    Api, body,
+    error::Problem,
+    view::{PageView, PluginView},
+};
+use crate::{catalog::PluginEntry, domain::name::nearest};
+
+/// Settings of one plugin, and the length of a name or a value in bytes.
+const CONFIG_COUNT_MAX: usize = 100;
+const CONFIG_LEN_MAX: usize = 8 << 10;
+
+pub async fn list(State(api): State<Arc<Api>>) -> Json<PageView<PluginView>> {
+    let plugins = api.catalog.plugins();
+    let serving = plugins.iter().map(|entry| PluginView::new(entry));
+    let broken = plugins.broken().map(|(file, reason)| PluginView::broken(file, reason));
+    Json(PageView { items: serving.chain(broken).collect(), next: None })
+}
+
+fn find(api: &Api, name: &str) -> Result<Arc<PluginEntry>, Problem> {
+    let plugins = api.catalog.plugins();
+    plugins.get(name).cloned().ok_or_else(|| {
+        let near = nearest(name, plugins.iter().map(|entry| &*entry.row.name));
+        let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
+        Problem::not_found(format!("there is no plugin {name:?}{near}"))
+    })
+}
+
+pub async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<PluginView>, Problem> {
+    Ok(Json(PluginView::new(&*find(&api, &name)?)))
+}
+
+pub async fn config(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<BTreeMap<String, String>>, Problem> {
+    Ok(Json(BTreeMap::clone(&find(&api, &name)?.config)))
+}
+
+/// Replaces the settings as a whole.
+pub async fn set_config(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<BTreeMap<String, String>>, Problem> {
+    let plugin = find(&api, &name)?;
+    let config: BTreeMap<String, String> = body::json(&api, &headers, body, |detail| Problem::bad_value(detail)).await?;
+    let fits = config.len() <= CONFIG_COUNT_MAX && config.iter().all(|(name, value)| name.len().max(value.len()) <= CONFIG_LEN_MAX);
+    if !fits {
+        let text = format!("a plugin has at most {CONFIG_COUNT_MAX} settings of at most {CONFIG_LEN_MAX} bytes each");
+        return Err(Problem::bad_value(text));
+    }
+    api.catalog.set_plugin_config(&plugin.row.name, config.clone()).await?;
+    Ok(Json(config))
+}

@@ -1,0 +1,92 @@
+//! What there is at this moment: which plugin versions serve, and which endpoints exist, as snapshots for many look-ups.
+//!
+//! The plugin folder decides which plugins there are (`folder.rs`), the store which endpoints; workers take a snapshot per event
+//! and never see half a change. A version is swapped in only after it has loaded whole, so a broken file leaves the old version
+//! serving; runs that have begun end on the version they began with.
+
+mod cache;
+mod folder;
+mod pace;
+mod plugins;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, RwLock},
+};
+
+pub use self::{
+    cache::FileCache,
+    folder::{Folder, watch},
+    pace::Pace,
+    plugins::{PluginEntry, PluginState, PluginTable},
+};
+use crate::{
+    domain::{name::Slug, routing::EndpointTable},
+    news::Feed,
+    sandbox::Sandbox,
+    store::{self, Store},
+};
+
+/// The snapshots, and what it takes to renew them.
+pub struct Catalog {
+    store: Arc<dyn Store>,
+    sandbox: Sandbox,
+    cache: FileCache,
+    feed: Feed,
+    folder: PathBuf,
+    plugins: RwLock<Arc<PluginTable>>,
+    endpoints: RwLock<Arc<EndpointTable>>,
+}
+
+impl Catalog {
+    /// Reads the endpoints; plugins come with the first scan of the folder ([`Self::scan`]).
+    pub async fn new(
+        store: Arc<dyn Store>,
+        sandbox: Sandbox,
+        cache: FileCache,
+        feed: Feed,
+        folder: PathBuf,
+    ) -> Result<Arc<Self>, store::Error> {
+        let endpoints = EndpointTable::new(store.endpoints().await?);
+        Ok(Arc::new(Self {
+            store,
+            sandbox,
+            cache,
+            feed,
+            folder,
+            plugins: RwLock::default(),
+            endpoints: RwLock::new(Arc::new(endpoints)),
+        }))
+    }
+
+    pub fn plugins(&self) -> Arc<PluginTable> {
+        Arc::clone(&self.plugins.read().expect("no code panics while it swaps a snapshot"))
+    }
+
+    pub fn endpoints(&self) -> Arc<EndpointTable> {
+        Arc::clone(&self.endpoints.read().expect("no code panics while it swaps a snapshot"))
+    }
+
+    /// Makes the endpoints as last committed the ones that everyone sees. Whoever changes one calls this before it answers.
+    pub async fn refresh_endpoints(&self) -> Result<(), store::Error> {
+        let table = Arc::new(EndpointTable::new(self.store.endpoints().await?));
+        *self.endpoints.write().expect("no code panics while it swaps a snapshot") = table;
+        Ok(())
+    }
+
+    /// Stores a plugin's settings and makes its next runs see them.
+    pub async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), store::Error> {
+        self.store.set_plugin_config(name, config.clone()).await?;
+        self.change_plugins(|table| table.set_config(name, config));
+        Ok(())
+    }
+
+    fn change_plugins<T>(&self, change: impl FnOnce(&mut PluginTable) -> T) -> T {
+        let mut current = self.plugins.write().expect("no code panics while it swaps a snapshot");
+        let mut table = PluginTable::clone(&current);
+        let answer = change(&mut table);
+        *current = Arc::new(table);
+        answer
+    }
+}

@@ -1,0 +1,112 @@
+//! The plugins as one snapshot: by name, and by the event types they run on.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::Pace;
+use crate::{
+    domain::{name::Slug, pattern::{Pattern, PatternIndex}},
+    sandbox::Plugin,
+    store::PluginRow,
+};
+
+/// Whether a plugin can run.
+#[derive(Clone)]
+pub enum PluginState {
+    Serving(Arc<Plugin>),
+    /// Why its file does not load. It still matches by its last manifest; its runs are parked until it loads.
+    NotLoadable(String),
+}
+
+/// One plugin.
+#[derive(Clone)]
+pub struct PluginEntry {
+    /// What the store remembers: the version that serves, or served last.
+    pub row: PluginRow,
+    pub on: Vec<Pattern>,
+    pub state: PluginState,
+    pub config: Arc<BTreeMap<String, String>>,
+    pub pace: Arc<Pace>,
+    /// Why a newer file was not taken while this version serves on.
+    pub refused: Option<String>,
+}
+
+/// Every plugin, and the files that never became one.
+#[derive(Clone, Default)]
+pub struct PluginTable {
+    entries: BTreeMap<Slug, Arc<PluginEntry>>,
+    /// File name → why it is no plugin.
+    broken: BTreeMap<String, String>,
+    order: Vec<Slug>,
+    index: PatternIndex<usize>,
+}
+
+impl PluginTable {
+    pub fn get(&self, name: &str) -> Option<&Arc<PluginEntry>> {
+        self.entries.get(&Slug::parse(name).ok()?)
+    }
+
+    /// The plugins that run on this event type, in the order of their names.
+    pub fn matching(&self, event_type: &str) -> impl Iterator<Item = &Arc<PluginEntry>> {
+        self.index.matching(event_type).into_iter().filter_map(|place| self.entries.get(&self.order[place]))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<PluginEntry>> {
+        self.entries.values()
+    }
+
+    /// Files that never became a plugin, with the reason.
+    pub fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.broken.iter().map(|(file, reason)| (file.as_str(), reason.as_str()))
+    }
+
+    pub(super) fn insert(&mut self, entry: PluginEntry) {
+        self.broken.remove(&entry.row.file);
+        self.entries.insert(entry.row.name.clone(), Arc::new(entry));
+        self.reindex();
+    }
+
+    pub(super) fn remove(&mut self, name: &Slug) {
+        self.entries.remove(name);
+        self.reindex();
+    }
+
+    pub(super) fn set_broken(&mut self, file: &str, reason: Option<String>) {
+        match reason {
+            Some(reason) => self.broken.insert(file.to_owned(), reason),
+            None => self.broken.remove(file),
+        };
+    }
+
+    pub(super) fn set_refused(&mut self, name: &Slug, reason: Option<String>) {
+        self.change(name, |entry| entry.refused = reason);
+    }
+
+    pub(super) fn set_config(&mut self, name: &Slug, config: BTreeMap<String, String>) {
+        self.change(name, |entry| {
+            entry.row.config = config.clone();
+            entry.config = Arc::new(config);
+        });
+    }
+
+    fn change(&mut self, name: &Slug, change: impl FnOnce(&mut PluginEntry)) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            let mut changed = PluginEntry::clone(entry);
+            change(&mut changed);
+            *entry = Arc::new(changed);
+        }
+    }
+
+    fn reindex(&mut self) {
+        self.order = self.entries.keys().cloned().collect();
+        self.index = PatternIndex::default();
+        let places: HashMap<&Slug, usize> = self.order.iter().enumerate().map(|(place, name)| (name, place)).collect();
+        for (name, entry) in &self.entries {
+            for pattern in &entry.on {
+                self.index.insert(pattern, places[name]);
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The runner: routes events and runs plugins, on OS threads of its own, so that no guest ever holds up a socket.
+//!
+//! Fast threads take events in the order of their acceptance and run whatever is known to be fast. Everything else (a new version,
+//! a slow plugin, one whose runs compete for state, a run that is tried again) is set apart as a run of its own, which a few
+//! threads of low priority take, plugin by plugin. So the first thing that a bad plugin holds up is itself.
+
+use std::{collections::HashMap, io, sync::Arc, thread};
+
+use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    routing::{self, PlannedRun, RunIdentity},
+    settler::{Held, Settling},
+};
+use crate::{
+    catalog::{Catalog, PluginEntry, PluginState},
+    clock,
+    domain::{endpoint::Endpoint, event::Event, id::RunId, name::Slug},
+    sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
+    store::{EventClaim, Handoff, RunClaim, RunRecord, Settlement, Settles, StateValue, Store},
+};
+
+/// Runs of one plugin that go one after another in one turn, and are committed together.
+const TURN_MAX: usize = 32;
+
+/// What the threads share.
+pub struct Runner {
+    pub store: Arc<dyn Store>,
+    pub handoff: Handoff,
+    pub catalog: Arc<Catalog>,
+    pub limits: Limits,
+    pub runtime: Handle,
+    pub settlements: UnboundedSender<Settling>,
+    pub stop: CancellationToken,
+}
+
+/// Starts the threads. `broken` is cancelled if one ends before it is told to.
+pub fn start_threads(
+    runner: &Arc<Runner>,
+    fast: usize,
+    slow: usize,
+    broken: &CancellationToken,
+) -> io::Result<Vec<thread::JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    for number in 0..fast + slow {
+        let runner = Arc::clone(runner);
+        let guard = EndGuard { stop: runner.stop.clone(), broken: broken.clone() };
+        let is_fast = number < fast;
+        let name = if is_fast { format!("run-{number}") } else { format!("run-apart-{}", number - fast) };
+        let work = move || {
+            let _guard = guard;
+            if is_fast { runner.run_events() } else { runner.run_apart() }
+        };
+        threads.push(thread::Builder::new().name(name).spawn(work)?);
+    }
+    Ok(threads)
+}
+
+/// Says so when a thread ends that should not have.
+struct EndGuard {
+    stop: CancellationToken,
+    broken: CancellationToken,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            tracing::error!("a thread that runs plugins has ended; the engine stops");
+            self.broken.cancel();
+        }
+    }
+}
+
+impl Runner {
+    fn run_events(&self) {
+        loop {
+            let next = self.runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => None,
+                    (claim, _turn) = self.handoff.events.next() => Some(claim),
+                }
+            });
+            let Some(claim) = next else { return };
+            if claim.lease.until <= clock::steady() {
+                continue;
+            }
+            self.run_event(claim);
+        }
+    }
+
+    /// An event's first run, or a replay: route, run what is fast, set the rest apart.
+    fn run_event(&self, claim: EventClaim) {
+        let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
+        let event = &claim.event;
+        let plan = routing::plan(event, &plugins, &endpoints);
+        let now = clock::steady();
+        let mut runs = Vec::with_capacity(plan.runs.len());
+        for PlannedRun { plugin, entry, endpoint } in &plan.runs {
+            let mut identity = RunIdentity { id: None, plugin, version: None, endpoint: endpoint.as_ref(), tries: 1 };
+            let record = match serving(plugin, entry.as_deref()) {
+                Err(reason) => identity.not_loadable(&reason),
+                Ok((entry, _)) if !entry.pace.is_fast(now) => identity.set_apart(now),
+                Ok((entry, code)) => {
+                    identity.version = Some(code.digest());
+                    let mut state = Committed { store: &*self.store, runtime: &self.runtime, plugin };
+                    match self.run(entry, code, event, endpoint.as_deref(), &mut state) {
+                        Ok(report) => identity.ran(report, event, &endpoints, now),
+                        Err(error) => {
+                            tracing::warn!(%plugin, %error, "state could not be read; the run is tried again");
+                            identity.set_apart(now)
+                        }
+                    }
+                }
+            };
+            runs.push(record);
+        }
+        let settles = Settles::Event { id: event.id, round: claim.round, lease: claim.lease };
+        let settlement = Settlement { settles, event: Arc::clone(event), runs, direct: plan.direct };
+        self.settle(Settling { settlement, held: Held::Event(claim.slot) });
+    }
+
+    fn run_apart(&self) {
+        lower_priority();
+        loop {
+            let next = self.runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => None,
+                    next = self.handoff.runs.next() => Some(next),
+                }
+            });
+            let Some((first, turn)) = next else { return };
+            let mut claims = vec![first];
+            claims.extend(self.handoff.runs.more(&turn, TURN_MAX - 1));
+            let turn = Arc::new(turn);
+            // What this turn's runs have written, on top of what is committed: they are settled in this order.
+            let mut written = HashMap::new();
+            for claim in claims {
+                if claim.lease.until > clock::steady() {
+                    self.run_claim(claim, &turn, &mut written);
+                }
+                if self.stop.is_cancelled() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A run of its own: tried for the first time, or again.
+    fn run_claim(
+        &self,
+        claim: RunClaim,
+        turn: &Arc<crate::store::Turn<Slug, RunClaim>>,
+        written: &mut HashMap<String, Option<StateValue>>,
+    ) {
+        let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
+        let now = clock::steady();
+        let endpoint = claim.endpoint.and_then(|id| endpoints.get(id));
+        let entry = plugins.get(&claim.plugin);
+        let mut identity =
+            RunIdentity { id: Some(claim.id), plugin: &claim.plugin, version: None, endpoint, tries: claim.tries + 1 };
+        let record = match serving(&claim.plugin, entry.map(|entry| &**entry)) {
+            // It belonged to an endpoint that was deleted since: there is nothing left for it to do.
+            _ if claim.endpoint.is_some() && endpoint.is_none() => identity.not_loadable("the endpoint that it belonged to was deleted"),
+            Err(reason) => identity.not_loadable(&reason),
+            Ok((entry, code)) => {
+                identity.version = Some(code.digest());
+                let committed = Committed { store: &*self.store, runtime: &self.runtime, plugin: &claim.plugin };
+                let mut state = Overlay { committed, written };
+                match self.run(entry, code, &claim.event, endpoint.map(|endpoint| &**endpoint), &mut state) {
+                    Ok(report) => identity.ran(report, &claim.event, &endpoints, now),
+                    Err(error) => {
+                        tracing::warn!(plugin = %claim.plugin, %error, "state could not be read; the run is tried again");
+                        identity.set_apart(now)
+                    }
+                }
+            }
+        };
+        note_writes(written, &record, claim.id);
+        let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
+        let settlement = Settlement { settles, event: Arc::clone(&claim.event), runs: vec![record], direct: Vec::new() };
+        self.settle(Settling { settlement, held: Held::Run(claim.slot, Arc::clone(turn)) });
+    }
+
+    fn run(
+        &self,
+        entry: &PluginEntry,
+        code: &Plugin,
+        event: &Event,
+        endpoint: Option<&Endpoint>,
+        state: &mut dyn StateSource,
+    ) -> Result<Report, StateUnavailable> {
+        let input = RunInput {
+            event,
+            tag: self.store.tag(),
+            config: &entry.config,
+            limits: &self.limits,
+            bound: endpoint.is_some(),
+        };
+        let report = code.run(input, state)?;
+        entry.pace.note(report.took);
+        Ok(report)
+    }
+
+    fn settle(&self, settling: Settling) {
+        // The settler outlives the threads, so there is always someone to take it.
+        let _ = self.settlements.send(settling);
+    }
+}
+
+/// The code that serves, or why none does.
+fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a PluginEntry, &'a Plugin), String> {
+    match entry {
+        None => Err(format!("plugin {plugin} is not there; put its file into the plugin folder")),
+        Some(entry) => match &entry.state {
+            PluginState::Serving(code) => Ok((entry, code)),
+            PluginState::NotLoadable(reason) => Err(format!("plugin {plugin} does not load: {reason}")),
+        },
+    }
+}
+
+/// State as last committed.
+struct Committed<'a> {
+    store: &'a dyn Store,
+    runtime: &'a Handle,
+    plugin: &'a Slug,
+}
+
+impl StateSource for Committed<'_> {
+    fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
+        Ok(self.runtime.block_on(self.store.read_state(self.plugin, key))?)
+    }
+}
+
+/// State as it will be once the earlier runs of this turn are committed.
+struct Overlay<'a> {
+    committed: Committed<'a>,
+    written: &'a HashMap<String, Option<StateValue>>,
+}
+
+impl StateSource for Overlay<'_> {
+    fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
+        match self.written.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.committed.get(key),
+        }
+    }
+}
+
+/// Adds what a run leaves behind; the store gives it the run's id as its version.
+fn note_writes(written: &mut HashMap<String, Option<StateValue>>, record: &RunRecord, id: RunId) {
+    for write in &record.state_use.writes {
+        let value = write.value.clone().map(|value| (value, id.as_i64()));
+        written.insert(write.key.clone(), value);
+    }
+}
+
+/// Whatever runs here must not take the processor from what others wait for.
+fn lower_priority() {
+    // On Linux this is the calling thread's alone. Where it is not allowed, the threads are equals.
+    let _ = rustix::process::nice(10);
+}
