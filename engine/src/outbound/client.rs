@@ -50,6 +50,9 @@ const STALE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a look-up may take when a URL is checked at save.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest name that the DNS knows.
+const HOST_BYTES_MAX: usize = 253;
+
 const USER_AGENT: &str = concat!("innesco/", env!("CARGO_PKG_VERSION"));
 
 /// One attempt to make: everything that goes over the wire.
@@ -220,7 +223,9 @@ impl Heard {
         self.retry_after = headers.get(RETRY_AFTER).and_then(|asked| parse_retry_after(asked.to_str().ok()?, clock::wall()));
         if (300..400).contains(&status) {
             let target = headers.get(LOCATION).and_then(|value| url.join(value.to_str().ok()?).ok());
-            self.detail = Some(match target {
+            // The target is the receiver's text: it is named only where it is as short as the name of a host can be.
+            let named = target.filter(|target| target.host_str().is_some_and(|host| host.len() <= HOST_BYTES_MAX));
+            self.detail = Some(match named {
                 Some(target) => format!("a redirect to {}, which is not followed", Place(&target)),
                 None => "a redirect, which is not followed".to_owned(),
             });
