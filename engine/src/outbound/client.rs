@@ -1,0 +1,280 @@
+//! One exchange: the request goes out, the answer is read up to its cap, and all of it fits into one timeout.
+//!
+//! Two clients share the work: one speaks TLS to whatever the guard admits, one speaks plain HTTP and is given addresses from
+//! opened networks only. Connections are kept and used again; that, and bodies that are shared instead of copied, is what
+//! makes this fast.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
+use url::{Host, Url};
+
+use super::{
+    guard::{BadUrl, Guard, Transport, parse_url},
+    outcome::{Failure, Place, Wait},
+    progress::{NotePhase, Phase, Progress},
+    resolver::{GuardedResolver, Resolve, SystemResolver},
+};
+use crate::{
+    clock,
+    domain::{
+        delivery::{Attempt, AttemptOutcome},
+        retry::parse_retry_after,
+    },
+};
+
+/// How much of an answer is read. Receivers say "ok"; what is longer is an error page at best.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest wait for a connection, within the whole exchange's timeout.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an unused connection is kept. Many servers hang up after five seconds of silence (Node, Apache, uvicorn); leaving
+/// first means that a request seldom meets a connection that is just being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Unused connections kept to one receiver.
+const IDLE_CONNECTIONS_MAX: usize = 256;
+
+/// What one HTTP/2 answer, and all of them on a connection, may hold in memory before it is read.
+const H2_STREAM_BYTES: u32 = 128 * 1024;
+const H2_CONNECTION_BYTES: u32 = 1024 * 1024;
+
+/// How soon a kept connection that the other side had closed shows it: within a round trip. What breaks off later broke
+/// off while the receiver was at work.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a look-up may take when a URL is checked at save.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest name that the DNS knows.
+const HOST_BYTES_MAX: usize = 253;
+
+const USER_AGENT: &str = concat!("innesco/", env!("CARGO_PKG_VERSION"));
+
+/// One attempt to make: everything that goes over the wire.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub url: Url,
+    /// Complete: signatures, content type, the endpoint's own. Only `host`, `content-length`, `accept` and `user-agent` are
+    /// added.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// For the whole exchange, from the look-up of the name to the last byte of the answer.
+    pub timeout: Duration,
+}
+
+/// The client could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("set up TLS")]
+    Tls(#[source] rustls::Error),
+    #[error("set up the HTTP client")]
+    Client(#[source] reqwest::Error),
+}
+
+/// The way out. Cheap to share, and meant to be one for the whole engine, since it holds the kept connections.
+pub struct Outbound {
+    guard: Arc<Guard>,
+    names: Arc<dyn Resolve>,
+    encrypted: reqwest::Client,
+    plain: reqwest::Client,
+}
+
+impl Outbound {
+    pub fn new(guard: Guard) -> Result<Self, StartError> {
+        Self::with_resolver(guard, Arc::new(SystemResolver::default()))
+    }
+
+    /// As [`Self::new`], with a look-up of one's own.
+    pub fn with_resolver(guard: Guard, names: Arc<dyn Resolve>) -> Result<Self, StartError> {
+        let trusted = rustls_native_certs::load_native_certs();
+        for error in &trusted.errors {
+            tracing::debug!(%error, "a certificate of the system cannot be read");
+        }
+        if trusted.certs.is_empty() {
+            tracing::warn!(
+                "no trusted certificates on this system, so no https:// endpoint can be reached; install the package \
+                 ca-certificates, or name a file of them in SSL_CERT_FILE"
+            );
+        }
+        Self::with_trust(guard, names, trusted.certs)
+    }
+
+    /// As [`Self::new`], with a look-up of one's own, and trusting receivers that these certificates vouch for.
+    pub fn with_trust(guard: Guard, names: Arc<dyn Resolve>, trusted: Vec<CertificateDer<'static>>) -> Result<Self, StartError> {
+        let guard = Arc::new(guard);
+        let client = |transport, trusted| {
+            let names = GuardedResolver { names: Arc::clone(&names), guard: Arc::clone(&guard), transport };
+            client(transport, names, tls(trusted).map_err(StartError::Tls)?).map_err(StartError::Client)
+        };
+        let encrypted = client(Transport::Encrypted, trusted)?;
+        let plain = client(Transport::Plain, Vec::new())?;
+        Ok(Self { guard, names, encrypted, plain })
+    }
+
+    /// Judges a URL that someone wants to save, with every address that its name has now.
+    ///
+    /// A name that does not resolve yet is taken: it is judged again at each connection.
+    pub async fn check_url(&self, url: &str) -> Result<Url, BadUrl> {
+        let url = parse_url(url)?;
+        let transport = self.guard.admit_url(&url)?;
+        if let Some(Host::Domain(name)) = url.host() {
+            for ip in self.addresses(name).await {
+                self.guard.admit(ip, transport).map_err(|blocked| blocked.behind_name(name))?;
+            }
+        }
+        Ok(url)
+    }
+
+    async fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        match tokio::time::timeout(CHECK_TIMEOUT, self.names.resolve(name)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// Makes one attempt. Never an `Err`: what the other side does is the attempt's outcome.
+    pub async fn send(&self, request: Request) -> Attempt {
+        let (at, started) = (clock::wall(), Instant::now());
+        let progress = Progress::default();
+        let mut heard = Heard::default();
+        let exchange = progress.scope(self.exchange(&request, &progress, &mut heard));
+        let ended = match tokio::time::timeout(request.timeout, exchange).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let wait = match (heard.status, progress.phase()) {
+                    (Some(status), _) => Wait::Answer { status },
+                    (None, Phase::LookingUp) => Wait::Name,
+                    (None, Phase::Connecting) => Wait::Connection,
+                    (None, Phase::Kept | Phase::Connected) => Wait::Head,
+                };
+                Err(Failure::timed_out(wait, request.timeout, &request.url))
+            }
+        };
+        let (outcome, detail) = match ended {
+            Ok(outcome) => (outcome, heard.detail),
+            Err(failure) => (failure.outcome, Some(failure.detail)),
+        };
+        Attempt { at, outcome, latency: started.elapsed(), detail, excerpt: heard.excerpt.into(), retry_after: heard.retry_after }
+    }
+
+    async fn exchange(&self, request: &Request, progress: &Progress, heard: &mut Heard) -> Result<AttemptOutcome, Failure> {
+        let client = match self.guard.admit_url(&request.url).map_err(Failure::refused)? {
+            Transport::Encrypted => &self.encrypted,
+            Transport::Plain => &self.plain,
+        };
+        let started = Instant::now();
+        let mut answer = client.execute(prepared(request)).await;
+        if let Err(error) = &answer {
+            let failure = Failure::of(error, &request.url);
+            let stale =
+                failure.outcome == AttemptOutcome::Reset && progress.phase() == Phase::Kept && started.elapsed() < STALE_WITHIN;
+            if !stale {
+                return Err(failure);
+            }
+            // The receiver closed a kept connection in the instant in which it was used again. That says nothing about the
+            // receiver, and it knows the webhook by its id should it have read it after all.
+            answer = client.execute(prepared(request)).await;
+        }
+        let mut answer = answer.map_err(|error| Failure::of(&error, &request.url))?;
+        let status = answer.status().as_u16();
+        heard.head(status, answer.headers(), &request.url);
+
+        let mut length = 0;
+        loop {
+            let part = answer.chunk().await.map_err(|error| Failure::within_answer(&error, status, &request.url))?;
+            let Some(part) = part else {
+                return Ok(AttemptOutcome::Answered { status });
+            };
+            length += part.len();
+            heard.keep(&part);
+            if length > ANSWER_BYTES_MAX {
+                heard.detail = Some(format!("the answer is longer than {} KiB; the rest was not read", ANSWER_BYTES_MAX / 1024));
+                return Ok(AttemptOutcome::BodyTooLarge { status });
+            }
+        }
+    }
+}
+
+fn prepared(request: &Request) -> reqwest::Request {
+    let mut prepared = reqwest::Request::new(http::Method::POST, request.url.clone());
+    *prepared.headers_mut() = request.headers.clone();
+    *prepared.body_mut() = Some(request.body.clone().into());
+    prepared
+}
+
+/// What came back so far. It outlives an exchange that ran out of time.
+#[derive(Default)]
+struct Heard {
+    status: Option<u16>,
+    detail: Option<String>,
+    /// Copied out, because a slice would keep the connection's whole read buffer alive as long as the attempt.
+    excerpt: Vec<u8>,
+    retry_after: Option<Duration>,
+}
+
+impl Heard {
+    fn head(&mut self, status: u16, headers: &HeaderMap, url: &Url) {
+        self.status = Some(status);
+        self.retry_after = headers.get(RETRY_AFTER).and_then(|asked| parse_retry_after(asked.to_str().ok()?, clock::wall()));
+        if (300..400).contains(&status) {
+            let target = headers.get(LOCATION).and_then(|value| url.join(value.to_str().ok()?).ok());
+            // The target is the receiver's text: it is named only where it is as short as the name of a host can be.
+            let named = target.filter(|target| target.host_str().is_some_and(|host| host.len() <= HOST_BYTES_MAX));
+            self.detail = Some(match named {
+                Some(target) => format!("a redirect to {}, which is not followed", Place(&target)),
+                None => "a redirect, which is not followed".to_owned(),
+            });
+        }
+    }
+
+    fn keep(&mut self, part: &[u8]) {
+        let room = Attempt::EXCERPT_MAX - self.excerpt.len();
+        self.excerpt.extend_from_slice(&part[..part.len().min(room)]);
+    }
+}
+
+fn client(transport: Transport, names: GuardedResolver, tls: rustls::ClientConfig) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .tls_backend_preconfigured(tls)
+        .dns_resolver(names)
+        .connector_layer(NotePhase)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(15));
+    match transport {
+        Transport::Encrypted => builder
+            .https_only(true)
+            .http2_initial_stream_window_size(H2_STREAM_BYTES)
+            .http2_initial_connection_window_size(H2_CONNECTION_BYTES)
+            // Many webhooks share one connection; one that went silent must not swallow them all.
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .http2_keep_alive_timeout(Duration::from_secs(5)),
+        // Without TLS there is no HTTP/2, thus none of the refusals that the client would repeat a request for; saying so
+        // saves a copy of each request.
+        Transport::Plain => builder.http1_only().retry(reqwest::retry::never().max_retries_per_request(0)),
+    }
+    .build()
+}
+
+/// With ring named, so that what else the process links has no say in it.
+fn tls(trusted: Vec<CertificateDer<'static>>) -> Result<rustls::ClientConfig, rustls::Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(trusted);
+    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}

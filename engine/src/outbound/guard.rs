@@ -1,0 +1,456 @@
+//! Which addresses and URLs we may go to. Pure judgement: nothing is looked up and nothing is dialled here.
+//!
+//! Only what is known to be public is let through; every other address is refused unless the operator opened its network.
+//! An IPv6 address that stands for an IPv4 one is judged by that one, since that is where the packets end up.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use url::{Host, Url};
+
+/// What the guard makes of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Public,
+    /// In a network that the operator opened.
+    Allowed,
+    Blocked(Special),
+}
+
+/// A range of addresses that are not for the public internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Special {
+    pub net: IpNet,
+    /// What such an address is, as the end of a sentence: `a private address`.
+    pub what: &'static str,
+    /// Whether to open it as a whole is a sensible thing to suggest.
+    whole: bool,
+}
+
+/// Whether the exchange is encrypted on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Encrypted,
+    Plain,
+}
+
+impl Transport {
+    /// Of `https` and `http`; nothing else carries webhooks.
+    pub fn of(url: &Url) -> Option<Self> {
+        match url.scheme() {
+            "https" => Some(Self::Encrypted),
+            "http" => Some(Self::Plain),
+            _ => None,
+        }
+    }
+}
+
+/// Judges addresses by what is public and by what the operator allows (`--allow-net`).
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    allowed: Vec<IpNet>,
+}
+
+impl Guard {
+    pub fn new(allowed: Vec<IpNet>) -> Self {
+        Self { allowed: allowed.iter().map(IpNet::trunc).collect() }
+    }
+
+    pub fn judge(&self, ip: IpAddr) -> Verdict {
+        let real = behind(ip);
+        if self.allowed.iter().any(|net| net.contains(&ip) || net.contains(&real)) {
+            return Verdict::Allowed;
+        }
+        match SPECIAL.iter().find(|special| special.net.contains(&real)) {
+            Some(special) => Verdict::Blocked(*special),
+            None if real.is_ipv6() && !GLOBAL_UNICAST.contains(&real) => Verdict::Blocked(UNASSIGNED),
+            None => Verdict::Public,
+        }
+    }
+
+    /// Whether an exchange may go to `ip`: encrypted to what is public, in any way to what is allowed.
+    pub fn admit(&self, ip: IpAddr, transport: Transport) -> Result<(), BlockedAddress> {
+        match (self.judge(ip), transport) {
+            (Verdict::Allowed, _) | (Verdict::Public, Transport::Encrypted) => Ok(()),
+            (Verdict::Public, Transport::Plain) => Err(BlockedAddress { name: None, ip, why: Why::Unencrypted }),
+            (Verdict::Blocked(special), _) => Err(BlockedAddress { name: None, ip, why: Why::Special(special) }),
+        }
+    }
+
+    /// Judges everything about `url` that needs no look-up: its form, and its host where that is an address.
+    pub fn admit_url(&self, url: &Url) -> Result<Transport, BadUrl> {
+        let transport = Transport::of(url).ok_or_else(|| BadUrl::Scheme(url.scheme().to_owned()))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(BadUrl::UserInfo);
+        }
+        if url.port() == Some(0) {
+            return Err(BadUrl::PortZero);
+        }
+        match url.host() {
+            Some(Host::Ipv4(ip)) => self.admit(ip.into(), transport)?,
+            Some(Host::Ipv6(ip)) => self.admit(ip.into(), transport)?,
+            Some(Host::Domain(_)) => {}
+            None => return Err(BadUrl::Unreadable(url::ParseError::EmptyHost)),
+        }
+        Ok(transport)
+    }
+}
+
+/// The longest URL that is taken.
+pub(super) const URL_BYTES_MAX: usize = 2048;
+
+/// Reads a URL as a person typed it. The host comes out in the form that will be dialled: `0x7f.1` is `127.0.0.1` from here on.
+pub(super) fn parse_url(text: &str) -> Result<Url, BadUrl> {
+    if text.len() > URL_BYTES_MAX {
+        return Err(BadUrl::TooLong);
+    }
+    let mut url = Url::parse(text).map_err(BadUrl::Unreadable)?;
+    // A fragment is for the reader of a document and is never sent.
+    url.set_fragment(None);
+    // The client speaks in `http::Uri`, which is stricter than what browsers take. Both must mean the same host, or we would
+    // judge one and dial another.
+    if Transport::of(&url).is_some() {
+        let uri: http::Uri = url.as_str().parse().map_err(|_| BadUrl::Unsendable)?;
+        if uri.host() != url.host_str() {
+            return Err(BadUrl::Unsendable);
+        }
+    }
+    Ok(url)
+}
+
+/// Why a URL is refused when an endpoint is saved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadUrl {
+    #[error("the URL is not valid ({0}); write it like https://example.com/hook")]
+    Unreadable(url::ParseError),
+    #[error("the URL is longer than {URL_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("the URL holds a character that cannot be sent; percent-encode it")]
+    Unsendable,
+    #[error("webhooks go to https:// addresses, not to {0}://")]
+    Scheme(String),
+    #[error("the URL holds a user name or password; put credentials into a header of the endpoint")]
+    UserInfo,
+    #[error("the URL's port is 0, where nobody can listen")]
+    PortZero,
+    #[error(transparent)]
+    Blocked(#[from] BlockedAddress),
+}
+
+/// An address that the guard does not let us go to, and what would open it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedAddress {
+    /// The name that led there; `None` where the URL itself holds the address.
+    name: Option<Box<str>>,
+    ip: IpAddr,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Special(Special),
+    Unencrypted,
+}
+
+impl BlockedAddress {
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    pub(super) fn behind_name(self, name: &str) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// The network to open: the whole range where that is a habit, else this address alone.
+    fn cure(&self) -> IpNet {
+        match self.why {
+            Why::Special(special) if special.whole => special.net,
+            _ => behind(self.ip).into(),
+        }
+    }
+}
+
+impl std::error::Error for BlockedAddress {}
+
+impl fmt::Display for BlockedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            write!(f, "{name} is at ")?;
+        }
+        let (ip, real) = (self.ip, behind(self.ip));
+        write!(f, "{ip}")?;
+        if ip != real {
+            write!(f, " ({real})")?;
+        }
+        f.write_str(if self.name.is_some() { ", which is " } else { " is " })?;
+        match self.why {
+            Why::Special(special) => write!(f, "{}; ", special.what)?,
+            Why::Unencrypted => f.write_str("a public address, and http:// is not encrypted; use https://, or ")?,
+        }
+        write!(f, "allow it with --allow-net {}", self.cure())
+    }
+}
+
+/// The address that packets to `ip` end up at: IPv4-mapped and NAT64 addresses (RFC 4291, 6052) carry an IPv4 one.
+///
+/// NAT64 is judged rather than refused because on a network that has only IPv6 every IPv4 receiver is reached through it.
+fn behind(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = ip else { return ip };
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)).into()
+        }
+        _ => ip,
+    }
+}
+
+/// All that IPv6 has handed out for use between networks.
+const GLOBAL_UNICAST: IpNet = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
+
+const UNASSIGNED: Special = one(v6([0; 8], 0), "not a public address");
+
+/// The IANA registries of special-purpose addresses, and what clouds answer metadata on. The first match names the address, so
+/// the narrower range stands before the wider one. IPv6 outside of [`GLOBAL_UNICAST`] is refused whether it is listed or not.
+const SPECIAL: &[Special] = &[
+    one(v4(0, 0, 0, 0, 8), "an unspecified address, which leads to this machine"),
+    whole(v4(127, 0, 0, 0, 8), "a loopback address"),
+    whole(v4(10, 0, 0, 0, 8), "a private address"),
+    whole(v4(172, 16, 0, 0, 12), "a private address"),
+    whole(v4(192, 168, 0, 0, 16), "a private address"),
+    one(v4(100, 100, 100, 200, 32), "a cloud's metadata address"),
+    whole(v4(100, 64, 0, 0, 10), "a carrier's shared address"),
+    one(v4(169, 254, 169, 254, 32), "a cloud's metadata address"),
+    one(v4(169, 254, 0, 0, 16), "a link-local address"),
+    one(v4(168, 63, 129, 16, 32), "a cloud's metadata address"),
+    one(v4(192, 0, 0, 0, 24), "an address reserved for protocols"),
+    one(v4(192, 0, 2, 0, 24), "a documentation address"),
+    one(v4(198, 51, 100, 0, 24), "a documentation address"),
+    one(v4(203, 0, 113, 0, 24), "a documentation address"),
+    one(v4(192, 88, 99, 0, 24), "a 6to4 relay address"),
+    one(v4(198, 18, 0, 0, 15), "a benchmarking address"),
+    one(v4(224, 0, 0, 0, 4), "a multicast address"),
+    one(v4(255, 255, 255, 255, 32), "the broadcast address"),
+    one(v4(240, 0, 0, 0, 4), "a reserved address"),
+    one(v6([0, 0, 0, 0, 0, 0, 0, 0], 128), "an unspecified address, which leads to this machine"),
+    whole(v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "a loopback address"),
+    one(v6([0, 0, 0, 0, 0, 0, 0, 0], 96), "an IPv4-compatible address"),
+    one(v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), "a local NAT64 address"),
+    one(v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), "a discard address"),
+    one(v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32), "a Teredo address"),
+    one(v6([0x2001, 2, 0, 0, 0, 0, 0, 0], 48), "a benchmarking address"),
+    one(v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28), "an ORCHID, which names a host and leads nowhere"),
+    one(v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), "an ORCHID, which names a host and leads nowhere"),
+    one(v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), "an address reserved for protocols"),
+    one(v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32), "a documentation address"),
+    one(v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), "a documentation address"),
+    one(v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16), "a 6to4 address"),
+    one(v6([0x5f00, 0, 0, 0, 0, 0, 0, 0], 16), "a segment-routing address"),
+    one(v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), "a cloud's metadata address"),
+    whole(v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), "a private address"),
+    one(v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "a link-local address"),
+    one(v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10), "a site-local address"),
+    one(v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "a multicast address"),
+];
+
+const fn one(net: IpNet, what: &'static str) -> Special {
+    Special { net, what, whole: false }
+}
+
+const fn whole(net: IpNet, what: &'static str) -> Special {
+    Special { net, what, whole: true }
+}
+
+const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> IpNet {
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix)
+}
+
+const fn v6(segments: [u16; 8], prefix: u8) -> IpNet {
+    let [a, b, c, d, e, f, g, h] = segments;
+    IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::select};
+
+    use super::*;
+
+    fn admit(guard: &Guard, url: &str) -> Result<Transport, String> {
+        parse_url(url).and_then(|url| guard.admit_url(&url)).map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn a_refusal_names_the_address_and_the_cure() {
+        let guard = Guard::default();
+        let said = |url| admit(&guard, url).unwrap_err();
+        assert_eq!(said("https://10.0.0.7/a"), "10.0.0.7 is a private address; allow it with --allow-net 10.0.0.0/8");
+        assert_eq!(
+            said("https://169.254.169.254/"),
+            "169.254.169.254 is a cloud's metadata address; allow it with --allow-net 169.254.169.254/32"
+        );
+        assert_eq!(said("https://[::1]/"), "::1 is a loopback address; allow it with --allow-net ::1/128");
+        assert_eq!(
+            said("https://[64:ff9b::a00:7]/"),
+            "64:ff9b::a00:7 (10.0.0.7) is a private address; allow it with --allow-net 10.0.0.0/8"
+        );
+        assert_eq!(
+            said("http://9.9.9.9/"),
+            "9.9.9.9 is a public address, and http:// is not encrypted; use https://, or allow it with --allow-net 9.9.9.9/32"
+        );
+        let named = guard.admit([10, 0, 0, 7].into(), Transport::Encrypted).unwrap_err().behind_name("crm.example");
+        assert_eq!(
+            named.to_string(),
+            "crm.example is at 10.0.0.7, which is a private address; allow it with --allow-net 10.0.0.0/8"
+        );
+    }
+
+    #[test]
+    fn an_address_hides_behind_no_notation() {
+        let guard = Guard::default();
+        for host in [
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "0177.0.0.1",
+            "127.0.0.1.",
+            "127.0.0.1:8443",
+            "１２７.０.０.１",
+            "127。0。0。1",
+            "%31%32%37.0.0.1",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::127.0.0.1]",
+            "[64:ff9b::127.0.0.1]",
+            "[64:ff9b:1::127.0.0.1]",
+            "[2002:7f00:1::]",
+            "[2001:0:7f00:1::1]",
+            "0",
+            "[::]",
+        ] {
+            let said = admit(&guard, &format!("https://{host}/")).expect_err(host);
+            assert!(said.contains("--allow-net"), "{host}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_url_has_a_form() {
+        let guard = Guard::default();
+        let said = |url: &str| admit(&guard, url).unwrap_err();
+        assert_eq!(admit(&guard, "https://crm.example/hook?token=x"), Ok(Transport::Encrypted));
+        assert_eq!(admit(&guard, "http://crm.example"), Ok(Transport::Plain), "its addresses decide, once they are known");
+        assert_eq!(said("ftp://crm.example/"), "webhooks go to https:// addresses, not to ftp://");
+        assert_eq!(said("file:///etc/passwd"), "webhooks go to https:// addresses, not to file://");
+        assert!(said("https://me:pass@crm.example/").contains("user name"));
+        assert!(said("https://me@crm.example/").contains("user name"));
+        assert!(said("https://crm.example:0/").contains("port is 0"));
+        assert!(said("https://crm.example:70000/").contains("not valid"));
+        assert!(said("https://").contains("not valid"));
+        assert!(said("crm.example/hook").contains("https://example.com/hook"));
+        assert!(said(&format!("https://crm.example/{}", "x".repeat(3000))).contains("longer"));
+        assert_eq!(parse_url("https://crm.example/a#b").unwrap().as_str(), "https://crm.example/a");
+    }
+
+    #[test]
+    fn an_opened_network_is_open_and_no_more() {
+        let guard = Guard::new(vec!["10.1.2.3/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        assert_eq!(guard.judge([10, 200, 0, 1].into()), Verdict::Allowed);
+        assert_eq!(guard.judge("::ffff:10.0.0.7".parse().unwrap()), Verdict::Allowed);
+        assert_eq!(guard.judge("fd12::1".parse().unwrap()), Verdict::Allowed);
+        assert!(matches!(guard.judge([192, 168, 0, 1].into()), Verdict::Blocked(_)));
+        assert_eq!(admit(&guard, "http://10.0.0.7:8080/"), Ok(Transport::Plain));
+        assert_eq!(guard.judge([9, 9, 9, 9].into()), Verdict::Public);
+    }
+
+    /// The special ranges, written down a second time and by their names, so that a slip in the table shows.
+    fn plainly_special(ip: Ipv4Addr) -> bool {
+        let [a, b, c, _] = ip.octets();
+        ip.is_loopback()
+            || ip.is_private()
+            || ip.is_link_local()
+            || ip.is_multicast()
+            || ip.is_broadcast()
+            || ip.is_documentation()
+            || a == 0
+            || a >= 240
+            || (a == 100 && b & 0xc0 == 64)
+            || (a == 198 && b & 0xfe == 18)
+            || (a, b, c) == (192, 0, 0)
+            || (a, b, c) == (192, 88, 99)
+            || ip == Ipv4Addr::new(168, 63, 129, 16)
+    }
+
+    /// Any address of any special range: the prefix is the range's, the rest is anything.
+    fn special() -> impl Strategy<Value = IpAddr> {
+        (select(SPECIAL), any::<u128>()).prop_map(|(special, noise)| match special.net {
+            IpNet::V4(net) => {
+                let host = noise as u32 & !u32::from(net.netmask());
+                Ipv4Addr::from(u32::from(net.network()) | host).into()
+            }
+            IpNet::V6(net) => {
+                let host = noise & !u128::from(net.netmask());
+                Ipv6Addr::from(u128::from(net.network()) | host).into()
+            }
+        })
+    }
+
+    fn embeddings(ip: Ipv4Addr) -> [Ipv6Addr; 7] {
+        let [a, b, c, d] = ip.octets().map(u16::from);
+        let (high, low) = (a << 8 | b, c << 8 | d);
+        [
+            Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, high, low),
+            Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+            Ipv6Addr::new(0x2001, 0, 0x1234, 0x5678, 0, 0, !high, !low),
+            Ipv6Addr::new(0x2001, 0, high, low, 0, 0, 0, 1),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_special_address_is_refused(ip in special()) {
+            let verdict = Guard::default().judge(ip);
+            prop_assert!(matches!(verdict, Verdict::Blocked(_)), "{} is {:?}", ip, verdict);
+        }
+
+        #[test]
+        fn a_special_address_is_refused_in_every_wrapping(ip in special()) {
+            if let IpAddr::V4(ip) = ip {
+                for wrapped in embeddings(ip) {
+                    let verdict = Guard::default().judge(wrapped.into());
+                    prop_assert!(matches!(verdict, Verdict::Blocked(_)), "{} is {:?}", wrapped, verdict);
+                }
+            }
+        }
+
+        #[test]
+        fn an_ipv4_address_is_public_exactly_when_it_is_not_special(bits in any::<u32>()) {
+            let ip = Ipv4Addr::from(bits);
+            let public = Guard::default().judge(ip.into()) == Verdict::Public;
+            prop_assert_eq!(public, !plainly_special(ip), "{}", ip);
+            let [mapped, _, nat64, ..] = embeddings(ip);
+            prop_assert_eq!(Guard::default().judge(mapped.into()) == Verdict::Public, public);
+            prop_assert_eq!(Guard::default().judge(nat64.into()) == Verdict::Public, public);
+        }
+
+        #[test]
+        fn ordinary_ipv6_addresses_are_public(bits in any::<u128>(), registry in select(&[0x2400u16, 0x2600, 0x2800, 0x2a00, 0x2c00][..])) {
+            let ip = Ipv6Addr::from(bits >> 16 | u128::from(registry) << 112);
+            prop_assert_eq!(Guard::default().judge(ip.into()), Verdict::Public, "{}", ip);
+        }
+
+        #[test]
+        fn ipv6_outside_global_unicast_is_refused(bits in any::<u128>()) {
+            let ip = Ipv6Addr::from(bits);
+            let outside = bits >> 125 != 1;
+            if outside && behind(ip.into()).is_ipv6() {
+                prop_assert!(matches!(Guard::default().judge(ip.into()), Verdict::Blocked(_)), "{}", ip);
+            }
+        }
+    }
+}

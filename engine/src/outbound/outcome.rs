@@ -1,0 +1,235 @@
+//! From what went wrong to the attempt's outcome and a sentence about it.
+//!
+//! The client wraps causes in causes; the innermost known one decides. Sentences name the receiver as scheme, host and port:
+//! paths and queries may hold tokens.
+
+use std::{error::Error, fmt, io, time::Duration};
+
+use url::Url;
+
+use super::{
+    client::CONNECT_TIMEOUT,
+    guard::{BadUrl, BlockedAddress},
+    resolver::NameNotFound,
+};
+use crate::domain::delivery::AttemptOutcome;
+
+/// How an exchange without a whole answer ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) outcome: AttemptOutcome,
+    pub(super) detail: String,
+}
+
+/// What an exchange was waiting for when its time was up.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wait {
+    Name,
+    Connection,
+    Head,
+    Answer { status: u16 },
+}
+
+impl Failure {
+    fn new(outcome: AttemptOutcome, detail: impl Into<String>) -> Self {
+        Self { outcome, detail: detail.into() }
+    }
+
+    /// The guard refused the URL itself.
+    pub(super) fn refused(bad: BadUrl) -> Self {
+        Self::new(AttemptOutcome::Blocked, bad.to_string())
+    }
+
+    pub(super) fn timed_out(wait: Wait, timeout: Duration, url: &Url) -> Self {
+        let seconds = Seconds(timeout);
+        let detail = match wait {
+            Wait::Name => format!("the name {} was not looked up within {seconds}", url.host_str().unwrap_or_default()),
+            Wait::Connection => format!("no connection to {} within {seconds}", Place(url)),
+            Wait::Head => format!("no answer within {seconds}"),
+            Wait::Answer { status } => format!("the answer ({status}) was not complete within {seconds}"),
+        };
+        Self::new(AttemptOutcome::TimedOut, detail)
+    }
+
+    /// Before the answer's head was there.
+    pub(super) fn of(error: &reqwest::Error, url: &Url) -> Self {
+        if error.is_connect() && error.is_timeout() {
+            return Self::timed_out(Wait::Connection, CONNECT_TIMEOUT, url);
+        }
+        let place = Place(url);
+        if let Some(failure) = causes(error).find_map(|cause| known(cause, &place)) {
+            return failure;
+        }
+        if error.is_connect() {
+            return Self::new(AttemptOutcome::Unreachable, format!("no connection to {place}"));
+        }
+        if error.is_builder() || error.is_redirect() {
+            // The one thing that is built after the request went out is the next stop of a redirect.
+            return Self::new(AttemptOutcome::Reset, format!("{place} answered with a redirect that cannot be read"));
+        }
+        Self::new(AttemptOutcome::Reset, format!("the exchange with {place} broke off"))
+    }
+
+    /// In the middle of the answer's body.
+    pub(super) fn within_answer(error: &reqwest::Error, status: u16, url: &Url) -> Self {
+        let failure = Self::of(error, url);
+        match failure.outcome {
+            AttemptOutcome::Reset => Self::new(
+                AttemptOutcome::Reset,
+                format!("{} broke the connection off in the middle of its answer ({status})", Place(url)),
+            ),
+            _ => failure,
+        }
+    }
+}
+
+/// `error` and all that lies beneath it, outermost first.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| beneath(*error))
+}
+
+/// An I/O error passes over what it wraps when it is asked for its source.
+fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}
+
+/// What this cause alone says; `None` where a deeper one must.
+fn known(cause: &(dyn Error + 'static), place: &Place<'_>) -> Option<Failure> {
+    if let Some(blocked) = cause.downcast_ref::<BlockedAddress>() {
+        return Some(Failure::new(AttemptOutcome::Blocked, blocked.to_string()));
+    }
+    if let Some(missing) = cause.downcast_ref::<NameNotFound>() {
+        return Some(Failure::new(AttemptOutcome::NameNotFound, missing.to_string()));
+    }
+    if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+        return Some(Failure::new(AttemptOutcome::TlsFailed, tls_in_words(error, place)));
+    }
+    if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+        return of_http(error, place);
+    }
+    cause.downcast_ref::<io::Error>().and_then(|error| of_io(error, place))
+}
+
+fn of_http(error: &hyper::Error, place: &Place<'_>) -> Option<Failure> {
+    let detail = if error.is_parse_too_large() {
+        format!("{place} answered with too many headers")
+    } else if error.is_parse() {
+        format!("what {place} answered is not HTTP")
+    } else if error.is_incomplete_message() {
+        format!("{place} closed the connection without an answer")
+    } else {
+        return None;
+    };
+    Some(Failure::new(AttemptOutcome::Reset, detail))
+}
+
+fn of_io(error: &io::Error, place: &Place<'_>) -> Option<Failure> {
+    use io::ErrorKind as Kind;
+    // What is wrapped inside says more than the wrapping's kind.
+    if error.get_ref().is_some_and(|wrapped| wrapped.is::<io::Error>() || wrapped.is::<rustls::Error>()) {
+        return None;
+    }
+    Some(match error.kind() {
+        Kind::ConnectionRefused => Failure::new(AttemptOutcome::Refused, format!("nothing listens at {place}")),
+        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::UnexpectedEof => {
+            Failure::new(AttemptOutcome::Reset, format!("{place} closed the connection without an answer"))
+        }
+        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => {
+            Failure::new(AttemptOutcome::Unreachable, format!("no route to {place}"))
+        }
+        Kind::TimedOut => Failure::new(AttemptOutcome::TimedOut, format!("{place} went silent")),
+        _ => return None,
+    })
+}
+
+fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
+    use rustls::CertificateError as Bad;
+    match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::Expired | Bad::ExpiredContext { .. } => format!("the certificate of {place} has expired"),
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => format!("the certificate of {place} is not valid yet"),
+            Bad::UnknownIssuer => format!("the certificate of {place} has an unknown issuer"),
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                format!("the certificate of {place} is for another name")
+            }
+            Bad::Revoked => format!("the certificate of {place} was revoked"),
+            Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => format!("the certificate of {place} is not for servers"),
+            _ => format!("the certificate of {place} is not valid"),
+        },
+        rustls::Error::AlertReceived(alert) => format!("{place} ended the TLS handshake ({alert:?})"),
+        rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
+            format!("{place} speaks no version of TLS that is safe")
+        }
+        rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. } => format!("{place} does not speak TLS"),
+        _ => format!("no TLS connection to {place}"),
+    }
+}
+
+/// A receiver as sentences name it: without path, query and user.
+pub(super) struct Place<'a>(pub(super) &'a Url);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.0.scheme(), self.0.host_str().unwrap_or_default())?;
+        match self.0.port_or_known_default() {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A span as people say it: `20 s`, `300 ms`.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.subsec_millis() {
+            0 => write!(f, "{} s", self.0.as_secs()),
+            _ if self.0.as_secs() == 0 => write!(f, "{} ms", self.0.as_millis()),
+            _ => write!(f, "{:.1} s", self.0.as_secs_f64()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_in_an_io_error_is_found() {
+        let place = Url::parse("https://crm.example/hook?token=secret").unwrap();
+        let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, expired));
+        let failure = causes(&wrapped).find_map(|cause| known(cause, &Place(&place))).unwrap();
+        assert_eq!(failure.outcome, AttemptOutcome::TlsFailed);
+        assert_eq!(failure.detail, "the certificate of https://crm.example:443 has expired");
+    }
+
+    #[test]
+    fn what_the_system_says_has_a_name() {
+        let place = Url::parse("http://10.0.0.7:8080/").unwrap();
+        let table = [
+            (io::ErrorKind::ConnectionRefused, AttemptOutcome::Refused, "nothing listens at http://10.0.0.7:8080"),
+            (io::ErrorKind::BrokenPipe, AttemptOutcome::Reset, "http://10.0.0.7:8080 closed the connection without an answer"),
+            (io::ErrorKind::HostUnreachable, AttemptOutcome::Unreachable, "no route to http://10.0.0.7:8080"),
+            (io::ErrorKind::TimedOut, AttemptOutcome::TimedOut, "http://10.0.0.7:8080 went silent"),
+        ];
+        for (kind, outcome, detail) in table {
+            let failure = known(&io::Error::from(kind), &Place(&place)).unwrap();
+            assert_eq!((failure.outcome, failure.detail.as_str()), (outcome, detail));
+        }
+    }
+
+    #[test]
+    fn a_timeout_says_how_long_and_for_what() {
+        let url = Url::parse("https://crm.example/hook?token=secret").unwrap();
+        let said = |wait, millis| Failure::timed_out(wait, Duration::from_millis(millis), &url).detail;
+        assert_eq!(said(Wait::Name, 20_000), "the name crm.example was not looked up within 20 s");
+        assert_eq!(said(Wait::Connection, 300), "no connection to https://crm.example:443 within 300 ms");
+        assert_eq!(said(Wait::Head, 1500), "no answer within 1.5 s");
+        assert_eq!(said(Wait::Answer { status: 200 }, 20_000), "the answer (200) was not complete within 20 s");
+    }
+}

@@ -1,0 +1,532 @@
+//! The whole client against receivers on loopback: what each of them does ends in its named outcome, in bounded time.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderMap;
+use receivers::{Answer, Hostile, Identity, Receiver};
+use url::Url;
+
+use super::*;
+use crate::domain::delivery::{Attempt, AttemptOutcome};
+
+#[path = "../../../tests/receivers/mod.rs"]
+mod receivers;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9));
+
+/// What a hostile receiver may cost, above the timeout it was given.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Names and what they resolve to, look-up by look-up; the last entry stays.
+#[derive(Default)]
+struct Table {
+    names: HashMap<String, Vec<Vec<IpAddr>>>,
+    asked: Mutex<HashMap<String, usize>>,
+}
+
+impl Table {
+    fn of(name: &str, lookups: Vec<Vec<IpAddr>>) -> Arc<Self> {
+        Arc::new(Self { names: HashMap::from([(name.to_owned(), lookups)]), ..Self::default() })
+    }
+
+    fn asked(&self, name: &str) -> usize {
+        self.asked.lock().unwrap().get(name).copied().unwrap_or(0)
+    }
+}
+
+#[async_trait]
+impl Resolve for Table {
+    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, NameNotFound> {
+        let mut asked = self.asked.lock().unwrap();
+        let count = asked.entry(name.to_owned()).or_default();
+        *count += 1;
+        match self.names.get(name) {
+            Some(lookups) => Ok(lookups[(*count - 1).min(lookups.len() - 1)].clone()),
+            None => Err(NameNotFound { name: name.to_owned(), reason: "not in the table".to_owned() }),
+        }
+    }
+}
+
+/// Never answers.
+struct DeadNameServer;
+
+#[async_trait]
+impl Resolve for DeadNameServer {
+    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, NameNotFound> {
+        std::future::pending().await
+    }
+}
+
+/// A client with the networks `open` opened, that knows names from `names` and trusts `trusted`.
+fn outbound(open: &[&str], names: Arc<dyn Resolve>, trusted: &[&Identity]) -> Outbound {
+    let guard = Guard::new(open.iter().map(|net| net.parse().unwrap()).collect());
+    Outbound::with_trust(guard, names, trusted.iter().map(|identity| identity.certificate.clone()).collect()).unwrap()
+}
+
+/// A client that may go to loopback.
+fn local() -> Outbound {
+    outbound(&["127.0.0.0/8"], Arc::new(Table::default()), &[])
+}
+
+fn request(url: &str, timeout: Duration) -> Request {
+    let mut headers = HeaderMap::new();
+    headers.insert("webhook-id", "dlv_1".parse().unwrap());
+    Request { url: Url::parse(url).unwrap(), headers, body: Bytes::from_static(b"{\"a\":1}"), timeout }
+}
+
+/// Sends once to `url` with ample time.
+async fn send(outbound: &Outbound, url: &str) -> Attempt {
+    outbound.send(request(url, Duration::from_secs(10))).await
+}
+
+/// Sends once with little time, and checks that no more of it passed.
+async fn send_in_a_hurry(outbound: &Outbound, url: &str) -> Attempt {
+    let (timeout, started) = (Duration::from_millis(300), Instant::now());
+    let attempt = outbound.send(request(url, timeout)).await;
+    assert!(started.elapsed() < timeout + GRACE, "took {:?}", started.elapsed());
+    attempt
+}
+
+fn detail(attempt: &Attempt) -> &str {
+    attempt.detail.as_deref().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_webhook_arrives_as_it_was_made() {
+    let receiver = Receiver::answering(|_| Answer::status(201).body("thanks")).await;
+    let before = crate::clock::wall();
+    let attempt = send(&local(), &receiver.url("/hook?token=secret")).await;
+
+    assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 201 });
+    assert_eq!(attempt.excerpt, "thanks");
+    assert_eq!((attempt.detail.as_deref(), attempt.retry_after), (None, None));
+    assert!(attempt.at >= before && attempt.latency > Duration::ZERO);
+    let received = &receiver.wait_for_count(1, GRACE).await[0];
+    assert_eq!((received.method.as_str(), received.path.as_str()), ("POST", "/hook?token=secret"));
+    assert_eq!(received.text(), "{\"a\":1}");
+    assert_eq!(received.header("webhook-id"), Some("dlv_1"));
+    assert_eq!(received.header("content-length"), Some("7"));
+    assert_eq!(received.header("user-agent"), Some(concat!("innesco/", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(received.header("host"), Some(receiver.address().to_string().as_str()));
+    assert_eq!(received.header("accept-encoding"), None, "an answer is read as it comes");
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let receiver = Receiver::start().await;
+    let outbound = local();
+    for _ in 0..20 {
+        let attempt = send(&outbound, &receiver.url("/")).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 });
+    }
+    assert_eq!((receiver.received().len(), receiver.connections()), (20, 1));
+}
+
+#[tokio::test]
+async fn an_answer_may_ask_for_patience() {
+    let receiver = Receiver::sequence(vec![
+        Answer::status(503).header("retry-after", "120"),
+        Answer::status(429).header("Retry-After", "soon"),
+        Answer::status(200),
+    ])
+    .await;
+    let outbound = local();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let attempt = send(&outbound, &receiver.url("/")).await;
+        asked.push((attempt.outcome.status(), attempt.retry_after));
+    }
+    assert_eq!(asked, [(Some(503), Some(Duration::from_secs(120))), (Some(429), None), (Some(200), None)]);
+}
+
+#[tokio::test]
+async fn only_the_beginning_of_an_answer_is_kept() {
+    let page: String = (0..5000).map(|line| format!("{line:07}\n")).collect();
+    let receiver = Receiver::answering(move |_| Answer::status(500).body(page.clone())).await;
+    let attempt = send(&local(), &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 500 });
+    assert_eq!(attempt.excerpt.len(), Attempt::EXCERPT_MAX);
+    assert!(attempt.excerpt.starts_with(b"0000000\n0000001\n"));
+}
+
+#[tokio::test]
+async fn an_answer_as_long_as_the_cap_is_whole_and_one_byte_more_is_not() {
+    let receiver = Receiver::answering(|received| {
+        let length = received.path.trim_start_matches('/').parse().unwrap();
+        Answer::status(200).body(vec![b'x'; length])
+    })
+    .await;
+    let outbound = local();
+    assert_eq!(send(&outbound, &receiver.url("/65536")).await.outcome, AttemptOutcome::Answered { status: 200 });
+    assert_eq!(send(&outbound, &receiver.url("/65537")).await.outcome, AttemptOutcome::BodyTooLarge { status: 200 });
+}
+
+#[tokio::test]
+async fn silence_ends_at_the_timeout() {
+    let receiver = Hostile::hang_before_headers().await;
+    let outbound = local();
+    let attempt = send_in_a_hurry(&outbound, &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TimedOut);
+    assert_eq!(detail(&attempt), "no answer within 300 ms");
+    assert!(attempt.latency >= Duration::from_millis(300));
+    receiver.wait_until_left().await;
+}
+
+#[tokio::test]
+async fn a_large_body_that_nobody_reads_ends_at_the_timeout() {
+    let receiver = Hostile::hang_before_reading().await;
+    let mut request = request(&receiver.url("/"), Duration::from_millis(300));
+    request.body = vec![b'x'; 32 * 1024 * 1024].into();
+    let attempt = local().send(request).await;
+    assert_eq!((attempt.outcome, detail(&attempt)), (AttemptOutcome::TimedOut, "no answer within 300 ms"));
+}
+
+#[tokio::test]
+async fn a_dripping_answer_ends_at_the_timeout() {
+    let receiver = Hostile::drip(Duration::from_millis(20)).await;
+    let outbound = local();
+    let attempt = send_in_a_hurry(&outbound, &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TimedOut);
+    assert_eq!(detail(&attempt), "the answer (200) was not complete within 300 ms");
+    assert!(attempt.excerpt.starts_with(b".."), "what came is kept");
+    receiver.wait_until_left().await;
+}
+
+#[tokio::test]
+async fn dripping_headers_end_at_the_timeout() {
+    let receiver = Hostile::slow_headers(Duration::from_millis(20)).await;
+    let outbound = local();
+    let attempt = send_in_a_hurry(&outbound, &receiver.url("/")).await;
+    assert_eq!((attempt.outcome, detail(&attempt)), (AttemptOutcome::TimedOut, "no answer within 300 ms"));
+    receiver.wait_until_left().await;
+}
+
+#[tokio::test]
+async fn an_endless_answer_costs_no_more_than_a_long_one() {
+    for (receiver, status) in [(Hostile::endless_body().await, 200), (Hostile::huge_body().await, 500)] {
+        let outbound = local();
+        let attempt = send(&outbound, &receiver.url("/")).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::BodyTooLarge { status });
+        assert_eq!(detail(&attempt), "the answer is longer than 64 KiB; the rest was not read");
+        assert_eq!(attempt.excerpt.len(), Attempt::EXCERPT_MAX);
+        // What the receiver got rid of is what both sides' socket buffers hold, never gigabytes.
+        let tally = receiver.wait_until_left().await;
+        assert!(tally.bytes_written < 32 * 1024 * 1024, "{tally:?}");
+    }
+}
+
+#[tokio::test]
+async fn endless_headers_are_given_up() {
+    let receiver = Hostile::huge_headers().await;
+    let outbound = local();
+    let attempt = send(&outbound, &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Reset);
+    assert!(detail(&attempt).ends_with("answered with too many headers"), "{}", detail(&attempt));
+    let tally = receiver.wait_until_left().await;
+    assert!(tally.bytes_written < 32 * 1024 * 1024, "{tally:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_off_is_a_reset() {
+    let place = |receiver: &Hostile| format!("http://{}", receiver.address());
+    for receiver in [Hostile::reset().await, Hostile::close_without_answer().await] {
+        let attempt = send(&local(), &receiver.url("/hook?token=secret")).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::Reset);
+        assert_eq!(detail(&attempt), format!("{} closed the connection without an answer", place(&receiver)));
+        assert_eq!(receiver.tally().requests, 1, "a new connection that breaks off is not tried again");
+    }
+    let receiver = Hostile::close_within_body().await;
+    let attempt = send(&local(), &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Reset);
+    assert!(detail(&attempt).ends_with("in the middle of its answer (200)"), "{}", detail(&attempt));
+    assert_eq!(attempt.excerpt, "half");
+
+    let receiver = Hostile::not_http().await;
+    let attempt = send(&local(), &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Reset);
+    assert_eq!(detail(&attempt), format!("what {} answered is not HTTP", place(&receiver)));
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_meanwhile_is_replaced() {
+    let receiver = Hostile::reset_when_used_again().await;
+    let outbound = local();
+    for _ in 0..5 {
+        let attempt = send(&outbound, &receiver.url("/")).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 }, "{attempt:?}");
+    }
+    let hanging_up = Receiver::answering(|_| Answer::status(200).then_hang_up()).await;
+    for _ in 0..50 {
+        let attempt = send(&outbound, &hanging_up.url("/")).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 }, "{attempt:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_is_refused() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let attempt = send(&local(), &format!("http://{address}/?token=secret")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Refused);
+    assert_eq!(detail(&attempt), format!("nothing listens at http://{address}"));
+}
+
+#[tokio::test]
+async fn a_redirect_is_told_and_never_followed() {
+    let target = Receiver::start().await;
+    let receiver = Hostile::redirect_to(&target.url("/secret?token=secret")).await;
+    let attempt = send(&local(), &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 302 });
+    assert_eq!(detail(&attempt), format!("a redirect to http://{}, which is not followed", target.address()));
+    let long = format!("http://{}/", "a".repeat(5000));
+    let metadata = "http://169.254.169.254/latest/meta-data";
+    for strange in [metadata, &long, "//[zz", "mailto:me@example.com", "http://a b/", "http://[::1", "x:y"] {
+        let receiver = Hostile::redirect_to(strange).await;
+        let attempt = send(&local(), &receiver.url("/")).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 302 }, "{strange}: {attempt:?}");
+        assert!(detail(&attempt).starts_with("a redirect") && detail(&attempt).len() < 400, "{strange}: {attempt:?}");
+    }
+    assert_eq!(target.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_status_is_an_answer() {
+    for status in [200, 204, 304, 410, 429, 500, 599] {
+        let receiver = Hostile::status(status).await;
+        assert_eq!(send(&local(), &receiver.url("/")).await.outcome, AttemptOutcome::Answered { status });
+    }
+}
+
+#[tokio::test]
+async fn bad_tls_is_told_apart() {
+    let (trusted, expired, other) =
+        (Identity::self_signed("localhost"), Identity::expired("localhost"), Identity::self_signed("other.example"));
+    let names = Table::of("localhost", vec![vec![LOOPBACK]]);
+    let trusting_nobody = outbound(&["127.0.0.0/8"], Arc::clone(&names) as Arc<dyn Resolve>, &[]);
+    let outbound = outbound(&["127.0.0.0/8"], names, &[&trusted, &expired, &other]);
+    let at = |port: u16| format!("https://localhost:{port}");
+
+    let receiver = Hostile::bad_tls().await;
+    let port = receiver.address().port();
+    let attempt = send(&trusting_nobody, &at(port)).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed);
+    assert_eq!(detail(&attempt), format!("the certificate of {} has an unknown issuer", at(port)));
+
+    for (identity, said) in [(&expired, "has expired"), (&other, "is for another name")] {
+        let receiver = Receiver::with_tls(identity, |_| Answer::status(200)).await;
+        let attempt = send(&outbound, &at(receiver.address().port())).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed);
+        assert!(detail(&attempt).ends_with(said), "{}", detail(&attempt));
+        assert!(receiver.received().is_empty());
+    }
+
+    let receiver = Hostile::no_tls().await;
+    let attempt = send(&outbound, &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed);
+    assert!(detail(&attempt).ends_with("does not speak TLS"), "{}", detail(&attempt));
+
+    let receiver = Hostile::hang_in_tls().await;
+    let attempt = send_in_a_hurry(&outbound, &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TimedOut);
+    assert_eq!(detail(&attempt), format!("no connection to https://{} within 300 ms", receiver.address()));
+
+    let receiver = Receiver::with_tls(&trusted, |_| Answer::status(200).body("safe")).await;
+    let attempt = send(&outbound, &at(receiver.address().port())).await;
+    assert_eq!((attempt.outcome, attempt.excerpt.as_ref()), (AttemptOutcome::Answered { status: 200 }, &b"safe"[..]));
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_it_is_offered() {
+    let identity = Identity::self_signed("localhost");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let app = axum::Router::new().fallback(|request: axum::extract::Request| async move {
+        let endless = request.uri().path() == "/endless";
+        let version = format!("{:?}", request.version());
+        if endless { axum::body::Body::from(vec![b'x'; 64 * 1024 * 1024]) } else { axum::body::Body::from(version) }
+    });
+    let server = TlsListener { listener, tls: identity.acceptor(&[b"h2", b"http/1.1"]), connections: Arc::clone(&connections) };
+    let serving = tokio::spawn(async move { axum::serve(server, app).await });
+
+    let outbound = outbound(&["127.0.0.0/8"], Table::of("localhost", vec![vec![LOOPBACK]]), &[&identity]);
+    for _ in 0..3 {
+        let attempt = send(&outbound, &url).await;
+        assert_eq!(attempt.excerpt, "HTTP/2.0", "{attempt:?}");
+    }
+    let endless = send(&outbound, &format!("{url}endless")).await;
+    assert_eq!(endless.outcome, AttemptOutcome::BodyTooLarge { status: 200 });
+    assert_eq!(send(&outbound, &url).await.outcome, AttemptOutcome::Answered { status: 200 });
+    assert_eq!(connections.load(Ordering::Relaxed), 1, "all of it over one connection");
+    serving.abort();
+}
+
+struct TlsListener {
+    listener: tokio::net::TcpListener,
+    tls: tokio_rustls::TlsAcceptor,
+    connections: Arc<AtomicUsize>,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.tls.accept(stream).await {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_loopback_is_blocked() {
+    let receiver = Receiver::start().await;
+    let outbound = outbound(&[], Table::of("evil.example", vec![vec![LOOPBACK]]), &[]);
+    for scheme in ["http", "https"] {
+        let attempt = send(&outbound, &format!("{scheme}://evil.example:{}/", receiver.address().port())).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::Blocked);
+        assert_eq!(
+            detail(&attempt),
+            "evil.example is at 127.0.0.1, which is a loopback address; allow it with --allow-net 127.0.0.0/8"
+        );
+    }
+    let attempt = send(&outbound, &receiver.url("/")).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Blocked);
+    assert_eq!(detail(&attempt), "127.0.0.1 is a loopback address; allow it with --allow-net 127.0.0.0/8");
+    assert_eq!(receiver.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_changes_after_it_was_checked_is_blocked_at_the_connection() {
+    let receiver = Receiver::start().await;
+    let names = Table::of("rebinding.example", vec![vec![PUBLIC], vec![LOOPBACK]]);
+    let outbound = outbound(&[], Arc::clone(&names) as Arc<dyn Resolve>, &[]);
+    let url = format!("https://rebinding.example:{}/", receiver.address().port());
+    assert_eq!(outbound.check_url(&url).await.unwrap().as_str(), url);
+    assert_eq!(send(&outbound, &url).await.outcome, AttemptOutcome::Blocked);
+    assert_eq!(names.asked("rebinding.example"), 2, "once to check, once to connect, and not again");
+    assert_eq!(receiver.connections(), 0);
+}
+
+#[tokio::test]
+async fn of_mixed_addresses_only_the_acceptable_are_dialled() {
+    let receiver = Receiver::start().await;
+    let forbidden = [IpAddr::from([127, 0, 0, 2]), "::1".parse().unwrap(), [10, 0, 0, 7].into(), PUBLIC];
+    let mixed = forbidden.into_iter().chain([LOOPBACK]).collect();
+    let outbound = outbound(&["127.0.0.1/32"], Table::of("mixed.example", vec![mixed]), &[]);
+    // PUBLIC is refused for its missing encryption: it would be dialled first and hang.
+    let attempt = send_in_a_hurry(&outbound, &format!("http://mixed.example:{}/", receiver.address().port())).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 }, "{attempt:?}");
+}
+
+#[tokio::test]
+async fn unencrypted_goes_to_opened_networks_only() {
+    let outbound = outbound(&["127.0.0.0/8"], Table::of("public.example", vec![vec![PUBLIC]]), &[]);
+    let attempt = send_in_a_hurry(&outbound, "http://public.example/").await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Blocked);
+    assert!(detail(&attempt).contains("use https://"), "{}", detail(&attempt));
+    let attempt = send_in_a_hurry(&outbound, "http://9.9.9.9/").await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Blocked);
+    assert_eq!(send_in_a_hurry(&outbound, "ftp://public.example/").await.outcome, AttemptOutcome::Blocked);
+    assert_eq!(send_in_a_hurry(&outbound, "https://a:b@public.example/").await.outcome, AttemptOutcome::Blocked);
+}
+
+#[tokio::test]
+async fn names_that_are_not_found_and_name_servers_that_hang() {
+    let attempt = send(&local(), "https://nowhere.example/?token=secret").await;
+    assert_eq!(attempt.outcome, AttemptOutcome::NameNotFound);
+    assert_eq!(detail(&attempt), "the name nowhere.example has no address (not in the table)");
+
+    let outbound = outbound(&[], Arc::new(DeadNameServer), &[]);
+    let attempt = send_in_a_hurry(&outbound, "https://slow.example/").await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TimedOut);
+    assert_eq!(detail(&attempt), "the name slow.example was not looked up within 300 ms");
+}
+
+#[tokio::test]
+async fn a_url_is_judged_when_it_is_saved() {
+    let names = Arc::new(Table {
+        names: HashMap::from([
+            ("good.example".to_owned(), vec![vec![PUBLIC]]),
+            ("half.example".to_owned(), vec![vec![PUBLIC, [10, 0, 0, 7].into()]]),
+            ("inside.example".to_owned(), vec![vec![LOOPBACK]]),
+        ]),
+        ..Table::default()
+    });
+    let outbound = outbound(&["127.0.0.0/8"], names, &[]);
+    let check = async |url: &str| outbound.check_url(url).await.map(String::from).map_err(|bad| bad.to_string());
+
+    assert_eq!(check("https://Good.example/a?b#c").await, Ok("https://good.example/a?b".to_owned()));
+    assert_eq!(check("http://inside.example:8080/").await, Ok("http://inside.example:8080/".to_owned()));
+    assert_eq!(check("http://127.1/").await, Ok("http://127.0.0.1/".to_owned()));
+    assert_eq!(check("https://not-yet.example/").await, Ok("https://not-yet.example/".to_owned()));
+    assert_eq!(
+        check("https://half.example/").await,
+        Err("half.example is at 10.0.0.7, which is a private address; allow it with --allow-net 10.0.0.0/8".to_owned())
+    );
+    assert!(check("http://good.example/").await.unwrap_err().contains("use https://"));
+    assert!(check("https://169.254.169.254/latest").await.unwrap_err().contains("metadata"));
+    assert!(check("gopher://good.example/").await.is_err());
+    assert!(check("https://user@good.example/").await.is_err());
+}
+
+#[tokio::test]
+async fn proxies_of_the_environment_are_ignored() {
+    // The environment belongs to the whole process, so the part that needs it set runs in one of its own.
+    const CHILD: &str = "INNESCO_TEST_PROXY_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        let receiver = Receiver::start().await;
+        assert_eq!(send(&local(), &receiver.url("/")).await.outcome, AttemptOutcome::Answered { status: 200 });
+        return;
+    }
+    let proxy = Receiver::start().await;
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "outbound::tests::proxies_of_the_environment_are_ignored"]).env(CHILD, "1");
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+        child.env(name, proxy.url(""));
+    }
+    for name in ["no_proxy", "NO_PROXY", "REQUEST_METHOD"] {
+        child.env_remove(name);
+    }
+    let output = child.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    assert_eq!(proxy.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_hanging_receiver_slows_nobody_else() {
+    let (hanging, quick) = (Hostile::hang_before_headers().await, Receiver::start().await);
+    let outbound = Arc::new(local());
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (outbound, url) = (Arc::clone(&outbound), hanging.url("/"));
+        waiting.spawn(async move { outbound.send(request(&url, Duration::from_secs(2))).await.outcome });
+    }
+    hanging.wait_for("all to hang", GRACE, |tally| tally.requests == 100).await;
+    for _ in 0..20 {
+        assert!(send(&outbound, &quick.url("/")).await.latency < Duration::from_secs(1));
+    }
+    for outcome in waiting.join_all().await {
+        assert_eq!(outcome, AttemptOutcome::TimedOut);
+    }
+    hanging.wait_until_left().await;
+}

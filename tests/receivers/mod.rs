@@ -1,0 +1,292 @@
+//! Receivers for tests, on loopback and with real sockets.
+//!
+//! [`Receiver`] behaves well: it keeps what it was sent and answers as it is told. [`Hostile`] does not: each of its
+//! constructors is one way in which a receiver can go wrong. Both count what happens to them, and a test waits for a count
+//! with a deadline; when that passes, the message shows the last state.
+//!
+//! Written on bare sockets, so that a test sees the bytes as they came and can break every rule.
+#![allow(dead_code, unused_imports, reason = "several test crates share this file, and each uses a part of it")]
+
+mod hostile;
+mod wire;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+pub use hostile::{Hostile, Tally};
+use rcgen::CertifiedKey;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+    },
+};
+
+/// One request as it arrived.
+#[derive(Clone)]
+pub struct Received {
+    /// The how-manieth it is, from 0.
+    pub number: usize,
+    /// The how-manieth connection brought it, from 0.
+    pub connection: usize,
+    pub method: String,
+    /// With the query.
+    pub path: String,
+    /// In the order and the spelling of the wire.
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+    pub arrived: Instant,
+}
+
+impl Received {
+    /// The first header of that name, in any spelling.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text: String = self.text().chars().take(200).collect();
+        write!(f, "#{} {} {} ({} bytes: {text:?})", self.number, self.method, self.path, self.body.len())
+    }
+}
+
+/// What a [`Receiver`] says to a request.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+    pub delay: Duration,
+    /// Hang up afterwards, without having announced it.
+    pub hang_up: bool,
+}
+
+impl Answer {
+    pub fn status(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Bytes::new(), delay: Duration::ZERO, hang_up: false }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    pub fn then_hang_up(mut self) -> Self {
+        self.hang_up = true;
+        self
+    }
+}
+
+type Program = Box<dyn Fn(&Received) -> Answer + Send + Sync>;
+
+/// A receiver that behaves well. Gone when dropped.
+pub struct Receiver {
+    address: SocketAddr,
+    scheme: &'static str,
+    received: watch::Sender<Vec<Received>>,
+    connections: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+}
+
+impl Receiver {
+    /// Answers `200` with no body.
+    pub async fn start() -> Self {
+        Self::answering(|_| Answer::status(200)).await
+    }
+
+    /// Answers as `program` says.
+    pub async fn answering(program: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        Self::serve(Box::new(program), None).await
+    }
+
+    /// Gives these answers one after the other, and the last one for ever after.
+    pub async fn sequence(answers: Vec<Answer>) -> Self {
+        assert!(!answers.is_empty(), "a sequence needs an answer");
+        Self::answering(move |received| answers[received.number.min(answers.len() - 1)].clone()).await
+    }
+
+    /// Speaks TLS with this certificate.
+    pub async fn with_tls(identity: &Identity, program: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        Self::serve(Box::new(program), Some(identity.acceptor(&[b"http/1.1"]))).await
+    }
+
+    async fn serve(program: Program, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let received = watch::Sender::new(Vec::new());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let (program, record, count) = (Arc::new(program), received.clone(), Arc::clone(&connections));
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                let (program, record, tls) = (Arc::clone(&program), record.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => converse(stream, number, &program, &record).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                converse(stream, number, &program, &record).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, scheme, received, connections, serving }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of `path`, which starts with a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}://{}{path}", self.scheme, self.address)
+    }
+
+    /// All that came so far.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.borrow().clone()
+    }
+
+    /// How many connections were opened so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Waits until what came satisfies `condition`; panics with what came when `deadline` has passed.
+    pub async fn wait_for(&self, what: &str, deadline: Duration, condition: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
+        let mut condition = condition;
+        reached(&self.received, what, deadline, |received| condition(received)).await
+    }
+
+    /// Waits for the `count`-th request.
+    pub async fn wait_for_count(&self, count: usize, deadline: Duration) -> Vec<Received> {
+        self.wait_for(&format!("{count} requests"), deadline, |received| received.len() >= count).await
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Answers one connection's requests until either side hangs up.
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    connection: usize,
+    program: &Program,
+    record: &watch::Sender<Vec<Received>>,
+) {
+    let mut buffer = Vec::new();
+    while let Some(request) = wire::read_request(&mut stream, &mut buffer).await {
+        let mut received = Received {
+            number: 0,
+            connection,
+            method: request.method,
+            path: request.path,
+            headers: request.headers,
+            body: request.body,
+            arrived: Instant::now(),
+        };
+        record.send_modify(|all| {
+            received.number = all.len();
+            all.push(received.clone());
+        });
+        let answer = program(&received);
+        if !answer.delay.is_zero() {
+            tokio::time::sleep(answer.delay).await;
+        }
+        if stream.write_all(&wire::answer(answer.status, &answer.headers, &answer.body)).await.is_err() || answer.hang_up {
+            return;
+        }
+    }
+}
+
+/// Waits until `state` satisfies `condition`; panics with its last value when `deadline` has passed.
+pub async fn reached<T: Clone + fmt::Debug>(
+    state: &watch::Sender<T>,
+    what: &str,
+    deadline: Duration,
+    condition: impl FnMut(&T) -> bool,
+) -> T {
+    let mut changes = state.subscribe();
+    match tokio::time::timeout(deadline, changes.wait_for(condition)).await {
+        Ok(Ok(reached)) => reached.clone(),
+        _ => panic!("waited {deadline:?} for {what}; the last state: {:?}", *state.borrow()),
+    }
+}
+
+/// A server's certificate and key.
+pub struct Identity {
+    pub certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+}
+
+impl Identity {
+    /// Signed by itself: unknown to everyone who does not trust [`Self::certificate`] by name.
+    pub fn self_signed(name: &str) -> Self {
+        Self::of(rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate for a plain name"))
+    }
+
+    /// As [`Self::self_signed`], and no longer valid.
+    pub fn expired(name: &str) -> Self {
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).expect("a plain name");
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        let signing_key = rcgen::KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&signing_key).expect("a certificate for a plain name");
+        Self::of(CertifiedKey { cert, signing_key })
+    }
+
+    fn of(made: CertifiedKey<rcgen::KeyPair>) -> Self {
+        Self { certificate: made.cert.der().clone(), key: made.signing_key.serialize_der() }
+    }
+
+    /// Accepts TLS connections and offers these protocols, the preferred first.
+    pub fn acceptor(&self, protocols: &[&[u8]]) -> TlsAcceptor {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring knows the default versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], PrivatePkcs8KeyDer::from(self.key.clone()).into())
+            .expect("the key belongs to the certificate");
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
