@@ -1,7 +1,14 @@
 //! Innesco: events in, signed webhooks out, your WebAssembly in between.
 
+pub mod api;
+pub mod catalog;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod news;
 pub mod outbound;
+pub mod sandbox;
+pub mod serve;
 pub mod store;
+pub mod work;

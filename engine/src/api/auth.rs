@@ -55,7 +55,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn require(api: &Api, headers: &HeaderMap, allowed: &[Role]) -> Result<(), Problem> {
     let key = bearer(headers).ok_or_else(|| {
-        Problem::unauthorized("send a key of this engine as: Authorization: Bearer innk_…; make one with: innesco keys create NAME")
+        Problem::unauthorized(
+            "send a key of this engine as: Authorization: Bearer innk_…; make one with: innesco keys create NAME",
+        )
     })?;
     let role = api.keys.role(key).ok_or_else(|| Problem::unauthorized("the key is not known here; it may have been revoked"))?;
     if role == Role::Admin || allowed.contains(&role) {

@@ -38,7 +38,10 @@ pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, P
     }
     let kib = u32::try_from(announced.unwrap_or(limit).div_ceil(1024).max(1)).unwrap_or(u32::MAX);
     let _room = Arc::clone(&api.body_room.0).try_acquire_many_owned(kib).map_err(|_| {
-        Problem::come_back(format!("more than {} MiB are being received at this moment; try again in a second", ALL_KIB_MAX >> 10))
+        Problem::come_back(format!(
+            "more than {} MiB are being received at this moment; try again in a second",
+            ALL_KIB_MAX >> 10
+        ))
     })?;
     let collected = tokio::time::timeout(TIME_MAX, axum::body::to_bytes(body, limit)).await;
     match collected {
@@ -62,13 +65,8 @@ pub async fn json<T: DeserializeOwned>(
         return Err(Problem::bad_json("the body is empty; send a JSON object"));
     }
     let bytes = read(api, headers, body).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        if error.is_data() {
-            wrong(plain(&error))
-        } else {
-            Problem::bad_json(error.to_string())
-        }
-    })
+    serde_json::from_slice(&bytes)
+        .map_err(|error| if error.is_data() { wrong(plain(&error)) } else { Problem::bad_json(error.to_string()) })
 }
 
 /// A serde message without its position, which means nothing to someone who sent one object.

@@ -10,18 +10,13 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Api,
-    endpoints,
+    Api, endpoints,
     error::Problem,
     events::event_id,
     page::{Paging, Query},
     view::{DeliveryStoryView, DeliveryView, PageView},
 };
-use crate::{
-    clock,
-    domain::id::DeliveryId,
-    store::DeliveryFilter,
-};
+use crate::{clock, domain::id::DeliveryId, store::DeliveryFilter};
 
 const STATES: [&str; 5] = ["pending", "retrying", "delivered", "dead", "cancelled"];
 

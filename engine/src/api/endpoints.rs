@@ -26,7 +26,7 @@ use crate::{
         retry::Schedule,
         signature::{Scheme, Secret},
     },
-    store::{Drive, Store as _},
+    store::Drive,
 };
 
 /// Endpoints that one engine keeps.
@@ -89,8 +89,9 @@ impl Input {
         let plugin = self.plugin.map(|name| Slug::parse(&name)).transpose().map_err(|bad| wrong("plugin", bad))?;
         let scheme = match &self.signature {
             None => Scheme::default(),
-            Some(text) => Scheme::parse(text)
-                .ok_or_else(|| wrong("signature", format!("{text:?} is not a signature; write v1 (HMAC-SHA256) or v1a (ed25519)")))?,
+            Some(text) => Scheme::parse(text).ok_or_else(|| {
+                wrong("signature", format!("{text:?} is not a signature; write v1 (HMAC-SHA256) or v1a (ed25519)"))
+            })?,
         };
         let headers = headers(self.headers, before)?;
         let timeout = self.timeout.map_or(Ok(Policy::TIMEOUT_DEFAULT), |text| timeout(&text))?;
@@ -195,7 +196,10 @@ fn secret(given: Option<&str>, scheme: Scheme) -> Result<Secret, Problem> {
         Some(text) => {
             let secret = Secret::parse(text).map_err(|bad| wrong("secret", bad))?;
             if secret.scheme() != scheme {
-                return Err(wrong("secret", format!("is one for signature {}, not {}", secret.scheme().as_str(), scheme.as_str())));
+                return Err(wrong(
+                    "secret",
+                    format!("is one for signature {}, not {}", secret.scheme().as_str(), scheme.as_str()),
+                ));
             }
             Ok(secret)
         }
@@ -253,7 +257,8 @@ pub async fn change(
     request_headers: HeaderMap,
     body: Body,
 ) -> Result<Json<EndpointView>, Problem> {
-    let patch: serde_json::Map<String, Value> = body::json(&api, &request_headers, body, |detail| Problem::bad_endpoint(detail)).await?;
+    let patch: serde_json::Map<String, Value> =
+        body::json(&api, &request_headers, body, |detail| Problem::bad_endpoint(detail)).await?;
     let before = find(&api, &id)?;
     let tag = api.store.tag();
     if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {

@@ -122,8 +122,10 @@ impl From<store::Error> for Problem {
             Error::Full => Self::store_full(text).retry_after(5),
             Error::Unavailable(_) => {
                 tracing::error!(%text, "the store refused a request");
-                Self::store_unavailable("the store cannot be used at the moment; nothing was stored. The log of the engine says why")
-                    .retry_after(5)
+                Self::store_unavailable(
+                    "the store cannot be used at the moment; nothing was stored. The log of the engine says why",
+                )
+                .retry_after(5)
             }
             Error::Overloaded { .. } => Self::come_back(text),
             Error::NotFound { .. } => Self::not_found(text),

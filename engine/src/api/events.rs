@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api,
     auth::Publisher,
-    body, intake,
+    body,
     error::Problem,
+    intake,
     page::{Paging, Query},
     view::{AcceptedView, EventStoryView, EventView, PageView},
 };
@@ -27,15 +28,11 @@ use crate::{
 };
 
 /// Commit 1. The answer is sent after the events are on disk.
-pub async fn accept(
-    State(api): State<Arc<Api>>,
-    _: Publisher,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
+pub async fn accept(State(api): State<Arc<Api>>, _: Publisher, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let body = body::read(&api, &headers, body).await?;
     let intake::Intake { events, single } = intake::read(&headers, &body)?;
-    let told: Vec<_> = events.iter().map(|event| (event.id.clone(), Arc::clone(&event.source), event.event_type.clone())).collect();
+    let told: Vec<_> =
+        events.iter().map(|event| (event.id.clone(), Arc::clone(&event.source), event.event_type.clone())).collect();
     let accepted = api.store.accept(events).await?;
     let tag = api.store.tag();
     let mut items = Vec::with_capacity(accepted.len());
@@ -79,9 +76,8 @@ pub struct Filter {
 
 pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> Result<Json<PageView<EventView>>, Problem> {
     let tag = api.store.tag();
-    let paging = Paging::new(filter.limit.as_deref(), filter.cursor.as_deref(), |text| {
-        EventId::parse(text, tag).map(EventId::as_i64)
-    })?;
+    let paging =
+        Paging::new(filter.limit.as_deref(), filter.cursor.as_deref(), |text| EventId::parse(text, tag).map(EventId::as_i64))?;
     let state = filter.state.as_deref().map(event_state).transpose()?;
     let time = |name: &str, text: Option<&str>| {
         text.map(|text| {

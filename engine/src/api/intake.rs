@@ -87,9 +87,8 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>
 }
 
 fn json(body: &Bytes) -> Result<Intake, Problem> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        Problem::bad_json(format!("the body is not UTF-8: byte {} cannot be read", error.valid_up_to()))
-    })?;
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Problem::bad_json(format!("the body is not UTF-8: byte {} cannot be read", error.valid_up_to())))?;
     if !text.trim_start().starts_with('[') {
         let members: Members<'_> = parse(text)?;
         let event = event(members, body).map_err(|bad| bad.problem(None))?;
@@ -392,8 +391,7 @@ mod tests {
         assert_eq!((&structured.data[..], &*structured.content_type), (&b"hi"[..], "text/plain"));
         let base64 = &good(&[], r#"{"type":"a","data_base64":"/wA="}"#)[0];
         assert_eq!((&base64.data[..], &*base64.content_type), (&b"\xff\x00"[..], "application/octet-stream"));
-        let batch =
-            good(&[("content-type", "application/cloudevents-batch+json")], r#"[{"type":"a"},{"type":"b","id":"2"}]"#);
+        let batch = good(&[("content-type", "application/cloudevents-batch+json")], r#"[{"type":"a"},{"type":"b","id":"2"}]"#);
         assert_eq!(batch.len(), 2);
         let binary = &good(
             &[("ce-type", "a"), ("ce-source", "/s"), ("ce-id", "a%20b"), ("ce-channel", "x"), ("content-type", "image/png")],

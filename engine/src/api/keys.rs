@@ -29,7 +29,8 @@ struct Input {
 pub async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<(StatusCode, Json<KeyView>), Problem> {
     let input: Input = body::json(&api, &headers, body, |detail| Problem::bad_value(detail)).await?;
     let role = Role::parse(&input.role).ok_or_else(|| {
-        Problem::bad_value(format!("role: {:?} is not a role; write {}", input.role, Role::ALL.map(Role::as_str).join(", "))).at("/role")
+        Problem::bad_value(format!("role: {:?} is not a role; write {}", input.role, Role::ALL.map(Role::as_str).join(", ")))
+            .at("/role")
     })?;
     if input.name.trim().is_empty() || input.name.len() > 100 {
         return Err(Problem::bad_value("name: must be 1 to 100 bytes").at("/name"));

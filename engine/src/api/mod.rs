@@ -36,7 +36,7 @@ use crate::{catalog::Catalog, news::Feed, outbound::Outbound, store::Store};
 pub struct Api {
     pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
-    pub outbound: Outbound,
+    pub outbound: Arc<Outbound>,
     pub feed: Feed,
     pub keys: Keys,
     /// Bytes of one request's body.

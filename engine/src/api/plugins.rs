@@ -53,7 +53,8 @@ pub async fn set_config(
 ) -> Result<Json<BTreeMap<String, String>>, Problem> {
     let plugin = find(&api, &name)?;
     let config: BTreeMap<String, String> = body::json(&api, &headers, body, |detail| Problem::bad_value(detail)).await?;
-    let fits = config.len() <= CONFIG_COUNT_MAX && config.iter().all(|(name, value)| name.len().max(value.len()) <= CONFIG_LEN_MAX);
+    let fits =
+        config.len() <= CONFIG_COUNT_MAX && config.iter().all(|(name, value)| name.len().max(value.len()) <= CONFIG_LEN_MAX);
     if !fits {
         let text = format!("a plugin has at most {CONFIG_COUNT_MAX} settings of at most {CONFIG_LEN_MAX} bytes each");
         return Err(Problem::bad_value(text));

@@ -18,9 +18,7 @@ use crate::{
         run::{LogLine, RunOutcome, RunState},
         time::Timestamp,
     },
-    store::{
-        DeliveryStory, DeliverySummary, EventState, EventStory, EventSummary, KeyRow, StoredAttempt, StoredRun,
-    },
+    store::{DeliveryStory, DeliverySummary, EventState, EventStory, EventSummary, KeyRow, StoredAttempt, StoredRun},
 };
 
 /// One page of a list.
@@ -241,10 +239,10 @@ impl DeliveryView {
             attempt_count: summary.attempts,
             due: due.map(text),
             at: at.map(text),
-            last: summary.last.as_ref().map(|last| LastView {
-                outcome: last.attempt.outcome.as_str(),
-                status: last.attempt.outcome.status(),
-            }),
+            last: summary
+                .last
+                .as_ref()
+                .map(|last| LastView { outcome: last.attempt.outcome.as_str(), status: last.attempt.outcome.status() }),
         }
     }
 }

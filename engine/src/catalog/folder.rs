@@ -101,7 +101,8 @@ impl Catalog {
             let plugin = self.take(file, before.as_ref(), folder).await?;
             folder.files.insert(file.clone(), Known { modified: *modified, len: *len, plugin, missing_since: None });
         }
-        let gone: Vec<String> = folder.files.keys().filter(|known| !found.iter().any(|(file, ..)| file == *known)).cloned().collect();
+        let gone: Vec<String> =
+            folder.files.keys().filter(|known| !found.iter().any(|(file, ..)| file == *known)).cloned().collect();
         for file in gone {
             let known = folder.files.get_mut(&file).expect("it was just listed");
             if known.missing_since.get_or_insert_with(Instant::now).elapsed() >= SETTLE {

@@ -7,7 +7,10 @@ use std::{
 
 use super::Pace;
 use crate::{
-    domain::{name::Slug, pattern::{Pattern, PatternIndex}},
+    domain::{
+        name::Slug,
+        pattern::{Pattern, PatternIndex},
+    },
     sandbox::Plugin,
     store::PluginRow,
 };

@@ -5,6 +5,7 @@
 
 pub mod delivery;
 pub mod digits;
+pub mod duration;
 pub mod endpoint;
 pub mod envelope;
 pub mod event;
@@ -17,4 +18,3 @@ pub mod routing;
 pub mod run;
 pub mod signature;
 pub mod time;
-pub mod duration;

@@ -140,6 +140,13 @@ pub enum BadUrl {
     Blocked(#[from] BlockedAddress),
 }
 
+impl BadUrl {
+    /// Whether the URL is fine and only its address is not.
+    pub const fn is_blocked(&self) -> bool {
+        matches!(self, Self::Blocked(_))
+    }
+}
+
 /// An address that the guard does not let us go to, and what would open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedAddress {

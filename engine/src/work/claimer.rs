@@ -57,4 +57,3 @@ enum Wait {
     ForRoom,
     ForAlarm,
 }
-

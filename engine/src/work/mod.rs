@@ -18,10 +18,7 @@ mod settler;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{recorder::Recorder, runner::Runner, sender::Sender, settler::Settler};
@@ -38,7 +35,7 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub handoff: Handoff,
     pub catalog: Arc<Catalog>,
-    pub outbound: Outbound,
+    pub outbound: Arc<Outbound>,
     pub feed: Feed,
     pub settings: Settings,
 }
@@ -83,7 +80,7 @@ impl Work {
             store: Arc::clone(&store),
             handoff: handoff.clone(),
             catalog: Arc::clone(&catalog),
-            limits: settings.run_limits.clone(),
+            limits: settings.run_limits,
             runtime: tokio::runtime::Handle::current(),
             settlements,
             stop: stop.clone(),
@@ -127,7 +124,12 @@ impl Work {
 }
 
 /// Runs a part that should end only when told to.
-async fn guarded(name: &'static str, part: impl Future<Output = ()> + Send + 'static, stop: CancellationToken, broken: CancellationToken) {
+async fn guarded(
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
+    stop: CancellationToken,
+    broken: CancellationToken,
+) {
     let ended = tokio::spawn(part).await;
     if !stop.is_cancelled() {
         tracing::error!(part = name, panicked = ended.is_err(), "a part of the engine has ended; the engine stops");

@@ -160,7 +160,9 @@ impl RunIdentity<'_> {
         if !requests.emitted.is_empty() && event.new.depth >= DEPTH_MAX {
             return Err(bad_output(
                 "chain_too_deep",
-                format!("it emits an event from an event that is {DEPTH_MAX} deep already: a chain of events that cause each other ends here"),
+                format!(
+                    "it emits an event from an event that is {DEPTH_MAX} deep already: a chain of events that cause each other ends here"
+                ),
             ));
         }
         record.emitted = requests.emitted.into_iter().map(|emitted| emitted.into_event(event, self.plugin)).collect();

@@ -4,7 +4,12 @@
 //! a slow plugin, one whose runs compete for state, a run that is tried again) is set apart as a run of its own, which a few
 //! threads of low priority take, plugin by plugin. So the first thing that a bad plugin holds up is itself.
 
-use std::{collections::HashMap, io, sync::Arc, thread};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex},
+    thread,
+};
 
 use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 use tokio_util::sync::CancellationToken;
@@ -104,8 +109,7 @@ impl Runner {
                 Ok((entry, _)) if !entry.pace.is_fast(now) => identity.set_apart(now),
                 Ok((entry, code)) => {
                     identity.version = Some(code.digest());
-                    let mut state = Committed { store: &*self.store, runtime: &self.runtime, plugin };
-                    match self.run(entry, code, event, endpoint.as_deref(), &mut state) {
+                    match self.run(entry, code, event, endpoint.as_deref(), Box::new(self.committed(plugin))) {
                         Ok(report) => identity.ran(report, event, &endpoints, now),
                         Err(error) => {
                             tracing::warn!(%plugin, %error, "state could not be read; the run is tried again");
@@ -136,10 +140,10 @@ impl Runner {
             claims.extend(self.handoff.runs.more(&turn, TURN_MAX - 1));
             let turn = Arc::new(turn);
             // What this turn's runs have written, on top of what is committed: they are settled in this order.
-            let mut written = HashMap::new();
+            let written = Arc::default();
             for claim in claims {
                 if claim.lease.until > clock::steady() {
-                    self.run_claim(claim, &turn, &mut written);
+                    self.run_claim(claim, &turn, &written);
                 }
                 if self.stop.is_cancelled() {
                     return;
@@ -149,12 +153,7 @@ impl Runner {
     }
 
     /// A run of its own: tried for the first time, or again.
-    fn run_claim(
-        &self,
-        claim: RunClaim,
-        turn: &Arc<crate::store::Turn<Slug, RunClaim>>,
-        written: &mut HashMap<String, Option<StateValue>>,
-    ) {
+    fn run_claim(&self, claim: RunClaim, turn: &Arc<crate::store::Turn<Slug, RunClaim>>, written: &Arc<Mutex<Written>>) {
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
         let now = clock::steady();
         let endpoint = claim.endpoint.and_then(|id| endpoints.get(id));
@@ -163,13 +162,14 @@ impl Runner {
             RunIdentity { id: Some(claim.id), plugin: &claim.plugin, version: None, endpoint, tries: claim.tries + 1 };
         let record = match serving(&claim.plugin, entry.map(|entry| &**entry)) {
             // It belonged to an endpoint that was deleted since: there is nothing left for it to do.
-            _ if claim.endpoint.is_some() && endpoint.is_none() => identity.not_loadable("the endpoint that it belonged to was deleted"),
+            _ if claim.endpoint.is_some() && endpoint.is_none() => {
+                identity.not_loadable("the endpoint that it belonged to was deleted")
+            }
             Err(reason) => identity.not_loadable(&reason),
             Ok((entry, code)) => {
                 identity.version = Some(code.digest());
-                let committed = Committed { store: &*self.store, runtime: &self.runtime, plugin: &claim.plugin };
-                let mut state = Overlay { committed, written };
-                match self.run(entry, code, &claim.event, endpoint.map(|endpoint| &**endpoint), &mut state) {
+                let state = Overlay { committed: self.committed(&claim.plugin), written: Arc::clone(written) };
+                match self.run(entry, code, &claim.event, endpoint.map(|endpoint| &**endpoint), Box::new(state)) {
                     Ok(report) => identity.ran(report, &claim.event, &endpoints, now),
                     Err(error) => {
                         tracing::warn!(plugin = %claim.plugin, %error, "state could not be read; the run is tried again");
@@ -190,18 +190,22 @@ impl Runner {
         code: &Plugin,
         event: &Event,
         endpoint: Option<&Endpoint>,
-        state: &mut dyn StateSource,
+        state: Box<dyn StateSource>,
     ) -> Result<Report, StateUnavailable> {
         let input = RunInput {
             event,
             tag: self.store.tag(),
-            config: &entry.config,
-            limits: &self.limits,
+            config: Arc::clone(&entry.config),
+            limits: self.limits,
             bound: endpoint.is_some(),
         };
         let report = code.run(input, state)?;
         entry.pace.note(report.took);
         Ok(report)
+    }
+
+    fn committed(&self, plugin: &Slug) -> Committed {
+        Committed { store: Arc::clone(&self.store), runtime: self.runtime.clone(), plugin: plugin.clone() }
     }
 
     fn settle(&self, settling: Settling) {
@@ -222,35 +226,40 @@ fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a Plu
 }
 
 /// State as last committed.
-struct Committed<'a> {
-    store: &'a dyn Store,
-    runtime: &'a Handle,
-    plugin: &'a Slug,
+struct Committed {
+    store: Arc<dyn Store>,
+    runtime: Handle,
+    plugin: Slug,
 }
 
-impl StateSource for Committed<'_> {
+impl StateSource for Committed {
     fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
-        Ok(self.runtime.block_on(self.store.read_state(self.plugin, key))?)
+        Ok(self.runtime.block_on(self.store.read_state(&self.plugin, key))?)
     }
 }
 
+/// What the runs of one turn have written so far: key → the value, or `None` where it was deleted.
+type Written = HashMap<String, Option<StateValue>>;
+
 /// State as it will be once the earlier runs of this turn are committed.
-struct Overlay<'a> {
-    committed: Committed<'a>,
-    written: &'a HashMap<String, Option<StateValue>>,
+struct Overlay {
+    committed: Committed,
+    written: Arc<Mutex<Written>>,
 }
 
-impl StateSource for Overlay<'_> {
+impl StateSource for Overlay {
     fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
-        match self.written.get(key) {
-            Some(value) => Ok(value.clone()),
+        let written = self.written.lock().expect("no code panics while it holds it").get(key).cloned();
+        match written {
+            Some(value) => Ok(value),
             None => self.committed.get(key),
         }
     }
 }
 
 /// Adds what a run leaves behind; the store gives it the run's id as its version.
-fn note_writes(written: &mut HashMap<String, Option<StateValue>>, record: &RunRecord, id: RunId) {
+fn note_writes(written: &Mutex<Written>, record: &RunRecord, id: RunId) {
+    let mut written = written.lock().expect("no code panics while it holds it");
     for write in &record.state_use.writes {
         let value = write.value.clone().map(|value| (value, id.as_i64()));
         written.insert(write.key.clone(), value);

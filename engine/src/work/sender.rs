@@ -33,7 +33,7 @@ pub struct Sender {
     pub store: Arc<dyn Store>,
     pub handoff: Handoff,
     pub catalog: Arc<Catalog>,
-    pub outbound: Outbound,
+    pub outbound: Arc<Outbound>,
     pub attempts: UnboundedSender<Recording>,
 }
 
@@ -85,8 +85,7 @@ impl Sender {
             }
         };
         let next = after_attempt(&attempt, n, schedule, clock::steady(), jitter());
-        let record =
-            AttemptRecord { delivery: claim.id, endpoint: claim.endpoint, lease: claim.lease, n, attempt, next };
+        let record = AttemptRecord { delivery: claim.id, endpoint: claim.endpoint, lease: claim.lease, n, attempt, next };
         let recording = Recording {
             record,
             endpoint_name: endpoint.new.name.to_string(),
@@ -121,7 +120,8 @@ impl Sender {
         // The endpoint's headers last: where both set one, its owner decides.
         for (name, value) in own.iter().chain(&endpoint.new.policy.headers) {
             let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is not a header name"))?;
-            let value = HeaderValue::try_from(value.as_str()).map_err(|_| format!("the value of header {name} cannot be sent"))?;
+            let value =
+                HeaderValue::try_from(value.as_str()).map_err(|_| format!("the value of header {name} cannot be sent"))?;
             headers.insert(name, value);
         }
         let content_type = HeaderValue::try_from(content_type).map_err(|_| "its content type cannot be sent".to_owned())?;

@@ -1,0 +1,148 @@
+//! `innesco serve`: the engine.
+
+use std::{io, path::PathBuf};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{Config, LogForm, Raw},
+    news::Feed,
+    serve::Engine,
+};
+
+/// Flags of `serve`; every other setting is in innesco.toml or the environment.
+#[derive(clap::Args, Debug, Default)]
+pub struct ServeArgs {
+    /// Address and port of the HTTP API [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Folder of the store, the compile cache and the lock [default: innesco-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// Folder whose .wasm files serve [default: plugins]
+    #[arg(long, value_name = "DIR")]
+    pub plugins: Option<String>,
+    /// Where events are kept [default: sqlite]
+    #[arg(long, value_name = "sqlite")]
+    pub store: Option<String>,
+    /// A network that webhooks may go to although it is not public; can be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub allow_net: Vec<String>,
+    /// Form of the log, text or json [default: text]
+    #[arg(long, value_name = "FORM")]
+    pub log: Option<String>,
+    /// File with settings [default: innesco.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print every setting with its value and where it came from, and stop
+    #[arg(long)]
+    pub check: bool,
+}
+
+impl ServeArgs {
+    /// The settings as typed, from flags, environment and file.
+    pub fn raw(&self) -> anyhow::Result<Raw> {
+        let mut flags = Vec::new();
+        let mut set = |key: &'static str, value: &Option<String>| flags.extend(value.clone().map(|value| (key, value)));
+        set("listen", &self.listen);
+        set("data", &self.data);
+        set("plugins", &self.plugins);
+        set("store", &self.store);
+        set("log", &self.log);
+        set("allow_net", &(!self.allow_net.is_empty()).then(|| self.allow_net.join(",")));
+        let file = match &self.config {
+            Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?),
+            None => match std::fs::read_to_string("innesco.toml") {
+                Ok(text) => Some(text),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error).context("innesco.toml cannot be read"),
+            },
+        };
+        Ok(Raw::gather(&flags, |name| std::env::var(name).ok(), file.as_deref())?)
+    }
+}
+
+/// Serves until told to stop. The first signal drains, the second cuts.
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let raw = args.raw()?;
+    let config = Config::check(&raw)?;
+    if args.check {
+        for (setting, value, origin) in raw.iter() {
+            anstream::println!("{:<24} {:<20} {:<12} {}", setting.key, value, origin.to_string(), setting.meaning);
+        }
+        return Ok(());
+    }
+    start_log(config.log);
+    raise_file_limit();
+    runtime()?.block_on(async {
+        let listener = listen(config.listen).await?;
+        let admin_key = std::env::var("INNESCO_ADMIN_KEY").ok();
+        let mut engine = Engine::open(config.clone(), admin_key, Feed::default()).await?;
+        if let Some(key) = engine.new_admin_key.take() {
+            anstream::println!("admin key  {key}\n           shown once; keep it: every request to the API needs a key");
+        }
+        anstream::println!("engine     http://{}  data in {}", listener.local_addr()?, config.data.display());
+        let plugins = engine.catalog().plugins().iter().count();
+        anstream::println!("plugins    {plugins} in {} (watching)", config.plugins.display());
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
+        engine.run(listener, stop).await
+    })
+}
+
+/// Two worker threads at least: a handler that waits must not hold up the others.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?)
+}
+
+/// Binds, or says what to do.
+pub async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!("cannot listen on {address}: another program does. Choose one with --listen"),
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}. Choose another with --listen"),
+    })
+}
+
+fn start_log(form: LogForm) {
+    let filter = EnvFilter::try_from_env("INNESCO_LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("warn,innesco=info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    match form {
+        LogForm::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogForm::Json => log.json().init(),
+    }
+}
+
+/// Every connection is a file; many systems allow few unless asked.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the number of open files could not be raised");
+    }
+}
+
+/// The first SIGTERM or Ctrl-C drains; the second ends the process at once.
+pub fn stop_on_signal(stop: CancellationToken) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                tracing::warn!("stopped at once; what was in hand is taken up at the next start");
+                std::process::exit(130);
+            }
+            tracing::info!("stopping: what is in hand is finished first; once more stops at once");
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

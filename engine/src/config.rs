@@ -1,0 +1,325 @@
+//! Settings: what was typed (flags, environment, `innesco.toml`, in that order) becomes checked sections, each for its owner.
+//!
+//! Every setting has a line in [`SETTINGS`] with its default and its meaning; there is no other. `serve --check` prints them with
+//! where each came from. An unknown key in the file is refused; an unknown `INNESCO_…` variable is not, since orchestrators set
+//! variables of their own under such names.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::{
+    domain::{duration, name::nearest},
+    sandbox,
+    store::Retention,
+};
+
+/// One setting.
+pub struct Setting {
+    /// As in `innesco.toml`; a dot separates the section.
+    pub key: &'static str,
+    pub default: &'static str,
+    /// What it means, with its unit.
+    pub meaning: &'static str,
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("INNESCO_{}", self.key.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+macro_rules! settings {
+    ($($key:literal = $default:literal, $meaning:literal;)*) => {
+        /// Every setting there is.
+        pub const SETTINGS: &[Setting] = &[$(Setting { key: $key, default: $default, meaning: $meaning }),*];
+    };
+}
+
+settings! {
+    "listen" = "127.0.0.1:8080", "address and port of the HTTP API";
+    "data" = "innesco-data", "folder of the store, the compile cache and the lock; one engine at a time";
+    "plugins" = "plugins", "folder whose .wasm files serve";
+    "store" = "sqlite", "where events are kept: sqlite (a file in the data folder)";
+    "allow_net" = "", "networks that webhooks may go to although they are not public, such as 10.1.0.0/16, separated by commas";
+    "log" = "text", "form of the log: text or json";
+    "drain" = "25s", "how long a stop waits for attempts that are under way";
+    "limits.body_bytes_max" = "8MiB", "size of one request's body";
+    "limits.plugin_bytes_max" = "64MiB", "size of one plugin file";
+    "plugin.deadline" = "1s", "how long one run may take";
+    "plugin.memory_max" = "64MiB", "memory of one run, all its memories together";
+    "plugin.output_max" = "4MiB", "what one run may return, all bodies together";
+    "plugin.webhooks_max" = "1000", "webhooks that one run may ask for";
+    "plugin.events_max" = "1000", "events that one run may emit";
+    "plugin.log_lines_max" = "100", "log lines that are kept of one run";
+    "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
+    "plugin.slow_threads" = "2", "threads of low priority for new, slow and retried runs";
+    "retention.delivered" = "7d", "how long an event is kept once all of it is delivered";
+    "retention.dead" = "30d", "how long an event with a dead delivery or a failed run is kept";
+    "retention.dedupe_window" = "7d", "how long the same source and id count as the same event";
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File,
+    Environment(String),
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File => f.write_str("innesco.toml"),
+            Self::Environment(variable) => f.write_str(variable),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// A setting that cannot be used: where it stands, what is wrong, what would work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("innesco.toml cannot be read: {0}")]
+    Toml(String),
+    #[error("innesco.toml: there is no setting {key:?}{near}")]
+    Unknown { key: String, near: String },
+    #[error("{origin}: {key} = {value:?} {wrong}")]
+    Value { origin: Origin, key: &'static str, value: String, wrong: String },
+}
+
+/// What was typed, before it is checked: one text per setting.
+pub struct Raw(Vec<(&'static Setting, String, Origin)>);
+
+impl Raw {
+    /// Takes each setting from the first place that has it.
+    pub fn gather(
+        flags: &[(&str, String)],
+        environment: impl Fn(&str) -> Option<String>,
+        file: Option<&str>,
+    ) -> Result<Self, Error> {
+        let file = file.map(read_file).transpose()?.unwrap_or_default();
+        let of = |setting: &'static Setting| {
+            let find =
+                |pairs: &[(String, String)]| pairs.iter().find(|(key, _)| key == setting.key).map(|(_, value)| value.clone());
+            let flag = flags.iter().find(|(key, _)| *key == setting.key).map(|(_, value)| value.clone());
+            let variable = setting.variable();
+            if let Some(value) = flag {
+                (setting, value, Origin::Flag)
+            } else if let Some(value) = environment(&variable) {
+                (setting, value, Origin::Environment(variable))
+            } else if let Some(value) = find(&file) {
+                (setting, value, Origin::File)
+            } else {
+                (setting, setting.default.to_owned(), Origin::Default)
+            }
+        };
+        Ok(Self(SETTINGS.iter().map(of).collect()))
+    }
+
+    /// Every setting with its value and where it came from.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, &str, &Origin)> {
+        self.0.iter().map(|(setting, value, origin)| (*setting, value.as_str(), origin))
+    }
+
+    fn read<T>(&self, key: &str, parse: impl FnOnce(&str) -> Option<T>, wrong: &str) -> Result<T, Error> {
+        let (setting, value, origin) =
+            self.0.iter().find(|(setting, ..)| setting.key == key).expect("every key read is in SETTINGS");
+        parse(value).ok_or_else(|| Error::Value {
+            origin: origin.clone(),
+            key: setting.key,
+            value: value.clone(),
+            wrong: wrong.to_owned(),
+        })
+    }
+
+    fn text(&self, key: &str) -> Result<String, Error> {
+        self.read(key, |value| Some(value.to_owned()), "")
+    }
+
+    fn size(&self, key: &str) -> Result<usize, Error> {
+        self.read(key, parse_size, "is not a size; write 8MiB")
+    }
+
+    fn duration(&self, key: &str) -> Result<Duration, Error> {
+        self.read(key, duration::parse, "is not a duration; write 20s, 5m, 2h or 7d")
+    }
+
+    fn number<T: FromStr>(&self, key: &str) -> Result<T, Error> {
+        self.read(key, |value| value.parse().ok(), "is not a whole number; write 100")
+    }
+}
+
+/// Flattens the file into dotted keys and texts.
+fn read_file(text: &str) -> Result<Vec<(String, String)>, Error> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::Toml(error.to_string()))?;
+    let mut pairs = Vec::new();
+    flatten("", &toml::Value::Table(table), &mut pairs);
+    for (key, _) in &pairs {
+        if !SETTINGS.iter().any(|setting| setting.key == key) {
+            let near = nearest(key, SETTINGS.iter().map(|setting| setting.key));
+            let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+            return Err(Error::Unknown { key: key.clone(), near });
+        }
+    }
+    Ok(pairs)
+}
+
+fn flatten(prefix: &str, value: &toml::Value, pairs: &mut Vec<(String, String)>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                flatten(&key, value, pairs);
+            }
+        }
+        toml::Value::Array(items) => {
+            let texts: Vec<String> = items.iter().map(plain).collect();
+            pairs.push((prefix.to_owned(), texts.join(",")));
+        }
+        other => pairs.push((prefix.to_owned(), plain(other))),
+    }
+}
+
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Reads `8MiB`, `64KiB`, `100` (bytes).
+fn parse_size(text: &str) -> Option<usize> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor)
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub data: PathBuf,
+    pub plugins: PathBuf,
+    pub allow_net: Vec<IpNet>,
+    pub log: LogForm,
+    pub drain: Duration,
+    pub body_bytes_max: usize,
+    pub plugin_bytes_max: usize,
+    pub run_limits: sandbox::Limits,
+    pub run_threads: usize,
+    pub slow_threads: usize,
+    pub retention: Retention,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogForm {
+    Text,
+    Json,
+}
+
+impl Config {
+    pub fn check(raw: &Raw) -> Result<Self, Error> {
+        raw.read("store", |store| (store == "sqlite").then_some(()), "is not a store of this engine; write sqlite")?;
+        let log = |value: &str| match value {
+            "text" => Some(LogForm::Text),
+            "json" => Some(LogForm::Json),
+            _ => None,
+        };
+        let nets = |value: &str| {
+            let nets = value.split(',').map(str::trim).filter(|net| !net.is_empty());
+            nets.map(parse_net).collect::<Option<Vec<_>>>()
+        };
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let run_threads = match raw.number("plugin.threads")? {
+            0 => cores,
+            threads => threads,
+        };
+        Ok(Self {
+            listen: raw.read("listen", |value| value.parse().ok(), "is not an address with a port; write 127.0.0.1:8080")?,
+            data: raw.text("data")?.into(),
+            plugins: raw.text("plugins")?.into(),
+            allow_net: raw.read("allow_net", nets, "is not a list of networks; write 10.1.0.0/16 or 127.0.0.1")?,
+            log: raw.read("log", log, "is not a form of log; write text or json")?,
+            drain: raw.duration("drain")?,
+            body_bytes_max: raw.size("limits.body_bytes_max")?,
+            plugin_bytes_max: raw.size("limits.plugin_bytes_max")?,
+            run_limits: sandbox::Limits {
+                deadline: raw.duration("plugin.deadline")?,
+                memory_bytes: raw.size("plugin.memory_max")?,
+                output_bytes: raw.size("plugin.output_max")?,
+                webhooks: raw.number("plugin.webhooks_max")?,
+                events: raw.number("plugin.events_max")?,
+                log_lines: raw.number("plugin.log_lines_max")?,
+                ..sandbox::Limits::default()
+            },
+            run_threads,
+            slow_threads: raw.number::<usize>("plugin.slow_threads")?.max(1),
+            retention: Retention {
+                delivered: raw.duration("retention.delivered")?,
+                dead: raw.duration("retention.dead")?,
+                dedupe: raw.duration("retention.dedupe_window")?,
+            },
+        })
+    }
+}
+
+/// A network, or a single address.
+fn parse_net(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gather(flags: &[(&str, &str)], environment: &[(&str, &str)], file: &str) -> Result<Raw, Error> {
+        let flags: Vec<_> = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Raw::gather(&flags, |name| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()), Some(file))
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let raw = gather(
+            &[("listen", "127.0.0.1:1")],
+            &[("INNESCO_LISTEN", "127.0.0.1:2"), ("INNESCO_PLUGIN_DEADLINE", "2s")],
+            "listen = \"127.0.0.1:3\"\nallow_net = [\"10.1.0.0/16\", \"127.0.0.1\"]\n[plugin]\ndeadline = \"3s\"\nwebhooks_max = 5\n",
+        )
+        .unwrap();
+        let config = Config::check(&raw).unwrap();
+        assert_eq!(config.listen.port(), 1);
+        assert_eq!(config.run_limits.deadline, Duration::from_secs(2));
+        assert_eq!(config.run_limits.webhooks, 5);
+        assert_eq!(config.allow_net.len(), 2);
+        let origins: Vec<String> = raw.iter().take(2).map(|(_, _, origin)| origin.to_string()).collect();
+        assert_eq!(origins, ["flag", "default"]);
+    }
+
+    #[test]
+    fn errors_name_the_place_the_key_and_what_would_work() {
+        let check = |file: &str| gather(&[], &[], file).and_then(|raw| Config::check(&raw)).unwrap_err().to_string();
+        assert_eq!(
+            check("[limits]\nbody_bytes_max = \"8 megs\""),
+            "innesco.toml: limits.body_bytes_max = \"8 megs\" is not a size; write 8MiB"
+        );
+        assert_eq!(check("lisen = \"x\""), "innesco.toml: there is no setting \"lisen\"; did you mean \"listen\"?");
+        assert!(check("listen = ").starts_with("innesco.toml cannot be read: "));
+    }
+
+    #[test]
+    fn every_default_is_valid() {
+        Config::check(&gather(&[], &[], "").unwrap()).unwrap();
+    }
+}

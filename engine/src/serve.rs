@@ -1,0 +1,174 @@
+//! The engine as a whole: the only place that knows every part. It builds them, starts them in order and drains them in reverse.
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, Api, BodyRoom, Keys, LastProbe},
+    catalog::{Catalog, FileCache, Folder, watch},
+    config::Config,
+    news::Feed,
+    outbound::{Guard, Outbound},
+    sandbox::Sandbox,
+    store::{Handoff, Role, Sqlite, Store},
+    work::{self, Work},
+};
+
+/// The engine, ready to serve: events wait in the store, plugins have loaded or failed, nothing runs yet.
+pub struct Engine {
+    config: Config,
+    store: Arc<dyn Store>,
+    handoff: Handoff,
+    catalog: Arc<Catalog>,
+    folder: Folder,
+    outbound: Arc<Outbound>,
+    feed: Feed,
+    keys: Keys,
+    /// The admin key that was made because there was none. Shown once.
+    pub new_admin_key: Option<String>,
+    /// Held for as long as the engine lives.
+    _lock: fs::File,
+}
+
+impl Engine {
+    /// Opens the data folder, the store and the plugin folder. `admin_key` is the first admin key, where there is none yet.
+    ///
+    /// Returns once every plugin file found has loaded or failed.
+    pub async fn open(config: Config, admin_key: Option<String>, feed: Feed) -> anyhow::Result<Self> {
+        let lock = lock_folder(&config.data)?;
+        fs::create_dir_all(&config.plugins).with_context(|| {
+            format!("plugin folder {} cannot be made; choose another with --plugins", config.plugins.display())
+        })?;
+        let outbound = Arc::new(Outbound::new(Guard::new(config.allow_net.clone()))?);
+        let sandbox = Sandbox::new(crate::sandbox::Settings {
+            limits: config.run_limits,
+            plugin_bytes_max: config.plugin_bytes_max,
+            threads: config.run_threads + config.slow_threads + 1,
+        })?;
+        let cache =
+            FileCache::open(config.data.join("cache")).context("the compile cache in the data folder cannot be opened")?;
+
+        let handoff = Handoff::default();
+        let file = config.data.join("innesco.db");
+        let store: Arc<dyn Store> = {
+            let handoff = handoff.clone();
+            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, handoff)).await?;
+            Arc::new(opened.with_context(|| format!("the store in {} cannot be opened", config.data.display()))?)
+        };
+        let keys = Keys::default();
+        let new_admin_key = first_key(&*store, admin_key).await?;
+        keys.refresh(&*store).await?;
+        let catalog = Catalog::new(Arc::clone(&store), sandbox, cache, feed.clone(), config.plugins.clone()).await?;
+        let mut folder = Folder::default();
+        catalog.scan(&mut folder).await?;
+        Ok(Self { config, store, handoff, catalog, folder, outbound, feed, keys, new_admin_key, _lock: lock })
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Serves on `listener` until `stop`, then drains: takes nothing more, finishes what is in hand, closes the store.
+    ///
+    /// # Errors
+    /// A part of the engine has ended by itself. Nothing is lost; the process should be started again.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+        let broken = CancellationToken::new();
+        let parts = work::Parts {
+            store: Arc::clone(&self.store),
+            handoff: self.handoff,
+            catalog: Arc::clone(&self.catalog),
+            outbound: Arc::clone(&self.outbound),
+            feed: self.feed.clone(),
+            settings: work::Settings {
+                run_limits: self.config.run_limits,
+                run_threads: self.config.run_threads,
+                slow_threads: self.config.slow_threads,
+                retention: self.config.retention,
+                drain: self.config.drain,
+            },
+        };
+        let work = Work::start(parts, broken.clone())?;
+        let watching = tokio::spawn(watch(Arc::clone(&self.catalog), self.folder, stop.clone()));
+        let api = Arc::new(Api {
+            store: self.store,
+            catalog: self.catalog,
+            outbound: self.outbound,
+            feed: self.feed,
+            keys: self.keys,
+            body_bytes_max: self.config.body_bytes_max,
+            body_room: BodyRoom::default(),
+            last_probe: LastProbe::default(),
+            stopping: stop.clone(),
+        });
+        // Small answers must not wait for more to be sent with them.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps the delay of small packets");
+            }
+        });
+        let told = || {
+            let (stop, broken) = (stop.clone(), broken.clone());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = broken.cancelled() => {}
+                }
+            }
+        };
+        let serving = axum::serve(listener, api::router(api)).with_graceful_shutdown(told());
+        tokio::select! {
+            served = serving.into_future() => served?,
+            // Callers that keep their connection open do not keep the engine from stopping.
+            () = async { told().await; tokio::time::sleep(self.config.drain).await } => {}
+        }
+        stop.cancel();
+        watching.abort();
+        work.drain().await;
+        if broken.is_cancelled() {
+            bail!("a part of the engine has ended by itself; the log says which. Nothing is lost: start it again");
+        }
+        Ok(())
+    }
+}
+
+/// One engine per data folder: two would send everything twice.
+fn lock_folder(data: &Path) -> anyhow::Result<fs::File> {
+    let shown = data.display();
+    fs::create_dir_all(data).with_context(|| format!("data folder {shown} cannot be made; choose another with --data"))?;
+    let file = fs::File::create(data.join("lock"))
+        .with_context(|| format!("data folder {shown} cannot be written; change its owner, or choose another with --data"))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        anyhow::anyhow!("data folder {shown} is in use by another engine; stop that one, or choose another folder with --data")
+    })?;
+    Ok(file)
+}
+
+/// Makes the first admin key where there is none. Returns it only if nobody has seen it yet.
+async fn first_key(store: &dyn Store, given: Option<String>) -> anyhow::Result<Option<String>> {
+    let keys = store.keys().await?;
+    if let Some(given) = &given
+        && !keys.is_empty()
+        && !keys.iter().any(|key| key.hash == api::hash_key(given))
+    {
+        tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder has keys already, and it is none of them");
+    }
+    if keys.iter().any(|key| key.role == Role::Admin) {
+        return Ok(None);
+    }
+    let key = match &given {
+        Some(key) if key.len() < 16 => bail!("INNESCO_ADMIN_KEY has {} characters; use at least 16", key.len()),
+        Some(key) => key.clone(),
+        None => api::new_key()?,
+    };
+    store.create_key("admin".into(), Role::Admin, api::hash_key(&key)).await?;
+    Ok(given.is_none().then_some(key))
+}
