@@ -1,6 +1,8 @@
 //! Reading bodies: bounded in size, in time, and in how much all of them together may hold in memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_core::Stream as _;
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -16,6 +18,9 @@ use super::{Api, error::Problem};
 const TIME_MAX: Duration = Duration::from_secs(30);
 /// What all bodies that are being read may hold together, in KiB.
 const ALL_KIB_MAX: usize = 256 << 10;
+
+/// Bytes of a body too large that are read and thrown away.
+const SWALLOW_MAX: usize = 64 << 20;
 
 /// How much the bodies in flight may hold together.
 pub struct BodyRoom(Arc<Semaphore>);
@@ -34,6 +39,7 @@ pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, P
     // What it says it has, or else what it may have.
     let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > limit) {
+        swallow(body).await;
         return Err(too_large());
     }
     let kib = u32::try_from(announced.unwrap_or(limit).div_ceil(1024).max(1)).unwrap_or(u32::MAX);
@@ -52,6 +58,23 @@ pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, P
             if over { Err(too_large()) } else { Err(Problem::bad_request("the body could not be read to its end")) }
         }
     }
+}
+
+/// Lets a caller finish sending what is refused, so that it reads the answer instead of finding its connection broken: up to a
+/// point.
+async fn swallow(body: Body) {
+    let swallowing = async {
+        let mut frames = body.into_data_stream();
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut frames).poll_next(context)).await {
+            bytes += frame.len();
+            if bytes > SWALLOW_MAX {
+                return;
+            }
+        }
+    };
+    // Either way the answer follows.
+    let _ = tokio::time::timeout(Duration::from_secs(5), swallowing).await;
 }
 
 /// Reads a JSON body into a value; what does not fit is told in words, with `wrong` choosing the problem.

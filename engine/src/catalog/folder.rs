@@ -25,8 +25,10 @@ use crate::{
 
 /// How long a file may be missing before its plugin is taken out.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long the folder must be quiet before it is looked at.
-const QUIET: Duration = Duration::from_millis(300);
+/// How long the folder must be quiet before it is looked at: files arrive in pieces.
+const QUIET: Duration = Duration::from_millis(200);
+/// How long it may be unquiet: then it is looked at all the same.
+const UNQUIET_MAX: Duration = Duration::from_secs(1);
 /// How often it is looked at without any notification.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -60,15 +62,17 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
         tracing::warn!(%error, "the plugin folder is polled, not watched");
     }
     loop {
+        // First of all, for what changed before the folder was watched.
+        if let Err(error) = catalog.scan(&mut folder).await {
+            tracing::error!(%error, "the plugin folder could not be brought in line with the store; it is tried again");
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             Some(()) = changes.recv() => {
-                while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
+                let began = Instant::now();
+                while began.elapsed() < UNQUIET_MAX && matches!(tokio::time::timeout(QUIET, changes.recv()).await, Ok(Some(()))) {}
             }
             () = tokio::time::sleep(folder.next_look()) => {}
-        }
-        if let Err(error) = catalog.scan(&mut folder).await {
-            tracing::error!(%error, "the plugin folder could not be brought in line with the store; it is tried again");
         }
     }
 }

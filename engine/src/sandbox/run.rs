@@ -159,6 +159,11 @@ pub fn explain(error: &wasmtime::Error, guest: &mut Guest) -> Result<RunFailure,
                 let message = format!("it passed more than {} MiB to the engine in one call", limits.output_bytes >> 20);
                 failure(RunOutcome::BadOutput, "output_too_large", message)
             }
+            // A guest's own stack lies at the bottom of its memory, so running over it is an access out of bounds.
+            None if trap == Some(&Trap::MemoryOutOfBounds) => {
+                let message = "it reached for memory that it does not have; most often its stack is full, from too deep a recursion";
+                failure(RunOutcome::Trapped, "out_of_bounds", message.into())
+            }
             None => failure(RunOutcome::Trapped, "trapped", trap.map_or_else(|| error.to_string(), |trap| trap.to_string())),
         },
     })

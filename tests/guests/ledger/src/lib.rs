@@ -1,0 +1,39 @@
+//! Test guest: everything that a run can do, so that a crash at any instant has something to tear apart.
+//!
+//! `job.created` counts in state, sends one webhook and emits `job.done`; every seventh job fails, retryably, until the receiver of
+//! its first failure has been noted in state by a `job.repaired` event. `job.audit` sends what was counted.
+
+use innesco_sdk::prelude::*;
+
+#[derive(Deserialize)]
+struct Job {
+    job: u64,
+}
+
+struct Ledger;
+
+impl Plugin for Ledger {
+    const ON: &'static [&'static str] = &["job.created", "job.audit", "job.repaired"];
+
+    fn handle(&self, event: &Event) -> Result<Outcome> {
+        let count = state::get_json::<u64>("count")?.unwrap_or(0);
+        match event.event_type.as_str() {
+            "job.audit" => Ok(Webhook::to("receiver").json(&json!({ "audit": count }))?.into()),
+            "job.repaired" => {
+                state::set("repaired", "yes");
+                Ok(Outcome::none())
+            }
+            _ => {
+                let Job { job } = event.json()?;
+                if job % 7 == 3 && state::get("repaired").is_none() {
+                    return Err(Error::retryable("not-yet", "waits for job.repaired"));
+                }
+                state::set_json("count", &(count + 1))?;
+                let webhook = Webhook::to("receiver").json(&json!({ "job": job }))?;
+                Ok(Outcome::new().webhook(webhook).emit(Emit::new("job.done").json(&json!({ "job": job }))?))
+            }
+        }
+    }
+}
+
+innesco_sdk::export!(Ledger);

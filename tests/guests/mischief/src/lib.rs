@@ -1,0 +1,53 @@
+//! Test guest: does the bad thing that its event's type asks for.
+
+use std::hint::black_box;
+
+use innesco_sdk::prelude::*;
+
+struct Mischief;
+
+impl Plugin for Mischief {
+    const ON: &'static [&'static str] = &["mischief.*"];
+
+    fn handle(&self, event: &Event) -> Result<Outcome> {
+        let deed = event.event_type.strip_prefix("mischief.").unwrap_or_default();
+        match deed {
+            "loop" => loop {
+                black_box(());
+            },
+            "memory" => {
+                let mut hoard: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    hoard.push(black_box(vec![1; 1 << 20]));
+                }
+            }
+            "recursion" => Ok(Webhook::to("receiver").json(&json!({ "depth": descend(1) }))?.into()),
+            "panic" => panic!("unlucky {}", 13),
+            "output" => Ok(Webhook::to("receiver").body("text/plain", vec![b'x'; 32 << 20]).into()),
+            "webhooks" => Ok((0..10_000).map(|_| Webhook::to("receiver").body("text/plain", "x")).collect()),
+            "log" => {
+                for line in 0..100_000 {
+                    log::info!("line {line} of a flood");
+                }
+                Ok(Outcome::none())
+            }
+            "header" => Ok(Webhook::to("receiver").header("webhook-id", "forged").json(&json!({}))?.into()),
+            "typo" => Ok(Webhook::to("reciever").json(&json!({}))?.into()),
+            "state" => {
+                state::set("large", vec![0; 1 << 20]);
+                Ok(Outcome::none())
+            }
+            "fail" => Err(Error::permanent("no-luck", "it is not to be")),
+            "again" => Ok(Emit::new("mischief.again").json(&json!({}))?.into()),
+            _ => Ok(Webhook::to("receiver").json(&json!({ "well": "behaved" }))?.into()),
+        }
+    }
+}
+
+/// Goes down until the stack is full.
+fn descend(depth: u64) -> u64 {
+    let room = black_box([depth; 64]);
+    if room[0] == u64::MAX { depth } else { descend(depth + 1) + room[63] }
+}
+
+innesco_sdk::export!(Mischief);

@@ -1,0 +1,143 @@
+//! `kill -9` at random moments under load: what was answered 202 is delivered, under one name, and counted once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{DEADLINE, Engine, KEY, client},
+    receivers::{Answer, Receiver},
+};
+
+const ROUNDS: usize = 22;
+const CALLERS: usize = 8;
+
+/// What the callers know to have been accepted.
+#[derive(Default)]
+struct Ledger {
+    accepted: Mutex<BTreeSet<u64>>,
+    broken: AtomicU64,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("seed {seed} (set SEED to repeat the moments)");
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+
+    // Every fifth request fails, so that retries are always in play.
+    let receiver = Receiver::answering(|received| Answer::status(if received.number % 5 == 0 { 503 } else { 200 })).await;
+    let mut engine = Engine::start(&["ledger"]);
+    for (name, events) in [("receiver", json!([])), ("done", json!(["job.done"]))] {
+        let endpoint = json!({
+            "name": name, "url": receiver.url(&format!("/{name}")), "events": events,
+            "schedule": ["0s", "20ms", "50ms", "100ms", "200ms", "200ms", "200ms", "200ms", "200ms", "200ms", "200ms", "200ms"],
+        });
+        engine.ok("POST", "/v1/endpoints", endpoint).await;
+    }
+    engine.send("job.repaired", json!({})).await;
+
+    let ledger = Arc::new(Ledger::default());
+    let next = Arc::new(AtomicU64::new(0));
+    for _ in 0..ROUNDS {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|_| tokio::spawn(call(engine.url.clone(), Arc::clone(&ledger), Arc::clone(&next), stopped.clone())))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(random.random_range(5..250))).await;
+        engine.kill();
+        stop.send(true).unwrap();
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        engine.launch();
+    }
+
+    // Everything accepted arrives: once by the plugin, once by the event that it emits.
+    let accepted = ledger.accepted.lock().unwrap().clone();
+    let arrived = |path: &str, all: &[crate::receivers::Received]| -> BTreeSet<u64> {
+        all.iter().filter(|one| one.path == path).filter_map(job).collect()
+    };
+    let received = receiver
+        .wait_for("every accepted job arrives on both ways", DEADLINE, |all| {
+            accepted.is_subset(&arrived("/receiver", all)) && accepted.is_subset(&arrived("/done", all))
+        })
+        .await;
+
+    // Wait for the last records, then ask the store what there is.
+    for state in ["pending", "retrying"] {
+        engine.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
+    }
+    engine.wait("/v1/events?state=waiting", "every event is run", |page| page["items"] == json!([])).await;
+    let dead = engine.get("/v1/deliveries?state=dead").await;
+    assert_eq!(dead["items"], json!([]), "none was given up");
+
+    // One name per webhook: whatever was sent twice was sent under one id.
+    let mut names: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
+    for one in receiver.received().iter() {
+        if let Some(job) = job(one) {
+            let id = one.header("webhook-id").expect("an id").to_owned();
+            names.entry((one.path.clone(), job)).or_default().insert(id);
+        }
+    }
+    let renamed: Vec<_> = names.iter().filter(|(_, ids)| ids.len() != 1).collect();
+    assert!(renamed.is_empty(), "sent under two names: {renamed:?}");
+
+    // The plugin's count is exact: one per stored job, whether its 202 was seen or cut off.
+    let stored = names.keys().filter(|(path, _)| path == "/receiver").count();
+    engine.send("job.audit", json!({})).await;
+    let all = receiver.wait_for("the audit", DEADLINE, |all| all.iter().any(|one| audit(one).is_some())).await;
+    let counted = all.iter().find_map(audit).unwrap();
+
+    let delivered = received.iter().filter(|one| one.number % 5 != 0).filter_map(job).count();
+    let distinct = names.len();
+    println!(
+        "ledger: {} kills, {} accepted, {} cut off, {stored} stored, {distinct} webhooks, {delivered} deliveries seen, {} duplicates, lost = 0, counted {counted}",
+        ROUNDS,
+        accepted.len(),
+        ledger.broken.load(Ordering::Relaxed),
+        delivered.saturating_sub(distinct),
+    );
+    assert_eq!(counted as usize, stored, "the count in the plugin's state is exact");
+    assert!(accepted.len() > ROUNDS, "there was a load: {}", accepted.len());
+}
+
+fn body(one: &crate::receivers::Received) -> Value {
+    serde_json::from_slice(&one.body).expect("a JSON body")
+}
+
+fn job(one: &crate::receivers::Received) -> Option<u64> {
+    let body = body(one);
+    body["job"].as_u64().or_else(|| body["data"]["job"].as_u64())
+}
+
+fn audit(one: &crate::receivers::Received) -> Option<u64> {
+    body(one)["audit"].as_u64()
+}
+
+/// One caller: sends until told to stop or until the engine dies under it.
+async fn call(url: String, ledger: Arc<Ledger>, next: Arc<AtomicU64>, stopped: tokio::sync::watch::Receiver<bool>) {
+    let client = client();
+    while !*stopped.borrow() {
+        let job = next.fetch_add(1, Ordering::Relaxed);
+        let event = json!({ "type": "job.created", "id": format!("job-{job}"), "data": { "job": job } });
+        let answer = client.post(format!("{url}/v1/events")).bearer_auth(KEY).json(&event).send().await;
+        match answer {
+            Ok(answer) if answer.status() == 202 => {
+                ledger.accepted.lock().unwrap().insert(job);
+            }
+            _ => {
+                ledger.broken.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The real binary, as a test drives it: started on a free port with its own folders, spoken to over HTTP, killed and started again.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub const KEY: &str = "a-key-for-tests-only";
+/// For anything that a test waits for. Long, so that a busy machine does not fail a test; a test that passes never waits so long.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A client for tests. Which cryptography it would use has to be said, although it speaks plain HTTP.
+pub fn client() -> reqwest::Client {
+    // Only the first one installs it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
+/// One engine with its own folders.
+pub struct Engine {
+    child: Option<Child>,
+    pub url: String,
+    home: TempDir,
+    arguments: Vec<String>,
+    client: reqwest::Client,
+}
+
+impl Engine {
+    /// Starts an engine that may send to loopback, with these plugins in its folder.
+    pub fn start(plugins: &[&str]) -> Self {
+        Self::start_with(plugins, &["--allow-net", "127.0.0.0/8"])
+    }
+
+    pub fn start_with(plugins: &[&str], arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(home.path().join("plugins")).expect("a plugin folder");
+        let mut engine = Self {
+            child: None,
+            url: String::new(),
+            home,
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            client: client(),
+        };
+        for plugin in plugins {
+            engine.drop_in(plugin);
+        }
+        engine.launch();
+        engine
+    }
+
+    /// Copies a plugin into the folder as a careful person does: whole, under its final name at once.
+    pub fn drop_in(&self, plugin: &str) {
+        self.write_plugin(&format!("{plugin}.wasm"), &super::guests::wasm(plugin));
+    }
+
+    pub fn write_plugin(&self, file: &str, bytes: &[u8]) {
+        let draft = self.home.path().join("draft");
+        std::fs::write(&draft, bytes).expect("the draft is written");
+        std::fs::rename(draft, self.plugin_folder().join(file)).expect("the draft is renamed");
+    }
+
+    pub fn plugin_folder(&self) -> PathBuf {
+        self.home.path().join("plugins")
+    }
+
+    pub fn data_folder(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_innesco"));
+        command.env("INNESCO_ADMIN_KEY", KEY).env("INNESCO_URL", &self.url).env("INNESCO_KEY", KEY).current_dir(self.home.path());
+        command
+    }
+
+    /// Starts the process and waits until it says where it listens.
+    pub fn launch(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("the log can be written");
+        let mut child = self
+            .command()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"])
+            .args(&self.arguments)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the engine starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
+        let url = loop {
+            match lines.next() {
+                Some(Ok(line)) => {
+                    if let Some(rest) = line.strip_prefix("engine ") {
+                        break rest.split_whitespace().next().expect("an address").to_owned();
+                    }
+                }
+                _ => panic!("the engine ended before it listened; its log:\n{}", self.log()),
+            }
+        };
+        // The rest of its output is read, so that it never blocks on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.url = url;
+        self.child = Some(child);
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.home.path().join("log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("the engine can be killed");
+            child.wait().expect("the engine has ended");
+        }
+    }
+
+    /// `kill -TERM`, and waits for the end. Says whether it ended well.
+    pub fn stop(&mut self) -> bool {
+        let mut child = self.child.take().expect("the engine runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the engine can be told");
+        let until = Instant::now() + DEADLINE;
+        while Instant::now() < until {
+            if let Some(status) = child.try_wait().expect("the engine can be waited for") {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child.kill().expect("the engine can be killed");
+        panic!("the engine did not stop within {DEADLINE:?}; its log:\n{}", self.log());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the engine runs").id()
+    }
+
+    /// Resident memory in KiB, from the kernel.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the engine runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the kernel says how much");
+        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let method = method.parse().expect("a method");
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(KEY)
+    }
+
+    /// Sends JSON and returns the status with the answer.
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let mut request = self.request(method, path);
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let response = request.send().await.expect("the engine answers");
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("the answer is text");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// As [`Self::call`], where anything but success fails the test.
+    pub async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.call(method, path, body).await;
+        assert!((200..300).contains(&status), "{method} {path} answered {status}: {answer}\n{}", self.log());
+        answer
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.ok("GET", path, Value::Null).await
+    }
+
+    /// Makes an endpoint and returns the reply, which has the secret.
+    pub async fn endpoint(&self, name: &str, url: &str, events: &[&str]) -> Value {
+        self.ok("POST", "/v1/endpoints", json!({ "name": name, "url": url, "events": events })).await
+    }
+
+    /// Sends one event and returns its `evt_…`.
+    pub async fn send(&self, event_type: &str, data: Value) -> String {
+        let answer = self.ok("POST", "/v1/events", json!({ "type": event_type, "data": data })).await;
+        answer["event"].as_str().expect("an event id").to_owned()
+    }
+
+    /// Asks until the answer is as it should be.
+    pub async fn wait(&self, path: &str, what: &str, mut condition: impl FnMut(&Value) -> bool) -> Value {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            // What is not there yet is an answer like any other.
+            let (_, answer) = self.call("GET", path, Value::Null).await;
+            if condition(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < until, "{what}: not within {DEADLINE:?}. {path} says:\n{answer:#}\nlog:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every run of an event has come to something, and returns its story.
+    pub async fn settled(&self, event: &str) -> Value {
+        self.wait(&format!("/v1/events/{event}"), "the event is settled", |story| {
+            let runs = story["runs"].as_array().expect("runs");
+            story["state"] != "waiting" && runs.iter().all(|run| run["state"] != "waiting" || !run["outcome"].is_null())
+        })
+        .await
+    }
+
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the engine's log:\n{}", self.log());
+        }
+        self.kill();
+    }
+}

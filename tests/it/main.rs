@@ -1,0 +1,13 @@
+//! The whole engine from outside: the real binary over HTTP, real receivers, real plugins built from source.
+
+#[path = "../guests/mod.rs"]
+mod guests;
+#[path = "../receivers/mod.rs"]
+mod receivers;
+
+mod engine;
+
+mod flow;
+mod plugins;
+mod crash;
+mod tidy;

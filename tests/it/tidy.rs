@@ -1,0 +1,121 @@
+//! The layout is tested like anything else: modules use only what is below them.
+
+use std::{fs, path::Path};
+
+/// From top to bottom; a module may use those in later rows, never its own row or an earlier one.
+const ROWS: &[&[&str]] = &[
+    &["cli"],
+    &["serve"],
+    &["config"],
+    &["api", "ui", "work"],
+    &["catalog"],
+    &["store", "sandbox", "outbound", "news"],
+    &["clock"],
+    &["domain"],
+];
+
+fn row(module: &str) -> usize {
+    ROWS.iter().position(|row| row.contains(&module)).unwrap_or_else(|| panic!("module {module} has no row in the picture"))
+}
+
+fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).expect("the sources are there") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).expect("a source file")));
+        }
+    }
+}
+
+fn engine() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found
+}
+
+/// The names that follow `crate::` in a text, also inside braces.
+fn used(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (place, _) in text.match_indices("crate::") {
+        let rest = &text[place + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            None => found.push(rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default().to_owned()),
+            Some(list) => {
+                let mut depth = 0;
+                let mut name = String::new();
+                let mut at_start = true;
+                for c in list.chars() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => at_start = true,
+                        c if depth == 0 && at_start && (c.is_ascii_alphanumeric() || c == '_') => name.push(c),
+                        _ if !name.is_empty() && depth == 0 => {
+                            found.push(std::mem::take(&mut name));
+                            at_start = false;
+                        }
+                        _ => {}
+                    }
+                    if (c == ',' || depth > 0) && !name.is_empty() {
+                        found.push(std::mem::take(&mut name));
+                        at_start = c == ',';
+                    }
+                }
+                found.extend((!name.is_empty()).then_some(name));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn names_are_found_in_lists_too() {
+    assert_eq!(used("use crate::{\n    clock,\n    domain::{id, name::{A, B}},\n    store,\n};"), ["clock", "domain", "store"]);
+    assert_eq!(used("crate::store::Error"), ["store"]);
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let mut wrong = Vec::new();
+    for (path, text) in engine() {
+        let inside = path.split("/src/").nth(1).expect("below src");
+        let module = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        for name in used(&text) {
+            if name != module && row(&name) <= row(module) {
+                wrong.push(format!("{inside} uses {name}, which is not below {module}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_thing_is_in_its_place_only() {
+    let mut wrong = Vec::new();
+    for (path, text) in engine() {
+        let inside = path.split("/src/").nth(1).expect("below src").to_owned();
+        let mut only = |what: &str, homes: &[&str]| {
+            if text.contains(what) && !homes.iter().any(|home| inside.starts_with(home)) {
+                wrong.push(format!("{inside} has {what:?}, whose place is {}", homes.join(", ")));
+            }
+        };
+        only("rusqlite", &["store/sqlite/"]);
+        only("SystemTime::now", &["clock.rs"]);
+        only("wasmtime::", &["sandbox/"]);
+        only("StatusCode::UNPROCESSABLE_ENTITY", &["api/error.rs"]);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for (path, text) in engine() {
+        assert!(text.starts_with("//!"), "{path} begins without saying what it answers for");
+    }
+}
