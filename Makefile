@@ -1,5 +1,5 @@
 # Everything a newcomer or a machine needs: `make run` to see it work, `make test` to prove it.
-.PHONY: run test check bench setup
+.PHONY: run test verify check bench setup
 
 # What cargo does not bring: the target that plugins are compiled to.
 setup:
@@ -10,8 +10,16 @@ run: setup
 	@cargo run --quiet --package innesco -- dev
 
 # All tests: rules, store, plugin host, the SDK, the example plugins, and the real binary from outside.
+# One of them mounts a small disk to fill it; that takes root, or a namespace in which one is.
 test: setup
-	cargo test --workspace
+	@if [ "$$(id -u)" = 0 ]; then cargo test --workspace; else unshare --map-root-user --mount cargo test --workspace; fi
+
+# Real GitHub payloads through the engine, verified by the official JavaScript library. Needs node and npm.
+verify: setup
+	cargo build --package innesco
+	cargo build --release --target wasm32-unknown-unknown --package slack-notify
+	cd tests/verify && npm install --silent --no-audit --no-fund --no-package-lock
+	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/verify.mjs "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
 
 # What a reviewer would say first.
 check: setup

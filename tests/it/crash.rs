@@ -97,15 +97,18 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
     let all = receiver.wait_for("the audit", DEADLINE, |all| all.iter().any(|one| audit(one).is_some())).await;
     let counted = all.iter().find_map(audit).unwrap();
 
+    let missing = |path: &str| accepted.difference(&arrived(path, &received)).count();
+    let lost = missing("/receiver") + missing("/done");
     let delivered = received.iter().filter(|one| one.number % 5 != 0).filter_map(job).count();
     let distinct = names.len();
     println!(
-        "ledger: {} kills, {} accepted, {} cut off, {stored} stored, {distinct} webhooks, {delivered} deliveries seen, {} duplicates, lost = 0, counted {counted}",
+        "ledger: {} kills, {} accepted, {} cut off, {stored} stored, {distinct} webhooks, {delivered} deliveries seen, {} duplicates, lost = {lost}, counted {counted}",
         ROUNDS,
         accepted.len(),
         ledger.broken.load(Ordering::Relaxed),
         delivered.saturating_sub(distinct),
     );
+    assert_eq!(lost, 0, "nothing accepted is lost");
     assert_eq!(counted as usize, stored, "the count in the plugin's state is exact");
     assert!(accepted.len() > ROUNDS, "there was a load: {}", accepted.len());
 }

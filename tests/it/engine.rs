@@ -53,6 +53,11 @@ impl Engine {
         engine
     }
 
+    /// For the next start.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    }
+
     /// Copies a plugin into the folder as a careful person does: whole, under its final name at once.
     pub fn drop_in(&self, plugin: &str) {
         self.write_plugin(&format!("{plugin}.wasm"), &super::guests::wasm(plugin));

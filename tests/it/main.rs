@@ -9,5 +9,7 @@ mod engine;
 
 mod flow;
 mod plugins;
+mod receivers_gone_wrong;
 mod crash;
+mod disk;
 mod tidy;
