@@ -220,7 +220,8 @@ impl Emit {
 }
 
 fn from_json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> T {
-    serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{what} is not as expected: {error}: {}", String::from_utf8_lossy(bytes)))
+    serde_json::from_slice(bytes)
+        .unwrap_or_else(|error| panic!("{what} is not as expected: {error}: {}", String::from_utf8_lossy(bytes)))
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ pub struct PluginCrate {
 impl PluginCrate {
     pub fn at(folder: &Path) -> anyhow::Result<Self> {
         let manifest = folder.join("Cargo.toml");
-        let text = fs::read_to_string(&manifest).with_context(|| format!("{} is no crate: it has no Cargo.toml", folder.display()))?;
+        let text =
+            fs::read_to_string(&manifest).with_context(|| format!("{} is no crate: it has no Cargo.toml", folder.display()))?;
         let table: toml::Table = text.parse().with_context(|| format!("{} cannot be read", manifest.display()))?;
         let name = table.get("package").and_then(|package| package.get("name")).and_then(|name| name.as_str());
         let name = name.with_context(|| format!("{} names no package", manifest.display()))?.to_owned();
@@ -77,7 +78,8 @@ impl PluginCrate {
     fn artifact(&self, line: &str) -> Option<PathBuf> {
         let message: Value = serde_json::from_str(line).ok()?;
         let manifest = fs::canonicalize(self.folder.join("Cargo.toml")).ok()?;
-        let ours = message["reason"] == "compiler-artifact" && message["manifest_path"].as_str().map(Path::new) == Some(&manifest);
+        let ours =
+            message["reason"] == "compiler-artifact" && message["manifest_path"].as_str().map(Path::new) == Some(&manifest);
         let files = message["filenames"].as_array().filter(|_| ours)?;
         files.iter().filter_map(Value::as_str).find(|file| file.ends_with(".wasm")).map(PathBuf::from)
     }

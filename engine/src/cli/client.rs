@@ -39,7 +39,8 @@ impl Client {
     pub fn find(target: &Target) -> anyhow::Result<Self> {
         let local = local_file().map(|path| read_local(&path)).transpose()?;
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let url = target.url.clone().or_else(|| variable("INNESCO_URL")).or_else(|| local.as_ref().map(|local| local.url.clone()));
+        let url =
+            target.url.clone().or_else(|| variable("INNESCO_URL")).or_else(|| local.as_ref().map(|local| local.url.clone()));
         let keys = [
             (target.key.clone(), "--key".to_owned()),
             (variable("INNESCO_KEY"), "INNESCO_KEY".to_owned()),
@@ -144,7 +145,11 @@ fn read_local(path: &Path) -> anyhow::Result<Local> {
     let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let table: toml::Table = text.parse().with_context(|| format!("{} is damaged; start innesco dev again", path.display()))?;
     let value = |name: &str| {
-        table.get(name).and_then(|value| value.as_str()).map(str::to_owned).with_context(|| format!("{} has no {name}", path.display()))
+        table
+            .get(name)
+            .and_then(|value| value.as_str())
+            .map(str::to_owned)
+            .with_context(|| format!("{} has no {name}", path.display()))
     };
     Ok(Local { url: value("url")?, key: value("key")? })
 }

@@ -38,8 +38,7 @@ use crate::{
 };
 
 /// Endpoints that are made for a newcomer, all at the receiver beside the engine: those that the example plugins send to.
-const ENDPOINTS: [(&str, &[&str]); 4] =
-    [("receiver", &["contact.unreachable"]), ("slack", &[]), ("crm", &[]), ("mailer", &[])];
+const ENDPOINTS: [(&str, &[&str]); 4] = [("receiver", &["contact.unreachable"]), ("slack", &[]), ("crm", &[]), ("mailer", &[])];
 /// Lines in one second; more are counted and not printed.
 const LINES_MAX: usize = 40;
 /// How long a crate must be left alone before it is built.
@@ -95,13 +94,22 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         serve::stop_on_signal(stop.clone())?;
         let heard: Arc<Mutex<HashMap<String, Heard>>> = Arc::default();
         let verifiers = verifiers(&store.endpoints().await?);
-        let ear = { let heard = Arc::clone(&heard); Arc::new(move |one: Heard| {
-            let mut heard = heard.lock().expect("no code panics while it holds what was heard");
-            if heard.len() < 10_000 {
-                heard.insert(one.id.clone(), one);
-            }
-        }) };
-        let receiving = listen::receive(receiver, Arc::new(move |path| verifiers.get(path).cloned().unwrap_or_default()), ear, http::StatusCode::OK, stop.clone());
+        let ear = {
+            let heard = Arc::clone(&heard);
+            Arc::new(move |one: Heard| {
+                let mut heard = heard.lock().expect("no code panics while it holds what was heard");
+                if heard.len() < 10_000 {
+                    heard.insert(one.id.clone(), one);
+                }
+            })
+        };
+        let receiving = listen::receive(
+            receiver,
+            Arc::new(move |path| verifiers.get(path).cloned().unwrap_or_default()),
+            ear,
+            http::StatusCode::OK,
+            stop.clone(),
+        );
         let teller = Teller { tag: store.tag(), heard };
         tokio::spawn(async move { teller.tell(news).await });
         tokio::spawn(receiving);
@@ -117,8 +125,9 @@ fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
     if crates.is_empty() {
         anstream::println!("  built    no crate under {}; begin one with: innesco plugin new my-first", plugins.display());
     }
-    let bar = indicatif::ProgressBar::new(crates.len() as u64)
-        .with_style(indicatif::ProgressStyle::with_template("  building {msg} {wide_bar} {pos}/{len}").expect("the template is valid"));
+    let bar = indicatif::ProgressBar::new(crates.len() as u64).with_style(
+        indicatif::ProgressStyle::with_template("  building {msg} {wide_bar} {pos}/{len}").expect("the template is valid"),
+    );
     let mut built = Vec::new();
     for plugin in &crates {
         bar.set_message(plugin.name.clone());
@@ -127,7 +136,9 @@ fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
                 one.drop_into(wasm, &plugin.name)?;
                 built.push(format!("{} {}", plugin.name, size(one.bytes)));
             }
-            Err(error) => bar.suspend(|| anstream::println!("  {}    {}\n{}", Styled(RED, "failed"), plugin.name, indent(&format!("{error:#}")))),
+            Err(error) => bar.suspend(|| {
+                anstream::println!("  {}    {}\n{}", Styled(RED, "failed"), plugin.name, indent(&format!("{error:#}")))
+            }),
         }
         bar.inc(1);
     }
@@ -197,7 +208,11 @@ fn greet(engine: &Engine, args: &DevArgs, listener: &tokio::net::TcpListener) ->
         anstream::println!("  plugin   {}  {}", Styled(RED, format!("{file} is not loaded")), reason);
     }
     anstream::println!("  engine   http://{}     data in .innesco/data, SQLite", listener.local_addr()?);
-    anstream::println!("  receiver http://{}     prints and verifies what the endpoints {} are sent", args.receiver, names.join(", "));
+    anstream::println!(
+        "  receiver http://{}     prints and verifies what the endpoints {} are sent",
+        args.receiver,
+        names.join(", ")
+    );
     anstream::println!(
         "
   Try, in a second terminal (the program is {program}):
@@ -225,7 +240,9 @@ fn watch(plugins: PathBuf, wasm: PathBuf, stop: CancellationToken) -> anyhow::Re
         }
     })?;
     std::fs::create_dir_all(&plugins)?;
-    watcher.watch(&plugins, notify::RecursiveMode::Recursive).with_context(|| format!("{} cannot be watched", plugins.display()))?;
+    watcher
+        .watch(&plugins, notify::RecursiveMode::Recursive)
+        .with_context(|| format!("{} cannot be watched", plugins.display()))?;
     tokio::spawn(async move {
         let _watcher = watcher;
         loop {
@@ -238,7 +255,8 @@ fn watch(plugins: PathBuf, wasm: PathBuf, stop: CancellationToken) -> anyhow::Re
                 paths.push(path);
             }
             let crates = PluginCrate::below(&plugins).unwrap_or_default();
-            let edited: Vec<PluginCrate> = crates.into_iter().filter(|plugin| paths.iter().any(|path| is_source_of(path, plugin))).collect();
+            let edited: Vec<PluginCrate> =
+                crates.into_iter().filter(|plugin| paths.iter().any(|path| is_source_of(path, plugin))).collect();
             let wasm = wasm.clone();
             let building = tokio::task::spawn_blocking(move || edited.iter().for_each(|plugin| rebuild(plugin, &wasm)));
             // Its panic has been reported by the panic hook already.
@@ -251,7 +269,9 @@ fn watch(plugins: PathBuf, wasm: PathBuf, stop: CancellationToken) -> anyhow::Re
 fn is_source_of(path: &Path, plugin: &PluginCrate) -> bool {
     let folder = std::fs::canonicalize(&plugin.folder).unwrap_or_else(|_| plugin.folder.clone());
     let inside = path.strip_prefix(&folder).or_else(|_| path.strip_prefix(&plugin.folder));
-    inside.is_ok_and(|inside| !inside.starts_with("target") && path.extension().is_some_and(|extension| extension == "rs" || extension == "toml"))
+    inside.is_ok_and(|inside| {
+        !inside.starts_with("target") && path.extension().is_some_and(|extension| extension == "rs" || extension == "toml")
+    })
 }
 
 fn rebuild(plugin: &PluginCrate, wasm: &Path) {
@@ -339,7 +359,8 @@ impl Teller {
                 anstream::println!("          {advice}");
             }
             News::Attempted { delivery, endpoint, outcome, detail, latency, attempt, attempts_max, next, now } => {
-                let heard = self.heard.lock().expect("no code panics while it holds what was heard").remove(&delivery.text(self.tag));
+                let heard =
+                    self.heard.lock().expect("no code panics while it holds what was heard").remove(&delivery.text(self.tag));
                 let word = output::attempt(outcome.as_str(), outcome.status().map(u64::from));
                 let mut fact = format!("→ {endpoint}  {word}  {:.1} ms", latency.as_secs_f64() * 1000.0);
                 if let Some(heard) = &heard {
@@ -352,10 +373,15 @@ impl Teller {
                     Next::Delivered => {}
                     Next::Retry { due } => {
                         let wait = due.since(*now).as_secs_f64().round();
-                        fact.push_str(&format!("  {}", Styled(YELLOW, format!("attempt {attempt} of {attempts_max}, next in {wait} s"))));
+                        fact.push_str(&format!(
+                            "  {}",
+                            Styled(YELLOW, format!("attempt {attempt} of {attempts_max}, next in {wait} s"))
+                        ));
                     }
                     Next::Dead(DeadReason::Gone) => fact.push_str("  the endpoint is disabled: it wants no more"),
-                    Next::Dead(_) => fact.push_str(&format!("  {}", Styled(RED, format!("attempt {attempt} of {attempts_max}, given up")))),
+                    Next::Dead(_) => {
+                        fact.push_str(&format!("  {}", Styled(RED, format!("attempt {attempt} of {attempts_max}, given up"))))
+                    }
                 }
                 say("webhook", &fact);
                 if let Some(heard) = heard {

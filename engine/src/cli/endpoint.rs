@@ -70,7 +70,11 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
                 ("events", |item| list(&item["events"])),
                 ("url", |item| text(&item["url"])),
             ];
-            out.list(&items, &columns, "No endpoint yet. Add one with: innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")?;
+            out.list(
+                &items,
+                &columns,
+                "No endpoint yet. Add one with: innesco endpoint add crm https://crm.example.com/hook --events 'order.*'",
+            )?;
         }
         EndpointCommand::Show { endpoint } => out.thing(&client.get(&at(endpoint, ""))?, card)?,
         EndpointCommand::Add { name, url, events, conditions, plugin, title, signature, headers } => {
@@ -80,8 +84,10 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
                 let values = grouped.entry(name).or_insert_with(|| json!([]));
                 values.as_array_mut().expect("it was made an array").push(value.into());
             }
-            let headers: Map<String, Value> =
-                headers.iter().map(|header| pair("--header", header).map(|(name, value)| (name, value.into()))).collect::<Result<_, _>>()?;
+            let headers: Map<String, Value> = headers
+                .iter()
+                .map(|header| pair("--header", header).map(|(name, value)| (name, value.into())))
+                .collect::<Result<_, _>>()?;
             let endpoint = json!({
                 "name": name, "url": url, "events": events, "where": grouped, "plugin": plugin, "title": title,
                 "signature": signature, "headers": headers,
@@ -116,7 +122,8 @@ fn list(values: &Value) -> String {
 }
 
 fn card(endpoint: &Value) -> String {
-    let mut lines = vec![format!("{}  {}  {}", text(&endpoint["name"]), output::state(&text(&endpoint["state"])), text(&endpoint["url"]))];
+    let mut lines =
+        vec![format!("{}  {}  {}", text(&endpoint["name"]), output::state(&text(&endpoint["state"])), text(&endpoint["url"]))];
     let mut line = |name: &str, value: String| lines.push(format!("  {name:<10} {value}"));
     line("events", list(&endpoint["events"]));
     for (name, values) in endpoint["where"].as_object().into_iter().flatten() {
@@ -131,5 +138,10 @@ fn card(endpoint: &Value) -> String {
 }
 
 fn secret_card(endpoint: &Value) -> String {
-    format!("{}\n  {:<10} {}\n             copy it now: it is not shown again", card(endpoint), "secret", text(&endpoint["secret"]))
+    format!(
+        "{}\n  {:<10} {}\n             copy it now: it is not shown again",
+        card(endpoint),
+        "secret",
+        text(&endpoint["secret"])
+    )
 }

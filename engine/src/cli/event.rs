@@ -64,7 +64,9 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
         EventCommand::Show { event } => out.thing(&client.get(&format!("/v1/events/{event}"))?, story)?,
         EventCommand::Replay { event } => {
             let answer = client.post(&format!("/v1/events/{event}/replay"), None)?;
-            out.thing(&answer, |answer| format!("replaying {event} (replay {})\nsee what comes of it: innesco event show {event}", answer["round"]))?;
+            out.thing(&answer, |answer| {
+                format!("replaying {event} (replay {})\nsee what comes of it: innesco event show {event}", answer["round"])
+            })?;
         }
     }
     Ok(())
@@ -151,7 +153,11 @@ pub fn write_delivery(page: &mut String, delivery: &Value) -> std::fmt::Result {
         }
         let excerpt = text(&attempt["excerpt"]);
         if let Some(first) = excerpt.lines().next().filter(|line| !line.is_empty()) {
-            writeln!(page, "                    {}", Styled(DIM, format!("answered: {}", first.chars().take(100).collect::<String>())))?;
+            writeln!(
+                page,
+                "                    {}",
+                Styled(DIM, format!("answered: {}", first.chars().take(100).collect::<String>()))
+            )?;
         }
     }
     Ok(())

@@ -84,10 +84,11 @@ pub async fn receive(
     status: StatusCode,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let router = Router::new()
-        .fallback(hear)
-        .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX))
-        .with_state(Receiver { verifiers, ear, status });
+    let router = Router::new().fallback(hear).layer(axum::extract::DefaultBodyLimit::max(BODY_MAX)).with_state(Receiver {
+        verifiers,
+        ear,
+        status,
+    });
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -95,12 +96,7 @@ async fn hear(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, bo
     let header = |name: &'static str| headers.get(name).and_then(|value| value.to_str().ok());
     let verifiers = (receiver.verifiers)(uri.path());
     let verified = (!verifiers.is_empty()).then(|| verify(&verifiers, header, &body, clock::wall()));
-    let heard = Heard {
-        path: uri.path().to_owned(),
-        id: header("webhook-id").unwrap_or("-").to_owned(),
-        verified,
-        body,
-    };
+    let heard = Heard { path: uri.path().to_owned(), id: header("webhook-id").unwrap_or("-").to_owned(), verified, body };
     // As a receiver should: what does not verify is not taken.
     let status = if matches!(heard.verified, Some(Err(_))) { StatusCode::UNAUTHORIZED } else { receiver.status };
     (receiver.ear)(heard);

@@ -3,7 +3,6 @@
 //! Noun then verb for things, bare verbs for what one does all day. Answers go to standard output, everything else to standard
 //! error; exit codes are 0 (done), 1 (it failed), 2 (used wrongly), 130 (interrupted).
 
-pub mod serve;
 mod build;
 mod client;
 mod delivery;
@@ -15,6 +14,7 @@ mod listen;
 mod output;
 mod plugin;
 mod send;
+pub mod serve;
 
 use std::{io, process::ExitCode};
 
@@ -36,7 +36,12 @@ Innesco: events in, signed webhooks out, your WebAssembly in between.
 ";
 
 #[derive(Parser)]
-#[command(name = "innesco", version, about = "Events in, signed webhooks out, your WebAssembly in between", disable_help_subcommand = false)]
+#[command(
+    name = "innesco",
+    version,
+    about = "Events in, signed webhooks out, your WebAssembly in between",
+    disable_help_subcommand = false
+)]
 struct Cli {
     #[command(flatten)]
     target: Target,
@@ -101,7 +106,9 @@ pub fn main() -> ExitCode {
     match run(command, &cli.target, &Printer::new(cli.json)) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has left: there is nothing more to do.
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             anstream::eprintln!("{error:#}");
             ExitCode::FAILURE

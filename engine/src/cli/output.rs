@@ -93,7 +93,8 @@ impl Printer {
         let titles: Vec<String> = columns.iter().zip(&widths).map(|((title, _), width)| format!("{title:<width$}")).collect();
         writeln!(out, "{}", Styled(DIM, titles.join("  ").trim_end()))?;
         for row in rows {
-            let cells: Vec<String> = row.iter().zip(&widths).zip(columns).map(|((cell, width), (title, _))| cell_text(title, cell, *width)).collect();
+            let cells: Vec<String> =
+                row.iter().zip(&widths).zip(columns).map(|((cell, width), (title, _))| cell_text(title, cell, *width)).collect();
             writeln!(out, "{}", cells.join("  ").trim_end())?;
         }
         Ok(())
@@ -156,7 +157,9 @@ mod tests {
 
     #[test]
     fn every_state_has_its_mark() {
-        for (word, mark) in [("delivered", '●'), ("waiting", '○'), ("retrying", '◔'), ("dead", '✕'), ("paused", '‖'), ("unrouted", '–')] {
+        for (word, mark) in
+            [("delivered", '●'), ("waiting", '○'), ("retrying", '◔'), ("dead", '✕'), ("paused", '‖'), ("unrouted", '–')]
+        {
             assert_eq!(look(word).0, mark, "{word}");
         }
     }

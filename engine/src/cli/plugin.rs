@@ -65,7 +65,8 @@ fn new(name: &str) -> anyhow::Result<()> {
         Some(_) => "{ path = \"../../plugin-sdk\" }".to_owned(),
         None => format!("{:?}", env!("CARGO_PKG_VERSION")),
     };
-    let fill = |template: &str| template.replace("{{name}}", name).replace("{{struct}}", &camel(name)).replace("{{sdk}}", &dependency);
+    let fill =
+        |template: &str| template.replace("{{name}}", name).replace("{{struct}}", &camel(name)).replace("{{sdk}}", &dependency);
     fs::create_dir_all(folder.join("src")).with_context(|| format!("{} cannot be made", shown(&folder)))?;
     fs::write(folder.join("Cargo.toml"), fill(MANIFEST))?;
     fs::write(folder.join("src/lib.rs"), fill(SOURCE))?;
@@ -119,7 +120,9 @@ fn build(plugin: Option<&Path>, to: Option<&Path>) -> anyhow::Result<()> {
     anstream::println!("built {}  {}  {:.1} s", plugin.name, size(built.bytes), built.took.as_secs_f64());
     match to {
         Some(folder) => anstream::println!("dropped into {}", shown(&built.drop_into(folder, &plugin.name)?)),
-        None => anstream::println!("{}\ncopy it into the plugin folder of an engine, or build with --to FOLDER", shown(&built.wasm)),
+        None => {
+            anstream::println!("{}\ncopy it into the plugin folder of an engine, or build with --to FOLDER", shown(&built.wasm))
+        }
     }
     Ok(())
 }

@@ -84,8 +84,9 @@ fn event(args: &SendArgs) -> anyhow::Result<Value> {
         };
         let value = match &args.content_type {
             Some(content_type) if !crate::domain::envelope::is_json(content_type) => Value::String(text),
-            _ => serde_json::from_str(&text)
-                .map_err(|error| anyhow::anyhow!("the data is not JSON ({error}); quote it, or say what it is with --content-type text/plain"))?,
+            _ => serde_json::from_str(&text).map_err(|error| {
+                anyhow::anyhow!("the data is not JSON ({error}); quote it, or say what it is with --content-type text/plain")
+            })?,
         };
         event.insert("data".to_owned(), value);
     }
@@ -104,9 +105,9 @@ fn send_file(file: &str, client: &Client) -> anyhow::Result<()> {
         }
         let count = batch.len();
         let body = format!("[{}]", batch.join(","));
-        let answer = client.ask("POST", "/v1/events", Some(body)).with_context(|| {
-            format!("{file}, lines {} to {}: not accepted; the {sent} before were", sent + 1, sent + count)
-        })?;
+        let answer = client
+            .ask("POST", "/v1/events", Some(body))
+            .with_context(|| format!("{file}, lines {} to {}: not accepted; the {sent} before were", sent + 1, sent + count))?;
         duplicates += answer["items"].as_array().map_or(0, |items| items.iter().filter(|item| item["duplicate"] == true).count());
         sent += count;
         bar.set_message(format!("{sent} events"));

@@ -201,7 +201,9 @@ pub fn verify<'a>(
     }
     let content = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body].concat();
     let matches = signatures.split(' ').filter_map(|one| one.split_once(',')).any(|(version, base64)| {
-        BASE64_STANDARD.decode(base64).is_ok_and(|signature| verifiers.iter().any(|verifier| verifier.accepts(version, &signature, &content)))
+        BASE64_STANDARD
+            .decode(base64)
+            .is_ok_and(|signature| verifiers.iter().any(|verifier| verifier.accepts(version, &signature, &content)))
     });
     if matches { Ok(()) } else { Err(Rejection::NoMatch) }
 }
