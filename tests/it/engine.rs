@@ -60,7 +60,7 @@ impl Engine {
 
     /// Copies a plugin into the folder as a careful person does: whole, under its final name at once.
     pub fn drop_in(&self, plugin: &str) {
-        self.write_plugin(&format!("{plugin}.wasm"), &super::guests::wasm(plugin));
+        self.write_plugin(&format!("{plugin}.wasm"), &super::crates::wasm(plugin));
     }
 
     pub fn write_plugin(&self, file: &str, bytes: &[u8]) {

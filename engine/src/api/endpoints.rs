@@ -135,7 +135,9 @@ fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) 
         }
     }
     for (name, values) in &conditions {
-        Attributes::default().push(name, String::new()).map_err(|bad| wrong("where", bad))?;
+        if !["source", "subject"].contains(&name.as_str()) {
+            Attributes::default().push(name, String::new()).map_err(|bad| wrong("where", bad))?;
+        }
         if values.is_empty() {
             return Err(wrong("where", format!("{name:?} has no value that it may have; name at least one, or leave it out")));
         }

@@ -231,7 +231,8 @@ fn greet(engine: &Engine, args: &DevArgs, listener: &tokio::net::TcpListener) ->
 
 /// How this program is called from here: by its name where the shell finds it, else by its path.
 fn program() -> String {
-    let named = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("innesco").exists()));
+    let named =
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("innesco").exists()));
     if named {
         return "innesco".to_owned();
     }
