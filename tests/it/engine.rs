@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -214,10 +214,6 @@ impl Engine {
             story["state"] != "waiting" && runs.iter().all(|run| run["state"] != "waiting" || !run["outcome"].is_null())
         })
         .await
-    }
-
-    pub fn home(&self) -> &Path {
-        self.home.path()
     }
 }
 

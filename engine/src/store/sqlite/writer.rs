@@ -27,10 +27,12 @@ const WEIGHT_MAX: usize = 8 << 20;
 /// What a job's work left to be done once the commit is known: answer, hand over, wake.
 pub type After = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
+/// What a job does in the transaction: the failure, if any, that breaks it; and what is left to do.
+type Work = Box<dyn FnOnce(&Connection) -> (Result<(), Error>, After) + Send>;
+
 struct Job {
     weight: usize,
-    /// The failure, if any, that breaks the transaction; and what is left to do.
-    work: Box<dyn FnOnce(&Connection) -> (Result<(), Error>, After) + Send>,
+    work: Work,
 }
 
 /// The last commit that failed.
