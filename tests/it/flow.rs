@@ -32,7 +32,8 @@ async fn a_subscriber_gets_what_it_asked_for_signed() {
     engine.ok("POST", "/v1/endpoints", narrow).await;
 
     let raw = r#"{"type":"order.created","id":"o-1","source":"shop","data":{"total": 1.50,  "z":[ ]}}"#;
-    let accepted = engine.request("POST", "/v1/events").header("content-type", "application/json").body(raw).send().await.unwrap();
+    let accepted =
+        engine.request("POST", "/v1/events").header("content-type", "application/json").body(raw).send().await.unwrap();
     assert_eq!(accepted.status(), 202);
     let accepted: Value = accepted.json().await.unwrap();
     let received = receiver.wait_for_count(1, DEADLINE).await;
@@ -115,7 +116,10 @@ async fn a_receiver_that_is_gone_is_disabled_and_can_be_resumed() {
 
     let event = engine.send("a.c", json!({})).await;
     let story = engine.settled(&event).await;
-    assert_eq!((&story["deliveries"][0]["state"], &story["deliveries"][0]["reason"]), (&json!("dead"), &json!("endpoint-disabled")));
+    assert_eq!(
+        (&story["deliveries"][0]["state"], &story["deliveries"][0]["reason"]),
+        (&json!("dead"), &json!("endpoint-disabled"))
+    );
 
     engine.ok("POST", "/v1/endpoints/crm/resume", Value::Null).await;
     let id = story["deliveries"][0]["id"].as_str().unwrap();
@@ -215,7 +219,11 @@ async fn a_stop_finishes_what_is_in_hand() {
     receiver.wait_for("some are under way", DEADLINE, |received| !received.is_empty()).await;
     assert!(engine.stop(), "it ends well: {}", engine.log());
     engine.launch();
-    engine.wait("/v1/deliveries?state=delivered&limit=100", "all are delivered", |page| page["items"].as_array().unwrap().len() == 50).await;
+    engine
+        .wait("/v1/deliveries?state=delivered&limit=100", "all are delivered", |page| {
+            page["items"].as_array().unwrap().len() == 50
+        })
+        .await;
     let mut ids: Vec<_> = receiver.received().iter().map(|one| one.header("webhook-id").unwrap().to_owned()).collect();
     ids.sort();
     let sent = ids.len();

@@ -7,9 +7,9 @@ mod receivers;
 
 mod engine;
 
+mod crash;
+mod disk;
 mod flow;
 mod plugins;
 mod receivers_gone_wrong;
-mod crash;
-mod disk;
 mod tidy;

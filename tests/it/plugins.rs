@@ -22,7 +22,10 @@ async fn a_plugin_decides_what_is_sent_and_what_follows() {
     assert!(received.iter().any(|one| one.path == "/done" && one.header("innesco-depth") == Some("2")));
     let story = engine.settled(&event).await;
     let run = &story["runs"][0];
-    assert_eq!((&run["plugin"], &run["outcome"], &run["webhooks"], &run["events"]), (&json!("ledger"), &json!("ok"), &json!(1), &json!(1)));
+    assert_eq!(
+        (&run["plugin"], &run["outcome"], &run["webhooks"], &run["events"]),
+        (&json!("ledger"), &json!("ok"), &json!(1), &json!(1))
+    );
     let emitted = engine.get(&format!("/v1/events/{}", story["emitted"][0].as_str().unwrap())).await;
     assert_eq!((&emitted["cause"], &emitted["source"]), (&json!(event), &json!("plugin/ledger")));
 
@@ -62,7 +65,9 @@ async fn each_way_to_misbehave_ends_in_its_own_word() {
     // A chain that never ends, ends.
     engine.send("mischief.again", json!({})).await;
     let list = engine
-        .wait("/v1/events?type=mischief.again&state=failed", "the chain ends", |page| !page["items"].as_array().unwrap().is_empty())
+        .wait("/v1/events?type=mischief.again&state=failed", "the chain ends", |page| {
+            !page["items"].as_array().unwrap().is_empty()
+        })
         .await;
     assert_eq!(list["items"][0]["depth"], 8);
 
@@ -91,9 +96,7 @@ async fn files_that_are_no_plugins_are_explained_and_harm_nobody() {
     engine.write_plugin("half.wasm", &good[..good.len() / 2]);
     engine.write_plugin("bare.wasm", &wat::parse_str("(module)").unwrap());
     engine.write_plugin("empty.wasm", b"");
-    let list = engine
-        .wait("/v1/plugins", "all are judged", |list| list["items"].as_array().unwrap().len() == 5)
-        .await;
+    let list = engine.wait("/v1/plugins", "all are judged", |list| list["items"].as_array().unwrap().len() == 5).await;
     let error = |name: &str| {
         let item = list["items"].as_array().unwrap().iter().find(|item| item["name"] == name).expect(name);
         assert_eq!(item["state"], "not-loadable");
@@ -106,9 +109,7 @@ async fn files_that_are_no_plugins_are_explained_and_harm_nobody() {
 
     // The rest of the half-copied file arrives.
     std::fs::write(engine.plugin_folder().join("half.wasm"), &good).unwrap();
-    engine
-        .wait("/v1/plugins/mischief", "it serves", |plugin| plugin["state"] == "serving")
-        .await;
+    engine.wait("/v1/plugins/mischief", "it serves", |plugin| plugin["state"] == "serving").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,8 @@ use crate::{
 };
 
 async fn endpoint(engine: &Engine, name: &str, url: &str, timeout: &str) {
-    let endpoint = json!({ "name": name, "url": url, "events": [format!("{name}.*")], "timeout": timeout, "schedule": ["0s", "1h"] });
+    let endpoint =
+        json!({ "name": name, "url": url, "events": [format!("{name}.*")], "timeout": timeout, "schedule": ["0s", "1h"] });
     engine.ok("POST", "/v1/endpoints", endpoint).await;
 }
 

@@ -41,7 +41,9 @@ fn used(text: &str) -> Vec<String> {
     for (place, _) in text.match_indices("crate::") {
         let rest = &text[place + "crate::".len()..];
         match rest.strip_prefix('{') {
-            None => found.push(rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default().to_owned()),
+            None => {
+                found.push(rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default().to_owned())
+            }
             Some(list) => {
                 let mut depth = 0;
                 let mut name = String::new();

@@ -3,10 +3,10 @@
 //! What is signed is `{webhook-id}.{webhook-timestamp}.{body}`; the header lists one `version,base64` per secret, so that a
 //! receiver that knows any of them accepts. A secret never appears in `Debug` or `Display`; [`Secret::reveal`] is the only way out.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use ed25519_dalek::{Signer as _, SigningKey};
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -132,6 +132,82 @@ pub fn signature<'a>(secrets: impl IntoIterator<Item = &'a Secret>, webhook_id: 
     signatures.join(" ")
 }
 
+/// What a receiver verifies with.
+#[derive(Clone)]
+pub enum Verifier {
+    Hmac(Vec<u8>),
+    Ed25519(Box<VerifyingKey>),
+}
+
+impl Verifier {
+    /// Reads `whsec_…` (shared), `whpk_…` (public) or `whsk_…` (secret, whose public half is taken).
+    pub fn parse(text: &str) -> Result<Self, BadSecret> {
+        if let Some(base64) = text.strip_prefix("whpk_") {
+            let bytes = BASE64_STANDARD.decode(base64).map_err(|_| BadSecret)?;
+            let bytes: [u8; 32] = bytes.try_into().map_err(|_| BadSecret)?;
+            return VerifyingKey::from_bytes(&bytes).map(|key| Self::Ed25519(Box::new(key))).map_err(|_| BadSecret);
+        }
+        Ok(match Secret::parse(text)? {
+            Secret::Hmac(key) => Self::Hmac(key),
+            Secret::Ed25519(seed) => Self::Ed25519(Box::new(SigningKey::from_bytes(&seed).verifying_key())),
+        })
+    }
+
+    fn accepts(&self, version: &str, signature: &[u8], content: &[u8]) -> bool {
+        match self {
+            Self::Hmac(key) if version == "v1" => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+                mac.update(content);
+                // Compares in constant time.
+                mac.verify_slice(signature).is_ok()
+            }
+            Self::Ed25519(key) if version == "v1a" => {
+                Signature::from_slice(signature).is_ok_and(|signature| key.verify_strict(content, &signature).is_ok())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Why a webhook is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("the header {0} is missing")]
+    Missing(&'static str),
+    #[error("webhook-timestamp is not a number of seconds")]
+    BadTimestamp,
+    #[error("webhook-timestamp is more than {} s away from now", TOLERANCE.as_secs())]
+    TooOldOrNew,
+    #[error("no signature matches")]
+    NoMatch,
+}
+
+/// How far a webhook's timestamp may be from the receiver's clock, either way.
+pub const TOLERANCE: Duration = Duration::from_secs(300);
+
+/// Verifies as a receiver does (Standard Webhooks 1.0, "Verifying signatures"): any signature of the list that any verifier accepts
+/// will do; versions that are not known are skipped.
+pub fn verify<'a>(
+    verifiers: &[Verifier],
+    header: impl Fn(&'static str) -> Option<&'a str>,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<(), Rejection> {
+    let header = |name| header(name).filter(|value| !value.is_empty()).ok_or(Rejection::Missing(name));
+    let (id, timestamp, signatures) = (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
+    let seconds: i64 = timestamp.parse().map_err(|_| Rejection::BadTimestamp)?;
+    if seconds.abs_diff(now.seconds()) > TOLERANCE.as_secs() {
+        return Err(Rejection::TooOldOrNew);
+    }
+    let content = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body].concat();
+    let matches = signatures.split(' ').filter_map(|one| one.split_once(',')).any(|(version, base64)| {
+        BASE64_STANDARD
+            .decode(base64)
+            .is_ok_and(|signature| verifiers.iter().any(|verifier| verifier.accepts(version, &signature, &content)))
+    });
+    if matches { Ok(()) } else { Err(Rejection::NoMatch) }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -171,6 +247,39 @@ mod tests {
         for bad in ["", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &WHSK.replace("6Xb", "7Xb")] {
             assert_eq!(Secret::parse(bad), Err(BadSecret), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_receiver_believes_what_it_should_and_nothing_else() {
+        const PUBLIC: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
+        let v1 = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        let v1a = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==";
+        let check = |key: &str, id: &str, timestamp: &str, signatures: &str, body: &[u8], now: i64| {
+            let header = |name| match name {
+                "webhook-id" => Some(id),
+                "webhook-timestamp" => Some(timestamp),
+                _ => Some(signatures),
+            };
+            verify(&[Verifier::parse(key).unwrap()], header, body, Timestamp::from_millis(now * 1000))
+        };
+        let (stamp, now) = ("1614265330", 1_614_265_330);
+        let list = format!("v1,bad= v2,{} {v1}", &v1[3..]);
+        assert_eq!(check(WHSEC, ID, stamp, v1, BODY, now), Ok(()));
+        assert_eq!(check(WHSEC, ID, stamp, &list, BODY, now + 300), Ok(()));
+        assert_eq!(check(PUBLIC, ID, stamp, v1a, BODY, now), Ok(()));
+        assert_eq!(check(WHSK, ID, stamp, &format!("{v1} {v1a}"), BODY, now), Ok(()));
+
+        assert_eq!(check(WHSEC, "", stamp, v1, BODY, now), Err(Rejection::Missing("webhook-id")));
+        assert_eq!(check(WHSEC, ID, "", v1, BODY, now), Err(Rejection::Missing("webhook-timestamp")));
+        assert_eq!(check(WHSEC, ID, stamp, "", BODY, now), Err(Rejection::Missing("webhook-signature")));
+        assert_eq!(check(WHSEC, ID, "noon", v1, BODY, now), Err(Rejection::BadTimestamp));
+        assert_eq!(check(WHSEC, ID, stamp, v1, BODY, now + 301), Err(Rejection::TooOldOrNew));
+        assert_eq!(check(WHSEC, ID, stamp, v1, BODY, now - 301), Err(Rejection::TooOldOrNew));
+        for signatures in ["v1,", "v1", &v1[..40], &format!("v2{}", &v1[2..]), v1a] {
+            assert_eq!(check(WHSEC, ID, stamp, signatures, BODY, now), Err(Rejection::NoMatch), "{signatures}");
+        }
+        assert_eq!(check(WHSEC, ID, stamp, v1, b"", now), Err(Rejection::NoMatch));
+        assert_eq!(check(PUBLIC, ID, stamp, v1, BODY, now), Err(Rejection::NoMatch), "another scheme");
     }
 
     proptest! {

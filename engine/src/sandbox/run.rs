@@ -161,7 +161,8 @@ pub fn explain(error: &wasmtime::Error, guest: &mut Guest) -> Result<RunFailure,
             }
             // A guest's own stack lies at the bottom of its memory, so running over it is an access out of bounds.
             None if trap == Some(&Trap::MemoryOutOfBounds) => {
-                let message = "it reached for memory that it does not have; most often its stack is full, from too deep a recursion";
+                let message =
+                    "it reached for memory that it does not have; most often its stack is full, from too deep a recursion";
                 failure(RunOutcome::Trapped, "out_of_bounds", message.into())
             }
             None => failure(RunOutcome::Trapped, "trapped", trap.map_or_else(|| error.to_string(), |trap| trap.to_string())),

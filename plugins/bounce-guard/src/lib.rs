@@ -1,0 +1,111 @@
+//! State: what a plugin remembers from one event to the next.
+//!
+//! Three `mail.bounced` for one address make one `contact.unreachable`; a `mail.delivered` starts anew.
+
+use innesco_sdk::prelude::*;
+
+/// The bounce that makes an address unreachable.
+const BOUNCES_MAX: u8 = 3;
+/// No mail address is longer (RFC 5321).
+const ADDRESS_BYTES_MAX: usize = 254;
+
+#[derive(Deserialize)]
+struct Mail {
+    email: String,
+}
+
+struct BounceGuard;
+
+impl Plugin for BounceGuard {
+    const ON: &'static [&'static str] = &["mail.bounced", "mail.delivered"];
+
+    fn handle(&self, event: &Event) -> Result<Outcome> {
+        let mail: Mail = event.json()?;
+        let email = mail.email.trim().to_lowercase();
+        if email.is_empty() || email.len() > ADDRESS_BYTES_MAX {
+            let message = format!("email is {} bytes long; an address has 1 to {ADDRESS_BYTES_MAX}", email.len());
+            return Err(Error::permanent("bad-payload", message));
+        }
+
+        let key = format!("bounces/{email}");
+        let bounces: u8 = state::get_json(&key)?.unwrap_or(0);
+        if event.event_type == "mail.delivered" {
+            if bounces > 0 {
+                state::delete(&key);
+            }
+            return Ok(Outcome::none());
+        }
+        // Once told, the count stands still: nothing more is emitted, and nothing more is written.
+        if bounces >= BOUNCES_MAX {
+            return Ok(Outcome::none());
+        }
+        let bounces = bounces + 1;
+        state::set_json(&key, &bounces)?;
+        if bounces < BOUNCES_MAX {
+            return Ok(Outcome::none());
+        }
+        log::info!("bounce {bounces}: the address is unreachable");
+        Ok(Emit::new("contact.unreachable").subject(&email).json(&json!({ "email": email, "bounces": bounces }))?.into())
+    }
+}
+
+innesco_sdk::export!(BounceGuard);
+
+#[cfg(test)]
+mod tests {
+    use innesco_sdk::testing;
+
+    use super::*;
+
+    /// What a series of mails, each `b`ounced or `d`elivered, emits.
+    fn emitted(engine: &mut testing::Engine, email: &str, mails: &str) -> Vec<Option<u64>> {
+        let run = |mail| {
+            let event_type = if mail == 'b' { "mail.bounced" } else { "mail.delivered" };
+            let event = testing::event(event_type).json(json!({ "email": email })).build();
+            let outcome = engine.run(&BounceGuard, &event).unwrap();
+            outcome.events().first().map(|event| event.json_data()["bounces"].as_u64().unwrap())
+        };
+        mails.chars().map(run).collect()
+    }
+
+    #[test]
+    fn the_third_bounce_is_told_and_no_other() {
+        let mut engine = testing::engine();
+        assert_eq!(emitted(&mut engine, "anna@example.com", "bbbbb"), [None, None, Some(3), None, None]);
+        assert_eq!(engine.state_json("bounces/anna@example.com"), Some(3));
+    }
+
+    #[test]
+    fn a_delivered_mail_starts_anew() {
+        let mut engine = testing::engine();
+        assert_eq!(emitted(&mut engine, "anna@example.com", "bbdbb"), [None; 5]);
+        assert_eq!(emitted(&mut engine, "anna@example.com", "bdd"), [Some(3), None, None]);
+        assert!(engine.state_keys().is_empty(), "nothing is kept of an address that works");
+        assert_eq!(emitted(&mut engine, "anna@example.com", "bbb"), [None, None, Some(3)]);
+    }
+
+    #[test]
+    fn addresses_are_counted_apart_whatever_their_case() {
+        let mut engine = testing::engine();
+        assert_eq!(emitted(&mut engine, "anna@example.com", "bb"), [None, None]);
+        assert_eq!(emitted(&mut engine, "bruno@example.com", "b"), [None]);
+        assert_eq!(emitted(&mut engine, " Anna@Example.com", "b"), [Some(3)]);
+    }
+
+    #[test]
+    fn the_event_says_whom_it_is_about() {
+        let mut engine = testing::engine().with_state("bounces/anna@example.com", "2");
+        let event = testing::event("mail.bounced").json(json!({ "email": "anna@example.com" })).build();
+        let outcome = engine.run(&BounceGuard, &event).unwrap();
+        assert_eq!(outcome.events()[0].event_type, "contact.unreachable");
+        assert_eq!(outcome.events()[0].subject.as_deref(), Some("anna@example.com"));
+    }
+
+    #[test]
+    fn a_mail_without_a_possible_address_is_a_bad_payload() {
+        for email in [json!(null), json!(" "), json!("a".repeat(255))] {
+            let event = testing::event("mail.bounced").json(json!({ "email": email })).build();
+            assert_eq!(testing::run(&BounceGuard, &event).unwrap_err().code, "bad-payload");
+        }
+    }
+}
