@@ -189,7 +189,10 @@ fn pooled(kind: Kind, turns: u32, memory_bytes: usize) -> wasmtime::Result<Engin
         .max_tables_per_module(counts.tables)
         .max_memory_size(memory_bytes)
         // What an event touches is wiped by hand rather than given back to the kernel. Measured: more than this is slower.
-        .linear_memory_keep_resident(256 << 10)
+        // What a fresh instance finds cleaned by writing instead of by giving pages back: a stack of 128 KiB, statics, and the
+        // SDK's block of 128 KiB. Each page touched behind it is faulted in and given back in every run, which costs more than
+        // the whole of a small run.
+        .linear_memory_keep_resident(320 << 10)
         .table_keep_resident(16 << 10)
         // Faster, but pages that were swapped out in between are not wiped (wasmtime pull request 14357).
         .pagemap_scan(Enabled::No);
