@@ -160,7 +160,8 @@ impl Sqlite {
         let reading = tokio::task::spawn_blocking(move || {
             let lock = || readers.lock().expect("no code panics while it holds the readers");
             let db = lock().pop().expect("as many connections as permits");
-            let result = work(&db);
+            // One snapshot: what is read first and what is read last belong together.
+            let result = db.unchecked_transaction().map_err(Error::from).and_then(|snapshot| work(&snapshot));
             lock().push(db);
             drop(permit);
             result
