@@ -45,7 +45,7 @@ impl Engine {
         })?;
         let outbound = Arc::new(Outbound::new(Guard::new(config.allow_net.clone()))?);
         let sandbox = Sandbox::new(crate::sandbox::Settings {
-            limits: config.run_limits,
+            limits: config.run_limits.clone(),
             plugin_bytes_max: config.plugin_bytes_max,
             threads: config.run_threads + config.slow_threads + 1,
         })?;
@@ -89,7 +89,7 @@ impl Engine {
             outbound: Arc::clone(&self.outbound),
             feed: self.feed.clone(),
             settings: work::Settings {
-                run_limits: self.config.run_limits,
+                run_limits: self.config.run_limits.clone(),
                 run_threads: self.config.run_threads,
                 slow_threads: self.config.slow_threads,
                 retention: self.config.retention,

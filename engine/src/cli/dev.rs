@@ -125,6 +125,9 @@ fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
     if crates.is_empty() {
         anstream::println!("  built    no crate under {}; begin one with: innesco plugin new my-first", plugins.display());
     }
+    if !crates.is_empty() && !wasm.exists() {
+        anstream::println!("  building {} plugins for the first time, with what they need: about a minute", crates.len());
+    }
     let bar = indicatif::ProgressBar::new(crates.len() as u64).with_style(
         indicatif::ProgressStyle::with_template("  building {msg} {wide_bar} {pos}/{len}").expect("the template is valid"),
     );
@@ -213,17 +216,28 @@ fn greet(engine: &Engine, args: &DevArgs, listener: &tokio::net::TcpListener) ->
         args.receiver,
         names.join(", ")
     );
+    let innesco = program();
     anstream::println!(
         "
-  Try, in a second terminal (the program is {program}):
-    innesco send order.created '{{\"id\": 7, \"total\": 1500, \"country\": \"IT\"}}'
+  Try, in a second terminal:
+    {innesco} send order.created '{{\"id\": 7, \"total\": 1500, \"country\": \"IT\"}}'
     edit {}/order-router/src/lib.rs and save: live in about two seconds
-    innesco plugin new my-first
+    {innesco} plugin new my-first
 ",
         args.plugins.display(),
-        program = std::env::current_exe().map_or_else(|_| "innesco".into(), |path| path.display().to_string()),
     );
     Ok(())
+}
+
+/// How this program is called from here: by its name where the shell finds it, else by its path.
+fn program() -> String {
+    let named =
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("innesco").exists()));
+    if named {
+        return "innesco".to_owned();
+    }
+    let (Ok(program), Ok(here)) = (std::env::current_exe(), std::env::current_dir()) else { return "innesco".to_owned() };
+    program.strip_prefix(here).unwrap_or(&program).display().to_string()
 }
 
 /// Builds again what is edited.

@@ -69,9 +69,12 @@ impl Heard {
 /// Whoever wants to know what was heard. Called before the answer is sent.
 pub type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
 
+/// What the webhooks of a path are verified with.
+pub type Keyring = Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>;
+
 #[derive(Clone)]
 struct Receiver {
-    verifiers: Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>,
+    verifiers: Keyring,
     ear: Ear,
     status: StatusCode,
 }
@@ -79,7 +82,7 @@ struct Receiver {
 /// Receives until `stop`. `verifiers` says what a path's webhooks are verified with.
 pub async fn receive(
     listener: TcpListener,
-    verifiers: Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>,
+    verifiers: Keyring,
     ear: Ear,
     status: StatusCode,
     stop: CancellationToken,

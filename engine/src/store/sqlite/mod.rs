@@ -406,6 +406,9 @@ impl Store for Sqlite {
     }
 
     async fn probe(&self) -> Result<(), Error> {
+        if let Some(trouble) = self.writer.trouble() {
+            return Err(trouble);
+        }
         self.write(0, |db, _| {
             // Large enough to need pages of its own, so that a full disk shows.
             db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', zeroblob(16384))")?.execute([])?;

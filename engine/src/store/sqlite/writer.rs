@@ -10,11 +10,12 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -40,17 +41,27 @@ pub enum Keeps {
     Progress,
 }
 
+/// What a job does, given the open transaction or why there is none: the failure, if any, that breaks it; and what is left to do.
+type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, After) + Send>;
+
 struct Job {
     keeps: Keeps,
     weight: usize,
-    /// Given the open transaction, or why there is none: the failure, if any, that breaks it; and what is left to do.
-    work: Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, After) + Send>,
+    work: Work,
 }
+
+/// The last commit that failed.
+#[derive(Default)]
+struct Trouble(Mutex<Option<(Instant, Error)>>);
+
+/// How long after a failed commit the store counts as troubled: a small write may succeed where a larger one has just failed.
+const TROUBLED_FOR: Duration = Duration::from_secs(5);
 
 /// A handle to the writing thread. The thread ends when the last handle is gone and everything queued is written.
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
     queued: Arc<AtomicUsize>,
+    trouble: Arc<Trouble>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -58,10 +69,17 @@ impl Writer {
     pub fn start(connection: Connection) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queued = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&queued);
-        let thread =
-            thread::Builder::new().name("store-writer".into()).spawn(move || write_all(&connection, &queue, &counter))?;
-        Ok(Self { jobs, queued, thread: Some(thread) })
+        let trouble = Arc::new(Trouble::default());
+        let (counter, troubles) = (Arc::clone(&queued), Arc::clone(&trouble));
+        let work = move || write_all(&connection, &queue, &counter, &troubles);
+        let thread = thread::Builder::new().name("store-writer".into()).spawn(work)?;
+        Ok(Self { jobs, queued, trouble, thread: Some(thread) })
+    }
+
+    /// Why a commit failed a moment ago, if one did.
+    pub fn trouble(&self) -> Option<Error> {
+        let trouble = self.trouble.0.lock().expect("no code panics while it notes a failure");
+        trouble.as_ref().filter(|(at, _)| at.elapsed() < TROUBLED_FOR).map(|(_, error)| error.clone())
     }
 
     /// Bytes that wait to be written.
@@ -117,7 +135,7 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize) {
+fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize, trouble: &Trouble) {
     let mut waiting = VecDeque::new();
     let mut mode = Keeps::Promise;
     loop {
@@ -151,6 +169,9 @@ fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &Atom
         if committed.is_err() && !connection.is_autocommit() {
             // If even this fails the next BEGIN says so.
             let _ = connection.execute_batch("ROLLBACK");
+        }
+        if let Err(error) = &committed {
+            *trouble.0.lock().expect("no code panics while it notes a failure") = Some((Instant::now(), error.clone()));
         }
         for after in afters {
             after(committed.clone());
