@@ -79,7 +79,16 @@ pub fn bench_plugin() -> anyhow::Result<Vec<u8>> {
     // A folder of its own: whoever started the benchmark may hold the lock of the usual one.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--target", "wasm32-unknown-unknown", "--package", "bench-plugin", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--target",
+            "wasm32-unknown-unknown",
+            "--package",
+            "bench-plugin",
+            "--target-dir",
+        ])
         .arg(&target)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .status()?;

@@ -17,12 +17,6 @@ impl Figure {
     }
 }
 
-impl FromIterator<f64> for Figure {
-    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
-        Self(values.into_iter().collect())
-    }
-}
-
 /// The median with the lowest and the highest.
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

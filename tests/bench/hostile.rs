@@ -93,7 +93,8 @@ fn guest(name: &str, body: &str) -> anyhow::Result<Vec<u8>> {
     let texts = format!("{name}1hostilehostile.{name}");
     let length = u32::try_from(name.len())?;
     let manifest = [2048, length, 2048 + length, 1, 2049 + length, 7, 1064, 1, 0, 0, 2056 + length, 8 + length];
-    let manifest: String = manifest.iter().flat_map(|word: &u32| word.to_le_bytes()).map(|byte| format!("\\{byte:02x}")).collect();
+    let manifest: String =
+        manifest.iter().flat_map(|word: &u32| word.to_le_bytes()).map(|byte| format!("\\{byte:02x}")).collect();
     let text = format!(
         r#"(module
           (import "innesco:plugin/log@1.0.0" "write" (func $log (param i32 i32 i32 i32)))

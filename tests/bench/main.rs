@@ -3,20 +3,20 @@
 //! Absolute figures say more about the machine than about the engine, so every scenario runs what it compares against in the same
 //! minute, in turns, and prints ratios. Nothing here passes or fails. What each figure means: `docs/bench.md`.
 
-mod wire;
 mod load;
 mod process;
+mod wire;
 
-mod relay;
 mod engine;
 #[path = "plugin/src/order.rs"]
 mod order;
+mod relay;
 
-mod figures;
-mod side_by_side;
 mod accept;
-mod hostile;
 mod fairness;
+mod figures;
+mod hostile;
+mod side_by_side;
 mod soak;
 
 use std::{path::PathBuf, time::Duration};

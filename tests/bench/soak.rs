@@ -29,7 +29,10 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
     ledger.settled(&peak).await;
     let peak = ledger.report(peak).delivered_per_second();
     let rate = ((peak / 2.0) as u32).max(1);
-    println!("peak {peak:.0} events/s to three endpoints, of which one is dead; soaking at {rate}/s for {} min\n", time.as_secs() / 60);
+    println!(
+        "peak {peak:.0} events/s to three endpoints, of which one is dead; soaking at {rate}/s for {} min\n",
+        time.as_secs() / 60
+    );
     println!("  {:>7}  {:>8}  {:>8}  {:>8}  {:>6}", "after", "RSS MB", "p50 ms", "p99 ms", "lost");
     let start = Instant::now();
     let mut samples = Vec::new();
@@ -49,7 +52,12 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
         samples.push((resident, report.whole.p99));
     }
     if let [first, .., last] = samples[..] {
-        println!("\n  last ÷ first: RSS {:.2}, p99 {:.2}; peak RSS {:.0} MB\n", last.0 / first.0, last.1 / first.1, engine.server.peak_mb());
+        println!(
+            "\n  last ÷ first: RSS {:.2}, p99 {:.2}; peak RSS {:.0} MB\n",
+            last.0 / first.0,
+            last.1 / first.1,
+            engine.server.peak_mb()
+        );
     }
     Ok(())
 }
