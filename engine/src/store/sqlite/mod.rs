@@ -118,7 +118,7 @@ impl Sqlite {
             tag,
             handoff,
             next_event: AtomicI64::new(last + 1),
-            next_token: AtomicI64::new(1),
+            next_token: AtomicI64::new(first_token()?),
             minute: AtomicI64::new(i64::MIN),
             walk: retention::Walk::default(),
         };
@@ -163,6 +163,15 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     db.set_prepared_statement_cache_capacity(128);
     db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -65536;")?;
     Ok(db)
+}
+
+/// Where this opening begins to count its lease tokens: somewhere else than every other, so that what was claimed before a restart
+/// is never mistaken for what was claimed after it.
+fn first_token() -> Result<i64, Error> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
+    // Two bits are left for counting on.
+    Ok(i64::from_le_bytes(random) & (i64::MAX >> 2))
 }
 
 /// Brings the file to this engine's layout and reads its tag.
