@@ -148,7 +148,8 @@ impl Sqlite {
         let reading = tokio::task::spawn_blocking(move || {
             let lock = || readers.lock().expect("no code panics while it holds the readers");
             let db = lock().pop().expect("as many connections as permits");
-            let result = work(&db);
+            // One transaction is one moment: a row that moves from table to table meanwhile is seen in exactly one of them.
+            let result = db.unchecked_transaction().map_err(Error::from).and_then(|moment| work(&moment));
             lock().push(db);
             drop(permit);
             result
