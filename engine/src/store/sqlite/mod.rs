@@ -17,7 +17,7 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -68,7 +68,7 @@ pub struct Local {
     next_token: AtomicI64,
     /// The minute whose first id is noted.
     minute: AtomicI64,
-    walk: retention::Walk,
+    walks: Mutex<retention::Walks>,
 }
 
 impl Local {
@@ -82,6 +82,10 @@ impl Local {
 
     fn next_token(&self) -> i64 {
         self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn walks(&self) -> MutexGuard<'_, retention::Walks> {
+        self.walks.lock().expect("no code panics while it holds the walks")
     }
 
     fn hand_over(&self, claims: Claims) {
@@ -120,7 +124,7 @@ impl Sqlite {
             next_event: AtomicI64::new(last + 1),
             next_token: AtomicI64::new(first_token()?),
             minute: AtomicI64::new(i64::MIN),
-            walk: retention::Walk::default(),
+            walks: Mutex::default(),
         };
         Ok(Self {
             writer: Writer::start(db).map_err(|error| Error::Unavailable(error.to_string()))?,
@@ -392,7 +396,14 @@ impl Store for Sqlite {
     }
 
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error> {
-        self.write(0, move |db, local| retention::retire(db, local, retention, now)).await
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(0, move |db| {
+                let walks = *local.walks();
+                let (looked_at, walks) = retention::retire(db, &local, walks, retention, now)?;
+                Ok((looked_at, move || *local.walks() = walks))
+            })
+            .await
     }
 
     async fn probe(&self) -> Result<(), Error> {
