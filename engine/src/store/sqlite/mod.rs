@@ -66,7 +66,7 @@ pub struct Local {
     handoff: Handoff,
     next_event: AtomicI64,
     next_token: AtomicI64,
-    /// The minute whose first id is noted.
+    /// A minute whose first id is noted and committed.
     minute: AtomicI64,
     walks: Mutex<retention::Walks>,
 }
@@ -90,6 +90,7 @@ impl Local {
 
     fn hand_over(&self, claims: Claims) {
         for claim in claims.events {
+            self.minute.store(accept::minute(claim.event.accepted_at), Ordering::Relaxed);
             self.handoff.events.push(&(), claim);
         }
         for claim in claims.deliveries {

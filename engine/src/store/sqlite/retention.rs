@@ -109,11 +109,8 @@ fn delete(db: &Connection, id: EventId) -> Result<(), Error> {
 
 /// Forgets callers' ids that are older than the dedupe window.
 fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
-    let bound = match bound(db, before)? {
-        // Nothing was accepted since: every id may be that old, or there is none.
-        i64::MAX => return Ok(0),
-        bound => bound,
-    };
+    // Where nothing was accepted since, every id is that old.
+    let bound = bound(db, before)?;
     Ok(db
         .prepare_cached(
             "DELETE FROM dedup WHERE (source, caller_id) IN
