@@ -103,7 +103,7 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cla
         let (id, round) = row;
         let loaded = owner(db, EventId::from_i64(id), "event_queue", id);
         let Some(event) = readable(db, local, now, "event_queue", id, loaded)? else { continue };
-        let Some(slot) = local.handoff.events.reserve(&(), accept::weight(&event.new)) else { break };
+        let Some(slot) = local.handoff.events.reserve_for_stored(&(), accept::weight(&event.new)) else { break };
         let lease = new_lease(local, now);
         take(db, "event_queue", id, lease)?;
         claims.events.push(EventClaim { event, round, lease, slot });
@@ -129,7 +129,7 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, claims: &mut Vec<R
                 .map_err(|_| Place { table: "run_queue", id }.corrupt("plugin"))
                 .and_then(|plugin| Ok((plugin, owner(db, run.event(), "run_queue", id)?)));
             let Some((plugin, event)) = readable(db, local, now, "run_queue", id, loaded)? else { continue };
-            let Some(slot) = local.handoff.runs.reserve(&plugin, accept::weight(&event.new)) else { break };
+            let Some(slot) = local.handoff.runs.reserve_for_stored(&plugin, accept::weight(&event.new)) else { break };
             let lease = new_lease(local, now);
             take(db, "run_queue", id, lease)?;
             let endpoint = endpoint.map(EndpointId::from_i64);
@@ -173,7 +173,7 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, claims: &mut
                 .and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
             let Some((event, payload)) = readable(db, local, now, "live", id, loaded)? else { continue };
             let weight = delivery_weight(&event, payload.as_deref());
-            let Some(slot) = local.handoff.deliveries.reserve(&endpoint, weight) else { break };
+            let Some(slot) = local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { break };
             let lease = new_lease(local, now);
             take(db, "live", id, lease)?;
             claims.deliveries.push(DeliveryClaim { id: delivery, endpoint, event, payload, attempts, lease, slot });
