@@ -144,6 +144,20 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         lane.waiting.drain(..take).collect()
     }
 
+    /// Takes back the things of a lane that wait for their turn and match.
+    pub fn withdraw(&self, key: &K, mut matches: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut inner = self.lock();
+        let Some(lane) = inner.lanes.get_mut(key) else { return Vec::new() };
+        let (taken, kept): (Vec<_>, Vec<_>) = lane.waiting.drain(..).partition(|thing| matches(thing));
+        lane.waiting = kept.into();
+        if lane.in_turn && lane.waiting.is_empty() {
+            lane.in_turn = false;
+            inner.turn.retain(|one| one != key);
+        }
+        inner.offer(key);
+        taken
+    }
+
     /// Sets how many things of one lane are worked on at once.
     pub fn set_concurrency(&self, key: &K, concurrency: usize) {
         let mut inner = self.lock();

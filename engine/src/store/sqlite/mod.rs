@@ -303,7 +303,13 @@ impl Store for Sqlite {
     }
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
-        self.write(0, move |db, _| attempts::cancel(db, id, at)).await
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(0, move |db| {
+                let endpoint = attempts::cancel(db, id, at)?;
+                Ok(((), move || drop(local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id))))
+            })
+            .await
     }
 
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
