@@ -3,7 +3,7 @@
 //! A lane never holds more than its limits, and all lanes together never hold more than theirs, except that every lane may
 //! always hold a few: a thousand dead receivers cannot take the last place from a healthy one. Places are reserved before a
 //! thing is committed to be handed over ([`Slot`]) and given back when the thing is done with. What finds no place stays in
-//! the store, and the lane remembers that it did ([`Lanes::wanting`]).
+//! the store, and the lane remembers that it did: until it has room again, what is new goes behind what waits there.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -55,7 +55,7 @@ struct Lane<T> {
     working: usize,
     concurrency: usize,
     in_turn: bool,
-    /// Something found no place since the lane last had room.
+    /// Something found no place since the lane last had room; it waits in the store.
     overflowed: bool,
 }
 
@@ -65,8 +65,18 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         Arc::new(Self { limits, inner: Mutex::new(inner), ready: Notify::new(), room })
     }
 
-    /// A place for one thing of `bytes`, or `None`: then it stays in the store.
+    /// A place for one new thing of `bytes`, or `None`: then it stays in the store. While others of its lane wait there for room,
+    /// it waits behind them.
     pub fn reserve(self: &Arc<Self>, key: &K, bytes: usize) -> Option<Slot<K, T>> {
+        self.place(key, bytes, false)
+    }
+
+    /// A place for one thing that waits in the store.
+    pub fn reserve_for_stored(self: &Arc<Self>, key: &K, bytes: usize) -> Option<Slot<K, T>> {
+        self.place(key, bytes, true)
+    }
+
+    fn place(self: &Arc<Self>, key: &K, bytes: usize, stored: bool) -> Option<Slot<K, T>> {
         let mut inner = self.lock();
         let (count, total_bytes) = (inner.count, inner.bytes);
         let limits = &self.limits;
@@ -74,7 +84,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         let own = lane.count < limits.lane_count && lane.bytes + bytes <= limits.lane_bytes;
         let shared = count < limits.total_count && total_bytes + bytes <= limits.total_bytes;
         // A thing larger than a lane's bytes must still get through: alone.
-        if lane.count < limits.lane_count_min && (own || lane.count == 0) || own && shared {
+        let fits = lane.count < limits.lane_count_min && (own || lane.count == 0) || own && shared;
+        if fits && (stored || !lane.overflowed) {
             lane.count += 1;
             lane.bytes += bytes;
             inner.count += 1;
@@ -131,6 +142,20 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         let keep = usize::from(lane.in_turn);
         let take = lane.waiting.len().saturating_sub(keep).min(most);
         lane.waiting.drain(..take).collect()
+    }
+
+    /// Takes back the things of a lane that wait for their turn and match.
+    pub fn withdraw(&self, key: &K, mut matches: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut inner = self.lock();
+        let Some(lane) = inner.lanes.get_mut(key) else { return Vec::new() };
+        let (taken, kept): (Vec<_>, Vec<_>) = lane.waiting.drain(..).partition(|thing| matches(thing));
+        lane.waiting = kept.into();
+        if lane.in_turn && lane.waiting.is_empty() {
+            lane.in_turn = false;
+            inner.turn.retain(|one| one != key);
+        }
+        inner.offer(key);
+        taken
     }
 
     /// Sets how many things of one lane are worked on at once.
@@ -196,7 +221,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         lane.count -= 1;
         lane.bytes -= self.bytes;
         // Half empty, not just one free: the store is then asked for many at once instead of for each.
-        let room = lane.overflowed && lane.count <= self.lanes.limits.lane_count / 2;
+        let limits = &self.lanes.limits;
+        let room = lane.overflowed && lane.count <= limits.lane_count / 2 && lane.bytes <= limits.lane_bytes / 2;
         if room {
             lane.overflowed = false;
         }
