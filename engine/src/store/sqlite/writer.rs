@@ -246,12 +246,12 @@ mod tests {
                 Ok(((), || ()))
             }
         };
-        let refused = writer.write(0, insert(Arc::clone(&free))).await;
+        let refused = writer.write(Keeps::Promise, 0, insert(Arc::clone(&free))).await;
         assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
         drop(free.lock().unwrap().take());
         let count = || -> i64 { connect().query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap() };
         assert_eq!(count(), 0, "what was answered with an error has not happened");
-        writer.write(0, insert(free)).await.unwrap();
+        writer.write(Keeps::Promise, 0, insert(free)).await.unwrap();
         assert_eq!((count(), writer.queued()), (1, 0));
     }
 }
