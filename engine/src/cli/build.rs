@@ -1,14 +1,17 @@
 //! Building plugin crates: cargo does it, and says what is wrong in its own words.
 
 use std::{
-    fs,
+    fmt, fs,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::Value;
+
+use crate::clock;
 
 /// What plugins are compiled to.
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -20,41 +23,68 @@ pub struct PluginCrate {
     pub folder: PathBuf,
 }
 
+/// Crates below a folder, and what is no crate although it looks like one.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub crates: Vec<PluginCrate>,
+    pub broken: Vec<anyhow::Error>,
+}
+
 impl PluginCrate {
     pub fn at(folder: &Path) -> anyhow::Result<Self> {
         let manifest = folder.join("Cargo.toml");
-        let text =
-            fs::read_to_string(&manifest).with_context(|| format!("{} is no crate: it has no Cargo.toml", folder.display()))?;
-        let table: toml::Table = text.parse().with_context(|| format!("{} cannot be read", manifest.display()))?;
+        let text = fs::read_to_string(&manifest).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                anyhow::anyhow!(
+                    "{} is no crate: it has no Cargo.toml. Begin one with: innesco plugin new my-first",
+                    folder.display()
+                )
+            }
+            _ => anyhow::Error::new(error).context(format!("{} cannot be read", manifest.display())),
+        })?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| anyhow::anyhow!("{} is not TOML: {}", manifest.display(), error.message()))?;
         let name = table.get("package").and_then(|package| package.get("name")).and_then(|name| name.as_str());
-        let name = name.with_context(|| format!("{} names no package", manifest.display()))?.to_owned();
-        Ok(Self { name, folder: folder.to_owned() })
+        let name = name.with_context(|| {
+            format!("{} names no package; name the crate of one plugin, such as plugins/my-first", manifest.display())
+        })?;
+        Ok(Self { name: name.to_owned(), folder: folder.to_owned() })
     }
 
     /// Every crate directly below a folder, in the order of their names.
-    pub fn below(folder: &Path) -> anyhow::Result<Vec<Self>> {
+    pub fn below(folder: &Path) -> anyhow::Result<Found> {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", folder.display())),
         };
-        let mut crates = Vec::new();
+        let mut found = Found::default();
         for entry in entries {
             let path = entry?.path();
             if path.join("Cargo.toml").exists() {
-                crates.push(Self::at(&path)?);
+                match Self::at(&path) {
+                    Ok(plugin) => found.crates.push(plugin),
+                    Err(error) => found.broken.push(error),
+                }
             }
         }
-        crates.sort_by(|one, two| one.name.cmp(&two.name));
-        Ok(crates)
+        found.crates.sort_by(|one, two| one.name.cmp(&two.name));
+        Ok(found)
     }
 
-    /// Builds it. On failure the error is cargo's own message, whole.
-    pub fn build(&self) -> anyhow::Result<Built> {
-        let began = Instant::now();
+    /// Builds it.
+    ///
+    /// Each crate is built by itself, as its author does it: built together, crates of one workspace would share the features of
+    /// what they depend on, and the same source would give other bytes, thus another version.
+    pub fn build(&self) -> Result<Built, BuildFailed> {
+        let began = clock::steady();
+        let failed = |reason: String| BuildFailed { name: self.name.clone(), reason };
+        let colour = if io::stdout().is_terminal() { "always" } else { "never" };
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let output = Command::new(cargo)
-            .args(["build", "--release", "--target", TARGET, "--quiet", "--message-format", "json-render-diagnostics"])
+            .args(["build", "--release", "--target", TARGET, "--quiet", "--color", colour])
+            .args(["--message-format", "json-render-diagnostics"])
             // What a plugin's own Cargo.toml cannot say where it lies in a workspace: one unit and LTO are worth a quarter of a run, a
             // small stack half of one (`.cargo/config.toml` says why).
             .envs([
@@ -66,20 +96,21 @@ impl PluginCrate {
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .output()
-            .context("cargo does not run; install Rust from https://rustup.rs")?;
+            .map_err(|error| failed(format!("cargo does not run ({error}). Install Rust from https://rustup.rs")))?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
-            if text.contains("target may not be installed") {
-                bail!("{text}\n\nThe target is missing. Add it with: rustup target add {TARGET}");
-            }
-            bail!("{text}");
+            return Err(failed(if text.contains("target may not be installed") {
+                format!("{text}\n\nThe target is missing. Add it with: rustup target add {TARGET}")
+            } else {
+                text
+            }));
         }
         let wasm = String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| self.artifact(line)).next_back();
-        let wasm = wasm.with_context(|| {
-            format!("{} builds, but not to a .wasm file; its Cargo.toml needs: [lib] crate-type = [\"cdylib\"]", self.name)
+        let wasm = wasm.ok_or_else(|| {
+            failed("it builds, but not to a .wasm file. Its Cargo.toml needs: [lib] crate-type = [\"cdylib\"]".to_owned())
         })?;
-        let bytes = fs::metadata(&wasm).with_context(|| format!("{} cannot be read", wasm.display()))?.len();
-        Ok(Built { wasm, bytes, took: began.elapsed() })
+        let bytes = fs::metadata(&wasm).map_err(|error| failed(format!("{} cannot be read: {error}", wasm.display())))?.len();
+        Ok(Built { wasm, bytes, took: clock::steady().since(began) })
     }
 
     /// The .wasm file that a line of cargo's report is about, if it is this crate's.
@@ -93,6 +124,21 @@ impl PluginCrate {
     }
 }
 
+/// A crate that does not build: cargo's own message, whole.
+#[derive(Debug)]
+pub struct BuildFailed {
+    pub name: String,
+    pub reason: String,
+}
+
+impl fmt::Display for BuildFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} does not build\n{}", self.name, self.reason)
+    }
+}
+
+impl std::error::Error for BuildFailed {}
+
 /// A plugin file that cargo wrote.
 pub struct Built {
     pub wasm: PathBuf,
@@ -104,15 +150,74 @@ impl Built {
     /// Puts the file into a folder whole: under another name first, then renamed. Returns where it is.
     pub fn drop_into(&self, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-        let (draft, place) = (folder.join(format!(".{name}.draft")), folder.join(format!("{name}.wasm")));
+        let draft = folder.join(format!(".{name}.{}.draft", std::process::id()));
+        let place = folder.join(format!("{name}.wasm"));
         fs::copy(&self.wasm, &draft)
             .and_then(|_| fs::rename(&draft, &place))
+            .inspect_err(|_| drop(fs::remove_file(&draft)))
             .with_context(|| format!("{} cannot be written", place.display()))?;
         Ok(place)
     }
 }
 
-/// A size as people read it.
-pub fn size(bytes: u64) -> String {
-    format!("{} kB", bytes.div_ceil(1000))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crate_in(folder: &Path, name: &str, manifest: &str) {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        fs::write(folder.join(name).join("Cargo.toml"), manifest).unwrap();
+    }
+
+    #[test]
+    fn crates_are_found_and_a_broken_one_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        crate_in(path, "b", "[package]\nname = \"two\"\n");
+        crate_in(path, "a", "[package]\nname = \"zwei\"\n");
+        crate_in(path, "broken", "[package\n");
+        fs::create_dir(path.join("no-crate")).unwrap();
+        let found = PluginCrate::below(path).unwrap();
+        let names: Vec<&str> = found.crates.iter().map(|plugin| plugin.name.as_str()).collect();
+        assert_eq!(names, ["two", "zwei"]);
+        assert_eq!(found.broken.len(), 1);
+        assert!(found.broken[0].to_string().contains("broken/Cargo.toml is not TOML: "), "{}", found.broken[0]);
+        assert!(PluginCrate::below(&path.join("nowhere")).unwrap().crates.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_crate_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = PluginCrate::at(folder.path()).unwrap_err().to_string();
+        let shown = folder.path().display();
+        assert_eq!(error, format!("{shown} is no crate: it has no Cargo.toml. Begin one with: innesco plugin new my-first"));
+    }
+
+    #[test]
+    fn a_file_is_dropped_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let wasm = folder.path().join("my_first.wasm");
+        fs::write(&wasm, b"\0asm").unwrap();
+        let built = Built { wasm, bytes: 4, took: Duration::ZERO };
+        let to = folder.path().join("plugins");
+        assert_eq!(built.drop_into(&to, "my-first").unwrap(), to.join("my-first.wasm"));
+        built.drop_into(&to, "my-first").unwrap();
+        let names: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["my-first.wasm"], "nothing else is left");
+    }
+
+    #[test]
+    fn cargo_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        crate_in(folder.path(), "a", "[package]\nname = \"a-b\"\n");
+        let plugin = PluginCrate::at(&folder.path().join("a")).unwrap();
+        let manifest = fs::canonicalize(folder.path().join("a/Cargo.toml")).unwrap();
+        let line = |manifest: &Path| {
+            serde_json::json!({ "reason": "compiler-artifact", "manifest_path": manifest, "filenames": ["/t/a_b.d", "/t/a_b.wasm"] })
+                .to_string()
+        };
+        assert_eq!(plugin.artifact(&line(&manifest)), Some(PathBuf::from("/t/a_b.wasm")));
+        assert_eq!(plugin.artifact(&line(Path::new("/other/Cargo.toml"))), None);
+        assert_eq!(plugin.artifact("not json"), None);
+    }
 }

@@ -1,14 +1,24 @@
 //! `innesco delivery`: webhooks on their way, and those that did not get there.
 
+use std::io::IsTerminal as _;
+
+use serde_json::{Value, json};
+
 use super::{
     client::Client,
     event,
-    output::{self, Printer, confirm, text},
+    measure::count,
+    output::{self, Column, Printer, confirm, text},
+    wrong,
 };
+
+/// Dead deliveries that one command drives again.
+const RETRIES_MAX: usize = 10_000;
 
 #[derive(clap::Subcommand)]
 pub enum DeliveryCommand {
     /// The newest deliveries
+    #[command(before_help = "Example:  innesco delivery list --state dead --endpoint crm")]
     List {
         /// Only to this endpoint
         #[arg(long)]
@@ -20,16 +30,39 @@ pub enum DeliveryCommand {
         #[arg(long)]
         state: Option<String>,
         /// How many
-        #[arg(long, short = 'n', default_value_t = 20)]
+        #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
     },
     /// One delivery with every attempt
-    Show { delivery: String },
-    /// Send the same webhook again now, under the same id
-    Retry { delivery: String },
-    /// Call off a delivery that waits
-    Cancel {
+    #[command(before_help = "Example:  innesco delivery show dlv_k7q212")]
+    Show {
+        /// Its id, dlv_…: the webhook-id that the receiver saw
         delivery: String,
+    },
+    /// Send the same webhooks again now, under the same ids
+    #[command(
+        before_help = "Example:  innesco delivery retry dlv_k7q212\n          innesco delivery retry --dead --endpoint crm"
+    )]
+    Retry {
+        /// Their ids, dlv_…
+        #[arg(required_unless_present = "dead", value_name = "DELIVERY")]
+        deliveries: Vec<String>,
+        /// All that were given up
+        #[arg(long, conflicts_with = "deliveries")]
+        dead: bool,
+        /// Of those, only to this endpoint
+        #[arg(long, requires = "dead")]
+        endpoint: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Call off deliveries that wait
+    #[command(before_help = "Example:  innesco delivery cancel dlv_k7q212")]
+    Cancel {
+        /// Their ids, dlv_…
+        #[arg(required = true, value_name = "DELIVERY")]
+        deliveries: Vec<String>,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -40,37 +73,111 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
     match command {
         DeliveryCommand::List { endpoint, event, state, limit } => {
             let query = [("endpoint", endpoint.as_deref()), ("event", event.as_deref()), ("state", state.as_deref())];
-            let items = client.list("/v1/deliveries", &query, *limit)?;
-            let columns: [output::Column; 6] = [
-                ("delivery", |item| text(&item["id"])),
-                ("event", |item| text(&item["event"])),
-                ("endpoint", |item| text(&item["endpoint_name"])),
-                ("state", |item| text(&item["state"])),
-                ("attempts", |item| text(&item["attempt_count"])),
-                ("last", |item| match item["last"]["status"].as_u64() {
-                    Some(status) => status.to_string(),
-                    None => text(&item["last"]["outcome"]),
-                }),
+            let items = client.list(&["v1", "deliveries"], &query, *limit)?;
+            let columns = [
+                Column::text("delivery", |item| text(&item["id"])),
+                Column::text("type", |item| text(&item["type"])),
+                Column::text("endpoint", |item| text(&item["endpoint_name"])),
+                Column::state("state", |item| text(&item["state"])),
+                Column::text("attempts", |item| text(&item["attempt_count"])),
+                Column::text("last", last),
+                Column::time("at, or next at", |item| text(if item["at"].is_null() { &item["due"] } else { &item["at"] })),
+                Column::text("event", |item| text(&item["event"])),
             ];
-            out.list(&items, &columns, "No delivery.")?;
+            out.list(&items, &columns, "No such delivery.")?;
         }
         DeliveryCommand::Show { delivery } => {
-            out.thing(&client.get(&format!("/v1/deliveries/{delivery}"))?, |story| {
-                let mut page = String::new();
-                // Writing into a string cannot fail.
-                let _ = event::write_delivery(&mut page, story);
-                page.trim_start().to_owned()
-            })?;
+            out.thing(&client.get(&["v1", "deliveries", delivery])?, |story| page(story, out))?;
         }
-        DeliveryCommand::Retry { delivery } => {
-            let answer = client.post(&format!("/v1/deliveries/{delivery}/retry"), None)?;
-            out.thing(&answer, |answer| format!("retrying {delivery} to {}", text(&answer["endpoint_name"])))?;
+        DeliveryCommand::Retry { dead: true, endpoint, yes, .. } => retry_dead(endpoint.as_deref(), *yes, client, out)?,
+        DeliveryCommand::Retry { deliveries, .. } => {
+            for delivery in deliveries {
+                let answer = client.post(&["v1", "deliveries", delivery, "retry"], None)?;
+                out.thing(&answer, |answer| format!("retrying {delivery}  → {}", text(&answer["endpoint_name"])))?;
+            }
         }
-        DeliveryCommand::Cancel { delivery, yes } => {
-            confirm(&format!("{delivery} will not be sent"), *yes)?;
-            let answer = client.post(&format!("/v1/deliveries/{delivery}/cancel"), None)?;
-            out.thing(&answer, |_| format!("cancelled {delivery}"))?;
+        DeliveryCommand::Cancel { deliveries, yes } => {
+            let what = match deliveries.as_slice() {
+                [one] => format!("{one} will not be sent"),
+                more => format!("{} will not be sent", count(more.len() as u64, "webhook")),
+            };
+            confirm(&what, *yes)?;
+            for delivery in deliveries {
+                let answer = client.post(&["v1", "deliveries", delivery, "cancel"], None)?;
+                out.thing(&answer, |answer| format!("cancelled {delivery}  → {}", text(&answer["endpoint_name"])))?;
+            }
         }
     }
     Ok(())
+}
+
+/// What the last attempt came to.
+fn last(delivery: &Value) -> String {
+    match (&delivery["last"]["outcome"], delivery["last"]["status"].as_u64()) {
+        (Value::Null, _) => "-".to_owned(),
+        (outcome, status) => output::attempt(&text(outcome), status).1,
+    }
+}
+
+fn page(delivery: &Value, out: &Printer) -> String {
+    let mut page = String::new();
+    // Writing into a string cannot fail.
+    let _ = event::write_delivery(&mut page, delivery, out);
+    let event = text(&delivery["event"]);
+    format!("{}\n\nof the event {event}, {}: innesco event show {event}", page.trim(), text(&delivery["type"]))
+}
+
+/// Drives every dead delivery again, one request each, oldest first.
+fn retry_dead(endpoint: Option<&str>, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
+    let query = [("state", Some("dead")), ("endpoint", endpoint)];
+    let dead = client.list(&["v1", "deliveries"], &query, RETRIES_MAX)?;
+    let to = endpoint.map(|name| format!(" to {name}")).unwrap_or_default();
+    if dead.is_empty() {
+        return Ok(out.thing(&json!({ "retried": 0 }), |_| format!("no delivery{to} is dead"))?);
+    }
+    confirm(&format!("{}{to} will be sent again", count(dead.len() as u64, "dead webhook")), yes)?;
+    let bar = if std::io::stderr().is_terminal() {
+        indicatif::ProgressBar::new(dead.len() as u64)
+    } else {
+        indicatif::ProgressBar::hidden()
+    };
+    for (done, delivery) in dead.iter().rev().enumerate() {
+        let id = delivery["id"].as_str().ok_or_else(|| wrong("the engine lists a delivery without an id"))?;
+        client
+            .post(&["v1", "deliveries", id, "retry"], None)
+            .map_err(|error| error.context(format!("{id} is not retried; {} before it are", count(done as u64, "webhook"))))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let more = if dead.len() == RETRIES_MAX { "; there may be more: give the command again" } else { "" };
+    Ok(out.thing(&json!({ "retried": dead.len() }), |_| format!("retrying {}{to}{more}", count(dead.len() as u64, "webhook")))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::output::Reader, *};
+
+    #[test]
+    fn a_delivery_with_its_attempts() {
+        let delivery = json!({
+            "id": "dlv_2", "event": "evt_1", "type": "order.created", "endpoint_name": "crm", "state": "delivered",
+            "reason": null, "attempt_count": 1, "due": null,
+            "attempts": [{ "n": 1, "at": "2026-11-24T09:14:02Z", "outcome": "answered", "status": 200, "latency_ms": 9.1,
+                           "detail": null, "excerpt": "" }],
+        });
+        let out = Printer::of(Reader::Person, "2026-11-24T09:20:00Z");
+        let expected = "\
+webhook   → crm  ● delivered  dlv_2
+          09:14:02  200  9.1 ms
+
+of the event evt_1, order.created: innesco event show evt_1";
+        assert_eq!(anstream::adapter::strip_str(&page(&delivery, &out)).to_string(), expected);
+    }
+
+    #[test]
+    fn last_attempts() {
+        assert_eq!(last(&json!({ "last": null })), "-");
+        assert_eq!(last(&json!({ "last": { "outcome": "answered", "status": 503 } })), "503");
+        assert_eq!(last(&json!({ "last": { "outcome": "blocked", "status": null } })), "blocked");
+    }
 }

@@ -1,74 +1,111 @@
 //! `innesco endpoint`: where webhooks go.
 
-use anyhow::bail;
 use serde_json::{Map, Value, json};
 
 use super::{
     client::Client,
-    output::{self, Printer, confirm, text},
+    measure::{self, count},
+    output::{self, Column, DIM, Printer, Styled, confirm, text, texts},
+    wrong,
 };
+use crate::domain::duration;
 
 #[derive(clap::Subcommand)]
 pub enum EndpointCommand {
     /// All endpoints
+    #[command(before_help = "Example:  innesco endpoint list")]
     List,
     /// One endpoint
-    Show { endpoint: String },
-    /// Add one; its secret is shown once
-    Add {
-        /// Its fixed name, to which plugins send
-        name: String,
-        /// Where it is
-        url: String,
-        /// Events that it receives directly, such as order.*; can be repeated
-        #[arg(long, value_name = "PATTERN")]
-        events: Vec<String>,
-        /// Only events with this attribute, such as channel=newsletter; several values of one name are alternatives
-        #[arg(long = "where", value_name = "NAME=VALUE")]
-        conditions: Vec<String>,
-        /// The plugin through which each event passes on its way here
-        #[arg(long)]
-        plugin: Option<String>,
-        /// Free text for people
-        #[arg(long)]
-        title: Option<String>,
-        /// v1 (HMAC-SHA256) or v1a (ed25519)
-        #[arg(long)]
-        signature: Option<String>,
-        /// A header on every webhook, such as authorization=Bearer…; can be repeated
-        #[arg(long = "header", value_name = "NAME=VALUE")]
-        headers: Vec<String>,
+    #[command(before_help = "Example:  innesco endpoint show crm")]
+    Show {
+        /// Its name, or its id, ep_…
+        endpoint: String,
     },
+    /// Add one; its secret is shown once
+    #[command(before_help = "Example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
+    Add(Box<AddArgs>),
     /// Remove one; what waits for it is cancelled
+    #[command(before_help = "Example:  innesco endpoint remove crm")]
     Remove {
+        /// Its name, or its id, ep_…
         endpoint: String,
         /// Do not ask
         #[arg(long)]
         yes: bool,
     },
     /// Hold its webhooks back for now
-    Pause { endpoint: String },
+    #[command(before_help = "Example:  innesco endpoint pause crm")]
+    Pause {
+        /// Its name, or its id, ep_…
+        endpoint: String,
+    },
     /// Send again, also what waited; enables a disabled one
-    Resume { endpoint: String },
+    #[command(before_help = "Example:  innesco endpoint resume crm")]
+    Resume {
+        /// Its name, or its id, ep_…
+        endpoint: String,
+    },
     /// Make a new secret; the old one goes on signing for a while
+    #[command(before_help = "Example:  innesco endpoint rotate-secret crm --grace 2d")]
     RotateSecret {
+        /// Its name, or its id, ep_…
         endpoint: String,
         /// For how long the old one goes on signing
-        #[arg(long, default_value = "24h")]
+        #[arg(long, default_value = "24h", value_name = "DURATION")]
         grace: String,
+        /// The new secret, where it is given: whsec_… or whsk_…
+        #[arg(long, value_name = "SECRET")]
+        secret: Option<String>,
+        /// Do not ask, where the old one ends at once
+        #[arg(long)]
+        yes: bool,
     },
 }
 
+#[derive(clap::Args)]
+pub struct AddArgs {
+    /// Its fixed name, to which plugins send
+    name: String,
+    /// Where it is
+    url: String,
+    /// Events that it receives directly, such as 'order.*'; can be repeated
+    #[arg(long, value_name = "PATTERN")]
+    events: Vec<String>,
+    /// Only events with this attribute, such as channel=newsletter; several values of one name are alternatives
+    #[arg(long = "where", value_name = "NAME=VALUE")]
+    conditions: Vec<String>,
+    /// The plugin through which each event passes on its way here
+    #[arg(long)]
+    plugin: Option<String>,
+    /// Free text for people
+    #[arg(long)]
+    title: Option<String>,
+    /// v1 (HMAC-SHA256) or v1a (ed25519)
+    #[arg(long, value_name = "SCHEME")]
+    signature: Option<String>,
+    /// A header on every webhook, such as 'authorization: Bearer …'; can be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// For one whole exchange, such as 20s
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<String>,
+    /// When it is tried, each counted from the attempt before, such as 0s,5s,5m,1h
+    #[arg(long, value_name = "DURATIONS", value_delimiter = ',')]
+    schedule: Vec<String>,
+    /// The secret, where it is given: whsec_… or whsk_… [default: a new one]
+    #[arg(long, value_name = "SECRET")]
+    secret: Option<String>,
+}
+
 pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
-    let at = |endpoint: &str, verb: &str| format!("/v1/endpoints/{endpoint}{verb}");
     match command {
         EndpointCommand::List => {
-            let items = client.get("/v1/endpoints")?["items"].as_array().cloned().unwrap_or_default();
-            let columns: [output::Column; 4] = [
-                ("name", |item| text(&item["name"])),
-                ("state", |item| text(&item["state"])),
-                ("events", |item| list(&item["events"])),
-                ("url", |item| text(&item["url"])),
+            let items = client.list(&["v1", "endpoints"], &[], usize::MAX)?;
+            let columns = [
+                Column::text("name", |item| text(&item["name"])),
+                Column::state("state", |item| text(&item["state"])),
+                Column::text("events", |item| texts(&item["events"])),
+                Column::text("url", |item| text(&item["url"])),
             ];
             out.list(
                 &items,
@@ -76,72 +113,243 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
                 "No endpoint yet. Add one with: innesco endpoint add crm https://crm.example.com/hook --events 'order.*'",
             )?;
         }
-        EndpointCommand::Show { endpoint } => out.thing(&client.get(&at(endpoint, ""))?, card)?,
-        EndpointCommand::Add { name, url, events, conditions, plugin, title, signature, headers } => {
-            let mut grouped: Map<String, Value> = Map::new();
-            for condition in conditions {
-                let (name, value) = pair("--where", condition)?;
-                let values = grouped.entry(name).or_insert_with(|| json!([]));
-                values.as_array_mut().expect("it was made an array").push(value.into());
-            }
-            let headers: Map<String, Value> = headers
-                .iter()
-                .map(|header| pair("--header", header).map(|(name, value)| (name, value.into())))
-                .collect::<Result<_, _>>()?;
-            let endpoint = json!({
-                "name": name, "url": url, "events": events, "where": grouped, "plugin": plugin, "title": title,
-                "signature": signature, "headers": headers,
-            });
-            out.thing(&client.post("/v1/endpoints", Some(&endpoint))?, secret_card)?;
+        EndpointCommand::Show { endpoint } => {
+            out.thing(&client.get(&["v1", "endpoints", endpoint])?, |endpoint| card(endpoint, out))?;
+        }
+        EndpointCommand::Add(args) => {
+            let answer = client.post(&["v1", "endpoints"], Some(&wanted(args)?))?;
+            out.thing(&answer, |endpoint| secret_card("added", endpoint, out))?;
         }
         EndpointCommand::Remove { endpoint, yes } => {
-            confirm(&format!("endpoint {endpoint} is removed, and what waits for it is cancelled"), *yes)?;
-            client.delete(&at(endpoint, ""))?;
-            out.thing(&json!({ "removed": endpoint }), |_| format!("removed {endpoint}"))?;
+            let found = client.get(&["v1", "endpoints", endpoint])?;
+            let waiting: usize = ["pending", "retrying"]
+                .iter()
+                .map(|state| waiting(client, endpoint, state).map(|items| items.len()))
+                .sum::<anyhow::Result<usize>>()?;
+            confirm(&removal(&found, waiting), *yes)?;
+            client.delete(&["v1", "endpoints", endpoint])?;
+            out.thing(&json!({ "removed": found["name"] }), |_| format!("removed {}", text(&found["name"])))?;
         }
-        EndpointCommand::Pause { endpoint } => out.thing(&client.post(&at(endpoint, "/pause"), None)?, card)?,
-        EndpointCommand::Resume { endpoint } => out.thing(&client.post(&at(endpoint, "/resume"), None)?, card)?,
-        EndpointCommand::RotateSecret { endpoint, grace } => {
-            let answer = client.post(&at(endpoint, "/rotate-secret"), Some(&json!({ "grace": grace })))?;
-            out.thing(&answer, secret_card)?;
+        EndpointCommand::Pause { endpoint } => {
+            let answer = client.post(&["v1", "endpoints", endpoint, "pause"], None)?;
+            out.thing(&answer, |found| {
+                format!("{}\n\nIts webhooks are kept and wait for: innesco endpoint resume {endpoint}", card(found, out))
+            })?;
+        }
+        EndpointCommand::Resume { endpoint } => {
+            out.thing(&client.post(&["v1", "endpoints", endpoint, "resume"], None)?, |endpoint| card(endpoint, out))?;
+        }
+        EndpointCommand::RotateSecret { endpoint, grace, secret, yes } => {
+            if duration::parse(grace).is_some_and(|grace| grace.is_zero()) {
+                confirm(
+                    &format!("the secret that {endpoint} has now ends at once: receivers refuse until they know the new one"),
+                    *yes,
+                )?;
+            }
+            let body = json!({ "grace": grace, "secret": secret });
+            let answer = client.post(&["v1", "endpoints", endpoint, "rotate-secret"], Some(&without_nulls(body)))?;
+            out.thing(&answer, |endpoint| {
+                format!(
+                    "{}\n            the old one goes on signing beside it for {grace}",
+                    secret_card("rotated", endpoint, out)
+                )
+            })?;
         }
     }
     Ok(())
 }
 
-fn pair(flag: &str, text: &str) -> anyhow::Result<(String, String)> {
-    match text.split_once('=') {
-        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-        None => bail!("{flag} {text}: write it as name=value"),
+/// Deliveries that a removal would call off; enough of them to say how many.
+const COUNTED_MAX: usize = 1_000;
+
+fn waiting(client: &Client, endpoint: &str, state: &str) -> anyhow::Result<Vec<Value>> {
+    client.list(&["v1", "deliveries"], &[("endpoint", Some(endpoint)), ("state", Some(state))], COUNTED_MAX)
+}
+
+fn removal(endpoint: &Value, waiting: usize) -> String {
+    let waiting = match waiting {
+        0 => String::new(),
+        1 => ", and the webhook that waits for it is cancelled".to_owned(),
+        COUNTED_MAX.. => ", and all webhooks that wait for it, more than a thousand, are cancelled".to_owned(),
+        more => format!(", and {} that wait for it are cancelled", count(more as u64, "webhook")),
+    };
+    format!("endpoint {} ({}) is removed{waiting}", text(&endpoint["name"]), measure::one_line(&text(&endpoint["url"])))
+}
+
+/// The body of the request that adds an endpoint: only what was typed, so that the engine's defaults hold for the rest.
+fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
+    let mut conditions: Map<String, Value> = Map::new();
+    for condition in &args.conditions {
+        let Some((name, value)) = condition.split_once('=') else {
+            return Err(wrong(format!(
+                "--where {condition:?} has no value; write it as name=value, such as --where channel=newsletter"
+            )));
+        };
+        let values = conditions.entry(name).or_insert_with(|| json!([]));
+        values.as_array_mut().expect("it was made an array").push(value.into());
     }
+    let mut headers: Map<String, Value> = Map::new();
+    for header in &args.headers {
+        // The first of the two signs counts: values have either in them.
+        let Some((name, value)) = header.split_once([':', '=']) else {
+            return Err(wrong(format!(
+                "--header {header:?} has no value; write it as 'name: value', such as --header 'x-shop: 7'"
+            )));
+        };
+        headers.insert(name.trim().to_ascii_lowercase(), value.trim().into());
+    }
+    let some = |condition: bool, value: Value| if condition { value } else { Value::Null };
+    Ok(without_nulls(json!({
+        "name": args.name,
+        "url": args.url,
+        "title": args.title,
+        "plugin": args.plugin,
+        "signature": args.signature,
+        "timeout": args.timeout,
+        "secret": args.secret,
+        "events": some(!args.events.is_empty(), json!(args.events)),
+        "where": some(!conditions.is_empty(), conditions.into()),
+        "headers": some(!headers.is_empty(), headers.into()),
+        "schedule": some(!args.schedule.is_empty(), json!(args.schedule)),
+    })))
 }
 
-fn list(values: &Value) -> String {
-    let texts: Vec<String> = values.as_array().into_iter().flatten().map(text).collect();
-    if texts.is_empty() { "-".to_owned() } else { texts.join(" ") }
+fn without_nulls(mut value: Value) -> Value {
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    value
 }
 
-fn card(endpoint: &Value) -> String {
-    let mut lines =
-        vec![format!("{}  {}  {}", text(&endpoint["name"]), output::state(&text(&endpoint["state"])), text(&endpoint["url"]))];
-    let mut line = |name: &str, value: String| lines.push(format!("  {name:<10} {value}"));
-    line("events", list(&endpoint["events"]));
+fn card(endpoint: &Value, out: &Printer) -> String {
+    let one_line = |value: &Value| measure::one_line(&text(value));
+    let mut lines = vec![format!(
+        "{}  {}  {}",
+        one_line(&endpoint["name"]),
+        output::state(&text(&endpoint["state"])),
+        one_line(&endpoint["url"])
+    )];
+    let mut line = |name: &str, value: String| lines.push(format!("  {:<9} {value}", Styled(DIM, name)));
+    if let Some(reason) = endpoint["disabled_reason"].as_str() {
+        let reason = if reason == "gone" { "it answered 410: it wants no more" } else { "by hand" };
+        line("why", format!("{reason}; again with: innesco endpoint resume {}", one_line(&endpoint["name"])));
+    }
+    if !endpoint["title"].is_null() {
+        line("title", one_line(&endpoint["title"]));
+    }
+    let events = texts(&endpoint["events"]);
+    line("events", if events == "-" { "none directly; what plugins send to it".to_owned() } else { events });
     for (name, values) in endpoint["where"].as_object().into_iter().flatten() {
-        line("where", format!("{name} is {}", list(values)));
+        line("where", format!("{name} is {}", texts(values).replace(' ', " or ")));
     }
-    for name in ["plugin", "title", "signature", "public_key", "disabled_reason", "timeout", "id"] {
-        if !endpoint[name].is_null() {
-            line(name, text(&endpoint[name]));
-        }
+    if !endpoint["plugin"].is_null() {
+        line("plugin", one_line(&endpoint["plugin"]));
     }
+    line("signature", one_line(&endpoint["signature"]));
+    if !endpoint["public_key"].is_null() {
+        line("verify", one_line(&endpoint["public_key"]));
+    }
+    for (name, value) in endpoint["headers"].as_object().into_iter().flatten() {
+        line("header", format!("{name}: {}", one_line(value)));
+    }
+    line("timeout", one_line(&endpoint["timeout"]));
+    if endpoint["schedule"].is_array() {
+        line("tried", format!("after {}", texts(&endpoint["schedule"]).replace(' ', ", ")));
+    }
+    line("created", out.time(&text(&endpoint["created_at"])));
+    line("id", one_line(&endpoint["id"]));
     lines.join("\n")
 }
 
-fn secret_card(endpoint: &Value) -> String {
+fn secret_card(verb: &str, endpoint: &Value, out: &Printer) -> String {
     format!(
-        "{}\n  {:<10} {}\n             copy it now: it is not shown again",
-        card(endpoint),
-        "secret",
+        "{verb} {}\n\n  {:<9} {}\n            copy it now: it is not shown again",
+        card(endpoint, out),
+        Styled(DIM, "secret"),
         text(&endpoint["secret"])
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::output::Reader, *};
+
+    fn args(words: &[&str]) -> AddArgs {
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            args: AddArgs,
+        }
+        <Only as clap::Parser>::try_parse_from(["add"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}")).args
+    }
+
+    #[test]
+    fn only_what_was_typed_is_asked_for() {
+        assert_eq!(
+            wanted(&args(&["crm", "https://crm.example"])).unwrap(),
+            json!({ "name": "crm", "url": "https://crm.example" })
+        );
+        let full = args(&[
+            "crm",
+            "https://crm.example",
+            "--events",
+            "order.*",
+            "--where",
+            "channel=a",
+            "--where",
+            "channel=b",
+            "--header",
+            "X-Shop: a=b",
+            "--header",
+            "x-env=live",
+            "--timeout",
+            "5s",
+            "--schedule",
+            "0s,5s",
+        ]);
+        let expected = json!({
+            "name": "crm", "url": "https://crm.example", "events": ["order.*"], "where": { "channel": ["a", "b"] },
+            "headers": { "x-shop": "a=b", "x-env": "live" }, "timeout": "5s", "schedule": ["0s", "5s"],
+        });
+        assert_eq!(wanted(&full).unwrap(), expected);
+        let error = wanted(&args(&["crm", "https://crm.example", "--where", "channel"])).unwrap_err().to_string();
+        assert_eq!(error, "--where \"channel\" has no value; write it as name=value, such as --where channel=newsletter");
+    }
+
+    #[test]
+    fn a_removal_says_what_it_does() {
+        let endpoint = json!({ "name": "crm", "url": "https://crm.example/hook" });
+        assert_eq!(removal(&endpoint, 0), "endpoint crm (https://crm.example/hook) is removed");
+        assert_eq!(
+            removal(&endpoint, 1),
+            "endpoint crm (https://crm.example/hook) is removed, and the webhook that waits for it is cancelled"
+        );
+        assert_eq!(
+            removal(&endpoint, 12),
+            "endpoint crm (https://crm.example/hook) is removed, and 12 webhooks that wait for it are cancelled"
+        );
+    }
+
+    #[test]
+    fn a_new_endpoint_shows_its_secret_once() {
+        let endpoint = json!({
+            "id": "ep_1", "name": "crm", "title": null, "url": "https://crm.example/hook", "events": ["order.*"],
+            "where": { "channel": ["a", "b"] }, "plugin": null, "signature": "v1", "headers": {}, "timeout": "20s",
+            "schedule": null, "state": "active", "disabled_reason": null, "created_at": "2026-11-24T09:14:02Z",
+            "secret": "whsec_x",
+        });
+        let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
+        let expected = "\
+added crm  ● active  https://crm.example/hook
+  events    order.*
+  where     channel is a or b
+  signature v1
+  timeout   20s
+  created   09:14:02, now
+  id        ep_1
+
+  secret    whsec_x
+            copy it now: it is not shown again";
+        assert_eq!(anstream::adapter::strip_str(&secret_card("added", &endpoint, &out)).to_string(), expected);
+    }
 }

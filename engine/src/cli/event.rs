@@ -1,17 +1,33 @@
 //! `innesco event`: what happened, and everything that followed from it.
 
-use std::fmt::Write as _;
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use serde_json::Value;
 
 use super::{
     client::Client,
-    output::{self, DIM, Printer, Styled, text},
+    measure::{self, count},
+    output::{self, Column, DIM, Printer, Styled, indent, text},
+    wrong,
 };
+use crate::{
+    clock,
+    domain::{duration, time::Timestamp},
+};
+
+/// Lines of an event's data that are shown.
+const DATA_LINES: usize = 40;
+/// Characters of a receiver's answer that are shown.
+const EXCERPT_CHARS: usize = 300;
 
 #[derive(clap::Subcommand)]
 pub enum EventCommand {
     /// The newest events
+    #[command(before_help = "Example:  innesco event list --state failed --since 2h")]
     List {
         /// Only this type
         #[arg(long = "type", value_name = "TYPE")]
@@ -22,25 +38,36 @@ pub enum EventCommand {
         /// Only in this state: waiting, done, failed, unrouted
         #[arg(long)]
         state: Option<String>,
-        /// Only accepted at or after (RFC 3339)
-        #[arg(long)]
+        /// Only accepted since then: 2h (ago), or 2026-01-31T09:30:00Z
+        #[arg(long, value_name = "WHEN")]
         since: Option<String>,
-        /// Only accepted before (RFC 3339)
-        #[arg(long)]
+        /// Only accepted before then
+        #[arg(long, value_name = "WHEN")]
         until: Option<String>,
         /// How many
-        #[arg(long, short = 'n', default_value_t = 20)]
+        #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
     },
     /// Everything about one event: who sent it, what ran, what was sent, what came back
-    Show { event: String },
-    /// Run an event again through today's plugins and subscriptions: new webhooks under new ids
-    Replay { event: String },
+    #[command(before_help = "Example:  innesco event show evt_k7q212")]
+    Show {
+        /// Its id, evt_…
+        event: String,
+    },
+    /// Run events again through today's plugins and subscriptions: new webhooks under new ids
+    #[command(before_help = "Example:  innesco event replay evt_k7q212")]
+    Replay {
+        /// Their ids, evt_…
+        #[arg(required = true, value_name = "EVENT")]
+        events: Vec<String>,
+    },
 }
 
 pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
         EventCommand::List { event_type, source, state, since, until, limit } => {
+            let since = since.as_deref().map(|text| instant("--since", text, clock::wall())).transpose()?;
+            let until = until.as_deref().map(|text| instant("--until", text, clock::wall())).transpose()?;
             let query = [
                 ("type", event_type.as_deref()),
                 ("source", source.as_deref()),
@@ -48,117 +75,384 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
                 ("since", since.as_deref()),
                 ("until", until.as_deref()),
             ];
-            let mut items = client.list("/v1/events", &query, *limit)?;
-            for item in &mut items {
-                item["accepted_at"] = out.time(&text(&item["accepted_at"])).into();
-            }
-            let columns: [output::Column; 5] = [
-                ("accepted", |item| text(&item["accepted_at"])),
-                ("event", |item| text(&item["event"])),
-                ("type", |item| text(&item["type"])),
-                ("state", |item| text(&item["state"])),
-                ("source", |item| text(&item["source"])),
+            let items = client.list(&["v1", "events"], &query, *limit)?;
+            let columns = [
+                Column::text("event", |item| text(&item["event"])),
+                Column::text("type", |item| text(&item["type"])),
+                Column::state("state", |item| text(&item["state"])),
+                Column::text("source", |item| text(&item["source"])),
+                Column::time("accepted", |item| text(&item["accepted_at"])),
             ];
-            out.list(&items, &columns, "No event yet. Send one with: innesco send order.created '{\"id\": 7}'")?;
+            let nothing = match query.iter().any(|(_, value)| value.is_some()) {
+                true => "No such event.",
+                false => "No event yet. Send one with: innesco send order.created '{\"id\": 7}'",
+            };
+            out.list(&items, &columns, nothing)?;
         }
-        EventCommand::Show { event } => out.thing(&client.get(&format!("/v1/events/{event}"))?, story)?,
-        EventCommand::Replay { event } => {
-            let answer = client.post(&format!("/v1/events/{event}/replay"), None)?;
-            out.thing(&answer, |answer| {
-                format!("replaying {event} (replay {})\nsee what comes of it: innesco event show {event}", answer["round"])
-            })?;
+        EventCommand::Show { event } => out.thing(&client.get(&["v1", "events", event])?, |event| story(event, out))?,
+        EventCommand::Replay { events } => {
+            for event in events {
+                let answer = client.post(&["v1", "events", event, "replay"], None)?;
+                out.thing(&answer, |answer| {
+                    format!("replaying {event}  replay {}; what comes of it: innesco event show {event}", answer["round"])
+                })?;
+            }
         }
     }
     Ok(())
+}
+
+/// `2h` is two hours ago; anything else is RFC 3339.
+fn instant(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<String> {
+    if let Some(ago) = duration::parse(text) {
+        return Ok(now.minus(ago).to_string());
+    }
+    match Timestamp::parse_rfc3339(text) {
+        Some(at) => Ok(at.to_string()),
+        None => Err(wrong(format!(
+            "{flag} {text:?} is not a time; write how long ago, such as 30m, 2h or 7d, or 2026-01-31T09:30:00Z"
+        ))),
+    }
 }
 
 /// The whole story, to be read from top to bottom.
-fn story(story: &Value) -> String {
+fn story(event: &Value, out: &Printer) -> String {
     let mut page = String::new();
     // Writing into a string cannot fail.
-    let _ = write_story(&mut page, story);
+    let _ = write_story(&mut page, event, out);
     page
 }
 
-fn write_story(page: &mut String, story: &Value) -> std::fmt::Result {
-    writeln!(page, "{}  {}  {}", text(&story["event"]), text(&story["type"]), output::state(&text(&story["state"])))?;
-    let mut line = |name: &str, value: &Value| match value {
-        Value::Null => Ok(()),
-        value => writeln!(page, "  {} {}", Styled(DIM, format!("{name:<10}")), text(value)),
-    };
-    line("source", &story["source"])?;
-    if story["id"] != story["event"] {
-        line("id", &story["id"])?;
-    }
-    line("subject", &story["subject"])?;
-    line("time", &output::local_time(&text(&story["time"])).into())?;
-    line("cause", &story["cause"])?;
-    for (name, value) in story["attributes"].as_object().into_iter().flatten() {
-        line(name, value)?;
-    }
-    line("data", &story["data"])?;
-    line("data", &story["data_base64"])?;
+fn list<'a>(story: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    story[name].as_array().into_iter().flatten()
+}
 
-    for run in story["runs"].as_array().into_iter().flatten() {
-        write_run(page, run)?;
+fn write_story(page: &mut String, story: &Value, out: &Printer) -> fmt::Result {
+    let event = text(&story["event"]);
+    writeln!(page, "{event}  {}  {}", measure::one_line(&text(&story["type"])), output::state(&text(&story["state"])))?;
+    let mut line =
+        |name: &str, value: &str| writeln!(page, "  {:<7} {}", Styled(DIM, measure::one_line(name)), measure::one_line(value));
+    line("from", &text(&story["source"]))?;
+    line("at", &out.time(&text(&story["accepted_at"])))?;
+    if story["id"] != story["event"] {
+        line("id", &text(&story["id"]))?;
     }
-    for delivery in story["deliveries"].as_array().into_iter().flatten() {
-        write_delivery(page, delivery)?;
+    let (time, accepted) = (instant_of(&story["time"]), instant_of(&story["accepted_at"]));
+    if let (Some(time), Some(accepted)) = (time, accepted)
+        && time.millis().abs_diff(accepted.millis()) > 1_000
+    {
+        line("time", &out.time(&text(&story["time"])))?;
     }
-    let emitted: Vec<String> = story["emitted"].as_array().into_iter().flatten().map(text).collect();
+    if let Some(subject) = story["subject"].as_str() {
+        line("subject", subject)?;
+    }
+    for (name, value) in story["attributes"].as_object().into_iter().flatten() {
+        line(name, &text(value))?;
+    }
+    if let Some(cause) = story["cause"].as_str() {
+        line("cause", &format!("{cause}, {} deep in its chain", text(&story["depth"])))?;
+    }
+    line("data", &format!("{}, {}", text(&story["content_type"]), measure::size(story["bytes"].as_u64().unwrap_or(0))))?;
+    write_data(page, story)?;
+
+    // A replay is a chapter of its own.
+    let rounds: BTreeSet<u64> =
+        list(story, "runs").chain(list(story, "deliveries")).map(|one| one["round"].as_u64().unwrap_or(0)).collect();
+    for round in rounds {
+        let of_round = |one: &&Value| one["round"].as_u64().unwrap_or(0) == round;
+        if round > 0 {
+            writeln!(page, "\nreplay {round}")?;
+        }
+        for run in list(story, "runs").filter(of_round) {
+            write_run(page, run, out)?;
+        }
+        for delivery in list(story, "deliveries").filter(of_round) {
+            write_delivery(page, delivery, out)?;
+        }
+    }
+    let emitted: Vec<String> = list(story, "emitted").map(text).collect();
     if !emitted.is_empty() {
         writeln!(page, "\nemitted   {}", emitted.join("  "))?;
     }
+    write_advice(page, story, &event)
+}
+
+fn instant_of(value: &Value) -> Option<Timestamp> {
+    Timestamp::parse_rfc3339(value.as_str()?)
+}
+
+fn write_data(page: &mut String, story: &Value) -> fmt::Result {
+    let data = match (&story["data"], &story["data_base64"]) {
+        (Value::Null, Value::String(base64)) => format!("(base64) {base64}"),
+        (Value::Null, _) => return Ok(()),
+        (Value::String(text), _) => text.clone(),
+        (value, _) => serde_json::to_string_pretty(value).unwrap_or_default(),
+    };
+    let data = measure::lines(&data);
+    let lines: Vec<&str> = data.lines().take(DATA_LINES).collect();
+    writeln!(page, "{}", indent(&lines.join("\n")))?;
+    match data.lines().count() - lines.len() {
+        0 => Ok(()),
+        more => {
+            writeln!(page, "          {}", Styled(DIM, format!("… {}; all of it with --json", count(more as u64, "more line"))))
+        }
+    }
+}
+
+fn write_run(page: &mut String, run: &Value, out: &Printer) -> fmt::Result {
+    let version = run["version"].as_str().map(|version| format!("@{}", short(version))).unwrap_or_default();
+    let outcome = run["outcome"].as_str().unwrap_or("waiting");
+    write!(page, "\nrun       {}{version}  {}", text(&run["plugin"]), output::state(outcome))?;
+    if run["outcome"].is_string() {
+        write!(page, "  {}", took(&run["duration_ms"]))?;
+        if let Some(bytes @ 1..) = run["memory_bytes"].as_u64() {
+            write!(page, "  {}", measure::size(bytes))?;
+        }
+    }
+    if outcome == "ok" {
+        write!(page, "  {}", asked(run["webhooks"].as_u64().unwrap_or(0), run["events"].as_u64().unwrap_or(0)))?;
+    }
+    if let Some(endpoint) = run["endpoint"].as_str() {
+        write!(page, "  on the way to {endpoint}")?;
+    }
+    writeln!(page)?;
+    if let Some(message) = run["message"].as_str() {
+        let code = run["code"].as_str().filter(|_| outcome == "failed").map(|code| format!("{code}: ")).unwrap_or_default();
+        writeln!(page, "{}", indent(&measure::lines(&format!("{code}{message}"))))?;
+    }
+    if let (Some(due), "waiting") = (run["due"].as_str(), run["state"].as_str().unwrap_or_default())
+        && run["outcome"].is_string()
+    {
+        writeln!(page, "          tried {}; again at {}", count(run["tries"].as_u64().unwrap_or(0), "time"), out.time(due))?;
+    }
+    for line in list(run, "log") {
+        let level = format!("{:<5}", text(&line["level"]));
+        let message = indent(&measure::lines(&text(&line["message"])));
+        writeln!(page, "          {} {}", Styled(DIM, level), message.trim_start())?;
+    }
+    if let Some(dropped @ 1..) = run["log_dropped"].as_u64() {
+        writeln!(page, "          {}", Styled(DIM, format!("… {} not kept", count(dropped, "more line"))))?;
+    }
     Ok(())
 }
 
-fn write_run(page: &mut String, run: &Value) -> std::fmt::Result {
-    let version = run["version"].as_str().map(|version| format!("@{}", &version[..6.min(version.len())])).unwrap_or_default();
-    let outcome = run["outcome"].as_str().unwrap_or("waiting");
-    write!(page, "\nrun       {}{version}  {}", text(&run["plugin"]), output::state(outcome))?;
-    if let Some(endpoint) = run["endpoint"].as_str() {
-        write!(page, "  for {endpoint}")?;
-    }
-    writeln!(page, "  {} ms  {} webhooks, {} events", run["duration_ms"], run["webhooks"], run["events"])?;
-    if let Some(message) = run["message"].as_str() {
-        writeln!(page, "          {message}")?;
-    }
-    if run["state"] == "parked" {
-        writeln!(page, "          the event is kept; after a fix it can be replayed")?;
-    }
-    for line in run["log"].as_array().into_iter().flatten() {
-        writeln!(page, "          {} {}", Styled(DIM, format!("{:<5}", text(&line["level"]))), text(&line["message"]))?;
-    }
-    if let Some(dropped @ 1..) = run["log_dropped"].as_u64() {
-        writeln!(page, "          … and {dropped} more lines that were not kept")?;
-    }
-    Ok(())
+/// What a run asked for: `2 webhooks`, `1 webhook, 1 event`, `nothing`.
+pub fn asked(webhooks: u64, events: u64) -> String {
+    let parts: Vec<String> =
+        [(webhooks, "webhook"), (events, "event")].iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
+    if parts.is_empty() { "nothing to send".to_owned() } else { parts.join(", ") }
+}
+
+/// The first six digits of a version.
+pub fn short(version: &str) -> String {
+    version.chars().take(6).collect()
+}
+
+fn took(millis: &Value) -> String {
+    measure::took(Duration::from_secs_f64(millis.as_f64().unwrap_or(0.0).clamp(0.0, 1e12) / 1_000.0))
 }
 
 /// One delivery with its attempts.
-pub fn write_delivery(page: &mut String, delivery: &Value) -> std::fmt::Result {
+pub fn write_delivery(page: &mut String, delivery: &Value, out: &Printer) -> fmt::Result {
     let state = text(&delivery["state"]);
-    write!(page, "\nwebhook   {}  → {}  {}", text(&delivery["id"]), text(&delivery["endpoint_name"]), output::state(&state))?;
+    write!(
+        page,
+        "\nwebhook   → {}  {}  {}",
+        text(&delivery["endpoint_name"]),
+        output::state(&state),
+        Styled(DIM, text(&delivery["id"]))
+    )?;
     match (delivery["reason"].as_str(), delivery["due"].as_str()) {
-        (Some(reason), _) => writeln!(page, "  {reason}")?,
-        (_, Some(due)) if state == "retrying" => writeln!(page, "  next at {}", output::local_time(due))?,
+        (Some("exhausted"), _) => writeln!(page, "  given up after {}", count(attempts(delivery), "attempt"))?,
+        (Some("gone"), _) => writeln!(page, "  the receiver wants no more (410)")?,
+        (Some("endpoint-disabled"), _) => writeln!(page, "  the endpoint is disabled")?,
+        (Some(reason), _) => writeln!(page, "  {}", measure::one_line(reason))?,
+        (None, Some(due)) if state == "retrying" => writeln!(page, "  next at {}", out.time(due))?,
         _ => writeln!(page)?,
     }
-    for attempt in delivery["attempts"].as_array().into_iter().flatten() {
+    for attempt in list(delivery, "attempts") {
         let outcome = output::attempt(&text(&attempt["outcome"]), attempt["status"].as_u64());
-        let at = output::local_time(&text(&attempt["at"]));
-        writeln!(page, "          {}  {outcome}  {} ms  attempt {}", Styled(DIM, at), attempt["latency_ms"], attempt["n"])?;
+        let at = Styled(DIM, out.clock_time(&text(&attempt["at"])));
+        let number = if attempts(delivery) > 1 { format!("  attempt {}", attempt["n"]) } else { String::new() };
+        writeln!(page, "          {at}  {outcome}  {}{number}", took(&attempt["latency_ms"]))?;
         if let Some(detail) = attempt["detail"].as_str() {
-            writeln!(page, "                    {detail}")?;
+            writeln!(page, "{}", indent(&measure::lines(detail)))?;
         }
-        let excerpt = text(&attempt["excerpt"]);
-        if let Some(first) = excerpt.lines().next().filter(|line| !line.is_empty()) {
-            writeln!(
-                page,
-                "                    {}",
-                Styled(DIM, format!("answered: {}", first.chars().take(100).collect::<String>()))
-            )?;
+        let excerpt = measure::cut(&measure::lines(attempt["excerpt"].as_str().unwrap_or_default()), EXCERPT_CHARS);
+        if !excerpt.trim().is_empty() {
+            for line in indent(&excerpt).lines() {
+                writeln!(page, "{}", Styled(DIM, line))?;
+            }
         }
     }
     Ok(())
+}
+
+fn attempts(delivery: &Value) -> u64 {
+    delivery["attempt_count"].as_u64().unwrap_or(0)
+}
+
+/// What can be done now, where something is to be done.
+fn write_advice(page: &mut String, story: &Value, event: &str) -> fmt::Result {
+    let mut advice = Vec::new();
+    if list(story, "runs").any(|run| run["state"] == "parked") {
+        advice.push(format!("The event is kept. After a fix of the plugin: innesco event replay {event}"));
+    }
+    for delivery in list(story, "deliveries").filter(|delivery| delivery["state"] == "dead") {
+        advice.push(format!(
+            "Once {} takes it again: innesco delivery retry {}",
+            text(&delivery["endpoint_name"]),
+            text(&delivery["id"])
+        ));
+    }
+    if story["state"] == "unrouted" {
+        advice.push(format!(
+            "Nobody wants {}: no plugin is on it, and no endpoint subscribes to it. See: innesco plugin list, innesco endpoint list",
+            measure::one_line(&text(&story["type"]))
+        ));
+    }
+    if advice.is_empty() {
+        return Ok(());
+    }
+    writeln!(page)?;
+    advice.iter().try_for_each(|line| writeln!(page, "{line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::output::Reader, *};
+
+    const NOW: &str = "2026-11-24T09:20:00Z";
+
+    fn shown(event: &Value, reader: Reader) -> String {
+        anstream::adapter::strip_str(&story(event, &Printer::of(reader, NOW))).to_string()
+    }
+
+    fn attempt(n: u64, at: &str, status: u64, excerpt: &str) -> Value {
+        json!({ "n": n, "at": at, "outcome": "answered", "status": status, "latency_ms": 1.8, "detail": null, "excerpt": excerpt })
+    }
+
+    fn event() -> Value {
+        json!({
+            "event": "evt_4f2k9", "id": "order-7", "source": "shop", "type": "order.created", "subject": "7",
+            "time": "2026-11-24T09:14:02Z", "accepted_at": "2026-11-24T09:14:02.100Z", "state": "failed", "depth": 0,
+            "cause": null, "attributes": { "channel": "newsletter" }, "content_type": "application/json", "bytes": 10,
+            "data": { "id": 7 },
+            "runs": [
+                { "plugin": "order-router", "version": "3fa2c1aabb", "endpoint": null, "round": 0, "state": "done", "outcome": "ok",
+                  "message": null, "tries": 1, "due": null, "duration_ms": 0.05, "memory_bytes": 1_114_112, "webhooks": 2,
+                  "events": 0, "log": [{ "level": "info", "message": "big\u{1b}[2J\norder" }], "log_dropped": 3 },
+                { "plugin": "slack-notify", "version": "91be07", "endpoint": null, "round": 0, "state": "parked",
+                  "outcome": "trapped", "code": "panic", "message": "panicked at src/lib.rs:13:29: unlucky 13", "tries": 1,
+                  "due": null, "duration_ms": 0.03, "memory_bytes": 0, "webhooks": 0, "events": 0, "log": [], "log_dropped": 0 },
+            ],
+            "deliveries": [
+                { "id": "dlv_1", "endpoint_name": "receiver", "round": 0, "state": "delivered", "reason": null, "attempt_count": 1,
+                  "due": null, "attempts": [attempt(1, "2026-11-24T09:14:02Z", 200, "{\"ok\":true}\n")] },
+                { "id": "dlv_2", "endpoint_name": "crm", "round": 0, "state": "retrying", "reason": null, "attempt_count": 2,
+                  "due": "2026-11-24T09:25:00Z",
+                  "attempts": [attempt(1, "2026-11-24T09:14:02Z", 503, "down"),
+                               json!({ "n": 2, "at": "2026-11-24T09:14:07Z", "outcome": "timed-out", "status": null,
+                                       "latency_ms": 20_000.0, "detail": "no answer within 20 s", "excerpt": "" })] },
+                { "id": "dlv_3", "endpoint_name": "crm", "round": 1, "state": "dead", "reason": "exhausted", "attempt_count": 10,
+                  "due": null, "attempts": [] },
+            ],
+            "emitted": [],
+        })
+    }
+
+    #[test]
+    fn a_story_reads_from_top_to_bottom() {
+        let expected = "\
+evt_4f2k9  order.created  ✕ failed
+  from    shop
+  at      09:14:02, 5 min ago
+  id      order-7
+  subject 7
+  channel newsletter
+  data    application/json, 10 bytes
+          {
+            \"id\": 7
+          }
+
+run       order-router@3fa2c1  ● ok  0.05 ms  1.1 MB  2 webhooks
+          info  big\\u{1b}[2J
+          order
+          … 3 more lines not kept
+
+run       slack-notify@91be07  ✕ trapped  0.03 ms
+          panicked at src/lib.rs:13:29: unlucky 13
+
+webhook   → receiver  ● delivered  dlv_1
+          09:14:02  200  1.8 ms
+          {\"ok\":true}
+
+webhook   → crm  ◔ retrying  dlv_2  next at 09:25:00, in 5 min
+          09:14:02  503  1.8 ms  attempt 1
+          down
+          09:14:07  timed-out  20.0 s  attempt 2
+          no answer within 20 s
+
+replay 1
+
+webhook   → crm  ✕ dead  dlv_3  given up after 10 attempts
+
+The event is kept. After a fix of the plugin: innesco event replay evt_4f2k9
+Once crm takes it again: innesco delivery retry dlv_3
+";
+        assert_eq!(shown(&event(), Reader::Person), expected);
+    }
+
+    #[test]
+    fn in_a_pipe_times_are_exact() {
+        let text = shown(&event(), Reader::Pipe);
+        assert!(text.contains("  at      2026-11-24T09:14:02.100Z\n"), "{text}");
+        assert!(text.contains("next at 2026-11-24T09:25:00Z\n"), "{text}");
+    }
+
+    #[test]
+    fn an_event_nobody_wants_says_so() {
+        let event = json!({
+            "event": "evt_1", "id": "evt_1", "source": "cli", "type": "x", "state": "unrouted", "accepted_at": NOW, "time": NOW,
+            "attributes": {}, "content_type": "application/octet-stream", "bytes": 2, "data_base64": "/wA=",
+            "runs": [], "deliveries": [], "emitted": [],
+        });
+        let expected = "\
+evt_1  x  – unrouted
+  from    cli
+  at      09:20:00, now
+  data    application/octet-stream, 2 bytes
+          (base64) /wA=
+
+Nobody wants x: no plugin is on it, and no endpoint subscribes to it. See: innesco plugin list, innesco endpoint list
+";
+        assert_eq!(shown(&event, Reader::Person), expected);
+    }
+
+    #[test]
+    fn long_data_is_cut() {
+        let mut event = event();
+        event["data"] = (0..60).collect::<Vec<u32>>().into();
+        assert!(shown(&event, Reader::Person).contains("\n          … 22 more lines; all of it with --json\n"));
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_said() {
+        let now = Timestamp::parse_rfc3339(NOW).unwrap();
+        assert_eq!(instant("--since", "2h", now).unwrap(), "2026-11-24T07:20:00.000Z");
+        assert_eq!(instant("--since", "2026-11-24T10:00:00+01:00", now).unwrap(), "2026-11-24T09:00:00.000Z");
+        assert_eq!(
+            instant("--since", "noon", now).unwrap_err().to_string(),
+            "--since \"noon\" is not a time; write how long ago, such as 30m, 2h or 7d, or 2026-01-31T09:30:00Z"
+        );
+    }
+
+    #[test]
+    fn what_was_asked() {
+        assert_eq!(asked(2, 0), "2 webhooks");
+        assert_eq!(asked(1, 1), "1 webhook, 1 event");
+        assert_eq!(asked(0, 0), "nothing to send");
+    }
 }

@@ -1,26 +1,31 @@
 //! `innesco keys`: who may speak to the API.
 
-use serde_json::json;
+use anyhow::bail;
+use serde_json::{Value, json};
 
 use super::{
     client::Client,
-    output::{self, Printer, confirm, text},
+    output::{Column, Printer, confirm, text},
 };
 
 #[derive(clap::Subcommand)]
 pub enum KeysCommand {
     /// Make a key; it is shown once
+    #[command(before_help = "Example:  innesco keys create shop --role publish")]
     Create {
+        /// Whose it is, or what for
         name: String,
-        /// read, publish or admin
+        /// What it may do: read, publish (send events) or admin (everything)
         #[arg(long, default_value = "publish")]
         role: String,
     },
     /// All keys
+    #[command(before_help = "Example:  innesco keys list")]
     List,
     /// Take a key back
+    #[command(before_help = "Example:  innesco keys revoke shop")]
     Revoke {
-        /// Its id, key_…
+        /// Its id, key_…, or its name if no other has it
         key: String,
         /// Do not ask
         #[arg(long)]
@@ -31,26 +36,66 @@ pub enum KeysCommand {
 pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
         KeysCommand::Create { name, role } => {
-            let answer = client.post("/v1/keys", Some(&json!({ "name": name, "role": role })))?;
+            let answer = client.post(&["v1", "keys"], Some(&json!({ "name": name, "role": role })))?;
             out.thing(&answer, |key| {
-                format!("{}  {}  may {}\n{}\ncopy it now: it is not shown again", text(&key["id"]), name, role, text(&key["key"]))
+                format!(
+                    "created {}  {}  {}\n\n  {}\n  copy it now: it is not shown again",
+                    text(&key["id"]),
+                    text(&key["name"]),
+                    text(&key["role"]),
+                    text(&key["key"])
+                )
             })?;
         }
         KeysCommand::List => {
-            let items = client.get("/v1/keys")?["items"].as_array().cloned().unwrap_or_default();
-            let columns: [output::Column; 4] = [
-                ("key", |item| text(&item["id"])),
-                ("name", |item| text(&item["name"])),
-                ("role", |item| text(&item["role"])),
-                ("created", |item| text(&item["created_at"])),
+            let columns = [
+                Column::text("key", |item| text(&item["id"])),
+                Column::text("name", |item| text(&item["name"])),
+                Column::text("role", |item| text(&item["role"])),
+                Column::time("created", |item| text(&item["created_at"])),
             ];
-            out.list(&items, &columns, "No key.")?;
+            out.list(&client.list(&["v1", "keys"], &[], usize::MAX)?, &columns, "No key.")?;
         }
         KeysCommand::Revoke { key, yes } => {
-            confirm(&format!("whoever uses {key} is refused from now on"), *yes)?;
-            client.delete(&format!("/v1/keys/{key}"))?;
-            out.thing(&json!({ "revoked": key }), |_| format!("revoked {key}"))?;
+            let keys = client.list(&["v1", "keys"], &[], usize::MAX)?;
+            let found = meant(&keys, key)?;
+            let (id, name, role) = (text(&found["id"]), text(&found["name"]), text(&found["role"]));
+            confirm(&format!("whoever uses key {id} ({name}, {role}) is refused from now on"), *yes)?;
+            client.delete(&["v1", "keys", &id])?;
+            out.thing(&json!({ "revoked": id }), |_| format!("revoked {id}  {name}"))?;
         }
     }
     Ok(())
+}
+
+/// The key that an id or a name means.
+fn meant<'a>(keys: &'a [Value], typed: &str) -> anyhow::Result<&'a Value> {
+    if let Some(key) = keys.iter().find(|key| key["id"] == typed) {
+        return Ok(key);
+    }
+    let named: Vec<&Value> = keys.iter().filter(|key| key["name"] == typed).collect();
+    match named.as_slice() {
+        [key] => Ok(key),
+        [] => bail!("there is no key {typed:?}; all of them: innesco keys list"),
+        more => {
+            let ids: Vec<String> = more.iter().map(|key| text(&key["id"])).collect();
+            bail!("{} keys are called {typed:?}; name one by its id: {}", more.len(), ids.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_by_id_and_by_a_name_that_is_theirs_alone() {
+        let key = |id: &str, name: &str| json!({ "id": id, "name": name });
+        let keys = [key("key_1", "shop"), key("key_2", "shop"), key("key_3", "crm")];
+        let meant = |typed: &str| meant(&keys, typed).map(|key| text(&key["id"])).map_err(|error| error.to_string());
+        assert_eq!(meant("key_2").unwrap(), "key_2");
+        assert_eq!(meant("crm").unwrap(), "key_3");
+        assert_eq!(meant("shop").unwrap_err(), "2 keys are called \"shop\"; name one by its id: key_1, key_2");
+        assert_eq!(meant("x").unwrap_err(), "there is no key \"x\"; all of them: innesco keys list");
+    }
 }

@@ -1,20 +1,21 @@
 //! `innesco listen`: a receiver that verifies and prints each webhook.
 
-use std::sync::Arc;
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
     body::Bytes,
-    extract::State,
+    extract::{State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, Uri},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    output::{self, DIM, GREEN, RED, Styled},
-    serve,
+    measure,
+    output::{self, DIM, GREEN, Printer, RED, Styled, indent},
+    serve, wrong,
 };
 use crate::{
     clock,
@@ -23,17 +24,21 @@ use crate::{
 
 /// Bytes of one webhook that are taken.
 const BODY_MAX: usize = 16 << 20;
+/// What is shown of one body.
+const SHOWN_CHARS: usize = 4_000;
+/// JSON that fits is shown on one line.
+const ONE_LINE: usize = 100;
 
 #[derive(clap::Args)]
 pub struct ListenArgs {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:9099", value_name = "ADDRESS:PORT")]
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
     /// A secret to verify with: whsec_… or whpk_…; can be repeated. Without one, webhooks are printed unverified
-    #[arg(long)]
+    #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
-    /// What to answer
-    #[arg(long, default_value_t = 200, value_name = "STATUS")]
+    /// What to answer to webhooks that verify; the others are answered 401
+    #[arg(long, default_value_t = 200, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..=599))]
     status: u16,
 }
 
@@ -52,80 +57,215 @@ impl Heard {
         match &self.verified {
             None => Styled(DIM, "not verified: no --secret was given").to_string(),
             Some(Ok(())) => Styled(GREEN, "signature verified").to_string(),
-            Some(Err(rejection)) => Styled(RED, format!("NOT VERIFIED: {rejection}")).to_string(),
+            Some(Err(rejection)) => Styled(RED, format!("not verified: {rejection}")).to_string(),
         }
     }
 
-    /// The body on one line if it is short JSON, else as it is, cut to a screenful.
+    /// The body as a person reads it: JSON on one line where it fits, else spread out; cut to a screenful.
     pub fn shown_body(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body);
-        match serde_json::from_slice::<Value>(&self.body) {
-            Ok(value) if text.len() > 120 => serde_json::to_string_pretty(&value).unwrap_or_default(),
-            _ => text.chars().take(4_000).collect(),
-        }
+        let text = match serde_json::from_slice::<Value>(&self.body) {
+            Ok(value) if self.body.len() > ONE_LINE => serde_json::to_string_pretty(&value).unwrap_or_default(),
+            _ => String::from_utf8_lossy(&self.body).into_owned(),
+        };
+        measure::lines(&measure::cut(&text, SHOWN_CHARS))
+    }
+
+    fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// Time, type, id and verdict on one line, the body below.
+    fn told(&self) -> String {
+        let event_type = self.json().and_then(|body| body["type"].as_str().map(measure::one_line));
+        let path = if self.path == "/" { String::new() } else { format!("  {}", measure::one_line(&self.path)) };
+        let line = format!(
+            "{}  webhook  {}  {}{path}  {}",
+            output::now(),
+            event_type.as_deref().unwrap_or("(no type)"),
+            Styled(DIM, measure::one_line(&self.id)),
+            self.verdict()
+        );
+        if self.body.is_empty() { line } else { format!("{line}\n{}", indent(&self.shown_body())) }
+    }
+
+    fn as_json(&self) -> Value {
+        let (verified, why) = match &self.verified {
+            None => (Value::Null, Value::Null),
+            Some(Ok(())) => (true.into(), Value::Null),
+            Some(Err(rejection)) => (false.into(), rejection.to_string().into()),
+        };
+        let body = self.json().unwrap_or_else(|| String::from_utf8_lossy(&self.body).into());
+        json!({ "at": clock::wall().to_string(), "id": self.id, "path": self.path, "verified": verified, "why": why, "body": body })
     }
 }
 
 /// Whoever wants to know what was heard. Called before the answer is sent.
 pub type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
 
-/// What the webhooks of a path are verified with.
-pub type Keyring = Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>;
+/// What a path's webhooks are verified with.
+pub type Trust = Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>;
 
 #[derive(Clone)]
 struct Receiver {
-    verifiers: Keyring,
+    trust: Trust,
     ear: Ear,
     status: StatusCode,
 }
 
-/// Receives until `stop`. `verifiers` says what a path's webhooks are verified with.
+/// Receives until `stop`.
 pub async fn receive(
     listener: TcpListener,
-    verifiers: Keyring,
+    trust: Trust,
     ear: Ear,
     status: StatusCode,
     stop: CancellationToken,
-) -> std::io::Result<()> {
-    let router = Router::new().fallback(hear).layer(axum::extract::DefaultBodyLimit::max(BODY_MAX)).with_state(Receiver {
-        verifiers,
-        ear,
-        status,
-    });
+) -> io::Result<()> {
+    let limit = axum::extract::DefaultBodyLimit::max(BODY_MAX);
+    let router = Router::new().fallback(hear).layer(limit).with_state(Receiver { trust, ear, status });
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-async fn hear(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let header = |name: &'static str| headers.get(name).and_then(|value| value.to_str().ok());
-    let verifiers = (receiver.verifiers)(uri.path());
-    let verified = (!verifiers.is_empty()).then(|| verify(&verifiers, header, &body, clock::wall()));
-    let heard = Heard { path: uri.path().to_owned(), id: header("webhook-id").unwrap_or("-").to_owned(), verified, body };
+async fn hear(
+    State(receiver): State<Receiver>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, BytesRejection> {
+    let body = body.inspect_err(|error| {
+        anstream::eprintln!("a webhook was not taken: {}", measure::one_line(&error.to_string()));
+    })?;
+    let verifiers = (receiver.trust)(uri.path());
+    let verified = (!verifiers.is_empty()).then(|| verify(&verifiers, |name| header(&headers, name), &body, clock::wall()));
+    let id = header(&headers, "webhook-id").unwrap_or("(no id)").to_owned();
+    let heard = Heard { path: uri.path().to_owned(), id, verified, body };
     // As a receiver should: what does not verify is not taken.
     let status = if matches!(heard.verified, Some(Err(_))) { StatusCode::UNAUTHORIZED } else { receiver.status };
     (receiver.ear)(heard);
-    status
+    Ok(status)
 }
 
-pub fn run(args: &ListenArgs) -> anyhow::Result<()> {
-    let verifiers = args
-        .secret
-        .iter()
-        .map(|secret| Verifier::parse(secret).map_err(|bad| anyhow::anyhow!("--secret: {bad}, or \"whpk_\" and the public key")))
-        .collect::<Result<Vec<_>, _>>()?;
-    let status = StatusCode::from_u16(args.status)
-        .map_err(|_| anyhow::anyhow!("--status {}: write a status of HTTP, such as 200 or 503", args.status))?;
-    let ear: Ear = Arc::new(|heard: Heard| {
-        let time = output::local_time(&clock::wall().to_string());
-        anstream::println!("{}  webhook  {}  {}  {}", Styled(DIM, time), heard.path, heard.id, heard.verdict());
-        for line in heard.shown_body().lines() {
-            anstream::println!("          {line}");
-        }
-    });
+/// A header of Standard Webhooks, also under the older name that some senders still use.
+fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
+    let older = || headers.get(format!("svix-{}", name.trim_start_matches("webhook-")));
+    headers.get(name).or_else(older).and_then(|value| value.to_str().ok())
+}
+
+pub fn run(args: &ListenArgs, out: &Printer) -> anyhow::Result<()> {
+    let verifiers = verifiers(&args.secret)?;
+    let status = StatusCode::from_u16(args.status)?;
+    let stop = CancellationToken::new();
+    let json = out.for_script();
+    let ear: Ear = {
+        let stop = stop.clone();
+        Arc::new(move |heard: Heard| {
+            let text = if json { heard.as_json().to_string() } else { heard.told() };
+            if output::print(&text).is_err() {
+                // Whoever read along has left.
+                stop.cancel();
+            }
+        })
+    };
     serve::runtime()?.block_on(async {
         let listener = serve::listen(args.listen).await?;
-        anstream::println!("listening at http://{}; Ctrl-C ends", listener.local_addr()?);
-        let stop = CancellationToken::new();
+        let verifying = match verifiers.len() {
+            0 => "not verifying: give --secret".to_owned(),
+            secrets => format!("verifying with {}", measure::count(secrets as u64, "secret")),
+        };
+        anstream::eprintln!("listening at http://{}  {verifying}; Ctrl-C ends", listener.local_addr()?);
         serve::stop_on_signal(stop.clone())?;
         Ok(receive(listener, Arc::new(move |_| verifiers.clone()), ear, status, stop).await?)
     })
+}
+
+fn verifiers(secrets: &[String]) -> anyhow::Result<Vec<Verifier>> {
+    let read = |secret: &String| {
+        Verifier::parse(secret.trim()).map_err(|_| {
+            wrong(
+                "--secret cannot be read: write the secret as the sender gave it, whsec_ and base64; \
+                 or for ed25519 its public key, whpk_ and base64",
+            )
+        })
+    };
+    secrets.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn heard(body: &'static [u8], verified: Option<Result<(), Rejection>>) -> Heard {
+        Heard { path: "/".into(), id: "dlv_1".into(), verified, body: Bytes::from_static(body) }
+    }
+
+    fn told(heard: &Heard) -> String {
+        let text = anstream::adapter::strip_str(&heard.told()).to_string();
+        text.split_once("  ").unwrap().1.to_owned()
+    }
+
+    #[test]
+    fn webhooks_are_told() {
+        let short = heard(b"{\"type\": \"order.created\", \"data\": {\"id\": 7}}", Some(Ok(())));
+        let expected =
+            "webhook  order.created  dlv_1  signature verified\n          {\"type\": \"order.created\", \"data\": {\"id\": 7}}";
+        assert_eq!(told(&short), expected);
+        let unsigned = heard(b"\x1b[2Jplain", Some(Err(Rejection::Missing("webhook-signature"))));
+        assert_eq!(
+            told(&unsigned),
+            "webhook  (no type)  dlv_1  not verified: the header webhook-signature is missing\n          \\u{1b}[2Jplain"
+        );
+        assert_eq!(told(&heard(b"", None)), "webhook  (no type)  dlv_1  not verified: no --secret was given");
+        let json = short.as_json();
+        assert_eq!((&json["verified"], &json["why"], &json["body"]["data"]["id"]), (&true.into(), &Value::Null, &7.into()));
+    }
+
+    #[test]
+    fn secrets_that_cannot_be_read() {
+        assert_eq!(verifiers(&[SECRET.into(), " whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=\n".into()]).unwrap().len(), 2);
+        let error = verifiers(&["whsec_secret!".into()]).err().unwrap().to_string();
+        assert!(!error.contains("secret!"), "what may be a secret is not repeated: {error}");
+    }
+
+    /// What the official library signs is believed, over a real socket; what is changed on the way is not.
+    #[tokio::test]
+    async fn the_receiver_believes_the_official_signer() {
+        // Fails only where it was done before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let (all, stop) = (Arc::new(Mutex::new(Vec::new())), CancellationToken::new());
+        let ear: Ear = {
+            let all = Arc::clone(&all);
+            Arc::new(move |one| all.lock().unwrap().push(one))
+        };
+        let verifier = Verifier::parse(SECRET).unwrap();
+        let trust: Trust = Arc::new(move |_| vec![verifier.clone()]);
+        let receiving = tokio::spawn(receive(listener, trust, ear, StatusCode::NO_CONTENT, stop.clone()));
+
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let now = clock::wall().seconds();
+        let signer = standardwebhooks::Webhook::new(SECRET).unwrap();
+        let body = "{\"type\":\"order.created\"}";
+        let send = |prefix: &str, body: &str, at: i64| {
+            let signature = signer.sign("msg_1", at, b"{\"type\":\"order.created\"}").unwrap();
+            http.post(&url)
+                .header(format!("{prefix}-id"), "msg_1")
+                .header(format!("{prefix}-timestamp"), at.to_string())
+                .header(format!("{prefix}-signature"), signature)
+                .body(body.to_owned())
+                .send()
+        };
+        assert_eq!(send("webhook", body, now).await.unwrap().status(), 204);
+        assert_eq!(send("svix", body, now).await.unwrap().status(), 204);
+        assert_eq!(send("webhook", "{\"type\":\"order.deleted\"}", now).await.unwrap().status(), 401);
+        assert_eq!(send("webhook", body, now - 400).await.unwrap().status(), 401);
+        stop.cancel();
+        drop(http);
+        receiving.await.unwrap().unwrap();
+        let verdicts: Vec<_> = all.lock().unwrap().iter().map(|heard| heard.verified.clone().unwrap()).collect();
+        assert_eq!(verdicts, [Ok(()), Ok(()), Err(Rejection::NoMatch), Err(Rejection::TooOldOrNew)]);
+    }
 }

@@ -11,41 +11,44 @@ mod endpoint;
 mod event;
 mod keys;
 mod listen;
+mod measure;
+mod misuse;
 mod output;
 mod plugin;
 mod send;
 pub mod serve;
+mod teller;
+mod watch;
 
-use std::{io, process::ExitCode};
+use std::{ffi::OsString, io, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use self::{client::Target, output::Printer};
+use self::{
+    client::{Client, Target},
+    output::Printer,
+};
 
 /// What `innesco` alone prints.
 const HELLO: &str = "\
 Innesco: events in, signed webhooks out, your WebAssembly in between.
 
-  innesco dev                        build the plugins here, serve them, and a receiver beside it
-  innesco send order.created '{…}'   send an event
-  innesco plugin new my-first        begin a plugin
-  innesco event show evt_…           everything that happened to an event
-  innesco serve                      the engine, for real
+  innesco dev                         build the plugins here, serve them, with a receiver beside
+  innesco send order.created '{…}'    send an event
+  innesco event show evt_…            read everything that happened to it
+  innesco plugin new my-first         begin a plugin
+  innesco serve                       run the engine, for real
 
-  innesco help                       every command;  innesco help CMD  one of them, with an example
+Every command:               innesco help
+One, beginning by example:   innesco help send
 ";
 
 #[derive(Parser)]
-#[command(
-    name = "innesco",
-    version,
-    about = "Events in, signed webhooks out, your WebAssembly in between",
-    disable_help_subcommand = false
-)]
+#[command(name = "innesco", version, about = "Events in, signed webhooks out, your WebAssembly in between")]
 struct Cli {
     #[command(flatten)]
     target: Target,
-    /// One JSON object per line, for scripts
+    /// Answer in JSON, one object per line, for scripts
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -55,82 +58,99 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Build every plugin under plugins/, serve them, and rebuild on change; with a receiver wired up
-    #[command(before_help = "example:  innesco dev")]
+    #[command(before_help = "Example:  innesco dev")]
     Dev(dev::DevArgs),
-    /// Send an event
-    #[command(before_help = "example:  innesco send order.created '{\"id\": 7, \"total\": 1500}'")]
+    /// Send an event, or a file of them
+    #[command(before_help = "Example:  innesco send order.created '{\"id\": 7, \"total\": 1500}'")]
     Send(send::SendArgs),
     /// Receive webhooks: verify and print each
-    #[command(before_help = "example:  innesco listen --secret whsec_…")]
+    #[command(before_help = "Example:  innesco listen --secret whsec_…")]
     Listen(listen::ListenArgs),
     /// The engine
-    #[command(before_help = "example:  innesco serve --data /var/lib/innesco --plugins /etc/innesco/plugins")]
+    #[command(before_help = "Example:  innesco serve --data /var/lib/innesco --plugins /etc/innesco/plugins")]
     Serve(serve::ServeArgs),
     /// Plugins: begin one, build it, see which serve
-    #[command(subcommand, before_help = "example:  innesco plugin new my-first")]
+    #[command(subcommand, before_help = "Example:  innesco plugin new my-first")]
     Plugin(plugin::PluginCommand),
     /// Events: list, explain, replay
-    #[command(subcommand, before_help = "example:  innesco event show evt_k7q212")]
+    #[command(subcommand, before_help = "Example:  innesco event show evt_k7q212")]
     Event(event::EventCommand),
     /// Deliveries: list, explain, retry, cancel
-    #[command(subcommand, before_help = "example:  innesco delivery list --state dead")]
+    #[command(subcommand, before_help = "Example:  innesco delivery list --state dead")]
     Delivery(delivery::DeliveryCommand),
     /// Endpoints: where webhooks go
-    #[command(subcommand, before_help = "example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
+    #[command(subcommand, before_help = "Example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
     Endpoint(endpoint::EndpointCommand),
     /// Keys of the API
-    #[command(subcommand, before_help = "example:  innesco keys create shop --role publish")]
+    #[command(subcommand, before_help = "Example:  innesco keys create shop --role publish")]
     Keys(keys::KeysCommand),
     /// Completions for a shell
-    #[command(before_help = "example:  innesco completions bash > /etc/bash_completion.d/innesco")]
+    #[command(before_help = "Example:  innesco completions bash > /etc/bash_completion.d/innesco")]
     Completions { shell: clap_complete::Shell },
+}
+
+/// Used wrongly: the exit code is 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Wrong(String);
+
+fn wrong(text: impl Into<String>) -> anyhow::Error {
+    Wrong(text.into()).into()
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
     // Which cryptography TLS uses has to be said once; it fails only where it was said before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let cli = match Cli::try_parse() {
+    ExitCode::from(start(std::env::args_os()))
+}
+
+fn start(arguments: impl Iterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            let used_rightly = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // Nothing can be said where nothing can be written.
-            let _ = error.print();
-            return if used_rightly { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        Err(error) if error.use_stderr() => {
+            match misuse::sentence(&error) {
+                Some(sentence) => anstream::eprintln!("{sentence}"),
+                // Nothing can be said where nothing can be written.
+                None => drop(error.print()),
+            }
+            return 2;
+        }
+        Err(help) => {
+            let _ = help.print();
+            return 0;
         }
     };
-    let Some(command) = cli.command else {
-        anstream::print!("{HELLO}");
-        return ExitCode::SUCCESS;
+    let done = match cli.command {
+        None => output::print(HELLO).map_err(Into::into),
+        Some(command) => run(command, &cli.target, &Printer::new(cli.json)),
     };
-    match run(command, &cli.target, &Printer::new(cli.json)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match done {
+        Ok(()) => 0,
         // Whoever read our output has left: there is nothing more to do.
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => {
-            ExitCode::SUCCESS
-        }
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => 0,
         Err(error) => {
             anstream::eprintln!("{error:#}");
-            ExitCode::FAILURE
+            if error.is::<Wrong>() { 2 } else { 1 }
         }
     }
 }
 
 fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
-    let asking = |work: &dyn Fn(&client::Client) -> anyhow::Result<()>| work(&client::Client::find(target)?);
     match command {
         Command::Dev(args) => dev::run(&args),
         Command::Serve(args) => serve::run(&args),
-        Command::Listen(args) => listen::run(&args),
-        Command::Send(args) => asking(&|client| send::run(&args, client, out)),
-        Command::Plugin(command) => plugin::run(&command, target, out),
-        Command::Event(command) => asking(&|client| event::run(&command, client, out)),
-        Command::Delivery(command) => asking(&|client| delivery::run(&command, client, out)),
-        Command::Endpoint(command) => asking(&|client| endpoint::run(&command, client, out)),
-        Command::Keys(command) => asking(&|client| keys::run(&command, client, out)),
+        Command::Listen(args) => listen::run(&args, out),
+        Command::Send(args) => send::run(&args, || Client::find(target), out),
+        Command::Plugin(command) => plugin::run(&command, || Client::find(target), out),
+        Command::Event(command) => event::run(&command, &Client::find(target)?, out),
+        Command::Delivery(command) => delivery::run(&command, &Client::find(target)?, out),
+        Command::Endpoint(command) => endpoint::run(&command, &Client::find(target)?, out),
+        Command::Keys(command) => keys::run(&command, &Client::find(target)?, out),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "innesco", &mut io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "innesco", &mut script);
+            Ok(output::print(&String::from_utf8_lossy(&script))?)
         }
     }
 }
@@ -145,7 +165,59 @@ mod tests {
     }
 
     #[test]
-    fn hello_is_ten_lines() {
-        assert_eq!(HELLO.lines().count(), 9);
+    fn hello_is_ten_lines_that_exist() {
+        assert_eq!(HELLO.lines().count(), 10);
+        for line in HELLO.lines().filter(|line| line.starts_with("  innesco ")) {
+            let words: Vec<&str> = line.split("   ").next().unwrap().split_whitespace().collect();
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    /// Help of every command that does something, below which groups.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            let path = format!("{path} {}", inner.get_name());
+            found.push((path.clone(), inner.clone().render_help().to_string()));
+            leaves(inner, &path, found);
+        }
+    }
+
+    #[test]
+    fn every_help_opens_with_an_example_of_itself() {
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "innesco", &mut found);
+        assert!(found.len() > 25, "{}", found.len());
+        for (path, help) in found {
+            let first = help.lines().next().unwrap_or_default();
+            assert!(first.starts_with(&format!("Example:  {path}")), "help of {path} begins with {first:?}");
+        }
+    }
+
+    #[test]
+    fn help_of_send_reads_well() {
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("send").unwrap().render_help().to_string();
+        let head: Vec<&str> = help.lines().take(6).collect();
+        assert_eq!(
+            head,
+            [
+                "Example:  innesco send order.created '{\"id\": 7, \"total\": 1500}'",
+                "",
+                "Send an event, or a file of them",
+                "",
+                "Usage: send [OPTIONS] [TYPE] [DATA]",
+                "",
+            ]
+        );
+    }
+
+    #[test]
+    fn exit_codes() {
+        let start = |line: &str| start(line.split(' ').map(OsString::from));
+        assert_eq!(start("innesco"), 0);
+        assert_eq!(start("innesco --version"), 0);
+        assert_eq!(start("innesco sned"), 2);
+        assert_eq!(start("innesco send --url nowhere --key k order.created {}"), 2);
+        assert_eq!(start("innesco endpoint list --url http://127.0.0.1:1 --key k"), 1);
     }
 }

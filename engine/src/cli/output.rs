@@ -1,5 +1,8 @@
-//! How things look: tables on a terminal, tab-separated lines in a pipe, JSON lines with `--json`; one word, mark and colour per
+//! How answers look: tables on a terminal, tab-separated lines in a pipe, JSON lines with `--json`; one word, mark and colour per
 //! state, everywhere the same.
+//!
+//! Colours are written always, and taken out on the way where nobody wants them (`NO_COLOR`, pipes). Whatever came from elsewhere
+//! passes through [`measure::one_line`] or [`measure::lines`] before it reaches a terminal.
 
 use std::{
     fmt,
@@ -7,15 +10,23 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Color, Style};
+use jiff::tz::TimeZone;
 use serde_json::Value;
+
+use super::{measure, wrong};
+use crate::{clock, domain::time::Timestamp};
 
 pub const GREEN: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
 pub const YELLOW: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Yellow)));
 pub const RED: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red)));
 pub const MAGENTA: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Magenta)));
+pub const BLUE: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Blue)));
 pub const DIM: Style = Style::new().dimmed();
 
-/// A text in a style; plain where the reader wants no colour (`NO_COLOR`, pipes).
+/// Characters of one cell of a table on a terminal; what is longer is cut.
+const CELL_MAX: usize = 60;
+
+/// A text in a style.
 pub struct Styled<T>(pub Style, pub T);
 
 impl<T: fmt::Display> fmt::Display for Styled<T> {
@@ -31,10 +42,11 @@ impl<T: fmt::Display> fmt::Display for Styled<T> {
 pub fn look(state: &str) -> (char, Style) {
     match state {
         "delivered" | "ok" | "serving" | "done" | "active" => ('●', GREEN),
-        "pending" | "waiting" => ('○', DIM),
+        "pending" | "waiting" => ('○', YELLOW),
         "retrying" => ('◔', YELLOW),
         "paused" | "held" => ('‖', MAGENTA),
         "unrouted" | "skipped" | "cancelled" => ('–', DIM),
+        "shadow" => ('◇', BLUE),
         _ => ('✕', RED),
     }
 }
@@ -42,84 +54,203 @@ pub fn look(state: &str) -> (char, Style) {
 /// A state as it stands in text: mark and word.
 pub fn state(state: &str) -> Styled<String> {
     let (mark, style) = look(state);
-    Styled(style, format!("{mark} {state}"))
+    Styled(style, format!("{mark} {}", measure::one_line(state)))
 }
 
-/// A status or an outcome of an attempt.
+/// The status that an attempt was answered with, or what happened instead.
 pub fn attempt(outcome: &str, status: Option<u64>) -> Styled<String> {
-    let word = status.map_or_else(|| outcome.to_owned(), |status| status.to_string());
+    let word = match (outcome, status) {
+        ("answered", Some(status)) => status.to_string(),
+        (outcome, Some(status)) => format!("{status} {outcome}"),
+        (outcome, None) => outcome.to_owned(),
+    };
     let style = if status.is_some_and(|status| (200..300).contains(&status)) { GREEN } else { RED };
     Styled(style, word)
 }
 
+/// What a column holds, and so how it is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    State,
+    Time,
+}
+
 /// One column of a table: its title, and its text in an item.
-pub type Column = (&'static str, fn(&Value) -> String);
+pub struct Column {
+    title: &'static str,
+    kind: Kind,
+    of: fn(&Value) -> String,
+}
+
+impl Column {
+    pub const fn text(title: &'static str, of: fn(&Value) -> String) -> Self {
+        Self { title, kind: Kind::Text, of }
+    }
+
+    /// A state, shown with its mark and colour.
+    pub const fn state(title: &'static str, of: fn(&Value) -> String) -> Self {
+        Self { title, kind: Kind::State, of }
+    }
+
+    /// An instant in RFC 3339, shown in the reader's own time.
+    pub const fn time(title: &'static str, of: fn(&Value) -> String) -> Self {
+        Self { title, kind: Kind::Time, of }
+    }
+}
+
+/// Who reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    Person,
+    Pipe,
+    /// Asked for JSON.
+    Script,
+}
 
 /// Prints answers in the form that the reader can use.
 pub struct Printer {
-    json: bool,
-    terminal: bool,
+    reader: Reader,
+    now: Timestamp,
+    zone: TimeZone,
 }
 
 impl Printer {
     pub fn new(json: bool) -> Self {
-        Self { json, terminal: io::stdout().is_terminal() }
+        let reader = match json {
+            true => Reader::Script,
+            false if io::stdout().is_terminal() => Reader::Person,
+            false => Reader::Pipe,
+        };
+        Self { reader, now: clock::wall(), zone: TimeZone::system() }
+    }
+
+    #[cfg(test)]
+    pub fn of(reader: Reader, now: &str) -> Self {
+        Self { reader, now: Timestamp::parse_rfc3339(now).unwrap(), zone: TimeZone::UTC }
+    }
+
+    pub fn for_script(&self) -> bool {
+        self.reader == Reader::Script
     }
 
     /// Prints one thing: as JSON, or as `words` say.
     pub fn thing(&self, thing: &Value, words: impl FnOnce(&Value) -> String) -> io::Result<()> {
-        let text = if self.json { thing.to_string() } else { words(thing) };
-        writeln!(anstream::stdout(), "{}", text.trim_end())
+        print(&if self.for_script() { thing.to_string() } else { words(thing) })
     }
 
     /// Prints a list.
     pub fn list(&self, items: &[Value], columns: &[Column], nothing: &str) -> io::Result<()> {
-        let mut out = anstream::stdout().lock();
-        if self.json {
-            return items.iter().try_for_each(|item| writeln!(out, "{item}"));
+        let text = self.table(items, columns, nothing);
+        if text.is_empty() { Ok(()) } else { print(&text) }
+    }
+
+    fn table(&self, items: &[Value], columns: &[Column], nothing: &str) -> String {
+        match self.reader {
+            Reader::Script => return items.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"),
+            Reader::Pipe => {
+                let row = |item| columns.iter().map(|column| filled(&(column.of)(item))).collect::<Vec<_>>().join("\t");
+                return items.iter().map(row).collect::<Vec<_>>().join("\n");
+            }
+            Reader::Person if items.is_empty() => return nothing.to_owned(),
+            Reader::Person => {}
         }
-        let rows: Vec<Vec<String>> = items.iter().map(|item| columns.iter().map(|(_, text)| text(item)).collect()).collect();
-        if !self.terminal {
-            return rows.iter().try_for_each(|row| writeln!(out, "{}", row.join("\t")));
-        }
-        if rows.is_empty() {
-            return writeln!(out, "{nothing}");
-        }
+        let cell = |column: &Column, item: &Value| {
+            let text = filled(&(column.of)(item));
+            match column.kind {
+                Kind::Text => measure::cut(&text, CELL_MAX),
+                Kind::State => state(&text).1,
+                Kind::Time => self.time(&text),
+            }
+        };
+        let rows: Vec<Vec<String>> = items.iter().map(|item| columns.iter().map(|column| cell(column, item)).collect()).collect();
         let width = |place: usize| {
             let cells = rows.iter().map(|row| row[place].chars().count());
-            cells.chain([columns[place].0.chars().count()]).max().unwrap_or(0)
+            cells.chain([columns[place].title.chars().count()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-        let titles: Vec<String> = columns.iter().zip(&widths).map(|((title, _), width)| format!("{title:<width$}")).collect();
-        writeln!(out, "{}", Styled(DIM, titles.join("  ").trim_end()))?;
+        let titles: Vec<String> =
+            columns.iter().zip(&widths).map(|(column, width)| format!("{:<width$}", column.title)).collect();
+        let mut lines = vec![Styled(DIM, titles.join("  ").trim_end()).to_string()];
         for row in rows {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).zip(columns).map(|((cell, width), (title, _))| cell_text(title, cell, *width)).collect();
-            writeln!(out, "{}", cells.join("  ").trim_end())?;
+            let last = row.len().saturating_sub(1);
+            let cells = row.iter().zip(columns).zip(&widths).enumerate().map(|(place, ((cell, column), width))| {
+                let width = if place == last { 0 } else { *width };
+                let style = match column.kind {
+                    Kind::Text => Style::new(),
+                    Kind::State => cell.split_once(' ').map_or(DIM, |(_, word)| look(word).1),
+                    Kind::Time => DIM,
+                };
+                format!("{:<width$}", Styled(style, cell))
+            });
+            lines.push(cells.collect::<Vec<_>>().join("  "));
         }
-        Ok(())
+        lines.join("\n")
     }
 
-    /// A time as this reader wants it: local and relative on a terminal, RFC 3339 elsewhere.
+    /// An instant as this reader wants it: in local time and how long ago on a terminal, as it is elsewhere.
     pub fn time(&self, text: &str) -> String {
-        if self.terminal && !self.json { local_time(text) } else { text.to_owned() }
+        match Timestamp::parse_rfc3339(text) {
+            Some(at) if self.reader == Reader::Person => format!("{}, {}", self.clock(at), self.relative(at)),
+            _ => measure::one_line(text),
+        }
+    }
+
+    /// As [`Self::time`], without how long ago.
+    pub fn clock_time(&self, text: &str) -> String {
+        match Timestamp::parse_rfc3339(text) {
+            Some(at) if self.reader == Reader::Person => self.clock(at),
+            _ => measure::one_line(text),
+        }
+    }
+
+    fn clock(&self, at: Timestamp) -> String {
+        clock_face(at, self.now, &self.zone)
+    }
+
+    /// `2 min ago`, `in 5 s`.
+    fn relative(&self, at: Timestamp) -> String {
+        if at.seconds() == self.now.seconds() {
+            "now".to_owned()
+        } else if at > self.now {
+            format!("in {}", measure::coarse(at.since(self.now)))
+        } else {
+            format!("{} ago", measure::coarse(self.now.since(at)))
+        }
     }
 }
 
-fn cell_text(title: &str, cell: &str, width: usize) -> String {
-    match title {
-        "state" | "outcome" => format!("{:<width$}", Styled(look(cell).1, cell)),
-        _ => format!("{cell:<width$}"),
-    }
+/// `09:14:02` today, `21 Nov 09:14` this year, `2025-11-21 09:14` before.
+fn clock_face(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
+    let there =
+        |instant: Timestamp| jiff::Timestamp::from_millisecond(instant.millis()).map(|at| at.to_zoned_datetime(zone.clone()));
+    let (Ok(at), Ok(now)) = (there(at), there(now)) else { return at.to_string() };
+    let form = if at.date() == now.date() {
+        "%H:%M:%S"
+    } else if at.year() == now.year() {
+        "%d %b %H:%M"
+    } else {
+        "%Y-%m-%d %H:%M"
+    };
+    at.strftime(form).to_string()
 }
 
-/// `09:14:02`, or with the date where it is not today's.
-pub fn local_time(text: &str) -> String {
-    let Ok(instant) = text.parse::<jiff::Timestamp>() else { return text.to_owned() };
-    let zone = jiff::tz::TimeZone::system();
-    let (there, now) = (instant.to_zoned_datetime(zone.clone()), jiff::Timestamp::now().to_zoned_datetime(zone));
-    let form = if there.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
-    there.strftime(form).to_string()
+/// The wall clock, as it stands in front of a line that says what just happened.
+pub fn now() -> Styled<String> {
+    let now = clock::wall();
+    Styled(DIM, clock_face(now, now, &TimeZone::system()))
+}
+
+/// What stands in a cell: one line, and never nothing, so that columns stay apart whoever splits them.
+fn filled(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { measure::one_line(text) }
+}
+
+/// Prints a text and ends its line.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{}", text.trim_end())?;
+    out.flush()
 }
 
 /// The text of a member, or a dash.
@@ -131,13 +262,24 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// Asks before something is done that cannot be undone.
+/// The texts of a list, or a dash.
+pub fn texts(values: &Value) -> String {
+    let texts: Vec<String> = values.as_array().into_iter().flatten().map(text).collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join(" ") }
+}
+
+/// Every line moved to the right, below the line that it belongs to.
+pub fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("          {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Says what is about to be done that cannot be undone, and asks.
 pub fn confirm(what: &str, yes: bool) -> anyhow::Result<()> {
     if yes {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        anyhow::bail!("{what}: nothing was done. Say --yes to do it without being asked");
+        return Err(wrong(format!("{what}. Nothing was done, since nobody can be asked here; add --yes to do it")));
     }
     anstream::eprint!("{what}. Go on? [y/N] ");
     let mut answer = String::new();
@@ -147,20 +289,103 @@ pub fn confirm(what: &str, yes: bool) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    const NOW: &str = "2026-11-24T09:16:02Z";
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    fn items() -> Vec<Value> {
+        vec![
+            json!({ "id": "dlv_1", "at": "2026-11-24T09:14:02Z", "state": "delivered", "note": "a\tb\nc" }),
+            json!({ "id": "dlv_22", "at": "2025-11-20T09:14:02Z", "state": "dead" }),
+        ]
+    }
+
+    fn columns() -> [Column; 4] {
+        [
+            Column::text("delivery", |item| text(&item["id"])),
+            Column::time("at", |item| text(&item["at"])),
+            Column::state("state", |item| text(&item["state"])),
+            Column::text("note", |item| item["note"].as_str().unwrap_or_default().to_owned()),
+        ]
+    }
+
+    #[test]
+    fn people_get_a_table() {
+        let printer = Printer::of(Reader::Person, NOW);
+        let expected = "\
+delivery  at                         state        note
+dlv_1     09:14:02, 2 min ago        ● delivered  a\\tb\\nc
+dlv_22    2025-11-20 09:14, 369 d ago  ✕ dead       -";
+        let table = plain(&printer.table(&items(), &columns(), "none"));
+        let squeezed =
+            |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+        assert_eq!(squeezed(&table), squeezed(expected));
+        let starts: Vec<usize> =
+            table.lines().zip(["state", "●", "✕"]).map(|(line, word)| line[..line.find(word).unwrap()].chars().count()).collect();
+        assert!(starts.iter().all(|start| *start == starts[0]), "columns stand below each other: {starts:?}");
+        assert_eq!(printer.table(&[], &columns(), "No delivery."), "No delivery.");
+    }
+
+    #[test]
+    fn pipes_get_columns_without_marks() {
+        let printer = Printer::of(Reader::Pipe, NOW);
+        let expected = "dlv_1\t2026-11-24T09:14:02Z\tdelivered\ta\\tb\\nc\ndlv_22\t2025-11-20T09:14:02Z\tdead\t-";
+        assert_eq!(printer.table(&items(), &columns(), "No delivery."), expected);
+        assert_eq!(printer.table(&[], &columns(), "No delivery."), "");
+    }
+
+    #[test]
+    fn scripts_get_json_lines() {
+        let printer = Printer::of(Reader::Script, NOW);
+        let table = printer.table(&items(), &columns(), "");
+        assert_eq!(table.lines().count(), 2);
+        assert_eq!(serde_json::from_str::<Value>(table.lines().next().unwrap()).unwrap(), items()[0]);
+    }
+
+    #[test]
+    fn times() {
+        let printer = Printer::of(Reader::Person, NOW);
+        for (at, text) in [
+            (NOW, "09:16:02, now"),
+            ("2026-11-24T09:16:07Z", "09:16:07, in 5 s"),
+            ("2026-11-21T09:16:02Z", "21 Nov 09:16, 3 d ago"),
+            ("sometime", "sometime"),
+        ] {
+            assert_eq!(printer.time(at), text);
+        }
+    }
 
     #[test]
     fn styles_do_not_count_as_width() {
-        let cell = format!("{:<6}|", Styled(GREEN, "ok"));
-        assert_eq!(anstream::adapter::strip_str(&cell).to_string(), "ok    |");
+        assert_eq!(plain(&format!("{:<6}|", Styled(GREEN, "ok"))), "ok    |");
     }
 
     #[test]
     fn every_state_has_its_mark() {
-        for (word, mark) in
-            [("delivered", '●'), ("waiting", '○'), ("retrying", '◔'), ("dead", '✕'), ("paused", '‖'), ("unrouted", '–')]
-        {
+        for (word, mark) in [
+            ("delivered", '●'),
+            ("waiting", '○'),
+            ("retrying", '◔'),
+            ("dead", '✕'),
+            ("trapped", '✕'),
+            ("paused", '‖'),
+            ("unrouted", '–'),
+            ("shadow", '◇'),
+        ] {
             assert_eq!(look(word).0, mark, "{word}");
         }
+    }
+
+    #[test]
+    fn attempts() {
+        assert_eq!(attempt("answered", Some(503)).1, "503");
+        assert_eq!(attempt("body-too-large", Some(200)).1, "200 body-too-large");
+        assert_eq!(attempt("timed-out", None).1, "timed-out");
     }
 }

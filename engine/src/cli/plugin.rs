@@ -6,13 +6,17 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use serde_json::json;
 
 use super::{
-    build::{PluginCrate, size},
-    client::{Client, Target},
-    output::{self, Printer, text},
+    build::{Built, PluginCrate},
+    client::{Client, shown},
+    event::short,
+    measure,
+    output::{self, Column, Printer, text, texts},
+    wrong,
 };
-use crate::domain::name::Slug;
+use crate::domain::name::{Slug, nearest};
 
 const MANIFEST: &str = include_str!("../../../plugin-sdk/template/Cargo.toml.tmpl");
 const SOURCE: &str = include_str!("../../../plugin-sdk/template/lib.rs.tmpl");
@@ -20,76 +24,190 @@ const SOURCE: &str = include_str!("../../../plugin-sdk/template/lib.rs.tmpl");
 #[derive(clap::Subcommand)]
 pub enum PluginCommand {
     /// Begin a plugin: a small crate with a test, ready to build
-    New { name: String },
+    #[command(before_help = "Example:  innesco plugin new my-first")]
+    New {
+        /// Its name: lower-case letters, digits, dashes
+        name: String,
+    },
     /// Build a plugin crate to a .wasm file
+    #[command(before_help = "Example:  innesco plugin build my-first --to /etc/innesco/plugins")]
     Build {
-        /// Its folder, or its name below plugins/ [default: this folder]
+        /// Its folder, or its name below plugins/ [default: this folder, or all below plugins/]
         plugin: Option<PathBuf>,
-        /// Also drop the file into this folder
+        /// Also drop the file into this folder, where an engine picks it up
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
     /// The plugins of a running engine
+    #[command(before_help = "Example:  innesco plugin list")]
     List,
 }
 
-pub fn run(command: &PluginCommand, target: &Target, out: &Printer) -> anyhow::Result<()> {
+pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Client>, out: &Printer) -> anyhow::Result<()> {
     match command {
-        PluginCommand::New { name } => new(name),
-        PluginCommand::Build { plugin, to } => build(plugin.as_deref(), to.as_deref()),
+        PluginCommand::New { name } => {
+            let here = std::env::current_dir().context("the current folder cannot be read")?;
+            let made = new(name, &here)?;
+            out.thing(&json!({ "name": name, "folder": made.folder }), |_| welcome(name, &made, &here))?;
+            Ok(())
+        }
+        PluginCommand::Build { plugin, to } => build(plugin.as_deref(), to.as_deref(), out),
         PluginCommand::List => {
-            let items = Client::find(target)?.get("/v1/plugins")?["items"].as_array().cloned().unwrap_or_default();
-            let columns: [output::Column; 5] = [
-                ("plugin", |item| text(&item["name"])),
-                ("version", |item| item["version"].as_str().map_or("-", |version| &version[..6]).to_owned()),
-                ("state", |item| text(&item["state"])),
-                ("on", |item| item["on"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(" ")),
-                ("error", |item| item["error"].as_str().unwrap_or_default().to_owned()),
+            let items = client()?.list(&["v1", "plugins"], &[], usize::MAX)?;
+            let columns = [
+                Column::text("plugin", |item| text(&item["name"])),
+                Column::text("version", |item| short(&text(&item["version"]))),
+                Column::state("state", |item| text(&item["state"])),
+                Column::text("on", |item| texts(&item["on"])),
+                Column::text("size", |item| {
+                    item["bytes"].as_u64().filter(|bytes| *bytes > 0).map(measure::size).unwrap_or_default()
+                }),
+                Column::text("about", |item| item["error"].as_str().unwrap_or(&text(&item["description"])).to_owned()),
             ];
-            Ok(out.list(&items, &columns, "No plugin yet. Begin one with: innesco plugin new my-first")?)
+            out.list(&items, &columns, "No plugin yet. Begin one with: innesco plugin new my-first")?;
+            Ok(())
         }
     }
 }
 
-fn new(name: &str) -> anyhow::Result<()> {
-    Slug::parse(name)?;
-    let sdk = find_sdk();
-    let folder = match &sdk {
+/// A crate that was begun.
+struct Made {
+    folder: PathBuf,
+    /// The checkout that it became a part of.
+    checkout: Option<PathBuf>,
+}
+
+fn new(name: &str, here: &Path) -> anyhow::Result<Made> {
+    crate_name(name)?;
+    let checkout = find_checkout(here);
+    let folder = match &checkout {
         Some(root) => root.join("plugins").join(name),
-        None => PathBuf::from(name),
+        None => here.join(name),
     };
     if folder.exists() {
-        bail!("{} is there already; choose another name", shown(&folder));
+        bail!("{} is there already; choose another name", from(here, &folder));
     }
-    let dependency = match &sdk {
+    let dependency = match &checkout {
         Some(_) => "{ path = \"../../plugin-sdk\" }".to_owned(),
         None => format!("{:?}", env!("CARGO_PKG_VERSION")),
     };
     let fill =
         |template: &str| template.replace("{{name}}", name).replace("{{struct}}", &camel(name)).replace("{{sdk}}", &dependency);
-    fs::create_dir_all(folder.join("src")).with_context(|| format!("{} cannot be made", shown(&folder)))?;
-    fs::write(folder.join("Cargo.toml"), fill(MANIFEST))?;
-    fs::write(folder.join("src/lib.rs"), fill(SOURCE))?;
+    let write = || {
+        fs::create_dir_all(folder.join("src"))?;
+        fs::write(folder.join("Cargo.toml"), fill(MANIFEST))?;
+        fs::write(folder.join("src/lib.rs"), fill(SOURCE))
+    };
+    write().with_context(|| format!("{} cannot be written", from(here, &folder)))?;
+    Ok(Made { folder, checkout })
+}
 
-    let place = shown(&folder);
-    anstream::println!("made {place}\n\n  Next:\n    edit {place}/src/lib.rs\n    cargo test --manifest-path {place}/Cargo.toml");
-    match sdk {
-        Some(_) => anstream::println!("    with innesco dev running it serves as soon as you save"),
-        None => anstream::println!("    innesco plugin build {place} --to PLUGINS_FOLDER"),
+/// What is said of a new crate, with the three next commands.
+fn welcome(name: &str, made: &Made, here: &Path) -> String {
+    let place = from(here, &made.folder);
+    let last = match made.checkout {
+        Some(_) => ["innesco dev".to_owned(), "serve it, and rebuild on every save".to_owned()],
+        None => [format!("innesco plugin build {place} --to DIR"), "drop it into an engine's plugin folder".to_owned()],
+    };
+    let next = [
+        [format!("edit {place}/src/lib.rs"), "what it does, and its tests".to_owned()],
+        [format!("cargo test --manifest-path {place}/Cargo.toml"), "try it without an engine".to_owned()],
+        last,
+    ];
+    let width = next.iter().map(|[command, _]| command.chars().count()).max().unwrap_or(0);
+    let lines: Vec<String> = next.iter().map(|[command, what]| format!("  {command:<width$}   {what}")).collect();
+    format!("began {name} in {place}. Next:\n\n{}", lines.join("\n"))
+}
+
+/// A plugin's name is also its crate's, which allows less.
+fn crate_name(name: &str) -> anyhow::Result<()> {
+    /// Names that cargo refuses, or that would hide a crate which every plugin needs.
+    const TAKEN: [&str; 57] = [
+        "alloc",
+        "core",
+        "proc-macro",
+        "proc_macro",
+        "std",
+        "test",
+        "serde",
+        "serde_json",
+        "innesco-sdk",
+        "innesco_sdk",
+        "abstract",
+        "as",
+        "async",
+        "await",
+        "become",
+        "box",
+        "break",
+        "const",
+        "continue",
+        "crate",
+        "do",
+        "dyn",
+        "else",
+        "enum",
+        "extern",
+        "false",
+        "final",
+        "fn",
+        "for",
+        "gen",
+        "if",
+        "impl",
+        "in",
+        "let",
+        "loop",
+        "macro",
+        "match",
+        "mod",
+        "move",
+        "mut",
+        "override",
+        "priv",
+        "pub",
+        "ref",
+        "return",
+        "self",
+        "static",
+        "struct",
+        "super",
+        "trait",
+        "true",
+        "try",
+        "type",
+        "typeof",
+        "unsafe",
+        "use",
+        "where",
+    ];
+    Slug::parse(name).map_err(|bad| wrong(bad.to_string()))?;
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(wrong(format!("{name:?} begins with a digit, which a crate cannot; try {:?}", format!("plugin-{name}"))));
+    }
+    if TAKEN.contains(&name) {
+        return Err(wrong(format!("{name:?} means something to Rust; try {:?}", format!("my-{}", name.replace('_', "-")))));
     }
     Ok(())
 }
 
-/// The checkout that this folder lies in, if it has the SDK.
-fn find_sdk() -> Option<PathBuf> {
-    let here = std::env::current_dir().ok()?;
+/// The checkout that a folder lies in, if it has the SDK.
+fn find_checkout(here: &Path) -> Option<PathBuf> {
     here.ancestors().find(|folder| folder.join("plugin-sdk/Cargo.toml").exists()).map(Path::to_owned)
 }
 
-/// A path as it is typed from here.
-fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here).unwrap_or(path).display().to_string()
+/// A path as it is typed from a folder.
+fn from(here: &Path, path: &Path) -> String {
+    if let Ok(below) = path.strip_prefix(here) {
+        return below.display().to_string();
+    }
+    // Beside or above: as many steps up as are shared not.
+    let shared = here.ancestors().find(|folder| path.starts_with(folder));
+    let Some((shared, steps)) = shared.map(|shared| (shared, here.components().count() - shared.components().count())) else {
+        return path.display().to_string();
+    };
+    let below = path.strip_prefix(shared).unwrap_or(path);
+    format!("{}{}", "../".repeat(steps), below.display())
 }
 
 fn camel(name: &str) -> String {
@@ -99,32 +217,61 @@ fn camel(name: &str) -> String {
         camel.extend(letters.next().map(|first| first.to_ascii_uppercase()));
         camel.push_str(letters.as_str());
     }
-    // A type cannot begin with a digit.
-    if camel.starts_with(|c: char| c.is_ascii_digit()) { format!("Plugin{camel}") } else { camel }
+    camel
 }
 
-fn build(plugin: Option<&Path>, to: Option<&Path>) -> anyhow::Result<()> {
-    let folder = match plugin {
-        None => PathBuf::from("."),
-        Some(path) if path.join("Cargo.toml").exists() => path.to_owned(),
-        Some(name) => {
-            let below = find_sdk().unwrap_or_default().join("plugins").join(name);
-            if !below.join("Cargo.toml").exists() {
-                bail!("there is no plugin crate at {} or {}", name.display(), shown(&below));
-            }
-            below
-        }
-    };
-    let plugin = PluginCrate::at(&folder)?;
-    let built = plugin.build()?;
-    anstream::println!("built {}  {}  {:.1} s", plugin.name, size(built.bytes), built.took.as_secs_f64());
-    match to {
-        Some(folder) => anstream::println!("dropped into {}", shown(&built.drop_into(folder, &plugin.name)?)),
-        None => {
-            anstream::println!("{}\ncopy it into the plugin folder of an engine, or build with --to FOLDER", shown(&built.wasm))
-        }
+fn build(plugin: Option<&Path>, to: Option<&Path>, out: &Printer) -> anyhow::Result<()> {
+    let here = std::env::current_dir().context("the current folder cannot be read")?;
+    let crates = meant(plugin, &here)?;
+    for plugin in &crates {
+        let built = plugin.build()?;
+        let dropped = to.map(|folder| built.drop_into(folder, &plugin.name)).transpose()?;
+        let thing = json!({
+            "name": plugin.name,
+            "file": dropped.as_ref().unwrap_or(&built.wasm),
+            "bytes": built.bytes,
+        });
+        out.thing(&thing, |_| line(plugin, &built, dropped.as_deref()))?;
+    }
+    if to.is_none() && !out.for_script() {
+        let name = if crates.len() == 1 { format!(" {}", crates[0].name) } else { String::new() };
+        output::print(&format!("Copy it into an engine's plugin folder, or: innesco plugin build{name} --to DIR"))?;
     }
     Ok(())
+}
+
+fn line(plugin: &PluginCrate, built: &Built, dropped: Option<&Path>) -> String {
+    let place = dropped.map_or_else(|| shown(&built.wasm), |place| format!("dropped into {}", shown(place)));
+    format!("built {}  {}  {}  {place}", plugin.name, measure::size(built.bytes), measure::took(built.took))
+}
+
+/// The crates that `plugin build` is to build.
+fn meant(plugin: Option<&Path>, here: &Path) -> anyhow::Result<Vec<PluginCrate>> {
+    let checkout = find_checkout(here);
+    let plugins = checkout.as_deref().unwrap_or(here).join("plugins");
+    let Some(typed) = plugin else {
+        let own = PluginCrate::at(here);
+        let all = PluginCrate::below(&plugins)?;
+        return match own {
+            // The checkout itself is no plugin, even where its Cargo.toml names a package.
+            Ok(own) if checkout.as_deref() != Some(here) => Ok(vec![own]),
+            _ if !all.crates.is_empty() => Ok(all.crates),
+            own => Ok(vec![own?]),
+        };
+    };
+    if here.join(typed).join("Cargo.toml").exists() {
+        return Ok(vec![PluginCrate::at(&here.join(typed))?]);
+    }
+    let all = PluginCrate::below(&plugins)?.crates;
+    let name = typed.to_string_lossy();
+    match all.iter().find(|plugin| plugin.name == name || plugin.folder == plugins.join(typed)) {
+        Some(plugin) => Ok(vec![plugin.clone()]),
+        None => {
+            let near = nearest(&name, all.iter().map(|plugin| plugin.name.as_str()));
+            let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
+            bail!("there is no plugin crate {name:?} here or in {}{near}", from(here, &plugins))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +281,85 @@ mod tests {
     #[test]
     fn names_become_types() {
         assert_eq!(camel("my-first"), "MyFirst");
-        assert_eq!(camel("order_router"), "OrderRouter");
-        assert_eq!(camel("7up"), "Plugin7up");
+        assert_eq!(camel("order_router2"), "OrderRouter2");
+    }
+
+    #[test]
+    fn names_that_cannot_be() {
+        let cases = [
+            ("7up", "\"7up\" begins with a digit, which a crate cannot; try \"plugin-7up\""),
+            ("self", "\"self\" means something to Rust; try \"my-self\""),
+            ("serde_json", "\"serde_json\" means something to Rust; try \"my-serde-json\""),
+        ];
+        for (name, sentence) in cases {
+            assert_eq!(crate_name(name).unwrap_err().to_string(), sentence);
+        }
+        assert!(crate_name("../up").is_err());
+        assert!(crate_name("my-first").is_ok());
+    }
+
+    #[test]
+    fn paths_are_written_as_they_are_typed() {
+        for (path, text) in [("/a/b/c", "c"), ("/a/x", "../x"), ("/x/y", "../../x/y")] {
+            assert_eq!(from(Path::new("/a/b"), Path::new(path)), text);
+        }
+    }
+
+    #[test]
+    fn a_plugin_begins_in_the_checkout_or_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let (checkout, outside) = (folder.path().join("checkout"), folder.path().join("outside"));
+        fs::create_dir_all(checkout.join("plugin-sdk")).unwrap();
+        fs::create_dir_all(checkout.join("docs")).unwrap();
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(checkout.join("plugin-sdk/Cargo.toml"), "").unwrap();
+
+        let made = new("my-first", &checkout.join("docs")).unwrap();
+        assert_eq!(made.folder, checkout.join("plugins/my-first"));
+        let manifest = fs::read_to_string(made.folder.join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("name = \"my-first\"") && manifest.contains("{ path = \"../../plugin-sdk\" }"), "{manifest}");
+        let source = fs::read_to_string(made.folder.join("src/lib.rs")).unwrap();
+        assert!(source.contains("struct MyFirst;"), "{source}");
+        assert!(!manifest.contains("{{") && !source.contains("{{name}}") && !source.contains("{{struct}}"));
+        let expected = "\
+began my-first in plugins/my-first. Next:
+
+  edit plugins/my-first/src/lib.rs                          what it does, and its tests
+  cargo test --manifest-path plugins/my-first/Cargo.toml   try it without an engine
+  innesco dev                                               serve it, and rebuild on every save";
+        let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(squeezed(&welcome("my-first", &made, &checkout)), squeezed(expected));
+
+        let error = new("my-first", &checkout).err().unwrap().to_string();
+        assert_eq!(error, "plugins/my-first is there already; choose another name");
+
+        let made = new("my-first", &outside).unwrap();
+        assert_eq!(made.folder, outside.join("my-first"));
+        let manifest = fs::read_to_string(made.folder.join("Cargo.toml")).unwrap();
+        assert!(manifest.contains(&format!("innesco-sdk = \"{}\"", env!("CARGO_PKG_VERSION"))), "{manifest}");
+        assert!(welcome("my-first", &made, &outside).contains("innesco plugin build my-first --to DIR"));
+    }
+
+    #[test]
+    fn what_is_to_be_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        for name in ["one", "two"] {
+            fs::create_dir_all(here.join("plugins").join(name)).unwrap();
+            fs::write(here.join("plugins").join(name).join("Cargo.toml"), format!("[package]\nname = \"{name}\"\n")).unwrap();
+        }
+        let names = |typed: Option<&str>, here: &Path| {
+            meant(typed.map(Path::new), here)
+                .map(|crates| crates.into_iter().map(|plugin| plugin.name).collect::<Vec<_>>().join(" "))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(names(None, here).unwrap(), "one two");
+        assert_eq!(names(None, &here.join("plugins/one")).unwrap(), "one");
+        assert_eq!(names(Some("two"), here).unwrap(), "two");
+        assert_eq!(names(Some("plugins/two"), here).unwrap(), "two");
+        assert_eq!(
+            names(Some("twoo"), here).unwrap_err(),
+            "there is no plugin crate \"twoo\" here or in plugins; the nearest name is \"two\""
+        );
     }
 }

@@ -1,0 +1,116 @@
+//! What is said of a command line that cannot be understood: what is wrong with it, and what would be right.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// One sentence of fact, one of advice; `None` where clap's own text is the better one (help that was not asked for).
+pub fn sentence(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(" ")),
+        _ => None,
+    };
+    let command = command_of(error);
+    let help = match command.split_once(' ') {
+        Some((program, rest)) => format!("{program} help {rest}"),
+        None => format!("{command} help"),
+    };
+    Some(match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => return None,
+        ErrorKind::InvalidSubcommand => {
+            let typed = text(ContextKind::InvalidSubcommand)?;
+            let near = nearest(error, ContextKind::SuggestedSubcommand);
+            let near = near.map(|near| format!("The nearest is: {command} {near}. ")).unwrap_or_default();
+            format!("{command} has no command {typed:?}. {near}All of them: {help}")
+        }
+        ErrorKind::UnknownArgument => {
+            let typed = text(ContextKind::InvalidArg)?;
+            let near = nearest(error, ContextKind::SuggestedArg);
+            let near = near.map(|near| format!("The nearest is {near}. ")).unwrap_or_default();
+            let what = if typed.starts_with('-') { "option" } else { "place for" };
+            let typed = if typed.starts_with('-') { typed } else { format!("{typed:?}") };
+            format!("{command} has no {what} {typed}. {near}All of them: {help}")
+        }
+        ErrorKind::MissingRequiredArgument => {
+            format!("{command} needs {}. With an example: {help}", text(ContextKind::InvalidArg)?)
+        }
+        ErrorKind::InvalidValue => {
+            let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+            let argument = argument.split(' ').next().unwrap_or_default();
+            if value.is_empty() {
+                return Some(format!("{argument} needs a value"));
+            }
+            match text(ContextKind::ValidValue) {
+                Some(valid) => format!("{argument} cannot be {value:?}; it is one of: {}", valid.replace(' ', ", ")),
+                None => format!("{argument} cannot be {value:?}"),
+            }
+        }
+        ErrorKind::ValueValidation => {
+            let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+            let why = std::error::Error::source(error).map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{argument} cannot be {value:?}{why}")
+        }
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            format!("{}. With an example: {help}", line.strip_prefix("error: ").unwrap_or(line).trim_end_matches('.'))
+        }
+    })
+}
+
+fn nearest(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text.clone()),
+        // Likeliest last.
+        ContextValue::Strings(texts) => texts.last().cloned(),
+        _ => None,
+    }
+}
+
+/// `innesco endpoint`, out of the usage line that clap prints.
+fn command_of(error: &clap::Error) -> String {
+    let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else { return "innesco".to_owned() };
+    let usage = usage.to_string();
+    let usage = usage.trim_start_matches("Usage:").trim();
+    let words: Vec<&str> = usage.split_whitespace().take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
+    if words.is_empty() { "innesco".to_owned() } else { words.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::Cli;
+
+    fn said(line: &str) -> String {
+        let error = Cli::try_parse_from(line.split(' ')).err().expect(line);
+        super::sentence(&error).unwrap_or_else(|| "help".to_owned())
+    }
+
+    #[test]
+    fn mistakes_are_told_with_what_would_be_right() {
+        let cases = [
+            (
+                "innesco sned order.created",
+                "innesco has no command \"sned\". The nearest is: innesco send. All of them: innesco help",
+            ),
+            (
+                "innesco event lst",
+                "innesco event has no command \"lst\". The nearest is: innesco event list. All of them: innesco help event",
+            ),
+            ("innesco zzz", "innesco has no command \"zzz\". All of them: innesco help"),
+            (
+                "innesco event list --stat done",
+                "innesco event list has no option --stat. The nearest is --state. All of them: innesco help event list",
+            ),
+            ("innesco event show", "innesco event show needs <EVENT>. With an example: innesco help event show"),
+            ("innesco send", "innesco send needs <TYPE>. With an example: innesco help send"),
+            ("innesco event list --limit", "--limit needs a value"),
+            ("innesco event list --limit many", "--limit <COUNT> cannot be \"many\": invalid digit found in string"),
+            ("innesco completions csh", "<SHELL> cannot be \"csh\"; it is one of: bash, elvish, fish, powershell, zsh"),
+            ("innesco event", "help"),
+        ];
+        for (line, sentence) in cases {
+            assert_eq!(said(line), sentence, "{line}");
+        }
+    }
+}

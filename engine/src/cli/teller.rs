@@ -1,0 +1,279 @@
+//! Tells the engine's news on a developer's terminal: one line per fact, newest last. A busy engine is counted, not printed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use super::{
+    event,
+    listen::Heard,
+    measure::{self, count},
+    output::{self, RED, Styled, YELLOW, indent},
+};
+use crate::{
+    domain::{
+        delivery::{DeadReason, Next},
+        id::Tag,
+        run::{RunOutcome, RunState},
+    },
+    news::News,
+};
+
+/// Facts of one second that are printed; more are counted.
+const FACTS_MAX: usize = 40;
+/// Webhooks that the receiver heard and the engine has not spoken of.
+const HEARD_MAX: usize = 10_000;
+
+/// One line per fact, aligned; more lines of the same fact stand below it.
+pub fn say(what: &str, fact: &str) {
+    anstream::println!("{}  {what:<8} {fact}", output::now());
+}
+
+/// What the receiver heard, by webhook-id, until the engine says that it was sent.
+#[derive(Clone, Default)]
+pub struct HeardSoFar(Arc<Mutex<HashMap<String, Heard>>>);
+
+impl HeardSoFar {
+    pub fn put(&self, heard: Heard) {
+        let mut all = self.0.lock().expect("no code panics while it holds what was heard");
+        if all.len() < HEARD_MAX {
+            all.insert(heard.id.clone(), heard);
+        }
+    }
+
+    fn take(&self, id: &str) -> Option<Heard> {
+        self.0.lock().expect("no code panics while it holds what was heard").remove(id)
+    }
+}
+
+/// Prints the engine's news.
+pub struct Teller {
+    pub tag: Tag,
+    pub heard: HeardSoFar,
+}
+
+impl Teller {
+    /// Tells until the engine has no more to say.
+    pub async fn tell(self, mut news: Receiver<Arc<News>>) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let (mut told, mut counted) = (0, 0);
+        loop {
+            let one = tokio::select! {
+                one = news.recv() => one,
+                _ = second.tick() => {
+                    if counted > 0 {
+                        say("busy", &format!("{} in a second that are not printed; they are all in: innesco event list", count(counted, "more fact")));
+                    }
+                    (told, counted) = (0, 0);
+                    continue;
+                }
+            };
+            match one {
+                Ok(one) if told < FACTS_MAX => {
+                    told += 1;
+                    let (what, fact) = self.fact(&one);
+                    say(what, &fact);
+                }
+                Ok(one) => {
+                    counted += 1;
+                    self.forget(&one);
+                }
+                Err(RecvError::Lagged(missed)) => counted += missed,
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn forget(&self, news: &News) {
+        if let News::Attempted { delivery, .. } = news {
+            self.heard.take(&delivery.text(self.tag));
+        }
+    }
+
+    /// What happened, in two columns.
+    fn fact(&self, news: &News) -> (&'static str, String) {
+        match news {
+            News::Accepted { event, event_type, source } => {
+                ("event", format!("{}  {event_type}  from {}", event.text(self.tag), measure::one_line(source)))
+            }
+            News::Ran { event, plugin, version, outcome, state, message, took, webhooks, emitted } => {
+                let version = version.map(|version| format!("@{}", version.short())).unwrap_or_default();
+                let word = Styled(output::look(outcome.as_str()).1, outcome);
+                if *outcome == RunOutcome::Ok {
+                    let asked = event::asked(*webhooks as u64, *emitted as u64);
+                    return ("run", format!("{plugin}{version}  {word}  {}  {asked}", measure::took(*took)));
+                }
+                let message = measure::lines(message.as_deref().unwrap_or_default());
+                let advice = match state {
+                    RunState::Waiting { .. } => "it is tried again by itself".to_owned(),
+                    _ => format!("the event is kept; after a fix: innesco event replay {}", event.text(self.tag)),
+                };
+                let mut lines = message.lines();
+                let first = lines.next().unwrap_or_default();
+                let below: Vec<&str> = lines.chain([advice.as_str()]).collect();
+                ("run", format!("{plugin}{version}  {word}  {first}\n{}", indent(&below.join("\n"))))
+            }
+            News::Attempted { delivery, endpoint, outcome, detail, latency, attempt, attempts_max, next, now } => {
+                let heard = self.heard.take(&delivery.text(self.tag));
+                let word = output::attempt(outcome.as_str(), outcome.status().map(u64::from));
+                let mut fact = format!("→ {endpoint}  {word}");
+                // What never left has no latency worth telling.
+                if !latency.is_zero() {
+                    fact.push_str(&format!("  {}", measure::took(*latency)));
+                }
+                if let Some(heard) = &heard {
+                    fact.push_str(&format!("  {}", heard.verdict()));
+                }
+                if let Some(detail) = detail {
+                    fact.push_str(&format!("  {}", measure::one_line(detail)));
+                }
+                let count = format!("attempt {attempt} of {attempts_max}");
+                match next {
+                    Next::Delivered if *attempt > 1 => fact.push_str(&format!("  {count}")),
+                    Next::Delivered => {}
+                    Next::Retry { due } => {
+                        let wait = measure::coarse(due.since(*now).saturating_add(Duration::from_millis(500)));
+                        fact.push_str(&format!("  {}", Styled(YELLOW, format!("{count}, next in {wait}"))));
+                    }
+                    Next::Dead(DeadReason::Gone) => {
+                        fact.push_str(&format!("  {}", Styled(RED, "the endpoint is disabled: it wants no more")))
+                    }
+                    Next::Dead(_) => fact.push_str(&format!("  {}", Styled(RED, format!("{count}, given up")))),
+                }
+                if let Some(heard) = heard.filter(|heard| !heard.body.is_empty()) {
+                    fact.push_str(&format!("\n{}", indent(&heard.shown_body())));
+                }
+                ("webhook", fact)
+            }
+            News::PluginServes { plugin, version, was, bytes } => {
+                let was = was.map(|was| format!(" (was {})", was.short())).unwrap_or_default();
+                ("plugin", format!("{plugin}@{} serving{was}  {}", version.short(), measure::size(*bytes as u64)))
+            }
+            News::PluginFailed { file, keeps, message } => {
+                let keeps = keeps.map(|keeps| format!("; {} keeps serving", keeps.short())).unwrap_or_default();
+                let word = Styled(RED, format!("{file} is not loaded"));
+                ("plugin", format!("{word}{keeps}\n{}", indent(&measure::lines(message))))
+            }
+            News::PluginGone { plugin } => ("plugin", format!("{plugin} serves no more: its file was removed")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::{
+        delivery::AttemptOutcome,
+        id::{DeliveryId, EventId},
+        plugin::Digest,
+        time::Timestamp,
+    };
+
+    fn teller() -> Teller {
+        Teller { tag: Tag::from_random([0; 4]), heard: HeardSoFar::default() }
+    }
+
+    fn told(teller: &Teller, news: &News) -> String {
+        let (what, fact) = teller.fact(news);
+        anstream::adapter::strip_str(&format!("{what:<8} {fact}")).to_string()
+    }
+
+    fn ran(outcome: RunOutcome, state: RunState, message: Option<&str>) -> News {
+        News::Ran {
+            event: EventId::from_i64(1),
+            plugin: "order-router".into(),
+            version: Some(Digest::from_bytes([0x3f; 32])),
+            outcome,
+            state,
+            message: message.map(str::to_owned),
+            took: Duration::from_micros(50),
+            webhooks: 2,
+            emitted: 0,
+        }
+    }
+
+    fn attempted(outcome: AttemptOutcome, detail: Option<&str>, attempt: u32, next: Next) -> News {
+        News::Attempted {
+            delivery: DeliveryId::from_i64(7),
+            endpoint: "crm".into(),
+            outcome,
+            detail: detail.map(str::to_owned),
+            latency: if outcome == AttemptOutcome::Blocked { Duration::ZERO } else { Duration::from_millis(12) },
+            attempt,
+            attempts_max: 10,
+            next,
+            now: Timestamp::from_millis(0),
+        }
+    }
+
+    #[test]
+    fn runs() {
+        let teller = teller();
+        let evt = EventId::from_i64(1).text(teller.tag);
+        assert_eq!(
+            told(&teller, &ran(RunOutcome::Ok, RunState::Done, None)),
+            "run      order-router@3f3f3f  ok  0.05 ms  2 webhooks"
+        );
+        assert_eq!(
+            told(&teller, &ran(RunOutcome::Trapped, RunState::Parked, Some("panicked at src/lib.rs:13:29: unlucky 13"))),
+            format!(
+                "run      order-router@3f3f3f  trapped  panicked at src/lib.rs:13:29: unlucky 13\n          \
+                 the event is kept; after a fix: innesco event replay {evt}"
+            )
+        );
+        let waiting = RunState::Waiting { due: Timestamp::from_millis(1) };
+        assert!(
+            told(&teller, &ran(RunOutcome::Failed, waiting, Some("busy")))
+                .ends_with("busy\n          it is tried again by itself")
+        );
+    }
+
+    #[test]
+    fn attempts() {
+        let teller = teller();
+        let answered = |status| AttemptOutcome::Answered { status };
+        let retry = Next::Retry { due: Timestamp::from_millis(4_900) };
+        let cases = [
+            (attempted(answered(503), None, 1, retry), "webhook  → crm  503  12 ms  attempt 1 of 10, next in 5 s"),
+            (attempted(answered(200), None, 2, Next::Delivered), "webhook  → crm  200  12 ms  attempt 2 of 10"),
+            (attempted(answered(200), None, 1, Next::Delivered), "webhook  → crm  200  12 ms"),
+            (
+                attempted(AttemptOutcome::Blocked, Some("10.0.0.7 is a private address"), 10, Next::Dead(DeadReason::Exhausted)),
+                "webhook  → crm  blocked  10.0.0.7 is a private address  attempt 10 of 10, given up",
+            ),
+        ];
+        for (news, line) in cases {
+            assert_eq!(told(&teller, &news), line);
+        }
+    }
+
+    #[test]
+    fn what_the_receiver_heard_stands_below_what_was_sent() {
+        let teller = teller();
+        let id = DeliveryId::from_i64(7).text(teller.tag);
+        let body = Bytes::from_static(b"{\"text\": \"Order 7 over 1000\"}");
+        teller.heard.put(Heard { path: "/crm".into(), id: id.clone(), verified: Some(Ok(())), body });
+        let news = attempted(AttemptOutcome::Answered { status: 200 }, None, 1, Next::Delivered);
+        assert_eq!(
+            told(&teller, &news),
+            "webhook  → crm  200  12 ms  signature verified\n          {\"text\": \"Order 7 over 1000\"}"
+        );
+        assert!(teller.heard.take(&id).is_none(), "it is told once");
+    }
+
+    #[test]
+    fn plugins() {
+        let teller = teller();
+        let (new, old) = (Digest::from_bytes([0x91; 32]), Digest::from_bytes([0x3f; 32]));
+        let serves = News::PluginServes { plugin: "order-router".into(), version: new, was: Some(old), bytes: 57_800 };
+        assert_eq!(told(&teller, &serves), "plugin   order-router@919191 serving (was 3f3f3f)  58 kB");
+        let failed = News::PluginFailed { file: "foo.wasm".into(), keeps: Some(old), message: "it exports nothing".into() };
+        assert_eq!(told(&teller, &failed), "plugin   foo.wasm is not loaded; 3f3f3f keeps serving\n          it exports nothing");
+    }
+}
