@@ -169,8 +169,8 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, claims: &mut
         for row in rows.collect::<Result<Vec<(i64, u32)>, _>>()? {
             let (id, attempts) = row;
             let delivery = DeliveryId::from_i64(id);
-            let loaded = owner(db, delivery.event(), "live", id)
-                .and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
+            let loaded =
+                owner(db, delivery.event(), "live", id).and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
             let Some((event, payload)) = readable(db, local, now, "live", id, loaded)? else { continue };
             let weight = delivery_weight(&event, payload.as_deref());
             let Some(slot) = local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { break };

@@ -47,10 +47,8 @@ pub fn retire(
         }
     }
     let looked_at = first.len() + second.len() + forget(db, now.minus(retention.dedupe))?;
-    let walks = Walks {
-        first: first.last().map_or(walks.first, |id| id.as_i64()),
-        second: second.last().map_or(0, |id| id.as_i64()),
-    };
+    let walks =
+        Walks { first: first.last().map_or(walks.first, |id| id.as_i64()), second: second.last().map_or(0, |id| id.as_i64()) };
     Ok((looked_at, walks))
 }
 
