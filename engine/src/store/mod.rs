@@ -7,6 +7,8 @@
 //!
 //! Every instant that a store waits for is on the steady clock ([`crate::clock::steady`]); what people read is on the wall clock.
 
+#[cfg(test)]
+mod conformance;
 mod error;
 mod handoff;
 mod lanes;

@@ -11,6 +11,8 @@ mod reads;
 mod retention;
 mod rows;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
