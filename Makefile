@@ -1,5 +1,5 @@
 # Everything a newcomer or a machine needs: `make run` to see it work, `make test` to prove it.
-.PHONY: run test verify check bench setup
+.PHONY: run test verify check bench bench-soak setup
 
 # What cargo does not bring: the target that plugins are compiled to.
 setup:
@@ -25,3 +25,12 @@ verify: setup
 check: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+
+# The engine beside the least that anyone must do, in one run: docs/bench.md. `make bench ONLY="relay accept"` for a part of it;
+# BENCH_DIR chooses the disk.
+bench: setup
+	cargo bench --quiet --package innesco --bench relay -- $(ONLY)
+
+# Half of the peak for as long as asked, with a dead receiver among healthy ones: does anything grow?
+bench-soak: setup
+	cargo bench --quiet --package innesco --bench relay -- soak $(or $(MINUTES),10)

@@ -73,8 +73,9 @@ mod global {
     #[cfg(target_feature = "atomics")]
     compile_error!("the arena serves one thread: build innesco-sdk without the feature `arena`");
 
-    /// There from the start, as zeroes that no file holds.
-    const BLOCK_BYTES: usize = 512 * 1024;
+    /// There from the start, as zeroes that no file holds. Small enough that stack, statics and block together are what the engine
+    /// cleans by writing: a single page touched behind that costs more than a whole small run.
+    const BLOCK_BYTES: usize = 128 * 1024;
     const PAGE_BYTES: usize = 64 * 1024;
     /// What is asked for at least when the block is full: growing is dear, and most of it is the asking.
     const GROW_PAGES: usize = 8;

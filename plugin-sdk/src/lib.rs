@@ -32,7 +32,7 @@
 //!
 //! In reading order: the trait ([`Plugin`]) and what it is given ([`Event`]); what it returns ([`Outcome`], made of
 //! [`Webhook`]s and [`Emit`]s, or an [`Error`]); what it may ask the engine ([`config`], [`state`], [`log`]); and how it is
-//! tried out without one ([`testing`](https://docs.rs/innesco-sdk), in native builds).
+//! tried out without one ([`testing`], in native builds).
 //!
 //! # What holds
 //!

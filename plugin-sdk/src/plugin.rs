@@ -16,8 +16,8 @@ pub trait Plugin {
     ///
     /// # Errors
     ///
-    /// An [`Error`] ends the run as `failed`, and nothing of it takes effect. [`Error::retryable`] is tried again on a
-    /// short schedule; [`Error::permanent`] waits, visibly, until a person runs the event again.
+    /// An [`Error`](crate::Error) ends the run as `failed`, and nothing of it takes effect. A retryable one is tried again on
+    /// a short schedule; a permanent one waits, visibly, until a person runs the event again.
     fn handle(&self, event: &Event) -> Result<Outcome>;
 }
 

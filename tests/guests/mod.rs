@@ -1,34 +1,177 @@
-//! Test plugins, built from source: crates of the workspace for wasm32, and small modules written as text.
+//! Guests: plugins written as WebAssembly text, most of them hostile. Each file says at its top what it does.
+//!
+//! [`wasm`] makes of such a text what the SDK makes of a crate: a core module with the types of its world in a custom section,
+//! ready to be dropped into a plugin folder. Lines that begin with `;;@` stand for the parts that every guest needs; the line
+//! `;; world: …` names another world than the contract's own.
+//!
+//! Included by path, both by the sandbox's own tests and by those of the whole engine.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    process::Command,
-    sync::{LazyLock, Mutex},
-};
+use std::{fmt::Write as _, fs, path::Path};
 
-/// The bytes of a plugin crate, as `cargo build --release --target wasm32-unknown-unknown` writes them.
-pub fn wasm(package: &str) -> Vec<u8> {
-    static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
-    // A build that failed has failed its own test; the others are still there.
-    let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
+use wit_component::{StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// Guests that load, and each of whose runs ends as the named outcome, whatever the event.
+pub const HOSTILE: [(&str, &str); 13] = [
+    ("deep-recursion", "trapped"),
+    ("divide-by-zero", "trapped"),
+    ("endless-loop", "deadline"),
+    ("huge-output", "bad-output"),
+    ("log-flood", "ok"),
+    ("memory-bomb", "out-of-memory"),
+    ("out-of-bounds", "trapped"),
+    ("panic", "trapped"),
+    ("several-memories", "out-of-memory"),
+    ("state-flood", "bad-output"),
+    ("ten-thousand-webhooks", "bad-output"),
+    ("trap", "trapped"),
+    ("wild-pointer", "bad-output"),
+];
+
+/// The guest of this name as the bytes of a `.wasm` file: a plugin that has the guest's name and runs on `hostile.*`.
+pub fn wasm(guest: &str) -> Vec<u8> {
+    build(guest, guest, &["hostile.*"])
 }
 
-fn build(package: &str) -> Vec<u8> {
-    // A folder of its own: the outer cargo may hold the lock of the usual one.
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guests");
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"])
-        .arg(&target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .output()
-        .expect("cargo runs");
-    assert!(
-        output.status.success(),
-        "plugin {package} does not build (is the target there? rustup target add wasm32-unknown-unknown):\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let file = target.join("wasm32-unknown-unknown/release").join(format!("{}.wasm", package.replace('-', "_")));
-    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+/// The same under another name, on other event types.
+pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the engine lies in the workspace");
+    let path = root.join("tests/guests").join(format!("{guest}.wat"));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("guest {guest}: {error}"));
+    let world = text.lines().find_map(|line| line.strip_prefix(";; world: ")).unwrap_or("contract");
+    let version = if world == "newer" { "1.1.0" } else { "1.0.0" };
+    let text = text
+        .replace(";;@memory", "(memory (export \"memory\") 2)")
+        .replace(";;@plugin", &format!("{}{REALLOC}", describe(name, on, version)))
+        .replace(";;@realloc", REALLOC)
+        .replace(";;@bulk", &format!("(data (i32.const 1048576) \"{}\")", "x".repeat(3 << 20)))
+        .replace(";;@webhook", WEBHOOK);
+    let mut module = wat::parse_str(&text).unwrap_or_else(|error| panic!("guest {guest}: {error}"));
+    if world == "none" {
+        return module;
+    }
+    let contract = fs::read_to_string(root.join("plugin-sdk/wit/plugin.wit")).expect("the contract is there");
+    let wit = match world {
+        "contract" => contract,
+        "newer" => contract
+            .replace("plugin@1.0.0", "plugin@1.1.0")
+            .replace("delete: func(key: string);", "delete: func(key: string);\n  keys: func() -> list<string>;"),
+        "no-handler" => contract.replace("export handler;", ""),
+        "network" => contract.replace("import log;", "import acme:net/http@1.0.0;\n  import log;") + NETWORK,
+        "wasi" => contract.replace("import log;", &format!("{WASI_IMPORTS}\n  import log;")) + WASI,
+        other => panic!("guest {guest}: there is no world {other:?}"),
+    };
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("guest.wit", &wit).expect("the world parses");
+    let world = resolve.select_world(&[package], Some("plugin")).expect("the world is there");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the types fit into a section");
+    module
+}
+
+/// `describe`, with the manifest laid out as the canonical ABI has it, between 1 KiB and 8 KiB.
+fn describe(name: &str, on: &[&str], version: &str) -> String {
+    const RECORD: u32 = 1024;
+    const LIST: u32 = 1088;
+    const TEXTS: u32 = 2048;
+    let mut texts = Vec::new();
+    let mut text = |text: &str| {
+        let place = [TEXTS + texts.len() as u32, text.len() as u32];
+        texts.extend_from_slice(text.as_bytes());
+        place
+    };
+    let strings = [text(name), text("1.0.0"), text("a guest of the tests")].concat();
+    let patterns = on.iter().map(|pattern| text(pattern)).collect::<Vec<_>>().concat();
+    let record = [&strings[..], &[LIST, on.len() as u32, 0, 0]].concat();
+    let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let mut out = String::new();
+    for (at, data) in [(RECORD, bytes(&record)), (LIST, bytes(&patterns)), (TEXTS, texts)] {
+        let escaped: String = data.iter().map(|byte| format!("\\{byte:02x}")).collect();
+        writeln!(out, "(data (i32.const {at}) \"{escaped}\")").expect("a string takes every text");
+    }
+    writeln!(out, "(func (export \"innesco:plugin/handler@{version}#describe\") (result i32) (i32.const {RECORD}))")
+        .expect("a string takes every text");
+    out
+}
+
+/// Memory for what the host hands over: from 64 KiB upwards, never given back.
+const REALLOC: &str = r#"
+(global $free (mut i32) (i32.const 65536))
+(func $realloc (export "cabi_realloc") (param $old i32) (param $was i32) (param $align i32) (param $bytes i32) (result i32)
+  (local $at i32)
+  (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+  (global.set $free (i32.add (local.get $at) (local.get $bytes)))
+  (block $fits
+    (loop $grow
+      (br_if $fits (i32.le_u (global.get $free) (i32.mul (memory.size) (i32.const 65536))))
+      (br_if $grow (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))
+      (unreachable)))
+  (local.get $at))
+"#;
+
+/// `$webhook` writes a good webhook of 56 bytes: to `receiver`, text, `hi`.
+const WEBHOOK: &str = r#"
+(data (i32.const 4096) "receiver")
+(data (i32.const 4112) "text/plain")
+(data (i32.const 4128) "hi")
+(func $webhook (param $at i32)
+  (memory.fill (local.get $at) (i32.const 0) (i32.const 56))
+  (i32.store8 (local.get $at) (i32.const 1))
+  (i32.store offset=4 (local.get $at) (i32.const 4096))
+  (i32.store offset=8 (local.get $at) (i32.const 8))
+  (i32.store offset=24 (local.get $at) (i32.const 4112))
+  (i32.store offset=28 (local.get $at) (i32.const 10))
+  (i32.store offset=32 (local.get $at) (i32.const 4128))
+  (i32.store offset=36 (local.get $at) (i32.const 2)))
+"#;
+
+const NETWORK: &str = "
+package acme:net@1.0.0 {
+  interface http { get: func(url: string) -> string; }
+}
+";
+
+const WASI_IMPORTS: &str = "import wasi:io/poll@0.2.6;
+  import wasi:io/streams@0.2.6;
+  import wasi:cli/stdout@0.2.6;
+  import wasi:clocks/monotonic-clock@0.2.6;
+  import wasi:clocks/wall-clock@0.2.6;
+  import wasi:random/random@0.2.6;";
+
+/// The part of WASI that the guests use.
+const WASI: &str = "
+package wasi:io@0.2.6 {
+  interface error { resource error; }
+  interface poll { resource pollable { block: func(); } }
+  interface streams {
+    use error.{error};
+    variant stream-error { last-operation-failed(error), closed }
+    resource output-stream { blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>; }
+  }
+}
+package wasi:cli@0.2.6 {
+  interface stdout {
+    use wasi:io/streams@0.2.6.{output-stream};
+    get-stdout: func() -> output-stream;
+  }
+}
+package wasi:clocks@0.2.6 {
+  interface monotonic-clock {
+    use wasi:io/poll@0.2.6.{pollable};
+    subscribe-duration: func(when: u64) -> pollable;
+  }
+  interface wall-clock {
+    record datetime { seconds: u64, nanoseconds: u32 }
+    now: func() -> datetime;
+  }
+}
+package wasi:random@0.2.6 {
+  interface random { get-random-u64: func() -> u64; }
+}
+";
+
+#[test]
+fn every_guest_is_valid_text() {
+    for (guest, _) in HOSTILE {
+        assert!(wasm(guest).starts_with(b"\0asm"), "{guest}");
+    }
 }

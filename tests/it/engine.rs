@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -60,7 +60,7 @@ impl Engine {
 
     /// Copies a plugin into the folder as a careful person does: whole, under its final name at once.
     pub fn drop_in(&self, plugin: &str) {
-        self.write_plugin(&format!("{plugin}.wasm"), &super::guests::wasm(plugin));
+        self.write_plugin(&format!("{plugin}.wasm"), &super::crates::wasm(plugin));
     }
 
     pub fn write_plugin(&self, file: &str, bytes: &[u8]) {
@@ -214,10 +214,6 @@ impl Engine {
             story["state"] != "waiting" && runs.iter().all(|run| run["state"] != "waiting" || !run["outcome"].is_null())
         })
         .await
-    }
-
-    pub fn home(&self) -> &Path {
-        self.home.path()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The whole engine from outside: the real binary over HTTP, real receivers, real plugins built from source.
 
+#[path = "../guests/crates.rs"]
+mod crates;
 #[path = "../guests/mod.rs"]
 mod guests;
 #[path = "../receivers/mod.rs"]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::{
+    crates,
     engine::{DEADLINE, Engine},
     guests,
     receivers::{Answer, Receiver},
@@ -39,15 +40,15 @@ async fn each_way_to_misbehave_ends_in_its_own_word() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     for (deed, outcome, message) in [
-        ("loop", "deadline", "longer than its deadline of 1s"),
-        ("memory", "out-of-memory", "more than its limit of 64 MiB of memory"),
-        ("recursion", "trapped", "its stack is full"),
+        ("loop", "deadline", "longer than its deadline of 1 s"),
+        ("memory", "out-of-memory", "its limit is 64 MiB"),
+        ("recursion", "trapped", "its own stack is full"),
         ("panic", "trapped", "unlucky 13"),
         ("output", "bad-output", "4"),
-        ("webhooks", "bad-output", "10000 webhooks, more than the limit of 1000"),
-        ("header", "bad-output", "webhook 1: the header \"webhook-id\" is not a plugin's to set"),
+        ("webhooks", "bad-output", "10000 webhooks; the limit is 1000"),
+        ("header", "bad-output", "sets the header webhook-id, which is the engine's own"),
         ("typo", "bad-output", "webhook 1 goes to endpoint \"reciever\", which does not exist; the nearest name is \"receiver\""),
-        ("state", "bad-output", "1048576 bytes, more than the limit of 65536"),
+        ("state", "bad-output", "sets a state value of 1 MiB; the limit is 64 KiB"),
         ("fail", "failed", "it is not to be"),
     ] {
         let event = engine.send(&format!("mischief.{deed}"), json!({})).await;
@@ -91,7 +92,7 @@ async fn a_run_that_missed_its_endpoint_goes_on_once_it_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_no_plugins_are_explained_and_harm_nobody() {
     let engine = Engine::start(&["ledger"]);
-    let good = guests::wasm("mischief");
+    let good = crates::wasm("mischief");
     engine.write_plugin("text.wasm", b"hello");
     engine.write_plugin("half.wasm", &good[..good.len() / 2]);
     engine.write_plugin("bare.wasm", &wat::parse_str("(module)").unwrap());
@@ -103,9 +104,9 @@ async fn files_that_are_no_plugins_are_explained_and_harm_nobody() {
         item["error"].as_str().unwrap().to_owned()
     };
     assert!(error("text").contains("not WebAssembly"));
-    assert!(error("half").contains("half copied"));
+    assert!(error("half").contains("it ends in the middle"));
     assert!(error("bare").contains("built without the SDK"));
-    assert!(error("empty").contains("an empty file"));
+    assert!(error("empty").contains("it is empty"));
 
     // The rest of the half-copied file arrives.
     std::fs::write(engine.plugin_folder().join("half.wasm"), &good).unwrap();
@@ -137,7 +138,7 @@ async fn a_file_replaced_under_load_loses_nothing() {
     let engine = Engine::start(&["ledger"]);
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
-    let first = guests::wasm("ledger");
+    let first = crates::wasm("ledger");
     // The same code in a file of other bytes: another version.
     let mut second = first.clone();
     second.extend_from_slice(&[0, 3, 1, b'v', 2]);
@@ -208,4 +209,30 @@ async fn a_replay_runs_again_under_new_ids() {
     let story = engine.settled(&event).await;
     let rounds: Vec<_> = story["runs"].as_array().unwrap().iter().map(|run| run["round"].as_u64().unwrap()).collect();
     assert_eq!(rounds, [0, 1]);
+}
+
+/// Every hostile guest at once, on the same events as a good plugin: each run ends in its own word, and the good one goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_hostile_guests_together_hurt_only_themselves() {
+    let engine = Engine::start(&["mischief"]);
+    for (guest, _) in guests::HOSTILE {
+        engine.write_plugin(&format!("{guest}.wasm"), &guests::build(guest, guest, &["mischief.*"]));
+    }
+    let receiver = Receiver::start().await;
+    engine.endpoint("receiver", &receiver.url("/"), &[]).await;
+    engine
+        .wait("/v1/plugins", "all are judged", |list| list["items"].as_array().unwrap().len() == guests::HOSTILE.len() + 1)
+        .await;
+    let event = engine.send("mischief.nothing", json!({})).await;
+    receiver.wait_for_count(1, DEADLINE).await;
+    let story = engine
+        .wait(&format!("/v1/events/{event}"), "every guest has come to its end", |story| {
+            story["runs"].as_array().unwrap().iter().all(|run| !run["outcome"].is_null())
+        })
+        .await;
+    let runs = story["runs"].as_array().unwrap();
+    for (guest, expected) in guests::HOSTILE {
+        let run = runs.iter().find(|run| run["plugin"] == guest).unwrap_or_else(|| panic!("{guest} did not run: {story:#}"));
+        assert_eq!(run["outcome"], expected, "{guest}: {run:#}");
+    }
 }

@@ -135,7 +135,9 @@ fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) 
         }
     }
     for (name, values) in &conditions {
-        Attributes::default().push(name, String::new()).map_err(|bad| wrong("where", bad))?;
+        if !["source", "subject"].contains(&name.as_str()) {
+            Attributes::default().push(name, String::new()).map_err(|bad| wrong("where", bad))?;
+        }
         if values.is_empty() {
             return Err(wrong("where", format!("{name:?} has no value that it may have; name at least one, or leave it out")));
         }
@@ -219,7 +221,7 @@ pub async fn create(
     request_headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<EndpointView>), Problem> {
-    let input: Input = body::json(&api, &request_headers, body, |detail| Problem::bad_endpoint(detail)).await?;
+    let input: Input = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
     if api.catalog.endpoints().iter().count() >= ENDPOINTS_MAX {
         return Err(Problem::conflict(format!("there are {ENDPOINTS_MAX} endpoints, the most that one engine keeps")));
     }
@@ -257,8 +259,7 @@ pub async fn change(
     request_headers: HeaderMap,
     body: Body,
 ) -> Result<Json<EndpointView>, Problem> {
-    let patch: serde_json::Map<String, Value> =
-        body::json(&api, &request_headers, body, |detail| Problem::bad_endpoint(detail)).await?;
+    let patch: serde_json::Map<String, Value> = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
     let before = find(&api, &id)?;
     let tag = api.store.tag();
     if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {

@@ -252,7 +252,13 @@ impl Draft {
             "id" => self.id = Some(checked(&value)?),
             "source" => self.source = Some(checked(&value)?),
             "subject" => self.subject = Some(checked(&value)?),
-            "type" => self.event_type = Some(EventType::parse(&value).map_err(|bad| Bad::of(name, bad))?),
+            "type" => {
+                let event_type = EventType::parse(&value).map_err(|bad| Bad::of(name, bad))?;
+                if event_type.is_ours() {
+                    return Err(Bad::of(name, "types that begin with innesco. are the engine's own; choose another prefix"));
+                }
+                self.event_type = Some(event_type);
+            }
             "time" => {
                 if Timestamp::parse_rfc3339(&value).is_none() {
                     return Err(Bad::of(name, format!("{value:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z")));

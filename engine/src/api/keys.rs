@@ -27,7 +27,7 @@ struct Input {
 }
 
 pub async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<(StatusCode, Json<KeyView>), Problem> {
-    let input: Input = body::json(&api, &headers, body, |detail| Problem::bad_value(detail)).await?;
+    let input: Input = body::json(&api, &headers, body, Problem::bad_value).await?;
     let role = Role::parse(&input.role).ok_or_else(|| {
         Problem::bad_value(format!("role: {:?} is not a role; write {}", input.role, Role::ALL.map(Role::as_str).join(", ")))
             .at("/role")

@@ -52,7 +52,7 @@ pub async fn set_config(
     body: Body,
 ) -> Result<Json<BTreeMap<String, String>>, Problem> {
     let plugin = find(&api, &name)?;
-    let config: BTreeMap<String, String> = body::json(&api, &headers, body, |detail| Problem::bad_value(detail)).await?;
+    let config: BTreeMap<String, String> = body::json(&api, &headers, body, Problem::bad_value).await?;
     let fits =
         config.len() <= CONFIG_COUNT_MAX && config.iter().all(|(name, value)| name.len().max(value.len()) <= CONFIG_LEN_MAX);
     if !fits {

@@ -30,7 +30,7 @@ impl FileCache {
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let path = folder.join("key");
-        let key = match fs::read(&path).map(|bytes| <[u8; 32]>::try_from(bytes)) {
+        let key = match fs::read(&path).map(<[u8; 32]>::try_from) {
             Ok(Ok(key)) => key,
             _ => {
                 let mut key = [0; 32];

@@ -139,7 +139,7 @@ impl Catalog {
 
         let row = PluginRow {
             name: manifest.name.clone(),
-            version: loaded.digest(),
+            version: *loaded.digest(),
             author_version: manifest.version,
             description: manifest.description,
             on: manifest.on.iter().map(ToString::to_string).collect(),

@@ -79,7 +79,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         };
         let feed = Feed::default();
         let mut news = feed.listen();
-        let engine = Engine::open(config, Some(key.clone()), feed).await?;
+        let engine = Engine::open(config, None, feed).await?;
+        engine.admit(&key).await?;
         let store = Arc::clone(engine.store());
         wire(&*store, receiver_address).await?;
         engine.catalog().refresh_endpoints().await?;

@@ -72,6 +72,11 @@ impl EventType {
         }
         Ok(Self(text.into()))
     }
+
+    /// Whether it is one of the engine's own, which nobody else may send.
+    pub fn is_ours(&self) -> bool {
+        self.starts_with("innesco.")
+    }
 }
 
 /// Extension attributes of an event, in the order in which they came.
@@ -83,6 +88,8 @@ impl Attributes {
     pub const COUNT_MAX: usize = 32;
     pub const NAME_LEN_MAX: usize = 64;
     pub const VALUE_LEN_MAX: usize = 1024;
+    /// Names that CloudEvents 1.0 has for an event's own parts: an extension of that name would stand twice in its JSON.
+    const TAKEN: [&str; 8] = ["id", "source", "specversion", "type", "subject", "time", "datacontenttype", "data"];
 
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -96,6 +103,9 @@ impl Attributes {
                 "{name:?} is not an attribute name: use lower-case letters and digits, {} at most",
                 Self::NAME_LEN_MAX
             )));
+        }
+        if Self::TAKEN.contains(&name) {
+            return Err(BadName(format!("{name:?} is a part of every event, not an attribute")));
         }
         if value.len() > Self::VALUE_LEN_MAX || value.bytes().any(|c| c.is_ascii_control()) {
             return Err(BadName(format!(
@@ -154,6 +164,7 @@ mod tests {
         attributes.push("channel", "newsletter".into()).unwrap();
         assert!(attributes.push("channel", "again".into()).is_err());
         assert!(attributes.push("Channel", "x".into()).is_err());
+        assert!(attributes.push("type", "x".into()).is_err(), "an event has a type already");
         assert!(attributes.push("b", "line\nbreak".into()).is_err());
         assert_eq!(attributes.get("channel"), Some("newsletter"));
     }

@@ -1,134 +1,235 @@
-//! Why a file does not load, in words for its author: what is wrong, and what to do about it.
+//! What is the matter with a file: from its first bytes, its structure and its imports to a sentence that helps.
 
-use wasmtime::{Engine, component::Component};
+use std::collections::BTreeSet;
 
-use super::bindings::{PACKAGE, VERSION};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmtime::{
+    Engine,
+    component::{Component, types::ComponentItem},
+};
 
-/// A file that is no plugin. Each text follows "plugin file x.wasm is not loaded:".
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LoadError {
-    #[error("it has {bytes} bytes, more than the {limit} that a plugin file may have (limits.plugin_bytes_max)")]
-    TooLarge { bytes: usize, limit: usize },
-    #[error("it is not WebAssembly but {0}. Drop in the .wasm file that cargo writes into target/wasm32-unknown-unknown/release")]
-    NotWasm(&'static str),
-    #[error("it ends in its middle: it is half copied, or was cut off. Copy it under another name and rename it")]
-    Truncated,
-    #[error("it is not valid WebAssembly: {0}")]
-    Invalid(String),
-    #[error("it was built without the SDK. Build a crate that calls innesco_sdk::export!(…) with: innesco plugin build")]
-    NoContract,
-    #[error("it exports no innesco:plugin/handler. Build a crate that calls innesco_sdk::export!(…) with: innesco plugin build")]
-    NoHandler,
-    #[error(
-        "it was built against contract {version} and uses {used}; this engine speaks {VERSION}. Upgrade the engine, or build with an \
-         older innesco-sdk"
-    )]
-    NewerContract { version: String, used: String },
-    #[error(
-        "it brings wasm-bindgen, which works only in browsers (chrono with default features does that). Use chrono with \
-         default-features = false, uuid and getrandom without their js features; the time is event.time"
-    )]
-    WasmBindgen,
-    #[error("it imports WASI preview 1. Build it for wasm32-unknown-unknown, or for wasm32-wasip2")]
-    Preview1,
-    #[error("it imports {0}, which no engine offers. A plugin has only what innesco_sdk gives it: log, config and state")]
-    UnknownImport(String),
-    #[error("it does not describe itself: {0}")]
-    Describe(String),
-    #[error("its manifest is not valid: {0}")]
-    Manifest(String),
-    #[error("the engine refuses it: {0}")]
-    Refused(String),
+use super::{
+    bindings::{CONTRACT, OFFERED, PACKAGE},
+    error::LoadError,
+    log::printable,
+};
+
+/// How many imports an error names.
+const NAMED_MAX: usize = 5;
+/// Where a foreign tool's sentence is cut, in bytes.
+const DETAIL_BYTES: usize = 600;
+
+/// The unit in which memories are declared.
+const PAGE_BYTES: u64 = 64 << 10;
+
+/// What a valid file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// What cargo writes for wasm32-unknown-unknown.
+    CoreModule,
+    Component,
 }
 
-/// Tells WebAssembly from everything else by its first bytes.
-pub fn recognise(bytes: &[u8]) -> Result<(), LoadError> {
-    let starts = |prefix: &[u8]| bytes.starts_with(prefix);
-    match bytes {
-        [] => Err(LoadError::NotWasm("an empty file")),
-        _ if starts(b"\0asm") => Ok(()),
-        // Compiled code would be run as it is; only the engine's own cache may bring it.
-        _ if starts(b"\x7fELF") => Err(LoadError::NotWasm("compiled machine code")),
-        _ if starts(b"(module") || starts(b"(component") => Err(LoadError::NotWasm("WebAssembly text")),
-        _ if b"\0asm".starts_with(bytes) => Err(LoadError::Truncated),
-        _ => Err(LoadError::NotWasm("something else")),
+/// Judges the first bytes: is this WebAssembly at all, and of which form?
+pub fn form(bytes: &[u8]) -> Result<Form, LoadError> {
+    const MAGIC: &[u8] = b"\0asm";
+    if Parser::is_core_wasm(bytes) {
+        return Ok(Form::CoreModule);
     }
-}
-
-pub fn invalid(error: &wasmparser::BinaryReaderError) -> LoadError {
-    let text = error.to_string();
-    if text.contains("unexpected end") || text.contains("unexpected-eof") {
-        LoadError::Truncated
-    } else {
-        LoadError::Invalid(text)
+    if Parser::is_component(bytes) {
+        return Ok(Form::Component);
     }
-}
-
-/// Judges a core module by what it imports from and whether it carries the contract.
-pub fn check_module(imports: &[String], has_contract: bool) -> Result<(), LoadError> {
-    if imports.iter().any(|module| module.starts_with("__wbindgen")) {
-        return Err(LoadError::WasmBindgen);
-    }
-    if imports.iter().any(|module| module == "wasi_snapshot_preview1") {
-        return Err(LoadError::Preview1);
-    }
-    if has_contract { Ok(()) } else { Err(LoadError::NoContract) }
-}
-
-/// What the encoder says about a module that cannot become a component.
-pub fn encoding(text: &str) -> LoadError {
-    if text.contains("__wbindgen") {
-        return LoadError::WasmBindgen;
-    }
-    match quoted(text, "import interface named `").or_else(|| quoted(text, "requires an import named `")) {
-        Some(name) => LoadError::UnknownImport(name.to_owned()),
-        None => LoadError::Refused(text.to_owned()),
-    }
-}
-
-/// Judges a component by the interfaces that it imports.
-pub fn check_imports(imports: &[String]) -> Result<(), LoadError> {
-    let known = |name: &&String| name.starts_with(PACKAGE) || name.starts_with("wasi:");
-    match imports.iter().find(|name| !known(name)) {
-        Some(name) => Err(LoadError::UnknownImport(name.clone())),
-        None => Ok(()),
-    }
-}
-
-/// Why a component does not link: what it imports is not (all) there.
-pub fn linking(error: &wasmtime::Error, imports: &[String]) -> LoadError {
-    let text = format!("{error:#}");
-    let newer = imports.iter().find_map(|name| {
-        let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
-        (version != VERSION && text.contains(name.as_str())).then_some((interface, version))
-    });
-    match newer {
-        Some((interface, version)) => {
-            let function = quoted(&text, "instance export `").map(|function| format!(".{function}")).unwrap_or_default();
-            LoadError::NewerContract { version: version.to_owned(), used: format!("{interface}{function}") }
+    Err(match bytes {
+        [] => LoadError::Empty,
+        _ if bytes.len() < 8 && bytes.starts_with(&MAGIC[..bytes.len().min(4)]) => LoadError::Truncated { length: bytes.len() },
+        _ if Engine::detect_precompiled(bytes).is_some() => LoadError::Precompiled,
+        _ if bytes.starts_with(b"\x7fELF") => LoadError::Native,
+        _ if is_text(bytes) => LoadError::Text,
+        _ if bytes.starts_with(MAGIC) => {
+            LoadError::Invalid { detail: "it is of a version of WebAssembly that is unknown here".to_owned(), offset: 4 }
         }
-        None => match quoted(&text, "component imports instance `") {
-            Some(name) => LoadError::UnknownImport(name.to_owned()),
-            None => LoadError::Refused(text),
-        },
-    }
+        _ => LoadError::NotWasm { begins: beginning(bytes) },
+    })
 }
 
-/// Why a component that links has not the exports of a plugin.
-pub fn exports(error: &wasmtime::Error, component: &Component, engine: &Engine) -> LoadError {
-    let handler = format!("{PACKAGE}handler");
-    match component.component_type().exports(engine).find(|(name, _)| name.starts_with(&handler)) {
-        None => LoadError::NoHandler,
-        Some((name, _)) => match name.split_once('@') {
-            Some((_, version)) if version != VERSION => {
-                LoadError::NewerContract { version: version.to_owned(), used: "another shape of the handler".into() }
+/// Validates a file to its last byte, so that the compiler never sees a broken one.
+pub fn validate(bytes: &[u8]) -> Result<(), LoadError> {
+    let features = WasmFeatures::default() - WasmFeatures::MEMORY64 - WasmFeatures::RELAXED_SIMD - WasmFeatures::CM_ASYNC;
+    Validator::new_with_features(features).validate_all(bytes).map(drop).map_err(|error| broken(&error, bytes))
+}
+
+/// What a component brings along, and what it asks for from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Bytes of code and data, debug information left out.
+    pub code_bytes: usize,
+    /// Bytes that its largest memory starts with.
+    pub memory_bytes: u64,
+}
+
+/// Weighs a component with all that is nested in it.
+pub fn weight(bytes: &[u8]) -> Result<Weight, LoadError> {
+    let mut weight = Weight::default();
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(|error| broken(&error, bytes))? {
+            Payload::CodeSectionStart { size, .. } => weight.code_bytes += size as usize,
+            Payload::DataSection(section) => weight.code_bytes += section.range().len(),
+            Payload::MemorySection(section) => {
+                for memory in section {
+                    let pages = memory.map_err(|error| broken(&error, bytes))?.initial;
+                    weight.memory_bytes = weight.memory_bytes.max(pages.saturating_mul(PAGE_BYTES));
+                }
             }
-            _ => LoadError::Refused(format!("its handler has another shape than the contract: {error:#}")),
-        },
+            _ => {}
+        }
+    }
+    Ok(weight)
+}
+
+/// Looks for what keeps a core module from becoming a component.
+pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
+    let mut has_types = false;
+    let mut unknown = BTreeSet::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(|error| broken(&error, bytes))? {
+            Payload::CustomSection(section) if section.name().starts_with("component-type") => has_types = true,
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import.map_err(|error| broken(&error, bytes))?;
+                    if import.module.starts_with("__wbindgen") || import.module == "wbg" || import.name.starts_with("__wbindgen")
+                    {
+                        return Err(LoadError::WasmBindgen);
+                    }
+                    if import.module.starts_with("wasi_snapshot_preview1") || import.module.starts_with("wasi_unstable") {
+                        return Err(LoadError::Wasip1);
+                    }
+                    // What the SDK imports has the name of an interface, `innesco:plugin/log@1.0.0`, or is the encoder's own.
+                    if import.module.contains(':') {
+                        if !import.module.contains(PACKAGE) && !is_wasi(import.module) {
+                            unknown.insert(printable(import.module, 128));
+                        }
+                    } else if !import.module.starts_with(['$', '[']) {
+                        unknown.insert(format!("{}.{}", printable(import.module, 64), printable(import.name, 64)));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if !unknown.is_empty() {
+        return Err(unknown_imports(unknown));
+    }
+    if has_types { Ok(()) } else { Err(LoadError::NoSdk) }
+}
+
+/// Says why a component does not link: the first import that this engine does not have, in the order of helpfulness.
+pub fn unlinkable(component: &Component, engine: &Engine, error: &wasmtime::Error) -> LoadError {
+    let mut unknown = BTreeSet::new();
+    for (name, import) in component.component_type().imports(engine) {
+        let Some((interface, version)) = name.strip_prefix(PACKAGE).map(split_version) else {
+            if !is_wasi(name) {
+                unknown.insert(printable(name, 128));
+            }
+            continue;
+        };
+        let offered = OFFERED.iter().find(|(known, _)| *known == interface).map_or(&[][..], |(_, functions)| functions);
+        if let ComponentItem::ComponentInstance(instance) = import.ty {
+            let functions = instance.exports(engine).filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)));
+            let missing = functions.map(|(name, _)| name).find(|name| !offered.contains(name) || !same_major(version));
+            if let Some(function) = missing {
+                let uses = format!("{}.{}", printable(interface, 64), printable(function, 64));
+                return LoadError::NewerContract { contract: printable(version, 32), uses, engine: CONTRACT };
+            }
+        }
+    }
+    if unknown.is_empty() {
+        return LoadError::Unlinkable { detail: chain(error), engine: CONTRACT };
+    }
+    unknown_imports(unknown)
+}
+
+/// Whether a component has the handler, or why not.
+pub fn handler(component: &Component, engine: &Engine) -> Result<(), LoadError> {
+    let exports = component.component_type();
+    let mut exports = exports.exports(engine).filter_map(|(name, _)| name.strip_prefix(PACKAGE).map(split_version));
+    match exports.find(|(interface, _)| *interface == "handler") {
+        None => Err(LoadError::NoHandler),
+        Some((_, version)) if !same_major(version) => {
+            Err(LoadError::NewerContract { contract: printable(version, 32), uses: "its handler".to_owned(), engine: CONTRACT })
+        }
+        Some(_) => Ok(()),
     }
 }
 
-/// What stands between `before` and the next backtick.
-fn quoted<'a>(text: &'a str, before: &str) -> Option<&'a str> {
-    text.split_once(before)?.1.split('`').next()
+/// The names of everything that a component imports.
+pub fn imports(component: &Component, engine: &Engine) -> Vec<String> {
+    component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
+}
+
+pub fn is_wasi(import: &str) -> bool {
+    const GIVEN: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+    let package = import.strip_prefix("wasi:").and_then(|rest| rest.split_once('/'));
+    package.is_some_and(|(package, rest)| GIVEN.contains(&package) && split_version(rest).1.starts_with("0.2."))
+}
+
+/// Whether the compiler refused for want of room in the pool rather than for a fault.
+pub fn not_compilable(error: &wasmtime::Error) -> LoadError {
+    let detail = chain(error);
+    if ["exceeds the", "instance allocation for this"].iter().any(|words| detail.contains(words)) {
+        return LoadError::TooDemanding { detail };
+    }
+    LoadError::NotCompilable { detail }
+}
+
+/// An error with its causes, as one bounded line.
+pub fn chain(error: &wasmtime::Error) -> String {
+    printable(&format!("{error:#}").replace('\n', " "), DETAIL_BYTES)
+}
+
+/// What the parser says, in our words; a file that ends too early is called incomplete.
+pub fn broken(error: &wasmparser::Error, bytes: &[u8]) -> LoadError {
+    if error.message().starts_with("unexpected end") {
+        return LoadError::Truncated { length: bytes.len() };
+    }
+    LoadError::Invalid { detail: printable(error.message(), DETAIL_BYTES), offset: error.offset() as u64 }
+}
+
+fn unknown_imports(names: BTreeSet<String>) -> LoadError {
+    let has = |what: &str| names.iter().any(|name| name.contains(what));
+    let advice = if has("wasi:http") || has("socket") {
+        "plugins have no network. Return a webhook and the engine sends it"
+    } else if has("emscripten") || has("env.") {
+        "such imports come from C, Emscripten or a missing extern crate. Build with the SDK for wasm32-unknown-unknown"
+    } else {
+        "a plugin has its log, its config and its state. Build with the SDK alone"
+    };
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let mut imports: Vec<String> = names.into_iter().take(NAMED_MAX).collect();
+    if more > 0 {
+        imports.push(format!("and {more} more"));
+    }
+    LoadError::UnknownImports { imports, advice }
+}
+
+fn split_version(name: &str) -> (&str, &str) {
+    name.split_once('@').unwrap_or((name, ""))
+}
+
+fn same_major(version: &str) -> bool {
+    version.split('.').next() == CONTRACT.split('.').next()
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    let start = bytes[..bytes.len().min(4096)].trim_ascii_start();
+    [b"(module".as_slice(), b"(component", b"(;", b";;"].iter().any(|opening| start.starts_with(opening))
+}
+
+/// The first bytes of a file, as a person would recognise them.
+fn beginning(bytes: &[u8]) -> String {
+    let first = &bytes[..bytes.len().min(16)];
+    if first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+        return format!("{:?}", String::from_utf8_lossy(first));
+    }
+    let hex: Vec<_> = first.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("the bytes {}", hex.join(" "))
 }

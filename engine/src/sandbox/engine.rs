@@ -1,128 +1,260 @@
-//! The two wasmtime engines: one for ordinary plugins, one with larger slots for those that bring a whole language with them.
+//! Two engines: a small one for ordinary plugins, and a large one for components that bring an interpreter along. Each has a
+//! pool of places, reserved once, and a thread of the sandbox moves their epochs on, by which deadlines are kept.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
     component::{HasSelf, Linker},
 };
 
-use super::{Settings, bindings, host::Guest};
+use super::{bindings, host::Host, limiter::Counts, limits::Limits, limits::Settings, wasi};
 
-/// How often a running guest is asked whether its time is over.
-pub const TICK: Duration = Duration::from_millis(5);
-/// A component larger than this brings a language runtime (JavaScript, Python) and gets the larger slots.
-const LARGE_FROM_BYTES: usize = 2 << 20;
-/// Memory of one slot for those.
-const LARGE_MEMORY_BYTES: usize = 256 << 20;
-/// What a fresh instance finds zeroed by writing instead of by giving pages back; a plugin of the SDK touches less.
-const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+/// How often deadlines are looked at. A run ends at most one tick after its deadline.
+const TICK: Duration = Duration::from_millis(5);
 
-/// One engine with what its plugins may import.
-pub struct Host {
-    pub engine: Engine,
-    /// The contract alone.
-    pub plain: Linker<Guest>,
-    /// The contract and a locked-down WASI.
-    pub wasi: Linker<Guest>,
-    /// Tells compiled code of one engine from another's.
-    pub name: &'static str,
+/// Compiles and runs plugins. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Sandbox {
+    pub(super) settings: Arc<Settings>,
+    pub(super) small: Arc<Pool>,
+    pub(super) big: Arc<Pool>,
 }
 
-/// Both engines.
-pub struct Engines {
-    pub settings: Settings,
-    small: Host,
-    large: Host,
-}
+/// The sandbox cannot start on this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("the WebAssembly engine does not start on this machine")]
+pub struct SetupError(#[source] anyhow::Error);
 
-impl Engines {
-    pub fn new(settings: Settings) -> wasmtime::Result<Self> {
-        let small = Host::new("small", settings.threads.max(8), settings.limits.memory_bytes)?;
-        let large = Host::new("large", settings.threads.max(4), settings.limits.memory_bytes.max(LARGE_MEMORY_BYTES))?;
-        for host in [&small, &large] {
-            start_ticking(&host.engine)?;
-        }
-        Ok(Self { settings, small, large })
+impl Sandbox {
+    /// Reserves the pools (or does without, where there is no room for them) and starts the thread that keeps deadlines. The thread ends with the last clone and the last plugin.
+    ///
+    /// # Errors
+    ///
+    /// When the machine's processor or kernel lacks what the compiler needs.
+    pub fn new(settings: Settings) -> Result<Self, SetupError> {
+        Self::with_places(settings.clone(), Places::Pooled).or_else(|_| Self::with_places(settings, Places::OnDemand))
     }
 
-    pub fn for_size(&self, bytes: usize) -> &Host {
-        if bytes > LARGE_FROM_BYTES { &self.large } else { &self.small }
-    }
-}
-
-impl Host {
-    fn new(name: &'static str, at_once: usize, memory: usize) -> wasmtime::Result<Self> {
-        let engine = match Engine::new(&config(Some(pool(at_once, memory)))) {
-            Ok(engine) => engine,
-            Err(error) => {
-                // Small address spaces (some containers) have no room for the pool; instances then cost a little more.
-                tracing::warn!(%error, engine = name, "no room for a pool of instances; they are made one by one");
-                Engine::new(&config(None))?
-            }
+    pub(super) fn with_places(settings: Settings, places: Places) -> Result<Self, SetupError> {
+        let start = || -> wasmtime::Result<Self> {
+            let small = Arc::new(Pool::new(Kind::Small, &settings, places)?);
+            let big = Arc::new(Pool::new(Kind::Big, &settings, places)?);
+            keep_deadlines([small.engine.weak(), big.engine.weak()])?;
+            Ok(Self { settings: Arc::new(settings), small, big })
         };
-        let mut plain = Linker::new(&engine);
-        bindings::Plugin::add_to_linker::<_, HasSelf<_>>(&mut plain, |guest| guest)?;
-        let mut wasi = Linker::new(&engine);
-        bindings::Plugin::add_to_linker::<_, HasSelf<_>>(&mut wasi, |guest| guest)?;
-        wasmtime_wasi::p2::add_to_linker_sync(&mut wasi)?;
-        Ok(Self { engine, plain, wasi, name })
+        start().map_err(|error| SetupError(error.into()))
     }
 }
 
-fn config(pool: Option<PoolingAllocationConfig>) -> Config {
+/// Where instances live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Places {
+    /// In a pool, for which address space is reserved at start.
+    Pooled,
+    /// Each in memory of its own: slower, and possible everywhere.
+    OnDemand,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Small,
+    Big,
+}
+
+impl Kind {
+    pub fn memory_bytes(self, limits: &Limits) -> usize {
+        match self {
+            Self::Small => limits.memory_bytes,
+            Self::Big => limits.big_memory_bytes,
+        }
+    }
+
+    /// A Rust component is three core instances, one memory, two tables; an interpreter brings up to ten times as many.
+    const fn counts(self) -> Counts {
+        match self {
+            Self::Small => Counts { instances: 16, memories: 2, tables: 8 },
+            Self::Big => Counts { instances: 64, memories: 4, tables: 64 },
+        }
+    }
+}
+
+/// An engine with its places and its linkers.
+pub(super) struct Pool {
+    pub engine: Engine,
+    pub kind: Kind,
+    /// The most memory that a run here can be given, whatever its limits say.
+    pub memory_bytes_max: usize,
+    pub counts: Counts,
+    /// With what the contract offers, and nothing else.
+    pub linker: Linker<Host>,
+    /// The same with the locked-down WASI, for components that import it.
+    pub wasi_linker: Linker<Host>,
+    turns: Turns,
+}
+
+impl Pool {
+    fn new(kind: Kind, settings: &Settings, places: Places) -> wasmtime::Result<Self> {
+        let threads = settings.threads.clamp(1, 1024);
+        // One more than runs, so that loading a plugin need not wait for a run to end.
+        let turns = match kind {
+            Kind::Small => threads + 1,
+            Kind::Big => threads.min(4) + 1,
+        };
+        let memory_bytes_max = kind.memory_bytes(&settings.limits);
+        let engine = match places {
+            Places::Pooled => pooled(kind, turns as u32, memory_bytes_max)?,
+            Places::OnDemand => on_demand(memory_bytes_max)?,
+        };
+        let mut linker = Linker::new(&engine);
+        bindings::Plugin::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
+        let mut wasi_linker = linker.clone();
+        wasi::add_to_linker(&mut wasi_linker)?;
+        let turns = Turns { free: Mutex::new(turns), freed: Condvar::new() };
+        Ok(Self { engine, kind, memory_bytes_max, counts: kind.counts(), linker, wasi_linker, turns })
+    }
+
+    /// Waits for a place. An exhausted pool refuses, so nobody may instantiate without a turn.
+    pub fn turn(&self) -> Turn<'_> {
+        self.turns.take()
+    }
+}
+
+/// How many can be inside at once.
+struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Turns {
+    fn take(&self) -> Turn<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Turn(self)
+    }
+}
+
+/// A place in a pool, given back when this is dropped.
+pub(super) struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// How many ticks a run may see: never fewer than its deadline takes.
+pub(super) fn ticks(deadline: Duration) -> u64 {
+    let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1)
+}
+
+/// What every engine is set to: runs repeat bit for bit, and can be stopped.
+fn config() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
+        .consume_fuel(false)
         .concurrency_support(false)
-        .memory_init_cow(true)
         .cranelift_opt_level(OptLevel::Speed)
-        // The same event gives the same answer on every machine.
         .cranelift_nan_canonicalization(true)
-        .wasm_relaxed_simd(false)
-        // What nobody needs is not there to be attacked.
+        .max_wasm_stack(Limits::STACK_BYTES)
+        .memory_init_cow(true)
+        .wasm_backtrace_max_frames(None)
+        // Less surface, and nothing whose result depends on the machine.
         .wasm_memory64(false)
-        .wasm_backtrace_max_frames(None);
-    if let Some(pool) = pool {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    }
+        .wasm_relaxed_simd(false)
+        .wasm_component_model_async(false);
     config
 }
 
-/// Room for `at_once` plugins, each of a few core instances: a Rust plugin has one and the adapters around it.
-fn pool(at_once: usize, memory: usize) -> PoolingAllocationConfig {
-    let count = |each: usize| u32::try_from(at_once * each).unwrap_or(u32::MAX);
+fn pooled(kind: Kind, turns: u32, memory_bytes: usize) -> wasmtime::Result<Engine> {
+    let counts = kind.counts();
     let mut pool = PoolingAllocationConfig::new();
-    pool.max_memory_size(memory)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+    pool.total_component_instances(turns)
+        .total_core_instances(turns * counts.instances)
+        .total_memories(turns * counts.memories)
+        .total_tables(turns * counts.tables)
+        .total_stacks(1)
+        .max_core_instances_per_component(counts.instances)
+        .max_memories_per_component(counts.memories)
+        .max_memories_per_module(counts.memories)
+        .max_tables_per_component(counts.tables)
+        .max_tables_per_module(counts.tables)
+        .max_memory_size(memory_bytes)
+        // What an event touches is wiped by hand rather than given back to the kernel. Measured: more than this is slower.
+        // What a fresh instance finds cleaned by writing instead of by giving pages back: a stack of 128 KiB, statics, and the
+        // SDK's block of 128 KiB. Each page touched behind it is faulted in and given back in every run, which costs more than
+        // the whole of a small run.
+        .linear_memory_keep_resident(320 << 10)
         .table_keep_resident(16 << 10)
-        // Fastest, but pages that were swapped out in between are not reset: a guest could see what another left.
-        .pagemap_scan(Enabled::No)
-        .table_elements(100_000)
-        .max_component_instance_size(4 << 20)
-        .max_core_instance_size(4 << 20)
-        .max_core_instances_per_component(16)
-        .max_memories_per_component(8)
-        .max_memories_per_module(8)
-        .max_tables_per_component(16)
-        .max_tables_per_module(16)
-        .total_component_instances(count(1))
-        .total_core_instances(count(16))
-        .total_memories(count(8))
-        .total_tables(count(16))
-        .max_unused_warm_slots(count(1));
-    pool
+        // Faster, but pages that were swapped out in between are not wiped (wasmtime pull request 14357).
+        .pagemap_scan(Enabled::No);
+    if kind == Kind::Big {
+        pool.table_elements(100_000).max_component_instance_size(16 << 20).max_core_instance_size(16 << 20);
+    }
+    let mut config = config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config)
 }
 
-/// Advances the engine's epoch until the engine is gone. An OS thread: it must tick however busy everything else is.
-fn start_ticking(engine: &Engine) -> wasmtime::Result<()> {
-    let engine = engine.weak();
+/// For machines whose address space has no room for a pool (39-bit processors, `ulimit -v`): an instance reserves what it may
+/// grow to, so that growing moves nothing, and no more.
+fn on_demand(memory_bytes: usize) -> wasmtime::Result<Engine> {
+    let mut config = config();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .memory_reservation(memory_bytes as u64)
+        .memory_guard_size(64 << 10)
+        .memory_reservation_for_growth(1 << 20);
+    Engine::new(&config)
+}
+
+/// Moves the epochs on for as long as one of the engines is alive.
+fn keep_deadlines(engines: [EngineWeak; 2]) -> wasmtime::Result<()> {
     let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
+        loop {
             thread::sleep(TICK);
+            let mut alive = false;
+            for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+                engine.increment_epoch();
+                alive = true;
+            }
+            if !alive {
+                break;
+            }
         }
     };
-    thread::Builder::new().name("epoch".into()).spawn(tick).map(drop).map_err(wasmtime::Error::from)
+    thread::Builder::new().name("epochs".into()).spawn(tick)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_deadline_is_cut_short() {
+        assert_eq!(ticks(Duration::from_millis(5)), 2);
+        assert_eq!(ticks(Duration::from_millis(6)), 3);
+        assert_eq!(ticks(Duration::ZERO), 1);
+        assert!(ticks(Duration::MAX) > 1 << 60);
+    }
+
+    #[test]
+    fn a_turn_is_given_back() {
+        let turns = Turns { free: Mutex::new(1), freed: Condvar::new() };
+        thread::scope(|scope| {
+            let first = turns.take();
+            scope.spawn(|| drop(turns.take()));
+            drop(first);
+        });
+        assert_eq!(*turns.free.lock().unwrap(), 1);
+    }
 }

@@ -1,57 +1,101 @@
-//! The memory limit of one run: over all memories and tables of the guest together, with the peak that was reached.
+//! Memory is counted as a sum over all linear memories and tables of a run; past the limit the guest is stopped by name.
 
 use wasmtime::ResourceLimiter;
 
-/// Counts what a guest has, and refuses more than its limit.
-#[derive(Debug)]
-pub struct MemoryLimit {
+use super::limits::size;
+
+/// The guest asked for more memory than it may have.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum OutOfMemory {
+    #[error("asked for {} of memory; its limit is {}", size(*asked), size(*limit))]
+    Limit { asked: usize, limit: usize },
+    #[error("asked for memory that the machine does not have")]
+    Machine,
+}
+
+/// wasmtime asks per memory; this adds up.
+pub struct Limiter {
     limit: usize,
     used: usize,
     peak: usize,
-    /// What was asked for when the limit was passed.
-    refused: Option<usize>,
+    /// What the growth that was allowed last added, in case it does not happen.
+    last: Option<usize>,
+    /// How many core instances, memories and tables one component may have, where no pool says so.
+    counts: Counts,
 }
 
-/// Bytes that one table element takes in the host.
-const ELEMENT_BYTES: usize = 8;
+/// How many parts a component may consist of. Without these one component could take every place in the pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    pub instances: u32,
+    pub memories: u32,
+    pub tables: u32,
+}
 
-impl MemoryLimit {
-    pub const fn new(limit: usize) -> Self {
-        Self { limit, used: 0, peak: 0, refused: None }
+impl Limiter {
+    pub fn new(limit: usize, counts: Counts) -> Self {
+        Self { limit, used: 0, peak: 0, last: None, counts }
     }
 
-    pub const fn peak(&self) -> usize {
-        self.peak
+    /// The most that was used at once, in bytes.
+    pub fn peak(&self) -> u64 {
+        self.peak as u64
     }
 
-    /// What the guest would have had, had it been let.
-    pub const fn refused(&self) -> Option<usize> {
-        self.refused
-    }
-
-    fn grow(&mut self, more: usize) -> wasmtime::Result<bool> {
-        let wanted = self.used.saturating_add(more);
-        if wanted > self.limit {
-            self.refused = Some(wanted);
-            // A trap, not a polite `false`: the run ends here with its reason, instead of somewhere in the guest's allocator.
-            return Err(wasmtime::Error::msg("memory limit"));
+    fn grow(&mut self, added: usize, within_maximum: bool) -> wasmtime::Result<bool> {
+        let asked = self.used.saturating_add(added);
+        if asked > self.limit {
+            return Err(wasmtime::Error::new(OutOfMemory::Limit { asked, limit: self.limit }));
         }
-        self.used = wanted;
-        self.peak = self.peak.max(wanted);
+        if !within_maximum {
+            // The guest's own declared bound: it is told, as WebAssembly has it, and may go on.
+            return Ok(false);
+        }
+        self.used = asked;
+        self.peak = self.peak.max(asked);
+        self.last = Some(added);
         Ok(true)
     }
+
+    fn undo(&mut self) -> wasmtime::Result<()> {
+        match self.last.take() {
+            Some(added) => {
+                self.used -= added;
+                Err(wasmtime::Error::new(OutOfMemory::Machine))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        self.grow(desired.saturating_sub(current))
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.grow(desired.saturating_sub(current), maximum.is_none_or(|maximum| desired <= maximum))
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        self.grow(desired.saturating_sub(current).saturating_mul(ELEMENT_BYTES))
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.undo()
     }
 
-    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(error)
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // An element is a pointer.
+        let added = desired.saturating_sub(current).saturating_mul(size_of::<usize>());
+        self.grow(added, maximum.is_none_or(|maximum| desired <= maximum))
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.undo()
+    }
+
+    fn instances(&self) -> usize {
+        self.counts.instances as usize
+    }
+
+    fn tables(&self) -> usize {
+        self.counts.tables as usize
+    }
+
+    fn memories(&self) -> usize {
+        self.counts.memories as usize
     }
 }

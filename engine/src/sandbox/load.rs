@@ -1,228 +1,248 @@
-//! Loading: from a file's bytes to a plugin that has been tried once.
+//! From a file's bytes to a plugin that can run.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use wasmparser::{Encoding, Parser, Payload};
-use wasmtime::{
-    Engine, Store,
-    component::{Component, types::ComponentItem},
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
+
+use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
 use super::{
-    CodeCache,
-    bindings::{self, PluginPre},
-    diagnose::{self, LoadError},
-    engine::{Engines, Host},
-    host::Guest,
-    output,
-    run::{StateSource, explain, new_store},
+    bindings::{CONTRACT, PACKAGE, PluginPre, innesco::plugin::types},
+    diagnose::{self, Form},
+    engine::{Kind, Pool, Sandbox},
+    error::LoadError,
+    limits::{Limits, size},
+    log::printable,
+    nesting,
+    run::{Guest, panic_text},
 };
 use crate::domain::{
     name::Slug,
     pattern::Pattern,
     plugin::{Digest, Manifest},
-    run::RunOutcome,
+    time::Timestamp,
 };
 
-/// A loaded version of a plugin.
+/// The longest description and version that are kept, in bytes.
+const DESCRIPTION_BYTES: usize = 1 << 10;
+const VERSION_BYTES: usize = 64;
+/// How many patterns a plugin can be `on`.
+const PATTERNS_MAX: usize = 256;
+
+/// Where compiled code is kept between starts: compiling takes milliseconds to seconds, loading what was compiled microseconds.
+pub trait CodeCache: Send + Sync {
+    /// What was put under this key.
+    ///
+    /// The implementer promises that it gives back only bytes that [`CodeCache::put`] was given under the same key, unchanged, and
+    /// proves that with a keyed hash: compiled code runs without any sandbox around it.
+    fn get(&self, key: &str) -> Option<Vec<u8>>;
+
+    /// Keeps code, if it can; failing to costs nothing but the time to compile.
+    fn put(&self, key: &str, code: &[u8]);
+}
+
+/// Keeps nothing.
+pub struct NoCache;
+
+impl CodeCache for NoCache {
+    fn get(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn put(&self, _: &str, _: &[u8]) {}
+}
+
+/// A version of a plugin, compiled and linked. Share it in an `Arc`; runs may go on side by side.
 pub struct Plugin {
-    engine: Engine,
-    pre: PluginPre<Guest>,
-    digest: Digest,
+    pub(super) guest: Guest,
     manifest: Manifest,
     bytes_len: usize,
-    uses_state: bool,
-    uses_wasi: bool,
+    imports: Vec<String>,
 }
 
 impl Plugin {
-    /// The SHA-256 of the file's bytes.
-    pub const fn digest(&self) -> Digest {
-        self.digest
+    /// What identifies this version: the SHA-256 of the file as it was dropped.
+    pub fn digest(&self) -> &Digest {
+        &self.guest.digest
     }
 
-    pub const fn manifest(&self) -> &Manifest {
+    pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// How large its file is.
-    pub const fn bytes_len(&self) -> usize {
+    /// The size of the file as it was dropped.
+    pub fn bytes_len(&self) -> usize {
         self.bytes_len
     }
 
-    /// Whether it keeps state.
-    pub const fn uses_state(&self) -> bool {
-        self.uses_state
+    /// Whether it can read and write state; if not, its runs need none.
+    pub fn uses_state(&self) -> bool {
+        self.imports.iter().any(|import| import.strip_prefix(PACKAGE).is_some_and(|rest| rest.starts_with("state@")))
     }
 
-    pub(super) const fn uses_wasi(&self) -> bool {
-        self.uses_wasi
+    /// Whether it brings an interpreter along, and is given more memory for it.
+    pub fn is_big(&self) -> bool {
+        self.guest.pool.kind == Kind::Big
     }
 
-    pub(super) const fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    pub(super) fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<bindings::Plugin> {
-        self.pre.instantiate(store)
+    /// Everything that it imports, and with that everything that it can ask for.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
     }
 }
 
-pub fn load(engines: &Engines, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
-    let limit = engines.settings.plugin_bytes_max;
-    if bytes.len() > limit {
-        return Err(LoadError::TooLarge { bytes: bytes.len(), limit });
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plugin({}@{})", self.manifest.name, self.guest.digest.short())
     }
-    diagnose::recognise(bytes)?;
-    let parts = examine(bytes)?;
-    let host = engines.for_size(bytes.len());
-    let digest = Digest::of(bytes);
+}
 
-    let key = format!("{digest} {} {}", host.name, compatibility(&host.engine));
-    let component = match cached(&host.engine, &key, cache) {
-        Some(component) => component,
-        None => {
-            let component = compile(host, bytes, &parts)?;
-            // A plugin that cannot be serialized is compiled again next time.
-            if let Ok(code) = component.serialize() {
-                cache.put(&key, &code);
-            }
-            component
+impl Sandbox {
+    /// Size of a plugin file in bytes.
+    pub fn plugin_bytes_max(&self) -> usize {
+        self.settings.plugin_bytes_max
+    }
+
+    /// Makes a plugin of a file's bytes. Blocks for as long as compiling takes; the caller bounds how many do so at once.
+    ///
+    /// # Errors
+    ///
+    /// Each says what is the matter with the file and what to do.
+    pub fn load(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
+        // Compilers are large programs. One that panics on a strange file must not take the loader's thread along.
+        catch_unwind(AssertUnwindSafe(|| self.load_unguarded(bytes, cache)))
+            .unwrap_or_else(|panic| Err(LoadError::Engine { detail: panic_text(&*panic) }))
+    }
+
+    fn load_unguarded(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
+        let limit = self.settings.plugin_bytes_max;
+        if bytes.len() > limit {
+            return Err(LoadError::TooLarge { found: bytes.len(), limit });
         }
-    };
-
-    let imports: Vec<String> = component
-        .component_type()
-        .imports(&host.engine)
-        .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
-        .map(|(name, _)| name.to_owned())
-        .collect();
-    diagnose::check_imports(&imports)?;
-    let uses_wasi = imports.iter().any(|name| name.starts_with("wasi:"));
-    let uses_state = imports.iter().any(|name| name.starts_with("innesco:plugin/state@"));
-    let linker = if uses_wasi { &host.wasi } else { &host.plain };
-    let pre = linker.instantiate_pre(&component).map_err(|error| diagnose::linking(&error, &imports))?;
-    let pre = PluginPre::new(pre).map_err(|error| diagnose::exports(&error, &component, &host.engine))?;
-
-    let mut plugin = Plugin {
-        engine: host.engine.clone(),
-        pre,
-        digest,
-        manifest: Manifest {
-            name: Slug::parse("unnamed").expect("it is a slug"),
-            version: String::new(),
-            description: String::new(),
-            on: vec![],
-        },
-        bytes_len: bytes.len(),
-        uses_state,
-        uses_wasi,
-    };
-    plugin.manifest = describe(engines, &plugin)?;
-    Ok(plugin)
-}
-
-/// What a file is made of.
-struct Parts {
-    encoding: Encoding,
-    /// Names of modules that a core module imports from.
-    imports: Vec<String>,
-    /// It carries the section from which a component is made.
-    has_contract: bool,
-}
-
-/// Reads a file to its end before anything else sees it.
-fn examine(bytes: &[u8]) -> Result<Parts, LoadError> {
-    wasmparser::Validator::new().validate_all(bytes).map_err(|error| diagnose::invalid(&error))?;
-    let mut parts = Parts { encoding: Encoding::Module, imports: Vec::new(), has_contract: false };
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| diagnose::invalid(&error))? {
-            Payload::Version { encoding, range, .. } if range.start == 0 => parts.encoding = encoding,
-            Payload::ImportSection(section) if parts.encoding == Encoding::Module => {
-                for import in section.into_imports() {
-                    let import = import.map_err(|error| diagnose::invalid(&error))?;
-                    if !parts.imports.iter().any(|known| known == import.module) {
-                        parts.imports.push(import.module.to_owned());
-                    }
-                }
-            }
-            Payload::CustomSection(section) if section.name().starts_with("component-type") => parts.has_contract = true,
-            _ => {}
-        }
+        let form = diagnose::form(bytes)?;
+        let digest = Digest::of(bytes);
+        let (pool, component) = match self.cached(&digest, cache) {
+            Some(found) => found,
+            None => self.compile(bytes, form, &digest, cache)?,
+        };
+        let engine = &pool.engine;
+        let imports = diagnose::imports(&component, engine);
+        let wasi = imports.iter().any(|import| diagnose::is_wasi(import));
+        let linker = if wasi { &pool.wasi_linker } else { &pool.linker };
+        let linked = linker.instantiate_pre(&component).map_err(|error| diagnose::unlinkable(&component, engine, &error))?;
+        diagnose::handler(&component, engine)?;
+        let pre = PluginPre::new(linked)
+            .map_err(|error| LoadError::OtherHandler { detail: diagnose::chain(&error), engine: CONTRACT })?;
+        let guest = Guest { pool, pre, digest, wasi };
+        let manifest = describe(&guest, &self.settings.limits)?;
+        Ok(Plugin { guest, manifest, bytes_len: bytes.len(), imports })
     }
-    Ok(parts)
-}
 
-fn compile(host: &Host, bytes: &[u8], parts: &Parts) -> Result<Component, LoadError> {
-    let encoded;
-    let bytes = match parts.encoding {
-        Encoding::Component => bytes,
-        Encoding::Module => {
-            diagnose::check_module(&parts.imports, parts.has_contract)?;
-            let encoder = ComponentEncoder::default().validate(true).module(bytes);
-            encoded =
-                encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| diagnose::encoding(&format!("{error:#}")))?;
-            &encoded
-        }
-    };
-    Component::new(&host.engine, bytes).map_err(|error| LoadError::Refused(format!("{error:#}")))
-}
-
-/// Tells code that this engine can run from code of other versions and settings.
-fn compatibility(engine: &Engine) -> String {
-    use std::hash::{Hash as _, Hasher as _};
-    let mut hasher = std::hash::DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
-fn cached(engine: &Engine, key: &str, cache: &dyn CodeCache) -> Option<Component> {
-    let code = cache.get(key)?;
-    #[expect(unsafe_code, reason = "compiled code can only be taken over unsafely")]
-    // SAFETY: the bytes were serialized by this function's caller under this very key, and the cache promises to return nothing
-    // else (`CodeCache`): it authenticates what it keeps.
-    let component = unsafe { Component::deserialize(engine, code) };
-    component.inspect_err(|error| tracing::warn!(%error, "compiled code does not fit this engine; compiling again")).ok()
-}
-
-/// Asks a plugin, once, what it is: also the proof that it can be instantiated.
-fn describe(engines: &Engines, plugin: &Plugin) -> Result<Manifest, LoadError> {
-    let limits = engines.settings.limits;
-    let wasi = plugin
-        .uses_wasi
-        .then(|| super::wasi::Wasi::new(crate::domain::time::Timestamp::from_millis(0), plugin.digest.as_bytes(), 4096));
-    let mut store = new_store(plugin, Guest::new(limits, Arc::new(BTreeMap::new()), Box::new(NoState), wasi));
-    let described =
-        plugin.instantiate(&mut store).and_then(|instance| instance.innesco_plugin_handler().call_describe(&mut store));
-    let manifest = match described {
-        Ok(manifest) => manifest,
-        Err(error) => {
-            let failure = explain(&error, &mut store.into_data()).map_err(|error| LoadError::Describe(error.to_string()))?;
-            return Err(match failure.outcome {
-                RunOutcome::Trapped => LoadError::Describe(format!("{} ({error:#})", failure.message)),
-                _ => LoadError::Describe(failure.message),
-            });
-        }
-    };
-    let name = Slug::parse(&manifest.name).map_err(|bad| LoadError::Manifest(format!("its name {bad}")))?;
-    if manifest.on.len() > 100 {
-        return Err(LoadError::Manifest(format!("it runs on {} patterns; at most 100 are taken", manifest.on.len())));
+    /// Takes compiled code from the cache. What is there was validated when it was compiled.
+    fn cached(&self, digest: &Digest, cache: &dyn CodeCache) -> Option<(Arc<Pool>, Component)> {
+        [&self.small, &self.big].into_iter().find_map(|pool| {
+            let code = cache.get(&pool.key(digest))?;
+            Some((pool.clone(), pool.deserialize(&code)?))
+        })
     }
-    let on = manifest.on.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>();
-    Ok(Manifest {
-        name,
-        version: output::clean(&manifest.version, 64),
-        description: output::clean(&manifest.description, 500),
-        on: on.map_err(|bad| LoadError::Manifest(bad.to_string()))?,
+
+    fn compile(
+        &self,
+        bytes: &[u8],
+        form: Form,
+        digest: &Digest,
+        cache: &dyn CodeCache,
+    ) -> Result<(Arc<Pool>, Component), LoadError> {
+        nesting::check(bytes)?;
+        diagnose::validate(bytes)?;
+        let encoded = match form {
+            Form::Component => None,
+            Form::CoreModule => Some(encode(bytes)?),
+        };
+        let component = encoded.as_deref().unwrap_or(bytes);
+        let weight = diagnose::weight(component)?;
+        let pool = if weight.code_bytes > Limits::BIG_CODE_BYTES { &self.big } else { &self.small };
+        let asked = usize::try_from(weight.memory_bytes).unwrap_or(usize::MAX);
+        if asked > pool.memory_bytes_max {
+            let detail = format!("a memory of {} from the start; the limit is {}", size(asked), size(pool.memory_bytes_max));
+            return Err(LoadError::TooDemanding { detail });
+        }
+        let component = Component::from_binary(&pool.engine, component).map_err(|error| diagnose::not_compilable(&error))?;
+        if let Ok(code) = component.serialize() {
+            cache.put(&pool.key(digest), &code);
+        }
+        Ok((pool.clone(), component))
+    }
+}
+
+impl Pool {
+    /// Names compiled code by what it was compiled from, and by everything that decides how.
+    fn key(&self, digest: &Digest) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        let kind = match self.kind {
+            Kind::Small => "small",
+            Kind::Big => "big",
+        };
+        format!("{digest}-{kind}-{:016x}", hasher.finish())
+    }
+
+    /// `None` where the code is of another engine: it is compiled again.
+    #[expect(unsafe_code, reason = "compiled code is taken back from the cache; this is the only place that trusts bytes")]
+    fn deserialize(&self, code: &[u8]) -> Option<Component> {
+        // SAFETY: `code` must be what `Component::serialize` gave. `CodeCache` promises, and its implementer proves with a keyed
+        // hash, that it gives back only what `put` was given, and `put` is called with nothing else. Files from a plugin folder
+        // never come here: `diagnose::form` refuses precompiled ones.
+        unsafe { Component::deserialize(&self.engine, code) }.ok()
+    }
+}
+
+/// Turns what cargo writes into a component.
+fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
+    diagnose::core_module(module)?;
+    let encode = || ComponentEncoder::default().validate(true).module(module)?.encode();
+    encode().map_err(|error: anyhow::Error| {
+        let detail = format!("{error:#}");
+        // A module that has no `…/handler@…#describe` at all was built for a world without the handler, or lost its exports.
+        if detail.contains("handler") && detail.contains("failed to find export") {
+            return LoadError::NoHandler;
+        }
+        LoadError::NotAComponent { detail: printable(&detail.replace('\n', " "), 600) }
     })
 }
 
-/// A plugin has no state before it runs.
-struct NoState;
+/// Starts the plugin once, without any event, and asks it what it is.
+fn describe(guest: &Guest, limits: &Limits) -> Result<Manifest, LoadError> {
+    let nothing = Arc::new(BTreeMap::new());
+    let host = |log| guest.host(limits, log, nothing.clone(), None, "", Timestamp::from_millis(0));
+    let (answer, told) = guest.call(limits, host, |plugin, store| plugin.innesco_plugin_handler().call_describe(store));
+    let said = match answer {
+        Ok(said) => said,
+        Err(error) => {
+            let failure = told.explain(error, limits).unwrap_or_else(|unavailable| unavailable.as_failure());
+            return Err(LoadError::Describe { detail: failure.message });
+        }
+    };
+    manifest(said)
+}
 
-impl StateSource for NoState {
-    fn get(&mut self, _: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
-        Ok(None)
+fn manifest(said: types::Manifest) -> Result<Manifest, LoadError> {
+    let bad = |field: &str, detail: &str| LoadError::BadManifest { detail: format!("{field}: {}", printable(detail, 400)) };
+    let name = Slug::parse(&said.name).map_err(|error| bad("name", &error.0))?;
+    if said.on.len() > PATTERNS_MAX {
+        return Err(bad("on", &format!("{} patterns are too many; the limit is {PATTERNS_MAX}", said.on.len())));
     }
+    let on: Result<Vec<_>, _> = said.on.iter().map(|pattern| Pattern::parse(pattern)).collect();
+    Ok(Manifest {
+        name,
+        version: printable(&said.version, VERSION_BYTES),
+        description: printable(&said.description, DESCRIPTION_BYTES),
+        on: on.map_err(|error| bad("on", &error.0))?,
+    })
 }

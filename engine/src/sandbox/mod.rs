@@ -1,69 +1,37 @@
-//! The plugin host: compiles WebAssembly that nobody trusts, and runs it so that it can hurt only itself.
+//! The sandbox: compiles and runs plugins that nobody here has read.
 //!
-//! [`Sandbox::load`] turns a file's bytes into a [`Plugin`]: validated whole, made a component, compiled (or taken from a cache),
-//! tried once, its manifest read. [`Plugin::run`] gives one event to a fresh instance and reports exactly one outcome, whatever the
-//! guest does: an epoch deadline, one limit over all its memories, and caps on everything that comes back. Runs are synchronous
-//! calls; which threads make them is the caller's choice. No files and no database: compiled code is kept by a [`CodeCache`],
-//! state is read through a [`StateSource`].
+//! A file becomes a [`Plugin`] by [`Sandbox::load`]: validated whole, turned into a component if it is what cargo writes, compiled
+//! (or taken from the cache), linked, started once and asked for its manifest. A [`Plugin::run`] gives one event to a fresh
+//! instance and comes back with a [`Report`], whatever the guest does: each limit ends in a named outcome that a person can read.
+//!
+//! What must stay true: a guest gets an event, its settings, its own state and a log, and nothing else: no clock, no randomness,
+//! no files, no network. Nothing that a guest returns is believed before `output.rs` has looked at it. Nothing that one run left
+//! in memory is there for the next.
+//!
+//! Which versions exist and which one serves is the catalog's business; this module knows no files and no database. It blocks:
+//! callers run it on threads of their own, with at least 2 MiB of stack (a guest may use 512 KiB of it).
 
 mod bindings;
 mod diagnose;
 mod engine;
+mod error;
 mod host;
 mod limiter;
 mod limits;
 mod load;
+mod log;
+mod nesting;
 mod output;
 mod run;
+mod state;
 mod wasi;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
-pub use self::{
-    diagnose::LoadError,
-    limits::Limits,
-    load::Plugin,
-    run::{Report, RunInput, StateSource, StateUnavailable},
-};
-
-/// What the host needs to know.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// For every run, also the one that reads a manifest.
-    pub limits: Limits,
-    /// Size of a plugin file in bytes.
-    pub plugin_bytes_max: usize,
-    /// Runs that can be under way at once.
-    pub threads: usize,
-}
-
-/// Keeps compiled code between starts.
-///
-/// Whoever implements it promises that [`Self::get`] returns only what [`Self::put`] was given under the same key: compiled code is
-/// run as it is.
-pub trait CodeCache: Send + Sync {
-    fn get(&self, key: &str) -> Option<Vec<u8>>;
-    fn put(&self, key: &str, code: &[u8]);
-}
-
-/// The engines that compile and run plugins. Cheap to clone.
-#[derive(Clone)]
-pub struct Sandbox(Arc<engine::Engines>);
-
-impl Sandbox {
-    pub fn new(settings: Settings) -> Result<Self, wasmtime::Error> {
-        Ok(Self(Arc::new(engine::Engines::new(settings)?)))
-    }
-
-    /// Makes a plugin of a file's bytes. Blocks for as long as compiling takes.
-    pub fn load(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
-        load::load(&self.0, bytes, cache)
-    }
-
-    pub fn plugin_bytes_max(&self) -> usize {
-        self.0.settings.plugin_bytes_max
-    }
-}
+pub use engine::{Sandbox, SetupError};
+pub use error::LoadError;
+pub use limits::{Limits, Settings};
+pub use load::{CodeCache, NoCache, Plugin};
+pub use run::{Report, RunInput, StateUnavailable};
+pub use state::{NoState, StateSource};

@@ -1,147 +1,279 @@
-//! Nothing that comes back from a guest is believed: names, headers, sizes and counts are checked, and one that breaks a rule makes
-//! the whole run `bad-output`, saying which webhook or event it was (counted from 1).
+//! What comes back from a plugin is looked at here before anyone believes it: first breach ends the run as `bad-output`, with a
+//! sentence that names the webhook or event (counted from 1), what is wrong, and the rule.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use serde::de::IgnoredAny;
 
 use super::{
     bindings::innesco::plugin::types::{self, Outcome},
     limits::Limits,
+    log::printable,
 };
 use crate::domain::{
     delivery::Payload,
-    endpoint::{header_is_ours, header_is_the_endpoints},
-    event::Event,
-    name::{Attributes, EventType},
+    endpoint::{Policy, header_is_ours, header_is_the_endpoints},
+    envelope::is_json,
+    name::{Attributes, EventType, Slug},
     run::{Emitted, Requests, RunFailure, RunOutcome, Webhook},
 };
 
-/// Bytes of a plugin's own failure code and message that are kept.
-const CODE_BYTES: usize = 64;
-const MESSAGE_BYTES: usize = 2 << 10;
-/// Headers of one webhook.
-const HEADERS_MAX: usize = 32;
-/// Bytes of a content type or a header value.
-const VALUE_BYTES: usize = 4 << 10;
+/// The longest content type, in bytes.
+const CONTENT_TYPE_BYTES: usize = 255;
+/// The longest value of one header, in bytes: receivers commonly refuse more.
+const HEADER_VALUE_BYTES: usize = 4 << 10;
 
-fn bad(code: &str, message: String) -> RunFailure {
-    RunFailure { outcome: RunOutcome::BadOutput, code: code.into(), message, retryable: false }
+/// What breaks a rule: a stable word, and a sentence about it.
+pub struct Breach {
+    code: &'static str,
+    message: String,
 }
 
-/// What a plugin says about itself when it cannot handle an event.
+impl Breach {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Says which webhook or event it is, counted from 1.
+    fn of(self, thing: &str, place: usize) -> Self {
+        Self { message: format!("{thing} {}: {}", place + 1, self.message), ..self }
+    }
+}
+
+impl From<Breach> for RunFailure {
+    fn from(breach: Breach) -> Self {
+        Self { outcome: RunOutcome::BadOutput, code: breach.code.to_owned(), message: breach.message, retryable: false }
+    }
+}
+
+/// Whether a plugin's webhooks name their endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Addressing {
+    /// Each says where it goes.
+    Named,
+    /// All go to the endpoint that the plugin belongs to.
+    Bound,
+}
+
+/// Turns what a plugin returned into what the engine will do.
+pub fn requests(outcome: Outcome, addressing: Addressing, limits: &Limits) -> Result<Requests, Breach> {
+    let (webhooks, events) = (outcome.webhooks.len(), outcome.events.len());
+    if webhooks > limits.webhooks {
+        return Err(Breach::new("too_many_webhooks", format!("asked for {webhooks} webhooks; the limit is {}", limits.webhooks)));
+    }
+    if events > limits.events {
+        return Err(Breach::new("too_many_events", format!("emitted {events} events; the limit is {}", limits.events)));
+    }
+    let webhooks = outcome.webhooks.into_iter().enumerate();
+    let emitted = outcome.events.into_iter().enumerate();
+    Ok(Requests {
+        webhooks: webhooks
+            .map(|(place, one)| webhook(one, addressing).map_err(|breach| breach.of("webhook", place)))
+            .collect::<Result<_, _>>()?,
+        emitted: emitted.map(|(place, one)| event(one).map_err(|breach| breach.of("event", place))).collect::<Result<_, _>>()?,
+    })
+}
+
+/// What a plugin says when it cannot handle an event, cut to what people read.
 pub fn failure(failure: types::Failure) -> RunFailure {
-    let code = if failure.code.is_empty() { "failed".to_owned() } else { clean(&failure.code, CODE_BYTES) };
+    let or = |text: String, otherwise: &str| if text.trim().is_empty() { otherwise.to_owned() } else { text };
+    let code = printable(&failure.code, Limits::CODE_BYTES).replace(['\n', '\t'], " ");
     RunFailure {
         outcome: RunOutcome::Failed,
-        code,
-        message: clean(&failure.message, MESSAGE_BYTES),
+        code: or(code, "failed"),
+        message: or(printable(&failure.message, Limits::MESSAGE_BYTES), "the plugin gave no reason"),
         retryable: failure.retryable,
     }
 }
 
-/// Text without control characters, cut to a length.
-pub fn clean(text: &str, bytes: usize) -> String {
-    let mut kept = String::with_capacity(text.len().min(bytes));
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if kept.len() + c.len_utf8() > bytes {
-            break;
+fn webhook(asked: types::Webhook, addressing: Addressing) -> Result<Webhook, Breach> {
+    match (&asked.to, addressing) {
+        (None, Addressing::Named) => {
+            return Err(Breach::new("no_endpoint", "names no endpoint; say where it goes with `to`"));
         }
-        kept.push(c);
-    }
-    kept
-}
-
-/// Checks an outcome and makes it ours.
-pub fn check(outcome: Outcome, event: &Event, limits: &Limits, bound: bool) -> Result<Requests, RunFailure> {
-    let count = |what: &str, count: usize, limit: usize| {
-        if count <= limit {
-            return Ok(());
+        (Some(to), Addressing::Bound) => {
+            let message = format!(
+                "goes to {:?}, but a plugin that belongs to an endpoint sends only there; leave `to` out",
+                printable(to, Slug::LEN_MAX)
+            );
+            return Err(Breach::new("endpoint_not_allowed", message));
         }
-        Err(bad(&format!("too_many_{what}"), format!("it returned {count} {what}, more than the limit of {limit}")))
-    };
-    count("webhooks", outcome.webhooks.len(), limits.webhooks)?;
-    count("events", outcome.events.len(), limits.events)?;
-    let of_webhooks: usize = outcome.webhooks.iter().map(|webhook| webhook.body.len()).sum();
-    let of_events: usize = outcome.events.iter().map(|event| event.data.len()).sum();
-    if of_webhooks + of_events > limits.output_bytes {
-        let message = format!("it returned {} bytes, more than the limit of {}", of_webhooks + of_events, limits.output_bytes);
-        return Err(bad("output_too_large", message));
-    }
-    let webhooks = numbered("webhook", outcome.webhooks, |one| webhook(one, bound))?;
-    let emitted = numbered("event", outcome.events, |one| emitted(one, event))?;
-    Ok(Requests { webhooks, emitted })
-}
-
-/// Converts each item; the one that cannot be is named.
-fn numbered<T, U>(what: &str, items: Vec<T>, convert: impl Fn(T) -> Result<U, String>) -> Result<Vec<U>, RunFailure> {
-    let convert =
-        |(place, item)| convert(item).map_err(|wrong| bad(&format!("bad_{what}"), format!("{what} {}: {wrong}", place + 1)));
-    items.into_iter().enumerate().map(convert).collect()
-}
-
-fn webhook(webhook: types::Webhook, bound: bool) -> Result<Webhook, String> {
-    match (&webhook.to, bound) {
-        (None, false) => return Err("it names no endpoint to go to".into()),
-        (Some(to), true) => {
-            return Err(format!(
-                "it goes to {to:?}, but a plugin that belongs to an endpoint can send only there; leave `to` out"
-            ));
+        // Whether an endpoint has this name is asked where endpoints are known, with the nearest name at hand.
+        (Some(to), Addressing::Named) if to.is_empty() || to.len() > Slug::LEN_MAX => {
+            let message = format!("goes to {:?}, which cannot be an endpoint's name", printable(to, Slug::LEN_MAX));
+            return Err(Breach::new("bad_endpoint", message));
         }
         _ => {}
     }
-    let event_type = webhook.type_.map(|text| EventType::parse(&text)).transpose().map_err(|bad| bad.to_string())?;
-    content_type(&webhook.content_type)?;
-    if webhook.headers.len() > HEADERS_MAX {
-        return Err(format!("it has {} headers, more than the limit of {HEADERS_MAX}", webhook.headers.len()));
+    if asked.headers.len() > Policy::HEADERS_MAX {
+        let message = format!("has {} headers; the limit is {}", asked.headers.len(), Policy::HEADERS_MAX);
+        return Err(Breach::new("bad_header", message));
     }
-    let headers = webhook.headers.into_iter().map(|(name, value)| header(&name, value)).collect::<Result<_, _>>()?;
-    let payload = Payload { event_type, content_type: webhook.content_type, headers, body: Bytes::from(webhook.body) };
-    Ok(Webhook { to: webhook.to, payload })
+    Ok(Webhook {
+        to: asked.to,
+        payload: Payload {
+            event_type: asked.type_.as_deref().map(event_type).transpose()?,
+            content_type: content_type(asked.content_type)?,
+            headers: asked.headers.into_iter().map(|(name, value)| header(&name, value)).collect::<Result<_, _>>()?,
+            body: Bytes::from(asked.body),
+        },
+    })
 }
 
-fn header(name: &str, value: String) -> Result<(String, String), String> {
-    let name = name.to_ascii_lowercase();
-    if HeaderName::try_from(&name).is_err() {
-        return Err(format!("{:?} is not a header name", clean(&name, CODE_BYTES)));
+fn event(asked: types::Emitted) -> Result<Emitted, Breach> {
+    let event_type = event_type(&asked.type_)?;
+    let content_type = content_type(asked.content_type)?;
+    // A subscriber's body is made of this data as it stands, so what calls itself JSON has to be JSON.
+    if is_json(&content_type)
+        && !asked.data.is_empty()
+        && let Err(error) = serde_json::from_slice::<IgnoredAny>(&asked.data)
+    {
+        return Err(Breach::new("bad_data", format!("says that its data is {content_type}, but that does not parse: {error}")));
     }
-    if header_is_ours(&name) || header_is_the_endpoints(&name) {
-        return Err(format!("the header {name:?} is not a plugin's to set; set it on the endpoint if it may be set at all"));
-    }
-    if value.len() > VALUE_BYTES || HeaderValue::try_from(&value).is_err() {
-        return Err(format!("the value of header {name:?} must be at most {VALUE_BYTES} bytes of visible characters"));
-    }
-    Ok((name, value))
-}
-
-fn content_type(text: &str) -> Result<(), String> {
-    let sendable = !text.is_empty() && text.len() <= 256 && text.bytes().all(|c| (32..127).contains(&c));
-    if sendable { Ok(()) } else { Err("its content type must be 1 to 256 plain characters".into()) }
-}
-
-fn emitted(emitted: types::Emitted, cause: &Event) -> Result<Emitted, String> {
-    let event_type = EventType::parse(&emitted.type_).map_err(|bad| bad.to_string())?;
-    if event_type.starts_with("innesco.") {
-        return Err(format!("{event_type:?} is a type of the engine's own events; choose another prefix"));
-    }
-    content_type(&emitted.content_type)?;
-    if emitted.subject.as_ref().is_some_and(|subject| subject.len() > 512 || subject.chars().any(char::is_control)) {
-        return Err("its subject must be at most 512 bytes without control characters".into());
-    }
-    // What the cause carries goes on, unless the plugin says otherwise: lists and initiators stay known along a chain.
     let mut attributes = Attributes::default();
-    for (name, value) in emitted.attributes {
-        attributes.push(&name, value).map_err(|bad| bad.to_string())?;
+    for (name, value) in asked.attributes {
+        attributes.push(&name, value).map_err(|bad| Breach::new("bad_attribute", printable(&bad.0, Limits::MESSAGE_BYTES)))?;
     }
-    for (name, value) in &cause.new.attributes.0 {
-        if attributes.get(name).is_none() {
-            attributes.push(name, value.clone()).map_err(|bad| bad.to_string())?;
+    if let Some(subject) = &asked.subject
+        && (subject.len() > Attributes::VALUE_LEN_MAX || subject.chars().any(char::is_control))
+    {
+        let message =
+            format!("its subject must be text of at most {} bytes without control characters", Attributes::VALUE_LEN_MAX);
+        return Err(Breach::new("bad_subject", message));
+    }
+    Ok(Emitted { event_type, subject: asked.subject, content_type, data: Bytes::from(asked.data), attributes })
+}
+
+fn event_type(text: &str) -> Result<EventType, Breach> {
+    EventType::parse(text).map_err(|bad| Breach::new("bad_event_type", printable(&bad.0, Limits::MESSAGE_BYTES)))
+}
+
+fn content_type(text: String) -> Result<String, Breach> {
+    let valid = text.contains('/') && text.len() <= CONTENT_TYPE_BYTES && HeaderValue::from_str(&text).is_ok();
+    if valid {
+        return Ok(text);
+    }
+    let shown = printable(&text, CONTENT_TYPE_BYTES);
+    Err(Breach::new("bad_content_type", format!("{shown:?} is not a content type; write one such as application/json")))
+}
+
+fn header(name: &str, value: String) -> Result<(String, String), Breach> {
+    let shown = printable(name, 64);
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+        return Err(Breach::new("bad_header", format!("{shown:?} is not the name of a header")));
+    };
+    let name = name.as_str();
+    if header_is_ours(name) {
+        return Err(Breach::new("header_not_allowed", format!("sets the header {name}, which is the engine's own")));
+    }
+    if header_is_the_endpoints(name) {
+        let message = format!("sets the header {name}, which only the endpoint can have; set it there");
+        return Err(Breach::new("header_not_allowed", message));
+    }
+    if value.len() > HEADER_VALUE_BYTES || !value.is_ascii() || HeaderValue::from_str(&value).is_err() {
+        let message =
+            format!("the value of header {name} must be printable ASCII without line breaks, {HEADER_VALUE_BYTES} bytes at most");
+        return Err(Breach::new("bad_header", message));
+    }
+    Ok((name.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn webhook() -> types::Webhook {
+        types::Webhook {
+            to: Some("crm".into()),
+            type_: None,
+            content_type: "text/plain".into(),
+            body: b"hi".to_vec(),
+            headers: vec![("X-Shop".into(), "1".into())],
+            attributes: vec![],
         }
     }
-    Ok(Emitted {
-        event_type,
-        subject: emitted.subject,
-        content_type: emitted.content_type,
-        data: Bytes::from(emitted.data),
-        attributes,
-    })
+
+    fn emitted() -> types::Emitted {
+        types::Emitted {
+            type_: "order.big".into(),
+            subject: None,
+            content_type: "application/json".into(),
+            data: b"{}".to_vec(),
+            attributes: vec![],
+        }
+    }
+
+    fn look(webhooks: Vec<types::Webhook>, events: Vec<types::Emitted>, addressing: Addressing) -> Result<Requests, String> {
+        let outcome = Outcome { webhooks, events, attributes: vec![] };
+        requests(outcome, addressing, &Limits::default()).map_err(|breach| format!("{}: {}", breach.code, breach.message))
+    }
+
+    #[test]
+    fn good_output_passes() {
+        let requests = look(vec![webhook()], vec![emitted()], Addressing::Named).unwrap();
+        assert_eq!(requests.webhooks[0].to.as_deref(), Some("crm"));
+        assert_eq!(requests.webhooks[0].payload.headers, [("x-shop".to_owned(), "1".to_owned())]);
+        assert_eq!(&*requests.emitted[0].event_type, "order.big");
+    }
+
+    #[test]
+    fn a_webhooks_breach_is_named() {
+        type Change = fn(&mut types::Webhook);
+        let cases: [(Change, &str); 9] = [
+            (|it| it.to = None, "no_endpoint: webhook 2: names no endpoint"),
+            (|it| it.to = Some("x".repeat(65)), "bad_endpoint: webhook 2: goes to"),
+            (|it| it.type_ = Some("or der".into()), "bad_event_type: webhook 2: \"or der\" is not an event type"),
+            (|it| it.content_type = "a/b\r\nx: y".into(), "bad_content_type: webhook 2: \"a/b\\nx: y\" is not"),
+            (|it| it.headers[0].0 = "a b".into(), "bad_header: webhook 2: \"a b\" is not the name of a header"),
+            (|it| it.headers[0].1 = "a\nb".into(), "bad_header: webhook 2: the value of header x-shop"),
+            (
+                |it| it.headers[0].0 = "Webhook-Signature".into(),
+                "header_not_allowed: webhook 2: sets the header webhook-signature",
+            ),
+            (|it| it.headers[0].0 = "Authorization".into(), "header_not_allowed: webhook 2: sets the header authorization"),
+            (|it| it.headers = vec![("a".into(), "b".into()); 33], "bad_header: webhook 2: has 33 headers"),
+        ];
+        for (change, expected) in cases {
+            let mut bad = webhook();
+            change(&mut bad);
+            let found = look(vec![webhook(), bad], vec![], Addressing::Named).unwrap_err();
+            assert!(found.starts_with(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_bound_plugin_names_no_endpoint() {
+        let found = look(vec![webhook()], vec![], Addressing::Bound).unwrap_err();
+        assert!(found.starts_with("endpoint_not_allowed: webhook 1: goes to \"crm\""), "{found}");
+        let nameless = types::Webhook { to: None, ..webhook() };
+        assert!(look(vec![nameless], vec![], Addressing::Bound).is_ok());
+    }
+
+    #[test]
+    fn an_events_breach_is_named() {
+        type Change = fn(&mut types::Emitted);
+        let cases: [(Change, &str); 5] = [
+            (|it| it.type_ = "é".into(), "bad_event_type: event 1: \"é\""),
+            (|it| it.data = b"{".to_vec(), "bad_data: event 1: says that its data is application/json"),
+            (|it| it.attributes = vec![("Channel".into(), "x".into())], "bad_attribute: event 1: \"Channel\""),
+            (|it| it.attributes = vec![("type".into(), "x".into())], "bad_attribute: event 1: \"type\""),
+            (|it| it.subject = Some("a\nb".into()), "bad_subject: event 1: its subject"),
+        ];
+        for (change, expected) in cases {
+            let mut bad = emitted();
+            change(&mut bad);
+            let found = look(vec![], vec![bad], Addressing::Named).unwrap_err();
+            assert!(found.starts_with(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_plugins_own_failure_is_cut_to_size() {
+        let given = types::Failure { code: "x".repeat(100), message: "é\x1b[1m".repeat(2000), retryable: true };
+        let failure = failure(given);
+        assert_eq!((failure.code.len(), failure.message.len(), failure.retryable), (64, 2048, true));
+        assert!(!failure.message.contains('\x1b'));
+        let given = types::Failure { code: " ".into(), message: String::new(), retryable: false };
+        assert_eq!(super::failure(given).message, "the plugin gave no reason");
+    }
 }

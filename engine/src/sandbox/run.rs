@@ -1,171 +1,244 @@
-//! One run: a fresh instance, one event, one outcome.
+//! One call into a fresh instance, and how it ended.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
 
 use super::{
-    bindings::exports::innesco::plugin::handler,
-    engine::TICK,
-    host::{Guest, Stopped},
-    limits::Limits,
+    bindings::{self, PluginPre, innesco::plugin::types},
+    diagnose,
+    engine::{Pool, ticks},
+    host::Host,
+    limiter::{Limiter, OutOfMemory},
+    limits::{Limits, size, time},
     load::Plugin,
-    output,
+    log::{SharedLog, printable},
+    output::{self, Addressing, Breach},
+    state::{State, StateRefused, StateSource},
     wasi::Wasi,
 };
 use crate::domain::{
     event::Event,
     id::Tag,
-    run::{LogLevel, Requests, RunFailure, RunLog, RunOutcome, StateUse},
+    plugin::Digest,
+    run::{Requests, RunFailure, RunLog, RunOutcome, StateUse},
     time::Timestamp,
 };
 
-/// Where a run reads state from: values as they will be if it commits.
-pub trait StateSource: Send {
-    /// The value and its version.
-    ///
-    /// # Errors
-    /// The engine cannot read state at the moment. The run is then no run at all.
-    fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error>;
-}
-
-/// The engine could not read state for a run: nobody's fault but ours, and it does not count.
-#[derive(Debug, thiserror::Error)]
-#[error("state cannot be read: {0:#}")]
-pub struct StateUnavailable(pub anyhow::Error);
-
 /// What a run is given.
+#[derive(Clone, Copy)]
 pub struct RunInput<'a> {
     pub event: &'a Event,
-    /// Writes the event's id for those whose sender gave none.
+    /// The store's tag: an event that came without an id is known to plugins by ours, as people see it.
     pub tag: Tag,
-    pub config: Arc<BTreeMap<String, String>>,
-    pub limits: Limits,
-    /// The plugin runs for an endpoint of its own: its webhooks go there and name none.
+    /// What the operator set for the plugin.
+    pub config: &'a Arc<BTreeMap<String, String>>,
+    pub limits: &'a Limits,
+    /// Whether the plugin runs for the endpoint that names it: its webhooks then leave `to` out; otherwise each has one.
     pub bound: bool,
 }
 
-/// What came of a run.
-#[derive(Debug)]
+/// How a run ended, and what is to be known about it.
+#[derive(Clone, Debug)]
 pub struct Report {
     pub result: Result<Requests, RunFailure>,
     pub log: RunLog,
+    /// From the start of the instance to the end of what it returned.
     pub took: Duration,
-    /// Bytes of memory at its largest.
+    /// The most memory that it had at once, in bytes.
+    pub memory_peak: u64,
+    /// What it read; and what it wrote, which is empty unless it ended `ok`.
+    pub state: StateUse,
+}
+
+/// The state could not be read: our own fault, not the plugin's. The run is to be tried again as if it had not been.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin's state could not be read")]
+pub struct StateUnavailable(#[source] pub anyhow::Error);
+
+impl StateUnavailable {
+    pub(super) fn as_failure(&self) -> RunFailure {
+        ended(RunOutcome::Trapped, "state_unavailable", self.to_string())
+    }
+}
+
+impl Plugin {
+    /// Runs the plugin on one event, in an instance of its own. Blocks until it is over, and never panics.
+    ///
+    /// # Errors
+    ///
+    /// Only when `state` did not answer. Whatever the guest does is in the report.
+    pub fn run(&self, input: RunInput<'_>, state: Box<dyn StateSource>) -> Result<Report, StateUnavailable> {
+        let started = Instant::now();
+        // The runtime is a large program too. Should it panic on a strange guest, that guest's run has failed, and nothing else.
+        catch_unwind(AssertUnwindSafe(|| self.run_unguarded(input, state))).unwrap_or_else(|panic| {
+            let message = format!("broke the WebAssembly runtime: {}", panic_text(&*panic));
+            Ok(Report {
+                result: Err(ended(RunOutcome::Trapped, "engine_fault", message)),
+                log: RunLog::default(),
+                took: started.elapsed(),
+                memory_peak: 0,
+                state: StateUse::default(),
+            })
+        })
+    }
+
+    fn run_unguarded(&self, input: RunInput<'_>, state: Box<dyn StateSource>) -> Result<Report, StateUnavailable> {
+        let RunInput { event, limits, .. } = input;
+        let id = match &event.new.id {
+            Some(id) => id.clone(),
+            None => event.id.text(input.tag).into(),
+        };
+        let time = event.time();
+        let attributes: Vec<_> = event.new.attributes.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let given = types::Event {
+            id: &id,
+            source: &event.new.source,
+            type_: &event.new.event_type,
+            subject: event.new.subject.as_deref(),
+            time: &time,
+            content_type: &event.new.content_type,
+            data: &event.new.data,
+            attributes: &attributes,
+        };
+        let now = event.new.time.as_deref().and_then(Timestamp::parse_rfc3339).unwrap_or(event.accepted_at);
+        let host = |log| self.guest.host(limits, log, input.config.clone(), Some(state), &id, now);
+        let (answer, told) =
+            self.guest.call(limits, host, |plugin, store| plugin.innesco_plugin_handler().call_handle(store, given));
+        let addressing = if input.bound { Addressing::Bound } else { Addressing::Named };
+        let result = match answer {
+            Ok(Ok(outcome)) => output::requests(outcome, addressing, limits).map_err(RunFailure::from),
+            Ok(Err(failure)) => Err(output::failure(failure)),
+            Err(error) => Err(told.explain(error, limits)?),
+        };
+        let mut state = told.state;
+        if result.is_err() {
+            state.writes.clear();
+        }
+        Ok(Report { result, log: told.log.take(), took: told.took, memory_peak: told.memory_peak, state })
+    }
+}
+
+/// Compiled and linked code, and the place where it runs.
+pub struct Guest {
+    pub(super) pool: Arc<Pool>,
+    pub(super) pre: PluginPre<Host>,
+    pub(super) digest: Digest,
+    /// Whether it was linked with WASI.
+    pub(super) wasi: bool,
+}
+
+/// What is known after a call, beside its answer.
+pub struct Told {
+    pub log: SharedLog,
+    pub took: Duration,
     pub memory_peak: u64,
     pub state: StateUse,
 }
 
-impl Plugin {
-    /// Gives one event to a fresh instance. Never panics and always ends, whatever the guest does.
-    pub fn run(&self, input: RunInput<'_>, state: Box<dyn StateSource>) -> Result<Report, StateUnavailable> {
+impl Guest {
+    /// What belongs to one call of this guest.
+    pub fn host(
+        &self,
+        limits: &Limits,
+        log: SharedLog,
+        config: Arc<BTreeMap<String, String>>,
+        state: Option<Box<dyn StateSource>>,
+        event_id: &str,
+        now: Timestamp,
+    ) -> Host {
+        let wasi = self.wasi.then(|| Box::new(Wasi::new(&log, event_id, &self.digest, now)));
+        let memory = self.pool.kind.memory_bytes(limits).min(self.pool.memory_bytes_max);
+        Host { limiter: Limiter::new(memory, self.pool.counts), log, config, state: State::new(state, limits), wasi }
+    }
+
+    /// Calls a fresh instance and lets go of it.
+    pub fn call<T>(
+        &self,
+        limits: &Limits,
+        host: impl FnOnce(SharedLog) -> Host,
+        call: impl FnOnce(&bindings::Plugin, &mut Store<Host>) -> wasmtime::Result<T>,
+    ) -> (wasmtime::Result<T>, Told) {
+        let log = SharedLog::new(limits);
+        let turn = self.pool.turn();
         let started = Instant::now();
-        let RunInput { event, tag, config, limits, bound } = input;
-        let id = event.new.id.as_deref().map_or_else(|| event.id.text(tag), str::to_owned);
-        let wasi = self.uses_wasi().then(|| {
-            let time = event.new.time.as_deref().and_then(Timestamp::parse_rfc3339).unwrap_or(event.accepted_at);
-            let seed = [id.as_bytes(), self.digest().as_bytes()].concat();
-            Wasi::new(time, &seed, limits.log_bytes)
-        });
-        let guest = Guest::new(limits, config, state, wasi);
-        let mut store = new_store(self, guest);
-        let answer = call(self, &mut store, event, id);
+        let mut store = Store::new(&self.pool.engine, host(log.clone()));
+        store.limiter(|host| &mut host.limiter);
+        store.set_epoch_deadline(ticks(limits.deadline));
+        store.set_hostcall_fuel(limits.output_bytes);
+        let answer = self.pre.instantiate(&mut store).and_then(|plugin| call(&plugin, &mut store));
         let took = started.elapsed();
-
-        let mut guest = store.into_data();
-        if let Some(wasi) = &guest.wasi {
-            for line in wasi.printed().lines() {
-                guest.push_log(LogLevel::Info, line);
-            }
+        let mut host = store.into_data();
+        drop(turn);
+        if let Some(wasi) = &host.wasi {
+            wasi.finish();
         }
-        let result = match answer {
-            Ok(Ok(outcome)) => output::check(outcome, event, &guest.limits, bound),
-            Ok(Err(failure)) => Err(output::failure(failure)),
-            Err(error) => Err(explain(&error, &mut guest).map_err(StateUnavailable)?),
+        (answer, Told { log, took, memory_peak: host.limiter.peak(), state: host.state.take() })
+    }
+}
+
+impl Told {
+    /// Gives a call's end its name.
+    pub fn explain(&self, error: wasmtime::Error, limits: &Limits) -> Result<RunFailure, StateUnavailable> {
+        let error = match error.downcast::<StateRefused>() {
+            Ok(StateRefused::Unavailable(cause)) => return Err(StateUnavailable(cause)),
+            Ok(refused) => return Ok(Breach::new("state_limit", refused.to_string()).into()),
+            Err(error) => error,
         };
-        let state = if result.is_ok() { guest.state_use } else { StateUse::default() };
-        Ok(Report { result, log: guest.log, took, memory_peak: guest.memory.peak() as u64, state })
-    }
-}
-
-/// A store that stops its guest at its limits. One per run: what a guest leaves behind goes with it.
-pub fn new_store(plugin: &Plugin, guest: Guest) -> Store<Guest> {
-    let limits = guest.limits;
-    let mut store = Store::new(plugin.engine(), guest);
-    store.limiter(|guest| &mut guest.memory);
-    // One more, since the current tick has begun already.
-    let ticks = limits.deadline.as_micros().div_ceil(TICK.as_micros()) + 1;
-    store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX));
-    // What a guest can make the host copy in one call. The rest of what it returns is measured in `output.rs`.
-    store.set_hostcall_fuel(limits.output_bytes.saturating_add(HOSTCALL_SLACK));
-    store
-}
-
-/// Lists cost the host more than their bytes: room for the records around the largest output that is let through.
-const HOSTCALL_SLACK: usize = 1 << 20;
-
-fn call(
-    plugin: &Plugin,
-    store: &mut Store<Guest>,
-    event: &Event,
-    id: String,
-) -> wasmtime::Result<Result<handler::Outcome, handler::Failure>> {
-    let new = &event.new;
-    let event = handler::Event {
-        id,
-        source: new.source.to_string(),
-        type_: new.event_type.to_string(),
-        subject: new.subject.as_deref().map(str::to_owned),
-        time: event.time(),
-        content_type: new.content_type.to_string(),
-        data: new.data.to_vec(),
-        attributes: new.attributes.0.clone(),
-    };
-    let instance = plugin.instantiate(store)?;
-    instance.innesco_plugin_handler().call_handle(store, &event)
-}
-
-/// Names what ended a run. `Err` if it was the engine.
-pub fn explain(error: &wasmtime::Error, guest: &mut Guest) -> Result<RunFailure, anyhow::Error> {
-    let limits = guest.limits;
-    let failure = |outcome, code: &str, message: String| RunFailure { outcome, code: code.into(), message, retryable: false };
-    match guest.stopped.take() {
-        Some(Stopped::Unavailable(error)) => return Err(error),
-        Some(Stopped::State(message)) => return Ok(failure(RunOutcome::BadOutput, "state_limit", message)),
-        None => {}
-    }
-    if let Some(wanted) = guest.memory.refused() {
-        let message = format!(
-            "it needed more than its limit of {} MiB of memory (it asked for {} MiB)",
-            limits.memory_bytes >> 20,
-            wanted >> 20
-        );
-        return Ok(failure(RunOutcome::OutOfMemory, "out_of_memory", message));
-    }
-    Ok(match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => {
-            failure(RunOutcome::Deadline, "deadline", format!("it ran longer than its deadline of {:?}", limits.deadline))
+        if let Some(out_of_memory) = error.downcast_ref::<OutOfMemory>() {
+            return Ok(ended(RunOutcome::OutOfMemory, "out_of_memory", out_of_memory.to_string()));
         }
-        Some(Trap::StackOverflow) => {
-            failure(RunOutcome::Trapped, "stack_overflow", "it used up its stack: too deep a recursion".into())
+        if let Some(I32Exit(status)) = error.downcast_ref() {
+            return Ok(ended(RunOutcome::Trapped, "exit", format!("called exit({status}) instead of returning")));
         }
-        trap => match guest.log.lines.iter().rev().find(|line| line.message.starts_with("panicked at ")) {
-            Some(panic) => failure(RunOutcome::Trapped, "panicked", panic.message.clone()),
-            None if trap.is_none() && error.to_string().contains("hostcall") => {
-                let message = format!("it passed more than {} MiB to the engine in one call", limits.output_bytes >> 20);
-                failure(RunOutcome::BadOutput, "output_too_large", message)
+        Ok(match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => {
+                ended(RunOutcome::Deadline, "deadline", format!("ran longer than its deadline of {}", time(limits.deadline)))
             }
-            // A guest's own stack lies at the bottom of its memory, so running over it is an access out of bounds.
-            None if trap == Some(&Trap::MemoryOutOfBounds) => {
-                let message =
-                    "it reached for memory that it does not have; most often its stack is full, from too deep a recursion";
-                failure(RunOutcome::Trapped, "out_of_bounds", message.into())
+            Some(Trap::StackOverflow) => {
+                let message = format!("nested its calls deeper than its stack of {} allows", size(Limits::STACK_BYTES));
+                ended(RunOutcome::Trapped, "stack_overflow", message)
             }
-            None => failure(RunOutcome::Trapped, "trapped", trap.map_or_else(|| error.to_string(), |trap| trap.to_string())),
-        },
-    })
+            Some(trap) => match self.log.panic() {
+                Some(panic) => ended(RunOutcome::Trapped, "panic", panic),
+                None => ended(RunOutcome::Trapped, "trap", trap_text(*trap)),
+            },
+            None if error.root_cause().to_string().contains("fuel allocated for hostcalls") => {
+                let message = format!("returned more than {} in one call", size(limits.output_bytes));
+                Breach::new("output_too_large", message).into()
+            }
+            None => Breach::new("invalid_output", format!("handed over something invalid: {}", diagnose::chain(&error))).into(),
+        })
+    }
+}
+
+fn ended(outcome: RunOutcome, code: &str, message: String) -> RunFailure {
+    RunFailure { outcome, code: code.to_owned(), message, retryable: false }
+}
+
+fn trap_text(trap: Trap) -> String {
+    match trap {
+        Trap::UnreachableCodeReached => "gave up without a word (a panic or an abort; see its log)".to_owned(),
+        Trap::IntegerDivisionByZero => "divided by zero".to_owned(),
+        Trap::MemoryOutOfBounds => {
+            "reached beyond its memory; most often its own stack is full, from too deep a recursion".to_owned()
+        }
+        other => {
+            let text = other.to_string();
+            text.strip_prefix("wasm trap: ").unwrap_or(&text).to_owned()
+        }
+    }
+}
+
+/// What a panic of the engine's own says.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    printable(text.unwrap_or("it gives no reason"), Limits::MESSAGE_BYTES)
 }

@@ -1,1 +1,402 @@
-//! tests
+//! The sandbox against its guests: what loads, how each run ends, and what no guest ever finds.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, LazyLock, Mutex},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{engine::Places, *};
+use crate::domain::{
+    event::{Event, NewEvent},
+    id::{EventId, Tag},
+    name::{Attributes, EventType},
+    run::{RunFailure, RunOutcome},
+    time::Timestamp,
+};
+
+#[path = "../../../tests/guests/mod.rs"]
+mod guests;
+
+/// One sandbox for all tests: its pools are large.
+static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::new(Settings { threads: 4, ..Settings::default() }).unwrap());
+
+fn load(guest: &str) -> Result<Plugin, LoadError> {
+    SANDBOX.load(&guests::wasm(guest), &NoCache)
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    SANDBOX.load(bytes, &NoCache).expect_err("this must not load").to_string()
+}
+
+fn event() -> Event {
+    let mut attributes = Attributes::default();
+    attributes.push("channel", "newsletter".into()).unwrap();
+    Event {
+        id: EventId::from_i64(41),
+        accepted_at: Timestamp::from_millis(1_614_265_330_042),
+        new: NewEvent {
+            id: None,
+            source: "shop".into(),
+            event_type: EventType::parse("hostile.guest").unwrap(),
+            subject: Some("order/7".into()),
+            time: None,
+            content_type: "application/json".into(),
+            data: Bytes::from_static(br#"{"id": 7}"#),
+            attributes: attributes.into(),
+            depth: 0,
+            cause: None,
+        },
+    }
+}
+
+/// A run with everything usual.
+struct Run {
+    event: Event,
+    config: Arc<BTreeMap<String, String>>,
+    limits: Limits,
+    bound: bool,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        // Short, so that the tests are.
+        let limits = Limits { deadline: Duration::from_millis(200), ..Limits::default() };
+        Self { event: event(), config: Arc::default(), limits, bound: false }
+    }
+}
+
+impl Run {
+    fn of(&self, plugin: &Plugin, state: impl StateSource + 'static) -> Result<Report, StateUnavailable> {
+        let input = RunInput {
+            event: &self.event,
+            tag: Tag::from_random([1, 2, 3, 4]),
+            config: &self.config,
+            limits: &self.limits,
+            bound: self.bound,
+        };
+        plugin.run(input, Box::new(state))
+    }
+
+    fn report(&self, guest: &str) -> Report {
+        self.of(&load(guest).unwrap(), NoState).unwrap()
+    }
+
+    fn failure(&self, guest: &str) -> RunFailure {
+        self.report(guest).result.expect_err("this run must not end well")
+    }
+}
+
+fn body(report: &Report) -> &[u8] {
+    &report.result.as_ref().expect("this run ends well").webhooks[0].payload.body
+}
+
+#[test]
+fn a_core_module_as_cargo_writes_it_loads_and_runs() {
+    let plugin = load("echo").unwrap();
+    assert_eq!(&*plugin.manifest().name, "echo");
+    assert_eq!(plugin.manifest().on[0].to_string(), "hostile.*");
+    assert!(!plugin.uses_state() && !plugin.is_big());
+    let report = Run::default().of(&plugin, NoState).unwrap();
+    assert_eq!(body(&report), br#"{"id": 7}"#);
+    assert_eq!(report.result.unwrap().webhooks[0].to.as_deref(), Some("receiver"));
+    assert!(report.memory_peak >= 128 << 10 && report.memory_peak < 1 << 20, "{}", report.memory_peak);
+}
+
+#[test]
+fn every_hostile_guest_ends_as_its_named_outcome() {
+    for (guest, expected) in guests::HOSTILE {
+        let report = Run::default().report(guest);
+        let outcome = report.result.as_ref().map_or_else(|failure| failure.outcome, |_| RunOutcome::Ok);
+        assert_eq!(outcome.as_str(), expected, "{guest}: {:?}", report.result.err());
+    }
+}
+
+#[test]
+fn messages_name_the_limit() {
+    let cases = [
+        ("endless-loop", "deadline: ran longer than its deadline of 200 ms"),
+        ("memory-bomb", "out_of_memory: asked for 64.1 MiB of memory; its limit is 64 MiB"),
+        ("several-memories", "out_of_memory: asked for 64.2 MiB of memory; its limit is 64 MiB"),
+        ("deep-recursion", "stack_overflow: nested its calls deeper than its stack of 512 KiB allows"),
+        ("huge-output", "output_too_large: returned more than 4 MiB in one call"),
+        ("ten-thousand-webhooks", "too_many_webhooks: asked for 10000 webhooks; the limit is 1000"),
+        ("panic", "panic: panicked at src/lib.rs:13:29: unlucky 13"),
+        ("trap", "trap: gave up without a word (a panic or an abort; see its log)"),
+        ("divide-by-zero", "trap: divided by zero"),
+        ("out-of-bounds", "trap: reached beyond its memory; most often its own stack is full, from too deep a recursion"),
+        ("state-flood", "state_limit: uses more than 64 state keys in one run"),
+        ("nameless-webhook", "no_endpoint: webhook 1: names no endpoint; say where it goes with `to`"),
+        ("failure", "crm-down: the CRM has no such customer yet"),
+    ];
+    for (guest, expected) in cases {
+        let failure = Run::default().failure(guest);
+        assert_eq!(format!("{}: {}", failure.code, failure.message), expected);
+        assert_eq!(failure.retryable, guest == "failure", "{guest}");
+    }
+    for guest in ["wild-pointer", "bad-text"] {
+        let failure = Run::default().failure(guest);
+        assert_eq!((failure.outcome, failure.code.as_str()), (RunOutcome::BadOutput, "invalid_output"), "{}", failure.message);
+    }
+}
+
+#[test]
+fn a_runaway_is_stopped_in_time_and_the_others_go_on() {
+    let (runaway, good) = (load("endless-loop").unwrap(), load("no-op").unwrap());
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let started = Instant::now();
+            (Run::default().of(&runaway, NoState).unwrap(), started.elapsed())
+        });
+        while !slow.is_finished() {
+            assert!(Run::default().of(&good, NoState).unwrap().result.is_ok());
+        }
+        let (report, took) = slow.join().unwrap();
+        assert_eq!(report.result.unwrap_err().outcome, RunOutcome::Deadline);
+        assert!(took >= Duration::from_millis(200), "not before its deadline: {took:?}");
+        assert!(took < Duration::from_secs(5), "nor long after it: {took:?}");
+    });
+}
+
+#[test]
+fn a_lower_limit_holds_for_one_run() {
+    let limits = Limits { memory_bytes: 64 << 10, ..Run::default().limits };
+    let failure = Run { limits, ..Run::default() }.failure("no-op");
+    assert_eq!(failure.message, "asked for 128 KiB of memory; its limit is 64 KiB");
+    assert_eq!(failure.outcome, RunOutcome::OutOfMemory);
+}
+
+#[test]
+fn a_big_component_gets_more_memory() {
+    let plugin = load("big").unwrap();
+    assert!(plugin.is_big());
+    let report = Run::default().of(&plugin, NoState).unwrap();
+    assert!(report.result.is_ok() && report.memory_peak > 100 << 20, "{report:?}");
+}
+
+#[test]
+fn a_log_flood_is_counted_and_the_run_goes_on() {
+    let report = Run::default().report("log-flood");
+    assert!(report.result.is_ok());
+    assert_eq!((report.log.lines.len(), report.log.dropped), (100, 99_900));
+}
+
+#[test]
+fn a_bound_plugin_leaves_the_endpoint_out() {
+    let bound = Run { bound: true, ..Run::default() };
+    assert!(bound.report("nameless-webhook").result.is_ok());
+    assert_eq!(bound.failure("echo").code, "endpoint_not_allowed");
+}
+
+#[test]
+fn settings_reach_the_plugin() {
+    let config = Arc::new(BTreeMap::from([("greeting".to_owned(), "ciao".to_owned())]));
+    assert_eq!(body(&Run { config, ..Run::default() }.report("config")), b"ciao");
+}
+
+struct Stored(Result<i64, &'static str>);
+
+impl StateSource for Stored {
+    fn get(&mut self, _: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
+        self.0.map(|version| Some((b"old".to_vec(), version))).map_err(anyhow::Error::msg)
+    }
+}
+
+#[test]
+fn state_is_read_through_the_runs_own_writes() {
+    let plugin = load("state").unwrap();
+    assert!(plugin.uses_state());
+    let report = Run::default().of(&plugin, Stored(Ok(7))).unwrap();
+    assert_eq!(body(&report), b"new");
+    let reads: Vec<_> = report.state.reads.iter().map(|read| (read.key.as_str(), read.version)).collect();
+    assert_eq!(reads, [("n", 7)]);
+    assert_eq!(report.state.writes[0].value.as_deref(), Some(&b"new"[..]));
+}
+
+#[test]
+fn a_run_that_failed_writes_no_state() {
+    let report = Run::default().report("state-flood");
+    assert!(report.result.is_err() && report.state.writes.is_empty());
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_not_the_plugins_fault() {
+    let unavailable = Run::default().of(&load("state").unwrap(), Stored(Err("disk gone"))).unwrap_err();
+    assert_eq!(format!("{:#}", anyhow::Error::new(unavailable)), "the plugin's state could not be read: disk gone");
+}
+
+#[test]
+fn nothing_of_an_instance_is_there_for_the_next_thousand() {
+    let plugin = load("secret").unwrap();
+    let other = SANDBOX.load(&guests::build("secret", "other", &["*"]), &NoCache).unwrap();
+    for turn in 0..1000 {
+        let plugin = if turn % 3 == 2 { &other } else { &plugin };
+        let report = Run::default().of(plugin, NoState).unwrap();
+        assert!(report.result.is_ok(), "instance {turn}: {:?}", report.result.err());
+    }
+}
+
+#[test]
+fn a_machine_without_room_for_a_pool_keeps_the_same_promises() {
+    let settings = Settings { threads: 2, ..Settings::default() };
+    let sandbox = Sandbox::with_places(settings, Places::OnDemand).unwrap();
+    for (guest, expected) in guests::HOSTILE {
+        let plugin = sandbox.load(&guests::wasm(guest), &NoCache).unwrap();
+        let report = Run::default().of(&plugin, NoState).unwrap();
+        let outcome = report.result.as_ref().map_or_else(|failure| failure.outcome, |_| RunOutcome::Ok);
+        assert_eq!(outcome.as_str(), expected, "{guest}: {:?}", report.result.err());
+    }
+}
+
+#[test]
+fn what_does_not_load_says_why_and_what_to_do() {
+    let cases = [
+        ("no-sdk", "it was built without the SDK"),
+        ("no-handler", "it exports no innesco:plugin/handler. Build a crate that calls innesco_sdk::export!(…)"),
+        ("unknown-import", "it imports env.launch_missiles, which no plugin gets: "),
+        ("unknown-interface", "it imports acme:net/http@1.0.0, which no plugin gets: "),
+        (
+            "newer-used",
+            "it was built against contract 1.1.0 and uses state.keys; this engine speaks 1.0.0. \
+             Upgrade the engine, or build with innesco-sdk 1.0",
+        ),
+        ("wasm-bindgen", "it brings wasm-bindgen, which works only in browsers"),
+        ("wasip1", "it is built for wasm32-wasip1. Build it for wasm32-unknown-unknown, or for wasm32-wasip2"),
+        ("huge-minimum", "it asks for more than a plugin gets: a memory of 4 GiB from the start; the limit is 64 MiB"),
+        ("endless-describe", "it cannot say what it is: its describe ran longer than its deadline of 1 s"),
+        ("state-describe", "it cannot say what it is: its describe asks for state while it describes itself"),
+    ];
+    for (guest, expected) in cases {
+        let found = refusal(&guests::wasm(guest));
+        assert!(found.starts_with(expected), "{guest}: {found}");
+    }
+    let bad_name = refusal(&guests::build("no-op", "No Op", &["*"]));
+    assert!(bad_name.starts_with("what it says of itself is not valid: name: \"No Op\" is not a name"), "{bad_name}");
+    let bad_pattern = refusal(&guests::build("no-op", "no-op", &["order*"]));
+    assert!(bad_pattern.starts_with("what it says of itself is not valid: on: \"order*\""), "{bad_pattern}");
+}
+
+#[test]
+fn what_is_not_webassembly_is_called_by_its_name() {
+    let huge = vec![0; 100 << 20];
+    let code = SANDBOX.small.engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap();
+    let cases: [(&[u8], &str); 10] = [
+        (b"", "it is empty"),
+        (b"\0as", "it ends in the middle, after 3 B"),
+        (b"hello, world, hello", "it is not WebAssembly: it begins with \"hello, world, he\""),
+        (b"\x89PNG\r\n\x1a\n", "it is not WebAssembly: it begins with the bytes 89 50 4e 47 0d 0a 1a 0a"),
+        (b"\x7fELF\x02\x01\x01 and so on", "it is a native program"),
+        (b"\n (module)", "it is WebAssembly text"),
+        (b"\0asm\x07\0\0\0", "it is broken: it is of a version of WebAssembly that is unknown here"),
+        (&code, "it is compiled machine code, which is never taken from a plugin folder"),
+        (&huge, "it is 100 MiB; the limit is 64 MiB"),
+        (&wat::parse_str("(component)").unwrap(), "it exports no innesco:plugin/handler"),
+    ];
+    for (bytes, expected) in cases {
+        let found = refusal(bytes);
+        assert!(found.starts_with(expected), "{found}");
+    }
+}
+
+#[test]
+fn a_half_written_file_is_refused_wherever_it_ends() {
+    let whole = guests::wasm("echo");
+    for length in 1..whole.len() {
+        let error = SANDBOX.load(&whole[..length], &NoCache).unwrap_err();
+        // Where a section ends, what is there may be a whole module of another kind.
+        assert!(!matches!(error, LoadError::Engine { .. }), "{length}: {error}");
+    }
+    assert!(SANDBOX.load(&whole[..whole.len() / 2], &NoCache).unwrap_err().may_be_incomplete());
+}
+
+#[test]
+fn a_flipped_byte_never_takes_the_engine_down() {
+    let whole = guests::wasm("echo");
+    for place in (8..whole.len()).step_by(3) {
+        let mut broken = whole.clone();
+        broken[place] ^= 0x55;
+        if let Ok(plugin) = SANDBOX.load(&broken, &NoCache) {
+            let _ = Run::default().of(&plugin, NoState);
+        }
+    }
+}
+
+#[test]
+fn a_newer_contract_is_served_as_long_as_nothing_new_is_used() {
+    assert!(Run::default().report("newer-unused").result.is_ok());
+}
+
+#[test]
+fn what_the_errors_say_is_offered_is_what_the_contract_has() {
+    let mut resolve = wit_parser::Resolve::default();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugin-sdk/wit/plugin.wit");
+    let package = resolve.push_str("plugin.wit", &std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(resolve.packages[package].name.to_string(), format!("innesco:plugin@{}", bindings::CONTRACT));
+    let mut found = BTreeMap::new();
+    for (name, id) in &resolve.packages[package].interfaces {
+        let functions: Vec<_> = resolve.interfaces[*id].functions.keys().map(String::as_str).collect();
+        found.insert(name.as_str(), functions);
+    }
+    found.remove("handler");
+    let offered: BTreeMap<_, _> = bindings::OFFERED.iter().map(|(name, functions)| (*name, functions.to_vec())).collect();
+    assert_eq!(found, offered);
+}
+
+#[derive(Default)]
+struct Shelf(Mutex<HashMap<String, Vec<u8>>>);
+
+impl CodeCache for Shelf {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().get(key).cloned()
+    }
+
+    fn put(&self, key: &str, code: &[u8]) {
+        self.0.lock().unwrap().insert(key.to_owned(), code.to_vec());
+    }
+}
+
+#[test]
+fn compiled_code_comes_back_from_the_cache() {
+    let (shelf, bytes) = (Shelf::default(), guests::wasm("echo"));
+    let first = SANDBOX.load(&bytes, &shelf).unwrap();
+    let keys: Vec<_> = shelf.0.lock().unwrap().keys().cloned().collect();
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].starts_with(&first.digest().to_string()));
+    let again = SANDBOX.load(&bytes, &shelf).unwrap();
+    assert_eq!(body(&Run::default().of(&again, NoState).unwrap()), br#"{"id": 7}"#);
+    // Code of another engine is not code: the file is compiled again.
+    shelf.put(&keys[0], b"not code");
+    assert!(SANDBOX.load(&bytes, &shelf).is_ok());
+    assert_ne!(shelf.get(&keys[0]).unwrap(), b"not code");
+}
+
+#[test]
+fn wasi_stands_still_and_repeats_itself() {
+    let report = Run::default().report("wasi-sleep");
+    let again = Run::default().report("wasi-sleep");
+    assert_eq!(report.log.lines[0].message, "awake");
+    let (random, seconds) = body(&report).split_at(8);
+    assert_eq!(i64::from_le_bytes(seconds.try_into().unwrap()), event().accepted_at.seconds());
+    assert_eq!(body(&again), body(&report), "the same event gives the same numbers");
+    let other = Event { id: EventId::from_i64(42), ..event() };
+    let other = Run { event: other, ..Run::default() }.report("wasi-sleep");
+    assert_ne!(&body(&other)[..8], random, "another event gives others");
+}
+
+#[test]
+fn what_wasi_hands_out_is_bounded() {
+    let failure = Run::default().failure("wasi-hoard");
+    assert_eq!(failure.outcome, RunOutcome::BadOutput, "{}", failure.message);
+}
+
+#[test]
+fn turns_are_given_back_whatever_happens() {
+    let plugin = load("trap").unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..50).for_each(|_| drop(Run::default().of(&plugin, NoState).unwrap())));
+        }
+    });
+}

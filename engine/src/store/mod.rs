@@ -485,6 +485,6 @@ pub trait Store: Send + Sync {
     /// Returns how many rows of events were looked at; 0 means that nothing is old enough.
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
 
-    /// Writes something small: `Ok` means that accepting would work too.
+    /// Writes something small: `Ok` means that it worked, and that no other write has failed a moment ago.
     async fn probe(&self) -> Result<(), Error>;
 }

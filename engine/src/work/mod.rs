@@ -80,7 +80,7 @@ impl Work {
             store: Arc::clone(&store),
             handoff: handoff.clone(),
             catalog: Arc::clone(&catalog),
-            limits: settings.run_limits,
+            limits: settings.run_limits.clone(),
             runtime: tokio::runtime::Handle::current(),
             settlements,
             stop: stop.clone(),

@@ -42,7 +42,7 @@ pub fn plan(event: &Event, plugins: &PluginTable, endpoints: &EndpointTable) -> 
     let mut direct = Vec::new();
     for endpoint in endpoints.subscribers(&event.new) {
         // The engine's own news about an endpoint never goes to it: it would feed on itself.
-        if event.new.event_type.starts_with("innesco.") && event.new.subject.as_deref() == Some(&endpoint.new.name) {
+        if event.new.event_type.is_ours() && event.new.subject.as_deref() == Some(&endpoint.new.name) {
             continue;
         }
         match &endpoint.new.plugin {
@@ -164,6 +164,11 @@ impl RunIdentity<'_> {
                     "it emits an event from an event that is {DEPTH_MAX} deep already: a chain of events that cause each other ends here"
                 ),
             ));
+        }
+        if let Some(place) = requests.emitted.iter().position(|emitted| emitted.event_type.is_ours()) {
+            let message =
+                format!("event {}: types that begin with innesco. are the engine's own; choose another prefix", place + 1);
+            return Err(bad_output("reserved_type", message));
         }
         record.emitted = requests.emitted.into_iter().map(|emitted| emitted.into_event(event, self.plugin)).collect();
         Ok(())

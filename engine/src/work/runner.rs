@@ -108,7 +108,7 @@ impl Runner {
                 Err(reason) => identity.not_loadable(&reason),
                 Ok((entry, _)) if !entry.pace.is_fast(now) => identity.set_apart(now),
                 Ok((entry, code)) => {
-                    identity.version = Some(code.digest());
+                    identity.version = Some(*code.digest());
                     match self.run(entry, code, event, endpoint.as_deref(), Box::new(self.committed(plugin))) {
                         Ok(report) => identity.ran(report, event, &endpoints, now),
                         Err(error) => {
@@ -167,7 +167,7 @@ impl Runner {
             }
             Err(reason) => identity.not_loadable(&reason),
             Ok((entry, code)) => {
-                identity.version = Some(code.digest());
+                identity.version = Some(*code.digest());
                 let state = Overlay { committed: self.committed(&claim.plugin), written: Arc::clone(written) };
                 match self.run(entry, code, &claim.event, endpoint.map(|endpoint| &**endpoint), Box::new(state)) {
                     Ok(report) => identity.ran(report, &claim.event, &endpoints, now),
@@ -192,13 +192,8 @@ impl Runner {
         endpoint: Option<&Endpoint>,
         state: Box<dyn StateSource>,
     ) -> Result<Report, StateUnavailable> {
-        let input = RunInput {
-            event,
-            tag: self.store.tag(),
-            config: Arc::clone(&entry.config),
-            limits: self.limits,
-            bound: endpoint.is_some(),
-        };
+        let input =
+            RunInput { event, tag: self.store.tag(), config: &entry.config, limits: &self.limits, bound: endpoint.is_some() };
         let report = code.run(input, state)?;
         entry.pace.note(report.took);
         Ok(report)

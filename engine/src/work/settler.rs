@@ -141,9 +141,17 @@ impl Settler {
     }
 }
 
-/// An event that would have more children than an event can have: its runs that ask for webhooks are parked.
+/// An event that would have more children than an event can have: its runs that ask for webhooks are parked. If it is too many even
+/// so (a replay too much, with thousands of subscribers), this round sends nothing.
 fn mend_too_many(settlement: &Settlement) -> Settlement {
     let mut mended = settlement.clone();
+    if settlement.runs.iter().all(|run| run.deliveries.is_empty()) {
+        let event = settlement.event.id.as_i64();
+        tracing::error!(event, "an event has had as many webhooks as an event can have; this replay sends none");
+        mended.direct.clear();
+        mended.runs.clear();
+        return mended;
+    }
     for run in mended.runs.iter_mut().filter(|run| !run.deliveries.is_empty()) {
         run.deliveries.clear();
         run.emitted.clear();

@@ -31,11 +31,11 @@ impl Plugin for OrderRouter {
     fn handle(&self, event: &Event) -> Result<Outcome> {
         let order: Order = event.json()?;
         let country = order.country.as_deref();
-        let threshold = threshold()?;
+        let threshold = config::get("threshold").unwrap_or("1000".to_owned());
 
         let mut text = format!("Order {}", order.id.as_str().unwrap_or(&order.id.to_string()));
         let mut endpoints = Vec::new();
-        if order.total > threshold {
+        if order.total > number(&threshold)? {
             text += &format!(" over {threshold}");
             endpoints.push(config::get("big-orders").unwrap_or("receiver".to_owned()));
         }
@@ -48,9 +48,8 @@ impl Plugin for OrderRouter {
 
 innesco_sdk::export!(OrderRouter);
 
-fn threshold() -> Result<f64> {
-    let Some(text) = config::get("threshold") else { return Ok(1_000.0) };
-    text.parse().map_err(|_| Error::permanent("bad-config", format!("threshold = {text:?} is not a number; write 1000")))
+fn number(threshold: &str) -> Result<f64> {
+    threshold.parse().map_err(|_| Error::permanent("bad-config", format!("threshold = {threshold:?} is no number; write 1000")))
 }
 
 /// Shops send amounts as numbers or as text: 1500, "1500.00".

@@ -27,7 +27,10 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, params};
 use tokio::sync::Semaphore;
 
-use self::{settle::Claims, writer::Writer};
+use self::{
+    settle::Claims,
+    writer::{Keeps, Writer},
+};
 use super::{
     Accepted, AttemptRecord, DeliveryFilter, DeliveryStory, DeliverySummary, Drive, Error, EventFilter, EventStory, EventSummary,
     Handoff, KeyRow, Lease, Page, PageRequest, PluginRow, Retention, Role, Settled, Settlement, StateValue, Store,
@@ -135,8 +138,17 @@ impl Sqlite {
         weight: usize,
         work: impl FnOnce(&Connection, &Local) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.write_as(Keeps::Promise, weight, work).await
+    }
+
+    async fn write_as<T: Send + 'static>(
+        &self,
+        keeps: Keeps,
+        weight: usize,
+        work: impl FnOnce(&Connection, &Local) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let local = Arc::clone(&self.local);
-        self.writer.write(weight, move |db| Ok((work(db, &local)?, || ()))).await
+        self.writer.write(keeps, weight, move |db| Ok((work(db, &local)?, || ()))).await
     }
 
     async fn read<T: Send + 'static>(
@@ -148,7 +160,8 @@ impl Sqlite {
         let reading = tokio::task::spawn_blocking(move || {
             let lock = || readers.lock().expect("no code panics while it holds the readers");
             let db = lock().pop().expect("as many connections as permits");
-            let result = work(&db);
+            // One snapshot: what is read first and what is read last belong together.
+            let result = db.unchecked_transaction().map_err(Error::from).and_then(|snapshot| work(&snapshot));
             lock().push(db);
             drop(permit);
             result
@@ -200,7 +213,7 @@ impl Store for Sqlite {
         let weight = events.iter().map(accept::weight).sum();
         let local = Arc::clone(&self.local);
         self.writer
-            .write(weight, move |db| {
+            .write(Keeps::Promise, weight, move |db| {
                 let mut claims = Claims::default();
                 let answers = accept::accept(db, &local, events, &mut claims.events)?;
                 let waiting = claims.events.len() < answers.len();
@@ -216,9 +229,11 @@ impl Store for Sqlite {
 
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
         let weight = settlements.iter().map(settle::weight).sum();
+        // What comes of nothing is found out again.
+        let keeps = if settlements.iter().any(settle::has_effect) { Keeps::Promise } else { Keeps::Progress };
         let local = Arc::clone(&self.local);
         self.writer
-            .write(weight, move |db| {
+            .write(keeps, weight, move |db| {
                 let mut claims = Claims::default();
                 let mut answers = Vec::with_capacity(settlements.len());
                 for settlement in &*settlements {
@@ -231,13 +246,18 @@ impl Store for Sqlite {
 
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
         let weight = records.iter().map(|record| 256 + record.attempt.excerpt.len()).sum();
-        self.write(weight, move |db, local| records.iter().map(|record| attempts::record(db, local, record)).collect()).await
+        // An attempt that is forgotten is made again, under the same id: that is what at least once means.
+        let record_all = move |db: &Connection, local: &Local| -> Result<Vec<bool>, Error> {
+            records.iter().map(|record| attempts::record(db, local, record)).collect()
+        };
+        self.write_as(Keeps::Progress, weight, record_all).await
     }
 
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
         let local = Arc::clone(&self.local);
         self.writer
-            .write(0, move |db| {
+            // Leases end with the process in any case.
+            .write(Keeps::Progress, 0, move |db| {
                 let mut claims = Claims::default();
                 let mut runs = Vec::new();
                 claims::claim_due(db, &local, now, &mut claims, &mut runs)?;
@@ -386,6 +406,9 @@ impl Store for Sqlite {
     }
 
     async fn probe(&self) -> Result<(), Error> {
+        if let Some(trouble) = self.writer.trouble() {
+            return Err(trouble);
+        }
         self.write(0, |db, _| {
             // Large enough to need pages of its own, so that a full disk shows.
             db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', zeroblob(16384))")?.execute([])?;

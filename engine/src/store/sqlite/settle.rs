@@ -33,6 +33,12 @@ pub fn weight(settlement: &Settlement) -> usize {
     of_deliveries(&settlement.direct) + settlement.runs.iter().map(of_run).sum::<usize>()
 }
 
+/// Whether anything outside may come to know of it: deliveries, emitted events, state.
+pub fn has_effect(settlement: &Settlement) -> bool {
+    let of_run = |run: &RunRecord| !(run.deliveries.is_empty() && run.emitted.is_empty() && run.state_use.writes.is_empty());
+    !settlement.direct.is_empty() || settlement.runs.iter().any(of_run)
+}
+
 pub fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut Claims) -> Result<Settled, Error> {
     if !holds(db, settlement.settles)? {
         return Ok(Settled::LeaseLost);

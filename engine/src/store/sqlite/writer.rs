@@ -3,14 +3,19 @@
 //!
 //! A job that refuses ([`Error::is_refusal`]) must not have changed anything, and does not disturb the others. Any other failure
 //! rolls the whole transaction back and is everyone's answer.
+//!
+//! Not every commit has to be on the disk before it is answered ([`Keeps`]): one without a promise in it is written and not synced,
+//! so that it does not make the promises behind it wait for a sync that nobody needs.
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -26,16 +31,37 @@ const WEIGHT_MAX: usize = 8 << 20;
 /// What a job's work left to be done once the commit is known: answer, hand over, wake.
 pub type After = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-struct Job {
-    weight: usize,
-    /// The failure, if any, that breaks the transaction; and what is left to do.
-    work: Box<dyn FnOnce(&Connection) -> (Result<(), Error>, After) + Send>,
+/// What a job's answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// It is on the disk.
+    Promise,
+    /// It is in the file, outlives the process, and is on the disk with the next promise. Only for what is simply done again, to
+    /// the same end, should the machine itself fail before.
+    Progress,
 }
+
+/// What a job does, given the open transaction or why there is none: the failure, if any, that breaks it; and what is left to do.
+type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, After) + Send>;
+
+struct Job {
+    keeps: Keeps,
+    weight: usize,
+    work: Work,
+}
+
+/// The last commit that failed.
+#[derive(Default)]
+struct Trouble(Mutex<Option<(Instant, Error)>>);
+
+/// How long after a failed commit the store counts as troubled: a small write may succeed where a larger one has just failed.
+const TROUBLED_FOR: Duration = Duration::from_secs(5);
 
 /// A handle to the writing thread. The thread ends when the last handle is gone and everything queued is written.
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
     queued: Arc<AtomicUsize>,
+    trouble: Arc<Trouble>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -43,10 +69,17 @@ impl Writer {
     pub fn start(connection: Connection) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queued = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&queued);
-        let thread =
-            thread::Builder::new().name("store-writer".into()).spawn(move || write_all(&connection, &queue, &counter))?;
-        Ok(Self { jobs, queued, thread: Some(thread) })
+        let trouble = Arc::new(Trouble::default());
+        let (counter, troubles) = (Arc::clone(&queued), Arc::clone(&trouble));
+        let work = move || write_all(&connection, &queue, &counter, &troubles);
+        let thread = thread::Builder::new().name("store-writer".into()).spawn(work)?;
+        Ok(Self { jobs, queued, trouble, thread: Some(thread) })
+    }
+
+    /// Why a commit failed a moment ago, if one did.
+    pub fn trouble(&self) -> Option<Error> {
+        let trouble = self.trouble.0.lock().expect("no code panics while it notes a failure");
+        trouble.as_ref().filter(|(at, _)| at.elapsed() < TROUBLED_FOR).map(|(_, error)| error.clone())
     }
 
     /// Bytes that wait to be written.
@@ -58,15 +91,15 @@ impl Writer {
     ///
     /// `work` returns its answer and what to do once the commit has succeeded (hand-over, wake-up), which is dropped when
     /// it has not.
-    pub async fn write<T, W, D>(&self, weight: usize, work: W) -> Result<T, Error>
+    pub async fn write<T, W, D>(&self, keeps: Keeps, weight: usize, work: W) -> Result<T, Error>
     where
         T: Send + 'static,
         W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
         D: FnOnce() + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let work = move |connection: &Connection| -> (Result<(), Error>, After) {
-            match work(connection) {
+        let work = move |connection: Result<&Connection, Error>| -> (Result<(), Error>, After) {
+            match connection.and_then(work) {
                 Ok((value, done)) => {
                     let after = move |committed: Result<(), Error>| {
                         let result = committed.map(|()| {
@@ -85,7 +118,7 @@ impl Writer {
             }
         };
         self.queued.fetch_add(weight, Ordering::Relaxed);
-        let job = Job { weight, work: Box::new(work) };
+        let job = Job { keeps, weight, work: Box::new(work) };
         self.jobs.send(job).map_err(|_| Error::Unavailable("the store is closed".into()))?;
         answered.await.map_err(|_| Error::Unavailable("the store is closed".into()))?
     }
@@ -102,32 +135,59 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize) {
-    while let Ok(first) = queue.recv() {
+fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize, trouble: &Trouble) {
+    let mut waiting = VecDeque::new();
+    let mut mode = Keeps::Promise;
+    loop {
+        if waiting.is_empty() {
+            let Ok(job) = queue.recv() else { return };
+            waiting.push_back(job);
+        }
+        // Whether to sync has to be known before the transaction begins.
+        waiting.extend(queue.try_iter().take(JOBS_MAX));
+        let promise = waiting.iter().take(JOBS_MAX).any(|job: &Job| job.keeps == Keeps::Promise);
+        let keeps = if promise { Keeps::Promise } else { Keeps::Progress };
         let mut afters = Vec::new();
         let mut weight = 0;
-        let mut begun = begin(connection);
-        let mut next = Some(first);
-        while let Some(job) = next {
+        let mut begun = set_mode(connection, &mut mode, keeps).and_then(|()| begin(connection));
+        while afters.len() < JOBS_MAX && weight < WEIGHT_MAX {
+            let Some(job) = waiting.pop_front().or_else(|| queue.try_recv().ok()) else { break };
+            if keeps == Keeps::Progress && job.keeps == Keeps::Promise {
+                waiting.push_front(job);
+                break;
+            }
             weight += job.weight;
             queued.fetch_sub(job.weight, Ordering::Relaxed);
-            let (result, after) = (job.work)(connection);
+            let (result, after) = (job.work)(begun.map(|()| connection));
             afters.push(after);
-            begun = begun.and(result);
+            begun = result;
             if begun.is_err() {
                 break;
             }
-            next = if afters.len() < JOBS_MAX && weight < WEIGHT_MAX { queue.try_recv().ok() } else { None };
         }
         let committed = begun.and_then(|()| commit(connection));
         if committed.is_err() && !connection.is_autocommit() {
             // If even this fails the next BEGIN says so.
             let _ = connection.execute_batch("ROLLBACK");
         }
+        if let Err(error) = &committed {
+            *trouble.0.lock().expect("no code panics while it notes a failure") = Some((Instant::now(), error.clone()));
+        }
         for after in afters {
             after(committed.clone());
         }
     }
+}
+
+fn set_mode(connection: &Connection, mode: &mut Keeps, keeps: Keeps) -> Result<(), Error> {
+    if *mode != keeps {
+        connection.execute_batch(match keeps {
+            Keeps::Promise => "PRAGMA synchronous = FULL",
+            Keeps::Progress => "PRAGMA synchronous = NORMAL",
+        })?;
+        *mode = keeps;
+    }
+    Ok(())
 }
 
 fn begin(connection: &Connection) -> Result<(), Error> {

@@ -1,0 +1,101 @@
+//! A run's log, within its limits: a flood is counted, not kept.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::limits::Limits;
+use crate::domain::run::{LogLevel, LogLine, RunLog};
+
+/// How the SDK's panic hook begins its line.
+const PANIC: &str = "panicked at ";
+
+/// What a run has logged so far. Shared, since a guest with WASI also writes to its standard streams.
+#[derive(Clone)]
+pub struct SharedLog(Arc<Mutex<Log>>);
+
+struct Log {
+    kept: RunLog,
+    lines_max: usize,
+    bytes_left: usize,
+    /// The last panic, even if the flood before it took all the room: it is what explains the trap.
+    panic: Option<String>,
+}
+
+impl SharedLog {
+    pub fn new(limits: &Limits) -> Self {
+        Self(Arc::new(Mutex::new(Log {
+            kept: RunLog::default(),
+            lines_max: limits.log_lines,
+            bytes_left: limits.log_bytes,
+            panic: None,
+        })))
+    }
+
+    pub fn write(&self, level: LogLevel, message: &str) {
+        self.lock().write(level, message);
+    }
+
+    /// The text of the panic that the guest logged, if it did.
+    pub fn panic(&self) -> Option<String> {
+        self.lock().panic.clone()
+    }
+
+    /// Takes what was logged and leaves nothing.
+    pub fn take(&self) -> RunLog {
+        std::mem::take(&mut self.lock().kept)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    fn write(&mut self, level: LogLevel, message: &str) {
+        if message.starts_with(PANIC) {
+            self.panic = Some(printable(message, Limits::MESSAGE_BYTES));
+        }
+        if self.kept.lines.len() == self.lines_max || self.bytes_left == 0 {
+            self.kept.dropped += 1;
+            return;
+        }
+        let message = printable(message, Limits::LOG_LINE_BYTES.min(self.bytes_left));
+        self.bytes_left -= message.len();
+        self.kept.lines.push(LogLine { level, message });
+    }
+}
+
+/// A guest's text as it may be shown to people: cut at `bytes_max`, and without control characters (which could draw on a
+/// terminal) other than line breaks and tabs.
+pub fn printable(text: &str, bytes_max: usize) -> String {
+    let mut kept = String::with_capacity(text.len().min(bytes_max));
+    for c in text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')) {
+        if kept.len() + c.len_utf8() > bytes_max {
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_counted_and_a_long_line_is_cut() {
+        let log = SharedLog::new(&Limits { log_lines: 3, log_bytes: 6 << 10, ..Limits::default() });
+        log.write(LogLevel::Info, &"é".repeat(4000));
+        log.write(LogLevel::Info, &"x".repeat(4000));
+        log.write(LogLevel::Info, "no room left");
+        log.write(LogLevel::Error, "panicked at src/lib.rs:1:1: late");
+        let kept = log.take();
+        let lengths: Vec<_> = kept.lines.iter().map(|line| line.message.len()).collect();
+        assert_eq!((lengths, kept.dropped), (vec![4096, 2048], 2));
+        assert_eq!(log.panic().as_deref(), Some("panicked at src/lib.rs:1:1: late"));
+    }
+
+    #[test]
+    fn control_characters_are_not_for_people() {
+        assert_eq!(printable("a\x1b[31mred\r\n\tb\u{9b}", 100), "a[31mred\n\tb");
+    }
+}

@@ -1,0 +1,160 @@
+//! What a run sees of its plugin's state: the last commit, under its own writes. Nothing leaves here before the event commits.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::limits::{Limits, size};
+use crate::domain::run::{StateRead, StateUse, StateWrite};
+
+/// Where the last committed values are.
+pub trait StateSource: Send {
+    /// The value and its version, which is never 0.
+    ///
+    /// # Errors
+    ///
+    /// Only when the store cannot answer: the run is then to be tried again, and does not count against the plugin.
+    fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error>;
+}
+
+/// For plugins that have no state yet, and for tests.
+pub struct NoState;
+
+impl StateSource for NoState {
+    fn get(&mut self, _: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
+        Ok(None)
+    }
+}
+
+/// Why a guest's call for state ends its run.
+#[derive(Debug, thiserror::Error)]
+pub enum StateRefused {
+    #[error("uses a state key of {}; the limit is {}", size(*found), size(*limit))]
+    KeyTooLong { found: usize, limit: usize },
+    #[error("sets a state value of {}; the limit is {}", size(*found), size(*limit))]
+    ValueTooLarge { found: usize, limit: usize },
+    #[error("uses more than {limit} state keys in one run")]
+    TooManyKeys { limit: usize },
+    #[error("asks for state while it describes itself, when there is none")]
+    Describing,
+    /// Our own fault.
+    #[error("the state could not be read")]
+    Unavailable(#[source] anyhow::Error),
+}
+
+/// One run's view of the state.
+pub struct State {
+    /// `None` while a plugin describes itself.
+    source: Option<Box<dyn StateSource>>,
+    keys_max: usize,
+    key_bytes_max: usize,
+    value_bytes_max: usize,
+    /// What was read from the source, so that a key reads the same all through a run.
+    seen: HashMap<String, Option<Vec<u8>>>,
+    reads: Vec<StateRead>,
+    writes: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl State {
+    pub fn new(source: Option<Box<dyn StateSource>>, limits: &Limits) -> Self {
+        Self {
+            source,
+            keys_max: limits.state_keys,
+            key_bytes_max: limits.state_key_bytes,
+            value_bytes_max: limits.state_value_bytes,
+            seen: HashMap::new(),
+            reads: Vec::new(),
+            writes: BTreeMap::new(),
+        }
+    }
+
+    pub fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, StateRefused> {
+        if let Some(written) = self.writes.get(key) {
+            return Ok(written.clone());
+        }
+        if let Some(seen) = self.seen.get(key) {
+            return Ok(seen.clone());
+        }
+        self.admit(key)?;
+        let source = self.source.as_mut().ok_or(StateRefused::Describing)?;
+        let (value, version) = source.get(key).map_err(StateRefused::Unavailable)?.unzip();
+        self.reads.push(StateRead { key: key.to_owned(), version: version.unwrap_or(0) });
+        self.seen.insert(key.to_owned(), value.clone());
+        Ok(value)
+    }
+
+    pub fn set(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), StateRefused> {
+        if let Some(value) = &value
+            && value.len() > self.value_bytes_max
+        {
+            return Err(StateRefused::ValueTooLarge { found: value.len(), limit: self.value_bytes_max });
+        }
+        self.admit(&key)?;
+        self.writes.insert(key, value);
+        Ok(())
+    }
+
+    /// Refuses a key that is too long, or new where there are enough.
+    fn admit(&self, key: &str) -> Result<(), StateRefused> {
+        if self.source.is_none() {
+            return Err(StateRefused::Describing);
+        }
+        if key.len() > self.key_bytes_max {
+            return Err(StateRefused::KeyTooLong { found: key.len(), limit: self.key_bytes_max });
+        }
+        let known = self.seen.contains_key(key) || self.writes.contains_key(key);
+        let only_written = self.writes.keys().filter(|key| !self.seen.contains_key(*key)).count();
+        if !known && self.seen.len() + only_written >= self.keys_max {
+            return Err(StateRefused::TooManyKeys { limit: self.keys_max });
+        }
+        Ok(())
+    }
+
+    /// What is to be checked and written when the event commits.
+    pub fn take(&mut self) -> StateUse {
+        let writes = std::mem::take(&mut self.writes).into_iter().map(|(key, value)| StateWrite { key, value }).collect();
+        StateUse { reads: std::mem::take(&mut self.reads), writes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct One;
+
+    impl StateSource for One {
+        fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
+            Ok((key == "known").then(|| (b"old".to_vec(), 7)))
+        }
+    }
+
+    fn state(limits: &Limits) -> State {
+        State::new(Some(Box::new(One)), limits)
+    }
+
+    #[test]
+    fn reads_are_recorded_once_and_served_from_the_runs_own_writes() {
+        let mut state = state(&Limits::default());
+        assert_eq!(state.get("known").unwrap(), Some(b"old".to_vec()));
+        assert_eq!(state.get("absent").unwrap(), None);
+        state.set("known".into(), Some(b"new".to_vec())).unwrap();
+        assert_eq!(state.get("known").unwrap(), Some(b"new".to_vec()));
+        state.set("known".into(), None).unwrap();
+        assert_eq!(state.get("known").unwrap(), None);
+        let used = state.take();
+        let reads: Vec<_> = used.reads.iter().map(|read| (read.key.as_str(), read.version)).collect();
+        assert_eq!(reads, [("known", 7), ("absent", 0)]);
+        assert_eq!(used.writes, [StateWrite { key: "known".into(), value: None }]);
+    }
+
+    #[test]
+    fn every_limit_refuses() {
+        let mut state = state(&Limits { state_keys: 2, state_key_bytes: 5, state_value_bytes: 3, ..Limits::default() });
+        assert!(matches!(state.get("too-long"), Err(StateRefused::KeyTooLong { found: 8, limit: 5 })));
+        assert!(matches!(state.set("a".into(), Some(vec![0; 4])), Err(StateRefused::ValueTooLarge { found: 4, limit: 3 })));
+        state.set("a".into(), Some(vec![0; 3])).unwrap();
+        state.get("b").unwrap();
+        state.get("a").unwrap();
+        assert!(matches!(state.get("c"), Err(StateRefused::TooManyKeys { limit: 2 })));
+        assert!(matches!(state.set("c".into(), None), Err(StateRefused::TooManyKeys { limit: 2 })));
+    }
+}

@@ -1,0 +1,97 @@
+//! The engine as its operators run it: the real binary with a data folder, a plugin folder and endpoints.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use super::process::Server;
+
+pub const KEY: &str = "a-key-for-the-benchmark";
+
+pub struct Engine {
+    pub server: Server,
+    client: reqwest::Client,
+}
+
+impl Engine {
+    /// Starts it in an empty folder, with these plugins (name, file).
+    pub fn start(folder: &Path, plugins: &[(&str, &[u8])]) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder.join("plugins"))?;
+        for (name, file) in plugins {
+            fs::write(folder.join("plugins").join(format!("{name}.wasm")), file)?;
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_innesco"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins", "--allow-net", "127.0.0.0/8"])
+            .env("INNESCO_ADMIN_KEY", KEY)
+            .env("INNESCO_LOG_LEVEL", "error")
+            .current_dir(folder)
+            .stderr(Stdio::from(fs::File::create(folder.join("log"))?));
+        let server = Server::start(command).with_context(|| {
+            format!("the engine did not start; its log:\n{}", fs::read_to_string(folder.join("log")).unwrap_or_default())
+        })?;
+        Ok(Self { server, client: reqwest::Client::new() })
+    }
+
+    /// An endpoint named `name` for events of `types`; with none, only plugins send to it.
+    pub async fn endpoint(&self, name: &str, url: &str, types: &[&str]) -> anyhow::Result<()> {
+        self.call(reqwest::Method::POST, "/v1/endpoints", Some(json!({ "name": name, "url": url, "events": types }))).await?;
+        Ok(())
+    }
+
+    /// Sends one event of this type and waits until its run has come to something; returns the run.
+    pub async fn run_once(&self, event_type: &str) -> anyhow::Result<Value> {
+        let event = json!({ "type": event_type, "data": {} });
+        let answer = self.call(reqwest::Method::POST, "/v1/events", Some(event)).await?;
+        let path = format!("/v1/events/{}", answer["event"].as_str().context("an accepted event has an id")?);
+        let until = Instant::now() + Duration::from_secs(15);
+        loop {
+            let story = self.call(reqwest::Method::GET, &path, None).await?;
+            let run = &story["runs"][0];
+            if !run["outcome"].is_null() || Instant::now() > until {
+                return Ok(run.clone());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn call(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let mut request = self.client.request(method, format!("{}{path}", self.server.url)).bearer_auth(KEY);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        ensure!(status.is_success(), "{path} answered {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+}
+
+/// The bytes of the benchmark's plugin, built as its authors would.
+pub fn bench_plugin() -> anyhow::Result<Vec<u8>> {
+    // A folder of its own: whoever started the benchmark may hold the lock of the usual one.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
+    let built = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--target",
+            "wasm32-unknown-unknown",
+            "--package",
+            "bench-plugin",
+            "--target-dir",
+        ])
+        .arg(&target)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()?;
+    ensure!(built.success(), "the plugin does not build (is the target there? rustup target add wasm32-unknown-unknown)");
+    Ok(fs::read(target.join("wasm32-unknown-unknown/release/bench_plugin.wasm"))?)
+}

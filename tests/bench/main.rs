@@ -1,0 +1,97 @@
+//! `make bench`: the engine beside the least that anyone must do, in one run on one machine.
+//!
+//! Absolute figures say more about the machine than about the engine, so every scenario runs what it compares against in the same
+//! minute, in turns, and prints ratios. Nothing here passes or fails. What each figure means: `docs/bench.md`.
+
+mod load;
+mod process;
+mod wire;
+
+mod engine;
+#[path = "plugin/src/order.rs"]
+mod order;
+mod relay;
+
+mod accept;
+mod fairness;
+mod figures;
+mod hostile;
+mod side_by_side;
+mod soak;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+
+/// As in the engine, whose CPU is compared with the relays'.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How often everything is measured, in turns: what disturbs one round shows as its distance from the others.
+const ROUNDS: usize = 3;
+const DEFAULT: [&str; 4] = ["relay", "accept", "hostile", "fairness"];
+
+fn main() -> anyhow::Result<()> {
+    // `cargo bench` adds a flag of its own.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["null-relay", target] => relay::serve(target.to_owned(), None),
+        ["null-relay", target, folder] => relay::serve(target.to_owned(), Some(folder.as_ref())),
+        ["soak", minutes] => {
+            let minutes: u64 = minutes.parse().with_context(|| format!("{minutes:?} is not a number of minutes"))?;
+            run(async |place| soak::run(place, Duration::from_secs(60 * minutes)).await)
+        }
+        ref scenarios => {
+            let scenarios = if scenarios.is_empty() { &DEFAULT } else { scenarios };
+            if let Some(unknown) = scenarios.iter().find(|name| !DEFAULT.contains(name)) {
+                bail!("there is no scenario {unknown:?}; choose from {}, or soak MINUTES", DEFAULT.join(", "));
+            }
+            run(async |place| {
+                for scenario in scenarios {
+                    match *scenario {
+                        "relay" => side_by_side::run(place).await?,
+                        "accept" => accept::run(place).await?,
+                        "hostile" => hostile::run(place).await?,
+                        _ => fairness::run(place).await?,
+                    }
+                }
+                Ok(())
+            })
+        }
+    }
+}
+
+/// Where scenarios keep what they need.
+struct Place {
+    /// On the disk that is to be measured.
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// A new empty folder.
+    fn fresh(&self) -> anyhow::Result<tempfile::TempDir> {
+        Ok(tempfile::tempdir_in(&self.folder)?)
+    }
+}
+
+fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    install_cryptography();
+    // Beside the build's own output: /tmp is often kept in memory, where nothing has to be synced.
+    let disk = std::env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    std::fs::create_dir_all(&disk)?;
+    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&disk);
+    let place = Place { folder: folder.with_context(|| format!("no folder can be made in {}", disk.display()))? };
+    let cores = std::thread::available_parallelism()?;
+    println!("{cores} cores, load {} at the start, {ROUNDS} rounds in turns, mimalloc everywhere", process::load_average());
+    println!("figures are medians (lowest–highest); a ratio is taken within each round\n");
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(scenarios(&place))?;
+    println!("load {} at the end", process::load_average());
+    Ok(())
+}
+
+/// The HTTP client wants to be told, although only plain HTTP is spoken.
+fn install_cryptography() {
+    // It can be installed once only, and is the same each time.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,88 @@
+//! A server as a process of its own, and what the kernel says that it used.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+/// What `/proc` counts processor time in; the same on every Linux that runs this.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A running server. Dropping it kills it: what it would still have to write is of no interest.
+pub struct Server {
+    child: Child,
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+}
+
+impl Server {
+    /// Starts it and waits until it says where it listens.
+    pub fn start(mut command: Command) -> anyhow::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("a server cannot be started")?;
+        let mut lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
+        let url = loop {
+            let line = lines.next().context("a server ended before it listened")??;
+            if let Some(at) = line.find("http://") {
+                break line[at..].split_whitespace().next().expect("a URL").to_owned();
+            }
+        };
+        // The rest of its output is read, so that it never waits for a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(Self { child, url })
+    }
+
+    /// Processor time that it has used so far.
+    pub fn cpu(&self) -> Duration {
+        cpu(&self.child.id().to_string())
+    }
+
+    /// The most memory that it ever had resident, in MB.
+    pub fn peak_mb(&self) -> f64 {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that it has resident, in MB.
+    pub fn resident_mb(&self) -> f64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).map_or(f64::NAN, |kib: f64| kib * 1024.0 / 1e6)
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Processor time of the load and the sink themselves.
+pub fn own_cpu() -> Duration {
+    cpu("self")
+}
+
+fn cpu(process: &str) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name in parentheses may contain anything; fields are counted from behind it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u32>().ok()).unwrap_or(0);
+    TICK * (ticks(11) + ticks(12))
+}
+
+/// The load of the machine in the last minute; above the number of cores, others compute as well.
+pub fn load_average() -> String {
+    fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
+}

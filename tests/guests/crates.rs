@@ -1,0 +1,34 @@
+//! Test plugins, built from source: crates of the workspace for wasm32, and small modules written as text.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    process::Command,
+    sync::{LazyLock, Mutex},
+};
+
+/// The bytes of a plugin crate, as `cargo build --release --target wasm32-unknown-unknown` writes them.
+pub fn wasm(package: &str) -> Vec<u8> {
+    static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
+    // A build that failed has failed its own test; the others are still there.
+    let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
+}
+
+fn build(package: &str) -> Vec<u8> {
+    // A folder of its own: the outer cargo may hold the lock of the usual one.
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guests");
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"])
+        .arg(&target)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "plugin {package} does not build (is the target there? rustup target add wasm32-unknown-unknown):\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let file = target.join("wasm32-unknown-unknown/release").join(format!("{}.wasm", package.replace('-', "_")));
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}

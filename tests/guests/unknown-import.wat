@@ -1,0 +1,8 @@
+;; Imports what no plugin is given, as C code does.
+(module
+  (import "env" "launch_missiles" (func $launch))
+  ;;@memory
+  ;;@plugin
+  (func (export "innesco:plugin/handler@1.0.0#handle") (param $event i32) (result i32)
+    (call $launch)
+    (i32.const 256)))

@@ -1,0 +1,6 @@
+;; Says that what it returns lies where it has no memory.
+(module
+  ;;@memory
+  ;;@plugin
+  (func (export "innesco:plugin/handler@1.0.0#handle") (param $event i32) (result i32)
+    (i32.const 0x7ffffff0)))
