@@ -75,7 +75,7 @@ impl PluginCrate {
 
     /// Builds it.
     ///
-    /// Each crate is built by itself, as its author does it: built together, crates of one workspace would share the features of
+    /// Each crate is built by itself: built together, crates of one workspace would share the features of
     /// what they depend on, and the same source would give other bytes, thus another version.
     pub fn build(&self) -> Result<Built, BuildFailed> {
         let began = clock::steady();

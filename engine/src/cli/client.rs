@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -13,7 +13,6 @@ use serde_json::Value;
 use url::Url;
 
 use super::{measure, wrong};
-use crate::clock;
 
 /// Where `innesco dev` leaves word of its engine.
 const LOCAL_FILE: &str = ".innesco/local.toml";
@@ -30,14 +29,22 @@ const PAGE: usize = 500;
 #[derive(clap::Args, Default)]
 pub struct Target {
     /// Address of the engine [default: INNESCO_URL, else what `innesco dev` left here]
-    #[arg(long, global = true, value_name = "URL", help_heading = "Which engine")]
+    // Ids of their own: commands have arguments called `url` and `key`, and clap would take one for the other.
+    #[arg(id = "engine_url", long = "url", global = true, value_name = "URL", help_heading = "Which engine")]
     url: Option<String>,
     /// Key of its API [default: INNESCO_KEY, else what `innesco dev` left here]
-    #[arg(long, global = true, value_name = "KEY", help_heading = "Which engine")]
+    #[arg(id = "engine_key", long = "key", global = true, value_name = "KEY", help_heading = "Which engine")]
     key: Option<String>,
     /// Say which engine is asked for what, and how long it takes
     #[arg(long, short, global = true)]
     verbose: bool,
+}
+
+impl Target {
+    #[cfg(test)]
+    pub fn names_nothing(&self) -> bool {
+        self.url.is_none() && self.key.is_none()
+    }
 }
 
 /// An address or a key, and where it came from: for when it turns out to be wrong.
@@ -212,7 +219,7 @@ impl Client {
     }
 
     fn ask(&self, method: &str, address: Url, body: Option<String>) -> anyhow::Result<Value> {
-        let began = clock::steady();
+        let began = Instant::now();
         let answer = self.runtime.block_on(async {
             let mut request = self.http.request(method.parse()?, address.clone()).bearer_auth(&self.key.value);
             if let Some(body) = body {
@@ -225,7 +232,7 @@ impl Client {
             anyhow::Ok((status, retry_after, text))
         });
         if self.verbose {
-            let took = measure::took(clock::steady().since(began));
+            let took = measure::took(began.elapsed());
             let status = answer.as_ref().map_or_else(|_| "no answer".to_owned(), |(status, ..)| status.to_string());
             anstream::eprintln!("{method} {address}  {status}  {took}  (address {}, key {})", self.url_origin, self.key.origin);
         }

@@ -102,12 +102,12 @@ impl Heard {
 /// Whoever wants to know what was heard. Called before the answer is sent.
 pub type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
 
-/// What a path's webhooks are verified with.
-pub type Trust = Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>;
+/// What the webhooks of a path are verified with.
+pub type Keyring = Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>;
 
 #[derive(Clone)]
 struct Receiver {
-    trust: Trust,
+    verifiers: Keyring,
     ear: Ear,
     status: StatusCode,
 }
@@ -115,13 +115,13 @@ struct Receiver {
 /// Receives until `stop`.
 pub async fn receive(
     listener: TcpListener,
-    trust: Trust,
+    verifiers: Keyring,
     ear: Ear,
     status: StatusCode,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let limit = axum::extract::DefaultBodyLimit::max(BODY_MAX);
-    let router = Router::new().fallback(hear).layer(limit).with_state(Receiver { trust, ear, status });
+    let router = Router::new().fallback(hear).layer(limit).with_state(Receiver { verifiers, ear, status });
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -134,7 +134,7 @@ async fn hear(
     let body = body.inspect_err(|error| {
         anstream::eprintln!("a webhook was not taken: {}", measure::one_line(&error.to_string()));
     })?;
-    let verifiers = (receiver.trust)(uri.path());
+    let verifiers = (receiver.verifiers)(uri.path());
     let verified = (!verifiers.is_empty()).then(|| verify(&verifiers, |name| header(&headers, name), &body, clock::wall()));
     let id = header(&headers, "webhook-id").unwrap_or("(no id)").to_owned();
     let heard = Heard { path: uri.path().to_owned(), id, verified, body };
@@ -242,8 +242,8 @@ mod tests {
             Arc::new(move |one| all.lock().unwrap().push(one))
         };
         let verifier = Verifier::parse(SECRET).unwrap();
-        let trust: Trust = Arc::new(move |_| vec![verifier.clone()]);
-        let receiving = tokio::spawn(receive(listener, trust, ear, StatusCode::NO_CONTENT, stop.clone()));
+        let keyring: Keyring = Arc::new(move |_| vec![verifier.clone()]);
+        let receiving = tokio::spawn(receive(listener, keyring, ear, StatusCode::NO_CONTENT, stop.clone()));
 
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
         let now = clock::wall().seconds();

@@ -211,6 +211,30 @@ mod tests {
         );
     }
 
+    /// clap fills a command's own argument from a global one of the same id, and the other way round: the key would go to a
+    /// stranger's address.
+    #[test]
+    fn no_argument_is_taken_for_a_global_one() {
+        fn check(command: &clap::Command, globals: &[String], path: &str) {
+            for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+                assert!(!globals.contains(&argument.get_id().to_string()), "{path} has its own {}", argument.get_id());
+            }
+            command.get_subcommands().for_each(|inner| check(inner, globals, &format!("{path} {}", inner.get_name())));
+        }
+        let command = Cli::command();
+        let globals: Vec<String> = command
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+            .map(|argument| argument.get_id().to_string())
+            .collect();
+        assert_eq!(globals.len(), 4, "{globals:?}");
+        check(&command, &globals, "innesco");
+
+        let line = ["innesco", "endpoint", "add", "crm", "https://crm.example/hook"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert!(cli.target.names_nothing());
+    }
+
     #[test]
     fn exit_codes() {
         let start = |line: &str| start(line.split(' ').map(OsString::from));
