@@ -50,6 +50,13 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     table.row(row("accepted, 1 caller", &one, &one_ms, &one_ratio, "≥ 0.9"));
     table.row(row("accepted, 256 callers", &many, &many_ms, &many_ratio, "≥ 35"));
     table.print("Accept: events kept on the disk, against what the disk can do");
+    // Each accept waits for a sync of its own, so one caller cannot be faster than the disk.
+    if one_ratio.highest() > 1.05 {
+        println!(
+            "  NOT VALID: one caller was faster than the raw syncs. Those waited for a processor, not for the disk: run it again"
+        );
+        println!("  on a machine that does nothing else. Both ratios of this table are too high.\n");
+    }
     Ok(())
 }
 

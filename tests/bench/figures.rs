@@ -11,6 +11,10 @@ impl Figure {
         self.0.push(value);
     }
 
+    pub fn highest(&self) -> f64 {
+        self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    }
+
     /// This figure against another, round by round.
     pub fn against(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())

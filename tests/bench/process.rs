@@ -83,6 +83,7 @@ fn cpu(process: &str) -> Duration {
 }
 
 /// The load of the machine in the last minute; above the number of cores, others compute as well.
-pub fn load_average() -> String {
-    fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
+pub fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(f64::NAN)
 }

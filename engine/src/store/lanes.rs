@@ -3,7 +3,7 @@
 //! A lane never holds more than its limits, and all lanes together never hold more than theirs, except that every lane may
 //! always hold a few: a thousand dead receivers cannot take the last place from a healthy one. Places are reserved before a
 //! thing is committed to be handed over ([`Slot`]) and given back when the thing is done with. What finds no place stays in
-//! the store, and the lane remembers that it did ([`Lanes::wanting`]).
+//! the store, and the lane remembers that it did: until it has room again, what is new goes behind what waits there.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -55,7 +55,7 @@ struct Lane<T> {
     working: usize,
     concurrency: usize,
     in_turn: bool,
-    /// Something found no place since the lane last had room.
+    /// Something found no place since the lane last had room; it waits in the store.
     overflowed: bool,
 }
 
@@ -65,8 +65,18 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         Arc::new(Self { limits, inner: Mutex::new(inner), ready: Notify::new(), room })
     }
 
-    /// A place for one thing of `bytes`, or `None`: then it stays in the store.
+    /// A place for one new thing of `bytes`, or `None`: then it stays in the store. While others of its lane wait there for room,
+    /// it waits behind them.
     pub fn reserve(self: &Arc<Self>, key: &K, bytes: usize) -> Option<Slot<K, T>> {
+        self.place(key, bytes, false)
+    }
+
+    /// A place for one thing that waits in the store.
+    pub fn reserve_for_stored(self: &Arc<Self>, key: &K, bytes: usize) -> Option<Slot<K, T>> {
+        self.place(key, bytes, true)
+    }
+
+    fn place(self: &Arc<Self>, key: &K, bytes: usize, stored: bool) -> Option<Slot<K, T>> {
         let mut inner = self.lock();
         let (count, total_bytes) = (inner.count, inner.bytes);
         let limits = &self.limits;
@@ -74,7 +84,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         let own = lane.count < limits.lane_count && lane.bytes + bytes <= limits.lane_bytes;
         let shared = count < limits.total_count && total_bytes + bytes <= limits.total_bytes;
         // A thing larger than a lane's bytes must still get through: alone.
-        if lane.count < limits.lane_count_min && (own || lane.count == 0) || own && shared {
+        let fits = lane.count < limits.lane_count_min && (own || lane.count == 0) || own && shared;
+        if fits && (stored || !lane.overflowed) {
             lane.count += 1;
             lane.bytes += bytes;
             inner.count += 1;
@@ -131,6 +142,20 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         let keep = usize::from(lane.in_turn);
         let take = lane.waiting.len().saturating_sub(keep).min(most);
         lane.waiting.drain(..take).collect()
+    }
+
+    /// Takes back the things of a lane that wait for their turn and match.
+    pub fn withdraw(&self, key: &K, mut matches: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut inner = self.lock();
+        let Some(lane) = inner.lanes.get_mut(key) else { return Vec::new() };
+        let (taken, kept): (Vec<_>, Vec<_>) = lane.waiting.drain(..).partition(|thing| matches(thing));
+        lane.waiting = kept.into();
+        if lane.in_turn && lane.waiting.is_empty() {
+            lane.in_turn = false;
+            inner.turn.retain(|one| one != key);
+        }
+        inner.offer(key);
+        taken
     }
 
     /// Sets how many things of one lane are worked on at once.
@@ -196,7 +221,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         lane.count -= 1;
         lane.bytes -= self.bytes;
         // Half empty, not just one free: the store is then asked for many at once instead of for each.
-        let room = lane.overflowed && lane.count <= self.lanes.limits.lane_count / 2;
+        let limits = &self.lanes.limits;
+        let room = lane.overflowed && lane.count <= limits.lane_count / 2 && lane.bytes <= limits.lane_bytes / 2;
         if room {
             lane.overflowed = false;
         }
@@ -291,6 +317,156 @@ mod tests {
         assert!(futures_poll(announced.as_mut()).is_pending());
         taken.pop();
         announced.await;
+    }
+
+    #[test]
+    fn what_is_withdrawn_loses_its_turn_and_its_place() {
+        let (lanes, _room) = lanes(LIMITS);
+        for (key, thing) in [("a", 1), ("a", 2), ("b", 10)] {
+            lanes.push(&key, thing);
+        }
+        assert_eq!(lanes.withdraw(&"a", |thing| *thing == 1), [1]);
+        assert_eq!(lanes.withdraw(&"b", |_| true), [10], "the lane leaves the turn with its last thing");
+        assert!(lanes.withdraw(&"c", |_| true).is_empty());
+        assert_eq!(lanes.try_next().map(|(thing, _)| thing), Some(2));
+        assert!(lanes.try_next().is_none());
+        assert!(lanes.lock().lanes.is_empty(), "empty lanes are forgotten");
+    }
+
+    #[test]
+    fn new_things_wait_behind_what_waits_in_the_store() {
+        let (lanes, _room) = lanes(LIMITS);
+        let mut taken: Vec<_> = (0..4).map(|_| lanes.reserve(&"a", 1).unwrap()).collect();
+        assert!(lanes.reserve(&"a", 1).is_none());
+        taken.pop();
+        assert!(lanes.reserve(&"a", 1).is_none(), "the free place is for what waits");
+        taken.push(lanes.reserve_for_stored(&"a", 1).expect("which takes it"));
+        taken.truncate(2);
+        assert!(lanes.reserve(&"a", 1).is_some(), "once there is room again, new things take part");
+    }
+
+    #[test]
+    fn things_of_one_turn_leave_one_for_whoever_has_the_next() {
+        let (lanes, _room) = lanes(LIMITS);
+        for thing in 0..5 {
+            lanes.push(&"a", thing);
+        }
+        let (first, turn) = lanes.try_next().unwrap();
+        assert_eq!((first, lanes.more(&turn, 2)), (0, vec![1, 2]));
+        assert_eq!(lanes.more(&turn, 9), [3], "the lane is in turn for a second worker");
+        let (second, other) = lanes.try_next().unwrap();
+        assert_eq!((second, lanes.more(&other, 9)), (4, vec![]));
+        lanes.push(&"a", 5);
+        assert!(lanes.try_next().is_none(), "two are at work");
+        assert_eq!(lanes.more(&other, 9), [5]);
+        drop((turn, other));
+        assert!(lanes.lock().lanes.is_empty());
+    }
+
+    /// A thing that holds its own place, as claims do.
+    struct Placed {
+        _place: Slot<u32, Placed>,
+    }
+
+    /// Tasks and threads take, one thing or several at a time, concurrency changes, and some stop waiting, also at the moment in
+    /// which they are woken. Whatever was pushed must be taken although nobody pushes any more, or a wake-up was lost.
+    #[test]
+    fn no_wake_up_is_lost() {
+        use std::{
+            sync::atomic::{AtomicUsize, Ordering::SeqCst},
+            thread,
+            time::{Duration, Instant},
+        };
+
+        use tokio_util::sync::CancellationToken;
+
+        const ROUNDS: usize = 3_000;
+        const LIMITS: LaneLimits =
+            LaneLimits { lane_count: 8, lane_bytes: 100, total_count: 16, total_bytes: 1000, lane_count_min: 1, concurrency: 1 };
+
+        let lanes = Lanes::<u32, Placed>::new(LIMITS, Arc::new(Notify::new()));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let round = Arc::new(AtomicUsize::new(0));
+        let stop = CancellationToken::new();
+        let worker = |number: usize| {
+            let (lanes, taken, round, stop) = (Arc::clone(&lanes), Arc::clone(&taken), Arc::clone(&round), stop.clone());
+            async move {
+                loop {
+                    let seen = round.load(SeqCst);
+                    let gives_up = async {
+                        match number {
+                            0 | 1 => tokio::time::sleep(Duration::from_millis(1)).await,
+                            // As late as it can be: when the thing it was woken for is already there.
+                            2 => {
+                                while lanes.is_empty() {
+                                    tokio::task::yield_now().await
+                                }
+                            }
+                            _ => std::future::pending().await,
+                        }
+                    };
+                    let (first, turn) = tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = gives_up => {
+                            // It does not look again in this round, which would hide that it took a wake-up along.
+                            while round.load(SeqCst) == seen && !stop.is_cancelled() {
+                                tokio::time::sleep(Duration::from_millis(1)).await;
+                            }
+                            continue;
+                        }
+                        next = lanes.next() => next,
+                    };
+                    let mut things = vec![first];
+                    if number.is_multiple_of(3) {
+                        things.extend(lanes.more(&turn, 2));
+                    }
+                    if number == 4 {
+                        lanes.set_concurrency(&turn.key, 1 + taken.load(SeqCst) % 3);
+                    }
+                    tokio::task::yield_now().await;
+                    let count = things.len();
+                    if number.is_multiple_of(2) {
+                        drop(turn);
+                        drop(things);
+                    } else {
+                        drop(things);
+                        drop(turn);
+                    }
+                    taken.fetch_add(count, SeqCst);
+                }
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        let tasks: Vec<_> = (0..5).map(|number| runtime.spawn(worker(number))).collect();
+        let threads: Vec<_> = (5..8)
+            .map(|number| {
+                let (handle, work) = (runtime.handle().clone(), worker(number));
+                thread::spawn(move || handle.block_on(work))
+            })
+            .collect();
+
+        let mut pushed = 0;
+        for number in 1..=ROUNDS {
+            round.store(number, SeqCst);
+            for place in 0..=number % 5 {
+                let key = u32::try_from(number * place % 3).unwrap();
+                if let Some(place) = lanes.reserve(&key, 1) {
+                    lanes.push(&key, Placed { _place: place });
+                    pushed += 1;
+                }
+            }
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while taken.load(SeqCst) < pushed {
+                assert!(Instant::now() < deadline, "round {number}: {} of {pushed} were taken", taken.load(SeqCst));
+                thread::yield_now();
+            }
+        }
+        stop.cancel();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        tasks.into_iter().for_each(|task| runtime.block_on(task).unwrap());
+        assert!(pushed > ROUNDS);
+        assert!(lanes.is_empty() && lanes.lock().lanes.is_empty(), "no place and no lane is left over");
     }
 
     fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {

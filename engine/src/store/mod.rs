@@ -7,6 +7,8 @@
 //!
 //! Every instant that a store waits for is on the steady clock ([`crate::clock::steady`]); what people read is on the wall clock.
 
+#[cfg(test)]
+mod conformance;
 mod error;
 mod handoff;
 mod lanes;
@@ -437,7 +439,8 @@ pub trait Store: Send + Sync {
     /// Makes a delivery due now, under the same id: a waiting one at once, a dead or cancelled one again, a delivered one once more.
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error>;
 
-    /// Calls off a delivery that waits.
+    /// Calls off a delivery that waits, in the store or in memory. One whose attempt is under way may reach its receiver all the
+    /// same; it stays cancelled.
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error>;
 
     /// Runs an event again through today's plugins and subscriptions. Returns the new round. What its earlier rounds left

@@ -1,6 +1,6 @@
 //! Commit 1: events become rows, and are born leased to the workers of this process as far as there is room.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -112,9 +112,15 @@ pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, cl
     Ok(())
 }
 
+/// Which minute an instant lies in.
+pub fn minute(at: Timestamp) -> i64 {
+    at.millis() / 60_000
+}
+
+/// Notes the first id of each minute; which minute is noted is remembered only after the commit.
 fn note_minute(db: &Connection, local: &Local, id: EventId, accepted_at: Timestamp) -> Result<(), Error> {
-    let minute = accepted_at.millis() / 60_000;
-    if local.minute.swap(minute, std::sync::atomic::Ordering::Relaxed) != minute {
+    let minute = minute(accepted_at);
+    if local.minute.load(Ordering::Relaxed) != minute {
         db.prepare_cached("INSERT OR IGNORE INTO minute (minute, first_id) VALUES (?1, ?2)")?
             .execute(params![minute, id.as_i64()])?;
     }

@@ -6,7 +6,7 @@ use super::Local;
 use crate::{
     domain::{
         delivery::Next,
-        id::{ATTEMPTS_MAX, DeliveryId},
+        id::{ATTEMPTS_MAX, DeliveryId, EndpointId},
         time::Timestamp,
     },
     store::{AttemptRecord, Error},
@@ -109,7 +109,8 @@ pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> 
     Ok(())
 }
 
-pub fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
+/// Says whose it was: there it may wait in memory as well.
+pub fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
     let row: Option<(i64, i64, i64, Option<i64>)> = db
         .prepare_cached("SELECT endpoint, round, attempts, lease FROM live WHERE id = ?1")?
         .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
@@ -118,7 +119,8 @@ pub fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<(), Erro
         // Whatever the attempt under way comes to, its record will find the lease gone; the receiver may have it already.
         Some((endpoint, round, attempts, _)) => {
             db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id.as_i64()])?;
-            finish(db, id, endpoint, round, "cancelled", None, attempts, at)
+            finish(db, id, endpoint, round, "cancelled", None, attempts, at)?;
+            Ok(EndpointId::from_i64(endpoint))
         }
         None => {
             let finished = db

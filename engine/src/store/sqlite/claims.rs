@@ -69,6 +69,27 @@ fn take(db: &Connection, table: &str, id: i64, lease: Lease) -> Result<(), Error
     Ok(())
 }
 
+/// What was loaded for a row that is due. One that cannot be read is left alone for the time of a lease: it must not hold up the
+/// others, and its failure would break the transaction that everyone shares.
+fn readable<T>(
+    db: &Connection,
+    local: &Local,
+    now: Timestamp,
+    table: &'static str,
+    id: i64,
+    loaded: Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    match loaded {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ Error::Corrupt { .. }) => {
+            tracing::error!(queue = table, id, %error, "what is due cannot be read and is left out; it is tried again later");
+            take(db, table, id, new_lease(local, now))?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn owner(db: &Connection, id: EventId, table: &'static str, row: i64) -> Result<Arc<Event>, Error> {
     let event = rows::load_event(db, id)?.ok_or_else(|| Place { table, id: row }.corrupt("id"))?;
     Ok(Arc::new(event))
@@ -80,8 +101,9 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cla
     let due = select.query_map(params![now.millis(), EVENTS_MAX], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
     for row in due.collect::<Result<Vec<(i64, u32)>, _>>()? {
         let (id, round) = row;
-        let event = owner(db, EventId::from_i64(id), "event_queue", id)?;
-        let Some(slot) = local.handoff.events.reserve(&(), accept::weight(&event.new)) else { break };
+        let loaded = owner(db, EventId::from_i64(id), "event_queue", id);
+        let Some(event) = readable(db, local, now, "event_queue", id, loaded)? else { continue };
+        let Some(slot) = local.handoff.events.reserve_for_stored(&(), accept::weight(&event.new)) else { break };
         let lease = new_lease(local, now);
         take(db, "event_queue", id, lease)?;
         claims.events.push(EventClaim { event, round, lease, slot });
@@ -102,10 +124,12 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, claims: &mut Vec<R
             .query_map(params![name, now.millis(), RUNS_MAX], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
         for row in due.collect::<Result<Vec<(i64, Option<i64>, u32, u32)>, _>>()? {
             let (id, endpoint, round, tries) = row;
-            let plugin = Slug::parse(&name).map_err(|_| Place { table: "run_queue", id }.corrupt("plugin"))?;
             let run = RunId::from_i64(id);
-            let event = owner(db, run.event(), "run_queue", id)?;
-            let Some(slot) = local.handoff.runs.reserve(&plugin, accept::weight(&event.new)) else { break };
+            let loaded = Slug::parse(&name)
+                .map_err(|_| Place { table: "run_queue", id }.corrupt("plugin"))
+                .and_then(|plugin| Ok((plugin, owner(db, run.event(), "run_queue", id)?)));
+            let Some((plugin, event)) = readable(db, local, now, "run_queue", id, loaded)? else { continue };
+            let Some(slot) = local.handoff.runs.reserve_for_stored(&plugin, accept::weight(&event.new)) else { break };
             let lease = new_lease(local, now);
             take(db, "run_queue", id, lease)?;
             let endpoint = endpoint.map(EndpointId::from_i64);
@@ -145,10 +169,11 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, claims: &mut
         for row in rows.collect::<Result<Vec<(i64, u32)>, _>>()? {
             let (id, attempts) = row;
             let delivery = DeliveryId::from_i64(id);
-            let event = owner(db, delivery.event(), "live", id)?;
-            let payload = rows::load_payload(db, id)?.map(Arc::new);
+            let loaded =
+                owner(db, delivery.event(), "live", id).and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
+            let Some((event, payload)) = readable(db, local, now, "live", id, loaded)? else { continue };
             let weight = delivery_weight(&event, payload.as_deref());
-            let Some(slot) = local.handoff.deliveries.reserve(&endpoint, weight) else { break };
+            let Some(slot) = local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { break };
             let lease = new_lease(local, now);
             take(db, "live", id, lease)?;
             claims.deliveries.push(DeliveryClaim { id: delivery, endpoint, event, payload, attempts, lease, slot });

@@ -11,13 +11,15 @@ mod reads;
 mod retention;
 mod rows;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
     collections::BTreeMap,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -69,9 +71,9 @@ pub struct Local {
     handoff: Handoff,
     next_event: AtomicI64,
     next_token: AtomicI64,
-    /// The minute whose first id is noted.
+    /// A minute whose first id is noted and committed.
     minute: AtomicI64,
-    walk: retention::Walk,
+    walks: Mutex<retention::Walks>,
 }
 
 impl Local {
@@ -87,8 +89,13 @@ impl Local {
         self.next_token.fetch_add(1, Ordering::Relaxed)
     }
 
+    fn walks(&self) -> MutexGuard<'_, retention::Walks> {
+        self.walks.lock().expect("no code panics while it holds the walks")
+    }
+
     fn hand_over(&self, claims: Claims) {
         for claim in claims.events {
+            self.minute.store(accept::minute(claim.event.accepted_at), Ordering::Relaxed);
             self.handoff.events.push(&(), claim);
         }
         for claim in claims.deliveries {
@@ -121,9 +128,9 @@ impl Sqlite {
             tag,
             handoff,
             next_event: AtomicI64::new(last + 1),
-            next_token: AtomicI64::new(1),
+            next_token: AtomicI64::new(first_token()?),
             minute: AtomicI64::new(i64::MIN),
-            walk: retention::Walk::default(),
+            walks: Mutex::default(),
         };
         Ok(Self {
             writer: Writer::start(db).map_err(|error| Error::Unavailable(error.to_string()))?,
@@ -160,8 +167,8 @@ impl Sqlite {
         let reading = tokio::task::spawn_blocking(move || {
             let lock = || readers.lock().expect("no code panics while it holds the readers");
             let db = lock().pop().expect("as many connections as permits");
-            // One snapshot: what is read first and what is read last belong together.
-            let result = db.unchecked_transaction().map_err(Error::from).and_then(|snapshot| work(&snapshot));
+            // One transaction is one moment: a row that moves from table to table meanwhile is seen in exactly one of them.
+            let result = db.unchecked_transaction().map_err(Error::from).and_then(|moment| work(&moment));
             lock().push(db);
             drop(permit);
             result
@@ -176,6 +183,15 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     db.set_prepared_statement_cache_capacity(128);
     db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -65536;")?;
     Ok(db)
+}
+
+/// Where this opening begins to count its lease tokens: somewhere else than every other, so that what was claimed before a restart
+/// is never mistaken for what was claimed after it.
+fn first_token() -> Result<i64, Error> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
+    // Two bits are left for counting on.
+    Ok(i64::from_le_bytes(random) & (i64::MAX >> 2))
 }
 
 /// Brings the file to this engine's layout and reads its tag.
@@ -308,7 +324,13 @@ impl Store for Sqlite {
     }
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
-        self.write(0, move |db, _| attempts::cancel(db, id, at)).await
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let endpoint = attempts::cancel(db, id, at)?;
+                Ok(((), move || drop(local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id))))
+            })
+            .await
     }
 
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
@@ -402,7 +424,14 @@ impl Store for Sqlite {
     }
 
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error> {
-        self.write(0, move |db, local| retention::retire(db, local, retention, now)).await
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let walks = *local.walks();
+                let (looked_at, walks) = retention::retire(db, &local, walks, retention, now)?;
+                Ok((looked_at, move || *local.walks() = walks))
+            })
+            .await
     }
 
     async fn probe(&self) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 //!
 //! Two walks over the events in order of age. The first takes what ended well and is older than [`Retention::delivered`]; what it
 //! leaves, because something of it is dead or parked or not finished, the second takes once it is older than [`Retention::dead`]
-//! and finished.
+//! and finished; it begins anew each time it comes to its end.
 
 use rusqlite::{Connection, params};
 
@@ -15,32 +15,41 @@ use crate::{
 /// Events looked at in one step.
 const BATCH: u32 = 500;
 
-/// Where the first walk stands; it starts anew with the process.
-#[derive(Default)]
-pub struct Walk(std::sync::atomic::AtomicI64);
+/// Behind which event each walk stands; they start anew with the process.
+#[derive(Clone, Copy, Default)]
+pub struct Walks {
+    first: i64,
+    second: i64,
+}
 
-pub fn retire(db: &Connection, local: &Local, retention: Retention, now: Timestamp) -> Result<usize, Error> {
-    use std::sync::atomic::Ordering::Relaxed;
+/// One step of both walks. Says how many rows were looked at, and where the walks stand once that is committed.
+pub fn retire(
+    db: &Connection,
+    local: &Local,
+    walks: Walks,
+    retention: Retention,
+    now: Timestamp,
+) -> Result<(usize, Walks), Error> {
     // An id that was issued must not be issued again once its event is gone.
     db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('last_event', ?1)")?
         .execute([local.last_event().as_i64()])?;
 
-    let walked = old_events(db, local.walk.0.load(Relaxed), now.minus(retention.delivered))?;
-    for id in &walked {
-        local.walk.0.store(id.as_i64(), Relaxed);
+    let first = old_events(db, walks.first, now.minus(retention.delivered))?;
+    for id in &first {
         if is_finished(db, *id)? && !is_unhappy(db, *id)? {
             delete(db, *id)?;
         }
     }
-    let unhappy = old_events(db, 0, now.minus(retention.dead))?;
-    let mut deleted = 0;
-    for id in &unhappy {
+    let second = old_events(db, walks.second, now.minus(retention.dead))?;
+    for id in &second {
         if is_finished(db, *id)? {
             delete(db, *id)?;
-            deleted += 1;
         }
     }
-    Ok(walked.len() + deleted + forget(db, now.minus(retention.dedupe))?)
+    let looked_at = first.len() + second.len() + forget(db, now.minus(retention.dedupe))?;
+    let walks =
+        Walks { first: first.last().map_or(walks.first, |id| id.as_i64()), second: second.last().map_or(0, |id| id.as_i64()) };
+    Ok((looked_at, walks))
 }
 
 /// Events after `cursor` that were accepted before `before`, oldest first.
@@ -98,11 +107,8 @@ fn delete(db: &Connection, id: EventId) -> Result<(), Error> {
 
 /// Forgets callers' ids that are older than the dedupe window.
 fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
-    let bound = match bound(db, before)? {
-        // Nothing was accepted since: every id may be that old, or there is none.
-        i64::MAX => return Ok(0),
-        bound => bound,
-    };
+    // Where nothing was accepted since, every id is that old.
+    let bound = bound(db, before)?;
     Ok(db
         .prepare_cached(
             "DELETE FROM dedup WHERE (source, caller_id) IN

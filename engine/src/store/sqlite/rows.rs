@@ -82,8 +82,8 @@ pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
     if row.get::<_, i64>(11)? != PLAIN {
         return Err(place.corrupt("codec"));
     }
-    let text = |column: usize| -> Result<Option<Arc<str>>, Error> {
-        Ok(row.get_ref(column)?.as_str_or_null().map_err(|_| place.corrupt("text"))?.map(Arc::from))
+    let text = |column: usize, name: &'static str| -> Result<Option<Arc<str>>, Error> {
+        Ok(row.get_ref(column)?.as_str_or_null().map_err(|_| place.corrupt(name))?.map(Arc::from))
     };
     let attributes = match row.get_ref(8)?.as_str_or_null().map_err(|_| place.corrupt("attributes"))? {
         Some(json) => Attributes(place.json("attributes", json)?),
@@ -93,12 +93,12 @@ pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
         id: EventId::from_i64(place.id),
         accepted_at: Timestamp::from_millis(row.get(1)?),
         new: NewEvent {
-            id: text(3)?,
-            source: text(2)?.ok_or_else(|| place.corrupt("source"))?,
-            event_type: EventType::parse(&row.get::<_, String>(4)?).map_err(|_| place.corrupt("type"))?,
-            subject: text(5)?,
-            time: text(6)?,
-            content_type: text(7)?.ok_or_else(|| place.corrupt("content_type"))?,
+            id: text(3, "caller_id")?,
+            source: text(2, "source")?.ok_or_else(|| place.corrupt("source"))?,
+            event_type: text(4, "type")?.and_then(|text| EventType::parse(&text).ok()).ok_or_else(|| place.corrupt("type"))?,
+            subject: text(5, "subject")?,
+            time: text(6, "time")?,
+            content_type: text(7, "content_type")?.ok_or_else(|| place.corrupt("content_type"))?,
             data,
             attributes: Arc::new(attributes),
             depth: u8::try_from(row.get::<_, i64>(9)?).map_err(|_| place.corrupt("depth"))?,

@@ -158,6 +158,7 @@ fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &Atom
             }
             weight += job.weight;
             queued.fetch_sub(job.weight, Ordering::Relaxed);
+            // Never outside a transaction: there each statement would be a commit of its own, and a failure half a step.
             let (result, after) = (job.work)(begun.map(|()| connection));
             afters.push(after);
             begun = result;
@@ -216,5 +217,41 @@ impl From<rusqlite::Error> for Error {
             ) => Self::Unavailable(error.to_string()),
             _ => Self::Internal(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_transaction_nothing_is_done() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let connect = || {
+            let db = Connection::open(folder.path().join("a.db")).unwrap();
+            db.busy_timeout(Duration::from_millis(20)).unwrap();
+            db
+        };
+        let other = connect();
+        other.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE a (id INTEGER PRIMARY KEY); BEGIN IMMEDIATE").unwrap();
+        let writer = Writer::start(connect()).unwrap();
+        let free = Arc::new(std::sync::Mutex::new(Some(other)));
+        let insert = |free: Arc<std::sync::Mutex<Option<Connection>>>| {
+            move |db: &Connection| {
+                // By now whatever held the file may have let go of it.
+                drop(free.lock().unwrap().take());
+                db.execute("INSERT INTO a DEFAULT VALUES", [])?;
+                Ok(((), || ()))
+            }
+        };
+        let refused = writer.write(Keeps::Promise, 0, insert(Arc::clone(&free))).await;
+        assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+        drop(free.lock().unwrap().take());
+        let count = || -> i64 { connect().query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap() };
+        assert_eq!(count(), 0, "what was answered with an error has not happened");
+        writer.write(Keeps::Promise, 0, insert(free)).await.unwrap();
+        assert_eq!((count(), writer.queued()), (1, 0));
     }
 }

@@ -1,0 +1,171 @@
+//! Commit 1: accepted means kept.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::bench::*;
+use crate::{
+    domain::{
+        event::NewEvent,
+        id::EventId,
+        name::{Attributes, EventType},
+    },
+    store::{Accepted, EventFilter, EventState, Settled},
+};
+
+pub async fn an_accepted_event_is_handed_over_and_survives_a_restart(bench: &Bench) {
+    let answers = bench.store.accept(vec![event("order.created")]).await.unwrap();
+    let claim = bench.event();
+    assert_eq!(answers, [Accepted::New(claim.event.id)]);
+    assert_eq!(claim.round, 0);
+    assert_eq!(bench.state_of(claim.event.id).await, EventState::Waiting);
+
+    let after = bench.after_a_crash().await;
+    after.nothing("nothing is handed over before it is claimed");
+    assert_eq!(after.claim().await, 1);
+    let again = after.event();
+    assert_eq!(again.event.id, claim.event.id);
+    assert_eq!(again.event.new.data, claim.event.new.data);
+    assert_eq!(after.store.tag(), bench.store.tag(), "the ids outside stay the same");
+}
+
+pub async fn an_event_reads_back_as_it_was_sent(bench: &Bench) {
+    let attributes = vec![("channel".to_owned(), "newsletter".to_owned()), ("a".to_owned(), "\"ü\"".to_owned())];
+    let sent = NewEvent {
+        id: Some("order 7".into()),
+        source: "https://shop.example/é".into(),
+        event_type: EventType::parse("order.created").unwrap(),
+        subject: Some("7".into()),
+        time: Some("2026-02-25T16:02:10.5+01:00".into()),
+        content_type: "application/octet-stream".into(),
+        data: Bytes::from((0..=255).collect::<Vec<u8>>()),
+        attributes: Arc::new(Attributes(attributes)),
+        depth: 3,
+        cause: None,
+    };
+    let plain = NewEvent { data: Bytes::new(), ..event("a") };
+    let ids: Vec<_> = bench.store.accept(vec![sent.clone(), plain.clone()]).await.unwrap().iter().map(|one| one.id()).collect();
+    let after = bench.after_a_crash().await;
+    after.claim().await;
+    let claims = after.events();
+    for (claim, (id, sent)) in claims.iter().zip(ids.into_iter().zip([sent, plain])) {
+        assert_eq!(claim.event.id, id);
+        let story = after.story(id).await;
+        for event in [&*claim.event, &story.event] {
+            assert_eq!(format!("{:?}", event.new), format!("{sent:?}"));
+            assert_eq!(event.accepted_at, claim.event.accepted_at);
+        }
+        let listed = after.list_events(EventFilter::default()).await.into_iter().find(|one| one.event.id == id).unwrap();
+        assert_eq!(listed.bytes, sent.data.len() as u64);
+        assert_eq!(format!("{:?}", listed.event.new), format!("{:?}", NewEvent { data: Bytes::new(), ..sent }));
+    }
+}
+
+pub async fn events_that_come_together_are_handed_over_in_order(bench: &Bench) {
+    let events = (0..100).map(|number| NewEvent { subject: Some(number.to_string().into()), ..event("a") }).collect();
+    let answers = bench.store.accept(events).await.unwrap();
+    let claims = bench.events();
+    let subjects: Vec<_> =
+        claims.iter().map(|claim| claim.event.new.subject.as_deref().unwrap().parse::<i32>().unwrap()).collect();
+    assert_eq!(subjects, (0..100).collect::<Vec<_>>());
+    assert_eq!(answers, claims.iter().map(|claim| Accepted::New(claim.event.id)).collect::<Vec<_>>());
+    assert!(answers.is_sorted_by_key(|answer| answer.id()));
+    assert_eq!(bench.store.accept(vec![]).await.unwrap(), []);
+}
+
+pub async fn a_repeated_id_is_answered_with_the_first_event(bench: &Bench) {
+    let together = vec![
+        event_with_id("shop", "1"),
+        event_with_id("shop", "1"),
+        event_with_id("till", "1"),
+        event_with_id("shop", "2"),
+        event_with_id("shop", "1"),
+    ];
+    let answers = bench.store.accept(together).await.unwrap();
+    let first = answers[0].id();
+    assert_eq!(answers[1], Accepted::Duplicate(first), "also inside one batch");
+    assert!(matches!(answers[2], Accepted::New(_)), "another source's id is another id");
+    assert!(matches!(answers[3], Accepted::New(_)));
+    assert_eq!(answers[4], Accepted::Duplicate(first));
+    let claims = bench.events();
+    assert_eq!(claims.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), [first, answers[2].id(), answers[3].id()]);
+
+    let changed = NewEvent { data: Bytes::from_static(b"other"), ..event_with_id("shop", "1") };
+    assert_eq!(bench.store.accept(vec![changed]).await.unwrap(), [Accepted::Duplicate(first)]);
+    bench.nothing("a repeat is not run");
+    assert_eq!(bench.story(first).await.event.new.data, event("a").data, "a repeat changes nothing");
+    assert_eq!(bench.event_ids(EventFilter::default()).await.len(), 3);
+}
+
+pub async fn a_repeated_id_is_noticed_after_a_restart(bench: &Bench) {
+    let first = bench.accept(event_with_id("shop", "1")).await;
+    assert_eq!(bench.settle(settlement(&first)).await, Settled::Done);
+    let after = bench.after_a_crash().await;
+    let answers = after.store.accept(vec![event_with_id("shop", "1")]).await.unwrap();
+    assert_eq!(answers, [Accepted::Duplicate(first.event.id)]);
+    assert_eq!(after.claim().await, 0);
+}
+
+pub async fn an_event_without_an_id_is_never_a_repeat(bench: &Bench) {
+    let answers = bench.store.accept(vec![event("a"), event("a"), event("a")]).await.unwrap();
+    assert!(answers.iter().all(|answer| matches!(answer, Accepted::New(_))), "{answers:?}");
+    assert_eq!(bench.events().len(), 3);
+}
+
+pub async fn events_that_come_together_are_stored_all_or_none(bench: &Bench) {
+    bench.backing.refuse_poison().await;
+    let together = vec![event_with_id("shop", "1"), event("poison"), event("a")];
+    bench.store.accept(together).await.expect_err("the second one cannot be stored");
+    bench.nothing("what was not stored is not run");
+    assert!(bench.handoff.events.is_empty(), "its place is given back");
+    assert_eq!(bench.event_ids(EventFilter::default()).await, []);
+    let answers = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap();
+    assert!(matches!(answers[..], [Accepted::New(_)]), "an id that was not stored is not remembered: {answers:?}");
+}
+
+pub async fn what_finds_no_room_is_claimed_when_there_is_room(bench: &Bench) {
+    let full = bench.handoff.events.reserve(&(), 64 << 20).expect("everything");
+    let answers = bench.store.accept((0..300).map(|_| event("a")).collect()).await.unwrap();
+    assert_eq!(answers.len(), 300, "it is accepted all the same");
+    assert_eq!(bench.handoff.events.len(), 1, "and takes no memory");
+    assert_eq!(bench.claim().await, 0);
+    bench.nothing("there is no room");
+
+    drop(full);
+    assert_eq!(bench.claim().await, 300);
+    let claims = bench.events();
+    let ids: Vec<EventId> = claims.iter().map(|claim| claim.event.id).collect();
+    assert_eq!(ids, answers.iter().map(|answer| answer.id()).collect::<Vec<_>>(), "in the order of their acceptance");
+    for claim in claims {
+        assert_eq!(bench.settle(settlement(&claim)).await, Settled::Done);
+    }
+}
+
+pub async fn events_that_wait_in_the_store_are_not_overtaken_for_ever(bench: &Bench) {
+    let large = bench.handoff.events.reserve(&(), 40 << 20).expect("most of it");
+    let other = bench.handoff.events.reserve(&(), (24 << 20) - 512).expect("the rest");
+    let waiting = bench.store.accept(vec![event("a")]).await.unwrap()[0].id();
+    bench.nothing("there is no room for it");
+    drop(other);
+    bench.store.accept(vec![event("a"), event("a")]).await.unwrap();
+    drop(large);
+    bench.claim().await;
+    let order: Vec<_> = bench.events().iter().map(|claim| claim.event.id).collect();
+    assert_eq!(order.len(), 3);
+    assert_eq!(order[0], waiting, "what came later waits behind it");
+}
+
+pub async fn ids_go_up_and_are_never_issued_twice(bench: &Bench) {
+    let mut issued = Vec::new();
+    let mut bench = bench.after_a_crash().await;
+    for round in 0..3 {
+        issued.push(bench.accept(event("a")).await.event.id);
+        let repeat = event_with_id("shop", "1");
+        let answers = bench.store.accept(vec![repeat.clone(), repeat, event("a")]).await.unwrap();
+        issued.extend(answers.iter().filter_map(|one| if let Accepted::New(id) = one { Some(*id) } else { None }));
+        assert_eq!(issued.len(), 3 + 2 * round);
+        bench = bench.after_a_crash().await;
+    }
+    assert!(issued.is_sorted_by(|one, two| one < two), "{issued:?}");
+}

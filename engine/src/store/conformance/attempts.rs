@@ -1,0 +1,254 @@
+//! Commit 3: an attempt and what follows from it, and what people and the keeper do with deliveries.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::bench::*;
+use crate::{
+    clock,
+    domain::{
+        delivery::{Attempt, AttemptOutcome, DeadReason, DeliveryState, Next},
+        endpoint::{DisabledReason, EndpointState},
+        id::{ATTEMPTS_MAX, DeliveryId},
+    },
+    store::{AttemptRecord, Error},
+};
+
+pub async fn an_attempt_and_what_follows_are_one_change(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let mut all = Vec::new();
+    let ends = [Next::Delivered, Next::Dead(DeadReason::Exhausted), Next::Dead(DeadReason::Gone), retry_in(5)];
+    for next in ends {
+        let claim = bench.delivery_to(crm).await;
+        let made = Attempt {
+            at: clock::wall(),
+            outcome: AttemptOutcome::BodyTooLarge { status: 503 },
+            latency: Duration::from_micros(12_345),
+            detail: Some("more than 64 KiB".into()),
+            excerpt: Bytes::from_static(b"\x00\xff"),
+            retry_after: Some(Duration::from_secs(7)),
+        };
+        assert!(bench.record(AttemptRecord { attempt: made.clone(), ..attempt(&claim, next) }).await);
+        let expected = match next {
+            Next::Delivered => DeliveryState::Delivered { at: made.at },
+            Next::Dead(reason) => DeliveryState::Dead { at: made.at, reason },
+            Next::Retry { due } => DeliveryState::Retrying { due },
+        };
+        all.push((claim.id, expected, made));
+    }
+    for bench in [bench, &bench.after_a_crash().await] {
+        for (id, expected, made) in &all {
+            let story = bench.store.delivery(*id).await.unwrap();
+            assert_eq!((story.summary.state, story.summary.attempts), (*expected, 1));
+            assert_eq!(story.summary.last.as_ref().map(|last| &last.attempt), Some(made));
+            let stored = one(story.attempts, "attempt");
+            assert_eq!((stored.id, &stored.attempt), (id.attempt(1), made));
+        }
+    }
+}
+
+pub async fn an_attempt_of_a_lost_lease_is_refused(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let slow = bench.delivery_to(crm).await;
+    assert_eq!(bench.claim_at(after_leases()).await, 1);
+    let taken_over = bench.delivery();
+    assert_eq!(taken_over.id, slow.id);
+    for next in [Next::Delivered, Next::Dead(DeadReason::Exhausted), retry_in(1)] {
+        assert!(!bench.record(attempt(&slow, next)).await);
+        assert_eq!(bench.stands(slow.id).await, ("pending", 0), "nothing changed");
+    }
+    assert!(bench.record(attempt(&taken_over, Next::Delivered)).await);
+    assert!(!bench.record(attempt(&taken_over, Next::Delivered)).await, "an attempt is recorded once");
+    assert!(!bench.record(attempt(&slow, Next::Dead(DeadReason::Exhausted))).await);
+    assert_eq!(bench.stands(slow.id).await, ("delivered", 1));
+    assert_eq!(bench.store.delivery(slow.id).await.unwrap().attempts.len(), 1);
+
+    let before = bench.delivery_to(crm).await;
+    let after = bench.after_a_crash().await;
+    after.claim().await;
+    let claim = after.delivery();
+    assert!(!after.record(attempt(&before, Next::Delivered)).await, "the process that held it is dead");
+    assert!(after.record(attempt(&claim, retry_in(60))).await);
+}
+
+pub async fn attempts_of_one_call_are_judged_one_by_one(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let (one, two, three) = (bench.delivery_to(crm).await, bench.delivery_to(crm).await, bench.delivery_to(crm).await);
+    let stale = AttemptRecord { lease: made_up(two.lease), ..attempt(&two, Next::Delivered) };
+    let records = vec![attempt(&one, Next::Delivered), stale, attempt(&three, Next::Dead(DeadReason::Gone))];
+    assert_eq!(bench.store.record_attempts(Arc::new(records)).await.unwrap(), [true, false, true]);
+    assert_eq!(bench.stands(one.id).await, ("delivered", 1));
+    assert_eq!(bench.stands(two.id).await, ("pending", 0));
+    assert_eq!(bench.stands(three.id).await, ("dead", 1));
+}
+
+pub async fn a_webhook_keeps_its_id_over_attempts_and_restarts(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let first = bench.delivery_to(crm).await;
+    let text = first.id.text(bench.store.tag());
+    assert!(bench.record(attempt(&first, Next::Retry { due: clock::steady() })).await);
+    let mut bench = bench.after_a_crash().await;
+    for attempts in 1..4 {
+        assert_eq!(bench.claim().await, 1);
+        let claim = bench.delivery();
+        assert_eq!((claim.attempts, claim.id.text(bench.store.tag())), (attempts, text.clone()));
+        assert_eq!(claim.event.new.data, first.event.new.data);
+        assert!(bench.record(attempt(&claim, Next::Retry { due: clock::steady() })).await);
+        bench = bench.after_a_crash().await;
+    }
+    let numbers: Vec<_> = bench.store.delivery(first.id).await.unwrap().attempts.iter().map(|one| one.id.n()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+}
+
+/// Claims the one delivery that is due, which must be `id` with `attempts` behind it, and delivers it.
+async fn deliver(bench: &Bench, id: DeliveryId, attempts: u32) {
+    assert_eq!(bench.claim().await, 1);
+    let claim = bench.delivery();
+    assert_eq!((claim.id, claim.attempts), (id, attempts), "the same webhook, counted on");
+    assert!(bench.record(attempt(&claim, Next::Delivered)).await);
+    assert_eq!(bench.stands(id).await, ("delivered", attempts + 1));
+    assert_eq!(bench.store.delivery(id).await.unwrap().attempts.len(), attempts as usize + 1);
+}
+
+pub async fn a_waiting_delivery_can_be_retried_at_once(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let id = bench.finished(crm, retry_in(3600)).await;
+    assert_eq!(bench.claim().await, 0);
+    bench.store.retry_delivery(id, clock::steady()).await.unwrap();
+    deliver(bench, id, 1).await;
+}
+
+pub async fn a_finished_delivery_can_be_sent_again(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let mut bench = bench.after_a_crash().await;
+    for end in [Next::Delivered, Next::Dead(DeadReason::Exhausted)] {
+        let id = bench.finished(crm, end).await;
+        bench.store.retry_delivery(id, clock::steady()).await.unwrap();
+        assert_eq!(bench.stands(id).await, ("retrying", 1));
+        bench = bench.after_a_crash().await;
+        deliver(&bench, id, 1).await;
+    }
+    let id = bench.finished(crm, retry_in(60)).await;
+    bench.store.cancel_delivery(id, clock::wall()).await.unwrap();
+    bench.store.retry_delivery(id, clock::steady()).await.unwrap();
+    deliver(&bench, id, 1).await;
+}
+
+pub async fn a_delivery_on_its_way_is_left_alone_by_a_retry(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.delivery_to(crm).await;
+    bench.store.retry_delivery(claim.id, clock::steady()).await.unwrap();
+    assert_eq!(bench.claim().await, 0, "it is not sent twice at once");
+    assert!(bench.record(attempt(&claim, Next::Delivered)).await);
+    assert_eq!(bench.stands(claim.id).await, ("delivered", 1));
+}
+
+pub async fn what_cannot_be_retried_says_why(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let id = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
+    let unknown = id.event().delivery(9);
+    assert_eq!(bench.store.retry_delivery(unknown, clock::steady()).await, Err(Error::NotFound { what: "delivery" }));
+    bench.store.delete_endpoint(crm).await.unwrap();
+    let refused = bench.store.retry_delivery(id, clock::steady()).await;
+    assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("deleted")), "{refused:?}");
+    assert_eq!(bench.stands(id).await, ("dead", 1), "nothing changed");
+}
+
+pub async fn a_delivery_has_only_so_many_attempts(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let id = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
+    for made in 1..ATTEMPTS_MAX {
+        bench.store.retry_delivery(id, clock::steady()).await.unwrap();
+        bench.claim().await;
+        let claim = bench.delivery();
+        assert_eq!(claim.attempts, made);
+        assert!(bench.record(attempt(&claim, Next::Dead(DeadReason::Exhausted))).await);
+    }
+    let refused = bench.store.retry_delivery(id, clock::steady()).await;
+    assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("255")), "{refused:?}");
+    assert_eq!(bench.stands(id).await, ("dead", ATTEMPTS_MAX));
+    assert_eq!(bench.store.delivery(id).await.unwrap().attempts.len(), ATTEMPTS_MAX as usize);
+}
+
+pub async fn a_waiting_delivery_can_be_cancelled(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let id = bench.finished(crm, Next::Retry { due: clock::steady() }).await;
+    let at = clock::wall();
+    bench.store.cancel_delivery(id, at).await.unwrap();
+    assert_eq!(bench.store.delivery(id).await.unwrap().summary.state, DeliveryState::Cancelled { at });
+    assert_eq!(bench.claim().await, 0);
+    for finished in [id, bench.finished(crm, Next::Delivered).await, bench.finished(crm, Next::Dead(DeadReason::Gone)).await] {
+        let stood = bench.stands(finished).await;
+        let refused = bench.store.cancel_delivery(finished, clock::wall()).await;
+        assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains(stood.0)), "{refused:?}");
+        assert_eq!(bench.stands(finished).await, stood);
+    }
+    let unknown = bench.store.cancel_delivery(id.event().delivery(9), clock::wall()).await;
+    assert_eq!(unknown, Err(Error::NotFound { what: "delivery" }));
+}
+
+pub async fn a_delivery_cancelled_on_its_way_stays_cancelled(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.delivery_to(crm).await;
+    bench.store.cancel_delivery(claim.id, clock::wall()).await.unwrap();
+    for next in [Next::Delivered, retry_in(0), Next::Dead(DeadReason::Exhausted)] {
+        assert!(!bench.record(attempt(&claim, next)).await);
+    }
+    bench.store.release(vec![], vec![], vec![(claim.id, claim.lease)]).await.unwrap();
+    assert_eq!(bench.claim_at(after_leases()).await, 0);
+    assert_eq!(bench.stands(claim.id).await, ("cancelled", 0));
+}
+
+pub async fn a_delivery_cancelled_before_its_turn_is_not_sent(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("a")).await;
+    let direct = vec![direct(crm), direct(crm), direct(crm)];
+    bench.settle(crate::store::Settlement { direct, ..settlement(&claim) }).await;
+    bench.store.cancel_delivery(claim.event.id.delivery(1), clock::wall()).await.unwrap();
+    assert_eq!(bench.deliveries().iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 2]);
+    bench.store.cancel_delivery(claim.event.id.delivery(0), clock::wall()).await.unwrap();
+    bench.store.cancel_delivery(claim.event.id.delivery(2), clock::wall()).await.unwrap();
+    assert!(bench.handoff.deliveries.is_empty(), "no place is lost");
+}
+
+pub async fn what_waits_for_a_disabled_endpoint_is_buried_as_dead(bench: &Bench) {
+    let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
+    let waiting = bench.finished(crm, retry_in(3600)).await;
+    let other = bench.finished(slack, retry_in(3600)).await;
+    let on_its_way = bench.delivery_to(crm).await;
+    assert_eq!(bench.store.bury(clock::wall()).await.unwrap(), 0);
+    bench.set(crm, EndpointState::Disabled(DisabledReason::Gone)).await;
+    let at = clock::wall();
+    assert_eq!(bench.store.bury(at).await.unwrap(), 1, "what is on its way comes back by itself");
+    let dead = DeliveryState::Dead { at, reason: DeadReason::EndpointDisabled };
+    assert_eq!(bench.store.delivery(waiting).await.unwrap().summary.state, dead);
+    assert_eq!(bench.stands(other).await, ("retrying", 1));
+    bench.store.release(vec![], vec![], vec![(on_its_way.id, on_its_way.lease)]).await.unwrap();
+    assert_eq!(bench.claim().await, 0, "it takes nothing");
+    assert_eq!(bench.store.bury(at).await.unwrap(), 1);
+    assert_eq!(bench.store.bury(at).await.unwrap(), 0);
+    assert_eq!(bench.stands(on_its_way.id).await, ("dead", 0));
+
+    bench.set(crm, EndpointState::Active).await;
+    bench.store.retry_delivery(waiting, clock::steady()).await.unwrap();
+    deliver(bench, waiting, 1).await;
+}
+
+pub async fn what_waits_for_a_deleted_endpoint_is_cancelled(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        waiting.push(bench.finished(crm, Next::Retry { due: clock::steady() }).await);
+    }
+    bench.store.delete_endpoint(crm).await.unwrap();
+    assert_eq!(bench.claim().await, 0);
+    assert_eq!(bench.store.next_due().await.unwrap(), None, "nobody waits for it any more");
+    let at = clock::wall();
+    assert_eq!(bench.store.bury(at).await.unwrap(), 3);
+    for id in waiting {
+        let summary = bench.store.delivery(id).await.unwrap().summary;
+        assert_eq!(summary.state, DeliveryState::Cancelled { at });
+        assert_eq!(summary.endpoint_name, "crm", "its name stays readable");
+    }
+}

@@ -1,0 +1,377 @@
+//! What a case works on and with: a store that can crash, short ways to take what it hands over, and builders whose values a case
+//! overrides where they matter.
+
+use std::{pin::pin, sync::Arc, task::Context, task::Poll, task::Waker, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    clock,
+    domain::{
+        delivery::{Attempt, AttemptOutcome, DeadReason, Next, Payload},
+        endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
+        event::{Event, NewEvent},
+        id::{DeliveryId, EndpointId, EventId},
+        name::{Attributes, EventType, Slug},
+        run::{RunFailure, RunLog, RunOutcome, RunState, StateRead, StateUse, StateWrite},
+        signature::{Scheme, Secret},
+        time::Timestamp,
+    },
+    store::{
+        AttemptRecord, Birth, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventState, EventStory,
+        EventSummary, Handoff, LEASE, Lanes, Lease, NewDelivery, PageRequest, RunClaim, RunRecord, Settled, Settlement, Settles,
+        Store,
+    },
+};
+
+/// Where an implementation keeps what it stores. It outlives the processes that open it.
+#[async_trait]
+pub trait Backing: Send + Sync {
+    /// Opens what is there at this moment, as the next process does after the last one was killed.
+    async fn open(&self, handoff: Handoff) -> Arc<dyn Store>;
+
+    /// From now on storing an event of type `poison` fails, in the middle of whatever step it is part of.
+    async fn refuse_poison(&self);
+
+    /// Makes the row of an event unreadable.
+    async fn spoil(&self, event: EventId);
+
+    /// An empty one of the same kind.
+    fn another(&self) -> Arc<dyn Backing>;
+}
+
+/// A store under test and the hand-off that it fills.
+pub struct Bench {
+    pub store: Arc<dyn Store>,
+    pub handoff: Handoff,
+    pub backing: Arc<dyn Backing>,
+}
+
+impl Bench {
+    pub async fn on(backing: impl Backing + 'static) -> Self {
+        Self::open(Arc::new(backing)).await
+    }
+
+    pub async fn open(backing: Arc<dyn Backing>) -> Self {
+        let handoff = Handoff::default();
+        Self { store: backing.open(handoff.clone()).await, handoff, backing }
+    }
+
+    /// The next process, after this one was killed at this moment: its claims and everything in its memory are gone.
+    pub async fn after_a_crash(&self) -> Self {
+        Self::open(Arc::clone(&self.backing)).await
+    }
+
+    // What was handed over.
+
+    pub fn events(&self) -> Vec<EventClaim> {
+        take_all(&self.handoff.events)
+    }
+
+    pub fn runs(&self) -> Vec<RunClaim> {
+        take_all(&self.handoff.runs)
+    }
+
+    pub fn deliveries(&self) -> Vec<DeliveryClaim> {
+        take_all(&self.handoff.deliveries)
+    }
+
+    /// The one event that was handed over.
+    pub fn event(&self) -> EventClaim {
+        one(self.events(), "event")
+    }
+
+    pub fn run(&self) -> RunClaim {
+        one(self.runs(), "run")
+    }
+
+    pub fn delivery(&self) -> DeliveryClaim {
+        one(self.deliveries(), "delivery")
+    }
+
+    /// Asserts that nothing was handed over.
+    pub fn nothing(&self, why: &str) {
+        let (events, runs, deliveries) = (self.events().len(), self.runs().len(), self.deliveries().len());
+        assert_eq!((events, runs, deliveries), (0, 0, 0), "{why}");
+    }
+
+    /// Claims what is due now, until there is no more.
+    pub async fn claim(&self) -> usize {
+        self.claim_at(clock::steady()).await
+    }
+
+    pub async fn claim_at(&self, now: Timestamp) -> usize {
+        let mut total = 0;
+        loop {
+            match self.store.claim_due(now).await.unwrap() {
+                0 => return total,
+                claimed => total += claimed,
+            }
+        }
+    }
+
+    // Steps that most cases begin with.
+
+    /// Accepts one event and takes its claim.
+    pub async fn accept(&self, event: NewEvent) -> EventClaim {
+        self.store.accept(vec![event]).await.unwrap();
+        self.event()
+    }
+
+    pub async fn settle(&self, settlement: Settlement) -> Settled {
+        one(self.settle_all(vec![settlement]).await, "answer")
+    }
+
+    pub async fn settle_all(&self, settlements: Vec<Settlement>) -> Vec<Settled> {
+        self.store.settle(Arc::new(settlements)).await.unwrap()
+    }
+
+    pub async fn record(&self, record: AttemptRecord) -> bool {
+        one(self.store.record_attempts(Arc::new(vec![record])).await.unwrap(), "answer")
+    }
+
+    pub async fn endpoint(&self, name: &str) -> EndpointId {
+        self.store.create_endpoint(endpoint(name)).await.unwrap().id
+    }
+
+    pub async fn set(&self, id: EndpointId, state: EndpointState) {
+        let mut endpoint = self.find_endpoint(id).await;
+        endpoint.new.state = state;
+        self.store.update_endpoint(endpoint).await.unwrap();
+    }
+
+    pub async fn find_endpoint(&self, id: EndpointId) -> Endpoint {
+        self.store.endpoints().await.unwrap().into_iter().find(|endpoint| endpoint.id == id).expect("the endpoint is there")
+    }
+
+    /// Accepts an event that goes to `endpoint` and nowhere else, and takes the delivery.
+    pub async fn delivery_to(&self, endpoint: EndpointId) -> DeliveryClaim {
+        let claim = self.accept(event("order.created")).await;
+        let settlement = Settlement { direct: vec![direct(endpoint)], ..settlement(&claim) };
+        assert_eq!(self.settle(settlement).await, Settled::Done);
+        self.delivery()
+    }
+
+    /// Accepts an event whose only run ends as `run` says.
+    pub async fn settled_with(&self, run: RunRecord) -> EventId {
+        let claim = self.accept(event("order.created")).await;
+        assert_eq!(self.settle(Settlement { runs: vec![run], ..settlement(&claim) }).await, Settled::Done);
+        claim.event.id
+    }
+
+    /// Accepts an event with one delivery, which ends as `next` says.
+    pub async fn finished(&self, endpoint: EndpointId, next: Next) -> DeliveryId {
+        let claim = self.delivery_to(endpoint).await;
+        assert!(self.record(attempt(&claim, next)).await);
+        claim.id
+    }
+
+    // Looks.
+
+    pub async fn story(&self, id: EventId) -> EventStory {
+        self.store.event(id).await.unwrap()
+    }
+
+    pub async fn state_of(&self, id: EventId) -> EventState {
+        self.story(id).await.state
+    }
+
+    /// The word for where a delivery stands, and how many attempts it has had.
+    pub async fn stands(&self, id: DeliveryId) -> (&'static str, u32) {
+        let summary = self.store.delivery(id).await.unwrap().summary;
+        (summary.state.as_str(), summary.attempts)
+    }
+
+    pub async fn list_events(&self, filter: EventFilter) -> Vec<EventSummary> {
+        self.store.events(filter, PageRequest { cursor: None, limit: 1000 }).await.unwrap().items
+    }
+
+    pub async fn list_deliveries(&self, filter: DeliveryFilter) -> Vec<DeliverySummary> {
+        self.store.deliveries(filter, PageRequest { cursor: None, limit: 1000 }).await.unwrap().items
+    }
+
+    pub async fn event_ids(&self, filter: EventFilter) -> Vec<EventId> {
+        self.list_events(filter).await.into_iter().map(|summary| summary.event.id).collect()
+    }
+
+    pub async fn delivery_ids(&self, filter: DeliveryFilter) -> Vec<DeliveryId> {
+        self.list_deliveries(filter).await.into_iter().map(|summary| summary.id).collect()
+    }
+}
+
+/// Takes what waits in the lanes without waiting for more: a store hands over before it answers.
+fn take_all<K, T>(lanes: &Arc<Lanes<K, T>>) -> Vec<T>
+where
+    K: Eq + std::hash::Hash + Clone + std::fmt::Debug,
+{
+    let mut found = Vec::new();
+    while let Poll::Ready((thing, _turn)) = pin!(lanes.next()).poll(&mut Context::from_waker(Waker::noop())) {
+        found.push(thing);
+    }
+    found
+}
+
+pub fn one<T>(mut found: Vec<T>, what: &str) -> T {
+    assert_eq!(found.len(), 1, "exactly one {what}");
+    found.remove(0)
+}
+
+// Builders.
+
+pub fn slug(name: &str) -> Slug {
+    Slug::parse(name).unwrap()
+}
+
+pub fn event(event_type: &str) -> NewEvent {
+    NewEvent {
+        id: None,
+        source: "shop".into(),
+        event_type: EventType::parse(event_type).unwrap(),
+        subject: None,
+        time: None,
+        content_type: "application/json".into(),
+        data: Bytes::from_static(br#"{"total": 7}"#),
+        attributes: Arc::new(Attributes::default()),
+        depth: 0,
+        cause: None,
+    }
+}
+
+/// An event with an id of its sender's.
+pub fn event_with_id(source: &str, id: &str) -> NewEvent {
+    NewEvent { id: Some(id.into()), source: source.into(), ..event("order.created") }
+}
+
+/// What `cause` emits.
+pub fn emitted(cause: &Event, event_type: &str) -> NewEvent {
+    NewEvent { source: "plugin/p".into(), depth: cause.new.depth + 1, cause: Some(cause.id), ..event(event_type) }
+}
+
+pub fn endpoint(name: &str) -> NewEndpoint {
+    NewEndpoint {
+        name: slug(name),
+        title: None,
+        url: format!("https://{name}.example/hook"),
+        subscription: Subscription::default(),
+        plugin: None,
+        scheme: Scheme::V1,
+        secrets: vec![HeldSecret { secret: Secret::from_seed(Scheme::V1, [7; 32]), until: None }],
+        policy: Policy { timeout: Policy::TIMEOUT_DEFAULT, headers: Vec::new(), schedule: None },
+        state: EndpointState::Active,
+    }
+}
+
+/// What settles a claim with nothing: a case adds runs and direct deliveries.
+pub fn settlement(claim: &EventClaim) -> Settlement {
+    let settles = Settles::Event { id: claim.event.id, round: claim.round, lease: claim.lease };
+    Settlement { settles, event: Arc::clone(&claim.event), runs: Vec::new(), direct: Vec::new() }
+}
+
+/// What settles a run of its own.
+pub fn run_settlement(claim: &RunClaim, record: RunRecord) -> Settlement {
+    let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
+    let record = RunRecord { id: Some(claim.id), plugin: claim.plugin.clone(), tries: claim.tries + 1, ..record };
+    Settlement { settles, event: Arc::clone(&claim.event), runs: vec![record], direct: Vec::new() }
+}
+
+/// A run that ended `ok` and asks for nothing.
+pub fn ran(plugin: &str) -> RunRecord {
+    RunRecord {
+        id: None,
+        plugin: slug(plugin),
+        version: None,
+        endpoint: None,
+        state: RunState::Done,
+        outcome: Some(RunOutcome::Ok),
+        failure: None,
+        tries: 1,
+        took: Duration::from_micros(20),
+        memory_peak: 1 << 16,
+        log: RunLog::default(),
+        wants: None,
+        deliveries: Vec::new(),
+        emitted: Vec::new(),
+        state_use: StateUse::default(),
+    }
+}
+
+/// A run that ended as `outcome` and was parked.
+pub fn parked(plugin: &str, outcome: RunOutcome) -> RunRecord {
+    let failure = RunFailure { outcome, code: "broken".into(), message: "it broke".into(), retryable: false };
+    RunRecord { state: RunState::Parked, outcome: Some(outcome), failure: Some(failure), ..ran(plugin) }
+}
+
+/// A run that failed and is to be tried again at `due`.
+pub fn waiting(plugin: &str, due: Timestamp) -> RunRecord {
+    RunRecord { state: RunState::Waiting { due }, ..parked(plugin, RunOutcome::Failed) }
+}
+
+/// What a run read and wrote: key and version, key and value.
+pub fn state_use(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> StateUse {
+    StateUse {
+        reads: reads.iter().map(|(key, version)| StateRead { key: (*key).to_owned(), version: *version }).collect(),
+        writes: writes
+            .iter()
+            .map(|(key, value)| StateWrite { key: (*key).to_owned(), value: value.map(<[u8]>::to_vec) })
+            .collect(),
+    }
+}
+
+/// A direct subscription's delivery.
+pub fn direct(endpoint: EndpointId) -> NewDelivery {
+    NewDelivery { endpoint, payload: None, birth: Birth::Due }
+}
+
+/// A webhook that a plugin made.
+pub fn webhook(endpoint: EndpointId, body: &str) -> NewDelivery {
+    NewDelivery { payload: Some(Arc::new(payload(body))), ..direct(endpoint) }
+}
+
+pub fn payload(body: &str) -> Payload {
+    Payload {
+        event_type: Some(EventType::parse("order.told").unwrap()),
+        content_type: "text/plain".into(),
+        headers: vec![("x-shop".into(), "seven".into())],
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
+}
+
+/// The next attempt of a claimed delivery, with an answer that fits what follows.
+pub fn attempt(claim: &DeliveryClaim, next: Next) -> AttemptRecord {
+    let status = match next {
+        Next::Delivered => 204,
+        Next::Retry { .. } => 500,
+        Next::Dead(DeadReason::Gone) => 410,
+        Next::Dead(_) => 502,
+    };
+    let attempt = Attempt {
+        at: clock::wall(),
+        outcome: AttemptOutcome::Answered { status },
+        latency: Duration::from_micros(1500),
+        detail: None,
+        excerpt: Bytes::from_static(b"hello"),
+        retry_after: None,
+    };
+    AttemptRecord { delivery: claim.id, endpoint: claim.endpoint, lease: claim.lease, n: claim.attempts + 1, attempt, next }
+}
+
+/// Retry in `seconds`.
+pub fn retry_in(seconds: u64) -> Next {
+    Next::Retry { due: soon(seconds) }
+}
+
+/// The steady clock in `seconds`.
+pub fn soon(seconds: u64) -> Timestamp {
+    clock::steady().plus(Duration::from_secs(seconds))
+}
+
+/// When every lease that was given until now is over.
+pub fn after_leases() -> Timestamp {
+    clock::steady().plus(LEASE + Duration::from_secs(1))
+}
+
+/// A lease that nobody was given.
+pub fn made_up(lease: Lease) -> Lease {
+    Lease { token: lease.token + 1_000_000, ..lease }
+}

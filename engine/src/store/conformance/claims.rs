@@ -1,0 +1,278 @@
+//! Claims: what is due is claimed once, by lease, as far as there is room, and comes back from the dead.
+
+use std::{sync::Arc, time::Duration};
+
+use super::bench::*;
+use crate::{
+    clock,
+    domain::{delivery::Next, endpoint::EndpointState, run::RunOutcome, time::Timestamp},
+    store::{Birth, EventState, NewDelivery, RunRecord, Settled, Settlement},
+};
+
+pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let delivery = bench.delivery_to(crm).await;
+    bench.settled_with(waiting("p", clock::steady())).await;
+    bench.claim().await;
+    let run = bench.run();
+    let event = bench.accept(event("a")).await;
+
+    let later = after_leases();
+    assert_eq!(bench.claim_at(later).await, 3);
+    let (event_again, run_again, delivery_again) = (bench.event(), bench.run(), bench.delivery());
+    assert_eq!((event_again.event.id, run_again.id, delivery_again.id), (event.event.id, run.id, delivery.id));
+    assert!(event_again.lease.until > later, "the new lease is counted from the given moment");
+    let tokens = [event.lease.token, event_again.lease.token, run.lease.token, run_again.lease.token];
+    assert!(tokens[0] != tokens[1] && tokens[2] != tokens[3], "{tokens:?}");
+
+    let direct = vec![direct(crm)];
+    let stale = vec![
+        Settlement { direct: direct.clone(), ..settlement(&event) },
+        run_settlement(&run, RunRecord { deliveries: direct.clone(), ..ran("p") }),
+    ];
+    assert_eq!(bench.settle_all(stale).await, [Settled::LeaseLost, Settled::LeaseLost]);
+    assert!(!bench.record(attempt(&delivery, Next::Delivered)).await);
+    bench.nothing("the first workers' results are refused");
+    let fresh = vec![Settlement { direct, ..settlement(&event_again) }, run_settlement(&run_again, ran("p"))];
+    assert_eq!(bench.settle_all(fresh).await, [Settled::Done, Settled::Done]);
+    assert!(bench.record(attempt(&delivery_again, Next::Delivered)).await);
+}
+
+pub async fn a_lease_that_holds_is_not_claimed(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let _delivery = bench.delivery_to(crm).await;
+    let event = bench.accept(event("a")).await;
+    let almost = event.lease.until;
+    assert_eq!(bench.claim_at(Timestamp::from_millis(almost.millis() - 1_000)).await, 0);
+    bench.nothing("both are in somebody's hands");
+    assert_eq!(bench.store.next_due().await.unwrap(), None, "what is leased is not waited for");
+}
+
+pub async fn a_restart_makes_everything_leased_due_again(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let delivery = bench.delivery_to(crm).await;
+    let later = bench.finished(crm, retry_in(3600)).await;
+    bench.settled_with(waiting("p", clock::steady())).await;
+    bench.claim().await;
+    let run = bench.run();
+    let event = bench.accept(event("a")).await;
+
+    let after = bench.after_a_crash().await;
+    assert!(after.store.next_due().await.unwrap().expect("something is due") <= clock::steady());
+    assert_eq!(after.claim().await, 3, "at once, without waiting for a lease to end");
+    assert_eq!((after.event().event.id, after.run().id, after.delivery().id), (event.event.id, run.id, delivery.id));
+    assert_eq!(after.claim_at(soon(3601)).await, 4, "a retry keeps its time; nobody answered for the others");
+    assert!(after.deliveries().iter().any(|one| one.id == later));
+}
+
+pub async fn what_is_given_back_is_due_at_once(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let delivery = bench.delivery_to(crm).await;
+    bench.settled_with(waiting("p", clock::steady())).await;
+    bench.claim().await;
+    let run = bench.run();
+    let event = bench.accept(event("a")).await;
+    let store = &bench.store;
+    store
+        .release(vec![(event.event.id, event.lease)], vec![(run.id, run.lease)], vec![(delivery.id, delivery.lease)])
+        .await
+        .unwrap();
+    assert_eq!(bench.settle(settlement(&event)).await, Settled::LeaseLost, "what was given back is no longer held");
+    assert_eq!(bench.claim().await, 3);
+    assert_eq!((bench.event().event.id, bench.run().id, bench.delivery().id), (event.event.id, run.id, delivery.id));
+}
+
+pub async fn giving_back_a_lost_claim_changes_nothing(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let lost = bench.delivery_to(crm).await;
+    let event = bench.accept(event("a")).await;
+    bench.claim_at(after_leases()).await;
+    let (event_again, again) = (bench.event(), bench.delivery());
+    bench.store.release(vec![(event.event.id, event.lease)], vec![], vec![(lost.id, lost.lease)]).await.unwrap();
+    assert_eq!(bench.claim().await, 0, "the new holders keep theirs");
+    assert!(bench.record(attempt(&again, Next::Delivered)).await);
+    assert_eq!(bench.settle(settlement(&event_again)).await, Settled::Done);
+    bench.store.release(vec![(event.event.id, event_again.lease)], vec![], vec![(again.id, again.lease)]).await.unwrap();
+    assert_eq!(bench.claim_at(after_leases()).await, 0, "what is finished does not come back");
+}
+
+pub async fn retries_come_when_they_are_due_and_in_that_order(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let mut ids = Vec::new();
+    for seconds in [300, 100, 200] {
+        ids.push(bench.finished(crm, retry_in(seconds)).await);
+    }
+    assert_eq!(bench.claim_at(soon(90)).await, 0);
+    assert_eq!(bench.claim_at(soon(210)).await, 2);
+    assert_eq!(bench.deliveries().iter().map(|one| one.id).collect::<Vec<_>>(), [ids[1], ids[2]]);
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.claim_at(soon(310)).await, 3);
+    let order: Vec<_> = after.deliveries().iter().map(|one| one.id).collect();
+    assert_eq!(order[2], ids[0], "oldest first");
+}
+
+pub async fn waiting_runs_come_when_they_are_due_and_parked_ones_do_not(bench: &Bench) {
+    let second = bench.settled_with(waiting("p", soon(20))).await;
+    let first = bench.settled_with(waiting("p", soon(10))).await;
+    bench.settled_with(parked("p", RunOutcome::Failed)).await;
+    assert_eq!(bench.claim().await, 0);
+    assert_eq!(bench.claim_at(soon(11)).await, 1);
+    let run = bench.run();
+    assert_eq!((run.event.id, run.tries), (first, 1));
+    let again = RunRecord { state: waiting("p", soon(30)).state, ..parked("p", RunOutcome::Failed) };
+    assert_eq!(bench.settle(run_settlement(&run, again)).await, Settled::Done);
+    assert_eq!(bench.claim_at(soon(31)).await, 2);
+    let runs = bench.runs();
+    assert_eq!(runs.iter().map(|run| (run.event.id, run.tries)).collect::<Vec<_>>(), [(second, 1), (first, 2)]);
+    let park = run_settlement(&runs[1], parked("p", RunOutcome::Failed));
+    assert_eq!(bench.settle(park).await, Settled::Done);
+    assert_eq!(bench.state_of(first).await, EventState::Failed);
+    assert_eq!(bench.settle(run_settlement(&runs[0], ran("p"))).await, Settled::Done);
+    assert_eq!(bench.claim_at(soon(1_000_000)).await, 0, "what is parked waits for someone to drive it");
+}
+
+pub async fn the_next_due_time_is_the_earliest(bench: &Bench) {
+    let next = async || bench.store.next_due().await.unwrap();
+    let crm = bench.endpoint("crm").await;
+    let paused = bench.endpoint("paused").await;
+    assert_eq!(next().await, None);
+    let due = soon(50);
+    bench.finished(crm, Next::Retry { due }).await;
+    bench.finished(crm, retry_in(60)).await;
+    assert_eq!(next().await, Some(due));
+    let run_due = soon(40);
+    bench.settled_with(waiting("p", run_due)).await;
+    bench.settled_with(parked("p", RunOutcome::Failed)).await;
+    assert_eq!(next().await, Some(run_due));
+    bench.finished(paused, retry_in(1)).await;
+    bench.set(paused, EndpointState::Paused).await;
+    assert_eq!(next().await, Some(run_due), "a paused endpoint is not waited for");
+
+    let full = bench.handoff.events.reserve(&(), 64 << 20).expect("everything");
+    let now = clock::steady();
+    bench.store.accept(vec![event("a")]).await.unwrap();
+    let event_due = next().await.expect("the event is due");
+    assert!((now..=clock::steady()).contains(&event_due));
+    drop(full);
+}
+
+pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
+    let rung = async |what: &str| {
+        let ring = bench.handoff.alarm.wait(Duration::from_secs(3600));
+        tokio::time::timeout(Duration::from_secs(10), ring).await.unwrap_or_else(|_| panic!("{what} rings"));
+        bench.handoff.alarm.clear();
+    };
+    let quiet = async |what: &str| {
+        let ring = bench.handoff.alarm.wait(Duration::from_secs(3600));
+        assert!(tokio::time::timeout(Duration::from_millis(20), ring).await.is_err(), "{what} does not ring");
+    };
+    let crm = bench.endpoint("crm").await;
+    let dead = bench.finished(crm, Next::Dead(crate::domain::delivery::DeadReason::Exhausted)).await;
+    quiet("what was handed over").await;
+
+    let retrying = bench.finished(crm, Next::Retry { due: clock::steady().plus(Duration::from_millis(30)) }).await;
+    rung("a retry").await;
+    bench.settled_with(waiting("p", clock::steady().plus(Duration::from_millis(30)))).await;
+    rung("a run that waits").await;
+    bench.store.retry_delivery(dead, clock::steady()).await.unwrap();
+    rung("a retry by hand").await;
+    bench.store.replay_event(retrying.event(), clock::steady()).await.unwrap();
+    rung("a replay").await;
+    bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
+    bench.store.drive_parked(crate::store::Drive::PluginLoaded(slug("q")), clock::steady()).await.unwrap();
+    rung("a run that is driven").await;
+    let claim = bench.accept(event("a")).await;
+    bench.store.release(vec![(claim.event.id, claim.lease)], vec![], vec![]).await.unwrap();
+    rung("what is given back").await;
+    bench.set(crm, EndpointState::Paused).await;
+    bench.handoff.alarm.clear();
+    let _ = tokio::time::timeout(Duration::from_millis(20), bench.handoff.alarm.wait(Duration::from_secs(60))).await;
+    bench.store.set_endpoint_state(crm, &[EndpointState::Paused], EndpointState::Active).await.unwrap();
+    rung("an endpoint that is resumed").await;
+
+    drop(claim);
+    let full = bench.handoff.events.reserve(&(), 64 << 20).expect("everything");
+    bench.store.accept(vec![event("a")]).await.unwrap();
+    rung("what found no room").await;
+    drop(full);
+    rung("room for what found none").await;
+}
+
+pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let retrying = bench.finished(crm, Next::Retry { due: clock::steady() }).await;
+    bench.set(crm, EndpointState::Paused).await;
+    let claim = bench.accept(event("a")).await;
+    let held = NewDelivery { birth: Birth::Held, ..direct(crm) };
+    assert_eq!(bench.settle(Settlement { direct: vec![held], ..settlement(&claim) }).await, Settled::Done);
+    assert_eq!(bench.claim_at(soon(1_000_000)).await, 0);
+    bench.nothing("it is paused");
+    assert_eq!(bench.store.bury(clock::wall()).await.unwrap(), 0, "what waits for it is kept");
+
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.claim().await, 0, "also after a restart");
+    assert!(after.store.set_endpoint_state(crm, &[EndpointState::Paused], EndpointState::Active).await.unwrap());
+    assert_eq!(after.claim().await, 2);
+    let mut ids: Vec<_> = after.deliveries().iter().map(|one| one.id).collect();
+    ids.sort();
+    assert_eq!(ids, [retrying, claim.event.id.delivery(0)]);
+}
+
+pub async fn an_endpoint_with_a_backlog_does_not_hold_up_another(bench: &Bench) {
+    let (busy, quiet) = (bench.endpoint("busy").await, bench.endpoint("quiet").await);
+    let claim = bench.accept(event("a")).await;
+    let backlog = NewDelivery { birth: Birth::Held, ..direct(busy) };
+    let direct = [vec![backlog; 5_000], vec![NewDelivery { birth: Birth::Held, ..direct(quiet) }]].concat();
+    assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
+    let claimed = bench.store.claim_due(clock::steady()).await.unwrap();
+    assert!(claimed < 2_000, "one claim is bounded, whatever waits: {claimed}");
+    let endpoints: Vec<_> = bench.deliveries().iter().map(|one| one.endpoint).collect();
+    assert!(endpoints.contains(&busy) && endpoints.contains(&quiet), "both in one claim");
+}
+
+pub async fn what_is_claimed_fits_into_the_room_there_is(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("a")).await;
+    let direct = vec![NewDelivery { birth: Birth::Held, ..direct(crm) }; 5_000];
+    assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
+    drop(claim);
+    let room = bench.claim().await;
+    assert!((100..5_000).contains(&room), "{room}");
+    assert_eq!(bench.handoff.deliveries.len(), room);
+    assert!(bench.store.next_due().await.unwrap().expect("the rest is due") <= clock::steady());
+
+    let mut delivered = 0;
+    while delivered < 5_000 {
+        let claims = bench.deliveries();
+        assert!(!claims.is_empty(), "{delivered} were delivered, and nothing more comes");
+        delivered += claims.len();
+        let records = claims.iter().map(|claim| attempt(claim, Next::Delivered)).collect();
+        assert!(bench.store.record_attempts(Arc::new(records)).await.unwrap().into_iter().all(|recorded| recorded));
+        drop(claims);
+        bench.claim().await;
+    }
+    assert_eq!(delivered, 5_000);
+    assert!(bench.handoff.deliveries.is_empty());
+}
+
+pub async fn a_row_that_cannot_be_read_holds_up_nobody_else(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let mut deliveries = Vec::new();
+    for _ in 0..2 {
+        deliveries.push(bench.finished(crm, Next::Retry { due: clock::steady() }).await);
+    }
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        runs.push(bench.settled_with(waiting("p", clock::steady())).await);
+    }
+    let answers = bench.store.accept(vec![event("a"), event("a")]).await.unwrap();
+    for spoiled in [deliveries[0].event(), runs[0], answers[0].id()] {
+        bench.backing.spoil(spoiled).await;
+    }
+
+    let bench = bench.after_a_crash().await;
+    assert_eq!(bench.claim().await, 3);
+    assert_eq!((bench.delivery().id, bench.run().event.id, bench.event().event.id), (deliveries[1], runs[1], answers[1].id()));
+    assert_eq!(bench.store.next_due().await.unwrap(), None, "the others are not asked for again and again");
+    assert_eq!(bench.state_of(runs[1]).await, EventState::Done);
+}

@@ -1,0 +1,136 @@
+//! What every store promises, each case once. [`conformance!`] stamps them as named tests for one implementation, so that the
+//! implementations cannot drift apart. A new promise in the trait's docs is a new case here.
+//!
+//! A case is given a [`Bench`]: an empty store, its hand-off, and a way to lose the process that holds both. It talks to the
+//! store through the trait alone; what only one implementation has (its tables, its file) is tested beside it.
+
+pub mod accept;
+pub mod attempts;
+pub mod bench;
+pub mod claims;
+pub mod contention;
+pub mod model;
+pub mod people;
+pub mod reads;
+pub mod retention;
+pub mod settle;
+
+/// The one list of all cases. `conformance!(sqlite, SqliteBacking)` makes a module of tests that run them on that backing.
+macro_rules! conformance {
+    ($name:ident, $backing:ty) => {
+        mod $name {
+            use super::*;
+
+            $crate::store::conformance::conformance! { @tests $backing;
+                accept:
+                    an_accepted_event_is_handed_over_and_survives_a_restart,
+                    an_event_reads_back_as_it_was_sent,
+                    events_that_come_together_are_handed_over_in_order,
+                    a_repeated_id_is_answered_with_the_first_event,
+                    a_repeated_id_is_noticed_after_a_restart,
+                    an_event_without_an_id_is_never_a_repeat,
+                    events_that_come_together_are_stored_all_or_none,
+                    what_finds_no_room_is_claimed_when_there_is_room,
+                    events_that_wait_in_the_store_are_not_overtaken_for_ever,
+                    ids_go_up_and_are_never_issued_twice;
+                settle:
+                    a_settlement_takes_effect_as_a_whole,
+                    a_settlement_that_breaks_in_its_middle_changes_nothing,
+                    a_lost_lease_is_refused_and_changes_nothing,
+                    a_settlement_takes_effect_once,
+                    a_settlement_from_before_a_crash_is_refused,
+                    an_event_that_nobody_wants_is_unrouted,
+                    deliveries_are_born_as_they_are_asked_to_be,
+                    deliveries_without_room_wait_in_the_store,
+                    a_run_of_its_own_settles_for_itself,
+                    state_reads_see_the_last_commit,
+                    a_conflict_names_exactly_the_runs_that_lost,
+                    a_value_deleted_and_written_again_is_another_value,
+                    runs_of_one_plugin_in_one_settlement_see_each_other,
+                    settlements_of_one_call_follow_each_other,
+                    an_event_has_only_so_many_deliveries;
+                attempts:
+                    an_attempt_and_what_follows_are_one_change,
+                    an_attempt_of_a_lost_lease_is_refused,
+                    attempts_of_one_call_are_judged_one_by_one,
+                    a_webhook_keeps_its_id_over_attempts_and_restarts,
+                    a_waiting_delivery_can_be_retried_at_once,
+                    a_finished_delivery_can_be_sent_again,
+                    a_delivery_on_its_way_is_left_alone_by_a_retry,
+                    what_cannot_be_retried_says_why,
+                    a_delivery_has_only_so_many_attempts,
+                    a_waiting_delivery_can_be_cancelled,
+                    a_delivery_cancelled_on_its_way_stays_cancelled,
+                    a_delivery_cancelled_before_its_turn_is_not_sent,
+                    what_waits_for_a_disabled_endpoint_is_buried_as_dead,
+                    what_waits_for_a_deleted_endpoint_is_cancelled;
+                claims:
+                    an_expired_lease_is_claimable_again,
+                    a_lease_that_holds_is_not_claimed,
+                    a_restart_makes_everything_leased_due_again,
+                    what_is_given_back_is_due_at_once,
+                    giving_back_a_lost_claim_changes_nothing,
+                    retries_come_when_they_are_due_and_in_that_order,
+                    waiting_runs_come_when_they_are_due_and_parked_ones_do_not,
+                    the_next_due_time_is_the_earliest,
+                    whatever_becomes_due_rings_the_alarm,
+                    a_paused_endpoint_is_not_claimed_until_it_is_resumed,
+                    an_endpoint_with_a_backlog_does_not_hold_up_another,
+                    what_is_claimed_fits_into_the_room_there_is,
+                    a_row_that_cannot_be_read_holds_up_nobody_else;
+                people:
+                    a_replay_is_a_new_round_with_new_ids,
+                    a_replay_drops_what_earlier_rounds_left_waiting,
+                    what_cannot_be_replayed_says_why,
+                    a_plugin_that_loads_drives_the_runs_that_missed_it,
+                    an_endpoint_that_is_created_drives_the_runs_that_named_it,
+                    an_endpoint_reads_back_and_is_changed_as_a_whole,
+                    an_endpoints_name_is_unique_until_it_is_deleted,
+                    an_endpoints_state_changes_only_from_what_was_expected,
+                    a_plugin_keeps_its_configuration_across_versions,
+                    keys_are_created_listed_and_revoked,
+                    a_refusal_disturbs_nobody_else;
+                reads:
+                    an_event_shows_what_it_has_come_to,
+                    events_are_listed_by_state,
+                    events_are_listed_by_type_and_source,
+                    events_are_listed_by_time,
+                    events_come_in_pages_newest_first,
+                    deliveries_merge_what_waits_and_what_is_finished,
+                    deliveries_are_listed_by_endpoint_event_and_state,
+                    a_story_tells_everything,
+                    a_list_shows_one_moment,
+                    a_row_that_cannot_be_read_is_named,
+                    what_does_not_exist_is_not_found,
+                    a_probe_says_that_writing_works;
+                retention:
+                    a_finished_event_leaves_after_its_time,
+                    what_is_unfinished_never_leaves,
+                    what_is_dead_or_parked_leaves_later,
+                    unfinished_events_do_not_hold_up_retention,
+                    an_id_is_remembered_for_its_window,
+                    ids_are_not_issued_again_after_everything_has_left;
+                contention:
+                    many_hands_at_once_lose_and_double_nothing;
+                model:
+                    whatever_happens_in_whatever_order_nothing_is_lost_or_doubled;
+            }
+        }
+    };
+    (@tests $backing:ty; $($noun:ident: $($case:ident),+;)+) => {
+        $(
+            mod $noun {
+                use super::*;
+
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        let bench = $crate::store::conformance::bench::Bench::on(<$backing>::empty()).await;
+                        $crate::store::conformance::$noun::$case(&bench).await;
+                    }
+                )+
+            }
+        )+
+    };
+}
+pub(crate) use conformance;

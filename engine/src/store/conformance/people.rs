@@ -1,0 +1,285 @@
+//! What people do: replay, drive, and everything that they set.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::bench::*;
+use crate::{
+    clock,
+    domain::{
+        delivery::{DeadReason, Next},
+        endpoint::{DisabledReason, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
+        id::{EndpointId, EventId},
+        pattern::Pattern,
+        plugin::Digest,
+        retry::Schedule,
+        run::{RunOutcome, RunState},
+        signature::{Scheme, Secret},
+        time::Timestamp,
+    },
+    store::{Drive, Error, EventState, PluginRow, Role, RunRecord, Settled, Settlement},
+};
+
+pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let first = bench.accept(event("a")).await;
+    let id = first.event.id;
+    let settled = Settlement { runs: vec![ran("p")], direct: vec![direct(crm)], ..settlement(&first) };
+    assert_eq!(bench.settle(settled).await, Settled::Done);
+    let old = bench.delivery();
+    assert!(bench.record(attempt(&old, Next::Delivered)).await);
+
+    assert_eq!(bench.store.replay_event(id, clock::steady()).await.unwrap(), 1);
+    assert_eq!(bench.state_of(id).await, EventState::Waiting);
+    let mut bench = bench.after_a_crash().await;
+    for round in 1..4 {
+        assert_eq!(bench.claim().await, 1);
+        let replay = bench.event();
+        assert_eq!((replay.event.id, replay.round), (id, round));
+        assert_eq!(replay.event.new.data, first.event.new.data);
+        let settled = Settlement { runs: vec![ran("p")], direct: vec![direct(crm)], ..settlement(&replay) };
+        assert_eq!(bench.settle(settled).await, Settled::Done);
+        let new = bench.delivery();
+        assert!(new.id > old.id, "a replay is a new webhook");
+        assert!(bench.record(attempt(&new, if round == 2 { retry_in(3600) } else { Next::Delivered })).await);
+        let story = bench.story(id).await;
+        assert_eq!(story.state, EventState::Done);
+        assert_eq!(story.runs.iter().map(|run| run.round).collect::<Vec<_>>(), (0..=round).collect::<Vec<_>>());
+        let rounds: Vec<_> = story.deliveries.iter().map(|one| (one.summary.round, one.summary.id.k())).collect();
+        assert_eq!(rounds, (0..=round).map(|n| (n, n)).collect::<Vec<_>>());
+        assert_eq!(bench.store.replay_event(id, clock::steady()).await.unwrap(), round + 1);
+        bench = bench.after_a_crash().await;
+    }
+
+    let nobody = bench.accept(event("a")).await;
+    bench.settle(settlement(&nobody)).await;
+    assert_eq!(bench.state_of(nobody.event.id).await, EventState::Unrouted);
+    bench.store.replay_event(nobody.event.id, clock::steady()).await.unwrap();
+    bench.claim().await;
+    let replay = bench.events().into_iter().find(|claim| claim.event.id == nobody.event.id).unwrap();
+    bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&replay) }).await;
+    assert_eq!(bench.state_of(nobody.event.id).await, EventState::Done, "now someone wants it");
+}
+
+pub async fn a_replay_drops_what_earlier_rounds_left_waiting(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let first = bench.accept(event("a")).await;
+    let runs = vec![parked("p", RunOutcome::NotLoadable), waiting("q", clock::steady()), waiting("r", soon(5))];
+    assert_eq!(bench.settle(Settlement { runs, ..settlement(&first) }).await, Settled::Done);
+    bench.claim().await;
+    let on_its_way = bench.run();
+    bench.store.replay_event(first.event.id, clock::steady()).await.unwrap();
+
+    let late = run_settlement(&on_its_way, RunRecord { deliveries: vec![direct(crm)], ..ran("q") });
+    assert_eq!(bench.settle(late).await, Settled::LeaseLost, "the replay runs everything itself");
+    assert_eq!(bench.store.drive_parked(Drive::PluginLoaded(slug("p")), clock::steady()).await.unwrap(), 0);
+    assert_eq!(bench.claim_at(soon(60)).await, 1);
+    let replay = bench.event();
+    assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
+    let story = bench.story(first.event.id).await;
+    assert_eq!(story.state, EventState::Done);
+    assert_eq!(story.runs.len(), 4, "what ran before stays in the story");
+    let ids: Vec<_> = story.runs.iter().map(|run| run.id.k()).collect();
+    assert_eq!(ids, [0, 1, 2, 3], "and no number is given twice");
+}
+
+pub async fn what_cannot_be_replayed_says_why(bench: &Bench) {
+    let unknown = bench.store.replay_event(EventId::from_i64(77), clock::steady()).await;
+    assert_eq!(unknown, Err(Error::NotFound { what: "event" }));
+    let claim = bench.accept(event("a")).await;
+    let refused = bench.store.replay_event(claim.event.id, clock::steady()).await;
+    assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("waiting")), "{refused:?}");
+    assert_eq!(bench.settle(settlement(&claim)).await, Settled::Done, "nothing changed");
+    assert_eq!(bench.store.replay_event(claim.event.id, clock::steady()).await.unwrap(), 1);
+}
+
+pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
+    let missed = [
+        bench.settled_with(parked("p", RunOutcome::NotLoadable)).await,
+        bench.settled_with(parked("p", RunOutcome::NotLoadable)).await,
+    ];
+    bench.settled_with(parked("p", RunOutcome::Trapped)).await;
+    bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
+    let drive = async |bench: &Bench| bench.store.drive_parked(Drive::PluginLoaded(slug("p")), clock::steady()).await.unwrap();
+    assert_eq!(drive(bench).await, 2);
+    assert_eq!(drive(bench).await, 0, "they are driven already");
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.claim().await, 2);
+    let runs = after.runs();
+    let mut events: Vec<_> = runs.iter().map(|run| run.event.id).collect();
+    events.sort();
+    assert_eq!(events, missed);
+    assert!(matches!(one(after.story(missed[0]).await.runs, "run").state, RunState::Waiting { .. }));
+    for run in &runs {
+        assert_eq!(after.settle(run_settlement(run, ran("p"))).await, Settled::Done);
+    }
+    assert_eq!(after.state_of(missed[0]).await, EventState::Done);
+}
+
+pub async fn an_endpoint_that_is_created_drives_the_runs_that_named_it(bench: &Bench) {
+    let wants = |name: &str| RunRecord { wants: Some(name.into()), ..parked("p", RunOutcome::BadOutput) };
+    let wanting = bench.settled_with(wants("crm")).await;
+    bench.settled_with(wants("Not a Slug")).await;
+    bench.settled_with(parked("p", RunOutcome::BadOutput)).await;
+    let drive = async |name: &str| bench.store.drive_parked(Drive::EndpointCreated(slug(name)), clock::steady()).await.unwrap();
+    assert_eq!(drive("slack").await, 0);
+    assert_eq!(drive("crm").await, 1);
+    assert_eq!(drive("crm").await, 0);
+    assert_eq!(bench.claim().await, 1);
+    let run = bench.run();
+    assert_eq!(run.event.id, wanting);
+    assert_eq!(bench.settle(run_settlement(&run, wants("slack"))).await, Settled::Done);
+    assert_eq!(drive("crm").await, 0, "it wants another one now");
+    assert_eq!(drive("slack").await, 1);
+}
+
+pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
+    let full = NewEndpoint {
+        title: Some("Our \"CRM\"".into()),
+        subscription: Subscription {
+            events: ["order.*", "*", "a.b"].map(|text| Pattern::parse(text).unwrap()).to_vec(),
+            conditions: vec![("channel".into(), vec!["newsletter".into(), "é".into()])],
+        },
+        plugin: Some(slug("p")),
+        scheme: Scheme::V1a,
+        secrets: vec![
+            HeldSecret { secret: Secret::from_seed(Scheme::V1a, [3; 32]), until: None },
+            HeldSecret { secret: Secret::from_seed(Scheme::V1, [4; 32]), until: Some(Timestamp::from_millis(5)) },
+        ],
+        policy: Policy {
+            timeout: Duration::from_millis(1234),
+            headers: vec![("authorization".into(), "Bearer x".into())],
+            schedule: Some(Arc::new(Schedule::new(vec![Duration::ZERO, Duration::from_millis(7)]).unwrap())),
+        },
+        state: EndpointState::Disabled(DisabledReason::Gone),
+        ..endpoint("crm")
+    };
+    let text = |new: &NewEndpoint| format!("{new:?}");
+    let created = bench.store.create_endpoint(full.clone()).await.unwrap();
+    assert_eq!(text(&created.new), text(&full));
+    let after = bench.after_a_crash().await;
+    let read = after.find_endpoint(created.id).await;
+    assert_eq!((text(&read.new), read.created_at), (text(&full), created.created_at));
+    assert_eq!(read.new.secrets, full.secrets, "secrets too, which Debug hides");
+
+    let mut changed = read.clone();
+    changed.new = NewEndpoint { url: "https://new.example/".into(), ..endpoint("crm") };
+    after.store.update_endpoint(changed.clone()).await.unwrap();
+    assert_eq!(text(&after.find_endpoint(created.id).await.new), text(&changed.new));
+    changed.new.name = slug("renamed");
+    after.store.update_endpoint(changed.clone()).await.unwrap();
+    assert_eq!(&*after.find_endpoint(created.id).await.new.name, "crm", "its name is fixed");
+
+    after.store.delete_endpoint(created.id).await.unwrap();
+    let not_found = Err(Error::NotFound { what: "endpoint" });
+    assert_eq!(after.store.update_endpoint(changed).await, not_found);
+    assert_eq!(after.store.delete_endpoint(created.id).await, not_found);
+    assert_eq!(after.store.endpoints().await.unwrap().len(), 0);
+}
+
+pub async fn an_endpoints_name_is_unique_until_it_is_deleted(bench: &Bench) {
+    let first = bench.endpoint("crm").await;
+    let taken = bench.store.create_endpoint(endpoint("crm")).await.map(|endpoint| endpoint.id);
+    assert_eq!(taken, Err(Error::Taken { what: "endpoint", name: "crm".into() }));
+    let dead = bench.finished(first, Next::Dead(DeadReason::Exhausted)).await;
+    bench.store.delete_endpoint(first).await.unwrap();
+    let second = bench.endpoint("crm").await;
+    assert_ne!(first, second, "its id is never given again");
+    assert_eq!(bench.store.delivery(dead).await.unwrap().summary.endpoint, first);
+    let after = bench.after_a_crash().await;
+    after.store.delete_endpoint(second).await.unwrap();
+    let third = after.endpoint("crm").await;
+    assert!(third != first && third != second);
+    for name in ["b", "a", "c"] {
+        after.endpoint(name).await;
+    }
+    let names: Vec<_> = after.store.endpoints().await.unwrap().iter().map(|one| one.new.name.to_string()).collect();
+    assert_eq!(names, ["a", "b", "c", "crm"]);
+}
+
+pub async fn an_endpoints_state_changes_only_from_what_was_expected(bench: &Bench) {
+    use EndpointState::{Active, Disabled, Paused};
+    let crm = bench.endpoint("crm").await;
+    let slack = bench.endpoint("slack").await;
+    let change = async |from: &[EndpointState], to| bench.store.set_endpoint_state(crm, from, to).await.unwrap();
+    assert!(!change(&[Paused, Disabled(DisabledReason::Gone)], Active).await);
+    assert!(change(&[Active, Paused], Paused).await);
+    assert!(!change(&[Active], Disabled(DisabledReason::ByHand)).await);
+    assert!(change(&[Active, Paused], Disabled(DisabledReason::Gone)).await);
+    assert!(!change(&[], Active).await);
+    assert_eq!(bench.find_endpoint(crm).await.new.state, Disabled(DisabledReason::Gone));
+    assert_eq!(bench.find_endpoint(slack).await.new.state, Active);
+    bench.store.delete_endpoint(crm).await.unwrap();
+    assert!(!change(&[Disabled(DisabledReason::Gone)], Active).await, "what is deleted stays as it is");
+    assert!(!bench.store.set_endpoint_state(EndpointId::from_i64(99), &[Active], Paused).await.unwrap());
+}
+
+pub async fn a_plugin_keeps_its_configuration_across_versions(bench: &Bench) {
+    let row = |version: &str| PluginRow {
+        name: slug("p"),
+        version: Digest::of(version.as_bytes()),
+        author_version: version.into(),
+        description: format!("version {version}"),
+        on: vec!["order.*".into(), "*".into()],
+        file: "p.wasm".into(),
+        bytes: 1234,
+        config: BTreeMap::from([("ignored".into(), "by remember".into())]),
+    };
+    let config = BTreeMap::from([("limit".to_owned(), "7".to_owned()), ("text".to_owned(), "\"é\"".to_owned())]);
+    let not_found = Err(Error::NotFound { what: "plugin" });
+    assert_eq!(bench.store.set_plugin_config(&slug("p"), config.clone()).await, not_found);
+    bench.store.remember_plugin(row("1")).await.unwrap();
+    bench.store.remember_plugin(PluginRow { name: slug("o"), ..row("1") }).await.unwrap();
+    bench.store.set_plugin_config(&slug("p"), config.clone()).await.unwrap();
+    bench.store.remember_plugin(row("2")).await.unwrap();
+    let after = bench.after_a_crash().await;
+    let plugins = after.store.plugins().await.unwrap();
+    assert_eq!(plugins.iter().map(|row| &*row.name).collect::<Vec<_>>(), ["o", "p"]);
+    assert_eq!(format!("{:?}", plugins[1]), format!("{:?}", PluginRow { config, ..row("2") }));
+    assert_eq!(plugins[0].config, BTreeMap::new());
+    after.store.forget_plugin(&slug("p")).await.unwrap();
+    assert_eq!(after.store.forget_plugin(&slug("p")).await, not_found);
+    assert_eq!(after.store.plugins().await.unwrap().len(), 1);
+}
+
+pub async fn keys_are_created_listed_and_revoked(bench: &Bench) {
+    let create = async |name: &str, role, byte: u8| bench.store.create_key(name.into(), role, [byte; 32]).await;
+    let ci = create("ci", Role::Publish, 1).await.unwrap();
+    create("admin", Role::Admin, 2).await.unwrap();
+    for (name, byte) in [("ci", 3), ("other", 1)] {
+        let taken = create(name, Role::Read, byte).await.map(|key| key.id);
+        assert!(matches!(taken, Err(Error::Taken { what: "key", .. })), "{name}: {taken:?}");
+    }
+    let keys = bench.after_a_crash().await.store.keys().await.unwrap();
+    let shown: Vec<_> = keys.iter().map(|key| (key.name.as_str(), key.role, key.hash)).collect();
+    assert_eq!(shown, [("admin", Role::Admin, [2; 32]), ("ci", Role::Publish, [1; 32])]);
+    assert_eq!(keys[1].id, ci.id);
+    bench.store.revoke_key(ci.id).await.unwrap();
+    assert_eq!(bench.store.revoke_key(ci.id).await, Err(Error::NotFound { what: "key" }));
+    let again = create("ci", Role::Read, 1).await.unwrap();
+    assert_ne!(again.id, ci.id, "an id is never given again");
+}
+
+pub async fn a_refusal_disturbs_nobody_else(bench: &Bench) {
+    bench.endpoint("crm").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let store = Arc::clone(&bench.store);
+        tasks.spawn(async move {
+            let unknown = EventId::from_i64(1_000_000 + number);
+            let refused = match number % 4 {
+                0 => store.create_endpoint(endpoint("crm")).await.map(drop).unwrap_err(),
+                1 => store.replay_event(unknown, clock::steady()).await.map(drop).unwrap_err(),
+                2 => store.retry_delivery(unknown.delivery(0), clock::steady()).await.unwrap_err(),
+                _ => {
+                    store.accept(vec![event("a")]).await.unwrap();
+                    return;
+                }
+            };
+            assert!(refused.is_refusal(), "{refused}");
+        });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        joined.unwrap();
+    }
+    assert_eq!(bench.events().len(), 10);
+}

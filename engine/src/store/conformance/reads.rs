@@ -1,0 +1,303 @@
+//! What people look at: states, lists, pages, stories.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use super::bench::*;
+use crate::{
+    clock,
+    domain::{
+        delivery::{DeadReason, Next},
+        event::NewEvent,
+        id::{DeliveryId, EventId},
+        run::{RunOutcome, RunState},
+        time::Timestamp,
+    },
+    store::{Birth, DeliveryFilter, Error, EventFilter, EventState, NewDelivery, PageRequest, RunRecord, Settlement},
+};
+
+/// One event of each state: waiting, done, failed, unrouted.
+async fn one_of_each(bench: &Bench) -> [(EventState, EventId); 4] {
+    let crm = bench.endpoint("crm").await;
+    let done = bench.finished(crm, Next::Delivered).await.event();
+    let failed = bench.settled_with(parked("p", RunOutcome::Trapped)).await;
+    let unrouted = bench.accept(event("a")).await;
+    bench.settle(settlement(&unrouted)).await;
+    let waiting = bench.accept(event("a")).await.event.id;
+    let states = [EventState::Waiting, EventState::Done, EventState::Failed, EventState::Unrouted];
+    std::iter::zip(states, [waiting, done, failed, unrouted.event.id]).collect::<Vec<_>>().try_into().unwrap()
+}
+
+pub async fn an_event_shows_what_it_has_come_to(bench: &Bench) {
+    for (state, id) in one_of_each(bench).await {
+        assert_eq!(bench.state_of(id).await, state);
+        let listed = bench.list_events(EventFilter::default()).await.into_iter().find(|one| one.event.id == id).unwrap();
+        assert_eq!(listed.state, state);
+    }
+    let failed = bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
+    bench.store.drive_parked(crate::store::Drive::PluginLoaded(slug("q")), clock::steady()).await.unwrap();
+    bench.claim().await;
+    assert_eq!(bench.state_of(failed).await, EventState::Done, "nothing of it is parked any more");
+    let run = bench.run();
+    bench.settle(run_settlement(&run, parked("q", RunOutcome::Trapped))).await;
+    assert_eq!(bench.state_of(failed).await, EventState::Failed);
+}
+
+pub async fn events_are_listed_by_state(bench: &Bench) {
+    let each = one_of_each(bench).await;
+    let more = one_more_of_each(bench).await;
+    for ((state, first), second) in each.into_iter().zip(more) {
+        let filter = EventFilter { state: Some(state), ..EventFilter::default() };
+        assert_eq!(bench.event_ids(filter.clone()).await, [second, first], "{state:?}, newest first");
+        let page = bench.store.events(filter.clone(), PageRequest { cursor: None, limit: 1 }).await.unwrap();
+        assert_eq!((page.items.len(), page.items[0].state, page.next), (1, state, Some(second.as_i64())));
+        let page = bench.store.events(filter, PageRequest { cursor: page.next, limit: 1 }).await.unwrap();
+        assert_eq!((page.items[0].event.id, page.next), (first, None));
+    }
+}
+
+async fn one_more_of_each(bench: &Bench) -> [EventId; 4] {
+    let done = bench.settled_with(ran("p")).await;
+    let twice = vec![parked("p", RunOutcome::Trapped), parked("q", RunOutcome::Failed)];
+    let failed = bench.accept(event("a")).await;
+    bench.settle(Settlement { runs: twice, ..settlement(&failed) }).await;
+    let unrouted = bench.accept(event("a")).await;
+    bench.settle(settlement(&unrouted)).await;
+    let waiting = bench.accept(event("a")).await;
+    [waiting.event.id, done, failed.event.id, unrouted.event.id]
+}
+
+pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
+    let of = |event_type: &str, source: &str| NewEvent { source: source.into(), ..event(event_type) };
+    let events = vec![of("a", "shop"), of("b", "shop"), of("a", "till"), of("a", "shop")];
+    let ids: Vec<_> = bench.store.accept(events).await.unwrap().iter().map(|one| one.id()).collect();
+    let by = |event_type: Option<&str>, source: Option<&str>| EventFilter {
+        event_type: event_type.map(Into::into),
+        source: source.map(Into::into),
+        ..EventFilter::default()
+    };
+    assert_eq!(bench.event_ids(by(Some("a"), None)).await, [ids[3], ids[2], ids[0]]);
+    assert_eq!(bench.event_ids(by(None, Some("shop"))).await, [ids[3], ids[1], ids[0]]);
+    assert_eq!(bench.event_ids(by(Some("a"), Some("shop"))).await, [ids[3], ids[0]]);
+    assert_eq!(bench.event_ids(by(Some("A"), None)).await, []);
+    assert_eq!(bench.event_ids(by(Some("' OR 1 --"), None)).await, []);
+    let waiting = EventFilter { state: Some(EventState::Waiting), ..by(Some("b"), Some("shop")) };
+    assert_eq!(bench.event_ids(waiting).await, [ids[1]]);
+}
+
+pub async fn events_are_listed_by_time(bench: &Bench) {
+    let mut accepted = Vec::new();
+    for _ in 0..4 {
+        let claim = bench.accept(event("a")).await;
+        accepted.push((claim.event.id, claim.event.accepted_at));
+        // The next one in a later millisecond.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let bench = bench.after_a_crash().await;
+    let between = async |since: Option<Timestamp>, until: Option<Timestamp>| {
+        let mut ids = bench.event_ids(EventFilter { since, until, ..EventFilter::default() }).await;
+        ids.reverse();
+        ids
+    };
+    let id = |range: std::ops::Range<usize>| accepted[range].iter().map(|one| one.0).collect::<Vec<_>>();
+    let at = |place: usize| Some(accepted[place].1);
+    assert_eq!(between(at(1), None).await, id(1..4), "since is included");
+    assert_eq!(between(None, at(2)).await, id(0..2), "until is not");
+    assert_eq!(between(at(1), at(3)).await, id(1..3));
+    assert_eq!(between(at(2), at(2)).await, []);
+    let away = |minutes: i64| Some(Timestamp::from_millis(accepted[0].1.millis() + minutes * 60_000));
+    assert_eq!(between(away(-10), away(10)).await, id(0..4));
+    assert_eq!(between(away(10), None).await, []);
+    assert_eq!(between(None, away(-10)).await, []);
+}
+
+pub async fn events_come_in_pages_newest_first(bench: &Bench) {
+    let answers = bench.store.accept((0..7).map(|_| event("a")).collect()).await.unwrap();
+    let mut expected: Vec<_> = answers.iter().map(|one| one.id()).collect();
+    expected.reverse();
+    for limit in [1, 2, 3, 6, 7, 8] {
+        let mut seen = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page = bench.store.events(EventFilter::default(), PageRequest { cursor, limit }).await.unwrap();
+            assert!(page.items.len() == limit || page.next.is_none(), "a page is full unless it is the last");
+            seen.extend(page.items.iter().map(|one| one.event.id));
+            // What comes in between does not move the pages.
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, expected, "{limit} on a page");
+    }
+    let full = bench.store.events(EventFilter::default(), PageRequest { cursor: None, limit: 7 }).await.unwrap();
+    assert_eq!(full.next, None, "a last page that is just full has no next one");
+    let first = bench.store.events(EventFilter::default(), PageRequest { cursor: None, limit: 3 }).await.unwrap();
+    bench.store.accept(vec![event("a")]).await.unwrap();
+    let second = bench.store.events(EventFilter::default(), PageRequest { cursor: first.next, limit: 3 }).await.unwrap();
+    assert_eq!(second.items.iter().map(|one| one.event.id).collect::<Vec<_>>(), expected[3..6]);
+}
+
+pub async fn deliveries_merge_what_waits_and_what_is_finished(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let ends = [Next::Delivered, retry_in(60), Next::Dead(DeadReason::Exhausted), Next::Delivered, retry_in(60), Next::Delivered];
+    let mut expected = Vec::new();
+    for end in ends {
+        expected.insert(0, bench.finished(crm, end).await);
+    }
+    expected.insert(0, bench.delivery_to(crm).await.id);
+    for limit in 1..=8 {
+        let mut seen = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page = bench.store.deliveries(DeliveryFilter::default(), PageRequest { cursor, limit }).await.unwrap();
+            assert!(page.items.len() == limit || page.next.is_none());
+            seen.extend(page.items.iter().map(|one| one.id));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, expected, "{limit} on a page");
+    }
+}
+
+pub async fn deliveries_are_listed_by_endpoint_event_and_state(bench: &Bench) {
+    let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
+    let claim = bench.accept(event("order.created")).await;
+    let direct = vec![
+        direct(crm),
+        NewDelivery { birth: Birth::Held, ..webhook(slack, "x") },
+        NewDelivery { birth: Birth::Dead, ..direct(crm) },
+    ];
+    bench.settle(Settlement { direct, ..settlement(&claim) }).await;
+    let pending = bench.delivery();
+    let [held, dead] = [1, 2].map(|k| claim.event.id.delivery(k));
+    let delivered = bench.finished(crm, Next::Delivered).await;
+    let retrying = bench.finished(slack, retry_in(60)).await;
+    let cancelled = bench.finished(slack, retry_in(60)).await;
+    bench.store.cancel_delivery(cancelled, clock::wall()).await.unwrap();
+
+    let all = DeliveryFilter::default();
+    let by_state = |state| DeliveryFilter { state: Some(state), ..DeliveryFilter::default() };
+    let ids = async |filter| bench.delivery_ids(filter).await;
+    assert_eq!(ids(by_state("pending")).await, [held, pending.id]);
+    assert_eq!(ids(by_state("retrying")).await, [retrying]);
+    assert_eq!(ids(by_state("delivered")).await, [delivered]);
+    assert_eq!(ids(by_state("dead")).await, [dead]);
+    assert_eq!(ids(by_state("cancelled")).await, [cancelled]);
+    assert_eq!(ids(DeliveryFilter { endpoint: Some(crm), ..all.clone() }).await, [delivered, dead, pending.id]);
+    assert_eq!(ids(DeliveryFilter { endpoint: Some(crm), ..by_state("dead") }).await, [dead]);
+    assert_eq!(ids(DeliveryFilter { endpoint: Some(slack), ..by_state("pending") }).await, [held]);
+    assert_eq!(ids(DeliveryFilter { endpoint: Some(slack), ..by_state("dead") }).await, []);
+    assert_eq!(ids(DeliveryFilter { event: Some(claim.event.id), ..all.clone() }).await, [dead, held, pending.id]);
+    assert_eq!(ids(DeliveryFilter { event: Some(claim.event.id), ..by_state("dead") }).await, [dead]);
+    assert_eq!(ids(DeliveryFilter { event: Some(EventId::from_i64(99)), ..all.clone() }).await, []);
+
+    let listed = bench.list_deliveries(DeliveryFilter { event: Some(claim.event.id), ..all }).await;
+    let shown: Vec<_> =
+        listed.iter().map(|one| (one.endpoint_name.as_str(), one.event_type.as_str(), one.last.is_some())).collect();
+    assert_eq!(shown, [("crm", "order.created", false), ("slack", "order.told", false), ("crm", "order.created", false)]);
+}
+
+pub async fn a_story_tells_everything(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("order.created")).await;
+    let run = RunRecord {
+        deliveries: vec![webhook(crm, "x")],
+        emitted: vec![emitted(&claim.event, "b"), emitted(&claim.event, "c")],
+        ..ran("p")
+    };
+    let waits = waiting("q", soon(60));
+    bench.settle(Settlement { runs: vec![run, waits.clone()], direct: vec![direct(crm)], ..settlement(&claim) }).await;
+    for claim in bench.deliveries() {
+        bench.record(attempt(&claim, Next::Retry { due: clock::steady() })).await;
+    }
+    bench.claim().await;
+    let claims = bench.deliveries();
+    bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await;
+
+    let story = bench.after_a_crash().await.story(claim.event.id).await;
+    assert_eq!(story.event.new.data, claim.event.new.data);
+    assert_eq!(story.emitted.len(), 2);
+    assert_eq!(story.runs.iter().map(|run| run.state).collect::<Vec<_>>(), [RunState::Done, waits.state]);
+    let told: Vec<_> = story
+        .deliveries
+        .iter()
+        .map(|one| {
+            (one.summary.id.k(), one.summary.state.as_str(), one.attempts.iter().map(|one| one.id.n()).collect::<Vec<_>>())
+        })
+        .collect();
+    let first = claims[0].id.k();
+    let expected = |k: u32| if k == first { (k, "dead", vec![1, 2]) } else { (k, "retrying", vec![1]) };
+    assert_eq!(told, [expected(0), expected(1)]);
+    assert_eq!(bench.story(story.emitted[0]).await.event.new.cause, Some(claim.event.id));
+}
+
+pub async fn a_list_shows_one_moment(bench: &Bench) {
+    const DELIVERIES: u32 = 24;
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("a")).await;
+    let dead = NewDelivery { birth: Birth::Dead, ..direct(crm) };
+    bench.settle(Settlement { direct: vec![dead; DELIVERIES as usize], ..settlement(&claim) }).await;
+    let id = claim.event.id;
+
+    // Deliveries go from finished to waiting and back all the time.
+    let store = Arc::clone(&bench.store);
+    let moving = tokio::spawn(async move {
+        for round in 0..60 {
+            let step = |k| {
+                let (store, id) = (Arc::clone(&store), id.delivery(k));
+                async move {
+                    match round % 2 {
+                        0 => store.retry_delivery(id, soon(3600)).await.unwrap(),
+                        _ => store.cancel_delivery(id, clock::wall()).await.unwrap(),
+                    }
+                }
+            };
+            let mut steps = (0..DELIVERIES).map(step).collect::<tokio::task::JoinSet<_>>();
+            while let Some(joined) = steps.join_next().await {
+                joined.unwrap();
+            }
+        }
+    });
+    while !moving.is_finished() {
+        let listed = bench.delivery_ids(DeliveryFilter::default()).await;
+        let once: HashSet<DeliveryId> = listed.iter().copied().collect();
+        assert_eq!((listed.len(), once.len()), (DELIVERIES as usize, DELIVERIES as usize), "each exactly once");
+        assert_eq!(bench.story(id).await.deliveries.len(), DELIVERIES as usize);
+        bench.store.delivery(id.delivery(3)).await.expect("it is always somewhere");
+    }
+    moving.await.unwrap();
+}
+
+pub async fn a_row_that_cannot_be_read_is_named(bench: &Bench) {
+    let spoiled = bench.accept(event("a")).await.event.id;
+    let other = bench.accept(event("b")).await.event.id;
+    bench.backing.spoil(spoiled).await;
+    let error = bench.store.event(spoiled).await.map(drop).unwrap_err();
+    let Error::Corrupt { table, column, id } = error else { panic!("{error}") };
+    assert_eq!((table, column.is_empty(), id), ("event", false, spoiled.as_i64()));
+    let page = PageRequest { cursor: None, limit: 10 };
+    let listed = bench.store.events(EventFilter::default(), page).await.map(drop);
+    assert!(matches!(listed, Err(Error::Corrupt { .. })), "{listed:?}");
+    assert_eq!(bench.story(other).await.event.id, other);
+    bench.store.accept(vec![event("a")]).await.unwrap();
+}
+
+pub async fn what_does_not_exist_is_not_found(bench: &Bench) {
+    let id = EventId::from_i64(7);
+    assert_eq!(bench.store.event(id).await.map(drop), Err(Error::NotFound { what: "event" }));
+    assert_eq!(bench.store.delivery(id.delivery(0)).await.map(drop), Err(Error::NotFound { what: "delivery" }));
+    let page = PageRequest { cursor: Some(3), limit: 10 };
+    assert_eq!(bench.store.events(EventFilter::default(), page).await.unwrap().items.len(), 0);
+    assert_eq!(bench.store.deliveries(DeliveryFilter::default(), page).await.unwrap().next, None);
+}
+
+pub async fn a_probe_says_that_writing_works(bench: &Bench) {
+    for _ in 0..3 {
+        bench.store.probe().await.unwrap();
+    }
+    let after = bench.after_a_crash().await;
+    after.store.probe().await.unwrap();
+    assert_eq!(after.event_ids(EventFilter::default()).await, [], "and leaves nothing that anyone sees");
+}

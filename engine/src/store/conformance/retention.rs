@@ -1,0 +1,171 @@
+//! Retention: what is finished leaves after its time with its whole story, what is not never does.
+
+use std::time::Duration;
+
+use super::bench::*;
+use crate::{
+    clock,
+    domain::{
+        delivery::{DeadReason, Next},
+        id::EventId,
+        run::RunOutcome,
+        time::Timestamp,
+    },
+    store::{Accepted, Birth, DeliveryFilter, Error, EventFilter, NewDelivery, Retention, RunRecord, Settlement},
+};
+
+const DAY: u64 = 24 * 3600;
+
+fn in_days(days: u64) -> Timestamp {
+    clock::wall().plus(Duration::from_secs(days * DAY + 3600))
+}
+
+/// Lets everything go that is old enough at `now`.
+async fn retire(bench: &Bench, now: Timestamp) {
+    for _ in 0..1_000 {
+        if bench.store.retire(Retention::default(), now).await.unwrap() == 0 {
+            return;
+        }
+    }
+    panic!("retention comes to no end");
+}
+
+async fn is_there(bench: &Bench, id: EventId) -> bool {
+    match bench.store.event(id).await {
+        Ok(_) => true,
+        Err(Error::NotFound { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+pub async fn a_finished_event_leaves_after_its_time(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let delivered = bench.finished(crm, Next::Delivered).await;
+    let cancelled = bench.finished(crm, retry_in(60)).await;
+    bench.store.cancel_delivery(cancelled, clock::wall()).await.unwrap();
+    let quiet = bench.settled_with(ran("p")).await;
+    let unrouted = bench.accept(event("a")).await;
+    bench.settle(settlement(&unrouted)).await;
+    let all = [delivered.event(), cancelled.event(), quiet, unrouted.event.id];
+
+    retire(bench, in_days(6)).await;
+    for id in all {
+        assert!(is_there(bench, id).await, "{id:?} is not old enough");
+    }
+    let bench = bench.after_a_crash().await;
+    retire(&bench, in_days(7)).await;
+    for id in all {
+        assert!(!is_there(&bench, id).await, "{id:?}");
+    }
+    assert_eq!(bench.event_ids(EventFilter::default()).await, []);
+    assert_eq!(bench.delivery_ids(DeliveryFilter::default()).await, []);
+    let gone = bench.store.retry_delivery(delivered, clock::steady()).await;
+    assert_eq!(gone, Err(Error::NotFound { what: "delivery" }));
+    assert_eq!(bench.store.endpoints().await.unwrap().len(), 1, "what people set stays");
+}
+
+pub async fn what_is_unfinished_never_leaves(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let retrying = bench.finished(crm, retry_in(60)).await.event();
+    let under_way = bench.delivery_to(crm).await;
+    let run = bench.settled_with(waiting("p", soon(60))).await;
+    let replayed = bench.settled_with(ran("p")).await;
+    let replay = bench.store.replay_event(replayed, clock::steady());
+    replay.await.unwrap();
+    let accepted = bench.accept(event("a")).await;
+    let all = [retrying, under_way.id.event(), run, replayed, accepted.event.id];
+    for days in [8, 31, 400] {
+        retire(bench, in_days(days)).await;
+        for id in all {
+            assert!(is_there(bench, id).await, "{id:?} after {days} days");
+        }
+    }
+    assert!(bench.record(attempt(&under_way, Next::Delivered)).await);
+    retire(bench, in_days(400)).await;
+    assert!(!is_there(bench, under_way.id.event()).await, "once it is finished it leaves");
+}
+
+pub async fn what_is_dead_or_parked_leaves_later(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
+    let parked = bench.settled_with(RunRecord { deliveries: vec![], ..parked("p", RunOutcome::Trapped) }).await;
+    let mixed = bench.accept(event("a")).await;
+    let direct = vec![NewDelivery { birth: Birth::Dead, ..direct(crm) }, direct(crm)];
+    bench.settle(Settlement { direct, ..settlement(&mixed) }).await;
+    let claim = bench.delivery();
+    bench.record(attempt(&claim, Next::Delivered)).await;
+    let all = [dead, parked, mixed.event.id];
+    for days in [8, 29] {
+        retire(bench, in_days(days)).await;
+        for id in all {
+            assert!(is_there(bench, id).await, "{id:?} after {days} days");
+        }
+    }
+    retire(bench, in_days(30)).await;
+    for id in all {
+        assert!(!is_there(bench, id).await, "{id:?}");
+    }
+}
+
+pub async fn unfinished_events_do_not_hold_up_retention(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    // More of them than one step looks at, and all older than what is to leave.
+    for _ in 0..3 {
+        bench.store.accept((0..500).map(|_| event("a")).collect()).await.unwrap();
+    }
+    let unfinished = bench.events().len();
+    let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
+    let delivered = bench.finished(crm, Next::Delivered).await.event();
+    retire(bench, in_days(8)).await;
+    assert!(!is_there(bench, delivered).await);
+    retire(bench, in_days(31)).await;
+    assert!(!is_there(bench, dead).await);
+    let later = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
+    retire(bench, in_days(32)).await;
+    assert!(!is_there(bench, later).await, "also the next time");
+    let mut count = 0;
+    let mut cursor = None;
+    loop {
+        let page = bench.store.events(EventFilter::default(), crate::store::PageRequest { cursor, limit: 1_000 }).await.unwrap();
+        count += page.items.len();
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(count, unfinished);
+}
+
+pub async fn an_id_is_remembered_for_its_window(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event_with_id("shop", "1")).await;
+    bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await;
+    let delivery = bench.delivery();
+    bench.record(attempt(&delivery, Next::Delivered)).await;
+    let again = async |bench: &Bench| bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap()[0];
+
+    let short = Retention { delivered: Duration::from_secs(DAY), ..Retention::default() };
+    let later = clock::wall().plus(Duration::from_secs(3 * DAY));
+    while bench.store.retire(short, later).await.unwrap() > 0 {}
+    assert!(!is_there(bench, claim.event.id).await);
+    assert_eq!(again(bench).await, Accepted::Duplicate(claim.event.id), "also when its event has left");
+    retire(bench, in_days(6)).await;
+    let bench = bench.after_a_crash().await;
+    assert_eq!(again(&bench).await, Accepted::Duplicate(claim.event.id));
+    retire(&bench, in_days(8)).await;
+    assert!(matches!(again(&bench).await, Accepted::New(id) if id > claim.event.id), "after its time it is a new event");
+}
+
+pub async fn ids_are_not_issued_again_after_everything_has_left(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let mut last = EventId::from_i64(0);
+    let mut bench = bench.after_a_crash().await;
+    for _ in 0..3 {
+        let delivery = bench.finished(crm, Next::Delivered).await;
+        assert!(delivery.event() > last, "a receiver would drop it as a duplicate");
+        last = delivery.event();
+        retire(&bench, in_days(8)).await;
+        assert_eq!(bench.event_ids(EventFilter::default()).await, []);
+        bench = bench.after_a_crash().await;
+    }
+}

@@ -1,0 +1,324 @@
+//! Commit 2: all of it, or nothing; once; and only by whoever holds the claim.
+
+use std::{sync::Arc, time::Duration};
+
+use super::bench::*;
+use crate::{
+    clock,
+    domain::{
+        id::CHILDREN_MAX,
+        plugin::Digest,
+        run::{LogLevel, LogLine, RunLog, RunOutcome, RunState},
+    },
+    store::{Birth, DeliveryFilter, EventFilter, EventState, NewDelivery, RunRecord, Settled, Settlement, Settles},
+};
+
+pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
+    let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
+    let claim = bench.accept(event("order.created")).await;
+    let log = RunLog { lines: vec![LogLine { level: LogLevel::Warn, message: "low \"stock\"".into() }], dropped: 3 };
+    let run = RunRecord {
+        version: Some(Digest::of(b"p")),
+        log: log.clone(),
+        memory_peak: 70_000,
+        took: Duration::from_micros(321),
+        deliveries: vec![webhook(slack, "one"), webhook(slack, "two")],
+        emitted: vec![emitted(&claim.event, "order.big")],
+        state_use: state_use(&[("count", 0)], &[("count", Some(b"1"))]),
+        ..ran("p")
+    };
+    let settlement =
+        Settlement { runs: vec![run, parked("q", RunOutcome::Trapped)], direct: vec![direct(crm)], ..settlement(&claim) };
+    assert_eq!(bench.settle(settlement).await, Settled::Done);
+
+    let deliveries = bench.deliveries();
+    let mut bodies: Vec<_> = deliveries.iter().map(|one| one.payload.as_ref().map(|payload| payload.body.clone())).collect();
+    bodies.sort();
+    assert_eq!(bodies, [None, Some("one".into()), Some("two".into())]);
+    assert!(deliveries.iter().all(|one| one.event.id == claim.event.id && one.attempts == 0 && one.id.event() == claim.event.id));
+    let follower = bench.event();
+    assert_eq!((follower.event.new.depth, follower.event.new.cause), (1, Some(claim.event.id)));
+
+    for bench in [bench, &bench.after_a_crash().await] {
+        let story = bench.story(claim.event.id).await;
+        assert_eq!(story.state, EventState::Failed, "one of its runs is parked");
+        assert_eq!(story.emitted, [follower.event.id]);
+        assert_eq!(story.deliveries.len(), 3);
+        let [p, q] = &story.runs[..] else { panic!("two runs: {:?}", story.runs) };
+        assert_eq!(
+            (&*p.plugin, p.version, p.state, p.outcome),
+            ("p", Some(Digest::of(b"p")), RunState::Done, Some(RunOutcome::Ok))
+        );
+        assert_eq!((p.webhooks, p.emitted, p.tries, p.round, p.endpoint.as_deref()), (2, 1, 1, 0, None));
+        assert_eq!((p.took, p.memory_peak, &p.log), (Duration::from_micros(321), 70_000, &log));
+        assert_eq!((&*q.plugin, q.state, q.outcome), ("q", RunState::Parked, Some(RunOutcome::Trapped)));
+        assert_eq!((q.code.as_deref(), q.message.as_deref()), (Some("broken"), Some("it broke")));
+        let (value, version) = bench.store.read_state(&slug("p"), "count").await.unwrap().expect("it was written");
+        assert_eq!((&value[..], version), (&b"1"[..], p.id.as_i64()));
+    }
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.claim().await, 4, "the follower and three deliveries; the event itself is settled");
+    let mut again: Vec<_> = after.deliveries().into_iter().map(|one| (one.id, one.payload)).collect();
+    let mut before: Vec<_> = deliveries.into_iter().map(|one| (one.id, one.payload)).collect();
+    again.sort_by_key(|one| one.0);
+    before.sort_by_key(|one| one.0);
+    assert_eq!(again, before, "the same ids and the same bytes");
+}
+
+pub async fn a_settlement_that_breaks_in_its_middle_changes_nothing(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    bench.backing.refuse_poison().await;
+    let claim = bench.accept(event("order.created")).await;
+    let first = RunRecord { deliveries: vec![webhook(crm, "x")], state_use: state_use(&[], &[("k", Some(b"1"))]), ..ran("p") };
+    let second = RunRecord { emitted: vec![emitted(&claim.event, "a"), emitted(&claim.event, "poison")], ..ran("q") };
+    let broken = Settlement { runs: vec![first.clone(), second], direct: vec![direct(crm)], ..settlement(&claim) };
+    bench.store.settle(Arc::new(vec![broken])).await.expect_err("one of its events cannot be stored");
+
+    bench.nothing("nothing of it is acted on");
+    assert!(bench.handoff.deliveries.is_empty(), "its places are given back");
+    let story = bench.story(claim.event.id).await;
+    assert_eq!((story.state, story.runs.len(), story.deliveries.len()), (EventState::Waiting, 0, 0));
+    assert_eq!(bench.event_ids(EventFilter::default()).await, [claim.event.id]);
+    assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap(), None);
+
+    let mended = Settlement { runs: vec![first], ..settlement(&claim) };
+    assert_eq!(bench.settle(mended).await, Settled::Done, "the claim is still held");
+    assert_eq!(bench.deliveries().len(), 1);
+}
+
+pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let slow = bench.accept(event("order.created")).await;
+    assert_eq!(bench.claim_at(after_leases()).await, 1, "its lease is over");
+    let taken_over = bench.event();
+
+    let runs = vec![RunRecord {
+        deliveries: vec![webhook(crm, "late")],
+        emitted: vec![emitted(&slow.event, "a")],
+        state_use: state_use(&[], &[("k", Some(b"late"))]),
+        ..ran("p")
+    }];
+    let late = Settlement { runs, direct: vec![direct(crm)], ..settlement(&slow) };
+    assert_eq!(bench.settle(late).await, Settled::LeaseLost);
+    bench.nothing("nothing of it is acted on");
+    let story = bench.story(slow.event.id).await;
+    assert_eq!((story.state, story.runs.len(), story.deliveries.len()), (EventState::Waiting, 0, 0));
+    assert_eq!(bench.event_ids(EventFilter::default()).await.len(), 1);
+    assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap(), None);
+
+    assert_eq!(bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&taken_over) }).await, Settled::Done);
+    let invented =
+        Settlement { settles: Settles::Event { id: slow.event.id, round: 0, lease: made_up(slow.lease) }, ..settlement(&slow) };
+    assert_eq!(bench.settle(invented).await, Settled::LeaseLost);
+    assert_eq!(bench.delivery_ids(DeliveryFilter::default()).await.len(), 1);
+}
+
+pub async fn a_settlement_takes_effect_once(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("order.created")).await;
+    let settlement = Settlement { runs: vec![ran("p")], direct: vec![direct(crm)], ..settlement(&claim) };
+    let answers = bench.settle_all(vec![settlement.clone(), settlement.clone()]).await;
+    assert_eq!(answers, [Settled::Done, Settled::LeaseLost]);
+    assert_eq!(bench.settle(settlement.clone()).await, Settled::LeaseLost);
+    let delivery = bench.delivery();
+
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.settle(settlement).await, Settled::LeaseLost);
+    let story = after.story(claim.event.id).await;
+    assert_eq!((story.runs.len(), story.deliveries.len()), (1, 1));
+    assert_eq!(story.deliveries[0].summary.id, delivery.id);
+}
+
+pub async fn a_settlement_from_before_a_crash_is_refused(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let before = bench.accept(event("order.created")).await;
+    let stale = Settlement { direct: vec![direct(crm)], ..settlement(&before) };
+
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.settle(stale.clone()).await, Settled::LeaseLost, "no lease of the dead process is alive");
+    after.claim().await;
+    let claim = after.event();
+    assert_eq!(after.settle(stale).await, Settled::LeaseLost, "nor is it mistaken for one of the new process");
+    assert_eq!(after.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
+    assert_eq!(after.delivery_ids(DeliveryFilter::default()).await.len(), 1);
+}
+
+pub async fn an_event_that_nobody_wants_is_unrouted(bench: &Bench) {
+    let claim = bench.accept(event("a")).await;
+    assert_eq!(bench.settle(settlement(&claim)).await, Settled::Done);
+    assert_eq!(bench.state_of(claim.event.id).await, EventState::Unrouted);
+    let ran = bench.settled_with(ran("p")).await;
+    assert_eq!(bench.state_of(ran).await, EventState::Done, "a plugin wanted it, though it sent nothing");
+}
+
+pub async fn deliveries_are_born_as_they_are_asked_to_be(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("a")).await;
+    let born = |birth| NewDelivery { birth, ..webhook(crm, "x") };
+    let direct = vec![born(Birth::Due), born(Birth::Held), born(Birth::Dead)];
+    assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
+    let due = bench.delivery();
+    let states: Vec<_> = bench
+        .story(claim.event.id)
+        .await
+        .deliveries
+        .iter()
+        .map(|one| (one.summary.id.k(), one.summary.state.as_str(), one.summary.attempts))
+        .collect();
+    assert_eq!(states, [(0, "pending", 0), (1, "pending", 0), (2, "dead", 0)]);
+    assert_eq!(due.id.k(), 0, "only what is due is handed over");
+    bench.claim().await;
+    assert_eq!(bench.delivery().id.k(), 1, "what was held is claimed: its endpoint is active");
+    bench.store.retry_delivery(claim.event.id.delivery(2), clock::steady()).await.unwrap();
+    bench.claim().await;
+    let retried = bench.delivery();
+    assert_eq!((retried.id.k(), retried.payload.as_deref()), (2, Some(&payload("x"))), "what was born dead can be sent");
+}
+
+pub async fn deliveries_without_room_wait_in_the_store(bench: &Bench) {
+    let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
+    let full = bench.handoff.deliveries.reserve(&crm, 16 << 20).expect("all of its lane");
+    let claim = bench.accept(event("a")).await;
+    let direct = vec![direct(crm), direct(slack), webhook(crm, "x")];
+    assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
+    assert_eq!(bench.delivery().endpoint, slack, "another endpoint has its own room");
+    assert_eq!(bench.claim().await, 0);
+    drop(full);
+    assert_eq!(bench.claim().await, 2);
+    assert_eq!(bench.deliveries().iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 2]);
+}
+
+pub async fn a_run_of_its_own_settles_for_itself(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let apart = RunRecord { outcome: None, tries: 0, ..waiting("p", clock::steady()) };
+    let claim = bench.accept(event("a")).await;
+    let runs = vec![RunRecord { endpoint: Some(crm), ..apart }];
+    assert_eq!(bench.settle(Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
+    bench.claim().await;
+    let run = bench.run();
+    assert_eq!((&*run.plugin, run.endpoint, run.tries, run.round), ("p", Some(crm), 0, 0));
+    assert_eq!(run.event.id, claim.event.id);
+
+    let done = RunRecord { endpoint: Some(crm), deliveries: vec![webhook(crm, "x")], ..ran("p") };
+    let settled = run_settlement(&run, done);
+    assert_eq!(bench.settle(settled.clone()).await, Settled::Done);
+    let deliveries = bench.deliveries();
+    assert_eq!(deliveries.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 1], "its webhook is numbered after the others");
+    assert_eq!(bench.settle(settled).await, Settled::LeaseLost, "once");
+    let story = bench.story(claim.event.id).await;
+    let run = one(story.runs, "run");
+    assert_eq!((run.state, run.outcome, run.tries), (RunState::Done, Some(RunOutcome::Ok), 1));
+    assert_eq!(run.endpoint.as_deref(), Some("crm"));
+    assert_eq!(story.deliveries.len(), 2);
+}
+
+pub async fn state_reads_see_the_last_commit(bench: &Bench) {
+    let (p, q) = (slug("p"), slug("q"));
+    let write =
+        |value: Option<&'static [u8]>| RunRecord { state_use: state_use(&[], &[("k", value), ("o", Some(b""))]), ..ran("p") };
+    bench.settled_with(write(Some(b"1"))).await;
+    let first = bench.store.read_state(&p, "k").await.unwrap().unwrap();
+    assert_eq!(first.0, b"1");
+    assert_eq!(bench.store.read_state(&q, "k").await.unwrap(), None, "state belongs to one plugin");
+    assert_eq!(bench.store.read_state(&p, "K").await.unwrap(), None);
+    assert_eq!(bench.store.read_state(&p, "o").await.unwrap().unwrap().0, b"", "empty is not absent");
+    bench.settled_with(write(Some(b"2"))).await;
+    let second = bench.after_a_crash().await.store.read_state(&p, "k").await.unwrap().unwrap();
+    assert_eq!(second.0, b"2");
+    assert_ne!(first.1, second.1, "every write has a version of its own");
+    bench.settled_with(write(None)).await;
+    assert_eq!(bench.store.read_state(&p, "k").await.unwrap(), None);
+}
+
+pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("a")).await;
+    bench.settled_with(RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"1"))]), ..ran("p") }).await;
+    let (_, version) = bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap();
+
+    let lost =
+        RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"lost"))]), deliveries: vec![webhook(crm, "x")], ..ran("p") };
+    let runs = vec![
+        RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"q"))]), ..ran("q") },
+        lost.clone(),
+        RunRecord { state_use: state_use(&[("other", 0)], &[("other", Some(b"p"))]), ..ran("p") },
+        RunRecord { state_use: state_use(&[("gone", version)], &[]), ..ran("p") },
+    ];
+    let settled = Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) };
+    assert_eq!(bench.settle(settled).await, Settled::StateConflict(vec![1, 3]));
+    bench.nothing("nothing of it takes effect, also not of the runs that did not lose");
+    assert_eq!(bench.store.read_state(&slug("q"), "k").await.unwrap(), None);
+    assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"1");
+    assert_eq!(bench.story(claim.event.id).await.runs.len(), 0);
+
+    let again = RunRecord { state_use: state_use(&[("k", version)], &[("k", Some(b"2"))]), ..lost };
+    assert_eq!(bench.settle(Settlement { runs: vec![again], ..settlement(&claim) }).await, Settled::Done, "the claim is held");
+    assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"2");
+    let blind = RunRecord { state_use: state_use(&[], &[("k", Some(b"3"))]), ..ran("p") };
+    bench.settled_with(blind).await;
+    assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"3", "what was not read cannot be stale");
+}
+
+pub async fn a_value_deleted_and_written_again_is_another_value(bench: &Bench) {
+    let p = slug("p");
+    let claim = bench.accept(event("a")).await;
+    bench.settled_with(RunRecord { state_use: state_use(&[], &[("k", Some(b"same"))]), ..ran("p") }).await;
+    let (value, read) = bench.store.read_state(&p, "k").await.unwrap().unwrap();
+    bench.settled_with(RunRecord { state_use: state_use(&[("k", read)], &[("k", None)]), ..ran("p") }).await;
+    bench.settled_with(RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(&value))]), ..ran("p") }).await;
+
+    let stale = RunRecord { state_use: state_use(&[("k", read)], &[("k", Some(b"lost"))]), ..ran("p") };
+    let answer = bench.settle(Settlement { runs: vec![stale], ..settlement(&claim) }).await;
+    assert_eq!(answer, Settled::StateConflict(vec![0]));
+    assert_eq!(bench.store.read_state(&p, "k").await.unwrap().unwrap().0, b"same");
+}
+
+pub async fn runs_of_one_plugin_in_one_settlement_see_each_other(bench: &Bench) {
+    let claim = bench.accept(event("a")).await;
+    let increment =
+        |key, value: &'static [u8]| RunRecord { state_use: state_use(&[(key, 0)], &[(key, Some(value))]), ..ran("p") };
+    let runs = vec![increment("k", b"1"), increment("k", b"2"), increment("other", b"3")];
+    let answer = bench.settle(Settlement { runs: runs.clone(), ..settlement(&claim) }).await;
+    assert_eq!(answer, Settled::StateConflict(vec![1]), "the second read what the first writes");
+    let apart = vec![runs[0].clone(), waiting("p", soon(9)), runs[2].clone()];
+    assert_eq!(bench.settle(Settlement { runs: apart, ..settlement(&claim) }).await, Settled::Done);
+    assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"1");
+}
+
+pub async fn settlements_of_one_call_follow_each_other(bench: &Bench) {
+    bench.store.accept((0..3).map(|_| event("a")).collect()).await.unwrap();
+    let claims = bench.events();
+    let version = claims[0].event.id.run(0).as_i64();
+    let first = RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"1"))]), ..ran("p") };
+    let stale = RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"lost"))]), ..ran("p") };
+    let fresh = RunRecord { state_use: state_use(&[("k", version)], &[("k", Some(b"2"))]), ..ran("p") };
+    let settlements =
+        claims.iter().zip([first, stale, fresh]).map(|(claim, run)| Settlement { runs: vec![run], ..settlement(claim) });
+    let answers = bench.settle_all(settlements.collect()).await;
+    assert_eq!(answers, [Settled::Done, Settled::StateConflict(vec![0]), Settled::Done]);
+    assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"2");
+    assert_eq!(bench.state_of(claims[1].event.id).await, EventState::Waiting, "the one that lost can be settled again");
+}
+
+pub async fn an_event_has_only_so_many_deliveries(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("a")).await;
+    let dead = NewDelivery { birth: Birth::Dead, ..direct(crm) };
+    let all = vec![dead.clone(); CHILDREN_MAX as usize];
+    let more = Settlement {
+        runs: vec![RunRecord { deliveries: vec![dead.clone()], ..ran("p") }],
+        direct: all.clone(),
+        ..settlement(&claim)
+    };
+    assert_eq!(bench.settle(more).await, Settled::TooMany);
+    assert_eq!(bench.story(claim.event.id).await.runs.len(), 0, "nothing changed");
+    assert_eq!(bench.settle(Settlement { direct: all, ..settlement(&claim) }).await, Settled::Done);
+
+    let round = bench.store.replay_event(claim.event.id, clock::steady()).await.unwrap();
+    bench.claim().await;
+    let replay = bench.event();
+    assert_eq!(replay.round, round);
+    let answer = bench.settle(Settlement { direct: vec![dead], ..settlement(&replay) }).await;
+    assert_eq!(answer, Settled::TooMany, "over all its rounds");
+    assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
+}
