@@ -23,8 +23,9 @@ use crate::{
     news::News,
 };
 
-/// Facts of one second that are printed; more are counted.
-const FACTS_MAX: usize = 40;
+/// Facts of one second that are printed, where all is well and where something went wrong; more are counted.
+const ROUTINE_MAX: usize = 20;
+const NOTABLE_MAX: usize = 40;
 /// Webhooks that the receiver heard and the engine has not spoken of.
 const HEARD_MAX: usize = 10_000;
 
@@ -50,6 +51,60 @@ impl HeardSoFar {
     }
 }
 
+/// How much of one second is printed, and what is only counted.
+#[derive(Default)]
+struct Room {
+    routine: usize,
+    notable: usize,
+    events: u64,
+    runs: u64,
+    webhooks: u64,
+    plugins: u64,
+    /// Came faster than it could be told.
+    missed: u64,
+}
+
+impl Room {
+    /// Takes a place for one fact, or counts it.
+    fn has_for(&mut self, news: &News) -> bool {
+        let (taken, places) = if is_routine(news) { (&mut self.routine, ROUTINE_MAX) } else { (&mut self.notable, NOTABLE_MAX) };
+        *taken += 1;
+        if *taken <= places {
+            return true;
+        }
+        *match news {
+            News::Accepted { .. } => &mut self.events,
+            News::Ran { .. } => &mut self.runs,
+            News::Attempted { .. } => &mut self.webhooks,
+            _ => &mut self.plugins,
+        } += 1;
+        false
+    }
+
+    /// What was not printed, in one line.
+    fn counted(&self) -> Option<String> {
+        let kinds = [
+            (self.events, "event"),
+            (self.runs, "run"),
+            (self.webhooks, "webhook"),
+            (self.plugins, "plugin"),
+            (self.missed, "other fact"),
+        ];
+        let counts: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
+        (!counts.is_empty()).then(|| format!("and {} more", counts.join(", ")))
+    }
+}
+
+/// Whether all is well with what happened.
+fn is_routine(news: &News) -> bool {
+    match news {
+        News::Accepted { .. } => true,
+        News::Ran { outcome, .. } => *outcome == RunOutcome::Ok,
+        News::Attempted { next, .. } => matches!(next, Next::Delivered),
+        News::PluginServes { .. } | News::PluginFailed { .. } | News::PluginGone { .. } => false,
+    }
+}
+
 /// Prints the engine's news.
 pub struct Teller {
     pub tag: Tag,
@@ -60,29 +115,24 @@ impl Teller {
     /// Tells until the engine has no more to say.
     pub async fn tell(self, mut news: Receiver<Arc<News>>) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
-        let (mut told, mut counted) = (0, 0);
+        let mut room = Room::default();
         loop {
             let one = tokio::select! {
                 one = news.recv() => one,
                 _ = second.tick() => {
-                    if counted > 0 {
-                        say("busy", &format!("{} in a second that are not printed; they are all in: innesco event list", count(counted, "more fact")));
+                    if let Some(counted) = std::mem::take(&mut room).counted() {
+                        say("busy", &counted);
                     }
-                    (told, counted) = (0, 0);
                     continue;
                 }
             };
             match one {
-                Ok(one) if told < FACTS_MAX => {
-                    told += 1;
+                Ok(one) if room.has_for(&one) => {
                     let (what, fact) = self.fact(&one);
                     say(what, &fact);
                 }
-                Ok(one) => {
-                    counted += 1;
-                    self.forget(&one);
-                }
-                Err(RecvError::Lagged(missed)) => counted += missed,
+                Ok(one) => self.forget(&one),
+                Err(RecvError::Lagged(missed)) => room.missed += missed,
                 Err(RecvError::Closed) => return,
             }
         }
@@ -265,6 +315,18 @@ mod tests {
             "webhook  → crm  200  12 ms  signature verified\n          {\"text\": \"Order 7 over 1000\"}"
         );
         assert!(teller.heard.take(&id).is_none(), "it is told once");
+    }
+
+    #[test]
+    fn a_busy_second_is_counted_and_hides_no_failure() {
+        let mut room = Room::default();
+        let (good, bad) = (ran(RunOutcome::Ok, RunState::Done, None), ran(RunOutcome::Trapped, RunState::Parked, None));
+        let accepted = News::Accepted { event: EventId::from_i64(1), event_type: "x".into(), source: "cli".into() };
+        assert_eq!((0..ROUTINE_MAX + 5).filter(|_| room.has_for(&good)).count(), ROUTINE_MAX);
+        assert!(!room.has_for(&accepted));
+        assert!(room.has_for(&bad));
+        assert_eq!(room.counted().unwrap(), "and 1 event, 5 runs more");
+        assert_eq!(Room::default().counted(), None);
     }
 
     #[test]
