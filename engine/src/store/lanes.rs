@@ -366,10 +366,15 @@ mod tests {
     /// A thing that holds its own place, as claims do.
     struct Placed {
         _place: Slot<u32, Placed>,
+        round: usize,
+        /// Whoever takes it is busy until the round is over, and looks for nothing else.
+        busy: bool,
     }
 
-    /// Tasks and threads take, one thing or several at a time, concurrency changes, and some stop waiting, also at the moment in
-    /// which they are woken. Whatever was pushed must be taken although nobody pushes any more, or a wake-up was lost.
+    /// Tasks and threads wait; some stop waiting, also at the moment in which they are woken. In each round a few things are pushed
+    /// that must all be taken although nobody pushes any more: side by side by as many workers, or one after another as turns end,
+    /// or when a lane's concurrency goes up. Whoever could notice by chance is busy or waits for the round's end, so that a
+    /// wake-up that was lost, or taken along by one that stopped waiting, leaves a thing untaken.
     #[test]
     fn no_wake_up_is_lost() {
         use std::{
@@ -378,6 +383,7 @@ mod tests {
             time::{Duration, Instant},
         };
 
+        use tokio::sync::watch;
         use tokio_util::sync::CancellationToken;
 
         const ROUNDS: usize = 3_000;
@@ -386,60 +392,51 @@ mod tests {
 
         let lanes = Lanes::<u32, Placed>::new(LIMITS, Arc::new(Notify::new()));
         let taken = Arc::new(AtomicUsize::new(0));
-        let round = Arc::new(AtomicUsize::new(0));
+        let (over, rounds_over) = watch::channel(0);
         let stop = CancellationToken::new();
         let worker = |number: usize| {
-            let (lanes, taken, round, stop) = (Arc::clone(&lanes), Arc::clone(&taken), Arc::clone(&round), stop.clone());
+            let (lanes, taken, stop, mut over) = (Arc::clone(&lanes), Arc::clone(&taken), stop.clone(), rounds_over.clone());
             async move {
                 loop {
-                    let seen = round.load(SeqCst);
-                    let gives_up = async {
+                    let before = *over.borrow();
+                    let stops_waiting = async {
                         match number {
-                            0 | 1 => tokio::time::sleep(Duration::from_millis(1)).await,
-                            // As late as it can be: when the thing it was woken for is already there.
-                            2 => {
+                            0 => tokio::time::sleep(Duration::from_millis(1)).await,
+                            // At the last moment: when the thing that it may have been woken for is there.
+                            1 => {
                                 while lanes.is_empty() {
-                                    tokio::task::yield_now().await
+                                    tokio::task::yield_now().await;
                                 }
                             }
                             _ => std::future::pending().await,
                         }
                     };
-                    let (first, turn) = tokio::select! {
+                    let (thing, turn) = tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        () = gives_up => {
-                            // It does not look again in this round, which would hide that it took a wake-up along.
-                            while round.load(SeqCst) == seen && !stop.is_cancelled() {
-                                tokio::time::sleep(Duration::from_millis(1)).await;
-                            }
+                        () = stops_waiting => {
+                            let _ = over.wait_for(|over| *over > before).await;
                             continue;
                         }
                         next = lanes.next() => next,
                     };
-                    let mut things = vec![first];
-                    if number.is_multiple_of(3) {
-                        things.extend(lanes.more(&turn, 2));
-                    }
-                    if number == 4 {
-                        lanes.set_concurrency(&turn.key, 1 + taken.load(SeqCst) % 3);
-                    }
-                    tokio::task::yield_now().await;
-                    let count = things.len();
-                    if number.is_multiple_of(2) {
-                        drop(turn);
-                        drop(things);
+                    taken.fetch_add(1, SeqCst);
+                    if thing.busy {
+                        let _ = over.wait_for(|over| *over >= thing.round).await;
                     } else {
-                        drop(things);
-                        drop(turn);
+                        // As the sender does: the turn ends elsewhere, while this one waits for the next.
+                        tokio::spawn(async move {
+                            tokio::task::yield_now().await;
+                            drop(turn);
+                            drop(thing);
+                        });
                     }
-                    taken.fetch_add(count, SeqCst);
                 }
             }
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-        let tasks: Vec<_> = (0..5).map(|number| runtime.spawn(worker(number))).collect();
-        let threads: Vec<_> = (5..8)
+        let tasks: Vec<_> = (0..4).map(|number| runtime.spawn(worker(number))).collect();
+        let threads: Vec<_> = (4..7)
             .map(|number| {
                 let (handle, work) = (runtime.handle().clone(), worker(number));
                 thread::spawn(move || handle.block_on(work))
@@ -447,25 +444,53 @@ mod tests {
             .collect();
 
         let mut pushed = 0;
-        for number in 1..=ROUNDS {
-            round.store(number, SeqCst);
-            for place in 0..=number % 5 {
-                let key = u32::try_from(number * place % 3).unwrap();
-                if let Some(place) = lanes.reserve(&key, 1) {
-                    lanes.push(&key, Placed { _place: place });
-                    pushed += 1;
-                }
-            }
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while taken.load(SeqCst) < pushed {
-                assert!(Instant::now() < deadline, "round {number}: {} of {pushed} were taken", taken.load(SeqCst));
+        let wait_for = |count: usize, round: usize| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while taken.load(SeqCst) < count {
+                assert!(Instant::now() < deadline, "round {round}: {} of {count} were taken", taken.load(SeqCst));
                 thread::yield_now();
             }
+        };
+        for round in 1..=ROUNDS {
+            // Others of the same lanes may still be on their way out.
+            let placed = |key: u32, busy: bool| {
+                let place = loop {
+                    match lanes.reserve_for_stored(&key, 1) {
+                        Some(place) => break place,
+                        None => thread::yield_now(),
+                    }
+                };
+                Placed { _place: place, round, busy }
+            };
+            match round % 3 {
+                // Side by side.
+                0 => {
+                    (0..4).for_each(|key| lanes.push(&key, placed(key, true)));
+                    pushed += 4;
+                }
+                // One after another.
+                1 => {
+                    (0..4).for_each(|place| lanes.push(&(place % 2), placed(place % 2, false)));
+                    pushed += 4;
+                }
+                // One, and when the lane may have more at work, the others.
+                _ => {
+                    let key = 9;
+                    let things = [placed(key, true), placed(key, true), placed(key, true)];
+                    lanes.set_concurrency(&key, 1);
+                    things.into_iter().for_each(|thing| lanes.push(&key, thing));
+                    wait_for(pushed + 1, round);
+                    lanes.set_concurrency(&key, 3);
+                    pushed += 3;
+                }
+            }
+            wait_for(pushed, round);
+            over.send_replace(round);
         }
         stop.cancel();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         tasks.into_iter().for_each(|task| runtime.block_on(task).unwrap());
-        assert!(pushed > ROUNDS);
+        runtime.shutdown_timeout(Duration::from_secs(10));
         assert!(lanes.is_empty() && lanes.lock().lanes.is_empty(), "no place and no lane is left over");
     }
 
