@@ -488,6 +488,8 @@ mod tests {
             over.send_replace(round);
         }
         stop.cancel();
+        // Whoever waits for another round is let go.
+        drop(over);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         tasks.into_iter().for_each(|task| runtime.block_on(task).unwrap());
         runtime.shutdown_timeout(Duration::from_secs(10));

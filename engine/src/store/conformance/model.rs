@@ -167,6 +167,12 @@ struct Model {
     attempts: BTreeMap<DeliveryId, u32>,
 }
 
+impl Model {
+    fn queued(&mut self) -> impl Iterator<Item = &mut Queued> {
+        self.to_run.values_mut().chain(self.runs.values_mut()).chain(self.live.values_mut())
+    }
+}
+
 struct World {
     bench: Bench,
     crm: EndpointId,
@@ -355,11 +361,12 @@ impl World {
         self.late += 1;
         self.nobody_holds_anything();
         self.claim(clock::steady().plus(LEASE * 2 * self.late)).await;
+        // What could not be claimed is due since its lease ended, and the next step is earlier than that again.
+        self.model.queued().filter(|queued| queued.holder.is_none()).for_each(|queued| queued.due = false);
     }
 
     fn nobody_holds_anything(&mut self) {
-        let model = &mut self.model;
-        for queued in model.to_run.values_mut().chain(model.runs.values_mut()).chain(model.live.values_mut()) {
+        for queued in self.model.queued() {
             if queued.holder.take().is_some() {
                 queued.due = true;
             }
