@@ -140,6 +140,7 @@ impl Engine {
             std::thread::sleep(Duration::from_millis(20));
         }
         child.kill().expect("the engine can be killed");
+        child.wait().expect("the engine has ended");
         panic!("the engine did not stop within {DEADLINE:?}; its log:\n{}", self.log());
     }
 

@@ -276,6 +276,8 @@ pub async fn change(
     api.store.update_endpoint(changed.clone()).await?;
     api.catalog.refresh_endpoints().await?;
     let new_secret = changed.new.scheme != before.new.scheme;
+    // As it is now: its state may have changed meanwhile.
+    let changed = find(&api, &id)?;
     Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag) }))
 }
 

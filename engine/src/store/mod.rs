@@ -453,7 +453,7 @@ pub trait Store: Send + Sync {
     // Endpoints, plugins, keys.
 
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
-    /// Replaces everything but the id and the name.
+    /// Replaces everything but the id, the name and the state: a change of the address must not undo a `410` that came meanwhile.
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;
     /// Changes only the state, and only from one of `from`; says whether it did.
     async fn set_endpoint_state(&self, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error>;
@@ -463,7 +463,6 @@ pub trait Store: Send + Sync {
 
     /// Remembers which version of a plugin serves; its configuration is kept.
     async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error>;
-    async fn forget_plugin(&self, name: &Slug) -> Result<(), Error>;
     async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error>;
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error>;
 

@@ -136,9 +136,8 @@ impl Bench {
     }
 
     pub async fn set(&self, id: EndpointId, state: EndpointState) {
-        let mut endpoint = self.find_endpoint(id).await;
-        endpoint.new.state = state;
-        self.store.update_endpoint(endpoint).await.unwrap();
+        let now = self.find_endpoint(id).await.new.state;
+        assert!(self.store.set_endpoint_state(id, &[now], state).await.unwrap());
     }
 
     pub async fn find_endpoint(&self, id: EndpointId) -> Endpoint {

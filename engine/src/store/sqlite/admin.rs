@@ -54,8 +54,8 @@ pub fn update_endpoint(db: &Connection, endpoint: &Endpoint) -> Result<(), Error
     let changed = db
         .prepare_cached(
             "UPDATE endpoint SET title = ?1, url = ?2, events = ?3, conditions = ?4, plugin = ?5, scheme = ?6, secrets = ?7,
-                 timeout_ms = ?8, headers = ?9, schedule = ?10, state = ?11
-             WHERE id = ?12 AND deleted_at IS NULL",
+                 timeout_ms = ?8, headers = ?9, schedule = ?10
+             WHERE id = ?11 AND deleted_at IS NULL",
         )?
         .execute(params![
             columns.title,
@@ -68,7 +68,6 @@ pub fn update_endpoint(db: &Connection, endpoint: &Endpoint) -> Result<(), Error
             columns.timeout_ms,
             columns.headers,
             columns.schedule,
-            columns.state,
             endpoint.id.as_i64(),
         ])?;
     found(changed, "endpoint")
@@ -121,11 +120,6 @@ pub fn remember_plugin(db: &Connection, plugin: &PluginRow) -> Result<(), Error>
         i64::try_from(plugin.bytes).unwrap_or(i64::MAX),
     ])?;
     Ok(())
-}
-
-pub fn forget_plugin(db: &Connection, name: &Slug) -> Result<(), Error> {
-    let changed = db.prepare_cached("DELETE FROM plugin WHERE name = ?1")?.execute([&**name])?;
-    found(changed, "plugin")
 }
 
 pub fn set_plugin_config(db: &Connection, name: &Slug, config: &BTreeMap<String, String>) -> Result<(), Error> {

@@ -346,13 +346,7 @@ impl Store for Sqlite {
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
-        self.write(0, move |db, local| {
-            admin::update_endpoint(db, &endpoint)?;
-            // It may have been resumed.
-            local.handoff.alarm.set(clock::steady());
-            Ok(())
-        })
-        .await
+        self.write(0, move |db, _| admin::update_endpoint(db, &endpoint)).await
     }
 
     async fn set_endpoint_state(&self, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
@@ -375,11 +369,6 @@ impl Store for Sqlite {
 
     async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error> {
         self.write(0, move |db, _| admin::remember_plugin(db, &plugin)).await
-    }
-
-    async fn forget_plugin(&self, name: &Slug) -> Result<(), Error> {
-        let name = name.clone();
-        self.write(0, move |db, _| admin::forget_plugin(db, &name)).await
     }
 
     async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error> {
