@@ -6,7 +6,7 @@
 
 use std::{
     sync::LazyLock,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::domain::time::Timestamp;
@@ -21,4 +21,10 @@ pub fn wall() -> Timestamp {
 pub fn steady() -> Timestamp {
     static START: LazyLock<(Timestamp, Instant)> = LazyLock::new(|| (wall(), Instant::now()));
     START.0.plus(START.1.elapsed())
+}
+
+/// Processor time that the calling thread has used. Unlike elapsed time it does not count what others were given meanwhile.
+pub fn thread_cpu() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or(0))
 }

@@ -11,7 +11,7 @@ use std::{
 
 use crate::domain::time::Timestamp;
 
-/// A run that takes longer on average than this holds others up. Ten times what a run of JavaScript takes, a hundred times what one
+/// A run that uses more processor time on average than this holds others up. Ten times what a run of JavaScript takes, a hundred times what one
 /// of Rust does; a flood of log lines takes more.
 const SLOW: Duration = Duration::from_millis(2);
 /// How long after the last lost race for its state a plugin's runs go one after another.
@@ -34,6 +34,7 @@ impl Default for Pace {
 }
 
 impl Pace {
+    /// A run used this much processor time.
     pub fn note(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let average = self.average.load(Ordering::Relaxed);
