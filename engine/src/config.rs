@@ -40,6 +40,7 @@ macro_rules! settings {
 settings! {
     "listen" = "127.0.0.1:8080", "address and port of the HTTP API";
     "data" = "innesco-data", "folder of the store, the compile cache and the lock; one engine at a time";
+    "master_key_file" = "", "file with the key that encrypts the secrets in the store; made at the first start. Default: master.key in the data folder";
     "plugins" = "plugins", "folder whose .wasm files serve";
     "store" = "sqlite", "where events are kept: sqlite (a file in the data folder)";
     "allow_net" = "", "networks that webhooks may go to although they are not public, such as 10.1.0.0/16, separated by commas";
@@ -210,6 +211,8 @@ fn parse_size(text: &str) -> Option<usize> {
 pub struct Config {
     pub listen: SocketAddr,
     pub data: PathBuf,
+    /// Encrypts the secrets in the store.
+    pub master_key_file: PathBuf,
     pub plugins: PathBuf,
     pub allow_net: Vec<IpNet>,
     pub log: LogForm,
@@ -245,9 +248,15 @@ impl Config {
             0 => cores,
             threads => threads,
         };
+        let data = PathBuf::from(raw.text("data")?);
+        let master_key_file = match raw.text("master_key_file")? {
+            unset if unset.is_empty() => data.join("master.key"),
+            path => path.into(),
+        };
         Ok(Self {
             listen: raw.read("listen", |value| value.parse().ok(), "is not an address with a port; write 127.0.0.1:8080")?,
-            data: raw.text("data")?.into(),
+            data,
+            master_key_file,
             plugins: raw.text("plugins")?.into(),
             allow_net: raw.read("allow_net", nets, "is not a list of networks; write 10.1.0.0/16 or 127.0.0.1")?,
             log: raw.read("log", log, "is not a form of log; write text or json")?,

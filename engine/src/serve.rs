@@ -14,7 +14,7 @@ use crate::{
     news::Feed,
     outbound::{Guard, Outbound},
     sandbox::Sandbox,
-    store::{Handoff, Role, Sqlite, Store},
+    store::{Handoff, KeyFile, Role, Sqlite, Store},
     work::{self, Work},
 };
 
@@ -56,7 +56,8 @@ impl Engine {
         let file = config.data.join("innesco.db");
         let store: Arc<dyn Store> = {
             let handoff = handoff.clone();
-            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, handoff)).await?;
+            let key_file = KeyFile::at(config.master_key_file.clone());
+            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, key_file, handoff)).await?;
             Arc::new(opened.with_context(|| format!("the store in {} cannot be opened", config.data.display()))?)
         };
         let keys = Keys::default();

@@ -19,10 +19,12 @@ use super::{
 use crate::{
     clock,
     domain::{
+        breaker::BreakerRule,
         duration,
-        endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription, header_is_ours},
+        endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription, header_is_ours},
         name::{Attributes, Slug},
         pattern::Pattern,
+        rate::Rate,
         retry::Schedule,
         signature::{Scheme, Secret},
     },
@@ -54,8 +56,29 @@ struct Input {
     headers: BTreeMap<String, String>,
     timeout: Option<String>,
     schedule: Option<Vec<String>>,
+    concurrency: Option<usize>,
+    rate: Option<String>,
+    ordered: Option<Ordered>,
+    breaker: Option<BreakerInput>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
+}
+
+/// `true` means the whole endpoint.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Ordered {
+    Whether(bool),
+    By(String),
+}
+
+/// What is left out keeps its default.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct BreakerInput {
+    failures: Option<u32>,
+    wait: Option<String>,
+    wait_max: Option<String>,
 }
 
 fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
@@ -75,6 +98,14 @@ impl Input {
             headers: endpoint.new.policy.headers.iter().map(|(name, _)| (name.clone(), HIDDEN.to_owned())).collect(),
             timeout: Some(view.timeout),
             schedule: view.schedule,
+            concurrency: Some(view.concurrency),
+            rate: view.rate,
+            ordered: view.ordered.map(|ordered| Ordered::By(ordered.to_owned())),
+            breaker: Some(BreakerInput {
+                failures: Some(view.breaker.failures),
+                wait: Some(view.breaker.wait),
+                wait_max: Some(view.breaker.wait_max),
+            }),
             secret: None,
         }
     }
@@ -96,6 +127,10 @@ impl Input {
         let headers = headers(self.headers, before)?;
         let timeout = self.timeout.map_or(Ok(Policy::TIMEOUT_DEFAULT), |text| timeout(&text))?;
         let schedule = self.schedule.map(|waits| schedule(&waits)).transpose()?;
+        let concurrency = concurrency(self.concurrency)?;
+        let rate = self.rate.map(|text| Rate::parse(&text)).transpose().map_err(|bad| wrong("rate", bad))?;
+        let ordering = self.ordered.map_or(Ok(None), ordering)?;
+        let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
         let url = api.outbound.check_url(&self.url).await.map_err(|bad| bad_url(&bad))?;
         let secrets = match before {
             Some(before) if before.new.scheme == scheme => before.new.secrets.clone(),
@@ -109,7 +144,7 @@ impl Input {
             plugin,
             scheme,
             secrets,
-            policy: Policy { timeout, headers, schedule: schedule.map(Arc::new) },
+            policy: Policy { timeout, headers, schedule: schedule.map(Arc::new), concurrency, rate, ordering, breaker },
             state: before.map_or(EndpointState::Active, |before| before.new.state),
         })
     }
@@ -180,6 +215,48 @@ fn timeout(text: &str) -> Result<Duration, Problem> {
         let max = Policy::TIMEOUT_MAX.as_secs();
         wrong("timeout", format!("{text:?} is not a timeout; write 100ms to {max}s, such as 20s"))
     })
+}
+
+fn concurrency(given: Option<usize>) -> Result<usize, Problem> {
+    let concurrency = given.unwrap_or(Policy::CONCURRENCY_DEFAULT);
+    if (1..=Policy::CONCURRENCY_MAX).contains(&concurrency) {
+        return Ok(concurrency);
+    }
+    let max = Policy::CONCURRENCY_MAX;
+    Err(wrong("concurrency", format!("{concurrency} webhooks at once are not possible; write 1 to {max}")))
+}
+
+fn ordering(given: Ordered) -> Result<Option<Ordering>, Problem> {
+    match given {
+        Ordered::Whether(false) => Ok(None),
+        Ordered::Whether(true) => Ok(Some(Ordering::Endpoint)),
+        Ordered::By(text) => Ordering::parse(&text).map(Some).ok_or_else(|| {
+            wrong("ordered", format!("{text:?} is not an order; write \"endpoint\" (or true) or \"subject\", or leave it out"))
+        }),
+    }
+}
+
+fn breaker(given: BreakerInput) -> Result<BreakerRule, Problem> {
+    let default = BreakerRule::default();
+    let wait = |name: &str, text: Option<String>, default: Duration| {
+        let Some(text) = text else { return Ok(default) };
+        let range = BreakerRule::WAIT_LEAST..=BreakerRule::WAIT_MOST;
+        duration::parse(&text).filter(|wait| range.contains(wait)).ok_or_else(|| {
+            Problem::bad_endpoint(format!("breaker.{name}: {text:?} is not a wait; write 100ms to 24h, such as 10s"))
+                .at(format!("/breaker/{name}"))
+        })
+    };
+    let failures = given.failures.unwrap_or(default.failures);
+    if failures > BreakerRule::FAILURES_MAX {
+        let detail = format!("breaker.failures: write 0 (never) to {}", BreakerRule::FAILURES_MAX);
+        return Err(Problem::bad_endpoint(detail).at("/breaker/failures"));
+    }
+    let first = wait("wait", given.wait, default.wait)?;
+    let wait_max = wait("wait_max", given.wait_max, default.wait_max.max(first))?;
+    if wait_max < first {
+        return Err(Problem::bad_endpoint("breaker.wait_max: must not be shorter than breaker.wait").at("/breaker/wait_max"));
+    }
+    Ok(BreakerRule { failures, wait: first, wait_max })
 }
 
 fn schedule(waits: &[String]) -> Result<Schedule, Problem> {
@@ -272,7 +349,7 @@ pub async fn change(
     let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
     merge(&mut merged, Value::Object(patch));
     let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_endpoint(error.to_string()))?;
-    let changed = Endpoint { new: input.check(&api, Some(&before)).await?, id: before.id, created_at: before.created_at };
+    let changed = Endpoint { new: input.check(&api, Some(&before)).await?, ..Endpoint::clone(&before) };
     api.store.update_endpoint(changed.clone()).await?;
     api.catalog.refresh_endpoints().await?;
     let new_secret = changed.new.scheme != before.new.scheme;

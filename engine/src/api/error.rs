@@ -120,7 +120,7 @@ impl From<store::Error> for Problem {
         let text = error.to_string();
         match error {
             Error::Full => Self::store_full(text).retry_after(5),
-            Error::Unavailable(_) => {
+            Error::Unavailable(_) | Error::Sealed(_) => {
                 tracing::error!(%text, "the store refused a request");
                 Self::store_unavailable(
                     "the store cannot be used at the moment; nothing was stored. The log of the engine says why",

@@ -46,6 +46,13 @@ pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<KeyView>>
     Ok(Json(PageView { items: keys.iter().map(|key| KeyView::new(key, api.store.tag())).collect(), next: None }))
 }
 
+/// Encrypts every secret of the store anew, under a fresh master key.
+pub async fn rekey(State(api): State<Arc<Api>>) -> Result<StatusCode, Problem> {
+    api.store.reseal().await?;
+    tracing::info!("the store's secrets are sealed under a new master key");
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub async fn revoke(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let key = KeyId::parse(&id, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no key {id:?}")))?;
     let keys = api.store.keys().await?;

@@ -66,6 +66,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/plugins/{plugin}", get(plugins::show))
         .route("/v1/plugins/{plugin}/config", get(plugins::config).put(plugins::set_config))
         .route("/v1/keys", get(keys::list).post(keys::create))
+        .route("/v1/keys/rekey", post(keys::rekey))
         .route("/v1/keys/{key}", delete(keys::revoke))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::guard));
     Router::new()

@@ -11,7 +11,7 @@ use crate::{
     domain::{
         delivery::DeliveryState,
         duration,
-        endpoint::{DisabledReason, Endpoint, EndpointState},
+        endpoint::{DisabledReason, Endpoint, EndpointState, Ordering},
         envelope::is_json,
         event::Event,
         id::Tag,
@@ -307,12 +307,26 @@ pub struct EndpointView {
     pub headers: BTreeMap<String, String>,
     pub timeout: String,
     pub schedule: Option<Vec<String>>,
+    pub concurrency: usize,
+    pub rate: Option<String>,
+    pub ordered: Option<&'static str>,
+    pub breaker: BreakerView,
     pub state: &'static str,
     pub disabled_reason: Option<&'static str>,
+    /// Set once nothing has succeeded for a while.
+    pub failing_since: Option<String>,
     pub created_at: String,
     /// Only in the reply that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+}
+
+/// When the endpoint is left alone for a while.
+#[derive(Serialize)]
+pub struct BreakerView {
+    pub failures: u32,
+    pub wait: String,
+    pub wait_max: String,
 }
 
 impl EndpointView {
@@ -323,6 +337,7 @@ impl EndpointView {
             EndpointState::Paused => ("paused", None),
             EndpointState::Disabled(DisabledReason::ByHand) => ("disabled", Some("by-hand")),
             EndpointState::Disabled(DisabledReason::Gone) => ("disabled", Some("gone")),
+            EndpointState::Disabled(DisabledReason::Failing) => ("disabled", Some("failing")),
         };
         let secret = new.secrets.first().map(|held| &held.secret);
         Self {
@@ -342,8 +357,17 @@ impl EndpointView {
                 .schedule
                 .as_ref()
                 .map(|schedule| schedule.waits().iter().map(|wait| duration::write(*wait)).collect()),
+            concurrency: new.policy.concurrency,
+            rate: new.policy.rate.map(|rate| rate.to_string()),
+            ordered: new.policy.ordering.map(Ordering::as_str),
+            breaker: BreakerView {
+                failures: new.policy.breaker.failures,
+                wait: duration::write(new.policy.breaker.wait),
+                wait_max: duration::write(new.policy.breaker.wait_max),
+            },
             state,
             disabled_reason,
+            failing_since: endpoint.failing_since.map(|since| since.to_string()),
             created_at: endpoint.created_at.to_string(),
             secret: None,
         }

@@ -139,7 +139,7 @@ async fn wire(store: &dyn Store, receiver: SocketAddr) -> anyhow::Result<()> {
                 plugin: None,
                 scheme: Scheme::V1,
                 secrets: vec![HeldSecret { secret: Secret::from_seed(Scheme::V1, seed), until: None }],
-                policy: Policy { timeout: Policy::TIMEOUT_DEFAULT, headers: Vec::new(), schedule: None },
+                policy: Policy::default(),
                 state: EndpointState::Active,
             })
             .await?;

@@ -31,6 +31,9 @@ pub enum KeysCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Encrypt the engine's secrets anew, under a fresh master key
+    #[command(before_help = "Example:  innesco keys rekey")]
+    Rekey,
 }
 
 pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
@@ -63,6 +66,14 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
             confirm(&format!("whoever uses key {id} ({name}, {role}) is refused from now on"), *yes)?;
             client.delete(&["v1", "keys", &id])?;
             out.thing(&json!({ "revoked": id }), |_| format!("revoked {id}  {name}"))?;
+        }
+        KeysCommand::Rekey => {
+            client.post(&["v1", "keys", "rekey"], None)?;
+            out.thing(&json!({ "rekeyed": true }), |_| {
+                "every secret is encrypted under a new master key; the old one opens nothing any more. \
+                 Copy the new key file to wherever you keep it apart from backups"
+                    .to_owned()
+            })?;
         }
     }
     Ok(())

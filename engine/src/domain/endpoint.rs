@@ -2,11 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use sha2::{Digest as _, Sha256};
+
 use super::{
+    breaker::BreakerRule,
     event::NewEvent,
     id::EndpointId,
     name::Slug,
     pattern::Pattern,
+    rate::Rate,
     retry::Schedule,
     signature::{Scheme, Secret},
     time::Timestamp,
@@ -28,6 +32,12 @@ pub enum DisabledReason {
     ByHand,
     /// It answered `410`.
     Gone,
+    /// Nothing has succeeded for days.
+    Failing,
+}
+
+impl DisabledReason {
+    pub const ALL: [Self; 3] = [Self::ByHand, Self::Gone, Self::Failing];
 }
 
 impl EndpointState {
@@ -37,13 +47,13 @@ impl EndpointState {
             Self::Paused => "paused",
             Self::Disabled(DisabledReason::ByHand) => "disabled",
             Self::Disabled(DisabledReason::Gone) => "disabled-gone",
+            Self::Disabled(DisabledReason::Failing) => "disabled-failing",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Active, Self::Paused, Self::Disabled(DisabledReason::ByHand), Self::Disabled(DisabledReason::Gone)]
-            .into_iter()
-            .find(|state| state.as_str() == text)
+        let disabled = DisabledReason::ALL.map(Self::Disabled);
+        [Self::Active, Self::Paused].into_iter().chain(disabled).find(|state| state.as_str() == text)
     }
 }
 
@@ -76,6 +86,39 @@ pub struct HeldSecret {
     pub until: Option<Timestamp>,
 }
 
+/// In which order an endpoint receives: a webhook that is being retried holds back those that come after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordering {
+    /// One after the other, in the order in which their events were accepted.
+    Endpoint,
+    /// The same among events of one subject.
+    Subject,
+}
+
+impl Ordering {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Subject => "subject",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Endpoint, Self::Subject].into_iter().find(|ordering| ordering.as_str() == text)
+    }
+
+    /// What two webhooks must have in common to be held in order. The same for ever: it is stored.
+    pub fn key(self, subject: Option<&str>) -> i64 {
+        match self {
+            Self::Endpoint => 0,
+            Self::Subject => {
+                let digest: [u8; 32] = Sha256::digest(subject.unwrap_or_default()).into();
+                i64::from_le_bytes(*digest.first_chunk().expect("a digest has more than eight bytes"))
+            }
+        }
+    }
+}
+
 /// How webhooks to an endpoint are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -85,12 +128,35 @@ pub struct Policy {
     pub headers: Vec<(String, String)>,
     /// `None` is the default schedule.
     pub schedule: Option<Arc<Schedule>>,
+    /// Webhooks on their way at once.
+    pub concurrency: usize,
+    /// `None`: as fast as it answers.
+    pub rate: Option<Rate>,
+    /// `None`: as they come.
+    pub ordering: Option<Ordering>,
+    pub breaker: BreakerRule,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            timeout: Self::TIMEOUT_DEFAULT,
+            headers: Vec::new(),
+            schedule: None,
+            concurrency: Self::CONCURRENCY_DEFAULT,
+            rate: None,
+            ordering: None,
+            breaker: BreakerRule::default(),
+        }
+    }
 }
 
 impl Policy {
     pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
     pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
     pub const HEADERS_MAX: usize = 32;
+    pub const CONCURRENCY_DEFAULT: usize = 64;
+    pub const CONCURRENCY_MAX: usize = 256;
 }
 
 /// An endpoint before it has an id.
@@ -117,6 +183,8 @@ pub struct NewEndpoint {
 pub struct Endpoint {
     pub id: EndpointId,
     pub created_at: Timestamp,
+    /// Since when nothing has succeeded (wall clock), if that has gone on for a while.
+    pub failing_since: Option<Timestamp>,
     pub new: NewEndpoint,
 }
 
@@ -216,6 +284,7 @@ mod tests {
         let mut endpoint = Endpoint {
             id: EndpointId::from_i64(1),
             created_at: at(0),
+            failing_since: None,
             new: NewEndpoint {
                 name: Slug::parse("crm").unwrap(),
                 title: None,
@@ -224,7 +293,7 @@ mod tests {
                 plugin: None,
                 scheme: Scheme::V1,
                 secrets: vec![HeldSecret { secret: secret(1), until: None }],
-                policy: Policy { timeout: Policy::TIMEOUT_DEFAULT, headers: vec![], schedule: None },
+                policy: Policy::default(),
                 state: EndpointState::Active,
             },
         };

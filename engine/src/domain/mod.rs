@@ -3,6 +3,7 @@
 //! No I/O, no async, no SQL, no HTTP, no clock and no randomness: instants, random bytes and ids come in as arguments, so every
 //! rule is tested as a table. Text from outside is parsed into these types once, at the rim, and trusted from then on.
 
+pub mod breaker;
 pub mod delivery;
 pub mod digits;
 pub mod duration;
@@ -13,6 +14,7 @@ pub mod id;
 pub mod name;
 pub mod pattern;
 pub mod plugin;
+pub mod rate;
 pub mod retry;
 pub mod routing;
 pub mod run;

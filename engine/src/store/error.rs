@@ -1,5 +1,7 @@
 //! What can go wrong with a store, in the terms in which callers act.
 
+use super::SealError;
+
 /// A refusal or failure of a store. Nothing of the refused step has taken effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -15,6 +17,9 @@ pub enum Error {
     /// A row cannot become a value: the data was changed by something else, or by a newer engine.
     #[error("table {table}, column {column}, row {id}: the stored value cannot be read; restore a backup, or report this")]
     Corrupt { table: &'static str, column: &'static str, id: i64 },
+    /// Secrets that cannot be sealed or opened.
+    #[error("{0}")]
+    Sealed(String),
     #[error("there is no such {what}")]
     NotFound { what: &'static str },
     /// A name that must be unique is taken.
@@ -26,6 +31,12 @@ pub enum Error {
     /// A mistake of ours in a statement or a type.
     #[error("internal error of the store: {0}")]
     Internal(String),
+}
+
+impl From<SealError> for Error {
+    fn from(error: SealError) -> Self {
+        Self::Sealed(error.to_string())
+    }
 }
 
 impl Error {

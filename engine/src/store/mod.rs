@@ -12,6 +12,7 @@ mod conformance;
 mod error;
 mod handoff;
 mod lanes;
+mod seal;
 mod sqlite;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -22,6 +23,7 @@ pub use self::{
     error::Error,
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, SENDS_AT_ONCE},
     lanes::{Lanes, Turn},
+    seal::{KeyFile, Seal, SealError},
     sqlite::Sqlite,
 };
 use crate::domain::{
@@ -460,6 +462,10 @@ pub trait Store: Send + Sync {
     /// What waits for it is cancelled (by [`Self::bury`]).
     async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error>;
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
+    /// Notes since when an endpoint has been failing (wall clock), or that it no longer does.
+    async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error>;
+    /// Seals every secret anew under a fresh master key, and puts that key in the place of the old one.
+    async fn reseal(&self) -> Result<(), Error>;
 
     /// Remembers which version of a plugin serves; its configuration is kept.
     async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error>;

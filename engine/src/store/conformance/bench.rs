@@ -256,7 +256,7 @@ pub fn endpoint(name: &str) -> NewEndpoint {
         plugin: None,
         scheme: Scheme::V1,
         secrets: vec![HeldSecret { secret: Secret::from_seed(Scheme::V1, [7; 32]), until: None }],
-        policy: Policy { timeout: Policy::TIMEOUT_DEFAULT, headers: Vec::new(), schedule: None },
+        policy: Policy::default(),
         state: EndpointState::Active,
     }
 }

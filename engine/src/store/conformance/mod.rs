@@ -85,6 +85,8 @@ macro_rules! conformance {
                     a_plugin_that_loads_drives_the_runs_that_missed_it,
                     an_endpoint_that_is_created_drives_the_runs_that_named_it,
                     an_endpoint_reads_back_and_is_changed_as_a_whole,
+                    failing_is_noted_and_forgotten,
+                    a_new_master_key_opens_what_the_old_one_sealed,
                     an_endpoints_name_is_unique_until_it_is_deleted,
                     an_endpoints_state_changes_only_from_what_was_expected,
                     a_plugin_keeps_its_configuration_across_versions,

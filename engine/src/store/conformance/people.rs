@@ -6,11 +6,13 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
+        breaker::BreakerRule,
         delivery::{DeadReason, Next},
-        endpoint::{DisabledReason, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
+        endpoint::{DisabledReason, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription},
         id::{EndpointId, EventId},
         pattern::Pattern,
         plugin::Digest,
+        rate::Rate,
         retry::Schedule,
         run::{RunOutcome, RunState},
         signature::{Scheme, Secret},
@@ -149,6 +151,10 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
             timeout: Duration::from_millis(1234),
             headers: vec![("authorization".into(), "Bearer x".into())],
             schedule: Some(Arc::new(Schedule::new(vec![Duration::ZERO, Duration::from_millis(7)]).unwrap())),
+            concurrency: 7,
+            rate: Some(Rate::parse("30/m").unwrap()),
+            ordering: Some(Ordering::Subject),
+            breaker: BreakerRule { failures: 3, wait: Duration::from_millis(250), wait_max: Duration::from_secs(9) },
         },
         state: EndpointState::Disabled(DisabledReason::Gone),
         ..endpoint("crm")
@@ -175,6 +181,32 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     assert_eq!(after.store.update_endpoint(changed).await, not_found);
     assert_eq!(after.store.delete_endpoint(created.id).await, not_found);
     assert_eq!(after.store.endpoints().await.unwrap().len(), 0);
+}
+
+pub async fn failing_is_noted_and_forgotten(bench: &Bench) {
+    let (crm, since) = (bench.endpoint("crm").await, Timestamp::from_millis(1234));
+    assert_eq!(bench.find_endpoint(crm).await.failing_since, None);
+    bench.store.note_failing(crm, Some(since)).await.unwrap();
+    let after = bench.after_a_crash().await;
+    let endpoint = after.find_endpoint(crm).await;
+    assert_eq!(endpoint.failing_since, Some(since));
+    after.store.update_endpoint(endpoint).await.unwrap();
+    assert_eq!(after.find_endpoint(crm).await.failing_since, Some(since), "a change of the endpoint leaves it alone");
+    after.store.note_failing(crm, None).await.unwrap();
+    assert_eq!(after.find_endpoint(crm).await.failing_since, None);
+}
+
+pub async fn a_new_master_key_opens_what_the_old_one_sealed(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let before = bench.find_endpoint(crm).await.new.secrets;
+    for _ in 0..3 {
+        bench.store.reseal().await.unwrap();
+        assert_eq!(bench.find_endpoint(crm).await.new.secrets, before);
+    }
+    let shop = bench.endpoint("shop").await;
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.find_endpoint(crm).await.new.secrets, before);
+    after.find_endpoint(shop).await;
 }
 
 pub async fn an_endpoints_name_is_unique_until_it_is_deleted(bench: &Bench) {

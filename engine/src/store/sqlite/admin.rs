@@ -1,6 +1,6 @@
 //! What operators set: endpoints, plugins' last versions and configuration, API keys. Every step checks before it changes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -14,10 +14,10 @@ use crate::{
         plugin::Digest,
         time::Timestamp,
     },
-    store::{Error, KeyRow, PluginRow, Role},
+    store::{Error, KeyRow, PluginRow, Role, Seal},
 };
 
-pub fn create_endpoint(db: &Connection, new: NewEndpoint) -> Result<Endpoint, Error> {
+pub fn create_endpoint(db: &Connection, seal: &Seal, new: NewEndpoint) -> Result<Endpoint, Error> {
     let taken: bool = db
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM endpoint WHERE name = ?1 AND deleted_at IS NULL)")?
         .query_row([&*new.name], |row| row.get(0))?;
@@ -25,11 +25,10 @@ pub fn create_endpoint(db: &Connection, new: NewEndpoint) -> Result<Endpoint, Er
         return Err(Error::Taken { what: "endpoint", name: new.name.to_string() });
     }
     let created_at = clock::wall();
-    let columns = EndpointColumns::of(&new);
+    let columns = EndpointColumns::of(&new, seal)?;
     db.prepare_cached(
-        "INSERT INTO endpoint (name, title, url, events, conditions, plugin, scheme, secrets, timeout_ms, headers, schedule, state,
-             created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "INSERT INTO endpoint (name, title, url, events, conditions, plugin, scheme, state, created_at, policy, sealed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         columns.name,
@@ -39,23 +38,27 @@ pub fn create_endpoint(db: &Connection, new: NewEndpoint) -> Result<Endpoint, Er
         columns.conditions,
         columns.plugin,
         columns.scheme,
-        columns.secrets,
-        columns.timeout_ms,
-        columns.headers,
-        columns.schedule,
         columns.state,
         created_at.millis(),
+        columns.policy,
+        columns.sealed,
     ])?;
-    Ok(Endpoint { id: EndpointId::from_i64(db.last_insert_rowid()), created_at, new })
+    Ok(Endpoint { id: EndpointId::from_i64(db.last_insert_rowid()), created_at, failing_since: None, new })
 }
 
-pub fn update_endpoint(db: &Connection, endpoint: &Endpoint) -> Result<(), Error> {
-    let columns = EndpointColumns::of(&endpoint.new);
+pub fn update_endpoint(db: &Connection, seal: &Seal, mut endpoint: Endpoint) -> Result<(), Error> {
+    let name: Option<String> = db
+        .prepare_cached("SELECT name FROM endpoint WHERE id = ?1 AND deleted_at IS NULL")?
+        .query_row([endpoint.id.as_i64()], |row| row.get(0))
+        .optional()?;
+    let name = name.ok_or(Error::NotFound { what: "endpoint" })?;
+    // Its name is fixed, and its secrets are bound to it.
+    endpoint.new.name = Slug::parse(&name).map_err(|_| Place { table: "endpoint", id: endpoint.id.as_i64() }.corrupt("name"))?;
+    let columns = EndpointColumns::of(&endpoint.new, seal)?;
     let changed = db
         .prepare_cached(
-            "UPDATE endpoint SET title = ?1, url = ?2, events = ?3, conditions = ?4, plugin = ?5, scheme = ?6, secrets = ?7,
-                 timeout_ms = ?8, headers = ?9, schedule = ?10
-             WHERE id = ?11 AND deleted_at IS NULL",
+            "UPDATE endpoint SET title = ?1, url = ?2, events = ?3, conditions = ?4, plugin = ?5, scheme = ?6, policy = ?7, sealed = ?8
+             WHERE id = ?9 AND deleted_at IS NULL",
         )?
         .execute(params![
             columns.title,
@@ -64,13 +67,32 @@ pub fn update_endpoint(db: &Connection, endpoint: &Endpoint) -> Result<(), Error
             columns.conditions,
             columns.plugin,
             columns.scheme,
-            columns.secrets,
-            columns.timeout_ms,
-            columns.headers,
-            columns.schedule,
+            columns.policy,
+            columns.sealed,
             endpoint.id.as_i64(),
         ])?;
     found(changed, "endpoint")
+}
+
+/// Seals every endpoint's secrets anew.
+pub fn reseal(db: &Connection, old: &[Arc<Seal>], new: &Seal) -> Result<(), Error> {
+    let mut select = db.prepare("SELECT id, name, sealed FROM endpoint WHERE sealed IS NOT NULL")?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    for row in rows.collect::<Result<Vec<(i64, String, Vec<u8>)>, _>>()? {
+        let (id, name, sealed) = row;
+        let context = rows::seal_context(&name);
+        let plain = old.iter().find_map(|seal| seal.open(&context, &sealed));
+        let plain = plain.ok_or_else(|| Place { table: "endpoint", id }.corrupt("sealed"))?;
+        db.execute("UPDATE endpoint SET sealed = ?1 WHERE id = ?2", params![new.seal(&context, &plain)?, id])?;
+    }
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('seal', ?1)", [new.mark()?])?;
+    Ok(())
+}
+
+pub fn note_failing(db: &Connection, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error> {
+    db.prepare_cached("UPDATE endpoint SET failing_since = ?1 WHERE id = ?2")?
+        .execute(params![since.map(Timestamp::millis), id.as_i64()])?;
+    Ok(())
 }
 
 pub fn set_endpoint_state(db: &Connection, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
@@ -85,20 +107,18 @@ pub fn set_endpoint_state(db: &Connection, id: EndpointId, from: &[EndpointState
 
 pub fn delete_endpoint(db: &Connection, id: EndpointId) -> Result<(), Error> {
     let changed = db
-        .prepare_cached(
-            "UPDATE endpoint SET deleted_at = ?1, secrets = '[]', headers = '[]' WHERE id = ?2 AND deleted_at IS NULL",
-        )?
+        .prepare_cached("UPDATE endpoint SET deleted_at = ?1, sealed = NULL WHERE id = ?2 AND deleted_at IS NULL")?
         .execute(params![clock::wall().millis(), id.as_i64()])?;
     found(changed, "endpoint")
 }
 
-pub fn endpoints(db: &Connection) -> Result<Vec<Endpoint>, Error> {
+pub fn endpoints(db: &Connection, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>, Error> {
     let sql = format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL ORDER BY name");
     let mut select = db.prepare_cached(&sql)?;
     let mut rows = select.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(rows::endpoint(row)?);
+        found.push(rows::endpoint(row, seals)?);
     }
     Ok(found)
 }

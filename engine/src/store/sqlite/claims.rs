@@ -141,9 +141,9 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, claims: &mut Vec<R
 
 /// Steps from one endpoint with something waiting to the next, whatever the number of rows each has.
 const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
-        SELECT min(endpoint) FROM live WHERE lease IS NULL
+        SELECT min(endpoint) FROM live WHERE lease IS NULL AND ordering IS NULL
         UNION ALL
-        SELECT (SELECT min(endpoint) FROM live WHERE lease IS NULL AND endpoint > waiting.endpoint)
+        SELECT (SELECT min(endpoint) FROM live WHERE lease IS NULL AND ordering IS NULL AND endpoint > waiting.endpoint)
         FROM waiting WHERE waiting.endpoint IS NOT NULL
     )
     SELECT e.id, (SELECT min(next_at) FROM live WHERE lease IS NULL AND endpoint = e.id) AS due

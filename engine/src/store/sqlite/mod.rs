@@ -13,13 +13,14 @@ mod rows;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod writer;
 
 use std::{
     collections::BTreeMap,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, RwLock,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -35,7 +36,7 @@ use self::{
 };
 use super::{
     Accepted, AttemptRecord, DeliveryFilter, DeliveryStory, DeliverySummary, Drive, Error, EventFilter, EventStory, EventSummary,
-    Handoff, KeyRow, Lease, Page, PageRequest, PluginRow, Retention, Role, Settled, Settlement, StateValue, Store,
+    Handoff, KeyFile, KeyRow, Lease, Page, PageRequest, PluginRow, Retention, Role, Seal, Settled, Settlement, StateValue, Store,
 };
 use crate::{
     clock,
@@ -48,8 +49,6 @@ use crate::{
     },
 };
 
-/// The layout that this engine reads and writes.
-const SCHEMA_VERSION: i64 = 1;
 /// Bytes that may wait to be written; past it callers are told to come back (`Error::Overloaded`).
 const QUEUED_MAX: usize = 64 << 20;
 /// Connections that read at once.
@@ -74,6 +73,9 @@ pub struct Local {
     /// A minute whose first id is noted and committed.
     minute: AtomicI64,
     walks: Mutex<retention::Walks>,
+    key_file: KeyFile,
+    /// The master key in force first. One that was replaced while this process runs still opens what a reader began to read before.
+    seals: RwLock<Vec<Arc<Seal>>>,
 }
 
 impl Local {
@@ -93,6 +95,18 @@ impl Local {
         self.walks.lock().expect("no code panics while it holds the walks")
     }
 
+    fn seal(&self) -> Arc<Seal> {
+        Arc::clone(&self.seals()[0])
+    }
+
+    fn seals(&self) -> Vec<Arc<Seal>> {
+        self.seals.read().expect("no code panics while it holds the keys").clone()
+    }
+
+    fn set_seals(&self, seals: Vec<Arc<Seal>>) {
+        *self.seals.write().expect("no code panics while it holds the keys") = seals;
+    }
+
     fn hand_over(&self, claims: Claims) {
         for claim in claims.events {
             self.minute.store(accept::minute(claim.event.accepted_at), Ordering::Relaxed);
@@ -108,15 +122,16 @@ impl Local {
 impl Sqlite {
     /// Opens the store in `file`, making it if there is none. Blocks.
     ///
-    /// The caller owns the file alone: two processes on one file would send everything twice.
-    pub fn open(file: &Path, handoff: Handoff) -> Result<Self, Error> {
+    /// The caller owns the file alone: two processes on one file would send everything twice. The secrets in it are sealed under
+    /// the key in `key_file`, which is made with the store.
+    pub fn open(file: &Path, key_file: KeyFile, handoff: Handoff) -> Result<Self, Error> {
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         // FULL: a commit is on the disk when it returns. The large WAL makes checkpoints, which sync as well, rare.
         db.execute_batch(
             "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 16000;
              PRAGMA journal_size_limit = 134217728;",
         )?;
-        let tag = migrate(&db)?;
+        let (tag, seal) = upgrade::upgrade(&db, &key_file)?;
         claims::expire_all(&db, clock::steady())?;
         let last: i64 = db.query_row(
             "SELECT max(coalesce((SELECT max(id) FROM event), 0), coalesce((SELECT value FROM meta WHERE key = 'last_event'), 0))",
@@ -131,6 +146,8 @@ impl Sqlite {
             next_token: AtomicI64::new(first_token()?),
             minute: AtomicI64::new(i64::MIN),
             walks: Mutex::default(),
+            key_file,
+            seals: RwLock::new(vec![Arc::new(seal)]),
         };
         Ok(Self {
             writer: Writer::start(db).map_err(|error| Error::Unavailable(error.to_string()))?,
@@ -192,28 +209,6 @@ fn first_token() -> Result<i64, Error> {
     getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
     // Two bits are left for counting on.
     Ok(i64::from_le_bytes(random) & (i64::MAX >> 2))
-}
-
-/// Brings the file to this engine's layout and reads its tag.
-fn migrate(db: &Connection) -> Result<Tag, Error> {
-    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match version {
-        0 => {
-            let mut random = [0; 4];
-            getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
-            db.execute_batch("BEGIN IMMEDIATE")?;
-            db.execute_batch(include_str!("schema.sql"))?;
-            db.execute("INSERT INTO meta (key, value) VALUES ('tag', ?1)", [Tag::from_random(random).as_str()])?;
-            db.execute_batch(&format!("PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"))?;
-        }
-        SCHEMA_VERSION => {}
-        newer => {
-            let text = format!("its layout is version {newer}, this engine knows {SCHEMA_VERSION}; upgrade the engine");
-            return Err(Error::Unavailable(text));
-        }
-    }
-    let tag: String = db.query_row("SELECT value FROM meta WHERE key = 'tag'", [], |row| row.get(0))?;
-    Tag::parse(&tag).ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })
 }
 
 #[async_trait]
@@ -342,11 +337,11 @@ impl Store for Sqlite {
     }
 
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
-        self.write(0, move |db, _| admin::create_endpoint(db, endpoint)).await
+        self.write(0, move |db, local| admin::create_endpoint(db, &local.seal(), endpoint)).await
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
-        self.write(0, move |db, _| admin::update_endpoint(db, &endpoint)).await
+        self.write(0, move |db, local| admin::update_endpoint(db, &local.seal(), endpoint)).await
     }
 
     async fn set_endpoint_state(&self, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
@@ -364,7 +359,32 @@ impl Store for Sqlite {
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
-        self.read(admin::endpoints).await
+        let local = Arc::clone(&self.local);
+        // The keys are asked for after the transaction has begun: a change of them in between would leave it with neither.
+        self.read(move |db| admin::endpoints(db, &local.seals())).await
+    }
+
+    async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error> {
+        self.write_as(Keeps::Progress, 0, move |db, _| admin::note_failing(db, id, since)).await
+    }
+
+    async fn reseal(&self) -> Result<(), Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let seals = local.seals();
+                let seal = Arc::new(local.key_file.begin_change()?);
+                admin::reseal(db, &seals, &seal)?;
+                // Known before the commit, so that no reader meets what it cannot open; in force after it.
+                local.set_seals([seals.as_slice(), &[Arc::clone(&seal)]].concat());
+                Ok(((), move || {
+                    local.set_seals([&[seal], seals.as_slice()].concat());
+                    if let Err(error) = local.key_file.finish_change() {
+                        tracing::error!(%error, "the new master key lies beside the old one; the next start puts it in its place");
+                    }
+                }))
+            })
+            .await
     }
 
     async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error> {

@@ -5,21 +5,25 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::{
     domain::{
+        breaker::BreakerRule,
         delivery::{Attempt, AttemptOutcome, Payload},
-        endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
+        endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription},
         event::{Event, NewEvent},
         id::{EndpointId, EventId},
         name::{Attributes, EventType, Slug},
         pattern::Pattern,
+        rate::Rate,
         retry::Schedule,
         run::{LogLevel, LogLine, RunLog},
         signature::{Scheme, Secret},
         time::Timestamp,
     },
-    store::Error,
+    store::{Error, Seal},
 };
 
 /// The codec of a payload that is stored as it is.
@@ -167,20 +171,100 @@ pub struct EndpointColumns {
     pub conditions: String,
     pub plugin: Option<String>,
     pub scheme: &'static str,
-    pub secrets: String,
-    pub timeout_ms: i64,
-    pub headers: String,
-    pub schedule: Option<String>,
     pub state: &'static str,
+    pub policy: String,
+    pub sealed: Vec<u8>,
+}
+
+/// The column `policy`: what is no secret of how an endpoint is sent to. A member that is missing has its default.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct PolicyColumn {
+    timeout_ms: u64,
+    schedule_ms: Option<Vec<u64>>,
+    concurrency: usize,
+    rate: Option<String>,
+    ordering: Option<String>,
+    /// Failures in a row, first wait and longest wait in ms.
+    breaker: (u32, u64, u64),
+}
+
+impl Default for PolicyColumn {
+    fn default() -> Self {
+        Self::of(&Policy::default())
+    }
+}
+
+impl PolicyColumn {
+    fn of(policy: &Policy) -> Self {
+        let breaker = &policy.breaker;
+        Self {
+            timeout_ms: millis(policy.timeout),
+            schedule_ms: policy.schedule.as_ref().map(|schedule| schedule.waits().iter().copied().map(millis).collect()),
+            concurrency: policy.concurrency,
+            rate: policy.rate.map(|rate| rate.to_string()),
+            ordering: policy.ordering.map(|ordering| ordering.as_str().to_owned()),
+            breaker: (breaker.failures, millis(breaker.wait), millis(breaker.wait_max)),
+        }
+    }
+
+    /// `None` if a member is not what it can be.
+    fn read(self, headers: Vec<(String, String)>) -> Option<Policy> {
+        let schedule = match self.schedule_ms {
+            Some(waits) => Some(Arc::new(Schedule::new(waits.into_iter().map(Duration::from_millis).collect()).ok()?)),
+            None => None,
+        };
+        let rate = match self.rate {
+            Some(rate) => Some(Rate::parse(&rate).ok()?),
+            None => None,
+        };
+        let ordering = match self.ordering {
+            Some(ordering) => Some(Ordering::parse(&ordering)?),
+            None => None,
+        };
+        let (failures, wait, wait_max) = self.breaker;
+        Some(Policy {
+            timeout: Duration::from_millis(self.timeout_ms),
+            headers,
+            schedule,
+            concurrency: self.concurrency,
+            rate,
+            ordering,
+            breaker: BreakerRule { failures, wait: Duration::from_millis(wait), wait_max: Duration::from_millis(wait_max) },
+        })
+    }
+}
+
+/// What the column `sealed` holds, encrypted. A member that is missing has its default.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct SealedColumn {
+    /// Each with the end of its grace, ms.
+    secrets: Vec<(String, Option<i64>)>,
+    headers: Vec<(String, String)>,
+}
+
+impl SealedColumn {
+    fn of(endpoint: &NewEndpoint) -> Self {
+        let secret = |held: &HeldSecret| (held.secret.reveal(), held.until.map(Timestamp::millis));
+        Self { secrets: endpoint.secrets.iter().map(secret).collect(), headers: endpoint.policy.headers.clone() }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What an endpoint's secrets are bound to.
+pub fn seal_context(name: &str) -> String {
+    format!("endpoint {name}")
 }
 
 impl EndpointColumns {
-    pub fn of(endpoint: &NewEndpoint) -> Self {
+    pub fn of(endpoint: &NewEndpoint, seal: &Seal) -> Result<Self, Error> {
         let subscription = &endpoint.subscription;
-        let secrets: Vec<_> =
-            endpoint.secrets.iter().map(|held| (held.secret.reveal(), held.until.map(Timestamp::millis))).collect();
-        let millis = |duration: &Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        Self {
+        let secrets = Zeroizing::new(json(&SealedColumn::of(endpoint)));
+        Ok(Self {
             name: endpoint.name.to_string(),
             title: endpoint.title.clone(),
             url: endpoint.url.clone(),
@@ -188,40 +272,34 @@ impl EndpointColumns {
             conditions: json(&subscription.conditions),
             plugin: endpoint.plugin.as_ref().map(ToString::to_string),
             scheme: endpoint.scheme.as_str(),
-            secrets: json(&secrets),
-            timeout_ms: millis(&endpoint.policy.timeout),
-            headers: json(&endpoint.policy.headers),
-            schedule: endpoint
-                .policy
-                .schedule
-                .as_ref()
-                .map(|schedule| json(&schedule.waits().iter().map(millis).collect::<Vec<_>>())),
             state: endpoint.state.as_str(),
-        }
+            policy: json(&PolicyColumn::of(&endpoint.policy)),
+            sealed: seal.seal(&seal_context(&endpoint.name), secrets.as_bytes())?,
+        })
     }
 }
 
 pub const ENDPOINT_COLUMNS: &str =
-    "id, name, title, url, events, conditions, plugin, scheme, secrets, timeout_ms, headers, schedule, state, created_at";
+    "id, name, title, url, events, conditions, plugin, scheme, state, created_at, policy, sealed, failing_since";
 
-/// Reads [`ENDPOINT_COLUMNS`].
-pub fn endpoint(row: &Row<'_>) -> Result<Endpoint, Error> {
+/// Reads [`ENDPOINT_COLUMNS`]. The secrets open with one of `seals`.
+pub fn endpoint(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
     let place = Place { table: "endpoint", id: row.get(0)? };
     let text = |column: usize| -> Result<String, Error> { Ok(row.get(column)?) };
     let patterns: Vec<String> = place.json("events", &text(4)?)?;
-    let secrets: Vec<(String, Option<i64>)> = place.json("secrets", &text(8)?)?;
-    let duration = |millis: i64| Duration::from_millis(millis.unsigned_abs());
     let slug = |column, name: &str| Slug::parse(name).map_err(|_| place.corrupt(column));
-    let schedule: Option<Vec<i64>> = row.get::<_, Option<String>>(11)?.map(|text| place.json("schedule", &text)).transpose()?;
-    let schedule = schedule
-        .map(|waits| Schedule::new(waits.into_iter().map(duration).collect()).map(Arc::new))
-        .transpose()
-        .map_err(|_| place.corrupt("schedule"))?;
+    let name = slug("name", &text(1)?)?;
+    let context = seal_context(&name);
+    let sealed: Vec<u8> = row.get(11).map_err(|_| place.corrupt("sealed"))?;
+    let opened = seals.iter().find_map(|seal| seal.open(&context, &sealed)).ok_or_else(|| place.corrupt("sealed"))?;
+    let SealedColumn { secrets, headers } = serde_json::from_slice(&opened).map_err(|_| place.corrupt("sealed"))?;
+    let policy: PolicyColumn = place.json("policy", &text(10)?)?;
     Ok(Endpoint {
         id: EndpointId::from_i64(place.id),
-        created_at: Timestamp::from_millis(row.get(13)?),
+        created_at: Timestamp::from_millis(row.get(9)?),
+        failing_since: row.get::<_, Option<i64>>(12)?.map(Timestamp::from_millis),
         new: NewEndpoint {
-            name: slug("name", &text(1)?)?,
+            name,
             title: row.get(2)?,
             url: text(3)?,
             subscription: Subscription {
@@ -238,15 +316,33 @@ pub fn endpoint(row: &Row<'_>) -> Result<Endpoint, Error> {
                 .into_iter()
                 .map(|(secret, until)| {
                     Ok(HeldSecret {
-                        secret: Secret::parse(&secret).map_err(|_| place.corrupt("secrets"))?,
+                        secret: Secret::parse(&secret).map_err(|_| place.corrupt("sealed"))?,
                         until: until.map(Timestamp::from_millis),
                     })
                 })
                 .collect::<Result<_, Error>>()?,
-            policy: Policy { timeout: duration(row.get(9)?), headers: place.json("headers", &text(10)?)?, schedule },
-            state: EndpointState::parse(&text(12)?).ok_or_else(|| place.corrupt("state"))?,
+            policy: policy.read(headers).ok_or_else(|| place.corrupt("policy"))?,
+            state: EndpointState::parse(&text(8)?).ok_or_else(|| place.corrupt("state"))?,
         },
     })
+}
+
+/// The columns `policy` and `sealed` of an endpoint that was stored in layout 1.
+pub fn endpoint_of_layout_1(
+    id: i64,
+    name: &str,
+    secrets: &str,
+    headers: &str,
+    timeout: Duration,
+    schedule: Option<&str>,
+    seal: &Seal,
+) -> Result<(String, Vec<u8>), Error> {
+    let place = Place { table: "endpoint", id };
+    let schedule_ms = schedule.map(|text| place.json("schedule", text)).transpose()?;
+    let policy = PolicyColumn { timeout_ms: millis(timeout), schedule_ms, ..PolicyColumn::default() };
+    let sealed = SealedColumn { secrets: place.json("secrets", secrets)?, headers: place.json("headers", headers)? };
+    let sealed = Zeroizing::new(json(&sealed));
+    Ok((json(&policy), seal.seal(&seal_context(name), sealed.as_bytes())?))
 }
 
 pub fn config_to_column(config: &BTreeMap<String, String>) -> String {

@@ -91,6 +91,8 @@ CREATE TABLE run_queue (
     CHECK (state = 'waiting' OR lease IS NULL)
 ) STRICT;
 CREATE INDEX run_queue_free ON run_queue (plugin, next_at) WHERE state = 'waiting' AND lease IS NULL;
+-- Whatever an event has still to run holds back what is ordered behind it.
+CREATE INDEX run_queue_waiting ON run_queue (id) WHERE state = 'waiting';
 CREATE INDEX run_queue_leased ON run_queue (next_at) WHERE lease IS NOT NULL;
 CREATE INDEX run_queue_parked ON run_queue (plugin, outcome) WHERE state = 'parked';
 CREATE INDEX run_queue_wants ON run_queue (wants) WHERE state = 'parked' AND wants IS NOT NULL;
@@ -102,9 +104,12 @@ CREATE TABLE live (
     round    INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     next_at  INTEGER NOT NULL,
-    lease    INTEGER
+    lease    INTEGER,
+    ordering INTEGER                           -- rows of one endpoint with the same number go one after the other, by id
 ) STRICT;
-CREATE INDEX live_free ON live (endpoint, next_at) WHERE lease IS NULL;
+-- First attempts and retries apart, so that neither starves the other.
+CREATE INDEX live_free ON live (endpoint, attempts > 0, next_at) WHERE lease IS NULL AND ordering IS NULL;
+CREATE INDEX live_ordered ON live (endpoint, ordering, id) WHERE ordering IS NOT NULL;
 CREATE INDEX live_leased ON live (next_at) WHERE lease IS NOT NULL;
 
 -- Finished deliveries.
@@ -160,13 +165,12 @@ CREATE TABLE endpoint (
     conditions TEXT NOT NULL,                  -- JSON array of [attribute, [value]]
     plugin     TEXT,
     scheme     TEXT NOT NULL,
-    secrets    TEXT NOT NULL,                  -- JSON array of [secret, until]
-    timeout_ms INTEGER NOT NULL,
-    headers    TEXT NOT NULL,                  -- JSON array of [name, value]
-    schedule   TEXT,                           -- JSON array of ms
     state      TEXT NOT NULL,
     created_at INTEGER NOT NULL,
-    deleted_at INTEGER                         -- its name stays readable in the history
+    deleted_at INTEGER,                        -- its name stays readable in the history
+    policy     TEXT NOT NULL DEFAULT '{}',     -- JSON object
+    sealed     BLOB,                           -- JSON object with its secrets, encrypted; gone when it is deleted
+    failing_since INTEGER                      -- wall clock, ms; set once it has failed for a while
 ) STRICT;
 CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
 
@@ -186,5 +190,35 @@ CREATE TABLE api_key (
     name       TEXT NOT NULL UNIQUE,
     role       TEXT NOT NULL,
     hash       BLOB NOT NULL UNIQUE,
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,                        -- wall clock, ms
+    last_used_at INTEGER                       -- wall clock, ms; give or take a minute
 ) STRICT;
+
+-- Who changed what. Written before the change, completed with the answer's status after it.
+CREATE TABLE audit (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at     INTEGER NOT NULL,                   -- wall clock, ms
+    key    TEXT NOT NULL,                      -- the name of the key
+    action TEXT NOT NULL,
+    target TEXT,
+    status INTEGER                             -- NULL: under way, or the engine ended before it was done
+) STRICT;
+CREATE INDEX audit_by_key ON audit (key, id);
+CREATE INDEX audit_by_action ON audit (action, id);
+
+-- Work over many rows that goes on by batches.
+CREATE TABLE job (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind        TEXT NOT NULL,
+    filter      TEXT NOT NULL,                 -- JSON object
+    cursor      INTEGER NOT NULL,              -- ids below it are done with
+    done        INTEGER NOT NULL,
+    failed      INTEGER NOT NULL,
+    total       INTEGER,
+    state       TEXT NOT NULL CHECK (state IN ('running', 'done', 'cancelled')),
+    created_at  INTEGER NOT NULL,              -- wall clock, ms
+    finished_at INTEGER,
+    CHECK ((state = 'running') = (finished_at IS NULL))
+) STRICT;
+CREATE INDEX job_running ON job (id) WHERE state = 'running';

@@ -19,7 +19,7 @@ use crate::{
         run::RunOutcome,
     },
     store::{
-        DeliveryFilter, Error, Handoff, Retention, Role, RunRecord, Settled, Settlement, Store,
+        DeliveryFilter, Error, Handoff, KeyFile, Retention, Role, RunRecord, Settled, Settlement, Store,
         conformance::{bench::*, conformance},
     },
 };
@@ -44,6 +44,10 @@ impl SqliteBacking {
         self.opened.lock().unwrap().last().expect("it was opened").clone()
     }
 
+    fn key_file(&self) -> KeyFile {
+        KeyFile::at(self.folder.path().join("master.key"))
+    }
+
     /// A connection beside the store's own.
     fn raw(&self) -> Connection {
         Connection::open(self.file()).unwrap()
@@ -58,7 +62,7 @@ impl Backing for SqliteBacking {
         if let Some(last) = opened.last() {
             copy(last, &next);
         }
-        let store = Sqlite::open(&next, handoff).unwrap();
+        let store = Sqlite::open(&next, self.key_file(), handoff).unwrap();
         opened.push(next);
         Arc::new(store)
     }
@@ -150,7 +154,7 @@ async fn a_corrupt_value_is_named_by_table_column_and_row() {
     bench.store.create_key("ci".into(), Role::Read, [1; 32]).await.unwrap();
     let db = backing.raw();
     // Table, column, what it is set to, which row, and who reads it.
-    let cases: [(&'static str, &'static str, &str, i64, Read); 12] = [
+    let cases: [(&'static str, &'static str, &str, i64, Read); 13] = [
         ("event", "codec", "9", id.as_i64(), Read::Event),
         ("event", "source", "CAST(x'ff' AS TEXT)", id.as_i64(), Read::Event),
         ("event", "type", "'no type'", id.as_i64(), Read::Event),
@@ -160,7 +164,8 @@ async fn a_corrupt_value_is_named_by_table_column_and_row() {
         ("run", "outcome", "'odd'", id.run(0).as_i64(), Read::Event),
         ("run", "log", "'{'", id.run(0).as_i64(), Read::Event),
         ("attempt", "outcome", "'odd'", delivery.attempt(1).as_i64(), Read::Event),
-        ("endpoint", "secrets", "'[[1]]'", crm.as_i64(), Read::Endpoints),
+        ("endpoint", "policy", "'{'", crm.as_i64(), Read::Endpoints),
+        ("endpoint", "sealed", "x'00'", crm.as_i64(), Read::Endpoints),
         ("endpoint", "state", "'odd'", crm.as_i64(), Read::Endpoints),
         ("api_key", "role", "'odd'", 1, Read::Keys),
     ];
@@ -191,6 +196,6 @@ async fn a_newer_layout_is_refused() {
     let backing = SqliteBacking::empty();
     drop(backing.open(Handoff::default()).await);
     backing.raw().execute_batch("PRAGMA user_version = 99").unwrap();
-    let refused = Sqlite::open(&backing.file(), Handoff::default()).map(drop);
+    let refused = Sqlite::open(&backing.file(), backing.key_file(), Handoff::default()).map(drop);
     assert!(matches!(&refused, Err(Error::Unavailable(text)) if text.contains("99")), "{refused:?}");
 }

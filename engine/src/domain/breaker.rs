@@ -1,0 +1,177 @@
+//! A circuit breaker: an endpoint that keeps failing is left alone for a while, then asked with one webhook at a time whether it is
+//! back. What waits for it meanwhile waits; only what was really tried counts as an attempt.
+
+use std::time::Duration;
+
+use super::time::Timestamp;
+
+/// When a breaker opens and how long it stays so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerRule {
+    /// Failures in a row that open it; 0: it never opens.
+    pub failures: u32,
+    /// How long it is open the first time; each failed probe doubles it.
+    pub wait: Duration,
+    /// The longest that it is open between two probes.
+    pub wait_max: Duration,
+}
+
+impl BreakerRule {
+    pub const FAILURES_MAX: u32 = 10_000;
+    pub const WAIT_LEAST: Duration = Duration::from_millis(100);
+    pub const WAIT_MOST: Duration = Duration::from_secs(24 * 3600);
+}
+
+/// Twenty failures in a row are no accident; ten seconds let a restart pass; five minutes are what a receiver that is back may have
+/// to wait at most until it is noticed.
+impl Default for BreakerRule {
+    fn default() -> Self {
+        Self { failures: 20, wait: Duration::from_secs(10), wait_max: Duration::from_secs(300) }
+    }
+}
+
+/// Where a breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breaker {
+    /// All may pass. Counts the failures in a row.
+    Closed { failures: u32 },
+    /// None may pass before `until`.
+    Open { until: Timestamp, wait: Duration },
+    /// One at a time may pass, to find out.
+    Probing { wait: Duration },
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
+}
+
+/// What an attempt did to the breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// Nothing more is to be sent before this moment.
+    Opened {
+        until: Timestamp,
+    },
+    Closed,
+}
+
+impl Breaker {
+    /// Takes note of how an attempt ended. `jitter` in 0..1 spreads the wait by ±10 %.
+    pub fn note(&mut self, success: bool, rule: &BreakerRule, now: Timestamp, jitter: f64) -> Change {
+        match (&*self, success) {
+            (Self::Closed { failures: 0 }, true) => Change::None,
+            (Self::Closed { .. }, true) => {
+                *self = Self::default();
+                Change::None
+            }
+            // Whatever it was, it answers again.
+            (Self::Open { .. } | Self::Probing { .. }, true) => {
+                *self = Self::default();
+                Change::Closed
+            }
+            // Sent before it opened: known already.
+            (Self::Open { .. }, false) => Change::None,
+            (Self::Probing { wait }, false) => {
+                let wait = (*wait * 2).min(rule.wait_max);
+                self.open(wait, now, jitter)
+            }
+            (Self::Closed { failures }, false) => {
+                let failures = failures.saturating_add(1);
+                if rule.failures > 0 && failures >= rule.failures {
+                    return self.open(rule.wait, now, jitter);
+                }
+                *self = Self::Closed { failures };
+                Change::None
+            }
+        }
+    }
+
+    fn open(&mut self, wait: Duration, now: Timestamp, jitter: f64) -> Change {
+        let until = now.plus(wait.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0)));
+        *self = Self::Open { until, wait };
+        Change::Opened { until }
+    }
+
+    /// Lets probes pass if its time has come; says whether it does now.
+    pub fn probe(&mut self, now: Timestamp) -> bool {
+        match *self {
+            Self::Open { until, wait } if until <= now => {
+                *self = Self::Probing { wait };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Closed { .. } => "closed",
+            Self::Open { .. } => "open",
+            Self::Probing { .. } => "probing",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULE: BreakerRule = BreakerRule { failures: 3, wait: Duration::from_secs(10), wait_max: Duration::from_secs(40) };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn opens_probes_backs_off_and_closes() {
+        let mut breaker = Breaker::default();
+        // (attempt ended well, when) → what follows.
+        let mut note = |success, now| breaker.note(success, &RULE, at(now), 0.5);
+        assert_eq!(note(false, 0), Change::None);
+        assert_eq!(note(true, 0), Change::None, "a success starts the count anew");
+        assert_eq!([note(false, 1), note(false, 1)], [Change::None; 2]);
+        assert_eq!(note(false, 2), Change::Opened { until: at(12) });
+        assert_eq!(note(false, 3), Change::None, "one that was under way tells nothing new");
+        assert!(!breaker.probe(at(11)));
+        assert!(breaker.probe(at(12)));
+        assert_eq!(breaker.note(false, &RULE, at(13), 0.5), Change::Opened { until: at(33) }, "twice as long");
+        assert!(breaker.probe(at(33)));
+        assert_eq!(breaker.note(false, &RULE, at(33), 0.5), Change::Opened { until: at(73) });
+        assert!(breaker.probe(at(73)));
+        assert_eq!(breaker.note(false, &RULE, at(73), 0.5), Change::Opened { until: at(113) }, "never longer than the most");
+        assert!(breaker.probe(at(113)));
+        assert_eq!(breaker.note(true, &RULE, at(114), 0.5), Change::Closed);
+        assert_eq!(breaker, Breaker::Closed { failures: 0 });
+    }
+
+    #[test]
+    fn a_rule_without_failures_never_opens() {
+        let rule = BreakerRule { failures: 0, ..RULE };
+        let mut breaker = Breaker::default();
+        assert!((0..10_000).all(|now| breaker.note(false, &rule, at(now), 0.5) == Change::None));
+    }
+
+    proptest! {
+        /// Whatever happens: it is never open longer than the longest wait, and a success always closes it.
+        #[test]
+        fn never_stuck(steps in prop::collection::vec((any::<bool>(), 0i64..100, 0.0f64..1.0), 1..200)) {
+            let (mut breaker, mut now) = (Breaker::default(), at(0));
+            for (success, seconds, jitter) in steps {
+                now = now.plus(Duration::from_secs(seconds.unsigned_abs()));
+                breaker.probe(now);
+                let change = breaker.note(success, &RULE, now, jitter);
+                if success {
+                    prop_assert_eq!(breaker, Breaker::Closed { failures: 0 });
+                }
+                if let Change::Opened { until } = change {
+                    prop_assert!(until > now && until <= now.plus(RULE.wait_max.mul_f64(1.1)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Secrets at rest: encrypted with XChaCha20-Poly1305 under a master key that lies in a file of its own.
+//!
+//! Whoever has the store without that file can read no secret, nor put one row's secrets into another's: each is bound to what it
+//! belongs to. Nonces are random; at 192 bits they do not repeat. The key can be changed while the engine runs ([`KeyFile`]).
+
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use zeroize::Zeroizing;
+
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+/// What a key file's line begins with.
+const PREFIX: &str = "innesco-master-key-1:";
+/// What is sealed into the store so that an opening knows whether it has the right key.
+const MARK: &[u8] = b"innesco";
+const MARK_CONTEXT: &str = "store";
+
+/// A master key, ready to seal and open.
+pub struct Seal(XChaCha20Poly1305);
+
+/// Something that cannot be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error("the system gives no randomness: {0}")]
+    NoRandomness(getrandom::Error),
+    #[error("the master key in {} does not open this store: it was sealed with another one. Put the right file in its place", .0.display())]
+    WrongKey(PathBuf),
+    #[error("the store's secrets are sealed, and their master key {} is missing. Put the file back; without it they cannot be read by anyone", .0.display())]
+    Missing(PathBuf),
+    #[error("{} is not a master key: it must be one line, {PREFIX} and 44 characters of base64", .0.display())]
+    NotAKey(PathBuf),
+    #[error("the master key file {} cannot be used: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
+}
+
+impl Seal {
+    fn new(key: &[u8; KEY_BYTES]) -> Self {
+        Self(XChaCha20Poly1305::new(key.into()))
+    }
+
+    /// Encrypts `plain`, bound to `context`.
+    pub fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(SealError::NoRandomness)?;
+        let payload = Payload { msg: plain, aad: context.as_bytes() };
+        let sealed =
+            self.0.encrypt(&XNonce::from(nonce), payload).expect("what is sealed is far smaller than the cipher's limit");
+        Ok([nonce.as_slice(), &sealed].concat())
+    }
+
+    /// What was sealed for `context` under this key; `None` if it was not, or was changed since.
+    pub fn open(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
+        let payload = Payload { msg: sealed, aad: context.as_bytes() };
+        self.0.decrypt(&XNonce::from(*nonce), payload).ok().map(Zeroizing::new)
+    }
+
+    /// What the store keeps to know its key by.
+    pub fn mark(&self) -> Result<Vec<u8>, SealError> {
+        self.seal(MARK_CONTEXT, MARK)
+    }
+
+    fn made(&self, mark: &[u8]) -> bool {
+        self.open(MARK_CONTEXT, mark).is_some()
+    }
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seal(not shown)")
+    }
+}
+
+/// Where the master key lies. A change writes the next key beside the current one, then reseals the store, then replaces the file;
+/// whatever is interrupted is finished or undone at the next opening, by what the store says it was sealed with.
+#[derive(Clone, Debug)]
+pub struct KeyFile(PathBuf);
+
+impl KeyFile {
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn next_path(&self) -> PathBuf {
+        let mut name = self.0.clone().into_os_string();
+        name.push(".next");
+        name.into()
+    }
+
+    /// The key of a store that carries `mark`; for a store without one, the key in the file, made if there is none.
+    pub fn open(&self, mark: Option<&[u8]>) -> Result<Seal, SealError> {
+        let Some(mark) = mark else {
+            return match self.read(&self.0)? {
+                Some(seal) => Ok(seal),
+                None => self.make(&self.0),
+            };
+        };
+        let current = self.read(&self.0)?;
+        let next = self.read(&self.next_path())?;
+        let missing = current.is_none();
+        if let Some(seal) = current.filter(|seal| seal.made(mark)) {
+            if next.is_some() {
+                // The change did not reach the store.
+                let _ = fs::remove_file(self.next_path());
+            }
+            return Ok(seal);
+        }
+        if let Some(seal) = next.filter(|seal| seal.made(mark)) {
+            self.finish_change()?;
+            return Ok(seal);
+        }
+        Err(if missing { SealError::Missing(self.0.clone()) } else { SealError::WrongKey(self.0.clone()) })
+    }
+
+    /// Makes the next key, on the disk beside the current one.
+    pub fn begin_change(&self) -> Result<Seal, SealError> {
+        let next = self.next_path();
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SealError::File { path: next, cause: error }),
+            _ => self.make(&next),
+        }
+    }
+
+    /// Puts the next key in the place of the current one, once the store is sealed with it.
+    pub fn finish_change(&self) -> Result<(), SealError> {
+        let file = |cause| SealError::File { path: self.0.clone(), cause };
+        fs::rename(self.next_path(), &self.0).map_err(file)?;
+        self.sync_folder().map_err(file)
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Seal>, SealError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(SealError::File { path: path.to_owned(), cause }),
+        };
+        let key = text.trim().strip_prefix(PREFIX).and_then(|base64| BASE64_STANDARD.decode(base64).ok()).map(Zeroizing::new);
+        let key = key.as_deref().and_then(|bytes| bytes.first_chunk::<KEY_BYTES>().filter(|_| bytes.len() == KEY_BYTES));
+        key.map(|key| Some(Seal::new(key))).ok_or_else(|| SealError::NotAKey(path.to_owned()))
+    }
+
+    /// On the disk before anything is sealed with it: a store whose key is lost is a store without secrets.
+    fn make(&self, path: &Path) -> Result<Seal, SealError> {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        getrandom::fill(&mut *key).map_err(SealError::NoRandomness)?;
+        let line = Zeroizing::new(format!("{PREFIX}{}\n", BASE64_STANDARD.encode(*key)));
+        let write = || {
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(line.as_bytes())?;
+            file.sync_all()?;
+            self.sync_folder()
+        };
+        write().map_err(|cause| SealError::File { path: path.to_owned(), cause })?;
+        Ok(Seal::new(&key))
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(folder)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens_only_with_its_key_and_its_context() {
+        let (ours, other) = (Seal::new(&[1; 32]), Seal::new(&[2; 32]));
+        let sealed = ours.seal("endpoint crm", b"whsec_x").unwrap();
+        assert_eq!(ours.open("endpoint crm", &sealed).unwrap().as_slice(), b"whsec_x");
+        assert_ne!(sealed, ours.seal("endpoint crm", b"whsec_x").unwrap(), "never the same twice");
+        assert!(other.open("endpoint crm", &sealed).is_none());
+        assert!(ours.open("endpoint shop", &sealed).is_none(), "another row's secret");
+        assert!(ours.open("endpoint crm", &sealed[..10]).is_none());
+        for place in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[place] ^= 1;
+            assert!(ours.open("endpoint crm", &changed).is_none(), "byte {place} was changed");
+        }
+    }
+
+    #[test]
+    fn a_key_file_is_made_once_and_belongs_to_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::at(folder.path().join("master.key"));
+        let mark = file.open(None).unwrap().mark().unwrap();
+        assert!(file.open(None).unwrap().made(&mark), "the same key again");
+        assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(file.open(Some(&mark)).is_ok());
+
+        fs::rename(file.path(), folder.path().join("away")).unwrap();
+        assert!(matches!(file.open(Some(&mark)), Err(SealError::Missing(_))));
+        file.open(None).unwrap();
+        assert!(matches!(file.open(Some(&mark)), Err(SealError::WrongKey(_))));
+        fs::write(file.path(), "hello").unwrap();
+        assert!(matches!(file.open(Some(&mark)), Err(SealError::NotAKey(_))));
+    }
+
+    #[test]
+    fn an_interrupted_change_is_finished_or_undone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::at(folder.path().join("master.key"));
+        let old = file.open(None).unwrap();
+        let new = file.begin_change().unwrap();
+        let (before, after) = (old.mark().unwrap(), new.mark().unwrap());
+        // Ended before the store was resealed.
+        assert!(file.open(Some(&before)).unwrap().made(&before));
+        assert!(!file.next_path().exists());
+        // Ended after it was.
+        let new = file.begin_change().unwrap();
+        let after_again = new.mark().unwrap();
+        assert!(file.open(Some(&after)).is_err(), "a key that nobody has any more");
+        assert!(file.open(Some(&after_again)).unwrap().made(&after_again));
+        assert!(!file.next_path().exists());
+        assert!(file.open(None).unwrap().made(&after_again));
+    }
+}

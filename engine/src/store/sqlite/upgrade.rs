@@ -1,0 +1,143 @@
+//! Brings a file to this engine's layout: makes it, or takes an older one there step by step, each step one transaction.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::rows;
+use crate::{
+    domain::id::Tag,
+    store::{Error, KeyFile, Seal},
+};
+
+/// The layout that this engine reads and writes.
+const LAYOUT: i64 = 2;
+
+/// Returns the store's tag and the key under which its secrets are sealed.
+pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {
+    let layout: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if layout > LAYOUT {
+        let text = format!("its layout is version {layout}, this engine knows {LAYOUT}; upgrade the engine");
+        return Err(Error::Unavailable(text));
+    }
+    let mark: Option<Vec<u8>> = match layout {
+        0 | 1 => None,
+        _ => db.query_row("SELECT value FROM meta WHERE key = 'seal'", [], |row| row.get(0)).optional()?,
+    };
+    let seal = key_file.open(mark.as_deref())?;
+    match layout {
+        0 => step(db, || {
+            let mut random = [0; 4];
+            getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
+            db.execute_batch(include_str!("schema.sql"))?;
+            db.execute("INSERT INTO meta (key, value) VALUES ('tag', ?1)", [Tag::from_random(random).as_str()])?;
+            Ok(())
+        })?,
+        1 => {
+            // What was there in clear must not stay behind in pages that are free now.
+            db.execute_batch("PRAGMA secure_delete = ON")?;
+            step(db, || {
+                seal_endpoints(db, &seal)?;
+                db.execute_batch(include_str!("upgrade_2.sql"))?;
+                Ok(())
+            })?;
+            db.execute_batch("PRAGMA secure_delete = OFF; PRAGMA wal_checkpoint(TRUNCATE)")?;
+            tracing::info!("the store has been brought to layout 2; its secrets are encrypted now");
+        }
+        _ => {}
+    }
+    if mark.is_none() {
+        db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('seal', ?1)", [seal.mark()?])?;
+    }
+    let tag: String = db.query_row("SELECT value FROM meta WHERE key = 'tag'", [], |row| row.get(0))?;
+    Ok((Tag::parse(&tag).ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?, seal))
+}
+
+/// All of it, or nothing.
+fn step(db: &Connection, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let done = work().and_then(|()| Ok(db.execute_batch(&format!("PRAGMA user_version = {LAYOUT}; COMMIT"))?));
+    if done.is_err() {
+        // If even this fails the connection is closed, which ends it as well.
+        let _ = db.execute_batch("ROLLBACK");
+    }
+    done
+}
+
+/// Layout 1 kept secrets and headers in clear.
+fn seal_endpoints(db: &Connection, seal: &Seal) -> Result<(), Error> {
+    db.execute_batch(
+        "ALTER TABLE endpoint ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';
+         ALTER TABLE endpoint ADD COLUMN sealed BLOB;
+         ALTER TABLE endpoint ADD COLUMN failing_since INTEGER;",
+    )?;
+    let mut select =
+        db.prepare("SELECT id, name, secrets, headers, timeout_ms, schedule FROM endpoint WHERE deleted_at IS NULL")?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)))?;
+    for row in rows.collect::<Result<Vec<(i64, String, String, String, i64, Option<String>)>, _>>()? {
+        let (id, name, secrets, headers, timeout, schedule) = row;
+        let timeout = Duration::from_millis(timeout.unsigned_abs());
+        let (policy, sealed) = rows::endpoint_of_layout_1(id, &name, &secrets, &headers, timeout, schedule.as_deref(), seal)?;
+        db.execute("UPDATE endpoint SET policy = ?1, sealed = ?2 WHERE id = ?3", params![policy, sealed, id])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        domain::signature::Scheme,
+        store::{Handoff, Sqlite, Store as _},
+    };
+
+    /// Every table's columns and every index, as SQLite understands them.
+    fn layout(db: &Connection) -> Vec<String> {
+        let mut select = db
+            .prepare(
+                "SELECT m.name || '.' || c.name || ' ' || c.type || ' ' || c.\"notnull\" || ' ' || coalesce(c.dflt_value, '') || ' ' || c.pk
+                 FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%'
+                 UNION ALL SELECT sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY 1",
+            )
+            .unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_store_of_layout_1_is_taken_along_and_its_secrets_leave_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, key) = (folder.path().join("old.db"), KeyFile::at(folder.path().join("master.key")));
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let old = Connection::open(&file).unwrap();
+        old.execute_batch(include_str!("testdata/layout_1.sql")).unwrap();
+        old.execute_batch(&format!(
+            "PRAGMA journal_mode = WAL;
+             INSERT INTO meta VALUES ('tag', '4hjq');
+             INSERT INTO endpoint VALUES (1, 'crm', NULL, 'https://crm.example/', '[\"order.*\"]', '[]', NULL, 'v1',
+                 '[[\"{secret}\",null]]', 5000, '[[\"authorization\",\"Bearer clear-text\"]]', '[0,5000]', 'active', 1, NULL);
+             INSERT INTO live VALUES (4194304, 1, 0, 0, 0, NULL);
+             PRAGMA user_version = 1;",
+        ))
+        .unwrap();
+        drop(old);
+
+        let store = Sqlite::open(&file, key.clone(), Handoff::default()).unwrap();
+        let endpoints = store.endpoints().await.unwrap();
+        let crm = &endpoints[0].new;
+        assert_eq!((crm.secrets[0].secret.reveal().as_str(), crm.scheme), (secret, Scheme::V1));
+        assert_eq!(crm.policy.headers, [("authorization".to_owned(), "Bearer clear-text".to_owned())]);
+        assert_eq!((crm.policy.timeout, crm.policy.schedule.as_ref().unwrap().waits().len()), (Duration::from_secs(5), 2));
+        drop(store);
+        for path in fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            let bytes = fs::read(&path).unwrap();
+            let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            assert!(!has(&secret[6..]) && !has("clear-text"), "{} still holds a secret", path.display());
+        }
+
+        let fresh = folder.path().join("new.db");
+        drop(Sqlite::open(&fresh, key, Handoff::default()).unwrap());
+        assert_eq!(layout(&Connection::open(&file).unwrap()), layout(&Connection::open(&fresh).unwrap()));
+    }
+}
