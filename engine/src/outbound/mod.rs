@@ -5,7 +5,8 @@
 //! private today. A URL that holds an address instead of a name is judged before the request. Redirects are never followed.
 //!
 //! Whatever the other side does is an [`AttemptOutcome`](crate::domain::delivery::AttemptOutcome), reached in the endpoint's
-//! timeout and in bounded memory; how to sign, when to try again and how many exchanges may run at once is decided elsewhere.
+//! timeout and in bounded memory; when to try again and how many exchanges may run at once is decided elsewhere.
+//! [`Webhook`] makes the request of an attempt out of what the domain says about bodies and signatures.
 //! What stays true: no byte is sent to an address that the guard did not admit, and no text made here holds a path, a query or
 //! a header.
 
@@ -14,10 +15,12 @@ mod guard;
 mod outcome;
 mod progress;
 mod resolver;
+mod webhook;
 
 pub use client::{Outbound, Request, StartError};
 pub use guard::{BadUrl, BlockedAddress, Guard, Special, Transport, Verdict};
 pub use resolver::{NameNotFound, Resolve, SystemResolver};
+pub use webhook::{Unsendable, Webhook};
 
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use url::Url;
 
 use super::recorder::Recording;
 use crate::{
@@ -14,12 +12,10 @@ use crate::{
     clock,
     domain::{
         delivery::{Attempt, AttemptOutcome, after_attempt},
-        endpoint::{Endpoint, EndpointState},
-        envelope,
+        endpoint::EndpointState,
         retry::Schedule,
-        signature,
     },
-    outbound::{Outbound, Request},
+    outbound::{Outbound, Webhook},
     store::{AttemptRecord, DeliveryClaim, Handoff, SENDS_AT_ONCE, Store},
 };
 
@@ -68,9 +64,12 @@ impl Sender {
             return;
         }
         let n = claim.attempts + 1;
-        let attempt = match self.request(&claim, endpoint) {
+        let id = claim.id.text(self.store.tag());
+        let webhook =
+            Webhook { endpoint, event: &claim.event, payload: claim.payload.as_deref(), id: &id, tag: self.store.tag() };
+        let attempt = match webhook.request(clock::wall()) {
             Ok(request) => self.outbound.send(request).await,
-            Err(detail) => unsendable(detail),
+            Err(reason) => unsendable(reason.to_string()),
         };
         let answered = attempt.outcome.status().is_some();
         let at_once = if answered { SENDS_AT_ONCE } else { SENDS_AT_ONCE_UNANSWERED };
@@ -101,37 +100,6 @@ impl Sender {
         if let Err(error) = self.store.release(vec![], vec![], vec![(claim.id, claim.lease)]).await {
             tracing::warn!(%error, "a delivery could not be given back; it waits for its lease to end");
         }
-    }
-
-    /// The signed request of one attempt. Signed per attempt, not per delivery: receivers reject old timestamps, and the last
-    /// retry is hours later.
-    fn request(&self, claim: &DeliveryClaim, endpoint: &Endpoint) -> Result<Request, String> {
-        let url = Url::parse(&endpoint.new.url).map_err(|error| format!("the endpoint's URL cannot be used: {error}"))?;
-        let (body, content_type) = match &claim.payload {
-            Some(payload) => (payload.body.clone(), payload.content_type.as_str()),
-            None => (Bytes::from(envelope::standard(&claim.event)), envelope::CONTENT_TYPE),
-        };
-        let id = claim.id.text(self.store.tag());
-        let now = clock::wall();
-        let signature = signature::signature(endpoint.signing_secrets(now), &id, now, &body);
-
-        let mut headers = HeaderMap::with_capacity(8);
-        let own = claim.payload.as_ref().map(|payload| payload.headers.as_slice()).unwrap_or_default();
-        // The endpoint's headers last: where both set one, its owner decides.
-        for (name, value) in own.iter().chain(&endpoint.new.policy.headers) {
-            let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is not a header name"))?;
-            let value =
-                HeaderValue::try_from(value.as_str()).map_err(|_| format!("the value of header {name} cannot be sent"))?;
-            headers.insert(name, value);
-        }
-        let content_type = HeaderValue::try_from(content_type).map_err(|_| "its content type cannot be sent".to_owned())?;
-        let text = |text: String| HeaderValue::try_from(text).expect("ids, numbers and base64 are header values");
-        headers.insert(header::CONTENT_TYPE, content_type);
-        headers.insert(HeaderName::from_static("webhook-id"), text(id));
-        headers.insert(HeaderName::from_static("webhook-timestamp"), text(now.seconds().to_string()));
-        headers.insert(HeaderName::from_static("webhook-signature"), text(signature));
-        headers.insert(HeaderName::from_static("innesco-depth"), HeaderValue::from(u16::from(claim.event.new.depth) + 1));
-        Ok(Request { url, headers, body, timeout: endpoint.new.policy.timeout })
     }
 }
 
