@@ -56,6 +56,7 @@ settings! {
     "plugin.log_lines_max" = "100", "log lines that are kept of one run";
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
     "plugin.slow_threads" = "2", "threads of low priority for new, slow and retried runs";
+    "delivery.disable_after" = "5d", "an endpoint to which nothing has succeeded for so long is disabled";
     "retention.delivered" = "7d", "how long an event is kept once all of it is delivered";
     "retention.dead" = "30d", "how long an event with a dead delivery or a failed run is kept";
     "retention.dedupe_window" = "7d", "how long the same source and id count as the same event";
@@ -223,6 +224,7 @@ pub struct Config {
     pub run_threads: usize,
     pub slow_threads: usize,
     pub retention: Retention,
+    pub disable_after: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,6 +274,7 @@ impl Config {
                 log_lines: raw.number("plugin.log_lines_max")?,
                 ..sandbox::Limits::default()
             },
+            disable_after: raw.duration("delivery.disable_after")?,
             run_threads,
             slow_threads: raw.number::<usize>("plugin.slow_threads")?.max(1),
             retention: Retention {

@@ -104,6 +104,7 @@ impl Engine {
                 run_threads: self.config.run_threads,
                 slow_threads: self.config.slow_threads,
                 retention: self.config.retention,
+                disable_after: self.config.disable_after,
                 drain: self.config.drain,
             },
         };

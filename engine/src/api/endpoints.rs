@@ -425,7 +425,7 @@ pub async fn resume(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
 
 async fn set_state(api: &Api, id: &str, to: EndpointState) -> Result<Json<EndpointView>, Problem> {
     let endpoint = find(api, id)?;
-    api.store.set_endpoint_state(endpoint.id, &[endpoint.new.state], to).await?;
+    api.store.set_endpoint_state(endpoint.id, &[endpoint.new.state], to, None).await?;
     api.catalog.refresh_endpoints().await?;
     Ok(Json(EndpointView::new(&*find(api, id)?, api.store.tag())))
 }

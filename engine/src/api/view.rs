@@ -11,7 +11,7 @@ use crate::{
     domain::{
         delivery::DeliveryState,
         duration,
-        endpoint::{DisabledReason, Endpoint, EndpointState, Ordering},
+        endpoint::{Endpoint, EndpointState, Ordering},
         envelope::is_json,
         event::Event,
         id::Tag,
@@ -335,9 +335,7 @@ impl EndpointView {
         let (state, disabled_reason) = match new.state {
             EndpointState::Active => ("active", None),
             EndpointState::Paused => ("paused", None),
-            EndpointState::Disabled(DisabledReason::ByHand) => ("disabled", Some("by-hand")),
-            EndpointState::Disabled(DisabledReason::Gone) => ("disabled", Some("gone")),
-            EndpointState::Disabled(DisabledReason::Failing) => ("disabled", Some("failing")),
+            EndpointState::Disabled(reason) => ("disabled", Some(reason.as_str())),
         };
         let secret = new.secrets.first().map(|held| &held.secret);
         Self {

@@ -17,6 +17,9 @@ const SLOW: Duration = Duration::from_millis(2);
 /// How long after the last lost race for its state a plugin's runs go one after another.
 const CONTENDED_FOR: Duration = Duration::from_secs(1);
 
+/// How often a plugin that fails is told of.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
 /// The recent pace of one plugin version.
 #[derive(Debug)]
 pub struct Pace {
@@ -24,12 +27,18 @@ pub struct Pace {
     average: AtomicU64,
     /// Until when (steady clock) runs of this plugin go one after another.
     contended_until: AtomicI64,
+    /// Before which (steady clock) no further failure is told of.
+    quiet_until: AtomicI64,
 }
 
 impl Default for Pace {
     /// Set apart until a first run has been fast.
     fn default() -> Self {
-        Self { average: AtomicU64::new(SLOW.as_micros() as u64 + 1), contended_until: AtomicI64::new(i64::MIN) }
+        Self {
+            average: AtomicU64::new(SLOW.as_micros() as u64 + 1),
+            contended_until: AtomicI64::new(i64::MIN),
+            quiet_until: AtomicI64::new(i64::MIN),
+        }
     }
 }
 
@@ -45,6 +54,14 @@ impl Pace {
     /// A run lost a race for the plugin's state.
     pub fn note_conflict(&self, now: Timestamp) {
         self.contended_until.store(now.plus(CONTENDED_FOR).millis(), Ordering::Relaxed);
+    }
+
+    /// Whether a failed run is to be told of: one in a while, since a broken plugin fails on every event.
+    pub fn tells_failure(&self, now: Timestamp) -> bool {
+        let quiet_until = self.quiet_until.load(Ordering::Relaxed);
+        let next = now.plus(TOLD_EVERY).millis();
+        quiet_until <= now.millis()
+            && self.quiet_until.compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Whether a run may hold up its event.

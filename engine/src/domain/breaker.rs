@@ -50,7 +50,6 @@ impl Default for Breaker {
 /// What an attempt did to the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    None,
     /// Nothing more is to be sent before this moment.
     Opened {
         until: Timestamp,
@@ -60,31 +59,31 @@ pub enum Change {
 
 impl Breaker {
     /// Takes note of how an attempt ended. `jitter` in 0..1 spreads the wait by ±10 %.
-    pub fn note(&mut self, success: bool, rule: &BreakerRule, now: Timestamp, jitter: f64) -> Change {
+    pub fn note(&mut self, success: bool, rule: &BreakerRule, now: Timestamp, jitter: f64) -> Option<Change> {
         match (&*self, success) {
-            (Self::Closed { failures: 0 }, true) => Change::None,
+            (Self::Closed { failures: 0 }, true) => None,
             (Self::Closed { .. }, true) => {
                 *self = Self::default();
-                Change::None
+                None
             }
             // Whatever it was, it answers again.
             (Self::Open { .. } | Self::Probing { .. }, true) => {
                 *self = Self::default();
-                Change::Closed
+                Some(Change::Closed)
             }
             // Sent before it opened: known already.
-            (Self::Open { .. }, false) => Change::None,
+            (Self::Open { .. }, false) => None,
             (Self::Probing { wait }, false) => {
                 let wait = (*wait * 2).min(rule.wait_max);
-                self.open(wait, now, jitter)
+                Some(self.open(wait, now, jitter))
             }
             (Self::Closed { failures }, false) => {
                 let failures = failures.saturating_add(1);
                 if rule.failures > 0 && failures >= rule.failures {
-                    return self.open(rule.wait, now, jitter);
+                    return Some(self.open(rule.wait, now, jitter));
                 }
                 *self = Self::Closed { failures };
-                Change::None
+                None
             }
         }
     }
@@ -132,20 +131,24 @@ mod tests {
         let mut breaker = Breaker::default();
         // (attempt ended well, when) → what follows.
         let mut note = |success, now| breaker.note(success, &RULE, at(now), 0.5);
-        assert_eq!(note(false, 0), Change::None);
-        assert_eq!(note(true, 0), Change::None, "a success starts the count anew");
-        assert_eq!([note(false, 1), note(false, 1)], [Change::None; 2]);
-        assert_eq!(note(false, 2), Change::Opened { until: at(12) });
-        assert_eq!(note(false, 3), Change::None, "one that was under way tells nothing new");
+        assert_eq!(note(false, 0), None);
+        assert_eq!(note(true, 0), None, "a success starts the count anew");
+        assert_eq!([note(false, 1), note(false, 1)], [None; 2]);
+        assert_eq!(note(false, 2), Some(Change::Opened { until: at(12) }));
+        assert_eq!(note(false, 3), None, "one that was under way tells nothing new");
         assert!(!breaker.probe(at(11)));
         assert!(breaker.probe(at(12)));
-        assert_eq!(breaker.note(false, &RULE, at(13), 0.5), Change::Opened { until: at(33) }, "twice as long");
+        assert_eq!(breaker.note(false, &RULE, at(13), 0.5), Some(Change::Opened { until: at(33) }), "twice as long");
         assert!(breaker.probe(at(33)));
-        assert_eq!(breaker.note(false, &RULE, at(33), 0.5), Change::Opened { until: at(73) });
+        assert_eq!(breaker.note(false, &RULE, at(33), 0.5), Some(Change::Opened { until: at(73) }));
         assert!(breaker.probe(at(73)));
-        assert_eq!(breaker.note(false, &RULE, at(73), 0.5), Change::Opened { until: at(113) }, "never longer than the most");
+        assert_eq!(
+            breaker.note(false, &RULE, at(73), 0.5),
+            Some(Change::Opened { until: at(113) }),
+            "never longer than the most"
+        );
         assert!(breaker.probe(at(113)));
-        assert_eq!(breaker.note(true, &RULE, at(114), 0.5), Change::Closed);
+        assert_eq!(breaker.note(true, &RULE, at(114), 0.5), Some(Change::Closed));
         assert_eq!(breaker, Breaker::Closed { failures: 0 });
     }
 
@@ -153,7 +156,7 @@ mod tests {
     fn a_rule_without_failures_never_opens() {
         let rule = BreakerRule { failures: 0, ..RULE };
         let mut breaker = Breaker::default();
-        assert!((0..10_000).all(|now| breaker.note(false, &rule, at(now), 0.5) == Change::None));
+        assert!((0..10_000).all(|now| breaker.note(false, &rule, at(now), 0.5) == None));
     }
 
     proptest! {
@@ -168,7 +171,7 @@ mod tests {
                 if success {
                     prop_assert_eq!(breaker, Breaker::Closed { failures: 0 });
                 }
-                if let Change::Opened { until } = change {
+                if let Some(Change::Opened { until }) = change {
                     prop_assert!(until > now && until <= now.plus(RULE.wait_max.mul_f64(1.1)));
                 }
             }

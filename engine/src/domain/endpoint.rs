@@ -38,6 +38,14 @@ pub enum DisabledReason {
 
 impl DisabledReason {
     pub const ALL: [Self; 3] = [Self::ByHand, Self::Gone, Self::Failing];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ByHand => "by-hand",
+            Self::Gone => "gone",
+            Self::Failing => "failing",
+        }
+    }
 }
 
 impl EndpointState {
@@ -96,6 +104,9 @@ pub enum Ordering {
 }
 
 impl Ordering {
+    /// The key of the order that a whole endpoint has.
+    pub const WHOLE: i64 = 0;
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
@@ -110,10 +121,11 @@ impl Ordering {
     /// What two webhooks must have in common to be held in order. The same for ever: it is stored.
     pub fn key(self, subject: Option<&str>) -> i64 {
         match self {
-            Self::Endpoint => 0,
+            Self::Endpoint => Self::WHOLE,
             Self::Subject => {
                 let digest: [u8; 32] = Sha256::digest(subject.unwrap_or_default()).into();
-                i64::from_le_bytes(*digest.first_chunk().expect("a digest has more than eight bytes"))
+                let key = i64::from_le_bytes(*digest.first_chunk().expect("a digest has more than eight bytes"));
+                if key == Self::WHOLE { 1 } else { key }
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::{
     DeliveryClaim, EventClaim, RunClaim,
-    lanes::{LaneLimits, Lanes, Slot},
+    lanes::{LaneLimits, Lanes, Slot, Width},
 };
 use crate::{
     clock,
@@ -33,7 +33,7 @@ const EVENTS: LaneLimits = LaneLimits {
     total_count: 8_192,
     total_bytes: 64 << 20,
     lane_count_min: 1,
-    concurrency: usize::MAX,
+    width: Width::OPEN,
 };
 
 /// A lane per plugin: runs that are tried again, or that belong to a slow plugin.
@@ -43,21 +43,19 @@ const RUNS: LaneLimits = LaneLimits {
     total_count: 1_024,
     total_bytes: 64 << 20,
     lane_count_min: 1,
-    concurrency: 1,
+    width: Width::SINGLE,
 };
 
-/// A lane per endpoint. The concurrency is also the number of connections to one receiver.
+/// A lane per endpoint. How wide each is the sender says, by its policy and by how it answers; until then it is narrow, so that a
+/// hundred receivers that hang from the start do not fill the house.
 const DELIVERIES: LaneLimits = LaneLimits {
     lane_count: 1_024,
     lane_bytes: 16 << 20,
     total_count: 16_384,
     total_bytes: 128 << 20,
-    lane_count_min: 8,
-    concurrency: SENDS_AT_ONCE,
+    lane_count_min: 32,
+    width: Width { concurrency: 8, places: 128 },
 };
-
-/// Webhooks on their way to one healthy endpoint at once.
-pub const SENDS_AT_ONCE: usize = 64;
 
 /// What the store hands to the workers, and how it wakes them.
 #[derive(Clone)]
@@ -74,6 +72,8 @@ pub struct Handoff {
 pub struct Alarm {
     room: Arc<Notify>,
     at: AtomicI64,
+    /// Something is held back until something else is done with.
+    held_back: AtomicBool,
 }
 
 impl Alarm {
@@ -81,6 +81,18 @@ impl Alarm {
     pub fn set(&self, due: Timestamp) {
         if self.at.fetch_min(due.millis(), Ordering::SeqCst) > due.millis() {
             self.room.notify_one();
+        }
+    }
+
+    /// Something is due and must wait until something else is done with; or no longer is.
+    pub fn hold_back(&self, held_back: bool) {
+        self.held_back.store(held_back, Ordering::SeqCst);
+    }
+
+    /// Something is done with: what was held back may be free now.
+    pub fn let_go(&self) {
+        if self.held_back.swap(false, Ordering::SeqCst) {
+            self.set(clock::steady());
         }
     }
 
@@ -115,7 +127,7 @@ impl Default for Handoff {
             events: Lanes::new(EVENTS, Arc::clone(&room)),
             runs: Lanes::new(RUNS, Arc::clone(&room)),
             deliveries: Lanes::new(DELIVERIES, Arc::clone(&room)),
-            alarm: Arc::new(Alarm { room, at: AtomicI64::new(i64::MAX) }),
+            alarm: Arc::new(Alarm { room, at: AtomicI64::new(i64::MAX), held_back: AtomicBool::new(false) }),
         }
     }
 }

@@ -27,8 +27,26 @@ pub struct LaneLimits {
     pub total_bytes: usize,
     /// Things that a lane may hold whatever the others hold.
     pub lane_count_min: usize,
-    /// Things of one lane that are worked on at once.
+    /// How wide a lane is until it is told otherwise.
+    pub width: Width,
+}
+
+/// How much of one lane may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Width {
+    /// Things that are worked on at once.
     pub concurrency: usize,
+    /// Things that are held in memory at all, within the lane's limit. None: everything of it stays in the store.
+    pub places: usize,
+}
+
+impl Width {
+    /// Nothing may start.
+    pub const CLOSED: Self = Self { concurrency: 0, places: 0 };
+    /// As wide as the limits allow.
+    pub const OPEN: Self = Self { concurrency: usize::MAX, places: usize::MAX };
+    /// One after the other.
+    pub const SINGLE: Self = Self { concurrency: 1, places: usize::MAX };
 }
 
 /// Queues of `T`, one per `K`.
@@ -42,6 +60,8 @@ pub struct Lanes<K: Eq + Hash, T> {
 
 struct Inner<K, T> {
     lanes: HashMap<K, Lane<T>>,
+    /// Widths that are not the usual one. They stay while a lane is empty.
+    widths: HashMap<K, Width>,
     /// Lanes that have something waiting and may start it, in turn.
     turn: VecDeque<K>,
     count: usize,
@@ -53,7 +73,7 @@ struct Lane<T> {
     count: usize,
     bytes: usize,
     working: usize,
-    concurrency: usize,
+    width: Width,
     in_turn: bool,
     /// Something found no place since the lane last had room; it waits in the store.
     overflowed: bool,
@@ -61,7 +81,7 @@ struct Lane<T> {
 
 impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
     pub fn new(limits: LaneLimits, room: Arc<Notify>) -> Arc<Self> {
-        let inner = Inner { lanes: HashMap::new(), turn: VecDeque::new(), count: 0, bytes: 0 };
+        let inner = Inner { lanes: HashMap::new(), widths: HashMap::new(), turn: VecDeque::new(), count: 0, bytes: 0 };
         Arc::new(Self { limits, inner: Mutex::new(inner), ready: Notify::new(), room })
     }
 
@@ -80,11 +100,13 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         let mut inner = self.lock();
         let (count, total_bytes) = (inner.count, inner.bytes);
         let limits = &self.limits;
-        let lane = inner.lanes.entry(key.clone()).or_insert_with(|| Lane::new(limits.concurrency));
-        let own = lane.count < limits.lane_count && lane.bytes + bytes <= limits.lane_bytes;
+        let lane = inner.lane(key, limits);
+        let places = lane.places(limits);
+        let own = lane.count < places && lane.bytes + bytes <= limits.lane_bytes;
         let shared = count < limits.total_count && total_bytes + bytes <= limits.total_bytes;
         // A thing larger than a lane's bytes must still get through: alone.
-        let fits = lane.count < limits.lane_count_min && (own || lane.count == 0) || own && shared;
+        let alone = lane.count == 0 && places > 0;
+        let fits = lane.count < limits.lane_count_min && (own || alone) || own && shared;
         if fits && (stored || !lane.overflowed) {
             lane.count += 1;
             lane.bytes += bytes;
@@ -96,11 +118,26 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         None
     }
 
+    /// How many things that wait in the store would find a place. If none would, the lane announces when it has room.
+    pub fn room_for_stored(&self, key: &K) -> usize {
+        let mut inner = self.lock();
+        let limits = &self.limits;
+        let shared = if inner.bytes < limits.total_bytes { limits.total_count.saturating_sub(inner.count) } else { 0 };
+        let lane = inner.lane(key, limits);
+        let places = lane.places(limits);
+        let own = if lane.count == 0 || lane.bytes < limits.lane_bytes { places.saturating_sub(lane.count) } else { 0 };
+        let room = own.min(shared.max(limits.lane_count_min.saturating_sub(lane.count)));
+        if room == 0 {
+            lane.overflowed = true;
+        }
+        inner.offer(key);
+        room
+    }
+
     /// Queues a thing for which a place was reserved.
     pub fn push(&self, key: &K, thing: T) {
         let mut inner = self.lock();
-        let concurrency = self.limits.concurrency;
-        inner.lanes.entry(key.clone()).or_insert_with(|| Lane::new(concurrency)).waiting.push_back(thing);
+        inner.lane(key, &self.limits).waiting.push_back(thing);
         inner.offer(key);
         drop(inner);
         self.ready.notify_one();
@@ -120,9 +157,16 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
 
     fn try_next(self: &Arc<Self>) -> Option<(T, Turn<K, T>)> {
         let mut inner = self.lock();
-        let key = inner.turn.pop_front()?;
+        let key = loop {
+            let key = inner.turn.pop_front()?;
+            let lane = inner.lanes.get_mut(&key).expect("a lane in turn exists");
+            lane.in_turn = false;
+            // It may have become narrower since.
+            if lane.working < lane.width.concurrency {
+                break key;
+            }
+        };
         let lane = inner.lanes.get_mut(&key).expect("a lane in turn exists");
-        lane.in_turn = false;
         let thing = lane.waiting.pop_front().expect("a lane in turn has something waiting");
         lane.working += 1;
         inner.offer(&key);
@@ -158,16 +202,26 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         taken
     }
 
-    /// Sets how many things of one lane are worked on at once.
-    pub fn set_concurrency(&self, key: &K, concurrency: usize) {
+    /// Sets how wide a lane is; `None` makes it as wide as the others.
+    pub fn set_width(&self, key: &K, width: Option<Width>) {
         let mut inner = self.lock();
-        if let Some(lane) = inner.lanes.get_mut(key)
-            && lane.concurrency != concurrency
-        {
-            lane.concurrency = concurrency;
-            inner.offer(key);
-            drop(inner);
-            self.ready.notify_one();
+        let before = match width {
+            Some(width) => inner.widths.insert(key.clone(), width),
+            None => inner.widths.remove(key),
+        };
+        if before == width {
+            return;
+        }
+        let limits = &self.limits;
+        let room = inner.lanes.get_mut(key).is_some_and(|lane| {
+            lane.width = width.unwrap_or(limits.width);
+            lane.has_room_again(limits)
+        });
+        inner.offer(key);
+        drop(inner);
+        self.ready.notify_one();
+        if room {
+            self.room.notify_one();
         }
     }
 
@@ -186,10 +240,15 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
 }
 
 impl<K: Eq + Hash + Clone, T> Inner<K, T> {
+    fn lane(&mut self, key: &K, limits: &LaneLimits) -> &mut Lane<T> {
+        let widths = &self.widths;
+        self.lanes.entry(key.clone()).or_insert_with(|| Lane::new(widths.get(key).copied().unwrap_or(limits.width)))
+    }
+
     /// Puts a lane into the turn if it may start something, and forgets it when it is empty.
     fn offer(&mut self, key: &K) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        if !lane.in_turn && !lane.waiting.is_empty() && lane.working < lane.concurrency {
+        if !lane.in_turn && !lane.waiting.is_empty() && lane.working < lane.width.concurrency {
             lane.in_turn = true;
             self.turn.push_back(key.clone());
         }
@@ -200,8 +259,23 @@ impl<K: Eq + Hash + Clone, T> Inner<K, T> {
 }
 
 impl<T> Lane<T> {
-    fn new(concurrency: usize) -> Self {
-        Self { waiting: VecDeque::new(), count: 0, bytes: 0, working: 0, concurrency, in_turn: false, overflowed: false }
+    fn new(width: Width) -> Self {
+        Self { waiting: VecDeque::new(), count: 0, bytes: 0, working: 0, width, in_turn: false, overflowed: false }
+    }
+
+    fn places(&self, limits: &LaneLimits) -> usize {
+        self.width.places.min(limits.lane_count)
+    }
+
+    /// Whether what found no place is to be asked for now. Half empty, not just one free: the store is then asked for many at
+    /// once instead of for each.
+    fn has_room_again(&mut self, limits: &LaneLimits) -> bool {
+        let places = self.places(limits);
+        let room = self.overflowed && places > 0 && self.count <= places / 2 && self.bytes <= limits.lane_bytes / 2;
+        if room {
+            self.overflowed = false;
+        }
+        room
     }
 }
 
@@ -220,12 +294,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         let lane = inner.lanes.get_mut(&self.key).expect("a lane lives as long as its places are taken");
         lane.count -= 1;
         lane.bytes -= self.bytes;
-        // Half empty, not just one free: the store is then asked for many at once instead of for each.
-        let limits = &self.lanes.limits;
-        let room = lane.overflowed && lane.count <= limits.lane_count / 2 && lane.bytes <= limits.lane_bytes / 2;
-        if room {
-            lane.overflowed = false;
-        }
+        let room = lane.has_room_again(&self.lanes.limits);
         inner.offer(&self.key);
         drop(inner);
         if room {
@@ -264,8 +333,14 @@ mod tests {
         (Lanes::new(limits, Arc::clone(&room)), room)
     }
 
-    const LIMITS: LaneLimits =
-        LaneLimits { lane_count: 4, lane_bytes: 100, total_count: 6, total_bytes: 1000, lane_count_min: 1, concurrency: 2 };
+    const LIMITS: LaneLimits = LaneLimits {
+        lane_count: 4,
+        lane_bytes: 100,
+        total_count: 6,
+        total_bytes: 1000,
+        lane_count_min: 1,
+        width: Width { concurrency: 2, ..Width::OPEN },
+    };
 
     #[test]
     fn a_full_house_still_has_a_place_for_a_new_lane() {
@@ -317,6 +392,30 @@ mod tests {
         assert!(futures_poll(announced.as_mut()).is_pending());
         taken.pop();
         announced.await;
+    }
+
+    #[tokio::test]
+    async fn a_closed_lane_starts_nothing_and_takes_nothing_until_it_is_opened() {
+        let (lanes, room) = lanes(LIMITS);
+        for thing in [1, 2, 3] {
+            lanes.push(&"a", thing);
+        }
+        let (first, _turn) = lanes.try_next().unwrap();
+        assert_eq!(first, 1);
+        lanes.set_width(&"a", Some(Width::CLOSED));
+        assert!(lanes.try_next().is_none(), "although it was in turn");
+        assert!(lanes.reserve(&"a", 1).is_none());
+        assert_eq!(lanes.room_for_stored(&"a"), 0);
+        assert_eq!(lanes.withdraw(&"a", |_| true), [2, 3]);
+        let announced = room.notified();
+        lanes.set_width(&"a", Some(Width { concurrency: 1, places: 1 }));
+        announced.await;
+        assert_eq!(lanes.room_for_stored(&"a"), 1);
+        let probe = lanes.reserve_for_stored(&"a", 1).unwrap();
+        assert_eq!(lanes.room_for_stored(&"a"), 0, "one place, one thing");
+        drop(probe);
+        lanes.set_width(&"a", None);
+        assert_eq!(lanes.room_for_stored(&"a"), 4);
     }
 
     #[test]
@@ -387,8 +486,14 @@ mod tests {
         use tokio_util::sync::CancellationToken;
 
         const ROUNDS: usize = 3_000;
-        const LIMITS: LaneLimits =
-            LaneLimits { lane_count: 8, lane_bytes: 100, total_count: 16, total_bytes: 1000, lane_count_min: 1, concurrency: 1 };
+        const LIMITS: LaneLimits = LaneLimits {
+            lane_count: 8,
+            lane_bytes: 100,
+            total_count: 16,
+            total_bytes: 1000,
+            lane_count_min: 1,
+            width: Width::SINGLE,
+        };
 
         let lanes = Lanes::<u32, Placed>::new(LIMITS, Arc::new(Notify::new()));
         let taken = Arc::new(AtomicUsize::new(0));
@@ -477,10 +582,10 @@ mod tests {
                 _ => {
                     let key = 9;
                     let things = [placed(key, true), placed(key, true), placed(key, true)];
-                    lanes.set_concurrency(&key, 1);
+                    lanes.set_width(&key, None);
                     things.into_iter().for_each(|thing| lanes.push(&key, thing));
                     wait_for(pushed + 1, round);
-                    lanes.set_concurrency(&key, 3);
+                    lanes.set_width(&key, Some(Width { concurrency: 3, ..Width::OPEN }));
                     pushed += 3;
                 }
             }

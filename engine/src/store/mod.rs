@@ -21,8 +21,8 @@ use async_trait::async_trait;
 
 pub use self::{
     error::Error,
-    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, SENDS_AT_ONCE},
-    lanes::{Lanes, Turn},
+    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot},
+    lanes::{Lanes, Turn, Width},
     seal::{KeyFile, Seal, SealError},
     sqlite::Sqlite,
 };
@@ -117,6 +117,8 @@ pub struct NewDelivery {
     pub endpoint: EndpointId,
     pub payload: Option<Arc<Payload>>,
     pub birth: Birth,
+    /// What it has in common with those that it goes in order with, if its endpoint is ordered.
+    pub ordering: Option<i64>,
 }
 
 /// What a settlement says of one run.
@@ -141,6 +143,8 @@ pub struct RunRecord {
     pub deliveries: Vec<NewDelivery>,
     pub emitted: Vec<NewEvent>,
     pub state_use: StateUse,
+    /// Events of ours that tell of it, stored with it whatever its outcome.
+    pub news: Vec<NewEvent>,
 }
 
 /// What is being settled.
@@ -183,6 +187,8 @@ pub struct AttemptRecord {
     pub n: u32,
     pub attempt: Attempt,
     pub next: Next,
+    /// Events that tell of it, stored with it.
+    pub news: Vec<NewEvent>,
 }
 
 /// A value of a plugin's state and the version by which a commit tells whether it changed.
@@ -420,6 +426,10 @@ pub trait Store: Send + Sync {
 
     /// Claims events, runs and deliveries that are due and unclaimed, oldest first, as far as the hand-off has room, and hands
     /// them over. Returns how many; there may be more when it is not zero.
+    ///
+    /// Of an endpoint's deliveries, first attempts and retries each get half of the room, if both wait. One that has an order is
+    /// claimed only when nothing with the same order and a smaller id is unfinished, except as part of the same claim, and no
+    /// earlier event has still to be run.
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error>;
 
     /// Gives claims back unsettled: they are due at once.
@@ -457,8 +467,14 @@ pub trait Store: Send + Sync {
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
     /// Replaces everything but the id, the name and the state: a change of the address must not undo a `410` that came meanwhile.
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;
-    /// Changes only the state, and only from one of `from`; says whether it did.
-    async fn set_endpoint_state(&self, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error>;
+    /// Changes only the state, and only from one of `from`; says whether it did. If so `news`, which tells of it, is stored with it.
+    async fn set_endpoint_state(
+        &self,
+        id: EndpointId,
+        from: &[EndpointState],
+        to: EndpointState,
+        news: Option<NewEvent>,
+    ) -> Result<bool, Error>;
     /// What waits for it is cancelled (by [`Self::bury`]).
     async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error>;
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;

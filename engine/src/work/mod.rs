@@ -8,7 +8,9 @@
 //!
 //! They pass claims along; a claim that is dropped anywhere costs a lease's time, never an event.
 
+mod bulletin;
 mod claimer;
+mod gates;
 mod keeper;
 mod recorder;
 mod routing;
@@ -21,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::{recorder::Recorder, runner::Runner, sender::Sender, settler::Settler};
+use self::{gates::Gates, recorder::Recorder, runner::Runner, sender::Sender, settler::Settler};
 use crate::{
     catalog::Catalog,
     news::Feed,
@@ -50,6 +52,8 @@ pub struct Settings {
     /// Threads that run what was set apart, at low priority. Default 2.
     pub slow_threads: usize,
     pub retention: Retention,
+    /// An endpoint is disabled after so long without a success.
+    pub disable_after: Duration,
     /// How long a stop waits for attempts that are under way. Default 25 s: orchestrators kill after 30 s.
     pub drain: Duration,
 }
@@ -96,7 +100,8 @@ impl Work {
         recorder.spawn(recording.run(to_record));
 
         let mut takers = JoinSet::new();
-        let sender = Sender { store: Arc::clone(&store), handoff: handoff.clone(), catalog, outbound, attempts };
+        let gates = Gates::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), settings.disable_after);
+        let sender = Sender { store: Arc::clone(&store), handoff: handoff.clone(), catalog, outbound, attempts, gates };
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
         let claims = claimer::run(Arc::clone(&store), handoff, stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));

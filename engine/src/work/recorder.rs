@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::bulletin;
 use crate::{
     catalog::Catalog,
     clock,
@@ -12,7 +13,7 @@ use crate::{
         endpoint::{DisabledReason, EndpointState},
     },
     news::{Feed, News},
-    store::{AttemptRecord, DeliverySlot, Store},
+    store::{self, AttemptRecord, DeliverySlot, Store},
 };
 
 /// Attempts in one call.
@@ -71,16 +72,10 @@ impl Recorder {
     }
 
     async fn follow(&self, record: &AttemptRecord, endpoint: String, attempts_max: usize) {
-        if record.next == Next::Dead(DeadReason::Gone) {
-            let to = EndpointState::Disabled(DisabledReason::Gone);
-            let from = [EndpointState::Active, EndpointState::Paused];
-            let disabled = self.store.set_endpoint_state(record.endpoint, &from, to).await;
-            let refreshed = self.catalog.refresh_endpoints().await;
-            match disabled.and_then(|disabled| refreshed.map(|()| disabled)) {
-                Ok(true) => tracing::warn!(endpoint, "endpoint answered 410 and is disabled; resume it to send again"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(endpoint, %error, "endpoint answered 410 and could not be disabled"),
-            }
+        if record.next == Next::Dead(DeadReason::Gone)
+            && let Err(error) = self.disable(record).await
+        {
+            tracing::error!(endpoint, %error, "endpoint answered 410 and could not be disabled");
         }
         if let Next::Dead(reason) = record.next {
             tracing::warn!(endpoint, reason = reason.as_str(), outcome = %record.attempt.outcome, "delivery is dead");
@@ -96,5 +91,18 @@ impl Recorder {
             next: record.next,
             now: clock::steady(),
         });
+    }
+
+    /// The receiver wants no more.
+    async fn disable(&self, record: &AttemptRecord) -> Result<(), store::Error> {
+        let endpoints = self.catalog.endpoints();
+        let Some(endpoint) = endpoints.get(record.endpoint) else { return Ok(()) };
+        let reason = DisabledReason::Gone;
+        let from = [EndpointState::Active, EndpointState::Paused];
+        let news = bulletin::endpoint_disabled(endpoint, reason, None);
+        if self.store.set_endpoint_state(endpoint.id, &from, EndpointState::Disabled(reason), Some(news)).await? {
+            tracing::warn!(endpoint = %endpoint.new.name, "endpoint answered 410 and is disabled; resume it to send again");
+        }
+        self.catalog.refresh_endpoints().await
     }
 }

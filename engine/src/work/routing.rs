@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     catalog::{PluginEntry, PluginTable},
     domain::{
+        delivery::Payload,
         endpoint::{Endpoint, EndpointState},
         event::{DEPTH_MAX, Event},
         name::Slug,
@@ -51,18 +52,20 @@ pub fn plan(event: &Event, plugins: &PluginTable, endpoints: &EndpointTable) -> 
                 entry: plugins.get(plugin).cloned(),
                 endpoint: Some(Arc::clone(endpoint)),
             }),
-            None => direct.push(NewDelivery { endpoint: endpoint.id, payload: None, birth: birth(endpoint) }),
+            None => direct.push(delivery(endpoint, event, None)),
         }
     }
     Plan { runs, direct }
 }
 
-fn birth(endpoint: &Endpoint) -> Birth {
-    match endpoint.new.state {
+fn delivery(endpoint: &Endpoint, event: &Event, payload: Option<Arc<Payload>>) -> NewDelivery {
+    let birth = match endpoint.new.state {
         EndpointState::Active => Birth::Due,
         EndpointState::Paused => Birth::Held,
         EndpointState::Disabled(_) => Birth::Dead,
-    }
+    };
+    let ordering = endpoint.new.policy.ordering.map(|ordering| ordering.key(event.new.subject.as_deref()));
+    NewDelivery { endpoint: endpoint.id, payload, birth, ordering }
 }
 
 /// Who ran, on what, for the how-manieth time.
@@ -93,6 +96,7 @@ impl RunIdentity<'_> {
             deliveries: Vec::new(),
             emitted: Vec::new(),
             state_use: StateUse::default(),
+            news: Vec::new(),
         }
     }
 
@@ -151,11 +155,7 @@ impl RunIdentity<'_> {
                 (Some(_), Some(own)) => own,
                 (None, None) => return Err(bad_output("no_endpoint", format!("webhook {} names no endpoint", place + 1))),
             };
-            record.deliveries.push(NewDelivery {
-                endpoint: endpoint.id,
-                payload: Some(Arc::new(payload)),
-                birth: birth(endpoint),
-            });
+            record.deliveries.push(delivery(endpoint, event, Some(Arc::new(payload))));
         }
         if !requests.emitted.is_empty() && event.new.depth >= DEPTH_MAX {
             return Err(bad_output(

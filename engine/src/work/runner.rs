@@ -15,13 +15,14 @@ use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    bulletin,
     routing::{self, PlannedRun, RunIdentity},
     settler::{Held, Settling},
 };
 use crate::{
     catalog::{Catalog, PluginEntry, PluginState},
     clock,
-    domain::{endpoint::Endpoint, event::Event, id::RunId, name::Slug},
+    domain::{endpoint::Endpoint, event::Event, id::RunId, name::Slug, run::RunState, time::Timestamp},
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
     store::{EventClaim, Handoff, RunClaim, RunRecord, Settlement, Settles, StateValue, Store},
 };
@@ -104,7 +105,7 @@ impl Runner {
         let mut runs = Vec::with_capacity(plan.runs.len());
         for PlannedRun { plugin, entry, endpoint } in &plan.runs {
             let mut identity = RunIdentity { id: None, plugin, version: None, endpoint: endpoint.as_ref(), tries: 1 };
-            let record = match serving(plugin, entry.as_deref()) {
+            let mut record = match serving(plugin, entry.as_deref()) {
                 Err(reason) => identity.not_loadable(&reason),
                 Ok((entry, _)) if !entry.pace.is_fast(now) => identity.set_apart(now),
                 Ok((entry, code)) => {
@@ -118,6 +119,7 @@ impl Runner {
                     }
                 }
             };
+            self.tell_failure(&mut record, entry.as_deref(), event, now);
             runs.push(record);
         }
         let settles = Settles::Event { id: event.id, round: claim.round, lease: claim.lease };
@@ -160,7 +162,7 @@ impl Runner {
         let entry = plugins.get(&claim.plugin);
         let mut identity =
             RunIdentity { id: Some(claim.id), plugin: &claim.plugin, version: None, endpoint, tries: claim.tries + 1 };
-        let record = match serving(&claim.plugin, entry.map(|entry| &**entry)) {
+        let mut record = match serving(&claim.plugin, entry.map(|entry| &**entry)) {
             // It belonged to an endpoint that was deleted since: there is nothing left for it to do.
             _ if claim.endpoint.is_some() && endpoint.is_none() => {
                 identity.not_loadable("the endpoint that it belonged to was deleted")
@@ -178,10 +180,20 @@ impl Runner {
                 }
             }
         };
+        self.tell_failure(&mut record, entry.map(|entry| &**entry), &claim.event, now);
         note_writes(written, &record, claim.id);
         let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
         let settlement = Settlement { settles, event: Arc::clone(&claim.event), runs: vec![record], direct: Vec::new() };
         self.settle(Settling { settlement, held: Held::Run(claim.slot, Arc::clone(turn)) });
+    }
+
+    /// A run that is given up becomes an event of ours.
+    fn tell_failure(&self, record: &mut RunRecord, entry: Option<&PluginEntry>, event: &Event, now: Timestamp) {
+        if let (RunState::Parked, Some(failure), Some(entry)) = (record.state, &record.failure, entry)
+            && entry.pace.tells_failure(now)
+        {
+            record.news.extend(bulletin::plugin_failed(&record.plugin, event, failure, self.store.tag()));
+        }
     }
 
     fn run(

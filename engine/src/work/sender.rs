@@ -3,27 +3,32 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::{sync::mpsc::UnboundedSender, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::recorder::Recording;
+use super::{
+    bulletin,
+    gates::{Failing, Gates, Pass},
+    recorder::Recording,
+};
 use crate::{
     catalog::Catalog,
     clock,
     domain::{
-        delivery::{Attempt, AttemptOutcome, after_attempt},
-        endpoint::EndpointState,
+        breaker::Change,
+        delivery::{Attempt, AttemptOutcome, Next, after_attempt},
+        endpoint::{DisabledReason, Endpoint, EndpointState, Ordering},
         retry::Schedule,
+        time::Timestamp,
     },
     outbound::{Outbound, Webhook},
-    store::{AttemptRecord, DeliveryClaim, Handoff, SENDS_AT_ONCE, Store},
+    store::{AttemptRecord, DeliveryClaim, Handoff, Store},
 };
 
-/// Webhooks on their way at once to an endpoint whose last attempt got no answer: enough to notice that it is back, too few to
-/// tie up connections.
-const SENDS_AT_ONCE_UNANSWERED: usize = 4;
 /// A lease must outlast the exchange by this much, so that the record finds it still held.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
+/// How often what has been closed long enough is opened.
+const TICK: Duration = Duration::from_millis(100);
 
 pub struct Sender {
     pub store: Arc<dyn Store>,
@@ -31,6 +36,7 @@ pub struct Sender {
     pub catalog: Arc<Catalog>,
     pub outbound: Arc<Outbound>,
     pub attempts: UnboundedSender<Recording>,
+    pub gates: Gates,
 }
 
 impl Sender {
@@ -38,15 +44,21 @@ impl Sender {
     pub async fn run(self, stop: CancellationToken) {
         let sender = Arc::new(self);
         let under_way = TaskTracker::new();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (claim, turn) = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                _ = tick.tick() => {
+                    sender.gates.tick(&sender.catalog.endpoints(), clock::steady());
+                    continue;
+                }
                 next = sender.handoff.deliveries.next() => next,
             };
-            let sender = Arc::clone(&sender);
+            let (sender, stop) = (Arc::clone(&sender), stop.clone());
             under_way.spawn(async move {
-                sender.send(claim).await;
+                sender.send(claim, &stop).await;
                 drop(turn);
             });
         }
@@ -54,14 +66,30 @@ impl Sender {
         under_way.wait().await;
     }
 
-    /// One attempt.
-    async fn send(&self, claim: DeliveryClaim) {
+    /// One attempt, if the endpoint's gate lets it pass.
+    async fn send(&self, claim: DeliveryClaim, stop: &CancellationToken) {
         let endpoints = self.catalog.endpoints();
         let takes = endpoints.get(claim.endpoint).filter(|endpoint| endpoint.new.state == EndpointState::Active);
-        let Some(endpoint) = takes else { return self.give_back(claim).await };
-        // A claim that waited so long for its turn that it would not outlast the exchange: it is due again when it ends.
+        let Some(endpoint) = takes else { return self.give_back(vec![claim]).await };
+        let limiter = match self.gates.pass(endpoint) {
+            Pass::Go(limiter) => limiter,
+            Pass::Shut => return self.give_back_all(claim).await,
+        };
+        if let Some(limiter) = limiter {
+            let waited = tokio::select! {
+                biased;
+                // Whatever is still waiting for its turn is found again after the next start.
+                () = stop.cancelled() => return,
+                waited = limiter.wait() => waited,
+            };
+            if let Err(wait) = waited {
+                self.gates.shut(claim.endpoint, clock::steady().plus(wait));
+                return self.give_back_all(claim).await;
+            }
+        }
+        // A claim that waited so long for its turn that it would not outlast the exchange.
         if claim.lease.until < clock::steady().plus(endpoint.new.policy.timeout + LEASE_MARGIN) {
-            return;
+            return self.give_back_all(claim).await;
         }
         let n = claim.attempts + 1;
         let id = claim.id.text(self.store.tag());
@@ -71,10 +99,11 @@ impl Sender {
             Ok(request) => self.outbound.send(request).await,
             Err(reason) => unsendable(reason.to_string()),
         };
-        let answered = attempt.outcome.status().is_some();
-        let at_once = if answered { SENDS_AT_ONCE } else { SENDS_AT_ONCE_UNANSWERED };
-        self.handoff.deliveries.set_concurrency(&claim.endpoint, at_once);
+        self.follow(claim, endpoint, n, attempt).await;
+    }
 
+    /// What follows from an attempt: for its delivery, for those behind it, and for the endpoint.
+    async fn follow(&self, claim: DeliveryClaim, endpoint: &Arc<Endpoint>, n: u32, attempt: Attempt) {
         let default;
         let schedule = match &endpoint.new.policy.schedule {
             Some(schedule) => &**schedule,
@@ -83,8 +112,31 @@ impl Sender {
                 &default
             }
         };
-        let next = after_attempt(&attempt, n, schedule, clock::steady(), jitter());
-        let record = AttemptRecord { delivery: claim.id, endpoint: claim.endpoint, lease: claim.lease, n, attempt, next };
+        let (now, outcome) = (clock::steady(), attempt.outcome);
+        let next = after_attempt(&attempt, n, schedule, now, jitter());
+        let noted = self.gates.note(claim.endpoint, outcome, now, jitter());
+
+        let mut news = Vec::new();
+        if let Next::Dead(reason) = next {
+            news.extend(bulletin::delivery_dead(endpoint, claim.id, &claim.event, reason, outcome, n, self.store.tag()));
+        }
+        match noted.breaker {
+            Some(Change::Opened { .. }) => {
+                tracing::warn!(endpoint = %endpoint.new.name, %outcome, "endpoint keeps failing; it is left alone for a while, then probed");
+                news.push(bulletin::endpoint_failing(endpoint, outcome));
+            }
+            Some(Change::Closed) => {
+                tracing::info!(endpoint = %endpoint.new.name, "endpoint answers again");
+                news.push(bulletin::endpoint_recovered(endpoint));
+            }
+            None => {}
+        }
+        let holds_others = matches!(next, Next::Retry { .. }) && endpoint.new.policy.ordering == Some(Ordering::Endpoint);
+        if holds_others || matches!(noted.breaker, Some(Change::Opened { .. })) {
+            self.give_back(self.handoff.deliveries.withdraw(&claim.endpoint, |_| true)).await;
+        }
+
+        let record = AttemptRecord { delivery: claim.id, endpoint: claim.endpoint, lease: claim.lease, n, attempt, next, news };
         let recording = Recording {
             record,
             endpoint_name: endpoint.new.name.to_string(),
@@ -93,12 +145,52 @@ impl Sender {
         };
         // The recorder outlives every attempt.
         let _ = self.attempts.send(recording);
+        if let Some(failing) = noted.failing {
+            self.note_failing(endpoint, failing).await;
+        }
     }
 
-    /// An endpoint that takes nothing (any more) leaves its deliveries in the store: they wait, or the keeper ends them.
-    async fn give_back(&self, claim: DeliveryClaim) {
-        if let Err(error) = self.store.release(vec![], vec![], vec![(claim.id, claim.lease)]).await {
-            tracing::warn!(%error, "a delivery could not be given back; it waits for its lease to end");
+    async fn note_failing(&self, endpoint: &Endpoint, failing: Failing) {
+        let done = match failing {
+            Failing::Since(since) => self.store.note_failing(endpoint.id, Some(since)).await,
+            Failing::Over => self.store.note_failing(endpoint.id, None).await,
+            Failing::TooLong(since) => self.disable(endpoint, since).await,
+        };
+        let refreshed = match done {
+            Ok(()) => self.catalog.refresh_endpoints().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = refreshed {
+            tracing::error!(endpoint = %endpoint.new.name, %error, "how the endpoint fares could not be noted; the next attempt tries again");
+        }
+    }
+
+    async fn disable(&self, endpoint: &Endpoint, since: Timestamp) -> Result<(), crate::store::Error> {
+        let reason = DisabledReason::Failing;
+        let news = bulletin::endpoint_disabled(endpoint, reason, Some(since));
+        let to = EndpointState::Disabled(reason);
+        if self.store.set_endpoint_state(endpoint.id, &[EndpointState::Active], to, Some(news)).await? {
+            tracing::warn!(endpoint = %endpoint.new.name, %since, "endpoint has failed for so long that it is disabled; resume it to send again");
+        }
+        Ok(())
+    }
+
+    /// Gives back a delivery that must wait, and with it those of its endpoint that wait in memory: they would come to the same,
+    /// or overtake it.
+    async fn give_back_all(&self, claim: DeliveryClaim) {
+        let mut claims = self.handoff.deliveries.withdraw(&claim.endpoint, |_| true);
+        claims.push(claim);
+        self.give_back(claims).await;
+    }
+
+    /// What cannot go now waits in the store; if its endpoint takes nothing any more, the keeper ends it.
+    async fn give_back(&self, claims: Vec<DeliveryClaim>) {
+        if claims.is_empty() {
+            return;
+        }
+        let deliveries = claims.iter().map(|claim| (claim.id, claim.lease)).collect();
+        if let Err(error) = self.store.release(vec![], vec![], deliveries).await {
+            tracing::warn!(%error, count = claims.len(), "deliveries could not be given back; they wait for their leases to end");
         }
     }
 }

@@ -117,6 +117,7 @@ impl Settler {
                 deliveries: Vec::new(),
                 emitted: Vec::new(),
                 state_use: StateUse::default(),
+                news: Vec::new(),
                 ..run.clone()
             };
         }

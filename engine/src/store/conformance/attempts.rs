@@ -83,6 +83,16 @@ pub async fn attempts_of_one_call_are_judged_one_by_one(bench: &Bench) {
     assert_eq!(bench.stands(three.id).await, ("dead", 1));
 }
 
+pub async fn what_tells_of_an_attempt_is_stored_with_it_or_not_at_all(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.delivery_to(crm).await;
+    let told = |lease| AttemptRecord { lease, news: vec![event("innesco.x")], ..attempt(&claim, Next::Delivered) };
+    assert!(!bench.record(told(made_up(claim.lease))).await);
+    assert_eq!(bench.handoff.events.len(), 0, "nothing was recorded, nothing is told");
+    assert!(bench.record(told(claim.lease)).await);
+    assert_eq!(&*bench.event().event.new.event_type, "innesco.x");
+}
+
 pub async fn a_webhook_keeps_its_id_over_attempts_and_restarts(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let first = bench.delivery_to(crm).await;

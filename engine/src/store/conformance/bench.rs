@@ -137,7 +137,7 @@ impl Bench {
 
     pub async fn set(&self, id: EndpointId, state: EndpointState) {
         let now = self.find_endpoint(id).await.new.state;
-        assert!(self.store.set_endpoint_state(id, &[now], state).await.unwrap());
+        assert!(self.store.set_endpoint_state(id, &[now], state, None).await.unwrap());
     }
 
     pub async fn find_endpoint(&self, id: EndpointId) -> Endpoint {
@@ -292,6 +292,7 @@ pub fn ran(plugin: &str) -> RunRecord {
         deliveries: Vec::new(),
         emitted: Vec::new(),
         state_use: StateUse::default(),
+        news: Vec::new(),
     }
 }
 
@@ -319,7 +320,7 @@ pub fn state_use(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> Sta
 
 /// A direct subscription's delivery.
 pub fn direct(endpoint: EndpointId) -> NewDelivery {
-    NewDelivery { endpoint, payload: None, birth: Birth::Due }
+    NewDelivery { endpoint, payload: None, birth: Birth::Due, ordering: None }
 }
 
 /// A webhook that a plugin made.
@@ -352,7 +353,15 @@ pub fn attempt(claim: &DeliveryClaim, next: Next) -> AttemptRecord {
         excerpt: Bytes::from_static(b"hello"),
         retry_after: None,
     };
-    AttemptRecord { delivery: claim.id, endpoint: claim.endpoint, lease: claim.lease, n: claim.attempts + 1, attempt, next }
+    AttemptRecord {
+        delivery: claim.id,
+        endpoint: claim.endpoint,
+        lease: claim.lease,
+        n: claim.attempts + 1,
+        attempt,
+        next,
+        news: vec![],
+    }
 }
 
 /// Retry in `seconds`.

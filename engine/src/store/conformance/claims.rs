@@ -5,8 +5,13 @@ use std::{sync::Arc, time::Duration};
 use super::bench::*;
 use crate::{
     clock,
-    domain::{delivery::Next, endpoint::EndpointState, run::RunOutcome, time::Timestamp},
-    store::{Birth, EventState, NewDelivery, RunRecord, Settled, Settlement},
+    domain::{
+        delivery::{DeadReason, Next},
+        endpoint::{EndpointState, Ordering},
+        run::RunOutcome,
+        time::Timestamp,
+    },
+    store::{Birth, EventClaim, EventState, NewDelivery, RunRecord, Settled, Settlement},
 };
 
 pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
@@ -187,7 +192,7 @@ pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
     bench.set(crm, EndpointState::Paused).await;
     bench.handoff.alarm.clear();
     let _ = tokio::time::timeout(Duration::from_millis(20), bench.handoff.alarm.wait(Duration::from_secs(60))).await;
-    bench.store.set_endpoint_state(crm, &[EndpointState::Paused], EndpointState::Active).await.unwrap();
+    bench.store.set_endpoint_state(crm, &[EndpointState::Paused], EndpointState::Active, None).await.unwrap();
     rung("an endpoint that is resumed").await;
 
     drop(claim);
@@ -211,7 +216,7 @@ pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench)
 
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 0, "also after a restart");
-    assert!(after.store.set_endpoint_state(crm, &[EndpointState::Paused], EndpointState::Active).await.unwrap());
+    assert!(after.store.set_endpoint_state(crm, &[EndpointState::Paused], EndpointState::Active, None).await.unwrap());
     assert_eq!(after.claim().await, 2);
     let mut ids: Vec<_> = after.deliveries().iter().map(|one| one.id).collect();
     ids.sort();
@@ -239,7 +244,7 @@ pub async fn what_is_claimed_fits_into_the_room_there_is(bench: &Bench) {
     let room = bench.claim().await;
     assert!((100..5_000).contains(&room), "{room}");
     assert_eq!(bench.handoff.deliveries.len(), room);
-    assert!(bench.store.next_due().await.unwrap().expect("the rest is due") <= clock::steady());
+    assert_eq!(bench.store.next_due().await.unwrap(), None, "for the rest, room is announced");
 
     let mut delivered = 0;
     while delivered < 5_000 {
@@ -253,6 +258,94 @@ pub async fn what_is_claimed_fits_into_the_room_there_is(bench: &Bench) {
     }
     assert_eq!(delivered, 5_000);
     assert!(bench.handoff.deliveries.is_empty());
+}
+
+pub async fn first_attempts_and_retries_share_the_room(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("a")).await;
+    let direct = vec![NewDelivery { birth: Birth::Held, ..direct(crm) }; 600];
+    assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
+    let mut tried = 0;
+    while tried < 300 {
+        bench.store.claim_due(clock::steady()).await.unwrap();
+        let claims = bench.deliveries();
+        tried += claims.len();
+        let records = claims.iter().map(|claim| attempt(claim, Next::Retry { due: clock::steady() })).collect();
+        bench.store.record_attempts(Arc::new(records)).await.unwrap();
+    }
+    let claims = bench.deliveries();
+    assert!(claims.is_empty());
+    bench.store.claim_due(clock::steady()).await.unwrap();
+    let (retries, firsts): (Vec<_>, Vec<_>) = bench.deliveries().into_iter().partition(|claim| claim.attempts > 0);
+    assert!(firsts.len() >= 64 && retries.len() >= 64, "{} first attempts, {} retries", firsts.len(), retries.len());
+}
+
+pub async fn what_goes_in_order_waits_for_what_is_before_it(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let [a, b, c] = [bench.accept(event("a")).await, bench.accept(event("b")).await, bench.accept(event("c")).await];
+    let ordered = |claim: &EventClaim| Settlement {
+        direct: vec![NewDelivery { ordering: Some(Ordering::WHOLE), ..direct(crm) }],
+        ..settlement(claim)
+    };
+    assert_eq!(bench.settle_all(vec![ordered(&c), ordered(&b)]).await, [Settled::Done, Settled::Done]);
+    assert_eq!(bench.claim().await, 0, "an earlier event has still to be run");
+    assert_eq!(bench.settle(ordered(&a)).await, Settled::Done);
+    let ids = [&a, &b, &c].map(|claim| claim.event.id.delivery(0));
+    assert_eq!(bench.claim().await, 3);
+    let claims = bench.deliveries();
+    assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), ids, "together, and in their order");
+
+    // The first fails: the others must not overtake it.
+    assert!(bench.record(attempt(&claims[0], retry_in(60))).await);
+    let rest = claims[1..].iter().map(|claim| (claim.id, claim.lease)).collect();
+    bench.store.release(vec![], vec![], rest).await.unwrap();
+    drop(claims);
+    assert_eq!(bench.claim().await, 0);
+    let due = bench.store.next_due().await.unwrap().expect("the one that failed");
+    assert!(due > soon(50) && due <= soon(60));
+    let bench = bench.after_a_crash().await;
+    assert_eq!(bench.claim().await, 0, "also after a restart");
+    assert_eq!(bench.claim_at(soon(61)).await, 3);
+    let claims = bench.deliveries();
+    assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), ids);
+    assert!(bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await, "what is dead holds nobody");
+    assert!(bench.record(attempt(&claims[1], Next::Delivered)).await);
+    assert!(bench.record(attempt(&claims[2], Next::Delivered)).await);
+}
+
+pub async fn orders_of_one_endpoint_go_side_by_side(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let mut ids = Vec::new();
+    for ordering in [7, 7, 8] {
+        let claim = bench.accept(event("a")).await;
+        let direct = vec![NewDelivery { ordering: Some(ordering), ..direct(crm) }];
+        assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
+        ids.push(claim.event.id.delivery(0));
+    }
+    assert_eq!(bench.claim().await, 2);
+    let mut heads = bench.deliveries();
+    heads.sort_by_key(|claim| claim.id);
+    assert_eq!([heads[0].id, heads[1].id], [ids[0], ids[2]], "the head of each");
+    assert!(bench.record(attempt(&heads[1], retry_in(60))).await);
+    assert_eq!(bench.claim().await, 0);
+    assert!(bench.record(attempt(&heads[0], Next::Delivered)).await);
+    assert_eq!(bench.claim().await, 1, "the next of its order, whatever the other waits for");
+    assert_eq!(bench.delivery().id, ids[1]);
+}
+
+pub async fn a_waiting_run_holds_what_goes_in_order_and_a_parked_one_does_not(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    bench.settled_with(waiting("p", soon(60))).await;
+    let claim = bench.accept(event("a")).await;
+    let direct = vec![NewDelivery { ordering: Some(Ordering::WHOLE), ..direct(crm) }];
+    assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
+    assert_eq!(bench.claim().await, 0, "its webhooks may have to go first");
+    assert_eq!(bench.claim_at(soon(61)).await, 1);
+    let run = bench.run();
+    let settled = run_settlement(&run, parked("p", RunOutcome::Failed));
+    assert_eq!(bench.settle(settled).await, Settled::Done);
+    assert_eq!(bench.claim().await, 1);
+    assert_eq!(bench.delivery().id, claim.event.id.delivery(0));
 }
 
 pub async fn a_row_that_cannot_be_read_holds_up_nobody_else(bench: &Bench) {

@@ -53,6 +53,7 @@ macro_rules! conformance {
                     an_attempt_and_what_follows_are_one_change,
                     an_attempt_of_a_lost_lease_is_refused,
                     attempts_of_one_call_are_judged_one_by_one,
+                    what_tells_of_an_attempt_is_stored_with_it_or_not_at_all,
                     a_webhook_keeps_its_id_over_attempts_and_restarts,
                     a_waiting_delivery_can_be_retried_at_once,
                     a_finished_delivery_can_be_sent_again,
@@ -77,6 +78,10 @@ macro_rules! conformance {
                     a_paused_endpoint_is_not_claimed_until_it_is_resumed,
                     an_endpoint_with_a_backlog_does_not_hold_up_another,
                     what_is_claimed_fits_into_the_room_there_is,
+                    first_attempts_and_retries_share_the_room,
+                    what_goes_in_order_waits_for_what_is_before_it,
+                    orders_of_one_endpoint_go_side_by_side,
+                    a_waiting_run_holds_what_goes_in_order_and_a_parked_one_does_not,
                     a_row_that_cannot_be_read_holds_up_nobody_else;
                 people:
                     a_replay_is_a_new_round_with_new_ids,

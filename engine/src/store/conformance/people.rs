@@ -233,7 +233,7 @@ pub async fn an_endpoints_state_changes_only_from_what_was_expected(bench: &Benc
     use EndpointState::{Active, Disabled, Paused};
     let crm = bench.endpoint("crm").await;
     let slack = bench.endpoint("slack").await;
-    let change = async |from: &[EndpointState], to| bench.store.set_endpoint_state(crm, from, to).await.unwrap();
+    let change = async |from: &[EndpointState], to| bench.store.set_endpoint_state(crm, from, to, None).await.unwrap();
     assert!(!change(&[Paused, Disabled(DisabledReason::Gone)], Active).await);
     assert!(change(&[Active, Paused], Paused).await);
     assert!(!change(&[Active], Disabled(DisabledReason::ByHand)).await);
@@ -243,7 +243,7 @@ pub async fn an_endpoints_state_changes_only_from_what_was_expected(bench: &Benc
     assert_eq!(bench.find_endpoint(slack).await.new.state, Active);
     bench.store.delete_endpoint(crm).await.unwrap();
     assert!(!change(&[Disabled(DisabledReason::Gone)], Active).await, "what is deleted stays as it is");
-    assert!(!bench.store.set_endpoint_state(EndpointId::from_i64(99), &[Active], Paused).await.unwrap());
+    assert!(!bench.store.set_endpoint_state(EndpointId::from_i64(99), &[Active], Paused, None).await.unwrap());
 }
 
 pub async fn a_plugin_keeps_its_configuration_across_versions(bench: &Bench) {

@@ -23,6 +23,19 @@ pub fn weight(event: &NewEvent) -> usize {
     event.data.len() + EVENT_WEIGHT
 }
 
+/// Stores events that follow from something else, with it. Claims are to be handed over after the commit.
+pub fn insert_all(
+    db: &Connection,
+    local: &Local,
+    events: impl IntoIterator<Item = NewEvent>,
+    claims: &mut Vec<EventClaim>,
+) -> Result<(), Error> {
+    for event in events {
+        insert(db, local, event, local.next_event(), clock::wall(), claims)?;
+    }
+    Ok(())
+}
+
 /// Stores events that came together. Claims are to be handed over after the commit.
 pub fn accept(
     db: &Connection,

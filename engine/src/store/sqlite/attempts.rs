@@ -2,19 +2,19 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Local;
+use super::{Local, accept};
 use crate::{
     domain::{
         delivery::Next,
         id::{ATTEMPTS_MAX, DeliveryId, EndpointId},
         time::Timestamp,
     },
-    store::{AttemptRecord, Error},
+    store::{AttemptRecord, Error, EventClaim},
 };
 
 /// Says `false`, changing nothing, if the lease was lost.
-pub fn record(db: &Connection, local: &Local, record: &AttemptRecord) -> Result<bool, Error> {
-    let AttemptRecord { delivery, endpoint, lease, n, attempt, next } = record;
+pub fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut Vec<EventClaim>) -> Result<bool, Error> {
+    let AttemptRecord { delivery, endpoint, lease, n, attempt, next, news } = record;
     match next {
         Next::Retry { due } => {
             let changed = db
@@ -52,6 +52,7 @@ pub fn record(db: &Connection, local: &Local, record: &AttemptRecord) -> Result<
         &*attempt.excerpt,
         attempt.retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
     ])?;
+    accept::insert_all(db, local, news.iter().cloned(), claims)?;
     Ok(true)
 }
 

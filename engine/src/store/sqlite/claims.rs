@@ -12,6 +12,7 @@ use super::{
 use crate::{
     clock,
     domain::{
+        endpoint::Ordering,
         event::Event,
         id::{DeliveryId, EndpointId, EventId, RunId},
         name::Slug,
@@ -23,7 +24,9 @@ use crate::{
 /// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long the writer is busy with it.
 const EVENTS_MAX: u32 = 256;
 const RUNS_MAX: u32 = 32;
-const DELIVERIES_MAX: u32 = 128;
+const DELIVERIES_MAX: usize = 128;
+/// Orders of one endpoint that one claim looks at.
+const ORDERS_MAX: usize = 256;
 
 /// Claims as far as there is room; the caller hands over after the commit.
 pub fn claim_due(
@@ -36,7 +39,8 @@ pub fn claim_due(
     expire(db, now)?;
     claim_events(db, local, now, claims)?;
     claim_runs(db, local, now, runs)?;
-    claim_deliveries(db, local, now, claims)
+    claim_deliveries(db, local, now, claims)?;
+    claim_ordered(db, local, now, claims)
 }
 
 /// Ends leases whose time is over: what they held is due.
@@ -146,52 +150,212 @@ const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
         SELECT (SELECT min(endpoint) FROM live WHERE lease IS NULL AND ordering IS NULL AND endpoint > waiting.endpoint)
         FROM waiting WHERE waiting.endpoint IS NOT NULL
     )
-    SELECT e.id, (SELECT min(next_at) FROM live WHERE lease IS NULL AND endpoint = e.id) AS due
+    SELECT e.id,
+        (SELECT min(next_at) FROM live WHERE lease IS NULL AND ordering IS NULL AND endpoint = e.id AND (attempts > 0) = 0),
+        (SELECT min(next_at) FROM live WHERE lease IS NULL AND ordering IS NULL AND endpoint = e.id AND (attempts > 0) = 1)
     FROM waiting JOIN endpoint e ON e.id = waiting.endpoint
     WHERE e.state = 'active' AND e.deleted_at IS NULL";
 
-fn waiting_endpoints(db: &Connection) -> Result<Vec<(EndpointId, Timestamp)>, Error> {
+/// An endpoint for which something waits: when the first of its first attempts is due, and of its retries.
+struct Waiting {
+    endpoint: EndpointId,
+    first: Option<Timestamp>,
+    retry: Option<Timestamp>,
+}
+
+fn waiting_endpoints(db: &Connection) -> Result<Vec<Waiting>, Error> {
     let mut select = db.prepare_cached(WAITING_ENDPOINTS)?;
-    let rows = select.query_map([], |row| Ok((EndpointId::from_i64(row.get(0)?), Timestamp::from_millis(row.get(1)?))))?;
+    let rows = select.query_map([], |row| {
+        let due = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis));
+        Ok(Waiting { endpoint: EndpointId::from_i64(row.get(0)?), first: due(1)?, retry: due(2)? })
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claims) -> Result<(), Error> {
-    for (endpoint, due) in waiting_endpoints(db)? {
-        if due > now {
+    for Waiting { endpoint, first, retry } in waiting_endpoints(db)? {
+        let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
+        let (first, retry) = (is_due(first), is_due(retry));
+        if !first && !retry {
             continue;
         }
-        let mut select = db.prepare_cached(
-            "SELECT id, attempts FROM live WHERE endpoint = ?1 AND lease IS NULL AND next_at <= ?2 ORDER BY next_at LIMIT ?3",
-        )?;
-        let rows =
-            select.query_map(params![endpoint.as_i64(), now.millis(), DELIVERIES_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        for row in rows.collect::<Result<Vec<(i64, u32)>, _>>()? {
-            let (id, attempts) = row;
-            let delivery = DeliveryId::from_i64(id);
-            let loaded =
-                owner(db, delivery.event(), "live", id).and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
-            let Some((event, payload)) = readable(db, local, now, "live", id, loaded)? else { continue };
-            let weight = delivery_weight(&event, payload.as_deref());
-            let Some(slot) = local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { break };
-            let lease = new_lease(local, now);
-            take(db, "live", id, lease)?;
-            claims.deliveries.push(DeliveryClaim { id: delivery, endpoint, event, payload, attempts, lease, slot });
+        let room = local.handoff.deliveries.room_for_stored(&endpoint).min(DELIVERIES_MAX);
+        // Half for each if both wait, and the odd one for a first attempt.
+        let retries = match (first, retry) {
+            (true, true) => room / 2,
+            (_, true) => room,
+            (_, false) => 0,
+        };
+        let mut due = due_rows(db, endpoint, now, true, retries)?;
+        let mut firsts = due_rows(db, endpoint, now, false, if first { room - due.len() } else { 0 })?;
+        if retry && due.len() == retries && firsts.len() + due.len() < room {
+            due = due_rows(db, endpoint, now, true, room - firsts.len())?;
+        }
+        firsts.append(&mut due);
+        for (id, attempts) in firsts {
+            if !claim_delivery(db, local, now, endpoint, id, attempts, claims)? {
+                break;
+            }
         }
     }
     Ok(())
 }
 
-/// When the next unclaimed thing is due.
-pub fn next_due(db: &Connection) -> Result<Option<Timestamp>, Error> {
+/// The first attempts or the retries of an endpoint that are due, longest due first.
+fn due_rows(db: &Connection, endpoint: EndpointId, now: Timestamp, retries: bool, most: usize) -> Result<Vec<(i64, u32)>, Error> {
+    if most == 0 {
+        return Ok(Vec::new());
+    }
+    let mut select = db.prepare_cached(
+        "SELECT id, attempts FROM live
+         WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NULL AND (attempts > 0) = ?2 AND next_at <= ?3
+         ORDER BY next_at LIMIT ?4",
+    )?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = select.query_map(params![endpoint.as_i64(), retries, now.millis(), most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Says `false` if there is no room.
+fn claim_delivery(
+    db: &Connection,
+    local: &Local,
+    now: Timestamp,
+    endpoint: EndpointId,
+    id: i64,
+    attempts: u32,
+    claims: &mut Claims,
+) -> Result<bool, Error> {
+    let delivery = DeliveryId::from_i64(id);
+    let loaded = owner(db, delivery.event(), "live", id).and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
+    let Some((event, payload)) = readable(db, local, now, "live", id, loaded)? else { return Ok(true) };
+    let weight = delivery_weight(&event, payload.as_deref());
+    let Some(slot) = local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { return Ok(false) };
+    let lease = new_lease(local, now);
+    take(db, "live", id, lease)?;
+    claims.deliveries.push(DeliveryClaim { id: delivery, endpoint, event, payload, attempts, lease, slot });
+    Ok(true)
+}
+
+/// A delivery that goes in order with others, as far as the claim looks at it.
+struct InOrder {
+    id: i64,
+    attempts: u32,
+    next_at: Timestamp,
+    leased: bool,
+}
+
+/// Active endpoints with deliveries that go in order.
+fn ordered_endpoints(db: &Connection) -> Result<Vec<EndpointId>, Error> {
+    let mut select = db.prepare_cached(
+        "WITH RECURSIVE waiting (endpoint) AS (
+             SELECT min(endpoint) FROM live WHERE ordering IS NOT NULL
+             UNION ALL
+             SELECT (SELECT min(endpoint) FROM live WHERE ordering IS NOT NULL AND endpoint > waiting.endpoint)
+             FROM waiting WHERE waiting.endpoint IS NOT NULL
+         )
+         SELECT e.id FROM waiting JOIN endpoint e ON e.id = waiting.endpoint WHERE e.state = 'active' AND e.deleted_at IS NULL",
+    )?;
+    let rows = select.query_map([], |row| Ok(EndpointId::from_i64(row.get(0)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Up to [`ORDERS_MAX`] orders of an endpoint, beginning behind `after` and going round.
+fn orders(db: &Connection, endpoint: EndpointId, after: i64) -> Result<Vec<i64>, Error> {
+    let mut select = db.prepare_cached(
+        "SELECT min(ordering) FROM live WHERE ordering IS NOT NULL AND endpoint = ?1 AND ordering > ?2 AND ordering <= ?3",
+    )?;
+    let mut found = Vec::new();
+    for (mut from, until) in [(after, i64::MAX), (i64::MIN, after)] {
+        while found.len() < ORDERS_MAX {
+            let next: Option<i64> = select.query_row(params![endpoint.as_i64(), from, until], |row| row.get(0))?;
+            let Some(next) = next else { break };
+            found.push(next);
+            from = next;
+        }
+    }
+    Ok(found)
+}
+
+fn in_order(db: &Connection, endpoint: EndpointId, ordering: i64, most: usize) -> Result<Vec<InOrder>, Error> {
+    let mut select = db.prepare_cached(
+        "SELECT id, attempts, next_at, lease IS NOT NULL FROM live
+         WHERE ordering IS NOT NULL AND endpoint = ?1 AND ordering = ?2 ORDER BY id LIMIT ?3",
+    )?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = select.query_map(params![endpoint.as_i64(), ordering, most], |row| {
+        Ok(InOrder { id: row.get(0)?, attempts: row.get(1)?, next_at: Timestamp::from_millis(row.get(2)?), leased: row.get(3)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The first event that has still to be run, in whole or in part: what it comes to may have to go before what follows it.
+fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
+    let first = |sql: &str| -> Result<Option<i64>, Error> { Ok(db.prepare_cached(sql)?.query_row([], |row| row.get(0))?) };
+    let event = first("SELECT min(id) FROM event_queue")?.map(EventId::from_i64);
+    let run = first("SELECT min(id) FROM run_queue WHERE state = 'waiting'")?.map(|id| RunId::from_i64(id).event());
+    Ok([event, run].into_iter().flatten().min_by_key(|event| event.as_i64()))
+}
+
+/// Claims what goes in order: of each order a train of those at its head, which are sent one after the other, or its head alone
+/// where several orders of an endpoint go side by side.
+fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claims) -> Result<(), Error> {
+    let barrier = first_to_run(db)?;
+    let mut held_back = false;
+    for endpoint in ordered_endpoints(db)? {
+        let mut room = local.handoff.deliveries.room_for_stored(&endpoint).min(DELIVERIES_MAX);
+        if room == 0 {
+            continue;
+        }
+        let orders = orders(db, endpoint, local.last_order(endpoint))?;
+        for ordering in orders {
+            if room == 0 {
+                break;
+            }
+            local.note_order(endpoint, ordering);
+            let train = if ordering == Ordering::WHOLE { room } else { 1 };
+            for InOrder { id, attempts, next_at, leased } in in_order(db, endpoint, ordering, train)? {
+                let behind = barrier.is_some_and(|first| DeliveryId::from_i64(id).event().as_i64() >= first.as_i64());
+                held_back |= leased || behind;
+                if leased
+                    || behind
+                    || next_at > now
+                    || room == 0
+                    || !claim_delivery(db, local, now, endpoint, id, attempts, claims)?
+                {
+                    break;
+                }
+                room -= 1;
+            }
+        }
+        // More orders wait than one claim takes: the next one goes on behind them.
+        held_back |= room == 0;
+    }
+    local.handoff.alarm.hold_back(held_back);
+    Ok(())
+}
+
+/// When the next unclaimed thing is due for which there is room: where there is none, its announcement wakes the claimer.
+pub fn next_due(db: &Connection, local: &Local) -> Result<Option<Timestamp>, Error> {
     let least = |sql: &str| -> Result<Option<Timestamp>, Error> {
         let millis: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         Ok(millis.map(Timestamp::from_millis))
     };
     let event = least("SELECT min(next_at) FROM (SELECT next_at FROM event_queue WHERE lease IS NULL ORDER BY id LIMIT 1)")?;
     let run = least("SELECT min(next_at) FROM run_queue WHERE state = 'waiting' AND lease IS NULL")?;
-    let delivery = waiting_endpoints(db)?.into_iter().map(|(_, due)| due).min();
-    Ok([event, run, delivery].into_iter().flatten().min())
+    let has_room = |endpoint: &EndpointId| local.handoff.deliveries.room_for_stored(endpoint) > 0;
+    let deliveries = waiting_endpoints(db)?.into_iter().filter(|waiting| has_room(&waiting.endpoint));
+    let delivery = deliveries.filter_map(|waiting| [waiting.first, waiting.retry].into_iter().flatten().min()).min();
+    let mut ordered = None;
+    for endpoint in ordered_endpoints(db)?.into_iter().filter(has_room) {
+        for ordering in orders(db, endpoint, local.last_order(endpoint))? {
+            let head = in_order(db, endpoint, ordering, 1)?;
+            // One that is due already is held back: whatever holds it rings when it is gone.
+            let due = head.first().filter(|head| !head.leased && head.next_at > clock::steady()).map(|head| head.next_at);
+            ordered = [ordered, due].into_iter().flatten().min();
+        }
+    }
+    Ok([event, run, delivery, ordered].into_iter().flatten().min())
 }
 
 /// Gives something claimed back: due at once.

@@ -17,7 +17,7 @@ mod upgrade;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, RwLock,
@@ -73,6 +73,8 @@ pub struct Local {
     /// A minute whose first id is noted and committed.
     minute: AtomicI64,
     walks: Mutex<retention::Walks>,
+    /// Which order of each endpoint was looked at last: the next claim goes on behind it.
+    last_orders: Mutex<HashMap<EndpointId, i64>>,
     key_file: KeyFile,
     /// The master key in force first. One that was replaced while this process runs still opens what a reader began to read before.
     seals: RwLock<Vec<Arc<Seal>>>,
@@ -93,6 +95,15 @@ impl Local {
 
     fn walks(&self) -> MutexGuard<'_, retention::Walks> {
         self.walks.lock().expect("no code panics while it holds the walks")
+    }
+
+    fn last_order(&self, endpoint: EndpointId) -> i64 {
+        let orders = self.last_orders.lock().expect("no code panics while it holds the orders");
+        orders.get(&endpoint).copied().unwrap_or(i64::MIN)
+    }
+
+    fn note_order(&self, endpoint: EndpointId, ordering: i64) {
+        self.last_orders.lock().expect("no code panics while it holds the orders").insert(endpoint, ordering);
     }
 
     fn seal(&self) -> Arc<Seal> {
@@ -146,6 +157,7 @@ impl Sqlite {
             next_token: AtomicI64::new(first_token()?),
             minute: AtomicI64::new(i64::MIN),
             walks: Mutex::default(),
+            last_orders: Mutex::default(),
             key_file,
             seals: RwLock::new(vec![Arc::new(seal)]),
         };
@@ -250,7 +262,10 @@ impl Store for Sqlite {
                 for settlement in &*settlements {
                     answers.push(settle::settle(db, &local, settlement, &mut claims)?);
                 }
-                Ok((answers, move || local.hand_over(claims)))
+                Ok((answers, move || {
+                    local.hand_over(claims);
+                    local.handoff.alarm.let_go();
+                }))
             })
             .await
     }
@@ -258,10 +273,20 @@ impl Store for Sqlite {
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
         let weight = records.iter().map(|record| 256 + record.attempt.excerpt.len()).sum();
         // An attempt that is forgotten is made again, under the same id: that is what at least once means.
-        let record_all = move |db: &Connection, local: &Local| -> Result<Vec<bool>, Error> {
-            records.iter().map(|record| attempts::record(db, local, record)).collect()
-        };
-        self.write_as(Keeps::Progress, weight, record_all).await
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Progress, weight, move |db| {
+                let mut claims = Claims::default();
+                let mut recorded = Vec::with_capacity(records.len());
+                for record in &*records {
+                    recorded.push(attempts::record(db, &local, record, &mut claims.events)?);
+                }
+                Ok((recorded, move || {
+                    local.hand_over(claims);
+                    local.handoff.alarm.let_go();
+                }))
+            })
+            .await
     }
 
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
@@ -290,7 +315,8 @@ impl Store for Sqlite {
         runs: Vec<(RunId, Lease)>,
         deliveries: Vec<(DeliveryId, Lease)>,
     ) -> Result<(), Error> {
-        self.write(0, move |db, local| {
+        // What was given back is found again in any case.
+        self.write_as(Keeps::Progress, 0, move |db, local| {
             for (id, lease) in events {
                 claims::release(db, local, "event_queue", id.as_i64(), lease.token)?;
             }
@@ -306,7 +332,8 @@ impl Store for Sqlite {
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
-        self.read(claims::next_due).await
+        let local = Arc::clone(&self.local);
+        self.read(move |db| claims::next_due(db, &local)).await
     }
 
     async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
@@ -323,7 +350,10 @@ impl Store for Sqlite {
         self.writer
             .write(Keeps::Promise, 0, move |db| {
                 let endpoint = attempts::cancel(db, id, at)?;
-                Ok(((), move || drop(local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id))))
+                Ok(((), move || {
+                    drop(local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
+                    local.handoff.alarm.let_go();
+                }))
             })
             .await
     }
@@ -344,14 +374,27 @@ impl Store for Sqlite {
         self.write(0, move |db, local| admin::update_endpoint(db, &local.seal(), endpoint)).await
     }
 
-    async fn set_endpoint_state(&self, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
-        let from = from.to_vec();
-        self.write(0, move |db, local| {
-            let changed = admin::set_endpoint_state(db, id, &from, to)?;
-            local.handoff.alarm.set(clock::steady());
-            Ok(changed)
-        })
-        .await
+    async fn set_endpoint_state(
+        &self,
+        id: EndpointId,
+        from: &[EndpointState],
+        to: EndpointState,
+        news: Option<NewEvent>,
+    ) -> Result<bool, Error> {
+        let (from, local) = (from.to_vec(), Arc::clone(&self.local));
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let mut claims = Claims::default();
+                let changed = admin::set_endpoint_state(db, id, &from, to)?;
+                if changed {
+                    accept::insert_all(db, &local, news, &mut claims.events)?;
+                }
+                Ok((changed, move || {
+                    local.hand_over(claims);
+                    local.handoff.alarm.set(clock::steady());
+                }))
+            })
+            .await
     }
 
     async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error> {

@@ -29,13 +29,17 @@ pub fn weight(settlement: &Settlement) -> usize {
     let of_deliveries = |deliveries: &[NewDelivery]| -> usize {
         deliveries.iter().map(|delivery| 256 + delivery.payload.as_ref().map_or(0, |payload| payload.body.len())).sum()
     };
-    let of_run = |run: &RunRecord| 256 + of_deliveries(&run.deliveries) + run.emitted.iter().map(accept::weight).sum::<usize>();
+    let of_run = |run: &RunRecord| {
+        256 + of_deliveries(&run.deliveries) + run.emitted.iter().chain(&run.news).map(accept::weight).sum::<usize>()
+    };
     of_deliveries(&settlement.direct) + settlement.runs.iter().map(of_run).sum::<usize>()
 }
 
 /// Whether anything outside may come to know of it: deliveries, emitted events, state.
 pub fn has_effect(settlement: &Settlement) -> bool {
-    let of_run = |run: &RunRecord| !(run.deliveries.is_empty() && run.emitted.is_empty() && run.state_use.writes.is_empty());
+    let of_run = |run: &RunRecord| {
+        !(run.deliveries.is_empty() && run.emitted.is_empty() && run.news.is_empty() && run.state_use.writes.is_empty())
+    };
     !settlement.direct.is_empty() || settlement.runs.iter().any(of_run)
 }
 
@@ -67,10 +71,7 @@ pub fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &
         let id = run.id.unwrap_or_else(|| event.id.run(next.take_run()));
         write_run(db, local, id, round, run)?;
         write_state(db, run, id)?;
-        for emitted in &run.emitted {
-            let id = local.next_event();
-            accept::insert(db, local, emitted.clone(), id, clock::wall(), &mut claims.events)?;
-        }
+        accept::insert_all(db, local, run.emitted.iter().chain(&run.news).cloned(), &mut claims.events)?;
         for delivery in &run.deliveries {
             write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, claims)?;
         }
@@ -265,13 +266,20 @@ fn write_delivery(
     }
     let now = clock::steady();
     let slot = match delivery.birth {
+        // Whose turn it is, only the store can tell.
+        Birth::Due if delivery.ordering.is_some() => {
+            local.handoff.alarm.set(now);
+            None
+        }
         Birth::Due => local.handoff.deliveries.reserve(&endpoint, delivery_weight(event, delivery.payload.as_deref())),
         Birth::Held | Birth::Dead => None,
     };
     let lease = Lease { token: local.next_token(), until: now.plus(LEASE) };
     let (next_at, token) = if slot.is_some() { (lease.until, Some(lease.token)) } else { (now, None) };
-    db.prepare_cached("INSERT INTO live (id, endpoint, round, attempts, next_at, lease) VALUES (?1, ?2, ?3, 0, ?4, ?5)")?
-        .execute(params![id.as_i64(), endpoint.as_i64(), round, next_at.millis(), token])?;
+    db.prepare_cached(
+        "INSERT INTO live (id, endpoint, round, attempts, next_at, lease, ordering) VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6)",
+    )?
+    .execute(params![id.as_i64(), endpoint.as_i64(), round, next_at.millis(), token, delivery.ordering])?;
     if let Some(slot) = slot {
         let (event, payload) = (Arc::clone(event), delivery.payload.clone());
         claims.deliveries.push(DeliveryClaim { id, endpoint, event, payload, attempts: 0, lease, slot });
