@@ -162,9 +162,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
         }
         EndpointCommand::RotateSecret { endpoint, grace, secret, yes } => {
             let found = client.get(&["v1", "endpoints", endpoint])?;
-            let alone = found["signature"].as_str().and_then(Scheme::parse).is_some_and(|scheme| !scheme.carries_several());
-            let zero = |grace: &String| duration::parse(grace).is_some_and(|grace| grace.is_zero());
-            let at_once = grace.as_ref().map_or(alone, zero);
+            let at_once = ends_at_once(&found, grace.as_deref());
             if at_once {
                 confirm(
                     &format!("the secret that {endpoint} has now ends at once: receivers refuse until they know the new one"),
@@ -183,6 +181,15 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
         }
     }
     Ok(())
+}
+
+/// Whether a rotation leaves the old secret no time: by wish, or since webhooks of this signature have room for one alone.
+fn ends_at_once(endpoint: &Value, grace: Option<&str>) -> bool {
+    match (grace, endpoint["signature"].as_str().and_then(Scheme::parse)) {
+        (Some(grace), _) => duration::parse(grace).is_some_and(|grace| grace.is_zero()),
+        (None, Some(scheme)) => scheme != Scheme::None && !scheme.carries_several(),
+        (None, None) => false,
+    }
 }
 
 /// Deliveries that a removal would call off; enough of them to say how many.
@@ -384,6 +391,58 @@ mod tests {
             removal(&endpoint, 12),
             "endpoint crm (https://crm.example/hook) is removed, and 12 webhooks that wait for it are cancelled"
         );
+    }
+
+    #[test]
+    fn a_rotation_says_beforehand_when_the_old_secret_has_no_time() {
+        for (signature, grace, at_once) in [
+            ("v1", None, false),
+            ("v1", Some("0s"), true),
+            ("stripe", None, false),
+            ("github", None, true),
+            ("github", Some("1h"), false), // which the engine refuses
+            ("none", None, false),
+            ("of a later engine", None, false),
+        ] {
+            assert_eq!(ends_at_once(&json!({ "signature": signature }), grace), at_once, "{signature} {grace:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_read_from_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(file("bank.pem"), "a chain").unwrap();
+        std::fs::write(file("bank.key"), "a key").unwrap();
+        let with = |key: &str| {
+            let (certificate, key) = (file("bank.pem"), file(key));
+            wanted(&args(&["bank", "https://bank.example", "--client-certificate", &certificate, "--client-key", &key]))
+        };
+        assert_eq!(with("bank.key").unwrap()["client_certificate"], json!({ "certificate": "a chain", "key": "a key" }));
+        assert_eq!(with("none.key").unwrap_err().to_string(), format!("{} cannot be read", file("none.key")));
+    }
+
+    #[test]
+    fn a_card_tells_what_is_unlike_others() {
+        let endpoint = json!({
+            "id": "ep_1", "name": "bank", "title": null, "url": "https://bank.example/", "events": ["*"], "where": {},
+            "plugin": null, "signature": "token", "token_header": "x-api-key", "envelope": "cloudevents", "format": "json",
+            "client_certificate": { "sha256": "00ff", "key": "(not shown)" }, "headers": {}, "timeout": "20s",
+            "schedule": null, "state": "active", "disabled_reason": null, "created_at": "2026-11-24T09:14:02Z",
+        });
+        let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
+        let expected = "\
+bank  ● active  https://bank.example/
+  events    *
+  body      cloudevents in json
+  signature token, in the header x-api-key
+  presents  the certificate 00ff
+  timeout   20s
+  created   09:14:02, now
+  id        ep_1";
+        assert_eq!(anstream::adapter::strip_str(&card(&endpoint, &out)).to_string(), expected);
+        let none = json!({ "signature": "none", "secret": null });
+        assert!(secret_card("added", &none, &out).ends_with("nothing proves to its receiver who sends: it has no secret"));
     }
 
     #[test]
