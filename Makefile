@@ -14,7 +14,7 @@ run: setup
 test: setup
 	@if [ "$$(id -u)" = 0 ]; then cargo test --workspace; else unshare --map-root-user --mount cargo test --workspace; fi
 
-# Real GitHub payloads through the engine, verified by the official JavaScript library. Needs node and npm.
+# Real GitHub payloads through the engine, verified by other people's libraries. Needs node, npm and python3.
 verify: setup
 	cargo build --package innesco
 	cargo build --release --target wasm32-unknown-unknown --package slack-notify

@@ -12,6 +12,7 @@ mod engine;
 mod crash;
 mod disk;
 mod flow;
+mod forms;
 mod plugins;
 mod receivers_gone_wrong;
 mod tidy;

@@ -32,9 +32,10 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
+        RootCertStore, ServerConfig,
         crypto::ring,
         pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
 };
 
@@ -142,6 +143,15 @@ impl Receiver {
         Self::serve(Box::new(program), Some(identity.acceptor(&[b"http/1.1"]))).await
     }
 
+    /// Speaks TLS, and wants a certificate that `wanted` vouches for.
+    pub async fn with_mutual_tls(
+        identity: &Identity,
+        wanted: &Identity,
+        program: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(Box::new(program), Some(identity.mutual_acceptor(wanted))).await
+    }
+
     async fn serve(program: Program, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound listener has an address");
@@ -157,11 +167,13 @@ impl Receiver {
                 tokio::spawn(async move {
                     match tls {
                         None => converse(stream, number, &program, &record).await,
-                        Some(tls) => {
-                            if let Ok(stream) = tls.accept(stream).await {
-                                converse(stream, number, &program, &record).await;
+                        Some(tls) => match tls.accept(stream).into_fallible().await {
+                            Ok(stream) => converse(stream, number, &program, &record).await,
+                            // Reads until the other side leaves: hanging up on what it still says would cut off why.
+                            Err((_, mut stream)) => {
+                                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                             }
-                        }
+                        },
                     }
                 });
             }
@@ -274,16 +286,53 @@ impl Identity {
         Self::of(CertifiedKey { cert, signing_key })
     }
 
+    /// For clients: signed by itself, so that it vouches for itself alone.
+    pub fn client(name: &str) -> Self {
+        let mut params = rcgen::CertificateParams::new([]).expect("no name at all");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let signing_key = rcgen::KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&signing_key).expect("a certificate for a plain name");
+        Self::of(CertifiedKey { cert, signing_key })
+    }
+
+    /// The certificate in PEM.
+    pub fn pem(&self) -> String {
+        Self::block("CERTIFICATE", &self.certificate)
+    }
+
+    /// The key in PEM.
+    pub fn key_pem(&self) -> String {
+        Self::block("PRIVATE KEY", &self.key)
+    }
+
+    fn block(label: &str, der: &[u8]) -> String {
+        let base64 = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, der);
+        format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
+    }
+
     fn of(made: CertifiedKey<rcgen::KeyPair>) -> Self {
         Self { certificate: made.cert.der().clone(), key: made.signing_key.serialize_der() }
     }
 
     /// Accepts TLS connections and offers these protocols, the preferred first.
     pub fn acceptor(&self, protocols: &[&[u8]]) -> TlsAcceptor {
+        self.accepting(WebPkiClientVerifier::no_client_auth(), protocols)
+    }
+
+    /// Accepts TLS connections from clients that `wanted` vouches for.
+    pub fn mutual_acceptor(&self, wanted: &Identity) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        roots.add(wanted.certificate.clone()).expect("a certificate");
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
+        self.accepting(verifier.build().expect("there is a root"), &[b"http/1.1"])
+    }
+
+    fn accepting(&self, clients: Arc<dyn ClientCertVerifier>, protocols: &[&[u8]]) -> TlsAcceptor {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring knows the default versions")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![self.certificate.clone()], PrivatePkcs8KeyDer::from(self.key.clone()).into())
             .expect("the key belongs to the certificate");
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();

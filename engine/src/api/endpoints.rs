@@ -10,6 +10,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use url::Url;
 
 use super::{
     Api, body,
@@ -20,14 +21,17 @@ use crate::{
     clock,
     domain::{
         breaker::BreakerRule,
+        certificate::ClientCertificate,
         duration,
         endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription, header_is_ours},
+        envelope::{Envelope, Format},
         name::{Attributes, Slug},
         pattern::Pattern,
         rate::Rate,
         retry::Schedule,
         signature::{Scheme, Secret},
     },
+    outbound::check_certificate,
     store::Drive,
 };
 
@@ -60,6 +64,10 @@ struct Input {
     rate: Option<String>,
     ordered: Option<Ordered>,
     breaker: Option<BreakerInput>,
+    envelope: Option<String>,
+    format: Option<String>,
+    token_header: Option<String>,
+    client_certificate: Option<CertificateInput>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
 }
@@ -79,6 +87,14 @@ struct BreakerInput {
     failures: Option<u32>,
     wait: Option<String>,
     wait_max: Option<String>,
+}
+
+/// Both in PEM. The key as a view shows it stands for the one that is known.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct CertificateInput {
+    certificate: String,
+    key: String,
 }
 
 fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
@@ -106,6 +122,15 @@ impl Input {
                 wait: Some(view.breaker.wait),
                 wait_max: Some(view.breaker.wait_max),
             }),
+            envelope: Some(view.envelope.to_owned()),
+            format: Some(view.format.to_owned()),
+            token_header: endpoint.new.policy.token_header.clone(),
+            client_certificate: endpoint
+                .new
+                .policy
+                .client_certificate
+                .as_ref()
+                .map(|known| CertificateInput { certificate: known.chain.clone(), key: HIDDEN.to_owned() }),
             secret: None,
         }
     }
@@ -121,10 +146,19 @@ impl Input {
         let scheme = match &self.signature {
             None => Scheme::default(),
             Some(text) => Scheme::parse(text).ok_or_else(|| {
-                wrong("signature", format!("{text:?} is not a signature; write v1 (HMAC-SHA256) or v1a (ed25519)"))
+                let all = alternatives(&Scheme::ALL.map(Scheme::as_str));
+                wrong("signature", format!("{text:?} is not a signature; write {all}"))
             })?,
         };
+        let envelope = word("envelope", self.envelope.as_deref(), &Envelope::ALL, Envelope::as_str)?;
+        let format = word("format", self.format.as_deref(), &Format::ALL, Format::as_str)?;
+        let token_header = token_header(self.token_header, scheme, before)?;
         let headers = headers(self.headers, before)?;
+        let proof = scheme.header(token_header.as_deref().unwrap_or(Scheme::TOKEN_HEADER_DEFAULT));
+        if let Some((name, _)) = headers.iter().find(|(name, _)| Some(name.as_str()) == proof) {
+            let detail = format!("{name:?} carries the endpoint's signature ({}); leave it out here", scheme.as_str());
+            return Err(wrong("headers", detail));
+        }
         let timeout = self.timeout.map_or(Ok(Policy::TIMEOUT_DEFAULT), |text| timeout(&text))?;
         let schedule = self.schedule.map(|waits| schedule(&waits)).transpose()?;
         let concurrency = concurrency(self.concurrency)?;
@@ -132,9 +166,14 @@ impl Input {
         let ordering = self.ordered.map_or(Ok(None), ordering)?;
         let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
         let url = api.outbound.check_url(&self.url).await.map_err(|bad| bad_url(&bad))?;
-        let secrets = match before {
-            Some(before) if before.new.scheme == scheme => before.new.secrets.clone(),
-            _ => vec![HeldSecret { secret: secret(self.secret.as_deref(), scheme)?, until: None }],
+        let client_certificate = client_certificate(self.client_certificate, &url, before)?;
+        let secrets = match (before, self.secret.as_deref()) {
+            (Some(before), None) if before.new.scheme == scheme => before.new.secrets.clone(),
+            (Some(before), Some(_)) if before.new.scheme == scheme => {
+                return Err(wrong("secret", "is changed with rotate-secret, so that the old one goes on signing for a while"));
+            }
+            (_, None) if scheme == Scheme::None => Vec::new(),
+            (_, given) => vec![HeldSecret { secret: secret(given, scheme)?, until: None }],
         };
         Ok(NewEndpoint {
             name,
@@ -144,10 +183,81 @@ impl Input {
             plugin,
             scheme,
             secrets,
-            policy: Policy { timeout, headers, schedule: schedule.map(Arc::new), concurrency, rate, ordering, breaker },
+            policy: Policy {
+                timeout,
+                headers,
+                schedule: schedule.map(Arc::new),
+                concurrency,
+                rate,
+                ordering,
+                breaker,
+                envelope,
+                format,
+                token_header,
+                client_certificate,
+            },
             state: before.map_or(EndpointState::Active, |before| before.new.state),
         })
     }
+}
+
+/// `v1, v1a or none`.
+fn alternatives(words: &[&str]) -> String {
+    match words {
+        [rest @ .., last] if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        words => words.concat(),
+    }
+}
+
+/// One of a few words; none is the default.
+fn word<T: Copy + Default>(member: &str, given: Option<&str>, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, Problem> {
+    let Some(text) = given else { return Ok(T::default()) };
+    all.iter().copied().find(|one| as_str(*one) == text).ok_or_else(|| {
+        let all: Vec<_> = all.iter().copied().map(as_str).collect();
+        wrong(member, format!("{text:?} is not known; write {}", alternatives(&all)))
+    })
+}
+
+fn token_header(given: Option<String>, scheme: Scheme, before: Option<&Endpoint>) -> Result<Option<String>, Problem> {
+    let Some(name) = given else { return Ok(None) };
+    if scheme != Scheme::Token {
+        // It goes with the signature that it belonged to.
+        let left = before.is_some_and(|before| before.new.policy.token_header.as_ref() == Some(&name));
+        return if left {
+            Ok(None)
+        } else {
+            Err(wrong("token_header", "belongs to signature \"token\"; choose that, or leave it out"))
+        };
+    }
+    let name = name.to_ascii_lowercase();
+    if HeaderName::try_from(&name).is_err() || header_is_ours(&name) {
+        return Err(wrong("token_header", format!("{name:?} is not a header that can be chosen; write one such as x-api-key")));
+    }
+    Ok(Some(name))
+}
+
+fn client_certificate(
+    given: Option<CertificateInput>,
+    url: &Url,
+    before: Option<&Endpoint>,
+) -> Result<Option<Arc<ClientCertificate>>, Problem> {
+    let Some(CertificateInput { certificate: chain, key }) = given else { return Ok(None) };
+    if url.scheme() != "https" {
+        return Err(wrong("client_certificate", "is presented in a TLS handshake, so the URL has to begin with https://"));
+    }
+    if chain.len().max(key.len()) > ClientCertificate::PEM_BYTES_MAX {
+        let max = ClientCertificate::PEM_BYTES_MAX >> 10;
+        return Err(wrong("client_certificate", format!("neither the certificates nor the key can be longer than {max} KiB")));
+    }
+    let known = before.and_then(|before| before.new.policy.client_certificate.as_ref());
+    let key = match known {
+        Some(known) if key == HIDDEN => known.key.clone(),
+        _ => key,
+    };
+    let certificate = ClientCertificate { chain, key };
+    check_certificate(&certificate)
+        .map_err(|bad| Problem::bad_endpoint(format!("client_certificate.{bad}")).at("/client_certificate"))?;
+    Ok(Some(Arc::new(certificate)))
 }
 
 fn bad_url(bad: &crate::outbound::BadUrl) -> Problem {
@@ -273,12 +383,9 @@ fn schedule(waits: &[String]) -> Result<Schedule, Problem> {
 fn secret(given: Option<&str>, scheme: Scheme) -> Result<Secret, Problem> {
     match given {
         Some(text) => {
-            let secret = Secret::parse(text).map_err(|bad| wrong("secret", bad))?;
-            if secret.scheme() != scheme {
-                return Err(wrong(
-                    "secret",
-                    format!("is one for signature {}, not {}", secret.scheme().as_str(), scheme.as_str()),
-                ));
+            let secret = Secret::read(scheme, text).map_err(|bad| wrong("secret", bad))?;
+            if !secret.is_for(scheme) {
+                return Err(wrong("secret", format!("is not one for signature {}; leave it out for a new one", scheme.as_str())));
             }
             Ok(secret)
         }
@@ -342,9 +449,6 @@ pub async fn change(
     if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
         return Err(wrong("name", "is fixed, since plugins send to it; change the title instead"));
     }
-    if patch.contains_key("secret") {
-        return Err(wrong("secret", "is changed with rotate-secret, so that the old one goes on signing for a while"));
-    }
     let current = Input::of(&before, EndpointView::new(&before, tag));
     let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
     merge(&mut merged, Value::Object(patch));
@@ -400,14 +504,25 @@ pub async fn rotate(
     } else {
         serde_json::from_slice(&bytes).map_err(|error| Problem::bad_json(error.to_string()))?
     };
+    let mut endpoint = Endpoint::clone(&*find(&api, &id)?);
+    let scheme = endpoint.new.scheme;
+    if scheme == Scheme::None {
+        return Err(Problem::conflict("signature \"none\" has no secret; choose another signature, which makes one"));
+    }
     let grace = match rotation.grace.as_deref() {
-        None => GRACE_DEFAULT,
+        None if scheme.carries_several() => GRACE_DEFAULT,
+        None => Duration::ZERO,
         Some(text) => duration::parse(text).filter(|grace| *grace <= GRACE_MAX).ok_or_else(|| {
             Problem::bad_value(format!("grace: {text:?} is not a duration of at most 7 days; write 0s, 1h or 24h")).at("/grace")
         })?,
     };
-    let mut endpoint = Endpoint::clone(&*find(&api, &id)?);
-    let scheme = endpoint.new.scheme;
+    if !grace.is_zero() && !scheme.carries_several() {
+        let detail = format!(
+            "grace: a webhook has room for one {} signature, so the old secret ends at once; leave it out",
+            scheme.as_str()
+        );
+        return Err(Problem::bad_value(detail).at("/grace"));
+    }
     endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::wall(), grace);
     api.store.update_endpoint(endpoint.clone()).await?;
     api.catalog.refresh_endpoints().await?;

@@ -327,6 +327,13 @@ fn binary(headers: &HeaderMap, content_type: &str, body: &Bytes) -> Result<NewEv
         let wrong = |bad: Bad| Problem::bad_event(format!("the header {name}: {}", bad.detail)).at(format!("/{attribute}"));
         draft.set(attribute, Some(percent_decode(value))).map_err(wrong)?;
     }
+    // Receivers get JSON as it stands, so what calls itself JSON has to be JSON.
+    if is_json(content_type)
+        && !body.is_empty()
+        && let Err(error) = serde_json::from_slice::<&RawValue>(body)
+    {
+        return Err(Problem::bad_json(format!("the body says that it is {content_type}, but that does not parse: {error}")));
+    }
     draft.content_type = Some(content_type.to_owned());
     draft.data = body.clone();
     draft.finish().map_err(|bad| Problem::bad_event(format!("the header ce-type {}", bad.detail)).at("/type"))

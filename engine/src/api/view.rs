@@ -16,8 +16,10 @@ use crate::{
         event::Event,
         id::Tag,
         run::{LogLine, RunOutcome, RunState},
+        signature::Scheme,
         time::Timestamp,
     },
+    outbound::fingerprint,
     store::{DeliveryStory, DeliverySummary, EventState, EventStory, EventSummary, KeyRow, StoredAttempt, StoredRun},
 };
 
@@ -60,7 +62,7 @@ impl EventView {
         let new = &event.new;
         Self {
             event: event.id.text(tag),
-            id: caller_id(event, tag),
+            id: event.public_id(tag),
             source: new.source.to_string(),
             r#type: new.event_type.to_string(),
             subject: new.subject.as_deref().map(str::to_owned),
@@ -78,11 +80,6 @@ impl EventView {
     pub fn summary(summary: &EventSummary, tag: Tag) -> Self {
         Self::new(&summary.event, summary.bytes, summary.state, tag)
     }
-}
-
-/// The caller's id, else ours.
-fn caller_id(event: &Event, tag: Tag) -> String {
-    event.new.id.as_deref().map_or_else(|| event.id.text(tag), str::to_owned)
 }
 
 #[derive(Serialize)]
@@ -311,6 +308,12 @@ pub struct EndpointView {
     pub rate: Option<String>,
     pub ordered: Option<&'static str>,
     pub breaker: BreakerView,
+    pub envelope: &'static str,
+    pub format: &'static str,
+    /// Where the signature is a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_header: Option<String>,
+    pub client_certificate: Option<CertificateView>,
     pub state: &'static str,
     pub disabled_reason: Option<&'static str>,
     /// Set once nothing has succeeded for a while.
@@ -319,6 +322,13 @@ pub struct EndpointView {
     /// Only in the reply that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+}
+
+/// Which certificate the endpoint presents. Neither it nor its key is shown.
+#[derive(Serialize)]
+pub struct CertificateView {
+    pub sha256: Option<String>,
+    pub key: &'static str,
 }
 
 /// When the endpoint is left alone for a while.
@@ -363,6 +373,13 @@ impl EndpointView {
                 wait: duration::write(new.policy.breaker.wait),
                 wait_max: duration::write(new.policy.breaker.wait_max),
             },
+            envelope: new.policy.envelope.as_str(),
+            format: new.policy.format.as_str(),
+            token_header: (new.scheme == Scheme::Token).then(|| endpoint.proof().token_header.to_owned()),
+            client_certificate: new.policy.client_certificate.as_ref().map(|certificate| CertificateView {
+                sha256: fingerprint(certificate).map(|digest| digest.to_string()),
+                key: HIDDEN,
+            }),
             state,
             disabled_reason,
             failing_since: endpoint.failing_since.map(|since| since.to_string()),

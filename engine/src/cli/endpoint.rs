@@ -1,5 +1,11 @@
 //! `innesco endpoint`: where webhooks go.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -8,7 +14,7 @@ use super::{
     output::{self, Column, DIM, Printer, Styled, confirm, text, texts},
     wrong,
 };
-use crate::domain::duration;
+use crate::domain::{duration, signature::Scheme};
 
 #[derive(clap::Subcommand)]
 pub enum EndpointCommand {
@@ -50,10 +56,10 @@ pub enum EndpointCommand {
     RotateSecret {
         /// Its name, or its id, ep_…
         endpoint: String,
-        /// For how long the old one goes on signing
-        #[arg(long, default_value = "24h", value_name = "DURATION")]
-        grace: String,
-        /// The new secret, where it is given: whsec_… or whsk_…
+        /// For how long the old one goes on signing [default: 24h, or not at all where webhooks carry one signature]
+        #[arg(long, value_name = "DURATION")]
+        grace: Option<String>,
+        /// The new secret, where it is given: whsec_…, whsk_…, or any text of 16 to 256 characters, as its signature has it
         #[arg(long, value_name = "SECRET")]
         secret: Option<String>,
         /// Do not ask, where the old one ends at once
@@ -80,9 +86,24 @@ pub struct AddArgs {
     /// Free text for people
     #[arg(long)]
     title: Option<String>,
-    /// v1 (HMAC-SHA256) or v1a (ed25519)
+    /// v1 (HMAC-SHA256), v1a (ed25519), github, stripe, woocommerce, shopify, token or none [default: v1]
     #[arg(long, value_name = "SCHEME")]
     signature: Option<String>,
+    /// For --signature token: the header that carries the secret [default: x-webhook-token]
+    #[arg(long, value_name = "NAME")]
+    token_header: Option<String>,
+    /// What stands around an event's data: standard, cloudevents or data (nothing) [default: standard]
+    #[arg(long)]
+    envelope: Option<String>,
+    /// How an event is written: json, xml or form [default: json]
+    #[arg(long)]
+    format: Option<String>,
+    /// A PEM file of the certificate, with its chain, that is shown to a receiver that asks who calls
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// A PEM file of its key, not encrypted
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
     /// A header on every webhook, such as 'authorization: Bearer …'; can be repeated
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -92,7 +113,7 @@ pub struct AddArgs {
     /// When it is tried, each counted from the attempt before, such as 0s,5s,5m,1h
     #[arg(long, value_name = "DURATIONS", value_delimiter = ',')]
     schedule: Vec<String>,
-    /// The secret, where it is given: whsec_… or whsk_… [default: a new one]
+    /// The secret, where it is given: whsec_… for v1, whsk_… for v1a, else text of 16 to 256 characters [default: a new one]
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
 }
@@ -140,7 +161,9 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             out.thing(&client.post(&["v1", "endpoints", endpoint, "resume"], None)?, |endpoint| card(endpoint, out))?;
         }
         EndpointCommand::RotateSecret { endpoint, grace, secret, yes } => {
-            if duration::parse(grace).is_some_and(|grace| grace.is_zero()) {
+            let found = client.get(&["v1", "endpoints", endpoint])?;
+            let at_once = ends_at_once(&found, grace.as_deref());
+            if at_once {
                 confirm(
                     &format!("the secret that {endpoint} has now ends at once: receivers refuse until they know the new one"),
                     *yes,
@@ -149,14 +172,24 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let body = json!({ "grace": grace, "secret": secret });
             let answer = client.post(&["v1", "endpoints", endpoint, "rotate-secret"], Some(&without_nulls(body)))?;
             out.thing(&answer, |endpoint| {
-                format!(
-                    "{}\n            the old one goes on signing beside it for {grace}",
-                    secret_card("rotated", endpoint, out)
-                )
+                let old = match grace {
+                    _ if at_once => "the old one has ended".to_owned(),
+                    grace => format!("the old one goes on signing beside it for {}", grace.as_deref().unwrap_or("24h")),
+                };
+                format!("{}\n            {old}", secret_card("rotated", endpoint, out))
             })?;
         }
     }
     Ok(())
+}
+
+/// Whether a rotation leaves the old secret no time: by wish, or since webhooks of this signature have room for one alone.
+fn ends_at_once(endpoint: &Value, grace: Option<&str>) -> bool {
+    match (grace, endpoint["signature"].as_str().and_then(Scheme::parse)) {
+        (Some(grace), _) => duration::parse(grace).is_some_and(|grace| grace.is_zero()),
+        (None, Some(scheme)) => scheme != Scheme::None && !scheme.carries_several(),
+        (None, None) => false,
+    }
 }
 
 /// Deliveries that a removal would call off; enough of them to say how many.
@@ -198,6 +231,10 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
         };
         headers.insert(name.trim().to_ascii_lowercase(), value.trim().into());
     }
+    let client_certificate = match (&args.client_certificate, &args.client_key) {
+        (Some(certificate), Some(key)) => json!({ "certificate": pem(certificate)?, "key": pem(key)? }),
+        _ => Value::Null,
+    };
     let some = |condition: bool, value: Value| if condition { value } else { Value::Null };
     Ok(without_nulls(json!({
         "name": args.name,
@@ -205,6 +242,10 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
         "title": args.title,
         "plugin": args.plugin,
         "signature": args.signature,
+        "token_header": args.token_header,
+        "envelope": args.envelope,
+        "format": args.format,
+        "client_certificate": client_certificate,
         "timeout": args.timeout,
         "secret": args.secret,
         "events": some(!args.events.is_empty(), json!(args.events)),
@@ -212,6 +253,10 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
         "headers": some(!headers.is_empty(), headers.into()),
         "schedule": some(!args.schedule.is_empty(), json!(args.schedule)),
     })))
+}
+
+fn pem(file: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
 fn without_nulls(mut value: Value) -> Value {
@@ -245,12 +290,27 @@ fn card(endpoint: &Value, out: &Printer) -> String {
     if !endpoint["plugin"].is_null() {
         line("plugin", one_line(&endpoint["plugin"]));
     }
-    line("signature", one_line(&endpoint["signature"]));
+    let (envelope, format) = (text(&endpoint["envelope"]), text(&endpoint["format"]));
+    // What most have goes without saying.
+    if ![envelope.as_str(), format.as_str()].iter().all(|word| ["-", "standard", "json"].contains(word)) {
+        line("body", format!("{envelope} in {format}"));
+    }
+    let signature = one_line(&endpoint["signature"]);
+    line(
+        "signature",
+        match endpoint["token_header"].as_str() {
+            Some(name) => format!("{signature}, in the header {}", measure::one_line(name)),
+            None => signature,
+        },
+    );
     if !endpoint["public_key"].is_null() {
         line("verify", one_line(&endpoint["public_key"]));
     }
     for (name, value) in endpoint["headers"].as_object().into_iter().flatten() {
         line("header", format!("{name}: {}", one_line(value)));
+    }
+    if !endpoint["client_certificate"].is_null() {
+        line("presents", format!("the certificate {}", one_line(&endpoint["client_certificate"]["sha256"])));
     }
     line("timeout", one_line(&endpoint["timeout"]));
     if endpoint["schedule"].is_array() {
@@ -262,6 +322,9 @@ fn card(endpoint: &Value, out: &Printer) -> String {
 }
 
 fn secret_card(verb: &str, endpoint: &Value, out: &Printer) -> String {
+    if endpoint["secret"].is_null() {
+        return format!("{verb} {}\n\n  nothing proves to its receiver who sends: it has no secret", card(endpoint, out));
+    }
     format!(
         "{verb} {}\n\n  {:<9} {}\n            copy it now: it is not shown again",
         card(endpoint, out),
@@ -328,6 +391,58 @@ mod tests {
             removal(&endpoint, 12),
             "endpoint crm (https://crm.example/hook) is removed, and 12 webhooks that wait for it are cancelled"
         );
+    }
+
+    #[test]
+    fn a_rotation_says_beforehand_when_the_old_secret_has_no_time() {
+        for (signature, grace, at_once) in [
+            ("v1", None, false),
+            ("v1", Some("0s"), true),
+            ("stripe", None, false),
+            ("github", None, true),
+            ("github", Some("1h"), false), // which the engine refuses
+            ("none", None, false),
+            ("of a later engine", None, false),
+        ] {
+            assert_eq!(ends_at_once(&json!({ "signature": signature }), grace), at_once, "{signature} {grace:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_read_from_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(file("bank.pem"), "a chain").unwrap();
+        std::fs::write(file("bank.key"), "a key").unwrap();
+        let with = |key: &str| {
+            let (certificate, key) = (file("bank.pem"), file(key));
+            wanted(&args(&["bank", "https://bank.example", "--client-certificate", &certificate, "--client-key", &key]))
+        };
+        assert_eq!(with("bank.key").unwrap()["client_certificate"], json!({ "certificate": "a chain", "key": "a key" }));
+        assert_eq!(with("none.key").unwrap_err().to_string(), format!("{} cannot be read", file("none.key")));
+    }
+
+    #[test]
+    fn a_card_tells_what_is_unlike_others() {
+        let endpoint = json!({
+            "id": "ep_1", "name": "bank", "title": null, "url": "https://bank.example/", "events": ["*"], "where": {},
+            "plugin": null, "signature": "token", "token_header": "x-api-key", "envelope": "cloudevents", "format": "json",
+            "client_certificate": { "sha256": "00ff", "key": "(not shown)" }, "headers": {}, "timeout": "20s",
+            "schedule": null, "state": "active", "disabled_reason": null, "created_at": "2026-11-24T09:14:02Z",
+        });
+        let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
+        let expected = "\
+bank  ● active  https://bank.example/
+  events    *
+  body      cloudevents in json
+  signature token, in the header x-api-key
+  presents  the certificate 00ff
+  timeout   20s
+  created   09:14:02, now
+  id        ep_1";
+        assert_eq!(anstream::adapter::strip_str(&card(&endpoint, &out)).to_string(), expected);
+        let none = json!({ "signature": "none", "secret": null });
+        assert!(secret_card("added", &none, &out).ends_with("nothing proves to its receiver who sends: it has no secret"));
     }
 
     #[test]

@@ -6,13 +6,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     breaker::BreakerRule,
+    certificate::ClientCertificate,
+    envelope::{Envelope, Format},
     event::NewEvent,
     id::EndpointId,
     name::Slug,
     pattern::Pattern,
     rate::Rate,
     retry::Schedule,
-    signature::{Scheme, Secret},
+    signature::{Proof, Scheme, Secret},
     time::Timestamp,
 };
 
@@ -147,6 +149,13 @@ pub struct Policy {
     /// `None`: as they come.
     pub ordering: Option<Ordering>,
     pub breaker: BreakerRule,
+    /// What stands around an event that goes there directly.
+    pub envelope: Envelope,
+    pub format: Format,
+    /// For [`Scheme::Token`], in lower case; `None` is [`Scheme::TOKEN_HEADER_DEFAULT`].
+    pub token_header: Option<String>,
+    /// Presented where it asks who calls.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Default for Policy {
@@ -159,6 +168,10 @@ impl Default for Policy {
             rate: None,
             ordering: None,
             breaker: BreakerRule::default(),
+            envelope: Envelope::default(),
+            format: Format::default(),
+            token_header: None,
+            client_certificate: None,
         }
     }
 }
@@ -207,6 +220,12 @@ impl Endpoint {
         self.new.secrets.iter().filter(holds).map(|held| &held.secret)
     }
 
+    /// How its webhooks prove themselves.
+    pub fn proof(&self) -> Proof<'_> {
+        let token_header = self.new.policy.token_header.as_deref().unwrap_or(Scheme::TOKEN_HEADER_DEFAULT);
+        Proof { scheme: self.new.scheme, token_header }
+    }
+
     /// Puts a new secret first; those before it go on signing until `grace` is over, and end with it.
     pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
@@ -244,7 +263,8 @@ pub fn header_is_ours(name: &str) -> bool {
 
 /// Header names that only an endpoint can set: they carry its owner's credentials.
 pub fn header_is_the_endpoints(name: &str) -> bool {
-    ["authorization", "cookie", "x-hub-signature-256", "stripe-signature"].contains(&name)
+    const PROOFS: [&str; 4] = ["x-hub-signature-256", "stripe-signature", "x-wc-webhook-signature", "x-shopify-hmac-sha256"];
+    ["authorization", "cookie"].contains(&name) || PROOFS.contains(&name)
 }
 
 #[cfg(test)]

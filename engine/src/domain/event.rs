@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    id::EventId,
+    id::{EventId, Tag},
     name::{Attributes, EventType},
     time::Timestamp,
 };
@@ -43,6 +43,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// `id` as CloudEvents has it: the sender's, else ours.
+    pub fn public_id(&self, tag: Tag) -> String {
+        self.new.id.as_deref().map_or_else(|| self.id.text(tag), str::to_owned)
+    }
+
     /// `time` as CloudEvents has it: the sender's, else the instant of acceptance.
     pub fn time(&self) -> String {
         match &self.new.time {

@@ -4,6 +4,7 @@
 //! rule is tested as a table. Text from outside is parsed into these types once, at the rim, and trusted from then on.
 
 pub mod breaker;
+pub mod certificate;
 pub mod delivery;
 pub mod digits;
 pub mod duration;

@@ -1,9 +1,15 @@
-//! Standard Webhooks 1.0 signatures: HMAC-SHA256 (`v1`) and ed25519 (`v1a`).
+//! Signatures: Standard Webhooks 1.0 by HMAC-SHA256 (`v1`) and ed25519 (`v1a`), and those of well-known senders, for receivers that
+//! were written for them.
 //!
-//! What is signed is `{webhook-id}.{webhook-timestamp}.{body}`; the header lists one `version,base64` per secret, so that a
-//! receiver that knows any of them accepts. A secret never appears in `Debug` or `Display`; [`Secret::reveal`] is the only way out.
+//! What Standard Webhooks signs is `{webhook-id}.{webhook-timestamp}.{body}`; the header lists one `version,base64` per secret, so
+//! that a receiver that knows any of them accepts. Every webhook carries its id and time, whatever it is signed with.
+//! A secret never appears in `Debug` or `Display`; [`Secret::reveal`] is the only way out.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
@@ -15,23 +21,66 @@ use super::time::Timestamp;
 /// Which signature an endpoint's webhooks carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {
-    /// HMAC-SHA256 under a shared secret.
+    /// Standard Webhooks, HMAC-SHA256 under a shared secret.
     #[default]
     V1,
-    /// ed25519: receivers hold the public key only.
+    /// Standard Webhooks, ed25519: receivers hold the public key only.
     V1a,
+    /// `X-Hub-Signature-256: sha256=<hex>`, HMAC-SHA256 of the body.
+    Github,
+    /// `Stripe-Signature: t=…,v1=<hex>`, HMAC-SHA256 of time and body.
+    Stripe,
+    /// `X-WC-Webhook-Signature: <base64>`, HMAC-SHA256 of the body.
+    WooCommerce,
+    /// `X-Shopify-Hmac-SHA256: <base64>`, HMAC-SHA256 of the body.
+    Shopify,
+    /// The secret itself in a header of the endpoint's choice.
+    Token,
+    /// None: a receiver cannot tell who sent it.
+    None,
 }
 
 impl Scheme {
+    pub const ALL: [Self; 8] =
+        [Self::V1, Self::V1a, Self::Github, Self::Stripe, Self::WooCommerce, Self::Shopify, Self::Token, Self::None];
+
+    /// The header of [`Self::Token`] unless the endpoint names one.
+    pub const TOKEN_HEADER_DEFAULT: &'static str = "x-webhook-token";
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V1a => "v1a",
+            Self::Github => "github",
+            Self::Stripe => "stripe",
+            Self::WooCommerce => "woocommerce",
+            Self::Shopify => "shopify",
+            Self::Token => "token",
+            Self::None => "none",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::V1, Self::V1a].into_iter().find(|scheme| scheme.as_str() == text)
+        Self::ALL.into_iter().find(|scheme| scheme.as_str() == text)
+    }
+
+    /// Whether a webhook can prove itself with several secrets at once, so that an old one goes on signing beside a new one.
+    /// Elsewhere the newest alone does.
+    pub const fn carries_several(self) -> bool {
+        matches!(self, Self::V1 | Self::V1a | Self::Stripe)
+    }
+
+    /// The header that carries the proof, in lower case.
+    pub const fn header(self, token_header: &str) -> Option<&str> {
+        match self {
+            Self::V1 | Self::V1a => Some("webhook-signature"),
+            Self::Github => Some("x-hub-signature-256"),
+            Self::Stripe => Some("stripe-signature"),
+            Self::WooCommerce => Some("x-wc-webhook-signature"),
+            Self::Shopify => Some("x-shopify-hmac-sha256"),
+            Self::Token => Some(token_header),
+            Self::None => None,
+        }
     }
 }
 
@@ -42,42 +91,67 @@ pub enum Secret {
     Hmac(Vec<u8>),
     /// The 32-byte seed behind `whsk_`.
     Ed25519([u8; 32]),
+    /// Text that is the key as it stands: what all schemes but those of Standard Webhooks have.
+    Text(String),
 }
 
 /// A secret that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a secret is \"whsec_\" and the base64 of 24 to 64 bytes, or \"whsk_\" and the base64 of an ed25519 seed with its public key"
-)]
-pub struct BadSecret;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSecret {
+    #[error(
+        "a secret is \"whsec_\" and the base64 of 24 to 64 bytes, or \"whsk_\" and the base64 of an ed25519 seed with its \
+         public key"
+    )]
+    Key,
+    #[error("a secret of this signature is {} to {} ASCII characters, without spaces at its ends", Secret::TEXT_LEN.start(), Secret::TEXT_LEN.end())]
+    Text,
+}
 
 impl Secret {
     /// Random bytes that a new secret needs.
     pub const SEED_LEN: usize = 32;
+    /// Of a secret that is text: long enough not to be guessed, short enough for a header.
+    pub const TEXT_LEN: RangeInclusive<usize> = 16..=256;
 
+    /// A new one. ([`Scheme::None`] has no use for it.)
     pub fn from_seed(scheme: Scheme, seed: [u8; Self::SEED_LEN]) -> Self {
         match scheme {
             Scheme::V1 => Self::Hmac(seed.to_vec()),
             Scheme::V1a => Self::Ed25519(seed),
+            // The shape that Stripe's own have.
+            Scheme::Stripe => Self::Text(format!("whsec_{}", hex(&seed))),
+            _ => Self::Text(hex(&seed)),
         }
     }
 
+    /// Reads a secret for webhooks of `scheme`.
+    pub fn read(scheme: Scheme, text: &str) -> Result<Self, BadSecret> {
+        if matches!(scheme, Scheme::V1 | Scheme::V1a) {
+            return Self::parse(text);
+        }
+        let visible = text.bytes().all(|c| matches!(c, b' '..=b'~')) && text.trim() == text;
+        if visible && Self::TEXT_LEN.contains(&text.len()) { Ok(Self::Text(text.to_owned())) } else { Err(BadSecret::Text) }
+    }
+
+    /// Reads a secret of Standard Webhooks.
     pub fn parse(text: &str) -> Result<Self, BadSecret> {
-        let decode = |base64: &str| BASE64_STANDARD.decode(base64).map_err(|_| BadSecret);
+        let decode = |base64: &str| BASE64_STANDARD.decode(base64).map_err(|_| BadSecret::Key);
         if let Some(base64) = text.strip_prefix("whsk_") {
             let bytes = decode(base64)?;
-            let (seed, public) = bytes.split_first_chunk::<32>().ok_or(BadSecret)?;
+            let (seed, public) = bytes.split_first_chunk::<32>().ok_or(BadSecret::Key)?;
             let derived = SigningKey::from_bytes(seed).verifying_key();
-            return if derived.as_bytes() == public { Ok(Self::Ed25519(*seed)) } else { Err(BadSecret) };
+            return if derived.as_bytes() == public { Ok(Self::Ed25519(*seed)) } else { Err(BadSecret::Key) };
         }
-        let key = decode(text.strip_prefix("whsec_").ok_or(BadSecret)?)?;
-        if (24..=64).contains(&key.len()) { Ok(Self::Hmac(key)) } else { Err(BadSecret) }
+        let key = decode(text.strip_prefix("whsec_").ok_or(BadSecret::Key)?)?;
+        if (24..=64).contains(&key.len()) { Ok(Self::Hmac(key)) } else { Err(BadSecret::Key) }
     }
 
-    pub const fn scheme(&self) -> Scheme {
-        match self {
-            Self::Hmac(_) => Scheme::V1,
-            Self::Ed25519(_) => Scheme::V1a,
+    /// Whether webhooks of `scheme` can be signed with it.
+    pub const fn is_for(&self, scheme: Scheme) -> bool {
+        match (self, scheme) {
+            (Self::Hmac(_), Scheme::V1) | (Self::Ed25519(_), Scheme::V1a) => true,
+            (Self::Hmac(_) | Self::Ed25519(_), _) | (Self::Text(_), Scheme::V1 | Scheme::V1a | Scheme::None) => false,
+            (Self::Text(_), _) => true,
         }
     }
 
@@ -90,13 +164,14 @@ impl Secret {
                 let pair = [seed.as_slice(), key.verifying_key().as_bytes()].concat();
                 format!("whsk_{}", BASE64_STANDARD.encode(pair))
             }
+            Self::Text(text) => text.clone(),
         }
     }
 
     /// What a receiver verifies with, where that is not the secret itself.
     pub fn public(&self) -> Option<String> {
         match self {
-            Self::Hmac(_) => None,
+            Self::Hmac(_) | Self::Text(_) => None,
             Self::Ed25519(seed) => {
                 let key = SigningKey::from_bytes(seed).verifying_key();
                 Some(format!("whpk_{}", BASE64_STANDARD.encode(key.as_bytes())))
@@ -104,24 +179,76 @@ impl Secret {
         }
     }
 
+    /// One entry of `webhook-signature`.
     fn sign(&self, content: &[&[u8]]) -> String {
         match self {
-            Self::Hmac(key) => {
-                let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-                content.iter().for_each(|part| mac.update(part));
-                format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
-            }
+            Self::Hmac(key) => format!("v1,{}", BASE64_STANDARD.encode(hmac(key, content))),
             Self::Ed25519(seed) => {
                 let signature = SigningKey::from_bytes(seed).sign(&content.concat());
                 format!("v1a,{}", BASE64_STANDARD.encode(signature.to_bytes()))
             }
+            Self::Text(text) => format!("v1,{}", BASE64_STANDARD.encode(hmac(text.as_bytes(), content))),
         }
     }
+
+    /// HMAC-SHA256 whose key is the secret as its owner was shown it: receivers of such schemes are given that text.
+    fn sign_as_text(&self, content: &[&[u8]]) -> [u8; 32] {
+        hmac(self.reveal().as_bytes(), content)
+    }
+}
+
+fn hmac(key: &[u8], content: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    content.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all that is written");
+        text
+    })
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({}, not shown)", self.scheme().as_str())
+        f.write_str("Secret(not shown)")
+    }
+}
+
+/// How an endpoint's webhooks prove themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof<'a> {
+    pub scheme: Scheme,
+    /// In lower case; counts for [`Scheme::Token`] alone.
+    pub token_header: &'a str,
+}
+
+impl<'a> Proof<'a> {
+    /// The names, in lower case, and values of all headers that say which webhook this attempt is of, when it was made and that
+    /// nobody else made it. `secrets` are those that hold, the newest first.
+    pub fn headers<'s>(
+        self,
+        secrets: impl IntoIterator<Item = &'s Secret>,
+        webhook_id: &str,
+        at: Timestamp,
+        body: &[u8],
+    ) -> Vec<(&'a str, String)> {
+        let mut headers = vec![("webhook-id", webhook_id.to_owned()), ("webhook-timestamp", at.seconds().to_string())];
+        let mut secrets = secrets.into_iter().peekable();
+        if let Some(name) = self.scheme.header(self.token_header)
+            && let Some(newest) = secrets.peek()
+        {
+            let value = match self.scheme {
+                Scheme::V1 | Scheme::V1a => signature(secrets, webhook_id, at, body),
+                Scheme::Stripe => stripe(secrets, at, body),
+                Scheme::Github => format!("sha256={}", hex(&newest.sign_as_text(&[body]))),
+                Scheme::WooCommerce | Scheme::Shopify => BASE64_STANDARD.encode(newest.sign_as_text(&[body])),
+                Scheme::Token | Scheme::None => newest.reveal(),
+            };
+            headers.push((name, value));
+        }
+        headers
     }
 }
 
@@ -130,6 +257,15 @@ pub fn signature<'a>(secrets: impl IntoIterator<Item = &'a Secret>, webhook_id: 
     let stamp = format!("{webhook_id}.{}.", at.seconds());
     let signatures: Vec<String> = secrets.into_iter().map(|secret| secret.sign(&[stamp.as_bytes(), body])).collect();
     signatures.join(" ")
+}
+
+/// The value of `Stripe-Signature`: the time, and every secret's signature.
+fn stripe<'a>(secrets: impl Iterator<Item = &'a Secret>, at: Timestamp, body: &[u8]) -> String {
+    let stamp = format!("{}.", at.seconds());
+    secrets.fold(format!("t={}", at.seconds()), |mut value, secret| {
+        value.extend([",v1=", &hex(&secret.sign_as_text(&[stamp.as_bytes(), body]))]);
+        value
+    })
 }
 
 /// What a receiver verifies with.
@@ -143,13 +279,14 @@ impl Verifier {
     /// Reads `whsec_…` (shared), `whpk_…` (public) or `whsk_…` (secret, whose public half is taken).
     pub fn parse(text: &str) -> Result<Self, BadSecret> {
         if let Some(base64) = text.strip_prefix("whpk_") {
-            let bytes = BASE64_STANDARD.decode(base64).map_err(|_| BadSecret)?;
-            let bytes: [u8; 32] = bytes.try_into().map_err(|_| BadSecret)?;
-            return VerifyingKey::from_bytes(&bytes).map(|key| Self::Ed25519(Box::new(key))).map_err(|_| BadSecret);
+            let bytes = BASE64_STANDARD.decode(base64).map_err(|_| BadSecret::Key)?;
+            let bytes: [u8; 32] = bytes.try_into().map_err(|_| BadSecret::Key)?;
+            return VerifyingKey::from_bytes(&bytes).map(|key| Self::Ed25519(Box::new(key))).map_err(|_| BadSecret::Key);
         }
         Ok(match Secret::parse(text)? {
             Secret::Hmac(key) => Self::Hmac(key),
             Secret::Ed25519(seed) => Self::Ed25519(Box::new(SigningKey::from_bytes(&seed).verifying_key())),
+            Secret::Text(text) => Self::Hmac(text.into_bytes()),
         })
     }
 
@@ -245,7 +382,82 @@ mod tests {
             assert!(!format!("{secret:?}").contains(&text[6..12]));
         }
         for bad in ["", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &WHSK.replace("6Xb", "7Xb")] {
-            assert_eq!(Secret::parse(bad), Err(BadSecret), "{bad}");
+            assert_eq!(Secret::parse(bad), Err(BadSecret::Key), "{bad}");
+        }
+    }
+
+    /// The headers of an attempt as lines.
+    fn headers(scheme: Scheme, secrets: &[&Secret], body: &[u8]) -> Vec<String> {
+        let proof = Proof { scheme, token_header: "x-api-key" };
+        let headers = proof.headers(secrets.iter().copied(), ID, at(), body);
+        headers.into_iter().map(|(name, value)| format!("{name}: {value}")).collect()
+    }
+
+    #[test]
+    fn vectors_of_other_senders() {
+        let text = |text: &str| Secret::Text(text.to_owned());
+        let (stripe, stripe_v1) = ("whsec_test_secret", "10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c");
+        let base64 = "xL5cCS2Qf6JA8tpSTB/YKRNwU3knTRE8rNXsOmZ61NQ=";
+        // GitHub's is printed in its documentation, "Testing the webhook payload validation".
+        let table: [(Scheme, &str, &[u8], Option<String>); 6] = [
+            (
+                Scheme::Github,
+                "It's a Secret to Everybody",
+                b"Hello, World!",
+                Some("x-hub-signature-256: sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17".to_owned()),
+            ),
+            (Scheme::Stripe, stripe, BODY, Some(format!("stripe-signature: t=1614265330,v1={stripe_v1}"))),
+            (Scheme::WooCommerce, "secret", BODY, Some(format!("x-wc-webhook-signature: {base64}"))),
+            (Scheme::Shopify, "secret", BODY, Some(format!("x-shopify-hmac-sha256: {base64}"))),
+            (Scheme::Token, "Bearer of a key", BODY, Some("x-api-key: Bearer of a key".to_owned())),
+            (Scheme::None, "secret", BODY, None),
+        ];
+        for (scheme, secret, body, proof) in table {
+            let mut expected = vec![format!("webhook-id: {ID}"), "webhook-timestamp: 1614265330".to_owned()];
+            expected.extend(proof);
+            assert_eq!(headers(scheme, &[&text(secret)], body), expected, "{scheme:?}");
+        }
+    }
+
+    #[test]
+    fn during_a_rotation_all_sign_where_there_is_room_for_them() {
+        let of = |scheme, byte| Secret::from_seed(scheme, [byte; 32]);
+        for scheme in Scheme::ALL {
+            let (new, old) = (of(scheme, 2), of(scheme, 1));
+            let (both, newest, oldest) =
+                (headers(scheme, &[&new, &old], BODY), headers(scheme, &[&new], BODY), headers(scheme, &[&old], BODY));
+            if scheme.carries_several() {
+                let name = scheme.header("").unwrap();
+                let signatures = |lines: &[String]| -> Vec<String> {
+                    let value = lines[2].strip_prefix(&format!("{name}: ")).unwrap();
+                    value.split([' ', ',']).filter(|part| part.len() > 12).map(str::to_owned).collect()
+                };
+                assert_eq!(signatures(&both), [signatures(&newest), signatures(&oldest)].concat(), "{scheme:?}");
+                assert_eq!(both.len(), 3);
+            } else {
+                assert_eq!(both, newest, "{scheme:?}");
+            }
+            assert_eq!(newest != oldest, scheme != Scheme::None, "{scheme:?}");
+            assert_eq!(Scheme::parse(scheme.as_str()), Some(scheme));
+        }
+    }
+
+    #[test]
+    fn a_secret_of_another_sender_is_text() {
+        for good in ["0123456789abcdef", "It's a Secret to Everybody", WHSEC, &"x".repeat(256)] {
+            let secret = Secret::read(Scheme::Github, good).unwrap();
+            assert_eq!(secret.reveal(), good);
+            assert!(secret.is_for(Scheme::Shopify) && !secret.is_for(Scheme::V1) && secret.public().is_none());
+        }
+        for bad in ["", "0123456789abcde", " 0123456789abcdef", "0123456789\nabcdef", "0123456789abcdé", &"x".repeat(257)] {
+            assert_eq!(Secret::read(Scheme::Token, bad), Err(BadSecret::Text), "{bad}");
+        }
+        for scheme in Scheme::ALL {
+            let made = Secret::from_seed(scheme, [7; 32]);
+            if scheme != Scheme::None {
+                assert!(made.is_for(scheme), "{scheme:?}");
+                assert_eq!(Secret::read(scheme, &made.reveal()), Ok(made), "{scheme:?}");
+            }
         }
     }
 

@@ -8,12 +8,13 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
 use url::{Host, Url};
 
 use super::{
     guard::{BadUrl, Guard, Transport, parse_url},
+    identity::{Identities, Identity},
     outcome::{Failure, Place, Wait},
     progress::{NotePhase, Phase, Progress},
     resolver::{GuardedResolver, Resolve, SystemResolver},
@@ -65,6 +66,8 @@ pub struct Request {
     pub body: Bytes,
     /// For the whole exchange, from the look-up of the name to the last byte of the answer.
     pub timeout: Duration,
+    /// Presented in the TLS handshake, where the endpoint has one.
+    pub identity: Option<Identity>,
 }
 
 /// The client could not be set up.
@@ -78,10 +81,47 @@ pub enum StartError {
 
 /// The way out. Cheap to share, and meant to be one for the whole engine, since it holds the kept connections.
 pub struct Outbound {
-    guard: Arc<Guard>,
-    names: Arc<dyn Resolve>,
+    clients: Clients,
     encrypted: reqwest::Client,
     plain: reqwest::Client,
+    identities: Identities,
+}
+
+/// What every client is made of.
+pub(super) struct Clients {
+    guard: Arc<Guard>,
+    names: Arc<dyn Resolve>,
+    trusted: Arc<rustls::RootCertStore>,
+}
+
+impl Clients {
+    fn anonymous(&self, transport: Transport) -> Result<reqwest::Client, StartError> {
+        let tls = self.tls().map_err(StartError::Tls)?.with_no_client_auth();
+        self.client(transport, tls)
+    }
+
+    /// One that says who it is.
+    pub(super) fn presenting(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<reqwest::Client, StartError> {
+        let tls = self.tls().and_then(|tls| tls.with_client_auth_cert(chain, key)).map_err(StartError::Tls)?;
+        self.client(Transport::Encrypted, tls)
+    }
+
+    /// With ring named, so that what else the process links has no say in it.
+    fn tls(&self) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>, rustls::Error> {
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?;
+        Ok(tls.with_root_certificates(Arc::clone(&self.trusted)))
+    }
+
+    fn client(&self, transport: Transport, mut tls: rustls::ClientConfig) -> Result<reqwest::Client, StartError> {
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let names = GuardedResolver { names: Arc::clone(&self.names), guard: Arc::clone(&self.guard), transport };
+        client(transport, names, tls).map_err(StartError::Client)
+    }
 }
 
 impl Outbound {
@@ -106,14 +146,12 @@ impl Outbound {
 
     /// As [`Self::new`], with a look-up of one's own, and trusting receivers that these certificates vouch for.
     pub fn with_trust(guard: Guard, names: Arc<dyn Resolve>, trusted: Vec<CertificateDer<'static>>) -> Result<Self, StartError> {
-        let guard = Arc::new(guard);
-        let client = |transport, trusted| {
-            let names = GuardedResolver { names: Arc::clone(&names), guard: Arc::clone(&guard), transport };
-            client(transport, names, tls(trusted).map_err(StartError::Tls)?).map_err(StartError::Client)
-        };
-        let encrypted = client(Transport::Encrypted, trusted)?;
-        let plain = client(Transport::Plain, Vec::new())?;
-        Ok(Self { guard, names, encrypted, plain })
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(trusted);
+        let clients = Clients { guard: Arc::new(guard), names, trusted: Arc::new(roots) };
+        let encrypted = clients.anonymous(Transport::Encrypted)?;
+        let plain = clients.anonymous(Transport::Plain)?;
+        Ok(Self { clients, encrypted, plain, identities: Identities::default() })
     }
 
     /// Judges a URL that someone wants to save, with every address that its name has now.
@@ -121,17 +159,17 @@ impl Outbound {
     /// A name that does not resolve yet is taken: it is judged again at each connection.
     pub async fn check_url(&self, url: &str) -> Result<Url, BadUrl> {
         let url = parse_url(url)?;
-        let transport = self.guard.admit_url(&url)?;
+        let transport = self.clients.guard.admit_url(&url)?;
         if let Some(Host::Domain(name)) = url.host() {
             for ip in self.addresses(name).await {
-                self.guard.admit(ip, transport).map_err(|blocked| blocked.behind_name(name))?;
+                self.clients.guard.admit(ip, transport).map_err(|blocked| blocked.behind_name(name))?;
             }
         }
         Ok(url)
     }
 
     async fn addresses(&self, name: &str) -> Vec<IpAddr> {
-        match tokio::time::timeout(CHECK_TIMEOUT, self.names.resolve(name)).await {
+        match tokio::time::timeout(CHECK_TIMEOUT, self.clients.names.resolve(name)).await {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => Vec::new(),
         }
@@ -163,9 +201,14 @@ impl Outbound {
     }
 
     async fn exchange(&self, request: &Request, progress: &Progress, heard: &mut Heard) -> Result<AttemptOutcome, Failure> {
-        let client = match self.guard.admit_url(&request.url).map_err(Failure::refused)? {
-            Transport::Encrypted => &self.encrypted,
-            Transport::Plain => &self.plain,
+        let own;
+        let client = match (self.clients.guard.admit_url(&request.url).map_err(Failure::refused)?, &request.identity) {
+            (Transport::Encrypted, None) => &self.encrypted,
+            (Transport::Encrypted, Some(identity)) => {
+                own = self.identities.client(identity, &self.clients).map_err(Failure::no_client)?;
+                &own
+            }
+            (Transport::Plain, _) => &self.plain,
         };
         let started = Instant::now();
         let mut answer = client.execute(prepared(request)).await;
@@ -265,16 +308,4 @@ fn client(transport: Transport, names: GuardedResolver, tls: rustls::ClientConfi
         Transport::Plain => builder.http1_only().retry(reqwest::retry::never().max_retries_per_request(0)),
     }
     .build()
-}
-
-/// With ring named, so that what else the process links has no say in it.
-fn tls(trusted: Vec<CertificateDer<'static>>) -> Result<rustls::ClientConfig, rustls::Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(trusted);
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(tls)
 }

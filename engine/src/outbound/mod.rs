@@ -12,6 +12,7 @@
 
 mod client;
 mod guard;
+mod identity;
 mod outcome;
 mod progress;
 mod resolver;
@@ -19,6 +20,7 @@ mod webhook;
 
 pub use client::{Outbound, Request, StartError};
 pub use guard::{BadUrl, BlockedAddress, Guard, Special, Transport, Verdict};
+pub use identity::{BadCertificate, Identity, check_certificate, fingerprint};
 pub use resolver::{NameNotFound, Resolve, SystemResolver};
 pub use webhook::{Unsendable, Webhook};
 

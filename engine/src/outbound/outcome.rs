@@ -10,6 +10,7 @@ use url::Url;
 use super::{
     client::CONNECT_TIMEOUT,
     guard::{BadUrl, BlockedAddress},
+    identity::BadClient,
     resolver::NameNotFound,
 };
 use crate::domain::delivery::AttemptOutcome;
@@ -38,6 +39,11 @@ impl Failure {
     /// The guard refused the URL itself.
     pub(super) fn refused(bad: BadUrl) -> Self {
         Self::new(AttemptOutcome::Blocked, bad.to_string())
+    }
+
+    /// The endpoint's certificate cannot be presented.
+    pub(super) fn no_client(bad: BadClient) -> Self {
+        Self::new(AttemptOutcome::TlsFailed, bad.to_string())
     }
 
     pub(super) fn timed_out(wait: Wait, timeout: Duration, url: &Url) -> Self {
@@ -146,7 +152,7 @@ fn of_io(error: &io::Error, place: &Place<'_>) -> Option<Failure> {
 }
 
 fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
-    use rustls::CertificateError as Bad;
+    use rustls::{AlertDescription as Alert, CertificateError as Bad};
     match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
             Bad::Expired | Bad::ExpiredContext { .. } => format!("the certificate of {place} has expired"),
@@ -159,6 +165,18 @@ fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
             Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => format!("the certificate of {place} is not for servers"),
             _ => format!("the certificate of {place} is not valid"),
         },
+        rustls::Error::AlertReceived(Alert::CertificateRequired) => {
+            format!("{place} wants a client certificate; give the endpoint one as its client_certificate")
+        }
+        rustls::Error::AlertReceived(
+            alert @ (Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied),
+        ) => format!("{place} does not accept the endpoint's client certificate, or its lack ({alert:?})"),
         rustls::Error::AlertReceived(alert) => format!("{place} ended the TLS handshake ({alert:?})"),
         rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
             format!("{place} speaks no version of TLS that is safe")

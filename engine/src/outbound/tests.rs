@@ -17,7 +17,11 @@ use receivers::{Answer, Hostile, Identity, Receiver};
 use url::Url;
 
 use super::*;
-use crate::domain::delivery::{Attempt, AttemptOutcome};
+use crate::domain::{
+    certificate::ClientCertificate,
+    delivery::{Attempt, AttemptOutcome},
+    id::EndpointId,
+};
 
 #[path = "../../../tests/receivers/mod.rs"]
 mod receivers;
@@ -82,7 +86,7 @@ fn local() -> Outbound {
 fn request(url: &str, timeout: Duration) -> Request {
     let mut headers = HeaderMap::new();
     headers.insert("webhook-id", "dlv_1".parse().unwrap());
-    Request { url: Url::parse(url).unwrap(), headers, body: Bytes::from_static(b"{\"a\":1}"), timeout }
+    Request { url: Url::parse(url).unwrap(), headers, body: Bytes::from_static(b"{\"a\":1}"), timeout, identity: None }
 }
 
 /// Sends once to `url` with ample time.
@@ -529,4 +533,86 @@ async fn a_hanging_receiver_slows_nobody_else() {
         assert_eq!(outcome, AttemptOutcome::TimedOut);
     }
     hanging.wait_until_left().await;
+}
+
+/// A receiver that wants a client certificate, from `wanted` alone, and one who has such a certificate.
+async fn mutual_tls(server: &Identity, wanted: &Identity) -> (Receiver, u16) {
+    let receiver = Receiver::with_mutual_tls(server, wanted, |_| Answer::status(200).body("known")).await;
+    let port = receiver.address().port();
+    (receiver, port)
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_presented_where_the_endpoint_has_one() {
+    let (server, known, stranger) = (Identity::self_signed("localhost"), Identity::client("known"), Identity::client("stranger"));
+    let (receiver, port) = mutual_tls(&server, &known).await;
+    let outbound = outbound(&["127.0.0.0/8"], Table::of("localhost", vec![vec![LOOPBACK]]), &[&server]);
+    let at = format!("https://localhost:{port}");
+    let as_endpoint = async |endpoint: i64, identity: Option<&Identity>| {
+        let mut request = request(&format!("{at}/hook?token=secret"), Duration::from_secs(10));
+        request.identity = identity.map(|identity| super::Identity {
+            endpoint: EndpointId::from_i64(endpoint),
+            certificate: Arc::new(ClientCertificate { chain: identity.pem(), key: identity.key_pem() }),
+        });
+        outbound.send(request).await
+    };
+
+    for _ in 0..3 {
+        let attempt = as_endpoint(1, Some(&known)).await;
+        assert_eq!(
+            (attempt.outcome, &attempt.excerpt[..]),
+            (AttemptOutcome::Answered { status: 200 }, &b"known"[..]),
+            "{attempt:?}"
+        );
+    }
+    assert_eq!(receiver.connections(), 1, "its connection is kept");
+    // Each endpoint on connections of its own; none on those of another.
+    let attempt = as_endpoint(2, None).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed, "{attempt:?}");
+    assert_eq!(detail(&attempt), format!("{at} wants a client certificate; give the endpoint one as its client_certificate"));
+    let attempt = as_endpoint(3, Some(&stranger)).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed, "{attempt:?}");
+    assert!(detail(&attempt).starts_with(&format!("{at} does not accept the endpoint's client certificate")), "{attempt:?}");
+    // One that is replaced is used no more, also where a connection is still open.
+    let attempt = as_endpoint(1, Some(&stranger)).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed, "{attempt:?}");
+    let attempt = as_endpoint(1, Some(&known)).await;
+    assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 }, "{attempt:?}");
+    assert_eq!(receiver.received().len(), 4);
+}
+
+#[tokio::test]
+async fn the_guard_stands_before_a_client_certificate_too() {
+    let (server, known) = (Identity::self_signed("localhost"), Identity::client("known"));
+    let (receiver, port) = mutual_tls(&server, &known).await;
+    let outbound = outbound(&[], Table::of("evil.example", vec![vec![LOOPBACK]]), &[&server]);
+    let mut request = request(&format!("https://evil.example:{port}/"), Duration::from_secs(10));
+    request.identity = Some(super::Identity {
+        endpoint: EndpointId::from_i64(1),
+        certificate: Arc::new(ClientCertificate { chain: known.pem(), key: known.key_pem() }),
+    });
+    assert_eq!(outbound.send(request).await.outcome, AttemptOutcome::Blocked);
+    assert_eq!(receiver.connections(), 0);
+}
+
+#[test]
+fn a_client_certificate_is_judged_when_it_is_saved() {
+    let (known, other) = (Identity::client("known"), Identity::client("other"));
+    let check = |chain: String, key: String| check_certificate(&ClientCertificate { chain, key }).map_err(|bad| bad.to_string());
+    assert_eq!(check(known.pem(), known.key_pem()), Ok(()));
+    assert_eq!(check(known.pem() + &other.pem(), known.key_pem()), Ok(()), "a chain begins with its own");
+    assert_eq!(check(known.pem(), other.key_pem()), Err("key: does not belong to the first certificate".to_owned()));
+    assert!(check(known.key_pem(), known.key_pem()).unwrap_err().starts_with("certificate: is not PEM"));
+    assert!(check("-----BEGIN CERTIFICATE-----\n!".to_owned(), known.key_pem()).unwrap_err().starts_with("certificate: "));
+    assert!(check(known.pem(), known.pem()).unwrap_err().starts_with("key: is not PEM with a private key"));
+    let encrypted = known.key_pem().replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    assert!(check(known.pem(), encrypted).unwrap_err().contains("has to be decrypted first"));
+    let (begin, end) = ("-----BEGIN CERTIFICATE-----\n", "\n-----END CERTIFICATE-----\n");
+    assert!(
+        check(format!("{begin}bm8gY2VydGlmaWNhdGU={end}"), known.key_pem())
+            .unwrap_err()
+            .starts_with("certificate: cannot be used: ")
+    );
+    let shown = format!("{:?}", ClientCertificate { chain: known.pem(), key: known.key_pem() });
+    assert_eq!(shown, "ClientCertificate(not shown)");
 }

@@ -3,15 +3,23 @@
 //!
 //! Made per attempt, not per delivery: receivers reject old timestamps, and the last retry is hours later.
 
-use bytes::Bytes;
+use std::{borrow::Cow, sync::Arc};
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_TYPE, InvalidHeaderName, InvalidHeaderValue},
 };
 use url::Url;
 
-use super::client::Request;
-use crate::domain::{delivery::Payload, endpoint::Endpoint, envelope, event::Event, id::Tag, signature, time::Timestamp};
+use super::{client::Request, identity::Identity};
+use crate::domain::{
+    delivery::Payload,
+    endpoint::Endpoint,
+    envelope::{self, Rendered, TooLong},
+    event::Event,
+    id::Tag,
+    time::Timestamp,
+};
 
 /// What goes to whom, and under which name.
 #[derive(Clone, Copy)]
@@ -35,6 +43,8 @@ pub enum Unsendable {
     HeaderName { name: String, source: InvalidHeaderName },
     #[error("the value of header {name} cannot be sent")]
     HeaderValue { name: HeaderName, source: InvalidHeaderValue },
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
 }
 
 impl Webhook<'_> {
@@ -42,24 +52,30 @@ impl Webhook<'_> {
     pub fn request(&self, now: Timestamp) -> Result<Request, Unsendable> {
         let new = &self.endpoint.new;
         let url = Url::parse(&new.url)?;
-        let (body, content_type) = match self.payload {
-            Some(payload) => (payload.body.clone(), payload.content_type.as_str()),
-            None => (Bytes::from(envelope::standard(self.event)), envelope::CONTENT_TYPE),
+        let policy = &new.policy;
+        let (content_type, body) = match self.payload {
+            Some(payload) => (Cow::Borrowed(payload.content_type.as_str()), payload.body.clone()),
+            None => {
+                let Rendered { content_type, body } = envelope::render(self.event, self.tag, policy.envelope, policy.format)?;
+                (content_type, body)
+            }
         };
-        let signature = signature::signature(self.endpoint.signing_secrets(now), self.id, now, &body);
 
         let mut headers = HeaderMap::with_capacity(8);
         let own = self.payload.map(|payload| payload.headers.as_slice()).unwrap_or_default();
         // The endpoint's headers last: where both set one, its owner decides. Then the engine's.
-        for (name, value) in own.iter().chain(&new.policy.headers) {
+        for (name, value) in own.iter().chain(&policy.headers) {
             set(&mut headers, header_name(name)?, value)?;
         }
-        set(&mut headers, CONTENT_TYPE, content_type)?;
-        set(&mut headers, HeaderName::from_static("webhook-id"), self.id)?;
-        set(&mut headers, HeaderName::from_static("webhook-timestamp"), &now.seconds().to_string())?;
-        set(&mut headers, HeaderName::from_static("webhook-signature"), &signature)?;
+        set(&mut headers, CONTENT_TYPE, &content_type)?;
+        let proof = self.endpoint.proof();
+        for (name, value) in proof.headers(self.endpoint.signing_secrets(now), self.id, now, &body) {
+            set(&mut headers, header_name(name)?, &value)?;
+        }
         headers.insert(HeaderName::from_static("innesco-depth"), HeaderValue::from(u16::from(self.event.new.depth) + 1));
-        Ok(Request { url, headers, body, timeout: new.policy.timeout })
+        let certificate = policy.client_certificate.as_ref().map(Arc::clone);
+        let identity = certificate.map(|certificate| Identity { endpoint: self.endpoint.id, certificate });
+        Ok(Request { url, headers, body, timeout: policy.timeout, identity })
     }
 }
 
@@ -74,5 +90,139 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), Uns
             Ok(())
         }
         Err(source) => Err(Unsendable::HeaderValue { name, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::{
+        certificate::ClientCertificate,
+        endpoint::{EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
+        envelope::{Envelope, Format},
+        event::NewEvent,
+        id::{EndpointId, EventId},
+        name::{EventType, Slug},
+        signature::{Scheme, Secret},
+    };
+
+    const NOW: Timestamp = Timestamp::from_millis(1_614_265_330_000);
+
+    fn endpoint(scheme: Scheme, policy: Policy) -> Endpoint {
+        let secret = Secret::from_seed(scheme, [7; 32]);
+        Endpoint {
+            id: EndpointId::from_i64(3),
+            created_at: NOW,
+            failing_since: None,
+            new: NewEndpoint {
+                name: Slug::parse("crm").unwrap(),
+                title: None,
+                url: "https://crm.example/hook?a=b".into(),
+                subscription: Subscription::default(),
+                plugin: None,
+                scheme,
+                secrets: vec![HeldSecret { secret, until: None }],
+                policy,
+                state: EndpointState::Active,
+            },
+        }
+    }
+
+    fn event() -> Event {
+        Event {
+            id: EventId::from_i64(1),
+            accepted_at: NOW,
+            new: NewEvent {
+                id: None,
+                source: "shop".into(),
+                event_type: EventType::parse("order.created").unwrap(),
+                subject: None,
+                time: None,
+                content_type: "application/json".into(),
+                data: Bytes::from_static(b"{\"id\":7}"),
+                attributes: Default::default(),
+                depth: 2,
+                cause: None,
+            },
+        }
+    }
+
+    fn request(endpoint: &Endpoint, payload: Option<&Payload>) -> Request {
+        let webhook = Webhook { endpoint, event: &event(), payload, id: "dlv_1", tag: Tag::from_random([1; 4]) };
+        webhook.request(NOW).unwrap()
+    }
+
+    fn lines(request: &Request) -> Vec<String> {
+        let headers = request.headers.iter();
+        headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn an_event_goes_in_the_form_that_its_endpoint_chose() {
+        let secret = Secret::from_seed(Scheme::Github, [7; 32]).reveal();
+        let (scheme, headers) = (Scheme::Token, vec![("x-shop".to_owned(), "7".to_owned())]);
+        let policy = Policy {
+            envelope: Envelope::Data,
+            format: Format::Form,
+            token_header: Some("x-api-key".into()),
+            headers,
+            ..Policy::default()
+        };
+        let request = request(&endpoint(scheme, policy), None);
+        assert_eq!((request.url.as_str(), &request.body[..]), ("https://crm.example/hook?a=b", &b"id=7"[..]));
+        let expected = [
+            "x-shop: 7".to_owned(),
+            "content-type: application/x-www-form-urlencoded".to_owned(),
+            "webhook-id: dlv_1".to_owned(),
+            "webhook-timestamp: 1614265330".to_owned(),
+            format!("x-api-key: {secret}"),
+            "innesco-depth: 3".to_owned(),
+        ];
+        assert_eq!(lines(&request), expected);
+        assert!(request.identity.is_none());
+    }
+
+    #[test]
+    fn what_a_plugin_made_goes_as_it_is_and_its_headers_yield() {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let payload = Payload {
+            event_type: None,
+            content_type: "text/plain".into(),
+            headers: vec![header("x-shop", "the plugin's"), header("x-api-key", "the plugin's"), header("x-own", "the plugin's")],
+            body: Bytes::from_static(b"\xff as it is"),
+        };
+        let policy = Policy {
+            envelope: Envelope::CloudEvents,
+            format: Format::Xml,
+            token_header: Some("x-api-key".into()),
+            headers: vec![header("x-shop", "the endpoint's")],
+            client_certificate: Some(Arc::new(ClientCertificate { chain: String::new(), key: String::new() })),
+            ..Policy::default()
+        };
+        let request = request(&endpoint(Scheme::Token, policy), Some(&payload));
+        assert_eq!(request.body, payload.body);
+        let of = |name: &str| request.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(
+            (of("content-type"), of("x-shop"), of("x-own")),
+            (vec!["text/plain"], vec!["the endpoint's"], vec!["the plugin's"])
+        );
+        assert_eq!(of("x-api-key"), [Secret::from_seed(Scheme::Token, [7; 32]).reveal()]);
+        assert_eq!(request.identity.unwrap().endpoint, EndpointId::from_i64(3));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_says_why() {
+        let mut wrong = endpoint(Scheme::V1, Policy { format: Format::Xml, ..Policy::default() });
+        let mut event = event();
+        let refused = |endpoint: &Endpoint, event: &Event| {
+            let webhook = Webhook { endpoint, event, payload: None, id: "dlv_1", tag: Tag::from_random([1; 4]) };
+            webhook.request(NOW).unwrap_err().to_string()
+        };
+        event.new.data = format!("{{\"{}\":[{}0]}}", "n".repeat(10_000), "0,".repeat(10_000)).into();
+        assert!(refused(&wrong, &event).starts_with("as xml the event is longer than 16 MiB"));
+        wrong.new.url = "crm.example".into();
+        assert!(refused(&wrong, &event).starts_with("the endpoint's URL cannot be used: "));
     }
 }

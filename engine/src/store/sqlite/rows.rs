@@ -11,8 +11,10 @@ use zeroize::Zeroizing;
 use crate::{
     domain::{
         breaker::BreakerRule,
+        certificate::ClientCertificate,
         delivery::{Attempt, AttemptOutcome, Payload},
         endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription},
+        envelope::{Envelope, Format},
         event::{Event, NewEvent},
         id::{EndpointId, EventId},
         name::{Attributes, EventType, Slug},
@@ -187,6 +189,9 @@ struct PolicyColumn {
     ordering: Option<String>,
     /// Failures in a row, first wait and longest wait in ms.
     breaker: (u32, u64, u64),
+    envelope: String,
+    format: String,
+    token_header: Option<String>,
 }
 
 impl Default for PolicyColumn {
@@ -205,11 +210,14 @@ impl PolicyColumn {
             rate: policy.rate.map(|rate| rate.to_string()),
             ordering: policy.ordering.map(|ordering| ordering.as_str().to_owned()),
             breaker: (breaker.failures, millis(breaker.wait), millis(breaker.wait_max)),
+            envelope: policy.envelope.as_str().to_owned(),
+            format: policy.format.as_str().to_owned(),
+            token_header: policy.token_header.clone(),
         }
     }
 
     /// `None` if a member is not what it can be.
-    fn read(self, headers: Vec<(String, String)>) -> Option<Policy> {
+    fn read(self, headers: Vec<(String, String)>, client_certificate: Option<(String, String)>) -> Option<Policy> {
         let schedule = match self.schedule_ms {
             Some(waits) => Some(Arc::new(Schedule::new(waits.into_iter().map(Duration::from_millis).collect()).ok()?)),
             None => None,
@@ -231,6 +239,10 @@ impl PolicyColumn {
             rate,
             ordering,
             breaker: BreakerRule { failures, wait: Duration::from_millis(wait), wait_max: Duration::from_millis(wait_max) },
+            envelope: Envelope::parse(&self.envelope)?,
+            format: Format::parse(&self.format)?,
+            token_header: self.token_header,
+            client_certificate: client_certificate.map(|(chain, key)| Arc::new(ClientCertificate { chain, key })),
         })
     }
 }
@@ -242,12 +254,19 @@ struct SealedColumn {
     /// Each with the end of its grace, ms.
     secrets: Vec<(String, Option<i64>)>,
     headers: Vec<(String, String)>,
+    /// Chain and key, both in PEM.
+    client_certificate: Option<(String, String)>,
 }
 
 impl SealedColumn {
     fn of(endpoint: &NewEndpoint) -> Self {
         let secret = |held: &HeldSecret| (held.secret.reveal(), held.until.map(Timestamp::millis));
-        Self { secrets: endpoint.secrets.iter().map(secret).collect(), headers: endpoint.policy.headers.clone() }
+        let certificate = endpoint.policy.client_certificate.as_ref();
+        Self {
+            secrets: endpoint.secrets.iter().map(secret).collect(),
+            headers: endpoint.policy.headers.clone(),
+            client_certificate: certificate.map(|certificate| (certificate.chain.clone(), certificate.key.clone())),
+        }
     }
 }
 
@@ -292,8 +311,10 @@ pub fn endpoint(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
     let context = seal_context(&name);
     let sealed: Vec<u8> = row.get(11).map_err(|_| place.corrupt("sealed"))?;
     let opened = seals.iter().find_map(|seal| seal.open(&context, &sealed)).ok_or_else(|| place.corrupt("sealed"))?;
-    let SealedColumn { secrets, headers } = serde_json::from_slice(&opened).map_err(|_| place.corrupt("sealed"))?;
+    let SealedColumn { secrets, headers, client_certificate } =
+        serde_json::from_slice(&opened).map_err(|_| place.corrupt("sealed"))?;
     let policy: PolicyColumn = place.json("policy", &text(10)?)?;
+    let scheme = Scheme::parse(&text(7)?).ok_or_else(|| place.corrupt("scheme"))?;
     Ok(Endpoint {
         id: EndpointId::from_i64(place.id),
         created_at: Timestamp::from_millis(row.get(9)?),
@@ -311,17 +332,17 @@ pub fn endpoint(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
                 conditions: place.json("conditions", &text(5)?)?,
             },
             plugin: row.get::<_, Option<String>>(6)?.map(|name| slug("plugin", &name)).transpose()?,
-            scheme: Scheme::parse(&text(7)?).ok_or_else(|| place.corrupt("scheme"))?,
+            scheme,
             secrets: secrets
                 .into_iter()
                 .map(|(secret, until)| {
                     Ok(HeldSecret {
-                        secret: Secret::parse(&secret).map_err(|_| place.corrupt("sealed"))?,
+                        secret: Secret::read(scheme, &secret).map_err(|_| place.corrupt("sealed"))?,
                         until: until.map(Timestamp::from_millis),
                     })
                 })
                 .collect::<Result<_, Error>>()?,
-            policy: policy.read(headers).ok_or_else(|| place.corrupt("policy"))?,
+            policy: policy.read(headers, client_certificate).ok_or_else(|| place.corrupt("policy"))?,
             state: EndpointState::parse(&text(8)?).ok_or_else(|| place.corrupt("state"))?,
         },
     })
@@ -340,7 +361,11 @@ pub fn endpoint_of_layout_1(
     let place = Place { table: "endpoint", id };
     let schedule_ms = schedule.map(|text| place.json("schedule", text)).transpose()?;
     let policy = PolicyColumn { timeout_ms: millis(timeout), schedule_ms, ..PolicyColumn::default() };
-    let sealed = SealedColumn { secrets: place.json("secrets", secrets)?, headers: place.json("headers", headers)? };
+    let sealed = SealedColumn {
+        secrets: place.json("secrets", secrets)?,
+        headers: place.json("headers", headers)?,
+        client_certificate: None,
+    };
     let sealed = Zeroizing::new(json(&sealed));
     Ok((json(&policy), seal.seal(&seal_context(name), sealed.as_bytes())?))
 }
