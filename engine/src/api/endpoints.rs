@@ -408,7 +408,7 @@ pub async fn rotate(
     };
     let mut endpoint = Endpoint::clone(&*find(&api, &id)?);
     let scheme = endpoint.new.scheme;
-    endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::wall(), grace);
+    endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::steady(), grace);
     api.store.update_endpoint(endpoint.clone()).await?;
     api.catalog.refresh_endpoints().await?;
     Ok(Json(EndpointView::revealing(&endpoint, api.store.tag())))

@@ -113,7 +113,7 @@ impl Sender {
         };
         let id = claim.id.text(self.store.tag());
         let now = clock::wall();
-        let signature = signature::signature(endpoint.signing_secrets(now), &id, now, &body);
+        let signature = signature::signature(endpoint.signing_secrets(clock::steady()), &id, now, &body);
 
         let mut headers = HeaderMap::with_capacity(8);
         let own = claim.payload.as_ref().map(|payload| payload.headers.as_slice()).unwrap_or_default();
