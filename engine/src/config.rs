@@ -9,6 +9,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
+    api::ConnectionLimits,
     domain::{duration, name::nearest},
     sandbox,
     store::Retention,
@@ -47,6 +48,10 @@ settings! {
     "log" = "text", "form of the log: text or json";
     "drain" = "25s", "how long a stop waits for attempts that are under way";
     "limits.body_bytes_max" = "8MiB", "size of one request's body";
+    "limits.body_time_max" = "30s", "how long one request's body may take to arrive";
+    "limits.connections_max" = "4096", "connections to the HTTP API at once; never more than half of the files that the process may open";
+    "limits.head_time_max" = "10s", "how long the head of a request may take to arrive, and the first request of a connection to begin";
+    "limits.idle_time_max" = "75s", "how long a connection may wait for another request";
     "limits.plugin_bytes_max" = "64MiB", "size of one plugin file";
     "plugin.deadline" = "1s", "how long one run may take";
     "plugin.memory_max" = "64MiB", "memory of one run, all its memories together";
@@ -150,6 +155,12 @@ impl Raw {
         self.read(key, duration::parse, "is not a duration; write 20s, 5m, 2h or 7d")
     }
 
+    /// A duration within which something has to happen: never none at all.
+    fn time(&self, key: &str) -> Result<Duration, Error> {
+        let some = |value: &str| duration::parse(value).filter(|time| !time.is_zero());
+        self.read(key, some, "is not a duration of more than nothing; write 10s or 2m")
+    }
+
     fn number<T: FromStr>(&self, key: &str) -> Result<T, Error> {
         self.read(key, |value| value.parse().ok(), "is not a whole number; write 100")
     }
@@ -219,6 +230,8 @@ pub struct Config {
     pub log: LogForm,
     pub drain: Duration,
     pub body_bytes_max: usize,
+    pub body_time_max: Duration,
+    pub connections: ConnectionLimits,
     pub plugin_bytes_max: usize,
     pub run_limits: sandbox::Limits,
     pub run_threads: usize,
@@ -264,6 +277,12 @@ impl Config {
             log: raw.read("log", log, "is not a form of log; write text or json")?,
             drain: raw.duration("drain")?,
             body_bytes_max: raw.size("limits.body_bytes_max")?,
+            body_time_max: raw.time("limits.body_time_max")?,
+            connections: ConnectionLimits {
+                connections_max: raw.read("limits.connections_max", positive, "is not a number of connections; write 4096")?,
+                head_time_max: raw.time("limits.head_time_max")?,
+                idle_time_max: raw.time("limits.idle_time_max")?,
+            },
             plugin_bytes_max: raw.size("limits.plugin_bytes_max")?,
             run_limits: sandbox::Limits {
                 deadline: raw.duration("plugin.deadline")?,
@@ -284,6 +303,10 @@ impl Config {
             },
         })
     }
+}
+
+fn positive(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| *number > 0)
 }
 
 /// A network, or a single address.

@@ -3,12 +3,11 @@
 use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, BodyRoom, Keys, LastProbe},
+    api::{self, Api, BodyRoom, ConnectionLimits, Keys, LastProbe},
     catalog::{Catalog, FileCache, Folder, watch},
     config::Config,
     news::Feed,
@@ -117,15 +116,10 @@ impl Engine {
             feed: self.feed,
             keys: self.keys,
             body_bytes_max: self.config.body_bytes_max,
+            body_time_max: self.config.body_time_max,
             body_room: BodyRoom::default(),
             last_probe: LastProbe::default(),
             stopping: stop.clone(),
-        });
-        // Small answers must not wait for more to be sent with them.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps the delay of small packets");
-            }
         });
         let told = || {
             let (stop, broken) = (stop.clone(), broken.clone());
@@ -136,9 +130,9 @@ impl Engine {
                 }
             }
         };
-        let serving = axum::serve(listener, api::router(api)).with_graceful_shutdown(told());
+        let serving = api::serve(listener, api::router(api), within_files(self.config.connections), told());
         tokio::select! {
-            served = serving.into_future() => served?,
+            () = serving => {}
             // Callers that keep their connection open do not keep the engine from stopping.
             () = async { told().await; tokio::time::sleep(self.config.drain).await } => {}
         }
@@ -150,6 +144,20 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Every connection is a file. The other half is for webhooks under way, the store and the plugins.
+fn within_files(limits: ConnectionLimits) -> ConnectionLimits {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX)).max(1);
+    if half < limits.connections_max {
+        tracing::warn!(
+            files,
+            connections_max = half,
+            "the process may open few files, so fewer connections are taken than limits.connections_max; raise it with ulimit -n"
+        );
+    }
+    ConnectionLimits { connections_max: limits.connections_max.min(half), ..limits }
 }
 
 /// One engine per data folder: two would send everything twice.

@@ -523,7 +523,7 @@ pub async fn rotate(
         );
         return Err(Problem::bad_value(detail).at("/grace"));
     }
-    endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::wall(), grace);
+    endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::steady(), grace);
     api.store.update_endpoint(endpoint.clone()).await?;
     api.catalog.refresh_endpoints().await?;
     Ok(Json(EndpointView::revealing(&endpoint, api.store.tag())))

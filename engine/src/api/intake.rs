@@ -37,6 +37,13 @@ pub struct Intake {
 /// Reads a request. Either all of it is valid, or the problem says which part is not.
 pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
     let depth = depth(headers)?;
+    if let Some(encoding) = header_text(headers, header::CONTENT_ENCODING.as_str())?
+        && !encoding.eq_ignore_ascii_case("identity")
+    {
+        return Err(Problem::unsupported_media_type(format!(
+            "bodies are not taken with content-encoding {encoding:?}; send the event as it is, uncompressed"
+        )));
+    }
     let content_type = header_text(headers, header::CONTENT_TYPE.as_str())?.unwrap_or("application/json");
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let key = header_text(headers, "idempotency-key")?;
@@ -450,6 +457,9 @@ mod tests {
             assert_eq!(problem["pointer"], pointer, "{body}: {problem}");
         }
         assert_eq!(bad(&[("content-type", "text/xml")], "<a/>").await["code"], "unsupported_media_type");
+        let packed = bad(&[("content-encoding", "gzip")], r#"{"type":"a"}"#).await;
+        assert_eq!(packed["code"], "unsupported_media_type", "{packed}");
+        assert_eq!(good(&[("content-encoding", "identity")], r#"{"type":"a"}"#).len(), 1);
         assert_eq!(bad(&[("innesco-depth", "9")], r#"{"type":"a"}"#).await["code"], "loop_detected");
         assert_eq!(bad(&[("idempotency-key", "k")], r#"[{"type":"a"},{"type":"b"}]"#).await["code"], "bad_request");
         let many = format!("[{}]", vec![r#"{"type":"a"}"#; BATCH_MAX + 1].join(","));

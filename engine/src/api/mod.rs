@@ -3,6 +3,7 @@
 
 mod auth;
 mod body;
+mod connections;
 mod deliveries;
 mod endpoints;
 mod error;
@@ -14,7 +15,7 @@ mod page;
 mod plugins;
 mod view;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     auth::{Keys, hash_key, new_key},
     body::BodyRoom,
+    connections::{ConnectionLimits, serve},
     error::Problem,
     health::LastProbe,
 };
@@ -41,6 +43,8 @@ pub struct Api {
     pub keys: Keys,
     /// Bytes of one request's body.
     pub body_bytes_max: usize,
+    /// For one body to arrive whole.
+    pub body_time_max: Duration,
     pub body_room: BodyRoom,
     pub last_probe: LastProbe,
     /// Cancelled once the engine has been told to stop.

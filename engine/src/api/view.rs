@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     catalog::{PluginEntry, PluginState},
+    clock,
     domain::{
         delivery::DeliveryState,
         duration,
@@ -178,7 +179,7 @@ impl RunView {
             code: run.code.clone(),
             message: run.message.clone(),
             tries: run.tries,
-            due: due.map(|due| due.to_string()),
+            due: due.map(|due| clock::as_wall(due).to_string()),
             duration_ms: millis(run.took),
             memory_bytes: run.memory_peak,
             webhooks: run.webhooks,
@@ -234,7 +235,7 @@ impl DeliveryView {
             state: summary.state.as_str(),
             reason,
             attempt_count: summary.attempts,
-            due: due.map(text),
+            due: due.map(clock::as_wall).map(text),
             at: at.map(text),
             last: summary
                 .last

@@ -89,7 +89,7 @@ impl Subscription {
     }
 }
 
-/// A secret with the end of its grace, once a newer one has replaced it.
+/// A secret with the end of its grace by the steady clock, once a newer one has replaced it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldSecret {
     pub secret: Secret,

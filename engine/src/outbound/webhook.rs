@@ -48,8 +48,9 @@ pub enum Unsendable {
 }
 
 impl Webhook<'_> {
-    /// The signed request of an attempt that is made at `now`.
-    pub fn request(&self, now: Timestamp) -> Result<Request, Unsendable> {
+    /// The signed request of an attempt that is made at `now`, by the wall clock; `steady` is the other clock, by which the grace of a
+    /// replaced secret ends.
+    pub fn request(&self, now: Timestamp, steady: Timestamp) -> Result<Request, Unsendable> {
         let new = &self.endpoint.new;
         let url = Url::parse(&new.url)?;
         let policy = &new.policy;
@@ -69,7 +70,7 @@ impl Webhook<'_> {
         }
         set(&mut headers, CONTENT_TYPE, &content_type)?;
         let proof = self.endpoint.proof();
-        for (name, value) in proof.headers(self.endpoint.signing_secrets(now), self.id, now, &body) {
+        for (name, value) in proof.headers(self.endpoint.signing_secrets(steady), self.id, now, &body) {
             set(&mut headers, header_name(name)?, &value)?;
         }
         headers.insert(HeaderName::from_static("innesco-depth"), HeaderValue::from(u16::from(self.event.new.depth) + 1));
@@ -151,7 +152,7 @@ mod tests {
 
     fn request(endpoint: &Endpoint, payload: Option<&Payload>) -> Request {
         let webhook = Webhook { endpoint, event: &event(), payload, id: "dlv_1", tag: Tag::from_random([1; 4]) };
-        webhook.request(NOW).unwrap()
+        webhook.request(NOW, NOW).unwrap()
     }
 
     fn lines(request: &Request) -> Vec<String> {
@@ -218,7 +219,7 @@ mod tests {
         let mut event = event();
         let refused = |endpoint: &Endpoint, event: &Event| {
             let webhook = Webhook { endpoint, event, payload: None, id: "dlv_1", tag: Tag::from_random([1; 4]) };
-            webhook.request(NOW).unwrap_err().to_string()
+            webhook.request(NOW, NOW).unwrap_err().to_string()
         };
         event.new.data = format!("{{\"{}\":[{}0]}}", "n".repeat(10_000), "0,".repeat(10_000)).into();
         assert!(refused(&wrong, &event).starts_with("as xml the event is longer than 16 MiB"));

@@ -95,7 +95,7 @@ impl Sender {
         let id = claim.id.text(self.store.tag());
         let webhook =
             Webhook { endpoint, event: &claim.event, payload: claim.payload.as_deref(), id: &id, tag: self.store.tag() };
-        let attempt = match webhook.request(clock::wall()) {
+        let attempt = match webhook.request(clock::wall(), clock::steady()) {
             Ok(request) => self.outbound.send(request).await,
             Err(reason) => unsendable(reason.to_string()),
         };

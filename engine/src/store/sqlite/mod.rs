@@ -11,6 +11,7 @@ mod reads;
 mod retention;
 mod rows;
 mod settle;
+mod steady;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -143,6 +144,9 @@ impl Sqlite {
              PRAGMA journal_size_limit = 134217728;",
         )?;
         let (tag, seal) = upgrade::upgrade(&db, &key_file)?;
+        // Before anything asks what time it is.
+        steady::resume(&db)?;
+        steady::keep(&db)?;
         claims::expire_all(&db, clock::steady())?;
         let last: i64 = db.query_row(
             "SELECT max(coalesce((SELECT max(id) FROM event), 0), coalesce((SELECT value FROM meta WHERE key = 'last_event'), 0))",

@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::Local;
+use super::{Local, steady};
 use crate::{
     domain::{id::EventId, time::Timestamp},
     store::{Error, Retention},
@@ -33,6 +33,7 @@ pub fn retire(
     // An id that was issued must not be issued again once its event is gone.
     db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('last_event', ?1)")?
         .execute([local.last_event().as_i64()])?;
+    steady::keep(db)?;
 
     let first = old_events(db, walks.first, now.minus(retention.delivered))?;
     for id in &first {

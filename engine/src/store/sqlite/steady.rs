@@ -1,0 +1,62 @@
+//! The steady clock over restarts: what it last read, and how long the machine had been up, is kept beside the due times that are
+//! measured by it.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::{
+    clock::{self, Boot, Kept},
+    domain::time::Timestamp,
+    store::Error,
+};
+
+const KEY: &str = "steady";
+
+/// Notes what the clock reads now. At the start, and every now and then for the case that the machine is started again.
+pub fn keep(db: &Connection) -> Result<(), Error> {
+    db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute([KEY, &write(&clock::keep())])?;
+    Ok(())
+}
+
+/// Lets the clock go on from what an earlier process noted.
+pub fn resume(db: &Connection) -> Result<(), Error> {
+    let noted: Option<String> = db.query_row("SELECT value FROM meta WHERE key = ?1", [KEY], |row| row.get(0)).optional()?;
+    let kept = noted.map(|text| read(&text).ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })).transpose()?;
+    clock::continue_from(kept.as_ref());
+    Ok(())
+}
+
+/// `reading up boot`, in milliseconds; without the last two where the system does not tell.
+fn write(kept: &Kept) -> String {
+    let reading = kept.reading.millis();
+    match &kept.boot {
+        Some(Boot { id, up }) => format!("{reading} {} {id}", up.as_millis()),
+        None => reading.to_string(),
+    }
+}
+
+fn read(text: &str) -> Option<Kept> {
+    let mut parts = text.split(' ');
+    let reading = Timestamp::from_millis(parts.next()?.parse().ok()?);
+    let boot = match (parts.next(), parts.next()) {
+        (Some(up), Some(id)) => Some(Boot { id: id.to_owned(), up: Duration::from_millis(up.parse().ok()?) }),
+        _ => None,
+    };
+    Some(Kept { reading, boot })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let reading = Timestamp::from_millis(1_700_000_000_123);
+        let boot = Boot { id: "4cf2".into(), up: Duration::from_millis(12_345) };
+        for kept in [Kept { reading, boot: Some(boot) }, Kept { reading, boot: None }] {
+            assert_eq!(read(&write(&kept)), Some(kept));
+        }
+        assert_eq!(read("noon"), None);
+    }
+}
