@@ -12,6 +12,7 @@ mod engine;
 mod crash;
 mod disk;
 mod flow;
+mod openapi;
 mod plugins;
 mod receivers_gone_wrong;
 mod tidy;

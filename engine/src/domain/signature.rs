@@ -23,6 +23,8 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    pub const ALL: [Self; 2] = [Self::V1, Self::V1a];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V1 => "v1",
@@ -31,7 +33,7 @@ impl Scheme {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::V1, Self::V1a].into_iter().find(|scheme| scheme.as_str() == text)
+        Self::ALL.into_iter().find(|scheme| scheme.as_str() == text)
     }
 }
 
