@@ -13,6 +13,7 @@ mod crash;
 mod disk;
 mod flow;
 mod forms;
+mod openapi;
 mod plugins;
 mod receivers_gone_wrong;
 mod tidy;

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, Method, header, request::Parts},
     middleware::Next,
     response::Response,
 };
@@ -53,24 +53,28 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-fn require(api: &Api, headers: &HeaderMap, allowed: &[Role]) -> Result<(), Problem> {
+fn require(api: &Api, headers: &HeaderMap, needed: Role) -> Result<(), Problem> {
     let key = bearer(headers).ok_or_else(|| {
         Problem::unauthorized(
             "send a key of this engine as: Authorization: Bearer innk_…; make one with: innesco keys create NAME",
         )
     })?;
     let role = api.keys.role(key).ok_or_else(|| Problem::unauthorized("the key is not known here; it may have been revoked"))?;
-    if role == Role::Admin || allowed.contains(&role) {
+    if role == Role::Admin || role == needed {
         return Ok(());
     }
-    let needed: Vec<_> = allowed.iter().map(|role| role.as_str()).chain([Role::Admin.as_str()]).collect();
-    Err(Problem::forbidden(format!("the key's role is {}; this needs {}", role.as_str(), needed.join(" or "))))
+    let admin = if needed == Role::Admin { "" } else { " or admin" };
+    Err(Problem::forbidden(format!("the key's role is {}; this needs {}{admin}", role.as_str(), needed.as_str())))
 }
 
-/// Reading needs `read`, everything else `admin`. (Publishing has its own rule: [`Publisher`].)
+/// The least role that may: reading needs `read`, everything else `admin`. (Publishing has its own rule: [`Publisher`].)
+pub fn needed(method: &Method) -> Role {
+    if method.is_safe() { Role::Read } else { Role::Admin }
+}
+
+/// Lets through who has the role that is [`needed`].
 pub async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Problem> {
-    let allowed: &[Role] = if request.method().is_safe() { &[Role::Read] } else { &[] };
-    require(&api, request.headers(), allowed)?;
+    require(&api, request.headers(), needed(request.method()))?;
     Ok(next.run(request).await)
 }
 
@@ -81,7 +85,7 @@ impl FromRequestParts<Arc<Api>> for Publisher {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        require(api, &parts.headers, &[Role::Publish])?;
+        require(api, &parts.headers, Role::Publish)?;
         Ok(Self)
     }
 }

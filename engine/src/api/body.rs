@@ -182,7 +182,22 @@ pub async fn json<T: DeserializeOwned>(
         return Err(Problem::bad_json("the body is empty; send a JSON object"));
     }
     let bytes = read(api, headers, body).await?;
-    serde_json::from_slice(&bytes)
+    parse(&bytes, wrong)
+}
+
+/// As [`json`], of a body that may be missing.
+pub async fn optional_json<T: DeserializeOwned>(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Body,
+    wrong: fn(String) -> Problem,
+) -> Result<Option<T>, Problem> {
+    let bytes = read(api, headers, body).await?;
+    if bytes.is_empty() { Ok(None) } else { parse(&bytes, wrong) }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8], wrong: fn(String) -> Problem) -> Result<T, Problem> {
+    serde_json::from_slice(bytes)
         .map_err(|error| if error.is_data() { wrong(plain(&error)) } else { Problem::bad_json(error.to_string()) })
 }
 

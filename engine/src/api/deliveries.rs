@@ -2,34 +2,53 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
     Api, endpoints,
     error::Problem,
     events::event_id,
-    page::{Paging, Query},
+    page::{Limit, Paging, Query},
+    path::Path,
     view::{DeliveryStoryView, DeliveryView, PageView},
 };
-use crate::{clock, domain::id::DeliveryId, store::DeliveryFilter};
+use crate::{
+    clock,
+    domain::{
+        delivery::DeliveryState,
+        id::{DeliveryId, EventId},
+    },
+    store::DeliveryFilter,
+};
 
-const STATES: [&str; 5] = ["pending", "retrying", "delivered", "dead", "cancelled"];
-
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Filter {
+    /// To this endpoint: its id or its name.
     endpoint: Option<String>,
+    /// Of this event.
+    #[param(value_type = Option<EventId>)]
     event: Option<String>,
+    /// In this state.
+    #[param(value_type = Option<DeliveryState>)]
     state: Option<String>,
+    /// How many at most.
+    #[param(value_type = Option<Limit>)]
     limit: Option<String>,
+    /// The `next` of the page before.
+    #[param(value_type = Option<DeliveryId>)]
     cursor: Option<String>,
 }
 
+/// List deliveries, newest first.
+#[utoipa::path(
+    get, path = "/v1/deliveries", operation_id = "list_deliveries", tag = "deliveries", params(Filter),
+    responses((status = 200, description = "One page.", body = PageView<DeliveryView>)),
+    extensions(("x-problems" = json!(["not_found"]))),
+)]
 pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> Result<Json<PageView<DeliveryView>>, Problem> {
     let tag = api.store.tag();
     let paging = Paging::new(filter.limit.as_deref(), filter.cursor.as_deref(), |text| {
@@ -37,9 +56,11 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     })?;
     let state = match &filter.state {
         None => None,
-        Some(text) => match STATES.iter().find(|state| *state == text) {
+        Some(text) => match DeliveryState::WORDS.iter().find(|state| *state == text) {
             Some(state) => Some(*state),
-            None => return Err(Problem::bad_request(format!("state is {text:?}; it is one of {}", STATES.join(", ")))),
+            None => {
+                return Err(Problem::bad_request(format!("state is {text:?}; it is one of {}", DeliveryState::WORDS.join(", "))));
+            }
         },
     };
     let filter = DeliveryFilter {
@@ -58,11 +79,24 @@ fn delivery_id(api: &Api, text: &str) -> Result<DeliveryId, Problem> {
     DeliveryId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no delivery {text:?}")))
 }
 
+/// Read one delivery with every attempt.
+#[utoipa::path(
+    get, path = "/v1/deliveries/{delivery}", operation_id = "show_delivery", tag = "deliveries",
+    params(("delivery" = DeliveryId, Path, description = "Its id.")),
+    responses((status = 200, description = "The delivery.", body = DeliveryStoryView)),
+)]
 pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<DeliveryStoryView>, Problem> {
     let story = api.store.delivery(delivery_id(&api, &id)?).await?;
     Ok(Json(DeliveryStoryView::new(&story, api.store.tag())))
 }
 
+/// Send a delivery again, at once and under the same id.
+#[utoipa::path(
+    post, path = "/v1/deliveries/{delivery}/retry", operation_id = "retry_delivery", tag = "deliveries",
+    params(("delivery" = DeliveryId, Path, description = "Its id.")),
+    responses((status = 202, description = "It is to be sent.", body = DeliveryStoryView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
 pub async fn retry(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -71,6 +105,13 @@ pub async fn retry(
     Ok((StatusCode::ACCEPTED, show(State(api), Path(id)).await?))
 }
 
+/// Call a delivery off.
+#[utoipa::path(
+    post, path = "/v1/deliveries/{delivery}/cancel", operation_id = "cancel_delivery", tag = "deliveries",
+    params(("delivery" = DeliveryId, Path, description = "Its id.")),
+    responses((status = 200, description = "The delivery as it is now.", body = DeliveryStoryView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
 pub async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<DeliveryStoryView>, Problem> {
     api.store.cancel_delivery(delivery_id(&api, &id)?, clock::wall()).await?;
     show(State(api), Path(id)).await

@@ -5,16 +5,23 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
+use utoipa::{
+    PartialSchema as _, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use super::{
     Api, body,
     error::Problem,
+    openapi,
+    path::Path,
+    values::{between, durations, schema, values},
     view::{EndpointView, HIDDEN, PageView},
 };
 use crate::{
@@ -23,7 +30,10 @@ use crate::{
         breaker::BreakerRule,
         certificate::ClientCertificate,
         duration,
-        endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription, header_is_ours},
+        endpoint::{
+            Endpoint, EndpointState, HeldSecret, NewEndpoint, OUR_HEADER_PREFIXES, OUR_HEADERS, Ordering, Policy, Subscription,
+            header_is_ours,
+        },
         envelope::{Envelope, Format},
         name::{Attributes, Slug},
         pattern::Pattern,
@@ -39,62 +49,213 @@ use crate::{
 const ENDPOINTS_MAX: usize = 10_000;
 /// Patterns, conditions and values in one subscription.
 const SUBSCRIPTION_MAX: usize = 100;
+/// Parts of an event that a condition can be about although they are no extension attributes.
+const CONDITIONS_TOO: [&str; 2] = ["source", "subject"];
+/// Length of a header's value in bytes.
+const HEADER_LEN_MAX: usize = 4096;
+/// Length of a title in characters.
+const TITLE_LEN_MAX: usize = 200;
 /// How long an old secret goes on signing unless the caller says otherwise.
 const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a caller says of an endpoint. Also what a change is merged into.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = EndpointInput)]
 struct Input {
+    /// Unique and fixed, since plugins send to it.
+    #[schema(value_type = Slug)]
     name: String,
+    /// Free text for people.
+    #[schema(max_length = 200)]
     title: Option<String>,
+    /// `https`, or `http` to where the engine is told that it may. Private and other special addresses are refused.
+    #[schema(format = "uri")]
     url: String,
+    /// The events that it subscribes to, without a plugin.
     #[serde(default)]
+    #[schema(value_type = Vec<Pattern>, max_items = 100)]
     events: Vec<String>,
     #[serde(default)]
+    #[schema(schema_with = conditions_schema)]
     r#where: BTreeMap<String, Vec<String>>,
+    /// The plugin through which each event passes on its way here.
+    #[schema(value_type = Option<Slug>)]
     plugin: Option<String>,
+    /// `v1` unless said otherwise.
+    #[schema(value_type = Option<Scheme>)]
     signature: Option<String>,
     #[serde(default)]
+    #[schema(schema_with = headers_schema)]
     headers: BTreeMap<String, String>,
+    /// For the whole exchange: 100ms to 60s; 20s unless said otherwise.
+    #[schema(value_type = Option<Timeout>)]
     timeout: Option<String>,
+    /// How long to wait before each attempt, at most 7 days each: as many attempts as entries.
+    #[schema(value_type = Option<Vec<Wait>>, min_items = 1, max_items = 50)]
     schedule: Option<Vec<String>>,
+    /// Webhooks on their way at once.
+    #[schema(value_type = Option<Concurrency>)]
     concurrency: Option<usize>,
+    /// No more than so many per second, minute or hour.
+    #[schema(value_type = Option<RateText>)]
     rate: Option<String>,
+    /// Whether webhooks arrive in the order of their events: all of them (`endpoint`, or `true`), those of one `subject`, or none.
     ordered: Option<Ordered>,
+    /// When to leave a receiver alone that fails again and again.
     breaker: Option<BreakerInput>,
+    /// What a direct delivery's body holds; `standard` unless said otherwise.
+    #[schema(value_type = Option<Envelope>)]
     envelope: Option<String>,
+    /// How it is written; `json` unless said otherwise.
+    #[schema(value_type = Option<Format>)]
     format: Option<String>,
+    /// The header of the signature `token`; `x-webhook-token` unless said otherwise.
     token_header: Option<String>,
+    /// Presented to receivers that ask for one.
     client_certificate: Option<CertificateInput>,
+    /// To sign with; made at random unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<GivenSecret>)]
     secret: Option<String>,
 }
 
 /// `true` means the whole endpoint.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(untagged)]
 enum Ordered {
     Whether(bool),
+    #[schema(value_type = Ordering)]
     By(String),
 }
 
 /// What is left out keeps its default.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = BreakerInput)]
 #[serde(deny_unknown_fields)]
 struct BreakerInput {
+    /// Failures in a row that open it; 0: it never opens.
+    #[schema(value_type = Option<BreakerFailures>)]
     failures: Option<u32>,
+    /// How long it is open the first time; each failed probe doubles it.
+    #[schema(value_type = Option<BreakerWait>)]
     wait: Option<String>,
+    /// The longest that it is open between two probes; not shorter than `wait`.
+    #[schema(value_type = Option<BreakerWait>)]
     wait_max: Option<String>,
 }
 
 /// Both in PEM. The key as a view shows it stands for the one that is known.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ClientCertificateInput)]
 struct CertificateInput {
     certificate: String,
     key: String,
+}
+
+/// A timeout.
+enum Timeout {}
+/// How many at once.
+enum Concurrency {}
+/// A rate.
+enum RateText {}
+/// Failures in a row.
+enum BreakerFailures {}
+/// How long a breaker is open.
+enum BreakerWait {}
+/// A wait in a schedule.
+enum Wait {}
+/// How long an old secret goes on signing.
+enum Grace {}
+/// A secret of the caller's own.
+enum GivenSecret {}
+/// A change: [`Input`], of which anything may be left out.
+enum Patch {}
+
+const DAY: u64 = 24 * 60 * 60;
+/// Units of durations of at most a week, with the least and the most of each.
+const WITHIN_A_WEEK: [(&str, u64, u64); 5] =
+    [("ms", 0, 7 * DAY * 1000), ("s", 0, 7 * DAY), ("(m|min)", 0, 7 * DAY / 60), ("h", 0, 7 * 24), ("d", 0, 7)];
+
+values! {
+    Timeout, "Timeout", json!({
+        "type": "string", "pattern": durations(&[("ms", 100, 60_000), ("s", 1, 60), ("(m|min)", 1, 1)]), "examples": ["20s"],
+    });
+    Wait, "Wait", json!({ "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": ["10m"] });
+    Concurrency, "Concurrency", json!({
+        "type": "integer", "minimum": 1, "maximum": Policy::CONCURRENCY_MAX, "default": Policy::CONCURRENCY_DEFAULT,
+    });
+    RateText, "Rate", json!({ "type": "string", "pattern": format!("^({})/(s|m|h)$", between(1, Rate::COUNT_MAX.into())), "examples": ["50/s"] });
+    BreakerFailures, "BreakerFailures", json!({
+        "type": "integer", "minimum": 0, "maximum": BreakerRule::FAILURES_MAX, "default": BreakerRule::default().failures,
+    });
+    BreakerWait, "BreakerWait", json!({
+        "type": "string", "pattern": durations(&[
+            ("ms", 100, 24 * 3_600_000), ("s", 1, 24 * 3600), ("(m|min)", 1, 24 * 60), ("h", 1, 24), ("d", 1, 1),
+        ]), "examples": ["10s"],
+    });
+    Grace, "Grace", json!({ "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": [duration::write(GRACE_DEFAULT)] });
+    GivenSecret, "GivenSecret", json!({
+        "type": "string", "pattern": "^[!-~]{16,256}$",
+        "description": "`whsec_` and the base64 of 24 to 64 bytes (`v1`), or `whsk_` and the base64 of an ed25519 seed with its public \
+                         key (`v1a`); for the ways of other senders any 16 to 256 visible characters.",
+    });
+    Patch, "EndpointPatch", patch_schema();
+}
+
+fn conditions_schema() -> RefOr<Schema> {
+    schema(json!({
+        "type": "object",
+        "description": format!("Attribute → the values of which an event must have one (`source` and `subject` count as attributes); \
+            at most {SUBSCRIPTION_MAX} values in all. It narrows `events`, and means nothing without."),
+        "propertyNames": {
+            "pattern": format!("^[a-z0-9]{{1,{}}}$", Attributes::NAME_LEN_MAX),
+            "not": { "enum": Attributes::TAKEN.iter().filter(|name| !CONDITIONS_TOO.contains(name)).collect::<Vec<_>>() },
+        },
+        "additionalProperties": { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": SUBSCRIPTION_MAX },
+        "examples": [{ "channel": ["newsletter"] }],
+        "x-beside": { "dependentSchemas": { "where": { "anyOf": [
+            { "properties": { "where": { "maxProperties": 0 } } },
+            { "required": ["events"], "properties": { "events": { "minItems": 1 } } },
+        ] } } },
+    }))
+}
+
+fn headers_schema() -> RefOr<Schema> {
+    schema(json!({
+        "type": "object", "maxProperties": Policy::HEADERS_MAX,
+        "description": format!("Sent on every webhook. Names that are the engine's or the connection's are refused: {}, and what begins \
+            with {}.", OUR_HEADERS.join(", "), OUR_HEADER_PREFIXES.join(", ")),
+        "propertyNames": { "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" },
+        "additionalProperties": {
+            "type": "string", "maxLength": HEADER_LEN_MAX, "pattern": r"^[^\u0000-\u0008\u000a-\u001f\u007f]*$",
+        },
+        "examples": [{ "authorization": "Bearer their-key" }],
+    }))
+}
+
+/// A merge patch of [`Input`]: nothing is needed, and `null` goes back to the default.
+fn patch_schema() -> Value {
+    let mut schema = serde_json::to_value(Input::schema()).expect("utoipa's shapes are JSON");
+    openapi::settle(&mut schema);
+    for needless in ["required", "dependentSchemas"] {
+        schema.as_object_mut().expect("an input is an object").remove(needless);
+    }
+    schema["description"] = json!("A change of an endpoint: what is named is replaced, `null` goes back to the default.");
+    let properties = schema["properties"].as_object_mut().expect("an input has members");
+    // Fixed, and changed by rotation.
+    properties.remove("name");
+    properties.remove("secret");
+    for (_, member) in properties.iter_mut().filter(|(name, _)| *name != "url") {
+        if member["additionalProperties"].is_object() {
+            let value = member["additionalProperties"].take();
+            member["additionalProperties"] = json!({ "anyOf": [value, { "type": "null" }] });
+        }
+        *member = json!({ "anyOf": [member, { "type": "null" }] });
+    }
+    schema
 }
 
 fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
@@ -138,8 +299,8 @@ impl Input {
     /// Checks everything. `before` is the endpoint that is being changed.
     async fn check(self, api: &Api, before: Option<&Endpoint>) -> Result<NewEndpoint, Problem> {
         let name = Slug::parse(&self.name).map_err(|bad| wrong("name", bad))?;
-        if self.title.as_ref().is_some_and(|title| title.chars().count() > 200) {
-            return Err(wrong("title", "must be at most 200 characters"));
+        if self.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_LEN_MAX) {
+            return Err(wrong("title", format!("must be at most {TITLE_LEN_MAX} characters")));
         }
         let subscription = subscription(self.events, self.r#where)?;
         let plugin = self.plugin.map(|name| Slug::parse(&name)).transpose().map_err(|bad| wrong("plugin", bad))?;
@@ -280,7 +441,7 @@ fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) 
         }
     }
     for (name, values) in &conditions {
-        if !["source", "subject"].contains(&name.as_str()) {
+        if !CONDITIONS_TOO.contains(&name.as_str()) {
             Attributes::default().push(name, String::new()).map_err(|bad| wrong("where", bad))?;
         }
         if values.is_empty() {
@@ -311,8 +472,8 @@ fn headers(given: BTreeMap<String, String>, before: Option<&Endpoint>) -> Result
             Some((_, known)) if value == HIDDEN => known.clone(),
             _ => value,
         };
-        if HeaderValue::try_from(&value).is_err() || value.len() > 4096 {
-            return Err(wrong("headers", format!("the value of {name:?} must be at most 4096 visible characters")));
+        if HeaderValue::try_from(&value).is_err() || value.len() > HEADER_LEN_MAX {
+            return Err(wrong("headers", format!("the value of {name:?} must be at most {HEADER_LEN_MAX} visible characters")));
         }
         headers.push((name, value));
     }
@@ -400,6 +561,24 @@ fn secret(given: Option<&str>, scheme: Scheme) -> Result<Secret, Problem> {
     }
 }
 
+/// Create an endpoint.
+///
+/// The answer alone carries the secret that its webhooks are signed with.
+#[utoipa::path(
+    post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
+    request_body(content = Input, examples(
+        ("full" = (summary = "A subscription", value = json!({
+            "name": "crm", "title": "The CRM", "url": "https://crm.example.com/hook", "events": ["order.*"],
+            "where": { "channel": ["web", "newsletter"] }, "headers": { "authorization": "Bearer their-key" }, "timeout": "10s",
+            "schedule": ["0s", "10s", "5m", "1h"],
+        }))),
+        ("least" = (summary = "One that only plugins send to", value = json!({
+            "name": "sales-slack", "url": "https://hooks.example.com/sales",
+        }))),
+    )),
+    responses((status = 201, description = "The endpoint, with its secret.", body = EndpointView)),
+    extensions(("x-problems" = json!(["bad_endpoint", "blocked_address", "conflict", "name_taken"]))),
+)]
 pub async fn create(
     State(api): State<Arc<Api>>,
     request_headers: HeaderMap,
@@ -416,6 +595,11 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(EndpointView::revealing(&endpoint, api.store.tag()))))
 }
 
+/// List all endpoints.
+#[utoipa::path(
+    get, path = "/v1/endpoints", operation_id = "list_endpoints", tag = "endpoints",
+    responses((status = 200, description = "All of them.", body = PageView<EndpointView>)),
+)]
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<EndpointView>>, Problem> {
     let endpoints = api.store.endpoints().await?;
     let items = endpoints.iter().map(|endpoint| EndpointView::new(endpoint, api.store.tag())).collect();
@@ -432,11 +616,30 @@ pub fn find(api: &Api, text: &str) -> Result<Arc<Endpoint>, Problem> {
     })
 }
 
+/// Read one endpoint.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}", operation_id = "show_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 200, description = "The endpoint, without its secret.", body = EndpointView)),
+)]
 pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
     Ok(Json(EndpointView::new(&*find(&api, &id)?, api.store.tag())))
 }
 
-/// A JSON merge patch (RFC 7396): what is named is replaced, `null` goes back to the default.
+/// Change an endpoint.
+///
+/// A JSON merge patch (RFC 7396): what is named is replaced, `null` goes back to the default. Where the signature changes, the answer
+/// carries the new secret.
+#[utoipa::path(
+    patch, path = "/v1/endpoints/{endpoint}", operation_id = "change_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    request_body(content(
+        (Patch = "application/merge-patch+json", example = json!({ "events": ["order.*", "customer.created"], "timeout": null })),
+        (Patch = "application/json", example = json!({ "title": "The new CRM" })),
+    )),
+    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    extensions(("x-problems" = json!(["bad_endpoint", "blocked_address"]))),
+)]
 pub async fn change(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -477,6 +680,14 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
+/// Delete an endpoint.
+///
+/// What waits for it is cancelled.
+#[utoipa::path(
+    delete, path = "/v1/endpoints/{endpoint}", operation_id = "delete_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 204, description = "It is gone.")),
+)]
 pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let endpoint = find(&api, &id)?;
     api.store.delete_endpoint(endpoint.id).await?;
@@ -485,25 +696,35 @@ pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize, Default)]
+/// What a rotation may be told.
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Rotation {
+    /// To sign with; made at random unless given.
+    #[schema(value_type = Option<GivenSecret>)]
     secret: Option<String>,
+    /// How long the old one goes on signing: at most 7 days; a day unless said otherwise.
+    #[schema(value_type = Option<Grace>)]
     grace: Option<String>,
 }
 
+/// Give an endpoint a new secret.
+///
+/// The old one goes on signing beside it until its grace is over.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/rotate-secret", operation_id = "rotate_endpoint_secret", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    request_body(content = Option<Rotation>, example = json!({ "grace": "12h" })),
+    responses((status = 200, description = "The endpoint, with its new secret.", body = EndpointView)),
+    extensions(("x-problems" = json!(["bad_endpoint", "bad_value"]))),
+)]
 pub async fn rotate(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     request_headers: HeaderMap,
     body: Body,
 ) -> Result<Json<EndpointView>, Problem> {
-    let bytes = body::read(&api, &request_headers, body).await?;
-    let rotation: Rotation = if bytes.is_empty() {
-        Rotation::default()
-    } else {
-        serde_json::from_slice(&bytes).map_err(|error| Problem::bad_json(error.to_string()))?
-    };
+    let rotation = body::optional_json::<Rotation>(&api, &request_headers, body, Problem::bad_value).await?.unwrap_or_default();
     let mut endpoint = Endpoint::clone(&*find(&api, &id)?);
     let scheme = endpoint.new.scheme;
     if scheme == Scheme::None {
@@ -529,11 +750,28 @@ pub async fn rotate(
     Ok(Json(EndpointView::revealing(&endpoint, api.store.tag())))
 }
 
+/// Pause an endpoint.
+///
+/// What is meant for it is stored and waits.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/pause", operation_id = "pause_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
 pub async fn pause(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
     set_state(&api, &id, EndpointState::Paused).await
 }
 
-/// Also what enables a disabled endpoint again.
+/// Resume an endpoint.
+///
+/// Also what enables a disabled one again.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/resume", operation_id = "resume_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
 pub async fn resume(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
     set_state(&api, &id, EndpointState::Active).await
 }

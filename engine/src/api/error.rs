@@ -7,7 +7,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema},
+};
 
+use super::values::{schema, words};
 use crate::store;
 
 /// A refusal.
@@ -23,9 +28,19 @@ pub struct Problem {
     retry_after: Option<u16>,
 }
 
+/// A kind of problem, for the document.
+pub struct Kind {
+    pub code: &'static str,
+    pub status: StatusCode,
+    pub title: &'static str,
+}
+
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $status:ident $code:literal $title:literal;)*) => {
         impl Problem {
+            /// Every kind that there is.
+            pub const KINDS: &[Kind] = &[$(Kind { code: $code, status: StatusCode::$status, title: $title }),*];
+
             $($(#[$doc])* pub fn $name(detail: impl Into<String>) -> Self {
                 Self {
                     status: StatusCode::$status,
@@ -80,15 +95,31 @@ impl Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// A problem (RFC 9457): what was not done, and what to do.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Body<'a> {
+    /// Stands for the kind of problem.
+    #[schema(format = "uri-reference")]
     r#type: String,
+    /// The kind of problem in words.
     title: &'a str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    #[schema(schema_with = codes)]
     code: &'a str,
+    /// What is wrong with this request, and what to do.
     detail: &'a str,
+    /// JSON pointer (RFC 6901) to the member of the body that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pointer: Option<&'a str>,
+}
+
+fn codes() -> RefOr<Schema> {
+    let codes: Vec<_> = Problem::KINDS.iter().map(|kind| kind.code).collect();
+    schema(words("The kind of problem for programs: it never changes its meaning.", &codes))
 }
 
 impl IntoResponse for Problem {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
@@ -17,17 +18,69 @@ use super::{
     body,
     error::Problem,
     intake,
-    page::{Paging, Query},
+    page::{Limit, Paging, Query},
+    path::Path,
     view::{AcceptedView, EventStoryView, EventView, PageView},
 };
 use crate::{
     clock,
-    domain::{id::EventId, name::nearest, time::Timestamp},
+    domain::{
+        id::EventId,
+        name::{EventType, nearest},
+        time::Timestamp,
+    },
     news::News,
     store::{EventFilter, EventState},
 };
 
-/// Commit 1. The answer is sent after the events are on disk.
+/// Accept one event, or a list of them.
+///
+/// The answer is sent after the events are on disk. One event is answered with one object, a list with a list in the same order.
+/// An event whose `source` and `id` were here before changes nothing and is answered with the first one's `event`.
+#[utoipa::path(
+    post, path = "/v1/events", operation_id = "accept_events", tag = "events",
+    security(("key" = ["publish"])),
+    params(
+        ("idempotency-key" = Option<intake::HeaderText>, Header, description = "Stands in for the `id` of a single event that has none."),
+        ("innesco-depth" = Option<intake::Depth>, Header, description =
+            "How many events stand before these in their chain, as webhooks of an engine carry it. More than 8 are a loop."),
+        ("ce-type" = Option<EventType>, Header, description =
+            "With this header or `ce-specversion` the request is one CloudEvent in binary mode: the body is its data, of whatever content type."),
+        ("ce-specversion" = Option<intake::SpecVersion>, Header, description = "Binary mode: the version of CloudEvents."),
+        ("ce-id" = Option<intake::HeaderText>, Header, description = "Binary mode: the event's id, percent-encoded."),
+        ("ce-source" = Option<intake::HeaderText>, Header, description = "Binary mode: the event's source, percent-encoded."),
+        ("ce-subject" = Option<intake::HeaderText>, Header, description = "Binary mode: the event's subject, percent-encoded."),
+        ("ce-time" = Option<Timestamp>, Header, description =
+            "Binary mode: when it happened. Every other header that begins with `ce-` is an extension attribute."),
+    ),
+    request_body(description = "One event or 1 to 1,000 of them, as JSON; or any data, with the headers of CloudEvents' binary mode.", content(
+        (intake::EventsInput = "application/json", examples(
+            ("one" = (summary = "One event", value = json!({
+                "type": "order.created", "source": "shop", "id": "order-4711", "channel": "web", "data": { "total": 129.5 },
+            }))),
+            ("least" = (summary = "The least that an event is", value = json!({ "type": "order.created" }))),
+            ("list" = (summary = "Several at once", value = json!([
+                { "type": "order.created", "data": { "total": 129.5 } },
+                { "type": "order.paid", "data": { "total": 129.5 } },
+            ]))),
+        )),
+        (intake::EventsInput = "application/cloudevents+json", example = json!({
+            "specversion": "1.0", "type": "order.created", "source": "/shop", "id": "order-4712", "time": "2026-01-31T09:30:00Z",
+            "subject": "4712", "datacontenttype": "application/json", "data": { "total": 99 },
+        })),
+        (intake::EventsInput = "application/cloudevents-batch+json", example = json!([
+            { "specversion": "1.0", "type": "order.created", "source": "/shop", "id": "order-4713", "data": { "total": 1 } },
+            { "specversion": "1.0", "type": "logo.changed", "source": "/shop", "id": "logo-1", "datacontenttype": "image/png", "data_base64": "iVBORw0KGgo=" },
+        ])),
+        (intake::AnyData = "application/octet-stream", example = json!("any bytes")),
+    )),
+    responses((
+        status = 202, description = "The events are on disk.", body = Answer, example = json!({
+            "id": "order-4711", "source": "shop", "event": "evt_k7q22a9", "duplicate": false,
+        }),
+    )),
+    extensions(("x-problems" = json!(["bad_event", "batch_too_large", "loop_detected", "unsupported_media_type"]))),
+)]
 pub async fn accept(State(api): State<Arc<Api>>, _: Publisher, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let body = body::read(&api, &headers, body).await?;
     let intake::Intake { events, single } = intake::read(&headers, &body)?;
@@ -55,25 +108,54 @@ pub async fn accept(State(api): State<Arc<Api>>, _: Publisher, headers: HeaderMa
     if single && let Some(item) = items.pop() {
         return Ok((status, Json(item)).into_response());
     }
-    #[derive(Serialize)]
-    struct Items {
-        items: Vec<AcceptedView>,
-    }
-    Ok((status, Json(Items { items })).into_response())
+    Ok((status, Json(AcceptedAll { items })).into_response())
 }
 
-#[derive(Deserialize)]
+/// The answers for a list of events, in its order.
+#[derive(Serialize, ToSchema)]
+struct AcceptedAll {
+    items: Vec<AcceptedView>,
+}
+
+/// One event is answered with an object, a list of them with a list.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "says in the document which of the two it is")]
+enum Answer {
+    One(AcceptedView),
+    All(AcceptedAll),
+}
+
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Filter {
+    /// Of exactly this type.
     r#type: Option<String>,
+    /// From exactly this source.
     source: Option<String>,
+    /// In this state.
+    #[param(value_type = Option<EventState>)]
     state: Option<String>,
+    /// Accepted at this time or later.
+    #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
+    /// Accepted before this time.
+    #[param(value_type = Option<Timestamp>)]
     until: Option<String>,
+    /// How many at most.
+    #[param(value_type = Option<Limit>)]
     limit: Option<String>,
+    /// The `next` of the page before.
+    #[param(value_type = Option<EventId>)]
     cursor: Option<String>,
 }
 
+/// List events, newest first.
+#[utoipa::path(
+    get, path = "/v1/events", operation_id = "list_events", tag = "events", params(Filter),
+    responses((status = 200, description = "One page.", body = PageView<EventView>)),
+)]
 pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> Result<Json<PageView<EventView>>, Problem> {
     let tag = api.store.tag();
     let paging =
@@ -113,18 +195,34 @@ pub fn event_id(api: &Api, text: &str) -> Result<EventId, Problem> {
     EventId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no event {text:?}")))
 }
 
+/// Read one event with everything that happened to it.
+#[utoipa::path(
+    get, path = "/v1/events/{event}", operation_id = "show_event", tag = "events",
+    params(("event" = EventId, Path, description = "The engine's id of the event.")),
+    responses((status = 200, description = "The event, its data, its runs and its deliveries.", body = EventStoryView)),
+)]
 pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EventStoryView>, Problem> {
     let story = api.store.event(event_id(&api, &id)?).await?;
     Ok(Json(EventStoryView::new(&story, api.store.tag())))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Replayed {
+    #[schema(value_type = EventId)]
     event: String,
     /// Which replay of the event this is, counted from 1.
     round: u32,
 }
 
+/// Run an event again, through the plugins and subscriptions of today.
+///
+/// What comes of it are new deliveries under new ids.
+#[utoipa::path(
+    post, path = "/v1/events/{event}/replay", operation_id = "replay_event", tag = "events",
+    params(("event" = EventId, Path, description = "The engine's id of the event.")),
+    responses((status = 202, description = "It is to run again.", body = Replayed)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
 pub async fn replay(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<(StatusCode, Json<Replayed>), Problem> {
     let round = api.store.replay_event(event_id(&api, &id)?, clock::steady()).await?;
     Ok((StatusCode::ACCEPTED, Json(Replayed { event: id, round })))

@@ -8,6 +8,7 @@ use std::{
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use tokio::sync::Mutex;
+use utoipa::ToSchema;
 
 use super::Api;
 
@@ -18,16 +19,32 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct LastProbe(Mutex<Option<(Instant, Option<String>)>>);
 
-#[derive(Serialize)]
+/// Whether the engine is ready, and why not.
+#[derive(Serialize, ToSchema)]
 pub struct Ready {
     ready: bool,
     reasons: Vec<String>,
 }
 
+/// Ask whether the process lives.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "is_alive", tag = "engine",
+    responses((status = 200, description = "It does.", body = String, content_type = "text/plain", example = json!("ok\n"))),
+)]
 pub async fn alive() -> &'static str {
     "ok\n"
 }
 
+/// Ask whether the engine is ready: the store takes events, and nobody has told it to stop.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "is_ready", tag = "engine",
+    responses(
+        (status = 200, description = "It is.", body = Ready, example = json!({ "ready": true, "reasons": [] })),
+        (status = 503, description = "It is not.", body = Ready, example = json!({
+            "ready": false, "reasons": ["the engine is stopping"],
+        })),
+    ),
+)]
 pub async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, Json<Ready>) {
     let mut reasons = Vec::new();
     if api.stopping.is_cancelled() {

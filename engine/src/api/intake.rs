@@ -10,9 +10,9 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, json, value::RawValue};
 
-use super::error::Problem;
+use super::{error::Problem, values::values};
 use crate::domain::{
     envelope::is_json,
     event::{DEPTH_MAX, NewEvent},
@@ -24,8 +24,99 @@ use crate::domain::{
 pub const BATCH_MAX: usize = 1_000;
 /// Length of `id`, `source` and `subject` in bytes.
 const TEXT_LEN_MAX: usize = 512;
+/// Length of a content type.
+const CONTENT_TYPE_LEN_MAX: usize = 256;
 /// The source of events whose sender gives none.
 const DEFAULT_SOURCE: &str = "api";
+
+/// One or more events, for the document: [`read`] takes the bytes apart itself.
+pub enum EventsInput {}
+/// One event, likewise.
+pub enum EventInput {}
+/// The data of an event in binary mode.
+pub enum AnyData {}
+/// The value of a header that stands for `id`, `source` or `subject`.
+pub enum HeaderText {}
+/// The value of `ce-specversion`.
+pub enum SpecVersion {}
+/// The value of `innesco-depth`.
+pub enum Depth {}
+
+values! {
+    EventInput, "EventInput", event_schema();
+    EventsInput, "EventsInput" with EventInput, json!({
+        "description": "One event, or a list of them.",
+        "oneOf": [
+            { "$ref": "#/components/schemas/EventInput" },
+            { "type": "array", "items": { "$ref": "#/components/schemas/EventInput" }, "minItems": 1, "maxItems": BATCH_MAX },
+        ],
+    });
+    AnyData, "AnyData", json!({ "type": "string", "format": "binary", "description": "The event's data, kept byte for byte." });
+    HeaderText, "HeaderText", json!({
+        "type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$", "minLength": 1, "maxLength": TEXT_LEN_MAX,
+    });
+    SpecVersion, "SpecVersion", json!({ "type": "string", "enum": ["1.0"] });
+    Depth, "Depth", json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+}
+
+/// What [`read`] takes for an event.
+fn event_schema() -> Value {
+    let text = |description: &str| {
+        json!({
+            "type": ["string", "null"], "minLength": 1, "maxLength": TEXT_LEN_MAX, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
+            "description": description,
+        })
+    };
+    let attribute = json!({
+        "anyOf": [
+            { "type": "string", "maxLength": Attributes::VALUE_LEN_MAX, "pattern": r"^[^\u0000-\u001f\u007f]*$" },
+            { "type": "boolean" },
+            { "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX },
+            { "type": "null" },
+        ],
+    });
+    json!({
+        "type": "object",
+        "description": "A CloudEvent as JSON, of which only the type is needed.",
+        "required": ["type"],
+        "properties": {
+            "type": {
+                "type": "string", "pattern": r"^(?!innesco\.)[A-Za-z0-9._-]+$", "minLength": 1, "maxLength": EventType::LEN_MAX,
+                "description": "What happened. Types that begin with `innesco.` are the engine's own.",
+            },
+            "id": text("The sender's own id: the same source and id again is the same event. Without one, the engine's id stands for it."),
+            "source": text("Where it happened; `api` where it is missing."),
+            "subject": text("What it is about, within its source."),
+            "time": { "type": ["string", "null"], "format": "date-time", "description": "When it happened; now where it is missing." },
+            "specversion": { "enum": ["1.0", null], "description": "The version of CloudEvents." },
+            "datacontenttype": {
+                "type": ["string", "null"], "pattern": "^[ -~]+$", "minLength": 1, "maxLength": CONTENT_TYPE_LEN_MAX,
+                "description": "The content type of the data; `application/json` where it is missing.",
+            },
+            "data": { "description": "The data, kept as it stands; a string where the content type is not JSON." },
+            "data_base64": {
+                "type": ["string", "null"], "contentEncoding": "base64",
+                "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+                "description": "The data in base64, instead of `data`.",
+            },
+        },
+        "propertyNames": { "pattern": format!("^([a-z0-9]{{1,{}}}|data_base64)$", Attributes::NAME_LEN_MAX) },
+        "maxProperties": 9 + Attributes::COUNT_MAX,
+        "additionalProperties": {
+            "description": "An extension attribute, such as `channel` or `initiator`: a string, a boolean or a whole number.",
+            "anyOf": attribute["anyOf"],
+        },
+        "not": { "required": ["data", "data_base64"], "properties": { "data_base64": { "type": "string" } } },
+        "if": {
+            "required": ["datacontenttype"],
+            "properties": { "datacontenttype": {
+                "type": "string",
+                "not": { "pattern": r"^[ \t]*([Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/|[Tt][Ee][Xx][Tt]/|[^;]+\+)[Jj][Ss][Oo][Nn][ \t]*(;.*)?$" },
+            } },
+        },
+        "then": { "properties": { "data": { "type": ["string", "null"] } } },
+    })
+}
 
 /// What a request carried.
 pub struct Intake {
@@ -275,7 +366,8 @@ impl Draft {
             "specversion" if value == "1.0" => {}
             "specversion" => return Err(Bad::of(name, format!("{value:?} is not known here; send CloudEvents 1.0"))),
             "datacontenttype" => {
-                let sendable = !value.is_empty() && value.len() <= 256 && value.bytes().all(|c| (32..127).contains(&c));
+                let sendable =
+                    !value.is_empty() && value.len() <= CONTENT_TYPE_LEN_MAX && value.bytes().all(|c| (32..127).contains(&c));
                 if !sendable {
                     return Err(Bad::of(name, "must be a content type of at most 256 plain characters"));
                 }

@@ -11,8 +11,11 @@ mod events;
 mod health;
 mod intake;
 mod keys;
+pub mod openapi;
 mod page;
+mod path;
 mod plugins;
+mod values;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -21,9 +24,9 @@ use axum::{
     Router,
     http::{Method, Uri},
     middleware,
-    routing::{delete, get, post},
 };
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
     auth::{Keys, hash_key, new_key},
@@ -51,36 +54,46 @@ pub struct Api {
     pub stopping: CancellationToken,
 }
 
+/// Addresses with their handlers, and what these say of themselves.
+type Addresses = OpenApiRouter<Arc<Api>>;
+
+/// What needs a key: reading `read`, everything else `admin`. (A handler's method and path stand beside it, in `#[utoipa::path]`.)
+fn guarded() -> Addresses {
+    Addresses::default()
+        .routes(routes!(events::list))
+        .routes(routes!(events::show))
+        .routes(routes!(events::replay))
+        .routes(routes!(endpoints::list, endpoints::create))
+        .routes(routes!(endpoints::show, endpoints::change, endpoints::remove))
+        .routes(routes!(endpoints::rotate))
+        .routes(routes!(endpoints::pause))
+        .routes(routes!(endpoints::resume))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::show))
+        .routes(routes!(deliveries::retry))
+        .routes(routes!(deliveries::cancel))
+        .routes(routes!(plugins::list))
+        .routes(routes!(plugins::show))
+        .routes(routes!(plugins::config, plugins::set_config))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::rekey))
+        .routes(routes!(keys::revoke))
+}
+
+/// What anyone may ask, and what has a rule of its own.
+fn open() -> Addresses {
+    Addresses::default()
+        .routes(routes!(events::accept))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(openapi::show))
+}
+
 /// Every address of the engine.
 pub fn router(api: Arc<Api>) -> Router {
-    let guarded = Router::new()
-        .route("/v1/events", get(events::list))
-        .route("/v1/events/{event}", get(events::show))
-        .route("/v1/events/{event}/replay", post(events::replay))
-        .route("/v1/endpoints", get(endpoints::list).post(endpoints::create))
-        .route("/v1/endpoints/{endpoint}", get(endpoints::show).patch(endpoints::change).delete(endpoints::remove))
-        .route("/v1/endpoints/{endpoint}/rotate-secret", post(endpoints::rotate))
-        .route("/v1/endpoints/{endpoint}/pause", post(endpoints::pause))
-        .route("/v1/endpoints/{endpoint}/resume", post(endpoints::resume))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/deliveries/{delivery}", get(deliveries::show))
-        .route("/v1/deliveries/{delivery}/retry", post(deliveries::retry))
-        .route("/v1/deliveries/{delivery}/cancel", post(deliveries::cancel))
-        .route("/v1/plugins", get(plugins::list))
-        .route("/v1/plugins/{plugin}", get(plugins::show))
-        .route("/v1/plugins/{plugin}/config", get(plugins::config).put(plugins::set_config))
-        .route("/v1/keys", get(keys::list).post(keys::create))
-        .route("/v1/keys/rekey", post(keys::rekey))
-        .route("/v1/keys/{key}", delete(keys::revoke))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::guard));
-    Router::new()
-        .merge(guarded)
-        .route("/v1/events", post(events::accept))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .fallback(nothing_there)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(api)
+    let guarded = guarded().route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::guard));
+    let (router, _) = open().merge(guarded).split_for_parts();
+    router.fallback(nothing_there).method_not_allowed_fallback(wrong_method).with_state(api)
 }
 
 async fn nothing_there(uri: Uri) -> Problem {

@@ -5,8 +5,9 @@ use axum::{
     http::request::Parts,
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
-use super::error::Problem;
+use super::{error::Problem, values::values};
 use crate::store::PageRequest;
 
 const LIMIT_DEFAULT: usize = 50;
@@ -26,6 +27,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             Problem::bad_request(format!("the query string is not valid: {text}"))
         })
     }
+}
+
+/// How many items a page may have, for the document.
+pub enum Limit {}
+
+values! {
+    Limit, "Limit", json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT });
 }
 
 /// Which page is asked for.

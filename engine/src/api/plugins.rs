@@ -2,16 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    Json,
-    body::Body,
-    extract::{Path, State},
-    http::HeaderMap,
-};
+use axum::{Json, body::Body, extract::State, http::HeaderMap};
+
+use serde_json::json;
 
 use super::{
     Api, body,
     error::Problem,
+    path::Path,
+    values::values,
     view::{PageView, PluginView},
 };
 use crate::{catalog::PluginEntry, domain::name::nearest};
@@ -20,6 +19,23 @@ use crate::{catalog::PluginEntry, domain::name::nearest};
 const CONFIG_COUNT_MAX: usize = 100;
 const CONFIG_LEN_MAX: usize = 8 << 10;
 
+/// The settings of a plugin, for the document.
+pub enum Settings {}
+
+values! {
+    Settings, "PluginSettings", json!({
+        "type": "object", "maxProperties": CONFIG_COUNT_MAX,
+        "description": "Settings that the plugin reads by name.",
+        "propertyNames": { "maxLength": CONFIG_LEN_MAX },
+        "additionalProperties": { "type": "string", "maxLength": CONFIG_LEN_MAX },
+    });
+}
+
+/// List all plugins, with the files that are none.
+#[utoipa::path(
+    get, path = "/v1/plugins", operation_id = "list_plugins", tag = "plugins",
+    responses((status = 200, description = "All of them.", body = PageView<PluginView>)),
+)]
 pub async fn list(State(api): State<Arc<Api>>) -> Json<PageView<PluginView>> {
     let plugins = api.catalog.plugins();
     let serving = plugins.iter().map(|entry| PluginView::new(entry));
@@ -36,15 +52,34 @@ fn find(api: &Api, name: &str) -> Result<Arc<PluginEntry>, Problem> {
     })
 }
 
+/// Read one plugin.
+#[utoipa::path(
+    get, path = "/v1/plugins/{plugin}", operation_id = "show_plugin", tag = "plugins",
+    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
+    responses((status = 200, description = "The plugin.", body = PluginView)),
+)]
 pub async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<PluginView>, Problem> {
     Ok(Json(PluginView::new(&*find(&api, &name)?)))
 }
 
+/// Read the settings of a plugin.
+#[utoipa::path(
+    get, path = "/v1/plugins/{plugin}/config", operation_id = "show_plugin_settings", tag = "plugins",
+    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
+    responses((status = 200, description = "All of its settings.", body = Settings)),
+)]
 pub async fn config(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<BTreeMap<String, String>>, Problem> {
     Ok(Json(BTreeMap::clone(&find(&api, &name)?.config)))
 }
 
-/// Replaces the settings as a whole.
+/// Replace the settings of a plugin, as a whole.
+#[utoipa::path(
+    put, path = "/v1/plugins/{plugin}/config", operation_id = "set_plugin_settings", tag = "plugins",
+    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
+    request_body(content = Settings, content_type = "application/json", example = json!({ "threshold": "1000" })),
+    responses((status = 200, description = "The settings as they are now.", body = Settings)),
+    extensions(("x-problems" = json!(["bad_value"]))),
+)]
 pub async fn set_config(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,

@@ -5,27 +5,31 @@ use std::{collections::BTreeMap, time::Duration};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::{
     catalog::{PluginEntry, PluginState},
     clock,
     domain::{
-        delivery::DeliveryState,
+        delivery::{AttemptOutcome, DeadReason, DeliveryState},
         duration,
-        endpoint::{Endpoint, EndpointState, Ordering},
-        envelope::is_json,
+        endpoint::{DisabledReason, Endpoint, EndpointState, Ordering},
+        envelope::{Envelope, Format, is_json},
         event::Event,
-        id::Tag,
-        run::{LogLine, RunOutcome, RunState},
+        id::{AttemptId, DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
+        name::{EventType, Slug},
+        pattern::Pattern,
+        run::{LogLevel, LogLine, RunOutcome, RunState},
         signature::Scheme,
         time::Timestamp,
     },
     outbound::fingerprint,
-    store::{DeliveryStory, DeliverySummary, EventState, EventStory, EventSummary, KeyRow, StoredAttempt, StoredRun},
+    store::{DeliveryStory, DeliverySummary, EventState, EventStory, EventSummary, KeyRow, Role, StoredAttempt, StoredRun},
 };
 
 /// One page of a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
 pub struct PageView<T> {
     pub items: Vec<T>,
     /// What to send as `cursor` for the next page.
@@ -33,28 +37,47 @@ pub struct PageView<T> {
 }
 
 /// The answer for one accepted event.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Accepted)]
 pub struct AcceptedView {
+    /// The caller's id, else the engine's.
     pub id: String,
     pub source: String,
+    /// The engine's id of the event.
+    #[schema(value_type = EventId)]
     pub event: String,
+    /// Whether an event of this source and id was here before; then nothing was changed.
     pub duplicate: bool,
 }
 
-#[derive(Serialize)]
+/// One accepted event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
 pub struct EventView {
+    /// The engine's id.
+    #[schema(value_type = EventId)]
     pub event: String,
+    /// The caller's id, else the engine's.
     pub id: String,
     pub source: String,
+    #[schema(value_type = EventType)]
     pub r#type: String,
     pub subject: Option<String>,
+    /// When it happened, as its sender wrote it.
     pub time: String,
+    #[schema(value_type = Timestamp)]
     pub accepted_at: String,
+    #[schema(value_type = EventState)]
     pub state: &'static str,
+    /// How many events stand before it in its chain.
     pub depth: u8,
+    /// The event whose run emitted it.
+    #[schema(value_type = Option<EventId>)]
     pub cause: Option<String>,
+    /// Extension attributes.
     pub attributes: BTreeMap<String, String>,
     pub content_type: String,
+    /// Length of its data.
     pub bytes: u64,
 }
 
@@ -83,7 +106,9 @@ impl EventView {
     }
 }
 
-#[derive(Serialize)]
+/// One event with everything that happened to it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventStory)]
 pub struct EventStoryView {
     #[serde(flatten)]
     pub event: EventView,
@@ -91,11 +116,14 @@ pub struct EventStoryView {
     pub data: DataView,
     pub runs: Vec<RunView>,
     pub deliveries: Vec<DeliveryStoryView>,
+    /// The events that its runs emitted.
+    #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
 }
 
 /// An event's data: JSON as it is, text as a string, anything else in base64.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Data)]
 #[serde(rename_all = "snake_case")]
 pub enum DataView {
     #[serde(rename = "data")]
@@ -133,39 +161,57 @@ impl EventStoryView {
     }
 }
 
-#[derive(Serialize)]
+/// A plugin on an event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Run)]
 pub struct RunView {
+    #[schema(value_type = RunId)]
     pub id: String,
     pub plugin: String,
+    /// SHA-256 of the plugin that ran.
     pub version: Option<String>,
+    /// The name of the endpoint that the plugin belongs to.
     pub endpoint: Option<String>,
+    /// 0 for the first time, then one more for each replay.
     pub round: u32,
+    #[schema(value_type = RunState)]
     pub state: &'static str,
+    #[schema(value_type = Option<RunOutcome>)]
     pub outcome: Option<&'static str>,
+    /// Why it did not end `ok`: a word for programs.
     pub code: Option<String>,
+    /// Why it did not end `ok`: a sentence for people.
     pub message: Option<String>,
     pub tries: u32,
+    /// When it is tried again.
+    #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
     pub duration_ms: f64,
+    /// The most that it held.
     pub memory_bytes: u64,
+    /// How many webhooks it asked for.
     pub webhooks: u32,
+    /// How many events it emitted.
     pub events: u32,
     pub log: Vec<LogView>,
+    /// Lines over the limit, which are not kept.
     pub log_dropped: u64,
 }
 
-#[derive(Serialize)]
+/// A line that a plugin logged.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LogLine)]
 pub struct LogView {
+    #[schema(value_type = LogLevel)]
     pub level: &'static str,
     pub message: String,
 }
 
 impl RunView {
     fn new(run: &StoredRun, tag: Tag) -> Self {
-        let (state, due) = match run.state {
-            RunState::Done => ("done", None),
-            RunState::Waiting { due } => ("waiting", Some(due)),
-            RunState::Parked => ("parked", None),
+        let due = match run.state {
+            RunState::Waiting { due } => Some(due),
+            RunState::Done | RunState::Parked => None,
         };
         let line = |line: &LogLine| LogView { level: line.level.as_str(), message: line.message.clone() };
         Self {
@@ -174,7 +220,7 @@ impl RunView {
             version: run.version.map(|version| version.to_string()),
             endpoint: run.endpoint.clone(),
             round: run.round,
-            state,
+            state: run.state.as_str(),
             outcome: run.outcome.map(RunOutcome::as_str),
             code: run.code.clone(),
             message: run.message.clone(),
@@ -194,26 +240,43 @@ fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-#[derive(Serialize)]
+/// A webhook on its way to one endpoint.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Delivery)]
 pub struct DeliveryView {
+    #[schema(value_type = DeliveryId)]
     pub id: String,
+    #[schema(value_type = EventId)]
     pub event: String,
+    #[schema(value_type = EndpointId)]
     pub endpoint: String,
     pub endpoint_name: String,
+    /// The type that the webhook carries.
     pub r#type: String,
+    /// 0 for the first time, then one more for each replay of the event.
     pub round: u32,
+    #[schema(value_type = DeliveryState)]
     pub state: &'static str,
+    /// Why it is dead.
+    #[schema(value_type = Option<DeadReason>)]
     pub reason: Option<&'static str>,
     pub attempt_count: u32,
+    /// When it is tried (again).
+    #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
+    /// When it was delivered, given up or called off.
+    #[schema(value_type = Option<Timestamp>)]
     pub at: Option<String>,
     pub last: Option<LastView>,
 }
 
 /// The last attempt in one line.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LastAttempt)]
 pub struct LastView {
+    #[schema(value_type = AttemptOutcome)]
     pub outcome: &'static str,
+    /// The status of the answer.
     pub status: Option<u16>,
 }
 
@@ -245,7 +308,9 @@ impl DeliveryView {
     }
 }
 
-#[derive(Serialize)]
+/// A delivery with every attempt.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeliveryStory)]
 pub struct DeliveryStoryView {
     #[serde(flatten)]
     pub delivery: DeliveryView,
@@ -261,14 +326,22 @@ impl DeliveryStoryView {
     }
 }
 
-#[derive(Serialize)]
+/// One try of a delivery.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Attempt)]
 pub struct AttemptView {
+    #[schema(value_type = AttemptId)]
     pub id: String,
+    /// Counted from 1.
     pub n: u32,
+    #[schema(value_type = Timestamp)]
     pub at: String,
+    #[schema(value_type = AttemptOutcome)]
     pub outcome: &'static str,
+    /// The status of the answer.
     pub status: Option<u16>,
     pub latency_ms: f64,
+    /// A sentence about the outcome.
     pub detail: Option<String>,
     /// The first bytes of the answer, as text.
     pub excerpt: String,
@@ -290,53 +363,94 @@ impl AttemptView {
     }
 }
 
-#[derive(Serialize)]
+/// The state of an endpoint that is disabled, whatever for.
+const DISABLED: &str = "disabled";
+/// The states that an endpoint is shown in.
+pub const ENDPOINT_STATES: [&str; 3] = [EndpointState::Active.as_str(), EndpointState::Paused.as_str(), DISABLED];
+
+/// Where webhooks go.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Endpoint)]
 pub struct EndpointView {
+    #[schema(value_type = EndpointId)]
     pub id: String,
+    /// Fixed, since plugins send to it.
+    #[schema(value_type = Slug)]
     pub name: String,
+    /// Free text for people.
     pub title: Option<String>,
+    #[schema(format = "uri")]
     pub url: String,
+    /// The events that it subscribes to.
+    #[schema(value_type = Vec<Pattern>)]
     pub events: Vec<String>,
+    /// Attribute → the values of which an event must have one (`source` and `subject` count as attributes).
     pub r#where: BTreeMap<String, Vec<String>>,
+    /// The plugin through which each event passes on its way here.
     pub plugin: Option<String>,
+    #[schema(value_type = Scheme)]
     pub signature: &'static str,
+    /// What receivers verify with, where the signature is `v1a`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub public_key: Option<String>,
+    /// Sent on every webhook; a value that may be a credential is not shown.
     pub headers: BTreeMap<String, String>,
+    /// For the whole exchange.
     pub timeout: String,
+    /// How long to wait before each attempt; `null` is the default schedule.
     pub schedule: Option<Vec<String>>,
+    /// Webhooks on their way at once.
     pub concurrency: usize,
+    /// No more than so many per second, minute or hour.
     pub rate: Option<String>,
+    #[schema(value_type = Option<Ordering>)]
     pub ordered: Option<&'static str>,
     pub breaker: BreakerView,
+    /// What a direct delivery's body holds.
+    #[schema(value_type = Envelope)]
     pub envelope: &'static str,
+    /// How it is written.
+    #[schema(value_type = Format)]
     pub format: &'static str,
     /// Where the signature is a token.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub token_header: Option<String>,
     pub client_certificate: Option<CertificateView>,
+    #[schema(value_type = EndpointState)]
     pub state: &'static str,
+    /// Why it is disabled.
+    #[schema(value_type = Option<DisabledReason>)]
     pub disabled_reason: Option<&'static str>,
     /// Set once nothing has succeeded for a while.
+    #[schema(value_type = Option<Timestamp>)]
     pub failing_since: Option<String>,
+    #[schema(value_type = Timestamp)]
     pub created_at: String,
     /// Only in the reply that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub secret: Option<String>,
 }
 
 /// Which certificate the endpoint presents. Neither it nor its key is shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientCertificate)]
 pub struct CertificateView {
     pub sha256: Option<String>,
     pub key: &'static str,
 }
 
 /// When the endpoint is left alone for a while.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Breaker)]
 pub struct BreakerView {
+    /// Failures in a row that open it; 0: it never opens.
     pub failures: u32,
+    /// How long it is open the first time; each failed probe doubles it.
     pub wait: String,
+    /// The longest that it is open between two probes.
     pub wait_max: String,
 }
 
@@ -344,9 +458,8 @@ impl EndpointView {
     pub fn new(endpoint: &Endpoint, tag: Tag) -> Self {
         let new = &endpoint.new;
         let (state, disabled_reason) = match new.state {
-            EndpointState::Active => ("active", None),
-            EndpointState::Paused => ("paused", None),
-            EndpointState::Disabled(reason) => ("disabled", Some(reason.as_str())),
+            EndpointState::Active | EndpointState::Paused => (new.state.as_str(), None),
+            EndpointState::Disabled(reason) => (DISABLED, Some(reason.as_str())),
         };
         let secret = new.secrets.first().map(|held| &held.secret);
         Self {
@@ -404,14 +517,26 @@ fn shown(name: &str, value: &str) -> String {
     if plain { value.to_owned() } else { HIDDEN.to_owned() }
 }
 
-#[derive(Serialize)]
+const SERVING: &str = "serving";
+const NOT_LOADABLE: &str = "not-loadable";
+/// The states that a plugin is shown in.
+pub const PLUGIN_STATES: [&str; 2] = [SERVING, NOT_LOADABLE];
+
+/// What decides about events.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Plugin)]
 pub struct PluginView {
     pub name: String,
+    /// SHA-256 of its bytes; `null` for a file that never became a plugin.
     pub version: Option<String>,
+    #[schema(value_type = PluginState)]
     pub state: &'static str,
+    /// Why it does not load, or why a newer file was refused.
     pub error: Option<String>,
     pub description: String,
+    /// What its author calls this version.
     pub author_version: String,
+    /// The events that it runs on.
     pub on: Vec<String>,
     pub file: String,
     pub bytes: u64,
@@ -421,8 +546,8 @@ impl PluginView {
     pub fn new(entry: &PluginEntry) -> Self {
         let row = &entry.row;
         let (state, error) = match &entry.state {
-            PluginState::Serving(_) => ("serving", None),
-            PluginState::NotLoadable(reason) => ("not-loadable", Some(reason.clone())),
+            PluginState::Serving(_) => (SERVING, None),
+            PluginState::NotLoadable(reason) => (NOT_LOADABLE, Some(reason.clone())),
         };
         Self {
             name: row.name.to_string(),
@@ -442,7 +567,7 @@ impl PluginView {
         Self {
             name: file.trim_end_matches(".wasm").to_owned(),
             version: None,
-            state: "not-loadable",
+            state: NOT_LOADABLE,
             error: Some(reason.to_owned()),
             description: String::new(),
             author_version: String::new(),
@@ -453,14 +578,20 @@ impl PluginView {
     }
 }
 
-#[derive(Serialize)]
+/// An API key.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
 pub struct KeyView {
+    #[schema(value_type = KeyId)]
     pub id: String,
     pub name: String,
+    #[schema(value_type = Role)]
     pub role: &'static str,
+    #[schema(value_type = Timestamp)]
     pub created_at: String,
     /// Only in the reply that creates it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
     pub key: Option<String>,
 }
 

@@ -28,6 +28,7 @@ use self::{
     client::{Client, Target},
     output::Printer,
 };
+use crate::api::openapi;
 
 /// What `innesco` alone prints.
 const HELLO: &str = "\
@@ -84,6 +85,9 @@ enum Command {
     /// Keys of the API
     #[command(subcommand, before_help = "Example:  innesco keys create shop --role publish")]
     Keys(keys::KeysCommand),
+    /// Print the OpenAPI document of the API, as this version serves it at /openapi.json
+    #[command(before_help = "Example:  innesco openapi > openapi.json")]
+    Openapi,
     /// Completions for a shell
     #[command(before_help = "Example:  innesco completions bash > /etc/bash_completion.d/innesco")]
     Completions { shell: clap_complete::Shell },
@@ -147,6 +151,7 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Delivery(command) => delivery::run(&command, &Client::find(target)?, out),
         Command::Endpoint(command) => endpoint::run(&command, &Client::find(target)?, out),
         Command::Keys(command) => keys::run(&command, &Client::find(target)?, out),
+        Command::Openapi => Ok(output::print(openapi::text())?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "innesco", &mut script);
@@ -240,6 +245,7 @@ mod tests {
         let start = |line: &str| start(line.split(' ').map(OsString::from));
         assert_eq!(start("innesco"), 0);
         assert_eq!(start("innesco --version"), 0);
+        assert_eq!(start("innesco openapi"), 0);
         assert_eq!(start("innesco sned"), 2);
         assert_eq!(start("innesco send --url nowhere --key k order.created {}"), 2);
         assert_eq!(start("innesco endpoint list --url http://127.0.0.1:1 --key k"), 1);

@@ -69,13 +69,16 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// What [`Self::as_str`] can say.
+    pub const WORDS: [&str; 5] = ["pending", "retrying", "delivered", "dead", "cancelled"];
+
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Pending { .. } => "pending",
-            Self::Retrying { .. } => "retrying",
-            Self::Delivered { .. } => "delivered",
-            Self::Dead { .. } => "dead",
-            Self::Cancelled { .. } => "cancelled",
+            Self::Pending { .. } => Self::WORDS[0],
+            Self::Retrying { .. } => Self::WORDS[1],
+            Self::Delivered { .. } => Self::WORDS[2],
+            Self::Dead { .. } => Self::WORDS[3],
+            Self::Cancelled { .. } => Self::WORDS[4],
         }
     }
 }
@@ -105,6 +108,10 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
+    /// What [`Self::as_str`] can say.
+    pub const WORDS: [&str; 9] =
+        ["answered", "timed-out", "refused", "reset", "unreachable", "name-not-found", "blocked", "tls-failed", "body-too-large"];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Answered { .. } => "answered",
@@ -238,6 +245,9 @@ mod tests {
 
     #[test]
     fn outcomes_read_back() {
+        for word in AttemptOutcome::WORDS {
+            assert_eq!(AttemptOutcome::parse(word, Some(200)).map(AttemptOutcome::as_str), Some(word));
+        }
         for outcome in [status(200), AttemptOutcome::Blocked, AttemptOutcome::BodyTooLarge { status: 500 }] {
             assert_eq!(AttemptOutcome::parse(outcome.as_str(), outcome.status()), Some(outcome));
         }

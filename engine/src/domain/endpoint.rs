@@ -237,28 +237,31 @@ impl Endpoint {
     }
 }
 
-/// Header names that are the engine's or the connection's: neither an endpoint nor a plugin can set them.
+/// Header names that are the engine's or the connection's.
+pub const OUR_HEADERS: [&str; 16] = [
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "user-agent",
+    "content-length",
+    "content-encoding",
+    "content-type",
+    "innesco-depth",
+    "forwarded",
+    "via",
+];
+/// How more of them begin.
+pub const OUR_HEADER_PREFIXES: [&str; 6] = ["webhook-", "svix-", "content-", "proxy-", "x-forwarded-", "ce-"];
+
+/// Whether neither an endpoint nor a plugin can set a header.
 pub fn header_is_ours(name: &str) -> bool {
-    const OURS: [&str; 16] = [
-        "host",
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "transfer-encoding",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "user-agent",
-        "content-length",
-        "content-encoding",
-        "content-type",
-        "innesco-depth",
-        "forwarded",
-        "via",
-    ];
-    OURS.contains(&name)
-        || ["webhook-", "svix-", "content-", "proxy-", "x-forwarded-", "ce-"].iter().any(|prefix| name.starts_with(prefix))
+    OUR_HEADERS.contains(&name) || OUR_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Header names that only an endpoint can set: they carry its owner's credentials.

@@ -89,7 +89,7 @@ impl Attributes {
     pub const NAME_LEN_MAX: usize = 64;
     pub const VALUE_LEN_MAX: usize = 1024;
     /// Names that CloudEvents 1.0 has for an event's own parts: an extension of that name would stand twice in its JSON.
-    const TAKEN: [&str; 8] = ["id", "source", "specversion", "type", "subject", "time", "datacontenttype", "data"];
+    pub const TAKEN: [&str; 8] = ["id", "source", "specversion", "type", "subject", "time", "datacontenttype", "data"];
 
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())

@@ -72,6 +72,8 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    pub const ALL: [Self; 4] = [Self::Debug, Self::Info, Self::Warn, Self::Error];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -187,6 +189,17 @@ const RETRY_AFTER: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
 
 impl RunState {
+    /// What [`Self::as_str`] can say.
+    pub const WORDS: [&str; 3] = ["done", "waiting", "parked"];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => Self::WORDS[0],
+            Self::Waiting { .. } => Self::WORDS[1],
+            Self::Parked => Self::WORDS[2],
+        }
+    }
+
     /// Where a run that failed for the `tries`-th time (from 1) stands.
     pub fn after_failure(retryable: bool, tries: u32, now: Timestamp) -> Self {
         let wait = RETRY_AFTER.get(tries.saturating_sub(1) as usize);

@@ -1,0 +1,77 @@
+//! The document and the engine say the same.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::engine::Engine;
+
+const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// A path with something in the place of each parameter.
+fn filled(path: &str) -> String {
+    path.replace("{endpoint}", "crm").replace("{plugin}", "order-router").replace(['{', '}'], "")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_and_the_document_have_the_same_methods() {
+    let engine = Engine::start(&[]);
+    let document = engine.get("/openapi.json").await;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let mut said: BTreeSet<_> = item.as_object().expect("operations").keys().map(|method| method.to_uppercase()).collect();
+        if said.contains("GET") {
+            said.insert("HEAD".to_owned());
+        }
+        for method in METHODS {
+            let response = engine.request(method, &filled(path)).send().await.expect("an answer");
+            let status = response.status();
+            if said.contains(method) {
+                assert_ne!(status, 405, "{method} {path}");
+                continue;
+            }
+            assert_eq!(status, 405, "{method} {path}");
+            let allowed = response.headers()["allow"].to_str().expect("text").split(',').map(|method| method.trim().to_owned());
+            assert_eq!(allowed.collect::<BTreeSet<_>>(), said, "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_that_it_shows_is_taken() {
+    let engine = Engine::start(&["order-router"]);
+    let document = engine.get("/openapi.json").await;
+    let mut requests = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            for (kind, content) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+                let named = content["examples"].as_object().into_iter().flatten().map(|(_, example)| &example["value"]);
+                for example in named.chain(content.get("example")) {
+                    requests.push((method.to_uppercase(), path, kind, example));
+                }
+            }
+        }
+    }
+    assert!(requests.len() > 10, "{requests:?}");
+    // What is made is there before it is changed.
+    requests.sort_by_key(|(_, path, ..)| path.len());
+    for (method, path, kind, example) in requests {
+        let mut request = engine.request(&method, &filled(path)).header("content-type", kind);
+        request = match example {
+            Value::String(text) => request.header("ce-type", "logo.changed").body(text.clone()),
+            example => request.body(example.to_string()),
+        };
+        let response = request.send().await.expect("an answer");
+        let status = response.status();
+        assert!(status.is_success(), "{method} {path} with {example}: {status} {}", response.text().await.unwrap_or_default());
+    }
+}
+
+#[test]
+fn the_command_prints_what_is_served() {
+    let engine = Engine::start(&[]);
+    let printed = engine.command().arg("openapi").output().expect("the command runs");
+    let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    assert_eq!(runtime.block_on(engine.get("/openapi.json")), printed);
+    assert_eq!(printed["openapi"], json!("3.1.0"));
+}
