@@ -1,5 +1,5 @@
 # Everything a newcomer or a machine needs: `make run` to see it work, `make test` to prove it.
-.PHONY: run test verify check bench bench-soak setup
+.PHONY: run test verify verify-openapi check bench bench-soak setup
 
 # What cargo does not bring: the target that plugins are compiled to.
 setup:
@@ -14,12 +14,20 @@ run: setup
 test: setup
 	@if [ "$$(id -u)" = 0 ]; then cargo test --workspace; else unshare --map-root-user --mount cargo test --workspace; fi
 
-# Real GitHub payloads through the engine, verified by other people's libraries. Needs node, npm and python3.
+# Real GitHub payloads through the engine, verified by other people's libraries; then schemathesis sends what the OpenAPI document allows
+# and what it forbids (`make verify-openapi SEED=… MAX_EXAMPLES=…` for that alone). Needs node, npm and python3.
 verify: setup
 	cargo build --package innesco
 	cargo build --release --target wasm32-unknown-unknown --package slack-notify
 	cd tests/verify && npm install --silent --no-audit --no-fund --no-package-lock
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/verify.mjs "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
+	$(MAKE) verify-openapi
+
+verify-openapi: setup
+	cargo build --package innesco
+	cargo build --release --target wasm32-unknown-unknown --package slack-notify
+	cd tests/verify && python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check --requirement schemathesis.txt
+	target="$${CARGO_TARGET_DIR:-target}"; tests/verify/venv/bin/python tests/verify/openapi.py "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
 
 # What a reviewer would say first.
 check: setup

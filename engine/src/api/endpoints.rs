@@ -458,11 +458,14 @@ fn headers(given: BTreeMap<String, String>, before: Option<&Endpoint>) -> Result
     if given.len() > Policy::HEADERS_MAX {
         return Err(wrong("headers", format!("at most {} headers", Policy::HEADERS_MAX)));
     }
-    let mut headers = Vec::with_capacity(given.len());
+    let mut headers: Vec<(String, String)> = Vec::with_capacity(given.len());
     for (name, value) in given {
         let name = name.to_ascii_lowercase();
         if HeaderName::try_from(&name).is_err() {
             return Err(wrong("headers", format!("{name:?} is not a header name")));
+        }
+        if headers.iter().any(|(known, _)| *known == name) {
+            return Err(wrong("headers", format!("{name:?} is given twice; names of headers do not differ by case")));
         }
         if header_is_ours(&name) {
             return Err(wrong("headers", format!("{name:?} is set by the engine or the connection and cannot be chosen")));

@@ -26,6 +26,8 @@ pub const BATCH_MAX: usize = 1_000;
 const TEXT_LEN_MAX: usize = 512;
 /// Length of a content type.
 const CONTENT_TYPE_LEN_MAX: usize = 256;
+/// Attributes that CloudEvents says are strings: `7` and `"7"` must not be two ids that look like one.
+const CORE: [&str; 7] = ["id", "source", "type", "subject", "time", "specversion", "datacontenttype"];
 /// The source of events whose sender gives none.
 const DEFAULT_SOURCE: &str = "api";
 
@@ -293,6 +295,7 @@ fn event(members: Members<'_>, body: &Bytes) -> Result<NewEvent, Bad> {
         match &**name {
             "data" => data = Some(value),
             "data_base64" => base64 = text(name, value)?,
+            name if CORE.contains(&name) => draft.set(name, text(name, value)?)?,
             name => draft.set(name, scalar(name, value)?)?,
         }
     }
@@ -539,6 +542,7 @@ mod tests {
             (r#"{"type":"a","list":{}}"#, "bad_event", "list: must be a string", json!("/list")),
             (r#"{"type":"a","time":"noon"}"#, "bad_event", "time: \"noon\" is not a time", json!("/time")),
             (r#"{"type":"a","id":""}"#, "bad_event", "id: id must be 1 to 512 bytes", json!("/id")),
+            (r#"{"type":"a","id":7}"#, "bad_event", "id: must be a string", json!("/id")),
             (r#"{"type":"a","type":"b"}"#, "bad_event", "type: is given twice", json!("/type")),
             (r#"{"type":"a","data_base64":"!"}"#, "bad_event", "data_base64: is not base64", json!("/data_base64")),
             (r#"{"type":"a","specversion":"0.3"}"#, "bad_event", "specversion: \"0.3\"", json!("/specversion")),
