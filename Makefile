@@ -1,9 +1,14 @@
 # Everything a newcomer or a machine needs: `make run` to see it work, `make test` to prove it.
-.PHONY: run test verify verify-openapi check bench bench-soak setup
+.PHONY: run test verify verify-openapi check bench bench-soak setup tools
 
 # What cargo does not bring: the target that plugins are compiled to.
 setup:
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
+
+# What some tests set a clock and break a disk with; where this cannot install them, those tests say what is missing.
+tools:
+	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -qq --yes faketime strace; fi; fi
 
 # The engine with the example plugins, a receiver, and everything rebuilt when it changes.
 run: setup
@@ -11,7 +16,7 @@ run: setup
 
 # All tests: rules, store, plugin host, the SDK, the example plugins, and the real binary from outside.
 # One of them mounts a small disk to fill it; that takes root, or a namespace in which one is.
-test: setup
+test: setup tools
 	@if [ "$$(id -u)" = 0 ]; then cargo test --workspace; else unshare --map-root-user --mount cargo test --workspace; fi
 
 # Real GitHub payloads through the engine, verified by other people's libraries; then schemathesis sends what the OpenAPI document allows

@@ -27,6 +27,9 @@ pub struct Engine {
     pub url: String,
     home: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    /// A program that starts the engine, such as `unshare`; empty for none.
+    wrapper: Vec<String>,
     client: reqwest::Client,
 }
 
@@ -37,6 +40,16 @@ impl Engine {
     }
 
     pub fn start_with(plugins: &[&str], arguments: &[&str]) -> Self {
+        Self::start_in(plugins, arguments, &[])
+    }
+
+    /// As [`Self::start`], with these settings beside.
+    pub fn start_set(settings: &[(&str, &str)]) -> Self {
+        Self::start_in(&[], &["--allow-net", "127.0.0.0/8"], settings)
+    }
+
+    /// With these variables in its environment.
+    pub fn start_in(plugins: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(home.path().join("plugins")).expect("a plugin folder");
         let mut engine = Self {
@@ -44,6 +57,8 @@ impl Engine {
             url: String::new(),
             home,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            wrapper: Vec::new(),
             client: client(),
         };
         for plugin in plugins {
@@ -56,6 +71,11 @@ impl Engine {
     /// For the next start.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    }
+
+    /// For the next start: the program that starts it.
+    pub fn set_wrapper(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Copies a plugin into the folder as a careful person does: whole, under its final name at once.
@@ -86,8 +106,14 @@ impl Engine {
     /// Starts the process and waits until it says where it listens.
     pub fn launch(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("the log can be written");
-        let mut child = self
-            .command()
+        let mut command = self.command();
+        if let [program, arguments @ ..] = &self.wrapper[..] {
+            let engine = std::mem::replace(&mut command, Command::new(program));
+            command.args(arguments).arg(engine.get_program()).current_dir(self.home.path());
+            command.envs(engine.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        }
+        let mut child = command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"])
             .args(&self.arguments)
             .stdout(Stdio::piped())
@@ -121,8 +147,13 @@ impl Engine {
 
     /// `kill -9`.
     pub fn kill(&mut self) {
+        if self.child.is_none() {
+            return;
+        }
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).expect("a process");
         if let Some(mut child) = self.child.take() {
-            child.kill().expect("the engine can be killed");
+            // One that has ended by itself cannot be killed any more.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             child.wait().expect("the engine has ended");
         }
     }
@@ -145,7 +176,18 @@ impl Engine {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the engine runs").id()
+        let started = self.child.as_ref().expect("the engine runs").id();
+        // A wrapper that starts the engine as its child instead of becoming it.
+        let child = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap_or_default();
+        match child.trim().parse() {
+            Ok(child) if !self.wrapper.is_empty() => child,
+            _ => started,
+        }
+    }
+
+    /// How many files the engine has open, its connections among them.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the engine runs").count()
     }
 
     /// Resident memory in KiB, from the kernel.

@@ -9,6 +9,7 @@ mod receivers;
 
 mod engine;
 
+mod clock_steps;
 mod crash;
 mod disk;
 mod flow;
