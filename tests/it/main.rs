@@ -17,4 +17,5 @@ mod forms;
 mod openapi;
 mod plugins;
 mod receivers_gone_wrong;
+mod rotation;
 mod tidy;

@@ -1,0 +1,169 @@
+//! A secret is rotated under load: whoever verifies with the old one, with both, and then with the new one alone, never meets a
+//! webhook that it cannot verify.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{DEADLINE, Engine, KEY, client},
+    receivers::{Answer, Received, Receiver},
+};
+
+/// What a receiver was given to verify with.
+#[derive(Clone)]
+enum Verifier {
+    /// The official library.
+    Official(Arc<standardwebhooks::Webhook>),
+    /// The official library has no `v1a`; this is its rule on a plain implementation of ed25519.
+    Ed25519(ed25519_dalek::VerifyingKey),
+}
+
+impl Verifier {
+    /// From the reply that creates or rotates.
+    fn of(reply: &Value) -> Self {
+        match reply["public_key"].as_str() {
+            None => {
+                let secret = reply["secret"].as_str().expect("a secret");
+                Self::Official(Arc::new(standardwebhooks::Webhook::new(secret).expect("a secret of the standard")))
+            }
+            Some(public) => {
+                let bytes = BASE64_STANDARD.decode(public.strip_prefix("whpk_").expect("a public key")).expect("base64");
+                let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes.try_into().expect("32 bytes"));
+                Self::Ed25519(key.expect("a point of the curve"))
+            }
+        }
+    }
+
+    fn accepts(&self, received: &Received) -> bool {
+        match self {
+            Self::Official(webhook) => {
+                let pairs = received.headers.iter();
+                let headers: HeaderMap =
+                    pairs.map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect();
+                webhook.verify(&received.body, &headers).is_ok()
+            }
+            Self::Ed25519(key) => {
+                let header = |name| received.header(name).expect("a header of the standard");
+                let signed = format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), received.text());
+                header("webhook-signature").split(' ').filter_map(|one| one.strip_prefix("v1a,")).any(|signature| {
+                    let bytes = BASE64_STANDARD.decode(signature).expect("base64");
+                    let signature = ed25519_dalek::Signature::from_slice(&bytes).expect("64 bytes");
+                    key.verify_strict(signed.as_bytes(), &signature).is_ok()
+                })
+            }
+        }
+    }
+}
+
+/// Sends events as fast as they are taken, a few callers at once, until it is told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
+    callers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(engine: &Engine) -> Self {
+        let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let callers = (0..3)
+            .map(|_| {
+                let (stop, accepted, url) = (Arc::clone(&stop), Arc::clone(&accepted), format!("{}/v1/events", engine.url));
+                tokio::spawn(async move {
+                    let client = client();
+                    while !stop.load(Ordering::Relaxed) {
+                        let event = json!({ "type": "a.b", "data": { "text": "grüezi" } });
+                        let answer = client.post(&url).bearer_auth(KEY).json(&event).send().await.expect("an answer");
+                        assert_eq!(answer.status(), 202);
+                        accepted.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                })
+            })
+            .collect();
+        Self { stop, accepted, callers }
+    }
+
+    async fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        for caller in self.callers {
+            caller.await.expect("every event was accepted");
+        }
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+async fn rotated_under_load_every_webhook_verifies(signature: &str) {
+    let engine = Engine::start(&[]);
+    let verifiers: Arc<Mutex<Vec<Verifier>>> = Arc::default();
+    let refused: Arc<Mutex<Vec<Received>>> = Arc::default();
+    let receiver = {
+        let (verifiers, refused) = (Arc::clone(&verifiers), Arc::clone(&refused));
+        Receiver::answering(move |received| {
+            if !verifiers.lock().unwrap().iter().any(|verifier| verifier.accepts(received)) {
+                refused.lock().unwrap().push(received.clone());
+                return Answer::status(401);
+            }
+            // Every tenth comes again, signed anew.
+            Answer::status(if received.number % 10 == 9 { 503 } else { 200 })
+        })
+        .await
+    };
+    let waits: Vec<_> = std::iter::once("0s").chain(std::iter::repeat_n("50ms", 30)).collect();
+    let endpoint = json!({ "name": "crm", "url": receiver.url("/"), "events": ["*"], "signature": signature, "schedule": waits });
+    let created = engine.ok("POST", "/v1/endpoints", endpoint).await;
+    *verifiers.lock().unwrap() = vec![Verifier::of(&created)];
+    let load = Load::start(&engine);
+    receiver.wait_for_count(60, DEADLINE).await;
+
+    for _ in 0..2 {
+        let old = verifiers.lock().unwrap()[0].clone();
+        let reply = engine.ok("POST", "/v1/endpoints/crm/rotate-secret", json!({ "grace": "1s" })).await;
+        let new = Verifier::of(&reply);
+        // What was signed before is still on its way.
+        verifiers.lock().unwrap().push(new.clone());
+        let seen = receiver.received().len();
+        let both = |one: &Received| old.accepts(one) && new.accepts(one);
+        receiver
+            .wait_for("webhooks signed with both", DEADLINE, |all| all[seen..].iter().filter(|one| both(one)).count() >= 20)
+            .await;
+        let until = Instant::now() + DEADLINE;
+        // The end of the grace, as a receiver sees it.
+        while receiver.received().last().is_none_or(|one| old.accepts(one)) {
+            assert!(Instant::now() < until, "the old secret goes on signing after its grace");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        *verifiers.lock().unwrap() = vec![new.clone()];
+        let seen = receiver.received().len();
+        let all = receiver.wait_for_count(seen + 60, DEADLINE).await;
+        assert!(all[seen..].iter().all(|one| !old.accepts(one)), "after its grace the old secret signs nothing");
+    }
+
+    let accepted = load.finish().await;
+    let ids = |all: &[Received]| -> usize {
+        let taken = all.iter().filter(|one| one.number % 10 != 9);
+        taken.map(|one| one.header("webhook-id").expect("an id").to_owned()).collect::<BTreeSet<_>>().len()
+    };
+    receiver.wait_for("every event accepted is delivered", DEADLINE, |all| ids(all) == accepted).await;
+    let refused = refused.lock().unwrap().clone();
+    assert!(refused.is_empty(), "{} webhooks could not be verified, the first: {:?}", refused.len(), refused[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_rotated_under_load_leaves_no_webhook_unverifiable() {
+    rotated_under_load_every_webhook_verifies("v1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_pair_rotated_under_load_leaves_no_webhook_unverifiable() {
+    rotated_under_load_every_webhook_verifies("v1a").await;
+}
