@@ -1,12 +1,18 @@
-//! A disk that is full: nothing is accepted, nothing that was is lost, and the engine goes on by itself once there is space.
+//! A disk that is full or takes no writes: nothing is accepted, nothing that was is lost, and the engine goes on by itself once it
+//! can.
 
-use std::{path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     engine::{DEADLINE, Engine},
-    receivers::Receiver,
+    receivers::{Answer, Received, Receiver},
 };
 
 /// A small disk in memory, mounted for one test.
@@ -21,6 +27,12 @@ impl<'a> SmallDisk<'a> {
             "this test mounts a small disk and needs the right to: run the tests as root, or in: unshare --map-root-user --mount"
         );
         Self(folder)
+    }
+
+    /// `ro` or `rw`.
+    fn remount(&self, how: &str) {
+        let mounted = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.0).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "the small disk is mounted anew as {how}");
     }
 }
 
@@ -63,4 +75,95 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers() {
     engine.wait("/readyz", "it recovers by itself", |ready| ready["ready"] == true).await;
     engine.send("a.b", json!({})).await;
     receiver.wait_for_count(accepted + 1, DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_that_takes_no_writes_is_refused_at_the_start() {
+    let mut engine = Engine::start(&[]);
+    engine.stop();
+    let data = engine.data_folder();
+    std::fs::remove_dir_all(&data).unwrap();
+    let disk = SmallDisk::mount(&data);
+    engine.launch();
+    let receiver = Receiver::start().await;
+    engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
+    engine.stop();
+
+    disk.remount("ro");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"];
+    let output = engine.command().args(serve).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("data folder data cannot be written; change its owner, or choose another with --data"), "{text}");
+    assert!(text.contains("Read-only file system"), "the cause is told: {text}");
+
+    disk.remount("rw");
+    engine.launch();
+    engine.send("a.b", json!({})).await;
+    receiver.wait_for_count(1, DEADLINE).await;
+}
+
+/// Every write of the engine into a file fails as on a disk that the system has turned read-only, as long as this lives.
+struct TurnedReadOnly(Child);
+
+impl TurnedReadOnly {
+    fn under(engine: &Engine) -> Self {
+        let fails = ["-f", "-qq", "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EROFS", "-o", "/dev/null", "-p"];
+        let tracing = Command::new("strace").args(fails).arg(engine.pid().to_string()).stderr(Stdio::null()).spawn();
+        Self(tracing.expect("this test breaks the engine's writes and needs a tool for it: apt-get install strace"))
+    }
+
+    fn is_over(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        // Told to end, it lets go of the engine.
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("strace runs");
+        self.0.wait().expect("strace has ended");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
+    let engine = Engine::start(&[]);
+    // Webhooks are on their way when it happens: what became of them has to be recorded afterwards.
+    let receiver = Receiver::answering(|_| Answer::status(200).after(Duration::from_millis(200))).await;
+    engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
+    let broken = TurnedReadOnly::under(&engine);
+    let mut accepted = 0;
+    let until = Instant::now() + DEADLINE;
+    let refused = loop {
+        let (status, answer) = engine.call("POST", "/v1/events", json!({ "type": "a.b" })).await;
+        match status {
+            202 => accepted += 1,
+            _ => break (status, answer),
+        }
+        assert!(Instant::now() < until, "its writes do not fail; may strace trace it?");
+    };
+    assert_eq!((refused.0, &refused.1["code"]), (503, &json!("store_unavailable")), "{}", refused.1);
+    engine.wait("/readyz", "it says so", |ready| ready["ready"] == false).await;
+    let (status, _) = engine.call("GET", "/readyz", Value::Null).await;
+    assert_eq!(status, 503);
+    // What is read is there all the same.
+    engine.get("/v1/endpoints/crm").await;
+
+    broken.is_over();
+    engine.wait("/readyz", "it recovers by itself", |ready| ready["ready"] == true).await;
+    engine.send("a.b", json!({})).await;
+    accepted += 1;
+    let ids =
+        |all: &[Received]| all.iter().filter_map(|one| one.header("webhook-id").map(str::to_owned)).collect::<BTreeSet<_>>();
+    receiver.wait_for("every event accepted is delivered", DEADLINE, |all| ids(all).len() >= accepted).await;
+    for state in ["pending", "retrying"] {
+        engine.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
+    }
+    let mut events = 0;
+    let mut cursor = String::new();
+    loop {
+        let page = engine.get(&format!("/v1/events?limit=200{cursor}")).await;
+        events += page["items"].as_array().unwrap().len();
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!((ids(&receiver.received()).len(), events), (accepted, accepted), "what was refused is not there");
 }
