@@ -9,6 +9,7 @@ mod receivers;
 
 mod engine;
 
+mod callers_gone_wrong;
 mod clock_steps;
 mod crash;
 mod disk;

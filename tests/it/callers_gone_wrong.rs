@@ -1,0 +1,515 @@
+//! Callers that misbehave: silent, slow, dripping, lying, flooding. Each costs little and ends by a named limit, and good callers
+//! go on being served.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
+
+use crate::{
+    engine::{DEADLINE, Engine, KEY, client},
+    receivers::Receiver,
+};
+
+fn address(engine: &Engine) -> SocketAddr {
+    engine.url.strip_prefix("http://").expect("a plain address").parse().expect("an address with a port")
+}
+
+/// Opens a connection and sends `bytes`.
+async fn dial(to: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    // It may have been closed already, to make room.
+    let _ = stream.write_all(bytes).await;
+    stream
+}
+
+/// Everything that comes until the other side hangs up.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut all)).await;
+    assert!(read.is_ok(), "the connection is still open after {DEADLINE:?}; it has said: {}", String::from_utf8_lossy(&all));
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// The status of the last answer among what came, 0 for none.
+fn status(text: &str) -> u16 {
+    let lines = text.split("HTTP/1.1 ").skip(1);
+    lines.filter_map(|line| line.split(' ').next()?.parse().ok()).last().unwrap_or(0)
+}
+
+fn head(more: &str) -> String {
+    format!(
+        "POST /v1/events HTTP/1.1\r\nhost: innesco\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n{more}\r\n"
+    )
+}
+
+/// Opens a connection and begins a request whose body the engine is waiting for: it has said so.
+async fn busy(to: SocketAddr, length: usize) -> TcpStream {
+    let mut stream = dial(to, head(&format!("content-length: {length}\r\nexpect: 100-continue\r\n")).as_bytes()).await;
+    let mut told = [0; 25];
+    tokio::time::timeout(DEADLINE, stream.read_exact(&mut told)).await.expect("in time").expect("it goes on");
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+/// A good caller: sends one event after the other, each over a connection of its own, until it is told to stop. Anything but 202
+/// fails it.
+struct GoodCaller {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    calling: JoinHandle<()>,
+}
+
+impl GoodCaller {
+    fn start(engine: &Engine) -> Self {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (url, until, count) = (format!("{}/v1/events", engine.url), Arc::clone(&stop), Arc::clone(&sent));
+        drop(client());
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(DEADLINE).build().expect("a client");
+        let calling = tokio::spawn(async move {
+            while !until.load(Ordering::Relaxed) {
+                let event = json!({ "type": "good.one", "data": {} });
+                let answer = client.post(&url).bearer_auth(KEY).json(&event).send().await.expect("a good caller is answered");
+                let status = answer.status();
+                assert_eq!(status, 202, "{}", answer.text().await.unwrap_or_default());
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { stop, sent, calling }
+    }
+
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it has sent `more` events from here on.
+    async fn goes_on(&self, more: usize) {
+        let (from, until) = (self.sent(), Instant::now() + DEADLINE);
+        while self.sent() < from + more {
+            assert!(!self.calling.is_finished(), "the good caller has failed");
+            assert!(Instant::now() < until, "a good caller sent only {} of {more} events", self.sent() - from);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Says how many events were accepted.
+    async fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.calling.await.expect("the good caller was served throughout");
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits until the engine has as few files open as before, and a few more.
+async fn wait_until_left(engine: &Engine, before: usize) {
+    let until = Instant::now() + DEADLINE;
+    while engine.open_files() > before + 40 {
+        assert!(Instant::now() < until, "{} files are still open; there were {before}", engine.open_files());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_silent_connections_keep_nobody_out() {
+    const SILENT: usize = 10_000;
+    raise_file_limit(SILENT + 1_000);
+    let engine = Engine::start_set(&[("INNESCO_LIMITS_HEAD_TIME_MAX", "3s"), ("INNESCO_LIMITS_CONNECTIONS_MAX", "4096")]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
+    engine.send("good.one", json!({})).await;
+    receiver.wait_for_count(1, DEADLINE).await;
+    let (files, memory) = (engine.open_files(), engine.memory_kib());
+
+    let good = GoodCaller::start(&engine);
+    let to = address(&engine);
+    let mut silent = Vec::with_capacity(SILENT);
+    let (mut most_files, mut most_memory) = (0, 0);
+    for number in 0..SILENT {
+        let half: &[u8] = if number % 2 == 0 { b"" } else { b"POST /v1/events HTTP/1.1\r\nhost: in" };
+        silent.push(dial(to, half).await);
+        if number % 500 == 0 {
+            most_files = most_files.max(engine.open_files());
+            most_memory = most_memory.max(engine.memory_kib());
+        }
+    }
+    good.goes_on(20).await;
+    assert!(most_files <= 4096 + files + 300, "{most_files} files are open; 4,096 connections are allowed");
+    let grown = most_memory.saturating_sub(memory);
+    assert!(grown < 100 << 10, "silent connections took {grown} KiB");
+
+    // Nobody closes them on this side: the engine does.
+    wait_until_left(&engine, files).await;
+    for stream in silent.iter_mut().rev().take(10) {
+        assert_eq!(rest(stream).await, "", "closed without a word");
+    }
+    let accepted = 1 + good.finish().await;
+    receiver.wait_for_count(accepted, DEADLINE).await;
+}
+
+/// A test of many connections needs many files itself.
+fn raise_file_limit(needed: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may go up to the hard one");
+    let enough = limit.current.is_none_or(|current| current >= needed as u64);
+    assert!(enough, "this test opens {needed} connections; allow it so many files: ulimit -n {}", 2 * needed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_end_by_their_own_limits() {
+    let engine = Engine::start_set(&[("INNESCO_LIMITS_HEAD_TIME_MAX", "500ms"), ("INNESCO_LIMITS_IDLE_TIME_MAX", "3s")]);
+    let to = address(&engine);
+    let began = Instant::now();
+    let mut used = dial(to, b"GET /healthz HTTP/1.1\r\nhost: innesco\r\n\r\n").await;
+    let mut silent = dial(to, b"").await;
+    let mut half = dial(to, b"GET /healthz HT").await;
+    let mut preface = dial(to, b"PRI * HTTP/2.0\r\n\r\nSM").await;
+    for stream in [&mut silent, &mut half, &mut preface] {
+        assert_eq!(rest(stream).await, "");
+    }
+    // One that had a request waits longer for the next, and drips that one in vain.
+    let answer = rest(&mut used).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+    assert!(began.elapsed() >= Duration::from_secs(3), "a used connection may be idle for 3 s, not {:?}", began.elapsed());
+
+    let mut dripping = dial(to, b"GET /healthz HTTP/1.1\r\nhost: innesco\r\n\r\n").await;
+    let (mut reader, mut writer) = dripping.split();
+    let mut all = Vec::new();
+    let drip = async {
+        while writer.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        // Closed with what it sent unread, it is reset: either way it is over.
+        read = tokio::time::timeout(DEADLINE, reader.read_to_end(&mut all)) => drop(read.expect("closed in time")),
+        () = drip => {}
+    }
+    assert_eq!(status(&String::from_utf8_lossy(&all)), 200, "the first request was answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_every_connection_is_busy_the_next_is_told_and_none_is_cut() {
+    let engine = Engine::start_set(&[("INNESCO_LIMITS_CONNECTIONS_MAX", "6"), ("INNESCO_LIMITS_BODY_TIME_MAX", "4s")]);
+    let to = address(&engine);
+    let mut all = Vec::new();
+    for _ in 0..6 {
+        all.push(busy(to, 50).await);
+    }
+    let mut told = dial(to, b"GET /healthz HTTP/1.1\r\nhost: innesco\r\n\r\n").await;
+    let told = rest(&mut told).await;
+    assert_eq!(status(&told), 503, "{told}");
+    assert!(told.to_ascii_lowercase().contains("retry-after: 1"), "{told}");
+    assert!(told.contains("\"overloaded\"") && told.contains("limits.connections_max"), "{told}");
+
+    // A body that comes to its end is taken; the others are given up, and everyone is let in again.
+    let body = r#"{"type":"a.b","data":"0123456789012345678901234"}"#;
+    let body = format!("{body:<50}");
+    all[0].write_all(body.as_bytes()).await.expect("it is still open");
+    let mut answer = [0; 12];
+    all[0].read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 202");
+    for stream in &mut all[1..] {
+        let answer = rest(stream).await;
+        assert_eq!(status(&answer), 408, "{answer}");
+        assert!(answer.contains("\"request_timeout\"") && answer.contains("limits.body_time_max"), "{answer}");
+    }
+    engine.send("good.one", json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_never_end_are_given_up_in_time_and_hold_no_room() {
+    const EACH: usize = 100;
+    let engine = Engine::start_set(&[("INNESCO_LIMITS_BODY_TIME_MAX", "3s")]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
+    let to = address(&engine);
+    let memory = engine.memory_kib();
+    let good = GoodCaller::start(&engine);
+
+    // Each announces (or may send) 8 MiB: together far more than all bodies may hold.
+    let announced = head(&format!("content-length: {}\r\n", 8 << 20));
+    let chunked = head("transfer-encoding: chunked\r\n");
+    let mut slow = tokio::task::JoinSet::new();
+    for number in 0..2 * EACH {
+        let (head, piece): (String, &[u8]) =
+            if number < EACH { (announced.clone(), b" ") } else { (chunked.clone(), b"1\r\n \r\n") };
+        slow.spawn(async move {
+            let mut stream = dial(to, head.as_bytes()).await;
+            let (mut reader, mut writer) = stream.split();
+            let drip = async {
+                while writer.write_all(piece).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let mut all = vec![0; 4096];
+            let answer = async {
+                let length = reader.read(&mut all).await.expect("an answer before the end");
+                String::from_utf8_lossy(&all[..length]).into_owned()
+            };
+            tokio::select! {
+                answer = tokio::time::timeout(DEADLINE, answer) => answer.expect("given up in time"),
+                () = drip => unreachable!("it drips until it is answered"),
+            }
+        });
+    }
+    good.goes_on(10).await;
+    let grown = engine.memory_kib().saturating_sub(memory);
+    assert!(grown < 64 << 10, "slow bodies took {grown} KiB");
+    while let Some(answer) = slow.join_next().await {
+        let answer = answer.expect("it was answered");
+        assert_eq!(status(&answer), 408, "{answer}");
+    }
+
+    // Chunks without an end, as fast as they are taken.
+    let mut endless = dial(to, chunked.as_bytes()).await;
+    let (mut reader, mut writer) = endless.split();
+    let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
+    let mut answer = vec![0; 4096];
+    let length = tokio::select! {
+        length = reader.read(&mut answer) => length.expect("an answer"),
+        () = async {
+            while writer.write_all(&chunk).await.is_ok() {}
+            std::future::pending::<()>().await;
+        } => unreachable!("it is answered first"),
+    };
+    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+    assert_eq!(status(&answer), 413, "{answer}");
+
+    // A length that is more than what comes, and one that is less: neither is an event.
+    let mut more = dial(to, format!("{}{}", head("content-length: 500\r\n"), r#"{"type":"bad.more"}"#).as_bytes()).await;
+    more.shutdown().await.expect("half closed");
+    let answer = rest(&mut more).await;
+    assert!([0, 400].contains(&status(&answer)), "{answer}");
+    let mut less = dial(to, format!("{}{}", head("content-length: 10\r\n"), r#"{"type":"bad.less"}"#).as_bytes()).await;
+    let answer = rest(&mut less).await;
+    assert_eq!(status(&answer), 400, "{answer}");
+
+    let accepted = good.finish().await;
+    receiver.wait_for_count(accepted, DEADLINE).await;
+    let page = engine.get("/v1/events?limit=200").await;
+    let strangers = page["items"].as_array().unwrap().iter().filter(|event| event["type"] != "good.one").count();
+    assert_eq!(strangers, 0, "{page:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_files_the_engine_waits_for_some_and_goes_on() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let engine = Engine::start_set(&[("INNESCO_LIMITS_HEAD_TIME_MAX", "2s")]);
+    let to = address(&engine);
+    engine.send("good.one", json!({})).await;
+    let files = engine.open_files();
+    let most = files as u64 + 30;
+    let pid = Pid::from_raw(engine.pid().cast_signed());
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) }).expect("the engine's limit is lowered");
+
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(dial(to, b"").await);
+    }
+    let until = Instant::now() + DEADLINE;
+    while !engine.log().contains("no connection can be accepted") {
+        assert!(Instant::now() < until, "it never ran out of files: {} are open", engine.open_files());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Those who say nothing make room for who does, in their turn.
+    engine.send("good.one", json!({})).await;
+    wait_until_left(&engine, files).await;
+    engine.send("good.one", json!({})).await;
+    let said = engine.log().matches("no connection can be accepted").count();
+    assert!(said <= 200, "it waits between two tries instead of spinning: {said} lines");
+}
+
+/// Requests that are not what they seem, or too much of what they are. None is a mistake of the engine's, and none is an event.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_requests_are_refused_and_change_nothing() {
+    let engine = Engine::start_set(&[("INNESCO_LIMITS_HEAD_TIME_MAX", "2s"), ("INNESCO_LIMITS_IDLE_TIME_MAX", "500ms")]);
+    let to = address(&engine);
+    let memory = engine.memory_kib();
+    let event = r#"{"type":"smuggled.in"}"#;
+    let hidden = format!("{}{event}", head(&format!("content-length: {}\r\n", event.len())));
+    let post = |more: &str, body: &str| format!("{}{body}", head(more)).into_bytes();
+    let get = |path: &str, more: &str| {
+        format!("GET {path} HTTP/1.1\r\nhost: innesco\r\nauthorization: Bearer {KEY}\r\n{more}\r\n").into_bytes()
+    };
+    let query = "q".repeat(100_000);
+    let many: String = (0..1_000).map(|number| format!("x-{number}: y\r\n")).collect();
+    let mut raw_path = b"GET /v1/events/".to_vec();
+    raw_path.extend_from_slice(b"\xff\xfe\x80 HTTP/1.1\r\nhost: innesco\r\n\r\n");
+    let gzip = post(&format!("content-encoding: gzip\r\ncontent-length: {}\r\n", event.len()), event);
+
+    let odd: Vec<(&str, Vec<u8>, &[u16])> = vec![
+        // Two opinions of where a body ends. What is hidden behind must not be taken for a request.
+        (
+            "a length and chunks",
+            post(
+                &format!("content-length: {}\r\ntransfer-encoding: chunked\r\n", hidden.len() + 5),
+                &format!("0\r\n\r\n{hidden}"),
+            ),
+            &[400],
+        ),
+        (
+            "chunks and a length",
+            post(
+                &format!("transfer-encoding: chunked\r\ncontent-length: {}\r\n", hidden.len() + 5),
+                &format!("0\r\n\r\n{hidden}"),
+            ),
+            &[400],
+        ),
+        ("two lengths", post("content-length: 2\r\ncontent-length: 3\r\n", "{} "), &[400]),
+        ("a list of lengths", post("content-length: 2, 3\r\n", "{} "), &[400]),
+        ("a signed length", post("content-length: +22\r\n", event), &[400]),
+        ("a negative length", post("content-length: -1\r\n", event), &[400]),
+        ("a hexadecimal length", post("content-length: 0x16\r\n", event), &[400]),
+        ("a length beyond all numbers", post("content-length: 99999999999999999999999\r\n", event), &[400]),
+        ("an unknown coding", post("transfer-encoding: xchunked\r\n", &hidden), &[400, 501]),
+        ("chunked is not last", post("transfer-encoding: chunked, identity\r\n", &format!("0\r\n\r\n{hidden}")), &[400]),
+        ("a space before the colon", post("transfer-encoding : chunked\r\n", &format!("0\r\n\r\n{hidden}")), &[400]),
+        ("a folded header", post("x-a: b\r\n transfer-encoding: chunked\r\n", ""), &[400]),
+        ("a bare carriage return", post("x-a: b\rtransfer-encoding: chunked\r\n", ""), &[400]),
+        ("a zero byte", post("x-a: b\0c\r\n", ""), &[400]),
+        ("a chunk of a size beyond all numbers", post("transfer-encoding: chunked\r\n", "fffffffffffffffff\r\n"), &[400]),
+        ("a chunk that is not hexadecimal", post("transfer-encoding: chunked\r\n", "zz\r\n"), &[400]),
+        ("no length at all", post("", event), &[400]),
+        // Too much.
+        ("a header of 1 MB", get("/healthz", &format!("x-a: {}\r\n", "y".repeat(1 << 20))), &[431]),
+        ("a thousand headers", get("/healthz", &many), &[431]),
+        ("a query of 100 kB", get(&format!("/v1/events?{query}"), ""), &[414, 431]),
+        ("a long query", get(&format!("/v1/events?state={}", "q".repeat(20_000)), ""), &[400]),
+        ("a long path", get(&format!("/v1/events/{}", "q".repeat(20_000)), ""), &[404]),
+        // Not text.
+        ("bytes in a path", raw_path, &[400, 401]),
+        ("escaped bytes in a path", get("/v1/events/%ff%fe", ""), &[400, 404]),
+        ("escaped bytes in an id", get("/v1/deliveries/%00%ff", ""), &[400, 404]),
+        ("escaped bytes in a query", get("/v1/events?type=%ff", ""), &[200, 400]),
+        ("a broken escape", get("/v1/events?type=%zz", ""), &[200, 400]),
+        // What is compressed may be anything once it is not.
+        ("a compressed body", gzip, &[415]),
+        ("another protocol", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), &[400]),
+        ("no version", b"GET /healthz\r\n\r\n".to_vec(), &[400]),
+        ("a version to come", b"GET /healthz HTTP/3.0\r\nhost: innesco\r\n\r\n".to_vec(), &[400, 505]),
+        (
+            "a proxy's request",
+            b"GET http://elsewhere.example/v1/events HTTP/1.1\r\nhost: elsewhere.example\r\n\r\n".to_vec(),
+            &[401],
+        ),
+        ("a tunnel", b"CONNECT elsewhere.example:443 HTTP/1.1\r\nhost: elsewhere.example\r\n\r\n".to_vec(), &[400, 404, 405]),
+        ("a star", b"OPTIONS * HTTP/1.1\r\nhost: innesco\r\n\r\n".to_vec(), &[400, 404, 405]),
+        ("an upgrade", get("/healthz", "connection: upgrade\r\nupgrade: websocket\r\n"), &[200]),
+    ];
+    for (what, bytes, expected) in &odd {
+        let mut stream = TcpStream::connect(to).await.expect("a connection");
+        let (mut reader, mut writer) = stream.split();
+        let mut answer = Vec::new();
+        // An answer may come before everything is sent, and what is sent after it resets the connection.
+        let (_, read) = tokio::join!(
+            writer.write_all(bytes),
+            tokio::time::timeout(DEADLINE, async { while matches!(reader.read_buf(&mut answer).await, Ok(1..)) {} })
+        );
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(read.is_ok(), "{what}: still open after {DEADLINE:?}; it has said: {text}");
+        let statuses: Vec<u16> =
+            text.split("HTTP/1.1 ").skip(1).filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
+        assert!(
+            statuses.first().is_some_and(|first| expected.contains(first)),
+            "{what}: {expected:?} was expected, not:\n{text}"
+        );
+        assert!(statuses.iter().all(|status| *status < 500 || *status == 501 || *status == 505), "{what}: {text}");
+    }
+    assert_eq!(engine.get("/v1/events").await["items"], json!([]), "nothing was taken for an event");
+    let grown = engine.memory_kib().saturating_sub(memory);
+    assert!(grown < 32 << 10, "odd requests took {grown} KiB");
+}
+
+/// One HTTP/2 frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+/// `:method: GET`, `:scheme: http`, `:path: /`, all from HPACK's static table.
+const GET: [u8; 3] = [0x82, 0x86, 0x84];
+
+/// Sends what `next` makes of 0, 1, 2 … until the engine hangs up or 200,000 are sent; says how many were.
+async fn flood(to: SocketAddr, next: impl Fn(u32) -> Vec<u8>) -> u32 {
+    const MOST: u32 = 200_000;
+    let mut stream = dial(to, &[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await;
+    let (mut reader, mut writer) = stream.split();
+    let mut sent = 0;
+    let sending = async {
+        while sent < MOST {
+            let bytes: Vec<u8> = (sent..sent + 100).flat_map(&next).collect();
+            if writer.write_all(&bytes).await.is_err() {
+                return;
+            }
+            sent += 100;
+        }
+    };
+    let mut sink = vec![0; 1 << 16];
+    let reading = async { while matches!(reader.read(&mut sink).await, Ok(1..)) {} };
+    let flooding = async {
+        tokio::select! {
+            () = sending => {}
+            () = reading => {}
+        }
+    };
+    tokio::time::timeout(DEADLINE, flooding).await.expect("the engine neither takes nor closes it");
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_over_http2_end_their_own_connection_only() {
+    let engine = Engine::start_set(&[]);
+    let to = address(&engine);
+    let prior = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+    let answer = prior.get(format!("{}/healthz", engine.url)).send().await.expect("HTTP/2 is spoken to who begins with it");
+    assert_eq!((answer.status(), answer.version()), (http::StatusCode::OK, http::Version::HTTP_2));
+    let memory = engine.memory_kib();
+    let good = GoodCaller::start(&engine);
+
+    let resets = flood(to, |number| {
+        let stream = 2 * number + 1;
+        [frame(HEADERS, 0b101, stream, &GET), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
+    })
+    .await;
+    assert!(resets < 200_000, "streams that are opened and reset at once end the connection");
+    let continuations = flood(to, |number| match number {
+        0 => frame(HEADERS, 0b001, 1, &GET),
+        _ => frame(CONTINUATION, 0, 1, &[b"\x00\x01a\x7f\x87\x01", [b'y'; 262].as_slice()].concat()),
+    })
+    .await;
+    assert!(continuations < 200_000, "headers without an end end the connection");
+    let open = flood(to, |number| frame(HEADERS, 0b100, 2 * number + 1, &GET)).await;
+    assert!(open < 200_000, "streams beyond the limit end the connection");
+    // Answering these costs little; that they end is not promised.
+    flood(to, |_| frame(PING, 0, 0, &[0; 8])).await;
+    flood(to, |_| frame(SETTINGS, 0, 0, b"")).await;
+
+    good.goes_on(10).await;
+    good.finish().await;
+    let grown = engine.memory_kib().saturating_sub(memory);
+    assert!(grown < 64 << 10, "floods took {grown} KiB");
+    assert_eq!(prior.get(format!("{}/healthz", engine.url)).send().await.expect("a new connection").status(), 200);
+    let (status, ready) = engine.call("GET", "/readyz", Value::Null).await;
+    assert_eq!(status, 200, "{ready}");
+}
