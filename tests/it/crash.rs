@@ -1,4 +1,5 @@
-//! `kill -9` at random moments under load: what was answered 202 is delivered, under one name, and counted once.
+//! `kill -9` at random moments under load, with deliveries and runs waiting to be tried again: what was answered 202 is delivered,
+//! under one name, and counted once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +24,8 @@ const CALLERS: usize = 8;
 /// What the callers know to have been accepted.
 #[derive(Default)]
 struct Ledger {
-    accepted: Mutex<BTreeSet<u64>>,
+    /// Each job with its event, where the answer came whole.
+    accepted: Mutex<BTreeMap<u64, Option<String>>>,
     broken: AtomicU64,
 }
 
@@ -43,11 +45,14 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
         });
         engine.ok("POST", "/v1/endpoints", endpoint).await;
     }
-    engine.send("job.repaired", json!({})).await;
 
     let ledger = Arc::new(Ledger::default());
     let next = Arc::new(AtomicU64::new(0));
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        // Until here every seventh job fails and waits to be tried again, for 1 s and then for 10 s: in most rounds some do.
+        if round == ROUNDS / 4 {
+            engine.send("job.repaired", json!({})).await;
+        }
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let callers: Vec<_> = (0..CALLERS)
             .map(|_| tokio::spawn(call(engine.url.clone(), Arc::clone(&ledger), Arc::clone(&next), stopped.clone())))
@@ -62,7 +67,8 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
     }
 
     // Everything accepted arrives: once by the plugin, once by the event that it emits.
-    let accepted = ledger.accepted.lock().unwrap().clone();
+    let events = ledger.accepted.lock().unwrap().clone();
+    let accepted: BTreeSet<u64> = events.keys().copied().collect();
     let arrived = |path: &str, all: &[crate::receivers::Received]| -> BTreeSet<u64> {
         all.iter().filter(|one| one.path == path).filter_map(job).collect()
     };
@@ -79,6 +85,17 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
     engine.wait("/v1/events?state=waiting", "every event is run", |page| page["items"] == json!([])).await;
     let dead = engine.get("/v1/deliveries?state=dead").await;
     assert_eq!(dead["items"], json!([]), "none was given up");
+
+    // The jobs that failed at first: each ran again, and its failure has left nothing behind.
+    let mut retried = 0;
+    let whole = events.iter().filter_map(|(job, event)| Some((job, event.as_ref()?)));
+    for (job, event) in whole.filter(|(job, _)| *job % 7 == 3) {
+        let story = engine.get(&format!("/v1/events/{event}")).await;
+        let runs = story["runs"].as_array().expect("runs");
+        assert_eq!(runs.len(), 1, "job {job}: {story:#}");
+        assert_eq!((&runs[0]["outcome"], &runs[0]["state"]), (&json!("ok"), &json!("done")), "job {job}: {story:#}");
+        retried += usize::from(runs[0]["tries"].as_u64().expect("a number") > 1);
+    }
 
     // One name per webhook: whatever was sent twice was sent under one id.
     let mut names: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
@@ -102,7 +119,7 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
     let delivered = received.iter().filter(|one| one.number % 5 != 0).filter_map(job).count();
     let distinct = names.len();
     println!(
-        "ledger: {} kills, {} accepted, {} cut off, {stored} stored, {distinct} webhooks, {delivered} deliveries seen, {} duplicates, lost = {lost}, counted {counted}",
+        "ledger: {} kills, {} accepted, {} cut off, {stored} stored, {retried} runs tried again, {distinct} webhooks, {delivered} deliveries seen, {} duplicates, lost = {lost}, counted {counted}",
         ROUNDS,
         accepted.len(),
         ledger.broken.load(Ordering::Relaxed),
@@ -110,6 +127,7 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
     );
     assert_eq!(lost, 0, "nothing accepted is lost");
     assert_eq!(counted as usize, stored, "the count in the plugin's state is exact");
+    assert!(retried > 0, "runs failed at first and were tried again");
     assert!(accepted.len() > ROUNDS, "there was a load: {}", accepted.len());
 }
 
@@ -135,7 +153,9 @@ async fn call(url: String, ledger: Arc<Ledger>, next: Arc<AtomicU64>, stopped: t
         let answer = client.post(format!("{url}/v1/events")).bearer_auth(KEY).json(&event).send().await;
         match answer {
             Ok(answer) if answer.status() == 202 => {
-                ledger.accepted.lock().unwrap().insert(job);
+                // Accepted, even if the answer is cut off behind its status.
+                let event = answer.json::<Value>().await.ok().map(|answer| answer["event"].as_str().expect("an id").to_owned());
+                ledger.accepted.lock().unwrap().insert(job, event);
             }
             _ => {
                 ledger.broken.fetch_add(1, Ordering::Relaxed);
