@@ -27,6 +27,7 @@ pub struct Engine {
     pub url: String,
     home: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     client: reqwest::Client,
 }
 
@@ -44,6 +45,7 @@ impl Engine {
             url: String::new(),
             home,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            environment: Vec::new(),
             client: client(),
         };
         for plugin in plugins {
@@ -56,6 +58,11 @@ impl Engine {
     /// For the next start.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    }
+
+    /// For the next start.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
     /// Copies a plugin into the folder as a careful person does: whole, under its final name at once.
@@ -90,6 +97,7 @@ impl Engine {
             .command()
             .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"])
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

@@ -15,4 +15,5 @@ mod flow;
 mod forms;
 mod plugins;
 mod receivers_gone_wrong;
+mod seeing;
 mod tidy;

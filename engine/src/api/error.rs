@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::store;
+use crate::{metrics::meters, store};
 
 /// A refusal.
 #[derive(Debug)]
@@ -25,6 +25,9 @@ pub struct Problem {
 
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $status:ident $code:literal $title:literal;)*) => {
+        /// Every code there is.
+        pub const CODES: &[&str] = &[$($code),*];
+
         impl Problem {
             $($(#[$doc])* pub fn $name(detail: impl Into<String>) -> Self {
                 Self {
@@ -107,6 +110,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        meters().refused(self.code);
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -118,10 +122,14 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         use store::Error;
         let text = error.to_string();
-        match error {
+        match &error {
             Error::Full => Self::store_full(text).retry_after(5),
             Error::Unavailable(_) | Error::Sealed(_) => {
-                tracing::error!(%text, "the store refused a request");
+                match &error {
+                    Error::Sealed(_) => tracing::error!(%text, "the store refused a request"),
+                    // The store has said once that it fails; this is said to each caller.
+                    _ => tracing::debug!(%text, "the store refused a request"),
+                }
                 Self::store_unavailable(
                     "the store cannot be used at the moment; nothing was stored. The log of the engine says why",
                 )

@@ -11,6 +11,7 @@ mod events;
 mod health;
 mod intake;
 mod keys;
+mod metrics;
 mod page;
 mod plugins;
 mod view;
@@ -31,8 +32,9 @@ pub use self::{
     connections::{ConnectionLimits, serve},
     error::Problem,
     health::LastProbe,
+    metrics::{Access, LastLoad},
 };
-use crate::{catalog::Catalog, news::Feed, outbound::Outbound, store::Store};
+use crate::{catalog::Catalog, news::Feed, outbound::Outbound, store::Store, traces::Traces};
 
 /// What handlers work with.
 pub struct Api {
@@ -40,6 +42,7 @@ pub struct Api {
     pub catalog: Arc<Catalog>,
     pub outbound: Arc<Outbound>,
     pub feed: Feed,
+    pub traces: Traces,
     pub keys: Keys,
     /// Bytes of one request's body.
     pub body_bytes_max: usize,
@@ -47,12 +50,14 @@ pub struct Api {
     pub body_time_max: Duration,
     pub body_room: BodyRoom,
     pub last_probe: LastProbe,
+    pub last_load: LastLoad,
     /// Cancelled once the engine has been told to stop.
     pub stopping: CancellationToken,
 }
 
 /// Every address of the engine.
 pub fn router(api: Arc<Api>) -> Router {
+    crate::metrics::meters().expect_refusals(error::CODES);
     let guarded = Router::new()
         .route("/v1/events", get(events::list))
         .route("/v1/events/{event}", get(events::show))
@@ -78,6 +83,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/events", post(events::accept))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::figures))
         .fallback(nothing_there)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)
