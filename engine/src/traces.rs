@@ -166,7 +166,7 @@ impl Traces {
             name: "run",
             kind: SpanKind::Internal,
             here,
-            parent: Some(parent.span),
+            parent: has_parent(ran.event).then_some(parent.span),
             remote: false,
             began,
             ended: clock::system(),
@@ -204,7 +204,7 @@ impl Traces {
             name: "attempt",
             kind: SpanKind::Client,
             here: parent.at(trace::attempt_span(tag, delivery, n)),
-            parent: Some(parent.span),
+            parent: has_parent(event).then_some(parent.span),
             remote: false,
             began,
             ended: began + attempt.latency,
@@ -283,6 +283,11 @@ fn under(tag: Tag, event: &Event) -> TraceParent {
         Some(parent) if event.new.cause.is_some() => parent,
         Some(parent) => parent.at(trace::accept_span(tag, event.id)),
     }
+}
+
+/// The engine's own news was never accepted from anybody: what is done to it begins its trace.
+fn has_parent(event: &Event) -> bool {
+    !event.new.event_type.is_ours() || TraceParent::of(&event.new).is_some()
 }
 
 /// Makes an emitted event that has inherited its trace go on from the run that emitted it. One that its plugin put into another

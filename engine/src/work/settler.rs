@@ -172,7 +172,9 @@ fn count(settlement: &Settlement) {
     let deliveries = || settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| &run.deliveries));
     meters.created.inc_by(deliveries().count() as u64);
     meters.emitted.inc_by(settlement.runs.iter().map(|run| run.emitted.len() as u64).sum());
-    if settlement.runs.is_empty() && settlement.direct.is_empty() {
+    // Hardly anybody subscribes to the engine's own news, and that is as it should be.
+    let ours = settlement.event.new.event_type.is_ours();
+    if settlement.runs.is_empty() && settlement.direct.is_empty() && !ours {
         meters.unrouted.inc();
     }
     let born_dead = deliveries().filter(|delivery| delivery.birth == Birth::Dead).count();
