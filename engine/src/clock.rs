@@ -21,6 +21,11 @@ pub fn wall() -> Timestamp {
     Timestamp::from_millis(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// The wall clock to its last digit, for those who measure with it.
+pub fn system() -> SystemTime {
+    SystemTime::now()
+}
+
 /// What the steady clock read at one instant, and the instant.
 static START: OnceLock<(Timestamp, Instant)> = OnceLock::new();
 

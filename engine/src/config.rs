@@ -7,12 +7,14 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
+use url::Url;
 
 use crate::{
-    api::ConnectionLimits,
+    api::{self, ConnectionLimits},
     domain::{duration, name::nearest},
     sandbox,
     store::Retention,
+    traces,
 };
 
 /// One setting.
@@ -46,6 +48,7 @@ settings! {
     "store" = "sqlite", "where events are kept: sqlite (a file in the data folder)";
     "allow_net" = "", "networks that webhooks may go to although they are not public, such as 10.1.0.0/16, separated by commas";
     "log" = "text", "form of the log: text or json";
+    "metrics" = "open", "who may read /metrics: open (anyone who reaches the port), or key (who has a key that may read)";
     "drain" = "25s", "how long a stop waits for attempts that are under way";
     "limits.body_bytes_max" = "8MiB", "size of one request's body";
     "limits.body_time_max" = "30s", "how long one request's body may take to arrive";
@@ -62,6 +65,7 @@ settings! {
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
     "plugin.slow_threads" = "2", "threads of low priority for new, slow and retried runs";
     "delivery.disable_after" = "5d", "an endpoint to which nothing has succeeded for so long is disabled";
+    "otel.endpoint" = "", "collector that is sent traces over OTLP/HTTP, such as http://127.0.0.1:4318; empty: none";
     "retention.delivered" = "7d", "how long an event is kept once all of it is delivered";
     "retention.dead" = "30d", "how long an event with a dead delivery or a failed run is kept";
     "retention.dedupe_window" = "7d", "how long the same source and id count as the same event";
@@ -228,6 +232,7 @@ pub struct Config {
     pub plugins: PathBuf,
     pub allow_net: Vec<IpNet>,
     pub log: LogForm,
+    pub metrics: api::Access,
     pub drain: Duration,
     pub body_bytes_max: usize,
     pub body_time_max: Duration,
@@ -238,6 +243,8 @@ pub struct Config {
     pub slow_threads: usize,
     pub retention: Retention,
     pub disable_after: Duration,
+    /// The collector of traces, if there is one.
+    pub otel: Option<Url>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,6 +259,11 @@ impl Config {
         let log = |value: &str| match value {
             "text" => Some(LogForm::Text),
             "json" => Some(LogForm::Json),
+            _ => None,
+        };
+        let access = |value: &str| match value {
+            "open" => Some(api::Access::Open),
+            "key" => Some(api::Access::Key),
             _ => None,
         };
         let nets = |value: &str| {
@@ -275,6 +287,7 @@ impl Config {
             plugins: raw.text("plugins")?.into(),
             allow_net: raw.read("allow_net", nets, "is not a list of networks; write 10.1.0.0/16 or 127.0.0.1")?,
             log: raw.read("log", log, "is not a form of log; write text or json")?,
+            metrics: raw.read("metrics", access, "is not who may read /metrics; write open or key")?,
             drain: raw.duration("drain")?,
             body_bytes_max: raw.size("limits.body_bytes_max")?,
             body_time_max: raw.time("limits.body_time_max")?,
@@ -301,6 +314,7 @@ impl Config {
                 dead: raw.duration("retention.dead")?,
                 dedupe: raw.duration("retention.dedupe_window")?,
             },
+            otel: raw.read("otel.endpoint", traces::parse_endpoint, "is not a collector; write http://127.0.0.1:4318")?,
         })
     }
 }

@@ -7,13 +7,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, BodyRoom, ConnectionLimits, Keys, LastProbe},
+    api::{self, Api, BodyRoom, ConnectionLimits, Keys, LastLoad, LastProbe},
     catalog::{Catalog, FileCache, Folder, watch},
     config::Config,
     news::Feed,
     outbound::{Guard, Outbound},
     sandbox::Sandbox,
     store::{Handoff, KeyFile, Role, Sqlite, Store},
+    traces::{self, Traces},
     work::{self, Work},
 };
 
@@ -26,6 +27,7 @@ pub struct Engine {
     folder: Folder,
     outbound: Arc<Outbound>,
     feed: Feed,
+    traces: Traces,
     keys: Keys,
     /// The admin key that was made because there was none. Shown once.
     pub new_admin_key: Option<String>,
@@ -43,6 +45,10 @@ impl Engine {
             format!("plugin folder {} cannot be made; choose another with --plugins", config.plugins.display())
         })?;
         let outbound = Arc::new(Outbound::new(Guard::new(config.allow_net.clone()))?);
+        let traces = match &config.otel {
+            Some(collector) => Traces::to(collector, outbound.operators_client(traces::EXPORT_TIMEOUT)?)?,
+            None => Traces::default(),
+        };
         let sandbox = Sandbox::new(crate::sandbox::Settings {
             limits: config.run_limits.clone(),
             plugin_bytes_max: config.plugin_bytes_max,
@@ -65,7 +71,7 @@ impl Engine {
         let catalog = Catalog::new(Arc::clone(&store), sandbox, cache, feed.clone(), config.plugins.clone()).await?;
         let mut folder = Folder::default();
         catalog.scan(&mut folder).await?;
-        Ok(Self { config, store, handoff, catalog, folder, outbound, feed, keys, new_admin_key, _lock: lock })
+        Ok(Self { config, store, handoff, catalog, folder, outbound, feed, traces, keys, new_admin_key, _lock: lock })
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -98,6 +104,7 @@ impl Engine {
             catalog: Arc::clone(&self.catalog),
             outbound: Arc::clone(&self.outbound),
             feed: self.feed.clone(),
+            traces: self.traces.clone(),
             settings: work::Settings {
                 run_limits: self.config.run_limits.clone(),
                 run_threads: self.config.run_threads,
@@ -107,6 +114,7 @@ impl Engine {
                 drain: self.config.drain,
             },
         };
+        let traces = self.traces.clone();
         let work = Work::start(parts, broken.clone())?;
         let watching = tokio::spawn(watch(Arc::clone(&self.catalog), self.folder, stop.clone()));
         let api = Arc::new(Api {
@@ -114,11 +122,13 @@ impl Engine {
             catalog: self.catalog,
             outbound: self.outbound,
             feed: self.feed,
+            traces: self.traces,
             keys: self.keys,
             body_bytes_max: self.config.body_bytes_max,
             body_time_max: self.config.body_time_max,
             body_room: BodyRoom::default(),
             last_probe: LastProbe::default(),
+            last_load: LastLoad::new(self.config.metrics),
             stopping: stop.clone(),
         });
         let told = || {
@@ -139,6 +149,7 @@ impl Engine {
         stop.cancel();
         watching.abort();
         work.drain().await;
+        let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
         if broken.is_cancelled() {
             bail!("a part of the engine has ended by itself; the log says which. Nothing is lost: start it again");
         }

@@ -78,6 +78,11 @@ impl Engine {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
     }
 
+    /// For the next start.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    }
+
     /// Copies a plugin into the folder as a careful person does: whole, under its final name at once.
     pub fn drop_in(&self, plugin: &str) {
         self.write_plugin(&format!("{plugin}.wasm"), &super::crates::wasm(plugin));

@@ -19,4 +19,5 @@ mod openapi;
 mod plugins;
 mod receivers_gone_wrong;
 mod rotation;
+mod seeing;
 mod tidy;

@@ -9,7 +9,8 @@ const ROWS: &[&[&str]] = &[
     &["config"],
     &["api", "ui", "work"],
     &["catalog"],
-    &["store", "sandbox", "outbound", "news"],
+    &["store", "sandbox", "outbound", "news", "traces"],
+    &["metrics"],
     &["clock"],
     &["domain"],
 ];

@@ -53,7 +53,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-fn require(api: &Api, headers: &HeaderMap, needed: Role) -> Result<(), Problem> {
+pub fn require(api: &Api, headers: &HeaderMap, needed: Role) -> Result<(), Problem> {
     let key = bearer(headers).ok_or_else(|| {
         Problem::unauthorized(
             "send a key of this engine as: Authorization: Bearer innk_…; make one with: innesco keys create NAME",

@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::values::{schema, words};
-use crate::store;
+use crate::{metrics::meters, store};
 
 /// A refusal.
 #[derive(Debug)]
@@ -37,6 +37,9 @@ pub struct Kind {
 
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $status:ident $code:literal $title:literal;)*) => {
+        /// Every code there is.
+        pub const CODES: &[&str] = &[$($code),*];
+
         impl Problem {
             /// Every kind that there is.
             pub const KINDS: &[Kind] = &[$(Kind { code: $code, status: StatusCode::$status, title: $title }),*];
@@ -138,6 +141,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        meters().refused(self.code);
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -149,10 +153,14 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         use store::Error;
         let text = error.to_string();
-        match error {
+        match &error {
             Error::Full => Self::store_full(text).retry_after(5),
             Error::Unavailable(_) | Error::Sealed(_) => {
-                tracing::error!(%text, "the store refused a request");
+                match &error {
+                    Error::Sealed(_) => tracing::error!(%text, "the store refused a request"),
+                    // The store has said once that it fails; this is said to each caller.
+                    _ => tracing::debug!(%text, "the store refused a request"),
+                }
                 Self::store_unavailable(
                     "the store cannot be used at the moment; nothing was stored. The log of the engine says why",
                 )

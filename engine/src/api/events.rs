@@ -25,10 +25,12 @@ use super::{
 use crate::{
     clock,
     domain::{
+        event::NewEvent,
         id::EventId,
         name::{EventType, nearest},
         time::Timestamp,
     },
+    metrics::meters,
     news::News,
     store::{EventFilter, EventState},
 };
@@ -82,16 +84,24 @@ use crate::{
     extensions(("x-problems" = json!(["bad_event", "batch_too_large", "loop_detected", "unsupported_media_type"]))),
 )]
 pub async fn accept(State(api): State<Arc<Api>>, _: Publisher, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let began = api.traces.begin();
     let body = body::read(&api, &headers, body).await?;
     let intake::Intake { events, single } = intake::read(&headers, &body)?;
-    let told: Vec<_> =
-        events.iter().map(|event| (event.id.clone(), Arc::clone(&event.source), event.event_type.clone())).collect();
+    let told =
+        |event: &NewEvent| (event.id.clone(), Arc::clone(&event.source), event.event_type.clone(), api.traces.brought(event));
+    let told: Vec<_> = events.iter().map(told).collect();
     let accepted = api.store.accept(events).await?;
     let tag = api.store.tag();
     let mut items = Vec::with_capacity(accepted.len());
-    for (accepted, (id, source, event_type)) in accepted.into_iter().zip(told) {
+    for (accepted, (id, source, event_type, brought)) in accepted.into_iter().zip(told) {
         let event = accepted.id();
         let duplicate = matches!(accepted, crate::store::Accepted::Duplicate(_));
+        if duplicate {
+            meters().duplicates.inc();
+        } else {
+            meters().accepted(&source).inc();
+            api.traces.accepted(tag, began, event, &event_type, brought);
+        }
         if !duplicate {
             let source = source.to_string();
             api.feed.tell(|| News::Accepted { event, event_type: event_type.to_string(), source });

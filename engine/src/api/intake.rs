@@ -18,6 +18,7 @@ use crate::domain::{
     event::{DEPTH_MAX, NewEvent},
     name::{Attributes, EventType},
     time::Timestamp,
+    trace::{self, TRACEPARENT, TRACESTATE, TraceParent},
 };
 
 /// Events in one request.
@@ -161,10 +162,24 @@ pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
         event.id.get_or_insert(Arc::from(key));
         checked_text("Idempotency-Key", key).map_err(Problem::bad_request)?;
     }
+    let trace = trace(headers);
     for event in &mut intake.events {
         event.depth = depth;
+        if let Some((parent, state)) = &trace {
+            trace::adopt(Arc::make_mut(&mut event.attributes), parent, state.as_deref());
+        }
     }
     Ok(intake)
+}
+
+/// The trace that a request belongs to (W3C Trace Context). What breaks the standard is as good as absent.
+fn trace(headers: &HeaderMap) -> Option<(String, Option<String>)> {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else { return None };
+    let parent = TraceParent::parse(parent)?;
+    // Several headers of it count as one list.
+    let states: Vec<_> = headers.get_all(TRACESTATE).iter().map(|value| value.to_str().unwrap_or("=")).collect();
+    Some((parent.to_string(), trace::trace_state(&states.join(","))))
 }
 
 /// How many events stand before these in their chain: what we sent out counts on when it comes back.

@@ -11,6 +11,7 @@ mod events;
 mod health;
 mod intake;
 mod keys;
+mod metrics;
 pub mod openapi;
 mod page;
 mod path;
@@ -34,8 +35,9 @@ pub use self::{
     connections::{ConnectionLimits, serve},
     error::Problem,
     health::LastProbe,
+    metrics::{Access, LastLoad},
 };
-use crate::{catalog::Catalog, news::Feed, outbound::Outbound, store::Store};
+use crate::{catalog::Catalog, news::Feed, outbound::Outbound, store::Store, traces::Traces};
 
 /// What handlers work with.
 pub struct Api {
@@ -43,6 +45,7 @@ pub struct Api {
     pub catalog: Arc<Catalog>,
     pub outbound: Arc<Outbound>,
     pub feed: Feed,
+    pub traces: Traces,
     pub keys: Keys,
     /// Bytes of one request's body.
     pub body_bytes_max: usize,
@@ -50,6 +53,7 @@ pub struct Api {
     pub body_time_max: Duration,
     pub body_room: BodyRoom,
     pub last_probe: LastProbe,
+    pub last_load: LastLoad,
     /// Cancelled once the engine has been told to stop.
     pub stopping: CancellationToken,
 }
@@ -87,10 +91,12 @@ fn open() -> Addresses {
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(openapi::show))
+        .routes(routes!(metrics::figures))
 }
 
 /// Every address of the engine.
 pub fn router(api: Arc<Api>) -> Router {
+    crate::metrics::meters().expect_refusals(error::CODES);
     let guarded = guarded().route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::guard));
     let (router, _) = open().merge(guarded).split_for_parts();
     router.fallback(nothing_there).method_not_allowed_fallback(wrong_method).with_state(api)

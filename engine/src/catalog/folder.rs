@@ -19,6 +19,7 @@ use super::{Catalog, Pace, PluginEntry, PluginState};
 use crate::{
     clock,
     domain::{name::Slug, pattern::Pattern},
+    metrics::meters,
     news::News,
     store::{self, Drive, PluginRow},
 };
@@ -154,6 +155,7 @@ impl Catalog {
         let bytes = loaded.bytes_len();
         self.change_plugins(|table| {
             table.insert(PluginEntry {
+                meters: meters().plugin(&row.name),
                 row: PluginRow { config: config.clone(), ..row.clone() },
                 on: manifest.on,
                 state: PluginState::Serving(Arc::new(loaded)),
@@ -207,6 +209,7 @@ impl Catalog {
             table.insert(PluginEntry {
                 on: row.on.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
                 config: Arc::new(row.config.clone()),
+                meters: meters().plugin(&row.name),
                 row,
                 state: PluginState::NotLoadable(reason),
                 pace: Arc::new(Pace::default()),

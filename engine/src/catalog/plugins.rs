@@ -11,6 +11,7 @@ use crate::{
         name::Slug,
         pattern::{Pattern, PatternIndex},
     },
+    metrics::PluginMeters,
     sandbox::Plugin,
     store::PluginRow,
 };
@@ -32,6 +33,7 @@ pub struct PluginEntry {
     pub state: PluginState,
     pub config: Arc<BTreeMap<String, String>>,
     pub pace: Arc<Pace>,
+    pub meters: Arc<PluginMeters>,
     /// Why a newer file was not taken while this version serves on.
     pub refused: Option<String>,
 }

@@ -111,7 +111,14 @@ fn start_log(form: LogForm) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     match form {
         LogForm::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
-        LogForm::Json => log.json().init(),
+        LogForm::Json => {
+            log.json().init();
+            // A panic is a line like any other, so that whoever reads the log reads JSON only.
+            std::panic::set_hook(Box::new(|panic| {
+                let place = panic.location().map(ToString::to_string).unwrap_or_default();
+                tracing::error!(place, message = panic.payload_as_str().unwrap_or_default(), "a part of the engine panicked");
+            }));
+        }
     }
 }
 

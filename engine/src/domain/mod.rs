@@ -21,3 +21,4 @@ pub mod routing;
 pub mod run;
 pub mod signature;
 pub mod time;
+pub mod trace;

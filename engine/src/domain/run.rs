@@ -136,7 +136,8 @@ pub struct Emitted {
 
 impl Emitted {
     /// The event that follows `cause`, from the plugin named `plugin`.
-    pub fn into_event(self, cause: &super::event::Event, plugin: &Slug) -> NewEvent {
+    pub fn into_event(mut self, cause: &super::event::Event, plugin: &Slug) -> NewEvent {
+        super::trace::inherit(&mut self.attributes, cause);
         NewEvent {
             id: None,
             source: format!("plugin/{plugin}").into(),

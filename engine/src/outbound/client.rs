@@ -168,6 +168,21 @@ impl Outbound {
         Ok(url)
     }
 
+    /// A client for addresses that the operator has chosen, such as a collector of traces: without the guard, and without a proxy
+    /// or a redirect all the same.
+    pub fn operators_client(&self, timeout: Duration) -> Result<reqwest::Client, StartError> {
+        let tls = self.clients.tls().map_err(StartError::Tls)?.with_no_client_auth();
+        reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .timeout(timeout)
+            .build()
+            .map_err(StartError::Client)
+    }
+
     async fn addresses(&self, name: &str) -> Vec<IpAddr> {
         match tokio::time::timeout(CHECK_TIMEOUT, self.clients.names.resolve(name)).await {
             Ok(Ok(found)) => found,

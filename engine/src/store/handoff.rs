@@ -20,6 +20,7 @@ use super::{
 use crate::{
     clock,
     domain::{id::EndpointId, name::Slug, time::Timestamp},
+    metrics::Lane,
 };
 
 pub type EventSlot = Slot<(), EventClaim>;
@@ -65,6 +66,23 @@ pub struct Handoff {
     pub deliveries: Arc<Lanes<EndpointId, DeliveryClaim>>,
     /// When the store has to be asked for what is due and unclaimed.
     pub alarm: Arc<Alarm>,
+}
+
+impl Handoff {
+    /// What it holds at this moment.
+    pub fn lanes(&self) -> Vec<Lane> {
+        let lane = |name, (items, bytes, limit_bytes): (usize, usize, usize)| Lane {
+            name,
+            items: items as u64,
+            bytes: bytes as u64,
+            limit_bytes: limit_bytes as u64,
+        };
+        vec![
+            lane("events", self.events.occupancy()),
+            lane("runs", self.runs.occupancy()),
+            lane("deliveries", self.deliveries.occupancy()),
+        ]
+    }
 }
 
 /// Wakes whoever claims what is due: at the earliest instant that anyone set, or at once when there is room again for

@@ -230,6 +230,12 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         self.lock().count
     }
 
+    /// Things and bytes that the lanes hold, and the bytes that they may hold.
+    pub fn occupancy(&self) -> (usize, usize, usize) {
+        let inner = self.lock();
+        (inner.count, inner.bytes, self.limits.total_bytes)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

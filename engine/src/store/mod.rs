@@ -26,15 +26,18 @@ pub use self::{
     seal::{KeyFile, Seal, SealError},
     sqlite::Sqlite,
 };
-use crate::domain::{
-    delivery::{Attempt, DeliveryState, Next, Payload},
-    endpoint::{Endpoint, EndpointState, NewEndpoint},
-    event::{Event, NewEvent},
-    id::{AttemptId, DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
-    name::Slug,
-    plugin::Digest,
-    run::{RunFailure, RunLog, RunOutcome, RunState, StateUse},
-    time::Timestamp,
+use crate::{
+    domain::{
+        delivery::{Attempt, DeliveryState, Next, Payload},
+        endpoint::{Endpoint, EndpointState, NewEndpoint},
+        event::{Event, NewEvent},
+        id::{AttemptId, DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
+        name::Slug,
+        plugin::Digest,
+        run::{RunFailure, RunLog, RunOutcome, RunState, StateUse},
+        time::Timestamp,
+    },
+    metrics::{Lane, Stage},
 };
 
 /// How long a claim holds. Longer than any run or exchange may take, with time to wait for a turn.
@@ -384,6 +387,20 @@ pub enum Drive {
     EndpointCreated(Slug),
 }
 
+/// How much waits where, for those who watch the engine.
+#[derive(Clone, Debug, Default)]
+pub struct Load {
+    /// In the order of an event's way.
+    pub stages: Vec<Stage>,
+    pub lanes: Vec<Lane>,
+    /// Bytes that wait to be written.
+    pub queued_bytes: u64,
+    pub file_bytes: Vec<(&'static str, u64)>,
+    /// The disk that holds the store, if it is one of ours.
+    pub disk_bytes: u64,
+    pub disk_free_bytes: u64,
+}
+
 /// How long finished things are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -498,6 +515,9 @@ pub trait Store: Send + Sync {
     async fn event(&self, id: EventId) -> Result<EventStory, Error>;
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error>;
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error>;
+
+    /// How much waits where, and how large everything is. Counts what may be a million rows: to be asked every few seconds at most.
+    async fn load(&self) -> Result<Load, Error>;
 
     // Upkeep.
 

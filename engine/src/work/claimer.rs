@@ -33,7 +33,7 @@ pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToke
                 Wait::ForAlarm
             }
             Err(error) => {
-                tracing::error!(%error, "what is due could not be claimed; trying again");
+                tracing::debug!(%error, "what is due could not be claimed; trying again");
                 Wait::ForRoom
             }
         };

@@ -26,6 +26,7 @@ use crate::{
         routing::EndpointTable,
         time::Timestamp,
     },
+    metrics::{EndpointMeters, meters},
     store::{DeliveryClaim, Lanes, Width},
 };
 
@@ -59,6 +60,7 @@ struct Inner {
 
 struct Gate {
     endpoint: Arc<Endpoint>,
+    meters: Arc<EndpointMeters>,
     breaker: Breaker,
     at_once: usize,
     limiter: Option<Arc<Limiter>>,
@@ -149,6 +151,7 @@ impl Gates {
                     true
                 }
                 None => {
+                    gate.meters.breaker_open.set(0);
                     self.lanes.set_width(id, None);
                     false
                 }
@@ -171,6 +174,7 @@ impl Gate {
     fn new(endpoint: &Arc<Endpoint>) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
+            meters: meters().endpoint(&endpoint.new.name),
             breaker: Breaker::default(),
             at_once: AT_ONCE_AT_FIRST.min(endpoint.new.policy.concurrency),
             limiter: endpoint.new.policy.rate.map(Limiter::new),
@@ -197,6 +201,7 @@ impl Gate {
     }
 
     fn width(&self) -> Width {
+        self.meters.breaker_open.set(i64::from(!matches!(self.breaker, Breaker::Closed { .. })));
         let policy = &self.endpoint.new.policy;
         match self.breaker {
             Breaker::Open { .. } => Width::CLOSED,

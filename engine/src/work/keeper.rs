@@ -28,7 +28,7 @@ pub async fn run(store: Arc<dyn Store>, retention: Retention, stop: Cancellation
         let retire = round.is_multiple_of(RETIRE_EVERY);
         round = round.wrapping_add(1);
         if let Err(error) = keep(&*store, retention, retire, &stop).await {
-            tracing::error!(%error, "upkeep did not succeed; it is tried again");
+            tracing::debug!(%error, "upkeep did not succeed; it is tried again");
         }
     }
 }

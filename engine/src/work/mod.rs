@@ -30,6 +30,7 @@ use crate::{
     outbound::Outbound,
     sandbox::Limits,
     store::{Handoff, Retention, Store},
+    traces::Traces,
 };
 
 /// What the work needs of the rest.
@@ -39,6 +40,7 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     pub outbound: Arc<Outbound>,
     pub feed: Feed,
+    pub traces: Traces,
     pub settings: Settings,
 }
 
@@ -75,7 +77,7 @@ impl Work {
     /// Starts everything. `broken` is cancelled if a part of it ends before it is told to: the process should then end, and be
     /// started again.
     pub fn start(parts: Parts, broken: CancellationToken) -> std::io::Result<Self> {
-        let Parts { store, handoff, catalog, outbound, feed, settings } = parts;
+        let Parts { store, handoff, catalog, outbound, feed, traces, settings } = parts;
         let stop = CancellationToken::new();
         let (settlements, to_settle) = mpsc::unbounded_channel();
         let (attempts, to_record) = mpsc::unbounded_channel();
@@ -86,6 +88,7 @@ impl Work {
             catalog: Arc::clone(&catalog),
             limits: settings.run_limits.clone(),
             runtime: tokio::runtime::Handle::current(),
+            traces: traces.clone(),
             settlements,
             stop: stop.clone(),
         });
@@ -96,12 +99,12 @@ impl Work {
         let settling = Settler { store: Arc::clone(&store), catalog: Arc::clone(&catalog), feed: feed.clone() };
         settler.spawn(settling.run(to_settle));
         let mut recorder = JoinSet::new();
-        let recording = Recorder { store: Arc::clone(&store), catalog: Arc::clone(&catalog), feed };
+        let recording = Recorder { store: Arc::clone(&store), catalog: Arc::clone(&catalog), feed, traces: traces.clone() };
         recorder.spawn(recording.run(to_record));
 
         let mut takers = JoinSet::new();
         let gates = Gates::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), settings.disable_after);
-        let sender = Sender { store: Arc::clone(&store), handoff: handoff.clone(), catalog, outbound, attempts, gates };
+        let sender = Sender { store: Arc::clone(&store), handoff: handoff.clone(), catalog, outbound, traces, attempts, gates };
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
         let claims = claimer::run(Arc::clone(&store), handoff, stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));

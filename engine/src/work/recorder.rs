@@ -1,6 +1,6 @@
 //! The recorder: commits attempts, as many at a time as queued up during the last commit, and does what follows from them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -11,9 +11,14 @@ use crate::{
     domain::{
         delivery::{DeadReason, Next},
         endpoint::{DisabledReason, EndpointState},
+        event::Event,
+        id::EndpointId,
+        time::Timestamp,
     },
+    metrics::{EndpointMeters, meters},
     news::{Feed, News},
     store::{self, AttemptRecord, DeliverySlot, Store},
+    traces::{Attempted, Traces},
 };
 
 /// Attempts in one call.
@@ -26,6 +31,7 @@ pub struct Recording {
     pub record: AttemptRecord,
     pub endpoint_name: String,
     pub attempts_max: usize,
+    pub event: Arc<Event>,
     pub slot: DeliverySlot,
 }
 
@@ -33,23 +39,31 @@ pub struct Recorder {
     pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
     pub feed: Feed,
+    pub traces: Traces,
 }
 
 impl Recorder {
     /// Runs until every sender is gone and everything is recorded.
     pub async fn run(self, mut queue: UnboundedReceiver<Recording>) {
         let mut batch = Vec::new();
+        let mut figures = Figures::default();
         while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let mut records = Vec::with_capacity(batch.len());
             let mut rest = Vec::with_capacity(batch.len());
-            for Recording { record, endpoint_name, attempts_max, slot } in batch.drain(..) {
+            for Recording { record, endpoint_name, attempts_max, event, slot } in batch.drain(..) {
                 records.push(record);
-                rest.push((endpoint_name, attempts_max, slot));
+                rest.push((endpoint_name, attempts_max, event, slot));
             }
             let records = Arc::new(records);
             let recorded = self.insist(&records).await;
-            for ((record, (name, attempts_max, _slot)), recorded) in records.iter().zip(rest).zip(recorded) {
+            for ((record, (name, attempts_max, event, _slot)), recorded) in records.iter().zip(rest).zip(recorded) {
                 if recorded {
+                    figures.count(record, &name, event.accepted_at);
+                    let AttemptRecord { delivery, n, attempt, .. } = record;
+                    self.traces.attempted(
+                        self.store.tag(),
+                        &Attempted { event: &event, delivery: *delivery, endpoint: &name, n: *n, attempt },
+                    );
                     self.follow(record, name, attempts_max).await;
                 } else {
                     tracing::debug!(delivery = record.delivery.as_i64(), "an attempt of a lost claim was not recorded");
@@ -64,7 +78,8 @@ impl Recorder {
             match self.store.record_attempts(Arc::clone(records)).await {
                 Ok(answers) => return answers,
                 Err(error) => {
-                    tracing::error!(%error, count = records.len(), "attempts could not be recorded; trying again");
+                    // The store has said once that it fails; this is said as often as it is tried.
+                    tracing::debug!(%error, count = records.len(), "attempts could not be recorded; trying again");
                     tokio::time::sleep(AFTER_FAILURE).await;
                 }
             }
@@ -77,8 +92,17 @@ impl Recorder {
         {
             tracing::error!(endpoint, %error, "endpoint answered 410 and could not be disabled");
         }
-        if let Next::Dead(reason) = record.next {
-            tracing::warn!(endpoint, reason = reason.as_str(), outcome = %record.attempt.outcome, "delivery is dead");
+        let delivery = || record.delivery.text(self.store.tag());
+        let outcome = record.attempt.outcome;
+        match record.next {
+            Next::Delivered => {}
+            Next::Retry { .. } => {
+                tracing::debug!(endpoint, delivery = delivery(), %outcome, attempt = record.n, "attempt failed and is repeated");
+            }
+            Next::Dead(reason) => {
+                let reason = reason.as_str();
+                tracing::warn!(endpoint, delivery = delivery(), %outcome, attempt = record.n, reason, "delivery is dead");
+            }
         }
         self.feed.tell(|| News::Attempted {
             delivery: record.delivery,
@@ -104,5 +128,32 @@ impl Recorder {
             tracing::warn!(endpoint = %endpoint.new.name, "endpoint answered 410 and is disabled; resume it to send again");
         }
         self.catalog.refresh_endpoints().await
+    }
+}
+
+/// Endpoints whose figures are at hand. More than there can be at once; those of deleted ones go with the rest.
+const AT_HAND_MAX: usize = 16_384;
+
+/// The figures of the endpoints that were sent to, by a number that nobody else looks up.
+#[derive(Default)]
+struct Figures(HashMap<EndpointId, Arc<EndpointMeters>>);
+
+impl Figures {
+    fn count(&mut self, record: &AttemptRecord, endpoint: &str, accepted_at: Timestamp) {
+        let (meters, attempt) = (meters(), &record.attempt);
+        if self.0.len() >= AT_HAND_MAX {
+            self.0.clear();
+        }
+        self.0.entry(record.endpoint).or_insert_with(|| meters.endpoint(endpoint)).attempted(attempt.outcome);
+        meters.attempt_seconds.observe(attempt.latency.as_secs_f64());
+        match record.next {
+            Next::Delivered => {
+                meters.delivered.inc();
+                let answered_at = attempt.at.plus(attempt.latency);
+                meters.end_to_end_seconds.observe(answered_at.since(accepted_at).as_secs_f64());
+            }
+            Next::Retry { .. } => {}
+            Next::Dead(reason) => meters.dead(reason.as_str(), 1),
+        }
     }
 }

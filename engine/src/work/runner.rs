@@ -9,6 +9,7 @@ use std::{
     io,
     sync::{Arc, Mutex},
     thread,
+    time::SystemTime,
 };
 
 use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
@@ -23,8 +24,10 @@ use crate::{
     catalog::{Catalog, PluginEntry, PluginState},
     clock,
     domain::{endpoint::Endpoint, event::Event, id::RunId, name::Slug, run::RunState, time::Timestamp},
+    metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
     store::{EventClaim, Handoff, RunClaim, RunRecord, Settlement, Settles, StateValue, Store},
+    traces::{Ran, Traces},
 };
 
 /// Runs of one plugin that go one after another in one turn, and are committed together.
@@ -37,6 +40,7 @@ pub struct Runner {
     pub catalog: Arc<Catalog>,
     pub limits: Limits,
     pub runtime: Handle,
+    pub traces: Traces,
     pub settlements: UnboundedSender<Settling>,
     pub stop: CancellationToken,
 }
@@ -105,6 +109,7 @@ impl Runner {
         let mut runs = Vec::with_capacity(plan.runs.len());
         for PlannedRun { plugin, entry, endpoint } in &plan.runs {
             let mut identity = RunIdentity { id: None, plugin, version: None, endpoint: endpoint.as_ref(), tries: 1 };
+            let began = self.traces.begin();
             let mut record = match serving(plugin, entry.as_deref()) {
                 Err(reason) => identity.not_loadable(&reason),
                 Ok((entry, _)) if !entry.pace.is_fast(now) => identity.set_apart(now),
@@ -120,6 +125,8 @@ impl Runner {
                 }
             };
             self.tell_failure(&mut record, entry.as_deref(), event, now);
+            count(entry.as_deref(), &record);
+            self.tell(began, event, claim.round, &mut record);
             runs.push(record);
         }
         let settles = Settles::Event { id: event.id, round: claim.round, lease: claim.lease };
@@ -162,6 +169,7 @@ impl Runner {
         let entry = plugins.get(&claim.plugin);
         let mut identity =
             RunIdentity { id: Some(claim.id), plugin: &claim.plugin, version: None, endpoint, tries: claim.tries + 1 };
+        let began = self.traces.begin();
         let mut record = match serving(&claim.plugin, entry.map(|entry| &**entry)) {
             // It belonged to an endpoint that was deleted since: there is nothing left for it to do.
             _ if claim.endpoint.is_some() && endpoint.is_none() => {
@@ -181,6 +189,8 @@ impl Runner {
             }
         };
         self.tell_failure(&mut record, entry.map(|entry| &**entry), &claim.event, now);
+        count(entry.map(|entry| &**entry), &record);
+        self.tell(began, &claim.event, claim.round, &mut record);
         note_writes(written, &record, claim.id);
         let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
         let settlement = Settlement { settles, event: Arc::clone(&claim.event), runs: vec![record], direct: Vec::new() };
@@ -217,6 +227,13 @@ impl Runner {
         Committed { store: Arc::clone(&self.store), runtime: self.runtime.clone(), plugin: plugin.clone() }
     }
 
+    /// Tells of a run that has ended as a span, if anybody listens.
+    fn tell(&self, began: Option<SystemTime>, event: &Event, round: u32, record: &mut RunRecord) {
+        let Some(outcome) = record.outcome else { return };
+        let ran = Ran { event, round, plugin: &record.plugin, endpoint: record.endpoint, tries: record.tries, outcome };
+        self.traces.ran(self.store.tag(), began, &ran, &mut record.emitted);
+    }
+
     fn settle(&self, settling: Settling) {
         // The settler outlives the threads, so there is always someone to take it.
         let _ = self.settlements.send(settling);
@@ -231,6 +248,15 @@ fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a Plu
             PluginState::Serving(code) => Ok((entry, code)),
             PluginState::NotLoadable(reason) => Err(format!("plugin {plugin} does not load: {reason}")),
         },
+    }
+}
+
+/// Counts a run that has ended. One that lost a race for its state has run all the same, and counts again when it runs again.
+fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
+    let Some(outcome) = record.outcome else { return };
+    match entry {
+        Some(entry) => entry.meters.ran(outcome, record.took, record.memory_peak),
+        None => meters().plugin(&record.plugin).ran(outcome, record.took, record.memory_peak),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     },
     outbound::{Outbound, Webhook},
     store::{AttemptRecord, DeliveryClaim, Handoff, Store},
+    traces::Traces,
 };
 
 /// A lease must outlast the exchange by this much, so that the record finds it still held.
@@ -35,6 +36,7 @@ pub struct Sender {
     pub handoff: Handoff,
     pub catalog: Arc<Catalog>,
     pub outbound: Arc<Outbound>,
+    pub traces: Traces,
     pub attempts: UnboundedSender<Recording>,
     pub gates: Gates,
 }
@@ -96,7 +98,10 @@ impl Sender {
         let webhook =
             Webhook { endpoint, event: &claim.event, payload: claim.payload.as_deref(), id: &id, tag: self.store.tag() };
         let attempt = match webhook.request(clock::wall(), clock::steady()) {
-            Ok(request) => self.outbound.send(request).await,
+            Ok(mut request) => {
+                self.traces.go_on(self.store.tag(), &claim.event, claim.id, n, &mut request.headers);
+                self.outbound.send(request).await
+            }
             Err(reason) => unsendable(reason.to_string()),
         };
         self.follow(claim, endpoint, n, attempt).await;
@@ -141,6 +146,7 @@ impl Sender {
             record,
             endpoint_name: endpoint.new.name.to_string(),
             attempts_max: schedule.waits().len(),
+            event: claim.event,
             slot: claim.slot,
         };
         // The recorder outlives every attempt.

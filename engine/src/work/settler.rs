@@ -8,11 +8,13 @@ use crate::{
     catalog::Catalog,
     clock,
     domain::{
+        delivery::DeadReason,
         name::Slug,
         run::{RunFailure, RunOutcome, RunState, StateUse},
     },
+    metrics::meters,
     news::{Feed, News},
-    store::{EventSlot, RunClaim, RunRecord, RunSlot, Settled, Settlement, Settles, Store, Turn},
+    store::{Birth, EventSlot, RunClaim, RunRecord, RunSlot, Settled, Settlement, Settles, Store, Turn},
 };
 
 /// Settlements in one call.
@@ -59,7 +61,10 @@ impl Settler {
             let mut held_again = Vec::new();
             for ((settlement, held), settled) in shared.iter().zip(held).zip(answers) {
                 match settled {
-                    Settled::Done => self.tell(settlement),
+                    Settled::Done => {
+                        count(settlement);
+                        self.tell(settlement);
+                    }
                     Settled::LeaseLost => tracing::debug!(event = settlement.event.id.as_i64(), "a lost claim was not settled"),
                     Settled::StateConflict(places) => {
                         if let Some(mended) = self.mend_conflict(settlement, &places).await {
@@ -83,7 +88,8 @@ impl Settler {
             match self.store.settle(Arc::clone(settlements)).await {
                 Ok(answers) => return answers,
                 Err(error) => {
-                    tracing::error!(%error, count = settlements.len(), "runs could not be settled; trying again");
+                    // The store has said once that it fails; this is said as often as it is tried.
+                    tracing::debug!(%error, count = settlements.len(), "runs could not be settled; trying again");
                     tokio::time::sleep(AFTER_FAILURE).await;
                 }
             }
@@ -127,6 +133,7 @@ impl Settler {
     fn tell(&self, settlement: &Settlement) {
         for run in &settlement.runs {
             let Some(outcome) = run.outcome else { continue };
+            self.log(settlement, run, outcome);
             self.feed.tell(|| News::Ran {
                 event: settlement.event.id,
                 plugin: run.plugin.to_string(),
@@ -139,6 +146,40 @@ impl Settler {
                 emitted: run.emitted.len(),
             });
         }
+    }
+}
+
+impl Settler {
+    /// One line for each run that somebody should look at: what it said and why is in the event's story, since it may hold what the
+    /// event held. A run that is tried again by itself needs nobody.
+    fn log(&self, settlement: &Settlement, run: &RunRecord, outcome: RunOutcome) {
+        let event = || settlement.event.id.text(self.store.tag());
+        match run.state {
+            RunState::Done => {}
+            RunState::Waiting { .. } => {
+                tracing::debug!(event = event(), plugin = %run.plugin, %outcome, tries = run.tries, "run failed and is tried again");
+            }
+            RunState::Parked => {
+                tracing::warn!(event = event(), plugin = %run.plugin, %outcome, "run is parked; innesco event show EVENT says why");
+            }
+        }
+    }
+}
+
+/// Counts what has come into being.
+fn count(settlement: &Settlement) {
+    let meters = meters();
+    let deliveries = || settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| &run.deliveries));
+    meters.created.inc_by(deliveries().count() as u64);
+    meters.emitted.inc_by(settlement.runs.iter().map(|run| run.emitted.len() as u64).sum());
+    // Hardly anybody subscribes to the engine's own news, and that is as it should be.
+    let ours = settlement.event.new.event_type.is_ours();
+    if settlement.runs.is_empty() && settlement.direct.is_empty() && !ours {
+        meters.unrouted.inc();
+    }
+    let born_dead = deliveries().filter(|delivery| delivery.birth == Birth::Dead).count();
+    if born_dead > 0 {
+        meters.dead(DeadReason::EndpointDisabled.as_str(), born_dead);
     }
 }
 

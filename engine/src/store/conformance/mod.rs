@@ -109,7 +109,8 @@ macro_rules! conformance {
                     a_list_shows_one_moment,
                     a_row_that_cannot_be_read_is_named,
                     what_does_not_exist_is_not_found,
-                    a_probe_says_that_writing_works;
+                    a_probe_says_that_writing_works,
+                    the_load_says_what_waits_where;
                 retention:
                     a_finished_event_leaves_after_its_time,
                     what_is_unfinished_never_leaves,

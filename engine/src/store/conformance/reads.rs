@@ -301,3 +301,16 @@ pub async fn a_probe_says_that_writing_works(bench: &Bench) {
     after.store.probe().await.unwrap();
     assert_eq!(after.event_ids(EventFilter::default()).await, [], "and leaves nothing that anyone sees");
 }
+
+pub async fn the_load_says_what_waits_where(bench: &Bench) {
+    one_of_each(bench).await;
+    let load = bench.store.load().await.unwrap();
+    let depth = |name| load.stages.iter().find(|stage| stage.name == name).map(|stage| stage.depth);
+    let depths = ["events", "runs", "runs-parked", "deliveries", "dead"].map(depth);
+    assert_eq!(depths, [1, 0, 1, 0, 0].map(Some));
+    assert!(load.file_bytes.iter().any(|(_, bytes)| *bytes > 0) && load.disk_free_bytes <= load.disk_bytes, "{load:?}");
+    let crm = bench.endpoint("other").await;
+    let dead = bench.finished(crm, Next::Dead(DeadReason::Gone)).await;
+    let load = bench.store.load().await.unwrap();
+    assert_eq!(load.stages.last().map(|stage| (stage.name, stage.depth)), Some(("dead", 1)), "{dead:?}");
+}

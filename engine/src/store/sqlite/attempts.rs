@@ -136,8 +136,8 @@ pub fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<Endpoint
     }
 }
 
-/// Finishes up to `limit` deliveries that wait for endpoints which take nothing any more.
-pub fn bury(db: &Connection, at: Timestamp, limit: u32) -> Result<usize, Error> {
+/// Finishes up to `limit` deliveries that wait for endpoints which take nothing any more. Says how many, and how many of them are dead.
+pub fn bury(db: &Connection, at: Timestamp, limit: u32) -> Result<(usize, usize), Error> {
     let mut select = db.prepare_cached(
         "SELECT l.id, l.endpoint, l.round, l.attempts, e.deleted_at IS NOT NULL
          FROM endpoint e CROSS JOIN live l ON l.endpoint = e.id
@@ -150,5 +150,5 @@ pub fn bury(db: &Connection, at: Timestamp, limit: u32) -> Result<usize, Error> 
         let (state, reason) = if *deleted { ("cancelled", None) } else { ("dead", Some("endpoint-disabled")) };
         finish(db, DeliveryId::from_i64(*id), *endpoint, *round, state, reason, *attempts, at)?;
     }
-    Ok(rows.len())
+    Ok((rows.len(), rows.iter().filter(|(.., deleted)| !deleted).count()))
 }

@@ -157,13 +157,13 @@ const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
     WHERE e.state = 'active' AND e.deleted_at IS NULL";
 
 /// An endpoint for which something waits: when the first of its first attempts is due, and of its retries.
-struct Waiting {
+pub struct Waiting {
     endpoint: EndpointId,
-    first: Option<Timestamp>,
-    retry: Option<Timestamp>,
+    pub first: Option<Timestamp>,
+    pub retry: Option<Timestamp>,
 }
 
-fn waiting_endpoints(db: &Connection) -> Result<Vec<Waiting>, Error> {
+pub fn waiting_endpoints(db: &Connection) -> Result<Vec<Waiting>, Error> {
     let mut select = db.prepare_cached(WAITING_ENDPOINTS)?;
     let rows = select.query_map([], |row| {
         let due = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis));

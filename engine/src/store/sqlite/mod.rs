@@ -7,6 +7,7 @@ mod accept;
 mod admin;
 mod attempts;
 mod claims;
+mod load;
 mod reads;
 mod retention;
 mod rows;
@@ -19,7 +20,7 @@ mod writer;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, RwLock,
         atomic::{AtomicI64, Ordering},
@@ -37,17 +38,20 @@ use self::{
 };
 use super::{
     Accepted, AttemptRecord, DeliveryFilter, DeliveryStory, DeliverySummary, Drive, Error, EventFilter, EventStory, EventSummary,
-    Handoff, KeyFile, KeyRow, Lease, Page, PageRequest, PluginRow, Retention, Role, Seal, Settled, Settlement, StateValue, Store,
+    Handoff, KeyFile, KeyRow, Lease, Load, Page, PageRequest, PluginRow, Retention, Role, Seal, Settled, Settlement, StateValue,
+    Store,
 };
 use crate::{
     clock,
     domain::{
+        delivery::DeadReason,
         endpoint::{Endpoint, EndpointState, NewEndpoint},
         event::NewEvent,
         id::{DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
         name::Slug,
         time::Timestamp,
     },
+    metrics::meters,
 };
 
 /// Bytes that may wait to be written; past it callers are told to come back (`Error::Overloaded`).
@@ -59,6 +63,7 @@ const BURY_MAX: u32 = 500;
 
 /// The embedded store.
 pub struct Sqlite {
+    file: PathBuf,
     writer: Writer,
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
@@ -166,6 +171,7 @@ impl Sqlite {
             seals: RwLock::new(vec![Arc::new(seal)]),
         };
         Ok(Self {
+            file: file.to_owned(),
             writer: Writer::start(db).map_err(|error| Error::Unavailable(error.to_string()))?,
             readers: Arc::new(Mutex::new(readers)),
             reading: Arc::new(Semaphore::new(READERS)),
@@ -204,6 +210,9 @@ impl Sqlite {
             let result = db.unchecked_transaction().map_err(Error::from).and_then(|moment| work(&moment));
             lock().push(db);
             drop(permit);
+            if let Err(error @ (Error::Unavailable(_) | Error::Internal(_))) = &result {
+                tracing::error!(%error, "the store could not be read");
+            }
             result
         });
         reading.await.map_err(|error| Error::Internal(error.to_string()))?
@@ -475,8 +484,23 @@ impl Store for Sqlite {
         self.read(move |db| reads::delivery(db, id)).await
     }
 
+    async fn load(&self) -> Result<Load, Error> {
+        let stages = self.read(|db| load::stages(db, clock::wall(), clock::steady())).await?;
+        let (disk_bytes, disk_free_bytes) = load::disk(&self.file)?;
+        Ok(Load {
+            stages,
+            lanes: self.local.handoff.lanes(),
+            queued_bytes: self.writer.queued() as u64,
+            file_bytes: load::file_bytes(&self.file),
+            disk_bytes,
+            disk_free_bytes,
+        })
+    }
+
     async fn bury(&self, at: Timestamp) -> Result<usize, Error> {
-        self.write(0, move |db, _| attempts::bury(db, at, BURY_MAX)).await
+        let (buried, dead) = self.write(0, move |db, _| attempts::bury(db, at, BURY_MAX)).await?;
+        meters().dead(DeadReason::EndpointDisabled.as_str(), dead);
+        Ok(buried)
     }
 
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error> {

@@ -21,7 +21,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::store::Error;
+use crate::{metrics::meters, store::Error};
 
 /// Jobs in one transaction at most: bounds how long the first one waits for its answer.
 const JOBS_MAX: usize = 1_000;
@@ -53,6 +53,25 @@ struct Job {
 /// The last commit that failed.
 #[derive(Default)]
 struct Trouble(Mutex<Option<(Instant, Error)>>);
+
+impl Trouble {
+    /// Says once that commits fail, however many do.
+    fn note(&self, error: &Error) {
+        let mut last = self.0.lock().expect("no code panics while it notes a failure");
+        if last.replace((Instant::now(), error.clone())).is_none() {
+            tracing::error!(%error, "the store takes no writes; what is sent is refused, and what is in hand waits");
+        }
+    }
+
+    /// A commit has succeeded: the trouble is over once none has failed for a while.
+    fn may_be_over(&self) {
+        let mut last = self.0.lock().expect("no code panics while it notes a failure");
+        if last.as_ref().is_some_and(|(at, _)| at.elapsed() >= TROUBLED_FOR) {
+            *last = None;
+            tracing::info!("the store takes writes again");
+        }
+    }
+}
 
 /// How long after a failed commit the store counts as troubled: a small write may succeed where a larger one has just failed.
 const TROUBLED_FOR: Duration = Duration::from_secs(5);
@@ -136,6 +155,7 @@ impl Drop for Writer {
 }
 
 fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize, trouble: &Trouble) {
+    let meters = meters();
     let mut waiting = VecDeque::new();
     let mut mode = Keeps::Promise;
     loop {
@@ -149,6 +169,7 @@ fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &Atom
         let keeps = if promise { Keeps::Promise } else { Keeps::Progress };
         let mut afters = Vec::new();
         let mut weight = 0;
+        let began = Instant::now();
         let mut begun = set_mode(connection, &mut mode, keeps).and_then(|()| begin(connection));
         while afters.len() < JOBS_MAX && weight < WEIGHT_MAX {
             let Some(job) = waiting.pop_front().or_else(|| queue.try_recv().ok()) else { break };
@@ -167,12 +188,21 @@ fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &Atom
             }
         }
         let committed = begun.and_then(|()| commit(connection));
+        meters.commit_jobs.observe(afters.len() as f64);
+        match keeps {
+            Keeps::Promise => meters.commit_promise_seconds.observe(began.elapsed().as_secs_f64()),
+            Keeps::Progress => meters.commit_progress_seconds.observe(began.elapsed().as_secs_f64()),
+        }
         if committed.is_err() && !connection.is_autocommit() {
             // If even this fails the next BEGIN says so.
             let _ = connection.execute_batch("ROLLBACK");
         }
-        if let Err(error) = &committed {
-            *trouble.0.lock().expect("no code panics while it notes a failure") = Some((Instant::now(), error.clone()));
+        match &committed {
+            Ok(()) => trouble.may_be_over(),
+            Err(error) => {
+                meters.commit_failures.inc();
+                trouble.note(error);
+            }
         }
         for after in afters {
             after(committed.clone());

@@ -1,0 +1,127 @@
+//! `/metrics`: what the engine has counted and what there is, as Prometheus text.
+//!
+//! Open like `/healthz` unless the setting `metrics` asks for a key: it holds counts under the names of plugins, endpoints and
+//! sources, and nothing that was sent.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
+use tokio::sync::Mutex;
+
+use super::{Api, auth, error::Problem};
+use crate::{
+    catalog::PluginState,
+    domain::endpoint::EndpointState,
+    metrics::{Readings, meters},
+    store::{Load, Role},
+};
+
+/// How long a reading of the store is good for at least, however many ask: it counts rows.
+const FRESH: Duration = Duration::from_secs(5);
+/// And for this many times what it took, so that counting never takes more than a twentieth of one core.
+const REST: u32 = 20;
+
+/// Who may read the figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Open,
+    Key,
+}
+
+/// What the store last said of its load.
+pub struct LastLoad {
+    access: Access,
+    started: Instant,
+    load: Mutex<Option<(Instant, Arc<Load>)>>,
+}
+
+impl LastLoad {
+    pub fn new(access: Access) -> Self {
+        Self { access, started: Instant::now(), load: Mutex::default() }
+    }
+}
+
+/// Read the engine's figures, as Prometheus text.
+///
+/// Open like `/healthz`, unless the setting `metrics` asks for a key.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "read_metrics", tag = "engine",
+    security((), ("key" = ["read"])),
+    responses((status = 200, description = "Every figure with its meaning.", body = String, content_type = "text/plain")),
+)]
+pub async fn figures(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, Problem> {
+    if api.last_load.access == Access::Key {
+        auth::require(&api, &headers, Role::Read)?;
+    }
+    // Also the order in which figures are noted and written: one at a time.
+    let mut last = api.last_load.load.lock().await;
+    let load = current_load(&api, &mut last).await;
+    let text = meters().render(&Readings {
+        stages: &load.stages,
+        lanes: &load.lanes,
+        file_bytes: &load.file_bytes,
+        plugins: &plugins(&api),
+        endpoints: &endpoints(&api),
+        queued_bytes: load.queued_bytes,
+        disk_bytes: load.disk_bytes,
+        disk_free_bytes: load.disk_free_bytes,
+        uptime: api.last_load.started.elapsed(),
+    });
+    let mut response = text.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    Ok(response)
+}
+
+/// What the store says, now or a moment ago. A store that does not answer costs its own figures and no others: they stay as they were.
+async fn current_load(api: &Api, last: &mut Option<(Instant, Arc<Load>)>) -> Arc<Load> {
+    if let Some((good_until, load)) = last
+        && Instant::now() < *good_until
+    {
+        return Arc::clone(load);
+    }
+    let began = Instant::now();
+    match api.store.load().await {
+        Ok(load) => {
+            let load = Arc::new(load);
+            *last = Some((Instant::now() + FRESH.max(began.elapsed() * REST), Arc::clone(&load)));
+            load
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the store did not say how much waits in it; the figures are those of before");
+            last.as_ref().map(|(_, load)| Arc::clone(load)).unwrap_or_default()
+        }
+    }
+}
+
+fn plugins(api: &Api) -> [(&'static str, u64); 4] {
+    let table = api.catalog.plugins();
+    let serving = table.iter().filter(|entry| matches!(entry.state, PluginState::Serving(_))).count();
+    let refused = table.iter().filter(|entry| entry.refused.is_some()).count();
+    let all = table.iter().count();
+    [
+        ("serving", serving as u64),
+        ("refused", refused as u64),
+        ("not-loadable", (all - serving) as u64),
+        ("broken", table.broken().count() as u64),
+    ]
+}
+
+fn endpoints(api: &Api) -> [(&'static str, u64); 3] {
+    let mut counts = [("active", 0), ("paused", 0), ("disabled", 0)];
+    for endpoint in api.catalog.endpoints().iter() {
+        let place = match endpoint.new.state {
+            EndpointState::Active => 0,
+            EndpointState::Paused => 1,
+            EndpointState::Disabled(_) => 2,
+        };
+        counts[place].1 += 1;
+    }
+    counts
+}

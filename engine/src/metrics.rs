@@ -1,0 +1,548 @@
+//! What the engine counts, for `/metrics`.
+//!
+//! Every figure has a line in one table below: its name, its labels, what it means. Handles are made once and kept by whoever counts
+//! (a plugin's with its entry in the catalog, an endpoint's with the recorder), so that to count is one addition to a number in
+//! memory. Labels are bounded: names beyond a limit count together as `other`, and nothing that a stranger sends becomes a label
+//! unless it looks like a plain name, so that no URL, secret or payload is ever shown.
+//!
+//! The figures belong to the process, as the clock does: there is one engine in it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, OnceLock, RwLock},
+    time::Duration,
+};
+
+use prometheus::{
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
+};
+
+use crate::domain::{
+    delivery::{AttemptOutcome, DeadReason},
+    run::RunOutcome,
+};
+
+/// Sources with a figure of their own. They come from outside, so few.
+const SOURCES_MAX: usize = 50;
+/// Plugins with figures of their own: each has some forty lines.
+const PLUGINS_MAX: usize = 100;
+/// Endpoints with figures of their own: each has one to a dozen lines.
+const ENDPOINTS_MAX: usize = 200;
+/// The label of all that is beyond those limits.
+pub const OTHER: &str = "other";
+/// A source whose name is longer is no name.
+const SOURCE_LEN_MAX: usize = 64;
+
+/// Seconds of one run: most take microseconds, the default deadline is 1 s.
+const RUN_SECONDS: &[f64] = &[0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
+/// Bytes of one run: from what a small plugin needs to the default limit of 64 MiB and beyond.
+const RUN_BYTES: &[f64] = &[
+    131_072.0,
+    524_288.0,
+    1_048_576.0,
+    2_097_152.0,
+    4_194_304.0,
+    8_388_608.0,
+    16_777_216.0,
+    33_554_432.0,
+    67_108_864.0,
+    268_435_456.0,
+];
+/// Seconds of one exchange, up to the default timeout of 20 s.
+const ATTEMPT_SECONDS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
+/// Seconds from acceptance to delivery: from milliseconds to what retries take.
+const END_TO_END_SECONDS: &[f64] =
+    &[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0];
+/// Seconds of one commit: a fast disk needs half a millisecond, a sick one seconds.
+const COMMIT_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+/// Jobs that share a commit.
+const COMMIT_JOBS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
+
+macro_rules! kind {
+    (counter) => {
+        IntCounter
+    };
+    (counters) => {
+        IntCounterVec
+    };
+    (number) => {
+        IntGauge
+    };
+    (numbers) => {
+        IntGaugeVec
+    };
+    (seconds) => {
+        Counter
+    };
+    (gauge) => {
+        Gauge
+    };
+    (gauges) => {
+        GaugeVec
+    };
+    (histogram) => {
+        Histogram
+    };
+    (histograms) => {
+        HistogramVec
+    };
+}
+
+macro_rules! table {
+    ($($field:ident = $kind:ident($($argument:expr),*) $name:literal $help:literal;)*) => {
+        /// Every figure, by its place in the table.
+        struct Table { $($field: kind!($kind)),* }
+
+        impl Table {
+            fn new(registry: &Registry) -> Self {
+                Self { $($field: make::$kind(registry, Opts::new($name, $help), $($argument),*)),* }
+            }
+        }
+
+        /// Names and meanings, in the order of the table.
+        pub const NAMES: &[(&str, &str)] = &[$(($name, $help)),*];
+    };
+}
+
+table! {
+    accepted = counters(&["source"]) "innesco_events_accepted_total" "Events that were stored, by the source that their sender gave";
+    duplicates = counter() "innesco_events_duplicate_total" "Events that were known already and changed nothing";
+    emitted = counter() "innesco_events_emitted_total" "Events that plugins emitted";
+    unrouted = counter() "innesco_events_unrouted_total" "Events that no plugin and no endpoint wanted";
+    refused = counters(&["code"]) "innesco_requests_refused_total" "Requests that were answered with a problem, by its code";
+
+    runs = counters(&["plugin", "outcome"]) "innesco_runs_total" "Runs of plugins, by how they ended";
+    run_seconds = histograms(&["plugin"], RUN_SECONDS) "innesco_run_seconds" "How long runs took";
+    run_bytes = histograms(&["plugin"], RUN_BYTES) "innesco_run_memory_peak_bytes" "The most memory that runs held";
+    plugins = numbers(&["state"]) "innesco_plugins" "Plugins: serving, refused (a newer file is not taken), not-loadable; and files that never were one (broken)";
+
+    attempts = counters(&["endpoint", "outcome"]) "innesco_attempts_total" "Attempts to send, by how they ended; answers by the class of their status";
+    attempt_seconds = histogram(ATTEMPT_SECONDS) "innesco_attempt_seconds" "How long attempts took";
+    breaker_open = numbers(&["endpoint"]) "innesco_endpoint_breaker_open" "1 while an endpoint is only probed because it fails";
+    endpoints = numbers(&["state"]) "innesco_endpoints" "Endpoints by state";
+    created = counter() "innesco_deliveries_created_total" "Deliveries that came into being";
+    delivered = counter() "innesco_deliveries_delivered_total" "Deliveries that reached their receiver";
+    dead = counters(&["reason"]) "innesco_deliveries_dead_total" "Deliveries that were given up, by why";
+    end_to_end_seconds = histogram(END_TO_END_SECONDS) "innesco_end_to_end_seconds" "From the acceptance of an event to the answer that delivered it, retries and replays included";
+
+    depth = numbers(&["stage"]) "innesco_queue_depth" "What waits, in memory or on disk: events to be run, runs of their own, parked runs, deliveries, dead deliveries";
+    oldest = gauges(&["stage"]) "innesco_queue_oldest_seconds" "For how long the oldest has waited: an event since it was accepted, a run or delivery since it was due, a dead delivery since it was given up";
+    handoff_items = numbers(&["stage"]) "innesco_handoff_items" "What is in memory, being worked on included";
+    handoff_bytes = numbers(&["stage"]) "innesco_handoff_bytes" "Bytes that it holds";
+    handoff_limit_bytes = numbers(&["stage"]) "innesco_handoff_limit_bytes" "Bytes that it may hold; what is beyond waits on disk";
+
+    commit_seconds = histograms(&["kind"], COMMIT_SECONDS) "innesco_store_commit_seconds" "How long commits took: promises are synced to the disk, progress is not";
+    commit_jobs = histogram(COMMIT_JOBS) "innesco_store_commit_jobs" "How many jobs shared a commit";
+    commit_failures = counter() "innesco_store_commit_failures_total" "Commits that failed; nothing in them took effect";
+    queued_bytes = number() "innesco_store_queued_bytes" "Bytes that wait to be written";
+    file_bytes = numbers(&["file"]) "innesco_store_file_bytes" "Size of the store's files";
+    disk_bytes = number() "innesco_disk_bytes" "Size of the disk that holds the data folder";
+    disk_free_bytes = number() "innesco_disk_free_bytes" "What is free of it";
+
+    build = numbers(&["version"]) "innesco_build_info" "Always 1; the label says which engine this is";
+    uptime = gauge() "innesco_uptime_seconds" "Since the engine started";
+    cpu = seconds() "process_cpu_seconds_total" "Processor time of the process, user and system";
+    resident = number() "process_resident_memory_bytes" "Memory of the process that is in RAM";
+    open_files = number() "process_open_fds" "Files and connections that the process has open";
+    open_files_max = number() "process_max_fds" "How many it may have open";
+    threads = number() "process_threads" "Threads of the process";
+    started = gauge() "process_start_time_seconds" "When the process started, in seconds since 1970";
+}
+
+/// What may be counted. Ask [`meters`] for it.
+pub struct Meters {
+    registry: Registry,
+    table: Table,
+    /// By source.
+    sources: Family<IntCounter>,
+    plugins: Family<PluginMeters>,
+    endpoints: Family<EndpointMeters>,
+    /// Deliveries that came into being.
+    pub created: IntCounter,
+    pub delivered: IntCounter,
+    pub duplicates: IntCounter,
+    pub emitted: IntCounter,
+    pub unrouted: IntCounter,
+    pub attempt_seconds: Histogram,
+    pub end_to_end_seconds: Histogram,
+    pub commit_promise_seconds: Histogram,
+    pub commit_progress_seconds: Histogram,
+    pub commit_jobs: Histogram,
+    pub commit_failures: IntCounter,
+}
+
+/// The figures of this process.
+pub fn meters() -> &'static Meters {
+    static METERS: LazyLock<Meters> = LazyLock::new(Meters::new);
+    &METERS
+}
+
+impl Meters {
+    fn new() -> Self {
+        let registry = Registry::new();
+        let table = Table::new(&registry);
+        table.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        for reason in DeadReason::ALL {
+            table.dead.with_label_values(&[reason.as_str()]);
+        }
+        let sources = table.accepted.clone();
+        let (runs, seconds, bytes) = (table.runs.clone(), table.run_seconds.clone(), table.run_bytes.clone());
+        let (attempts, breaker) = (table.attempts.clone(), table.breaker_open.clone());
+        Self {
+            sources: Family::new(SOURCES_MAX, move |source| sources.with_label_values(&[source])),
+            plugins: Family::new(PLUGINS_MAX, move |plugin| PluginMeters {
+                runs: RunOutcome::ALL.map(|outcome| runs.with_label_values(&[plugin, outcome.as_str()])),
+                seconds: seconds.with_label_values(&[plugin]),
+                memory: bytes.with_label_values(&[plugin]),
+            }),
+            endpoints: Family::new(ENDPOINTS_MAX, move |endpoint| EndpointMeters {
+                name: endpoint.to_owned(),
+                attempts: attempts.clone(),
+                by_outcome: Default::default(),
+                breaker_open: breaker.with_label_values(&[endpoint]),
+            }),
+            created: table.created.clone(),
+            delivered: table.delivered.clone(),
+            duplicates: table.duplicates.clone(),
+            emitted: table.emitted.clone(),
+            unrouted: table.unrouted.clone(),
+            attempt_seconds: table.attempt_seconds.clone(),
+            end_to_end_seconds: table.end_to_end_seconds.clone(),
+            commit_promise_seconds: table.commit_seconds.with_label_values(&["promise"]),
+            commit_progress_seconds: table.commit_seconds.with_label_values(&["progress"]),
+            commit_jobs: table.commit_jobs.clone(),
+            commit_failures: table.commit_failures.clone(),
+            registry,
+            table,
+        }
+    }
+
+    /// The counter of accepted events of a source.
+    pub fn accepted(&self, source: &str) -> Arc<IntCounter> {
+        self.sources.get(if is_plain(source) { source } else { OTHER })
+    }
+
+    /// The figures of a plugin, to be kept by whoever runs it.
+    pub fn plugin(&self, name: &str) -> Arc<PluginMeters> {
+        self.plugins.get(name)
+    }
+
+    /// The figures of an endpoint, to be kept by whoever sends to it.
+    pub fn endpoint(&self, name: &str) -> Arc<EndpointMeters> {
+        self.endpoints.get(name)
+    }
+
+    /// Makes the counter of each code, so that the first refusal is a step from 0 and not out of nothing.
+    pub fn expect_refusals(&self, codes: &[&str]) {
+        for code in codes {
+            self.table.refused.with_label_values(&[code]);
+        }
+    }
+
+    /// A request was answered with the problem of this code.
+    pub fn refused(&self, code: &'static str) {
+        self.table.refused.with_label_values(&[code]).inc();
+    }
+
+    /// A delivery was given up.
+    pub fn dead(&self, reason: &'static str, count: usize) {
+        self.table.dead.with_label_values(&[reason]).inc_by(count as u64);
+    }
+
+    /// Notes what there is at this moment, and writes everything as Prometheus text.
+    pub fn render(&self, now: &Readings<'_>) -> String {
+        let table = &self.table;
+        for stage in now.stages {
+            table.depth.with_label_values(&[stage.name]).set(number(stage.depth));
+            table.oldest.with_label_values(&[stage.name]).set(stage.oldest.as_secs_f64());
+        }
+        for lane in now.lanes {
+            table.handoff_items.with_label_values(&[lane.name]).set(number(lane.items));
+            table.handoff_bytes.with_label_values(&[lane.name]).set(number(lane.bytes));
+            table.handoff_limit_bytes.with_label_values(&[lane.name]).set(number(lane.limit_bytes));
+        }
+        for (gauges, counts) in
+            [(&table.file_bytes, now.file_bytes), (&table.plugins, now.plugins), (&table.endpoints, now.endpoints)]
+        {
+            for (name, count) in counts {
+                gauges.with_label_values(&[name]).set(number(*count));
+            }
+        }
+        table.queued_bytes.set(number(now.queued_bytes));
+        table.disk_bytes.set(number(now.disk_bytes));
+        table.disk_free_bytes.set(number(now.disk_free_bytes));
+        table.uptime.set(now.uptime.as_secs_f64());
+        self.note_process();
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
+            // Only a name or label that breaks a rule can do this, and those are all above.
+            tracing::error!(%error, "the figures could not be written");
+            String::new()
+        })
+    }
+
+    /// What the kernel says of this process; what it does not say stays 0.
+    #[cfg(target_os = "linux")]
+    fn note_process(&self) {
+        let table = &self.table;
+        let Ok(process) = procfs::process::Process::myself() else { return };
+        if let Ok(stat) = process.stat() {
+            let ticks = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+            table.cpu.inc_by((ticks(stat.utime + stat.stime) - table.cpu.get()).max(0.0));
+            table.resident.set(number(stat.rss * procfs::page_size()));
+            table.threads.set(stat.num_threads);
+            if let Ok(booted) = procfs::boot_time_secs() {
+                table.started.set(booted as f64 + ticks(stat.starttime));
+            }
+        }
+        if let Ok(count) = process.fd_count() {
+            table.open_files.set(number(count as u64));
+        }
+        if let Some(most) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+            table.open_files_max.set(number(most));
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn note_process(&self) {}
+}
+
+/// What there is at the moment in which the figures are asked for.
+pub struct Readings<'a> {
+    pub stages: &'a [Stage],
+    pub lanes: &'a [Lane],
+    pub file_bytes: &'a [(&'static str, u64)],
+    /// How many plugins are in which state.
+    pub plugins: &'a [(&'static str, u64)],
+    /// How many endpoints are in which state.
+    pub endpoints: &'a [(&'static str, u64)],
+    pub queued_bytes: u64,
+    pub disk_bytes: u64,
+    pub disk_free_bytes: u64,
+    pub uptime: Duration,
+}
+
+/// What waits at one stage of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    pub name: &'static str,
+    pub depth: u64,
+    /// For how long the oldest has waited; zero where nothing waits.
+    pub oldest: Duration,
+}
+
+/// What one stage holds in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    pub name: &'static str,
+    pub items: u64,
+    pub bytes: u64,
+    pub limit_bytes: u64,
+}
+
+/// The figures of one plugin.
+pub struct PluginMeters {
+    runs: [IntCounter; RunOutcome::ALL.len()],
+    seconds: Histogram,
+    memory: Histogram,
+}
+
+impl PluginMeters {
+    /// A run has ended. One that never began, since its plugin does not load, has taken no time.
+    pub fn ran(&self, outcome: RunOutcome, took: Duration, memory_peak: u64) {
+        self.runs[outcome as usize].inc();
+        if outcome != RunOutcome::NotLoadable {
+            self.seconds.observe(took.as_secs_f64());
+            self.memory.observe(memory_peak as f64);
+        }
+    }
+}
+
+/// How an attempt can end, as far as figures tell it apart.
+const ATTEMPT_OUTCOMES: [&str; 12] = [
+    "1xx",
+    "2xx",
+    "3xx",
+    "4xx",
+    "5xx",
+    "timed-out",
+    "refused",
+    "reset",
+    "unreachable",
+    "name-not-found",
+    "blocked",
+    "tls-failed",
+];
+
+/// The figures of one endpoint.
+pub struct EndpointMeters {
+    name: String,
+    attempts: IntCounterVec,
+    /// Made when first needed: most endpoints only ever answer 2xx.
+    by_outcome: [OnceLock<IntCounter>; ATTEMPT_OUTCOMES.len()],
+    /// 1 while its breaker is open.
+    pub breaker_open: IntGauge,
+}
+
+impl EndpointMeters {
+    /// An attempt has ended.
+    pub fn attempted(&self, outcome: AttemptOutcome) {
+        let place = outcome_place(outcome);
+        let counter =
+            self.by_outcome[place].get_or_init(|| self.attempts.with_label_values(&[&*self.name, ATTEMPT_OUTCOMES[place]]));
+        counter.inc();
+    }
+}
+
+fn outcome_place(outcome: AttemptOutcome) -> usize {
+    match outcome {
+        AttemptOutcome::Answered { status } | AttemptOutcome::BodyTooLarge { status } => {
+            usize::from((status / 100).clamp(1, 5)) - 1
+        }
+        AttemptOutcome::TimedOut => 5,
+        AttemptOutcome::Refused => 6,
+        AttemptOutcome::Reset => 7,
+        AttemptOutcome::Unreachable => 8,
+        AttemptOutcome::NameNotFound => 9,
+        AttemptOutcome::Blocked => 10,
+        AttemptOutcome::TlsFailed => 11,
+    }
+}
+
+/// Handles by name, as many as a limit allows; all others share one.
+struct Family<T> {
+    most: usize,
+    make: Box<dyn Fn(&str) -> T + Send + Sync>,
+    made: RwLock<HashMap<Box<str>, Arc<T>>>,
+}
+
+impl<T> Family<T> {
+    fn new(most: usize, make: impl Fn(&str) -> T + Send + Sync + 'static) -> Self {
+        Self { most, make: Box::new(make), made: RwLock::default() }
+    }
+
+    fn get(&self, name: &str) -> Arc<T> {
+        {
+            let made = self.made.read().expect("no code panics while it makes a handle");
+            let full = made.len() >= self.most;
+            if let Some(handle) = made.get(name).or_else(|| if full { made.get(OTHER) } else { None }) {
+                return Arc::clone(handle);
+            }
+        }
+        let mut made = self.made.write().expect("no code panics while it makes a handle");
+        let name = if made.len() < self.most { name } else { OTHER };
+        Arc::clone(made.entry(name.into()).or_insert_with(|| Arc::new((self.make)(name))))
+    }
+}
+
+/// Whether a source is a name that may be shown: CloudEvents lets it be any URI, and a URI can hold anything.
+fn is_plain(source: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_./".contains(&c);
+    source.len() <= SOURCE_LEN_MAX && source.bytes().all(plain) && !source.contains("//")
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// How each kind of figure is made. A name or label that breaks a rule of Prometheus shows in the first test that counts anything.
+mod make {
+    use super::*;
+
+    fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+        let made = made.expect("the table keeps the rules for names");
+        registry.register(Box::new(made.clone())).expect("each name is in the table once");
+        made
+    }
+
+    pub fn counter(registry: &Registry, opts: Opts) -> IntCounter {
+        registered(registry, IntCounter::with_opts(opts))
+    }
+
+    pub fn counters(registry: &Registry, opts: Opts, labels: &[&str]) -> IntCounterVec {
+        registered(registry, IntCounterVec::new(opts, labels))
+    }
+
+    pub fn number(registry: &Registry, opts: Opts) -> IntGauge {
+        registered(registry, IntGauge::with_opts(opts))
+    }
+
+    pub fn numbers(registry: &Registry, opts: Opts, labels: &[&str]) -> IntGaugeVec {
+        registered(registry, IntGaugeVec::new(opts, labels))
+    }
+
+    pub fn seconds(registry: &Registry, opts: Opts) -> Counter {
+        registered(registry, Counter::with_opts(opts))
+    }
+
+    pub fn gauge(registry: &Registry, opts: Opts) -> Gauge {
+        registered(registry, Gauge::with_opts(opts))
+    }
+
+    pub fn gauges(registry: &Registry, opts: Opts, labels: &[&str]) -> GaugeVec {
+        registered(registry, GaugeVec::new(opts, labels))
+    }
+
+    pub fn histogram(registry: &Registry, opts: Opts, buckets: &[f64]) -> Histogram {
+        registered(registry, Histogram::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec())))
+    }
+
+    pub fn histograms(registry: &Registry, opts: Opts, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        registered(registry, HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_names_become_labels() {
+        for (source, plain) in [
+            ("shop", true),
+            ("plugin/ledger", true),
+            ("eu.shop_1-a", true),
+            ("https://shop.example/?token=1", false),
+            ("//shop", false),
+            ("a b", false),
+            ("a?b=c", false),
+            ("user@shop", false),
+            ("ünïcode", false),
+            (&"x".repeat(SOURCE_LEN_MAX + 1), false),
+        ] {
+            assert_eq!(is_plain(source), plain, "{source}");
+        }
+    }
+
+    #[test]
+    fn names_beyond_the_limit_share_one_handle() {
+        let family = Family::new(2, str::to_owned);
+        assert_eq!([&**family.get("a"), &**family.get("b"), &**family.get("c"), &**family.get("d")], ["a", "b", OTHER, OTHER]);
+        assert_eq!((&**family.get("a"), &**family.get("b")), ("a", "b"), "the first ones keep theirs");
+        assert!(Arc::ptr_eq(&family.get("c"), &family.get("e")));
+    }
+
+    #[test]
+    fn every_way_to_end_has_a_place() {
+        let places = [
+            (AttemptOutcome::Answered { status: 204 }, "2xx"),
+            (AttemptOutcome::Answered { status: 101 }, "1xx"),
+            (AttemptOutcome::Answered { status: 999 }, "5xx"),
+            (AttemptOutcome::BodyTooLarge { status: 200 }, "2xx"),
+            (AttemptOutcome::TimedOut, "timed-out"),
+            (AttemptOutcome::Refused, "refused"),
+            (AttemptOutcome::Reset, "reset"),
+            (AttemptOutcome::Unreachable, "unreachable"),
+            (AttemptOutcome::NameNotFound, "name-not-found"),
+            (AttemptOutcome::Blocked, "blocked"),
+            (AttemptOutcome::TlsFailed, "tls-failed"),
+        ];
+        for (outcome, word) in places {
+            assert_eq!(ATTEMPT_OUTCOMES[outcome_place(outcome)], word);
+            assert!(outcome.status().is_some() || outcome.as_str() == word, "the same word as everywhere");
+        }
+        for (place, outcome) in RunOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place, "counters stand in the order of the outcomes");
+        }
+    }
+}

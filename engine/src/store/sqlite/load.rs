@@ -1,0 +1,154 @@
+//! How much waits where. The queues' tables hold only what is unfinished; SQLite counts a whole table page by page, and the rest
+//! has a partial index that holds nothing else, so that a million rows take some milliseconds. Always on a reading connection.
+
+use std::{fs, path::Path, time::Duration};
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::claims;
+use crate::{
+    domain::time::Timestamp,
+    metrics::Stage,
+    store::{Error, LEASE},
+};
+
+/// Without a condition, so that pages are counted and not rows.
+const EVENTS: &str = "SELECT count(*) FROM event_queue";
+const RUNS_OF_THEIR_OWN: &str = "SELECT count(*) FROM run_queue";
+const DELIVERIES: &str = "SELECT count(*) FROM live";
+/// From the index `run_queue_parked` alone.
+const PARKED: &str = "SELECT count(*) FROM run_queue WHERE state = 'parked'";
+/// From the index `delivery_unhappy` alone; the second condition says so.
+const DEAD: &str = "SELECT count(*) FROM delivery WHERE state = 'dead' AND state <> 'delivered'";
+
+/// Events are run in the order of their ids.
+const OLDEST_EVENT: &str =
+    "SELECT e.accepted_at, q.round, q.next_at, q.lease IS NOT NULL FROM event_queue q JOIN event e ON e.id = q.id
+     WHERE q.id = (SELECT min(id) FROM event_queue)";
+/// Steps from one plugin with something waiting to the next, whatever the number of rows each has.
+const OLDEST_RUN: &str = "WITH RECURSIVE waiting (plugin) AS (
+        SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
+        UNION ALL
+        SELECT (SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL AND plugin > waiting.plugin)
+        FROM waiting WHERE waiting.plugin IS NOT NULL
+    )
+    SELECT min((SELECT min(next_at) FROM run_queue r WHERE r.state = 'waiting' AND r.lease IS NULL AND r.plugin = waiting.plugin))
+    FROM waiting WHERE waiting.plugin IS NOT NULL";
+const OLDEST_DEAD: &str = "SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1";
+
+/// What waits at each stage. Runs and deliveries that wait for a time to come are counted, and are not late.
+pub fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Stage>, Error> {
+    let count = |sql: &str| -> Result<u64, Error> {
+        let count: i64 = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        Ok(count.unsigned_abs())
+    };
+    let instant = |sql: &str| -> Result<Option<Timestamp>, Error> {
+        let millis: Option<Option<i64>> = db.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+        Ok(millis.flatten().map(Timestamp::from_millis))
+    };
+    let parked = count(PARKED)?;
+    let late = |due: Option<Timestamp>, now: Timestamp| due.map_or(Duration::ZERO, |due| now.since(due));
+    let due_delivery =
+        claims::waiting_endpoints(db)?.into_iter().flat_map(|waiting| [waiting.first, waiting.retry]).flatten().min();
+    let stage = |name, depth, oldest| Stage { name, depth, oldest };
+    Ok(vec![
+        stage("events", count(EVENTS)?, oldest_event(db, wall, steady)?),
+        stage("runs", count(RUNS_OF_THEIR_OWN)?.saturating_sub(parked), late(instant(OLDEST_RUN)?, steady)),
+        stage("runs-parked", parked, Duration::ZERO),
+        stage("deliveries", count(DELIVERIES)?, late(due_delivery, steady)),
+        stage("dead", count(DEAD)?, late(instant(OLDEST_DEAD)?, wall)),
+    ])
+}
+
+/// For how long the oldest event has waited to be run: since its acceptance, or since someone asked for a replay.
+fn oldest_event(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Duration, Error> {
+    let row: Option<(i64, u32, i64, bool)> = db
+        .prepare_cached(OLDEST_EVENT)?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .optional()?;
+    Ok(match row {
+        None => Duration::ZERO,
+        Some((accepted_at, 0, ..)) => wall.since(Timestamp::from_millis(accepted_at)),
+        Some((_, _, lease_ends, true)) => steady.plus(LEASE).since(Timestamp::from_millis(lease_ends)),
+        Some((_, _, due, false)) => steady.since(Timestamp::from_millis(due)),
+    })
+}
+
+/// Sizes of the files; one that is not there has none.
+pub fn file_bytes(file: &Path) -> Vec<(&'static str, u64)> {
+    let size = |suffix: &str| {
+        let mut path = file.as_os_str().to_owned();
+        path.push(suffix);
+        fs::metadata(path).map_or(0, |metadata| metadata.len())
+    };
+    vec![("db", size("")), ("wal", size("-wal"))]
+}
+
+/// How large the file's disk is, and what is free of it for this process.
+pub fn disk(file: &Path) -> Result<(u64, u64), Error> {
+    let disk = rustix::fs::statvfs(file).map_err(|error| Error::Unavailable(error.to_string()))?;
+    Ok((disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(db: &Connection, sql: &str, column: &str) -> Vec<String> {
+        let mut select = db.prepare(sql).unwrap();
+        let rows = select.query_map([], |row| row.get(column)).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_counted_that_need_not_be_looked_at() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(include_str!("schema.sql")).unwrap();
+        for sql in [EVENTS, RUNS_OF_THEIR_OWN, DELIVERIES] {
+            let steps = texts(&db, &format!("EXPLAIN {sql}"), "opcode");
+            assert!(steps.iter().any(|step| step == "Count") && !steps.iter().any(|step| step == "Next"), "{sql}: {steps:?}");
+        }
+        for (sql, index) in [(PARKED, "run_queue_parked"), (DEAD, "delivery_unhappy"), (OLDEST_DEAD, "delivery_unhappy")] {
+            let plan = texts(&db, &format!("EXPLAIN QUERY PLAN {sql}"), "detail").join("; ");
+            assert!(plan.contains(&format!("INDEX {index}")), "{sql}: {plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        }
+        for sql in [OLDEST_EVENT, OLDEST_RUN] {
+            let plan = texts(&db, &format!("EXPLAIN QUERY PLAN {sql}"), "detail").join("; ");
+            assert!(!plan.contains("SCAN run_queue") && !plan.contains("SCAN q") && !plan.contains("SCAN e"), "{sql}: {plan}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_counted_where_it_waits() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(include_str!("schema.sql")).unwrap();
+        let now = Timestamp::from_millis(1_000_000);
+        let (wall, steady) = (now, now.plus(Duration::from_secs(500)));
+        let empty = stages(&db, wall, steady).unwrap();
+        assert!(empty.iter().all(|stage| stage.depth == 0 && stage.oldest.is_zero()), "{empty:?}");
+        db.execute_batch(
+            "INSERT INTO event (id, accepted_at, source, type, content_type, depth, codec, data)
+                 VALUES (1, 970000, 's', 't', 'c', 0, 0, x''), (2, 990000, 's', 't', 'c', 0, 0, x'');
+             INSERT INTO event_queue (id, round, next_at, lease) VALUES (1, 0, 1600000, 5), (2, 0, 1480000, NULL);
+             INSERT INTO run_queue (id, plugin, round, tries, state, next_at) VALUES (1, 'a', 0, 1, 'waiting', 1600000),
+                 (2, 'b', 0, 1, 'waiting', 1493000), (3, 'b', 0, 1, 'waiting', 1499000), (4, 'b', 0, 1, 'parked', 0);
+             INSERT INTO endpoint (id, name, url, events, conditions, scheme, state, created_at)
+                 VALUES (1, 'on', '', '', '', '', 'active', 0), (2, 'off', '', '', '', '', 'paused', 0);
+             INSERT INTO live (id, endpoint, round, attempts, next_at, lease) VALUES (1, 1, 0, 0, 1800000, 5),
+                 (2, 1, 0, 0, 1498000, NULL), (3, 2, 0, 0, 1000, NULL);
+             INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at) VALUES (9, 1, 0, 'dead', 'gone', 1, 400000),
+                 (10, 1, 0, 'dead', 'gone', 1, 900000), (11, 1, 0, 'delivered', NULL, 1, 100), (12, 1, 0, 'cancelled', NULL, 1, 100);",
+        )
+        .unwrap();
+        let found: Vec<_> = stages(&db, wall, steady)
+            .unwrap()
+            .into_iter()
+            .map(|stage| (stage.name, stage.depth, stage.oldest.as_secs()))
+            .collect();
+        assert_eq!(found, [("events", 2, 30), ("runs", 3, 7), ("runs-parked", 1, 0), ("deliveries", 3, 2), ("dead", 2, 600)]);
+        // A replay of an old event has waited since it was asked for.
+        db.execute_batch("UPDATE event_queue SET round = 1, next_at = 1600000, lease = 5 WHERE id = 1").unwrap();
+        assert_eq!(stages(&db, wall, steady).unwrap()[0].oldest, LEASE - Duration::from_secs(100));
+    }
+}

@@ -1,0 +1,369 @@
+//! Traces: every event continues the trace that it came with, and, where a collector is named (`otel.endpoint`), says what was done
+//! to it as spans: `accept`, `run`, `attempt`, with their true times.
+//!
+//! Without a collector nothing is put together and no clock is asked. With one, spans wait in a bounded queue and leave in batches
+//! from a thread of their own; a collector that is slow or away costs spans, never an event. Spans carry names, ids and outcomes, and
+//! nothing that was sent.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    str::FromStr as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use opentelemetry::{
+    InstrumentationScope, KeyValue,
+    trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
+};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor as _},
+};
+use url::Url;
+
+use crate::{
+    clock,
+    domain::{
+        delivery::Attempt,
+        event::{Event, NewEvent},
+        id::{DeliveryId, EndpointId, EventId, Tag},
+        run::RunOutcome,
+        trace::{self, TraceParent},
+    },
+};
+
+/// Spans that wait to leave; more are dropped.
+const WAITING_MAX: usize = 8_192;
+/// How long spans wait for others to leave with them.
+const GATHER: Duration = Duration::from_secs(1);
+/// How long the collector may take for a batch, and the last batch at the end.
+pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of the collector's answer is read.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// The collector cannot be sent to.
+#[derive(Debug, thiserror::Error)]
+#[error("traces cannot be sent to otel.endpoint {place}: {reason}")]
+pub struct BadCollector {
+    place: String,
+    reason: String,
+}
+
+/// Where spans go, if anywhere. Cheap to share.
+#[derive(Clone, Default)]
+pub struct Traces(Option<Arc<Exporting>>);
+
+struct Exporting {
+    processor: BatchSpanProcessor,
+    scope: InstrumentationScope,
+}
+
+/// One run, as a span tells of it.
+pub struct Ran<'a> {
+    pub event: &'a Event,
+    pub round: u32,
+    pub plugin: &'a str,
+    pub endpoint: Option<EndpointId>,
+    pub tries: u32,
+    pub outcome: RunOutcome,
+}
+
+/// One attempt, as a span tells of it.
+pub struct Attempted<'a> {
+    pub event: &'a Event,
+    pub delivery: DeliveryId,
+    pub endpoint: &'a str,
+    /// Counted from 1.
+    pub n: u32,
+    pub attempt: &'a Attempt,
+}
+
+impl Traces {
+    /// Sends spans to the collector at `endpoint`, with `client`. Where its path is empty, it is OTLP's own.
+    pub fn to(endpoint: &Url, client: reqwest::Client) -> Result<Self, BadCollector> {
+        let mut address = endpoint.clone();
+        if address.path() == "/" {
+            address.set_path("/v1/traces");
+        }
+        let carrier = Carrier {
+            client,
+            place: endpoint.host_str().unwrap_or_default().to_owned(),
+            runtime: tokio::runtime::Handle::current(),
+            failing: AtomicBool::new(false),
+        };
+        let mut exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(carrier)
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(address)
+            .with_timeout(EXPORT_TIMEOUT)
+            .build()
+            .map_err(|error| BadCollector {
+                place: endpoint.host_str().unwrap_or_default().to_owned(),
+                reason: error.to_string(),
+            })?;
+        let version = env!("CARGO_PKG_VERSION");
+        let resource = Resource::builder_empty()
+            .with_service_name("innesco")
+            .with_attribute(KeyValue::new("service.version", version))
+            .build();
+        opentelemetry_sdk::trace::SpanExporter::set_resource(&mut exporter, &resource);
+        let batches = BatchConfigBuilder::default().with_max_queue_size(WAITING_MAX).with_scheduled_delay(GATHER).build();
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
+        let scope = InstrumentationScope::builder("innesco").with_version(version).build();
+        Ok(Self(Some(Arc::new(Exporting { processor, scope }))))
+    }
+
+    /// The beginning of something that may become a span. Asks the clock only if somebody wants to know.
+    pub fn begin(&self) -> Option<SystemTime> {
+        self.0.as_ref().map(|_| clock::system())
+    }
+
+    /// The trace that an event brings along, for [`Self::accepted`].
+    pub fn brought(&self, event: &NewEvent) -> Option<TraceParent> {
+        self.0.as_ref().and_then(|_| TraceParent::of(event))
+    }
+
+    /// An event was accepted.
+    pub fn accepted(&self, tag: Tag, began: Option<SystemTime>, event: EventId, event_type: &str, brought: Option<TraceParent>) {
+        let (Some(exporting), Some(began)) = (&self.0, began) else { return };
+        let here = brought.map_or_else(|| TraceParent::begin(tag, event), |parent| parent.at(trace::accept_span(tag, event)));
+        exporting.tell(Told {
+            name: "accept",
+            kind: SpanKind::Server,
+            here,
+            parent: brought.map(|parent| parent.span),
+            remote: true,
+            began,
+            ended: clock::system(),
+            attributes: vec![
+                KeyValue::new("innesco.event", event.text(tag)),
+                KeyValue::new("innesco.event_type", event_type.to_owned()),
+            ],
+            status: Status::Unset,
+        });
+    }
+
+    /// A run has ended. The events that it emitted go on from it.
+    pub fn ran(&self, tag: Tag, began: Option<SystemTime>, ran: &Ran<'_>, emitted: &mut [NewEvent]) {
+        let (Some(exporting), Some(began)) = (&self.0, began) else { return };
+        let parent = under(tag, ran.event);
+        let here = parent.at(trace::run_span(tag, ran.event.id, ran.round, ran.plugin, ran.endpoint, ran.tries));
+        for event in emitted {
+            lead(event, ran.event, here);
+        }
+        exporting.tell(Told {
+            name: "run",
+            kind: SpanKind::Internal,
+            here,
+            parent: has_parent(ran.event).then_some(parent.span),
+            remote: false,
+            began,
+            ended: clock::system(),
+            attributes: vec![
+                KeyValue::new("innesco.event", ran.event.id.text(tag)),
+                KeyValue::new("innesco.event_type", ran.event.new.event_type.to_string()),
+                KeyValue::new("innesco.plugin", ran.plugin.to_owned()),
+                KeyValue::new("innesco.outcome", ran.outcome.as_str()),
+                KeyValue::new("innesco.tries", i64::from(ran.tries)),
+            ],
+            status: match ran.outcome {
+                RunOutcome::Ok => Status::Unset,
+                // Not what the plugin said: that may hold what the event held.
+                outcome => Status::error(outcome.as_str()),
+            },
+        });
+    }
+
+    /// An attempt has ended.
+    pub fn attempted(&self, tag: Tag, attempted: &Attempted<'_>) {
+        let Some(exporting) = &self.0 else { return };
+        let Attempted { event, delivery, endpoint, n, attempt } = *attempted;
+        let parent = under(tag, event);
+        let began = UNIX_EPOCH + Duration::from_millis(attempt.at.millis().unsigned_abs());
+        let mut attributes = vec![
+            KeyValue::new("innesco.event", event.id.text(tag)),
+            KeyValue::new("innesco.event_type", event.new.event_type.to_string()),
+            KeyValue::new("innesco.delivery", delivery.text(tag)),
+            KeyValue::new("innesco.endpoint", endpoint.to_owned()),
+            KeyValue::new("innesco.attempt", i64::from(n)),
+            KeyValue::new("innesco.outcome", attempt.outcome.as_str()),
+        ];
+        attributes.extend(attempt.outcome.status().map(|status| KeyValue::new("http.response.status_code", i64::from(status))));
+        exporting.tell(Told {
+            name: "attempt",
+            kind: SpanKind::Client,
+            here: parent.at(trace::attempt_span(tag, delivery, n)),
+            parent: has_parent(event).then_some(parent.span),
+            remote: false,
+            began,
+            ended: began + attempt.latency,
+            attributes,
+            status: if attempt.outcome.is_success() { Status::Unset } else { Status::error(attempt.outcome.to_string()) },
+        });
+    }
+
+    /// Makes an attempt's request go on with the trace of its event. One that has none begins one only if there is a collector.
+    pub fn go_on(&self, tag: Tag, event: &Event, delivery: DeliveryId, n: u32, headers: &mut HeaderMap) {
+        let parent = match TraceParent::of(&event.new) {
+            Some(parent) => parent,
+            None if self.0.is_some() => TraceParent::begin(tag, event.id),
+            None => return,
+        };
+        let here = parent.at(trace::attempt_span(tag, delivery, n)).to_string();
+        headers.insert(trace::TRACEPARENT, HeaderValue::try_from(here).expect("hexadecimal digits are a header value"));
+        match event.new.attributes.get(trace::TRACESTATE).and_then(trace::trace_state).map(HeaderValue::try_from) {
+            Some(Ok(state)) => headers.insert(trace::TRACESTATE, state),
+            // A state of another trace must not go with this one.
+            _ => headers.remove(trace::TRACESTATE),
+        };
+    }
+
+    /// Sends what still waits. Blocks, for as long as the collector may take.
+    pub fn finish(&self) {
+        if let Some(exporting) = &self.0
+            && let Err(error) = exporting.processor.shutdown_with_timeout(EXPORT_TIMEOUT)
+        {
+            tracing::warn!(%error, "the last traces did not reach the collector");
+        }
+    }
+}
+
+/// A span before it has the exporter's shape.
+struct Told {
+    name: &'static str,
+    kind: SpanKind,
+    here: TraceParent,
+    parent: Option<trace::SpanId>,
+    /// Whether the parent is a span of someone else.
+    remote: bool,
+    began: SystemTime,
+    ended: SystemTime,
+    attributes: Vec<KeyValue>,
+    status: Status,
+}
+
+impl Exporting {
+    /// Queues a span, or drops it where its trace is not sampled or the queue is full.
+    fn tell(&self, told: Told) {
+        let flags = if told.here.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        let (trace, span) = (TraceId::from_bytes(told.here.trace), SpanId::from_bytes(told.here.span));
+        self.processor.on_end(SpanData {
+            span_context: SpanContext::new(trace, span, flags, false, TraceState::default()),
+            parent_span_id: told.parent.map_or(SpanId::INVALID, SpanId::from_bytes),
+            parent_span_is_remote: told.remote && told.parent.is_some(),
+            span_kind: told.kind,
+            name: Cow::Borrowed(told.name),
+            start_time: told.began,
+            end_time: told.ended.max(told.began),
+            attributes: told.attributes,
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: told.status,
+            instrumentation_scope: self.scope.clone(),
+        });
+    }
+}
+
+/// The span that is the parent of what is done to an event: its acceptance, or the run that emitted it.
+fn under(tag: Tag, event: &Event) -> TraceParent {
+    match TraceParent::of(&event.new) {
+        None => TraceParent::begin(tag, event.id),
+        Some(parent) if event.new.cause.is_some() => parent,
+        Some(parent) => parent.at(trace::accept_span(tag, event.id)),
+    }
+}
+
+/// The engine's own news was never accepted from anybody: what is done to it begins its trace.
+fn has_parent(event: &Event) -> bool {
+    !event.new.event_type.is_ours() || TraceParent::of(&event.new).is_some()
+}
+
+/// Makes an emitted event that has inherited its trace go on from the run that emitted it. One that its plugin put into another
+/// trace stays there.
+fn lead(emitted: &mut NewEvent, cause: &Event, run: TraceParent) {
+    let (own, inherited) = (emitted.attributes.get(trace::TRACEPARENT), cause.new.attributes.get(trace::TRACEPARENT));
+    if own != inherited {
+        return;
+    }
+    let attributes = Arc::make_mut(&mut emitted.attributes);
+    match attributes.0.iter_mut().find(|(name, _)| name == trace::TRACEPARENT) {
+        Some((_, value)) => *value = run.to_string(),
+        None => trace::adopt(attributes, &run.to_string(), None),
+    }
+}
+
+/// The way to the collector: the operator's own address, so neither guard nor proxy stands in between.
+struct Carrier {
+    client: reqwest::Client,
+    place: String,
+    /// The batches come from a thread that has no runtime.
+    runtime: tokio::runtime::Handle,
+    failing: AtomicBool,
+}
+
+impl fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Carrier").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl HttpClient for Carrier {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let request = reqwest::Request::try_from(request)?;
+        let sent = self.runtime.spawn(exchange(self.client.clone(), request)).await?;
+        let trouble = match &sent {
+            Ok(response) if response.status().is_success() => None,
+            Ok(response) => Some(format!("it answered {}", response.status().as_u16())),
+            // Without its URL, which may hold a key.
+            Err(error) => Some(if error.is_timeout() { "it does not answer".into() } else { "it cannot be reached".into() }),
+        };
+        // Said when it changes: a collector that is away for a night is two lines.
+        let failed_before = self.failing.swap(trouble.is_some(), Ordering::Relaxed);
+        match trouble {
+            Some(trouble) if !failed_before => {
+                tracing::warn!(collector = %self.place, trouble, "traces do not reach their collector; until they do they are dropped");
+            }
+            None if failed_before => tracing::info!(collector = %self.place, "traces reach their collector again"),
+            _ => {}
+        }
+        Ok(sent.map_err(reqwest::Error::without_url)?)
+    }
+}
+
+async fn exchange(client: reqwest::Client, request: reqwest::Request) -> Result<Response<Bytes>, reqwest::Error> {
+    let mut answer = client.execute(request).await?;
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await? {
+        let room = ANSWER_BYTES_MAX - body.len();
+        body.extend_from_slice(&part[..part.len().min(room)]);
+        if body.len() == ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = std::mem::take(answer.headers_mut());
+    Ok(response)
+}
+
+/// Reads `otel.endpoint`: an address of http or https, or nothing.
+pub fn parse_endpoint(text: &str) -> Option<Option<Url>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let url = Url::from_str(text).ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(Some(url))
+}
