@@ -64,6 +64,9 @@ settings! {
     "delivery.disable_after" = "5d", "an endpoint to which nothing has succeeded for so long is disabled";
     "retention.delivered" = "7d", "how long an event is kept once all of it is delivered";
     "retention.dead" = "30d", "how long an event with a dead delivery or a failed run is kept";
+    "retention.unrouted" = "7d", "how long an event is kept that nobody wanted";
+    "retention.audit" = "365d", "how long the audit trail and finished jobs are kept";
+    "retention.size_max" = "0", "what the store may hold; from 80 % on it warns, at it the oldest finished events leave before their time; 0 means no limit";
     "retention.dedupe_window" = "7d", "how long the same source and id count as the same event";
 }
 
@@ -238,6 +241,8 @@ pub struct Config {
     pub slow_threads: usize,
     pub retention: Retention,
     pub disable_after: Duration,
+    /// What the store may hold, in bytes.
+    pub store_bytes_max: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,7 +304,13 @@ impl Config {
             retention: Retention {
                 delivered: raw.duration("retention.delivered")?,
                 dead: raw.duration("retention.dead")?,
+                unrouted: raw.duration("retention.unrouted")?,
+                audit: raw.duration("retention.audit")?,
                 dedupe: raw.duration("retention.dedupe_window")?,
+            },
+            store_bytes_max: match raw.size("retention.size_max")? {
+                0 => None,
+                bytes => Some(bytes as u64),
             },
         })
     }

@@ -65,6 +65,8 @@ pub struct Handoff {
     pub deliveries: Arc<Lanes<EndpointId, DeliveryClaim>>,
     /// When the store has to be asked for what is due and unclaimed.
     pub alarm: Arc<Alarm>,
+    /// Rung when there is a new job.
+    pub jobs: Arc<Notify>,
 }
 
 /// Wakes whoever claims what is due: at the earliest instant that anyone set, or at once when there is room again for
@@ -128,6 +130,7 @@ impl Default for Handoff {
             runs: Lanes::new(RUNS, Arc::clone(&room)),
             deliveries: Lanes::new(DELIVERIES, Arc::clone(&room)),
             alarm: Arc::new(Alarm { room, at: AtomicI64::new(i64::MAX), held_back: AtomicBool::new(false) }),
+            jobs: Arc::default(),
         }
     }
 }
