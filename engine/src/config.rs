@@ -68,6 +68,9 @@ settings! {
     "otel.endpoint" = "", "collector that is sent traces over OTLP/HTTP, such as http://127.0.0.1:4318; empty: none";
     "retention.delivered" = "7d", "how long an event is kept once all of it is delivered";
     "retention.dead" = "30d", "how long an event with a dead delivery or a failed run is kept";
+    "retention.unrouted" = "7d", "how long an event is kept that nobody wanted";
+    "retention.audit" = "365d", "how long the audit trail and finished jobs are kept";
+    "retention.size_max" = "0", "what the store may hold; from 80 % on it warns, at it the oldest finished events leave before their time; 0 means no limit";
     "retention.dedupe_window" = "7d", "how long the same source and id count as the same event";
 }
 
@@ -245,6 +248,8 @@ pub struct Config {
     pub disable_after: Duration,
     /// The collector of traces, if there is one.
     pub otel: Option<Url>,
+    /// What the store may hold, in bytes.
+    pub store_bytes_max: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,9 +317,15 @@ impl Config {
             retention: Retention {
                 delivered: raw.duration("retention.delivered")?,
                 dead: raw.duration("retention.dead")?,
+                unrouted: raw.duration("retention.unrouted")?,
+                audit: raw.duration("retention.audit")?,
                 dedupe: raw.duration("retention.dedupe_window")?,
             },
             otel: raw.read("otel.endpoint", traces::parse_endpoint, "is not a collector; write http://127.0.0.1:4318")?,
+            store_bytes_max: match raw.size("retention.size_max")? {
+                0 => None,
+                bytes => Some(bytes as u64),
+            },
         })
     }
 }

@@ -7,13 +7,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, BodyRoom, ConnectionLimits, Keys, LastLoad, LastProbe},
-    catalog::{Catalog, FileCache, Folder, watch},
+    api::{self, Api, BodyRoom, ConnectionLimits, LastLoad, LastProbe},
+    catalog::{Catalog, FileCache, Folder, Keys, hash_key, new_key, watch},
+    clock,
     config::Config,
     news::Feed,
     outbound::{Guard, Outbound},
     sandbox::Sandbox,
-    store::{Handoff, KeyFile, Role, Sqlite, Store},
+    store::{Handoff, KeyFile, NewKey, Role, Sqlite, Store},
     traces::{self, Traces},
     work::{self, Work},
 };
@@ -28,7 +29,7 @@ pub struct Engine {
     outbound: Arc<Outbound>,
     feed: Feed,
     traces: Traces,
-    keys: Keys,
+    keys: Arc<Keys>,
     /// The admin key that was made because there was none. Shown once.
     pub new_admin_key: Option<String>,
     /// Held for as long as the engine lives.
@@ -65,9 +66,8 @@ impl Engine {
             let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, key_file, handoff)).await?;
             Arc::new(opened.with_context(|| format!("the store in {} cannot be opened", config.data.display()))?)
         };
-        let keys = Keys::default();
         let new_admin_key = first_key(&*store, admin_key).await?;
-        keys.refresh(&*store).await?;
+        let keys = Arc::new(Keys::new(Arc::clone(&store)).await?);
         let catalog = Catalog::new(Arc::clone(&store), sandbox, cache, feed.clone(), config.plugins.clone()).await?;
         let mut folder = Folder::default();
         catalog.scan(&mut folder).await?;
@@ -80,10 +80,11 @@ impl Engine {
 
     /// Makes sure that `key` is an admin key, for whoever owns the data folder and has lost the first one.
     pub async fn admit(&self, key: &str) -> anyhow::Result<()> {
-        let hash = api::hash_key(key);
-        if !self.store.keys().await?.iter().any(|known| known.hash == hash) {
-            self.store.create_key(format!("admin {:02x}{:02x}", hash[0], hash[1]), Role::Admin, hash).await?;
-            self.keys.refresh(&*self.store).await?;
+        let hash = hash_key(key);
+        if !self.store.keys().await?.iter().any(|known| known.new.hash == hash) {
+            let name = format!("admin {:02x}{:02x}", hash[0], hash[1]);
+            self.store.create_key(NewKey { name, role: Role::Admin, hash, expires_at: None }).await?;
+            self.keys.refresh().await?;
         }
         Ok(())
     }
@@ -102,6 +103,7 @@ impl Engine {
             store: Arc::clone(&self.store),
             handoff: self.handoff,
             catalog: Arc::clone(&self.catalog),
+            keys: Arc::clone(&self.keys),
             outbound: Arc::clone(&self.outbound),
             feed: self.feed.clone(),
             traces: self.traces.clone(),
@@ -111,6 +113,7 @@ impl Engine {
                 slow_threads: self.config.slow_threads,
                 retention: self.config.retention,
                 disable_after: self.config.disable_after,
+                store_bytes_max: self.config.store_bytes_max,
                 drain: self.config.drain,
             },
         };
@@ -172,7 +175,7 @@ fn within_files(limits: ConnectionLimits) -> ConnectionLimits {
 }
 
 /// One engine per data folder: two would send everything twice.
-fn lock_folder(data: &Path) -> anyhow::Result<fs::File> {
+pub fn lock_folder(data: &Path) -> anyhow::Result<fs::File> {
     let shown = data.display();
     fs::create_dir_all(data).with_context(|| format!("data folder {shown} cannot be made; choose another with --data"))?;
     let file = fs::File::create(data.join("lock"))
@@ -183,23 +186,30 @@ fn lock_folder(data: &Path) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
-/// Makes the first admin key where there is none. Returns it only if nobody has seen it yet.
+/// Makes an admin key where none is good any more. Returns it only if nobody has seen it yet.
 async fn first_key(store: &dyn Store, given: Option<String>) -> anyhow::Result<Option<String>> {
     let keys = store.keys().await?;
-    if let Some(given) = &given
-        && !keys.is_empty()
-        && !keys.iter().any(|key| key.hash == api::hash_key(given))
-    {
-        tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder has keys already, and it is none of them");
-    }
-    if keys.iter().any(|key| key.role == Role::Admin) {
+    let now = clock::wall();
+    let known = given.as_ref().and_then(|given| keys.iter().find(|key| key.new.hash == hash_key(given)));
+    if keys.iter().any(|key| key.new.role == Role::Admin && !key.has_expired(now)) {
+        if given.is_some() && known.is_none() {
+            tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder has keys already, and it is none of them");
+        }
         return Ok(None);
+    }
+    if known.is_some() {
+        bail!("INNESCO_ADMIN_KEY is a key that has expired or is no admin's, and no admin key is left; set it to a new one");
     }
     let key = match &given {
         Some(key) if key.len() < 16 => bail!("INNESCO_ADMIN_KEY has {} characters; use at least 16", key.len()),
         Some(key) => key.clone(),
-        None => api::new_key()?,
+        None => new_key()?,
     };
-    store.create_key("admin".into(), Role::Admin, api::hash_key(&key)).await?;
+    let hash = hash_key(&key);
+    let name = match keys.iter().any(|key| key.new.name == "admin") {
+        false => "admin".to_owned(),
+        true => format!("admin {:02x}{:02x}", hash[0], hash[1]),
+    };
+    store.create_key(NewKey { name, role: Role::Admin, hash, expires_at: None }).await?;
     Ok(given.is_none().then_some(key))
 }

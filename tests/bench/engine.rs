@@ -22,6 +22,11 @@ pub struct Engine {
 impl Engine {
     /// Starts it in an empty folder, with these plugins (name, file).
     pub fn start(folder: &Path, plugins: &[(&str, &[u8])]) -> anyhow::Result<Self> {
+        Self::start_with(folder, plugins, &[])
+    }
+
+    /// As [`Self::start`], with these settings (variable, value).
+    pub fn start_with(folder: &Path, plugins: &[(&str, &[u8])], settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         fs::create_dir_all(folder.join("plugins"))?;
         for (name, file) in plugins {
             fs::write(folder.join("plugins").join(format!("{name}.wasm")), file)?;
@@ -31,6 +36,7 @@ impl Engine {
             .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins", "--allow-net", "127.0.0.0/8"])
             .env("INNESCO_ADMIN_KEY", KEY)
             .env("INNESCO_LOG_LEVEL", "error")
+            .envs(settings.iter().copied())
             .current_dir(folder)
             .stderr(Stdio::from(fs::File::create(folder.join("log"))?));
         let server = Server::start(command).with_context(|| {
@@ -58,6 +64,30 @@ impl Engine {
                 return Ok(run.clone());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every event has been run.
+    pub async fn nothing_waits(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(120);
+        while self.call(reqwest::Method::GET, "/v1/events?state=waiting&limit=1", None).await?["items"] != json!([]) {
+            ensure!(Instant::now() < until, "the events are not run");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// How many events there are.
+    pub async fn count_events(&self) -> anyhow::Result<usize> {
+        let mut count = 0;
+        let mut path = "/v1/events?limit=500".to_owned();
+        loop {
+            let page = self.call(reqwest::Method::GET, &path, None).await?;
+            count += page["items"].as_array().map_or(0, Vec::len);
+            match page["next"].as_str() {
+                Some(next) => path = format!("/v1/events?limit=500&cursor={next}"),
+                None => return Ok(count),
+            }
         }
     }
 

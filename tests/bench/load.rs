@@ -151,6 +151,7 @@ impl Report {
 pub struct Latencies {
     pub p50: f64,
     pub p99: f64,
+    pub longest: f64,
 }
 
 impl Latencies {
@@ -158,7 +159,7 @@ impl Latencies {
         let mut sorted: Vec<u64> = nanoseconds.collect();
         sorted.sort_unstable();
         let at = |percent: usize| sorted.get(sorted.len() * percent / 100).map_or(f64::NAN, |value| seconds(*value) * 1e3);
-        Self { p50: at(50), p99: at(99) }
+        Self { p50: at(50), p99: at(99), longest: sorted.last().map_or(f64::NAN, |value| seconds(*value) * 1e3) }
     }
 }
 

@@ -16,6 +16,7 @@ mod accept;
 mod fairness;
 mod figures;
 mod hostile;
+mod retention;
 mod side_by_side;
 mod soak;
 
@@ -29,7 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often everything is measured, in turns: what disturbs one round shows as its distance from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 4] = ["relay", "accept", "hostile", "fairness"];
+const DEFAULT: [&str; 5] = ["relay", "accept", "hostile", "fairness", "retention"];
 
 fn main() -> anyhow::Result<()> {
     // `cargo bench` adds a flag of its own.
@@ -53,6 +54,7 @@ fn main() -> anyhow::Result<()> {
                         "relay" => side_by_side::run(place).await?,
                         "accept" => accept::run(place).await?,
                         "hostile" => hostile::run(place).await?,
+                        "retention" => retention::run(place).await?,
                         _ => fairness::run(place).await?,
                     }
                 }

@@ -9,6 +9,9 @@ mod receivers;
 
 mod engine;
 
+mod access;
+mod backup;
+mod bulk_retry;
 mod callers_gone_wrong;
 mod clock_steps;
 mod crash;

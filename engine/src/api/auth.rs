@@ -1,9 +1,6 @@
-//! Who may do what: bearer keys with a role. Only a hash of a key is kept, in the store and here.
+//! Who may do what: bearer keys with a role. Which keys there are is the catalog's business.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, RwLock},
-};
+use std::sync::Arc;
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -11,61 +8,43 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use sha2::{Digest as _, Sha256};
 
 use super::{Api, error::Problem};
-use crate::store::{self, KeyRow, Role, Store};
-
-/// What every key begins with, so that a leaked one is recognised.
-pub const KEY_PREFIX: &str = "innk_";
-
-/// Makes a key of random bytes.
-pub fn new_key() -> Result<String, getrandom::Error> {
-    let mut random = [0; 24];
-    getrandom::fill(&mut random)?;
-    Ok(format!("{KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random)))
-}
-
-/// What is kept of a key. A key is random, so a plain hash is enough.
-pub fn hash_key(key: &str) -> [u8; 32] {
-    Sha256::digest(key).into()
-}
-
-/// The keys as last committed. A look-up is by the key's hash, so its time tells nothing about a key.
-#[derive(Default)]
-pub struct Keys(RwLock<HashMap<[u8; 32], KeyRow>>);
-
-impl Keys {
-    pub async fn refresh(&self, store: &dyn Store) -> Result<(), store::Error> {
-        let keys = store.keys().await?.into_iter().map(|key| (key.hash, key)).collect();
-        *self.0.write().expect("no code panics while it swaps the keys") = keys;
-        Ok(())
-    }
-
-    fn role(&self, key: &str) -> Option<Role> {
-        self.0.read().expect("no code panics while it swaps the keys").get(&hash_key(key)).map(|key| key.role)
-    }
-}
+use crate::{
+    clock,
+    store::{KeyRow, Role},
+};
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-pub fn require(api: &Api, headers: &HeaderMap, needed: Role) -> Result<(), Problem> {
+pub fn require(api: &Api, headers: &HeaderMap, needed: Role) -> Result<Arc<KeyRow>, Problem> {
     let key = bearer(headers).ok_or_else(|| {
         Problem::unauthorized(
             "send a key of this engine as: Authorization: Bearer innk_…; make one with: innesco keys create NAME",
         )
     })?;
-    let role = api.keys.role(key).ok_or_else(|| Problem::unauthorized("the key is not known here; it may have been revoked"))?;
+    let now = clock::wall();
+    let key =
+        api.keys.find(key, now).ok_or_else(|| Problem::unauthorized("the key is not known here; it may have been revoked"))?;
+    if let Some(expired_at) = key.new.expires_at.filter(|_| key.has_expired(now)) {
+        let name = &key.new.name;
+        let text = format!("the key {name:?} expired at {expired_at}; make another one with: innesco keys create NAME");
+        return Err(Problem::key_expired(text));
+    }
+    let role = key.new.role;
     if role == Role::Admin || role == needed {
-        return Ok(());
+        return Ok(key);
     }
     let admin = if needed == Role::Admin { "" } else { " or admin" };
     Err(Problem::forbidden(format!("the key's role is {}; this needs {}{admin}", role.as_str(), needed.as_str())))
 }
+
+/// The key that a request was let in with.
+#[derive(Clone)]
+pub struct Caller(pub Arc<KeyRow>);
 
 /// The least role that may: reading needs `read`, everything else `admin`. (Publishing has its own rule: [`Publisher`].)
 pub fn needed(method: &Method) -> Role {
@@ -73,8 +52,15 @@ pub fn needed(method: &Method) -> Role {
 }
 
 /// Lets through who has the role that is [`needed`].
-pub async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Problem> {
-    require(&api, request.headers(), needed(request.method()))?;
+pub async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let caller = Caller(require(&api, request.headers(), needed(request.method()))?);
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// Lets through who may do everything, also to read.
+pub async fn admin_only(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Problem> {
+    require(&api, request.headers(), Role::Admin)?;
     Ok(next.run(request).await)
 }
 

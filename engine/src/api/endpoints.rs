@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
@@ -17,7 +17,7 @@ use utoipa::{
 };
 
 use super::{
-    Api, body,
+    Api, audit, body,
     error::Problem,
     openapi,
     path::Path,
@@ -586,7 +586,7 @@ pub async fn create(
     State(api): State<Arc<Api>>,
     request_headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<EndpointView>), Problem> {
+) -> Result<(StatusCode, Extension<audit::Target>, Json<EndpointView>), Problem> {
     let input: Input = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
     if api.catalog.endpoints().iter().count() >= ENDPOINTS_MAX {
         return Err(Problem::conflict(format!("there are {ENDPOINTS_MAX} endpoints, the most that one engine keeps")));
@@ -595,7 +595,8 @@ pub async fn create(
     api.catalog.refresh_endpoints().await?;
     let driven = api.store.drive_parked(Drive::EndpointCreated(endpoint.new.name.clone()), clock::steady()).await?;
     tracing::info!(endpoint = %endpoint.new.name, driven, "endpoint created");
-    Ok((StatusCode::CREATED, Json(EndpointView::revealing(&endpoint, api.store.tag()))))
+    let view = EndpointView::revealing(&endpoint, api.store.tag());
+    Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
 }
 
 /// List all endpoints.

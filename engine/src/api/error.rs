@@ -63,6 +63,7 @@ problems! {
     bad_event = BAD_REQUEST "bad_event" "The event is not valid";
     bad_request = BAD_REQUEST "bad_request" "The request is not valid";
     unauthorized = UNAUTHORIZED "unauthorized" "A key is needed";
+    key_expired = UNAUTHORIZED "key_expired" "The key has expired";
     forbidden = FORBIDDEN "forbidden" "The key may not do this";
     not_found = NOT_FOUND "not_found" "There is no such thing";
     method_not_allowed = METHOD_NOT_ALLOWED "method_not_allowed" "The address does not take this method";

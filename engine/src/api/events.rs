@@ -18,7 +18,7 @@ use super::{
     body,
     error::Problem,
     intake,
-    page::{Limit, Paging, Query},
+    page::{Limit, Paging, Query, instant},
     path::Path,
     view::{AcceptedView, EventStoryView, EventView, PageView},
 };
@@ -171,19 +171,12 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     let paging =
         Paging::new(filter.limit.as_deref(), filter.cursor.as_deref(), |text| EventId::parse(text, tag).map(EventId::as_i64))?;
     let state = filter.state.as_deref().map(event_state).transpose()?;
-    let time = |name: &str, text: Option<&str>| {
-        text.map(|text| {
-            Timestamp::parse_rfc3339(text)
-                .ok_or_else(|| Problem::bad_request(format!("{name} is {text:?}; write RFC 3339, such as 2026-01-31T09:30:00Z")))
-        })
-        .transpose()
-    };
     let filter = EventFilter {
         event_type: filter.r#type.clone(),
         source: filter.source.clone(),
         state,
-        since: time("since", filter.since.as_deref())?,
-        until: time("until", filter.until.as_deref())?,
+        since: instant("since", filter.since.as_deref())?,
+        until: instant("until", filter.until.as_deref())?,
     };
     let page = api.store.events(filter, paging.request).await?;
     Ok(Json(PageView {

@@ -1,9 +1,9 @@
 //! API keys: made, listed, revoked. A key is shown once, in the reply that makes it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
@@ -12,14 +12,17 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
-    Api,
-    auth::{hash_key, new_key},
-    body,
+    Api, audit, body,
     error::Problem,
     path::Path,
     view::{KeyView, PageView},
 };
-use crate::{domain::id::KeyId, store::Role};
+use crate::{
+    catalog::{hash_key, new_key},
+    clock,
+    domain::{duration, id::KeyId, time::Timestamp},
+    store::{NewKey, Role},
+};
 
 /// Length of a key's name in bytes.
 const NAME_LEN_MAX: usize = 100;
@@ -34,6 +37,9 @@ struct Input {
     name: String,
     #[schema(value_type = Role)]
     role: String,
+    /// When it is to open nothing any more: how long from now (`90d`), or an instant (RFC 3339). Without it, it is good until it is
+    /// revoked.
+    expires: Option<String>,
 }
 
 /// Make a key.
@@ -41,11 +47,15 @@ struct Input {
 /// The answer alone carries it.
 #[utoipa::path(
     post, path = "/v1/keys", operation_id = "create_key", tag = "keys",
-    request_body(content = Input, example = json!({ "name": "shop", "role": "publish" })),
+    request_body(content = Input, example = json!({ "name": "shop", "role": "publish", "expires": "90d" })),
     responses((status = 201, description = "What is known of the key, and the key itself.", body = KeyView)),
     extensions(("x-problems" = json!(["bad_value"]))),
 )]
-pub async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<(StatusCode, Json<KeyView>), Problem> {
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Extension<audit::Target>, Json<KeyView>), Problem> {
     let input: Input = body::json(&api, &headers, body, Problem::bad_value).await?;
     let role = Role::parse(&input.role).ok_or_else(|| {
         Problem::bad_value(format!("role: {:?} is not a role; write {}", input.role, Role::ALL.map(Role::as_str).join(", ")))
@@ -54,10 +64,31 @@ pub async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body)
     if input.name.trim().is_empty() || input.name.len() > NAME_LEN_MAX {
         return Err(Problem::bad_value(format!("name: must be 1 to {NAME_LEN_MAX} bytes")).at("/name"));
     }
+    let now = clock::wall();
+    let expires_at = input.expires.map(|text| expiry(&text, now)).transpose()?;
     let key = new_key().map_err(|_| Problem::internal("the system gives no randomness for a key"))?;
-    let row = api.store.create_key(input.name, role, hash_key(&key)).await?;
-    api.keys.refresh(&*api.store).await?;
-    Ok((StatusCode::CREATED, Json(KeyView { key: Some(key), ..KeyView::new(&row, api.store.tag()) })))
+    let new = NewKey { name: input.name, role, hash: hash_key(&key), expires_at };
+    let row = api.store.create_key(new).await?;
+    api.keys.refresh().await?;
+    let view = KeyView { key: Some(key), ..KeyView::new(&row, None, now, api.store.tag()) };
+    Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
+}
+
+/// A key that is to live longer does so without an end.
+const EXPIRY_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// An instant that is still to come: RFC 3339, or how long from now.
+fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
+    let at = duration::parse(text).map(|after| now.plus(after)).or_else(|| Timestamp::parse_rfc3339(text));
+    let wrong = |detail: &str| Err(Problem::bad_value(format!("expires: {text:?} {detail}")).at("/expires"));
+    match at {
+        None => wrong("is not when a key can expire; write 90d (from now), or 2027-01-31T09:30:00Z"),
+        Some(at) if at <= now => wrong("has passed already; write an instant that is to come"),
+        Some(at) if at > now.plus(EXPIRY_MAX) => {
+            wrong("is more than a hundred years away; leave it out for a key without an end")
+        }
+        Some(at) => Ok(at),
+    }
 }
 
 /// List all keys.
@@ -66,8 +97,10 @@ pub async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body)
     responses((status = 200, description = "All of them, without the keys themselves.", body = PageView<KeyView>)),
 )]
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<KeyView>>, Problem> {
+    let now = clock::wall();
     let keys = api.store.keys().await?;
-    Ok(Json(PageView { items: keys.iter().map(|key| KeyView::new(key, api.store.tag())).collect(), next: None }))
+    let view = |key| KeyView::new(key, api.keys.last_used(key.id), now, api.store.tag());
+    Ok(Json(PageView { items: keys.iter().map(view).collect(), next: None }))
 }
 
 /// Encrypt every secret of the store anew, under a fresh master key.
@@ -93,11 +126,29 @@ pub async fn rekey(State(api): State<Arc<Api>>) -> Result<StatusCode, Problem> {
 pub async fn revoke(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let key = KeyId::parse(&id, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no key {id:?}")))?;
     let keys = api.store.keys().await?;
-    let admins = keys.iter().filter(|other| other.role == Role::Admin && other.id != key).count();
-    if admins == 0 && keys.iter().any(|one| one.id == key) {
+    let now = clock::wall();
+    let is_good_admin = |key: &crate::store::KeyRow| key.new.role == Role::Admin && !key.has_expired(now);
+    let others = keys.iter().any(|other| other.id != key && is_good_admin(other));
+    if !others && keys.iter().any(|one| one.id == key) {
         return Err(Problem::conflict("it is the last admin key; make another one first"));
     }
     api.store.revoke_key(key).await?;
-    api.keys.refresh(&*api.store).await?;
+    api.keys.refresh().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_a_key_can_expire() {
+        let now = Timestamp::parse_rfc3339("2026-11-24T09:00:00Z").unwrap();
+        let at = |text: &str| expiry(text, now).map(|at| at.to_string()).ok();
+        assert_eq!(at("90d").as_deref(), Some("2027-02-22T09:00:00.000Z"));
+        assert_eq!(at("2027-01-01T01:00:00+01:00").as_deref(), Some("2027-01-01T00:00:00.000Z"));
+        for bad in ["0s", "2026-11-24T09:00:00Z", "2020-01-01T00:00:00Z", "never", "", "90", "99999d"] {
+            assert_eq!(at(bad), None, "{bad}");
+        }
+    }
 }

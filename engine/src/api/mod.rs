@@ -1,6 +1,7 @@
 //! The HTTP API. Handlers take typed input, call one thing and turn it into a view; rules are lower down. It meets the work only in
 //! the store.
 
+mod audit;
 mod auth;
 mod body;
 mod connections;
@@ -10,6 +11,7 @@ mod error;
 mod events;
 mod health;
 mod intake;
+mod jobs;
 mod keys;
 mod metrics;
 pub mod openapi;
@@ -30,14 +32,19 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
-    auth::{Keys, hash_key, new_key},
     body::BodyRoom,
     connections::{ConnectionLimits, serve},
     error::Problem,
     health::LastProbe,
     metrics::{Access, LastLoad},
 };
-use crate::{catalog::Catalog, news::Feed, outbound::Outbound, store::Store, traces::Traces};
+use crate::{
+    catalog::{Catalog, Keys},
+    news::Feed,
+    outbound::Outbound,
+    store::Store,
+    traces::Traces,
+};
 
 /// What handlers work with.
 pub struct Api {
@@ -46,7 +53,7 @@ pub struct Api {
     pub outbound: Arc<Outbound>,
     pub feed: Feed,
     pub traces: Traces,
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     /// Bytes of one request's body.
     pub body_bytes_max: usize,
     /// For one body to arrive whole.
@@ -73,15 +80,24 @@ fn guarded() -> Addresses {
         .routes(routes!(endpoints::pause))
         .routes(routes!(endpoints::resume))
         .routes(routes!(deliveries::list))
+        .routes(routes!(jobs::retry))
         .routes(routes!(deliveries::show))
         .routes(routes!(deliveries::retry))
         .routes(routes!(deliveries::cancel))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::show))
         .routes(routes!(plugins::config, plugins::set_config))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::cancel))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::rekey))
         .routes(routes!(keys::revoke))
+}
+
+/// What needs a key with the role `admin`, also to read.
+fn admin_only() -> Addresses {
+    Addresses::default().routes(routes!(audit::list))
 }
 
 /// What anyone may ask, and what has a rule of its own.
@@ -97,8 +113,13 @@ fn open() -> Addresses {
 /// Every address of the engine.
 pub fn router(api: Arc<Api>) -> Router {
     crate::metrics::meters().expect_refusals(error::CODES);
-    let guarded = guarded().route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::guard));
-    let (router, _) = open().merge(guarded).split_for_parts();
+    let state = Arc::clone(&api);
+    // The guard is outermost: what it refuses is no change.
+    let guarded = guarded()
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&state), audit::record))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&state), auth::guard));
+    let admin_only = admin_only().route_layer(middleware::from_fn_with_state(state, auth::admin_only));
+    let (router, _) = open().merge(guarded).merge(admin_only).split_for_parts();
     router.fallback(nothing_there).method_not_allowed_fallback(wrong_method).with_state(api)
 }
 

@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::{auth, error::Problem};
+use crate::store::Role;
 
 /// Marks a schema that is said in JSON; its members replace the mark.
 pub const AS_IT_IS: &str = "x-as-it-is";
@@ -30,7 +31,9 @@ const TAGS: &[(&str, &str)] = &[
     ("endpoints", "Where webhooks go."),
     ("deliveries", "Webhooks on their way: listed, explained, retried, called off."),
     ("plugins", "What decides about events: what serves, what does not and why, settings."),
+    ("jobs", "Work on many deliveries, which the engine goes on with by itself."),
     ("keys", "Who may speak to this API."),
+    ("audit", "Who has changed what, and what came of it."),
     ("engine", "The engine itself: whether it lives and is ready, and what it answers to."),
 ];
 
@@ -69,8 +72,13 @@ fn document() -> Value {
         let role = auth::needed(&method).as_str();
         operation.insert("security".into(), json!([{ KEY: [role] }]));
     }
+    let mut admin_only = said(super::admin_only());
+    for (_, _, operation) in operations(&mut admin_only) {
+        operation.insert("security".into(), json!([{ KEY: [Role::Admin.as_str()] }]));
+    }
     let mut document = said(super::open());
     merge(&mut document, guarded);
+    merge(&mut document, admin_only);
 
     let mut refusals = BTreeMap::new();
     for (_, method, operation) in operations(&mut document) {
@@ -153,7 +161,7 @@ fn refused_for(operation: &mut Map<String, Value>, method: &axum::http::Method) 
         (takes("query"), &["bad_request"]),
         (operation.contains_key("requestBody"), &["bad_json", "bad_request", "body_too_large", "overloaded", "request_timeout"]),
         // What asks for a key asks the store.
-        (secured, &["unauthorized", "forbidden", "internal", "overloaded", "store_unavailable"]),
+        (secured, &["unauthorized", "key_expired", "forbidden", "internal", "overloaded", "store_unavailable"]),
         (secured && !method.is_safe(), &["store_full"]),
     ];
     sets.iter().filter(|(holds, _)| *holds).flat_map(|(_, codes)| codes.iter().map(ToString::to_string)).collect()

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{error::Problem, values::values};
-use crate::store::PageRequest;
+use crate::{domain::time::Timestamp, store::PageRequest};
 
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 500;
@@ -57,4 +57,13 @@ impl Paging {
             .transpose()?;
         Ok(Self { request: PageRequest { cursor, limit } })
     }
+}
+
+/// An instant in a query string.
+pub fn instant(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    text.map(|text| {
+        Timestamp::parse_rfc3339(text)
+            .ok_or_else(|| Problem::bad_request(format!("{name} is {text:?}; write RFC 3339, such as 2026-01-31T09:30:00Z")))
+    })
+    .transpose()
 }

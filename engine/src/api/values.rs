@@ -18,14 +18,14 @@ use crate::{
         delivery::{AttemptOutcome, DeadReason, DeliveryState},
         endpoint::{DisabledReason, EndpointState, Ordering},
         envelope::{Envelope, Format},
-        id::{AttemptId, DeliveryId, EndpointId, EventId, KeyId, RunId},
+        id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId},
         name::{EventType, Slug},
         pattern::Pattern,
         run::{LogLevel, RunOutcome, RunState},
         signature::Scheme,
         time::Timestamp,
     },
-    store::{EventState, Role},
+    store::{Ended, EventState, JobState, Role},
 };
 
 /// A schema in JSON, for what `utoipa` has no word.
@@ -64,6 +64,8 @@ values! {
     AttemptId, "AttemptId", id("att", "One try of a delivery.");
     EndpointId, "EndpointId", id("ep", "An outbound target.");
     KeyId, "KeyId", id("key", "An API key.");
+    JobId, "JobId", id("job", "Work on many rows that goes on by itself.");
+    AuditId, "AuditId", id("aud", "One change in the audit trail.");
 
     Timestamp, "Timestamp", json!({
         "type": "string", "format": "date-time", "description": "RFC 3339; what the engine writes is in UTC, to the millisecond.",
@@ -89,6 +91,8 @@ values! {
     LogLevel, "LogLevel", words("How grave a plugin meant it.", &LogLevel::ALL.map(LogLevel::as_str));
     DeliveryState, "DeliveryState", words("Where a delivery stands.", &DeliveryState::WORDS);
     DeadReason, "DeadReason", words("Why a delivery was given up.", &DeadReason::ALL.map(DeadReason::as_str));
+    Ended, "Ended", words("How a delivery ended that can be retried in bulk.", &Ended::ALL.map(Ended::as_str));
+    JobState, "JobState", words("Whether a job goes on, has come to its end, or was called off.", &JobState::ALL.map(JobState::as_str));
     AttemptOutcome, "AttemptOutcome", words("What the other side did.", &AttemptOutcome::WORDS);
     EndpointState, "EndpointState", words("Whether an endpoint takes webhooks.", &ENDPOINT_STATES);
     DisabledReason, "DisabledReason", words("Why an endpoint is disabled.", &DisabledReason::ALL.map(DisabledReason::as_str));

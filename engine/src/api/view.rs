@@ -16,7 +16,7 @@ use crate::{
         endpoint::{DisabledReason, Endpoint, EndpointState, Ordering},
         envelope::{Envelope, Format, is_json},
         event::Event,
-        id::{AttemptId, DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
+        id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
         name::{EventType, Slug},
         pattern::Pattern,
         run::{LogLevel, LogLine, RunOutcome, RunState},
@@ -24,7 +24,10 @@ use crate::{
         time::Timestamp,
     },
     outbound::fingerprint,
-    store::{DeliveryStory, DeliverySummary, EventState, EventStory, EventSummary, KeyRow, Role, StoredAttempt, StoredRun},
+    store::{
+        AuditEntry, DeliveryStory, DeliverySummary, Ended, EventState, EventStory, EventSummary, Job, JobState, KeyRow, Role,
+        StoredAttempt, StoredRun,
+    },
 };
 
 /// One page of a list.
@@ -589,6 +592,12 @@ pub struct KeyView {
     pub role: &'static str,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
+    /// From then on it opens nothing; null for one that is good until it is revoked.
+    #[schema(value_type = Option<Timestamp>)]
+    pub expires_at: Option<String>,
+    pub expired: bool,
+    #[schema(value_type = Option<Timestamp>)]
+    pub last_used_at: Option<String>,
     /// Only in the reply that creates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
@@ -596,13 +605,115 @@ pub struct KeyView {
 }
 
 impl KeyView {
-    pub fn new(key: &KeyRow, tag: Tag) -> Self {
+    /// `last_used_at` is what is known beyond the row, `now` the wall clock.
+    pub fn new(key: &KeyRow, last_used_at: Option<Timestamp>, now: Timestamp, tag: Tag) -> Self {
+        let text = |at: Timestamp| at.to_string();
         Self {
             id: key.id.text(tag),
-            name: key.name.clone(),
-            role: key.role.as_str(),
-            created_at: key.created_at.to_string(),
+            name: key.new.name.clone(),
+            role: key.new.role.as_str(),
+            created_at: text(key.created_at),
+            expires_at: key.new.expires_at.map(text),
+            expired: key.has_expired(now),
+            last_used_at: key.last_used_at.max(last_used_at).map(text),
             key: None,
+        }
+    }
+}
+
+/// A change.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub struct AuditView {
+    #[schema(value_type = AuditId)]
+    pub id: String,
+    #[schema(value_type = Timestamp)]
+    pub at: String,
+    /// The name of the key.
+    pub key: String,
+    /// What was done to what, such as `endpoint.update`.
+    pub action: String,
+    /// The id or the name of the thing.
+    pub target: Option<String>,
+    /// What the caller was answered; null while it is being made, or when the engine ended meanwhile.
+    pub status: Option<u16>,
+}
+
+impl AuditView {
+    pub fn new(entry: &AuditEntry, tag: Tag) -> Self {
+        Self {
+            id: entry.id.text(tag),
+            at: entry.new.at.to_string(),
+            key: entry.new.key.clone(),
+            action: entry.new.action.clone(),
+            target: entry.new.target.clone(),
+            status: entry.status,
+        }
+    }
+}
+
+/// Work on many deliveries.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Job)]
+pub struct JobView {
+    #[schema(value_type = JobId)]
+    pub id: String,
+    /// What it does; `delivery.retry` so far.
+    pub kind: &'static str,
+    #[schema(value_type = JobState)]
+    pub state: &'static str,
+    /// Deliveries that are due again.
+    pub done: u64,
+    /// Deliveries that could not be: their endpoint is gone or disabled, or they have had all their attempts.
+    pub failed: u64,
+    /// How many there were at the beginning; null when they were too many to count.
+    pub total: Option<u64>,
+    pub filter: RetryFilterView,
+    #[schema(value_type = Timestamp)]
+    pub created_at: String,
+    #[schema(value_type = Option<Timestamp>)]
+    pub finished_at: Option<String>,
+}
+
+/// What a bulk retry was asked for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RetryFilter)]
+pub struct RetryFilterView {
+    #[schema(value_type = Option<EndpointId>)]
+    pub endpoint: Option<String>,
+    #[schema(value_type = Ended)]
+    pub state: &'static str,
+    #[schema(value_type = Option<DeadReason>)]
+    pub reason: Option<&'static str>,
+    #[schema(value_type = Option<Pattern>)]
+    pub event_type: Option<String>,
+    #[schema(value_type = Option<Timestamp>)]
+    pub since: Option<String>,
+    #[schema(value_type = Option<Timestamp>)]
+    pub until: Option<String>,
+}
+
+impl JobView {
+    pub fn new(job: &Job, tag: Tag) -> Self {
+        let text = |at: Timestamp| at.to_string();
+        let filter = &job.filter;
+        Self {
+            id: job.id.text(tag),
+            kind: "delivery.retry",
+            state: job.state.as_str(),
+            done: job.done,
+            failed: job.failed,
+            total: job.total,
+            filter: RetryFilterView {
+                endpoint: filter.endpoint.map(|endpoint| endpoint.text(tag)),
+                state: filter.ended.as_str(),
+                reason: filter.reason.map(DeadReason::as_str),
+                event_type: filter.event_type.as_ref().map(ToString::to_string),
+                since: filter.since.map(text),
+                until: filter.until.map(text),
+            },
+            created_at: text(job.created_at),
+            finished_at: job.finished_at.map(text),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What there is at this moment: which plugin versions serve, and which endpoints exist, as snapshots for many look-ups.
+//! What there is at this moment: which plugin versions serve, which endpoints exist and which keys open the API, as snapshots for
+//! many look-ups.
 //!
 //! The plugin folder decides which plugins there are (`folder.rs`), the store which endpoints; workers take a snapshot per event
 //! and never see half a change. A version is swapped in only after it has loaded whole, so a broken file leaves the old version
@@ -6,6 +7,7 @@
 
 mod cache;
 mod folder;
+mod keys;
 mod pace;
 mod plugins;
 
@@ -18,6 +20,7 @@ use std::{
 pub use self::{
     cache::FileCache,
     folder::{Folder, watch},
+    keys::{KEY_PREFIX, Keys, hash_key, new_key},
     pace::Pace,
     plugins::{PluginEntry, PluginState, PluginTable},
 };

@@ -1,19 +1,14 @@
 //! `innesco delivery`: webhooks on their way, and those that did not get there.
 
-use std::io::IsTerminal as _;
-
 use serde_json::{Value, json};
 
 use super::{
     client::Client,
-    event,
+    event, job,
     measure::count,
     output::{self, Column, Printer, confirm, text},
-    wrong,
 };
-
-/// Dead deliveries that one command drives again.
-const RETRIES_MAX: usize = 10_000;
+use crate::clock;
 
 #[derive(clap::Subcommand)]
 pub enum DeliveryCommand {
@@ -41,18 +36,14 @@ pub enum DeliveryCommand {
     },
     /// Send the same webhooks again now, under the same ids
     #[command(
-        before_help = "Example:  innesco delivery retry dlv_k7q212\n          innesco delivery retry --dead --endpoint crm"
+        before_help = "Example:  innesco delivery retry dlv_k7q212\n          innesco delivery retry --dead --endpoint crm --since 2h"
     )]
     Retry {
         /// Their ids, dlv_…
-        #[arg(required_unless_present = "dead", value_name = "DELIVERY")]
+        #[arg(required_unless_present = "bulk", conflicts_with = "bulk", value_name = "DELIVERY")]
         deliveries: Vec<String>,
-        /// All that were given up
-        #[arg(long, conflicts_with = "deliveries")]
-        dead: bool,
-        /// Of those, only to this endpoint
-        #[arg(long, requires = "dead")]
-        endpoint: Option<String>,
+        #[command(flatten)]
+        bulk: Bulk,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -67,6 +58,32 @@ pub enum DeliveryCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// Which of very many are sent again.
+#[derive(clap::Args)]
+pub struct Bulk {
+    /// All that were given up
+    #[arg(long, group = "bulk")]
+    dead: bool,
+    /// All that were called off
+    #[arg(long, group = "bulk")]
+    cancelled: bool,
+    /// Of those, only to this endpoint
+    #[arg(long, requires = "bulk")]
+    endpoint: Option<String>,
+    /// Of those, only what is dead for this reason: exhausted, gone, endpoint-disabled
+    #[arg(long, requires = "dead")]
+    reason: Option<String>,
+    /// Of those, only types like this: order.created, order.*
+    #[arg(long = "type", requires = "bulk", value_name = "PATTERN")]
+    event_type: Option<String>,
+    /// Of those, only what was given up or called off since then: 2h (ago), or 2026-01-31T09:30:00Z
+    #[arg(long, requires = "bulk", value_name = "WHEN")]
+    since: Option<String>,
+    /// Of those, only what was given up or called off before then
+    #[arg(long, requires = "bulk", value_name = "WHEN")]
+    until: Option<String>,
 }
 
 pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
@@ -89,7 +106,7 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
         DeliveryCommand::Show { delivery } => {
             out.thing(&client.get(&["v1", "deliveries", delivery])?, |story| page(story, out))?;
         }
-        DeliveryCommand::Retry { dead: true, endpoint, yes, .. } => retry_dead(endpoint.as_deref(), *yes, client, out)?,
+        DeliveryCommand::Retry { bulk, yes, .. } if bulk.dead || bulk.cancelled => retry_all(bulk, *yes, client, out)?,
         DeliveryCommand::Retry { deliveries, .. } => {
             for delivery in deliveries {
                 let answer = client.post(&["v1", "deliveries", delivery, "retry"], None)?;
@@ -127,30 +144,31 @@ fn page(delivery: &Value, out: &Printer) -> String {
     format!("{}\n\nof the event {event}, {}: innesco event show {event}", page.trim(), text(&delivery["type"]))
 }
 
-/// Drives every dead delivery again, one request each, oldest first.
-fn retry_dead(endpoint: Option<&str>, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
-    let query = [("state", Some("dead")), ("endpoint", endpoint)];
-    let dead = client.list(&["v1", "deliveries"], &query, RETRIES_MAX)?;
-    let to = endpoint.map(|name| format!(" to {name}")).unwrap_or_default();
-    if dead.is_empty() {
-        return Ok(out.thing(&json!({ "retried": 0 }), |_| format!("no delivery{to} is dead"))?);
-    }
-    confirm(&format!("{}{to} will be sent again", count(dead.len() as u64, "dead webhook")), yes)?;
-    let bar = if std::io::stderr().is_terminal() {
-        indicatif::ProgressBar::new(dead.len() as u64)
-    } else {
-        indicatif::ProgressBar::hidden()
-    };
-    for (done, delivery) in dead.iter().rev().enumerate() {
-        let id = delivery["id"].as_str().ok_or_else(|| wrong("the engine lists a delivery without an id"))?;
-        client
-            .post(&["v1", "deliveries", id, "retry"], None)
-            .map_err(|error| error.context(format!("{id} is not retried; {} before it are", count(done as u64, "webhook"))))?;
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let more = if dead.len() == RETRIES_MAX { "; there may be more: give the command again" } else { "" };
-    Ok(out.thing(&json!({ "retried": dead.len() }), |_| format!("retrying {}{to}{more}", count(dead.len() as u64, "webhook")))?)
+/// Has the engine send again what is meant, and watches it.
+fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
+    let state = if bulk.dead { "dead" } else { "cancelled" };
+    let instant = |flag, text: &Option<String>| text.as_deref().map(|text| event::instant(flag, text, clock::wall())).transpose();
+    let filter = json!({
+        "state": state,
+        "endpoint": bulk.endpoint,
+        "reason": bulk.reason,
+        "event_type": bulk.event_type,
+        "since": instant("--since", &bulk.since)?,
+        "until": instant("--until", &bulk.until)?,
+    });
+    let narrowed: String = [
+        ("to", &bulk.endpoint),
+        ("because of", &bulk.reason),
+        ("of type", &bulk.event_type),
+        ("since", &bulk.since),
+        ("before", &bulk.until),
+    ]
+    .iter()
+    .filter_map(|(word, value)| value.as_ref().map(|value| format!(" {word} {value}")))
+    .collect();
+    confirm(&format!("every {state} webhook{narrowed} will be sent again, under its own id"), yes)?;
+    let job = job::watch(client.post(&["v1", "deliveries", "retry"], Some(&filter))?, client)?;
+    Ok(out.thing(&job, |job| job::summary(job))?)
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         let receiver_address = receiver.local_addr()?;
         let key = match client::earlier_key() {
             Some(key) => key,
-            None => crate::api::new_key()?,
+            None => crate::catalog::new_key()?,
         };
         let feed = Feed::default();
         let mut news = feed.listen();

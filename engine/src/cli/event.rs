@@ -103,7 +103,7 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
 }
 
 /// `2h` is two hours ago; anything else is RFC 3339.
-fn instant(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<String> {
+pub fn instant(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<String> {
     if let Some(ago) = duration::parse(text) {
         return Ok(now.minus(ago).to_string());
     }

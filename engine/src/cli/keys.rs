@@ -11,13 +11,16 @@ use super::{
 #[derive(clap::Subcommand)]
 pub enum KeysCommand {
     /// Make a key; it is shown once
-    #[command(before_help = "Example:  innesco keys create shop --role publish")]
+    #[command(before_help = "Example:  innesco keys create shop --role publish --expires 90d")]
     Create {
         /// Whose it is, or what for
         name: String,
         /// What it may do: read, publish (send events) or admin (everything)
         #[arg(long, default_value = "publish")]
         role: String,
+        /// After how long it opens nothing any more, such as 90d, or when: 2027-01-31T09:30:00Z
+        #[arg(long, value_name = "WHEN")]
+        expires: Option<String>,
     },
     /// All keys
     #[command(before_help = "Example:  innesco keys list")]
@@ -38,11 +41,16 @@ pub enum KeysCommand {
 
 pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
-        KeysCommand::Create { name, role } => {
-            let answer = client.post(&["v1", "keys"], Some(&json!({ "name": name, "role": role })))?;
+        KeysCommand::Create { name, role, expires } => {
+            let mut input = json!({ "name": name, "role": role });
+            if let Some(expires) = expires {
+                input["expires"] = json!(expires);
+            }
+            let answer = client.post(&["v1", "keys"], Some(&input))?;
             out.thing(&answer, |key| {
+                let until = key["expires_at"].as_str().map(|at| format!("  until {}", out.time(at))).unwrap_or_default();
                 format!(
-                    "created {}  {}  {}\n\n  {}\n  copy it now: it is not shown again",
+                    "created {}  {}  {}{until}\n\n  {}\n  copy it now: it is not shown again",
                     text(&key["id"]),
                     text(&key["name"]),
                     text(&key["role"]),
@@ -56,6 +64,8 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
                 Column::text("name", |item| text(&item["name"])),
                 Column::text("role", |item| text(&item["role"])),
                 Column::time("created", |item| text(&item["created_at"])),
+                Column::time("expires", |item| text(&item["expires_at"])),
+                Column::time("last used", |item| text(&item["last_used_at"])),
             ];
             out.list(&client.list(&["v1", "keys"], &[], usize::MAX)?, &columns, "No key.")?;
         }

@@ -3,12 +3,16 @@
 //! Noun then verb for things, bare verbs for what one does all day. Answers go to standard output, everything else to standard
 //! error; exit codes are 0 (done), 1 (it failed), 2 (used wrongly), 130 (interrupted).
 
+mod audit;
+mod backup;
 mod build;
+mod check;
 mod client;
 mod delivery;
 mod dev;
 mod endpoint;
 mod event;
+mod job;
 mod keys;
 mod listen;
 mod measure;
@@ -88,6 +92,18 @@ enum Command {
     /// Print the OpenAPI document of the API, as this version serves it at /openapi.json
     #[command(before_help = "Example:  innesco openapi > openapi.json")]
     Openapi,
+    /// Work on many deliveries that the engine goes on with by itself
+    #[command(subcommand, before_help = "Example:  innesco job list")]
+    Job(job::JobCommand),
+    /// Who changed what, and what came of it
+    #[command(before_help = "Example:  innesco audit --since 24h --action endpoint.update")]
+    Audit(audit::AuditArgs),
+    /// Copy the store, also while the engine runs
+    #[command(before_help = "Example:  innesco backup /backup/innesco-monday.db --data /var/lib/innesco")]
+    Backup(backup::BackupArgs),
+    /// Verify a data folder whose engine is stopped
+    #[command(before_help = "Example:  innesco check --data /var/lib/innesco")]
+    Check(check::CheckArgs),
     /// Completions for a shell
     #[command(before_help = "Example:  innesco completions bash > /etc/bash_completion.d/innesco")]
     Completions { shell: clap_complete::Shell },
@@ -152,6 +168,10 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Endpoint(command) => endpoint::run(&command, &Client::find(target)?, out),
         Command::Keys(command) => keys::run(&command, &Client::find(target)?, out),
         Command::Openapi => Ok(output::print(openapi::text())?),
+        Command::Job(command) => job::run(&command, &Client::find(target)?, out),
+        Command::Audit(args) => audit::run(&args, &Client::find(target)?, out),
+        Command::Backup(args) => backup::run(&args, out),
+        Command::Check(args) => check::run(&args, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "innesco", &mut script);

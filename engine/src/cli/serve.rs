@@ -65,6 +65,25 @@ impl ServeArgs {
     }
 }
 
+/// Which data folder is meant, for commands that work on it beside its engine.
+#[derive(clap::Args, Debug)]
+pub struct Folder {
+    /// Folder of the store [default: innesco-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// File with settings [default: innesco.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Folder {
+    /// The settings that an engine of this folder would have.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let flags = ServeArgs { data: self.data.clone(), config: self.config.clone(), ..ServeArgs::default() };
+        Ok(Config::check(&flags.raw()?)?)
+    }
+}
+
 /// Serves until told to stop. The first signal drains, the second cuts.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let raw = args.raw()?;

@@ -74,6 +74,14 @@ id!(
     /// An API key.
     KeyId, "key"
 );
+id!(
+    /// Work on many rows that goes on by itself.
+    JobId, "job"
+);
+id!(
+    /// One change in the audit trail.
+    AuditId, "aud"
+);
 
 impl EventId {
     /// The `k`-th delivery of this event.

@@ -66,6 +66,8 @@ pub struct Handoff {
     pub deliveries: Arc<Lanes<EndpointId, DeliveryClaim>>,
     /// When the store has to be asked for what is due and unclaimed.
     pub alarm: Arc<Alarm>,
+    /// Rung when there is a new job.
+    pub jobs: Arc<Notify>,
 }
 
 impl Handoff {
@@ -146,6 +148,7 @@ impl Default for Handoff {
             runs: Lanes::new(RUNS, Arc::clone(&room)),
             deliveries: Lanes::new(DELIVERIES, Arc::clone(&room)),
             alarm: Arc::new(Alarm { room, at: AtomicI64::new(i64::MAX), held_back: AtomicBool::new(false) }),
+            jobs: Arc::default(),
         }
     }
 }

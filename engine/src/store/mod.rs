@@ -7,10 +7,12 @@
 //!
 //! Every instant that a store waits for is on the steady clock ([`crate::clock::steady`]); what people read is on the wall clock.
 
+mod audit;
 #[cfg(test)]
 mod conformance;
 mod error;
 mod handoff;
+mod job;
 mod lanes;
 mod seal;
 mod sqlite;
@@ -20,18 +22,20 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 pub use self::{
+    audit::{AuditEntry, AuditFilter, NewAudit},
     error::Error,
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot},
+    job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
     seal::{KeyFile, Seal, SealError},
-    sqlite::Sqlite,
+    sqlite::{Backup, CheckReport, Finding, Sqlite},
 };
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryState, Next, Payload},
         endpoint::{Endpoint, EndpointState, NewEndpoint},
         event::{Event, NewEvent},
-        id::{AttemptId, DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
+        id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
         name::Slug,
         plugin::Digest,
         run::{RunFailure, RunLog, RunOutcome, RunState, StateUse},
@@ -368,14 +372,30 @@ impl Role {
     }
 }
 
-/// An API key. Only a hash of it is kept.
+/// An API key that is to be made. Only a hash of it is kept.
 #[derive(Clone, Debug)]
-pub struct KeyRow {
-    pub id: KeyId,
+pub struct NewKey {
     pub name: String,
     pub role: Role,
     pub hash: [u8; 32],
+    /// From then on it opens nothing; `None` for a key that is good until it is revoked.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An API key as it is kept.
+#[derive(Clone, Debug)]
+pub struct KeyRow {
+    pub id: KeyId,
+    pub new: NewKey,
     pub created_at: Timestamp,
+    /// To the minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl KeyRow {
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.new.expires_at.is_some_and(|expires_at| now >= expires_at)
+    }
 }
 
 /// Which parked runs are to be driven again.
@@ -408,6 +428,10 @@ pub struct Retention {
     pub delivered: Duration,
     /// An event with a dead delivery or a parked run.
     pub dead: Duration,
+    /// An event that nobody wanted.
+    pub unrouted: Duration,
+    /// An entry of the audit trail, and a job that has ended.
+    pub audit: Duration,
     /// How long (`source`, `id`) is remembered.
     pub dedupe: Duration,
 }
@@ -418,9 +442,26 @@ impl Default for Retention {
         Self {
             delivered: Duration::from_secs(7 * DAY),
             dead: Duration::from_secs(30 * DAY),
+            unrouted: Duration::from_secs(7 * DAY),
+            audit: Duration::from_secs(365 * DAY),
             dedupe: Duration::from_secs(7 * DAY),
         }
     }
+}
+
+impl Retention {
+    /// For how long anything asks which events were accepted when.
+    pub fn longest(&self) -> Duration {
+        self.delivered.max(self.dead).max(self.unrouted).max(self.dedupe)
+    }
+}
+
+/// What one step of [`Store::relieve`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relief {
+    pub looked_at: usize,
+    /// Events that left.
+    pub left: usize,
 }
 
 /// The store. Two implementations keep the same promises (`conformance.rs`).
@@ -466,6 +507,7 @@ pub trait Store: Send + Sync {
     // What people do.
 
     /// Makes a delivery due now, under the same id: a waiting one at once, a dead or cancelled one again, a delivered one once more.
+    /// Refuses, changing nothing, if its endpoint is disabled or deleted.
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error>;
 
     /// Calls off a delivery that waits, in the store or in memory. One whose attempt is under way may reach its receiver all the
@@ -505,9 +547,33 @@ pub trait Store: Send + Sync {
     async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error>;
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error>;
 
-    async fn create_key(&self, name: String, role: Role, hash: [u8; 32]) -> Result<KeyRow, Error>;
+    async fn create_key(&self, key: NewKey) -> Result<KeyRow, Error>;
     async fn revoke_key(&self, id: KeyId) -> Result<(), Error>;
+    /// By name, the expired ones as well.
     async fn keys(&self) -> Result<Vec<KeyRow>, Error>;
+    /// Notes when keys were last used. An instant before the noted one, or a key that is gone, changes nothing.
+    async fn note_key_uses(&self, uses: Vec<(KeyId, Timestamp)>) -> Result<(), Error>;
+
+    // The audit trail.
+
+    /// Notes that a change is about to be made. It is on the disk when this returns.
+    async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error>;
+    /// Notes what came of it, and the target if that became known only now.
+    async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error>;
+    async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error>;
+
+    // Jobs.
+
+    /// Makes a job that sends again what a filter means of the deliveries that there are now, and wakes whoever works on jobs.
+    /// Refuses when [`JOBS_RUNNING_MAX`] are running, and when the filter names an endpoint that takes nothing.
+    async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error>;
+    /// One batch of a running job: each delivery in it is taken up exactly once, whenever the process ends. A job that is not
+    /// running is left as it is. `now` is the steady clock, `at` the wall clock.
+    async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error>;
+    /// Calls a running job off; what it did before stands.
+    async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<Job, Error>;
+    async fn job(&self, id: JobId) -> Result<Job, Error>;
+    async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error>;
 
     // Reads.
 
@@ -525,9 +591,15 @@ pub trait Store: Send + Sync {
     /// Returns how many.
     async fn bury(&self, at: Timestamp) -> Result<usize, Error>;
 
-    /// Deletes, a batch at a time, finished events that are older than their time, each with its whole story.
-    /// Returns how many rows of events were looked at; 0 means that nothing is old enough.
+    /// Deletes, a batch at a time, finished events that are older than their time, each with its whole story; and what else has
+    /// had its time. Returns how many rows were looked at; 0 means that nothing is old enough.
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
+
+    /// Deletes, a batch at a time, the oldest finished events, however young. Nothing looked at means that all were.
+    async fn relieve(&self) -> Result<Relief, Error>;
+
+    /// What the store holds on its disk, in bytes, without what is free for what comes next.
+    async fn size(&self) -> Result<u64, Error>;
 
     /// Writes something small: `Ok` means that it worked, and that no other write has failed a moment ago.
     async fn probe(&self) -> Result<(), Error>;

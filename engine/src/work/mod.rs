@@ -1,16 +1,18 @@
-//! What happens after an event is accepted, as five small engines around the store:
+//! What happens after an event is accepted, as a few small engines around the store:
 //!
 //! - the **runner** takes events, routes them and runs their plugins, on threads of its own (`runner.rs`);
 //! - the **settler** commits what came of that, many at a time (`settler.rs`, commit 2);
 //! - the **sender** signs and sends deliveries, each endpoint in its own queue (`sender.rs`);
 //! - the **recorder** commits the attempts, many at a time (`recorder.rs`, commit 3);
-//! - the **claimer** brings back what is due and in nobody's hands (`claimer.rs`), and the **keeper** does the upkeep (`keeper.rs`).
+//! - the **claimer** brings back what is due and in nobody's hands (`claimer.rs`), and the **keeper** does the upkeep (`keeper.rs`);
+//! - **jobs** of people are worked off beside it (`jobs.rs`).
 //!
 //! They pass claims along; a claim that is dropped anywhere costs a lease's time, never an event.
 
 mod bulletin;
 mod claimer;
 mod gates;
+mod jobs;
 mod keeper;
 mod recorder;
 mod routing;
@@ -23,9 +25,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::{gates::Gates, recorder::Recorder, runner::Runner, sender::Sender, settler::Settler};
+use self::{gates::Gates, keeper::Keeper, recorder::Recorder, runner::Runner, sender::Sender, settler::Settler};
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Keys},
     news::Feed,
     outbound::Outbound,
     sandbox::Limits,
@@ -38,6 +40,7 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub handoff: Handoff,
     pub catalog: Arc<Catalog>,
+    pub keys: Arc<Keys>,
     pub outbound: Arc<Outbound>,
     pub feed: Feed,
     pub traces: Traces,
@@ -56,6 +59,8 @@ pub struct Settings {
     pub retention: Retention,
     /// An endpoint is disabled after so long without a success.
     pub disable_after: Duration,
+    /// What the store may hold, in bytes; past it the oldest finished events leave before their time. Default: no limit.
+    pub store_bytes_max: Option<u64>,
     /// How long a stop waits for attempts that are under way. Default 25 s: orchestrators kill after 30 s.
     pub drain: Duration,
 }
@@ -77,7 +82,7 @@ impl Work {
     /// Starts everything. `broken` is cancelled if a part of it ends before it is told to: the process should then end, and be
     /// started again.
     pub fn start(parts: Parts, broken: CancellationToken) -> std::io::Result<Self> {
-        let Parts { store, handoff, catalog, outbound, feed, traces, settings } = parts;
+        let Parts { store, handoff, catalog, keys, outbound, feed, traces, settings } = parts;
         let stop = CancellationToken::new();
         let (settlements, to_settle) = mpsc::unbounded_channel();
         let (attempts, to_record) = mpsc::unbounded_channel();
@@ -106,10 +111,13 @@ impl Work {
         let gates = Gates::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), settings.disable_after);
         let sender = Sender { store: Arc::clone(&store), handoff: handoff.clone(), catalog, outbound, traces, attempts, gates };
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
-        let claims = claimer::run(Arc::clone(&store), handoff, stop.clone());
+        let claims = claimer::run(Arc::clone(&store), handoff.clone(), stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));
-        let upkeep = keeper::run(store, settings.retention, stop.clone());
-        takers.spawn(guarded("keeper", upkeep, stop.clone(), broken));
+        let jobs = jobs::run(Arc::clone(&store), handoff, stop.clone());
+        takers.spawn(guarded("jobs", jobs, stop.clone(), broken.clone()));
+        let keeper =
+            Keeper { store, keys, retention: settings.retention, bytes_max: settings.store_bytes_max, stop: stop.clone() };
+        takers.spawn(guarded("keeper", keeper.run(), stop.clone(), broken));
         Ok(Self { stop, threads, settler, takers, recorder, drain: settings.drain })
     }
 

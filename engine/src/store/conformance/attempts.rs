@@ -165,6 +165,26 @@ pub async fn what_cannot_be_retried_says_why(bench: &Bench) {
     assert_eq!(bench.stands(id).await, ("dead", 1), "nothing changed");
 }
 
+pub async fn nothing_is_retried_towards_a_disabled_endpoint(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
+    let waiting = bench.finished(crm, retry_in(3600)).await;
+    for reason in DisabledReason::ALL {
+        bench.set(crm, EndpointState::Disabled(reason)).await;
+        for id in [dead, waiting] {
+            let stood = bench.stands(id).await;
+            let refused = bench.store.retry_delivery(id, clock::steady()).await;
+            assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("endpoint resume crm")), "{refused:?}");
+            assert_eq!(bench.stands(id).await, stood, "nothing changed");
+        }
+    }
+    bench.set(crm, EndpointState::Paused).await;
+    bench.store.retry_delivery(dead, clock::steady()).await.unwrap();
+    assert_eq!(bench.claim().await, 0, "a paused one takes it once it is resumed");
+    bench.set(crm, EndpointState::Active).await;
+    deliver(bench, dead, 1).await;
+}
+
 pub async fn a_delivery_has_only_so_many_attempts(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let id = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;

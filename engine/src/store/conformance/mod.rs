@@ -6,9 +6,11 @@
 
 pub mod accept;
 pub mod attempts;
+pub mod audit;
 pub mod bench;
 pub mod claims;
 pub mod contention;
+pub mod jobs;
 pub mod model;
 pub mod people;
 pub mod reads;
@@ -59,6 +61,7 @@ macro_rules! conformance {
                     a_finished_delivery_can_be_sent_again,
                     a_delivery_on_its_way_is_left_alone_by_a_retry,
                     what_cannot_be_retried_says_why,
+                    nothing_is_retried_towards_a_disabled_endpoint,
                     a_delivery_has_only_so_many_attempts,
                     a_waiting_delivery_can_be_cancelled,
                     a_delivery_cancelled_on_its_way_stays_cancelled,
@@ -96,6 +99,7 @@ macro_rules! conformance {
                     an_endpoints_state_changes_only_from_what_was_expected,
                     a_plugin_keeps_its_configuration_across_versions,
                     keys_are_created_listed_and_revoked,
+                    a_key_keeps_its_end_and_its_last_use,
                     a_refusal_disturbs_nobody_else;
                 reads:
                     an_event_shows_what_it_has_come_to,
@@ -117,7 +121,23 @@ macro_rules! conformance {
                     what_is_dead_or_parked_leaves_later,
                     unfinished_events_do_not_hold_up_retention,
                     an_id_is_remembered_for_its_window,
-                    ids_are_not_issued_again_after_everything_has_left;
+                    ids_are_not_issued_again_after_everything_has_left,
+                    what_nobody_wanted_leaves_after_its_own_time,
+                    each_kind_leaves_after_its_own_time,
+                    a_full_store_lets_the_oldest_finished_events_go;
+                audit:
+                    a_change_is_noted_before_it_is_made,
+                    the_trail_is_filtered_and_comes_in_pages,
+                    old_changes_leave_the_trail;
+                jobs:
+                    a_job_takes_up_what_its_filter_means,
+                    a_job_takes_up_each_delivery_once_whatever_ends_in_between,
+                    what_is_taken_up_again_is_due_and_rings,
+                    what_comes_into_being_after_a_job_is_not_meant,
+                    a_job_counts_what_it_could_not_send,
+                    a_job_that_is_called_off_goes_no_further,
+                    only_so_many_jobs_run_at_once,
+                    a_job_that_has_ended_leaves_after_its_time;
                 contention:
                     many_hands_at_once_lose_and_double_nothing;
                 model:

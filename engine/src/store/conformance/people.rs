@@ -20,7 +20,7 @@ use crate::{
         signature::{Scheme, Secret},
         time::Timestamp,
     },
-    store::{Drive, Error, EventState, PluginRow, Role, RunRecord, Settled, Settlement},
+    store::{Drive, Error, EventState, NewKey, PluginRow, Role, RunRecord, Settled, Settlement},
 };
 
 pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
@@ -280,8 +280,12 @@ pub async fn a_plugin_keeps_its_configuration_across_versions(bench: &Bench) {
     assert_eq!(plugins[0].config, BTreeMap::new());
 }
 
+fn key(name: &str, role: Role, byte: u8) -> NewKey {
+    NewKey { name: name.into(), role, hash: [byte; 32], expires_at: None }
+}
+
 pub async fn keys_are_created_listed_and_revoked(bench: &Bench) {
-    let create = async |name: &str, role, byte: u8| bench.store.create_key(name.into(), role, [byte; 32]).await;
+    let create = async |name: &str, role, byte: u8| bench.store.create_key(key(name, role, byte)).await;
     let ci = create("ci", Role::Publish, 1).await.unwrap();
     create("admin", Role::Admin, 2).await.unwrap();
     for (name, byte) in [("ci", 3), ("other", 1)] {
@@ -289,13 +293,30 @@ pub async fn keys_are_created_listed_and_revoked(bench: &Bench) {
         assert!(matches!(taken, Err(Error::Taken { what: "key", .. })), "{name}: {taken:?}");
     }
     let keys = bench.after_a_crash().await.store.keys().await.unwrap();
-    let shown: Vec<_> = keys.iter().map(|key| (key.name.as_str(), key.role, key.hash)).collect();
+    let shown: Vec<_> = keys.iter().map(|key| (key.new.name.as_str(), key.new.role, key.new.hash)).collect();
     assert_eq!(shown, [("admin", Role::Admin, [2; 32]), ("ci", Role::Publish, [1; 32])]);
     assert_eq!(keys[1].id, ci.id);
     bench.store.revoke_key(ci.id).await.unwrap();
     assert_eq!(bench.store.revoke_key(ci.id).await, Err(Error::NotFound { what: "key" }));
     let again = create("ci", Role::Read, 1).await.unwrap();
     assert_ne!(again.id, ci.id, "an id is never given again");
+}
+
+pub async fn a_key_keeps_its_end_and_its_last_use(bench: &Bench) {
+    let at = |millis| Timestamp::from_millis(millis);
+    let new = NewKey { expires_at: Some(at(5_000)), ..key("ci", Role::Publish, 1) };
+    let ci = bench.store.create_key(new).await.unwrap();
+    assert_eq!((ci.new.expires_at, ci.last_used_at), (Some(at(5_000)), None));
+    assert!(!ci.has_expired(at(4_999)) && ci.has_expired(at(5_000)));
+    let other = bench.store.create_key(key("other", Role::Read, 2)).await.unwrap();
+    assert!(!other.has_expired(at(i64::MAX)));
+
+    let gone = crate::domain::id::KeyId::from_i64(99);
+    bench.store.note_key_uses(vec![(ci.id, at(7)), (gone, at(8))]).await.unwrap();
+    bench.store.note_key_uses(vec![(ci.id, at(6))]).await.unwrap();
+    let keys = bench.after_a_crash().await.store.keys().await.unwrap();
+    let shown: Vec<_> = keys.iter().map(|key| (&*key.new.name, key.new.expires_at, key.last_used_at)).collect();
+    assert_eq!(shown, [("ci", Some(at(5_000)), Some(at(7))), ("other", None, None)], "the later use stands");
 }
 
 pub async fn a_refusal_disturbs_nobody_else(bench: &Bench) {

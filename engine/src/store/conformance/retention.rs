@@ -7,6 +7,7 @@ use crate::{
     clock,
     domain::{
         delivery::{DeadReason, Next},
+        event::NewEvent,
         id::EventId,
         run::RunOutcome,
         time::Timestamp,
@@ -168,4 +169,89 @@ pub async fn ids_are_not_issued_again_after_everything_has_left(bench: &Bench) {
         assert_eq!(bench.event_ids(EventFilter::default()).await, []);
         bench = bench.after_a_crash().await;
     }
+}
+
+/// Lets everything go that is old enough at `now` under `retention`.
+async fn retire_by(bench: &Bench, retention: Retention, now: Timestamp) {
+    for _ in 0..1_000 {
+        if bench.store.retire(retention, now).await.unwrap() == 0 {
+            return;
+        }
+    }
+    panic!("retention comes to no end");
+}
+
+pub async fn what_nobody_wanted_leaves_after_its_own_time(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let delivered = bench.finished(crm, Next::Delivered).await.event();
+    let unwanted = bench.accept(event("a")).await;
+    bench.settle(settlement(&unwanted)).await;
+    let replayed = bench.accept(event("a")).await;
+    bench.settle(settlement(&replayed)).await;
+    bench.store.replay_event(replayed.event.id, clock::steady()).await.unwrap();
+    let (unwanted, replayed) = (unwanted.event.id, replayed.event.id);
+    let shown = async |bench: &Bench| {
+        let mut there = Vec::new();
+        for id in [delivered, unwanted, replayed] {
+            there.push(is_there(bench, id).await);
+        }
+        there
+    };
+    // Before what was delivered, or after it.
+    let soon = Retention { unrouted: Duration::from_secs(DAY), ..Retention::default() };
+    retire_by(bench, soon, in_days(1)).await;
+    assert_eq!(shown(bench).await, [true, false, true], "what is to be run again stays");
+
+    bench.claim().await;
+    bench.settle(settlement(&bench.event())).await;
+    let late = Retention { unrouted: Duration::from_secs(60 * DAY), ..Retention::default() };
+    retire_by(bench, late, in_days(31)).await;
+    assert_eq!(shown(bench).await, [false, false, true]);
+    retire_by(bench, late, in_days(60)).await;
+    assert_eq!(shown(bench).await, [false, false, false], "also after it was replayed in vain");
+}
+
+pub async fn each_kind_leaves_after_its_own_time(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let delivered = bench.finished(crm, Next::Delivered).await.event();
+    let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
+    // Not finished when the walks first come by.
+    let slow = bench.delivery_to(crm).await;
+    let retention = Retention { dead: Duration::from_secs(2 * DAY), ..Retention::default() };
+    retire_by(bench, retention, in_days(2)).await;
+    assert_eq!((is_there(bench, delivered).await, is_there(bench, dead).await), (true, false), "dead ones may leave first");
+    retire_by(bench, retention, in_days(7)).await;
+    assert!(!is_there(bench, delivered).await);
+    assert!(bench.record(attempt(&slow, Next::Delivered)).await);
+    retire_by(bench, retention, in_days(7)).await;
+    assert!(!is_there(bench, slow.id.event()).await, "and what was slow leaves once it is finished");
+}
+
+pub async fn a_full_store_lets_the_oldest_finished_events_go(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let waits = bench.finished(crm, retry_in(3600)).await.event();
+    let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
+    let large = NewEvent { data: vec![b'x'; 2 << 20].into(), ..event_with_id("shop", "1") };
+    let delivered = bench.accept(large).await;
+    bench.settle(settlement(&delivered)).await;
+    let delivered = delivered.event.id;
+    let before = bench.store.size().await.unwrap();
+    assert!(before > 2 << 20, "{before}");
+    let mut left = 0;
+    loop {
+        let relief = bench.store.relieve().await.unwrap();
+        left += relief.left;
+        if relief.looked_at == 0 {
+            break;
+        }
+    }
+    assert_eq!(left, 2, "whatever their age");
+    let there = [is_there(bench, waits).await, is_there(bench, dead).await, is_there(bench, delivered).await];
+    assert_eq!(there, [true, false, false], "what is not finished stays");
+    let after = bench.store.size().await.unwrap();
+    assert!(after < before - (1 << 20), "what is free does not count: {after} of {before}");
+    let again = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap()[0];
+    assert_eq!(again, Accepted::Duplicate(delivered), "its id is remembered for its window");
+    assert!(bench.accept(event("a")).await.event.id > delivered, "and never issued again");
+    assert_eq!(bench.store.relieve().await.unwrap().left, 0);
 }

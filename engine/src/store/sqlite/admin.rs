@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::rows::{self, ENDPOINT_COLUMNS, EndpointColumns, Place};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         plugin::Digest,
         time::Timestamp,
     },
-    store::{Error, KeyRow, PluginRow, Role, Seal},
+    store::{Error, KeyRow, NewKey, PluginRow, Role, Seal},
 };
 
 pub fn create_endpoint(db: &Connection, seal: &Seal, new: NewEndpoint) -> Result<Endpoint, Error> {
@@ -149,66 +149,88 @@ pub fn set_plugin_config(db: &Connection, name: &Slug, config: &BTreeMap<String,
     found(changed, "plugin")
 }
 
+/// The columns of [`plugin`], in its order.
+pub const PLUGIN_COLUMNS: &str = "name, version, author_version, description, patterns, file, bytes, config";
+
+/// Reads [`PLUGIN_COLUMNS`].
+pub fn plugin(row: &Row<'_>) -> Result<PluginRow, Error> {
+    let place = Place { table: "plugin", id: 0 };
+    let version: [u8; 32] = row.get(1).map_err(|_| place.corrupt("version"))?;
+    Ok(PluginRow {
+        name: Slug::parse(&row.get::<_, String>(0)?).map_err(|_| place.corrupt("name"))?,
+        version: Digest::from_bytes(version),
+        author_version: row.get(2)?,
+        description: row.get(3)?,
+        on: rows::json_column(&place, "patterns", &row.get::<_, String>(4)?)?,
+        file: row.get(5)?,
+        bytes: row.get::<_, i64>(6)?.unsigned_abs(),
+        config: rows::json_column(&place, "config", &row.get::<_, String>(7)?)?,
+    })
+}
+
 pub fn plugins(db: &Connection) -> Result<Vec<PluginRow>, Error> {
-    let mut select = db.prepare_cached(
-        "SELECT name, version, author_version, description, patterns, file, bytes, config FROM plugin ORDER BY name",
-    )?;
+    let mut select = db.prepare_cached(&format!("SELECT {PLUGIN_COLUMNS} FROM plugin ORDER BY name"))?;
     let mut rows = select.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let place = Place { table: "plugin", id: 0 };
-        let version: [u8; 32] = row.get(1).map_err(|_| place.corrupt("version"))?;
-        found.push(PluginRow {
-            name: Slug::parse(&row.get::<_, String>(0)?).map_err(|_| place.corrupt("name"))?,
-            version: Digest::from_bytes(version),
-            author_version: row.get(2)?,
-            description: row.get(3)?,
-            on: rows::json_column(&place, "patterns", &row.get::<_, String>(4)?)?,
-            file: row.get(5)?,
-            bytes: row.get::<_, i64>(6)?.unsigned_abs(),
-            config: rows::json_column(&place, "config", &row.get::<_, String>(7)?)?,
-        });
+        found.push(plugin(row)?);
     }
     Ok(found)
 }
 
-pub fn create_key(db: &Connection, name: String, role: Role, hash: [u8; 32]) -> Result<KeyRow, Error> {
+pub fn create_key(db: &Connection, new: NewKey) -> Result<KeyRow, Error> {
     let taken: Option<i64> = db
         .prepare_cached("SELECT id FROM api_key WHERE name = ?1 OR hash = ?2")?
-        .query_row(params![name, hash], |row| row.get(0))
+        .query_row(params![new.name, new.hash], |row| row.get(0))
         .optional()?;
     if taken.is_some() {
-        return Err(Error::Taken { what: "key", name });
+        return Err(Error::Taken { what: "key", name: new.name });
     }
     let created_at = clock::wall();
-    db.prepare_cached("INSERT INTO api_key (name, role, hash, created_at) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-        name,
-        role.as_str(),
-        hash,
-        created_at.millis()
-    ])?;
-    Ok(KeyRow { id: KeyId::from_i64(db.last_insert_rowid()), name, role, hash, created_at })
+    db.prepare_cached("INSERT INTO api_key (name, role, hash, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![new.name, new.role.as_str(), new.hash, created_at.millis(), new.expires_at.map(Timestamp::millis)])?;
+    Ok(KeyRow { id: KeyId::from_i64(db.last_insert_rowid()), new, created_at, last_used_at: None })
 }
 
 pub fn revoke_key(db: &Connection, id: KeyId) -> Result<(), Error> {
     found(db.prepare_cached("DELETE FROM api_key WHERE id = ?1")?.execute([id.as_i64()])?, "key")
 }
 
-pub fn keys(db: &Connection) -> Result<Vec<KeyRow>, Error> {
-    let mut select = db.prepare_cached("SELECT id, name, role, hash, created_at FROM api_key ORDER BY name")?;
-    let mut rows = select.query([])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let place = Place { table: "api_key", id: row.get(0)? };
-        found.push(KeyRow {
-            id: KeyId::from_i64(place.id),
+/// The columns of [`key`], in its order.
+pub const KEY_COLUMNS: &str = "id, name, role, hash, created_at, expires_at, last_used_at";
+
+/// Reads [`KEY_COLUMNS`].
+pub fn key(row: &Row<'_>) -> Result<KeyRow, Error> {
+    let place = Place { table: "api_key", id: row.get(0)? };
+    Ok(KeyRow {
+        id: KeyId::from_i64(place.id),
+        new: NewKey {
             name: row.get(1)?,
             role: Role::parse(&row.get::<_, String>(2)?).ok_or_else(|| place.corrupt("role"))?,
             hash: row.get(3).map_err(|_| place.corrupt("hash"))?,
-            created_at: Timestamp::from_millis(row.get(4)?),
-        });
+            expires_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
+        },
+        created_at: Timestamp::from_millis(row.get(4)?),
+        last_used_at: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_millis),
+    })
+}
+
+pub fn keys(db: &Connection) -> Result<Vec<KeyRow>, Error> {
+    let mut select = db.prepare_cached(&format!("SELECT {KEY_COLUMNS} FROM api_key ORDER BY name"))?;
+    let mut rows = select.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(key(row)?);
     }
     Ok(found)
+}
+
+pub fn note_key_uses(db: &Connection, uses: &[(KeyId, Timestamp)]) -> Result<(), Error> {
+    for (id, at) in uses {
+        db.prepare_cached("UPDATE api_key SET last_used_at = max(coalesce(last_used_at, ?1), ?1) WHERE id = ?2")?
+            .execute(params![at.millis(), id.as_i64()])?;
+    }
+    Ok(())
 }
 
 fn found(changed: usize, what: &'static str) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use super::{Local, accept};
 use crate::{
     domain::{
         delivery::Next,
+        endpoint::EndpointState,
         id::{ATTEMPTS_MAX, DeliveryId, EndpointId},
         time::Timestamp,
     },
@@ -81,6 +82,11 @@ pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> 
         // It is on its way at this moment.
         Some(Some(_)) => return Ok(()),
         Some(None) => {
+            let endpoint: i64 =
+                db.prepare_cached("SELECT endpoint FROM live WHERE id = ?1")?.query_row([id.as_i64()], |row| row.get(0))?;
+            if let Some(refusal) = takes_nothing(db, endpoint)? {
+                return Err(Error::Conflict(refusal));
+            }
             db.prepare_cached("UPDATE live SET next_at = ?1 WHERE id = ?2")?.execute(params![now.millis(), id.as_i64()])?;
         }
         None => {
@@ -89,11 +95,8 @@ pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> 
                 .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
                 .optional()?;
             let (endpoint, round, attempts) = finished.ok_or(Error::NotFound { what: "delivery" })?;
-            let exists: bool = db
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM endpoint WHERE id = ?1 AND deleted_at IS NULL)")?
-                .query_row([endpoint], |row| row.get(0))?;
-            if !exists {
-                return Err(Error::Conflict("its endpoint was deleted; replay the event instead".into()));
+            if let Some(refusal) = takes_nothing(db, endpoint)? {
+                return Err(Error::Conflict(refusal));
             }
             if attempts >= i64::from(ATTEMPTS_MAX) {
                 let text = format!("it has had {ATTEMPTS_MAX} attempts, more than that are not kept; replay the event instead");
@@ -108,6 +111,24 @@ pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> 
     }
     local.handoff.alarm.set(now);
     Ok(())
+}
+
+/// Why nothing can be sent to an endpoint, and what to do about it; `None` if it can, now or once it is resumed.
+pub fn takes_nothing(db: &Connection, endpoint: i64) -> Result<Option<String>, Error> {
+    let row: Option<(String, String, bool)> = db
+        .prepare_cached("SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = ?1")?
+        .query_row([endpoint], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    Ok(match row {
+        None => Some("its endpoint was deleted; replay the event instead".to_owned()),
+        Some((name, _, true)) => Some(format!("the endpoint {name:?} was deleted; replay the event instead")),
+        Some((name, state, false)) => match EndpointState::parse(&state) {
+            Some(EndpointState::Disabled(_)) => Some(format!(
+                "the endpoint {name:?} is disabled and takes nothing; enable it first: innesco endpoint resume {name}"
+            )),
+            _ => None,
+        },
+    })
 }
 
 /// Says whose it was: there it may wait in memory as well.

@@ -6,7 +6,11 @@
 mod accept;
 mod admin;
 mod attempts;
+mod audit;
+mod backup;
+mod check;
 mod claims;
+mod jobs;
 mod load;
 mod reads;
 mod retention;
@@ -32,14 +36,18 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, params};
 use tokio::sync::Semaphore;
 
+pub use self::{
+    backup::Backup,
+    check::{CheckReport, Finding},
+};
 use self::{
     settle::Claims,
     writer::{Keeps, Writer},
 };
 use super::{
-    Accepted, AttemptRecord, DeliveryFilter, DeliveryStory, DeliverySummary, Drive, Error, EventFilter, EventStory, EventSummary,
-    Handoff, KeyFile, KeyRow, Lease, Load, Page, PageRequest, PluginRow, Retention, Role, Seal, Settled, Settlement, StateValue,
-    Store,
+    Accepted, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary, Drive, Error, EventFilter,
+    EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey, Page, PageRequest, PluginRow,
+    Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
 };
 use crate::{
     clock,
@@ -47,7 +55,7 @@ use crate::{
         delivery::DeadReason,
         endpoint::{Endpoint, EndpointState, NewEndpoint},
         event::NewEvent,
-        id::{DeliveryId, EndpointId, EventId, KeyId, RunId, Tag},
+        id::{AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
         name::Slug,
         time::Timestamp,
     },
@@ -153,11 +161,7 @@ impl Sqlite {
         steady::resume(&db)?;
         steady::keep(&db)?;
         claims::expire_all(&db, clock::steady())?;
-        let last: i64 = db.query_row(
-            "SELECT max(coalesce((SELECT max(id) FROM event), 0), coalesce((SELECT value FROM meta WHERE key = 'last_event'), 0))",
-            [],
-            |row| row.get(0),
-        )?;
+        let last = last_event(&db)?;
         let readers = (0..READERS).map(|_| connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)).collect::<Result<Vec<_>, _>>()?;
         let local = Local {
             tag,
@@ -217,6 +221,15 @@ impl Sqlite {
         });
         reading.await.map_err(|error| Error::Internal(error.to_string()))?
     }
+}
+
+/// The last id that was issued to an event, whether it is still there or not.
+fn last_event(db: &Connection) -> Result<i64, Error> {
+    Ok(db.query_row(
+        "SELECT max(coalesce((SELECT max(id) FROM event), 0), coalesce((SELECT value FROM meta WHERE key = 'last_event'), 0))",
+        [],
+        |row| row.get(0),
+    )?)
 }
 
 fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
@@ -456,8 +469,8 @@ impl Store for Sqlite {
         self.read(admin::plugins).await
     }
 
-    async fn create_key(&self, name: String, role: Role, hash: [u8; 32]) -> Result<KeyRow, Error> {
-        self.write(0, move |db, _| admin::create_key(db, name, role, hash)).await
+    async fn create_key(&self, key: NewKey) -> Result<KeyRow, Error> {
+        self.write(0, move |db, _| admin::create_key(db, key)).await
     }
 
     async fn revoke_key(&self, id: KeyId) -> Result<(), Error> {
@@ -466,6 +479,53 @@ impl Store for Sqlite {
 
     async fn keys(&self) -> Result<Vec<KeyRow>, Error> {
         self.read(admin::keys).await
+    }
+
+    async fn note_key_uses(&self, uses: Vec<(KeyId, Timestamp)>) -> Result<(), Error> {
+        self.write_as(Keeps::Progress, 0, move |db, _| admin::note_key_uses(db, &uses)).await
+    }
+
+    async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error> {
+        self.write(0, move |db, _| audit::begin(db, &entry)).await
+    }
+
+    async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error> {
+        // That it was asked for is on the disk, and so is what was answered as done.
+        self.write_as(Keeps::Progress, 0, move |db, _| audit::finish(db, id, status, target.as_deref())).await
+    }
+
+    async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error> {
+        self.read(move |db| audit::list(db, &filter, page)).await
+    }
+
+    async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error> {
+        let counted = filter.clone();
+        // Counted beside the writer, which has others to serve.
+        let total = self.read(move |db| jobs::count(db, &counted)).await?;
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let job = jobs::create(db, &local, &filter, total, at)?;
+                Ok((job, move || local.handoff.jobs.notify_one()))
+            })
+            .await
+    }
+
+    async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
+        // A batch that is lost with the machine is lost whole, and done again.
+        self.write_as(Keeps::Progress, 0, move |db, local| jobs::advance(db, local, id, now, at)).await
+    }
+
+    async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<Job, Error> {
+        self.write(0, move |db, _| jobs::cancel(db, id, at)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Job, Error> {
+        self.read(move |db| jobs::show(db, id)).await
+    }
+
+    async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error> {
+        self.read(move |db| jobs::list(db, state, page)).await
     }
 
     async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error> {
@@ -512,6 +572,21 @@ impl Store for Sqlite {
                 Ok((looked_at, move || *local.walks() = walks))
             })
             .await
+    }
+
+    async fn relieve(&self) -> Result<Relief, Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let walks = *local.walks();
+                let (relief, walks) = retention::relieve(db, &local, walks)?;
+                Ok((relief, move || *local.walks() = walks))
+            })
+            .await
+    }
+
+    async fn size(&self) -> Result<u64, Error> {
+        self.read(retention::size).await
     }
 
     async fn probe(&self) -> Result<(), Error> {

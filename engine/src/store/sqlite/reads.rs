@@ -27,7 +27,7 @@ pub fn state(db: &Connection, plugin: &Slug, key: &str) -> Result<Option<StateVa
 }
 
 /// Cuts one row more than asked for into a page and where the next one begins.
-fn page<T>(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Page<T> {
+pub fn page<T>(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Page<T> {
     let more = items.len() > request.limit;
     items.truncate(request.limit);
     let next = items.last().filter(|_| more).map(id);
@@ -125,12 +125,8 @@ pub fn event(db: &Connection, id: EventId) -> Result<EventStory, Error> {
     }
     let mut emitted = db.prepare_cached("SELECT id FROM event WHERE cause = ?1 ORDER BY id")?;
     let emitted = emitted.query_map([id.as_i64()], |row| Ok(EventId::from_i64(row.get(0)?)))?.collect::<Result<_, _>>()?;
-    let mut select = db.prepare_cached(
-        "SELECT r.id, r.round, r.plugin, r.version, e.name, r.outcome, r.code, r.message, r.tries, r.took_us, r.memory_peak, r.webhooks,
-             r.emitted, r.log, r.log_dropped, q.state, q.next_at
-         FROM run r LEFT JOIN run_queue q ON q.id = r.id LEFT JOIN endpoint e ON e.id = r.endpoint
-         WHERE r.id >= ?1 AND r.id < ?2 ORDER BY r.id",
-    )?;
+    let mut select =
+        db.prepare_cached(&format!("SELECT {RUN_COLUMNS} FROM {RUN_TABLES} WHERE r.id >= ?1 AND r.id < ?2 ORDER BY r.id"))?;
     let mut rows = select.query([from, until])?;
     let mut runs = Vec::new();
     while let Some(row) = rows.next()? {
@@ -139,7 +135,13 @@ pub fn event(db: &Connection, id: EventId) -> Result<EventStory, Error> {
     Ok(EventStory { state: event_state(db, id)?, event, runs, deliveries, emitted })
 }
 
-fn run(row: &Row<'_>) -> Result<StoredRun, Error> {
+/// The columns of [`run`], in its order, and where they come from.
+pub const RUN_COLUMNS: &str = "r.id, r.round, r.plugin, r.version, e.name, r.outcome, r.code, r.message, r.tries, r.took_us, \
+     r.memory_peak, r.webhooks, r.emitted, r.log, r.log_dropped, q.state, q.next_at";
+pub const RUN_TABLES: &str = "run r LEFT JOIN run_queue q ON q.id = r.id LEFT JOIN endpoint e ON e.id = r.endpoint";
+
+/// Reads [`RUN_COLUMNS`].
+pub fn run(row: &Row<'_>) -> Result<StoredRun, Error> {
     let place = Place { table: "run", id: row.get(0)? };
     let version: Option<[u8; 32]> = row.get(3).map_err(|_| place.corrupt("version"))?;
     let outcome: Option<String> = row.get(5)?;
@@ -268,10 +270,7 @@ fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
         .query_row([found.endpoint], |row| row.get(0))
         .optional()?
         .unwrap_or_default();
-    let event_type = db
-        .prepare_cached("SELECT coalesce((SELECT type FROM payload WHERE id = ?1), (SELECT type FROM event WHERE id = ?2))")?
-        .query_row([found.id, id.event().as_i64()], |row| row.get::<_, Option<String>>(0))?
-        .unwrap_or_default();
+    let event_type = delivery_type(db, id)?.unwrap_or_default();
     let last = if found.attempts == 0 { None } else { attempts(db, id)?.pop() };
     Ok(DeliverySummary {
         id,
@@ -283,6 +282,13 @@ fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
         attempts: found.attempts,
         last,
     })
+}
+
+/// The type that the receiver is told; `None` once the event has left.
+pub fn delivery_type(db: &Connection, id: DeliveryId) -> Result<Option<String>, Error> {
+    Ok(db
+        .prepare_cached("SELECT coalesce((SELECT type FROM payload WHERE id = ?1), (SELECT type FROM event WHERE id = ?2))")?
+        .query_row([id.as_i64(), id.event().as_i64()], |row| row.get(0))?)
 }
 
 pub fn delivery(db: &Connection, id: DeliveryId) -> Result<DeliveryStory, Error> {

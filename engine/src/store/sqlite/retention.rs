@@ -1,56 +1,158 @@
 //! Retention: finished events leave after their time, each with its whole story, a batch at a time between other commits.
 //!
-//! Two walks over the events in order of age. The first takes what ended well and is older than [`Retention::delivered`]; what it
-//! leaves, because something of it is dead or parked or not finished, the second takes once it is older than [`Retention::dead`]
-//! and finished; it begins anew each time it comes to its end.
+//! Walks over the events in order of age. The first takes what ended well and is older than [`Retention::delivered`], the second
+//! what nobody wanted and is older than [`Retention::unrouted`]; what they leave, because something of it is dead or parked or was
+//! not finished when they came by, the third takes once it is older than its own time and finished. The first goes on from where
+//! it stands; the others begin anew once all have come to their end.
+//!
+//! A walk of another kind ([`relieve`]) takes the oldest finished events whatever their age: when the store is full.
 
-use rusqlite::{Connection, params};
+use std::time::{Duration, Instant};
 
-use super::{Local, steady};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Local, audit, jobs, steady};
 use crate::{
     domain::{id::EventId, time::Timestamp},
-    store::{Error, Retention},
+    store::{Error, Relief, Retention},
 };
 
-/// Events looked at in one step.
+/// Rows of each kind looked at in one step.
 const BATCH: u32 = 500;
+/// Longer than that a step does not go on deleting: whoever waits for the writer waits for it.
+const STEP_MAX: Duration = Duration::from_millis(5);
+/// Events between two looks at the clock.
+const UNTIMED: usize = 8;
 
-/// Behind which event each walk stands; they start anew with the process.
+/// Where the walks stand; they start anew with the process.
 #[derive(Clone, Copy, Default)]
 pub struct Walks {
-    first: i64,
-    second: i64,
+    delivered: Walk,
+    unrouted: Walk,
+    rest: Walk,
+    relief: Walk,
 }
 
-/// One step of both walks. Says how many rows were looked at, and where the walks stand once that is committed.
+/// Behind which event a walk stands, and whether it has found nothing more to look at.
+#[derive(Clone, Copy, Default)]
+struct Walk {
+    cursor: i64,
+    ended: bool,
+}
+
+/// One step of all walks. Says how many rows were looked at, and where the walks stand once that is committed.
 pub fn retire(
     db: &Connection,
     local: &Local,
-    walks: Walks,
+    mut walks: Walks,
     retention: Retention,
     now: Timestamp,
 ) -> Result<(usize, Walks), Error> {
-    // An id that was issued must not be issued again once its event is gone.
-    db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('last_event', ?1)")?
-        .execute([local.last_event().as_i64()])?;
+    let mut step = Step::begin(db, local)?;
     steady::keep(db)?;
+    let before = |age| now.minus(age);
+    let (delivered, unrouted, dead) = (before(retention.delivered), before(retention.unrouted), before(retention.dead));
 
-    let first = old_events(db, walks.first, now.minus(retention.delivered))?;
-    for id in &first {
-        if is_finished(db, *id)? && !is_unhappy(db, *id)? {
-            delete(db, *id)?;
-        }
+    step.walk(
+        &mut walks.delivered,
+        |cursor| old_events(db, cursor, delivered),
+        |id| Ok(is_finished(db, id)? && !is_unhappy(db, id)? && !is_unrouted(db, id)?),
+    )?;
+    step.walk(
+        &mut walks.unrouted,
+        |cursor| old_unrouted(db, cursor, unrouted),
+        |id| Ok(is_finished(db, id)? && !is_unhappy(db, id)?),
+    )?;
+    // What the others may have passed while it was not finished leaves once it is old enough for every kind.
+    let all = delivered.min(unrouted).min(dead);
+    step.walk(
+        &mut walks.rest,
+        |cursor| old_events(db, cursor, dead),
+        |id| Ok(is_finished(db, id)? && (is_unhappy(db, id)? || is_older(db, id, all)?)),
+    )?;
+    // The first walk is at its end whenever nothing more is old enough, and goes on from there.
+    walks.delivered.ended = false;
+    if walks.unrouted.ended && walks.rest.ended {
+        (walks.unrouted, walks.rest) = (Walk::default(), Walk::default());
     }
-    let second = old_events(db, walks.second, now.minus(retention.dead))?;
-    for id in &second {
-        if is_finished(db, *id)? {
-            delete(db, *id)?;
-        }
-    }
-    let looked_at = first.len() + second.len() + forget(db, now.minus(retention.dedupe))?;
-    let walks =
-        Walks { first: first.last().map_or(walks.first, |id| id.as_i64()), second: second.last().map_or(0, |id| id.as_i64()) };
+    let looked_at = step.looked_at
+        + forget(db, before(retention.dedupe))?
+        + audit::forget(db, before(retention.audit), BATCH)?
+        + jobs::forget(db, before(retention.audit), BATCH)?
+        + forget_minutes(db, before(retention.longest()))?;
     Ok((looked_at, walks))
+}
+
+/// One step of the walk that makes room. It begins anew when it has come to its end.
+pub fn relieve(db: &Connection, local: &Local, mut walks: Walks) -> Result<(Relief, Walks), Error> {
+    let mut step = Step::begin(db, local)?;
+    step.walk(&mut walks.relief, |cursor| oldest_events(db, cursor), |id| is_finished(db, id))?;
+    if walks.relief.ended {
+        walks.relief = Walk::default();
+    }
+    Ok((Relief { looked_at: step.looked_at, left: step.left }, walks))
+}
+
+/// What the store holds, in bytes: pages that are free for what comes next do not count.
+pub fn size(db: &Connection) -> Result<u64, Error> {
+    let pragma = |name: &str| -> Result<u64, Error> {
+        let number: i64 = db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
+        Ok(number.unsigned_abs())
+    };
+    Ok(pragma("page_count")?.saturating_sub(pragma("freelist_count")?) * pragma("page_size")?)
+}
+
+/// One step, which ends in time.
+struct Step<'a> {
+    db: &'a Connection,
+    began: Instant,
+    looked_at: usize,
+    left: usize,
+}
+
+impl<'a> Step<'a> {
+    fn begin(db: &'a Connection, local: &Local) -> Result<Self, Error> {
+        // An id that was issued must not be issued again once its event is gone.
+        db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('last_event', ?1)")?
+            .execute([local.last_event().as_i64()])?;
+        Ok(Self { db, began: Instant::now(), looked_at: 0, left: 0 })
+    }
+
+    /// Deletes what `may_leave` of the events that come next, as far as the time goes. A few are always looked at, so that no walk
+    /// stands still.
+    fn walk(
+        &mut self,
+        walk: &mut Walk,
+        next: impl FnOnce(i64) -> Result<Vec<EventId>, Error>,
+        may_leave: impl Fn(EventId) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        if walk.ended {
+            return Ok(());
+        }
+        let events = next(walk.cursor)?;
+        walk.ended = events.is_empty();
+        for few in events.chunks(UNTIMED) {
+            for id in few {
+                if may_leave(*id)? {
+                    delete(self.db, *id)?;
+                    self.left += 1;
+                }
+                self.looked_at += 1;
+                walk.cursor = id.as_i64();
+            }
+            if self.began.elapsed() > STEP_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Events after `cursor`, oldest first.
+fn oldest_events(db: &Connection, cursor: i64) -> Result<Vec<EventId>, Error> {
+    let mut select = db.prepare_cached("SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let rows = select.query_map(params![cursor, BATCH], |row| Ok(EventId::from_i64(row.get(0)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Events after `cursor` that were accepted before `before`, oldest first.
@@ -58,8 +160,29 @@ fn old_events(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<Eve
     let mut select =
         db.prepare_cached("SELECT id FROM event WHERE id > ?1 AND id < ?2 AND accepted_at < ?3 ORDER BY id LIMIT ?4")?;
     let rows = select
-        .query_map(params![cursor, bound(db, before)?, before.millis(), BATCH], |row| Ok(EventId::from_i64(row.get(0)?)))?;
+        .query_map(params![cursor, about(db, before)?, before.millis(), BATCH], |row| Ok(EventId::from_i64(row.get(0)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// As [`old_events`], of those that nobody wanted.
+fn old_unrouted(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<EventId>, Error> {
+    let mut select = db.prepare_cached(
+        "SELECT u.id FROM unrouted u CROSS JOIN event e ON e.id = u.id
+         WHERE u.id > ?1 AND u.id < ?2 AND e.accepted_at < ?3 ORDER BY u.id LIMIT ?4",
+    )?;
+    let rows = select
+        .query_map(params![cursor, about(db, before)?, before.millis(), BATCH], |row| Ok(EventId::from_i64(row.get(0)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// An id from which on no event need be looked at for having been accepted before `before`: give or take what a clock that was set
+/// makes of it, so that instants have to be compared as well.
+fn about(db: &Connection, before: Timestamp) -> Result<i64, Error> {
+    let first: Option<i64> = db
+        .prepare_cached("SELECT first_id FROM minute WHERE minute > ?1 ORDER BY minute LIMIT 1")?
+        .query_row([before.millis() / 60_000], |row| row.get(0))
+        .optional()?;
+    Ok(first.unwrap_or(i64::MAX))
 }
 
 /// An id below which every event was accepted before `before`, give or take a minute.
@@ -92,6 +215,16 @@ fn is_unhappy(db: &Connection, id: EventId) -> Result<bool, Error> {
         .query_row([from, until], |row| row.get(0))?)
 }
 
+fn is_unrouted(db: &Connection, id: EventId) -> Result<bool, Error> {
+    let exists = "SELECT EXISTS (SELECT 1 FROM unrouted WHERE id = ?1)";
+    Ok(db.prepare_cached(exists)?.query_row([id.as_i64()], |row| row.get(0))?)
+}
+
+fn is_older(db: &Connection, id: EventId, before: Timestamp) -> Result<bool, Error> {
+    let exists = "SELECT EXISTS (SELECT 1 FROM event WHERE id = ?1 AND accepted_at < ?2)";
+    Ok(db.prepare_cached(exists)?.query_row(params![id.as_i64(), before.millis()], |row| row.get(0))?)
+}
+
 /// Removes an event with its runs, deliveries and attempts.
 fn delete(db: &Connection, id: EventId) -> Result<(), Error> {
     let (from, until) = id.children();
@@ -116,4 +249,13 @@ fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
                  (SELECT source, caller_id FROM dedup WHERE event_id < ?1 ORDER BY event_id LIMIT ?2)",
         )?
         .execute(params![bound, BATCH])?)
+}
+
+/// Forgets which ids belong to minutes that nothing asks for any more. Without them a look by time is only less sharp.
+fn forget_minutes(db: &Connection, before: Timestamp) -> Result<usize, Error> {
+    Ok(db
+        .prepare_cached(
+            "DELETE FROM minute WHERE minute IN (SELECT minute FROM minute WHERE minute < ?1 ORDER BY minute LIMIT ?2)",
+        )?
+        .execute(params![before.millis() / 60_000, BATCH])?)
 }

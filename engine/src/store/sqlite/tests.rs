@@ -1,6 +1,7 @@
 //! The conformance suite on SQLite, and what only SQLite has: its tables, looked at by hand.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -16,10 +17,12 @@ use crate::{
     domain::{
         delivery::{DeadReason, Next},
         id::EventId,
+        plugin::Digest,
         run::RunOutcome,
     },
     store::{
-        DeliveryFilter, Error, Handoff, KeyFile, Retention, Role, RunRecord, Settled, Settlement, Store,
+        DeliveryFilter, Error, EventFilter, Handoff, KeyFile, NewAudit, NewKey, PageRequest, PluginRow, Retention, RetryFilter,
+        Role, RunRecord, Settled, Settlement, Store,
         conformance::{bench::*, conformance},
     },
 };
@@ -141,7 +144,7 @@ async fn an_event_leaves_every_table() {
     let mut tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'").unwrap();
     let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     let kept: Vec<&str> = tables.iter().map(String::as_str).filter(|table| count(&db, table) > 0).collect();
-    assert_eq!(kept, ["meta", "minute", "state", "endpoint"], "what is no part of an event's story stays");
+    assert_eq!(kept, ["meta", "state", "endpoint"], "what is no part of an event's story stays");
 }
 
 #[tokio::test]
@@ -151,7 +154,8 @@ async fn a_corrupt_value_is_named_by_table_column_and_row() {
     let id = finished_with_everything(&bench).await;
     let delivery = id.delivery(0);
     let crm = bench.store.endpoints().await.unwrap()[0].id;
-    bench.store.create_key("ci".into(), Role::Read, [1; 32]).await.unwrap();
+    let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], expires_at: None };
+    bench.store.create_key(key).await.unwrap();
     let db = backing.raw();
     // Table, column, what it is set to, which row, and who reads it.
     let cases: [(&'static str, &'static str, &str, i64, Read); 13] = [
@@ -198,4 +202,176 @@ async fn a_newer_layout_is_refused() {
     backing.raw().execute_batch("PRAGMA user_version = 99").unwrap();
     let refused = Sqlite::open(&backing.file(), backing.key_file(), Handoff::default()).map(drop);
     assert!(matches!(&refused, Err(Error::Unavailable(text)) if text.contains("99")), "{refused:?}");
+}
+
+/// Everything that a store can hold, and the file that it lies in.
+async fn full_store(backing: &Arc<SqliteBacking>) -> Bench {
+    let bench = Bench::open(Arc::clone(backing) as Arc<dyn Backing>).await;
+    finished_with_everything(&bench).await;
+    let slack = bench.endpoint("slack").await;
+    bench.finished(slack, retry_in(3600)).await;
+    bench.finished(slack, Next::Dead(DeadReason::Gone)).await;
+    bench.settled_with(RunRecord { deliveries: Vec::new(), ..waiting("p", soon(3600)) }).await;
+    bench.accept(event("a")).await;
+    let plugin = PluginRow {
+        name: slug("p"),
+        version: Digest::of(b"p"),
+        author_version: "1".into(),
+        description: String::new(),
+        on: vec!["*".into()],
+        file: "p.wasm".into(),
+        bytes: 1,
+        config: BTreeMap::new(),
+    };
+    bench.store.remember_plugin(plugin).await.unwrap();
+    let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], expires_at: Some(clock::wall()) };
+    bench.store.create_key(key).await.unwrap();
+    let entry = NewAudit { at: clock::wall(), key: "ci".into(), action: "key.create".into(), target: None };
+    bench.store.begin_audit(entry).await.unwrap();
+    bench.store.create_job(RetryFilter::default(), clock::wall()).await.unwrap();
+    bench
+}
+
+#[tokio::test]
+async fn a_check_of_a_sound_store_finds_nothing_and_changes_nothing() {
+    let backing = Arc::new(SqliteBacking::empty());
+    drop(full_store(&backing).await);
+    let before = fs::read(backing.file()).unwrap();
+    let report = Sqlite::check(&backing.file(), &backing.key_file()).unwrap();
+    assert_eq!(report.findings, []);
+    let count = |what: &str| report.counts.iter().find(|(name, _)| name == what).map(|(_, count)| *count);
+    let expected = [
+        ("events", 6),
+        ("events waiting", 1),
+        ("deliveries retrying", 1),
+        ("deliveries dead", 2),
+        ("endpoints", 2),
+        ("jobs running", 1),
+    ];
+    for (what, number) in expected {
+        assert_eq!(count(what), Some(number), "{what}: {:?}", report.counts);
+    }
+    assert_eq!(fs::read(backing.file()).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_check_names_each_damage() {
+    let backing = Arc::new(SqliteBacking::empty());
+    drop(full_store(&backing).await);
+    let sound = backing.file();
+    let cases: [(&str, &str); 16] = [
+        ("UPDATE event SET type = 'no type' WHERE id = 1", "table event, column type: a value that cannot be read"),
+        ("UPDATE run SET outcome = 'odd'", "table run, column outcome: a value that cannot be read"),
+        ("UPDATE run_queue SET outcome = 'odd'", "table run_queue, column outcome: a value that cannot be read"),
+        ("UPDATE delivery SET reason = 'odd' WHERE state = 'dead'", "table delivery, column reason: a value that cannot be read"),
+        ("UPDATE payload SET codec = 9", "table payload, column codec: a value that cannot be read"),
+        ("UPDATE attempt SET outcome = 'odd'", "table attempt, column outcome: a value that cannot be read"),
+        ("UPDATE plugin SET patterns = '{'", "table plugin, column patterns: a value that cannot be read"),
+        ("UPDATE state SET plugin = 'No Slug'", "table state, column plugin: a value that cannot be read"),
+        ("UPDATE api_key SET role = 'odd'", "table api_key, column role: a value that cannot be read"),
+        ("UPDATE job SET filter = '{}'", "table job, column filter: a value that cannot be read"),
+        (
+            "UPDATE endpoint SET sealed = zeroblob(99) WHERE name = 'crm'",
+            "table endpoint, column sealed: a value that cannot be read",
+        ),
+        ("UPDATE meta SET value = 'x' WHERE key = 'tag'", "the store's tag, which all of its ids begin with, cannot be read"),
+        ("UPDATE live SET endpoint = 99", "a delivery waits and its endpoint is not there"),
+        (
+            "INSERT INTO delivery SELECT id, endpoint, round, 'delivered', NULL, attempts, 0 FROM live",
+            "a delivery both waits and is finished",
+        ),
+        ("DELETE FROM event WHERE id IN (SELECT id FROM event_queue)", "an event is to be run and is not there"),
+        (
+            "INSERT INTO live (id, endpoint, round, attempts, next_at) VALUES (999 << 14, 1, 0, 0, 0)",
+            "a delivery waits and its event is not there",
+        ),
+    ];
+    for (damage, finding) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("damaged.db");
+        copy(&sound, &file);
+        assert!(Connection::open(&file).unwrap().execute(damage, []).unwrap() > 0, "{damage} changes something");
+        let report = Sqlite::check(&file, &backing.key_file()).unwrap();
+        assert_eq!(report.kinds(), [finding].into(), "{damage}: {:?}", report.findings);
+        assert!(report.findings[0].count > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_check_sees_a_damaged_file_a_wrong_key_and_another_layout() {
+    let backing = Arc::new(SqliteBacking::empty());
+    drop(full_store(&backing).await);
+    // Nobody has it open: everything is in the one file.
+    backing.raw().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+
+    let mut bytes = fs::read(backing.file()).unwrap();
+    let db = backing.raw();
+    let page: u32 = db.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'event'", [], |row| row.get(0)).unwrap();
+    drop(db);
+    bytes[(page as usize - 1) * 4096..page as usize * 4096].fill(0xa5);
+    let file = folder.path().join("damaged.db");
+    fs::write(&file, bytes).unwrap();
+    let report = Sqlite::check(&file, &backing.key_file()).unwrap();
+    assert!(report.kinds().iter().any(|what| what.contains("damaged")), "{:?}", report.findings);
+
+    let key_file = KeyFile::at(folder.path().join("master.key"));
+    let report = Sqlite::check(&backing.file(), &key_file).unwrap();
+    assert!(report.kinds().iter().any(|what| what.contains("master key")), "{:?}", report.findings);
+    assert!(!key_file.path().exists(), "a check makes no key");
+
+    backing.raw().execute_batch("PRAGMA user_version = 1").unwrap();
+    let report = Sqlite::check(&backing.file(), &backing.key_file()).unwrap();
+    assert!(report.kinds().iter().any(|what| what.contains("version 1")), "{:?}", report.findings);
+}
+
+#[tokio::test]
+async fn a_copy_is_whole_its_owners_alone_and_issues_other_ids() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let backing = Arc::new(SqliteBacking::empty());
+    let bench = full_store(&backing).await;
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.db");
+    let backup = Sqlite::backup(&backing.file(), &copy).unwrap();
+    assert_eq!((backup.events, backup.bytes), (6, fs::metadata(&copy).unwrap().len()));
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["copy.db"], "one file, and no draft");
+    assert_eq!(Sqlite::check(&copy, &backing.key_file()).unwrap().findings, []);
+
+    let before = fs::read(&copy).unwrap();
+    let refused = Sqlite::backup(&backing.file(), &copy).map(drop);
+    assert!(matches!(&refused, Err(Error::Taken { name, .. }) if name.ends_with("copy.db")), "{refused:?}");
+    assert_eq!(fs::read(&copy).unwrap(), before, "what is there is not overwritten");
+    let missing = folder.path().join("nowhere").join("copy.db");
+    assert!(Sqlite::backup(&backing.file(), &missing).is_err());
+    assert!(Sqlite::backup(&folder.path().join("nothing.db"), &folder.path().join("b.db")).is_err());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a backup that fails leaves nothing");
+
+    let original = bench.accept(event("a")).await.event.id;
+    let events = bench.event_ids(EventFilter::default()).await;
+    let restored = Sqlite::open(&copy, backing.key_file(), Handoff::default()).unwrap();
+    assert_eq!(restored.tag(), bench.store.tag(), "ids given out before go on meaning what they meant");
+    let page = restored.events(EventFilter::default(), PageRequest { cursor: None, limit: 50 }).await.unwrap();
+    let kept: Vec<_> = page.items.iter().map(|summary| summary.event.id).collect();
+    assert_eq!(kept, events[1..], "all but what was accepted after the copy");
+    let new = restored.accept(vec![event("a")]).await.unwrap()[0].id();
+    assert!(new.as_i64() >= original.as_i64() + 999_999_000, "{new:?} after {original:?}");
+}
+
+#[tokio::test]
+async fn a_copy_is_taken_of_a_store_that_was_killed() {
+    let backing = Arc::new(SqliteBacking::empty());
+    let bench = full_store(&backing).await;
+    // What a killed process leaves: the file and its log, not the index of the log.
+    let crashed = bench.after_a_crash().await;
+    let (folder, killed) = (tempfile::tempdir().unwrap(), backing.file());
+    drop(crashed);
+    let file = folder.path().join("killed.db");
+    copy(&backing.opened.lock().unwrap()[0], &file);
+    assert!(file.with_extension("db-wal").metadata().unwrap().len() > 0 && killed.exists());
+    let backup = Sqlite::backup(&file, &folder.path().join("copy.db")).unwrap();
+    assert_eq!(backup.events, 6);
+    assert!(file.with_extension("db-wal").metadata().unwrap().len() > 0, "and leaves it as it was");
 }

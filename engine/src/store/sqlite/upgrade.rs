@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-const LAYOUT: i64 = 2;
+pub const LAYOUT: i64 = 2;
 
 /// Returns the store's tag and the key under which its secrets are sealed.
 pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {

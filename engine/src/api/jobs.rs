@@ -1,0 +1,179 @@
+//! Jobs: a retry in bulk is asked for here, listed, watched and called off. The work does it.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Api, audit, body, endpoints,
+    error::Problem,
+    page::{Limit, Paging, Query},
+    path::Path,
+    view::{JobView, PageView},
+};
+use crate::{
+    clock,
+    domain::{delivery::DeadReason, id::JobId, pattern::Pattern, time::Timestamp},
+    store::{Ended, JobState, RetryFilter},
+};
+
+/// Which deliveries are to be sent again. Nothing said means every dead one.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RetryInput)]
+struct Input {
+    /// To this endpoint: its id or its name.
+    endpoint: Option<String>,
+    /// What became of them; dead unless it says otherwise.
+    #[schema(value_type = Option<Ended>)]
+    state: Option<String>,
+    /// Dead for this reason.
+    #[schema(value_type = Option<DeadReason>)]
+    reason: Option<String>,
+    /// Of types like this.
+    #[schema(value_type = Option<Pattern>)]
+    event_type: Option<String>,
+    /// Given up or called off at this time or later.
+    #[schema(value_type = Option<Timestamp>)]
+    since: Option<String>,
+    /// Given up or called off before this time.
+    #[schema(value_type = Option<Timestamp>)]
+    until: Option<String>,
+}
+
+fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
+    Problem::bad_value(format!("{member}: {detail}")).at(format!("/{member}"))
+}
+
+impl Input {
+    fn check(self, api: &Api) -> Result<RetryFilter, Problem> {
+        let instant = |member, text: Option<String>| {
+            let Some(text) = text else { return Ok(None) };
+            let instant = Timestamp::parse_rfc3339(&text);
+            instant
+                .map(Some)
+                .ok_or_else(|| wrong(member, format!("{text:?} is not an instant; write RFC 3339, such as 2026-01-31T09:30:00Z")))
+        };
+        let ended = match &self.state {
+            None => Ended::default(),
+            Some(text) => Ended::parse(text).ok_or_else(|| {
+                wrong(
+                    "state",
+                    format!(
+                        "{text:?} deliveries cannot be retried in bulk; write {}",
+                        Ended::ALL.map(Ended::as_str).join(" or ")
+                    ),
+                )
+            })?,
+        };
+        let reason = match &self.reason {
+            None => None,
+            Some(_) if ended != Ended::Dead => return Err(wrong("reason", "only dead deliveries have one; leave it out")),
+            Some(text) => Some(DeadReason::parse(text).ok_or_else(|| {
+                let all = DeadReason::ALL.map(DeadReason::as_str).join(", ");
+                wrong("reason", format!("{text:?} is not why a delivery is dead; write one of {all}"))
+            })?),
+        };
+        Ok(RetryFilter {
+            endpoint: self.endpoint.map(|text| endpoints::find(api, &text).map(|endpoint| endpoint.id)).transpose()?,
+            ended,
+            reason,
+            event_type: self.event_type.map(|text| Pattern::parse(&text).map_err(|bad| wrong("event_type", bad))).transpose()?,
+            since: instant("since", self.since)?,
+            until: instant("until", self.until)?,
+        })
+    }
+}
+
+/// Begin a job that sends many finished deliveries again, each under its own id.
+///
+/// It goes on by itself, also over a restart, and takes up each delivery once. What comes into being after it is not meant.
+#[utoipa::path(
+    post, path = "/v1/deliveries/retry", operation_id = "retry_deliveries", tag = "jobs",
+    request_body(content = Option<Input>, example = json!({ "endpoint": "crm", "since": "2026-01-31T09:30:00Z" })),
+    responses((status = 202, description = "The job.", body = JobView)),
+    extensions(("x-problems" = json!(["bad_value", "conflict", "not_found"]))),
+)]
+pub async fn retry(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Extension<audit::Target>, Json<JobView>), Problem> {
+    let input: Input = body::optional_json(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
+    let job = api.store.create_job(input.check(&api)?, clock::wall()).await?;
+    let view = JobView::new(&job, api.store.tag());
+    Ok((StatusCode::ACCEPTED, Extension(audit::Target(view.id.clone())), Json(view)))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// In this state.
+    #[param(value_type = Option<JobState>)]
+    state: Option<String>,
+    /// How many at most.
+    #[param(value_type = Option<Limit>)]
+    limit: Option<String>,
+    /// The `next` of the page before.
+    #[param(value_type = Option<JobId>)]
+    cursor: Option<String>,
+}
+
+/// List jobs, newest first.
+#[utoipa::path(
+    get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs", params(Filter),
+    responses((status = 200, description = "One page.", body = PageView<JobView>)),
+)]
+pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> Result<Json<PageView<JobView>>, Problem> {
+    let tag = api.store.tag();
+    let paging =
+        Paging::new(filter.limit.as_deref(), filter.cursor.as_deref(), |text| JobId::parse(text, tag).map(JobId::as_i64))?;
+    let state = match &filter.state {
+        None => None,
+        Some(text) => Some(JobState::parse(text).ok_or_else(|| {
+            Problem::bad_request(format!("state is {text:?}; it is one of {}", JobState::ALL.map(JobState::as_str).join(", ")))
+        })?),
+    };
+    let page = api.store.jobs(state, paging.request).await?;
+    Ok(Json(PageView {
+        items: page.items.iter().map(|job| JobView::new(job, tag)).collect(),
+        next: page.next.map(|id| JobId::from_i64(id).text(tag)),
+    }))
+}
+
+fn job_id(api: &Api, text: &str) -> Result<JobId, Problem> {
+    JobId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no job {text:?}")))
+}
+
+/// Read how far a job has come.
+#[utoipa::path(
+    get, path = "/v1/jobs/{job}", operation_id = "show_job", tag = "jobs",
+    params(("job" = JobId, Path, description = "Its id.")),
+    responses((status = 200, description = "The job.", body = JobView)),
+)]
+pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<JobView>, Problem> {
+    let job = api.store.job(job_id(&api, &id)?).await?;
+    Ok(Json(JobView::new(&job, api.store.tag())))
+}
+
+/// Call a job off.
+///
+/// What it did before stands.
+#[utoipa::path(
+    post, path = "/v1/jobs/{job}/cancel", operation_id = "cancel_job", tag = "jobs",
+    params(("job" = JobId, Path, description = "Its id.")),
+    responses((status = 200, description = "The job.", body = JobView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
+pub async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<JobView>, Problem> {
+    let job = api.store.cancel_job(job_id(&api, &id)?, clock::wall()).await?;
+    Ok(Json(JobView::new(&job, api.store.tag())))
+}

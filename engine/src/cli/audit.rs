@@ -1,0 +1,54 @@
+//! `innesco audit`: who changed what, when, and what came of it.
+
+use serde_json::Value;
+
+use super::{
+    client::Client,
+    event,
+    output::{Column, Printer, text},
+};
+use crate::clock;
+
+#[derive(clap::Args)]
+pub struct AuditArgs {
+    /// Only what this key did, by its name
+    // An id of its own: the global --key is another one.
+    #[arg(id = "by_key", long = "by", value_name = "NAME")]
+    by: Option<String>,
+    /// Only this, such as endpoint.update or key.create
+    #[arg(long)]
+    action: Option<String>,
+    /// Only since then: 24h (ago), or 2026-01-31T09:30:00Z
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+    /// Only before then
+    #[arg(long, value_name = "WHEN")]
+    until: Option<String>,
+    /// How many
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
+    limit: usize,
+}
+
+pub fn run(args: &AuditArgs, client: &Client, out: &Printer) -> anyhow::Result<()> {
+    let since = args.since.as_deref().map(|text| event::instant("--since", text, clock::wall())).transpose()?;
+    let until = args.until.as_deref().map(|text| event::instant("--until", text, clock::wall())).transpose()?;
+    let query = [
+        ("key", args.by.as_deref()),
+        ("action", args.action.as_deref()),
+        ("since", since.as_deref()),
+        ("until", until.as_deref()),
+    ];
+    let columns = [
+        Column::time("at", |item| text(&item["at"])),
+        Column::text("key", |item| text(&item["key"])),
+        Column::text("action", |item| text(&item["action"])),
+        Column::text("target", |item| text(&item["target"])),
+        Column::text("answered", answered),
+    ];
+    Ok(out.list(&client.list(&["v1", "audit"], &query, args.limit)?, &columns, "No such change.")?)
+}
+
+/// The status, or that there is none.
+fn answered(entry: &Value) -> String {
+    entry["status"].as_u64().map_or_else(|| "under way, or the engine ended".to_owned(), |status| status.to_string())
+}

@@ -1,0 +1,148 @@
+//! `innesco job`: what the engine is doing with many deliveries, and watching it.
+
+use std::{
+    io::{IsTerminal as _, stderr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{
+    client::Client,
+    measure::count,
+    output::{Column, Printer, confirm, text},
+};
+
+/// How often a job is asked how far it has come.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+/// How often that is said where no bar can be drawn.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(clap::Subcommand)]
+pub enum JobCommand {
+    /// The newest jobs
+    #[command(before_help = "Example:  innesco job list")]
+    List {
+        /// Only in this state: running, done, cancelled
+        #[arg(long)]
+        state: Option<String>,
+        /// How many
+        #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
+        limit: usize,
+    },
+    /// Watch one job until it ends
+    #[command(before_help = "Example:  innesco job watch job_k7q212")]
+    Watch {
+        /// Its id, job_…
+        job: String,
+    },
+    /// Call a job off; what it did before stands
+    #[command(before_help = "Example:  innesco job cancel job_k7q212")]
+    Cancel {
+        /// Its id, job_…
+        job: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+pub fn run(command: &JobCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
+    match command {
+        JobCommand::List { state, limit } => {
+            let items = client.list(&["v1", "jobs"], &[("state", state.as_deref())], *limit)?;
+            let columns = [
+                Column::text("job", |item| text(&item["id"])),
+                Column::text("does", |item| text(&item["kind"])),
+                Column::state("state", |item| text(&item["state"])),
+                Column::text("done", |item| text(&item["done"])),
+                Column::text("failed", |item| text(&item["failed"])),
+                Column::text("of", |item| text(&item["total"])),
+                Column::time("created", |item| text(&item["created_at"])),
+            ];
+            out.list(&items, &columns, "No job.")?;
+        }
+        JobCommand::Watch { job } => {
+            let job = watch(client.get(&["v1", "jobs", job])?, client)?;
+            out.thing(&job, summary)?;
+        }
+        JobCommand::Cancel { job, yes } => {
+            confirm(&format!("{job} goes on no further; what it did stands"), *yes)?;
+            let job = client.post(&["v1", "jobs", job, "cancel"], None)?;
+            out.thing(&job, summary)?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows a job to its end: with a bar on a terminal, with a line now and then elsewhere. Whoever stops watching does not stop it.
+pub fn watch(mut job: Value, client: &Client) -> anyhow::Result<Value> {
+    let id = text(&job["id"]);
+    let bar = stderr().is_terminal().then(|| {
+        let bar = job["total"].as_u64().map_or_else(indicatif::ProgressBar::no_length, indicatif::ProgressBar::new);
+        bar.println(format!("{id}  goes on also without you; to look again: innesco job watch {id}"));
+        bar
+    });
+    let mut said = Instant::now();
+    while job["state"] == "running" {
+        thread::sleep(ASK_EVERY);
+        job = client.get(&["v1", "jobs", &id])?;
+        match &bar {
+            Some(bar) => bar.set_position(reached(&job)),
+            None if said.elapsed() >= SAY_EVERY => {
+                said = Instant::now();
+                anstream::eprintln!("{}", summary(&job));
+            }
+            None => {}
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok(job)
+}
+
+/// Deliveries that a job is through with.
+fn reached(job: &Value) -> u64 {
+    job["done"].as_u64().unwrap_or(0) + job["failed"].as_u64().unwrap_or(0)
+}
+
+/// How a job stands, in a line.
+pub fn summary(job: &Value) -> String {
+    let (id, state) = (text(&job["id"]), text(&job["state"]));
+    let done = count(job["done"].as_u64().unwrap_or(0), "webhook");
+    let of = match (&job["state"], job["total"].as_u64()) {
+        (Value::String(state), Some(total)) if state != "done" => format!(" of {total}"),
+        _ => String::new(),
+    };
+    let failed = match job["failed"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(failed) => format!(
+            "; {failed} could not be: their endpoint is disabled or deleted, or they have had all their attempts \
+             (innesco delivery list --state {})",
+            text(&job["filter"]["state"])
+        ),
+    };
+    format!("{id}  {state}  {done}{of} due again{failed}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn how_a_job_stands() {
+        let job = |state: &str, failed: u64, total: Option<u64>| json!({ "id": "job_1", "state": state, "done": 7, "failed": failed, "total": total, "filter": { "state": "dead" } });
+        assert_eq!(summary(&job("running", 0, Some(20))), "job_1  running  7 webhooks of 20 due again");
+        assert_eq!(summary(&job("done", 0, Some(7))), "job_1  done  7 webhooks due again");
+        assert_eq!(
+            summary(&job("done", 2, None)),
+            "job_1  done  7 webhooks due again; 2 could not be: their endpoint is disabled or deleted, or they have had all their \
+             attempts (innesco delivery list --state dead)"
+        );
+        assert_eq!(reached(&job("done", 2, None)), 9);
+    }
+}

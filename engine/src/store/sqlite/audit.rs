@@ -1,0 +1,84 @@
+//! The audit trail's rows: written before a change, completed after it, listed newest first, forgotten in batches.
+
+use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
+
+use super::{reads, rows::Place};
+use crate::{
+    domain::{id::AuditId, time::Timestamp},
+    store::{AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest},
+};
+
+pub fn begin(db: &Connection, entry: &NewAudit) -> Result<AuditId, Error> {
+    db.prepare_cached("INSERT INTO audit (at, key, action, target) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        entry.at.millis(),
+        entry.key,
+        entry.action,
+        entry.target
+    ])?;
+    Ok(AuditId::from_i64(db.last_insert_rowid()))
+}
+
+/// A target that became known only with the change takes the place of none.
+pub fn finish(db: &Connection, id: AuditId, status: u16, target: Option<&str>) -> Result<(), Error> {
+    db.prepare_cached("UPDATE audit SET status = ?1, target = coalesce(target, ?2) WHERE id = ?3")?.execute(params![
+        status,
+        target,
+        id.as_i64()
+    ])?;
+    Ok(())
+}
+
+pub const AUDIT_COLUMNS: &str = "id, at, key, action, target, status";
+
+/// Reads [`AUDIT_COLUMNS`].
+pub fn entry(row: &Row<'_>) -> Result<AuditEntry, Error> {
+    let place = Place { table: "audit", id: row.get(0)? };
+    Ok(AuditEntry {
+        id: AuditId::from_i64(place.id),
+        new: NewAudit {
+            at: Timestamp::from_millis(row.get(1)?),
+            key: row.get(2).map_err(|_| place.corrupt("key"))?,
+            action: row.get(3).map_err(|_| place.corrupt("action"))?,
+            target: row.get(4).map_err(|_| place.corrupt("target"))?,
+        },
+        status: row.get(5).map_err(|_| place.corrupt("status"))?,
+    })
+}
+
+pub fn list(db: &Connection, filter: &AuditFilter, request: PageRequest) -> Result<Page<AuditEntry>, Error> {
+    let mut conditions = vec!["id < ?"];
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(request.cursor.unwrap_or(i64::MAX))];
+    let mut also = |condition, value: Box<dyn ToSql>| {
+        conditions.push(condition);
+        values.push(value);
+    };
+    if let Some(key) = &filter.key {
+        also("key = ?", Box::new(key.clone()));
+    }
+    if let Some(action) = &filter.action {
+        also("action = ?", Box::new(action.clone()));
+    }
+    if let Some(since) = filter.since {
+        also("at >= ?", Box::new(since.millis()));
+    }
+    if let Some(until) = filter.until {
+        also("at < ?", Box::new(until.millis()));
+    }
+    values.push(Box::new(i64::try_from(request.limit + 1).unwrap_or(i64::MAX)));
+    let sql = format!("SELECT {AUDIT_COLUMNS} FROM audit WHERE {} ORDER BY id DESC LIMIT ?", conditions.join(" AND "));
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(entry(row)?);
+    }
+    Ok(reads::page(found, request, |entry| entry.id.as_i64()))
+}
+
+/// Deletes up to `limit` of the oldest entries, as far as they were made before `before`.
+pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, Error> {
+    let mut delete = db.prepare_cached(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT ?1) WHERE at < ?2)",
+    )?;
+    Ok(delete.execute(params![limit, before.millis()])?)
+}

@@ -1,0 +1,294 @@
+//! Verifies a store that nobody uses: the file itself, every row as a value, and what must be true between rows.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
+
+use super::{
+    Sqlite, admin, audit, connect, jobs, reads,
+    rows::{self, ATTEMPT_COLUMNS, ENDPOINT_COLUMNS, EVENT_COLUMNS, Place},
+    upgrade::LAYOUT,
+};
+use crate::{
+    domain::{delivery::DeadReason, id::Tag, name::Slug, run::RunOutcome},
+    store::{Error, KeyFile, Seal},
+};
+
+/// Rows that one finding names; the rest are counted.
+const EXAMPLES_MAX: usize = 5;
+/// Complaints of SQLite about its file that are read.
+const COMPLAINTS_MAX: u32 = 100;
+
+/// What a check came to.
+#[derive(Debug)]
+pub struct CheckReport {
+    pub layout: i64,
+    /// What there is, in the order in which it is told.
+    pub counts: Vec<(String, u64)>,
+    /// What is not as it must be.
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub what: String,
+    /// How often.
+    pub count: u64,
+    /// The first few places.
+    pub examples: Vec<String>,
+}
+
+impl Sqlite {
+    /// Reads everything in `file` and says what is there and what is not in order. Changes nothing; blocks.
+    ///
+    /// # Errors
+    /// The file cannot be opened at all.
+    pub fn check(file: &Path, key_file: &KeyFile) -> Result<CheckReport, Error> {
+        let db = connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        // One moment, should anyone use it after all.
+        let moment = db.unchecked_transaction()?;
+        let layout: i64 = moment.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let mut check = Check { db: &moment, counts: Vec::new(), findings: Vec::new() };
+        check.file();
+        if layout == LAYOUT {
+            check.tag();
+            check.rows();
+            check.endpoints(key_file);
+            check.between_rows();
+            check.counts();
+        } else {
+            check.note(format!("its layout is version {layout}, this program checks {LAYOUT}: an engine of this version brings an older one to it"));
+        }
+        Ok(CheckReport { layout, counts: check.counts, findings: check.findings })
+    }
+}
+
+struct Check<'a> {
+    db: &'a Connection,
+    counts: Vec<(String, u64)>,
+    findings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn note(&mut self, what: impl Into<String>) {
+        self.note_at(what, None);
+    }
+
+    /// The same finding at another place is counted with the first.
+    fn note_at(&mut self, what: impl Into<String>, place: Option<String>) {
+        let what = what.into();
+        let found = match self.findings.iter_mut().position(|finding| finding.what == what) {
+            Some(known) => &mut self.findings[known],
+            None => {
+                self.findings.push(Finding { what, count: 0, examples: Vec::new() });
+                self.findings.last_mut().expect("one was just added")
+            }
+        };
+        found.count += 1;
+        if found.examples.len() < EXAMPLES_MAX {
+            found.examples.extend(place);
+        }
+    }
+
+    /// Notes what went wrong while something was looked at.
+    fn noted<T>(&mut self, looking_at: &str, result: Result<T, Error>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(Error::Corrupt { table, column, id }) => {
+                self.note_at(format!("table {table}, column {column}: a value that cannot be read"), Some(format!("row {id}")));
+                None
+            }
+            Err(error) => {
+                self.note(format!("{looking_at} cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    fn file(&mut self) {
+        let complaints = || -> Result<Vec<String>, Error> {
+            let mut select = self.db.prepare(&format!("PRAGMA integrity_check({COMPLAINTS_MAX})"))?;
+            let rows = select.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        match complaints() {
+            Ok(lines) => lines.into_iter().filter(|line| line != "ok").for_each(|line| {
+                self.note_at("the file is damaged", Some(line));
+            }),
+            Err(error) => self.note(format!("the file is damaged: {error}")),
+        }
+    }
+
+    fn tag(&mut self) {
+        let tag = self.db.query_row("SELECT value FROM meta WHERE key = 'tag'", [], |row| row.get::<_, String>(0));
+        if tag.ok().is_none_or(|tag| Tag::parse(&tag).is_none()) {
+            self.note("the store's tag, which all of its ids begin with, cannot be read");
+        }
+    }
+
+    /// Every row becomes the value that the engine would read.
+    fn rows(&mut self) {
+        self.each("event", &format!("SELECT {EVENT_COLUMNS}, e.data FROM event e"), |row| {
+            rows::event(row, Bytes::from(row.get::<_, Vec<u8>>(12)?)).map(drop)
+        });
+        self.each("run", &format!("SELECT {} FROM {}", reads::RUN_COLUMNS, reads::RUN_TABLES), |row| reads::run(row).map(drop));
+        self.each("run_queue", "SELECT id, plugin, outcome FROM run_queue", |row| {
+            let place = Place { table: "run_queue", id: row.get(0)? };
+            Slug::parse(&row.get::<_, String>(1)?).map_err(|_| place.corrupt("plugin"))?;
+            match row.get::<_, Option<String>>(2)?.map(|text| RunOutcome::parse(&text)) {
+                Some(None) => Err(place.corrupt("outcome")),
+                _ => Ok(()),
+            }
+        });
+        self.each("delivery", "SELECT id, reason FROM delivery", |row| {
+            let place = Place { table: "delivery", id: row.get(0)? };
+            match row.get::<_, Option<String>>(1)?.map(|text| DeadReason::parse(&text)) {
+                Some(None) => Err(place.corrupt("reason")),
+                _ => Ok(()),
+            }
+        });
+        let db = self.db;
+        self.each("payload", "SELECT id FROM payload", |row| rows::load_payload(db, row.get(0)?).map(drop));
+        self.each("attempt", &format!("SELECT {ATTEMPT_COLUMNS} FROM attempt"), |row| rows::attempt(row, 0).map(drop));
+        self.each("plugin", &format!("SELECT {} FROM plugin", admin::PLUGIN_COLUMNS), |row| admin::plugin(row).map(drop));
+        self.each("state", "SELECT plugin FROM state", |row| {
+            let parsed = Slug::parse(&row.get::<_, String>(0)?);
+            parsed.map(drop).map_err(|_| Place { table: "state", id: 0 }.corrupt("plugin"))
+        });
+        self.each("api_key", &format!("SELECT {} FROM api_key", admin::KEY_COLUMNS), |row| admin::key(row).map(drop));
+        self.each("audit", &format!("SELECT {} FROM audit", audit::AUDIT_COLUMNS), |row| audit::entry(row).map(drop));
+        self.each("job", &format!("SELECT {} FROM job", jobs::JOB_COLUMNS), |row| jobs::job(row).map(drop));
+    }
+
+    fn each(&mut self, table: &str, sql: &str, read: impl Fn(&Row<'_>) -> Result<(), Error>) {
+        let db = self.db;
+        let mut walk = || -> Result<(), Error> {
+            let mut select = db.prepare(sql)?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                self.noted(&format!("a row of table {table}"), read(row));
+            }
+            Ok(())
+        };
+        let walked = walk();
+        self.noted(&format!("table {table}"), walked);
+    }
+
+    /// Endpoints need the master key: with it, all of them are read; without it, that is the finding.
+    fn endpoints(&mut self, key_file: &KeyFile) {
+        let mark = self.db.query_row("SELECT value FROM meta WHERE key = 'seal'", [], |row| row.get::<_, Vec<u8>>(0));
+        let seal: Result<Option<Seal>, Error> =
+            mark.optional().map_err(Error::from).and_then(|mark| Ok(mark.map(|mark| key_file.open(Some(&mark))).transpose()?));
+        let seal = match seal {
+            Ok(Some(seal)) => seal,
+            Ok(None) => return self.note("the mark by which the store knows its master key is missing"),
+            Err(error) => return self.note(error.to_string()),
+        };
+        let seals = [Arc::new(seal)];
+        self.each("endpoint", &format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL"), |row| {
+            rows::endpoint(row, &seals).map(drop)
+        });
+    }
+
+    fn between_rows(&mut self) {
+        const RULES: &[(&str, &str)] = &[
+            (
+                "an event is to be run and is not there",
+                "SELECT id FROM event_queue q WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = q.id)",
+            ),
+            (
+                "a run waits and its event is not there",
+                "SELECT id FROM run_queue q WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = q.id >> 14)",
+            ),
+            (
+                "a run waits and has no story",
+                "SELECT id FROM run_queue q WHERE NOT EXISTS (SELECT 1 FROM run r WHERE r.id = q.id)",
+            ),
+            (
+                "a delivery waits and its event is not there",
+                "SELECT id FROM live l WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = l.id >> 14)",
+            ),
+            (
+                "a delivery waits and its endpoint is not there",
+                "SELECT id FROM live l WHERE NOT EXISTS (SELECT 1 FROM endpoint e WHERE e.id = l.endpoint)",
+            ),
+            (
+                "a delivery both waits and is finished",
+                "SELECT id FROM live l WHERE EXISTS (SELECT 1 FROM delivery d WHERE d.id = l.id)",
+            ),
+            (
+                "a delivery is finished and its event is not there",
+                "SELECT id FROM delivery d WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = d.id >> 14)",
+            ),
+            (
+                "a run was kept and its event is not there",
+                "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = r.id >> 14)",
+            ),
+            (
+                "a webhook's content belongs to no delivery",
+                "SELECT id FROM payload p WHERE NOT EXISTS (SELECT 1 FROM live l WHERE l.id = p.id)
+                     AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.id = p.id)",
+            ),
+            (
+                "an attempt belongs to no delivery",
+                "SELECT id FROM attempt a WHERE NOT EXISTS (SELECT 1 FROM live l WHERE l.id = a.id >> 8)
+                     AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.id = a.id >> 8)",
+            ),
+            (
+                "an event counts as wanted by nobody and is not there",
+                "SELECT id FROM unrouted u WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = u.id)",
+            ),
+        ];
+        for (what, sql) in RULES {
+            let db = self.db;
+            let mut walk = || -> Result<(), Error> {
+                let mut select = db.prepare(sql)?;
+                let mut rows = select.query([])?;
+                while let Some(row) = rows.next()? {
+                    self.note_at(*what, Some(format!("row {}", row.get::<_, i64>(0)?)));
+                }
+                Ok(())
+            };
+            let walked = walk();
+            self.noted(&format!("whether {what}"), walked);
+        }
+    }
+
+    fn counts(&mut self) {
+        const COUNTS: &[(&str, &str)] = &[
+            ("events", "SELECT count(*) FROM event"),
+            ("events waiting", "SELECT count(*) FROM event_queue"),
+            ("events failed", "SELECT count(DISTINCT id >> 14) FROM run_queue WHERE state = 'parked'"),
+            ("events unrouted", "SELECT count(*) FROM unrouted"),
+            ("runs", "SELECT count(*) FROM run"),
+            ("runs waiting", "SELECT count(*) FROM run_queue WHERE state = 'waiting'"),
+            ("runs parked", "SELECT count(*) FROM run_queue WHERE state = 'parked'"),
+            ("deliveries pending", "SELECT count(*) FROM live WHERE attempts = 0"),
+            ("deliveries retrying", "SELECT count(*) FROM live WHERE attempts > 0"),
+            ("deliveries delivered", "SELECT count(*) FROM delivery WHERE state = 'delivered'"),
+            ("deliveries dead", "SELECT count(*) FROM delivery WHERE state = 'dead'"),
+            ("deliveries cancelled", "SELECT count(*) FROM delivery WHERE state = 'cancelled'"),
+            ("attempts", "SELECT count(*) FROM attempt"),
+            ("endpoints", "SELECT count(*) FROM endpoint WHERE deleted_at IS NULL"),
+            ("plugins", "SELECT count(*) FROM plugin"),
+            ("keys", "SELECT count(*) FROM api_key"),
+            ("changes in the audit trail", "SELECT count(*) FROM audit"),
+            ("jobs running", "SELECT count(*) FROM job WHERE state = 'running'"),
+        ];
+        for (what, sql) in COUNTS {
+            let count = self.db.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(Error::from);
+            if let Some(count) = self.noted(what, count) {
+                self.counts.push(((*what).to_owned(), count.unsigned_abs()));
+            }
+        }
+    }
+}
+
+/// The kinds of findings, for tests that ask for exactly these.
+#[cfg(test)]
+impl CheckReport {
+    pub fn kinds(&self) -> std::collections::BTreeSet<&str> {
+        self.findings.iter().map(|finding| finding.what.as_str()).collect()
+    }
+}

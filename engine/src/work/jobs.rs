@@ -1,0 +1,53 @@
+//! Jobs: each running one is advanced a batch at a time, in turns, so that a long one holds up neither the others nor the commits
+//! that someone waits for.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock,
+    store::{Error, Handoff, JOBS_RUNNING_MAX, JobState, PageRequest, Store},
+};
+
+/// How often the store is asked although nothing rang. A lost wake-up costs this.
+const POLL: Duration = Duration::from_secs(5);
+/// Between two turns, so that other commits come in between.
+const PAUSE: Duration = Duration::from_millis(10);
+
+pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToken) {
+    loop {
+        let wait = match step(&*store).await {
+            Ok(0) => POLL,
+            Ok(_) => PAUSE,
+            Err(error) => {
+                tracing::error!(%error, "a job could not be advanced; trying again");
+                POLL
+            }
+        };
+        let rung = async {
+            // Whoever is at work looks again by itself.
+            if wait == POLL { handoff.jobs.notified().await } else { std::future::pending().await }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = rung => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Advances every running job by one batch, the oldest first. Returns how many are still running.
+pub async fn step(store: &dyn Store) -> Result<usize, Error> {
+    let page = PageRequest { cursor: None, limit: JOBS_RUNNING_MAX };
+    let mut running = 0;
+    for job in store.jobs(Some(JobState::Running), page).await?.items.into_iter().rev() {
+        let job = store.advance_job(job.id, clock::steady(), clock::wall()).await?;
+        match job.state {
+            JobState::Running => running += 1,
+            state => tracing::info!(job = %job.id.text(store.tag()), state = state.as_str(), job.done, job.failed, "job ended"),
+        }
+    }
+    Ok(running)
+}

@@ -1,0 +1,154 @@
+//! A copy taken under load, put in the place of the original, and a check that knows a sound folder from a damaged one.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::Output,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{DEADLINE, Engine, KEY, client},
+    receivers::Receiver,
+};
+
+const CALLERS: usize = 4;
+
+fn text(output: &Output) -> String {
+    String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).expect("text")
+}
+
+fn check(engine: &Engine) -> (bool, Value) {
+    let output = engine.command().args(["check", "--json", "--data", "data"]).output().expect("the program runs");
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("a report: {}", text(&output)));
+    (output.status.success(), report)
+}
+
+/// Puts a backup and its master key where an engine finds them, as `docs/operations.md` says.
+fn restore(engine: &Engine, copy: &Path, key: &Path) {
+    let data = engine.data_folder();
+    fs::remove_dir_all(&data).unwrap();
+    fs::create_dir(&data).unwrap();
+    fs::copy(copy, data.join("innesco.db")).unwrap();
+    fs::copy(key, data.join("master.key")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
+    let mut engine = Engine::start(&[]);
+    let receiver = Receiver::start().await;
+    let endpoint = engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
+    let accepted = Arc::new(Mutex::new(BTreeSet::new()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (url, accepted, stop) = (engine.url.clone(), Arc::clone(&accepted), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let client = client();
+                while !stop.load(Ordering::SeqCst) {
+                    let event = client.post(format!("{url}/v1/events")).bearer_auth(KEY).json(&json!({ "type": "a.b" }));
+                    let answer: Value = event.send().await.unwrap().json().await.unwrap();
+                    accepted.lock().unwrap().insert(answer["event"].as_str().unwrap().to_owned());
+                }
+            })
+        })
+        .collect();
+    let more_than = async |count: usize| {
+        let until = std::time::Instant::now() + DEADLINE;
+        while accepted.lock().unwrap().len() < count {
+            assert!(std::time::Instant::now() < until, "the callers do not get on");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    more_than(200).await;
+    let before = accepted.lock().unwrap().clone();
+    let copy = engine.data_folder().parent().unwrap().join("copy.db");
+    let mut command = engine.command();
+    command.arg("backup").arg(&copy).args(["--data", "data"]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success() && text(&output).contains("master.key"), "{}", text(&output));
+    more_than(before.len() + 200).await;
+    stop.store(true, Ordering::SeqCst);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let issued = accepted.lock().unwrap().clone();
+    let again = engine.command().arg("backup").arg(&copy).args(["--data", "data"]).output().unwrap();
+    assert!(again.status.code() == Some(1) && text(&again).contains("exists already"), "{}", text(&again));
+
+    let mut restored = Engine::start(&[]);
+    assert!(restored.stop());
+    restore(&restored, &copy, &engine.data_folder().join("master.key"));
+    restored.launch();
+    for event in &before {
+        restored.get(&format!("/v1/events/{event}")).await;
+    }
+    let mut ids = BTreeSet::new();
+    for _ in 0..50 {
+        ids.insert(restored.send("a.b", json!({})).await);
+    }
+    assert!(ids.is_disjoint(&issued) && ids.first() > issued.last(), "ids go on above everything that was issued");
+    // It sends as the original does: the secret opened with the master key that was kept apart.
+    let last = ids.last().unwrap().clone();
+    let story = restored
+        .wait(&format!("/v1/events/{last}"), "it is delivered", |story| story["deliveries"][0]["state"] == "delivered")
+        .await;
+    let delivery = story["deliveries"][0]["id"].as_str().unwrap();
+    let sent = receiver.received().into_iter().find(|one| one.header("webhook-id") == Some(delivery)).expect("it arrived");
+    let headers: http::HeaderMap =
+        sent.headers.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect();
+    standardwebhooks::Webhook::new(endpoint["secret"].as_str().unwrap()).unwrap().verify(&sent.body, &headers).expect("verified");
+
+    assert!(restored.stop() && engine.stop());
+    for one in [&engine, &restored] {
+        let (sound, report) = check(one);
+        assert!(sound && report["ok"] == true, "{report:#}");
+        assert!(report["counts"]["events"].as_u64() >= Some(before.len() as u64), "{report:#}");
+    }
+    // Without its key it is not started over, and the check says why.
+    fs::remove_file(restored.data_folder().join("master.key")).unwrap();
+    let (sound, report) = check(&restored);
+    assert!(!sound && report["findings"][0]["what"].as_str().unwrap().contains("master key"), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_wants_the_folder_for_itself_and_names_what_is_damaged() {
+    let mut engine = Engine::start(&[]);
+    for _ in 0..50 {
+        engine.send("a.b", json!({ "text": "x".repeat(2_000) })).await;
+    }
+    engine.wait("/v1/events?state=waiting", "everything is run", |page| page["items"] == json!([])).await;
+    let busy = engine.command().args(["check", "--data", "data"]).output().unwrap();
+    assert!(busy.status.code() == Some(1) && text(&busy).contains("in use by another engine"), "{}", text(&busy));
+    assert!(engine.stop());
+    let (sound, report) = check(&engine);
+    assert!(sound && report["counts"]["events unrouted"] == 50, "{report:#}");
+    let words = engine.command().args(["check", "--data", "data"]).output().unwrap();
+    assert!(words.status.success() && text(&words).contains("everything is in order"), "{}", text(&words));
+
+    // A copy has everything in its one file, where damage cannot hide.
+    let copy = engine.data_folder().parent().unwrap().join("copy.db");
+    let copied = engine.command().args(["backup", "copy.db", "--data", "data"]).output().unwrap();
+    assert!(copied.status.success() && text(&copied).contains("50 events"), "also while no engine runs: {}", text(&copied));
+    let key = engine.data_folder().parent().unwrap().join("key");
+    fs::rename(engine.data_folder().join("master.key"), &key).unwrap();
+    restore(&engine, &copy, &key);
+    assert!(check(&engine).0);
+    let file = engine.data_folder().join("innesco.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 8192].fill(0xa5);
+    fs::write(&file, bytes).unwrap();
+    let (sound, report) = check(&engine);
+    assert!(!sound && report["ok"] == false, "{report:#}");
+    let words = engine.command().args(["check", "--data", "data"]).output().unwrap();
+    assert!(words.status.code() == Some(1) && text(&words).contains("found in data; restore a backup"), "{}", text(&words));
+    let nothing = engine.command().args(["check", "--data", "nowhere"]).output().unwrap();
+    assert!(nothing.status.code() == Some(1) && text(&nothing).contains("there is no store in nowhere"), "{}", text(&nothing));
+}
