@@ -234,7 +234,7 @@ impl Meters {
     }
 
     /// Makes the counter of each code, so that the first refusal is a step from 0 and not out of nothing.
-    pub fn expect_refusals(&self, codes: &[&str]) {
+    pub fn expect_refusals(&self, codes: impl Iterator<Item = &'static str>) {
         for code in codes {
             self.table.refused.with_label_values(&[code]);
         }

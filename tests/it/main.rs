@@ -21,6 +21,7 @@ mod forms;
 mod openapi;
 mod plugins;
 mod receivers_gone_wrong;
+mod retention;
 mod rotation;
 mod seeing;
 mod tidy;

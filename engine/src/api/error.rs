@@ -37,9 +37,6 @@ pub struct Kind {
 
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $status:ident $code:literal $title:literal;)*) => {
-        /// Every code there is.
-        pub const CODES: &[&str] = &[$($code),*];
-
         impl Problem {
             /// Every kind that there is.
             pub const KINDS: &[Kind] = &[$(Kind { code: $code, status: StatusCode::$status, title: $title }),*];

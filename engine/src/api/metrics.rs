@@ -50,11 +50,14 @@ impl LastLoad {
 
 /// Read the engine's figures, as Prometheus text.
 ///
-/// Open like `/healthz`, unless the setting `metrics` asks for a key.
+/// Open like `/healthz`, unless the setting `metrics` is `key`: then it asks for a key of the role `read`.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "read_metrics", tag = "engine",
-    security((), ("key" = ["read"])),
-    responses((status = 200, description = "Every figure with its meaning.", body = String, content_type = "text/plain")),
+    responses((
+        status = 200, description = "Every figure with its meaning.", body = String, content_type = "text/plain",
+        example = json!("# TYPE innesco_events_duplicate_total counter\ninnesco_events_duplicate_total 0\n"),
+    )),
+    extensions(("x-problems" = json!(["unauthorized", "forbidden"]))),
 )]
 pub async fn figures(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, Problem> {
     if api.last_load.access == Access::Key {

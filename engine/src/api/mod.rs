@@ -112,7 +112,7 @@ fn open() -> Addresses {
 
 /// Every address of the engine.
 pub fn router(api: Arc<Api>) -> Router {
-    crate::metrics::meters().expect_refusals(error::CODES);
+    crate::metrics::meters().expect_refusals(Problem::KINDS.iter().map(|kind| kind.code));
     let state = Arc::clone(&api);
     // The guard is outermost: what it refuses is no change.
     let guarded = guarded()

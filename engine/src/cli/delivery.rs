@@ -168,7 +168,7 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
     .collect();
     confirm(&format!("every {state} webhook{narrowed} will be sent again, under its own id"), yes)?;
     let job = job::watch(client.post(&["v1", "deliveries", "retry"], Some(&filter))?, client)?;
-    Ok(out.thing(&job, |job| job::summary(job))?)
+    Ok(out.thing(&job, job::summary)?)
 }
 
 #[cfg(test)]

@@ -595,8 +595,9 @@ pub trait Store: Send + Sync {
     /// had its time. Returns how many rows were looked at; 0 means that nothing is old enough.
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
 
-    /// Deletes, a batch at a time, the oldest finished events, however young. Nothing looked at means that all were.
-    async fn relieve(&self) -> Result<Relief, Error>;
+    /// Deletes, a batch at a time, the oldest finished events, however young, until the store holds less than `bytes_max`. Nothing
+    /// looked at while it holds more means that all were.
+    async fn relieve(&self, bytes_max: u64) -> Result<Relief, Error>;
 
     /// What the store holds on its disk, in bytes, without what is free for what comes next.
     async fn size(&self) -> Result<u64, Error>;

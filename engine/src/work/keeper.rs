@@ -104,7 +104,7 @@ impl Keeper {
         let mut left = 0;
         let mut all_looked_at = false;
         while bytes >= bytes_max && !all_looked_at && !self.stop.is_cancelled() {
-            let relief = self.store.relieve().await?;
+            let relief = self.store.relieve(bytes_max).await?;
             left += relief.left;
             all_looked_at = relief.looked_at == 0;
             bytes = self.store.size().await?;
@@ -118,7 +118,7 @@ impl Keeper {
                 "the store was full: the oldest finished events have left before their time"
             );
         }
-        if all_looked_at && before != now {
+        if all_looked_at && bytes >= bytes_max && before != now {
             tracing::error!(
                 bytes,
                 bytes_max,

@@ -46,8 +46,8 @@ use self::{
 };
 use super::{
     Accepted, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary, Drive, Error, EventFilter,
-    EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey, Page, PageRequest, PluginRow,
-    Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
+    EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey, Page, PageRequest,
+    PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
 };
 use crate::{
     clock,
@@ -574,12 +574,12 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn relieve(&self) -> Result<Relief, Error> {
+    async fn relieve(&self, bytes_max: u64) -> Result<Relief, Error> {
         let local = Arc::clone(&self.local);
         self.writer
             .write(Keeps::Promise, 0, move |db| {
                 let walks = *local.walks();
-                let (relief, walks) = retention::relieve(db, &local, walks)?;
+                let (relief, walks) = retention::relieve(db, &local, walks, bytes_max)?;
                 Ok((relief, move || *local.walks() = walks))
             })
             .await

@@ -83,9 +83,9 @@ pub fn retire(
     Ok((looked_at, walks))
 }
 
-/// One step of the walk that makes room. It begins anew when it has come to its end.
-pub fn relieve(db: &Connection, local: &Local, mut walks: Walks) -> Result<(Relief, Walks), Error> {
-    let mut step = Step::begin(db, local)?;
+/// One step of the walk that makes room, until the store holds less than `bytes_max`. It begins anew when it has come to its end.
+pub fn relieve(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Result<(Relief, Walks), Error> {
+    let mut step = Step { bytes_max: Some(bytes_max), ..Step::begin(db, local)? };
     step.walk(&mut walks.relief, |cursor| oldest_events(db, cursor), |id| is_finished(db, id))?;
     if walks.relief.ended {
         walks.relief = Walk::default();
@@ -106,6 +106,8 @@ pub fn size(db: &Connection) -> Result<u64, Error> {
 struct Step<'a> {
     db: &'a Connection,
     began: Instant,
+    /// Nothing more leaves once the store holds less than this.
+    bytes_max: Option<u64>,
     looked_at: usize,
     left: usize,
 }
@@ -115,7 +117,7 @@ impl<'a> Step<'a> {
         // An id that was issued must not be issued again once its event is gone.
         db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('last_event', ?1)")?
             .execute([local.last_event().as_i64()])?;
-        Ok(Self { db, began: Instant::now(), looked_at: 0, left: 0 })
+        Ok(Self { db, began: Instant::now(), bytes_max: None, looked_at: 0, left: 0 })
     }
 
     /// Deletes what `may_leave` of the events that come next, as far as the time goes. A few are always looked at, so that no walk
@@ -133,6 +135,9 @@ impl<'a> Step<'a> {
         walk.ended = events.is_empty();
         for few in events.chunks(UNTIMED) {
             for id in few {
+                if self.is_enough()? {
+                    return Ok(());
+                }
                 if may_leave(*id)? {
                     delete(self.db, *id)?;
                     self.left += 1;
@@ -145,6 +150,13 @@ impl<'a> Step<'a> {
             }
         }
         Ok(())
+    }
+
+    fn is_enough(&self) -> Result<bool, Error> {
+        Ok(match self.bytes_max {
+            Some(bytes_max) => size(self.db)? < bytes_max,
+            None => false,
+        })
     }
 }
 

@@ -1,0 +1,28 @@
+//! A store that may hold only so much: the oldest finished events make room, and the log says so.
+
+use serde_json::{Value, json};
+
+use crate::engine::Engine;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_makes_room_and_says_so() {
+    let mut engine = Engine::start(&[]);
+    let mut events = Vec::new();
+    for _ in 0..40 {
+        events.push(engine.send("a.b", json!({ "text": "x".repeat(100_000) })).await);
+    }
+    engine.wait("/v1/events?state=waiting", "everything is run", |page| page["items"] == json!([])).await;
+    assert!(engine.stop());
+    let settings = engine.data_folder().parent().unwrap().join("innesco.toml");
+    std::fs::write(settings, "[retention]\nsize_max = \"2MiB\"\n").unwrap();
+    engine.launch();
+    let page = engine
+        .wait("/v1/events", "there is room again", |page| page["items"].as_array().is_some_and(|items| items.len() < 22))
+        .await;
+    let left: Vec<&Value> = page["items"].as_array().unwrap().iter().map(|event| &event["event"]).collect();
+    let youngest: Vec<Value> = events.iter().rev().take(left.len()).map(|event| json!(event)).collect();
+    assert_eq!(left, youngest.iter().collect::<Vec<_>>(), "the oldest went");
+    assert!(!left.is_empty(), "and no more than had to");
+    engine.wait("/readyz", "it says so", |_| engine.log().contains("left before their time")).await;
+    assert_eq!(engine.get("/readyz").await["ready"], true, "it is a warning, no more");
+}
