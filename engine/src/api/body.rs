@@ -15,7 +15,11 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_core::Stream as _;
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize as _, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Api, error::Problem};
@@ -197,8 +201,47 @@ pub async fn optional_json<T: DeserializeOwned>(
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], wrong: fn(String) -> Problem) -> Result<T, Problem> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| if error.is_data() { wrong(plain(&error)) } else { Problem::bad_json(error.to_string()) })
+    // Members have names: an array would otherwise be taken for their values, in some order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(wrong("the body is an array; send a JSON object".to_owned()));
+    }
+    serde_json::from_slice(bytes).or_else(|error| {
+        if !error.is_data() {
+            return Err(Problem::bad_json(error.to_string()));
+        }
+        let mut value: Value = serde_json::from_slice(bytes).map_err(|error| Problem::bad_json(error.to_string()))?;
+        let rewritten = if whole_numbers(&mut value) { serde_json::from_value(value).ok() } else { None };
+        rewritten.ok_or_else(|| wrong(plain(&error)))
+    })
+}
+
+/// Writes `5.0` as `5`, which to JSON it is and to serde it is not. Says whether there was one.
+pub fn whole_numbers(value: &mut Value) -> bool {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = whole(number.as_f64().unwrap_or(f64::NAN));
+            if let Some(whole) = whole {
+                *value = whole.into();
+            }
+            whole.is_some()
+        }
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| whole_numbers(item) || any),
+        Value::Object(members) => members.values_mut().fold(false, |any, member| whole_numbers(member) || any),
+        _ => false,
+    }
+}
+
+/// The whole number that a floating-point number is.
+pub fn whole(number: f64) -> Option<i64> {
+    /// Up to here a floating-point number is exactly one whole number.
+    const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
+    (number.fract() == 0.0 && number.abs() <= EXACT_MAX).then_some(number as i64)
+}
+
+/// Reads a member that is an object or `null`, and is not an array of the object's values.
+pub fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let members = Option::<serde_json::Map<String, Value>>::deserialize(deserializer)?;
+    members.map(|members| serde_json::from_value(members.into()).map_err(D::Error::custom)).transpose()
 }
 
 /// A serde message without its position, which means nothing to someone who sent one object.
@@ -209,6 +252,8 @@ fn plain(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -241,5 +286,35 @@ mod tests {
             held.grow(&room, bytes).unwrap();
             assert_eq!(room.first.available_permits(), FIRST_ROOM / PIECE - bytes.div_ceil(PIECE));
         }
+    }
+
+    #[derive(serde::Deserialize, Debug, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Input {
+        count: u8,
+        #[serde(default, deserialize_with = "object")]
+        inner: Option<Box<Input>>,
+    }
+
+    fn read(text: &str) -> Result<Input, String> {
+        parse(text.as_bytes(), Problem::bad_value).map_err(|problem| format!("{problem:?}"))
+    }
+
+    #[test]
+    fn an_object_is_an_object_and_a_whole_number_is_one() {
+        let inner = Some(Box::new(Input { count: 2, inner: None }));
+        assert_eq!(read(r#"{"count": 1.0, "inner": {"count": 2}}"#), Ok(Input { count: 1, inner }));
+        assert_eq!(read(r#"{"count": 1, "inner": null}"#), Ok(Input { count: 1, inner: None }));
+        for bad in ["[1]", " [1, null]", r#"{"count": 1, "inner": [2]}"#, r#"{"count": 1.5}"#, r#"{"count": 256.0}"#, "1", "{"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_whole_numbers_are_rewritten() {
+        let mut value = json!({ "a": [1.0, 1.5, -2e3], "b": 1e300, "c": 7 });
+        assert!(whole_numbers(&mut value));
+        assert_eq!(value, json!({ "a": [1, 1.5, -2000], "b": 1e300, "c": 7 }));
+        assert!(!whole_numbers(&mut value));
     }
 }

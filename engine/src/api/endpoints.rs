@@ -47,7 +47,9 @@ use crate::{
 
 /// Endpoints that one engine keeps.
 const ENDPOINTS_MAX: usize = 10_000;
-/// Patterns, conditions and values in one subscription.
+/// Attributes in the conditions of one subscription.
+const CONDITIONS_MAX: usize = 10;
+/// Patterns in one subscription, and values of one condition.
 const SUBSCRIPTION_MAX: usize = 100;
 /// Parts of an event that a condition can be about although they are no extension attributes.
 const CONDITIONS_TOO: [&str; 2] = ["source", "subject"];
@@ -104,6 +106,7 @@ struct Input {
     /// Whether webhooks arrive in the order of their events: all of them (`endpoint`, or `true`), those of one `subject`, or none.
     ordered: Option<Ordered>,
     /// When to leave a receiver alone that fails again and again.
+    #[serde(default, deserialize_with = "body::object")]
     breaker: Option<BreakerInput>,
     /// What a direct delivery's body holds; `standard` unless said otherwise.
     #[schema(value_type = Option<Envelope>)]
@@ -114,6 +117,7 @@ struct Input {
     /// The header of the signature `token`; `x-webhook-token` unless said otherwise.
     token_header: Option<String>,
     /// Presented to receivers that ask for one.
+    #[serde(default, deserialize_with = "body::object")]
     client_certificate: Option<CertificateInput>,
     /// To sign with; made at random unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +194,7 @@ values! {
     RateText, "Rate", json!({ "type": "string", "pattern": format!("^({})/(s|m|h)$", between(1, Rate::COUNT_MAX.into())), "examples": ["50/s"] });
     BreakerFailures, "BreakerFailures", json!({
         "type": "integer", "minimum": 0, "maximum": BreakerRule::FAILURES_MAX, "default": BreakerRule::default().failures,
+        "description": "Failures in a row that open it; 0: it never opens.",
     });
     BreakerWait, "BreakerWait", json!({
         "type": "string", "pattern": durations(&[
@@ -207,9 +212,9 @@ values! {
 
 fn conditions_schema() -> RefOr<Schema> {
     schema(json!({
-        "type": "object",
-        "description": format!("Attribute → the values of which an event must have one (`source` and `subject` count as attributes); \
-            at most {SUBSCRIPTION_MAX} values in all. It narrows `events`, and means nothing without."),
+        "type": "object", "maxProperties": CONDITIONS_MAX,
+        "description": "Attribute → the values of which an event must have one (`source` and `subject` count as attributes). It \
+                        narrows `events`, and means nothing without.",
         "propertyNames": {
             "pattern": format!("^[a-z0-9]{{1,{}}}$", Attributes::NAME_LEN_MAX),
             "not": { "enum": Attributes::TAKEN.iter().filter(|name| !CONDITIONS_TOO.contains(name)).collect::<Vec<_>>() },
@@ -428,9 +433,11 @@ fn bad_url(bad: &crate::outbound::BadUrl) -> Problem {
 }
 
 fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) -> Result<Subscription, Problem> {
-    let values: usize = conditions.values().map(Vec::len).sum();
-    if events.len() > SUBSCRIPTION_MAX || values > SUBSCRIPTION_MAX {
-        return Err(wrong("events", format!("at most {SUBSCRIPTION_MAX} patterns, and as many values in where")));
+    if events.len() > SUBSCRIPTION_MAX {
+        return Err(wrong("events", format!("at most {SUBSCRIPTION_MAX} patterns")));
+    }
+    if conditions.len() > CONDITIONS_MAX || conditions.values().any(|values| values.len() > SUBSCRIPTION_MAX) {
+        return Err(wrong("where", format!("at most {CONDITIONS_MAX} attributes, with at most {SUBSCRIPTION_MAX} values each")));
     }
     let mut patterns = Vec::with_capacity(events.len());
     for (place, text) in events.iter().enumerate() {
@@ -659,6 +666,7 @@ pub async fn change(
     let current = Input::of(&before, EndpointView::new(&before, tag));
     let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
     merge(&mut merged, Value::Object(patch));
+    body::whole_numbers(&mut merged);
     let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_endpoint(error.to_string()))?;
     let changed = Endpoint { new: input.check(&api, Some(&before)).await?, ..Endpoint::clone(&before) };
     api.store.update_endpoint(changed.clone()).await?;

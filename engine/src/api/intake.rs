@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-use super::{error::Problem, values::values};
+use super::{body::whole, error::Problem, values::values};
 use crate::domain::{
     envelope::is_json,
     event::{DEPTH_MAX, NewEvent},
@@ -342,6 +342,7 @@ fn scalar(name: &str, value: &RawValue) -> Result<Option<String>, Bad> {
         Some(b'n') => Ok(None),
         Some(b't' | b'f') => Ok(Some(raw.to_owned())),
         Some(b'-' | b'0'..=b'9') if raw.parse::<i64>().is_ok() => Ok(Some(raw.to_owned())),
+        Some(b'-' | b'0'..=b'9') if let Some(whole) = raw.parse().ok().and_then(whole) => Ok(Some(whole.to_string())),
         _ => Err(Bad::of(name, "must be a string, a boolean or a whole number; what has structure belongs into data")),
     }
 }
@@ -510,6 +511,8 @@ mod tests {
         assert_eq!(&event.data[..], br#"{"z":1.50,  "a":[ ]}"#);
         assert_eq!(event.attributes.0, [("channel".into(), "news".into()), ("n".into(), "7".into())]);
         assert_eq!((&*event.source, event.id.as_deref()), ("api", None));
+        let [event] = &good(&[], r#"{"type":"a","n":5.0,"m":-1e3}"#)[..] else { panic!() };
+        assert_eq!(event.attributes.0, [("n".into(), "5".into()), ("m".into(), "-1000".into())]);
     }
 
     #[test]

@@ -9,13 +9,18 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use serde_json::json;
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use super::{
     Api, audit, body, endpoints,
     error::Problem,
     page::{Limit, Paging, Query},
     path::Path,
+    values::schema,
     view::{JobView, PageView},
 };
 use crate::{
@@ -35,7 +40,7 @@ struct Input {
     #[schema(value_type = Option<Ended>)]
     state: Option<String>,
     /// Dead for this reason.
-    #[schema(value_type = Option<DeadReason>)]
+    #[schema(schema_with = reason_schema)]
     reason: Option<String>,
     /// Of types like this.
     #[schema(value_type = Option<Pattern>)]
@@ -46,6 +51,17 @@ struct Input {
     /// Given up or called off before this time.
     #[schema(value_type = Option<Timestamp>)]
     until: Option<String>,
+}
+
+fn reason_schema() -> RefOr<Schema> {
+    schema(json!({
+        "anyOf": [{ "$ref": "#/components/schemas/DeadReason" }, { "type": "null" }],
+        "description": "Dead for this reason.",
+        "x-beside": { "dependentSchemas": { "reason": { "anyOf": [
+            { "properties": { "reason": { "type": "null" } } },
+            { "properties": { "state": { "enum": [Ended::Dead.as_str(), null] } } },
+        ] } } },
+    }))
 }
 
 fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {

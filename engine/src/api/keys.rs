@@ -9,12 +9,14 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
     Api, audit, body,
     error::Problem,
     path::Path,
+    values::{durations, values},
     view::{KeyView, PageView},
 };
 use crate::{
@@ -39,7 +41,26 @@ struct Input {
     role: String,
     /// When it is to open nothing any more: how long from now (`90d`), or an instant (RFC 3339). Without it, it is good until it is
     /// revoked.
+    #[schema(value_type = Option<Expiry>)]
     expires: Option<String>,
+}
+
+/// When a key expires, for the document.
+enum Expiry {}
+
+const DAYS_MAX: u64 = EXPIRY_MAX.as_secs() / (24 * 3600);
+
+values! {
+    Expiry, "Expiry", json!({
+        "anyOf": [
+            { "type": "string", "pattern": durations(&[
+                ("ms", 1, DAYS_MAX * 86_400_000), ("s", 1, DAYS_MAX * 86_400), ("(m|min)", 1, DAYS_MAX * 1440), ("h", 1, DAYS_MAX * 24),
+                ("d", 1, DAYS_MAX),
+            ]) },
+            { "type": "string", "format": "date-time" },
+        ],
+        "description": "How long from now, or an instant that is to come: at most a hundred years away.", "examples": ["90d"],
+    });
 }
 
 /// Make a key.
@@ -49,7 +70,7 @@ struct Input {
     post, path = "/v1/keys", operation_id = "create_key", tag = "keys",
     request_body(content = Input, example = json!({ "name": "shop", "role": "publish", "expires": "90d" })),
     responses((status = 201, description = "What is known of the key, and the key itself.", body = KeyView)),
-    extensions(("x-problems" = json!(["bad_value"]))),
+    extensions(("x-problems" = json!(["bad_value", "name_taken"]))),
 )]
 pub async fn create(
     State(api): State<Arc<Api>>,

@@ -2,10 +2,13 @@
 //! the limits that type keeps; nothing here reads anything itself.
 
 use serde_json::{Value, json};
-use utoipa::openapi::{
-    RefOr, Schema,
-    extensions::Extensions,
-    schema::{Object, SchemaType},
+use utoipa::{
+    ToSchema,
+    openapi::{
+        RefOr, Schema,
+        extensions::Extensions,
+        schema::{Object, SchemaType},
+    },
 };
 
 use super::{
@@ -117,6 +120,11 @@ fn id(prefix: &str, description: &str) -> Value {
         "type": "string", "pattern": format!("^{prefix}_[0-9a-hjkmnp-tv-z]{{6,18}}$"), "description": description,
         "examples": [format!("{prefix}_k7q22a9")],
     })
+}
+
+/// What a type is called in the document, and what it looks like there.
+pub fn named<T: ToSchema>() -> (String, Value) {
+    (T::name().into_owned(), serde_json::to_value(T::schema()).expect("utoipa's shapes are JSON"))
 }
 
 /// One of a few words.
