@@ -39,7 +39,8 @@ def map_case(context, case):
         # Without a type they would be nobody's, and not read.
         if any(name.lower().startswith("ce-") for name in case.headers):
             case.headers.setdefault("ce-type", "a.b")
-    elif case.media_type == "application/octet-stream":
+        return case
+    if case.media_type == "application/octet-stream":
         case.headers.setdefault("ce-type", "a.b")
     else:
         for name in [name for name in case.headers if name.lower().startswith("ce-")]:
