@@ -135,7 +135,7 @@ async fn a_bulk_retry_that_makes_no_sense_is_refused() {
         (json!({ "since": "yesterday" }), 422, "since"),
         (json!({ "event_type": "order created" }), 422, "event_type"),
         (json!({ "all": true }), 422, "all"),
-        (json!([]), 422, "expected struct"),
+        (json!([]), 422, "send a JSON object"),
     ];
     for (filter, expected, said) in cases {
         let (status, answer) = engine.call("POST", "/v1/deliveries/retry", filter.clone()).await;

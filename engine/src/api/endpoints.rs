@@ -186,12 +186,20 @@ const WITHIN_A_WEEK: [(&str, u64, u64); 5] =
 values! {
     Timeout, "Timeout", json!({
         "type": "string", "pattern": durations(&[("ms", 100, 60_000), ("s", 1, 60), ("(m|min)", 1, 1)]), "examples": ["20s"],
+        "description": "How long a whole exchange may take: 100ms to 60s.",
     });
-    Wait, "Wait", json!({ "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": ["10m"] });
+    Wait, "Wait", json!({
+        "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": ["10m"],
+        "description": "How long to wait before an attempt: at most 7 days.",
+    });
     Concurrency, "Concurrency", json!({
         "type": "integer", "minimum": 1, "maximum": Policy::CONCURRENCY_MAX, "default": Policy::CONCURRENCY_DEFAULT,
+        "description": "Webhooks on their way at once.",
     });
-    RateText, "Rate", json!({ "type": "string", "pattern": format!("^({})/(s|m|h)$", between(1, Rate::COUNT_MAX.into())), "examples": ["50/s"] });
+    RateText, "Rate", json!({
+        "type": "string", "pattern": format!("^({})/(s|m|h)$", between(1, Rate::COUNT_MAX.into())), "examples": ["50/s"],
+        "description": "So many per second, minute or hour.",
+    });
     BreakerFailures, "BreakerFailures", json!({
         "type": "integer", "minimum": 0, "maximum": BreakerRule::FAILURES_MAX, "default": BreakerRule::default().failures,
         "description": "Failures in a row that open it; 0: it never opens.",
@@ -200,8 +208,12 @@ values! {
         "type": "string", "pattern": durations(&[
             ("ms", 100, 24 * 3_600_000), ("s", 1, 24 * 3600), ("(m|min)", 1, 24 * 60), ("h", 1, 24), ("d", 1, 1),
         ]), "examples": ["10s"],
+        "description": "How long a breaker is open: 100ms to 24h.",
     });
-    Grace, "Grace", json!({ "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": [duration::write(GRACE_DEFAULT)] });
+    Grace, "Grace", json!({
+        "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": [duration::write(GRACE_DEFAULT)],
+        "description": "How long the old secret goes on signing: at most 7 days.",
+    });
     GivenSecret, "GivenSecret", json!({
         "type": "string", "pattern": "^[!-~]{16,256}$",
         "description": "`whsec_` and the base64 of 24 to 64 bytes (`v1`), or `whsk_` and the base64 of an ed25519 seed with its public \

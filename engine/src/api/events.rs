@@ -212,6 +212,7 @@ pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result
     Ok(Json(EventStoryView::new(&story, api.store.tag())))
 }
 
+/// That an event is run again.
 #[derive(Serialize, ToSchema)]
 pub struct Replayed {
     #[schema(value_type = EventId)]

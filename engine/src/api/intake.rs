@@ -57,16 +57,20 @@ values! {
     AnyData, "AnyData", json!({ "type": "string", "format": "binary", "description": "The event's data, kept byte for byte." });
     HeaderText, "HeaderText", json!({
         "type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$", "minLength": 1, "maxLength": TEXT_LEN_MAX,
+        "description": "Text of a header, percent-encoded.",
     });
-    SpecVersion, "SpecVersion", json!({ "type": "string", "enum": ["1.0"] });
-    Depth, "Depth", json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+    SpecVersion, "SpecVersion", json!({ "type": "string", "enum": ["1.0"], "description": "The version of CloudEvents." });
+    Depth, "Depth", json!({
+        "type": "integer", "minimum": 0, "maximum": u32::MAX, "description": "Events that stand before one in its chain.",
+    });
 }
 
 /// What [`read`] takes for an event.
 fn event_schema() -> Value {
     let text = |description: &str| {
         json!({
-            "type": ["string", "null"], "minLength": 1, "maxLength": TEXT_LEN_MAX, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
+            "type": ["string", "null"], "minLength": 1, "maxLength": TEXT_LEN_MAX,
+        "description": "Text of a header, percent-encoded.", "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
             "description": description,
         })
     };
