@@ -18,6 +18,7 @@ mod crash;
 mod disk;
 mod flow;
 mod forms;
+mod gates;
 mod openapi;
 mod plugins;
 mod receivers_gone_wrong;

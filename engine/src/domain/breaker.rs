@@ -54,6 +54,10 @@ pub enum Change {
     Opened {
         until: Timestamp,
     },
+    /// A probe has failed: nothing more before this moment, as before.
+    StillOpen {
+        until: Timestamp,
+    },
     Closed,
 }
 
@@ -75,12 +79,14 @@ impl Breaker {
             (Self::Open { .. }, false) => None,
             (Self::Probing { wait }, false) => {
                 let wait = (*wait * 2).min(rule.wait_max);
-                Some(self.open(wait, now, jitter))
+                let until = self.open(wait, now, jitter);
+                Some(Change::StillOpen { until })
             }
             (Self::Closed { failures }, false) => {
                 let failures = failures.saturating_add(1);
                 if rule.failures > 0 && failures >= rule.failures {
-                    return Some(self.open(rule.wait, now, jitter));
+                    let until = self.open(rule.wait, now, jitter);
+                    return Some(Change::Opened { until });
                 }
                 *self = Self::Closed { failures };
                 None
@@ -88,10 +94,10 @@ impl Breaker {
         }
     }
 
-    fn open(&mut self, wait: Duration, now: Timestamp, jitter: f64) -> Change {
+    fn open(&mut self, wait: Duration, now: Timestamp, jitter: f64) -> Timestamp {
         let until = now.plus(wait.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0)));
         *self = Self::Open { until, wait };
-        Change::Opened { until }
+        until
     }
 
     /// Lets probes pass if its time has come; says whether it does now.
@@ -138,13 +144,13 @@ mod tests {
         assert_eq!(note(false, 3), None, "one that was under way tells nothing new");
         assert!(!breaker.probe(at(11)));
         assert!(breaker.probe(at(12)));
-        assert_eq!(breaker.note(false, &RULE, at(13), 0.5), Some(Change::Opened { until: at(33) }), "twice as long");
+        assert_eq!(breaker.note(false, &RULE, at(13), 0.5), Some(Change::StillOpen { until: at(33) }), "twice as long");
         assert!(breaker.probe(at(33)));
-        assert_eq!(breaker.note(false, &RULE, at(33), 0.5), Some(Change::Opened { until: at(73) }));
+        assert_eq!(breaker.note(false, &RULE, at(33), 0.5), Some(Change::StillOpen { until: at(73) }));
         assert!(breaker.probe(at(73)));
         assert_eq!(
             breaker.note(false, &RULE, at(73), 0.5),
-            Some(Change::Opened { until: at(113) }),
+            Some(Change::StillOpen { until: at(113) }),
             "never longer than the most"
         );
         assert!(breaker.probe(at(113)));
@@ -171,7 +177,7 @@ mod tests {
                 if success {
                     prop_assert_eq!(breaker, Breaker::Closed { failures: 0 });
                 }
-                if let Some(Change::Opened { until }) = change {
+                if let Some(Change::Opened { until } | Change::StillOpen { until }) = change {
                     prop_assert!(until > now && until <= now.plus(RULE.wait_max.mul_f64(1.1)));
                 }
             }

@@ -134,10 +134,10 @@ impl Sender {
                 tracing::info!(endpoint = %endpoint.new.name, "endpoint answers again");
                 news.push(bulletin::endpoint_recovered(endpoint));
             }
-            None => {}
+            Some(Change::StillOpen { .. }) | None => {}
         }
         let holds_others = matches!(next, Next::Retry { .. }) && endpoint.new.policy.ordering == Some(Ordering::Endpoint);
-        if holds_others || matches!(noted.breaker, Some(Change::Opened { .. })) {
+        if holds_others || matches!(noted.breaker, Some(Change::Opened { .. } | Change::StillOpen { .. })) {
             self.give_back(self.handoff.deliveries.withdraw(&claim.endpoint, |_| true)).await;
         }
 

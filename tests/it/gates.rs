@@ -1,0 +1,152 @@
+//! An endpoint's gate, from outside: its rate, its order, its breaker. In each the receiver says what it saw.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{DEADLINE, Engine},
+    receivers::{Answer, Received, Receiver},
+};
+
+const LOOPBACK: [&str; 2] = ["--allow-net", "127.0.0.0/8"];
+
+/// Events of one type, numbered, each list in one request.
+async fn submit(engine: &Engine, event_type: &str, numbers: std::ops::Range<u64>) {
+    for first in numbers.clone().step_by(500) {
+        let last = (first + 500).min(numbers.end);
+        let subject = |n: u64| format!("s{}", n % 7);
+        let events: Vec<Value> =
+            (first..last).map(|n| json!({ "type": event_type, "subject": subject(n), "data": { "n": n, "s": n % 7 } })).collect();
+        engine.ok("POST", "/v1/events", json!(events)).await;
+    }
+}
+
+/// What numbers arrived, each counted at its first arrival only, and of which subject.
+fn firsts(received: &[Received]) -> Vec<(u64, u64)> {
+    let mut seen = BTreeMap::new();
+    let mut order = Vec::new();
+    for one in received {
+        let id = one.header("webhook-id").expect("a webhook has an id").to_owned();
+        if seen.insert(id, ()).is_none() {
+            let body: Value = serde_json::from_slice(&one.body).expect("the standard body");
+            order.push((body["data"]["s"].as_u64().expect("a subject"), body["data"]["n"].as_u64().expect("a number")));
+        }
+    }
+    order
+}
+
+/// 5 % of the answers are failures, and the engine is killed again and again.
+async fn arrives_in_order(ordered: &str, events: u64, kills: usize) {
+    let delivered = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&delivered);
+    let receiver = Receiver::answering(move |received: &Received| {
+        if received.number % 20 == 7 {
+            return Answer::status(503);
+        }
+        taken.lock().expect("no code panics while it notes").push(received.clone());
+        Answer::status(200)
+    })
+    .await;
+    let mut engine = Engine::start_with(&[], &LOOPBACK);
+    let hook = json!({
+        "name": "crm", "url": receiver.url("/"), "events": ["order.*"], "ordered": ordered,
+        "schedule": vec!["5ms"; 30], "breaker": { "failures": 0 },
+    });
+    engine.ok("POST", "/v1/endpoints", hook).await;
+    let each = events / (kills as u64 + 1);
+    for round in 0..=kills as u64 {
+        submit(&engine, "order.created", round * each..(round + 1) * each).await;
+        if round < kills as u64 {
+            engine.kill();
+            engine.launch();
+        }
+    }
+    let all = (each * (kills as u64 + 1)) as usize;
+    let deadline = std::time::Instant::now() + DEADLINE;
+    let order = loop {
+        let order = firsts(&delivered.lock().expect("no code panics while it notes"));
+        if order.len() >= all {
+            break order;
+        }
+        assert!(std::time::Instant::now() < deadline, "{} of {all} have arrived", order.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(order.len(), all, "none is lost");
+    let mut last = BTreeMap::new();
+    for (subject, n) in order {
+        let key = if ordered == "subject" { subject } else { 0 };
+        let before = last.insert(key, n);
+        assert!(before.is_none_or(|before| before < n), "{n} arrived after {before:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_endpoint_receives_in_order_through_failures_and_kills() {
+    arrives_in_order("endpoint", 3_000, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_one_subject_arrive_in_order_through_failures_and_kills() {
+    arrives_in_order("subject", 2_100, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_holds_and_slows_down_nobody_else() {
+    let (slow, fast) = (Receiver::answering(|_| Answer::status(200)).await, Receiver::answering(|_| Answer::status(200)).await);
+    let engine = Engine::start_with(&[], &LOOPBACK);
+    let hook = |name: &str, receiver: &Receiver| json!({ "name": name, "url": receiver.url("/"), "events": ["*"] });
+    let mut limited = hook("slow", &slow);
+    limited["rate"] = json!("50/s");
+    engine.ok("POST", "/v1/endpoints", limited).await;
+    engine.ok("POST", "/v1/endpoints", hook("fast", &fast)).await;
+    submit(&engine, "a.b", 0..300).await;
+    fast.wait_for_count(300, DEADLINE).await;
+    let in_time = slow.received().len();
+    slow.wait_for_count(300, DEADLINE).await;
+    let arrivals: Vec<_> = slow.received().iter().map(|one| one.arrived).collect();
+    let span = arrivals[299].duration_since(arrivals[0]);
+    // A burst of a tenth of a second may come at once.
+    let allowed = Duration::from_millis(20 * (300 - 5));
+    assert!(span >= allowed.mul_f64(0.95), "300 webhooks at 50/s took {span:?}");
+    assert!(in_time < 300, "the other endpoint did not wait for this one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_opens_probes_and_closes() {
+    let back = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&back);
+    let receiver = Receiver::answering(move |_| Answer::status(if answers.load(Ordering::SeqCst) { 200 } else { 503 })).await;
+    let news = Receiver::answering(|_| Answer::status(200)).await;
+    let engine = Engine::start_with(&[], &LOOPBACK);
+    let hook = json!({
+        "name": "crm", "url": receiver.url("/"), "events": ["order.*"], "schedule": vec!["1ms"; 40],
+        "breaker": { "failures": 10, "wait": "200ms", "wait_max": "400ms" },
+    });
+    engine.ok("POST", "/v1/endpoints", hook).await;
+    engine.endpoint("news", &news.url("/"), &["innesco.*"]).await;
+    submit(&engine, "order.created", 0..500).await;
+    news.wait_for_count(1, DEADLINE).await;
+    let when_it_opened = receiver.received().len();
+    // While it is open, probes come one at a time: three of them take three waits.
+    receiver.wait_for_count(when_it_opened + 3, DEADLINE).await;
+    let tried = receiver.received().len();
+    assert!(tried < 500, "most was not even tried: {tried}");
+    back.store(true, Ordering::SeqCst);
+    let told = |received: &Received| received.text();
+    news.wait_for_count(2, DEADLINE).await;
+    let told: Vec<String> = news.received().iter().map(told).collect();
+    assert!(told[0].contains("innesco.endpoint.failing"), "{told:?}");
+    assert!(told[1].contains("innesco.endpoint.recovered"), "{told:?}");
+    let dead = engine.get("/v1/deliveries?state=dead&limit=1").await;
+    assert_eq!(dead["items"].as_array().map(Vec::len), Some(0), "nothing was given up");
+    engine.wait("/v1/deliveries?state=retrying&limit=1", "all is delivered", |page| page["items"] == json!([])).await;
+    engine.wait("/v1/deliveries?state=pending&limit=1", "all is delivered", |page| page["items"] == json!([])).await;
+}
