@@ -46,9 +46,9 @@ use crate::{
         ("idempotency-key" = Option<intake::HeaderText>, Header, description = "Stands in for the `id` of a single event that has none."),
         ("innesco-depth" = Option<intake::Depth>, Header, description =
             "How many events stand before these in their chain, as webhooks of an engine carry it. More than 8 are a loop."),
-        ("traceparent" = Option<intake::HeaderText>, Header, description =
+        ("traceparent" = Option<String>, Header, description =
             "The trace that the events belong to (W3C Trace Context). Events that name one themselves keep theirs; a bad one is ignored."),
-        ("tracestate" = Option<intake::HeaderText>, Header, description = "Goes with `traceparent`."),
+        ("tracestate" = Option<String>, Header, description = "Goes with `traceparent`; a bad one is ignored."),
         ("ce-type" = Option<EventType>, Header, description =
             "With this header or `ce-specversion` the request is one CloudEvent in binary mode: the body is its data, of whatever content type."),
         ("ce-specversion" = Option<intake::SpecVersion>, Header, description = "Binary mode: the version of CloudEvents."),

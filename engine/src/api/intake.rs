@@ -103,7 +103,7 @@ fn event_schema() -> Value {
             "data": { "description": "The data, kept as it stands; a string where the content type is not JSON." },
             "data_base64": {
                 "type": ["string", "null"], "contentEncoding": "base64",
-                "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+                "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$",
                 "description": "The data in base64, instead of `data`.",
             },
         },

@@ -163,6 +163,11 @@ fn absent_is_not_null(schema: &mut Value) {
     {
         *schema = one.clone();
     }
+    if let Some([one, null]) = schema["type"].as_array().map(Vec::as_slice)
+        && null == "null"
+    {
+        schema["type"] = one.clone();
+    }
 }
 
 /// The codes of all problems that an operation can answer with: its own, and those that follow from what it takes.
