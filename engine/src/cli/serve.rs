@@ -103,11 +103,12 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         if let Some(key) = engine.new_admin_key.take() {
             anstream::println!("admin key  {key}\n           shown once; keep it: every request to the API needs a key");
         }
+        // Before anyone is told that it serves: whoever reads that may stop it at once.
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone())?;
         anstream::println!("engine     http://{}  data in {}", listener.local_addr()?, config.data.display());
         let plugins = engine.catalog().plugins().iter().count();
         anstream::println!("plugins    {plugins} in {} (watching)", config.plugins.display());
-        let stop = CancellationToken::new();
-        stop_on_signal(stop.clone())?;
         engine.run(listener, stop).await
     })
 }
