@@ -89,6 +89,11 @@ async fn arrives_in_order(ordered: &str, events: u64, kills: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_of_an_ordered_endpoint_arrive_in_order_through_failures_and_kills() {
+    arrives_in_order("endpoint", 3_000, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_of_one_subject_arrive_in_order_through_failures_and_kills() {
     arrives_in_order("subject", 2_100, 3).await;
 }

@@ -40,6 +40,8 @@ pub struct Catalog {
     folder: PathBuf,
     plugins: RwLock<Arc<PluginTable>>,
     endpoints: RwLock<Arc<EndpointTable>>,
+    /// Held from the reading of the endpoints until they are swapped in: what was read last is what stands last.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 impl Catalog {
@@ -60,6 +62,7 @@ impl Catalog {
             folder,
             plugins: RwLock::default(),
             endpoints: RwLock::new(Arc::new(endpoints)),
+            refreshing: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -73,6 +76,7 @@ impl Catalog {
 
     /// Makes the endpoints as last committed the ones that everyone sees. Whoever changes one calls this before it answers.
     pub async fn refresh_endpoints(&self) -> Result<(), store::Error> {
+        let _alone = self.refreshing.lock().await;
         let table = Arc::new(EndpointTable::new(self.store.endpoints().await?));
         *self.endpoints.write().expect("no code panics while it swaps a snapshot") = table;
         Ok(())

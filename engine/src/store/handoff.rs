@@ -47,15 +47,15 @@ const RUNS: LaneLimits = LaneLimits {
     width: Width::SINGLE,
 };
 
-/// A lane per endpoint. How wide each is the sender says, by its policy and by how it answers; until then it is narrow, so that a
-/// hundred receivers that hang from the start do not fill the house.
+/// A lane per endpoint. How wide each is the sender says when it takes the first, by the endpoint's policy and by how it answers;
+/// until then one goes alone, as it may be one that others must not overtake.
 const DELIVERIES: LaneLimits = LaneLimits {
     lane_count: 1_024,
     lane_bytes: 16 << 20,
     total_count: 16_384,
     total_bytes: 128 << 20,
     lane_count_min: 32,
-    width: Width { concurrency: 8, places: 128 },
+    width: Width { concurrency: 1, places: 128 },
 };
 
 /// What the store hands to the workers, and how it wakes them.

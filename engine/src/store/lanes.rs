@@ -202,13 +202,6 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         taken
     }
 
-    /// Sets how wide a lane is that nobody has set yet.
-    pub fn set_first_width(&self, key: &K, width: Width) {
-        if !self.lock().widths.contains_key(key) {
-            self.set_width(key, Some(width));
-        }
-    }
-
     /// Sets how wide a lane is; `None` makes it as wide as the others.
     pub fn set_width(&self, key: &K, width: Option<Width>) {
         let mut inner = self.lock();

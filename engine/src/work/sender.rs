@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     bulletin,
-    gates::{Failing, Gates, Pass},
+    gates::{Failing, Gates, Limiter, Pass},
     recorder::Recording,
 };
 use crate::{
@@ -58,9 +58,14 @@ impl Sender {
                 }
                 next = sender.handoff.deliveries.next() => next,
             };
+            // Here, and not in the attempt's own task: the gate sets the lane's width before anything more is taken from it.
+            let pass = sender.pass(&claim);
             let (sender, stop) = (Arc::clone(&sender), stop.clone());
             under_way.spawn(async move {
-                sender.send(claim, &stop).await;
+                match pass {
+                    Some((endpoint, limiter)) => sender.send(claim, &endpoint, limiter, &stop).await,
+                    None => sender.give_back_all(claim).await,
+                }
                 drop(turn);
             });
         }
@@ -68,15 +73,24 @@ impl Sender {
         under_way.wait().await;
     }
 
-    /// One attempt, if the endpoint's gate lets it pass.
-    async fn send(&self, claim: DeliveryClaim, stop: &CancellationToken) {
+    /// The endpoint that a delivery goes to, and its rate, if it takes webhooks and its gate is open.
+    fn pass(&self, claim: &DeliveryClaim) -> Option<(Arc<Endpoint>, Option<Arc<Limiter>>)> {
         let endpoints = self.catalog.endpoints();
-        let takes = endpoints.get(claim.endpoint).filter(|endpoint| endpoint.new.state == EndpointState::Active);
-        let Some(endpoint) = takes else { return self.give_back(vec![claim]).await };
-        let limiter = match self.gates.pass(endpoint) {
-            Pass::Go(limiter) => limiter,
-            Pass::Shut => return self.give_back_all(claim).await,
-        };
+        let endpoint = endpoints.get(claim.endpoint).filter(|endpoint| endpoint.new.state == EndpointState::Active)?;
+        match self.gates.pass(endpoint) {
+            Pass::Go(limiter) => Some((Arc::clone(endpoint), limiter)),
+            Pass::Shut => None,
+        }
+    }
+
+    /// One attempt, once the endpoint's rate allows it.
+    async fn send(
+        &self,
+        claim: DeliveryClaim,
+        endpoint: &Arc<Endpoint>,
+        limiter: Option<Arc<Limiter>>,
+        stop: &CancellationToken,
+    ) {
         if let Some(limiter) = limiter {
             let waited = tokio::select! {
                 biased;

@@ -18,7 +18,7 @@ use crate::{
         name::Slug,
         time::Timestamp,
     },
-    store::{DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, Width},
+    store::{DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim},
 };
 
 /// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long the writer is busy with it.
@@ -313,10 +313,6 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cl
                 break;
             }
             local.note_order(endpoint, ordering);
-            if ordering == Ordering::WHOLE {
-                // Before the first of a train is handed over: its gate, which sees to this from then on, opens with it.
-                local.handoff.deliveries.set_first_width(&endpoint, Width::SINGLE);
-            }
             let train = if ordering == Ordering::WHOLE { room } else { 1 };
             for InOrder { id, attempts, next_at, leased } in in_order(db, endpoint, ordering, train)? {
                 let behind = barrier.is_some_and(|first| DeliveryId::from_i64(id).event().as_i64() >= first.as_i64());
