@@ -134,11 +134,18 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         room
     }
 
-    /// Queues a thing for which a place was reserved.
-    pub fn push(&self, key: &K, thing: T) {
+    #[cfg(test)]
+    fn push(&self, key: &K, thing: T) {
+        self.push_all([(key.clone(), thing)]);
+    }
+
+    /// Queues things for which places were reserved, all in one step: whoever takes the first of them sees the others.
+    pub fn push_all(&self, things: impl IntoIterator<Item = (K, T)>) {
         let mut inner = self.lock();
-        inner.lane(key, &self.limits).waiting.push_back(thing);
-        inner.offer(key);
+        for (key, thing) in things {
+            inner.lane(&key, &self.limits).waiting.push_back(thing);
+            inner.offer(&key);
+        }
         drop(inner);
         self.ready.notify_one();
     }

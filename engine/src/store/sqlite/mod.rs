@@ -133,14 +133,12 @@ impl Local {
     }
 
     fn hand_over(&self, claims: Claims) {
-        for claim in claims.events {
-            self.minute.store(accept::minute(claim.event.accepted_at), Ordering::Relaxed);
-            self.handoff.events.push(&(), claim);
+        if let Some(last) = claims.events.last() {
+            self.minute.store(accept::minute(last.event.accepted_at), Ordering::Relaxed);
         }
-        for claim in claims.deliveries {
-            let endpoint = claim.endpoint;
-            self.handoff.deliveries.push(&endpoint, claim);
-        }
+        self.handoff.events.push_all(claims.events.into_iter().map(|claim| ((), claim)));
+        // In one step: if the first of a train fails, those behind it are all there to be taken back.
+        self.handoff.deliveries.push_all(claims.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
     }
 }
 
@@ -326,10 +324,7 @@ impl Store for Sqlite {
                 let count = claims.events.len() + claims.deliveries.len() + runs.len();
                 Ok((count, move || {
                     local.hand_over(claims);
-                    for claim in runs {
-                        let plugin = claim.plugin.clone();
-                        local.handoff.runs.push(&plugin, claim);
-                    }
+                    local.handoff.runs.push_all(runs.into_iter().map(|claim| (claim.plugin.clone(), claim)));
                 }))
             })
             .await
