@@ -13,7 +13,7 @@ use crate::{
     api::{self, ConnectionLimits},
     domain::{duration, name::nearest},
     sandbox,
-    store::Retention,
+    store::{AdmissionLimits, Retention},
     traces,
 };
 
@@ -55,6 +55,8 @@ settings! {
     "limits.connections_max" = "4096", "connections to the HTTP API at once; never more than half of the files that the process may open";
     "limits.head_time_max" = "10s", "how long the head of a request may take to arrive, and the first request of a connection to begin";
     "limits.idle_time_max" = "75s", "how long a connection may wait for another request";
+    "limits.backlog_max" = "1000000", "events that may wait to be run; with more, new ones are refused until there are fewer";
+    "limits.store_wait_max" = "2s", "how long the store may take to commit; while it takes longer, new events are refused";
     "limits.plugin_bytes_max" = "64MiB", "size of one plugin file";
     "plugin.deadline" = "1s", "how long one run may take";
     "plugin.memory_max" = "64MiB", "memory of one run, all its memories together";
@@ -63,7 +65,7 @@ settings! {
     "plugin.events_max" = "1000", "events that one run may emit";
     "plugin.log_lines_max" = "100", "log lines that are kept of one run";
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
-    "plugin.slow_threads" = "2", "threads of low priority for new, slow and retried runs";
+    "plugin.slow_threads" = "0", "threads of low priority for new, slow and retried runs; 0 means half as many as cores, at least 1";
     "delivery.disable_after" = "5d", "an endpoint to which nothing has succeeded for so long is disabled";
     "otel.endpoint" = "", "collector that is sent traces over OTLP/HTTP, such as http://127.0.0.1:4318; empty: none";
     "retention.delivered" = "7d", "how long an event is kept once all of it is delivered";
@@ -240,6 +242,7 @@ pub struct Config {
     pub body_bytes_max: usize,
     pub body_time_max: Duration,
     pub connections: ConnectionLimits,
+    pub admission: AdmissionLimits,
     pub plugin_bytes_max: usize,
     pub run_limits: sandbox::Limits,
     pub run_threads: usize,
@@ -276,10 +279,16 @@ impl Config {
             nets.map(parse_net).collect::<Option<Vec<_>>>()
         };
         let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        let run_threads = match raw.number("plugin.threads")? {
-            0 => cores,
-            threads => threads,
+        // 0 stands for what suits the machine.
+        let threads = |key, suits| {
+            Ok(match raw.number(key)? {
+                0 => suits,
+                threads => threads,
+            })
         };
+        let run_threads = threads("plugin.threads", cores)?;
+        // With as many of these as cores, plugins that use all the time they may leave none to the others.
+        let slow_threads = threads("plugin.slow_threads", cores / 2)?;
         let data = PathBuf::from(raw.text("data")?);
         let master_key_file = match raw.text("master_key_file")? {
             unset if unset.is_empty() => data.join("master.key"),
@@ -301,6 +310,10 @@ impl Config {
                 head_time_max: raw.time("limits.head_time_max")?,
                 idle_time_max: raw.time("limits.idle_time_max")?,
             },
+            admission: AdmissionLimits {
+                backlog_max: raw.read("limits.backlog_max", positive, "is not a number of events; write 1000000")?,
+                store_wait_max: raw.time("limits.store_wait_max")?,
+            },
             plugin_bytes_max: raw.size("limits.plugin_bytes_max")?,
             run_limits: sandbox::Limits {
                 deadline: raw.duration("plugin.deadline")?,
@@ -313,7 +326,7 @@ impl Config {
             },
             disable_after: raw.duration("delivery.disable_after")?,
             run_threads,
-            slow_threads: raw.number::<usize>("plugin.slow_threads")?.max(1),
+            slow_threads,
             retention: Retention {
                 delivered: raw.duration("retention.delivered")?,
                 dead: raw.duration("retention.dead")?,

@@ -62,8 +62,8 @@ impl Engine {
         let file = config.data.join("innesco.db");
         let store: Arc<dyn Store> = {
             let handoff = handoff.clone();
-            let key_file = KeyFile::at(config.master_key_file.clone());
-            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, key_file, handoff)).await?;
+            let (key_file, limits) = (KeyFile::at(config.master_key_file.clone()), config.admission);
+            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, key_file, handoff, limits)).await?;
             Arc::new(opened.with_context(|| format!("the store in {} cannot be opened", config.data.display()))?)
         };
         let new_admin_key = first_key(&*store, admin_key).await?;

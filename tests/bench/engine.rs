@@ -47,7 +47,12 @@ impl Engine {
 
     /// An endpoint named `name` for events of `types`; with none, only plugins send to it.
     pub async fn endpoint(&self, name: &str, url: &str, types: &[&str]) -> anyhow::Result<()> {
-        self.call(reqwest::Method::POST, "/v1/endpoints", Some(json!({ "name": name, "url": url, "events": types }))).await?;
+        self.create(json!({ "name": name, "url": url, "events": types })).await
+    }
+
+    /// An endpoint as the API takes it.
+    pub async fn create(&self, endpoint: Value) -> anyhow::Result<()> {
+        self.call(reqwest::Method::POST, "/v1/endpoints", Some(endpoint)).await?;
         Ok(())
     }
 
@@ -77,16 +82,35 @@ impl Engine {
         Ok(())
     }
 
+    /// Waits until no delivery is in this state.
+    pub async fn nobody_waits(&self, state: &str) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(300);
+        while self.count_deliveries(state, 1).await? > 0 {
+            ensure!(Instant::now() < until, "deliveries are still {state}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
     /// How many events there are.
     pub async fn count_events(&self) -> anyhow::Result<usize> {
-        let mut count = 0;
-        let mut path = "/v1/events?limit=500".to_owned();
+        self.count("/v1/events?", usize::MAX).await
+    }
+
+    /// How many deliveries are in this state, counted up to `most`.
+    pub async fn count_deliveries(&self, state: &str, most: usize) -> anyhow::Result<usize> {
+        self.count(&format!("/v1/deliveries?state={state}&"), most).await
+    }
+
+    async fn count(&self, list: &str, most: usize) -> anyhow::Result<usize> {
+        let first = format!("{list}limit={}", most.min(500));
+        let (mut count, mut path) = (0, first.clone());
         loop {
             let page = self.call(reqwest::Method::GET, &path, None).await?;
             count += page["items"].as_array().map_or(0, Vec::len);
             match page["next"].as_str() {
-                Some(next) => path = format!("/v1/events?limit=500&cursor={next}"),
-                None => return Ok(count),
+                Some(next) if count < most => path = format!("{first}&cursor={next}"),
+                _ => return Ok(count),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -311,4 +311,26 @@ pub async fn hanging() -> std::io::Result<String> {
 pub async fn refused() -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     Ok(format!("http://{}/", listener.local_addr()?))
+}
+
+/// A receiver that answers 503, and once it has `turned` takes every request and never answers.
+pub async fn turning(turned: Arc<AtomicBool>) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let turned = Arc::clone(&turned);
+            tokio::spawn(async move {
+                let mut wire = Wire::new(stream)?;
+                while wire.read().await?.is_some() {
+                    if turned.load(Ordering::Relaxed) {
+                        std::future::pending::<()>().await;
+                    }
+                    wire.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await?;
+                }
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    Ok(url)
 }

@@ -30,7 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often everything is measured, in turns: what disturbs one round shows as its distance from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 5] = ["relay", "accept", "hostile", "fairness", "retention"];
+const DEFAULT: [&str; 6] = ["relay", "accept", "hostile", "fairness", "backlog", "retention"];
 
 fn main() -> anyhow::Result<()> {
     // `cargo bench` adds a flag of its own.
@@ -55,6 +55,7 @@ fn main() -> anyhow::Result<()> {
                         "accept" => accept::run(place).await?,
                         "hostile" => hostile::run(place).await?,
                         "retention" => retention::run(place).await?,
+                        "backlog" => fairness::run_backlog(place).await?,
                         _ => fairness::run(place).await?,
                     }
                 }

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     engine::{DEADLINE, Engine},
     receivers::{Answer, Received, Receiver},
+    syscalls::Tampered,
 };
 
 /// A small disk in memory, mounted for one test.
@@ -103,31 +104,14 @@ async fn a_data_folder_that_takes_no_writes_is_refused_at_the_start() {
     receiver.wait_for_count(1, DEADLINE).await;
 }
 
-/// Every write of the engine into a file fails as on a disk that the system has turned read-only, as long as this lives.
-struct TurnedReadOnly(Child);
-
-impl TurnedReadOnly {
-    fn under(engine: &Engine) -> Self {
-        let fails = ["-f", "-qq", "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EROFS", "-o", "/dev/null", "-p"];
-        let tracing = Command::new("strace").args(fails).arg(engine.pid().to_string()).stderr(Stdio::null()).spawn();
-        Self(tracing.expect("this test breaks the engine's writes and needs a tool for it: apt-get install strace"))
-    }
-
-    fn is_over(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        // Told to end, it lets go of the engine.
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("strace runs");
-        self.0.wait().expect("strace has ended");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
     let engine = Engine::start(&[]);
     // Webhooks are on their way when it happens: what became of them has to be recorded afterwards.
     let receiver = Receiver::answering(|_| Answer::status(200).after(Duration::from_millis(200))).await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
-    let broken = TurnedReadOnly::under(&engine);
+    // As on a disk that the system has turned read-only.
+    let broken = Tampered::with(&engine, "pwrite64", "error=EROFS");
     let mut accepted = 0;
     let until = Instant::now() + DEADLINE;
     let refused = loop {

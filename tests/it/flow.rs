@@ -16,7 +16,7 @@ fn headers(received: &Received) -> HeaderMap {
 }
 
 /// Asks both independent libraries.
-fn verify(secret: &Value, received: &Received) {
+pub fn verify(secret: &Value, received: &Received) {
     let secret = secret.as_str().expect("a secret");
     let headers = headers(received);
     standardwebhooks::Webhook::new(secret).unwrap().verify(&received.body, &headers).expect("standardwebhooks accepts it");

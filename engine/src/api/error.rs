@@ -164,7 +164,7 @@ impl From<store::Error> for Problem {
                 )
                 .retry_after(5)
             }
-            Error::Overloaded { .. } => Self::come_back(text),
+            Error::Overloaded(_) => Self::come_back(text),
             Error::NotFound { .. } => Self::not_found(text),
             Error::Taken { .. } => Self::name_taken(text),
             Error::Conflict(_) => Self::conflict(text),

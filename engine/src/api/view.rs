@@ -11,7 +11,7 @@ use crate::{
     catalog::{PluginEntry, PluginState},
     clock,
     domain::{
-        delivery::{AttemptOutcome, DeadReason, DeliveryState},
+        delivery::{Attempt, AttemptOutcome, DeadReason, DeliveryState},
         duration,
         endpoint::{DisabledReason, Endpoint, EndpointState, Ordering},
         envelope::{Envelope, Format, is_json},
@@ -337,6 +337,20 @@ pub struct AttemptView {
     pub id: String,
     /// Counted from 1.
     pub n: u32,
+    #[serde(flatten)]
+    pub result: AttemptResultView,
+}
+
+impl AttemptView {
+    fn new(stored: &StoredAttempt, tag: Tag) -> Self {
+        Self { id: stored.id.text(tag), n: stored.id.n(), result: AttemptResultView::new(&stored.attempt) }
+    }
+}
+
+/// What came of sending a webhook once.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AttemptResult)]
+pub struct AttemptResultView {
     #[schema(value_type = Timestamp)]
     pub at: String,
     #[schema(value_type = AttemptOutcome)]
@@ -350,12 +364,9 @@ pub struct AttemptView {
     pub excerpt: String,
 }
 
-impl AttemptView {
-    fn new(stored: &StoredAttempt, tag: Tag) -> Self {
-        let attempt = &stored.attempt;
+impl AttemptResultView {
+    pub fn new(attempt: &Attempt) -> Self {
         Self {
-            id: stored.id.text(tag),
-            n: stored.id.n(),
             at: attempt.at.to_string(),
             outcome: attempt.outcome.as_str(),
             status: attempt.outcome.status(),

@@ -3,9 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -45,11 +46,29 @@ pub enum EndpointCommand {
         /// Its name, or its id, ep_…
         endpoint: String,
     },
+    /// Send it nothing any more; what waits for it is given up, and can be sent again later
+    #[command(before_help = "Example:  innesco endpoint disable crm")]
+    Disable {
+        /// Its name, or its id, ep_…
+        endpoint: String,
+    },
     /// Send again, also what waited; enables a disabled one
     #[command(before_help = "Example:  innesco endpoint resume crm")]
     Resume {
         /// Its name, or its id, ep_…
         endpoint: String,
+    },
+    /// Send it one webhook now, and say what it answered; nothing is stored, and a failure counts nowhere
+    #[command(before_help = "Example:  innesco endpoint test crm --type order.created --data '{\"total\": 129.5}'")]
+    Test {
+        /// Its name, or its id, ep_…
+        endpoint: String,
+        /// The type of the event that it is about [default: innesco.test]
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: Option<String>,
+        /// The event's data, as JSON
+        #[arg(long, value_name = "JSON", requires = "event_type")]
+        data: Option<String>,
     },
     /// Make a new secret; the old one goes on signing for a while
     #[command(before_help = "Example:  innesco endpoint rotate-secret crm --grace 2d")]
@@ -113,6 +132,15 @@ pub struct AddArgs {
     /// When it is tried, each counted from the attempt before, such as 0s,5s,5m,1h
     #[arg(long, value_name = "DURATIONS", value_delimiter = ',')]
     schedule: Vec<String>,
+    /// Webhooks on their way to it at once [default: 16]
+    #[arg(long, value_name = "COUNT")]
+    concurrency: Option<u32>,
+    /// How many it takes at most, such as 50/s or 1000/h [default: no limit]
+    #[arg(long, value_name = "RATE")]
+    rate: Option<String>,
+    /// One after the other, in the order of the events: of the whole endpoint, or of each subject
+    #[arg(long, value_name = "WHAT", value_parser = ["endpoint", "subject"])]
+    ordered: Option<String>,
     /// The secret, where it is given: whsec_… for v1, whsk_… for v1a, else text of 16 to 256 characters [default: a new one]
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
@@ -157,8 +185,31 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
                 format!("{}\n\nIts webhooks are kept and wait for: innesco endpoint resume {endpoint}", card(found, out))
             })?;
         }
+        EndpointCommand::Disable { endpoint } => {
+            let answer = client.post(&["v1", "endpoints", endpoint, "disable"], None)?;
+            out.thing(&answer, |found| {
+                format!(
+                    "{}\n\nWhat waited for it is given up; after a resume: innesco delivery retry --dead --endpoint {endpoint}",
+                    card(found, out)
+                )
+            })?;
+        }
         EndpointCommand::Resume { endpoint } => {
             out.thing(&client.post(&["v1", "endpoints", endpoint, "resume"], None)?, |endpoint| card(endpoint, out))?;
+        }
+        EndpointCommand::Test { endpoint, event_type, data } => {
+            let data: Value = match data {
+                Some(text) => {
+                    serde_json::from_str(text).map_err(|error| wrong(format!("--data {text:?} is not JSON: {error}")))?
+                }
+                None => Value::Null,
+            };
+            let event = event_type.as_ref().map(|event_type| without_nulls(json!({ "type": event_type, "data": data })));
+            let answer = client.post(&["v1", "endpoints", endpoint, "test"], event.as_ref())?;
+            out.thing(&answer, |answer| tested(endpoint, answer))?;
+            if answer["delivered"] != json!(true) {
+                bail!("{endpoint} has not taken the test; that counts nowhere");
+            }
         }
         EndpointCommand::RotateSecret { endpoint, grace, secret, yes } => {
             let found = client.get(&["v1", "endpoints", endpoint])?;
@@ -247,6 +298,9 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
         "format": args.format,
         "client_certificate": client_certificate,
         "timeout": args.timeout,
+        "concurrency": args.concurrency,
+        "rate": args.rate,
+        "ordered": args.ordered,
         "secret": args.secret,
         "events": some(!args.events.is_empty(), json!(args.events)),
         "where": some(!conditions.is_empty(), conditions.into()),
@@ -276,7 +330,11 @@ fn card(endpoint: &Value, out: &Printer) -> String {
     )];
     let mut line = |name: &str, value: String| lines.push(format!("  {:<9} {value}", Styled(DIM, name)));
     if let Some(reason) = endpoint["disabled_reason"].as_str() {
-        let reason = if reason == "gone" { "it answered 410: it wants no more" } else { "by hand" };
+        let reason = match reason {
+            "gone" => "it answered 410: it wants no more",
+            "failing" => "nothing that was sent to it has succeeded for too long (delivery.disable_after)",
+            _ => "by hand",
+        };
         line("why", format!("{reason}; again with: innesco endpoint resume {}", one_line(&endpoint["name"])));
     }
     if !endpoint["title"].is_null() {
@@ -313,11 +371,38 @@ fn card(endpoint: &Value, out: &Printer) -> String {
         line("presents", format!("the certificate {}", one_line(&endpoint["client_certificate"]["sha256"])));
     }
     line("timeout", one_line(&endpoint["timeout"]));
+    if !endpoint["rate"].is_null() {
+        line("rate", format!("at most {}", one_line(&endpoint["rate"])));
+    }
+    if let Some(ordered) = endpoint["ordered"].as_str() {
+        line(
+            "ordered",
+            if ordered == "endpoint" { "one after the other" } else { "one after the other of each subject" }.to_owned(),
+        );
+    }
+    if !endpoint["failing_since"].is_null() {
+        line("failing", format!("since {}", out.time(&text(&endpoint["failing_since"]))));
+    }
     if endpoint["schedule"].is_array() {
         line("tried", format!("after {}", texts(&endpoint["schedule"]).replace(' ', ", ")));
     }
     line("created", out.time(&text(&endpoint["created_at"])));
     line("id", one_line(&endpoint["id"]));
+    lines.join("\n")
+}
+
+/// What came of a test send.
+fn tested(endpoint: &str, answer: &Value) -> String {
+    let outcome = output::attempt(&text(&answer["outcome"]), answer["status"].as_u64());
+    let latency = Duration::from_secs_f64(answer["latency_ms"].as_f64().unwrap_or(0.0).max(0.0) / 1000.0);
+    let mut lines =
+        vec![format!("{} → {endpoint}  {outcome}  {}", measure::one_line(&text(&answer["event_type"])), measure::took(latency))];
+    for (name, member) in [("why", "detail"), ("answer", "excerpt"), ("id", "webhook_id")] {
+        match answer[member].as_str() {
+            None | Some("") => {}
+            Some(told) => lines.push(format!("  {:<9} {}", Styled(DIM, name), measure::one_line(told))),
+        }
+    }
     lines.join("\n")
 }
 

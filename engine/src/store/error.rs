@@ -1,6 +1,6 @@
 //! What can go wrong with a store, in the terms in which callers act.
 
-use super::SealError;
+use super::{Overload, SealError};
 
 /// A refusal or failure of a store. Nothing of the refused step has taken effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,9 +11,9 @@ pub enum Error {
     /// The disk or the database does not answer as it should. Worth trying again.
     #[error("the store cannot be used at the moment: {0}")]
     Unavailable(String),
-    /// More is waiting to be written than the limit allows. Worth trying again soon.
-    #[error("more is waiting to be stored than {limit} bytes; try again in a second")]
-    Overloaded { limit: usize },
+    /// More waits than a limit allows. Worth trying again soon.
+    #[error("{0}; nothing was stored. Try again in a second")]
+    Overloaded(Overload),
     /// A row cannot become a value: the data was changed by something else, or by a newer engine.
     #[error("table {table}, column {column}, row {id}: the stored value cannot be read; restore a backup, or report this")]
     Corrupt { table: &'static str, column: &'static str, id: i64 },
@@ -42,11 +42,11 @@ impl From<SealError> for Error {
 impl Error {
     /// Whether the step was refused by a rule before it changed anything, rather than broken off in its middle.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::Conflict(_) | Self::Overloaded { .. })
+        matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::Conflict(_) | Self::Overloaded(_))
     }
 
     /// Whether the same step can succeed later without anyone changing it.
     pub const fn passes(&self) -> bool {
-        matches!(self, Self::Full | Self::Unavailable(_) | Self::Overloaded { .. })
+        matches!(self, Self::Full | Self::Unavailable(_) | Self::Overloaded(_))
     }
 }

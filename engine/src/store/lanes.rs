@@ -185,14 +185,13 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         Some((thing, Turn { lanes: Arc::clone(self), key }))
     }
 
-    /// Up to `most` more things of the lane that `turn` belongs to, to be worked on in the same turn.
-    pub fn more(&self, turn: &Turn<K, T>, most: usize) -> Vec<T> {
+    /// One more thing of the lane that `turn` belongs to, to be worked on in the same turn.
+    pub fn more(&self, turn: &Turn<K, T>) -> Option<T> {
         let mut inner = self.lock();
-        let Some(lane) = inner.lanes.get_mut(&turn.key) else { return Vec::new() };
+        let lane = inner.lanes.get_mut(&turn.key)?;
         // A lane in turn keeps one: whoever takes the turn relies on it.
         let keep = usize::from(lane.in_turn);
-        let take = lane.waiting.len().saturating_sub(keep).min(most);
-        lane.waiting.drain(..take).collect()
+        (lane.waiting.len() > keep).then(|| lane.waiting.pop_front()).flatten()
     }
 
     /// Takes back the things of a lane that wait for their turn and match.
@@ -464,13 +463,13 @@ mod tests {
             lanes.push(&"a", thing);
         }
         let (first, turn) = lanes.try_next().unwrap();
-        assert_eq!((first, lanes.more(&turn, 2)), (0, vec![1, 2]));
-        assert_eq!(lanes.more(&turn, 9), [3], "the lane is in turn for a second worker");
+        assert_eq!((first, lanes.more(&turn), lanes.more(&turn)), (0, Some(1), Some(2)));
+        assert_eq!((lanes.more(&turn), lanes.more(&turn)), (Some(3), None), "the lane is in turn for a second worker");
         let (second, other) = lanes.try_next().unwrap();
-        assert_eq!((second, lanes.more(&other, 9)), (4, vec![]));
+        assert_eq!((second, lanes.more(&other)), (4, None));
         lanes.push(&"a", 5);
         assert!(lanes.try_next().is_none(), "two are at work");
-        assert_eq!(lanes.more(&other, 9), [5]);
+        assert_eq!(lanes.more(&other), Some(5));
         drop((turn, other));
         assert!(lanes.lock().lanes.is_empty());
     }

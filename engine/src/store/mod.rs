@@ -7,6 +7,7 @@
 //!
 //! Every instant that a store waits for is on the steady clock ([`crate::clock::steady`]); what people read is on the wall clock.
 
+mod admission;
 mod audit;
 #[cfg(test)]
 mod conformance;
@@ -22,6 +23,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 pub use self::{
+    admission::{Admission, AdmissionLimits, Overload},
     audit::{AuditEntry, AuditFilter, NewAudit},
     error::Error,
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot},

@@ -9,7 +9,7 @@ use std::{
     io,
     sync::{Arc, Mutex},
     thread,
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
@@ -32,6 +32,8 @@ use crate::{
 
 /// Runs of one plugin that go one after another in one turn, and are committed together.
 const TURN_MAX: usize = 32;
+/// No further one begins in a turn that has taken so long: the other plugins wait.
+const TURN_TIME: Duration = Duration::from_millis(100);
 
 /// What the threads share.
 pub struct Runner {
@@ -145,18 +147,20 @@ impl Runner {
                 }
             });
             let Some((first, turn)) = next else { return };
-            let mut claims = vec![first];
-            claims.extend(self.handoff.runs.more(&turn, TURN_MAX - 1));
-            let turn = Arc::new(turn);
+            let (began, turn) = (Instant::now(), Arc::new(turn));
             // What this turn's runs have written, on top of what is committed: they are settled in this order.
             let written = Arc::default();
-            for claim in claims {
+            let (mut next, mut count) = (Some(first), 0);
+            while let Some(claim) = next {
                 if claim.lease.until > clock::steady() {
                     self.run_claim(claim, &turn, &written);
                 }
                 if self.stop.is_cancelled() {
                     return;
                 }
+                count += 1;
+                let goes_on = count < TURN_MAX && began.elapsed() < TURN_TIME;
+                next = if goes_on { self.handoff.runs.more(&turn) } else { None };
             }
         }
     }

@@ -60,6 +60,12 @@ pub fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec
     ])
 }
 
+/// How many events wait to be run.
+pub fn events_to_run(db: &Connection) -> Result<usize, Error> {
+    let count: i64 = db.prepare_cached(EVENTS)?.query_row([], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// For how long the oldest event has waited to be run: since its acceptance, or since someone asked for a replay.
 fn oldest_event(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Duration, Error> {
     let row: Option<(i64, u32, i64, bool)> = db

@@ -45,9 +45,9 @@ use self::{
     writer::{Keeps, Writer},
 };
 use super::{
-    Accepted, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary, Drive, Error, EventFilter,
-    EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey, Page, PageRequest,
-    PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
+    Accepted, Admission, AdmissionLimits, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary,
+    Drive, Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey,
+    Page, PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
 };
 use crate::{
     clock,
@@ -62,8 +62,6 @@ use crate::{
     metrics::meters,
 };
 
-/// Bytes that may wait to be written; past it callers are told to come back (`Error::Overloaded`).
-const QUEUED_MAX: usize = 64 << 20;
 /// Connections that read at once.
 const READERS: usize = 4;
 /// Deliveries that one step of `bury` finishes.
@@ -76,6 +74,7 @@ pub struct Sqlite {
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
     local: Arc<Local>,
+    admission: Admission,
 }
 
 /// What this process knows beside the file.
@@ -146,8 +145,8 @@ impl Sqlite {
     /// Opens the store in `file`, making it if there is none. Blocks.
     ///
     /// The caller owns the file alone: two processes on one file would send everything twice. The secrets in it are sealed under
-    /// the key in `key_file`, which is made with the store.
-    pub fn open(file: &Path, key_file: KeyFile, handoff: Handoff) -> Result<Self, Error> {
+    /// the key in `key_file`, which is made with the store. Beyond `limits` it takes no further events.
+    pub fn open(file: &Path, key_file: KeyFile, handoff: Handoff, limits: AdmissionLimits) -> Result<Self, Error> {
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         // FULL: a commit is on the disk when it returns. The large WAL makes checkpoints, which sync as well, rare.
         db.execute_batch(
@@ -178,6 +177,7 @@ impl Sqlite {
             readers: Arc::new(Mutex::new(readers)),
             reading: Arc::new(Semaphore::new(READERS)),
             local: Arc::new(local),
+            admission: Admission::new(limits),
         })
     }
 
@@ -254,9 +254,13 @@ impl Store for Sqlite {
     }
 
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
-        if self.writer.queued() > QUEUED_MAX {
-            return Err(Error::Overloaded { limit: QUEUED_MAX });
+        if self.admission.counts(clock::steady()) {
+            // If it cannot be read the last count stands, and the write says what is wrong.
+            if let Ok(count) = self.read(load::events_to_run).await {
+                self.admission.note_backlog(count);
+            }
         }
+        self.admission.check(self.writer.queued(), self.writer.waited()).map_err(Error::Overloaded)?;
         let weight = events.iter().map(accept::weight).sum();
         let local = Arc::clone(&self.local);
         self.writer

@@ -21,8 +21,8 @@ use crate::{
         run::RunOutcome,
     },
     store::{
-        DeliveryFilter, Error, EventFilter, Handoff, KeyFile, NewAudit, NewKey, PageRequest, PluginRow, Retention, RetryFilter,
-        Role, RunRecord, Settled, Settlement, Store,
+        AdmissionLimits, DeliveryFilter, Error, EventFilter, Handoff, KeyFile, NewAudit, NewKey, PageRequest, PluginRow,
+        Retention, RetryFilter, Role, RunRecord, Settled, Settlement, Store,
         conformance::{bench::*, conformance},
     },
 };
@@ -65,7 +65,7 @@ impl Backing for SqliteBacking {
         if let Some(last) = opened.last() {
             copy(last, &next);
         }
-        let store = Sqlite::open(&next, self.key_file(), handoff).unwrap();
+        let store = Sqlite::open(&next, self.key_file(), handoff, AdmissionLimits::default()).unwrap();
         opened.push(next);
         Arc::new(store)
     }
@@ -200,7 +200,7 @@ async fn a_newer_layout_is_refused() {
     let backing = SqliteBacking::empty();
     drop(backing.open(Handoff::default()).await);
     backing.raw().execute_batch("PRAGMA user_version = 99").unwrap();
-    let refused = Sqlite::open(&backing.file(), backing.key_file(), Handoff::default()).map(drop);
+    let refused = Sqlite::open(&backing.file(), backing.key_file(), Handoff::default(), AdmissionLimits::default()).map(drop);
     assert!(matches!(&refused, Err(Error::Unavailable(text)) if text.contains("99")), "{refused:?}");
 }
 
@@ -351,7 +351,7 @@ async fn a_copy_is_whole_its_owners_alone_and_issues_other_ids() {
 
     let original = bench.accept(event("a")).await.event.id;
     let events = bench.event_ids(EventFilter::default()).await;
-    let restored = Sqlite::open(&copy, backing.key_file(), Handoff::default()).unwrap();
+    let restored = Sqlite::open(&copy, backing.key_file(), Handoff::default(), AdmissionLimits::default()).unwrap();
     assert_eq!(restored.tag(), bench.store.tag(), "ids given out before go on meaning what they meant");
     let page = restored.events(EventFilter::default(), PageRequest { cursor: None, limit: 50 }).await.unwrap();
     let kept: Vec<_> = page.items.iter().map(|summary| summary.event.id).collect();

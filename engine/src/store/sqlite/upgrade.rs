@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::signature::Scheme,
-        store::{Handoff, Sqlite, Store as _},
+        store::{AdmissionLimits, Handoff, Sqlite, Store as _},
     };
 
     /// Every table's columns and every index, as SQLite understands them.
@@ -123,7 +123,7 @@ mod tests {
         .unwrap();
         drop(old);
 
-        let store = Sqlite::open(&file, key.clone(), Handoff::default()).unwrap();
+        let store = Sqlite::open(&file, key.clone(), Handoff::default(), AdmissionLimits::default()).unwrap();
         let endpoints = store.endpoints().await.unwrap();
         let crm = &endpoints[0].new;
         assert_eq!((crm.secrets[0].secret.reveal().as_str(), crm.scheme), (secret, Scheme::V1));
@@ -137,7 +137,7 @@ mod tests {
         }
 
         let fresh = folder.path().join("new.db");
-        drop(Sqlite::open(&fresh, key, Handoff::default()).unwrap());
+        drop(Sqlite::open(&fresh, key, Handoff::default(), AdmissionLimits::default()).unwrap());
         assert_eq!(layout(&Connection::open(&file).unwrap()), layout(&Connection::open(&fresh).unwrap()));
     }
 }

@@ -11,7 +11,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -45,6 +45,7 @@ pub enum Keeps {
 type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, After) + Send>;
 
 struct Job {
+    queued_at: Instant,
     keeps: Keeps,
     weight: usize,
     work: Work,
@@ -80,6 +81,7 @@ const TROUBLED_FOR: Duration = Duration::from_secs(5);
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
     queued: Arc<AtomicUsize>,
+    first: Arc<First>,
     trouble: Arc<Trouble>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -88,11 +90,12 @@ impl Writer {
     pub fn start(connection: Connection) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queued = Arc::new(AtomicUsize::new(0));
+        let first = Arc::new(First::new());
         let trouble = Arc::new(Trouble::default());
-        let (counter, troubles) = (Arc::clone(&queued), Arc::clone(&trouble));
-        let work = move || write_all(&connection, &queue, &counter, &troubles);
+        let (counter, firsts, troubles) = (Arc::clone(&queued), Arc::clone(&first), Arc::clone(&trouble));
+        let work = move || write_all(&connection, &queue, &counter, &firsts, &troubles);
         let thread = thread::Builder::new().name("store-writer".into()).spawn(work)?;
-        Ok(Self { jobs, queued, trouble, thread: Some(thread) })
+        Ok(Self { jobs, queued, first, trouble, thread: Some(thread) })
     }
 
     /// Why a commit failed a moment ago, if one did.
@@ -104,6 +107,11 @@ impl Writer {
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
+    }
+
+    /// For how long the job that is being committed has waited; nothing if none is.
+    pub fn waited(&self) -> Duration {
+        self.first.waited()
     }
 
     /// Runs `work` in the next transaction and answers after its commit.
@@ -137,7 +145,7 @@ impl Writer {
             }
         };
         self.queued.fetch_add(weight, Ordering::Relaxed);
-        let job = Job { keeps, weight, work: Box::new(work) };
+        let job = Job { queued_at: Instant::now(), keeps, weight, work: Box::new(work) };
         self.jobs.send(job).map_err(|_| Error::Unavailable("the store is closed".into()))?;
         answered.await.map_err(|_| Error::Unavailable("the store is closed".into()))?
     }
@@ -154,15 +162,44 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize, trouble: &Trouble) {
+/// Since when the first job that is being committed has waited.
+struct First {
+    origin: Instant,
+    /// Microseconds after the origin, or `NOBODY`.
+    since: AtomicU64,
+}
+
+impl First {
+    const NOBODY: u64 = u64::MAX;
+
+    fn new() -> Self {
+        Self { origin: Instant::now(), since: AtomicU64::new(Self::NOBODY) }
+    }
+
+    fn set(&self, queued_at: Option<Instant>) {
+        let since = queued_at.map_or(Self::NOBODY, |at| at.duration_since(self.origin).as_micros() as u64);
+        self.since.store(since, Ordering::Relaxed);
+    }
+
+    fn waited(&self) -> Duration {
+        match self.since.load(Ordering::Relaxed) {
+            Self::NOBODY => Duration::ZERO,
+            since => self.origin.elapsed().saturating_sub(Duration::from_micros(since)),
+        }
+    }
+}
+
+fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize, first: &First, trouble: &Trouble) {
     let meters = meters();
     let mut waiting = VecDeque::new();
     let mut mode = Keeps::Promise;
     loop {
         if waiting.is_empty() {
+            first.set(None);
             let Ok(job) = queue.recv() else { return };
             waiting.push_back(job);
         }
+        first.set(waiting.front().map(|job| job.queued_at));
         // Whether to sync has to be known before the transaction begins.
         waiting.extend(queue.try_iter().take(JOBS_MAX));
         let promise = waiting.iter().take(JOBS_MAX).any(|job: &Job| job.keeps == Keeps::Promise);

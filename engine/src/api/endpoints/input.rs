@@ -1,13 +1,8 @@
-//! Endpoints: made, changed, rotated, paused, removed. What is saved is valid; its address has been judged.
+//! What a caller may say of an endpoint: its members, their limits, and the document's words for them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Json,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
-};
+use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
@@ -16,16 +11,14 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use super::{
-    Api, audit, body,
-    error::Problem,
-    openapi,
-    path::Path,
-    values::{between, durations, schema, values},
-    view::{EndpointView, HIDDEN, PageView},
-};
 use crate::{
-    clock,
+    api::{
+        Api, body,
+        error::Problem,
+        openapi,
+        values::{between, durations, schema, values},
+        view::{EndpointView, HIDDEN},
+    },
     domain::{
         breaker::BreakerRule,
         certificate::ClientCertificate,
@@ -42,11 +35,8 @@ use crate::{
         signature::{Scheme, Secret},
     },
     outbound::check_certificate,
-    store::Drive,
 };
 
-/// Endpoints that one engine keeps.
-const ENDPOINTS_MAX: usize = 10_000;
 /// Attributes in the conditions of one subscription.
 const CONDITIONS_MAX: usize = 10;
 /// Patterns in one subscription, and values of one condition.
@@ -58,14 +48,13 @@ const HEADER_LEN_MAX: usize = 4096;
 /// Length of a title in characters.
 const TITLE_LEN_MAX: usize = 200;
 /// How long an old secret goes on signing unless the caller says otherwise.
-const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
-const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
 /// What a caller says of an endpoint. Also what a change is merged into.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointInput)]
-struct Input {
+pub struct Input {
     /// Unique and fixed, since plugins send to it.
     #[schema(value_type = Slug)]
     name: String,
@@ -172,11 +161,11 @@ enum BreakerWait {}
 /// A wait in a schedule.
 enum Wait {}
 /// How long an old secret goes on signing.
-enum Grace {}
+pub enum Grace {}
 /// A secret of the caller's own.
-enum GivenSecret {}
+pub enum GivenSecret {}
 /// A change: [`Input`], of which anything may be left out.
-enum Patch {}
+pub enum Patch {}
 
 const DAY: u64 = 24 * 60 * 60;
 /// Units of durations of at most a week, with the least and the most of each.
@@ -275,12 +264,12 @@ fn patch_schema() -> Value {
     schema
 }
 
-fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
+pub fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
     Problem::bad_endpoint(format!("{member}: {detail}")).at(format!("/{member}"))
 }
 
 impl Input {
-    fn of(endpoint: &Endpoint, view: EndpointView) -> Self {
+    pub fn of(endpoint: &Endpoint, view: EndpointView) -> Self {
         Self {
             name: view.name,
             title: view.title,
@@ -314,7 +303,7 @@ impl Input {
     }
 
     /// Checks everything. `before` is the endpoint that is being changed.
-    async fn check(self, api: &Api, before: Option<&Endpoint>) -> Result<NewEndpoint, Problem> {
+    pub async fn check(self, api: &Api, before: Option<&Endpoint>) -> Result<NewEndpoint, Problem> {
         let name = Slug::parse(&self.name).map_err(|bad| wrong("name", bad))?;
         if self.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_LEN_MAX) {
             return Err(wrong("title", format!("must be at most {TITLE_LEN_MAX} characters")));
@@ -563,7 +552,8 @@ fn schedule(waits: &[String]) -> Result<Schedule, Problem> {
     Schedule::new(parsed).map_err(|bad| wrong("schedule", bad))
 }
 
-fn secret(given: Option<&str>, scheme: Scheme) -> Result<Secret, Problem> {
+/// To sign with: the caller's, or one made at random.
+pub fn secret(given: Option<&str>, scheme: Scheme) -> Result<Secret, Problem> {
     match given {
         Some(text) => {
             let secret = Secret::read(scheme, text).map_err(|bad| wrong("secret", bad))?;
@@ -581,228 +571,4 @@ fn secret(given: Option<&str>, scheme: Scheme) -> Result<Secret, Problem> {
             Ok(Secret::from_seed(scheme, seed))
         }
     }
-}
-
-/// Create an endpoint.
-///
-/// The answer alone carries the secret that its webhooks are signed with.
-#[utoipa::path(
-    post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
-    request_body(content = Input, examples(
-        ("full" = (summary = "A subscription", value = json!({
-            "name": "crm", "title": "The CRM", "url": "https://crm.example.com/hook", "events": ["order.*"],
-            "where": { "channel": ["web", "newsletter"] }, "headers": { "authorization": "Bearer their-key" }, "timeout": "10s",
-            "schedule": ["0s", "10s", "5m", "1h"],
-        }))),
-        ("least" = (summary = "One that only plugins send to", value = json!({
-            "name": "sales-slack", "url": "https://hooks.example.com/sales",
-        }))),
-    )),
-    responses((status = 201, description = "The endpoint, with its secret.", body = EndpointView)),
-    extensions(("x-problems" = json!(["bad_endpoint", "blocked_address", "conflict", "name_taken"]))),
-)]
-pub async fn create(
-    State(api): State<Arc<Api>>,
-    request_headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Extension<audit::Target>, Json<EndpointView>), Problem> {
-    let input: Input = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
-    if api.catalog.endpoints().iter().count() >= ENDPOINTS_MAX {
-        return Err(Problem::conflict(format!("there are {ENDPOINTS_MAX} endpoints, the most that one engine keeps")));
-    }
-    let endpoint = api.store.create_endpoint(input.check(&api, None).await?).await?;
-    api.catalog.refresh_endpoints().await?;
-    let driven = api.store.drive_parked(Drive::EndpointCreated(endpoint.new.name.clone()), clock::steady()).await?;
-    tracing::info!(endpoint = %endpoint.new.name, driven, "endpoint created");
-    let view = EndpointView::revealing(&endpoint, api.store.tag());
-    Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
-}
-
-/// List all endpoints.
-#[utoipa::path(
-    get, path = "/v1/endpoints", operation_id = "list_endpoints", tag = "endpoints",
-    responses((status = 200, description = "All of them.", body = PageView<EndpointView>)),
-)]
-pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<EndpointView>>, Problem> {
-    let endpoints = api.store.endpoints().await?;
-    let items = endpoints.iter().map(|endpoint| EndpointView::new(endpoint, api.store.tag())).collect();
-    Ok(Json(PageView { items, next: None }))
-}
-
-/// Finds an endpoint by its id or its name.
-pub fn find(api: &Api, text: &str) -> Result<Arc<Endpoint>, Problem> {
-    let endpoints = api.catalog.endpoints();
-    let by_id = crate::domain::id::EndpointId::parse(text, api.store.tag()).and_then(|id| endpoints.get(id));
-    by_id.or_else(|| endpoints.named(text)).cloned().ok_or_else(|| {
-        let near = endpoints.nearest(text).map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
-        Problem::not_found(format!("there is no endpoint {text:?}{near}"))
-    })
-}
-
-/// Read one endpoint.
-#[utoipa::path(
-    get, path = "/v1/endpoints/{endpoint}", operation_id = "show_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    responses((status = 200, description = "The endpoint, without its secret.", body = EndpointView)),
-)]
-pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
-    Ok(Json(EndpointView::new(&*find(&api, &id)?, api.store.tag())))
-}
-
-/// Change an endpoint.
-///
-/// A JSON merge patch (RFC 7396): what is named is replaced, `null` goes back to the default. Where the signature changes, the answer
-/// carries the new secret.
-#[utoipa::path(
-    patch, path = "/v1/endpoints/{endpoint}", operation_id = "change_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    request_body(content(
-        (Patch = "application/merge-patch+json", example = json!({ "events": ["order.*", "customer.created"], "timeout": null })),
-        (Patch = "application/json", example = json!({ "title": "The new CRM" })),
-    )),
-    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
-    extensions(("x-problems" = json!(["bad_endpoint", "blocked_address"]))),
-)]
-pub async fn change(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    request_headers: HeaderMap,
-    body: Body,
-) -> Result<Json<EndpointView>, Problem> {
-    let patch: serde_json::Map<String, Value> = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
-    let before = find(&api, &id)?;
-    let tag = api.store.tag();
-    if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
-        return Err(wrong("name", "is fixed, since plugins send to it; change the title instead"));
-    }
-    let current = Input::of(&before, EndpointView::new(&before, tag));
-    let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
-    merge(&mut merged, Value::Object(patch));
-    body::whole_numbers(&mut merged);
-    let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_endpoint(error.to_string()))?;
-    let changed = Endpoint { new: input.check(&api, Some(&before)).await?, ..Endpoint::clone(&before) };
-    api.store.update_endpoint(changed.clone()).await?;
-    api.catalog.refresh_endpoints().await?;
-    let new_secret = changed.new.scheme != before.new.scheme;
-    // As it is now: its state may have changed meanwhile.
-    let changed = find(&api, &id)?;
-    Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag) }))
-}
-
-fn merge(target: &mut Value, patch: Value) {
-    match (target, patch) {
-        (Value::Object(target), Value::Object(patch)) => {
-            for (name, value) in patch {
-                if value.is_null() {
-                    target.remove(&name);
-                } else {
-                    merge(target.entry(name).or_insert(Value::Null), value);
-                }
-            }
-        }
-        (target, patch) => *target = patch,
-    }
-}
-
-/// Delete an endpoint.
-///
-/// What waits for it is cancelled.
-#[utoipa::path(
-    delete, path = "/v1/endpoints/{endpoint}", operation_id = "delete_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    responses((status = 204, description = "It is gone.")),
-)]
-pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let endpoint = find(&api, &id)?;
-    api.store.delete_endpoint(endpoint.id).await?;
-    api.catalog.refresh_endpoints().await?;
-    tracing::info!(endpoint = %endpoint.new.name, "endpoint deleted; what waited for it is cancelled");
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// What a rotation may be told.
-#[derive(Deserialize, Default, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Rotation {
-    /// To sign with; made at random unless given.
-    #[schema(value_type = Option<GivenSecret>)]
-    secret: Option<String>,
-    /// How long the old one goes on signing: at most 7 days; a day unless said otherwise.
-    #[schema(value_type = Option<Grace>)]
-    grace: Option<String>,
-}
-
-/// Give an endpoint a new secret.
-///
-/// The old one goes on signing beside it until its grace is over.
-#[utoipa::path(
-    post, path = "/v1/endpoints/{endpoint}/rotate-secret", operation_id = "rotate_endpoint_secret", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    request_body(content = Option<Rotation>, example = json!({ "grace": "12h" })),
-    responses((status = 200, description = "The endpoint, with its new secret.", body = EndpointView)),
-    extensions(("x-problems" = json!(["bad_endpoint", "bad_value"]))),
-)]
-pub async fn rotate(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    request_headers: HeaderMap,
-    body: Body,
-) -> Result<Json<EndpointView>, Problem> {
-    let rotation = body::optional_json::<Rotation>(&api, &request_headers, body, Problem::bad_value).await?.unwrap_or_default();
-    let mut endpoint = Endpoint::clone(&*find(&api, &id)?);
-    let scheme = endpoint.new.scheme;
-    if scheme == Scheme::None {
-        return Err(Problem::conflict("signature \"none\" has no secret; choose another signature, which makes one"));
-    }
-    let grace = match rotation.grace.as_deref() {
-        None if scheme.carries_several() => GRACE_DEFAULT,
-        None => Duration::ZERO,
-        Some(text) => duration::parse(text).filter(|grace| *grace <= GRACE_MAX).ok_or_else(|| {
-            Problem::bad_value(format!("grace: {text:?} is not a duration of at most 7 days; write 0s, 1h or 24h")).at("/grace")
-        })?,
-    };
-    if !grace.is_zero() && !scheme.carries_several() {
-        let detail = format!(
-            "grace: a webhook has room for one {} signature, so the old secret ends at once; leave it out",
-            scheme.as_str()
-        );
-        return Err(Problem::bad_value(detail).at("/grace"));
-    }
-    endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::steady(), grace);
-    api.store.update_endpoint(endpoint.clone()).await?;
-    api.catalog.refresh_endpoints().await?;
-    Ok(Json(EndpointView::revealing(&endpoint, api.store.tag())))
-}
-
-/// Pause an endpoint.
-///
-/// What is meant for it is stored and waits.
-#[utoipa::path(
-    post, path = "/v1/endpoints/{endpoint}/pause", operation_id = "pause_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
-    extensions(("x-problems" = json!(["conflict"]))),
-)]
-pub async fn pause(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
-    set_state(&api, &id, EndpointState::Paused).await
-}
-
-/// Resume an endpoint.
-///
-/// Also what enables a disabled one again.
-#[utoipa::path(
-    post, path = "/v1/endpoints/{endpoint}/resume", operation_id = "resume_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
-    extensions(("x-problems" = json!(["conflict"]))),
-)]
-pub async fn resume(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
-    set_state(&api, &id, EndpointState::Active).await
-}
-
-async fn set_state(api: &Api, id: &str, to: EndpointState) -> Result<Json<EndpointView>, Problem> {
-    let endpoint = find(api, id)?;
-    api.store.set_endpoint_state(endpoint.id, &[endpoint.new.state], to, None).await?;
-    api.catalog.refresh_endpoints().await?;
-    Ok(Json(EndpointView::new(&*find(api, id)?, api.store.tag())))
 }

@@ -1,0 +1,273 @@
+//! Endpoints: made, changed, rotated, paused, tested, removed. What is saved is valid; its address has been judged.
+
+mod input;
+pub mod test_send;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use self::input::{GRACE_DEFAULT, GivenSecret, Grace, Input, Patch, secret, wrong};
+use super::{
+    Api, audit, body,
+    error::Problem,
+    path::Path,
+    view::{EndpointView, PageView},
+};
+use crate::{
+    clock,
+    domain::{
+        duration,
+        endpoint::{DisabledReason, Endpoint, EndpointState},
+        signature::Scheme,
+    },
+    store::Drive,
+};
+
+/// Endpoints that one engine keeps.
+const ENDPOINTS_MAX: usize = 10_000;
+const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Create an endpoint.
+///
+/// The answer alone carries the secret that its webhooks are signed with.
+#[utoipa::path(
+    post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
+    request_body(content = Input, examples(
+        ("full" = (summary = "A subscription", value = json!({
+            "name": "crm", "title": "The CRM", "url": "https://crm.example.com/hook", "events": ["order.*"],
+            "where": { "channel": ["web", "newsletter"] }, "headers": { "authorization": "Bearer their-key" }, "timeout": "10s",
+            "schedule": ["0s", "10s", "5m", "1h"],
+        }))),
+        ("least" = (summary = "One that only plugins send to", value = json!({
+            "name": "sales-slack", "url": "https://hooks.example.com/sales",
+        }))),
+    )),
+    responses((status = 201, description = "The endpoint, with its secret.", body = EndpointView)),
+    extensions(("x-problems" = json!(["bad_endpoint", "blocked_address", "conflict", "name_taken"]))),
+)]
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    request_headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Extension<audit::Target>, Json<EndpointView>), Problem> {
+    let input: Input = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
+    if api.catalog.endpoints().iter().count() >= ENDPOINTS_MAX {
+        return Err(Problem::conflict(format!("there are {ENDPOINTS_MAX} endpoints, the most that one engine keeps")));
+    }
+    let endpoint = api.store.create_endpoint(input.check(&api, None).await?).await?;
+    api.catalog.refresh_endpoints().await?;
+    let driven = api.store.drive_parked(Drive::EndpointCreated(endpoint.new.name.clone()), clock::steady()).await?;
+    tracing::info!(endpoint = %endpoint.new.name, driven, "endpoint created");
+    let view = EndpointView::revealing(&endpoint, api.store.tag());
+    Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
+}
+
+/// List all endpoints.
+#[utoipa::path(
+    get, path = "/v1/endpoints", operation_id = "list_endpoints", tag = "endpoints",
+    responses((status = 200, description = "All of them.", body = PageView<EndpointView>)),
+)]
+pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<EndpointView>>, Problem> {
+    let endpoints = api.store.endpoints().await?;
+    let items = endpoints.iter().map(|endpoint| EndpointView::new(endpoint, api.store.tag())).collect();
+    Ok(Json(PageView { items, next: None }))
+}
+
+/// Finds an endpoint by its id or its name.
+pub fn find(api: &Api, text: &str) -> Result<Arc<Endpoint>, Problem> {
+    let endpoints = api.catalog.endpoints();
+    let by_id = crate::domain::id::EndpointId::parse(text, api.store.tag()).and_then(|id| endpoints.get(id));
+    by_id.or_else(|| endpoints.named(text)).cloned().ok_or_else(|| {
+        let near = endpoints.nearest(text).map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
+        Problem::not_found(format!("there is no endpoint {text:?}{near}"))
+    })
+}
+
+/// Read one endpoint.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}", operation_id = "show_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 200, description = "The endpoint, without its secret.", body = EndpointView)),
+)]
+pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
+    Ok(Json(EndpointView::new(&*find(&api, &id)?, api.store.tag())))
+}
+
+/// Change an endpoint.
+///
+/// A JSON merge patch (RFC 7396): what is named is replaced, `null` goes back to the default. Where the signature changes, the answer
+/// carries the new secret.
+#[utoipa::path(
+    patch, path = "/v1/endpoints/{endpoint}", operation_id = "change_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    request_body(content(
+        (Patch = "application/merge-patch+json", example = json!({ "events": ["order.*", "customer.created"], "timeout": null })),
+        (Patch = "application/json", example = json!({ "title": "The new CRM" })),
+    )),
+    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    extensions(("x-problems" = json!(["bad_endpoint", "blocked_address"]))),
+)]
+pub async fn change(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    request_headers: HeaderMap,
+    body: Body,
+) -> Result<Json<EndpointView>, Problem> {
+    let patch: serde_json::Map<String, Value> = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
+    let before = find(&api, &id)?;
+    let tag = api.store.tag();
+    if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
+        return Err(wrong("name", "is fixed, since plugins send to it; change the title instead"));
+    }
+    let current = Input::of(&before, EndpointView::new(&before, tag));
+    let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
+    merge(&mut merged, Value::Object(patch));
+    body::whole_numbers(&mut merged);
+    let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_endpoint(error.to_string()))?;
+    let changed = Endpoint { new: input.check(&api, Some(&before)).await?, ..Endpoint::clone(&before) };
+    api.store.update_endpoint(changed.clone()).await?;
+    api.catalog.refresh_endpoints().await?;
+    let new_secret = changed.new.scheme != before.new.scheme;
+    // As it is now: its state may have changed meanwhile.
+    let changed = find(&api, &id)?;
+    Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag) }))
+}
+
+fn merge(target: &mut Value, patch: Value) {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (name, value) in patch {
+                if value.is_null() {
+                    target.remove(&name);
+                } else {
+                    merge(target.entry(name).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (target, patch) => *target = patch,
+    }
+}
+
+/// Delete an endpoint.
+///
+/// What waits for it is cancelled.
+#[utoipa::path(
+    delete, path = "/v1/endpoints/{endpoint}", operation_id = "delete_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 204, description = "It is gone.")),
+)]
+pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let endpoint = find(&api, &id)?;
+    api.store.delete_endpoint(endpoint.id).await?;
+    api.catalog.refresh_endpoints().await?;
+    tracing::info!(endpoint = %endpoint.new.name, "endpoint deleted; what waited for it is cancelled");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a rotation may be told.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    /// To sign with; made at random unless given.
+    #[schema(value_type = Option<GivenSecret>)]
+    secret: Option<String>,
+    /// How long the old one goes on signing: at most 7 days; a day unless said otherwise.
+    #[schema(value_type = Option<Grace>)]
+    grace: Option<String>,
+}
+
+/// Give an endpoint a new secret.
+///
+/// The old one goes on signing beside it until its grace is over.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/rotate-secret", operation_id = "rotate_endpoint_secret", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    request_body(content = Option<Rotation>, example = json!({ "grace": "12h" })),
+    responses((status = 200, description = "The endpoint, with its new secret.", body = EndpointView)),
+    extensions(("x-problems" = json!(["bad_endpoint", "bad_value"]))),
+)]
+pub async fn rotate(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    request_headers: HeaderMap,
+    body: Body,
+) -> Result<Json<EndpointView>, Problem> {
+    let rotation = body::optional_json::<Rotation>(&api, &request_headers, body, Problem::bad_value).await?.unwrap_or_default();
+    let mut endpoint = Endpoint::clone(&*find(&api, &id)?);
+    let scheme = endpoint.new.scheme;
+    if scheme == Scheme::None {
+        return Err(Problem::conflict("signature \"none\" has no secret; choose another signature, which makes one"));
+    }
+    let grace = match rotation.grace.as_deref() {
+        None if scheme.carries_several() => GRACE_DEFAULT,
+        None => Duration::ZERO,
+        Some(text) => duration::parse(text).filter(|grace| *grace <= GRACE_MAX).ok_or_else(|| {
+            Problem::bad_value(format!("grace: {text:?} is not a duration of at most 7 days; write 0s, 1h or 24h")).at("/grace")
+        })?,
+    };
+    if !grace.is_zero() && !scheme.carries_several() {
+        let detail = format!(
+            "grace: a webhook has room for one {} signature, so the old secret ends at once; leave it out",
+            scheme.as_str()
+        );
+        return Err(Problem::bad_value(detail).at("/grace"));
+    }
+    endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::steady(), grace);
+    api.store.update_endpoint(endpoint.clone()).await?;
+    api.catalog.refresh_endpoints().await?;
+    Ok(Json(EndpointView::revealing(&endpoint, api.store.tag())))
+}
+
+/// Pause an endpoint.
+///
+/// What is meant for it is stored and waits.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/pause", operation_id = "pause_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
+pub async fn pause(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
+    set_state(&api, &id, EndpointState::Paused).await
+}
+
+/// Disable an endpoint.
+///
+/// What waits for it is given up and kept as dead; events that are meant for it leave a dead delivery each, until it is resumed.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/disable", operation_id = "disable_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
+pub async fn disable(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
+    set_state(&api, &id, EndpointState::Disabled(DisabledReason::ByHand)).await
+}
+
+/// Resume an endpoint.
+///
+/// Also what enables a disabled one again.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/resume", operation_id = "resume_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
+pub async fn resume(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
+    set_state(&api, &id, EndpointState::Active).await
+}
+
+async fn set_state(api: &Api, id: &str, to: EndpointState) -> Result<Json<EndpointView>, Problem> {
+    let endpoint = find(api, id)?;
+    api.store.set_endpoint_state(endpoint.id, &[endpoint.new.state], to, None).await?;
+    api.catalog.refresh_endpoints().await?;
+    Ok(Json(EndpointView::new(&*find(api, id)?, api.store.tag())))
+}

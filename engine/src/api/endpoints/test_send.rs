@@ -1,0 +1,106 @@
+//! A test send: one webhook, made and signed like any other, sent at once and answered with what came of it. It leaves nothing
+//! behind: no event, no delivery, and nothing that counts for or against the endpoint.
+
+use std::sync::Arc;
+
+use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::find;
+use crate::{
+    api::{Api, body, error::Problem, intake, path::Path, view::AttemptResultView},
+    clock,
+    domain::{
+        event::{Event, NewEvent},
+        id::EventId,
+        name::EventType,
+    },
+    outbound::Webhook,
+};
+
+/// The event of a test that names none.
+const TYPE: &str = "innesco.test";
+
+/// What came of a test send.
+#[derive(Serialize, ToSchema)]
+pub struct TestSend {
+    /// The `webhook-id` that it carried; no other webhook has it.
+    webhook_id: String,
+    /// The type of the event that it was about.
+    event_type: String,
+    /// Whether a delivery would count as delivered by this.
+    delivered: bool,
+    #[serde(flatten)]
+    result: AttemptResultView,
+}
+
+/// Send an endpoint a test.
+///
+/// One webhook about an event of your own (as in `POST /v1/events`), or about one of type `innesco.test`; signed like any other, and
+/// sent whatever state the endpoint is in. The answer says what the receiver did. Nothing is stored, no plugin runs, nothing is tried
+/// again, and a failure counts nowhere.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/test", operation_id = "test_endpoint", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    request_body(content = Option<intake::EventInput>, example = json!({ "type": "order.created", "data": { "total": 129.5 } })),
+    responses((status = 200, description = "It was sent, or could not be: `outcome` says which.", body = TestSend)),
+    extensions(("x-problems" = json!(["bad_endpoint", "bad_event", "batch_too_large", "loop_detected", "unsupported_media_type"]))),
+)]
+pub async fn send(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<TestSend>, Problem> {
+    let endpoint = find(&api, &id)?;
+    let body = body::read(&api, &headers, body).await?;
+    let webhook_id = format!("test_{:032x}", u128::from_le_bytes(random()?));
+    let now = clock::wall();
+    let new = if body.is_empty() { plain(&webhook_id) } else { named(&headers, &body)? };
+    let event =
+        Event { id: EventId::from_i64(0), accepted_at: now, new: NewEvent { id: Some(webhook_id.as_str().into()), ..new } };
+    let webhook = Webhook { endpoint: &endpoint, event: &event, payload: None, id: &webhook_id, tag: api.store.tag() };
+    let request = webhook.request(now, clock::steady()).map_err(|unsendable| Problem::bad_endpoint(unsendable.to_string()))?;
+    let attempt = api.outbound.send(request).await;
+    Ok(Json(TestSend {
+        delivered: attempt.outcome.is_success(),
+        event_type: event.new.event_type.to_string(),
+        result: AttemptResultView::new(&attempt),
+        webhook_id,
+    }))
+}
+
+fn random() -> Result<[u8; 16], Problem> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| {
+        tracing::error!(%error, "the system gives no randomness");
+        Problem::internal("the system gives no randomness for an id")
+    })?;
+    Ok(random)
+}
+
+fn plain(id: &str) -> NewEvent {
+    NewEvent {
+        id: None,
+        source: "innesco".into(),
+        event_type: EventType::parse(TYPE).expect("the type of a test is valid"),
+        subject: None,
+        time: None,
+        content_type: "application/json".into(),
+        data: Bytes::from(json!({ "test": id, "hint": "a test send; nothing has happened" }).to_string()),
+        attributes: Arc::default(),
+        depth: 0,
+        cause: None,
+    }
+}
+
+fn named(headers: &HeaderMap, body: &Bytes) -> Result<NewEvent, Problem> {
+    let mut events = intake::read(headers, body)?.events;
+    match (events.pop(), events.len()) {
+        (Some(event), 0) => Ok(event),
+        (_, more) => Err(Problem::batch_too_large(format!("a test is about one event; {} were given", more + 1))),
+    }
+}

@@ -1,0 +1,125 @@
+//! Admission: when a store takes no further events, so that what it has taken goes on in time.
+//!
+//! Only callers from outside are turned away. What events bring about in the engine itself is never refused: it would be lost.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use crate::domain::time::Timestamp;
+
+/// Bytes that may wait to be written.
+const QUEUED_MAX: usize = 64 << 20;
+/// How old the count of the backlog may be.
+const COUNTED_FOR: Duration = Duration::from_millis(500);
+
+/// From when on new events are refused.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionLimits {
+    /// Events that may wait to be run. Default: a million.
+    pub backlog_max: usize,
+    /// How long the longest waiting write may have waited for its commit. Default: 2 s.
+    pub store_wait_max: Duration,
+}
+
+impl Default for AdmissionLimits {
+    fn default() -> Self {
+        Self { backlog_max: 1_000_000, store_wait_max: Duration::from_secs(2) }
+    }
+}
+
+/// Why no further events are taken at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overload {
+    Queued,
+    StoreWait { limit: Duration },
+    Backlog { limit: usize },
+}
+
+impl fmt::Display for Overload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queued => write!(f, "more than {} MiB wait to be written", QUEUED_MAX >> 20),
+            Self::StoreWait { limit } => {
+                write!(f, "the store has not committed for more than {} ms (limits.store_wait_max)", limit.as_millis())
+            }
+            Self::Backlog { limit } => write!(f, "more than {limit} events wait to be run (limits.backlog_max)"),
+        }
+    }
+}
+
+/// Decides, by figures that others keep fresh.
+#[derive(Debug)]
+pub struct Admission {
+    limits: AdmissionLimits,
+    backlog: AtomicUsize,
+    /// When (steady clock) the backlog was counted last.
+    counted_at: AtomicI64,
+}
+
+impl Admission {
+    pub fn new(limits: AdmissionLimits) -> Self {
+        Self { limits, backlog: AtomicUsize::new(0), counted_at: AtomicI64::new(i64::MIN) }
+    }
+
+    /// Whether the backlog is to be counted again now. Says so to one of many that ask.
+    pub fn counts(&self, now: Timestamp) -> bool {
+        let last = self.counted_at.load(Ordering::Relaxed);
+        let is_old = last == i64::MIN || now.since(Timestamp::from_millis(last)) >= COUNTED_FOR;
+        is_old && self.counted_at.compare_exchange(last, now.millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// So many events wait to be run.
+    pub fn note_backlog(&self, count: usize) {
+        self.backlog.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether new events are taken, given the bytes that wait to be written and for how long the first of them has waited.
+    pub fn check(&self, queued: usize, waited: Duration) -> Result<(), Overload> {
+        let AdmissionLimits { backlog_max, store_wait_max } = self.limits;
+        if queued > QUEUED_MAX {
+            return Err(Overload::Queued);
+        }
+        if waited > store_wait_max {
+            return Err(Overload::StoreWait { limit: store_wait_max });
+        }
+        if self.backlog.load(Ordering::Relaxed) > backlog_max {
+            return Err(Overload::Backlog { limit: backlog_max });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_refuses_by_its_name_and_only_beyond_it() {
+        let limits = AdmissionLimits { backlog_max: 10, store_wait_max: Duration::from_millis(200) };
+        let admission = Admission::new(limits);
+        assert_eq!(admission.check(QUEUED_MAX, limits.store_wait_max), Ok(()));
+        assert_eq!(admission.check(QUEUED_MAX + 1, Duration::ZERO), Err(Overload::Queued));
+        let slow = admission.check(0, Duration::from_millis(201)).unwrap_err();
+        assert_eq!(slow.to_string(), "the store has not committed for more than 200 ms (limits.store_wait_max)");
+        admission.note_backlog(10);
+        assert_eq!(admission.check(0, Duration::ZERO), Ok(()));
+        admission.note_backlog(11);
+        let behind = admission.check(0, Duration::ZERO).unwrap_err();
+        assert_eq!(behind.to_string(), "more than 10 events wait to be run (limits.backlog_max)");
+        admission.note_backlog(0);
+        assert_eq!(admission.check(0, Duration::ZERO), Ok(()), "it recovers by itself");
+    }
+
+    #[test]
+    fn one_of_many_counts_and_not_too_often() {
+        let admission = Admission::new(AdmissionLimits::default());
+        let now = Timestamp::from_millis(-5);
+        assert!(admission.counts(now));
+        assert!(!admission.counts(now));
+        assert!(!admission.counts(now.plus(COUNTED_FOR - Duration::from_millis(1))));
+        assert!(admission.counts(now.plus(COUNTED_FOR)));
+    }
+}

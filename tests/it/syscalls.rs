@@ -1,0 +1,26 @@
+//! System calls of a running engine, tampered with from outside: a disk that fails, or takes its time.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::engine::Engine;
+
+/// As long as this lives, the engine's calls of `calls` go as `how` says, such as `error=EROFS` or `delay_enter=300000`
+/// (microseconds). May trace only what the machine allows: as root, or its own children.
+pub struct Tampered(Child);
+
+impl Tampered {
+    pub fn with(engine: &Engine, calls: &str, how: &str) -> Self {
+        let rule =
+            ["-f", "-qq", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{how}"), "-o", "/dev/null", "-p"]
+                .map(str::to_owned);
+        let tracing = Command::new("strace").args(rule).arg(engine.pid().to_string()).stderr(Stdio::null()).spawn();
+        Self(tracing.expect("this test tampers with the engine's system calls and needs a tool for it: apt-get install strace"))
+    }
+
+    pub fn is_over(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        // Told to end, it lets go of the engine.
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("strace runs");
+        self.0.wait().expect("strace has ended");
+    }
+}
