@@ -64,7 +64,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     };
     let config = Config::check(&serve_args.raw()?)?;
     serve::runtime()?.block_on(async {
-        let listener = serve::listen(config.listen).await?;
+        let listener = serve::listen(config.listen)?;
         let receiver = tokio::net::TcpListener::bind(args.receiver).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
                 "the receiver cannot listen on {}: another program does. Choose one with --receiver",

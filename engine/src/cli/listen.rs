@@ -166,7 +166,7 @@ pub fn run(args: &ListenArgs, out: &Printer) -> anyhow::Result<()> {
         })
     };
     serve::runtime()?.block_on(async {
-        let listener = serve::listen(args.listen).await?;
+        let listener = serve::listen(args.listen)?;
         let verifying = match verifiers.len() {
             0 => "not verifying: give --secret".to_owned(),
             secrets => format!("verifying with {}", measure::count(secrets as u64, "secret")),

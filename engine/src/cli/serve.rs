@@ -1,9 +1,9 @@
 //! `innesco serve`: the engine.
 
-use std::{io, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -97,7 +97,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     start_log(config.log);
     raise_file_limit();
     runtime()?.block_on(async {
-        let listener = listen(config.listen).await?;
+        let listener = listen(config.listen)?;
         let admin_key = std::env::var("INNESCO_ADMIN_KEY").ok();
         let mut engine = Engine::open(config.clone(), admin_key, Feed::default()).await?;
         if let Some(key) = engine.new_admin_key.take() {
@@ -115,12 +115,24 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
 
 /// Two worker threads at least: a handler that waits must not hold up the others.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?)
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name("io").build()?)
 }
 
+/// Connections that may wait to be accepted. With the usual 128, callers that all come at once lose some, and try those again only a
+/// second later.
+const BACKLOG: u32 = 4096;
+
 /// Binds, or says what to do.
-pub async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Else a restart waits until what is left of the last connections has timed out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!("cannot listen on {address}: another program does. Choose one with --listen"),
         _ => anyhow::anyhow!("cannot listen on {address}: {error}. Choose another with --listen"),
     })
