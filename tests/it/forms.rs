@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 use crate::{
     engine::{DEADLINE, Engine},
-    receivers::{Identity, Received, Receiver},
+    receivers::{Answer, Identity, Received, Receiver},
 };
 
 /// HMAC-SHA256 as hex and in base64.
@@ -168,6 +168,24 @@ async fn what_an_endpoint_cannot_be_is_told() {
         assert!(problem["detail"].as_str().unwrap().contains(said), "{problem}");
         assert!(!problem.to_string().contains("PRIVATE KEY-----\n"), "{problem}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_asks_who_calls_is_shown_the_endpoints_certificate() {
+    let (server, known) = (Identity::self_signed("localhost"), Identity::client("known"));
+    let receiver = Receiver::with_mutual_tls(&server, &known, |_| Answer::status(200)).await;
+    let trusted = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&trusted, server.pem()).unwrap();
+    let engine = Engine::start_set(&[("SSL_CERT_FILE", trusted.path().to_str().unwrap())]);
+    let url = format!("https://localhost:{}/", receiver.address().port());
+    let certificate = json!({ "certificate": known.pem(), "key": known.key_pem() });
+    engine.ok("POST", "/v1/endpoints", json!({ "name": "bank", "url": url, "client_certificate": certificate })).await;
+    engine.ok("POST", "/v1/endpoints", json!({ "name": "nobody", "url": url })).await;
+    let known = engine.ok("POST", "/v1/endpoints/bank/test", Value::Null).await;
+    assert_eq!((&known["delivered"], &known["status"]), (&json!(true), &json!(200)), "{known}");
+    let nobody = engine.ok("POST", "/v1/endpoints/nobody/test", Value::Null).await;
+    assert_eq!((&nobody["delivered"], &nobody["outcome"]), (&json!(false), &json!("tls-failed")), "{nobody}");
+    assert!(nobody["detail"].as_str().unwrap().contains("wants a client certificate"), "{nobody}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

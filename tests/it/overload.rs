@@ -82,7 +82,7 @@ async fn too_many_events_that_wait_refuse_new_ones_until_there_are_fewer() {
     engine.wait("/v1/plugins/busy", "it serves", |plugin| plugin["state"] == "serving").await;
     let receiver = Receiver::answering(|_| Answer::status(200)).await;
     engine.endpoint("crm", &receiver.url("/"), &["a.*"]).await;
-    let list = json!(vec![json!({ "type": "a.b" }); 500]);
+    let list = json!(vec![json!({ "type": "a.b" }); 1_000]);
     let (lists, refused) = post_until_refused(&engine, &list).await;
     let detail = refused["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("more than 300 events wait to be run (limits.backlog_max)"), "{detail}");
@@ -91,5 +91,5 @@ async fn too_many_events_that_wait_refuse_new_ones_until_there_are_fewer() {
         assert!(Instant::now() < until, "it recovers by itself");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    receiver.wait_for_count(lists * 500 + 1, DEADLINE).await;
+    receiver.wait_for_count(lists * 1_000 + 1, DEADLINE).await;
 }

@@ -9,6 +9,7 @@ mod attempts;
 mod audit;
 mod backup;
 mod check;
+mod checkpoints;
 mod claims;
 mod jobs;
 mod load;
@@ -148,9 +149,9 @@ impl Sqlite {
     /// the key in `key_file`, which is made with the store. Beyond `limits` it takes no further events.
     pub fn open(file: &Path, key_file: KeyFile, handoff: Handoff, limits: AdmissionLimits) -> Result<Self, Error> {
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        // FULL: a commit is on the disk when it returns. The large WAL makes checkpoints, which sync as well, rare.
+        // FULL: a commit is on the disk when it returns. Checkpoints have a thread of their own.
         db.execute_batch(
-            "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 16000;
+            "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
              PRAGMA journal_size_limit = 134217728;",
         )?;
         let (tag, seal) = upgrade::upgrade(&db, &key_file)?;
@@ -173,7 +174,8 @@ impl Sqlite {
         };
         Ok(Self {
             file: file.to_owned(),
-            writer: Writer::start(db).map_err(|error| Error::Unavailable(error.to_string()))?,
+            writer: Writer::start(db, connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?)
+                .map_err(|error| Error::Unavailable(error.to_string()))?,
             readers: Arc::new(Mutex::new(readers)),
             reading: Arc::new(Semaphore::new(READERS)),
             local: Arc::new(local),

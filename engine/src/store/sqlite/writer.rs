@@ -21,6 +21,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::checkpoints::Checkpoints;
 use crate::{metrics::meters, store::Error};
 
 /// Jobs in one transaction at most: bounds how long the first one waits for its answer.
@@ -87,13 +88,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn start(connection: Connection) -> std::io::Result<Self> {
+    /// `checkpoints` is another connection to the same file.
+    pub fn start(connection: Connection, checkpoints: Connection) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queued = Arc::new(AtomicUsize::new(0));
         let first = Arc::new(First::new());
         let trouble = Arc::new(Trouble::default());
         let (counter, firsts, troubles) = (Arc::clone(&queued), Arc::clone(&first), Arc::clone(&trouble));
-        let work = move || write_all(&connection, &queue, &counter, &firsts, &troubles);
+        let mut checkpoints = Checkpoints::start(&connection, checkpoints)?;
+        let work = move || write_all(&connection, &mut checkpoints, &queue, &counter, &firsts, &troubles);
         let thread = thread::Builder::new().name("store-writer".into()).spawn(work)?;
         Ok(Self { jobs, queued, first, trouble, thread: Some(thread) })
     }
@@ -189,7 +192,14 @@ impl First {
     }
 }
 
-fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &AtomicUsize, first: &First, trouble: &Trouble) {
+fn write_all(
+    connection: &Connection,
+    checkpoints: &mut Checkpoints,
+    queue: &mpsc::Receiver<Job>,
+    queued: &AtomicUsize,
+    first: &First,
+    trouble: &Trouble,
+) {
     let meters = meters();
     let mut waiting = VecDeque::new();
     let mut mode = Keeps::Promise;
@@ -244,6 +254,7 @@ fn write_all(connection: &Connection, queue: &mpsc::Receiver<Job>, queued: &Atom
         for after in afters {
             after(committed.clone());
         }
+        checkpoints.committed(connection);
     }
 }
 
@@ -303,7 +314,7 @@ mod tests {
         };
         let other = connect();
         other.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE a (id INTEGER PRIMARY KEY); BEGIN IMMEDIATE").unwrap();
-        let writer = Writer::start(connect()).unwrap();
+        let writer = Writer::start(connect(), connect()).unwrap();
         let free = Arc::new(std::sync::Mutex::new(Some(other)));
         let insert = |free: Arc<std::sync::Mutex<Option<Connection>>>| {
             move |db: &Connection| {
