@@ -429,6 +429,7 @@ impl Draft {
             attributes: Arc::new(self.attributes),
             depth: 0,
             cause: None,
+            request: None,
         })
     }
 }

@@ -293,6 +293,7 @@ mod tests {
             attributes: all.into(),
             depth: 0,
             cause: None,
+            request: None,
         }
     }
 

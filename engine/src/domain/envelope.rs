@@ -297,6 +297,7 @@ mod tests {
                 attributes: Default::default(),
                 depth: 0,
                 cause: None,
+                request: None,
             },
         }
     }

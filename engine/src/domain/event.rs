@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     id::{EventId, Tag},
     name::{Attributes, EventType},
+    request::Request,
     time::Timestamp,
 };
 
@@ -30,6 +31,8 @@ pub struct NewEvent {
     pub depth: u8,
     /// The event whose run emitted this one.
     pub cause: Option<EventId>,
+    /// The request that a source took it from.
+    pub request: Option<Arc<Request>>,
 }
 
 /// An accepted event.

@@ -71,6 +71,10 @@ id!(
     EndpointId, "ep"
 );
 id!(
+    /// An address for third parties.
+    SourceId, "src"
+);
+id!(
     /// An API key.
     KeyId, "key"
 );

@@ -149,6 +149,7 @@ impl Emitted {
             attributes: self.attributes.into(),
             depth: cause.new.depth + 1,
             cause: Some(cause.id),
+            request: None,
         }
     }
 }

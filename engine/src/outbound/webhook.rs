@@ -146,6 +146,7 @@ mod tests {
                 attributes: Default::default(),
                 depth: 2,
                 cause: None,
+                request: None,
             },
         }
     }

@@ -97,7 +97,9 @@ impl Plugin {
             None => event.id.text(input.tag).into(),
         };
         let time = event.time();
-        let attributes: Vec<_> = event.new.attributes.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let around = event.new.request.as_ref().map(|request| request.attributes()).unwrap_or_default();
+        let attributes = event.new.attributes.0.iter().chain(&around);
+        let attributes: Vec<_> = attributes.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let given = types::Event {
             id: &id,
             source: &event.new.source,

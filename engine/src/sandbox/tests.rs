@@ -48,6 +48,7 @@ fn event() -> Event {
             attributes: attributes.into(),
             depth: 0,
             cause: None,
+            request: None,
         },
     }
 }

@@ -33,6 +33,7 @@ fn news(event_type: &str, subject: &str, data: &Value) -> NewEvent {
         attributes: Arc::default(),
         depth: 0,
         cause: None,
+        request: None,
     }
 }
 

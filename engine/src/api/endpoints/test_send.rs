@@ -96,6 +96,7 @@ fn plain(id: &str) -> NewEvent {
         attributes: Arc::default(),
         depth: 0,
         cause: None,
+        request: None,
     }
 }
 

@@ -43,6 +43,7 @@ pub async fn an_event_reads_back_as_it_was_sent(bench: &Bench) {
         attributes: Arc::new(Attributes(attributes)),
         depth: 3,
         cause: None,
+        request: None,
     };
     let plain = NewEvent { data: Bytes::new(), ..event("a") };
     let ids: Vec<_> = bench.store.accept(vec![sent.clone(), plain.clone()]).await.unwrap().iter().map(|one| one.id()).collect();

@@ -234,6 +234,7 @@ pub fn event(event_type: &str) -> NewEvent {
         attributes: Arc::new(Attributes::default()),
         depth: 0,
         cause: None,
+        request: None,
     }
 }
 

@@ -1,0 +1,58 @@
+//! The request that an event came in: what its sender said around the data, kept beside it.
+
+use bytes::Bytes;
+
+/// A request of a third party.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub method: String,
+    /// As it stood in the address; empty if there was none.
+    pub query: String,
+    /// Names in lower case. Credentials are not among them.
+    pub headers: Vec<(String, String)>,
+    /// The body as it came, where the data is something else.
+    pub body: Option<Bytes>,
+}
+
+impl Request {
+    /// Its parts as a plugin sees them, among the attributes: their names have a dot, which no attribute's has.
+    pub fn attributes(&self) -> Vec<(String, String)> {
+        use base64::{Engine as _, prelude::BASE64_STANDARD};
+        let mut all = vec![("http.method".to_owned(), self.method.clone())];
+        if !self.query.is_empty() {
+            all.push(("http.query".to_owned(), self.query.clone()));
+        }
+        all.extend(self.headers.iter().map(|(name, value)| (format!("http.header.{name}"), value.clone())));
+        if let Some(body) = &self.body {
+            all.push(match std::str::from_utf8(body) {
+                Ok(text) => ("http.body".to_owned(), text.to_owned()),
+                Err(_) => ("http.body-base64".to_owned(), BASE64_STANDARD.encode(body)),
+            });
+        }
+        all
+    }
+
+    /// Bytes that it takes in memory and in the store, give or take a few.
+    pub fn weight(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+        self.query.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_sees_what_was_around_the_data() {
+        let request = |body: &'static [u8]| Request {
+            method: "POST".to_owned(),
+            query: "a=1".to_owned(),
+            headers: vec![("x-topic".to_owned(), "order".to_owned())],
+            body: Some(Bytes::from_static(body)),
+        };
+        let pairs = |request: &Request| request.attributes().into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        assert_eq!(pairs(&request(b"b=2")), ["http.method=POST", "http.query=a=1", "http.header.x-topic=order", "http.body=b=2"]);
+        assert_eq!(pairs(&request(b"\xff"))[3], "http.body-base64=/w==");
+    }
+}

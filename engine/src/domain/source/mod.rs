@@ -1,0 +1,302 @@
+//! A source: an address for third parties, with the rule by which its senders prove themselves and what becomes of what they send.
+//!
+//! What was typed is a [`Draft`], in which only what differs from the preset stands; [`Draft::settle`] makes [`Settings`] of it, in
+//! which everything is known and valid. A request that [`Source::verify`] believes becomes an event by [`Source::event`], whatever
+//! its body is: what was signed is never lost.
+
+pub mod data;
+mod pick;
+mod preset;
+mod settings;
+mod template;
+mod verify;
+#[cfg(test)]
+mod vectors;
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    endpoint::HeldSecret,
+    event::NewEvent,
+    id::SourceId,
+    name::{Attributes, EventType, Slug},
+    request::Request,
+    signature::{self, Scheme, Secret},
+    time::Timestamp,
+};
+
+pub use self::{
+    pick::Pick,
+    preset::Preset,
+    settings::{Answer, BadSetting, Dedupe, Draft, Settings},
+    template::Template,
+    verify::{Algorithm, Believed, Encoding, HmacRule, Incoming, Refusal, Rule, Stamp, StampPlace},
+};
+
+/// A source before it has an id.
+#[derive(Clone, Debug)]
+pub struct NewSource {
+    /// Unique and fixed: events carry it as their `source`.
+    pub name: Slug,
+    /// Free text for people.
+    pub title: Option<String>,
+    /// The part of its address that cannot be guessed.
+    pub token: Token,
+    pub draft: Draft,
+    pub settings: Settings,
+    /// Newest first; every one that holds is believed.
+    pub secrets: Vec<HeldSecret>,
+}
+
+/// A stored source.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub id: SourceId,
+    pub created_at: Timestamp,
+    pub new: NewSource,
+}
+
+/// What makes an address unguessable.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    pub const SEED_LEN: usize = 16;
+
+    pub fn from_seed(seed: [u8; Self::SEED_LEN]) -> Self {
+        Self(signature::hex(&seed))
+    }
+
+    /// Reads [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+        (text.len() == 2 * Self::SEED_LEN && text.bytes().all(plain)).then(|| Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(not shown)")
+    }
+}
+
+/// A secret that a source cannot have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSecret {
+    #[error(
+        "is not one of Standard Webhooks: write \"whsec_\" and the base64 of 24 to 64 bytes, or \"whpk_\" and the base64 of an \
+         ed25519 public key"
+    )]
+    Standard,
+    #[error("must be {} to {} visible ASCII characters, without spaces at its ends", SECRET_LEN.start(), SECRET_LEN.end())]
+    Text,
+}
+
+/// Length of a secret in bytes. Shorter ones can be found by trying.
+pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 8..=512;
+/// Secrets that hold at once.
+pub const SECRETS_MAX: usize = 5;
+/// Kept headers of one request, and bytes of all of them.
+const HEADERS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 16 << 10;
+/// Bytes of an event's id.
+const ID_LEN_MAX: usize = 512;
+/// What an event is where nothing says so.
+const RECEIVED: &str = "received";
+/// Headers that are a caller's credentials or the connection's own, and are never kept.
+const NEVER_KEPT: [&str; 9] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl NewSource {
+    /// Reads a secret that its senders sign with or show.
+    pub fn secret(rule: &Rule, text: &str) -> Result<Secret, BadSecret> {
+        if *rule == Rule::Standard {
+            return match signature::Verifier::parse(text) {
+                Ok(_) if !text.starts_with("whsk_") => Ok(Secret::Text(text.to_owned())),
+                _ => Err(BadSecret::Standard),
+            };
+        }
+        let visible = text.bytes().all(|c| matches!(c, b' '..=b'~')) && text.trim() == text;
+        if visible && SECRET_LEN.contains(&text.len()) { Ok(Secret::Text(text.to_owned())) } else { Err(BadSecret::Text) }
+    }
+
+    /// A new secret, to be told to its senders.
+    pub fn new_secret(rule: &Rule, seed: [u8; Secret::SEED_LEN]) -> Secret {
+        let scheme = if *rule == Rule::Standard { Scheme::V1 } else { Scheme::Token };
+        Secret::Text(Secret::from_seed(scheme, seed).reveal())
+    }
+}
+
+impl Source {
+    /// What follows `/in/`.
+    pub fn address(&self) -> String {
+        format!("{}-{}", self.new.name, self.new.token.as_str())
+    }
+
+    /// Puts a new secret first; those before it are believed until `grace` is over, and end with it.
+    pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
+        let end = now.plus(grace);
+        self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));
+        for held in &mut self.new.secrets {
+            held.until = Some(held.until.map_or(end, |until| until.min(end)));
+        }
+        self.new.secrets.insert(0, HeldSecret { secret, until: None });
+        self.new.secrets.truncate(SECRETS_MAX);
+    }
+
+    /// Whether a request comes from one of its senders. `steady` is when secrets end, `wall` what senders read.
+    pub fn verify(&self, request: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Believed, Refusal> {
+        let holds = |held: &&HeldSecret| held.until.is_none_or(|until| steady < until);
+        let secrets: Vec<String> = self.new.secrets.iter().filter(holds).map(|held| held.secret.reveal()).collect();
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        self.new.settings.rule.verify(&secrets, request, wall)
+    }
+
+    /// WooCommerce tries an address before it has told its secret: an unsigned form that names the webhook and nothing else.
+    pub fn is_first_ping(&self, request: &Incoming<'_>) -> bool {
+        /// Digits of a webhook's number.
+        const DIGITS_MAX: usize = 20;
+        let number = request.body.strip_prefix(b"webhook_id=");
+        let is_number = number.is_some_and(|number| (1..=DIGITS_MAX).contains(&number.len()) && number.iter().all(u8::is_ascii_digit));
+        let signed = self.new.settings.rule.headers().iter().any(|name| request.header(name).is_some());
+        self.new.settings.preset == Preset::WooCommerce && is_number && !signed
+    }
+
+    /// What Slack wants to read back when an address is entered there. Asked of a request that is believed.
+    pub fn challenge<'a>(&self, request: &Incoming<'a>) -> Option<Cow<'a, str>> {
+        let body = if self.new.settings.preset == Preset::Slack { std::str::from_utf8(request.body).ok()? } else { return None };
+        let at = |place: &str| Pick::parse(place).ok()?.from(request, Some(body)).map(Cow::into_owned);
+        if at("body:/type")? == "url_verification" { at("body:/challenge").map(Cow::Owned) } else { None }
+    }
+
+    /// The event that a believed request is.
+    pub fn event(&self, request: &Incoming<'_>, body: &Bytes, believed: Believed) -> NewEvent {
+        let settings = &self.new.settings;
+        let data = data::read(request.header("content-type"), request.query, body);
+        let json = data.as_json();
+        let event_type = settings.type_from.as_ref().and_then(|pick| pick.from(request, json));
+        let mut attributes = Attributes::default();
+        for (name, pick) in &settings.attributes {
+            if let Some(value) = pick.from(request, json) {
+                // One that no attribute could have is in the data all the same.
+                let _ = attributes.push(name, value.into_owned());
+            }
+        }
+        NewEvent {
+            id: self.repeat_id(request, json, believed).map(Into::into),
+            source: Arc::from(&*self.new.name),
+            event_type: self.event_type(event_type.as_deref()),
+            subject: None,
+            time: None,
+            attributes: Arc::new(attributes),
+            depth: 0,
+            cause: None,
+            request: Some(Arc::new(Request {
+                method: request.method.to_owned(),
+                query: request.query.to_owned(),
+                headers: self.kept_headers(request),
+                body: data.rewritten.then(|| body.clone()),
+            })),
+            content_type: data.content_type.into(),
+            data: data.bytes,
+        }
+    }
+
+    fn event_type(&self, told: Option<&str>) -> EventType {
+        let name = &self.new.name;
+        let prefix = self.new.settings.type_prefix.as_deref().unwrap_or(name);
+        let typed = |told: &str| {
+            let text = if prefix.is_empty() { told.to_owned() } else { format!("{prefix}.{told}") };
+            EventType::parse(&text).ok().filter(|event_type| !event_type.is_ours())
+        };
+        let told = told.and_then(|told| typed(told).or_else(|| typed(&plain(told))));
+        let received = || EventType::parse(&format!("{name}.{RECEIVED}")).expect("a name and a word are a type");
+        told.or_else(|| typed(RECEIVED)).unwrap_or_else(received)
+    }
+
+    /// The id by which a repeat of this request is known. `None`: every request is another event.
+    fn repeat_id(&self, request: &Incoming<'_>, json: Option<&str>, believed: Believed) -> Option<String> {
+        let digest = believed.digest.map(|digest| signature::hex(&digest));
+        let picked = |pick: &Pick| {
+            let found = pick.from(request, json).map(Cow::into_owned);
+            // Under the name that Svix gives it.
+            found.or_else(|| (self.new.settings.rule == Rule::Standard).then(|| request.header("svix-id").map(str::to_owned))?)
+        };
+        let whole = |digest: &str| format!("sha256:{digest}");
+        let id = match &self.new.settings.dedupe {
+            Dedupe::Off => None,
+            Dedupe::Digest => digest.as_deref().map(whole),
+            Dedupe::Pick(pick) => picked(pick).or_else(|| digest.as_deref().map(whole)),
+            Dedupe::PickAndDigest(pick) => match (picked(pick), digest.as_deref()) {
+                (Some(id), Some(digest)) => Some(format!("{id}-{}", &digest[..16])),
+                (None, digest) => digest.map(whole),
+                (id, None) => id,
+            },
+        }?;
+        let fits = id.len() <= ID_LEN_MAX && !id.chars().any(char::is_control);
+        Some(if fits { id } else { whole(&signature::hex(&sha256(id.as_bytes()))) })
+    }
+
+    fn kept_headers(&self, request: &Incoming<'_>) -> Vec<(String, String)> {
+        let settings = &self.new.settings;
+        let secret = match &settings.rule {
+            Rule::Token { header } => header.as_str(),
+            _ => "",
+        };
+        let wanted = |name: &str| match &settings.headers {
+            Some(names) => names.iter().any(|one| one == name),
+            None => true,
+        };
+        let mut room = HEADER_BYTES_MAX;
+        let mut kept = Vec::new();
+        for (name, value) in request.headers {
+            let bytes = name.len() + value.len();
+            if NEVER_KEPT.contains(&name.as_str()) || name == secret || !wanted(name) || bytes > room {
+                continue;
+            }
+            room -= bytes;
+            kept.push((name.clone(), value.clone()));
+            if kept.len() == HEADERS_MAX {
+                break;
+            }
+        }
+        kept
+    }
+
+    /// Whether a request may come from there.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        let allow = &self.new.settings.allow;
+        let address = address.to_canonical();
+        allow.is_empty() || allow.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// A kind of event in the letters that a type has: `orders/create` is `orders.create`, `Push Hook` is `push_hook`.
+fn plain(told: &str) -> String {
+    let letter = |c: char| match c {
+        '/' | ':' | '.' => '.',
+        c if c.is_ascii_alphanumeric() || c == '-' || c == '_' => c.to_ascii_lowercase(),
+        _ => '_',
+    };
+    told.trim().chars().map(letter).collect()
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(bytes).into()
+}

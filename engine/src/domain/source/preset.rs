@@ -1,0 +1,195 @@
+//! What is known of well-known senders: how they prove themselves, and where in what they send the kind of event and its id stand.
+
+use std::time::Duration;
+
+use super::{
+    Dedupe,
+    pick::Pick,
+    template::Template,
+    verify::{Algorithm, Encoding, HmacRule, Rule, Stamp, StampPlace},
+};
+
+/// A sender, or a way to prove oneself that many have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    StandardWebhooks,
+    Github,
+    Stripe,
+    Shopify,
+    WooCommerce,
+    Slack,
+    Twilio,
+    Gitlab,
+    Zendesk,
+    Gitea,
+    Hmac,
+    Basic,
+    Bearer,
+    HeaderToken,
+    None,
+}
+
+/// How old a signed time may be unless a source says otherwise.
+pub const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+/// The header of [`Preset::HeaderToken`] unless the source names one.
+pub const TOKEN_HEADER_DEFAULT: &str = "x-webhook-token";
+/// The user of [`Preset::Basic`] unless the source names one.
+pub const USERNAME_DEFAULT: &str = "innesco";
+
+impl Preset {
+    pub const ALL: [Self; 15] = [
+        Self::StandardWebhooks,
+        Self::Github,
+        Self::Stripe,
+        Self::Shopify,
+        Self::WooCommerce,
+        Self::Slack,
+        Self::Twilio,
+        Self::Gitlab,
+        Self::Zendesk,
+        Self::Gitea,
+        Self::Hmac,
+        Self::Basic,
+        Self::Bearer,
+        Self::HeaderToken,
+        Self::None,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StandardWebhooks => "standard-webhooks",
+            Self::Github => "github",
+            Self::Stripe => "stripe",
+            Self::Shopify => "shopify",
+            Self::WooCommerce => "woocommerce",
+            Self::Slack => "slack",
+            Self::Twilio => "twilio",
+            Self::Gitlab => "gitlab",
+            Self::Zendesk => "zendesk",
+            Self::Gitea => "gitea",
+            Self::Hmac => "hmac",
+            Self::Basic => "basic",
+            Self::Bearer => "bearer",
+            Self::HeaderToken => "header-token",
+            Self::None => "none",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|preset| preset.as_str() == text)
+    }
+
+    /// Whether the sender makes the secret, so that it has to be given.
+    pub const fn secret_is_theirs(self) -> bool {
+        matches!(self, Self::Stripe | Self::Shopify | Self::Slack | Self::Twilio | Self::Zendesk)
+    }
+
+    /// How its senders prove themselves. For [`Self::Hmac`] what goes without saying: the source has to say the rest.
+    pub fn rule(self) -> Rule {
+        let hmac = |header: &str, encoding, prefix: &str, template: &str, stamp: Option<&str>| {
+            Rule::Hmac(HmacRule {
+                header: header.to_owned(),
+                algorithm: Algorithm::Sha256,
+                encoding,
+                prefix: prefix.to_owned(),
+                template: Template::parse(template).expect("a preset's template"),
+                list_key: None,
+                stamp: stamp.map(|name| Stamp { place: StampPlace::Header(name.to_owned()), tolerance: TOLERANCE_DEFAULT }),
+            })
+        };
+        match self {
+            Self::StandardWebhooks => Rule::Standard,
+            Self::Github => hmac("x-hub-signature-256", Encoding::Hex, "sha256=", "{body}", None),
+            Self::Stripe => Rule::Hmac(HmacRule {
+                header: "stripe-signature".to_owned(),
+                algorithm: Algorithm::Sha256,
+                encoding: Encoding::Hex,
+                prefix: String::new(),
+                template: Template::parse("{timestamp}.{body}").expect("a preset's template"),
+                // The older v0 is of test events alone, and worth nothing.
+                list_key: Some("v1".to_owned()),
+                stamp: Some(Stamp { place: StampPlace::List("t".to_owned()), tolerance: TOLERANCE_DEFAULT }),
+            }),
+            Self::Shopify => hmac("x-shopify-hmac-sha256", Encoding::Base64, "", "{body}", None),
+            Self::WooCommerce => hmac("x-wc-webhook-signature", Encoding::Base64, "", "{body}", None),
+            Self::Slack => {
+                hmac("x-slack-signature", Encoding::Hex, "v0=", "v0:{timestamp}:{body}", Some("x-slack-request-timestamp"))
+            }
+            Self::Twilio => Rule::Twilio,
+            Self::Gitlab => Rule::Token { header: "x-gitlab-token".to_owned() },
+            Self::Zendesk => hmac(
+                "x-zendesk-webhook-signature",
+                Encoding::Base64,
+                "",
+                "{timestamp}{body}",
+                Some("x-zendesk-webhook-signature-timestamp"),
+            ),
+            Self::Gitea => hmac("x-gitea-signature", Encoding::Hex, "", "{body}", None),
+            Self::Hmac => hmac("x-signature", Encoding::Hex, "", "{body}", None),
+            Self::Basic => Rule::Basic { username: USERNAME_DEFAULT.to_owned() },
+            Self::Bearer => Rule::Bearer,
+            Self::HeaderToken => Rule::Token { header: TOKEN_HEADER_DEFAULT.to_owned() },
+            Self::None => Rule::Nothing,
+        }
+    }
+
+    /// Where the kind of event stands, with what stands before it in the event's type; `None`: the source's name.
+    pub fn event_type(self) -> (Option<Pick>, Option<&'static str>) {
+        let (pick, prefix) = match self {
+            Self::Github => ("header:x-github-event", "github"),
+            Self::Stripe => ("body:/type", "stripe"),
+            Self::Shopify => ("header:x-shopify-topic", "shopify"),
+            Self::WooCommerce => ("header:x-wc-webhook-topic", "woocommerce"),
+            Self::Slack => ("body:/event/type", "slack"),
+            Self::Twilio => ("body:/MessageStatus", "twilio"),
+            Self::Gitlab => ("header:x-gitlab-event", "gitlab"),
+            Self::Zendesk => ("body:/type", "zendesk"),
+            Self::Gitea => ("header:x-gitea-event", "gitea"),
+            Self::StandardWebhooks => return (Some(known("body:/type")), None),
+            Self::Hmac | Self::Basic | Self::Bearer | Self::HeaderToken | Self::None => return (None, None),
+        };
+        (Some(known(pick)), Some(prefix))
+    }
+
+    /// By what a repeat is known. What is signed can be told apart by itself; what only shows a secret cannot.
+    pub fn dedupe(self) -> Dedupe {
+        let pick = match self {
+            Self::Github => "header:x-github-delivery",
+            Self::Stripe => "body:/id",
+            Self::Shopify => "header:x-shopify-webhook-id",
+            // Its id is made of the webhook and the second: two events of one second share it.
+            Self::WooCommerce => return Dedupe::PickAndDigest(known("header:x-wc-webhook-delivery-id")),
+            Self::Slack => "body:/event_id",
+            Self::Twilio => "header:i-twilio-idempotency-token",
+            Self::Gitlab => "header:idempotency-key",
+            Self::Zendesk => "header:x-zendesk-webhook-invocation-id",
+            Self::Gitea => "header:x-gitea-delivery",
+            Self::StandardWebhooks => "header:webhook-id",
+            Self::Hmac => return Dedupe::Digest,
+            Self::Basic | Self::Bearer | Self::HeaderToken | Self::None => return Dedupe::Off,
+        };
+        Dedupe::Pick(known(pick))
+    }
+}
+
+fn known(text: &str) -> Pick {
+    Pick::parse(text).expect("a preset's place")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_read_back_and_every_preset_is_whole() {
+        for preset in Preset::ALL {
+            assert_eq!(Preset::parse(preset.as_str()), Some(preset));
+            let (rule, _, _) = (preset.rule(), preset.event_type(), preset.dedupe());
+            if let Rule::Hmac(rule) = &rule {
+                assert_eq!(rule.template.has_timestamp(), rule.stamp.is_some(), "{preset:?}");
+            }
+            assert!(rule.has_secret() || preset == Preset::None);
+        }
+        assert_eq!(Preset::parse("paypal"), None);
+    }
+}

@@ -1,0 +1,440 @@
+//! What can be said of a source, as it is typed and as it is meant.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{
+    pick::Pick,
+    preset::Preset,
+    template::Template,
+    verify::{Algorithm, Encoding, HmacRule, Rule, Stamp, StampPlace},
+};
+use crate::domain::{
+    duration,
+    name::{Attributes, EventType, nearest},
+    rate::Rate,
+};
+
+/// What was typed: what is `None` or empty is as the preset has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Draft {
+    pub preset: String,
+    pub header: Option<String>,
+    pub algorithm: Option<String>,
+    pub encoding: Option<String>,
+    pub prefix: Option<String>,
+    pub template: Option<String>,
+    pub list_key: Option<String>,
+    /// `header:NAME`, or `list:KEY` in the list of `list_key`.
+    pub timestamp: Option<String>,
+    pub tolerance: Option<String>,
+    pub username: Option<String>,
+    pub type_from: Option<String>,
+    pub type_prefix: Option<String>,
+    /// `header:NAME`, `body:/POINTER`, `digest` or `none`.
+    pub dedupe: Option<String>,
+    pub attributes: Vec<(String, String)>,
+    pub methods: Vec<String>,
+    pub content_types: Vec<String>,
+    pub allow: Vec<String>,
+    pub headers: Option<Vec<String>>,
+    pub body_bytes_max: Option<u64>,
+    pub rate: Option<String>,
+    pub answer_status: Option<u16>,
+    pub answer_body: Option<String>,
+    pub answer_content_type: Option<String>,
+}
+
+/// What is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub preset: Preset,
+    pub rule: Rule,
+    pub type_from: Option<Pick>,
+    /// `None`: the source's name.
+    pub type_prefix: Option<String>,
+    pub dedupe: Dedupe,
+    /// Attributes of the event, with where their values stand.
+    pub attributes: Vec<(String, Pick)>,
+    /// In capitals.
+    pub methods: Vec<String>,
+    /// In lower case, `*` for any kind after the stroke; empty: all.
+    pub content_types: Vec<String>,
+    /// Where requests may come from; empty: from anywhere.
+    pub allow: Vec<IpNet>,
+    /// Which headers are kept, in lower case; `None`: all that are no credentials.
+    pub headers: Option<Vec<String>>,
+    /// Beside the engine's own limit.
+    pub body_bytes_max: Option<u64>,
+    pub rate: Option<Rate>,
+    pub answer: Answer,
+}
+
+/// By what a repeat of a request is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dedupe {
+    /// By what its sender calls it, else as [`Self::Digest`].
+    Pick(Pick),
+    /// By both together: the sender's id alone is not unique.
+    PickAndDigest(Pick),
+    /// By what was signed, where something was.
+    Digest,
+    /// Not at all.
+    Off,
+}
+
+impl fmt::Display for Dedupe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pick(pick) => pick.fmt(f),
+            Self::PickAndDigest(pick) => write!(f, "{pick}+digest"),
+            Self::Digest => f.write_str("digest"),
+            Self::Off => f.write_str("none"),
+        }
+    }
+}
+
+/// What the sender of an accepted request is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// A success.
+    pub status: u16,
+    /// `None`: `{"accepted": "evt_…"}`.
+    pub body: Option<String>,
+    pub content_type: String,
+}
+
+/// A member that is not what it can be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{member}: {detail}")]
+pub struct BadSetting {
+    pub member: &'static str,
+    pub detail: String,
+}
+
+fn bad(member: &'static str, detail: impl fmt::Display) -> BadSetting {
+    BadSetting { member, detail: detail.to_string() }
+}
+
+impl Settings {
+    /// Methods that a source can take.
+    pub const METHODS: [&'static str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+    pub const ATTRIBUTES_MAX: usize = 16;
+    /// Entries of `allow`, `content_types` and `headers`.
+    pub const LIST_MAX: usize = 64;
+    /// Bytes of the answer's body.
+    pub const ANSWER_BYTES_MAX: usize = 4096;
+    /// How far a signed time may be from now at most: repeats are known for days.
+    pub const TOLERANCE_MAX: Duration = Duration::from_secs(24 * 3600);
+    /// Bytes of the name of a header, and of what stands before a signature.
+    const WORD_LEN_MAX: usize = 128;
+}
+
+impl Draft {
+    /// Checks everything.
+    pub fn settle(&self) -> Result<Settings, BadSetting> {
+        let preset = Preset::parse(&self.preset).ok_or_else(|| {
+            let all = Preset::ALL.map(Preset::as_str);
+            let near = nearest(&self.preset, all).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+            bad("preset", format!("{:?} is not known; write one of {}{near}", self.preset, all.join(", ")))
+        })?;
+        let rule = self.rule(preset)?;
+        let (type_from, type_prefix) = preset.event_type();
+        let type_from = match &self.type_from {
+            Some(text) => Some(Pick::parse(text).map_err(|wrong| bad("type_from", wrong))?),
+            None => type_from,
+        };
+        let type_prefix = match &self.type_prefix {
+            Some(text) => Some(prefix_of_types(text)?),
+            None => type_prefix.map(str::to_owned),
+        };
+        let dedupe = match self.dedupe.as_deref() {
+            None => preset.dedupe(),
+            Some("none") => Dedupe::Off,
+            Some("digest") if rule.signs() => Dedupe::Digest,
+            Some("digest") => return Err(bad("dedupe", "nothing is signed here, so there is nothing to take a digest of")),
+            Some(text) => Dedupe::Pick(Pick::parse(text).map_err(|wrong| bad("dedupe", format!("{wrong}, digest or none")))?),
+        };
+        Ok(Settings {
+            preset,
+            rule,
+            type_from,
+            type_prefix,
+            dedupe,
+            attributes: self.attributes()?,
+            methods: self.methods()?,
+            content_types: self.content_types()?,
+            allow: list("allow", &self.allow, |text| network(text).ok_or("is no network; write 192.0.2.0/24 or 2001:db8::1"))?,
+            headers: self.headers.as_ref().map(|names| list("headers", names, header)).transpose()?,
+            body_bytes_max: match self.body_bytes_max {
+                Some(0) => return Err(bad("body_bytes_max", "must be more than 0")),
+                bytes => bytes,
+            },
+            rate: self.rate.as_deref().map(Rate::parse).transpose().map_err(|wrong| bad("rate", wrong))?,
+            answer: self.answer()?,
+        })
+    }
+
+    fn rule(&self, preset: Preset) -> Result<Rule, BadSetting> {
+        let mut rule = preset.rule();
+        let of_hmac: [(&'static str, bool); 6] = [
+            ("algorithm", self.algorithm.is_some()),
+            ("encoding", self.encoding.is_some()),
+            ("prefix", self.prefix.is_some()),
+            ("template", self.template.is_some()),
+            ("list_key", self.list_key.is_some()),
+            ("timestamp", self.timestamp.is_some()),
+        ];
+        if let Some((member, _)) = of_hmac.iter().find(|(_, given)| *given && preset != Preset::Hmac) {
+            return Err(bad(member, "belongs to preset \"hmac\"; choose that, or leave it out"));
+        }
+        match (&mut rule, &self.header) {
+            (Rule::Hmac(_), None) if preset == Preset::Hmac => {
+                return Err(bad("header", "is missing; name the header that carries the signature, such as x-signature"));
+            }
+            (Rule::Hmac(hmac), Some(name)) if preset == Preset::Hmac => {
+                hmac.header = header(name).map_err(|wrong| bad("header", format!("{name:?} {wrong}")))?;
+            }
+            (Rule::Token { header: known }, Some(name)) if preset == Preset::HeaderToken => {
+                *known = header(name).map_err(|wrong| bad("header", format!("{name:?} {wrong}")))?;
+            }
+            (_, Some(_)) => return Err(bad("header", "belongs to the presets \"hmac\" and \"header-token\"; leave it out")),
+            (_, None) => {}
+        }
+        match (&mut rule, &self.username) {
+            (Rule::Basic { username }, Some(name)) => {
+                let plain = |c: char| !c.is_control() && c != ':';
+                if name.is_empty() || name.len() > Settings::WORD_LEN_MAX || !name.chars().all(plain) {
+                    return Err(bad("username", "must be 1 to 128 characters without a colon"));
+                }
+                username.clone_from(name);
+            }
+            (_, Some(_)) => return Err(bad("username", "belongs to preset \"basic\"; leave it out")),
+            (_, None) => {}
+        }
+        if let Rule::Hmac(hmac) = &mut rule
+            && preset == Preset::Hmac
+        {
+            self.hmac(hmac)?;
+        }
+        self.tolerance(&mut rule)?;
+        Ok(rule)
+    }
+
+    fn hmac(&self, rule: &mut HmacRule) -> Result<(), BadSetting> {
+        if let Some(text) = &self.algorithm {
+            let known = Algorithm::ALL.into_iter().find(|one| one.as_str() == text);
+            rule.algorithm = known.ok_or_else(|| bad("algorithm", format!("{text:?} is not known; write sha256, sha512 or sha1")))?;
+        }
+        if let Some(text) = &self.encoding {
+            let known = Encoding::ALL.into_iter().find(|one| one.as_str() == text);
+            rule.encoding = known.ok_or_else(|| bad("encoding", format!("{text:?} is not known; write hex, base64 or base64url")))?;
+        }
+        let word = |member: &'static str, text: &String| {
+            let visible = text.bytes().all(|c| matches!(c, b' '..=b'~'));
+            let fits = text.len() <= Settings::WORD_LEN_MAX && visible;
+            if fits { Ok(text.clone()) } else { Err(bad(member, "must be at most 128 visible ASCII characters")) }
+        };
+        if let Some(text) = &self.prefix {
+            rule.prefix = word("prefix", text)?;
+        }
+        if let Some(text) = &self.template {
+            rule.template = Template::parse(text).map_err(|wrong| bad("template", format!("{text:?} {wrong}")))?;
+        }
+        if let Some(text) = &self.list_key {
+            rule.list_key = Some(word("list_key", text)?);
+        }
+        if let Some(text) = &self.timestamp {
+            let place = match text.split_once(':') {
+                Some(("header", name)) => {
+                    StampPlace::Header(header(name).map_err(|wrong| bad("timestamp", format!("{name:?} {wrong}")))?)
+                }
+                Some(("list", key)) if rule.list_key.is_some() && !key.is_empty() => StampPlace::List(word("timestamp", &key.to_owned())?),
+                _ => return Err(bad("timestamp", format!("{text:?} is no place; write header:NAME, or list:KEY beside a list_key"))),
+            };
+            rule.stamp = Some(Stamp { place, tolerance: super::preset::TOLERANCE_DEFAULT });
+        }
+        match (rule.template.has_timestamp(), rule.stamp.is_some()) {
+            (true, false) => Err(bad("timestamp", "is missing: the template signs {timestamp}, so say where it stands")),
+            (false, true) => Err(bad("template", "must sign {timestamp}: a time that is not signed proves nothing")),
+            _ => Ok(()),
+        }
+    }
+
+    fn tolerance(&self, rule: &mut Rule) -> Result<(), BadSetting> {
+        let Some(text) = &self.tolerance else { return Ok(()) };
+        let Rule::Hmac(HmacRule { stamp: Some(stamp), .. }) = rule else {
+            return Err(bad("tolerance", "has no meaning here: no time that can be chosen is signed; leave it out"));
+        };
+        let range = Duration::from_secs(1)..=Settings::TOLERANCE_MAX;
+        stamp.tolerance = duration::parse(text)
+            .filter(|tolerance| range.contains(tolerance))
+            .ok_or_else(|| bad("tolerance", format!("{text:?} is not a tolerance; write 1s to 24h, such as 5m")))?;
+        Ok(())
+    }
+
+    fn attributes(&self) -> Result<Vec<(String, Pick)>, BadSetting> {
+        if self.attributes.len() > Settings::ATTRIBUTES_MAX {
+            return Err(bad("attributes", format!("at most {}", Settings::ATTRIBUTES_MAX)));
+        }
+        let mut names = Attributes::default();
+        let pick = |(name, text): &(String, String)| {
+            names.push(name, String::new()).map_err(|wrong| bad("attributes", wrong))?;
+            let pick = Pick::parse(text).map_err(|wrong| bad("attributes", format!("{name}: {wrong}")))?;
+            Ok((name.clone(), pick))
+        };
+        self.attributes.iter().map(pick).collect()
+    }
+
+    fn methods(&self) -> Result<Vec<String>, BadSetting> {
+        if self.methods.is_empty() {
+            return Ok(vec!["POST".to_owned()]);
+        }
+        list("methods", &self.methods, |text| {
+            let method = text.to_ascii_uppercase();
+            Settings::METHODS.contains(&method.as_str()).then_some(method).ok_or("is not taken; write GET, POST, PUT, PATCH or DELETE")
+        })
+    }
+
+    fn content_types(&self) -> Result<Vec<String>, BadSetting> {
+        list("content_types", &self.content_types, |text| {
+            let plain = |c: u8| c.is_ascii_alphanumeric() || b"!#$&-^_.+*/".contains(&c);
+            let fits = text.len() <= Settings::WORD_LEN_MAX && text.matches('/').count() == 1 && text.bytes().all(plain);
+            fits.then(|| text.to_ascii_lowercase()).ok_or("is no content type; write application/json or text/*")
+        })
+    }
+
+    fn answer(&self) -> Result<Answer, BadSetting> {
+        let status = self.answer_status.unwrap_or(200);
+        if !(200..=299).contains(&status) {
+            return Err(bad("answer_status", "must be 200 to 299: what is accepted is a success"));
+        }
+        let body = self.answer_body.clone();
+        if body.as_ref().is_some_and(|body| body.len() > Settings::ANSWER_BYTES_MAX) {
+            return Err(bad("answer_body", format!("must be at most {} bytes", Settings::ANSWER_BYTES_MAX)));
+        }
+        let content_type = self.answer_content_type.clone();
+        if body.is_none() && content_type.is_some() {
+            return Err(bad("answer_content_type", "belongs to an answer_body of one's own; leave it out"));
+        }
+        let visible = |text: &String| text.bytes().all(|c| matches!(c, b' '..=b'~')) && (1..=Settings::WORD_LEN_MAX).contains(&text.len());
+        if !content_type.as_ref().is_none_or(visible) {
+            return Err(bad("answer_content_type", "must be a content type of at most 128 plain characters"));
+        }
+        let default = if body.is_some() { "text/plain; charset=utf-8" } else { "application/json" };
+        Ok(Answer { status, body, content_type: content_type.unwrap_or_else(|| default.to_owned()) })
+    }
+}
+
+fn list<T, E: fmt::Display>(
+    member: &'static str,
+    items: &[String],
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, BadSetting> {
+    if items.len() > Settings::LIST_MAX {
+        return Err(bad(member, format!("at most {}", Settings::LIST_MAX)));
+    }
+    items.iter().map(|text| read(text.trim()).map_err(|wrong| bad(member, format!("{text:?} {wrong}")))).collect()
+}
+
+/// The name of a header, in lower case.
+fn header(name: &str) -> Result<String, &'static str> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&c);
+    let fits = (1..=Settings::WORD_LEN_MAX).contains(&name.len()) && name.bytes().all(plain);
+    fits.then(|| name.to_ascii_lowercase()).ok_or("is not the name of a header")
+}
+
+fn prefix_of_types(text: &str) -> Result<String, BadSetting> {
+    let text = text.trim_end_matches('.');
+    if text == "innesco" || text.starts_with("innesco.") {
+        return Err(bad("type_prefix", "types that begin with innesco. are the engine's own; choose another"));
+    }
+    if !text.is_empty() {
+        EventType::parse(text).map_err(|wrong| bad("type_prefix", wrong))?;
+    }
+    Ok(text.to_owned())
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(preset: &str) -> Draft {
+        Draft { preset: preset.to_owned(), ..Draft::default() }
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn a_preset_is_enough() {
+        for preset in Preset::ALL.into_iter().filter(|preset| *preset != Preset::Hmac) {
+            let settings = draft(preset.as_str()).settle().unwrap();
+            assert_eq!((settings.preset, settings.rule), (preset, preset.rule()));
+            assert_eq!((settings.methods, settings.answer.status), (vec!["POST".to_owned()], 200));
+        }
+    }
+
+    #[test]
+    fn a_signature_can_be_described() {
+        let settings = Draft {
+            header: some("X-Sig"),
+            algorithm: some("sha512"),
+            encoding: some("base64"),
+            prefix: some("v1,"),
+            template: some("{timestamp},{body}"),
+            timestamp: some("header:X-Time"),
+            tolerance: some("10m"),
+            ..draft("hmac")
+        };
+        let Rule::Hmac(rule) = settings.settle().unwrap().rule else { panic!() };
+        assert_eq!((rule.header.as_str(), rule.algorithm, rule.encoding), ("x-sig", Algorithm::Sha512, Encoding::Base64));
+        let stamp = Stamp { place: StampPlace::Header("x-time".to_owned()), tolerance: Duration::from_secs(600) };
+        assert_eq!((rule.prefix.as_str(), rule.stamp), ("v1,", Some(stamp)));
+    }
+
+    #[test]
+    fn what_a_source_cannot_be_is_told() {
+        let hmac = || Draft { header: some("x-sig"), ..draft("hmac") };
+        for (draft, member, said) in [
+            (draft("gitbuh"), "preset", "did you mean \"github\"?"),
+            (draft("hmac"), "header", "is missing"),
+            (Draft { header: some("x"), ..draft("github") }, "header", "leave it out"),
+            (Draft { header: some("x y"), ..draft("header-token") }, "header", "not the name of a header"),
+            (Draft { template: some("{body}"), ..draft("stripe") }, "template", "belongs to preset \"hmac\""),
+            (Draft { template: some("{timestamp}{body}"), ..hmac() }, "timestamp", "is missing"),
+            (Draft { timestamp: some("header:x-t"), ..hmac() }, "template", "must sign {timestamp}"),
+            (Draft { timestamp: some("list:t"), ..hmac() }, "timestamp", "beside a list_key"),
+            (Draft { algorithm: some("md5"), ..hmac() }, "algorithm", "\"md5\""),
+            (Draft { encoding: some("HEX"), ..hmac() }, "encoding", "\"HEX\""),
+            (Draft { tolerance: some("5m"), ..draft("github") }, "tolerance", "no meaning"),
+            (Draft { tolerance: some("2d"), ..draft("slack") }, "tolerance", "1s to 24h"),
+            (Draft { username: some("a:b"), ..draft("basic") }, "username", "without a colon"),
+            (Draft { username: some("a"), ..draft("bearer") }, "username", "belongs to preset \"basic\""),
+            (Draft { type_from: some("type"), ..draft("none") }, "type_from", "is no place"),
+            (Draft { type_prefix: some("innesco"), ..draft("none") }, "type_prefix", "the engine's own"),
+            (Draft { type_prefix: some("a b"), ..draft("none") }, "type_prefix", "is not an event type"),
+            (Draft { dedupe: some("digest"), ..draft("bearer") }, "dedupe", "nothing is signed"),
+            (Draft { dedupe: some("id"), ..draft("bearer") }, "dedupe", "digest or none"),
+            (Draft { attributes: vec![("type".into(), "body:/a".into())], ..draft("none") }, "attributes", "part of every event"),
+            (Draft { methods: vec!["TRACE".into()], ..draft("none") }, "methods", "\"TRACE\""),
+            (Draft { content_types: vec!["json".into()], ..draft("none") }, "content_types", "\"json\""),
+            (Draft { allow: vec!["10.0.0.0/33".into()], ..draft("none") }, "allow", "is no network"),
+            (Draft { headers: Some(vec!["a b".into()]), ..draft("none") }, "headers", "\"a b\""),
+            (Draft { body_bytes_max: Some(0), ..draft("none") }, "body_bytes_max", "more than 0"),
+            (Draft { rate: some("fast"), ..draft("none") }, "rate", "is not a rate"),
+            (Draft { answer_status: Some(301), ..draft("none") }, "answer_status", "200 to 299"),
+            (Draft { answer_content_type: some("a/b"), ..draft("none") }, "answer_content_type", "leave it out"),
+        ] {
+            let wrong = draft.settle().unwrap_err();
+            assert_eq!(wrong.member, member, "{wrong}");
+            assert!(wrong.detail.contains(said), "{wrong}");
+        }
+    }
+}

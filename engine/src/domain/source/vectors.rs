@@ -1,0 +1,346 @@
+//! Verification against what senders have published, what they can send wrong, and every change of a byte on the way.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BODY: &[u8] = br#"{"test": 2432232314}"#;
+const AT: i64 = 1_614_265_330;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+fn source(draft: Draft, secrets: &[&str]) -> Source {
+    let settings = draft.settle().unwrap();
+    let held = |text: &&str| HeldSecret { secret: Secret::Text((*text).to_owned()), until: None };
+    Source {
+        id: SourceId::from_i64(1),
+        created_at: at(0),
+        new: NewSource {
+            name: Slug::parse("shop").unwrap(),
+            title: None,
+            token: Token::from_seed([7; 16]),
+            secrets: secrets.iter().map(held).collect(),
+            draft,
+            settings,
+        },
+    }
+}
+
+fn preset(preset: &str, secrets: &[&str]) -> Source {
+    source(Draft { preset: preset.to_owned(), ..Draft::default() }, secrets)
+}
+
+fn headers(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn post<'a>(headers: &'a [(String, String)], body: &'a [u8]) -> Incoming<'a> {
+    Incoming { method: "POST", url: "https://hooks.example/in/shop", query: "", headers, body }
+}
+
+fn check(source: &Source, pairs: &[(&str, &str)], body: &[u8], now: i64) -> Result<Believed, Refusal> {
+    source.verify(&post(&headers(pairs), body), at(0), at(now))
+}
+
+const STANDARD: [(&str, &str); 3] = [
+    ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+    ("webhook-timestamp", "1614265330"),
+    ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+];
+const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const SLACK_BODY: &[u8] = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
+
+/// Everyone who signs: the source, what they send with it, the body, when, and which headers carry the proof.
+fn signers() -> Vec<(Source, Vec<(&'static str, &'static str)>, &'static [u8], i64)> {
+    let github = ("x-hub-signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
+    let stripe = "t=1614265330,v1=10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c";
+    let slack = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
+    let base64 = "xL5cCS2Qf6JA8tpSTB/YKRNwU3knTRE8rNXsOmZ61NQ=";
+    vec![
+        (preset("standard-webhooks", &[WHSEC]), STANDARD.to_vec(), BODY, AT),
+        (preset("github", &["It's a Secret to Everybody"]), vec![github], b"Hello, World!", 0),
+        (preset("stripe", &["whsec_test_secret"]), vec![("stripe-signature", stripe)], BODY, AT),
+        (preset("shopify", &["secret"]), vec![("x-shopify-hmac-sha256", base64)], BODY, 0),
+        (preset("woocommerce", &["secret"]), vec![("x-wc-webhook-signature", base64)], BODY, 0),
+        (
+            preset("slack", &["8f742231b10e8888abcd99yyyzzz85a5"]),
+            vec![("x-slack-signature", slack), ("x-slack-request-timestamp", "1531420618")],
+            SLACK_BODY,
+            1_531_420_618,
+        ),
+        (
+            preset("gitea", &["It's a Secret to Everybody"]),
+            vec![("x-gitea-signature", &github.1[7..])],
+            b"Hello, World!",
+            0,
+        ),
+    ]
+}
+
+#[test]
+fn what_senders_have_published_is_believed() {
+    for (source, pairs, body, now) in signers() {
+        let name = source.new.settings.preset.as_str();
+        let believed = check(&source, &pairs, body, now).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        assert!(believed.digest.is_some(), "{name}");
+        // A secret that is being replaced, or is new, stands beside it.
+        let other = HeldSecret { secret: Secret::Text(WHSEC.replace('M', "N")), until: None };
+        let mut rotated = source.clone();
+        rotated.new.secrets.insert(0, other.clone());
+        assert_eq!(check(&rotated, &pairs, body, now), Ok(believed), "{name}");
+        rotated.new.secrets = vec![other];
+        assert_eq!(check(&rotated, &pairs, body, now), Err(Refusal::Mismatch), "{name}");
+        rotated.new.secrets.clear();
+        assert!(check(&rotated, &pairs, body, now).is_err(), "{name}");
+        for (missing, _) in &pairs {
+            let rest: Vec<_> = pairs.iter().copied().filter(|(name, _)| name != missing).collect();
+            assert!(matches!(check(&source, &rest, body, now), Err(Refusal::Missing(_))), "{name} without {missing}");
+            let twice = [pairs.as_slice(), &[(*missing, "x")]].concat();
+            assert!(matches!(check(&source, &twice, body, now), Err(Refusal::Malformed(_))), "{name} with two of {missing}");
+        }
+        assert_eq!(check(&source, &pairs, b"", now), Err(Refusal::Mismatch), "{name}");
+    }
+}
+
+#[test]
+fn signed_times_have_a_window() {
+    for (source, pairs, body, now) in signers() {
+        let Some(tolerance) = (match &source.new.settings.rule {
+            Rule::Standard => Some(300),
+            Rule::Hmac(rule) => rule.stamp.as_ref().map(|stamp| stamp.tolerance.as_secs().cast_signed()),
+            _ => None,
+        }) else {
+            continue;
+        };
+        let window = Duration::from_secs(tolerance.unsigned_abs());
+        for (offset, good) in [(tolerance, true), (-tolerance, true), (tolerance + 1, false), (-tolerance - 1, false)] {
+            let expected = if good { Ok(()) } else { Err(Refusal::OutsideWindow(window)) };
+            assert_eq!(check(&source, &pairs, body, now + offset).map(drop), expected, "{offset} s");
+        }
+    }
+}
+
+#[test]
+fn a_twilio_signature_covers_the_address_and_the_form() {
+    let source = preset("twilio", &["12345"]);
+    let url = "https://mycompany.com/myapp.php?foo=1&bar=2";
+    let body = b"Digits=1234&To=%2B18005551212&From=%2B14158675309&Caller=%2B14158675309&CallSid=CA1234567890ABCDE";
+    let form = [("content-type", "application/x-www-form-urlencoded"), ("x-twilio-signature", "RSOYDt4T1cUTdK1PDd93/VVr8B8=")];
+    let check = |url: &str, pairs: &[(&str, &str)], body: &[u8]| {
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        source.verify(&Incoming { method: "POST", url, query, headers: &headers(pairs), body }, at(0), at(0)).map(drop)
+    };
+    // The vector has no Caller of its own but the one above: it is in the published parameters.
+    assert_eq!(check(url, &form, body), Ok(()));
+    assert_eq!(check("https://mycompany.com:443/myapp.php?foo=1&bar=2", &form, body), Ok(()));
+    assert_eq!(check("https://mycompany.com:8443/myapp.php?foo=1&bar=2", &form, body), Err(Refusal::Mismatch));
+    assert_eq!(check("https://mycompany.com/myapp.php?foo=1&bar=3", &form, body), Err(Refusal::Mismatch));
+    assert_eq!(check(url, &form, b"Digits=1235"), Err(Refusal::Mismatch));
+    let json = [("content-type", "application/json"), ("x-twilio-signature", "RSOYDt4T1cUTdK1PDd93/VVr8B8=")];
+    assert_eq!(check(url, &json, b"{}"), Err(Refusal::NotCovered));
+    assert_eq!(check(&format!("{url}&bodySHA256=00"), &json, b"{}"), Err(Refusal::Mismatch));
+}
+
+#[test]
+fn lists_of_signatures_are_read_as_their_senders_write_them() {
+    let source = preset("stripe", &["whsec_test_secret"]);
+    let good = "10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c";
+    let check = |value: &str| check(&source, &[("stripe-signature", value)], BODY, AT).map(drop);
+    assert_eq!(check(&format!("t={AT},v1={},v1={good},v0=00", "0".repeat(64))), Ok(()));
+    assert_eq!(check(&format!("t={AT},v0={good}")), Err(Refusal::Malformed("stripe-signature".into())));
+    assert_eq!(check(&format!("v1={good}")), Err(Refusal::Malformed("stripe-signature".into())));
+    assert_eq!(check(&format!("t={AT},t=1,v1={good}")), Err(Refusal::Malformed("stripe-signature".into())));
+    assert_eq!(check(&format!("t=noon,v1={good}")), Err(Refusal::BadTimestamp));
+    assert_eq!(check(&format!("t={AT},v1={}", good.to_uppercase())), Err(Refusal::Mismatch));
+
+    let standard = preset("standard-webhooks", &[WHSEC]);
+    let of = |signatures: &str| super::vectors::check(&standard, &[STANDARD[0], STANDARD[1], ("webhook-signature", signatures)], BODY, AT);
+    assert!(of(&format!("v1,AAAA v2,{} {}", &STANDARD[2].1[3..], STANDARD[2].1)).is_ok());
+    for bad in ["v1,", "v1", &STANDARD[2].1[..40], "v2,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="] {
+        assert_eq!(of(bad), Err(Refusal::Mismatch), "{bad}");
+    }
+    let svix: Vec<_> = STANDARD.iter().map(|(name, value)| (name.replace("webhook", "svix"), (*value).to_owned())).collect();
+    assert!(standard.verify(&post(&svix, BODY), at(0), at(AT)).is_ok());
+    let public = preset("standard-webhooks", &["whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="]);
+    let v1a = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==";
+    assert!(super::vectors::check(&public, &[STANDARD[0], STANDARD[1], ("webhook-signature", v1a)], BODY, AT).is_ok());
+    let dotted = [("webhook-id", "a.b"), STANDARD[1], STANDARD[2]];
+    assert_eq!(super::vectors::check(&standard, &dotted, BODY, AT), Err(Refusal::Malformed("webhook-id".into())));
+}
+
+#[test]
+fn shown_secrets_are_compared_whole() {
+    let cases = [
+        (preset("bearer", &["a-long-token"]), "authorization", "Bearer a-long-token"),
+        (preset("basic", &["a-long-token"]), "authorization", "Basic aW5uZXNjbzphLWxvbmctdG9rZW4="),
+        (preset("gitlab", &["a-long-token"]), "x-gitlab-token", "a-long-token"),
+        (preset("header-token", &["a-long-token"]), "x-webhook-token", "a-long-token"),
+    ];
+    for (source, header, good) in cases {
+        assert_eq!(check(&source, &[(header, good)], b"x", 0), Ok(Believed { digest: None }), "{good}");
+        for bad in [&good[..good.len() - 1], &format!("{good}x"), "Bearer", "Basic !", "Basic aW5uZXNjbw==", "x"] {
+            assert!(check(&source, &[(header, bad)], b"x", 0).is_err(), "{bad}");
+        }
+        assert_eq!(check(&source, &[], b"x", 0), Err(Refusal::Missing(header.to_owned())));
+    }
+    assert!(check(&preset("none", &[]), &[], b"x", 0).is_ok());
+}
+
+#[test]
+fn a_described_signature_is_verified() {
+    let some = |text: &str| Some(text.to_owned());
+    let draft = Draft {
+        preset: "hmac".to_owned(),
+        header: some("X-Sig"),
+        template: some("{timestamp}{body}"),
+        timestamp: some("header:x-time"),
+        encoding: some("base64"),
+        ..Draft::default()
+    };
+    let (source, stamp) = (source(draft, &["secret"]), "2021-02-25T15:02:10Z");
+    let mac = Algorithm::Sha256;
+    let Rule::Hmac(rule) = &source.new.settings.rule else { panic!() };
+    assert_eq!(rule.algorithm, mac);
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    let mut hmac = Hmac::<sha2::Sha256>::new_from_slice(b"secret").unwrap();
+    hmac.update(&[stamp.as_bytes(), BODY].concat());
+    let signature = BASE64_STANDARD.encode(hmac.finalize().into_bytes());
+    let pairs = [("x-sig", signature.as_str()), ("x-time", stamp)];
+    assert!(check(&source, &pairs, BODY, AT).is_ok());
+    assert_eq!(check(&source, &pairs, BODY, AT + 301), Err(Refusal::OutsideWindow(Duration::from_secs(300))));
+    // A byte that wanders from the time to the body leaves a time that is none.
+    let shifted = [("x-sig", signature.as_str()), ("x-time", &stamp[..stamp.len() - 1])];
+    assert_eq!(check(&source, &shifted, &[b"Z", BODY].concat(), AT), Err(Refusal::BadTimestamp));
+}
+
+#[test]
+fn an_event_has_what_its_sender_says_of_it() {
+    let event = |source: &Source, pairs: &[(&str, &str)], body: &'static [u8]| {
+        let headers = headers(pairs);
+        let believed = Believed { digest: source.new.settings.rule.signs().then_some([0xab; 32]) };
+        let event = source.event(&post(&headers, body), &Bytes::from_static(body), believed);
+        (event.event_type.to_string(), event.id.as_deref().unwrap_or("-").to_owned())
+    };
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let json = ("content-type", "application/json");
+    for (name, pairs, body, event_type, id) in [
+        ("github", vec![json, ("x-github-event", "push"), ("x-github-delivery", "d-1")], &b"{}"[..], "github.push", "d-1"),
+        ("github", vec![json], b"{}", "github.received", digest.as_str()),
+        ("stripe", vec![json], br#"{"id":"evt_1","type":"invoice.paid"}"#, "stripe.invoice.paid", "evt_1"),
+        ("shopify", vec![json, ("x-shopify-topic", "orders/create"), ("x-shopify-webhook-id", "w")], b"{}", "shopify.orders.create", "w"),
+        ("woocommerce", vec![json, ("x-wc-webhook-topic", "order.created"), ("x-wc-webhook-delivery-id", "9")], b"{}", "woocommerce.order.created", "9-abababababababab"),
+        ("slack", vec![json], br#"{"event_id":"Ev1","event":{"type":"app_mention"}}"#, "slack.app_mention", "Ev1"),
+        ("gitlab", vec![json, ("x-gitlab-event", "Push Hook")], b"{}", "gitlab.push_hook", "-"),
+        ("standard-webhooks", vec![json, ("svix-id", "msg_1")], br#"{"type":"Order.Created"}"#, "shop.Order.Created", "msg_1"),
+        ("hmac", vec![json], b"{}", "shop.received", digest.as_str()),
+        ("bearer", vec![json], b"{}", "shop.received", "-"),
+    ] {
+        let draft = Draft { preset: name.to_owned(), header: (name == "hmac").then(|| "x-sig".to_owned()), ..Draft::default() };
+        assert_eq!(event(&source(draft, &[]), &pairs, body), (event_type.to_owned(), id.to_owned()), "{name}");
+    }
+    let own = Draft {
+        preset: "none".to_owned(),
+        type_from: Some("body:/kind".to_owned()),
+        type_prefix: Some(String::new()),
+        dedupe: Some("header:x-id".to_owned()),
+        attributes: vec![("initiator".to_owned(), "body:/by".to_owned()), ("channel".to_owned(), "body:/none".to_owned())],
+        ..Draft::default()
+    };
+    let own = source(own, &[]);
+    let long = "i".repeat(600);
+    let (event_type, id) = event(&own, &[json, ("x-id", &long)], br#"{"kind":"innesco.endpoint.disabled"}"#);
+    assert_eq!(event_type, "shop.received", "nobody sends the engine's own");
+    assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
+    let headers = headers(&[("content-type", "application/x-www-form-urlencoded"), ("cookie", "c"), ("x-id", "1")]);
+    let made = own.event(&post(&headers, b"kind=a.b&by=admin"), &Bytes::from_static(b"kind=a.b&by=admin"), Believed { digest: None });
+    assert_eq!((&*made.event_type, &*made.source, made.id.as_deref()), ("a.b", "shop", Some("1")));
+    assert_eq!((&made.data[..], made.attributes.0.as_slice()), (&br#"{"kind":"a.b","by":"admin"}"#[..], &[("initiator".to_owned(), "admin".to_owned())][..]));
+    let request = made.request.unwrap();
+    assert_eq!(request.body.as_deref(), Some(&b"kind=a.b&by=admin"[..]));
+    assert_eq!(request.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["content-type", "x-id"]);
+}
+
+#[test]
+fn habits_of_senders() {
+    let woo = preset("woocommerce", &["secret"]);
+    assert!(woo.is_first_ping(&post(&[], b"webhook_id=7")));
+    assert!(!woo.is_first_ping(&post(&headers(&[("x-wc-webhook-signature", "x")]), b"webhook_id=7")));
+    for body in [&b"webhook_id="[..], b"webhook_id=7&a=b", b"webhook_id=x", b"webhook_id=777777777777777777777"] {
+        assert!(!woo.is_first_ping(&post(&[], body)));
+    }
+    assert!(!preset("shopify", &["secret"]).is_first_ping(&post(&[], b"webhook_id=7")));
+
+    let slack = preset("slack", &["secret"]);
+    let asked = br#"{"token":"t","challenge":"3eZbrw1a","type":"url_verification"}"#;
+    assert_eq!(slack.challenge(&post(&[], asked)).as_deref(), Some("3eZbrw1a"));
+    assert_eq!(slack.challenge(&post(&[], br#"{"type":"event_callback","challenge":"x"}"#)), None);
+    assert_eq!(preset("none", &[]).challenge(&post(&[], asked)), None);
+
+    let listed = Draft { preset: "none".to_owned(), allow: vec!["192.0.2.0/24".into(), "2001:db8::1".into()], ..Draft::default() };
+    let listed = source(listed, &[]);
+    for (address, admitted) in
+        [("192.0.2.9", true), ("::ffff:192.0.2.9", true), ("2001:db8::1", true), ("192.0.3.1", false), ("2001:db8::2", false)]
+    {
+        assert_eq!(listed.admits(address.parse().unwrap()), admitted, "{address}");
+    }
+}
+
+#[test]
+fn a_replaced_secret_is_believed_until_its_grace_is_over() {
+    let mut source = preset("header-token", &["first-secret"]);
+    source.rotate(Secret::Text("second-secret".into()), at(10), Duration::from_secs(5));
+    let believes = |token: &str, now: i64| {
+        let headers = headers(&[("x-webhook-token", token)]);
+        source.verify(&post(&headers, b""), at(now), at(0)).is_ok()
+    };
+    assert!(believes("first-secret", 14) && believes("second-secret", 14));
+    assert!(!believes("first-secret", 15) && believes("second-secret", 15));
+    let mut many = source.clone();
+    (0..20).for_each(|_| many.rotate(Secret::Text("another-secret".into()), at(11), Duration::from_secs(60)));
+    assert_eq!(many.new.secrets.len(), SECRETS_MAX);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Any other byte in the body, in the signature or in the time of signing.
+    #[test]
+    fn any_change_of_a_byte_is_refused(which in 0..7_usize, place in any::<prop::sample::Index>(), byte in any::<u8>(), part in 0..3_usize) {
+        let (source, pairs, body, now) = signers().swap_remove(which);
+        let part = part % (pairs.len() + 1);
+        if part == pairs.len() {
+            let mut body = body.to_vec();
+            let place = place.index(body.len());
+            prop_assume!(body[place] != byte);
+            body[place] = byte;
+            prop_assert!(check(&source, &pairs, &body, now).is_err());
+        } else {
+            let mut value = pairs[part].1.as_bytes().to_vec();
+            let place = place.index(value.len());
+            prop_assume!(value[place] != byte);
+            value[place] = byte;
+            // What is no text does not come this far.
+            let Ok(value) = String::from_utf8(value) else { return Ok(()) };
+            let mut changed = headers(&pairs);
+            changed[part].1 = value;
+            let verdict = source.verify(&post(&changed, body), at(0), at(now));
+            prop_assert!(verdict.is_err(), "{:?}", changed[part]);
+        }
+    }
+
+    /// Whatever a stranger puts into headers and body, under every rule: refused, and nothing panics.
+    #[test]
+    fn nothing_a_stranger_sends_is_believed(which in 0..7_usize, value in "[a-zA-Z0-9+/=,. vt]{0,80}", body in prop::collection::vec(any::<u8>(), 0..100)) {
+        let (source, pairs, _, now) = signers().swap_remove(which);
+        let changed: Vec<_> = pairs.iter().map(|(name, _)| ((*name).to_owned(), value.clone())).collect();
+        prop_assert!(source.verify(&post(&changed, &body), at(0), at(now)).is_err());
+        let twilio = preset("twilio", &["12345"]);
+        let changed = headers(&[("x-twilio-signature", &value), ("content-type", "application/x-www-form-urlencoded")]);
+        prop_assert!(twilio.verify(&post(&changed, &body), at(0), at(now)).is_err());
+    }
+}
