@@ -37,10 +37,11 @@ use crate::{
         delivery::{Attempt, DeliveryState, Next, Payload},
         endpoint::{Endpoint, EndpointState, NewEndpoint},
         event::{Event, NewEvent},
-        id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
+        id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId, Tag},
         name::Slug,
         plugin::Digest,
         run::{RunFailure, RunLog, RunOutcome, RunState, StateUse},
+        source::{NewSource, Source},
         time::Timestamp,
     },
     metrics::{Lane, Stage},
@@ -539,6 +540,15 @@ pub trait Store: Send + Sync {
     /// What waits for it is cancelled (by [`Self::bury`]).
     async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error>;
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
+    /// Refuses a name that is taken.
+    async fn create_source(&self, source: NewSource) -> Result<Source, Error>;
+    /// Replaces everything but the id and the name.
+    async fn update_source(&self, source: Source) -> Result<(), Error>;
+    /// Its events stay; its name and its address are free.
+    async fn delete_source(&self, id: SourceId) -> Result<(), Error>;
+    /// By name.
+    async fn sources(&self) -> Result<Vec<Source>, Error>;
+
     /// Notes since when an endpoint has been failing (wall clock), or that it no longer does.
     async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error>;
     /// Seals every secret anew under a fresh master key, and puts that key in the place of the old one.

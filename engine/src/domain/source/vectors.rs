@@ -134,7 +134,6 @@ fn a_twilio_signature_covers_the_address_and_the_form() {
         let query = url.split_once('?').map_or("", |(_, query)| query);
         source.verify(&Incoming { method: "POST", url, query, headers: &headers(pairs), body }, at(0), at(0)).map(drop)
     };
-    // The vector has no Caller of its own but the one above: it is in the published parameters.
     assert_eq!(check(url, &form, body), Ok(()));
     assert_eq!(check("https://mycompany.com:443/myapp.php?foo=1&bar=2", &form, body), Ok(()));
     assert_eq!(check("https://mycompany.com:8443/myapp.php?foo=1&bar=2", &form, body), Err(Refusal::Mismatch));

@@ -16,6 +16,7 @@ pub mod people;
 pub mod reads;
 pub mod retention;
 pub mod settle;
+pub mod sources;
 
 /// The one list of all cases. `conformance!(sqlite, SqliteBacking)` makes a module of tests that run them on that backing.
 macro_rules! conformance {
@@ -101,6 +102,11 @@ macro_rules! conformance {
                     keys_are_created_listed_and_revoked,
                     a_key_keeps_its_end_and_its_last_use,
                     a_refusal_disturbs_nobody_else;
+                sources:
+                    a_source_reads_back_and_is_changed_as_a_whole,
+                    a_sources_name_is_unique_until_it_is_deleted,
+                    a_new_master_key_opens_what_the_old_one_sealed_of_a_source,
+                    the_request_of_an_event_is_kept_with_it;
                 reads:
                     an_event_shows_what_it_has_come_to,
                     events_are_listed_by_state,

@@ -20,7 +20,7 @@ use crate::{
 pub const EVENT_WEIGHT: usize = 512;
 
 pub fn weight(event: &NewEvent) -> usize {
-    event.data.len() + EVENT_WEIGHT
+    event.data.len() + event.request.as_ref().map_or(0, |request| request.weight()) + EVENT_WEIGHT
 }
 
 /// Stores events that follow from something else, with it. Claims are to be handed over after the commit.
@@ -79,8 +79,9 @@ pub fn insert(
     claims: &mut Vec<EventClaim>,
 ) -> Result<(), Error> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO event (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause, codec, data)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "INSERT INTO event (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause, codec, data,
+             request, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
     statement.execute(params![
         id.as_i64(),
@@ -96,6 +97,8 @@ pub fn insert(
         event.cause.map(EventId::as_i64),
         rows::PLAIN,
         &*event.data,
+        event.request.as_ref().map(|request| rows::request_to_column(request)),
+        event.request.as_ref().and_then(|request| request.body.as_deref()),
     ])?;
     note_minute(db, local, id, accepted_at)?;
     enqueue(db, local, Arc::new(Event { id, accepted_at, new: own_data(event) }), 0, claims)

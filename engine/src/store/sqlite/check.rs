@@ -2,12 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
 
 use super::{
     Sqlite, admin, audit, connect, jobs, reads,
-    rows::{self, ATTEMPT_COLUMNS, ENDPOINT_COLUMNS, EVENT_COLUMNS, Place},
+    rows::{self, ATTEMPT_COLUMNS, ENDPOINT_COLUMNS, Place, WHOLE_EVENT_COLUMNS},
+    sources,
     upgrade::LAYOUT,
 };
 use crate::{
@@ -129,9 +129,7 @@ impl Check<'_> {
 
     /// Every row becomes the value that the engine would read.
     fn rows(&mut self) {
-        self.each("event", &format!("SELECT {EVENT_COLUMNS}, e.data FROM event e"), |row| {
-            rows::event(row, Bytes::from(row.get::<_, Vec<u8>>(12)?)).map(drop)
-        });
+        self.each("event", &format!("SELECT {WHOLE_EVENT_COLUMNS} FROM event e"), |row| rows::whole_event(row).map(drop));
         self.each("run", &format!("SELECT {} FROM {}", reads::RUN_COLUMNS, reads::RUN_TABLES), |row| reads::run(row).map(drop));
         self.each("run_queue", "SELECT id, plugin, outcome FROM run_queue", |row| {
             let place = Place { table: "run_queue", id: row.get(0)? };
@@ -175,7 +173,7 @@ impl Check<'_> {
         self.noted(&format!("table {table}"), walked);
     }
 
-    /// Endpoints need the master key: with it, all of them are read; without it, that is the finding.
+    /// Endpoints and sources need the master key: with it, all of them are read; without it, that is the finding.
     fn endpoints(&mut self, key_file: &KeyFile) {
         let mark = self.db.query_row("SELECT value FROM meta WHERE key = 'seal'", [], |row| row.get::<_, Vec<u8>>(0));
         let seal: Result<Option<Seal>, Error> =
@@ -188,6 +186,9 @@ impl Check<'_> {
         let seals = [Arc::new(seal)];
         self.each("endpoint", &format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL"), |row| {
             rows::endpoint(row, &seals).map(drop)
+        });
+        self.each("source", &format!("SELECT {} FROM source", sources::SOURCE_COLUMNS), |row| {
+            sources::source(row, &seals).map(drop)
         });
     }
 
@@ -271,6 +272,7 @@ impl Check<'_> {
             ("deliveries cancelled", "SELECT count(*) FROM delivery WHERE state = 'cancelled'"),
             ("attempts", "SELECT count(*) FROM attempt"),
             ("endpoints", "SELECT count(*) FROM endpoint WHERE deleted_at IS NULL"),
+            ("sources", "SELECT count(*) FROM source"),
             ("plugins", "SELECT count(*) FROM plugin"),
             ("keys", "SELECT count(*) FROM api_key"),
             ("changes in the audit trail", "SELECT count(*) FROM audit"),

@@ -17,6 +17,7 @@ mod reads;
 mod retention;
 mod rows;
 mod settle;
+mod sources;
 mod steady;
 #[cfg(test)]
 mod tests;
@@ -56,8 +57,9 @@ use crate::{
         delivery::DeadReason,
         endpoint::{Endpoint, EndpointState, NewEndpoint},
         event::NewEvent,
-        id::{AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
+        id::{AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId, Tag},
         name::Slug,
+        source::{NewSource, Source},
         time::Timestamp,
     },
     metrics::meters,
@@ -434,6 +436,24 @@ impl Store for Sqlite {
         self.read(move |db| admin::endpoints(db, &local.seals())).await
     }
 
+    async fn create_source(&self, source: NewSource) -> Result<Source, Error> {
+        self.write(0, move |db, local| sources::create(db, &local.seal(), source)).await
+    }
+
+    async fn update_source(&self, source: Source) -> Result<(), Error> {
+        self.write(0, move |db, local| sources::update(db, &local.seal(), &source)).await
+    }
+
+    async fn delete_source(&self, id: SourceId) -> Result<(), Error> {
+        self.write(0, move |db, _| sources::delete(db, id)).await
+    }
+
+    async fn sources(&self) -> Result<Vec<Source>, Error> {
+        let local = Arc::clone(&self.local);
+        // The keys are asked for after the transaction has begun, as for endpoints.
+        self.read(move |db| sources::all(db, &local.seals())).await
+    }
+
     async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error> {
         self.write_as(Keeps::Progress, 0, move |db, _| admin::note_failing(db, id, since)).await
     }
@@ -444,6 +464,7 @@ impl Store for Sqlite {
             .write(Keeps::Promise, 0, move |db| {
                 let seals = local.seals();
                 let seal = Arc::new(local.key_file.begin_change()?);
+                sources::reseal(db, &seals, &seal)?;
                 admin::reseal(db, &seals, &seal)?;
                 // Known before the commit, so that no reader meets what it cannot open; in force after it.
                 local.set_seals([seals.as_slice(), &[Arc::clone(&seal)]].concat());

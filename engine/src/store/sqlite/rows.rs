@@ -20,6 +20,7 @@ use crate::{
         name::{Attributes, EventType, Slug},
         pattern::Pattern,
         rate::Rate,
+        request::Request,
         retry::Schedule,
         run::{LogLevel, LogLine, RunLog},
         signature::{Scheme, Secret},
@@ -52,7 +53,7 @@ fn json_unless_empty<T: serde::Serialize>(items: &[T]) -> Option<String> {
     (!items.is_empty()).then(|| json(&items))
 }
 
-fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
+pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("lists and maps of text and numbers are always JSON")
 }
 
@@ -82,7 +83,14 @@ pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> R
 pub const EVENT_COLUMNS: &str = "e.id, e.accepted_at, e.source, e.caller_id, e.type, e.subject, e.time, e.content_type, e.attributes, \
      e.depth, e.cause, e.codec";
 
-/// Reads [`EVENT_COLUMNS`]; the data comes separately, since lists do without.
+/// The column `request`: method, query, headers.
+type RequestColumn<'a> = (std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>, std::borrow::Cow<'a, [(String, String)]>);
+
+pub fn request_to_column(request: &Request) -> String {
+    json::<RequestColumn<'_>>(&((&*request.method).into(), (&*request.query).into(), (&*request.headers).into()))
+}
+
+/// Reads [`EVENT_COLUMNS`]; the data and the request come separately, since lists do without.
 pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
     let place = Place { table: "event", id: row.get(0)? };
     if row.get::<_, i64>(11)? != PLAIN {
@@ -109,16 +117,34 @@ pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
             attributes: Arc::new(attributes),
             depth: u8::try_from(row.get::<_, i64>(9)?).map_err(|_| place.corrupt("depth"))?,
             cause: row.get::<_, Option<i64>>(10)?.map(EventId::from_i64),
+            request: None,
         },
     })
 }
 
+/// The columns of [`whole_event`], in its order.
+pub const WHOLE_EVENT_COLUMNS: &str = "e.id, e.accepted_at, e.source, e.caller_id, e.type, e.subject, e.time, e.content_type, \
+     e.attributes, e.depth, e.cause, e.codec, e.data, e.request, e.body";
+
+/// Reads [`WHOLE_EVENT_COLUMNS`].
+pub fn whole_event(row: &Row<'_>) -> Result<Event, Error> {
+    let mut event = event(row, Bytes::from(row.get::<_, Vec<u8>>(12)?))?;
+    let place = Place { table: "event", id: event.id.as_i64() };
+    if let Some(text) = row.get_ref(13)?.as_str_or_null().map_err(|_| place.corrupt("request"))? {
+        let (method, query, headers): RequestColumn<'_> = place.json("request", text)?;
+        let body = row.get::<_, Option<Vec<u8>>>(14).map_err(|_| place.corrupt("body"))?.map(Bytes::from);
+        let request = Request { method: method.into(), query: query.into(), headers: headers.into(), body };
+        event.new.request = Some(Arc::new(request));
+    }
+    Ok(event)
+}
+
 /// One event with its data.
 pub fn load_event(db: &Connection, id: EventId) -> Result<Option<Event>, Error> {
-    let mut select = db.prepare_cached(&format!("SELECT {EVENT_COLUMNS}, e.data FROM event e WHERE e.id = ?1"))?;
+    let mut select = db.prepare_cached(&format!("SELECT {WHOLE_EVENT_COLUMNS} FROM event e WHERE e.id = ?1"))?;
     let mut rows = select.query([id.as_i64()])?;
     match rows.next()? {
-        Some(row) => Ok(Some(event(row, Bytes::from(row.get::<_, Vec<u8>>(12)?))?)),
+        Some(row) => whole_event(row).map(Some),
         None => Ok(None),
     }
 }

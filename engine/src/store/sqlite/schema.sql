@@ -20,7 +20,9 @@ CREATE TABLE event (
     depth        INTEGER NOT NULL,
     cause        INTEGER,                      -- the event whose run emitted it
     codec        INTEGER NOT NULL,
-    data         BLOB NOT NULL
+    data         BLOB NOT NULL,
+    request      TEXT,                         -- JSON array: method, query and headers of the request that a source took it from
+    body         BLOB                          -- that request's body, where the data is something else
 ) STRICT;
 CREATE INDEX event_by_type ON event (type, id);
 CREATE INDEX event_by_source ON event (source, id);
@@ -173,6 +175,16 @@ CREATE TABLE endpoint (
     failing_since INTEGER                      -- wall clock, ms; set once it has failed for a while
 ) STRICT;
 CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
+
+-- Addresses for third parties.
+CREATE TABLE source (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL UNIQUE,
+    title      TEXT,
+    draft      TEXT NOT NULL,                  -- JSON object: what differs from its preset
+    created_at INTEGER NOT NULL,
+    sealed     BLOB NOT NULL                   -- JSON object with its address and its secrets, encrypted
+) STRICT;
 
 CREATE TABLE plugin (
     name           TEXT PRIMARY KEY,

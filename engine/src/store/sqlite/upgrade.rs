@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-pub const LAYOUT: i64 = 2;
+pub const LAYOUT: i64 = 3;
 
 /// Returns the store's tag and the key under which its secrets are sealed.
 pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {
@@ -39,10 +39,15 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
             step(db, || {
                 seal_endpoints(db, &seal)?;
                 db.execute_batch(include_str!("upgrade_2.sql"))?;
+                db.execute_batch(include_str!("upgrade_3.sql"))?;
                 Ok(())
             })?;
             db.execute_batch("PRAGMA secure_delete = OFF; PRAGMA wal_checkpoint(TRUNCATE)")?;
-            tracing::info!("the store has been brought to layout 2; its secrets are encrypted now");
+            tracing::info!("the store has been brought to layout 3; its secrets are encrypted now");
+        }
+        2 => {
+            step(db, || Ok(db.execute_batch(include_str!("upgrade_3.sql"))?))?;
+            tracing::info!("the store has been brought to layout 3");
         }
         _ => {}
     }
@@ -136,6 +141,34 @@ mod tests {
             assert!(!has(&secret[6..]) && !has("clear-text"), "{} still holds a secret", path.display());
         }
 
+        let fresh = folder.path().join("new.db");
+        drop(Sqlite::open(&fresh, key, Handoff::default(), AdmissionLimits::default()).unwrap());
+        assert_eq!(layout(&Connection::open(&file).unwrap()), layout(&Connection::open(&fresh).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_store_of_layout_2_is_taken_along_with_its_events() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, key) = (folder.path().join("old.db"), KeyFile::at(folder.path().join("master.key")));
+        let mark = key.open(None).unwrap().mark().unwrap();
+        let old = Connection::open(&file).unwrap();
+        old.execute_batch(include_str!("testdata/layout_2.sql")).unwrap();
+        old.execute_batch(
+            "INSERT INTO meta VALUES ('tag', '4hjq');
+             INSERT INTO event (id, accepted_at, source, type, content_type, depth, codec, data)
+                 VALUES (1, 970000, 'shop', 'order.created', 'application/json', 0, 0, x'7b7d');
+             INSERT INTO event_queue (id, round, next_at, lease) VALUES (1, 0, 0, NULL);
+             PRAGMA user_version = 2;",
+        )
+        .unwrap();
+        old.execute("INSERT INTO meta VALUES ('seal', ?1)", [mark]).unwrap();
+        drop(old);
+
+        let store = Sqlite::open(&file, key.clone(), Handoff::default(), AdmissionLimits::default()).unwrap();
+        let story = store.event(crate::domain::id::EventId::from_i64(1)).await.unwrap();
+        assert_eq!((&story.event.new.data[..], &story.event.new.request), (&b"{}"[..], &None));
+        assert!(store.sources().await.unwrap().is_empty());
+        drop(store);
         let fresh = folder.path().join("new.db");
         drop(Sqlite::open(&fresh, key, Handoff::default(), AdmissionLimits::default()).unwrap());
         assert_eq!(layout(&Connection::open(&file).unwrap()), layout(&Connection::open(&fresh).unwrap()));

@@ -1,0 +1,135 @@
+//! Sources, and the requests that their events came in.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::bench::*;
+use crate::{
+    domain::{
+        endpoint::HeldSecret,
+        event::NewEvent,
+        id::SourceId,
+        request::Request,
+        signature::Secret,
+        source::{Draft, NewSource, Source, Token},
+        time::Timestamp,
+    },
+    store::Error,
+};
+
+fn held(text: &str, until: Option<i64>) -> HeldSecret {
+    HeldSecret { secret: Secret::Text(text.to_owned()), until: until.map(Timestamp::from_millis) }
+}
+
+fn source(name: &str, draft: Draft) -> NewSource {
+    NewSource {
+        name: slug(name),
+        title: None,
+        token: Token::from_seed([9; 16]),
+        settings: draft.settle().unwrap(),
+        draft,
+        secrets: vec![held("a-secret-of-theirs", None)],
+    }
+}
+
+fn github() -> Draft {
+    Draft { preset: "github".to_owned(), ..Draft::default() }
+}
+
+async fn find(bench: &Bench, id: SourceId) -> Source {
+    let found = bench.store.sources().await.unwrap().into_iter().find(|source| source.id == id);
+    found.expect("the source is there")
+}
+
+fn shown(source: &Source) -> String {
+    let secrets: Vec<_> = source.new.secrets.iter().map(|held| (held.secret.reveal(), held.until)).collect();
+    format!("{source:?} {secrets:?} {}", source.new.token.as_str())
+}
+
+pub async fn a_source_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
+    let some = |text: &str| Some(text.to_owned());
+    let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
+    let draft = Draft {
+        preset: "hmac".to_owned(),
+        header: some("x-sig"),
+        algorithm: some("sha512"),
+        encoding: some("base64"),
+        prefix: some("v1,"),
+        template: some("{timestamp}.{body}"),
+        list_key: some("v1"),
+        timestamp: some("list:t"),
+        tolerance: some("10m"),
+        username: None,
+        type_from: some("body:/kind"),
+        type_prefix: some("crm"),
+        dedupe: some("digest"),
+        attributes: vec![("channel".to_owned(), "body:/list".to_owned())],
+        methods: list(&["POST", "PUT"]),
+        content_types: list(&["application/json"]),
+        allow: list(&["192.0.2.0/24"]),
+        headers: Some(list(&["x-topic"])),
+        body_bytes_max: Some(1000),
+        rate: some("50/s"),
+        answer_status: Some(202),
+        answer_body: some("ok é\n"),
+        answer_content_type: some("text/plain"),
+    };
+    let new = NewSource {
+        title: some("Our CRM"),
+        secrets: vec![held("the-newest-one", None), held("an-older-one", Some(77))],
+        ..source("crm", draft)
+    };
+    let created = bench.store.create_source(new).await.unwrap();
+    let after = bench.after_a_crash().await;
+    let read = find(&after, created.id).await;
+    assert_eq!(shown(&read), shown(&created));
+
+    let token = Token::from_seed([1; 16]);
+    let changed = Source { new: NewSource { token, secrets: vec![], ..source("crm", github()) }, ..read };
+    after.store.update_source(changed.clone()).await.unwrap();
+    assert_eq!(shown(&find(&after.after_a_crash().await, created.id).await), shown(&changed));
+    let unknown = Source { id: SourceId::from_i64(99), ..changed.clone() };
+    assert_eq!(bench.store.update_source(unknown).await, Err(Error::NotFound { what: "source" }));
+    let renamed = Source { new: NewSource { name: slug("other"), ..changed.new.clone() }, ..changed };
+    assert_eq!(bench.store.update_source(renamed).await, Err(Error::NotFound { what: "source" }), "its name is fixed");
+}
+
+pub async fn a_sources_name_is_unique_until_it_is_deleted(bench: &Bench) {
+    let create = async |name: &str| bench.store.create_source(source(name, github())).await.map(|source| source.id);
+    let first = create("shop").await.unwrap();
+    assert_eq!(create("shop").await, Err(Error::Taken { what: "source", name: "shop".into() }));
+    bench.store.delete_source(first).await.unwrap();
+    assert_eq!(bench.store.delete_source(first).await, Err(Error::NotFound { what: "source" }));
+    assert_ne!(create("shop").await.unwrap(), first, "its id is never given again");
+    create("a").await.unwrap();
+    let names: Vec<_> = bench.store.sources().await.unwrap().iter().map(|one| one.new.name.to_string()).collect();
+    assert_eq!(names, ["a", "shop"]);
+}
+
+pub async fn a_new_master_key_opens_what_the_old_one_sealed_of_a_source(bench: &Bench) {
+    let before = bench.store.create_source(source("shop", github())).await.unwrap();
+    bench.store.reseal().await.unwrap();
+    assert_eq!(shown(&find(bench, before.id).await), shown(&before));
+    assert_eq!(shown(&find(&bench.after_a_crash().await, before.id).await), shown(&before));
+}
+
+pub async fn the_request_of_an_event_is_kept_with_it(bench: &Bench) {
+    let request = |body: Option<&'static [u8]>| Request {
+        method: "PUT".to_owned(),
+        query: "a=1&b=%20".to_owned(),
+        headers: vec![("x-topic".to_owned(), "\"é\"".to_owned()), ("x-topic".to_owned(), "again".to_owned())],
+        body: body.map(Bytes::from_static),
+    };
+    for kept in [Some(request(Some(b"\x00\xff"))), Some(request(None)), None] {
+        let new = NewEvent { request: kept.clone().map(Arc::new), ..event("a") };
+        let claim = bench.accept(new).await;
+        assert_eq!(claim.event.new.request.as_deref(), kept.as_ref());
+        let after = bench.after_a_crash().await;
+        assert_eq!(after.story(claim.event.id).await.event.new.request.as_deref(), kept.as_ref());
+        assert!(after.claim().await > 0);
+        let again = after.events().into_iter().find(|one| one.event.id == claim.event.id).expect("it is claimed again");
+        assert_eq!(again.event.new.request.as_deref(), kept.as_ref(), "a later run sees it as well");
+        assert_eq!(after.settle(settlement(&again)).await, crate::store::Settled::Done);
+    }
+}

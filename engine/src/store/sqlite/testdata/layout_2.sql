@@ -1,0 +1,224 @@
+-- The embedded store. Ids carry their parent's in their upper bits (domain/id.rs), so children are ranges of row ids and no
+-- foreign-key index is needed. A row in a queue table means "not finished"; a finished delivery moves to its history table
+-- once and is never updated again. Every payload carries a codec (0: as it is), so that compression can follow.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE event (
+    id           INTEGER PRIMARY KEY,
+    accepted_at  INTEGER NOT NULL,             -- wall clock, ms
+    source       TEXT NOT NULL,
+    caller_id    TEXT,
+    type         TEXT NOT NULL,
+    subject      TEXT,
+    time         TEXT,                         -- as the caller wrote it
+    content_type TEXT NOT NULL,
+    attributes   TEXT,                         -- JSON array of [name, value]
+    depth        INTEGER NOT NULL,
+    cause        INTEGER,                      -- the event whose run emitted it
+    codec        INTEGER NOT NULL,
+    data         BLOB NOT NULL
+) STRICT;
+CREATE INDEX event_by_type ON event (type, id);
+CREATE INDEX event_by_source ON event (source, id);
+CREATE INDEX event_by_cause ON event (cause) WHERE cause IS NOT NULL;
+
+-- Which id was the first of a minute (wall clock): time to ids, for filters and retention.
+CREATE TABLE minute (
+    minute   INTEGER PRIMARY KEY,
+    first_id INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE dedup (
+    source    TEXT NOT NULL,
+    caller_id TEXT NOT NULL,
+    event_id  INTEGER NOT NULL,
+    PRIMARY KEY (source, caller_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dedup_by_event ON dedup (event_id);
+
+-- Events that are to be run. next_at is the steady clock: when it is due, or when its lease ends.
+CREATE TABLE event_queue (
+    id      INTEGER PRIMARY KEY,
+    round   INTEGER NOT NULL,
+    next_at INTEGER NOT NULL,
+    lease   INTEGER
+) STRICT;
+CREATE INDEX event_queue_free ON event_queue (id) WHERE lease IS NULL;
+CREATE INDEX event_queue_leased ON event_queue (next_at) WHERE lease IS NOT NULL;
+
+CREATE TABLE unrouted (id INTEGER PRIMARY KEY) STRICT;
+
+-- How many times an event was replayed.
+CREATE TABLE replay (
+    id     INTEGER PRIMARY KEY,
+    rounds INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE run (
+    id          INTEGER PRIMARY KEY,
+    round       INTEGER NOT NULL,
+    plugin      TEXT NOT NULL,
+    version     BLOB,
+    endpoint    INTEGER,
+    outcome     TEXT,
+    code        TEXT,
+    message     TEXT,
+    tries       INTEGER NOT NULL,
+    took_us     INTEGER NOT NULL,
+    memory_peak INTEGER NOT NULL,
+    webhooks    INTEGER NOT NULL,
+    emitted     INTEGER NOT NULL,
+    log         TEXT,                          -- JSON array of [level, message]
+    log_dropped INTEGER NOT NULL
+) STRICT;
+
+-- Runs that are not done: waiting for their time, or parked until someone drives them.
+CREATE TABLE run_queue (
+    id       INTEGER PRIMARY KEY,
+    plugin   TEXT NOT NULL,
+    endpoint INTEGER,
+    round    INTEGER NOT NULL,
+    tries    INTEGER NOT NULL,
+    state    TEXT NOT NULL CHECK (state IN ('waiting', 'parked')),
+    outcome  TEXT,
+    wants    TEXT,
+    next_at  INTEGER NOT NULL,
+    lease    INTEGER,
+    CHECK (state = 'waiting' OR lease IS NULL)
+) STRICT;
+CREATE INDEX run_queue_free ON run_queue (plugin, next_at) WHERE state = 'waiting' AND lease IS NULL;
+-- Whatever an event has still to run holds back what is ordered behind it.
+CREATE INDEX run_queue_waiting ON run_queue (id) WHERE state = 'waiting';
+CREATE INDEX run_queue_leased ON run_queue (next_at) WHERE lease IS NOT NULL;
+CREATE INDEX run_queue_parked ON run_queue (plugin, outcome) WHERE state = 'parked';
+CREATE INDEX run_queue_wants ON run_queue (wants) WHERE state = 'parked' AND wants IS NOT NULL;
+
+-- Deliveries that are not finished.
+CREATE TABLE live (
+    id       INTEGER PRIMARY KEY,
+    endpoint INTEGER NOT NULL,
+    round    INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_at  INTEGER NOT NULL,
+    lease    INTEGER,
+    ordering INTEGER                           -- rows of one endpoint with the same number go one after the other, by id
+) STRICT;
+-- First attempts and retries apart, so that neither starves the other.
+CREATE INDEX live_free ON live (endpoint, attempts > 0, next_at) WHERE lease IS NULL AND ordering IS NULL;
+CREATE INDEX live_ordered ON live (endpoint, ordering, id) WHERE ordering IS NOT NULL;
+CREATE INDEX live_leased ON live (next_at) WHERE lease IS NOT NULL;
+
+-- Finished deliveries.
+CREATE TABLE delivery (
+    id       INTEGER PRIMARY KEY,
+    endpoint INTEGER NOT NULL,
+    round    INTEGER NOT NULL,
+    state    TEXT NOT NULL CHECK (state IN ('delivered', 'dead', 'cancelled')),
+    reason   TEXT,
+    attempts INTEGER NOT NULL,
+    at       INTEGER NOT NULL,                 -- wall clock, ms
+    CHECK ((state = 'dead') = (reason IS NOT NULL))
+) STRICT;
+CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
+CREATE INDEX delivery_unhappy ON delivery (state, id) WHERE state <> 'delivered';
+
+-- What plugins made for receivers; a delivery without a row here sends its event's data.
+CREATE TABLE payload (
+    id           INTEGER PRIMARY KEY,
+    type         TEXT,
+    content_type TEXT NOT NULL,
+    headers      TEXT,                         -- JSON array of [name, value]
+    codec        INTEGER NOT NULL,
+    body         BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE attempt (
+    id             INTEGER PRIMARY KEY,
+    at             INTEGER NOT NULL,           -- wall clock, ms
+    outcome        TEXT NOT NULL,
+    status         INTEGER,
+    latency_us     INTEGER NOT NULL,
+    detail         TEXT,
+    excerpt        BLOB NOT NULL,
+    retry_after_ms INTEGER
+) STRICT;
+
+-- What plugins keep. The version is the id of the run that wrote it: no two writes have the same.
+CREATE TABLE state (
+    plugin  TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    value   BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (plugin, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE endpoint (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL,
+    title      TEXT,
+    url        TEXT NOT NULL,
+    events     TEXT NOT NULL,                  -- JSON array of patterns
+    conditions TEXT NOT NULL,                  -- JSON array of [attribute, [value]]
+    plugin     TEXT,
+    scheme     TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    deleted_at INTEGER,                        -- its name stays readable in the history
+    policy     TEXT NOT NULL DEFAULT '{}',     -- JSON object
+    sealed     BLOB,                           -- JSON object with its secrets, encrypted; gone when it is deleted
+    failing_since INTEGER                      -- wall clock, ms; set once it has failed for a while
+) STRICT;
+CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
+
+CREATE TABLE plugin (
+    name           TEXT PRIMARY KEY,
+    version        BLOB NOT NULL,
+    author_version TEXT NOT NULL,
+    description    TEXT NOT NULL,
+    patterns       TEXT NOT NULL,              -- JSON array
+    file           TEXT NOT NULL,
+    bytes          INTEGER NOT NULL,
+    config         TEXT NOT NULL               -- JSON object
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE api_key (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL UNIQUE,
+    role       TEXT NOT NULL,
+    hash       BLOB NOT NULL UNIQUE,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,                        -- wall clock, ms
+    last_used_at INTEGER                       -- wall clock, ms; give or take a minute
+) STRICT;
+
+-- Who changed what. Written before the change, completed with the answer's status after it.
+CREATE TABLE audit (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at     INTEGER NOT NULL,                   -- wall clock, ms
+    key    TEXT NOT NULL,                      -- the name of the key
+    action TEXT NOT NULL,
+    target TEXT,
+    status INTEGER                             -- NULL: under way, or the engine ended before it was done
+) STRICT;
+CREATE INDEX audit_by_key ON audit (key, id);
+CREATE INDEX audit_by_action ON audit (action, id);
+
+-- Work over many rows that goes on by batches.
+CREATE TABLE job (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind        TEXT NOT NULL,
+    filter      TEXT NOT NULL,                 -- JSON object
+    cursor      INTEGER NOT NULL,              -- ids below it are done with
+    done        INTEGER NOT NULL,
+    failed      INTEGER NOT NULL,
+    total       INTEGER,
+    state       TEXT NOT NULL CHECK (state IN ('running', 'done', 'cancelled')),
+    created_at  INTEGER NOT NULL,              -- wall clock, ms
+    finished_at INTEGER,
+    CHECK ((state = 'running') = (finished_at IS NULL))
+) STRICT;
+CREATE INDEX job_running ON job (id) WHERE state = 'running';
