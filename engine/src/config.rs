@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::{
-    api::{self, ConnectionLimits},
+    api::{self, ConnectionLimits, ForwardedHeader, Proxies},
     domain::{duration, name::nearest},
     sandbox,
     store::{AdmissionLimits, Retention},
@@ -47,6 +47,9 @@ settings! {
     "plugins" = "plugins", "folder whose .wasm files serve";
     "store" = "sqlite", "where events are kept: sqlite (a file in the data folder)";
     "allow_net" = "", "networks that webhooks may go to although they are not public, such as 10.1.0.0/16, separated by commas";
+    "external_url" = "", "the URL under which third parties reach the engine, such as https://hooks.example.com; some sign it";
+    "trusted_proxies" = "", "networks of the proxies before the engine, separated by commas; what they say of whom they pass on is believed";
+    "forwarded_header" = "x-forwarded-for", "where trusted proxies say it: x-forwarded-for or forwarded";
     "log" = "text", "form of the log: text or json";
     "metrics" = "open", "who may read /metrics: open (anyone who reaches the port), or key (who has a key that may read)";
     "drain" = "25s", "how long a stop waits for attempts that are under way";
@@ -236,6 +239,9 @@ pub struct Config {
     pub master_key_file: PathBuf,
     pub plugins: PathBuf,
     pub allow_net: Vec<IpNet>,
+    /// Under which third parties reach the engine.
+    pub external_url: Option<Url>,
+    pub proxies: Proxies,
     pub log: LogForm,
     pub metrics: api::Access,
     pub drain: Duration,
@@ -300,6 +306,11 @@ impl Config {
             master_key_file,
             plugins: raw.text("plugins")?.into(),
             allow_net: raw.read("allow_net", nets, "is not a list of networks; write 10.1.0.0/16 or 127.0.0.1")?,
+            external_url: raw.read("external_url", external, "is not a URL; write https://hooks.example.com")?,
+            proxies: Proxies {
+                trusted: raw.read("trusted_proxies", nets, "is not a list of networks; write 10.1.0.0/16 or 127.0.0.1")?,
+                header: raw.read("forwarded_header", ForwardedHeader::parse, "is not a header of proxies; write x-forwarded-for or forwarded")?,
+            },
             log: raw.read("log", log, "is not a form of log; write text or json")?,
             metrics: raw.read("metrics", access, "is not who may read /metrics; write open or key")?,
             drain: raw.duration("drain")?,
@@ -341,6 +352,16 @@ impl Config {
             },
         })
     }
+}
+
+/// `None` for none at all.
+fn external(text: &str) -> Option<Option<Url>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let url = Url::parse(text).ok()?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    (matches!(url.scheme(), "https" | "http") && url.has_host() && plain).then_some(Some(url))
 }
 
 fn positive(text: &str) -> Option<usize> {

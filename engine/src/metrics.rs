@@ -59,6 +59,10 @@ const COMMIT_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01,
 /// Jobs that share a commit.
 const COMMIT_JOBS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
 
+/// Why a source refuses a request.
+pub const REFUSALS: [&str; 11] =
+    ["missing", "malformed", "timestamp", "mismatch", "address", "method", "content-type", "body", "rate", "flood", "depth"];
+
 macro_rules! kind {
     (counter) => {
         IntCounter
@@ -112,6 +116,8 @@ table! {
     unrouted = counter() "innesco_events_unrouted_total" "Events that no plugin and no endpoint wanted";
     refused = counters(&["code"]) "innesco_requests_refused_total" "Requests that were answered with a problem, by its code";
 
+    source_refused = counters(&["source", "reason"]) "innesco_source_refusals_total" "Requests of third parties that a source refused, by why";
+
     runs = counters(&["plugin", "outcome"]) "innesco_runs_total" "Runs of plugins, by how they ended";
     run_seconds = histograms(&["plugin"], RUN_SECONDS) "innesco_run_seconds" "How long runs took";
     run_bytes = histograms(&["plugin"], RUN_BYTES) "innesco_run_memory_peak_bytes" "The most memory that runs held";
@@ -156,6 +162,8 @@ pub struct Meters {
     table: Table,
     /// By source.
     sources: Family<IntCounter>,
+    /// The label of each source that third parties send to.
+    refusing: Family<String>,
     plugins: Family<PluginMeters>,
     endpoints: Family<EndpointMeters>,
     /// Deliveries that came into being.
@@ -186,11 +194,16 @@ impl Meters {
         for reason in DeadReason::ALL {
             table.dead.with_label_values(&[reason.as_str()]);
         }
+        // So that the first refusal is a step from 0.
+        for reason in REFUSALS {
+            table.source_refused.with_label_values(&[OTHER, reason]);
+        }
         let sources = table.accepted.clone();
         let (runs, seconds, bytes) = (table.runs.clone(), table.run_seconds.clone(), table.run_bytes.clone());
         let (attempts, breaker) = (table.attempts.clone(), table.breaker_open.clone());
         Self {
             sources: Family::new(SOURCES_MAX, move |source| sources.with_label_values(&[source])),
+            refusing: Family::new(SOURCES_MAX, str::to_owned),
             plugins: Family::new(PLUGINS_MAX, move |plugin| PluginMeters {
                 runs: RunOutcome::ALL.map(|outcome| runs.with_label_values(&[plugin, outcome.as_str()])),
                 seconds: seconds.with_label_values(&[plugin]),
@@ -243,6 +256,11 @@ impl Meters {
     /// A request was answered with the problem of this code.
     pub fn refused(&self, code: &'static str) {
         self.table.refused.with_label_values(&[code]).inc();
+    }
+
+    /// A source refused a request. The reason is one of [`REFUSALS`].
+    pub fn source_refused(&self, source: &str, reason: &'static str) {
+        self.table.source_refused.with_label_values(&[self.refusing.get(source).as_str(), reason]).inc();
     }
 
     /// A delivery was given up.

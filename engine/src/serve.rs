@@ -7,8 +7,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, BodyRoom, ConnectionLimits, LastLoad, LastProbe},
-    catalog::{Catalog, FileCache, Folder, Keys, hash_key, new_key, watch},
+    api::{self, Api, BodyRoom, ConnectionLimits, Inbound, LastLoad, LastProbe},
+    catalog::{Catalog, FileCache, Folder, Keys, Sources, hash_key, new_key, watch},
     clock,
     config::Config,
     news::Feed,
@@ -30,6 +30,7 @@ pub struct Engine {
     feed: Feed,
     traces: Traces,
     keys: Arc<Keys>,
+    sources: Arc<Sources>,
     /// The admin key that was made because there was none. Shown once.
     pub new_admin_key: Option<String>,
     /// Held for as long as the engine lives.
@@ -68,10 +69,11 @@ impl Engine {
         };
         let new_admin_key = first_key(&*store, admin_key).await?;
         let keys = Arc::new(Keys::new(Arc::clone(&store)).await?);
+        let sources = Arc::new(Sources::new(Arc::clone(&store)).await?);
         let catalog = Catalog::new(Arc::clone(&store), sandbox, cache, feed.clone(), config.plugins.clone()).await?;
         let mut folder = Folder::default();
         catalog.scan(&mut folder).await?;
-        Ok(Self { config, store, handoff, catalog, folder, outbound, feed, traces, keys, new_admin_key, _lock: lock })
+        Ok(Self { config, store, handoff, catalog, folder, outbound, feed, traces, keys, sources, new_admin_key, _lock: lock })
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -127,6 +129,12 @@ impl Engine {
             feed: self.feed,
             traces: self.traces,
             keys: self.keys,
+            sources: self.sources,
+            inbound: Inbound {
+                watches: api::Watches::default(),
+                proxies: self.config.proxies,
+                external_url: self.config.external_url,
+            },
             body_bytes_max: self.config.body_bytes_max,
             body_time_max: self.config.body_time_max,
             body_room: BodyRoom::default(),

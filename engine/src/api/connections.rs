@@ -42,7 +42,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use super::error::Problem;
+use super::{error::Problem, inbound::Peer};
 
 /// The limits that are settings.
 #[derive(Clone, Copy, Debug)]
@@ -177,11 +177,16 @@ impl House {
 
     /// Says why it was closed, unless the other side did it.
     async fn converse(&self, stream: TcpStream, pulse: &Arc<Pulse>) -> Option<&'static str> {
+        let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
         let service = service_fn(|request: Request<Incoming>| {
             let answering = Answering::begin(pulse, request.version());
             let router = self.router.clone();
+            let mut request = request.map(Body::new);
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             async move {
-                let answer = router.oneshot(request.map(Body::new)).await?;
+                let answer = router.oneshot(request).await?;
                 // The answer is under way until its last byte has left for the connection.
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, _answering: answering }))
             }

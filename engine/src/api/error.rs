@@ -61,6 +61,8 @@ problems! {
     bad_request = BAD_REQUEST "bad_request" "The request is not valid";
     unauthorized = UNAUTHORIZED "unauthorized" "A key is needed";
     key_expired = UNAUTHORIZED "key_expired" "The key has expired";
+    not_verified = UNAUTHORIZED "not_verified" "The request does not prove who sent it";
+    address_not_allowed = FORBIDDEN "address_not_allowed" "The source does not take requests from there";
     forbidden = FORBIDDEN "forbidden" "The key may not do this";
     not_found = NOT_FOUND "not_found" "There is no such thing";
     method_not_allowed = METHOD_NOT_ALLOWED "method_not_allowed" "The address does not take this method";
@@ -71,6 +73,8 @@ problems! {
     batch_too_large = PAYLOAD_TOO_LARGE "batch_too_large" "The batch is too large";
     unsupported_media_type = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not taken here";
     bad_endpoint = UNPROCESSABLE_ENTITY "bad_endpoint" "The endpoint is not valid";
+    bad_source = UNPROCESSABLE_ENTITY "bad_source" "The source is not valid";
+    rate_limited = TOO_MANY_REQUESTS "rate_limited" "There are too many requests";
     blocked_address = UNPROCESSABLE_ENTITY "blocked_address" "The address is not allowed";
     bad_value = UNPROCESSABLE_ENTITY "bad_value" "A value is not valid";
     loop_detected = LOOP_DETECTED "loop_detected" "The event comes from itself";
@@ -88,6 +92,21 @@ impl Problem {
 
     fn retry_after(self, seconds: u16) -> Self {
         Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// The same may succeed after so many seconds.
+    pub fn after(self, seconds: u16) -> Self {
+        self.retry_after(seconds)
+    }
+
+    /// Whether the caller could not have done anything about it.
+    pub fn is_ours(&self) -> bool {
+        self.status.is_server_error() && self.status != StatusCode::LOOP_DETECTED
+    }
+
+    /// What is wrong, in words.
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// More is waiting than a named limit allows; the caller is to come back.

@@ -90,6 +90,16 @@ pub async fn accept(State(api): State<Arc<Api>>, _: Publisher, headers: HeaderMa
     let began = api.traces.begin();
     let body = body::read(&api, &headers, body).await?;
     let intake::Intake { events, single } = intake::read(&headers, &body)?;
+    let mut items = keep(&api, began, events).await?;
+    let status = StatusCode::ACCEPTED;
+    if single && let Some(item) = items.pop() {
+        return Ok((status, Json(item)).into_response());
+    }
+    Ok((status, Json(AcceptedAll { items })).into_response())
+}
+
+/// Stores events, and tells whoever counts and watches. `began` is for the trace.
+pub async fn keep(api: &Api, began: Option<std::time::SystemTime>, events: Vec<NewEvent>) -> Result<Vec<AcceptedView>, Problem> {
     let told =
         |event: &NewEvent| (event.id.clone(), Arc::clone(&event.source), event.event_type.clone(), api.traces.brought(event));
     let told: Vec<_> = events.iter().map(told).collect();
@@ -117,11 +127,7 @@ pub async fn accept(State(api): State<Arc<Api>>, _: Publisher, headers: HeaderMa
             duplicate,
         });
     }
-    let status = StatusCode::ACCEPTED;
-    if single && let Some(item) = items.pop() {
-        return Ok((status, Json(item)).into_response());
-    }
-    Ok((status, Json(AcceptedAll { items })).into_response())
+    Ok(items)
 }
 
 /// The answers for a list of events, in its order.

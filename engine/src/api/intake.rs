@@ -177,7 +177,7 @@ pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
 }
 
 /// The trace that a request belongs to (W3C Trace Context). What breaks the standard is as good as absent.
-fn trace(headers: &HeaderMap) -> Option<(String, Option<String>)> {
+pub fn trace(headers: &HeaderMap) -> Option<(String, Option<String>)> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else { return None };
     let parent = TraceParent::parse(parent)?;
@@ -187,7 +187,7 @@ fn trace(headers: &HeaderMap) -> Option<(String, Option<String>)> {
 }
 
 /// How many events stand before these in their chain: what we sent out counts on when it comes back.
-fn depth(headers: &HeaderMap) -> Result<u8, Problem> {
+pub fn depth(headers: &HeaderMap) -> Result<u8, Problem> {
     let Some(text) = header_text(headers, "innesco-depth")? else { return Ok(0) };
     let depth: u32 =
         text.parse().map_err(|_| Problem::bad_request(format!("the header innesco-depth is {text:?}, which is not a number")))?;

@@ -10,6 +10,7 @@ mod endpoints;
 mod error;
 mod events;
 mod health;
+pub mod inbound;
 mod intake;
 mod jobs;
 mod keys;
@@ -18,6 +19,7 @@ pub mod openapi;
 mod page;
 mod path;
 mod plugins;
+mod sources;
 mod values;
 mod view;
 
@@ -27,6 +29,7 @@ use axum::{
     Router,
     http::{Method, Uri},
     middleware,
+    routing::{MethodFilter, on},
 };
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -36,10 +39,11 @@ pub use self::{
     connections::{ConnectionLimits, serve},
     error::Problem,
     health::LastProbe,
+    inbound::{ForwardedHeader, Inbound, Proxies, watch::Watches},
     metrics::{Access, LastLoad},
 };
 use crate::{
-    catalog::{Catalog, Keys},
+    catalog::{Catalog, Keys, Sources},
     news::Feed,
     outbound::Outbound,
     store::Store,
@@ -54,6 +58,8 @@ pub struct Api {
     pub feed: Feed,
     pub traces: Traces,
     pub keys: Arc<Keys>,
+    pub sources: Arc<Sources>,
+    pub inbound: Inbound,
     /// Bytes of one request's body.
     pub body_bytes_max: usize,
     /// For one body to arrive whole.
@@ -81,6 +87,9 @@ fn guarded() -> Addresses {
         .routes(routes!(endpoints::pause))
         .routes(routes!(endpoints::resume))
         .routes(routes!(endpoints::disable))
+        .routes(routes!(sources::list, sources::create))
+        .routes(routes!(sources::show, sources::change, sources::remove))
+        .routes(routes!(sources::rotate))
         .routes(routes!(deliveries::list))
         .routes(routes!(jobs::retry))
         .routes(routes!(deliveries::show))
@@ -106,11 +115,18 @@ fn admin_only() -> Addresses {
 fn open() -> Addresses {
     Addresses::default()
         .routes(routes!(events::accept))
+        .routes(routes!(inbound::receive))
+        // The document tells of the usual method; which of these are taken is the source's business.
+        .route("/in/{source}", on(OTHER_METHODS, inbound::receive))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(openapi::show))
         .routes(routes!(metrics::figures))
 }
+
+/// What third parties may send beside `POST`.
+const OTHER_METHODS: MethodFilter =
+    MethodFilter::GET.or(MethodFilter::PUT).or(MethodFilter::PATCH).or(MethodFilter::DELETE).or(MethodFilter::OPTIONS);
 
 /// Every address of the engine.
 pub fn router(api: Arc<Api>) -> Router {

@@ -32,6 +32,7 @@ const KEY: &str = "key";
 /// What operations are about, in reading order.
 const TAGS: &[(&str, &str)] = &[
     ("events", "What happened: accepted, listed, explained, replayed."),
+    ("sources", "Where webhooks of third parties come in."),
     ("endpoints", "Where webhooks go."),
     ("deliveries", "Webhooks on their way: listed, explained, retried, called off."),
     ("plugins", "What decides about events: what serves, what does not and why, settings."),
@@ -215,7 +216,7 @@ fn refusal(status: StatusCode, codes: &[&str]) -> Value {
                 "description": "How to prove oneself.", "required": true, "schema": { "const": "Bearer" },
             } });
         }
-        StatusCode::SERVICE_UNAVAILABLE => {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
             response["headers"] = json!({ "Retry-After": {
                 "description": "Seconds after which to try again.", "required": true, "schema": { "type": "integer", "minimum": 1 },
             } });

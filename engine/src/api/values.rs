@@ -21,7 +21,7 @@ use crate::{
         delivery::{AttemptOutcome, DeadReason, DeliveryState},
         endpoint::{DisabledReason, EndpointState, Ordering},
         envelope::{Envelope, Format},
-        id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId},
+        id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
         name::{EventType, Slug},
         pattern::Pattern,
         run::{LogLevel, RunOutcome, RunState},
@@ -66,6 +66,7 @@ values! {
     DeliveryId, "DeliveryId", id("dlv", "One webhook on its way to one endpoint; also the `webhook-id` of every attempt.");
     AttemptId, "AttemptId", id("att", "One try of a delivery.");
     EndpointId, "EndpointId", id("ep", "An outbound target.");
+    SourceId, "SourceId", id("src", "An address for third parties.");
     KeyId, "KeyId", id("key", "An API key.");
     JobId, "JobId", id("job", "Work on many rows that goes on by itself.");
     AuditId, "AuditId", id("aud", "One change in the audit trail.");

@@ -19,6 +19,7 @@ use crate::{
         id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
         name::{EventType, Slug},
         pattern::Pattern,
+        request::Request,
         run::{LogLevel, LogLine, RunOutcome, RunState},
         signature::Scheme,
         time::Timestamp,
@@ -117,6 +118,8 @@ pub struct EventStoryView {
     pub event: EventView,
     #[serde(flatten)]
     pub data: DataView,
+    /// The request that a source took it from.
+    pub request: Option<RequestView>,
     pub runs: Vec<RunView>,
     pub deliveries: Vec<DeliveryStoryView>,
     /// The events that its runs emitted.
@@ -151,12 +154,41 @@ impl DataView {
     }
 }
 
+/// What came around an event's data.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Request)]
+pub struct RequestView {
+    pub method: String,
+    pub query: String,
+    /// Name and value of each; credentials are not kept.
+    pub headers: Vec<(String, String)>,
+    /// The body as it came, where it is text and the data is something else.
+    pub body: Option<String>,
+    /// The same where it is no text, in base64.
+    pub body_base64: Option<String>,
+}
+
+impl RequestView {
+    fn new(request: &Request) -> Self {
+        let text = request.body.as_ref().map(|body| std::str::from_utf8(body).map(str::to_owned));
+        let bytes = matches!(text, Some(Err(_))).then(|| request.body.as_ref().map(|body| BASE64_STANDARD.encode(body)));
+        Self {
+            method: request.method.clone(),
+            query: request.query.clone(),
+            headers: request.headers.clone(),
+            body: text.and_then(Result::ok),
+            body_base64: bytes.flatten(),
+        }
+    }
+}
+
 impl EventStoryView {
     pub fn new(story: &EventStory, tag: Tag) -> Self {
         let event = &story.event;
         Self {
             event: EventView::new(event, event.new.data.len() as u64, story.state, tag),
             data: DataView::new(event),
+            request: event.new.request.as_deref().map(RequestView::new),
             runs: story.runs.iter().map(|run| RunView::new(run, tag)).collect(),
             deliveries: story.deliveries.iter().map(|delivery| DeliveryStoryView::new(delivery, tag)).collect(),
             emitted: story.emitted.iter().map(|id| id.text(tag)).collect(),

@@ -10,6 +10,7 @@ mod folder;
 mod keys;
 mod pace;
 mod plugins;
+mod sources;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,7 @@ pub use self::{
     keys::{KEY_PREFIX, Keys, hash_key, new_key},
     pace::Pace,
     plugins::{PluginEntry, PluginState, PluginTable},
+    sources::{SourceTable, Sources},
 };
 use crate::{
     domain::{name::Slug, routing::EndpointTable},

@@ -15,7 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use self::input::{GRACE_DEFAULT, GivenSecret, Grace, Input, Patch, secret, wrong};
+pub use self::input::Grace;
+use self::input::{GRACE_DEFAULT, GivenSecret, Input, Patch, secret, wrong};
 use super::{
     Api, audit, body,
     error::Problem,
@@ -141,7 +142,8 @@ pub async fn change(
     Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag) }))
 }
 
-fn merge(target: &mut Value, patch: Value) {
+/// A JSON merge patch (RFC 7396).
+pub fn merge(target: &mut Value, patch: Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
             for (name, value) in patch {

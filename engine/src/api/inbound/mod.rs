@@ -1,0 +1,243 @@
+//! `/in/{source}`: webhooks of third parties come in. Nothing of a request is believed, and nothing of its body read, before its
+//! sender has proved itself; then it is an event like any other, on the disk before its sender is answered.
+//!
+//! A refusal says what is wrong in words that hold no secret and would help nobody to find one. Each is counted and remembered
+//! ([`watch`]); whoever collects too many is not listened to for a while.
+
+mod peer;
+pub mod watch;
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use serde::Serialize;
+use url::Url;
+use utoipa::ToSchema;
+
+pub use self::peer::{ForwardedHeader, Peer, Proxies};
+use self::watch::{Refused, Watch, Watches};
+use super::{
+    Api, body,
+    error::Problem,
+    events, intake,
+    path::Path,
+    values::values,
+};
+use crate::{
+    clock,
+    domain::{
+        source::{Incoming, Source},
+        trace,
+    },
+};
+
+/// What all sources have in common.
+pub struct Inbound {
+    pub watches: Watches,
+    pub proxies: Proxies,
+    /// Under which senders reach the engine; `None`: as they say themselves.
+    pub external_url: Option<Url>,
+}
+
+impl Inbound {
+    /// The address of a source as its senders know it, if that is known.
+    pub fn url(&self, source: &Source) -> Option<String> {
+        let base = self.external_url.as_ref()?.as_str().trim_end_matches('/');
+        Some(format!("{base}/in/{}", source.address()))
+    }
+
+    /// The address that a request was sent to, with its query, as its sender wrote it.
+    fn requested(&self, uri: &Uri, headers: &HeaderMap) -> String {
+        let path = uri.path_and_query().map_or(uri.path(), |whole| whole.as_str());
+        match &self.external_url {
+            Some(base) => format!("{}{path}", base.as_str().trim_end_matches('/')),
+            None => {
+                let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+                let host = named.or_else(|| uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
+                format!("http://{host}{path}")
+            }
+        }
+    }
+}
+
+/// What is sent to a source, for the document.
+pub enum AnyBody {}
+
+values! {
+    AnyBody, "AnyBody", json!({ "description": "Whatever its sender sends: JSON, a form, XML or any bytes." });
+}
+
+/// The answer to an accepted request, unless its source says otherwise.
+#[derive(Serialize, ToSchema)]
+pub struct Taken {
+    /// The engine's id of the event.
+    #[schema(value_type = crate::domain::id::EventId)]
+    accepted: String,
+}
+
+/// A request that is not taken: why, in a word of [`crate::metrics::REFUSALS`] and in the answer.
+struct No(&'static str, Problem);
+
+/// A request under way.
+struct Visit<'a> {
+    api: &'a Api,
+    source: &'a Source,
+    caller: IpAddr,
+    watch: Arc<Watch>,
+}
+
+/// Send a webhook to a source.
+///
+/// What its sender has to prove, and which other methods are taken, is the source's rule. The answer is sent after the event is on disk;
+/// a source can have another status and body for it.
+#[utoipa::path(
+    post, path = "/in/{source}", operation_id = "receive_webhook", tag = "sources",
+    params(("source" = String, Path, description = "The address of the source: its name and what nobody guesses.")),
+    request_body(description = "Whatever the source's senders send.", content(
+        (AnyBody = "application/json", example = json!({ "id": 7, "total": "129.50" })),
+    )),
+    responses((status = 200, description = "The event is on disk, or was before.", body = Taken)),
+    extensions(("x-problems" = json!([
+        "not_verified", "address_not_allowed", "unsupported_media_type", "rate_limited", "loop_detected", "store_full", "store_unavailable",
+    ]))),
+)]
+pub async fn receive(
+    State(api): State<Arc<Api>>,
+    Path(address): Path<String>,
+    peer: Option<Extension<Peer>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let sources = api.sources.table();
+    let source = sources.at(&address).ok_or_else(|| Problem::not_found("there is no source at this address"))?;
+    // Every connection has one; where a test speaks without, it is nobody.
+    let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(Peer(address))| address);
+    let caller = api.inbound.proxies.caller(peer, request.headers());
+    let visit = Visit { api: &api, source, caller, watch: api.inbound.watches.of(source.id) };
+    match visit.go(request).await {
+        Ok(response) => Ok(response),
+        // That the engine cannot take it is not its sender's fault.
+        Err(No(_, problem)) if problem.is_ours() => Err(problem),
+        Err(No(reason, problem)) => {
+            let refused = Refused { at: clock::wall(), address: caller, reason, detail: problem.detail().to_owned() };
+            tracing::debug!(source = %source.new.name, %caller, reason, "a request was refused");
+            api.inbound.watches.refuse((source.id, &source.new.name), refused, clock::steady());
+            Err(problem)
+        }
+    }
+}
+
+impl Visit<'_> {
+    async fn go(&self, request: Request) -> Result<Response, No> {
+        let settings = &self.source.new.settings;
+        if self.api.inbound.watches.is_flooding(self.source.id, self.caller, clock::steady()) {
+            let text = "too many requests from this address were refused; mend them, and try again in a minute";
+            return Err(No("flood", Problem::rate_limited(text).after(60)));
+        }
+        if !self.source.admits(self.caller) {
+            return Err(No("address", Problem::address_not_allowed("this source takes nothing from this address")));
+        }
+        let (parts, body) = request.into_parts();
+        if parts.method == Method::OPTIONS {
+            return Ok(self.handshake(&parts.headers));
+        }
+        if !settings.methods.iter().any(|method| method == parts.method.as_str()) {
+            let text = format!("this source takes {}", settings.methods.join(", "));
+            return Err(No("method", Problem::method_not_allowed(text)));
+        }
+        self.check_kind(&parts.headers)?;
+        let body = self.read(&parts.headers, body).await?;
+
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+        let headers = parts.headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)));
+        let headers: Vec<(String, String)> = headers.collect();
+        let url = self.api.inbound.requested(&parts.uri, &parts.headers);
+        let incoming = Incoming {
+            method: parts.method.as_str(),
+            url: &url,
+            query: parts.uri.query().unwrap_or_default(),
+            headers: &headers,
+            body: &body,
+        };
+        if self.source.is_first_ping(&incoming) {
+            return Ok(StatusCode::OK.into_response());
+        }
+        let believed = self.source.verify(&incoming, clock::steady(), clock::wall());
+        let believed = believed.map_err(|refusal| No(refusal.as_str(), Problem::not_verified(refusal.to_string())))?;
+        // From here on its sender is known, and only now what it sends counts for the rate.
+        if !self.watch.has_room(settings.rate) {
+            let rate = settings.rate.map(|rate| rate.to_string()).unwrap_or_default();
+            return Err(No("rate", Problem::rate_limited(format!("this source takes at most {rate}")).after(1)));
+        }
+        if let Some(challenge) = self.source.challenge(&incoming) {
+            return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], challenge.into_owned()).into_response());
+        }
+        let mut event = self.source.event(&incoming, &body, believed);
+        event.depth = intake::depth(&parts.headers).map_err(|problem| No("depth", problem))?;
+        if let Some((parent, state)) = intake::trace(&parts.headers) {
+            trace::adopt(Arc::make_mut(&mut event.attributes), &parent, state.as_deref());
+        }
+        let kept = events::keep(self.api, self.api.traces.begin(), vec![event]).await.map_err(|problem| No("store", problem))?;
+        let event = kept.into_iter().next().map(|one| one.event).unwrap_or_default();
+        self.watch.note_accepted(clock::wall());
+        Ok(self.answer(event))
+    }
+
+    fn check_kind(&self, headers: &HeaderMap) -> Result<(), No> {
+        let refuse = |text: String| Err(No("content-type", Problem::unsupported_media_type(text)));
+        if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            return refuse("bodies are not taken with a content-encoding; send the body as it is, uncompressed".to_owned());
+        }
+        let known = &self.source.new.settings.content_types;
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let fits = |one: &String| match one.strip_suffix('*') {
+            Some(kind) => essence.starts_with(kind),
+            None => *one == essence,
+        };
+        if known.is_empty() || known.iter().any(fits) {
+            return Ok(());
+        }
+        refuse(format!("this source takes {}", known.join(", ")))
+    }
+
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, No> {
+        let own = self.source.new.settings.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+        let limit = own.map_or(self.api.body_bytes_max, |own| own.min(self.api.body_bytes_max));
+        body::read_within(self.api, headers, body, limit).await.map_err(|problem| No("body", problem))
+    }
+
+    /// CloudEvents asks before it sends ("HTTP 1.1 Web Hooks", abuse protection): whoever knows the address may.
+    fn handshake(&self, asked: &HeaderMap) -> Response {
+        let settings = &self.source.new.settings;
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let headers = response.headers_mut();
+        if let Ok(methods) = HeaderValue::from_str(&settings.methods.join(", ")) {
+            headers.insert(header::ALLOW, methods);
+        }
+        if let Some(origin) = asked.get("webhook-request-origin") {
+            headers.insert("webhook-allowed-origin", origin.clone());
+            let each_minute = settings.rate.map(|rate| rate.within(std::time::Duration::from_secs(60)).max(1));
+            let rate = each_minute.map_or(HeaderValue::from_static("*"), HeaderValue::from);
+            headers.insert("webhook-allowed-rate", rate);
+            *response.status_mut() = StatusCode::OK;
+        }
+        response
+    }
+
+    fn answer(&self, event: String) -> Response {
+        let answer = &self.source.new.settings.answer;
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+        match &answer.body {
+            None => (status, axum::Json(Taken { accepted: event })).into_response(),
+            Some(body) => (status, [(header::CONTENT_TYPE, answer.content_type.clone())], body.clone()).into_response(),
+        }
+    }
+}

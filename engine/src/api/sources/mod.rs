@@ -1,0 +1,197 @@
+//! Sources: made, changed, rotated, removed. What they do with what comes in is [`super::inbound`]'s business.
+
+mod input;
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use self::{
+    input::{Input, Patch, SourceSecret, secret, wrong},
+    view::SourceView,
+};
+use super::{
+    Api, audit, body, endpoints,
+    error::Problem,
+    path::Path,
+    view::PageView,
+};
+use crate::{
+    clock,
+    domain::{duration, id::SourceId, source::Source},
+};
+
+/// Sources that one engine keeps.
+const SOURCES_MAX: usize = 1_000;
+const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Create a source.
+///
+/// The answer alone carries the secret that its senders prove themselves with.
+#[utoipa::path(
+    post, path = "/v1/sources", operation_id = "create_source", tag = "sources",
+    request_body(content = Input, examples(
+        ("github" = (summary = "A sender that is known", value = json!({ "name": "github", "preset": "github" }))),
+        ("hmac" = (summary = "A signature that is described", value = json!({
+            "name": "crm", "title": "Our CRM", "preset": "hmac", "secret": "what-it-signs-with", "header": "x-crm-signature",
+            "prefix": "sha256=", "template": "{timestamp}.{body}", "timestamp": "header:x-crm-time", "tolerance": "10m",
+            "type_from": "body:/event", "dedupe": "body:/id", "attributes": { "initiator": "body:/initiated_by" },
+        }))),
+    )),
+    responses((status = 201, description = "The source, with its secret.", body = SourceView)),
+    extensions(("x-problems" = json!(["bad_source", "conflict", "name_taken"]))),
+)]
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Extension<audit::Target>, Json<SourceView>), Problem> {
+    let input: Input = body::json(&api, &headers, body, Problem::bad_source).await?;
+    if api.sources.table().len() >= SOURCES_MAX {
+        return Err(Problem::conflict(format!("there are {SOURCES_MAX} sources, the most that one engine keeps")));
+    }
+    let source = api.store.create_source(input.check(&api, None)?).await?;
+    api.sources.refresh().await?;
+    tracing::info!(source = %source.new.name, preset = source.new.settings.preset.as_str(), "source created");
+    let view = SourceView::revealing(&api, &source);
+    Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
+}
+
+/// List all sources.
+#[utoipa::path(
+    get, path = "/v1/sources", operation_id = "list_sources", tag = "sources",
+    responses((status = 200, description = "All of them.", body = PageView<SourceView>)),
+)]
+pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<SourceView>>, Problem> {
+    let items = api.store.sources().await?.iter().map(|source| SourceView::new(&api, source)).collect();
+    Ok(Json(PageView { items, next: None }))
+}
+
+/// Finds a source by its id or its name.
+fn find(api: &Api, text: &str) -> Result<Arc<Source>, Problem> {
+    let sources = api.sources.table();
+    let by_id = SourceId::parse(text, api.store.tag()).and_then(|id| sources.get(id));
+    by_id.or_else(|| sources.named(text)).cloned().ok_or_else(|| {
+        let near = sources.nearest(text).map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
+        Problem::not_found(format!("there is no source {text:?}{near}"))
+    })
+}
+
+/// Read one source.
+///
+/// With what it took and refused since the engine started, and who was refused last and why.
+#[utoipa::path(
+    get, path = "/v1/sources/{source}", operation_id = "show_source", tag = "sources",
+    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    responses((status = 200, description = "The source, without its secret.", body = SourceView)),
+)]
+pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<SourceView>, Problem> {
+    Ok(Json(SourceView::new(&api, &*find(&api, &id)?)))
+}
+
+/// Change a source.
+///
+/// A JSON merge patch (RFC 7396): what is named is replaced, `null` goes back to the default. Where the preset changes, the secret
+/// ends with it, and the answer carries the new one.
+#[utoipa::path(
+    patch, path = "/v1/sources/{source}", operation_id = "change_source", tag = "sources",
+    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    request_body(content(
+        (Patch = "application/merge-patch+json", example = json!({ "allow": ["192.0.2.0/24"], "rate": null })),
+        (Patch = "application/json", example = json!({ "title": "GitHub" })),
+    )),
+    responses((status = 200, description = "The source as it is now.", body = SourceView)),
+    extensions(("x-problems" = json!(["bad_source"]))),
+)]
+pub async fn change(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<SourceView>, Problem> {
+    let patch: serde_json::Map<String, Value> = body::json(&api, &headers, body, Problem::bad_source).await?;
+    let before = find(&api, &id)?;
+    if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
+        return Err(wrong("name", "is fixed, since its events carry it; change the title instead"));
+    }
+    let mut merged = serde_json::to_value(Input::of(&before)).map_err(|error| Problem::internal(error.to_string()))?;
+    endpoints::merge(&mut merged, Value::Object(patch));
+    body::whole_numbers(&mut merged);
+    let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_source(error.to_string()))?;
+    let changed = Source { new: input.check(&api, Some(&before))?, ..Source::clone(&before) };
+    api.store.update_source(changed.clone()).await?;
+    api.sources.refresh().await?;
+    let new_secret = changed.new.settings.preset != before.new.settings.preset;
+    Ok(Json(if new_secret { SourceView::revealing(&api, &changed) } else { SourceView::new(&api, &changed) }))
+}
+
+/// Delete a source.
+///
+/// Its address takes nothing any more; the events that came in stay.
+#[utoipa::path(
+    delete, path = "/v1/sources/{source}", operation_id = "delete_source", tag = "sources",
+    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    responses((status = 204, description = "It is gone.")),
+)]
+pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let source = find(&api, &id)?;
+    api.store.delete_source(source.id).await?;
+    api.sources.refresh().await?;
+    api.inbound.watches.forget(source.id);
+    tracing::info!(source = %source.new.name, "source deleted");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What the rotation of a source's secret may be told.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SourceRotation)]
+struct Rotation {
+    /// What senders are to use from now on; made at random unless given.
+    #[schema(value_type = Option<SourceSecret>)]
+    secret: Option<String>,
+    /// How long the old one is believed: at most 7 days; a day unless said otherwise.
+    #[schema(value_type = Option<endpoints::Grace>)]
+    grace: Option<String>,
+}
+
+/// Give a source a new secret.
+///
+/// The old one is believed beside it until its grace is over, so that the sender can be told in the meantime.
+#[utoipa::path(
+    post, path = "/v1/sources/{source}/rotate-secret", operation_id = "rotate_source_secret", tag = "sources",
+    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    request_body(content = Option<Rotation>, example = json!({ "grace": "12h" })),
+    responses((status = 200, description = "The source, with its new secret.", body = SourceView)),
+    extensions(("x-problems" = json!(["bad_source", "bad_value", "conflict"]))),
+)]
+pub async fn rotate(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<SourceView>, Problem> {
+    let rotation = body::optional_json::<Rotation>(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
+    let mut source = Source::clone(&*find(&api, &id)?);
+    if !source.new.settings.rule.has_secret() {
+        return Err(Problem::conflict("preset \"none\" has no secret; choose another preset, which has one"));
+    }
+    let grace = rotation.grace.as_deref().map_or(Some(GRACE_DEFAULT), duration::parse).filter(|grace| *grace <= GRACE_MAX);
+    let grace = grace.ok_or_else(|| {
+        Problem::bad_value("grace: must be a duration of at most 7 days; write 0s, 1h or 24h").at("/grace")
+    })?;
+    source.rotate(secret(rotation.secret.as_deref(), &source.new.settings)?, clock::steady(), grace);
+    api.store.update_source(source.clone()).await?;
+    api.sources.refresh().await?;
+    Ok(Json(SourceView::revealing(&api, &source)))
+}

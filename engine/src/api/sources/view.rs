@@ -1,0 +1,169 @@
+//! What is shown of a source.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    api::{Api, inbound::watch::Refused},
+    domain::{
+        duration,
+        id::SourceId,
+        name::Slug,
+        source::{HmacRule, Preset, Rule, Source, Stamp, StampPlace},
+        time::Timestamp,
+    },
+};
+
+/// An address for third parties.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Source)]
+pub struct SourceView {
+    #[schema(value_type = SourceId)]
+    pub id: String,
+    #[schema(value_type = Slug)]
+    pub name: String,
+    pub title: Option<String>,
+    #[schema(value_type = Preset)]
+    pub preset: &'static str,
+    /// Where its senders send to. Whoever has it can try; with preset `none` that is all it takes.
+    pub path: String,
+    /// The same with what stands before it, where `external_url` says so.
+    pub url: Option<String>,
+    /// What to mind.
+    pub warning: Option<&'static str>,
+    /// The header that carries the signature or the token.
+    pub header: Option<String>,
+    pub algorithm: Option<&'static str>,
+    pub encoding: Option<&'static str>,
+    pub prefix: Option<String>,
+    /// What is signed.
+    pub template: Option<String>,
+    pub list_key: Option<String>,
+    pub timestamp: Option<String>,
+    /// How far a signed time may be from now.
+    pub tolerance: Option<String>,
+    pub username: Option<String>,
+    /// Where the kind of event stands.
+    pub type_from: Option<String>,
+    /// What stands before it in the event's type.
+    pub type_prefix: String,
+    /// By what a repeat is known.
+    pub dedupe: String,
+    pub attributes: BTreeMap<String, String>,
+    pub methods: Vec<String>,
+    /// `[]`: all.
+    pub content_types: Vec<String>,
+    /// `[]`: from anywhere.
+    pub allow: Vec<String>,
+    /// Which headers are kept; `null`: all but credentials.
+    pub headers: Option<Vec<String>>,
+    pub body_bytes_max: Option<u64>,
+    pub rate: Option<String>,
+    pub answer_status: u16,
+    /// `null`: the event's id.
+    pub answer_body: Option<String>,
+    pub answer_content_type: String,
+    /// How many secrets are known to it, those in their grace included.
+    pub secrets: usize,
+    #[schema(value_type = Timestamp)]
+    pub created_at: String,
+    /// Since the engine started.
+    pub accepted: u64,
+    #[schema(value_type = Option<Timestamp>)]
+    pub last_accepted_at: Option<String>,
+    /// Since the engine started.
+    pub refused: u64,
+    /// The last of them, newest first.
+    pub refusals: Vec<RefusalView>,
+    /// Only in the reply that creates or rotates it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub secret: Option<String>,
+}
+
+/// A request that a source refused.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Refusal)]
+pub struct RefusalView {
+    #[schema(value_type = Timestamp)]
+    pub at: String,
+    /// Who sent it.
+    pub address: String,
+    /// Why, for programs.
+    pub reason: &'static str,
+    /// Why, in words.
+    pub detail: String,
+}
+
+const ANYONE: &str = "nothing proves who sends: whoever learns the address may. Choose a preset with a secret if its senders can do that";
+
+impl SourceView {
+    pub fn new(api: &Api, source: &Source) -> Self {
+        let (new, settings) = (&source.new, &source.new.settings);
+        let watch = api.inbound.watches.of(source.id);
+        let hmac = match &settings.rule {
+            Rule::Hmac(rule) => Some(rule),
+            _ => None,
+        };
+        let stamp = hmac.and_then(|rule| rule.stamp.as_ref());
+        let username = match &settings.rule {
+            Rule::Basic { username } => Some(username.clone()),
+            _ => None,
+        };
+        let refusal = |refused: Refused| RefusalView {
+            at: refused.at.to_string(),
+            address: refused.address.to_string(),
+            reason: refused.reason,
+            detail: refused.detail,
+        };
+        Self {
+            id: source.id.text(api.store.tag()),
+            name: new.name.to_string(),
+            title: new.title.clone(),
+            preset: settings.preset.as_str(),
+            path: format!("/in/{}", source.address()),
+            url: api.inbound.url(source),
+            warning: (settings.rule == Rule::Nothing).then_some(ANYONE),
+            header: settings.rule.headers().first().map(|name| (*name).to_owned()),
+            algorithm: hmac.map(|rule| rule.algorithm.as_str()),
+            encoding: hmac.map(|rule| rule.encoding.as_str()),
+            prefix: hmac.map(|rule| rule.prefix.clone()),
+            template: hmac.map(|rule: &HmacRule| rule.template.to_string()),
+            list_key: hmac.and_then(|rule| rule.list_key.clone()),
+            timestamp: stamp.map(|stamp: &Stamp| match &stamp.place {
+                StampPlace::Header(name) => format!("header:{name}"),
+                StampPlace::List(key) => format!("list:{key}"),
+            }),
+            tolerance: stamp.map(|stamp| duration::write(stamp.tolerance)),
+            username,
+            type_from: settings.type_from.as_ref().map(ToString::to_string),
+            type_prefix: settings.type_prefix.clone().unwrap_or_else(|| new.name.to_string()),
+            dedupe: settings.dedupe.to_string(),
+            attributes: settings.attributes.iter().map(|(name, pick)| (name.clone(), pick.to_string())).collect(),
+            methods: settings.methods.clone(),
+            content_types: settings.content_types.clone(),
+            allow: settings.allow.iter().map(ToString::to_string).collect(),
+            headers: settings.headers.clone(),
+            body_bytes_max: settings.body_bytes_max,
+            rate: settings.rate.map(|rate| rate.to_string()),
+            answer_status: settings.answer.status,
+            answer_body: settings.answer.body.clone(),
+            answer_content_type: settings.answer.content_type.clone(),
+            secrets: new.secrets.len(),
+            created_at: source.created_at.to_string(),
+            accepted: watch.accepted(),
+            last_accepted_at: watch.last_accepted().map(|at| at.to_string()),
+            refused: watch.refused(),
+            refusals: watch.last_refusals().into_iter().map(refusal).collect(),
+            secret: None,
+        }
+    }
+
+    /// With the secret: for the one reply that may carry it.
+    pub fn revealing(api: &Api, source: &Source) -> Self {
+        let secret = source.new.secrets.first().map(|held| held.secret.reveal());
+        Self { secret, ..Self::new(api, source) }
+    }
+}
