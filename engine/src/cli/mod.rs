@@ -21,6 +21,7 @@ mod output;
 mod plugin;
 mod send;
 pub mod serve;
+mod source;
 mod teller;
 mod watch;
 
@@ -86,6 +87,9 @@ enum Command {
     /// Endpoints: where webhooks go
     #[command(subcommand, before_help = "Example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
     Endpoint(endpoint::EndpointCommand),
+    /// Sources: where webhooks of third parties come in, verified
+    #[command(subcommand, before_help = "Example:  innesco source add github --preset github")]
+    Source(source::SourceCommand),
     /// Keys of the API
     #[command(subcommand, before_help = "Example:  innesco keys create shop --role publish")]
     Keys(keys::KeysCommand),
@@ -166,6 +170,7 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Event(command) => event::run(&command, &Client::find(target)?, out),
         Command::Delivery(command) => delivery::run(&command, &Client::find(target)?, out),
         Command::Endpoint(command) => endpoint::run(&command, &Client::find(target)?, out),
+        Command::Source(command) => source::run(&command, &Client::find(target)?, out),
         Command::Keys(command) => keys::run(&command, &Client::find(target)?, out),
         Command::Openapi => Ok(output::print(openapi::text())?),
         Command::Job(command) => job::run(&command, &Client::find(target)?, out),

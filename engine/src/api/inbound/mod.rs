@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
+use serde_json::json;
 use url::Url;
 use utoipa::ToSchema;
 

@@ -228,7 +228,7 @@ impl Input {
     /// Checks everything. `before` is the source that is being changed.
     pub fn check(self, api: &Api, before: Option<&Source>) -> Result<NewSource, Problem> {
         let name = Slug::parse(&self.name).map_err(|bad| wrong("name", bad))?;
-        if name.as_bytes() == b"innesco" {
+        if &*name == "innesco" {
             return Err(wrong("name", "is the engine's own; choose another"));
         }
         if self.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_LEN_MAX) {
