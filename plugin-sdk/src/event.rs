@@ -35,6 +35,22 @@ impl Event {
         self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// A header of the request that a source took the event from, by its name in lower case. Credentials are not kept.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let of = |(key, _): &&(String, String)| key.strip_prefix("http.header.") == Some(name);
+        self.attributes.iter().find(of).map(|(_, value)| value.as_str())
+    }
+
+    /// What followed the question mark in the address of that request.
+    pub fn query(&self) -> Option<&str> {
+        self.attribute("http.query")
+    }
+
+    /// The body of that request as it came, where the data is something else: a form or XML, which come as JSON.
+    pub fn raw_body(&self) -> Option<&str> {
+        self.attribute("http.body")
+    }
+
     /// Reads the data as JSON, whatever the content type says. Text may be borrowed from the event.
     ///
     /// # Errors
@@ -88,6 +104,19 @@ mod tests {
         let event = testing::event("file.received").data("application/octet-stream", [0xff, 0xfe]).build();
         assert_eq!(event.text().unwrap_err().code, "bad-payload");
         assert_eq!(testing::event("note").data("text/plain", "ciao").build().text().unwrap(), "ciao");
+    }
+
+    #[test]
+    fn the_request_of_a_source_is_seen() {
+        let event = testing::event("shop.received")
+            .attribute("http.method", "POST")
+            .attribute("http.query", "a=1")
+            .attribute("http.header.x-topic", "order")
+            .attribute("http.body", "b=2")
+            .build();
+        assert_eq!((event.header("x-topic"), event.query(), event.raw_body()), (Some("order"), Some("a=1"), Some("b=2")));
+        let bare = testing::event("order.created").build();
+        assert_eq!((bare.header("x-topic"), bare.query(), bare.raw_body()), (None, None, None));
     }
 
     #[test]

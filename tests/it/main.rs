@@ -26,6 +26,7 @@ mod receivers_gone_wrong;
 mod retention;
 mod rotation;
 mod seeing;
+mod sources;
 mod syscalls;
 mod test_send;
 mod tidy;

@@ -1,0 +1,421 @@
+//! Webhooks of third parties come in, seen from their senders and from whoever looks after the source.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::{
+    engine::{DEADLINE, Engine, client},
+    receivers::Receiver,
+};
+
+fn mac(key: &str, content: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    mac.update(content);
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Adds a source and returns the reply.
+async fn source(engine: &Engine, name: &str, preset: &str, members: Value) -> Value {
+    let mut body = json!({ "name": name, "preset": preset });
+    body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    engine.ok("POST", "/v1/sources", body).await
+}
+
+struct Sent {
+    status: u16,
+    headers: reqwest::header::HeaderMap,
+    text: String,
+}
+
+impl Sent {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{} is no JSON", self.text))
+    }
+
+    fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The event that it was accepted as.
+    fn event(&self) -> String {
+        assert_eq!(self.status, 200, "{}", self.text);
+        self.json()["accepted"].as_str().expect("an event").to_owned()
+    }
+}
+
+/// Sends without a key: senders have none.
+async fn send(engine: &Engine, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Sent {
+    let mut request = client().request(method.parse().unwrap(), format!("{}{path}", engine.url)).body(body);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = request.send().await.expect("the engine answers");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Sent { status, headers, text: response.text().await.expect("text") }
+}
+
+fn path(source: &Value) -> &str {
+    source["path"].as_str().expect("a path")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_github_sends_is_verified_and_arrives_byte_for_byte() {
+    let mut engine = Engine::start(&[]);
+    let receiver = Receiver::start().await;
+    let github = source(&engine, "github", "github", json!({})).await;
+    let endpoint = json!({ "name": "crm", "url": receiver.url("/"), "events": ["github.*"], "envelope": "data" });
+    engine.ok("POST", "/v1/endpoints", endpoint).await;
+    let secret = github["secret"].as_str().unwrap();
+    let body = "{\n  \"ref\": \"refs/heads/é\",  \"n\": 1.50 }";
+    let signature = format!("sha256={}", hex(&mac(secret, body.as_bytes())));
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-github-event", "push"),
+        ("x-github-delivery", "72d3162e"),
+        ("x-hub-signature-256", signature.as_str()),
+        ("authorization", "Bearer of-somebody"),
+    ];
+    let event = send(&engine, "POST", path(&github), &headers, body).await.event();
+    let received = receiver.wait_for_count(1, DEADLINE).await;
+    assert_eq!((received[0].text().as_str(), received[0].header("content-type")), (body, Some("application/json")));
+    let story = engine.get(&format!("/v1/events/{event}")).await;
+    assert_eq!((&story["type"], &story["source"], &story["id"]), (&json!("github.push"), &json!("github"), &json!("72d3162e")));
+    let kept = &story["request"];
+    assert_eq!((&kept["method"], &kept["query"], &kept["body"]), (&json!("POST"), &json!(""), &Value::Null));
+    assert!(kept["headers"].as_array().unwrap().contains(&json!(["x-github-event", "push"])), "{kept}");
+    assert!(!kept.to_string().contains("of-somebody"), "{kept}");
+
+    // A captured request is a repeat, also after a restart; it changes nothing.
+    engine.kill();
+    engine.launch();
+    assert_eq!(send(&engine, "POST", path(&github), &headers, body).await.event(), event);
+    assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 1);
+
+    // Any change is refused, in words that help nobody.
+    for (changed, with) in [(body.replace("1.50", "1.51"), signature.clone()), (body.to_owned(), signature.replace("sha256=", "sha256=0"))] {
+        let headers = [headers[0], headers[1], ("x-hub-signature-256", with.as_str())];
+        let refused = send(&engine, "POST", path(&github), &headers, changed).await;
+        assert_eq!((refused.status, refused.code().as_str()), (401, "not_verified"));
+        assert!(!refused.text.contains(secret) && !refused.text.contains(&signature[7..]), "{}", refused.text);
+    }
+    let unsigned = send(&engine, "POST", path(&github), &headers[..3], body).await;
+    assert_eq!((unsigned.status, unsigned.code().as_str()), (401, "not_verified"));
+    assert_eq!(send(&engine, "POST", "/in/github", &headers, body).await.status, 404, "the name alone is no address");
+
+    let shown = engine.get("/v1/sources/github").await;
+    assert_eq!((&shown["refused"], &shown["accepted"], &shown["secret"]), (&json!(3), &json!(1), &Value::Null));
+    let refusals = shown["refusals"].as_array().unwrap();
+    let reasons: Vec<_> = refusals.iter().map(|one| one["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["missing", "mismatch", "mismatch"], "newest first");
+    assert_eq!(refusals[0]["address"], "127.0.0.1");
+    let figures = client().get(format!("{}/metrics", engine.url)).send().await.unwrap().text().await.unwrap();
+    assert!(figures.contains("innesco_source_refusals_total{reason=\"mismatch\",source=\"github\"} 2"), "{figures}");
+    assert!(!figures.contains(&path(&github)[4..]), "an address is a secret");
+    assert!(!engine.log().contains(&path(&github)[11..]), "{}", engine.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_sender_is_believed_in_its_own_way() {
+    let engine = Engine::start_set(&[("INNESCO_EXTERNAL_URL", "https://hooks.example.com/base/")]);
+    let (json, form) = (("content-type", "application/json"), ("content-type", "application/x-www-form-urlencoded"));
+    let secret = "a-secret-of-theirs";
+    let now = jiff::Timestamp::now().as_second().to_string();
+    let body = r#"{"id":"evt_1","type":"invoice.paid"}"#;
+    let stamped = |stamp: &str, between: &str| mac(secret, [stamp, between, body].concat().as_bytes());
+    let stripe = format!("t={now},v1={}", hex(&stamped(&now, ".")));
+    let slack = format!("v0={}", hex(&mac(secret, format!("v0:{now}:{body}").as_bytes())));
+    let base64 = BASE64_STANDARD.encode(mac(secret, body.as_bytes()));
+    let rfc = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let zendesk = BASE64_STANDARD.encode(stamped(&rfc, ""));
+    let gitea = hex(&mac(secret, body.as_bytes()));
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("innesco:{secret}")));
+    let bearer = format!("Bearer {secret}");
+    for (preset, members, headers, event_type) in [
+        ("stripe", json!({}), vec![("stripe-signature", stripe.as_str())], "stripe.invoice.paid"),
+        ("slack", json!({}), vec![("x-slack-signature", &slack), ("x-slack-request-timestamp", &now)], "slack.received"),
+        ("shopify", json!({}), vec![("x-shopify-hmac-sha256", &base64), ("x-shopify-topic", "orders/create")], "shopify.orders.create"),
+        ("woocommerce", json!({}), vec![("x-wc-webhook-signature", &base64), ("x-wc-webhook-topic", "order.created")], "woocommerce.order.created"),
+        (
+            "zendesk",
+            json!({}),
+            vec![("x-zendesk-webhook-signature", &zendesk), ("x-zendesk-webhook-signature-timestamp", &rfc)],
+            "zendesk.invoice.paid",
+        ),
+        ("gitea", json!({}), vec![("x-gitea-signature", &gitea), ("x-gitea-event", "push")], "gitea.push"),
+        ("gitlab", json!({}), vec![("x-gitlab-token", secret), ("x-gitlab-event", "Push Hook")], "gitlab.push_hook"),
+        ("basic", json!({}), vec![("authorization", &basic)], "basic.received"),
+        ("bearer", json!({}), vec![("authorization", &bearer)], "bearer.received"),
+        ("header-token", json!({ "header": "X-Key", "type_from": "body:/type" }), vec![("x-key", secret)], "header-token.invoice.paid"),
+        ("hmac", json!({ "header": "X-Sig", "type_from": "constant:paid" }), vec![("x-sig", &gitea)], "hmac.paid"),
+    ] {
+        let mut members = members;
+        members["secret"] = json!(secret);
+        let made = source(&engine, preset, preset, members).await;
+        assert_eq!(made["url"], format!("https://hooks.example.com/base{}", path(&made)), "{preset}");
+        let signed = [vec![json], headers.clone()].concat();
+        let event = send(&engine, "POST", path(&made), &signed, body).await.event();
+        assert_eq!(engine.get(&format!("/v1/events/{event}")).await["type"], event_type, "{preset}");
+        // The last of the headers carries or completes the proof.
+        let (last, _) = headers[0];
+        let bad: Vec<_> = signed.iter().map(|(name, value)| (*name, if *name == last { "x" } else { *value })).collect();
+        let refused = send(&engine, "POST", path(&made), &bad, body).await;
+        assert_eq!((refused.status, refused.code().as_str()), (401, "not_verified"), "{preset}: {}", refused.text);
+    }
+
+    // Twilio signs the address as it knows it.
+    let twilio = source(&engine, "twilio", "twilio", json!({ "secret": secret })).await;
+    let url = format!("{}?kind=sms", twilio["url"].as_str().unwrap());
+    let mut sha1 = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
+    sha1.update(format!("{url}Body hi thereMessageStatussentTo+39").replace("Body hi", "Bodyhi").as_bytes());
+    let signature = BASE64_STANDARD.encode(sha1.finalize().into_bytes());
+    let with_query = format!("{}?kind=sms", path(&twilio));
+    let fields = "To=%2B39&Body=hi+there&MessageStatus=sent";
+    let headers = [form, ("x-twilio-signature", signature.as_str())];
+    let event = send(&engine, "POST", &with_query, &headers, fields).await.event();
+    let story = engine.get(&format!("/v1/events/{event}")).await;
+    assert_eq!((&story["type"], &story["data"]["Body"], &story["request"]["query"]), (&json!("twilio.sent"), &json!("hi there"), &json!("kind=sms")));
+    assert_eq!(story["request"]["body"], fields, "kept as it came");
+    assert_eq!(send(&engine, "POST", path(&twilio), &headers, fields).await.status, 401, "another address");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_form_flows_through_a_plugin_to_whom_it_concerns() {
+    let engine = Engine::start(&["campaign-events", "woo-to-crm"]);
+    let receiver = Receiver::start().await;
+    let endpoint = async |name: &str, chosen: Value| {
+        let body = json!({ "name": name, "url": receiver.url(&format!("/{name}")), "events": ["contact.*"], "where": chosen });
+        engine.ok("POST", "/v1/endpoints", body).await;
+    };
+    endpoint("editors", json!({ "channel": ["3"], "initiator": ["admin", "api"] })).await;
+    endpoint("others", json!({ "channel": ["4"] })).await;
+    let campaign = source(&engine, "campaign", "none", json!({})).await;
+    assert!(campaign["warning"].as_str().unwrap().contains("nothing proves who sends"), "{campaign}");
+    let form = [("content-type", "application/x-www-form-urlencoded"), ("user-agent", "ActiveCampaign")];
+    for (list, by) in [("3", "public"), ("3", "admin")] {
+        let body = format!("type=subscribe&list={list}&initiated_by={by}&contact%5Bemail%5D=anna%40example.com&contact%5Btags%5D%5B%5D=a");
+        send(&engine, "POST", path(&campaign), &form, body).await.event();
+    }
+    let received = receiver.wait_for_count(1, DEADLINE).await;
+    assert_eq!(received[0].path, "/editors");
+    let body: Value = serde_json::from_slice(&received[0].body).unwrap();
+    assert_eq!(body["data"], json!({ "email": "anna@example.com", "list": "3", "sent_by": "ActiveCampaign" }));
+
+    // WooCommerce tries the address first, then signs.
+    engine.ok("POST", "/v1/endpoints", json!({ "name": "crm", "url": receiver.url("/crm") })).await;
+    engine.ok("POST", "/v1/endpoints", json!({ "name": "mailer", "url": receiver.url("/mailer") })).await;
+    let woo = source(&engine, "shop", "woocommerce", json!({})).await;
+    let ping = send(&engine, "POST", path(&woo), &form, "webhook_id=7").await;
+    assert_eq!((ping.status, ping.text.as_str()), (200, ""));
+    let order = r#"{"id":7,"status":"processing","currency":"EUR","total":"129.50","billing":{"email":"anna@example.com"},"line_items":[]}"#;
+    let signature = BASE64_STANDARD.encode(mac(woo["secret"].as_str().unwrap(), order.as_bytes()));
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-wc-webhook-topic", "order.created"),
+        ("x-wc-webhook-delivery-id", "d1"),
+        ("x-wc-webhook-signature", signature.as_str()),
+    ];
+    send(&engine, "POST", path(&woo), &headers, order).await.event();
+    let received = receiver.wait_for_count(3, DEADLINE).await;
+    let mut paths: Vec<_> = received.iter().map(|one| one.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["/crm", "/editors", "/mailer"], "whom it does not concern hears nothing");
+    // Two orders of one second carry one id of WooCommerce's.
+    let other = order.replace("129.50", "7.00");
+    let signature = BASE64_STANDARD.encode(mac(woo["secret"].as_str().unwrap(), other.as_bytes()));
+    let again = [headers[0], headers[1], headers[2], ("x-wc-webhook-signature", signature.as_str())];
+    send(&engine, "POST", path(&woo), &again, other).await.event();
+    receiver.wait_for_count(5, DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_have_habits() {
+    let engine = Engine::start(&[]);
+    let slack = source(&engine, "slack", "slack", json!({ "secret": "a-secret-of-theirs" })).await;
+    let now = jiff::Timestamp::now().as_second().to_string();
+    let body = r#"{"type":"url_verification","token":"t","challenge":"3eZbrw1aBm2rZgRNFdxV"}"#;
+    let signature = format!("v0={}", hex(&mac("a-secret-of-theirs", format!("v0:{now}:{body}").as_bytes())));
+    let headers = [("content-type", "application/json"), ("x-slack-signature", &signature), ("x-slack-request-timestamp", &now)];
+    let answer = send(&engine, "POST", path(&slack), &headers, body).await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, "3eZbrw1aBm2rZgRNFdxV"));
+    let unsigned = send(&engine, "POST", path(&slack), &headers[..1], body).await;
+    assert_eq!(unsigned.status, 401, "a stranger is not answered");
+
+    let any = source(&engine, "any", "none", json!({ "rate": "2/s", "methods": ["GET", "POST", "PUT"] })).await;
+    let asked = [("webhook-request-origin", "eventemitter.example.com"), ("webhook-request-rate", "120")];
+    let consent = send(&engine, "OPTIONS", path(&any), &asked, "").await;
+    let header = |name: &str| consent.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    assert_eq!((consent.status, header("webhook-allowed-origin")), (200, Some("eventemitter.example.com".to_owned())));
+    assert_eq!((header("webhook-allowed-rate"), header("allow")), (Some("120".to_owned()), Some("GET, POST, PUT".to_owned())));
+    let got = send(&engine, "GET", &format!("{}?list=3&by=admin", path(&any)), &[], "").await.event();
+    assert_eq!(engine.get(&format!("/v1/events/{got}")).await["data"], json!({ "list": "3", "by": "admin" }));
+    assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 1, "neither of the others is an event");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_become_data_and_nothing_signed_is_lost() {
+    let engine = Engine::start(&[]);
+    let any = source(&engine, "any", "none", json!({ "attributes": { "channel": "body:/order/list", "by": "header:x-by" } })).await;
+    let sent = async |content_type: &str, body: &'static [u8]| {
+        let headers = [("content-type", content_type), ("x-by", "admin")];
+        let event = send(&engine, "POST", path(&any), &headers, body).await.event();
+        engine.get(&format!("/v1/events/{event}")).await
+    };
+    let xml = sent("text/xml; charset=utf-8", b"<order id='7'><list>news</list><line>a</line><line>b</line></order>").await;
+    assert_eq!(xml["data"], json!({ "order": { "@id": "7", "list": "news", "line": ["a", "b"] } }));
+    assert_eq!(xml["attributes"], json!({ "channel": "news", "by": "admin" }));
+    assert!(xml["request"]["body"].as_str().unwrap().starts_with("<order id='7'>"), "{xml}");
+    let broken = sent("application/json", b"{\"a\":").await;
+    assert_eq!((&broken["content_type"], &broken["data"]), (&json!("application/octet-stream"), &json!("{\"a\":")));
+    assert_eq!(broken["request"]["headers"][0], json!(["content-type", "application/json"]), "what it said it was");
+    let hostile = sent("text/xml", b"<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><a>&b;</a>").await;
+    assert_eq!(hostile["content_type"], "application/octet-stream");
+    let bytes = sent("image/png", b"\x89PNG\xff").await;
+    assert_eq!((&bytes["content_type"], &bytes["data_base64"]), (&json!("image/png"), &json!("iVBOR/8=")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_takes_only_what_it_says() {
+    let engine = Engine::start_set(&[("INNESCO_TRUSTED_PROXIES", "127.0.0.1")]);
+    let members = json!({
+        "allow": ["192.0.2.0/24", "127.0.0.1"], "content_types": ["application/json", "text/*"], "body_bytes_max": 10,
+        "answer_status": 202, "answer_body": "<ok/>", "answer_content_type": "text/xml",
+    });
+    let strict = source(&engine, "strict", "none", members).await;
+    let json = ("content-type", "application/json");
+    let sent = async |method: &str, headers: &[(&str, &str)], body: &'static str| send(&engine, method, path(&strict), headers, body).await;
+    let good = sent("POST", &[json], "{}").await;
+    let kind = good.headers["content-type"].to_str().unwrap();
+    assert_eq!((good.status, good.text.as_str(), kind), (202, "<ok/>", "text/xml"));
+    assert_eq!(sent("POST", &[("content-type", "text/plain")], "hi").await.status, 202);
+    assert_eq!(sent("POST", &[json, ("x-forwarded-for", "203.0.113.1, 192.0.2.7")], "{}").await.status, 202);
+    for (method, headers, body, status, code) in [
+        ("POST", vec![json, ("x-forwarded-for", "192.0.2.7, 203.0.113.1")], "{}", 403, "address_not_allowed"),
+        ("PUT", vec![json], "{}", 405, "method_not_allowed"),
+        ("POST", vec![("content-type", "image/png")], "x", 415, "unsupported_media_type"),
+        ("POST", vec![], "x", 415, "unsupported_media_type"),
+        ("POST", vec![json, ("content-encoding", "gzip")], "{}", 415, "unsupported_media_type"),
+        ("POST", vec![json], "{\"a\": 1234567}", 413, "body_too_large"),
+        ("POST", vec![json, ("innesco-depth", "9")], "{}", 508, "loop_detected"),
+    ] {
+        let refused = sent(method, &headers, body).await;
+        assert_eq!((refused.status, refused.code().as_str()), (status, code), "{method} {headers:?}: {}", refused.text);
+    }
+    let reasons: Vec<Value> = engine.get("/v1/sources/strict").await["refusals"].as_array().unwrap().iter().map(|one| one["reason"].clone()).collect();
+    assert_eq!(reasons, ["depth", "body", "content-type", "content-type", "content-type", "method", "address"]);
+
+    let slow = source(&engine, "slow", "none", json!({ "rate": "1/h" })).await;
+    assert_eq!(send(&engine, "POST", path(&slow), &[json], "{}").await.status, 200);
+    let refused = send(&engine, "POST", path(&slow), &[json], "{}").await;
+    assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));
+    assert!(refused.headers.contains_key("retry-after"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_bad_requests_is_not_listened_to_and_keeps_nobody_else_out() {
+    let engine = Engine::start_set(&[("INNESCO_TRUSTED_PROXIES", "127.0.0.1")]);
+    let made = source(&engine, "shop", "header-token", json!({ "secret": "a-secret-of-theirs" })).await;
+    let sent = async |from: &str, token: &str| {
+        let headers = [("x-forwarded-for", from), ("x-webhook-token", token), ("content-type", "application/json")];
+        send(&engine, "POST", path(&made), &headers, "{}").await
+    };
+    let mut statuses = Vec::new();
+    let until = std::time::Instant::now() + DEADLINE;
+    while !statuses.contains(&429) {
+        assert!(std::time::Instant::now() < until, "{statuses:?}");
+        statuses.push(sent("203.0.113.1", "guess").await.status);
+    }
+    assert!(statuses.len() >= 30 && statuses[..statuses.len() - 1].iter().all(|status| *status == 401), "{statuses:?}");
+    assert_eq!(sent("192.0.2.1", "a-secret-of-theirs").await.status, 200, "another caller");
+    let shown = engine.get("/v1/sources/shop").await;
+    assert_eq!(shown["refused"].as_u64().unwrap(), statuses.len() as u64);
+    assert_eq!(shown["refusals"].as_array().unwrap().len(), 20, "bounded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_rotated_while_both_are_believed() {
+    let mut engine = Engine::start(&[]);
+    let made = source(&engine, "github", "github", json!({})).await;
+    let signed = async |engine: &Engine, secret: &str, delivery: &str| {
+        let signature = format!("sha256={}", hex(&mac(secret, b"{}")));
+        let headers = [("content-type", "application/json"), ("x-github-delivery", delivery), ("x-hub-signature-256", &signature)];
+        send(engine, "POST", path(&made), &headers, "{}").await.status
+    };
+    let old = made["secret"].as_str().unwrap().to_owned();
+    let rotated = engine.ok("POST", "/v1/sources/github/rotate-secret", json!({ "grace": "1h" })).await;
+    let new = rotated["secret"].as_str().unwrap().to_owned();
+    assert!(old != new && rotated["path"] == made["path"] && rotated["secrets"] == 2);
+    engine.ok("POST", "/v1/keys/rekey", Value::Null).await;
+    engine.stop();
+    engine.launch();
+    assert_eq!((signed(&engine, &old, "1").await, signed(&engine, &new, "2").await), (200, 200));
+    engine.ok("POST", "/v1/sources/github/rotate-secret", json!({ "grace": "0s", "secret": "one-of-our-own" })).await;
+    assert_eq!((signed(&engine, &old, "3").await, signed(&engine, &new, "4").await), (401, 401));
+    assert_eq!(signed(&engine, "one-of-our-own", "5").await, 200);
+    // Nothing of it lies in clear on the disk.
+    engine.stop();
+    for entry in std::fs::read_dir(engine.data_folder()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        let bytes = std::fs::read(&entry).unwrap();
+        for secret in [new.as_str(), "one-of-our-own", &path(&made)[11..]] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{} holds {secret}", entry.display());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_are_made_changed_listed_and_removed() {
+    let engine = Engine::start(&[]);
+    let made = source(&engine, "crm", "hmac", json!({ "header": "X-Sig", "title": "Our CRM", "rate": "50/s" })).await;
+    assert_eq!((made["secret"].as_str().unwrap().len(), &made["header"], &made["template"]), (64, &json!("x-sig"), &json!("{body}")));
+    let change = json!({ "template": "{timestamp}.{body}", "timestamp": "header:X-Time", "rate": null });
+    let changed = engine.ok("PATCH", "/v1/sources/crm", change).await;
+    assert_eq!((&changed["timestamp"], &changed["tolerance"], &changed["rate"]), (&json!("header:x-time"), &json!("5m"), &Value::Null));
+    assert_eq!((&changed["secret"], &changed["title"], &changed["path"]), (&Value::Null, &json!("Our CRM"), &made["path"]));
+    let other = engine.ok("PATCH", "/v1/sources/crm", json!({ "preset": "bearer", "header": null, "template": null, "timestamp": null })).await;
+    assert!(other["secret"].as_str().unwrap() != made["secret"].as_str().unwrap(), "another preset, another secret");
+
+    for (method, target, body, status, code, pointer) in [
+        ("POST", "/v1/sources", json!({ "name": "crm", "preset": "none" }), 409, "name_taken", Value::Null),
+        ("POST", "/v1/sources", json!({ "name": "a", "preset": "gitbuh" }), 422, "bad_source", json!("/preset")),
+        ("POST", "/v1/sources", json!({ "name": "a", "preset": "stripe" }), 422, "bad_source", json!("/secret")),
+        ("POST", "/v1/sources", json!({ "name": "a", "preset": "github", "secret": "short" }), 422, "bad_source", json!("/secret")),
+        ("POST", "/v1/sources", json!({ "name": "a", "preset": "none", "secret": "of-no-use" }), 422, "bad_source", json!("/secret")),
+        ("POST", "/v1/sources", json!({ "name": "a", "preset": "standard-webhooks", "secret": "no-whsec" }), 422, "bad_source", json!("/secret")),
+        ("POST", "/v1/sources", json!({ "name": "a", "preset": "twilio", "secret": "a-secret-of-theirs" }), 422, "bad_source", json!("/preset")),
+        ("POST", "/v1/sources", json!({ "name": "innesco", "preset": "none" }), 422, "bad_source", json!("/name")),
+        ("POST", "/v1/sources", json!({ "name": "A", "preset": "none" }), 422, "bad_source", json!("/name")),
+        ("PATCH", "/v1/sources/crm", json!({ "name": "other" }), 422, "bad_source", json!("/name")),
+        ("PATCH", "/v1/sources/crm", json!({ "secret": "another-secret" }), 422, "bad_source", json!("/secret")),
+        ("PATCH", "/v1/sources/crn", json!({}), 404, "not_found", Value::Null),
+    ] {
+        let (answered, problem) = engine.call(method, target, body.clone()).await;
+        assert_eq!((answered, problem["code"].as_str(), &problem["pointer"]), (status, Some(code), &pointer), "{body}: {problem}");
+    }
+    let none = source(&engine, "any", "none", json!({})).await;
+    assert_eq!(engine.call("POST", "/v1/sources/any/rotate-secret", Value::Null).await.0, 409);
+    let names: Vec<Value> = engine.get("/v1/sources").await["items"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    assert_eq!(names, ["any", "crm"]);
+    assert_eq!(engine.call("DELETE", "/v1/sources/any", Value::Null).await.0, 204);
+    assert_eq!(send(&engine, "POST", path(&none), &[], "x").await.status, 404);
+    let audit = engine.get("/v1/audit").await;
+    let actions: Vec<_> = audit["items"].as_array().unwrap().iter().map(|one| one["action"].as_str().unwrap()).collect();
+    assert_eq!(actions[0], "source.delete", "{actions:?}");
+    assert!(actions.contains(&"source.rotate-secret") && actions.contains(&"source.update"), "{actions:?}");
+
+    let run = |words: &[&str]| {
+        let output = engine.command().args(words).output().expect("the program runs");
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, added, said) = run(&["source", "add", "github", "--preset", "github"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(added.contains("/in/github-") && added.contains("it is not shown again"), "{added}");
+    assert!(run(&["source", "list"]).1.contains("github"));
+    assert!(run(&["source", "rotate-secret", "github", "--grace", "1h"]).1.contains("believed beside it for 1h"));
+    assert!(run(&["source", "show", "github"]).1.contains("header:x-github-event"));
+    assert_eq!(run(&["source", "remove", "github", "--yes"]).0, Some(0));
+}
