@@ -19,12 +19,14 @@ run: setup
 test: setup tools
 	@if [ "$$(id -u)" = 0 ]; then cargo test --workspace; else unshare --map-root-user --mount cargo test --workspace; fi
 
-# Real GitHub payloads through the engine, verified by other people's libraries; then schemathesis sends what the OpenAPI document allows
+# Webhooks signed by their senders' own libraries into sources; real GitHub payloads through the engine, verified by other people's
+# libraries; then schemathesis sends what the OpenAPI document allows
 # and what it forbids (`make verify-openapi SEED=… MAX_EXAMPLES=…` for that alone). Needs node, npm and python3.
 verify: setup
 	cargo build --package innesco
 	cargo build --release --target wasm32-unknown-unknown --package slack-notify
 	cd tests/verify && npm install --silent --no-audit --no-fund --no-package-lock
+	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/sources.mjs "$$target/debug/innesco"
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/verify.mjs "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
 	$(MAKE) verify-openapi
 
