@@ -176,7 +176,7 @@ impl Visit<'_> {
             return Err(No("rate", Problem::rate_limited(format!("this source takes at most {rate}")).after(1)));
         }
         if let Some(challenge) = self.source.challenge(&incoming) {
-            return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], challenge.into_owned()).into_response());
+            return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], challenge).into_response());
         }
         let mut event = self.source.event(&incoming, &body, believed);
         event.depth = intake::depth(&parts.headers).map_err(|problem| No("depth", problem))?;

@@ -178,10 +178,13 @@ impl Source {
     }
 
     /// What Slack wants to read back when an address is entered there. Asked of a request that is believed.
-    pub fn challenge<'a>(&self, request: &Incoming<'a>) -> Option<Cow<'a, str>> {
-        let body = if self.new.settings.preset == Preset::Slack { std::str::from_utf8(request.body).ok()? } else { return None };
+    pub fn challenge(&self, request: &Incoming<'_>) -> Option<String> {
+        if self.new.settings.preset != Preset::Slack {
+            return None;
+        }
+        let body = std::str::from_utf8(request.body).ok()?;
         let at = |place: &str| Pick::parse(place).ok()?.from(request, Some(body)).map(Cow::into_owned);
-        if at("body:/type")? == "url_verification" { at("body:/challenge").map(Cow::Owned) } else { None }
+        if at("body:/type")? == "url_verification" { at("body:/challenge") } else { None }
     }
 
     /// The event that a believed request is.

@@ -340,7 +340,7 @@ impl HmacRule {
                 let text = match &stamp.place {
                     StampPlace::Header(name) => request.only(name)?,
                     StampPlace::List(key) => match in_list(key).as_slice() {
-                        [one] => one,
+                        [one] => *one,
                         _ => return Err(malformed()),
                     },
                 };

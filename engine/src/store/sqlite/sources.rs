@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The column `draft`. A member that is missing is as the preset has it.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(remote = "Draft", default)]
 struct DraftColumn {
     preset: String,
