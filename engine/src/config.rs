@@ -309,7 +309,11 @@ impl Config {
             external_url: raw.read("external_url", external, "is not a URL; write https://hooks.example.com")?,
             proxies: Proxies {
                 trusted: raw.read("trusted_proxies", nets, "is not a list of networks; write 10.1.0.0/16 or 127.0.0.1")?,
-                header: raw.read("forwarded_header", ForwardedHeader::parse, "is not a header of proxies; write x-forwarded-for or forwarded")?,
+                header: raw.read(
+                    "forwarded_header",
+                    ForwardedHeader::parse,
+                    "is not a header of proxies; write x-forwarded-for or forwarded",
+                )?,
             },
             log: raw.read("log", log, "is not a form of log; write text or json")?,
             metrics: raw.read("metrics", access, "is not who may read /metrics; write open or key")?,

@@ -98,7 +98,9 @@ async fn what_github_sends_is_verified_and_arrives_byte_for_byte() {
     assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 1);
 
     // Any change is refused, in words that help nobody.
-    for (changed, with) in [(body.replace("1.50", "1.51"), signature.clone()), (body.to_owned(), signature.replace("sha256=", "sha256=0"))] {
+    for (changed, with) in
+        [(body.replace("1.50", "1.51"), signature.clone()), (body.to_owned(), signature.replace("sha256=", "sha256=0"))]
+    {
         let headers = [headers[0], headers[1], ("x-hub-signature-256", with.as_str())];
         let refused = send(&engine, "POST", path(&github), &headers, changed).await;
         assert_eq!((refused.status, refused.code().as_str()), (401, "not_verified"));
@@ -139,8 +141,18 @@ async fn each_sender_is_believed_in_its_own_way() {
     for (preset, members, headers, event_type) in [
         ("stripe", json!({}), vec![("stripe-signature", stripe.as_str())], "stripe.invoice.paid"),
         ("slack", json!({}), vec![("x-slack-signature", &slack), ("x-slack-request-timestamp", &now)], "slack.received"),
-        ("shopify", json!({}), vec![("x-shopify-hmac-sha256", &base64), ("x-shopify-topic", "orders/create")], "shopify.orders.create"),
-        ("woocommerce", json!({}), vec![("x-wc-webhook-signature", &base64), ("x-wc-webhook-topic", "order.created")], "woocommerce.order.created"),
+        (
+            "shopify",
+            json!({}),
+            vec![("x-shopify-hmac-sha256", &base64), ("x-shopify-topic", "orders/create")],
+            "shopify.orders.create",
+        ),
+        (
+            "woocommerce",
+            json!({}),
+            vec![("x-wc-webhook-signature", &base64), ("x-wc-webhook-topic", "order.created")],
+            "woocommerce.order.created",
+        ),
         (
             "zendesk",
             json!({}),
@@ -151,7 +163,12 @@ async fn each_sender_is_believed_in_its_own_way() {
         ("gitlab", json!({}), vec![("x-gitlab-token", secret), ("x-gitlab-event", "Push Hook")], "gitlab.push_hook"),
         ("basic", json!({}), vec![("authorization", &basic)], "basic.received"),
         ("bearer", json!({}), vec![("authorization", &bearer)], "bearer.received"),
-        ("header-token", json!({ "header": "X-Key", "type_from": "body:/type" }), vec![("x-key", secret)], "header-token.invoice.paid"),
+        (
+            "header-token",
+            json!({ "header": "X-Key", "type_from": "body:/type" }),
+            vec![("x-key", secret)],
+            "header-token.invoice.paid",
+        ),
         ("hmac", json!({ "header": "X-Sig", "type_from": "constant:paid" }), vec![("x-sig", &gitea)], "hmac.paid"),
     ] {
         let mut members = members;
@@ -179,7 +196,10 @@ async fn each_sender_is_believed_in_its_own_way() {
     let headers = [form, ("x-twilio-signature", signature.as_str())];
     let event = send(&engine, "POST", &with_query, &headers, fields).await.event();
     let story = engine.get(&format!("/v1/events/{event}")).await;
-    assert_eq!((&story["type"], &story["data"]["Body"], &story["request"]["query"]), (&json!("twilio.sent"), &json!("hi there"), &json!("kind=sms")));
+    assert_eq!(
+        (&story["type"], &story["data"]["Body"], &story["request"]["query"]),
+        (&json!("twilio.sent"), &json!("hi there"), &json!("kind=sms"))
+    );
     assert_eq!(story["request"]["body"], fields, "kept as it came");
     assert_eq!(send(&engine, "POST", path(&twilio), &headers, fields).await.status, 401, "another address");
 }
@@ -198,7 +218,9 @@ async fn a_campaign_form_flows_through_a_plugin_to_whom_it_concerns() {
     assert!(campaign["warning"].as_str().unwrap().contains("nothing proves who sends"), "{campaign}");
     let form = [("content-type", "application/x-www-form-urlencoded"), ("user-agent", "ActiveCampaign")];
     for (list, by) in [("3", "public"), ("3", "admin")] {
-        let body = format!("type=subscribe&list={list}&initiated_by={by}&contact%5Bemail%5D=anna%40example.com&contact%5Btags%5D%5B%5D=a");
+        let body = format!(
+            "type=subscribe&list={list}&initiated_by={by}&contact%5Bemail%5D=anna%40example.com&contact%5Btags%5D%5B%5D=a"
+        );
         send(&engine, "POST", path(&campaign), &form, body).await.event();
     }
     let received = receiver.wait_for_count(1, DEADLINE).await;
@@ -260,7 +282,8 @@ async fn senders_have_habits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_become_data_and_nothing_signed_is_lost() {
     let engine = Engine::start(&[]);
-    let any = source(&engine, "any", "none", json!({ "attributes": { "channel": "body:/order/list", "by": "header:x-by" } })).await;
+    let any =
+        source(&engine, "any", "none", json!({ "attributes": { "channel": "body:/order/list", "by": "header:x-by" } })).await;
     let sent = async |content_type: &str, body: &'static [u8]| {
         let headers = [("content-type", content_type), ("x-by", "admin")];
         let event = send(&engine, "POST", path(&any), &headers, body).await.event();
@@ -288,7 +311,9 @@ async fn a_source_takes_only_what_it_says() {
     });
     let strict = source(&engine, "strict", "none", members).await;
     let json = ("content-type", "application/json");
-    let sent = async |method: &str, headers: &[(&str, &str)], body: &'static str| send(&engine, method, path(&strict), headers, body).await;
+    let sent = async |method: &str, headers: &[(&str, &str)], body: &'static str| {
+        send(&engine, method, path(&strict), headers, body).await
+    };
     let good = sent("POST", &[json], "{}").await;
     let kind = good.headers["content-type"].to_str().unwrap();
     assert_eq!((good.status, good.text.as_str(), kind), (202, "<ok/>", "text/xml"));
@@ -306,7 +331,8 @@ async fn a_source_takes_only_what_it_says() {
         let refused = sent(method, &headers, body).await;
         assert_eq!((refused.status, refused.code().as_str()), (status, code), "{method} {headers:?}: {}", refused.text);
     }
-    let reasons: Vec<Value> = engine.get("/v1/sources/strict").await["refusals"].as_array().unwrap().iter().map(|one| one["reason"].clone()).collect();
+    let reasons: Vec<Value> =
+        engine.get("/v1/sources/strict").await["refusals"].as_array().unwrap().iter().map(|one| one["reason"].clone()).collect();
     assert_eq!(reasons, ["depth", "body", "content-type", "content-type", "content-type", "method", "address"]);
 
     let slow = source(&engine, "slow", "none", json!({ "rate": "1/h" })).await;
@@ -343,7 +369,8 @@ async fn a_secret_is_rotated_while_both_are_believed() {
     let made = source(&engine, "github", "github", json!({})).await;
     let signed = async |engine: &Engine, secret: &str, delivery: &str| {
         let signature = format!("sha256={}", hex(&mac(secret, b"{}")));
-        let headers = [("content-type", "application/json"), ("x-github-delivery", delivery), ("x-hub-signature-256", &signature)];
+        let headers =
+            [("content-type", "application/json"), ("x-github-delivery", delivery), ("x-hub-signature-256", &signature)];
         send(engine, "POST", path(&made), &headers, "{}").await.status
     };
     let old = made["secret"].as_str().unwrap().to_owned();
@@ -359,7 +386,8 @@ async fn a_secret_is_rotated_while_both_are_believed() {
     assert_eq!(signed(&engine, "one-of-our-own", "5").await, 200);
     // Nothing of it lies in clear on the disk.
     engine.stop();
-    for entry in std::fs::read_dir(engine.data_folder()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+    for entry in std::fs::read_dir(engine.data_folder()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+    {
         let bytes = std::fs::read(&entry).unwrap();
         for secret in [new.as_str(), "one-of-our-own", &path(&made)[11..]] {
             assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{} holds {secret}", entry.display());
@@ -371,22 +399,58 @@ async fn a_secret_is_rotated_while_both_are_believed() {
 async fn sources_are_made_changed_listed_and_removed() {
     let engine = Engine::start(&[]);
     let made = source(&engine, "crm", "hmac", json!({ "header": "X-Sig", "title": "Our CRM", "rate": "50/s" })).await;
-    assert_eq!((made["secret"].as_str().unwrap().len(), &made["header"], &made["template"]), (64, &json!("x-sig"), &json!("{body}")));
+    assert_eq!(
+        (made["secret"].as_str().unwrap().len(), &made["header"], &made["template"]),
+        (64, &json!("x-sig"), &json!("{body}"))
+    );
     let change = json!({ "template": "{timestamp}.{body}", "timestamp": "header:X-Time", "rate": null });
     let changed = engine.ok("PATCH", "/v1/sources/crm", change).await;
-    assert_eq!((&changed["timestamp"], &changed["tolerance"], &changed["rate"]), (&json!("header:x-time"), &json!("5m"), &Value::Null));
+    assert_eq!(
+        (&changed["timestamp"], &changed["tolerance"], &changed["rate"]),
+        (&json!("header:x-time"), &json!("5m"), &Value::Null)
+    );
     assert_eq!((&changed["secret"], &changed["title"], &changed["path"]), (&Value::Null, &json!("Our CRM"), &made["path"]));
-    let other = engine.ok("PATCH", "/v1/sources/crm", json!({ "preset": "bearer", "header": null, "template": null, "timestamp": null })).await;
+    let other = engine
+        .ok("PATCH", "/v1/sources/crm", json!({ "preset": "bearer", "header": null, "template": null, "timestamp": null }))
+        .await;
     assert!(other["secret"].as_str().unwrap() != made["secret"].as_str().unwrap(), "another preset, another secret");
 
     for (method, target, body, status, code, pointer) in [
         ("POST", "/v1/sources", json!({ "name": "crm", "preset": "none" }), 409, "name_taken", Value::Null),
         ("POST", "/v1/sources", json!({ "name": "a", "preset": "gitbuh" }), 422, "bad_source", json!("/preset")),
         ("POST", "/v1/sources", json!({ "name": "a", "preset": "stripe" }), 422, "bad_source", json!("/secret")),
-        ("POST", "/v1/sources", json!({ "name": "a", "preset": "github", "secret": "short" }), 422, "bad_source", json!("/secret")),
-        ("POST", "/v1/sources", json!({ "name": "a", "preset": "none", "secret": "of-no-use" }), 422, "bad_source", json!("/secret")),
-        ("POST", "/v1/sources", json!({ "name": "a", "preset": "standard-webhooks", "secret": "no-whsec" }), 422, "bad_source", json!("/secret")),
-        ("POST", "/v1/sources", json!({ "name": "a", "preset": "twilio", "secret": "a-secret-of-theirs" }), 422, "bad_source", json!("/preset")),
+        (
+            "POST",
+            "/v1/sources",
+            json!({ "name": "a", "preset": "github", "secret": "short" }),
+            422,
+            "bad_source",
+            json!("/secret"),
+        ),
+        (
+            "POST",
+            "/v1/sources",
+            json!({ "name": "a", "preset": "none", "secret": "of-no-use" }),
+            422,
+            "bad_source",
+            json!("/secret"),
+        ),
+        (
+            "POST",
+            "/v1/sources",
+            json!({ "name": "a", "preset": "standard-webhooks", "secret": "no-whsec" }),
+            422,
+            "bad_source",
+            json!("/secret"),
+        ),
+        (
+            "POST",
+            "/v1/sources",
+            json!({ "name": "a", "preset": "twilio", "secret": "a-secret-of-theirs" }),
+            422,
+            "bad_source",
+            json!("/preset"),
+        ),
         ("POST", "/v1/sources", json!({ "name": "innesco", "preset": "none" }), 422, "bad_source", json!("/name")),
         ("POST", "/v1/sources", json!({ "name": "A", "preset": "none" }), 422, "bad_source", json!("/name")),
         ("PATCH", "/v1/sources/crm", json!({ "name": "other" }), 422, "bad_source", json!("/name")),
@@ -394,11 +458,16 @@ async fn sources_are_made_changed_listed_and_removed() {
         ("PATCH", "/v1/sources/crn", json!({}), 404, "not_found", Value::Null),
     ] {
         let (answered, problem) = engine.call(method, target, body.clone()).await;
-        assert_eq!((answered, problem["code"].as_str(), &problem["pointer"]), (status, Some(code), &pointer), "{body}: {problem}");
+        assert_eq!(
+            (answered, problem["code"].as_str(), &problem["pointer"]),
+            (status, Some(code), &pointer),
+            "{body}: {problem}"
+        );
     }
     let none = source(&engine, "any", "none", json!({})).await;
     assert_eq!(engine.call("POST", "/v1/sources/any/rotate-secret", Value::Null).await.0, 409);
-    let names: Vec<Value> = engine.get("/v1/sources").await["items"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    let names: Vec<Value> =
+        engine.get("/v1/sources").await["items"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
     assert_eq!(names, ["any", "crm"]);
     assert_eq!(engine.call("DELETE", "/v1/sources/any", Value::Null).await.0, 204);
     assert_eq!(send(&engine, "POST", path(&none), &[], "x").await.status, 404);

@@ -86,8 +86,7 @@ pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, P
 /// As [`read`], with a limit of one's own.
 pub async fn read_within(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
     let name = if limit == api.body_bytes_max { " (limits.body_bytes_max)" } else { "" };
-    let too_large =
-        || Problem::body_too_large(format!("the body is larger than {}, which is the limit{name}", size(limit)));
+    let too_large = || Problem::body_too_large(format!("the body is larger than {}, which is the limit{name}", size(limit)));
     let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > limit) {
         swallow(&mut pin!(body.into_data_stream())).await;

@@ -51,7 +51,9 @@ mod tests {
             headers: vec![("x-topic".to_owned(), "order".to_owned())],
             body: Some(Bytes::from_static(body)),
         };
-        let pairs = |request: &Request| request.attributes().into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        let pairs = |request: &Request| {
+            request.attributes().into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
         assert_eq!(pairs(&request(b"b=2")), ["http.method=POST", "http.query=a=1", "http.header.x-topic=order", "http.body=b=2"]);
         assert_eq!(pairs(&request(b"\xff"))[3], "http.body-base64=/w==");
     }

@@ -44,7 +44,8 @@ mod tests {
     use innesco_sdk::testing;
 
     fn form(list: &str) -> Event {
-        let data = json!({ "type": "subscribe", "list": list, "initiated_by": "admin", "contact": { "email": "anna@example.com" } });
+        let data =
+            json!({ "type": "subscribe", "list": list, "initiated_by": "admin", "contact": { "email": "anna@example.com" } });
         testing::event("campaign.received").json(data).attribute("http.header.user-agent", "mailer/1").build()
     }
 

@@ -23,13 +23,7 @@ use utoipa::ToSchema;
 
 pub use self::peer::{ForwardedHeader, Peer, Proxies};
 use self::watch::{Refused, Watch, Watches};
-use super::{
-    Api, body,
-    error::Problem,
-    events, intake,
-    path::Path,
-    values::values,
-};
+use super::{Api, body, error::Problem, events, intake, path::Path, values::values};
 use crate::{
     clock,
     domain::{

@@ -288,9 +288,10 @@ pub fn secret(given: Option<&str>, settings: &Settings) -> Result<Secret, Proble
     match given {
         Some(_) if !settings.rule.has_secret() => Err(wrong("secret", "has no use with preset \"none\"; leave it out")),
         Some(text) => NewSource::secret(&settings.rule, text).map_err(|bad| wrong("secret", bad)),
-        None if settings.preset.secret_is_theirs() => {
-            Err(wrong("secret", format!("is missing: {} makes it, and shows it where the webhook is set up", settings.preset.as_str())))
-        }
+        None if settings.preset.secret_is_theirs() => Err(wrong(
+            "secret",
+            format!("is missing: {} makes it, and shows it where the webhook is set up", settings.preset.as_str()),
+        )),
         None => Ok(NewSource::new_secret(&settings.rule, random()?)),
     }
 }

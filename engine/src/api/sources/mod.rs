@@ -19,12 +19,7 @@ use self::{
     input::{Input, Patch, SourceSecret, secret, wrong},
     view::SourceView,
 };
-use super::{
-    Api, audit, body, endpoints,
-    error::Problem,
-    path::Path,
-    view::PageView,
-};
+use super::{Api, audit, body, endpoints, error::Problem, path::Path, view::PageView};
 use crate::{
     clock,
     domain::{duration, id::SourceId, source::Source},
@@ -187,9 +182,8 @@ pub async fn rotate(
         return Err(Problem::conflict("preset \"none\" has no secret; choose another preset, which has one"));
     }
     let grace = rotation.grace.as_deref().map_or(Some(GRACE_DEFAULT), duration::parse).filter(|grace| *grace <= GRACE_MAX);
-    let grace = grace.ok_or_else(|| {
-        Problem::bad_value("grace: must be a duration of at most 7 days; write 0s, 1h or 24h").at("/grace")
-    })?;
+    let grace = grace
+        .ok_or_else(|| Problem::bad_value("grace: must be a duration of at most 7 days; write 0s, 1h or 24h").at("/grace"))?;
     source.rotate(secret(rotation.secret.as_deref(), &source.new.settings)?, clock::steady(), grace);
     api.store.update_source(source.clone()).await?;
     api.sources.refresh().await?;

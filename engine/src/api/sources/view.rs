@@ -97,7 +97,8 @@ pub struct RefusalView {
     pub detail: String,
 }
 
-const ANYONE: &str = "nothing proves who sends: whoever learns the address may. Choose a preset with a secret if its senders can do that";
+const ANYONE: &str =
+    "nothing proves who sends: whoever learns the address may. Choose a preset with a secret if its senders can do that";
 
 impl SourceView {
     pub fn new(api: &Api, source: &Source) -> Self {

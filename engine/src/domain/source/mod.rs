@@ -9,9 +9,9 @@ mod pick;
 mod preset;
 mod settings;
 mod template;
-mod verify;
 #[cfg(test)]
 mod vectors;
+mod verify;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
@@ -172,7 +172,8 @@ impl Source {
         /// Digits of a webhook's number.
         const DIGITS_MAX: usize = 20;
         let number = request.body.strip_prefix(b"webhook_id=");
-        let is_number = number.is_some_and(|number| (1..=DIGITS_MAX).contains(&number.len()) && number.iter().all(u8::is_ascii_digit));
+        let is_number =
+            number.is_some_and(|number| (1..=DIGITS_MAX).contains(&number.len()) && number.iter().all(u8::is_ascii_digit));
         let signed = self.new.settings.rule.headers().iter().any(|name| request.header(name).is_some());
         self.new.settings.preset == Preset::WooCommerce && is_number && !signed
     }

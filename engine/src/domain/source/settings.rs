@@ -225,11 +225,13 @@ impl Draft {
     fn hmac(&self, rule: &mut HmacRule) -> Result<(), BadSetting> {
         if let Some(text) = &self.algorithm {
             let known = Algorithm::ALL.into_iter().find(|one| one.as_str() == text);
-            rule.algorithm = known.ok_or_else(|| bad("algorithm", format!("{text:?} is not known; write sha256, sha512 or sha1")))?;
+            rule.algorithm =
+                known.ok_or_else(|| bad("algorithm", format!("{text:?} is not known; write sha256, sha512 or sha1")))?;
         }
         if let Some(text) = &self.encoding {
             let known = Encoding::ALL.into_iter().find(|one| one.as_str() == text);
-            rule.encoding = known.ok_or_else(|| bad("encoding", format!("{text:?} is not known; write hex, base64 or base64url")))?;
+            rule.encoding =
+                known.ok_or_else(|| bad("encoding", format!("{text:?} is not known; write hex, base64 or base64url")))?;
         }
         let word = |member: &'static str, text: &String| {
             let visible = text.bytes().all(|c| matches!(c, b' '..=b'~'));
@@ -250,8 +252,15 @@ impl Draft {
                 Some(("header", name)) => {
                     StampPlace::Header(header(name).map_err(|wrong| bad("timestamp", format!("{name:?} {wrong}")))?)
                 }
-                Some(("list", key)) if rule.list_key.is_some() && !key.is_empty() => StampPlace::List(word("timestamp", &key.to_owned())?),
-                _ => return Err(bad("timestamp", format!("{text:?} is no place; write header:NAME, or list:KEY beside a list_key"))),
+                Some(("list", key)) if rule.list_key.is_some() && !key.is_empty() => {
+                    StampPlace::List(word("timestamp", &key.to_owned())?)
+                }
+                _ => {
+                    return Err(bad(
+                        "timestamp",
+                        format!("{text:?} is no place; write header:NAME, or list:KEY beside a list_key"),
+                    ));
+                }
             };
             rule.stamp = Some(Stamp { place, tolerance: super::preset::TOLERANCE_DEFAULT });
         }
@@ -293,7 +302,10 @@ impl Draft {
         }
         list("methods", &self.methods, |text| {
             let method = text.to_ascii_uppercase();
-            Settings::METHODS.contains(&method.as_str()).then_some(method).ok_or("is not taken; write GET, POST, PUT, PATCH or DELETE")
+            Settings::METHODS
+                .contains(&method.as_str())
+                .then_some(method)
+                .ok_or("is not taken; write GET, POST, PUT, PATCH or DELETE")
         })
     }
 
@@ -318,7 +330,8 @@ impl Draft {
         if body.is_none() && content_type.is_some() {
             return Err(bad("answer_content_type", "belongs to an answer_body of one's own; leave it out"));
         }
-        let visible = |text: &String| text.bytes().all(|c| matches!(c, b' '..=b'~')) && (1..=Settings::WORD_LEN_MAX).contains(&text.len());
+        let visible =
+            |text: &String| text.bytes().all(|c| matches!(c, b' '..=b'~')) && (1..=Settings::WORD_LEN_MAX).contains(&text.len());
         if !content_type.as_ref().is_none_or(visible) {
             return Err(bad("answer_content_type", "must be a content type of at most 128 plain characters"));
         }

@@ -72,12 +72,7 @@ fn signers() -> Vec<(Source, Vec<(&'static str, &'static str)>, &'static [u8], i
             SLACK_BODY,
             1_531_420_618,
         ),
-        (
-            preset("gitea", &["It's a Secret to Everybody"]),
-            vec![("x-gitea-signature", &github.1[7..])],
-            b"Hello, World!",
-            0,
-        ),
+        (preset("gitea", &["It's a Secret to Everybody"]), vec![("x-gitea-signature", &github.1[7..])], b"Hello, World!", 0),
     ]
 }
 
@@ -157,7 +152,9 @@ fn lists_of_signatures_are_read_as_their_senders_write_them() {
     assert_eq!(check(&format!("t={AT},v1={}", good.to_uppercase())), Err(Refusal::Mismatch));
 
     let standard = preset("standard-webhooks", &[WHSEC]);
-    let of = |signatures: &str| super::vectors::check(&standard, &[STANDARD[0], STANDARD[1], ("webhook-signature", signatures)], BODY, AT);
+    let of = |signatures: &str| {
+        super::vectors::check(&standard, &[STANDARD[0], STANDARD[1], ("webhook-signature", signatures)], BODY, AT)
+    };
     assert!(of(&format!("v1,AAAA v2,{} {}", &STANDARD[2].1[3..], STANDARD[2].1)).is_ok());
     for bad in ["v1,", "v1", &STANDARD[2].1[..40], "v2,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="] {
         assert_eq!(of(bad), Err(Refusal::Mismatch), "{bad}");
@@ -231,8 +228,20 @@ fn an_event_has_what_its_sender_says_of_it() {
         ("github", vec![json, ("x-github-event", "push"), ("x-github-delivery", "d-1")], &b"{}"[..], "github.push", "d-1"),
         ("github", vec![json], b"{}", "github.received", digest.as_str()),
         ("stripe", vec![json], br#"{"id":"evt_1","type":"invoice.paid"}"#, "stripe.invoice.paid", "evt_1"),
-        ("shopify", vec![json, ("x-shopify-topic", "orders/create"), ("x-shopify-webhook-id", "w")], b"{}", "shopify.orders.create", "w"),
-        ("woocommerce", vec![json, ("x-wc-webhook-topic", "order.created"), ("x-wc-webhook-delivery-id", "9")], b"{}", "woocommerce.order.created", "9-abababababababab"),
+        (
+            "shopify",
+            vec![json, ("x-shopify-topic", "orders/create"), ("x-shopify-webhook-id", "w")],
+            b"{}",
+            "shopify.orders.create",
+            "w",
+        ),
+        (
+            "woocommerce",
+            vec![json, ("x-wc-webhook-topic", "order.created"), ("x-wc-webhook-delivery-id", "9")],
+            b"{}",
+            "woocommerce.order.created",
+            "9-abababababababab",
+        ),
         ("slack", vec![json], br#"{"event_id":"Ev1","event":{"type":"app_mention"}}"#, "slack.app_mention", "Ev1"),
         ("gitlab", vec![json, ("x-gitlab-event", "Push Hook")], b"{}", "gitlab.push_hook", "-"),
         ("standard-webhooks", vec![json, ("svix-id", "msg_1")], br#"{"type":"Order.Created"}"#, "shop.Order.Created", "msg_1"),
@@ -256,9 +265,13 @@ fn an_event_has_what_its_sender_says_of_it() {
     assert_eq!(event_type, "shop.received", "nobody sends the engine's own");
     assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
     let headers = headers(&[("content-type", "application/x-www-form-urlencoded"), ("cookie", "c"), ("x-id", "1")]);
-    let made = own.event(&post(&headers, b"kind=a.b&by=admin"), &Bytes::from_static(b"kind=a.b&by=admin"), Believed { digest: None });
+    let made =
+        own.event(&post(&headers, b"kind=a.b&by=admin"), &Bytes::from_static(b"kind=a.b&by=admin"), Believed { digest: None });
     assert_eq!((&*made.event_type, &*made.source, made.id.as_deref()), ("a.b", "shop", Some("1")));
-    assert_eq!((&made.data[..], made.attributes.0.as_slice()), (&br#"{"kind":"a.b","by":"admin"}"#[..], &[("initiator".to_owned(), "admin".to_owned())][..]));
+    assert_eq!(
+        (&made.data[..], made.attributes.0.as_slice()),
+        (&br#"{"kind":"a.b","by":"admin"}"#[..], &[("initiator".to_owned(), "admin".to_owned())][..])
+    );
     let request = made.request.unwrap();
     assert_eq!(request.body.as_deref(), Some(&b"kind=a.b&by=admin"[..]));
     assert_eq!(request.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["content-type", "x-id"]);
@@ -280,7 +293,8 @@ fn habits_of_senders() {
     assert_eq!(slack.challenge(&post(&[], br#"{"type":"event_callback","challenge":"x"}"#)), None);
     assert_eq!(preset("none", &[]).challenge(&post(&[], asked)), None);
 
-    let listed = Draft { preset: "none".to_owned(), allow: vec!["192.0.2.0/24".into(), "2001:db8::1".into()], ..Draft::default() };
+    let listed =
+        Draft { preset: "none".to_owned(), allow: vec!["192.0.2.0/24".into(), "2001:db8::1".into()], ..Draft::default() };
     let listed = source(listed, &[]);
     for (address, admitted) in
         [("192.0.2.9", true), ("::ffff:192.0.2.9", true), ("2001:db8::1", true), ("192.0.3.1", false), ("2001:db8::2", false)]

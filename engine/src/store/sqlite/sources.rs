@@ -68,16 +68,14 @@ fn seal_context(name: &str) -> String {
 
 fn sealed(source: &NewSource, seal: &Seal) -> Result<Vec<u8>, Error> {
     let secret = |held: &HeldSecret| (held.secret.reveal(), held.until.map(Timestamp::millis));
-    let column =
-        SealedColumn { token: source.token.as_str().to_owned(), secrets: source.secrets.iter().map(secret).collect() };
+    let column = SealedColumn { token: source.token.as_str().to_owned(), secrets: source.secrets.iter().map(secret).collect() };
     let text = Zeroizing::new(rows::json(&column));
     Ok(seal.seal(&seal_context(&source.name), text.as_bytes())?)
 }
 
 pub fn create(db: &Connection, seal: &Seal, new: NewSource) -> Result<Source, Error> {
-    let taken: bool = db
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM source WHERE name = ?1)")?
-        .query_row([&*new.name], |row| row.get(0))?;
+    let taken: bool =
+        db.prepare_cached("SELECT EXISTS (SELECT 1 FROM source WHERE name = ?1)")?.query_row([&*new.name], |row| row.get(0))?;
     if taken {
         return Err(Error::Taken { what: "source", name: new.name.to_string() });
     }
@@ -91,15 +89,10 @@ pub fn create(db: &Connection, seal: &Seal, new: NewSource) -> Result<Source, Er
 pub fn update(db: &Connection, seal: &Seal, source: &Source) -> Result<(), Error> {
     let new = &source.new;
     // Its name is fixed, and its secrets are bound to it.
-    let changed = db
-        .prepare_cached("UPDATE source SET title = ?1, draft = ?2, sealed = ?3 WHERE id = ?4 AND name = ?5")?
-        .execute(params![
-            new.title,
-            rows::json(&Drafted(new.draft.clone())),
-            sealed(new, seal)?,
-            source.id.as_i64(),
-            &*new.name
-        ])?;
+    let changed =
+        db.prepare_cached("UPDATE source SET title = ?1, draft = ?2, sealed = ?3 WHERE id = ?4 AND name = ?5")?.execute(
+            params![new.title, rows::json(&Drafted(new.draft.clone())), sealed(new, seal)?, source.id.as_i64(), &*new.name],
+        )?;
     found(changed)
 }
 
