@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::inbound::RequestView;
 use crate::{
     catalog::{PluginEntry, PluginState},
     clock,
@@ -19,7 +20,6 @@ use crate::{
         id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
         name::{EventType, Slug},
         pattern::Pattern,
-        request::Request,
         run::{LogLevel, LogLine, RunOutcome, RunState},
         signature::Scheme,
         time::Timestamp,
@@ -150,34 +150,6 @@ impl DataView {
             Ok("") => Self::Json(Value::Null),
             Ok(text) => Self::Json(Value::String(text.to_owned())),
             Err(_) => Self::Base64(BASE64_STANDARD.encode(data)),
-        }
-    }
-}
-
-/// What came around an event's data.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Request)]
-pub struct RequestView {
-    pub method: String,
-    pub query: String,
-    /// Name and value of each; credentials are not kept.
-    pub headers: Vec<(String, String)>,
-    /// The body as it came, where it is text and the data is something else.
-    pub body: Option<String>,
-    /// The same where it is no text, in base64.
-    pub body_base64: Option<String>,
-}
-
-impl RequestView {
-    fn new(request: &Request) -> Self {
-        let text = request.body.as_ref().map(|body| std::str::from_utf8(body).map(str::to_owned));
-        let bytes = matches!(text, Some(Err(_))).then(|| request.body.as_ref().map(|body| BASE64_STANDARD.encode(body)));
-        Self {
-            method: request.method.clone(),
-            query: request.query.clone(),
-            headers: request.headers.clone(),
-            body: text.and_then(Result::ok),
-            body_base64: bytes.flatten(),
         }
     }
 }

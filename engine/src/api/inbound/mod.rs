@@ -5,6 +5,7 @@
 //! ([`watch`]); whoever collects too many is not listened to for a while.
 
 mod peer;
+mod view;
 pub mod watch;
 
 use std::{net::IpAddr, sync::Arc};
@@ -21,8 +22,11 @@ use serde_json::json;
 use url::Url;
 use utoipa::ToSchema;
 
-pub use self::peer::{ForwardedHeader, Peer, Proxies};
 use self::watch::{Refused, Watch, Watches};
+pub use self::{
+    peer::{ForwardedHeader, Peer, Proxies},
+    view::RequestView,
+};
 use super::{Api, body, error::Problem, events, intake, path::Path, values::values};
 use crate::{
     clock,

@@ -38,8 +38,8 @@ const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
     request_body(content = Input, examples(
         ("github" = (summary = "A sender that is known", value = json!({ "name": "github", "preset": "github" }))),
         ("hmac" = (summary = "A signature that is described", value = json!({
-            "name": "crm", "title": "Our CRM", "preset": "hmac", "secret": "what-it-signs-with", "header": "x-crm-signature",
-            "prefix": "sha256=", "template": "{timestamp}.{body}", "timestamp": "header:x-crm-time", "tolerance": "10m",
+            "name": "crm", "title": "Our CRM", "preset": "hmac", "secret": "what-it-signs-with", "header": "crm-signature",
+            "prefix": "sha256=", "template": "{timestamp}.{body}", "timestamp": "header:crm-time", "tolerance": "10m",
             "type_from": "body:/event", "dedupe": "body:/id", "attributes": { "initiator": "body:/initiated_by" },
         }))),
     )),

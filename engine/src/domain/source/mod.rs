@@ -230,7 +230,7 @@ impl Source {
         };
         let told = told.and_then(|told| typed(told).or_else(|| typed(&plain(told))));
         let received = || EventType::parse(&format!("{name}.{RECEIVED}")).expect("a name and a word are a type");
-        told.or_else(|| typed(RECEIVED)).unwrap_or_else(received)
+        told.or_else(|| if prefix.is_empty() { None } else { typed(RECEIVED) }).unwrap_or_else(received)
     }
 
     /// The id by which a repeat of this request is known. `None`: every request is another event.
