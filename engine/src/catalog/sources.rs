@@ -68,7 +68,7 @@ impl SourceTable {
         self.by_name.values().find(|source| source.id == id)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_name.len()
     }
 

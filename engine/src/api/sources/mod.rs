@@ -52,7 +52,7 @@ pub async fn create(
     body: Body,
 ) -> Result<(StatusCode, Extension<audit::Target>, Json<SourceView>), Problem> {
     let input: Input = body::json(&api, &headers, body, Problem::bad_source).await?;
-    if api.sources.table().len() >= SOURCES_MAX {
+    if api.sources.table().count() >= SOURCES_MAX {
         return Err(Problem::conflict(format!("there are {SOURCES_MAX} sources, the most that one engine keeps")));
     }
     let source = api.store.create_source(input.check(&api, None)?).await?;

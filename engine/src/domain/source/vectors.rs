@@ -54,8 +54,11 @@ const STANDARD: [(&str, &str); 3] = [
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SLACK_BODY: &[u8] = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
 
-/// Everyone who signs: the source, what they send with it, the body, when, and which headers carry the proof.
-fn signers() -> Vec<(Source, Vec<(&'static str, &'static str)>, &'static [u8], i64)> {
+/// The headers that carry a proof.
+type Proof = Vec<(&'static str, &'static str)>;
+
+/// Everyone who signs: the source, what they send with it, the body, and when.
+fn signers() -> Vec<(Source, Proof, &'static [u8], i64)> {
     let github = ("x-hub-signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
     let stripe = "t=1614265330,v1=10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c";
     let slack = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
