@@ -17,6 +17,24 @@ BEYOND_A_SCHEMA = (
     "is set by the engine or the connection",  # whatever the case of its letters
     "is given twice; names of headers",
     "url: ",  # it has to be a URL that the engine may send to
+    "belongs to preset",  # of a source
+    "preset: Twilio signs",  # the engine has to know its own address
+    "header: ",  # the name of a header, of which a schema would say too much
+    "headers: ",
+    "username: ",
+    "prefix: ",
+    "list_key: ",
+    "template: ",  # what is signed, with its places
+    "timestamp: ",
+    "tolerance: has no meaning",
+    "type_from: ",  # a place in a request
+    "type_prefix: ",
+    "dedupe: ",
+    "attributes: ",
+    "content_types: ",
+    "allow: ",  # a network
+    "answer_content_type: ",
+    "answer_body: ",  # its length in bytes
 )
 
 

@@ -153,7 +153,7 @@ enum Timeout {}
 /// How many at once.
 enum Concurrency {}
 /// A rate.
-enum RateText {}
+pub enum RateText {}
 /// Failures in a row.
 enum BreakerFailures {}
 /// How long a breaker is open.

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-pub use self::input::Grace;
 use self::input::{GRACE_DEFAULT, GivenSecret, Input, Patch, secret, wrong};
+pub use self::input::{Grace, RateText};
 use super::{
     Api, audit, body,
     error::Problem,

@@ -11,7 +11,7 @@ use utoipa::{
 
 use crate::{
     api::{
-        Api,
+        Api, endpoints,
         error::Problem,
         openapi,
         values::{durations, schema, values, words},
@@ -20,7 +20,7 @@ use crate::{
         endpoint::HeldSecret,
         name::{Attributes, Slug},
         signature::Secret,
-        source::{Draft, NewSource, Preset, Rule, SECRET_LEN, Settings, Source, Token},
+        source::{Algorithm, Draft, Encoding, NewSource, Preset, Rule, SECRET_LEN, Settings, Source, Token},
     },
 };
 
@@ -47,9 +47,11 @@ pub struct Input {
     secret: Option<String>,
     /// For `hmac` and `header-token`: the header that carries the signature or the token.
     header: Option<String>,
-    /// For `hmac`: `sha256` unless said otherwise; `sha512` or `sha1`.
+    /// For `hmac`: `sha256` unless said otherwise.
+    #[schema(value_type = Option<Algorithm>)]
     algorithm: Option<String>,
-    /// For `hmac`: `hex` (small letters) unless said otherwise; `base64` or `base64url`.
+    /// For `hmac`: `hex` unless said otherwise.
+    #[schema(value_type = Option<Encoding>)]
     encoding: Option<String>,
     /// For `hmac`: what stands before the signature, such as `sha256=`.
     prefix: Option<String>,
@@ -94,7 +96,7 @@ pub struct Input {
     #[schema(minimum = 1)]
     body_bytes_max: Option<u64>,
     /// No more than so many per second, minute or hour.
-    #[schema(max_length = 20)]
+    #[schema(value_type = Option<endpoints::RateText>)]
     rate: Option<String>,
     /// The status that an accepted request is answered with; 200 unless said otherwise.
     #[schema(minimum = 200, maximum = 299)]
@@ -121,6 +123,9 @@ values! {
          `encoding`, `prefix` and `template` (`hmac`), a password (`basic`), a token (`bearer`, `header-token`), or not at all (`none`: \
          whoever knows the address may send).",
         &Preset::ALL.map(Preset::as_str));
+    Algorithm, "Algorithm", words("What a signature is made with.", &Algorithm::ALL.map(Algorithm::as_str));
+    Encoding, "Encoding", words(
+        "How a signature is written: `hex` in small letters, `base64url` without padding.", &Encoding::ALL.map(Encoding::as_str));
     SourceSecret, "SourceSecret", json!({
         "type": "string", "minLength": SECRET_LEN.start(), "maxLength": SECRET_LEN.end(), "pattern": "^[!-~]([ -~]*[!-~])?$",
         "description": "As its senders have it; for `standard-webhooks` `whsec_…`, or `whpk_…` where they sign by ed25519.",

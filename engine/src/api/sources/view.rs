@@ -11,7 +11,7 @@ use crate::{
         duration,
         id::SourceId,
         name::Slug,
-        source::{HmacRule, Preset, Rule, Source, Stamp, StampPlace},
+        source::{Algorithm, Encoding, HmacRule, Preset, Rule, Source, Stamp, StampPlace},
         time::Timestamp,
     },
 };
@@ -35,7 +35,9 @@ pub struct SourceView {
     pub warning: Option<&'static str>,
     /// The header that carries the signature or the token.
     pub header: Option<String>,
+    #[schema(value_type = Option<Algorithm>)]
     pub algorithm: Option<&'static str>,
+    #[schema(value_type = Option<Encoding>)]
     pub encoding: Option<&'static str>,
     pub prefix: Option<String>,
     /// What is signed.
