@@ -330,6 +330,8 @@ async fn a_source_takes_only_what_it_says() {
     ] {
         let refused = sent(method, &headers, body).await;
         assert_eq!((refused.status, refused.code().as_str()), (status, code), "{method} {headers:?}: {}", refused.text);
+        let allow = refused.headers.get("allow").map(|value| value.to_str().unwrap());
+        assert_eq!(allow, (status == 405).then_some("POST"));
     }
     let reasons: Vec<Value> =
         engine.get("/v1/sources/strict").await["refusals"].as_array().unwrap().iter().map(|one| one["reason"].clone()).collect();

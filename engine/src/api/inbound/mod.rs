@@ -126,8 +126,19 @@ pub async fn receive(
             let refused = Refused { at: clock::wall(), address: caller, reason, detail: problem.detail().to_owned() };
             tracing::debug!(source = %source.new.name, %caller, reason, "a request was refused");
             api.inbound.watches.refuse((source.id, &source.new.name), refused, clock::steady());
-            Err(problem)
+            let mut response = problem.into_response();
+            if reason == "method" {
+                allow(&mut response, source);
+            }
+            Ok(response)
         }
+    }
+}
+
+/// Says which methods a source takes.
+fn allow(response: &mut Response, source: &Source) {
+    if let Ok(methods) = HeaderValue::from_str(&source.new.settings.methods.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, methods);
     }
 }
 
@@ -217,10 +228,8 @@ impl Visit<'_> {
     fn handshake(&self, asked: &HeaderMap) -> Response {
         let settings = &self.source.new.settings;
         let mut response = StatusCode::NO_CONTENT.into_response();
+        allow(&mut response, self.source);
         let headers = response.headers_mut();
-        if let Ok(methods) = HeaderValue::from_str(&settings.methods.join(", ")) {
-            headers.insert(header::ALLOW, methods);
-        }
         if let Some(origin) = asked.get("webhook-request-origin") {
             headers.insert("webhook-allowed-origin", origin.clone());
             let each_minute = settings.rate.map(|rate| rate.within(std::time::Duration::from_secs(60)).max(1));
