@@ -300,13 +300,17 @@ impl Draft {
         if self.methods.is_empty() {
             return Ok(vec!["POST".to_owned()]);
         }
-        list("methods", &self.methods, |text| {
+        if self.methods.len() > Settings::METHODS.len() {
+            return Err(bad("methods", format!("at most {}", Settings::METHODS.len())));
+        }
+        let mut methods = list("methods", &self.methods, |text| {
             let method = text.to_ascii_uppercase();
-            Settings::METHODS
-                .contains(&method.as_str())
-                .then_some(method)
-                .ok_or("is not taken; write GET, POST, PUT, PATCH or DELETE")
-        })
+            let known = Settings::METHODS.contains(&method.as_str());
+            known.then_some(method).ok_or("is not taken; write GET, POST, PUT, PATCH or DELETE")
+        })?;
+        methods.sort();
+        methods.dedup();
+        Ok(methods)
     }
 
     fn content_types(&self) -> Result<Vec<String>, BadSetting> {
@@ -437,6 +441,7 @@ mod tests {
             (Draft { dedupe: some("id"), ..draft("bearer") }, "dedupe", "digest or none"),
             (Draft { attributes: vec![("type".into(), "body:/a".into())], ..draft("none") }, "attributes", "part of every event"),
             (Draft { methods: vec!["TRACE".into()], ..draft("none") }, "methods", "\"TRACE\""),
+            (Draft { methods: vec!["GET".into(); 6], ..draft("none") }, "methods", "at most 5"),
             (Draft { content_types: vec!["json".into()], ..draft("none") }, "content_types", "\"json\""),
             (Draft { allow: vec!["10.0.0.0/33".into()], ..draft("none") }, "allow", "is no network"),
             (Draft { headers: Some(vec!["a b".into()]), ..draft("none") }, "headers", "\"a b\""),
