@@ -93,7 +93,7 @@ pub struct Input {
     #[schema(max_items = 64)]
     headers: Option<Vec<String>>,
     /// Bytes of one body, beside the engine's own limit.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1_073_741_824)]
     body_bytes_max: Option<u64>,
     /// No more than so many per second, minute or hour.
     #[schema(value_type = Option<endpoints::RateText>)]

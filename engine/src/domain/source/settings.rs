@@ -123,6 +123,8 @@ impl Settings {
     pub const ATTRIBUTES_MAX: usize = 16;
     /// Entries of `allow`, `content_types` and `headers`.
     pub const LIST_MAX: usize = 64;
+    /// Bytes of one body: whatever the engine's own limit is, nothing larger is meant.
+    pub const BODY_BYTES_MAX: u64 = 1 << 30;
     /// Bytes of the answer's body.
     pub const ANSWER_BYTES_MAX: usize = 4096;
     /// How far a signed time may be from now at most: repeats are known for days.
@@ -168,7 +170,9 @@ impl Draft {
             allow: list("allow", &self.allow, |text| network(text).ok_or("is no network; write 192.0.2.0/24 or 2001:db8::1"))?,
             headers: self.headers.as_ref().map(|names| list("headers", names, header)).transpose()?,
             body_bytes_max: match self.body_bytes_max {
-                Some(0) => return Err(bad("body_bytes_max", "must be more than 0")),
+                Some(bytes) if !(1..=Settings::BODY_BYTES_MAX).contains(&bytes) => {
+                    return Err(bad("body_bytes_max", format!("must be 1 to {}", Settings::BODY_BYTES_MAX)));
+                }
                 bytes => bytes,
             },
             rate: self.rate.as_deref().map(Rate::parse).transpose().map_err(|wrong| bad("rate", wrong))?,
@@ -445,7 +449,7 @@ mod tests {
             (Draft { content_types: vec!["json".into()], ..draft("none") }, "content_types", "\"json\""),
             (Draft { allow: vec!["10.0.0.0/33".into()], ..draft("none") }, "allow", "is no network"),
             (Draft { headers: Some(vec!["a b".into()]), ..draft("none") }, "headers", "\"a b\""),
-            (Draft { body_bytes_max: Some(0), ..draft("none") }, "body_bytes_max", "more than 0"),
+            (Draft { body_bytes_max: Some(0), ..draft("none") }, "body_bytes_max", "must be 1 to"),
             (Draft { rate: some("fast"), ..draft("none") }, "rate", "is not a rate"),
             (Draft { answer_status: Some(301), ..draft("none") }, "answer_status", "200 to 299"),
             (Draft { answer_content_type: some("a/b"), ..draft("none") }, "answer_content_type", "leave it out"),
