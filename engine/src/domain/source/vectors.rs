@@ -347,20 +347,18 @@ fn no_place_is_left_out() {
 proptest! {
     /// Any other byte in the body, in the signature or in the time of signing.
     #[test]
-    fn any_change_of_a_byte_is_refused(which in 0..7_usize, place in any::<prop::sample::Index>(), byte in any::<u8>(), part in 0..3_usize) {
+    fn any_change_of_a_byte_is_refused(which in 0..7_usize, place in any::<prop::sample::Index>(), byte in 1..=u8::MAX, part in 0..3_usize) {
         let (source, pairs, body, now) = signers().swap_remove(which);
         let part = part % (pairs.len() + 1);
         if part == pairs.len() {
             let mut body = body.to_vec();
             let place = place.index(body.len());
-            prop_assume!(body[place] != byte);
-            body[place] = byte;
+            body[place] ^= byte;
             prop_assert!(check(&source, &pairs, &body, now).is_err());
         } else {
             let mut value = pairs[part].1.as_bytes().to_vec();
             let place = place.index(value.len());
-            prop_assume!(value[place] != byte);
-            value[place] = byte;
+            value[place] ^= byte;
             // What is no text does not come this far.
             let Ok(value) = String::from_utf8(value) else { return Ok(()) };
             let mut changed = headers(&pairs);
