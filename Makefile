@@ -5,10 +5,11 @@
 setup:
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
 
-# What some tests set a clock and break a disk with; where this cannot install them, those tests say what is missing.
+# What some tests set a clock and break a disk with, and the database server that others start for themselves; where this cannot
+# install them, those tests say what is missing.
 tools:
-	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -qq --yes faketime strace; fi; fi
+	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -qq --yes faketime strace postgresql; fi; fi
 
 # The engine with the example plugins, a receiver, and everything rebuilt when it changes.
 run: setup

@@ -42,10 +42,13 @@ macro_rules! settings {
 
 settings! {
     "listen" = "127.0.0.1:8080", "address and port of the HTTP API";
-    "data" = "innesco-data", "folder of the store, the compile cache and the lock; one engine at a time";
+    "data" = "innesco-data", "folder of the compile cache, the lock and, with sqlite, the store; one engine at a time";
     "master_key_file" = "", "file with the key that encrypts the secrets in the store; made at the first start. Default: master.key in the data folder";
     "plugins" = "plugins", "folder whose .wasm files serve";
-    "store" = "sqlite", "where events are kept: sqlite (a file in the data folder)";
+    "store" = "sqlite", "where events are kept: sqlite (a file in the data folder), or postgres://user:password@host/database (shared by many nodes)";
+    "node.name" = "", "what this node is called among others on the same Postgres; keep it over restarts. Default: drawn once, and kept in the data folder";
+    "node.role" = "all", "what this node does: all, api (takes and answers calls), or work (runs and sends)";
+    "node.silence" = "30s", "for how long a node may not be heard of before the others take over what it was working on";
     "allow_net" = "", "networks that webhooks may go to although they are not public, such as 10.1.0.0/16, separated by commas";
     "external_url" = "", "the URL under which third parties reach the engine, such as https://hooks.example.com; some sign it";
     "trusted_proxies" = "", "networks of the proxies before the engine, separated by commas; what they say of whom they pass on is believed";
@@ -238,6 +241,8 @@ pub struct Config {
     /// Encrypts the secrets in the store.
     pub master_key_file: PathBuf,
     pub plugins: PathBuf,
+    pub store: StoreAt,
+    pub node: NodeConfig,
     pub allow_net: Vec<IpNet>,
     /// Under which third parties reach the engine.
     pub external_url: Option<Url>,
@@ -261,6 +266,93 @@ pub struct Config {
     pub store_bytes_max: Option<u64>,
 }
 
+/// Where events are kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreAt {
+    /// A file in the data folder.
+    Sqlite,
+    /// The address of a database, which may hold a password.
+    Postgres(String),
+}
+
+impl StoreAt {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "sqlite" => Some(Self::Sqlite),
+            url if url.starts_with("postgres://") || url.starts_with("postgresql://") => Some(Self::Postgres(url.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Display for StoreAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite => f.write_str("sqlite"),
+            Self::Postgres(url) => match Url::parse(url) {
+                Ok(mut url) => {
+                    if url.password().is_some() {
+                        // An address that can have one can have another.
+                        let _ = url.set_password(Some("***"));
+                    }
+                    write!(f, "{url}")
+                }
+                Err(_) => f.write_str("postgres://(not shown)"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for StoreAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What a node is among others on the same store.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// `None`: drawn once, and kept in the data folder.
+    pub name: Option<String>,
+    pub role: NodeRole,
+    pub silence: Duration,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRole {
+    All,
+    /// Takes and answers calls.
+    Api,
+    /// Runs and sends.
+    Work,
+}
+
+impl NodeRole {
+    const ALL: [Self; 3] = [Self::All, Self::Api, Self::Work];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Api => "api",
+            Self::Work => "work",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+
+    pub const fn works(self) -> bool {
+        matches!(self, Self::All | Self::Work)
+    }
+
+    pub const fn takes_calls(self) -> bool {
+        matches!(self, Self::All | Self::Api)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogForm {
     Text,
@@ -269,7 +361,15 @@ pub enum LogForm {
 
 impl Config {
     pub fn check(raw: &Raw) -> Result<Self, Error> {
-        raw.read("store", |store| (store == "sqlite").then_some(()), "is not a store of this engine; write sqlite")?;
+        let wrong = "is not a store of this engine; write sqlite or postgres://user:password@host/database";
+        let store = raw.read("store", StoreAt::parse, wrong)?;
+        let role = raw.read("node.role", NodeRole::parse, "is not what a node can do; write all, api or work")?;
+        if store == StoreAt::Sqlite {
+            let wrong = "splits the work among nodes, which sqlite does not have; write all, or store = \"postgres://…\"";
+            raw.read("node.role", |_| (role == NodeRole::All).then_some(()), wrong)?;
+        }
+        // A beat a second: with less than three of them a node that is busy for a moment would lose its work.
+        let silence = |value: &str| duration::parse(value).filter(|time| *time >= Duration::from_secs(3));
         let log = |value: &str| match value {
             "text" => Some(LogForm::Text),
             "json" => Some(LogForm::Json),
@@ -305,6 +405,12 @@ impl Config {
             data,
             master_key_file,
             plugins: raw.text("plugins")?.into(),
+            store,
+            node: NodeConfig {
+                name: Some(raw.text("node.name")?).filter(|name| !name.is_empty()),
+                role,
+                silence: raw.read("node.silence", silence, "is not a duration of at least 3s; write 30s")?,
+            },
             allow_net: raw.read("allow_net", nets, "is not a list of networks; write 10.1.0.0/16 or 127.0.0.1")?,
             external_url: raw.read("external_url", external, "is not a URL; write https://hooks.example.com")?,
             proxies: Proxies {
@@ -414,6 +520,22 @@ mod tests {
         );
         assert_eq!(check("lisen = \"x\""), "innesco.toml: there is no setting \"lisen\"; did you mean \"listen\"?");
         assert!(check("listen = ").starts_with("innesco.toml cannot be read: "));
+    }
+
+    #[test]
+    fn a_store_is_a_file_or_the_address_of_a_database_whose_password_is_not_shown() {
+        let check = |file: &str| gather(&[], &[], file).and_then(|raw| Config::check(&raw));
+        let config = check("store = \"postgres://me:secret@db/events\"\n[node]\nrole = \"api\"").unwrap();
+        assert_eq!(config.store, StoreAt::Postgres("postgres://me:secret@db/events".into()));
+        assert_eq!(config.node.role, NodeRole::Api);
+        let shown = format!("{} {config:?}", config.store);
+        assert!(shown.contains("postgres://me:***@db/events") && !shown.contains("secret"), "{shown}");
+        let refused = check("store = \"mysql://x\"").unwrap_err().to_string();
+        assert!(refused.ends_with("write sqlite or postgres://user:password@host/database"), "{refused}");
+        let refused = check("[node]\nrole = \"work\"").unwrap_err().to_string();
+        assert!(refused.contains("which sqlite does not have"), "{refused}");
+        let refused = check("[node]\nsilence = \"1s\"").unwrap_err().to_string();
+        assert!(refused.contains("at least 3s"), "{refused}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The engine as a whole: the only place that knows every part. It builds them, starts them in order and drains them in reverse.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
@@ -10,11 +10,11 @@ use crate::{
     api::{self, Api, BodyRoom, ConnectionLimits, Inbound, LastLoad, LastProbe},
     catalog::{Catalog, FileCache, Folder, Keys, Sources, hash_key, new_key, watch},
     clock,
-    config::Config,
+    config::{Config, StoreAt},
     news::Feed,
     outbound::{Guard, Outbound},
     sandbox::Sandbox,
-    store::{Handoff, KeyFile, NewKey, Role, Sqlite, Store},
+    store::{self, About, Handoff, KeyFile, NewKey, Postgres, PostgresSettings, Role, Sqlite, Store, Width},
     traces::{self, Traces},
     work::{self, Work},
 };
@@ -38,10 +38,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the data folder, the store and the plugin folder. `admin_key` is the first admin key, where there is none yet.
+    /// Opens the data folder, the store and the plugin folder. `address` is what the API will be served on; `admin_key` is the first
+    /// admin key, where there is none yet.
     ///
     /// Returns once every plugin file found has loaded or failed.
-    pub async fn open(config: Config, admin_key: Option<String>, feed: Feed) -> anyhow::Result<Self> {
+    pub async fn open(config: Config, address: SocketAddr, admin_key: Option<String>, feed: Feed) -> anyhow::Result<Self> {
         let lock = lock_folder(&config.data)?;
         fs::create_dir_all(&config.plugins).with_context(|| {
             format!("plugin folder {} cannot be made; choose another with --plugins", config.plugins.display())
@@ -60,13 +61,7 @@ impl Engine {
             FileCache::open(config.data.join("cache")).context("the compile cache in the data folder cannot be opened")?;
 
         let handoff = Handoff::default();
-        let file = config.data.join("innesco.db");
-        let store: Arc<dyn Store> = {
-            let handoff = handoff.clone();
-            let (key_file, limits) = (KeyFile::at(config.master_key_file.clone()), config.admission);
-            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, key_file, handoff, limits)).await?;
-            Arc::new(opened.with_context(|| format!("the store in {} cannot be opened", config.data.display()))?)
-        };
+        let store = open_store(&config, address, handoff.clone()).await?;
         let new_admin_key = first_key(&*store, admin_key).await?;
         let keys = Arc::new(Keys::new(Arc::clone(&store)).await?);
         let sources = Arc::new(Sources::new(Arc::clone(&store)).await?);
@@ -101,6 +96,13 @@ impl Engine {
     /// A part of the engine has ended by itself. Nothing is lost; the process should be started again.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
         let broken = CancellationToken::new();
+        let (store, role) = (Arc::clone(&self.store), self.config.node.role);
+        let following = tokio::spawn(follow_settings(
+            self.handoff.clone(),
+            Arc::clone(&self.catalog),
+            Arc::clone(&self.sources),
+            Arc::clone(&self.keys),
+        ));
         let parts = work::Parts {
             store: Arc::clone(&self.store),
             handoff: self.handoff,
@@ -110,6 +112,7 @@ impl Engine {
             feed: self.feed.clone(),
             traces: self.traces.clone(),
             settings: work::Settings {
+                works: role.works(),
                 run_limits: self.config.run_limits.clone(),
                 run_threads: self.config.run_threads,
                 slow_threads: self.config.slow_threads,
@@ -151,7 +154,7 @@ impl Engine {
                 }
             }
         };
-        let serving = api::serve(listener, api::router(api), within_files(self.config.connections), told());
+        let serving = api::serve(listener, api::router(api, role.takes_calls()), within_files(self.config.connections), told());
         tokio::select! {
             () = serving => {}
             // Callers that keep their connection open do not keep the engine from stopping.
@@ -159,12 +162,81 @@ impl Engine {
         }
         stop.cancel();
         watching.abort();
+        following.abort();
         work.drain().await;
+        if let Err(error) = store.leave().await {
+            tracing::warn!(%error, "the other nodes could not be told that this one ends; they take over what it held once they miss it");
+        }
         let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
         if broken.is_cancelled() {
             bail!("a part of the engine has ended by itself; the log says which. Nothing is lost: start it again");
         }
         Ok(())
+    }
+}
+
+/// The store that the settings name.
+async fn open_store(config: &Config, address: SocketAddr, handoff: Handoff) -> anyhow::Result<Arc<dyn Store>> {
+    let (key_file, limits) = (KeyFile::at(config.master_key_file.clone()), config.admission);
+    let url = match &config.store {
+        StoreAt::Sqlite => {
+            let file = config.data.join("innesco.db");
+            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, key_file, handoff, limits)).await?;
+            let store = opened.with_context(|| format!("the store in {} cannot be opened", config.data.display()))?;
+            return Ok(Arc::new(store));
+        }
+        StoreAt::Postgres(url) => url.clone(),
+    };
+    if !config.node.role.works() {
+        // Nobody here takes what is handed over: all of it waits for the other nodes.
+        handoff.events.set_width(&(), Some(Width::CLOSED));
+    }
+    let name = match &config.node.name {
+        Some(name) => name.clone(),
+        None => drawn_name(&config.data)?,
+    };
+    let about = About { name, role: config.node.role.as_str().to_owned(), address: address.to_string() };
+    let settings = PostgresSettings { url, about, silence: config.node.silence };
+    let opened = Postgres::open(settings, key_file, handoff, limits).await;
+    Ok(Arc::new(opened.with_context(|| format!("the store at {} cannot be opened", config.store))?))
+}
+
+/// What a node is called that nobody has given a name: drawn once, and the same after every restart.
+fn drawn_name(data: &Path) -> anyhow::Result<String> {
+    let file = data.join("node");
+    let shown = file.display();
+    match fs::read_to_string(&file) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("{shown}, the name of this node, cannot be read"));
+        }
+        _ => {}
+    }
+    let mut random = [0; 4];
+    getrandom::fill(&mut random)?;
+    let name = format!("node-{:08x}", u32::from_le_bytes(random));
+    fs::write(&file, &name).with_context(|| format!("{shown}, the name of this node, cannot be written"))?;
+    Ok(name)
+}
+
+/// How long to wait before settings that could not be read are read again.
+const SETTINGS_AGAIN: Duration = Duration::from_millis(500);
+
+/// Makes what other nodes have changed known here.
+async fn follow_settings(handoff: Handoff, catalog: Arc<Catalog>, sources: Arc<Sources>, keys: Arc<Keys>) {
+    loop {
+        handoff.settings.notified().await;
+        let read = async {
+            catalog.refresh_endpoints().await?;
+            catalog.refresh_plugin_configs().await?;
+            sources.refresh().await?;
+            keys.refresh().await
+        };
+        if let Err(error) = read.await {
+            tracing::debug!(%error, "what another node has changed could not be read; trying again");
+            tokio::time::sleep(SETTINGS_AGAIN).await;
+            handoff.settings.notify_one();
+        }
     }
 }
 
@@ -218,6 +290,9 @@ async fn first_key(store: &dyn Store, given: Option<String>) -> anyhow::Result<O
         false => "admin".to_owned(),
         true => format!("admin {:02x}{:02x}", hash[0], hash[1]),
     };
-    store.create_key(NewKey { name, role: Role::Admin, hash, expires_at: None }).await?;
-    Ok(given.is_none().then_some(key))
+    match store.create_key(NewKey { name, role: Role::Admin, hash, expires_at: None }).await {
+        // Another node, which starts at the same moment, was first.
+        Err(store::Error::Taken { .. }) => Ok(None),
+        created => created.map(|_| given.is_none().then_some(key)).map_err(Into::into),
+    }
 }

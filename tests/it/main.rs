@@ -8,12 +8,16 @@ mod guests;
 mod receivers;
 
 mod engine;
+#[path = "../postgres/server.rs"]
+#[expect(dead_code, reason = "here each server has one database, and both go together")]
+mod postgres;
 
 mod access;
 mod backup;
 mod bulk_retry;
 mod callers_gone_wrong;
 mod clock_steps;
+mod cluster;
 mod crash;
 mod disk;
 mod flow;

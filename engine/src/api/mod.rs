@@ -15,6 +15,7 @@ mod intake;
 mod jobs;
 mod keys;
 mod metrics;
+mod nodes;
 pub mod openapi;
 mod page;
 mod path;
@@ -104,6 +105,7 @@ fn guarded() -> Addresses {
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::rekey))
         .routes(routes!(keys::revoke))
+        .routes(routes!(nodes::list))
 }
 
 /// What needs a key with the role `admin`, also to read.
@@ -118,19 +120,26 @@ fn open() -> Addresses {
         .routes(routes!(inbound::receive))
         // The document tells of the usual method; which of these are taken is the source's business.
         .route("/in/{source}", on(OTHER_METHODS, inbound::receive))
-        .routes(routes!(health::alive))
-        .routes(routes!(health::ready))
         .routes(routes!(openapi::show))
-        .routes(routes!(metrics::figures))
+        .merge(about_the_process())
 }
 
 /// What third parties may send beside `POST`.
 const OTHER_METHODS: MethodFilter =
     MethodFilter::GET.or(MethodFilter::PUT).or(MethodFilter::PATCH).or(MethodFilter::DELETE).or(MethodFilter::OPTIONS);
 
-/// Every address of the engine.
-pub fn router(api: Arc<Api>) -> Router {
+/// What is asked of every process, whatever it does.
+fn about_the_process() -> Addresses {
+    Addresses::default().routes(routes!(health::alive)).routes(routes!(health::ready)).routes(routes!(metrics::figures))
+}
+
+/// Every address of the engine; or, where it takes no calls, those that tell of the process alone.
+pub fn router(api: Arc<Api>, takes_calls: bool) -> Router {
     crate::metrics::meters().expect_refusals(Problem::KINDS.iter().map(|kind| kind.code));
+    if !takes_calls {
+        let (router, _) = about_the_process().split_for_parts();
+        return router.fallback(nothing_there).method_not_allowed_fallback(wrong_method).with_state(api);
+    }
     let state = Arc::clone(&api);
     // The guard is outermost: what it refuses is no change.
     let guarded = guarded()

@@ -91,6 +91,14 @@ impl Catalog {
         Ok(())
     }
 
+    /// Makes the plugins' settings as last committed the ones that their next runs see.
+    pub async fn refresh_plugin_configs(&self) -> Result<(), store::Error> {
+        for row in self.store.plugins().await? {
+            self.change_plugins(|table| table.set_config(&row.name, row.config));
+        }
+        Ok(())
+    }
+
     fn change_plugins<T>(&self, change: impl FnOnce(&mut PluginTable) -> T) -> T {
         let mut current = self.plugins.write().expect("no code panics while it swaps a snapshot");
         let mut table = PluginTable::clone(&current);

@@ -79,7 +79,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         };
         let feed = Feed::default();
         let mut news = feed.listen();
-        let engine = Engine::open(config, None, feed).await?;
+        let engine = Engine::open(config, listener.local_addr()?, None, feed).await?;
         engine.admit(&key).await?;
         let store = Arc::clone(engine.store());
         wire(&*store, receiver_address).await?;

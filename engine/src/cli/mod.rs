@@ -17,6 +17,7 @@ mod keys;
 mod listen;
 mod measure;
 mod misuse;
+mod node;
 mod output;
 mod plugin;
 mod send;
@@ -99,6 +100,9 @@ enum Command {
     /// Work on many deliveries that the engine goes on with by itself
     #[command(subcommand, before_help = "Example:  innesco job list")]
     Job(job::JobCommand),
+    /// Engines that share one store
+    #[command(subcommand, before_help = "Example:  innesco node list")]
+    Node(node::NodeCommand),
     /// Who changed what, and what came of it
     #[command(before_help = "Example:  innesco audit --since 24h --action endpoint.update")]
     Audit(audit::AuditArgs),
@@ -174,6 +178,7 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Keys(command) => keys::run(&command, &Client::find(target)?, out),
         Command::Openapi => Ok(output::print(openapi::text())?),
         Command::Job(command) => job::run(&command, &Client::find(target)?, out),
+        Command::Node(command) => node::run(&command, &Client::find(target)?, out),
         Command::Audit(args) => audit::run(&args, &Client::find(target)?, out),
         Command::Backup(args) => backup::run(&args, out),
         Command::Check(args) => check::run(&args, out),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, LogForm, Raw},
+    config::{Config, LogForm, Raw, StoreAt},
     news::Feed,
     serve::Engine,
 };
@@ -25,9 +25,12 @@ pub struct ServeArgs {
     /// Folder whose .wasm files serve [default: plugins]
     #[arg(long, value_name = "DIR")]
     pub plugins: Option<String>,
-    /// Where events are kept [default: sqlite]
-    #[arg(long, value_name = "sqlite")]
+    /// Where events are kept: sqlite, or postgres://… for many nodes [default: sqlite]
+    #[arg(long, value_name = "STORE")]
     pub store: Option<String>,
+    /// What this node does, with Postgres: all, api or work [default: all]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
     /// A network that webhooks may go to although it is not public; can be repeated
     #[arg(long, value_name = "CIDR")]
     pub allow_net: Vec<String>,
@@ -51,6 +54,7 @@ impl ServeArgs {
         set("data", &self.data);
         set("plugins", &self.plugins);
         set("store", &self.store);
+        set("node.role", &self.role);
         set("log", &self.log);
         set("allow_net", &(!self.allow_net.is_empty()).then(|| self.allow_net.join(",")));
         let file = match &self.config {
@@ -90,6 +94,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = Config::check(&raw)?;
     if args.check {
         for (setting, value, origin) in raw.iter() {
+            // Its address may hold a password.
+            let shown = config.store.to_string();
+            let value = if setting.key == "store" { &shown } else { value };
             anstream::println!("{:<24} {:<20} {:<12} {}", setting.key, value, origin.to_string(), setting.meaning);
         }
         return Ok(());
@@ -99,14 +106,18 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let listener = listen(config.listen)?;
         let admin_key = std::env::var("INNESCO_ADMIN_KEY").ok();
-        let mut engine = Engine::open(config.clone(), admin_key, Feed::default()).await?;
+        let address = listener.local_addr()?;
+        let mut engine = Engine::open(config.clone(), address, admin_key, Feed::default()).await?;
         if let Some(key) = engine.new_admin_key.take() {
             anstream::println!("admin key  {key}\n           shown once; keep it: every request to the API needs a key");
         }
         // Before anyone is told that it serves: whoever reads that may stop it at once.
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
-        anstream::println!("engine     http://{}  data in {}", listener.local_addr()?, config.data.display());
+        match &config.store {
+            StoreAt::Sqlite => anstream::println!("engine     http://{address}  data in {}", config.data.display()),
+            store => anstream::println!("engine     http://{address}  data in {store}"),
+        }
         let plugins = engine.catalog().plugins().iter().count();
         anstream::println!("plugins    {plugins} in {} (watching)", config.plugins.display());
         engine.run(listener, stop).await

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    DeliveryClaim, EventClaim, RunClaim,
+    DeliveryClaim, EventClaim, Lease, RunClaim,
     lanes::{LaneLimits, Lanes, Slot, Width},
 };
 use crate::{
@@ -68,6 +68,10 @@ pub struct Handoff {
     pub alarm: Arc<Alarm>,
     /// Rung when there is a new job.
     pub jobs: Arc<Notify>,
+    /// Rung when another process has changed an endpoint, a key or a plugin's settings.
+    pub settings: Arc<Notify>,
+    /// Whether what is held here still counts as this process's own.
+    pub tenure: Arc<Tenure>,
 }
 
 impl Handoff {
@@ -149,6 +153,35 @@ impl Default for Handoff {
             deliveries: Lanes::new(DELIVERIES, Arc::clone(&room)),
             alarm: Arc::new(Alarm { room, at: AtomicI64::new(i64::MAX), held_back: AtomicBool::new(false) }),
             jobs: Arc::default(),
+            settings: Arc::default(),
+            tenure: Arc::new(Tenure { from: AtomicI64::new(i64::MIN), until: AtomicI64::new(i64::MAX) }),
         }
+    }
+}
+
+/// For how long, and since which lease, the other processes on the same store take this one for alive. A process that was stopped for
+/// a while finds here that its work has been taken over, before it does any of it. A store that belongs to one process leaves it
+/// without an end.
+#[derive(Debug)]
+pub struct Tenure {
+    /// The first lease token that counts.
+    from: AtomicI64,
+    until: AtomicI64,
+}
+
+impl Tenure {
+    /// Leases given before `token` are lost.
+    pub fn begin(&self, token: i64) {
+        self.from.store(token, Ordering::SeqCst);
+    }
+
+    /// The others take this process for alive until then (steady clock), at least.
+    pub fn extend(&self, until: Timestamp) {
+        self.until.store(until.millis(), Ordering::SeqCst);
+    }
+
+    /// Whether what was leased is still to be acted on.
+    pub fn covers(&self, lease: Lease, now: Timestamp) -> bool {
+        lease.token >= self.from.load(Ordering::SeqCst) && now.millis() < self.until.load(Ordering::SeqCst)
     }
 }

@@ -9,13 +9,16 @@
 
 mod admission;
 mod audit;
+mod columns;
 #[cfg(test)]
 mod conformance;
 mod error;
 mod handoff;
 mod job;
 mod lanes;
+mod postgres;
 mod seal;
+mod source_columns;
 mod sqlite;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -26,9 +29,10 @@ pub use self::{
     admission::{Admission, AdmissionLimits, Overload},
     audit::{AuditEntry, AuditFilter, NewAudit},
     error::Error,
-    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot},
+    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
+    postgres::{About, Postgres, PostgresSettings},
     seal::{KeyFile, Seal, SealError},
     sqlite::{Backup, CheckReport, Finding, Sqlite},
 };
@@ -424,6 +428,27 @@ pub struct Load {
     pub disk_free_bytes: u64,
 }
 
+/// One of the processes that work on a store together.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub id: i64,
+    /// The same after a restart of the same node.
+    pub name: String,
+    /// What it does: `all`, `api` or `work`.
+    pub role: String,
+    /// Of its engine.
+    pub version: String,
+    /// Where its API listens.
+    pub address: String,
+    pub started_at: Timestamp,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+    /// Events, runs and deliveries that it holds.
+    pub leases: u64,
+    /// Whether it is the one that answers.
+    pub is_this_one: bool,
+}
+
 /// How long finished things are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -616,4 +641,16 @@ pub trait Store: Send + Sync {
 
     /// Writes something small: `Ok` means that it worked, and that no other write has failed a moment ago.
     async fn probe(&self) -> Result<(), Error>;
+
+    // Many nodes.
+
+    /// The processes that work on this store, by name; none where it belongs to one process.
+    async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Gives back at once what this process holds: it is about to end.
+    async fn leave(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }

@@ -70,7 +70,8 @@ impl Seal {
         self.seal(MARK_CONTEXT, MARK)
     }
 
-    fn made(&self, mark: &[u8]) -> bool {
+    /// Whether a store that carries `mark` is sealed with it.
+    pub fn made(&self, mark: &[u8]) -> bool {
         self.open(MARK_CONTEXT, mark).is_some()
     }
 }

@@ -50,6 +50,8 @@ pub struct Parts {
 /// Knobs of the work.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Whether this process runs and sends, or leaves that to others and does its own upkeep only.
+    pub works: bool,
     /// Limits of one run.
     pub run_limits: Limits,
     /// Threads that run events with fast plugins. Default: one per core, at least 2.
@@ -84,6 +86,19 @@ impl Work {
     pub fn start(parts: Parts, broken: CancellationToken) -> std::io::Result<Self> {
         let Parts { store, handoff, catalog, keys, outbound, feed, traces, settings } = parts;
         let stop = CancellationToken::new();
+        let mut takers = JoinSet::new();
+        let keeper = Keeper {
+            store: Arc::clone(&store),
+            keys,
+            retention: settings.retention,
+            bytes_max: settings.store_bytes_max,
+            stop: stop.clone(),
+        };
+        takers.spawn(guarded("keeper", keeper.run(), stop.clone(), broken.clone()));
+        if !settings.works {
+            let (threads, settler, recorder) = (Vec::new(), JoinSet::new(), JoinSet::new());
+            return Ok(Self { stop, threads, settler, takers, recorder, drain: settings.drain });
+        }
         let (settlements, to_settle) = mpsc::unbounded_channel();
         let (attempts, to_record) = mpsc::unbounded_channel();
 
@@ -107,17 +122,13 @@ impl Work {
         let recording = Recorder { store: Arc::clone(&store), catalog: Arc::clone(&catalog), feed, traces: traces.clone() };
         recorder.spawn(recording.run(to_record));
 
-        let mut takers = JoinSet::new();
         let gates = Gates::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), settings.disable_after);
         let sender = Sender { store: Arc::clone(&store), handoff: handoff.clone(), catalog, outbound, traces, attempts, gates };
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
         let claims = claimer::run(Arc::clone(&store), handoff.clone(), stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));
-        let jobs = jobs::run(Arc::clone(&store), handoff, stop.clone());
-        takers.spawn(guarded("jobs", jobs, stop.clone(), broken.clone()));
-        let keeper =
-            Keeper { store, keys, retention: settings.retention, bytes_max: settings.store_bytes_max, stop: stop.clone() };
-        takers.spawn(guarded("keeper", keeper.run(), stop.clone(), broken));
+        let jobs = jobs::run(store, handoff, stop.clone());
+        takers.spawn(guarded("jobs", jobs, stop.clone(), broken));
         Ok(Self { stop, threads, settler, takers, recorder, drain: settings.drain })
     }
 

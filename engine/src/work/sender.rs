@@ -103,8 +103,11 @@ impl Sender {
                 return self.give_back_all(claim).await;
             }
         }
-        // A claim that waited so long for its turn that it would not outlast the exchange.
-        if claim.lease.until < clock::steady().plus(endpoint.new.policy.timeout + LEASE_MARGIN) {
+        // A claim that waited so long for its turn that it would not outlast the exchange, or that others have taken over meanwhile.
+        let now = clock::steady();
+        if claim.lease.until < now.plus(endpoint.new.policy.timeout + LEASE_MARGIN)
+            || !self.handoff.tenure.covers(claim.lease, now)
+        {
             return self.give_back_all(claim).await;
         }
         let n = claim.attempts + 1;

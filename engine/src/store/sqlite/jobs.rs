@@ -2,17 +2,15 @@
 //! that sends the deliveries behind it again, so none is taken up twice, whenever the process ends.
 
 use rusqlite::{Connection, Row, params};
-use serde::{Deserialize, Serialize};
 
 use super::{Local, attempts, reads, rows::Place};
 use crate::{
     domain::{
         delivery::{DeadReason, DeliveryState},
         id::{DeliveryId, EndpointId, JobId},
-        pattern::Pattern,
         time::Timestamp,
     },
-    store::{Ended, Error, JOBS_RUNNING_MAX, Job, JobState, Page, PageRequest, RetryFilter},
+    store::{Ended, Error, JOBS_RUNNING_MAX, Job, JobState, Page, PageRequest, RetryFilter, columns::FilterColumn},
 };
 
 const KIND: &str = "delivery.retry";
@@ -22,51 +20,6 @@ const RETRIES_MAX: usize = 200;
 const LOOKED_AT_MAX: u32 = 1_000;
 /// Deliveries that are looked at to say how many a new job means.
 const COUNTED_MAX: u32 = 100_000;
-
-/// The column `filter`. Ids and instants are numbers, the rest is as people write it.
-#[derive(Serialize, Deserialize)]
-struct FilterColumn {
-    endpoint: Option<i64>,
-    state: String,
-    reason: Option<String>,
-    event_type: Option<String>,
-    since: Option<i64>,
-    until: Option<i64>,
-    /// Deliveries from here on came into being after the job, and are not meant.
-    end: i64,
-}
-
-impl FilterColumn {
-    fn of(filter: &RetryFilter, end: i64) -> Self {
-        Self {
-            endpoint: filter.endpoint.map(EndpointId::as_i64),
-            state: filter.ended.as_str().to_owned(),
-            reason: filter.reason.map(|reason| reason.as_str().to_owned()),
-            event_type: filter.event_type.as_ref().map(ToString::to_string),
-            since: filter.since.map(Timestamp::millis),
-            until: filter.until.map(Timestamp::millis),
-            end,
-        }
-    }
-
-    /// `None` if a member is not what it can be.
-    fn read(&self) -> Option<RetryFilter> {
-        Some(RetryFilter {
-            endpoint: self.endpoint.map(EndpointId::from_i64),
-            ended: Ended::parse(&self.state)?,
-            reason: match &self.reason {
-                Some(reason) => Some(DeadReason::parse(reason)?),
-                None => None,
-            },
-            event_type: match &self.event_type {
-                Some(pattern) => Some(Pattern::parse(pattern).ok()?),
-                None => None,
-            },
-            since: self.since.map(Timestamp::from_millis),
-            until: self.until.map(Timestamp::from_millis),
-        })
-    }
-}
 
 /// A job and how far it has come.
 struct Stored {

@@ -1,0 +1,365 @@
+//! Columns and values: how what both stores keep in texts and bytes (lists, policies, secrets) is written, and read back. A value
+//! that cannot be read is an error that names its table, column and id.
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{Ended, Error, RetryFilter, Seal};
+use crate::domain::{
+    breaker::BreakerRule,
+    certificate::ClientCertificate,
+    delivery::DeadReason,
+    endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription},
+    envelope::{Envelope, Format},
+    id::EndpointId,
+    name::{Attributes, Slug},
+    pattern::Pattern,
+    rate::Rate,
+    request::Request,
+    retry::Schedule,
+    run::{LogLevel, LogLine, RunLog},
+    signature::{Scheme, Secret},
+    time::Timestamp,
+};
+
+/// The codec of a payload that is stored as it is.
+pub const PLAIN: i64 = 0;
+
+/// Names the place of a value that cannot be read.
+pub struct Place {
+    pub table: &'static str,
+    pub id: i64,
+}
+
+impl Place {
+    pub fn corrupt(&self, column: &'static str) -> Error {
+        Error::Corrupt { table: self.table, column, id: self.id }
+    }
+
+    pub fn json<T: serde::de::DeserializeOwned>(&self, column: &'static str, text: &str) -> Result<T, Error> {
+        serde_json::from_str(text).map_err(|_| self.corrupt(column))
+    }
+}
+
+/// Lists that are usually empty are stored as NULL then.
+fn json_unless_empty<T: serde::Serialize>(items: &[T]) -> Option<String> {
+    (!items.is_empty()).then(|| json(&items))
+}
+
+pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).expect("lists and maps of text and numbers are always JSON")
+}
+
+pub fn attributes_to_column(attributes: &Attributes) -> Option<String> {
+    json_unless_empty(&attributes.0)
+}
+
+pub fn headers_to_column(headers: &[(String, String)]) -> Option<String> {
+    json_unless_empty(headers)
+}
+
+/// The column `request`: method, query, headers.
+type RequestColumn<'a> = (Cow<'a, str>, Cow<'a, str>, Cow<'a, [(String, String)]>);
+
+pub fn request_to_column(request: &Request) -> String {
+    json::<RequestColumn<'_>>(&((&*request.method).into(), (&*request.query).into(), (&*request.headers).into()))
+}
+
+pub fn request_from_columns(place: &Place, text: &str, body: Option<Vec<u8>>) -> Result<Request, Error> {
+    let (method, query, headers): RequestColumn<'_> = place.json("request", text)?;
+    Ok(Request { method: method.into(), query: query.into(), headers: headers.into(), body: body.map(Bytes::from) })
+}
+
+pub fn log_to_column(log: &RunLog) -> Option<String> {
+    let lines: Vec<_> = log.lines.iter().map(|line| (line.level.as_str(), line.message.as_str())).collect();
+    json_unless_empty(&lines)
+}
+
+pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> Result<RunLog, Error> {
+    let lines: Vec<(String, String)> = match lines {
+        Some(lines) => place.json("log", &lines)?,
+        None => Vec::new(),
+    };
+    let lines = lines.into_iter().map(|(level, message)| LogLine { level: LogLevel::parse(&level), message }).collect();
+    Ok(RunLog { lines, dropped: dropped.unsigned_abs() })
+}
+
+/// An endpoint's columns as they are written; [`endpoint`] reads them back in the same order after the id.
+pub struct EndpointColumns {
+    pub name: String,
+    pub title: Option<String>,
+    pub url: String,
+    pub events: String,
+    pub conditions: String,
+    pub plugin: Option<String>,
+    pub scheme: &'static str,
+    pub state: &'static str,
+    pub policy: String,
+    pub sealed: Vec<u8>,
+}
+
+/// The column `policy`: what is no secret of how an endpoint is sent to. A member that is missing has its default.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct PolicyColumn {
+    timeout_ms: u64,
+    schedule_ms: Option<Vec<u64>>,
+    concurrency: usize,
+    rate: Option<String>,
+    ordering: Option<String>,
+    /// Failures in a row, first wait and longest wait in ms.
+    breaker: (u32, u64, u64),
+    envelope: String,
+    format: String,
+    token_header: Option<String>,
+}
+
+impl Default for PolicyColumn {
+    fn default() -> Self {
+        Self::of(&Policy::default())
+    }
+}
+
+impl PolicyColumn {
+    fn of(policy: &Policy) -> Self {
+        let breaker = &policy.breaker;
+        Self {
+            timeout_ms: millis(policy.timeout),
+            schedule_ms: policy.schedule.as_ref().map(|schedule| schedule.waits().iter().copied().map(millis).collect()),
+            concurrency: policy.concurrency,
+            rate: policy.rate.map(|rate| rate.to_string()),
+            ordering: policy.ordering.map(|ordering| ordering.as_str().to_owned()),
+            breaker: (breaker.failures, millis(breaker.wait), millis(breaker.wait_max)),
+            envelope: policy.envelope.as_str().to_owned(),
+            format: policy.format.as_str().to_owned(),
+            token_header: policy.token_header.clone(),
+        }
+    }
+
+    /// `None` if a member is not what it can be.
+    fn read(self, headers: Vec<(String, String)>, client_certificate: Option<(String, String)>) -> Option<Policy> {
+        let schedule = match self.schedule_ms {
+            Some(waits) => Some(Arc::new(Schedule::new(waits.into_iter().map(Duration::from_millis).collect()).ok()?)),
+            None => None,
+        };
+        let rate = match self.rate {
+            Some(rate) => Some(Rate::parse(&rate).ok()?),
+            None => None,
+        };
+        let ordering = match self.ordering {
+            Some(ordering) => Some(Ordering::parse(&ordering)?),
+            None => None,
+        };
+        let (failures, wait, wait_max) = self.breaker;
+        Some(Policy {
+            timeout: Duration::from_millis(self.timeout_ms),
+            headers,
+            schedule,
+            concurrency: self.concurrency,
+            rate,
+            ordering,
+            breaker: BreakerRule { failures, wait: Duration::from_millis(wait), wait_max: Duration::from_millis(wait_max) },
+            envelope: Envelope::parse(&self.envelope)?,
+            format: Format::parse(&self.format)?,
+            token_header: self.token_header,
+            client_certificate: client_certificate.map(|(chain, key)| Arc::new(ClientCertificate { chain, key })),
+        })
+    }
+}
+
+/// What the column `sealed` holds, encrypted. A member that is missing has its default.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct SealedColumn {
+    /// Each with the end of its grace, ms.
+    secrets: Vec<(String, Option<i64>)>,
+    headers: Vec<(String, String)>,
+    /// Chain and key, both in PEM.
+    client_certificate: Option<(String, String)>,
+}
+
+impl SealedColumn {
+    fn of(endpoint: &NewEndpoint) -> Self {
+        let secret = |held: &HeldSecret| (held.secret.reveal(), held.until.map(Timestamp::millis));
+        let certificate = endpoint.policy.client_certificate.as_ref();
+        Self {
+            secrets: endpoint.secrets.iter().map(secret).collect(),
+            headers: endpoint.policy.headers.clone(),
+            client_certificate: certificate.map(|certificate| (certificate.chain.clone(), certificate.key.clone())),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What an endpoint's secrets are bound to.
+pub fn seal_context(name: &str) -> String {
+    format!("endpoint {name}")
+}
+
+impl EndpointColumns {
+    pub fn of(endpoint: &NewEndpoint, seal: &Seal) -> Result<Self, Error> {
+        let subscription = &endpoint.subscription;
+        let secrets = Zeroizing::new(json(&SealedColumn::of(endpoint)));
+        Ok(Self {
+            name: endpoint.name.to_string(),
+            title: endpoint.title.clone(),
+            url: endpoint.url.clone(),
+            events: json(&subscription.events.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            conditions: json(&subscription.conditions),
+            plugin: endpoint.plugin.as_ref().map(ToString::to_string),
+            scheme: endpoint.scheme.as_str(),
+            state: endpoint.state.as_str(),
+            policy: json(&PolicyColumn::of(&endpoint.policy)),
+            sealed: seal.seal(&seal_context(&endpoint.name), secrets.as_bytes())?,
+        })
+    }
+}
+
+/// An endpoint's row as it was read.
+pub struct StoredEndpoint {
+    pub id: i64,
+    pub name: String,
+    pub title: Option<String>,
+    pub url: String,
+    pub events: String,
+    pub conditions: String,
+    pub plugin: Option<String>,
+    pub scheme: String,
+    pub state: String,
+    pub created_at: i64,
+    pub policy: String,
+    pub sealed: Vec<u8>,
+    pub failing_since: Option<i64>,
+}
+
+impl StoredEndpoint {
+    /// The endpoint, whose secrets open with one of `seals`.
+    pub fn read(self, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
+        let place = Place { table: "endpoint", id: self.id };
+        let patterns: Vec<String> = place.json("events", &self.events)?;
+        let slug = |column, name: &str| Slug::parse(name).map_err(|_| place.corrupt(column));
+        let name = slug("name", &self.name)?;
+        let context = seal_context(&name);
+        let opened = seals.iter().find_map(|seal| seal.open(&context, &self.sealed)).ok_or_else(|| place.corrupt("sealed"))?;
+        let SealedColumn { secrets, headers, client_certificate } =
+            serde_json::from_slice(&opened).map_err(|_| place.corrupt("sealed"))?;
+        let policy: PolicyColumn = place.json("policy", &self.policy)?;
+        let scheme = Scheme::parse(&self.scheme).ok_or_else(|| place.corrupt("scheme"))?;
+        Ok(Endpoint {
+            id: EndpointId::from_i64(place.id),
+            created_at: Timestamp::from_millis(self.created_at),
+            failing_since: self.failing_since.map(Timestamp::from_millis),
+            new: NewEndpoint {
+                name,
+                title: self.title,
+                url: self.url,
+                subscription: Subscription {
+                    events: patterns
+                        .iter()
+                        .map(|pattern| Pattern::parse(pattern))
+                        .collect::<Result<_, _>>()
+                        .map_err(|_| place.corrupt("events"))?,
+                    conditions: place.json("conditions", &self.conditions)?,
+                },
+                plugin: self.plugin.map(|name| slug("plugin", &name)).transpose()?,
+                scheme,
+                secrets: secrets
+                    .into_iter()
+                    .map(|(secret, until)| {
+                        Ok(HeldSecret {
+                            secret: Secret::read(scheme, &secret).map_err(|_| place.corrupt("sealed"))?,
+                            until: until.map(Timestamp::from_millis),
+                        })
+                    })
+                    .collect::<Result<_, Error>>()?,
+                policy: policy.read(headers, client_certificate).ok_or_else(|| place.corrupt("policy"))?,
+                state: EndpointState::parse(&self.state).ok_or_else(|| place.corrupt("state"))?,
+            },
+        })
+    }
+}
+
+/// The columns `policy` and `sealed` of an endpoint that was stored in layout 1.
+pub fn endpoint_of_layout_1(
+    id: i64,
+    name: &str,
+    secrets: &str,
+    headers: &str,
+    timeout: Duration,
+    schedule: Option<&str>,
+    seal: &Seal,
+) -> Result<(String, Vec<u8>), Error> {
+    let place = Place { table: "endpoint", id };
+    let schedule_ms = schedule.map(|text| place.json("schedule", text)).transpose()?;
+    let policy = PolicyColumn { timeout_ms: millis(timeout), schedule_ms, ..PolicyColumn::default() };
+    let sealed = SealedColumn {
+        secrets: place.json("secrets", secrets)?,
+        headers: place.json("headers", headers)?,
+        client_certificate: None,
+    };
+    let sealed = Zeroizing::new(json(&sealed));
+    Ok((json(&policy), seal.seal(&seal_context(name), sealed.as_bytes())?))
+}
+
+pub fn config_to_column(config: &BTreeMap<String, String>) -> String {
+    json(config)
+}
+
+pub fn patterns_to_column(patterns: &[String]) -> String {
+    json(patterns)
+}
+
+pub fn json_column<T: serde::de::DeserializeOwned>(place: &Place, column: &'static str, text: &str) -> Result<T, Error> {
+    place.json(column, text)
+}
+
+/// A job's column `filter`. Ids and instants are numbers, the rest is as people write it.
+#[derive(Serialize, Deserialize)]
+pub struct FilterColumn {
+    endpoint: Option<i64>,
+    state: String,
+    reason: Option<String>,
+    event_type: Option<String>,
+    since: Option<i64>,
+    until: Option<i64>,
+    /// Deliveries from here on came into being after the job, and are not meant.
+    pub end: i64,
+}
+
+impl FilterColumn {
+    pub fn of(filter: &RetryFilter, end: i64) -> Self {
+        Self {
+            endpoint: filter.endpoint.map(EndpointId::as_i64),
+            state: filter.ended.as_str().to_owned(),
+            reason: filter.reason.map(|reason| reason.as_str().to_owned()),
+            event_type: filter.event_type.as_ref().map(ToString::to_string),
+            since: filter.since.map(Timestamp::millis),
+            until: filter.until.map(Timestamp::millis),
+            end,
+        }
+    }
+
+    /// `None` if a member is not what it can be.
+    pub fn read(&self) -> Option<RetryFilter> {
+        Some(RetryFilter {
+            endpoint: self.endpoint.map(EndpointId::from_i64),
+            ended: Ended::parse(&self.state)?,
+            reason: match &self.reason {
+                Some(reason) => Some(DeadReason::parse(reason)?),
+                None => None,
+            },
+            event_type: match &self.event_type {
+                Some(pattern) => Some(Pattern::parse(pattern).ok()?),
+                None => None,
+            },
+            since: self.since.map(Timestamp::from_millis),
+            until: self.until.map(Timestamp::from_millis),
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! Commit 1: events become rows, and are born leased to this node as far as it has room.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use deadpool_postgres::Transaction;
+
+use super::{
+    Local,
+    commit::After,
+    db::{clean, execute, get, rows},
+};
+use crate::{
+    clock,
+    domain::{
+        event::{Event, NewEvent},
+        id::EventId,
+        time::Timestamp,
+    },
+    store::{
+        Accepted, Error, EventClaim, LEASE, Lease,
+        columns::{PLAIN, attributes_to_column, request_to_column},
+    },
+};
+
+/// Rough cost of an event beside its data, in bytes: rows, indexes, memory.
+pub const EVENT_WEIGHT: usize = 512;
+/// What an event counts for beside its data, of what the store holds: its rows and their indexes.
+pub const EVENT_BYTES: i64 = 1_024;
+
+pub fn weight(event: &NewEvent) -> usize {
+    event.data.len() + event.request.as_ref().map_or(0, |request| request.weight()) + EVENT_WEIGHT
+}
+
+/// Numbers for events that are about to be written, in their order. They are taken here and not in blocks beforehand: an event that
+/// is submitted after another was answered must have the larger number, whichever nodes take the two.
+async fn take_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<EventId>, Error> {
+    let found = rows(tx, "SELECT nextval('event_id') FROM generate_series(1, $1::bigint)", &[&super::db::limit(count)]).await?;
+    found.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect()
+}
+
+/// Stores what came together, each call by itself or not at all. Claims are handed over after the commit.
+pub async fn accept(
+    tx: &Transaction<'_>,
+    local: &Local,
+    node: i64,
+    calls: &[&[NewEvent]],
+    after: &mut After,
+) -> Result<Vec<Vec<Accepted>>, Error> {
+    let all: Vec<&NewEvent> = calls.iter().flat_map(|call| call.iter()).collect();
+    let ids = take_ids(tx, all.len()).await?;
+    let repeats = remember(tx, &all, &ids).await?;
+    let accepted_at = clock::wall();
+    let mut answers = Vec::with_capacity(all.len());
+    let mut new = Vec::with_capacity(all.len());
+    for (place, (event, id)) in all.into_iter().zip(ids).enumerate() {
+        match repeats.get(&place) {
+            Some(earlier) => answers.push(Accepted::Duplicate(*earlier)),
+            None => {
+                new.push(Arc::new(Event { id, accepted_at, new: own_data(event.clone()) }));
+                answers.push(Accepted::New(id));
+            }
+        }
+    }
+    insert(tx, local, node, new, after).await?;
+    let mut answers = answers.into_iter();
+    Ok(calls.iter().map(|call| answers.by_ref().take(call.len()).collect()).collect())
+}
+
+/// Stores events that follow from something else, with it.
+pub async fn insert_all(
+    tx: &Transaction<'_>,
+    local: &Local,
+    node: i64,
+    events: Vec<NewEvent>,
+    after: &mut After,
+) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let ids = take_ids(tx, events.len()).await?;
+    let accepted_at = clock::wall();
+    let event = |(new, id)| Arc::new(Event { id, accepted_at, new: own_data(new) });
+    insert(tx, local, node, events.into_iter().zip(ids).map(event).collect(), after).await
+}
+
+/// Notes (`source`, caller's id), and says which places of the batch are repeats of which events.
+///
+/// In one order on every node: two batches with the same ids wait for each other, and must not do so crosswise.
+async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -> Result<HashMap<usize, EventId>, Error> {
+    let mut known: Vec<(&str, &str, i64, usize)> = events
+        .iter()
+        .zip(ids)
+        .enumerate()
+        .filter_map(|(place, (event, id))| Some((&*event.source, event.id.as_deref()?, id.as_i64(), place)))
+        .collect();
+    if known.is_empty() {
+        return Ok(HashMap::new());
+    }
+    known.sort_unstable();
+    let sources: Vec<&str> = known.iter().map(|one| one.0).collect();
+    let callers: Vec<&str> = known.iter().map(|one| one.1).collect();
+    let numbers: Vec<i64> = known.iter().map(|one| one.2).collect();
+    let inserted = rows(
+        tx,
+        "INSERT INTO dedup (source, caller_id, event_id) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+         ON CONFLICT DO NOTHING RETURNING event_id",
+        &[&sources, &callers, &numbers],
+    )
+    .await?;
+    let inserted: HashSet<i64> = inserted.iter().map(|row| get(row, 0)).collect::<Result<_, Error>>()?;
+    known.retain(|one| !inserted.contains(&one.2));
+    if known.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sources: Vec<&str> = known.iter().map(|one| one.0).collect();
+    let callers: Vec<&str> = known.iter().map(|one| one.1).collect();
+    let places: Vec<i64> = known.iter().map(|one| super::db::limit(one.3)).collect();
+    // Another statement, so that it sees what was committed meanwhile.
+    let earlier = rows(
+        tx,
+        "SELECT u.place, d.event_id FROM unnest($1::text[], $2::text[], $3::bigint[]) u (source, caller_id, place)
+         JOIN dedup d ON d.source = u.source AND d.caller_id = u.caller_id",
+        &[&sources, &callers, &places],
+    )
+    .await?;
+    let repeat = |row: &tokio_postgres::Row| -> Result<(usize, EventId), Error> {
+        let place: i64 = get(row, 0)?;
+        Ok((place.unsigned_abs() as usize, EventId::from_i64(get(row, 1)?)))
+    };
+    earlier.iter().map(repeat).collect()
+}
+
+/// Writes events and their places in the queue, leased to this node where there is room.
+async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<Event>>, after: &mut After) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = events.iter().map(|event| event.id.as_i64()).collect();
+    let accepted: Vec<i64> = events.iter().map(|event| event.accepted_at.millis()).collect();
+    let sources: Vec<&str> = events.iter().map(|event| &*event.new.source).collect();
+    let callers: Vec<Option<&str>> = events.iter().map(|event| event.new.id.as_deref()).collect();
+    let types: Vec<&str> = events.iter().map(|event| &*event.new.event_type).collect();
+    let subjects: Vec<Option<&str>> = events.iter().map(|event| event.new.subject.as_deref()).collect();
+    let times: Vec<Option<&str>> = events.iter().map(|event| event.new.time.as_deref()).collect();
+    let contents: Vec<_> = events.iter().map(|event| clean(&event.new.content_type)).collect();
+    let attributes: Vec<Option<String>> = events.iter().map(|event| attributes_to_column(&event.new.attributes)).collect();
+    let depths: Vec<i64> = events.iter().map(|event| i64::from(event.new.depth)).collect();
+    let causes: Vec<Option<i64>> = events.iter().map(|event| event.new.cause.map(EventId::as_i64)).collect();
+    let requests: Vec<Option<String>> = events.iter().map(|event| event.new.request.as_deref().map(request_to_column)).collect();
+    let bodies: Vec<Option<&[u8]>> = events.iter().map(|event| body_of(&event.new)).collect();
+    let data: Vec<&[u8]> = events.iter().map(|event| &*event.new.data).collect();
+    execute(
+        tx,
+        "INSERT INTO event (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause, codec, data,
+             request, body)
+         SELECT u.id, u.accepted_at, u.source, u.caller_id, u.type, u.subject, u.time, u.content_type, u.attributes, u.depth, u.cause,
+             $13::bigint, u.data, u.request, u.body
+         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+             $10::bigint[], $11::bigint[], $12::bytea[], $14::text[], $15::bytea[])
+             u (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause, data, request, body)",
+        &[
+            &ids, &accepted, &sources, &callers, &types, &subjects, &times, &contents, &attributes, &depths, &causes, &data, &PLAIN, &requests, &bodies,
+        ],
+    )
+    .await?;
+    after.bytes += events
+        .iter()
+        .map(|event| EVENT_BYTES + event.new.data.len() as i64 + body_of(&event.new).map_or(0, <[u8]>::len) as i64)
+        .sum::<i64>();
+    note_minute(tx, local, events[0].id, events[0].accepted_at).await?;
+
+    let now = clock::steady();
+    let until = now.plus(LEASE);
+    let (mut next, mut leases) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+    for event in events {
+        match local.handoff.events.reserve(&(), weight(&event.new)) {
+            Some(slot) => {
+                let lease = Lease { token: local.next_token(node), until };
+                next.push(local.db_at(until));
+                leases.push(Some(lease.token));
+                after.events.push(EventClaim { event, round: 0, lease, slot });
+            }
+            None => {
+                next.push(local.db_at(now));
+                leases.push(None);
+                after.due_now();
+            }
+        }
+    }
+    execute(
+        tx,
+        "INSERT INTO event_queue (id, round, next_at, lease)
+         SELECT u.id, 0, u.next_at, u.lease FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) u (id, next_at, lease)",
+        &[&ids, &next, &leases],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The body of the request that a source took an event from, where the data is something else.
+fn body_of(event: &NewEvent) -> Option<&[u8]> {
+    event.request.as_ref()?.body.as_deref()
+}
+
+/// Data that is a small part of a large request must not keep all of that request in memory while it waits.
+fn own_data(mut event: NewEvent) -> NewEvent {
+    event.data = Bytes::copy_from_slice(&event.data);
+    event
+}
+
+/// Which minute an instant lies in.
+pub fn minute(at: Timestamp) -> i64 {
+    at.millis() / 60_000
+}
+
+/// Notes about the first id of each minute; which minute is noted is remembered only after the commit.
+async fn note_minute(tx: &Transaction<'_>, local: &Local, id: EventId, accepted_at: Timestamp) -> Result<(), Error> {
+    let minute = minute(accepted_at);
+    if local.minute.load(Ordering::Relaxed) != minute {
+        let sql = "INSERT INTO minute (minute, first_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        execute(tx, sql, &[&minute, &id.as_i64()]).await?;
+    }
+    Ok(())
+}

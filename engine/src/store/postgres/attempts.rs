@@ -1,0 +1,263 @@
+//! Commit 3: attempts and the next states of their deliveries, many at once. And what people do with deliveries.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::Transaction;
+
+use super::{
+    Local, accept,
+    commit::After,
+    db::{clean, execute, get, get_u32, row, rows},
+};
+use crate::{
+    domain::{
+        delivery::Next,
+        endpoint::EndpointState,
+        id::{ATTEMPTS_MAX, DeliveryId, EndpointId},
+        time::Timestamp,
+    },
+    store::{AttemptRecord, Error},
+};
+
+/// What an attempt counts for beside its excerpt, of what the store holds.
+pub const ATTEMPT_BYTES: i64 = 256;
+/// Deliveries that one step of `bury` finishes.
+const BURY_MAX: i64 = 500;
+
+pub fn weight(record: &AttemptRecord) -> usize {
+    256 + record.attempt.excerpt.len()
+}
+
+/// Says of each record whether its lease was still held.
+pub async fn record(
+    tx: &Transaction<'_>,
+    local: &Local,
+    node: i64,
+    calls: &[&[AttemptRecord]],
+    after: &mut After,
+) -> Result<Vec<Vec<bool>>, Error> {
+    let all: Vec<&AttemptRecord> = calls.iter().flat_map(|call| call.iter()).collect();
+    let ids: Vec<i64> = all.iter().map(|record| record.delivery.as_i64()).collect();
+    let sql = "SELECT id, lease, round FROM live WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    let mut held = HashMap::new();
+    for row in rows(tx, sql, &[&ids]).await? {
+        held.insert(get::<i64>(&row, 0)?, (get::<Option<i64>>(&row, 1)?, get::<i64>(&row, 2)?));
+    }
+    let mut taken: Vec<(&AttemptRecord, i64)> = Vec::new();
+    let mut answers = Vec::with_capacity(all.len());
+    for record in all {
+        let id = record.delivery.as_i64();
+        let holds = held.get(&id).is_some_and(|(lease, _)| *lease == Some(record.lease.token));
+        answers.push(holds);
+        if holds {
+            // Whatever comes next for it in the same batch finds it let go.
+            let (_, round) = held.remove(&id).expect("it is held");
+            taken.push((record, round));
+        }
+    }
+    write(tx, local, &taken, after).await?;
+    let news = taken.iter().flat_map(|(record, _)| record.news.iter().cloned()).collect();
+    accept::insert_all(tx, local, node, news, after).await?;
+    after.let_go = true;
+    let mut answers = answers.into_iter();
+    Ok(calls.iter().map(|call| answers.by_ref().take(call.len()).collect()).collect())
+}
+
+async fn write(tx: &Transaction<'_>, local: &Local, taken: &[(&AttemptRecord, i64)], after: &mut After) -> Result<(), Error> {
+    if taken.is_empty() {
+        return Ok(());
+    }
+    let (mut retries, mut made, mut dues) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ended, mut endpoints, mut rounds, mut states, mut reasons, mut counts, mut ats) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (record, round) in taken {
+        let (id, n) = (record.delivery.as_i64(), i64::from(record.n));
+        let (state, reason) = match record.next {
+            Next::Retry { due } => {
+                after.due_at(due);
+                retries.push(id);
+                made.push(n);
+                dues.push(local.db_at(due));
+                continue;
+            }
+            Next::Delivered => ("delivered", None),
+            Next::Dead(reason) => ("dead", Some(reason.as_str())),
+        };
+        ended.push(id);
+        endpoints.push(record.endpoint.as_i64());
+        rounds.push(*round);
+        states.push(state);
+        reasons.push(reason);
+        counts.push(n);
+        ats.push(record.attempt.at.millis());
+    }
+    if !retries.is_empty() {
+        execute(
+            tx,
+            "UPDATE live SET attempts = u.n, next_at = u.due, lease = NULL
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) u (id, n, due) WHERE live.id = u.id",
+            &[&retries, &made, &dues],
+        )
+        .await?;
+    }
+    if !ended.is_empty() {
+        execute(tx, "DELETE FROM live WHERE id = ANY($1)", &[&ended]).await?;
+        execute(
+            tx,
+            "INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at)
+             SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])",
+            &[&ended, &endpoints, &rounds, &states, &reasons, &counts, &ats],
+        )
+        .await?;
+    }
+    let attempt = || taken.iter().map(|(record, _)| &record.attempt);
+    let ids: Vec<i64> = taken.iter().map(|(record, _)| record.delivery.attempt(record.n).as_i64()).collect();
+    let ats: Vec<i64> = attempt().map(|one| one.at.millis()).collect();
+    let outcomes: Vec<&str> = attempt().map(|one| one.outcome.as_str()).collect();
+    let statuses: Vec<Option<i64>> = attempt().map(|one| one.outcome.status().map(i64::from)).collect();
+    let latencies: Vec<i64> = attempt().map(|one| i64::try_from(one.latency.as_micros()).unwrap_or(i64::MAX)).collect();
+    let details: Vec<_> = attempt().map(|one| one.detail.as_deref().map(clean)).collect();
+    let excerpts: Vec<&[u8]> = attempt().map(|one| &*one.excerpt).collect();
+    let waits: Vec<Option<i64>> =
+        attempt().map(|one| one.retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))).collect();
+    execute(
+        tx,
+        "INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms)
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[])",
+        &[&ids, &ats, &outcomes, &statuses, &latencies, &details, &excerpts, &waits],
+    )
+    .await?;
+    after.bytes += attempt().map(|one| ATTEMPT_BYTES + one.excerpt.len() as i64).sum::<i64>();
+    Ok(())
+}
+
+async fn finish(
+    tx: &Transaction<'_>,
+    id: DeliveryId,
+    (endpoint, round, attempts): (i64, i64, i64),
+    state: &str,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let sql = "INSERT INTO delivery (id, endpoint, round, state, attempts, at) VALUES ($1, $2, $3, $4, $5, $6)";
+    execute(tx, sql, &[&id.as_i64(), &endpoint, &round, &state, &attempts, &at.millis()]).await?;
+    Ok(())
+}
+
+/// Makes a delivery due. Rings are the caller's.
+pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
+    // What is being retried does not leave meanwhile, and what is leaving is not there any more.
+    row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.event().as_i64()]).await?;
+    // Twice: it may just be moving from one table to the other.
+    for _ in 0..2 {
+        let waiting = row(tx, "SELECT endpoint, lease FROM live WHERE id = $1 FOR UPDATE", &[&id.as_i64()]).await?;
+        if let Some(row) = waiting {
+            // It is on its way at this moment.
+            if get::<Option<i64>>(&row, 1)?.is_some() {
+                return Ok(());
+            }
+            may_take(tx, get(&row, 0)?).await?;
+            execute(tx, "UPDATE live SET next_at = $1 WHERE id = $2", &[&local.db_at(now), &id.as_i64()]).await?;
+            return Ok(());
+        }
+        let sql = "SELECT endpoint, round, attempts FROM delivery WHERE id = $1 FOR UPDATE";
+        if let Some(row) = row(tx, sql, &[&id.as_i64()]).await? {
+            let (endpoint, round, attempts): (i64, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+            may_take(tx, endpoint).await?;
+            if attempts >= i64::from(ATTEMPTS_MAX) {
+                let text = format!("it has had {ATTEMPTS_MAX} attempts, more than that are not kept; replay the event instead");
+                return Err(Error::Conflict(text));
+            }
+            execute(tx, "DELETE FROM delivery WHERE id = $1", &[&id.as_i64()]).await?;
+            let sql = "INSERT INTO live (id, endpoint, round, attempts, next_at) VALUES ($1, $2, $3, $4, $5)";
+            execute(tx, sql, &[&id.as_i64(), &endpoint, &round, &attempts, &local.db_at(now)]).await?;
+            return Ok(());
+        }
+    }
+    Err(Error::NotFound { what: "delivery" })
+}
+
+async fn may_take(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Error> {
+    match takes_nothing(tx, endpoint).await? {
+        Some(refusal) => Err(Error::Conflict(refusal)),
+        None => Ok(()),
+    }
+}
+
+/// Why nothing can be sent to an endpoint, and what to do about it; `None` if it can, now or once it is resumed.
+pub async fn takes_nothing(tx: &Transaction<'_>, endpoint: i64) -> Result<Option<String>, Error> {
+    let row = row(tx, "SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = $1", &[&endpoint]).await?;
+    let Some(row) = row else {
+        return Ok(Some("its endpoint was deleted; replay the event instead".to_owned()));
+    };
+    let (name, state, deleted): (String, String, bool) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+    if deleted {
+        return Ok(Some(format!("the endpoint {name:?} was deleted; replay the event instead")));
+    }
+    Ok(match EndpointState::parse(&state) {
+        Some(EndpointState::Disabled(_)) => {
+            Some(format!("the endpoint {name:?} is disabled and takes nothing; enable it first: innesco endpoint resume {name}"))
+        }
+        _ => None,
+    })
+}
+
+/// Says whose it was: there it may wait in memory as well.
+pub async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
+    // Whatever the attempt under way comes to, its record will find the lease gone; the receiver may have it already.
+    let sql = "DELETE FROM live WHERE id = $1 RETURNING endpoint, round, attempts";
+    if let Some(row) = row(tx, sql, &[&id.as_i64()]).await? {
+        let of = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+        finish(tx, id, of, "cancelled", at).await?;
+        return Ok(EndpointId::from_i64(of.0));
+    }
+    match row(tx, "SELECT state FROM delivery WHERE id = $1", &[&id.as_i64()]).await? {
+        Some(row) => {
+            let state: String = get(&row, 0)?;
+            Err(Error::Conflict(format!("it is {state} already; only what waits can be cancelled")))
+        }
+        None => Err(Error::NotFound { what: "delivery" }),
+    }
+}
+
+/// Finishes up to [`BURY_MAX`] deliveries that wait for endpoints which take nothing any more. Says how many, and how many of them are
+/// dead.
+pub async fn bury(tx: &Transaction<'_>, at: Timestamp) -> Result<(usize, usize), Error> {
+    let (mut buried, mut dead) = (0, 0);
+    // Each kind has an index of its own.
+    for kind in ["l.lease IS NULL AND l.ordering IS NULL", "l.lease IS NULL AND l.ordering IS NOT NULL"] {
+        let sql = format!(
+            "WITH gone AS (
+                 DELETE FROM live WHERE id IN (
+                     SELECT l.id FROM endpoint e JOIN live l ON l.endpoint = e.id
+                     WHERE (e.deleted_at IS NOT NULL OR e.state LIKE 'disabled%') AND {kind} LIMIT $2 FOR UPDATE OF l SKIP LOCKED)
+                 RETURNING id, endpoint, round, attempts)
+             INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at)
+             SELECT g.id, g.endpoint, g.round, CASE WHEN e.deleted_at IS NULL THEN 'dead' ELSE 'cancelled' END,
+                 CASE WHEN e.deleted_at IS NULL THEN 'endpoint-disabled' END, g.attempts, $1
+             FROM gone g JOIN endpoint e ON e.id = g.endpoint RETURNING state = 'dead'"
+        );
+        for row in rows(tx, &sql, &[&at.millis(), &BURY_MAX]).await? {
+            buried += 1;
+            dead += usize::from(get::<bool>(&row, 0)?);
+        }
+    }
+    Ok((buried, dead))
+}
+
+/// Runs an event again. Says which round that is.
+pub async fn replay(tx: &Transaction<'_>, local: &Local, id: crate::domain::id::EventId, now: Timestamp) -> Result<u32, Error> {
+    // Held until the end: what is replayed does not leave meanwhile.
+    if row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.as_i64()]).await?.is_none() {
+        return Err(Error::NotFound { what: "event" });
+    }
+    let sql = "INSERT INTO event_queue (id, round, next_at) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING";
+    if execute(tx, sql, &[&id.as_i64(), &local.db_at(now)]).await? == 0 {
+        return Err(Error::Conflict("it is still waiting to be run".into()));
+    }
+    let (from, until) = id.children();
+    execute(tx, "DELETE FROM run_queue WHERE id >= $1 AND id < $2", &[&from, &until]).await?;
+    let sql = "INSERT INTO replay (id, rounds) VALUES ($1, 1) ON CONFLICT (id) DO UPDATE SET rounds = replay.rounds + 1 RETURNING rounds";
+    let round = get_u32(&super::db::the_row(tx, sql, &[&id.as_i64()]).await?, 0)?;
+    execute(tx, "UPDATE event_queue SET round = $2 WHERE id = $1", &[&id.as_i64(), &i64::from(round)]).await?;
+    Ok(round)
+}

@@ -1,0 +1,73 @@
+//! The audit trail's rows: written before a change, completed after it, listed newest first, forgotten in batches.
+
+use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
+
+use super::{
+    db::{Value, clean, execute, get, limit, rows, the_row},
+    reads,
+};
+use crate::{
+    domain::{id::AuditId, time::Timestamp},
+    store::{AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest, columns::Place},
+};
+
+pub async fn begin(tx: &Transaction<'_>, entry: &NewAudit) -> Result<AuditId, Error> {
+    let sql = "INSERT INTO audit (at, key, action, target) VALUES ($1, $2, $3, $4) RETURNING id";
+    let target = entry.target.as_deref().map(clean);
+    let row = the_row(tx, sql, &[&entry.at.millis(), &clean(&entry.key), &clean(&entry.action), &target]).await?;
+    Ok(AuditId::from_i64(get(&row, 0)?))
+}
+
+/// A target that became known only with the change takes the place of none.
+pub async fn finish(tx: &Transaction<'_>, id: AuditId, status: u16, target: Option<&str>) -> Result<(), Error> {
+    let sql = "UPDATE audit SET status = $1, target = coalesce(target, $2) WHERE id = $3";
+    execute(tx, sql, &[&i64::from(status), &target.map(clean), &id.as_i64()]).await?;
+    Ok(())
+}
+
+fn entry(row: &Row) -> Result<AuditEntry, Error> {
+    let place = Place { table: "audit", id: get(row, 0)? };
+    Ok(AuditEntry {
+        id: AuditId::from_i64(place.id),
+        new: NewAudit { at: Timestamp::from_millis(get(row, 1)?), key: get(row, 2)?, action: get(row, 3)?, target: get(row, 4)? },
+        status: get::<Option<i64>>(row, 5)?.map(u16::try_from).transpose().map_err(|_| place.corrupt("status"))?,
+    })
+}
+
+pub async fn list(tx: &Transaction<'_>, filter: &AuditFilter, request: PageRequest) -> Result<Page<AuditEntry>, Error> {
+    let (cursor, most) = (request.cursor.unwrap_or(i64::MAX), limit(request.limit + 1));
+    let (since, until) = (filter.since.map(Timestamp::millis), filter.until.map(Timestamp::millis));
+    let mut conditions = vec!["id < $1".to_owned()];
+    let mut values: Vec<Value<'_>> = vec![&cursor];
+    let mut also = |condition: &str, value| {
+        values.push(value);
+        conditions.push(format!("{condition} ${}", values.len()));
+    };
+    if let Some(key) = &filter.key {
+        also("key =", key);
+    }
+    if let Some(action) = &filter.action {
+        also("action =", action);
+    }
+    if let Some(since) = &since {
+        also("at >=", since);
+    }
+    if let Some(until) = &until {
+        also("at <", until);
+    }
+    values.push(&most);
+    let sql = format!(
+        "SELECT id, at, key, action, target, status FROM audit WHERE {} ORDER BY id DESC LIMIT ${}",
+        conditions.join(" AND "),
+        values.len()
+    );
+    let found = rows(tx, &sql, &values).await?.iter().map(entry).collect::<Result<_, _>>()?;
+    Ok(reads::page(found, request, |entry: &AuditEntry| entry.id.as_i64()))
+}
+
+/// Deletes up to `most` of the oldest entries, as far as they were made before `before`.
+pub async fn forget(tx: &Transaction<'_>, before: Timestamp, most: i64) -> Result<usize, Error> {
+    let sql = "DELETE FROM audit WHERE id IN (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT $1) old WHERE at < $2)";
+    Ok(execute(tx, sql, &[&most, &before.millis()]).await? as usize)
+}

@@ -1,0 +1,455 @@
+//! Claiming what is due and handed to nobody: after a restart, for retries, what found no room in memory when it was stored, and what
+//! another node let go of. Rows that another node is about to claim are passed over; nobody waits.
+//!
+//! An endpoint that only one node at a time may send to (it has an order, a rate, or takes fewer at once than most) is held by the
+//! node that claims something of it first, until that node is no more: then its order, its rate and its concurrency are one node's to
+//! keep.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
+
+use super::{
+    Local, accept,
+    commit::After,
+    db::{execute, get, get_u32, limit, row, rows, the_row},
+    rows::{self as values, EVENT_COLUMNS, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
+    settle::{delivery_weight, lock_key},
+};
+use crate::{
+    clock,
+    domain::{
+        delivery::Payload,
+        endpoint::Ordering,
+        event::Event,
+        id::{DeliveryId, EndpointId, EventId, RunId},
+        name::Slug,
+        time::Timestamp,
+    },
+    store::{DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place},
+};
+
+/// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long it takes.
+const EVENTS_MAX: usize = 256;
+const RUNS_MAX: usize = 32;
+const DELIVERIES_MAX: usize = 128;
+/// Orders of one endpoint that one claim looks at.
+const ORDERS_MAX: usize = 256;
+/// How soon what is held back is looked at again.
+const HELD_BACK_POLL: Duration = Duration::from_millis(100);
+/// Rows whose lease has run out that one claim frees, of each kind.
+const EXPIRED_MAX: i64 = 10_000;
+
+/// One claim under way.
+struct Claiming<'a> {
+    tx: &'a Transaction<'a>,
+    local: &'a Local,
+    node: i64,
+    now: Timestamp,
+    after: &'a mut After,
+    runs: &'a mut Vec<RunClaim>,
+}
+
+/// Claims as far as there is room; the caller hands over after the commit.
+pub async fn claim_due(
+    tx: &Transaction<'_>,
+    local: &Local,
+    node: i64,
+    now: Timestamp,
+    after: &mut After,
+    runs: &mut Vec<RunClaim>,
+) -> Result<(), Error> {
+    expire(tx, local.db_at(now)).await?;
+    let mut claiming = Claiming { tx, local, node, now, after, runs };
+    claiming.events().await?;
+    claiming.runs().await?;
+    claiming.deliveries().await?;
+    claiming.ordered().await
+}
+
+/// Ends leases whose time is over: what they held is due.
+async fn expire(tx: &Transaction<'_>, now: i64) -> Result<(), Error> {
+    for table in ["event_queue", "run_queue", "live"] {
+        let sql = format!(
+            "UPDATE {table} SET lease = NULL WHERE id IN (
+                 SELECT id FROM {table} WHERE lease IS NOT NULL AND next_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"
+        );
+        execute(tx, &sql, &[&now, &EXPIRED_MAX]).await?;
+    }
+    Ok(())
+}
+
+/// The columns of an event and of a payload, after those that a queue has.
+fn loaded(row: &Row, first: usize, table: &'static str, id: i64) -> Result<(Arc<Event>, Option<Arc<Payload>>), Error> {
+    if get::<Option<i64>>(row, first)?.is_none() {
+        return Err(Place { table, id }.corrupt("id"));
+    }
+    let event = Arc::new(values::whole_event(row, first)?);
+    Ok((event, values::payload(row, first + WHOLE_EVENT_COLUMNS_COUNT, id)?.map(Arc::new)))
+}
+
+impl Claiming<'_> {
+    fn lease(&self) -> Lease {
+        Lease { token: self.local.next_token(self.node), until: self.now.plus(LEASE) }
+    }
+
+    /// Writes leases into rows that are locked.
+    async fn take(&self, table: &str, ids: &[i64], leases: &[Lease]) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let tokens: Vec<i64> = leases.iter().map(|lease| lease.token).collect();
+        let sql = format!(
+            "UPDATE {table} SET lease = u.lease, next_at = $3 FROM unnest($1::bigint[], $2::bigint[]) u (id, lease) WHERE {table}.id = u.id"
+        );
+        execute(self.tx, &sql, &[&ids, &tokens, &self.local.db_at(self.now.plus(LEASE))]).await?;
+        Ok(())
+    }
+
+    /// What was loaded for a row that is due. One that cannot be read is left alone for the time of a lease: it must not hold up the
+    /// others.
+    async fn readable<T>(&self, table: &'static str, id: i64, loaded: Result<T, Error>) -> Result<Option<T>, Error> {
+        match loaded {
+            Ok(value) => Ok(Some(value)),
+            Err(error @ Error::Corrupt { .. }) => {
+                tracing::error!(queue = table, id, %error, "what is due cannot be read and is left out; it is tried again later");
+                self.take(table, &[id], &[self.lease()]).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn events(&mut self) -> Result<(), Error> {
+        let room = self.local.handoff.events.room_for_stored(&()).min(EVENTS_MAX);
+        if room == 0 {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT q.id, q.round, {EVENT_COLUMNS}, {WHOLE_EVENT_REST} FROM event_queue q LEFT JOIN event e ON e.id = q.id
+             WHERE q.lease IS NULL AND q.next_at <= $1 ORDER BY q.id LIMIT $2 FOR UPDATE OF q SKIP LOCKED"
+        );
+        let due = rows(self.tx, &sql, &[&self.local.db_at(self.now), &limit(room)]).await?;
+        let (mut ids, mut leases) = (Vec::new(), Vec::new());
+        for row in &due {
+            let id: i64 = get(row, 0)?;
+            let event = match get::<Option<i64>>(row, 2)? {
+                Some(_) => values::whole_event(row, 2),
+                None => Err(Place { table: "event_queue", id }.corrupt("id")),
+            };
+            let Some(event) = self.readable("event_queue", id, event).await? else { continue };
+            let Some(slot) = self.local.handoff.events.reserve_for_stored(&(), accept::weight(&event.new)) else { break };
+            let lease = self.lease();
+            ids.push(id);
+            leases.push(lease);
+            self.after.events.push(EventClaim { event: Arc::new(event), round: get_u32(row, 1)?, lease, slot });
+        }
+        self.take("event_queue", &ids, &leases).await
+    }
+
+    async fn runs(&mut self) -> Result<(), Error> {
+        let now = self.local.db_at(self.now);
+        let sql = "SELECT DISTINCT plugin FROM run_queue WHERE state = 'waiting' AND lease IS NULL AND next_at <= $1";
+        for row in rows(self.tx, sql, &[&now]).await? {
+            let name: String = get(&row, 0)?;
+            let plugin = Slug::parse(&name);
+            let room = plugin.as_ref().map_or(RUNS_MAX, |plugin| self.local.handoff.runs.room_for_stored(plugin).min(RUNS_MAX));
+            if room == 0 {
+                continue;
+            }
+            let sql = format!(
+                "SELECT q.id, q.endpoint, q.round, q.tries, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}
+                 FROM run_queue q LEFT JOIN event e ON e.id = q.id >> 14
+                 WHERE q.plugin = $1 AND q.state = 'waiting' AND q.lease IS NULL AND q.next_at <= $2
+                 ORDER BY q.next_at, q.id LIMIT $3 FOR UPDATE OF q SKIP LOCKED"
+            );
+            let due = rows(self.tx, &sql, &[&name, &now, &limit(room)]).await?;
+            let (mut ids, mut leases) = (Vec::new(), Vec::new());
+            for row in &due {
+                let id: i64 = get(row, 0)?;
+                let found = match (&plugin, get::<Option<i64>>(row, 4)?) {
+                    (Err(_), _) => Err(Place { table: "run_queue", id }.corrupt("plugin")),
+                    (_, None) => Err(Place { table: "run_queue", id }.corrupt("id")),
+                    (Ok(plugin), Some(_)) => values::whole_event(row, 4).map(|event| (plugin.clone(), event)),
+                };
+                let Some((plugin, event)) = self.readable("run_queue", id, found).await? else { continue };
+                let Some(slot) = self.local.handoff.runs.reserve_for_stored(&plugin, accept::weight(&event.new)) else { break };
+                let lease = self.lease();
+                ids.push(id);
+                leases.push(lease);
+                self.runs.push(RunClaim {
+                    id: RunId::from_i64(id),
+                    event: Arc::new(event),
+                    round: get_u32(row, 2)?,
+                    plugin,
+                    endpoint: get::<Option<i64>>(row, 1)?.map(EndpointId::from_i64),
+                    tries: get_u32(row, 3)?,
+                    lease,
+                    slot,
+                });
+            }
+            self.take("run_queue", &ids, &leases).await?;
+        }
+        Ok(())
+    }
+
+    async fn deliveries(&mut self) -> Result<(), Error> {
+        for waiting in waiting_endpoints(self.tx, self.local, self.node).await? {
+            let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= self.now);
+            let (first, retry) = (is_due(waiting.first), is_due(waiting.retry));
+            let room = self.local.handoff.deliveries.room_for_stored(&waiting.endpoint).min(DELIVERIES_MAX);
+            if room == 0 || !first && !retry || !self.hold(waiting.endpoint, waiting.single).await? {
+                continue;
+            }
+            // Half for each if both wait, and the odd one for a first attempt.
+            let retries = match (first, retry) {
+                (true, true) => room / 2,
+                (_, true) => room,
+                (_, false) => 0,
+            };
+            let mut due = self.due_rows(waiting.endpoint, true, retries).await?;
+            let mut firsts = self.due_rows(waiting.endpoint, false, if first { room - due.len() } else { 0 }).await?;
+            if retry && due.len() == retries && firsts.len() + due.len() < room {
+                due = self.due_rows(waiting.endpoint, true, room - firsts.len()).await?;
+            }
+            firsts.append(&mut due);
+            self.claim_rows(waiting.endpoint, &firsts).await?;
+        }
+        Ok(())
+    }
+
+    /// The first attempts or the retries of an endpoint that are due and that nobody else is about to claim, longest due first.
+    async fn due_rows(&self, endpoint: EndpointId, retries: bool, most: usize) -> Result<Vec<Row>, Error> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        // Written out, so that the index is used.
+        let kind = if retries { "(l.attempts > 0)" } else { "NOT (l.attempts > 0)" };
+        let sql = format!(
+            "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
+             FROM live l LEFT JOIN event e ON e.id = l.id >> 14 LEFT JOIN payload p ON p.id = l.id
+             WHERE l.endpoint = $1 AND l.lease IS NULL AND l.ordering IS NULL AND {kind} AND l.next_at <= $2
+             ORDER BY l.next_at, l.id LIMIT $3 FOR UPDATE OF l SKIP LOCKED"
+        );
+        rows(self.tx, &sql, &[&endpoint.as_i64(), &self.local.db_at(self.now), &limit(most)]).await
+    }
+
+    /// Claims locked rows of one endpoint as far as there is room. Says how many.
+    async fn claim_rows(&mut self, endpoint: EndpointId, due: &[Row]) -> Result<usize, Error> {
+        let (mut ids, mut leases) = (Vec::new(), Vec::new());
+        for row in due {
+            let id: i64 = get(row, 0)?;
+            let Some((event, payload)) = self.readable("live", id, loaded(row, 2, "live", id)).await? else { continue };
+            let weight = delivery_weight(&event, payload.as_deref());
+            let Some(slot) = self.local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { break };
+            let lease = self.lease();
+            ids.push(id);
+            leases.push(lease);
+            let (id, attempts) = (DeliveryId::from_i64(id), get_u32(row, 1)?);
+            self.after.deliveries.push(DeliveryClaim { id, endpoint, event, payload, attempts, lease, slot });
+        }
+        self.take("live", &ids, &leases).await?;
+        Ok(ids.len())
+    }
+
+    /// Whether this node may send to the endpoint: anyone may, or it holds it, or nobody who lives does.
+    async fn hold(&self, endpoint: EndpointId, single: bool) -> Result<bool, Error> {
+        if !single {
+            return Ok(true);
+        }
+        let sql = "UPDATE endpoint e SET holder = $2 WHERE e.id = $1
+                       AND (e.holder IS NULL OR NOT EXISTS (SELECT 1 FROM node n WHERE n.id = e.holder))";
+        if execute(self.tx, sql, &[&endpoint.as_i64(), &self.node]).await? > 0 {
+            return Ok(true);
+        }
+        let sql = "SELECT holder FROM endpoint WHERE id = $1 FOR SHARE";
+        let held = row(self.tx, sql, &[&endpoint.as_i64()]).await?;
+        Ok(held.map(|row| get::<Option<i64>>(&row, 0)).transpose()?.flatten() == Some(self.node))
+    }
+
+    /// Claims what goes in order: of each order a train of those at its head, which are sent one after the other, or its head alone
+    /// where several orders of an endpoint go side by side.
+    async fn ordered(&mut self) -> Result<(), Error> {
+        // Before the deliveries are looked at: what is settled in between is then seen there.
+        let barrier = first_to_run(self.tx).await?;
+        let mut held_back = false;
+        for endpoint in ordered_endpoints(self.tx, self.node).await? {
+            let mut room = self.local.handoff.deliveries.room_for_stored(&endpoint).min(DELIVERIES_MAX);
+            if room == 0 {
+                continue;
+            }
+            // Locked before its rows are looked at: passing over those that another node is about to claim would be overtaking.
+            let key = lock_key("order", &[&endpoint.as_i64().to_le_bytes()]);
+            let locked: bool = get(&the_row(self.tx, "SELECT pg_try_advisory_xact_lock($1)", &[&key]).await?, 0)?;
+            if !locked || !self.hold(endpoint, true).await? {
+                held_back = true;
+                continue;
+            }
+            for ordering in orders(self.tx, endpoint, self.local.last_order(endpoint)).await? {
+                if room == 0 {
+                    break;
+                }
+                self.local.note_order(endpoint, ordering);
+                let train = if ordering == Ordering::WHOLE { room } else { 1 };
+                let (free, waits) = self.head(endpoint, ordering, train, barrier).await?;
+                held_back |= waits;
+                room -= self.claim_rows(endpoint, &free).await?;
+            }
+            // More orders wait than one claim takes: the next one goes on behind them.
+            held_back |= room == 0;
+        }
+        self.local.handoff.alarm.hold_back(held_back);
+        if held_back {
+            // Whatever holds it may be another node's, and that one rings only itself.
+            self.after.due_at(clock::steady().plus(HELD_BACK_POLL));
+        }
+        Ok(())
+    }
+
+    /// What is free at the head of an order, and whether it ends at something that will be free without a time coming.
+    async fn head(
+        &self,
+        endpoint: EndpointId,
+        ordering: i64,
+        most: usize,
+        barrier: Option<EventId>,
+    ) -> Result<(Vec<Row>, bool), Error> {
+        let sql = "SELECT id, next_at, lease IS NOT NULL FROM live
+                   WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering = $2 ORDER BY id LIMIT $3";
+        let (mut ids, mut waits) = (Vec::new(), false);
+        for row in rows(self.tx, sql, &[&endpoint.as_i64(), &ordering, &limit(most)]).await? {
+            let id: i64 = get(&row, 0)?;
+            let (next_at, leased) = (self.local.steady_at(get(&row, 1)?), get::<bool>(&row, 2)?);
+            let behind = barrier.is_some_and(|first| DeliveryId::from_i64(id).event() >= first);
+            if leased || behind || next_at > self.now {
+                waits = leased || behind;
+                break;
+            }
+            ids.push(id);
+        }
+        if ids.is_empty() {
+            return Ok((Vec::new(), waits));
+        }
+        // Nobody works on what is free: this waits at most for a person who has just called one of them off.
+        let sql = format!(
+            "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
+             FROM live l LEFT JOIN event e ON e.id = l.id >> 14 LEFT JOIN payload p ON p.id = l.id
+             WHERE l.id = ANY($1) AND l.lease IS NULL ORDER BY l.id FOR UPDATE OF l"
+        );
+        Ok((rows(self.tx, &sql, &[&ids]).await?, waits))
+    }
+}
+
+/// Steps from one endpoint with something waiting to the next, whatever the number of rows each has. Those that another node holds
+/// are its business.
+const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
+        SELECT min(endpoint) FROM live WHERE lease IS NULL AND ordering IS NULL
+        UNION ALL
+        SELECT (SELECT min(l.endpoint) FROM live l WHERE l.lease IS NULL AND l.ordering IS NULL AND l.endpoint > waiting.endpoint)
+        FROM waiting WHERE waiting.endpoint IS NOT NULL
+    )
+    SELECT e.id, e.single,
+        (SELECT min(l.next_at) FROM live l
+         WHERE l.lease IS NULL AND l.ordering IS NULL AND l.endpoint = e.id AND NOT (l.attempts > 0)),
+        (SELECT min(l.next_at) FROM live l
+         WHERE l.lease IS NULL AND l.ordering IS NULL AND l.endpoint = e.id AND (l.attempts > 0))
+    FROM waiting JOIN endpoint e ON e.id = waiting.endpoint
+    WHERE e.state = 'active' AND e.deleted_at IS NULL
+        AND (NOT e.single OR e.holder IS NULL OR e.holder = $1 OR NOT EXISTS (SELECT 1 FROM node n WHERE n.id = e.holder))";
+
+/// An endpoint for which something waits: when the first of its first attempts is due, and of its retries.
+pub struct Waiting {
+    endpoint: EndpointId,
+    single: bool,
+    pub first: Option<Timestamp>,
+    pub retry: Option<Timestamp>,
+}
+
+pub async fn waiting_endpoints(tx: &Transaction<'_>, local: &Local, node: i64) -> Result<Vec<Waiting>, Error> {
+    let waiting = |row: &Row| -> Result<Waiting, Error> {
+        let due = |column| Ok::<_, Error>(get::<Option<i64>>(row, column)?.map(|at| local.steady_at(at)));
+        Ok(Waiting { endpoint: EndpointId::from_i64(get(row, 0)?), single: get(row, 1)?, first: due(2)?, retry: due(3)? })
+    };
+    rows(tx, WAITING_ENDPOINTS, &[&node]).await?.iter().map(waiting).collect()
+}
+
+/// Active endpoints with deliveries that go in order, unless another node holds them.
+async fn ordered_endpoints(tx: &Transaction<'_>, node: i64) -> Result<Vec<EndpointId>, Error> {
+    let sql = "WITH RECURSIVE waiting (endpoint) AS (
+             SELECT min(endpoint) FROM live WHERE ordering IS NOT NULL
+             UNION ALL
+             SELECT (SELECT min(l.endpoint) FROM live l WHERE l.ordering IS NOT NULL AND l.endpoint > waiting.endpoint)
+             FROM waiting WHERE waiting.endpoint IS NOT NULL
+         )
+         SELECT e.id FROM waiting JOIN endpoint e ON e.id = waiting.endpoint WHERE e.state = 'active' AND e.deleted_at IS NULL
+             AND (e.holder IS NULL OR e.holder = $1 OR NOT EXISTS (SELECT 1 FROM node n WHERE n.id = e.holder))";
+    rows(tx, sql, &[&node]).await?.iter().map(|row| Ok(EndpointId::from_i64(get(row, 0)?))).collect()
+}
+
+/// Up to [`ORDERS_MAX`] orders of an endpoint, beginning behind `after` and going round.
+async fn orders(tx: &Transaction<'_>, endpoint: EndpointId, after: i64) -> Result<Vec<i64>, Error> {
+    let sql = "WITH RECURSIVE step (ordering) AS (
+             SELECT min(ordering) FROM live WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering > $2 AND ordering <= $3
+             UNION ALL
+             SELECT (SELECT min(l.ordering) FROM live l
+                     WHERE l.ordering IS NOT NULL AND l.endpoint = $1 AND l.ordering > step.ordering AND l.ordering <= $3)
+             FROM step WHERE step.ordering IS NOT NULL
+         )
+         SELECT ordering FROM step WHERE ordering IS NOT NULL LIMIT $4";
+    let mut found = Vec::new();
+    for (from, until) in [(after, i64::MAX), (i64::MIN, after)] {
+        let most = limit(ORDERS_MAX - found.len());
+        for row in rows(tx, sql, &[&endpoint.as_i64(), &from, &until, &most]).await? {
+            found.push(get(&row, 0)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The first event that has still to be run, in whole or in part: what it comes to may have to go before what follows it. In one
+/// statement: an event that is settled in between goes from one queue to the other.
+async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error> {
+    let sql = "SELECT least((SELECT min(id) FROM event_queue), (SELECT min(id) >> 14 FROM run_queue WHERE state = 'waiting'))";
+    Ok(get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(EventId::from_i64))
+}
+
+/// When the next unclaimed thing is due for which there is room: where there is none, its announcement wakes the claimer.
+pub async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64) -> Result<Option<Timestamp>, Error> {
+    let sql = "SELECT least(
+            (SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1),
+            (SELECT min(q.next_at) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL))";
+    let mut least: Option<Timestamp> = get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(|at| local.steady_at(at));
+    let mut note = |due: Option<Timestamp>| least = [least, due].into_iter().flatten().min();
+    let has_room = |endpoint: &EndpointId| local.handoff.deliveries.room_for_stored(endpoint) > 0;
+    for waiting in waiting_endpoints(tx, local, node).await?.into_iter().filter(|waiting| has_room(&waiting.endpoint)) {
+        note(waiting.first);
+        note(waiting.retry);
+    }
+    for endpoint in ordered_endpoints(tx, node).await?.into_iter().filter(has_room) {
+        for ordering in orders(tx, endpoint, local.last_order(endpoint)).await? {
+            let sql = "SELECT next_at, lease IS NOT NULL FROM live
+                       WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering = $2 ORDER BY id LIMIT 1";
+            let Some(head) = row(tx, sql, &[&endpoint.as_i64(), &ordering]).await? else { continue };
+            let (next_at, leased) = (local.steady_at(get(&head, 0)?), get::<bool>(&head, 1)?);
+            // One that is due already is held back: whatever holds it rings when it is gone.
+            note((!leased && next_at > clock::steady()).then_some(next_at));
+        }
+    }
+    Ok(least)
+}
+
+/// Gives things claimed back: due at once.
+pub async fn release(tx: &Transaction<'_>, local: &Local, table: &str, claims: &[(i64, i64)]) -> Result<(), Error> {
+    if claims.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = claims.iter().map(|claim| claim.0).collect();
+    let tokens: Vec<i64> = claims.iter().map(|claim| claim.1).collect();
+    let sql = format!(
+        "UPDATE {table} q SET next_at = $3, lease = NULL FROM unnest($1::bigint[], $2::bigint[]) u (id, lease)
+         WHERE q.id = u.id AND q.lease = u.lease"
+    );
+    execute(tx, &sql, &[&ids, &tokens, &local.now()]).await?;
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! How much waits where, and how much the store holds.
+
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+
+use super::{
+    Local, claims,
+    db::{get, limit, row, the_row},
+};
+use crate::{
+    clock,
+    domain::time::Timestamp,
+    metrics::Stage,
+    store::{Error, LEASE},
+};
+
+/// What waits at each stage. Runs and deliveries that wait for a time to come are counted, and are not late.
+pub async fn stages(tx: &Transaction<'_>, local: &Local, node: i64) -> Result<Vec<Stage>, Error> {
+    let counts = the_row(
+        tx,
+        "SELECT (SELECT count(*) FROM event_queue), (SELECT count(*) FROM run_queue WHERE state = 'waiting'),
+             (SELECT count(*) FROM run_queue WHERE state = 'parked'), (SELECT count(*) FROM live),
+             (SELECT count(*) FROM delivery WHERE state = 'dead' AND state <> 'delivered'),
+             (SELECT min(next_at) FROM run_queue WHERE state = 'waiting' AND lease IS NULL),
+             (SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1)",
+        &[],
+    )
+    .await?;
+    let count = |column: usize| -> Result<u64, Error> { Ok(get::<i64>(&counts, column)?.unsigned_abs()) };
+    let (wall, steady) = (clock::wall(), clock::steady());
+    let late = |due: Option<Timestamp>, now: Timestamp| due.map_or(Duration::ZERO, |due| now.since(due));
+    let run = get::<Option<i64>>(&counts, 5)?.map(|at| local.steady_at(at));
+    let dead = get::<Option<i64>>(&counts, 6)?.map(Timestamp::from_millis);
+    let waiting = claims::waiting_endpoints(tx, local, node).await?;
+    let delivery = waiting.into_iter().flat_map(|waiting| [waiting.first, waiting.retry]).flatten().min();
+    let stage = |name, depth, oldest| Stage { name, depth, oldest };
+    Ok(vec![
+        stage("events", count(0)?, oldest_event(tx, local).await?),
+        stage("runs", count(1)?, late(run, steady)),
+        stage("runs-parked", count(2)?, Duration::ZERO),
+        stage("deliveries", count(3)?, late(delivery, steady)),
+        stage("dead", count(4)?, late(dead, wall)),
+    ])
+}
+
+/// How many events wait to be run, counted no further than `most`.
+pub async fn events_to_run(tx: &Transaction<'_>, most: usize) -> Result<usize, Error> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM event_queue LIMIT $1) few";
+    let count: i64 = get(&the_row(tx, sql, &[&limit(most)]).await?, 0)?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// For how long the oldest event has waited to be run: since its acceptance, or since someone asked for a replay.
+async fn oldest_event(tx: &Transaction<'_>, local: &Local) -> Result<Duration, Error> {
+    let sql = "SELECT e.accepted_at, q.round, q.next_at, q.lease IS NOT NULL FROM event_queue q JOIN event e ON e.id = q.id
+               WHERE q.id = (SELECT min(id) FROM event_queue)";
+    let Some(row) = row(tx, sql, &[]).await? else { return Ok(Duration::ZERO) };
+    let (next_at, leased) = (local.steady_at(get(&row, 2)?), get::<bool>(&row, 3)?);
+    Ok(match get::<i64>(&row, 1)? {
+        0 => clock::wall().since(Timestamp::from_millis(get(&row, 0)?)),
+        _ if leased => clock::steady().plus(LEASE).since(next_at),
+        _ => clock::steady().since(next_at),
+    })
+}
+
+/// What the database takes on its disk.
+pub async fn database_bytes(tx: &Transaction<'_>) -> Result<u64, Error> {
+    let bytes: i64 = get(&the_row(tx, "SELECT pg_database_size(current_database())", &[]).await?, 0)?;
+    Ok(bytes.unsigned_abs())
+}

@@ -1,0 +1,409 @@
+//! This process among the others: its place in the table of nodes, its beat, and what the nodes tell each other.
+//!
+//! A node is alive as long as its beat goes up. Whoever has looked a number of times, a second apart, and seen the same beat, removes
+//! the node and ends its leases, in one transaction. That takes no clock: a database whose clock is set, or that was away for a while,
+//! kills nobody. A transaction that hands out leases or settles them holds its node's row ([`enter`]), so that nothing of a removed
+//! node commits after its leases were ended; a node that finds itself removed comes back as a new one, and what it held is no longer
+//! its own.
+//!
+//! Nodes ring each other through `NOTIFY`: something is due that its node has no room for, or a setting has changed. Both are
+//! hints: the claimer looks every few seconds, and the version of the settings is read with every beat.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use deadpool_postgres::{Pool, Transaction};
+use tokio::{task::AbortHandle, time::MissedTickBehavior};
+use tokio_postgres::{AsyncMessage, Client};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Local,
+    db::{self, Server, execute, get, row, rows, the_row},
+};
+use crate::{
+    clock,
+    domain::time::Timestamp,
+    store::{Error, Node},
+};
+
+/// How often a node beats, and looks at the others.
+pub const BEAT: Duration = Duration::from_secs(1);
+/// Rings within this time of each other are one.
+const BELL_PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait before the connection is made again, at first and at most.
+const RECONNECT: Duration = Duration::from_millis(100);
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// Apart by less than this the database's clock and the steady clock count as one.
+const SKEW_MIN: i64 = 1_000;
+/// Lease tokens of one node: its id is in the bits above.
+const TOKEN_BITS: u32 = 39;
+
+const DUE: &str = "innesco_due";
+const SETTINGS: &str = "innesco_settings";
+
+/// What a node says of itself.
+#[derive(Clone, Debug)]
+pub struct About {
+    pub name: String,
+    pub role: String,
+    pub address: String,
+}
+
+/// The token of a node's `count`-th lease.
+pub fn token(node: i64, count: i64) -> i64 {
+    node << TOKEN_BITS | count & ((1 << TOKEN_BITS) - 1)
+}
+
+/// The tokens that a node can have given.
+fn tokens(node: i64) -> (i64, i64) {
+    (node << TOKEN_BITS, (node + 1) << TOKEN_BITS)
+}
+
+/// Makes sure that this process counts as alive until the transaction ends, and says under which id. `None`: the others have given it
+/// up, and it has to come back as a new one.
+pub async fn enter(tx: &Transaction<'_>, local: &Local) -> Result<Option<i64>, Error> {
+    let me = local.node.load(Ordering::SeqCst);
+    let alive = row(tx, "SELECT 1 FROM node WHERE id = $1 FOR KEY SHARE", &[&me]).await?;
+    Ok(alive.map(|_| me))
+}
+
+/// Takes a place in the table. An earlier process of the same name is no more: what it held is due.
+pub async fn start(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, Error> {
+    let earlier = rows(tx, "DELETE FROM node WHERE name = $1 RETURNING id", &[&about.name]).await?;
+    for row in &earlier {
+        end_leases(tx, get(row, 0)?, now).await?;
+    }
+    register(tx, about, now).await
+}
+
+async fn register(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, Error> {
+    let sql = "INSERT INTO node (name, role, version, address, started_at, seen_at) VALUES ($1, $2, $3, $4, $5, $5) RETURNING id";
+    let values: [db::Value<'_>; 5] = [&about.name, &about.role, &env!("CARGO_PKG_VERSION"), &about.address, &now];
+    get(&the_row(tx, sql, &values).await?, 0)
+}
+
+/// Comes back after the others have removed `old`. Whoever asks at the same time for the same reason gets the same answer.
+pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error> {
+    let _alone = local.registering.lock().await;
+    if local.node.load(Ordering::SeqCst) != old {
+        return Ok(());
+    }
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    let new = register(&tx, &local.about, local.now()).await?;
+    tx.commit().await?;
+    tracing::warn!(
+        "the other nodes have not heard of this one for a while and have taken over its work; it goes on as a new one"
+    );
+    local.node.store(new, Ordering::SeqCst);
+    local.handoff.tenure.begin(tokens(new).0);
+    local.handoff.alarm.set(clock::steady());
+    Ok(())
+}
+
+/// What a node held is due now.
+async fn end_leases(tx: &Transaction<'_>, node: i64, now: i64) -> Result<(), Error> {
+    let (from, until) = tokens(node);
+    for table in ["event_queue", "run_queue", "live"] {
+        let sql = format!("UPDATE {table} SET lease = NULL, next_at = least(next_at, $3) WHERE lease >= $1 AND lease < $2");
+        execute(tx, &sql, &[&from, &until, &now]).await?;
+    }
+    Ok(())
+}
+
+/// Ends leases that nobody holds: those of a transaction whose end was not heard, and those that could not be given back.
+async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
+    let orphans = local.orphans();
+    if orphans.is_empty() {
+        return Ok(());
+    }
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    for table in ["event_queue", "run_queue", "live"] {
+        let sql =
+            format!("UPDATE {table} SET lease = NULL, next_at = least(next_at, $2) WHERE lease IS NOT NULL AND lease = ANY($1)");
+        execute(&tx, &sql, &[&orphans, &local.now()]).await?;
+    }
+    tx.commit().await?;
+    local.forget_orphans(&orphans);
+    local.due(clock::steady());
+    Ok(())
+}
+
+/// Leaves: what this node holds is free for the others at once.
+pub async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
+    let me = local.node.load(Ordering::SeqCst);
+    if execute(tx, "DELETE FROM node WHERE id = $1", &[&me]).await? > 0 {
+        end_leases(tx, me, local.now()).await?;
+        execute(tx, "SELECT pg_notify($1, $2)", &[&DUE, &me.to_string()]).await?;
+    }
+    Ok(())
+}
+
+/// A change of what people set is about to be committed: every node is to know.
+pub async fn tell_settings(tx: &Transaction<'_>) -> Result<(), Error> {
+    execute(tx, "UPDATE settings_version SET version = version + 1", &[]).await?;
+    execute(tx, "SELECT pg_notify($1, '')", &[&SETTINGS]).await?;
+    Ok(())
+}
+
+pub async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
+    let found = rows(
+        tx,
+        "SELECT n.id, n.name, n.role, n.version, n.address, n.started_at, n.seen_at,
+             (SELECT count(*) FROM event_queue q WHERE q.lease >= n.id << 39 AND q.lease < (n.id + 1) << 39)
+             + (SELECT count(*) FROM run_queue q WHERE q.lease >= n.id << 39 AND q.lease < (n.id + 1) << 39)
+             + (SELECT count(*) FROM live l WHERE l.lease >= n.id << 39 AND l.lease < (n.id + 1) << 39)
+         FROM node n ORDER BY n.name, n.id",
+        &[],
+    )
+    .await?;
+    let me = local.node.load(Ordering::SeqCst);
+    let node = |row: &tokio_postgres::Row| -> Result<Node, Error> {
+        Ok(Node {
+            id: get(row, 0)?,
+            name: get(row, 1)?,
+            role: get(row, 2)?,
+            version: get(row, 3)?,
+            address: get(row, 4)?,
+            started_at: clock::as_wall(local.steady_at(get(row, 5)?)),
+            seen_at: clock::as_wall(local.steady_at(get(row, 6)?)),
+            leases: get::<i64>(row, 7)?.unsigned_abs(),
+            is_this_one: get::<i64>(row, 0)? == me,
+        })
+    };
+    found.iter().map(node).collect()
+}
+
+/// Reads how far the database's clock is from the steady clock of this process. It is taken as it is only where the difference
+/// is more than the two can drift and a question takes.
+pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
+    let asked = clock::steady();
+    let answer = client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", &[]).await?;
+    let (answered, theirs) = (clock::steady(), get::<i64>(&answer, 0)?);
+    let took = answered.since(asked).as_millis() as i64;
+    let skew = theirs - asked.millis() - took / 2;
+    let known = local.skew.load(Ordering::SeqCst);
+    if (skew - known).abs() > SKEW_MIN + took {
+        if known != 0 {
+            tracing::warn!(skew_ms = skew, before_ms = known, "the database's clock was set; due times follow it");
+        }
+        local.skew.store(skew, Ordering::SeqCst);
+        local.handoff.alarm.set(clock::steady());
+    }
+    Ok(())
+}
+
+/// How often in a row each of the other nodes was seen with the same beat.
+#[derive(Default)]
+struct Looks(HashMap<i64, (i64, u32)>);
+
+impl Looks {
+    /// Takes note of a look, and says who has been silent for `most` looks.
+    fn note(&mut self, seen: &[(i64, i64)], most: u32) -> Vec<i64> {
+        self.0.retain(|id, _| seen.iter().any(|(one, _)| one == id));
+        let mut silent = Vec::new();
+        for (id, beat) in seen {
+            let looks = match self.0.get(id) {
+                Some((before, looks)) if before == beat => looks + 1,
+                _ => 0,
+            };
+            self.0.insert(*id, (*beat, looks));
+            if looks > most {
+                silent.push(*id);
+            }
+        }
+        silent
+    }
+}
+
+/// Beats, looks, listens and rings until `stop`.
+pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: CancellationToken) {
+    let mut wait = RECONNECT;
+    let mut looks = Looks::default();
+    let mut again = false;
+    loop {
+        let began = clock::steady();
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            ended = session(&server, &pool, &local, &mut looks, again) => ended,
+        };
+        let Err(error) = ended;
+        again = true;
+        tracing::debug!(%error, "the database does not answer this node's beat; trying again");
+        wait = if clock::steady().since(began) > RECONNECT_MAX { RECONNECT } else { (wait * 2).min(RECONNECT_MAX) };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Ends the task that reads a connection with whoever uses it.
+struct Reading(AbortHandle);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn session(
+    server: &Server,
+    pool: &Pool,
+    local: &Arc<Local>,
+    looks: &mut Looks,
+    again: bool,
+) -> Result<std::convert::Infallible, Error> {
+    let (client, mut connection) = server.config.connect(server.tls.clone()).await?;
+    let heard = Arc::clone(local);
+    let reading = tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(told) = message {
+                hear(&heard, told.channel(), told.payload());
+            }
+        }
+    });
+    let _reading = Reading(reading.abort_handle());
+    client.batch_execute(&format!("LISTEN {DUE}; LISTEN {SETTINGS}")).await?;
+    if again {
+        // What was told while nobody listened.
+        local.handoff.alarm.set(clock::steady());
+    }
+    let mut tick = tokio::time::interval(BEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = tick.tick() => {
+                beat(&client, pool, local).await?;
+                end_orphans(pool, local).await?;
+                look(&client, pool, local, looks).await?;
+                look_at_settings(&client, local).await?;
+                measure_skew(&client, local).await?;
+            }
+            () = local.settings_told.notified() => look_at_settings(&client, local).await?,
+            () = local.bell.notified() => {
+                let me = local.node.load(Ordering::SeqCst).to_string();
+                client.execute("SELECT pg_notify($1, $2)", &[&DUE, &me]).await?;
+                tokio::time::sleep(BELL_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn hear(local: &Local, channel: &str, payload: &str) {
+    match channel {
+        DUE if payload != local.node.load(Ordering::SeqCst).to_string() => local.handoff.alarm.set(clock::steady()),
+        SETTINGS => local.settings_told.notify_one(),
+        _ => {}
+    }
+}
+
+async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> {
+    let me = local.node.load(Ordering::SeqCst);
+    // Counted from before the question: the others count from when they see the answer.
+    let asked = clock::steady();
+    let sql = "UPDATE node SET beat = beat + 1, seen_at = $2 WHERE id = $1";
+    if client.execute(sql, &[&me, &local.now()]).await? == 0 {
+        come_back(pool, local, me).await?;
+    }
+    local.handoff.tenure.extend(asked.plus(local.tenure()));
+    Ok(())
+}
+
+async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Looks) -> Result<(), Error> {
+    let me = local.node.load(Ordering::SeqCst);
+    let found = client.query("SELECT id, beat FROM node WHERE id <> $1", &[&me]).await?;
+    let seen = found.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<Vec<(i64, i64)>, Error>>()?;
+    let most = u32::try_from(local.silence.as_millis() / BEAT.as_millis()).unwrap_or(u32::MAX).max(1);
+    for id in looks.note(&seen, most) {
+        remove(pool, local, id).await?;
+    }
+    Ok(())
+}
+
+/// Removes a node that is silent, unless it is in the middle of a transaction: then it is looked at again.
+async fn remove(pool: &Pool, local: &Local, id: i64) -> Result<(), Error> {
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    let Some(row) = row(&tx, "SELECT name FROM node WHERE id = $1 FOR UPDATE SKIP LOCKED", &[&id]).await? else {
+        return Ok(());
+    };
+    let name: String = get(&row, 0)?;
+    execute(&tx, "DELETE FROM node WHERE id = $1", &[&id]).await?;
+    end_leases(&tx, id, local.now()).await?;
+    tx.commit().await?;
+    tracing::warn!(node = name, silent = ?local.silence, "a node has not been heard of; what it held is taken over");
+    local.handoff.alarm.set(clock::steady());
+    local.bell.notify_one();
+    Ok(())
+}
+
+async fn look_at_settings(client: &Client, local: &Local) -> Result<(), Error> {
+    let row = client.query_one("SELECT version FROM settings_version", &[]).await?;
+    let version: i64 = get(&row, 0)?;
+    if local.settings_version.swap(version, Ordering::SeqCst) != version {
+        local.handoff.settings.notify_one();
+    }
+    Ok(())
+}
+
+impl Local {
+    /// An instant of the steady clock, by the database's.
+    pub fn db_at(&self, at: Timestamp) -> i64 {
+        at.millis().saturating_add(self.skew.load(Ordering::SeqCst))
+    }
+
+    /// An instant of the database's clock, by the steady clock.
+    pub fn steady_at(&self, at: i64) -> Timestamp {
+        Timestamp::from_millis(at.saturating_sub(self.skew.load(Ordering::SeqCst)))
+    }
+
+    /// The database's clock.
+    pub fn now(&self) -> i64 {
+        self.db_at(clock::steady())
+    }
+
+    /// For how long after its last beat this node counts its leases as its own: shorter than the others wait.
+    fn tenure(&self) -> Duration {
+        self.silence * 2 / 3
+    }
+
+    pub fn next_token(&self, node: i64) -> i64 {
+        token(node, self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_silent_after_looks_in_a_row_with_the_same_beat() {
+        let mut looks = Looks::default();
+        for beat in 0..10 {
+            assert_eq!(looks.note(&[(1, beat), (2, 0)], 20), Vec::<i64>::new());
+        }
+        for _ in 0..11 {
+            assert_eq!(looks.note(&[(1, 9), (2, 0)], 20), Vec::<i64>::new(), "20 times since the first look");
+        }
+        assert_eq!(looks.note(&[(1, 9), (2, 0)], 20), [2]);
+        assert_eq!(looks.note(&[(1, 10), (2, 1)], 20), Vec::<i64>::new(), "both are heard again");
+    }
+
+    #[test]
+    fn tokens_of_a_node_are_its_own() {
+        let (from, until) = tokens(7);
+        for count in [0, 1, i64::from(u32::MAX), i64::MAX] {
+            assert!((from..until).contains(&token(7, count)));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What people look at: lists and stories, each in a transaction that reads one moment.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
+
+use super::{
+    Local,
+    db::{Value, get, get_u32, limit, row, rows},
+    rows::{self as values, ATTEMPT_COLUMNS, EVENT_COLUMNS, EVENT_COLUMNS_COUNT, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
+};
+use crate::{
+    domain::{
+        delivery::{DeadReason, DeliveryState},
+        id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
+        name::Slug,
+        plugin::Digest,
+        run::{RunOutcome, RunState},
+        time::Timestamp,
+    },
+    store::{
+        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventState, EventStory, EventSummary, Page,
+        PageRequest, StateValue, StoredAttempt, StoredRun,
+        columns::{Place, log_from_columns},
+    },
+};
+
+pub async fn state(tx: &Transaction<'_>, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+    let found =
+        row(tx, "SELECT value, version FROM state WHERE plugin = $1 AND key = $2", &[&&**plugin, &key.as_bytes()]).await?;
+    found.map(|row| Ok((get(&row, 0)?, get(&row, 1)?))).transpose()
+}
+
+/// Cuts one row more than asked for into a page and where the next one begins.
+pub fn page<T>(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Page<T> {
+    let more = items.len() > request.limit;
+    items.truncate(request.limit);
+    let next = items.last().filter(|_| more).map(id);
+    Page { items, next }
+}
+
+/// What the event `e` has come to, as [`event_state`] reads it.
+const STATE: &str = "CASE WHEN EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id) THEN 'waiting'
+     WHEN EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'parked') THEN 'failed'
+     WHEN EXISTS (SELECT 1 FROM unrouted u WHERE u.id = e.id) THEN 'unrouted' ELSE 'done' END";
+
+fn event_state(row: &Row, column: usize) -> Result<EventState, Error> {
+    EventState::parse(get(row, column)?).ok_or_else(|| Error::Internal("an event's state is none of its words".into()))
+}
+
+pub async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
+    // Rare states are listed from their own small tables, newest first.
+    let (from, id) = match filter.state {
+        None | Some(EventState::Done) => ("event e", "e.id"),
+        Some(EventState::Waiting) => ("event_queue s JOIN event e ON e.id = s.id", "s.id"),
+        Some(EventState::Unrouted) => ("unrouted s JOIN event e ON e.id = s.id", "s.id"),
+        Some(EventState::Failed) => {
+            ("(SELECT DISTINCT id >> 14 AS id FROM run_queue WHERE state = 'parked') s JOIN event e ON e.id = s.id", "s.id")
+        }
+    };
+    let (cursor, most) = (request.cursor.unwrap_or(i64::MAX), limit(request.limit + 1));
+    let (since, until) = (filter.since.map(Timestamp::millis), filter.until.map(Timestamp::millis));
+    let minutes = [since, until].map(|at| at.map(|at| at / 60_000));
+    let mut conditions = vec![format!("{id} < $1")];
+    let mut values: Vec<Value<'_>> = vec![&cursor];
+    let mut also = |before: &str, value, after: &str| {
+        values.push(value);
+        conditions.push(format!("{before} ${}{after}", values.len()));
+    };
+    if let Some(event_type) = &filter.event_type {
+        also("e.type =", event_type, "");
+    }
+    if let Some(source) = &filter.source {
+        also("e.source =", source, "");
+    }
+    if let (Some(since), Some(minute)) = (&since, &minutes[0]) {
+        also("e.accepted_at >=", since, "");
+        also("e.id >= coalesce((SELECT first_id FROM minute WHERE minute <", minute, " ORDER BY minute DESC LIMIT 1), 0)");
+    }
+    if let (Some(until), Some(minute)) = (&until, &minutes[1]) {
+        also("e.accepted_at <", until, "");
+        // The minute behind the next: what is in it may have been numbered by a node that was a little ahead.
+        let after = "::bigint + 1 ORDER BY minute LIMIT 1), 9223372036854775807)";
+        also("e.id < coalesce((SELECT first_id FROM minute WHERE minute >", minute, after);
+    }
+    if filter.state == Some(EventState::Done) {
+        conditions.push(format!("{STATE} = 'done'"));
+    }
+    values.push(&most);
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, octet_length(e.data)::bigint, {STATE} FROM {from} WHERE {} ORDER BY {id} DESC LIMIT ${}",
+        conditions.join(" AND "),
+        values.len()
+    );
+    let summary = |row: &Row| -> Result<EventSummary, Error> {
+        Ok(EventSummary {
+            event: values::event(row, 0, Bytes::new())?,
+            bytes: get::<i64>(row, EVENT_COLUMNS_COUNT)?.unsigned_abs(),
+            state: event_state(row, EVENT_COLUMNS_COUNT + 1)?,
+        })
+    };
+    let found = rows(tx, &sql, &values).await?.iter().map(summary).collect::<Result<_, _>>()?;
+    Ok(page(found, request, |summary: &EventSummary| summary.event.id.as_i64()))
+}
+
+pub async fn event(tx: &Transaction<'_>, local: &Local, id: EventId) -> Result<EventStory, Error> {
+    let sql = format!("SELECT {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {STATE} FROM event e WHERE e.id = $1");
+    let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "event" })?;
+    let (event, state) = (values::whole_event(&found, 0)?, event_state(&found, WHOLE_EVENT_COLUMNS_COUNT)?);
+    let (from, until) = id.children();
+    let mut attempts = attempts(tx, id.attempts()).await?;
+    let filter = DeliveryFilter { event: Some(id), ..DeliveryFilter::default() };
+    let everything = PageRequest { cursor: None, limit: usize::from(u16::MAX) };
+    let mut deliveries = Vec::new();
+    for summary in self::deliveries(tx, local, &filter, everything).await?.items.into_iter().rev() {
+        let attempts = attempts.remove(&summary.id).unwrap_or_default();
+        deliveries.push(DeliveryStory { summary, attempts });
+    }
+    let emitted = rows(tx, "SELECT id FROM event WHERE cause = $1 ORDER BY id", &[&id.as_i64()]).await?;
+    let emitted = emitted.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect::<Result<_, Error>>()?;
+    let sql =
+        "SELECT r.id, r.round, r.plugin, r.version, e.name, r.outcome, r.code, r.message, r.tries, r.took_us, r.memory_peak,
+                   r.webhooks, r.emitted, r.log, r.log_dropped, q.state, q.next_at
+               FROM run r LEFT JOIN run_queue q ON q.id = r.id LEFT JOIN endpoint e ON e.id = r.endpoint
+               WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id";
+    let runs = rows(tx, sql, &[&from, &until]).await?.iter().map(|row| run(row, local)).collect::<Result<_, _>>()?;
+    Ok(EventStory { state, event, runs, deliveries, emitted })
+}
+
+fn run(row: &Row, local: &Local) -> Result<StoredRun, Error> {
+    let place = Place { table: "run", id: get(row, 0)? };
+    let version: Option<[u8; 32]> =
+        get::<Option<&[u8]>>(row, 3)?.map(TryInto::try_into).transpose().map_err(|_| place.corrupt("version"))?;
+    let outcome = get::<Option<&str>>(row, 5)?;
+    let outcome = outcome.map(|text| RunOutcome::parse(text).ok_or_else(|| place.corrupt("outcome"))).transpose()?;
+    let state = match get::<Option<&str>>(row, 15)? {
+        None => RunState::Done,
+        Some("waiting") => RunState::Waiting { due: local.steady_at(get(row, 16)?) },
+        Some(_) => RunState::Parked,
+    };
+    Ok(StoredRun {
+        id: RunId::from_i64(place.id),
+        round: get_u32(row, 1)?,
+        plugin: Slug::parse(get(row, 2)?).map_err(|_| place.corrupt("plugin"))?,
+        version: version.map(Digest::from_bytes),
+        endpoint: get(row, 4)?,
+        state,
+        outcome,
+        code: get(row, 6)?,
+        message: get(row, 7)?,
+        tries: get_u32(row, 8)?,
+        took: Duration::from_micros(get::<i64>(row, 9)?.unsigned_abs()),
+        memory_peak: get::<i64>(row, 10)?.unsigned_abs(),
+        webhooks: get_u32(row, 11)?,
+        emitted: get_u32(row, 12)?,
+        log: log_from_columns(&place, get(row, 13)?, get(row, 14)?)?,
+    })
+}
+
+/// The rest of a delivery `d`: what is shown of its endpoint, its type and its last attempt.
+fn with_all_that_is_shown(deliveries: &str) -> String {
+    format!(
+        "SELECT d.id, d.endpoint, d.round, d.attempts, d.at, d.state, d.reason, n.name, coalesce(p.type, e.type), {ATTEMPT_COLUMNS}
+         FROM ({deliveries}) d LEFT JOIN endpoint n ON n.id = d.endpoint LEFT JOIN payload p ON p.id = d.id
+         LEFT JOIN event e ON e.id = d.id >> 14
+         LEFT JOIN LATERAL (SELECT * FROM attempt a WHERE a.id >= d.id << 8 AND a.id < (d.id + 1) << 8 ORDER BY a.id DESC LIMIT 1) a ON true
+         ORDER BY d.id DESC"
+    )
+}
+
+const LIVE: &str = "SELECT id, endpoint, round, attempts, next_at AS at, NULL::text AS state, NULL::text AS reason FROM live";
+const FINISHED: &str = "SELECT id, endpoint, round, attempts, at, state, reason FROM delivery";
+
+/// A list is the newest of what is not finished, merged with the newest of what is.
+pub async fn deliveries(
+    tx: &Transaction<'_>,
+    local: &Local,
+    filter: &DeliveryFilter,
+    request: PageRequest,
+) -> Result<Page<DeliverySummary>, Error> {
+    let (from, until) = filter.event.map_or((0, i64::MAX), EventId::children);
+    let until = until.min(request.cursor.unwrap_or(i64::MAX));
+    let most = limit(request.limit + 1);
+    let endpoint = filter.endpoint.map(EndpointId::as_i64);
+    let mut values: Vec<Value<'_>> = vec![&from, &until, &most];
+    let mut of = "id >= $1 AND id < $2".to_owned();
+    if let Some(endpoint) = &endpoint {
+        values.push(endpoint);
+        of.push_str(" AND endpoint = $4");
+    }
+    let mut parts = Vec::new();
+    let which = match filter.state {
+        None => Some(""),
+        Some("pending") => Some(" AND attempts = 0"),
+        Some("retrying") => Some(" AND attempts > 0"),
+        Some(_) => None,
+    };
+    parts.extend(which.map(|which| format!("({LIVE} WHERE {of}{which} ORDER BY id DESC LIMIT $3)")));
+    let which = match filter.state {
+        None => Some(String::new()),
+        Some("delivered") => Some(" AND state = 'delivered'".to_owned()),
+        // One of two words that are ours, so it can stand in the statement and the partial index can be used.
+        Some(state @ ("dead" | "cancelled")) => Some(format!(" AND state = '{state}' AND state <> 'delivered'")),
+        Some(_) => None,
+    };
+    parts.extend(which.map(|which| format!("({FINISHED} WHERE {of}{which} ORDER BY id DESC LIMIT $3)")));
+    if parts.is_empty() {
+        return Ok(Page { items: Vec::new(), next: None });
+    }
+    let sql = format!("{} LIMIT $3", with_all_that_is_shown(&parts.join(" UNION ALL ")));
+    let found = rows(tx, &sql, &values).await?.iter().map(|row| summary(row, local)).collect::<Result<_, _>>()?;
+    Ok(page(found, request, |summary: &DeliverySummary| summary.id.as_i64()))
+}
+
+fn summary(row: &Row, local: &Local) -> Result<DeliverySummary, Error> {
+    let id = DeliveryId::from_i64(get(row, 0)?);
+    let place = Place { table: "delivery", id: id.as_i64() };
+    let attempts = get_u32(row, 3)?;
+    let number: i64 = get(row, 4)?;
+    let (at, due) = (Timestamp::from_millis(number), local.steady_at(number));
+    let state = match (get::<Option<&str>>(row, 5)?, get::<Option<&str>>(row, 6)?) {
+        (None, _) if attempts == 0 => DeliveryState::Pending { due },
+        (None, _) => DeliveryState::Retrying { due },
+        (Some("delivered"), _) => DeliveryState::Delivered { at },
+        (Some("cancelled"), _) => DeliveryState::Cancelled { at },
+        (Some(_), reason) => {
+            DeliveryState::Dead { at, reason: reason.and_then(DeadReason::parse).ok_or_else(|| place.corrupt("reason"))? }
+        }
+    };
+    let last = get::<Option<i64>>(row, 9)?.map(|id| stored_attempt(row, 9, id)).transpose()?;
+    Ok(DeliverySummary {
+        id,
+        endpoint: EndpointId::from_i64(get(row, 1)?),
+        endpoint_name: get::<Option<String>>(row, 7)?.unwrap_or_default(),
+        event_type: get::<Option<String>>(row, 8)?.unwrap_or_default(),
+        round: get_u32(row, 2)?,
+        state,
+        attempts,
+        last,
+    })
+}
+
+fn stored_attempt(row: &Row, first: usize, id: i64) -> Result<StoredAttempt, Error> {
+    Ok(StoredAttempt { id: AttemptId::from_i64(id), attempt: values::attempt(row, first)? })
+}
+
+pub async fn delivery(tx: &Transaction<'_>, local: &Local, id: DeliveryId) -> Result<DeliveryStory, Error> {
+    let sql = with_all_that_is_shown(&format!("{LIVE} WHERE id = $1 UNION ALL {FINISHED} WHERE id = $1"));
+    let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "delivery" })?;
+    let attempts = attempts(tx, id.attempts()).await?.remove(&id).unwrap_or_default();
+    Ok(DeliveryStory { summary: summary(&found, local)?, attempts })
+}
+
+/// Attempts whose ids lie in a range, by delivery.
+async fn attempts(tx: &Transaction<'_>, (from, until): (i64, i64)) -> Result<BTreeMap<DeliveryId, Vec<StoredAttempt>>, Error> {
+    let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempt a WHERE a.id >= $1 AND a.id < $2 ORDER BY a.id");
+    let mut found: BTreeMap<DeliveryId, Vec<StoredAttempt>> = BTreeMap::new();
+    for row in rows(tx, &sql, &[&from, &until]).await? {
+        let one = stored_attempt(&row, 0, get(&row, 0)?)?;
+        found.entry(one.id.delivery()).or_default().push(one);
+    }
+    Ok(found)
+}

@@ -1,0 +1,245 @@
+//! Retention: finished events leave after their time, each with its whole story, a batch at a time. The walks are those of the embedded
+//! store; one node at a time takes a step, and an event that somebody is just sending again is passed over.
+//!
+//! What the store holds is counted by what it was given (bodies, and something for the rows around them): a database gives no space back
+//! when rows are deleted, and its own figures lag behind.
+
+use deadpool_postgres::Transaction;
+
+use super::{
+    accept::EVENT_BYTES,
+    attempts::ATTEMPT_BYTES,
+    audit,
+    commit::count_bytes,
+    db::{execute, get, row, rows, the_row},
+    jobs,
+    settle::{PAYLOAD_BYTES, lock_key},
+};
+use crate::{
+    domain::time::Timestamp,
+    store::{Error, Relief, Retention},
+};
+
+/// Rows of each kind looked at in one step.
+const BATCH: i64 = 500;
+/// Events that one step of [`relieve`] looks at: each leaves by itself, so that no more leave than have to.
+const RELIEF_BATCH: i64 = 64;
+
+/// Where the walks stand; they start anew with the process.
+#[derive(Clone, Copy, Default)]
+pub struct Walks {
+    delivered: Walk,
+    unrouted: Walk,
+    rest: Walk,
+    relief: Walk,
+}
+
+/// Behind which event a walk stands, and whether it has found nothing more to look at.
+#[derive(Clone, Copy, Default)]
+struct Walk {
+    cursor: i64,
+    ended: bool,
+}
+
+/// What an event on a walk has come to.
+struct Looked {
+    id: i64,
+    finished: bool,
+    unhappy: bool,
+    unrouted: bool,
+    accepted_at: Timestamp,
+}
+
+/// Whether this node takes the step; another may be taking one.
+async fn is_alone(tx: &Transaction<'_>) -> Result<bool, Error> {
+    get(&the_row(tx, "SELECT pg_try_advisory_xact_lock($1)", &[&lock_key("retention", &[])]).await?, 0)
+}
+
+/// One step of all walks. Says how many rows were looked at, and where the walks stand once that is committed.
+pub async fn retire(
+    tx: &Transaction<'_>,
+    node: i64,
+    mut walks: Walks,
+    retention: Retention,
+    now: Timestamp,
+) -> Result<(usize, Walks), Error> {
+    if !is_alone(tx).await? {
+        return Ok((0, walks));
+    }
+    let before = |age| now.minus(age);
+    let (delivered, unrouted, dead) = (before(retention.delivered), before(retention.unrouted), before(retention.dead));
+    let all = delivered.min(unrouted).min(dead);
+    let mut looked_at = 0;
+
+    let found = old_events(tx, &mut walks.delivered, delivered).await?;
+    looked_at += found.len();
+    leave(tx, node, found.iter().filter(|one| one.finished && !one.unhappy && !one.unrouted)).await?;
+    let found = old_unrouted(tx, &mut walks.unrouted, unrouted).await?;
+    looked_at += found.len();
+    leave(tx, node, found.iter().filter(|one| one.finished && !one.unhappy)).await?;
+    // What the others may have passed while it was not finished leaves once it is old enough for every kind.
+    let found = old_events(tx, &mut walks.rest, dead).await?;
+    looked_at += found.len();
+    leave(tx, node, found.iter().filter(|one| one.finished && (one.unhappy || one.accepted_at < all))).await?;
+
+    // The first walk is at its end whenever nothing more is old enough, and goes on from there.
+    walks.delivered.ended = false;
+    if walks.unrouted.ended && walks.rest.ended {
+        (walks.unrouted, walks.rest) = (Walk::default(), Walk::default());
+    }
+    looked_at += forget(tx, before(retention.dedupe)).await?
+        + audit::forget(tx, before(retention.audit), BATCH).await?
+        + jobs::forget(tx, before(retention.audit), BATCH).await?
+        + forget_minutes(tx, before(retention.longest())).await?;
+    Ok((looked_at, walks))
+}
+
+/// One step of the walk that makes room, until the store holds less than `bytes_max`. It begins anew when it has come to its end.
+pub async fn relieve(tx: &Transaction<'_>, node: i64, mut walks: Walks, bytes_max: u64) -> Result<(Relief, Walks), Error> {
+    let mut relief = Relief { looked_at: 0, left: 0 };
+    if !is_alone(tx).await? {
+        return Ok((relief, walks));
+    }
+    let sql = "SELECT id FROM event WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED";
+    let found = rows(tx, sql, &[&walks.relief.cursor, &RELIEF_BATCH]).await?;
+    walks.relief.ended = found.is_empty();
+    for one in look_at(tx, found).await? {
+        if size(tx).await? < bytes_max {
+            return Ok((relief, walks));
+        }
+        if one.finished {
+            leave(tx, node, [&one].into_iter()).await?;
+            relief.left += 1;
+        }
+        relief.looked_at += 1;
+        walks.relief.cursor = one.id;
+    }
+    if walks.relief.ended {
+        walks.relief = Walk::default();
+    }
+    Ok((relief, walks))
+}
+
+/// What the store holds, in bytes.
+pub async fn size(tx: &Transaction<'_>) -> Result<u64, Error> {
+    let bytes: i64 = get(&the_row(tx, "SELECT sum(bytes)::bigint FROM usage", &[]).await?, 0)?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Events after the walk's cursor that were accepted before `before`, oldest first; nobody changes them until the end of the
+/// transaction.
+async fn old_events(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Looked>, Error> {
+    if walk.ended {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT id FROM event WHERE id > $1 AND id < $2 AND accepted_at < $3 ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED";
+    let found = rows(tx, sql, &[&walk.cursor, &about(tx, before).await?, &before.millis(), &BATCH]).await?;
+    go_on(tx, walk, found).await
+}
+
+/// As [`old_events`], of those that nobody wanted.
+async fn old_unrouted(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Looked>, Error> {
+    if walk.ended {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT e.id FROM unrouted u JOIN event e ON e.id = u.id
+               WHERE u.id > $1 AND u.id < $2 AND e.accepted_at < $3 ORDER BY u.id LIMIT $4 FOR UPDATE OF e SKIP LOCKED";
+    let found = rows(tx, sql, &[&walk.cursor, &about(tx, before).await?, &before.millis(), &BATCH]).await?;
+    go_on(tx, walk, found).await
+}
+
+async fn go_on(tx: &Transaction<'_>, walk: &mut Walk, found: Vec<tokio_postgres::Row>) -> Result<Vec<Looked>, Error> {
+    walk.ended = found.is_empty();
+    let looked = look_at(tx, found).await?;
+    if let Some(last) = looked.last() {
+        walk.cursor = last.id;
+    }
+    Ok(looked)
+}
+
+/// Another statement than the one that locked them, so that it sees what was committed before the lock was had.
+async fn look_at(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Result<Vec<Looked>, Error> {
+    let ids = found.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT e.id,
+            NOT (EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id)
+                OR EXISTS (SELECT 1 FROM live l WHERE l.id >= e.id << 14 AND l.id < (e.id + 1) << 14)
+                OR EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'waiting')),
+            EXISTS (SELECT 1 FROM delivery d WHERE d.id >= e.id << 14 AND d.id < (e.id + 1) << 14 AND d.state = 'dead')
+                OR EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14),
+            EXISTS (SELECT 1 FROM unrouted u WHERE u.id = e.id), e.accepted_at
+        FROM event e WHERE e.id = ANY($1) ORDER BY e.id";
+    let looked = |row: &tokio_postgres::Row| -> Result<Looked, Error> {
+        Ok(Looked {
+            id: get(row, 0)?,
+            finished: get(row, 1)?,
+            unhappy: get(row, 2)?,
+            unrouted: get(row, 3)?,
+            accepted_at: Timestamp::from_millis(get(row, 4)?),
+        })
+    };
+    rows(tx, sql, &[&ids]).await?.iter().map(looked).collect()
+}
+
+/// Removes events with their runs, deliveries and attempts.
+async fn leave<'a>(tx: &Transaction<'_>, node: i64, events: impl Iterator<Item = &'a Looked>) -> Result<(), Error> {
+    let ids: Vec<i64> = events.map(|one| one.id).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    for table in ["run", "run_queue", "delivery"] {
+        let sql = format!(
+            "DELETE FROM {table} r USING unnest($1::bigint[]) e (id) WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14"
+        );
+        execute(tx, &sql, &[&ids]).await?;
+    }
+    for table in ["unrouted", "replay"] {
+        execute(tx, &format!("DELETE FROM {table} WHERE id = ANY($1)"), &[&ids]).await?;
+    }
+    let range =
+        |bits: u32| format!("USING unnest($1::bigint[]) e (id) WHERE r.id >= e.id << {bits} AND r.id < (e.id + 1) << {bits}");
+    let mut bytes = 0;
+    for (table, bytes_of, which, each) in [
+        ("payload", "octet_length(r.body)::bigint", range(14), PAYLOAD_BYTES),
+        ("attempt", "octet_length(r.excerpt)::bigint", range(22), ATTEMPT_BYTES),
+        (
+            "event",
+            "octet_length(r.data)::bigint + coalesce(octet_length(r.body), 0)",
+            "WHERE r.id = ANY($1)".to_owned(),
+            EVENT_BYTES,
+        ),
+    ] {
+        let sql = format!(
+            "WITH gone AS (DELETE FROM {table} r {which} RETURNING {bytes_of} + $2 AS bytes)
+             SELECT coalesce(sum(bytes), 0)::bigint FROM gone"
+        );
+        bytes += get::<i64>(&the_row(tx, &sql, &[&ids, &each]).await?, 0)?;
+    }
+    count_bytes(tx, node, -bytes).await
+}
+
+/// An id from which on no event need be looked at for having been accepted before `before`: give or take what clocks that are not quite
+/// the same make of it, so that instants have to be compared as well.
+async fn about(tx: &Transaction<'_>, before: Timestamp) -> Result<i64, Error> {
+    let sql = "SELECT first_id FROM minute WHERE minute > $1::bigint + 1 ORDER BY minute LIMIT 1";
+    let found = row(tx, sql, &[&(before.millis() / 60_000)]).await?;
+    found.map_or(Ok(i64::MAX), |row| get(&row, 0))
+}
+
+/// Forgets callers' ids that are older than the dedupe window.
+async fn forget(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error> {
+    // Where nothing was accepted since, every id is that old.
+    let sql = "SELECT coalesce(min(first_id), 9223372036854775807) FROM minute WHERE minute > $1";
+    let bound: i64 = get(&the_row(tx, sql, &[&(before.millis() / 60_000)]).await?, 0)?;
+    let sql = "DELETE FROM dedup d USING (SELECT source, caller_id FROM dedup WHERE event_id < $1 ORDER BY event_id LIMIT $2) old
+               WHERE d.source = old.source AND d.caller_id = old.caller_id";
+    Ok(execute(tx, sql, &[&bound, &BATCH]).await? as usize)
+}
+
+/// Forgets which ids belong to minutes that nothing asks for any more. Without them a look by time is only less sharp.
+async fn forget_minutes(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error> {
+    let sql = "DELETE FROM minute WHERE minute IN (SELECT minute FROM minute WHERE minute < $1 ORDER BY minute LIMIT $2)";
+    Ok(execute(tx, sql, &[&(before.millis() / 60_000), &BATCH]).await? as usize)
+}

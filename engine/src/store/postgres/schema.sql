@@ -1,0 +1,273 @@
+-- The store of many nodes, in one Postgres database. Ids carry their parent's in their upper bits (domain/id.rs), so children are
+-- ranges of primary keys and no foreign-key index is needed. A row in a queue table means "not finished"; a finished delivery moves
+-- to its history table once and is never updated again. Every payload carries a codec (0: as it is), so that compression can follow.
+--
+-- next_at and beat are the database's clock, in milliseconds, or counters: no node's clock decides who may do what.
+
+CREATE TABLE meta (
+    key   text PRIMARY KEY,
+    value bytea NOT NULL
+);
+
+-- One number per event, in the order in which nodes ask for it: an event that was submitted after another's 202 has a larger one.
+CREATE SEQUENCE event_id;
+
+-- Processes that are alive, as far as the others know. A lease token carries the id of the node that holds it in its upper bits.
+CREATE TABLE node (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL,                 -- the same after a restart of the same node
+    role       text NOT NULL,
+    version    text NOT NULL,                 -- of the engine
+    address    text NOT NULL,
+    started_at bigint NOT NULL,               -- the database's clock, ms
+    seen_at    bigint NOT NULL,               -- for people: whether a node lives is told by its beat
+    beat       bigint NOT NULL DEFAULT 0      -- goes up every second
+) WITH (fillfactor = 50);
+CREATE INDEX node_by_name ON node (name);
+
+-- Goes up with each change of an endpoint, a key or a plugin's settings, so that every node notices.
+CREATE TABLE settings_version (
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    version  bigint NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO settings_version (version) VALUES (0);
+
+-- What payloads take, in rows that nodes do not share, so that nobody waits for another's count.
+CREATE TABLE usage (
+    slot  bigint PRIMARY KEY,
+    bytes bigint NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO usage SELECT slot, 0 FROM generate_series(0, 63) slot;
+
+CREATE TABLE event (
+    id           bigint PRIMARY KEY,
+    accepted_at  bigint NOT NULL,             -- wall clock, ms
+    source       text NOT NULL,
+    caller_id    text,
+    type         text NOT NULL,
+    subject      text,
+    time         text,                        -- as the caller wrote it
+    content_type text NOT NULL,
+    attributes   text,                        -- JSON array of [name, value]
+    depth        bigint NOT NULL,
+    cause        bigint,                      -- the event whose run emitted it
+    codec        bigint NOT NULL,
+    data         bytea NOT NULL,
+    request      text,                        -- JSON array: method, query and headers of the request that a source took it from
+    body         bytea                        -- that request's body, where the data is something else
+);
+ALTER TABLE event ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE event ALTER COLUMN body SET STORAGE EXTERNAL;
+CREATE INDEX event_by_type ON event (type, id);
+CREATE INDEX event_by_source ON event (source, id);
+CREATE INDEX event_by_cause ON event (cause) WHERE cause IS NOT NULL;
+
+-- Which id was about the first of a minute (wall clock): time to ids, for filters and retention.
+CREATE TABLE minute (
+    minute   bigint PRIMARY KEY,
+    first_id bigint NOT NULL
+);
+
+CREATE TABLE dedup (
+    source    text NOT NULL,
+    caller_id text NOT NULL,
+    event_id  bigint NOT NULL,
+    PRIMARY KEY (source, caller_id)
+);
+CREATE INDEX dedup_by_event ON dedup (event_id);
+
+-- Events that are to be run. next_at: when it is due, or when its lease ends.
+CREATE TABLE event_queue (
+    id      bigint PRIMARY KEY,
+    round   bigint NOT NULL,
+    next_at bigint NOT NULL,
+    lease   bigint
+) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX event_queue_free ON event_queue (id) WHERE lease IS NULL;
+CREATE INDEX event_queue_leased ON event_queue (next_at) WHERE lease IS NOT NULL;
+
+CREATE TABLE unrouted (id bigint PRIMARY KEY);
+
+-- How many times an event was replayed.
+CREATE TABLE replay (
+    id     bigint PRIMARY KEY,
+    rounds bigint NOT NULL
+);
+
+CREATE TABLE run (
+    id          bigint PRIMARY KEY,
+    round       bigint NOT NULL,
+    plugin      text NOT NULL,
+    version     bytea,
+    endpoint    bigint,
+    outcome     text,
+    code        text,
+    message     text,
+    tries       bigint NOT NULL,
+    took_us     bigint NOT NULL,
+    memory_peak bigint NOT NULL,
+    webhooks    bigint NOT NULL,
+    emitted     bigint NOT NULL,
+    log         text,                         -- JSON array of [level, message]
+    log_dropped bigint NOT NULL
+);
+
+-- Runs that are not done: waiting for their time, or parked until someone drives them.
+CREATE TABLE run_queue (
+    id       bigint PRIMARY KEY,
+    plugin   text NOT NULL,
+    endpoint bigint,
+    round    bigint NOT NULL,
+    tries    bigint NOT NULL,
+    state    text NOT NULL CHECK (state IN ('waiting', 'parked')),
+    outcome  text,
+    wants    text,
+    next_at  bigint NOT NULL,
+    lease    bigint,
+    CHECK (state = 'waiting' OR lease IS NULL)
+) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX run_queue_free ON run_queue (plugin, next_at, id) WHERE state = 'waiting' AND lease IS NULL;
+-- Whatever an event has still to run holds back what is ordered behind it.
+CREATE INDEX run_queue_waiting ON run_queue (id) WHERE state = 'waiting';
+CREATE INDEX run_queue_leased ON run_queue (next_at) WHERE lease IS NOT NULL;
+CREATE INDEX run_queue_parked ON run_queue (plugin, outcome) WHERE state = 'parked';
+CREATE INDEX run_queue_wants ON run_queue (wants) WHERE state = 'parked' AND wants IS NOT NULL;
+
+-- Deliveries that are not finished.
+CREATE TABLE live (
+    id       bigint PRIMARY KEY,
+    endpoint bigint NOT NULL,
+    round    bigint NOT NULL,
+    attempts bigint NOT NULL,
+    next_at  bigint NOT NULL,
+    lease    bigint,
+    ordering bigint                           -- rows of one endpoint with the same number go one after the other, by id
+) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+-- First attempts and retries apart, so that neither starves the other.
+CREATE INDEX live_free ON live (endpoint, (attempts > 0), next_at, id) WHERE lease IS NULL AND ordering IS NULL;
+CREATE INDEX live_ordered ON live (endpoint, ordering, id) WHERE ordering IS NOT NULL;
+CREATE INDEX live_leased ON live (next_at) WHERE lease IS NOT NULL;
+
+-- Finished deliveries.
+CREATE TABLE delivery (
+    id       bigint PRIMARY KEY,
+    endpoint bigint NOT NULL,
+    round    bigint NOT NULL,
+    state    text NOT NULL CHECK (state IN ('delivered', 'dead', 'cancelled')),
+    reason   text,
+    attempts bigint NOT NULL,
+    at       bigint NOT NULL,                 -- wall clock, ms
+    CHECK ((state = 'dead') = (reason IS NOT NULL))
+);
+CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
+CREATE INDEX delivery_unhappy ON delivery (state, id) WHERE state <> 'delivered';
+
+-- What plugins made for receivers; a delivery without a row here sends its event's data.
+CREATE TABLE payload (
+    id           bigint PRIMARY KEY,
+    type         text,
+    content_type text NOT NULL,
+    headers      text,                        -- JSON array of [name, value]
+    codec        bigint NOT NULL,
+    body         bytea NOT NULL
+);
+ALTER TABLE payload ALTER COLUMN body SET STORAGE EXTERNAL;
+
+CREATE TABLE attempt (
+    id             bigint PRIMARY KEY,
+    at             bigint NOT NULL,           -- wall clock, ms
+    outcome        text NOT NULL,
+    status         bigint,
+    latency_us     bigint NOT NULL,
+    detail         text,
+    excerpt        bytea NOT NULL,
+    retry_after_ms bigint
+);
+
+-- What plugins keep. The version is the id of the run that wrote it: no two writes have the same.
+CREATE TABLE state (
+    plugin  text NOT NULL,
+    key     bytea NOT NULL,                   -- text, of any characters
+    value   bytea NOT NULL,
+    version bigint NOT NULL,
+    PRIMARY KEY (plugin, key)
+);
+
+CREATE TABLE endpoint (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL,
+    title      text,
+    url        text NOT NULL,
+    events     text NOT NULL,                 -- JSON array of patterns
+    conditions text NOT NULL,                 -- JSON array of [attribute, [value]]
+    plugin     text,
+    scheme     text NOT NULL,
+    state      text NOT NULL,
+    created_at bigint NOT NULL,
+    deleted_at bigint,                        -- its name stays readable in the history
+    policy     text NOT NULL,                 -- JSON object
+    sealed     bytea,                         -- JSON object with its secrets, encrypted; gone when it is deleted
+    failing_since bigint,                     -- wall clock, ms; set once it has failed for a while
+    single     boolean NOT NULL,              -- only one node at a time may send to it
+    holder     bigint                         -- that node; another may take its place once it is no more
+);
+CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
+
+-- Addresses for third parties.
+CREATE TABLE source (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL UNIQUE,
+    title      text,
+    draft      text NOT NULL,                 -- JSON object: what differs from its preset
+    created_at bigint NOT NULL,
+    sealed     bytea NOT NULL                 -- JSON object with its address and its secrets, encrypted
+);
+
+CREATE TABLE plugin (
+    name           text PRIMARY KEY,
+    version        bytea NOT NULL,
+    author_version text NOT NULL,
+    description    text NOT NULL,
+    patterns       text NOT NULL,             -- JSON array
+    file           text NOT NULL,
+    bytes          bigint NOT NULL,
+    config         text NOT NULL              -- JSON object
+);
+
+CREATE TABLE api_key (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL UNIQUE,
+    role       text NOT NULL,
+    hash       bytea NOT NULL UNIQUE,
+    created_at bigint NOT NULL,
+    expires_at bigint,                        -- wall clock, ms
+    last_used_at bigint                       -- wall clock, ms; give or take a minute
+);
+
+-- Who changed what. Written before the change, completed with the answer's status after it.
+CREATE TABLE audit (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at     bigint NOT NULL,                   -- wall clock, ms
+    key    text NOT NULL,                     -- the name of the key
+    action text NOT NULL,
+    target text,
+    status bigint                             -- NULL: under way, or the engine ended before it was done
+);
+CREATE INDEX audit_by_key ON audit (key, id);
+CREATE INDEX audit_by_action ON audit (action, id);
+
+-- Work over many rows that goes on by batches.
+CREATE TABLE job (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind        text NOT NULL,
+    filter      text NOT NULL,                -- JSON object
+    cursor      bigint NOT NULL,              -- ids below it are done with
+    done        bigint NOT NULL,
+    failed      bigint NOT NULL,
+    total       bigint,
+    state       text NOT NULL CHECK (state IN ('running', 'done', 'cancelled')),
+    created_at  bigint NOT NULL,              -- wall clock, ms
+    finished_at bigint,
+    CHECK ((state = 'running') = (finished_at IS NULL))
+);
+CREATE INDEX job_running ON job (id) WHERE state = 'running';

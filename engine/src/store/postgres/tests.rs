@@ -1,0 +1,312 @@
+//! The conformance suite on Postgres, and what only a store of many nodes has. Each test has a database of its own on a server that the
+//! first of them starts.
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use self::server::PostgresServer;
+use super::{About, Postgres, PostgresSettings};
+use crate::{
+    clock,
+    domain::{
+        delivery::Next,
+        endpoint::{NewEndpoint, Ordering, Policy},
+        id::EventId,
+        rate::Rate,
+    },
+    store::{
+        AdmissionLimits, Error, EventClaim, Handoff, KeyFile, NewDelivery, Settled, Settlement, Store,
+        conformance::{bench::*, conformance},
+    },
+};
+
+#[path = "../../../../tests/postgres/server.rs"]
+#[expect(dead_code, reason = "what a crash of the server does is tried on whole nodes, in tests/it/cluster.rs")]
+mod server;
+
+conformance!(conforms, PostgresBacking);
+
+static SERVER: LazyLock<PostgresServer> = LazyLock::new(|| PostgresServer::start(false));
+
+/// A database. A crash is another process of the same name: what the one before held is due.
+struct PostgresBacking {
+    database: String,
+    folder: tempfile::TempDir,
+}
+
+impl PostgresBacking {
+    fn empty() -> Self {
+        Self { database: SERVER.database(), folder: tempfile::tempdir().expect("a folder for temporary files") }
+    }
+
+    fn settings(&self, node: &str, silence: Duration) -> PostgresSettings {
+        let about = About { name: node.into(), role: "all".into(), address: "127.0.0.1:1".into() };
+        PostgresSettings { url: SERVER.url(&self.database), about, silence }
+    }
+
+    async fn node(&self, name: &str, silence: Duration, handoff: Handoff) -> Result<Postgres, Error> {
+        let key_file = KeyFile::at(self.folder.path().join("master.key"));
+        Postgres::open(self.settings(name, silence), key_file, handoff, AdmissionLimits::default()).await
+    }
+
+    /// Runs a statement beside the store.
+    fn raw(&self, sql: &str) -> String {
+        SERVER.ask(&self.database, sql).unwrap_or_else(|| panic!("{sql}"))
+    }
+}
+
+impl Drop for PostgresBacking {
+    fn drop(&mut self) {
+        SERVER.drop_database(&self.database);
+    }
+}
+
+/// Longer than any test takes.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+#[async_trait]
+impl Backing for PostgresBacking {
+    async fn open(&self, handoff: Handoff) -> Arc<dyn Store> {
+        Arc::new(self.node("node", FOR_EVER, handoff).await.unwrap())
+    }
+
+    async fn refuse_poison(&self) {
+        self.raw(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the event is poison'; END $$;
+             CREATE TRIGGER poison BEFORE INSERT ON event FOR EACH ROW WHEN (new.type = 'poison') EXECUTE FUNCTION refuse()",
+        );
+    }
+
+    async fn spoil(&self, event: EventId) {
+        let changed = self.raw(&format!("UPDATE event SET codec = 99 WHERE id = {} RETURNING id", event.as_i64()));
+        assert_eq!(changed, event.as_i64().to_string(), "the event is there to be spoiled");
+    }
+
+    fn another(&self) -> Arc<dyn Backing> {
+        Arc::new(Self::empty())
+    }
+}
+
+/// Several nodes on one database.
+struct Cluster {
+    nodes: Vec<Bench>,
+    backing: Arc<PostgresBacking>,
+}
+
+impl Cluster {
+    async fn of(count: usize, silence: Duration) -> Self {
+        let mut cluster = Self { nodes: Vec::new(), backing: Arc::new(PostgresBacking::empty()) };
+        for number in 0..count {
+            cluster.join(&format!("node {number}"), silence).await;
+        }
+        cluster
+    }
+
+    async fn join(&mut self, name: &str, silence: Duration) {
+        let handoff = Handoff::default();
+        let store = Arc::new(self.backing.node(name, silence, handoff.clone()).await.unwrap());
+        self.nodes.push(Bench { store, handoff, backing: Arc::clone(&self.backing) as Arc<dyn Backing> });
+    }
+}
+
+/// Waits until `happened` says so.
+async fn until(what: &str, mut happened: impl AsyncFnMut() -> bool) {
+    let deadline = clock::steady().plus(Duration::from_secs(60));
+    while !happened().await {
+        assert!(clock::steady() < deadline, "it never came to this: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn ordered(claim: &EventClaim, endpoint: crate::domain::id::EndpointId) -> Settlement {
+    let direct = vec![NewDelivery { ordering: Some(Ordering::WHOLE), ..direct(endpoint) }];
+    Settlement { direct, ..settlement(claim) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_start_at_once_make_one_store() {
+    let backing = Arc::new(PostgresBacking::empty());
+    let mut starting = tokio::task::JoinSet::new();
+    for number in 0..6 {
+        let backing = Arc::clone(&backing);
+        starting.spawn(async move { backing.node(&format!("node {number}"), FOR_EVER, Handoff::default()).await.unwrap() });
+    }
+    let nodes = starting.join_all().await;
+    assert!(nodes.iter().all(|node| node.tag() == nodes[0].tag()), "one tag");
+    nodes[0].create_endpoint(endpoint("crm")).await.unwrap();
+    for node in &nodes {
+        assert_eq!(node.endpoints().await.unwrap().len(), 1, "and one key for all of them");
+    }
+    let known = nodes[3].nodes().await.unwrap();
+    assert_eq!(
+        known.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(),
+        (0..6).map(|n| format!("node {n}")).collect::<Vec<_>>()
+    );
+    assert_eq!(known.iter().filter(|node| node.is_this_one).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_due_is_claimed_by_one_node() {
+    let cluster = Cluster::of(3, FOR_EVER).await;
+    let first = &cluster.nodes[0];
+    let crm = first.endpoint("crm").await;
+    let full = first.handoff.events.reserve(&(), 64 << 20).expect("everything");
+    first.store.accept((0..500).map(|_| event("a")).collect()).await.unwrap();
+    for _ in 0..100 {
+        let other = &cluster.nodes[1];
+        other.finished(crm, Next::Retry { due: clock::steady() }).await;
+    }
+    drop(full);
+    let mut claiming = tokio::task::JoinSet::new();
+    for node in &cluster.nodes {
+        let store = Arc::clone(&node.store);
+        claiming.spawn(async move {
+            loop {
+                if store.claim_due(clock::steady()).await.unwrap() == 0 {
+                    break;
+                }
+            }
+        });
+    }
+    claiming.join_all().await;
+    let mut events: Vec<_> = cluster.nodes.iter().flat_map(Bench::events).map(|claim| claim.event.id).collect();
+    let mut deliveries: Vec<_> = cluster.nodes.iter().flat_map(Bench::deliveries).map(|claim| claim.id).collect();
+    events.sort();
+    deliveries.sort();
+    assert_eq!((events.len(), deliveries.len()), (500, 100), "everything");
+    events.dedup();
+    deliveries.dedup();
+    assert_eq!((events.len(), deliveries.len()), (500, 100), "by one node each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_is_taken_over_and_settles_nothing_more() {
+    let mut cluster = Cluster::of(1, Duration::from_secs(2)).await;
+    let crm = cluster.nodes[0].endpoint("crm").await;
+    let lost = cluster.nodes[0].accept(event("a")).await;
+    let sent = cluster.nodes[0].delivery_to(crm).await;
+    // It stops: what beats is on its own runtime and would go on, so its row is held instead, as by a process that hangs.
+    cluster.backing.raw("ALTER TABLE node ADD COLUMN stopped bigint");
+    cluster.backing.raw(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.beat := old.beat; RETURN new; END $$;
+         CREATE TRIGGER hold BEFORE UPDATE ON node FOR EACH ROW WHEN (old.name = 'node 0') EXECUTE FUNCTION hold()",
+    );
+    cluster.join("node 1", Duration::from_secs(2)).await;
+    let other = &cluster.nodes[1];
+    until("its work is taken over", async || {
+        other.store.claim_due(clock::steady()).await.unwrap();
+        other.handoff.events.len() == 1 && other.handoff.deliveries.len() == 1
+    })
+    .await;
+    let slow = &cluster.nodes[0];
+    assert_eq!(slow.settle(Settlement { direct: vec![direct(crm)], ..settlement(&lost) }).await, Settled::LeaseLost);
+    assert!(!slow.record(attempt(&sent, Next::Delivered)).await);
+    assert!(!slow.handoff.tenure.covers(sent.lease, clock::steady()), "and knows that it holds nothing");
+    assert_eq!(other.settle(settlement(&other.event())).await, Settled::Done);
+    assert!(other.record(attempt(&other.delivery(), Next::Delivered)).await);
+    let back = slow.accept(event("b")).await;
+    assert_eq!(slow.settle(settlement(&back)).await, Settled::Done, "it has come back as a new node");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_gives_everything_back() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [leaving, staying] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    let claim = leaving.accept(event("a")).await;
+    assert_eq!(staying.claim().await, 0);
+    leaving.store.leave().await.unwrap();
+    assert_eq!(staying.claim().await, 1);
+    assert_eq!(staying.event().event.id, claim.event.id);
+    assert_eq!(staying.store.nodes().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn order_holds_across_nodes() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    let crm = one.endpoint("crm").await;
+    let (a, b) = (one.accept(event("a")).await, two.accept(event("b")).await);
+    assert!(b.event.id > a.event.id, "whichever node takes what is submitted later");
+    assert_eq!(two.settle(ordered(&b, crm)).await, Settled::Done);
+    assert_eq!((two.claim().await, one.claim().await), (0, 0), "an earlier event has still to be run, by another node");
+    assert_eq!(one.settle(ordered(&a, crm)).await, Settled::Done);
+    assert_eq!((one.claim().await, two.claim().await), (0, 2), "the node that came first has the endpoint");
+    let train = two.deliveries();
+    assert_eq!(train.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), [a.event.id, b.event.id]);
+    let c = one.accept(event("c")).await;
+    assert_eq!(one.settle(ordered(&c, crm)).await, Settled::Done);
+    assert!(two.record(attempt(&train[0], Next::Delivered)).await);
+    assert_eq!((one.claim().await, two.claim().await), (0, 0), "what is before it is on its way");
+    let (first, last) = (train[1].id, c.event.id.delivery(0));
+    two.store.leave().await.unwrap();
+    assert_eq!(one.claim().await, 2, "once its node is gone, another goes on where it was");
+    assert_eq!(one.deliveries().iter().map(|claim| claim.id).collect::<Vec<_>>(), [first, last]);
+    assert!(!two.record(attempt(&train[1], retry_in(60))).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_with_a_rate_belongs_to_one_node_while_that_lives() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    let policy = Policy { rate: Some(Rate::parse("5/s").unwrap()), ..Policy::default() };
+    let crm = one.store.create_endpoint(NewEndpoint { policy, ..endpoint("crm") }).await.unwrap().id;
+    for node in [one, two] {
+        let claim = node.accept(event("a")).await;
+        assert_eq!(node.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
+        node.nothing("nobody holds the endpoint yet");
+    }
+    assert_eq!((two.claim().await, one.claim().await), (2, 0));
+    assert_eq!(one.store.next_due().await.unwrap(), None);
+    let claim = two.accept(event("a")).await;
+    assert_eq!(two.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
+    assert_eq!(two.deliveries().len(), 3, "its holder need not ask again");
+    two.store.leave().await.unwrap();
+    assert_eq!(one.claim().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_reaches_the_other_nodes_within_a_second() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    // What every node hears first of all.
+    tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.notified()).await.expect("it has looked once");
+    let heard = two.handoff.settings.notified();
+    let began = clock::steady();
+    let crm = one.endpoint("crm").await;
+    tokio::time::timeout(Duration::from_secs(10), heard).await.expect("it hears of it");
+    assert!(clock::steady().since(began) < Duration::from_secs(5), "by a call, or at the next beat");
+    two.find_endpoint(crm).await;
+    one.store.reseal().await.unwrap();
+    two.find_endpoint(crm).await;
+    let shop = two.endpoint("shop").await;
+    one.find_endpoint(shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_is_an_error_that_passes_and_strands_nothing() {
+    let cluster = Cluster::of(1, FOR_EVER).await;
+    let node = &cluster.nodes[0];
+    let crm = node.endpoint("crm").await;
+    let claim = node.accept(event("a")).await;
+    for _ in 0..5 {
+        cluster.backing.raw("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'innesco' AND datname = current_database()");
+        match node.store.accept(vec![event("b")]).await {
+            Ok(_) => {}
+            Err(error) => assert!(error.passes(), "{error}"),
+        }
+    }
+    until("the store is used again", async || node.store.probe().await.is_ok()).await;
+    let settled = Settlement { direct: vec![direct(crm)], ..settlement(&claim) };
+    assert_eq!(node.settle(settled).await, Settled::Done, "what was held is held");
+    let delivery = node.delivery();
+    node.store.release(vec![], vec![], vec![(delivery.id, delivery.lease)]).await.unwrap();
+    until("what was given back is claimed again", async || {
+        node.store.claim_due(clock::steady()).await.unwrap();
+        node.deliveries().iter().any(|again| again.id == delivery.id)
+    })
+    .await;
+}

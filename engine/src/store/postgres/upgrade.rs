@@ -1,0 +1,60 @@
+//! Brings a database to this engine's layout: makes it, or takes an older one there step by step. One node at a time, under a lock that
+//! all of them know; the others wait and find it done.
+//!
+//! Old and new engines run side by side for as long as an upgrade of the nodes takes: a layout only ever adds what older engines
+//! do not miss, and takes away in a later one what none of them uses any more.
+
+use deadpool_postgres::Transaction;
+
+use super::{
+    admin,
+    db::{execute, get, the_row},
+    settle::lock_key,
+};
+use crate::{
+    domain::id::Tag,
+    store::{Error, KeyFile, Seal},
+};
+
+/// The layout that this engine reads and writes.
+const LAYOUT: u8 = 1;
+
+/// Waits until nobody else looks at the layout or the master key, until the end of the transaction.
+pub async fn alone(tx: &Transaction<'_>) -> Result<(), Error> {
+    execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&lock_key("layout", &[])]).await?;
+    Ok(())
+}
+
+/// Returns the store's tag and the key under which its secrets are sealed.
+pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {
+    alone(tx).await?;
+    let made: bool = get(&the_row(tx, "SELECT to_regclass('meta') IS NOT NULL", &[]).await?, 0)?;
+    if !made {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
+        tx.batch_execute(include_str!("schema.sql")).await?;
+        let tag = Tag::from_random(random);
+        let sql = "INSERT INTO meta (key, value) VALUES ('layout', $1), ('tag', $2)";
+        execute(tx, sql, &[&[LAYOUT].as_slice(), &tag.as_str().as_bytes()]).await?;
+    }
+    let layout = admin::meta(tx, "layout").await?;
+    match layout.as_deref() {
+        Some([LAYOUT]) => {}
+        Some([newer]) if *newer > LAYOUT => {
+            let text = format!("its layout is version {newer}, this engine knows {LAYOUT}; upgrade the engine");
+            return Err(Error::Unavailable(text));
+        }
+        _ => return Err(corrupt()),
+    }
+    let mark = admin::meta(tx, "seal").await?;
+    let seal = key_file.open(mark.as_deref())?;
+    if mark.is_none() {
+        execute(tx, "INSERT INTO meta (key, value) VALUES ('seal', $1)", &[&seal.mark()?]).await?;
+    }
+    let tag = admin::meta(tx, "tag").await?.and_then(|tag| Tag::parse(std::str::from_utf8(&tag).ok()?));
+    Ok((tag.ok_or_else(corrupt)?, seal))
+}
+
+fn corrupt() -> Error {
+    Error::Corrupt { table: "meta", column: "value", id: 0 }
+}

@@ -1,0 +1,116 @@
+//! Sources as both stores keep them: what makes an address unguessable is sealed with its secrets.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    Error, Seal,
+    columns::{Place, json, json_column},
+};
+use crate::domain::{
+    endpoint::HeldSecret,
+    id::SourceId,
+    name::Slug,
+    signature::Secret,
+    source::{Draft, NewSource, Source, Token},
+    time::Timestamp,
+};
+
+/// The column `draft`. A member that is missing is as the preset has it.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(remote = "Draft", default)]
+struct DraftColumn {
+    preset: String,
+    header: Option<String>,
+    algorithm: Option<String>,
+    encoding: Option<String>,
+    prefix: Option<String>,
+    template: Option<String>,
+    list_key: Option<String>,
+    timestamp: Option<String>,
+    tolerance: Option<String>,
+    username: Option<String>,
+    type_from: Option<String>,
+    type_prefix: Option<String>,
+    dedupe: Option<String>,
+    attributes: Vec<(String, String)>,
+    methods: Vec<String>,
+    content_types: Vec<String>,
+    allow: Vec<String>,
+    headers: Option<Vec<String>>,
+    body_bytes_max: Option<u64>,
+    rate: Option<String>,
+    answer_status: Option<u16>,
+    answer_body: Option<String>,
+    answer_content_type: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Drafted(#[serde(with = "DraftColumn")] Draft);
+
+/// What the column `sealed` holds, encrypted.
+#[derive(Serialize, Deserialize)]
+struct SealedColumn {
+    token: String,
+    /// Each with the end of its grace, ms.
+    secrets: Vec<(String, Option<i64>)>,
+}
+
+/// What a source's secrets are bound to.
+pub fn seal_context(name: &str) -> String {
+    format!("source {name}")
+}
+
+pub fn sealed(source: &NewSource, seal: &Seal) -> Result<Vec<u8>, Error> {
+    let secret = |held: &HeldSecret| (held.secret.reveal(), held.until.map(Timestamp::millis));
+    let column = SealedColumn { token: source.token.as_str().to_owned(), secrets: source.secrets.iter().map(secret).collect() };
+    let text = Zeroizing::new(json(&column));
+    Ok(seal.seal(&seal_context(&source.name), text.as_bytes())?)
+}
+
+/// The column `draft` of a source.
+pub fn draft(source: &NewSource) -> String {
+    json(&Drafted(source.draft.clone()))
+}
+
+/// A source's row as it was read.
+pub struct StoredSource {
+    pub id: i64,
+    pub name: String,
+    pub title: Option<String>,
+    pub draft: String,
+    pub created_at: i64,
+    pub sealed: Vec<u8>,
+}
+
+impl StoredSource {
+    /// The source, whose secrets open with one of `seals`.
+    pub fn read(self, seals: &[Arc<Seal>]) -> Result<Source, Error> {
+        let place = Place { table: "source", id: self.id };
+        let name = Slug::parse(&self.name).map_err(|_| place.corrupt("name"))?;
+        let Drafted(draft) = json_column(&place, "draft", &self.draft)?;
+        let settings = draft.settle().map_err(|_| place.corrupt("draft"))?;
+        let context = seal_context(&name);
+        let opened = seals.iter().find_map(|seal| seal.open(&context, &self.sealed)).ok_or_else(|| place.corrupt("sealed"))?;
+        let SealedColumn { token, secrets } = serde_json::from_slice(&opened).map_err(|_| place.corrupt("sealed"))?;
+        let held = |(secret, until): (String, Option<i64>)| HeldSecret {
+            secret: Secret::Text(secret),
+            until: until.map(Timestamp::from_millis),
+        };
+        Ok(Source {
+            id: SourceId::from_i64(place.id),
+            created_at: Timestamp::from_millis(self.created_at),
+            new: NewSource {
+                name,
+                title: self.title,
+                token: Token::parse(&token).ok_or_else(|| place.corrupt("sealed"))?,
+                draft,
+                settings,
+                secrets: secrets.into_iter().map(held).collect(),
+            },
+        })
+    }
+}

@@ -1,0 +1,288 @@
+//! Many nodes over one Postgres, while nodes are killed or stopped for longer than the others wait for them, and the database breaks
+//! off: what was answered 202 is delivered, under one name, and counted once; order and rate hold whichever node does the work.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{DEADLINE, Engine, KEY, client},
+    postgres::PostgresServer,
+    receivers::{Answer, Received, Receiver},
+};
+
+const NODES: usize = 3;
+const ROUNDS: usize = 12;
+const CALLERS: usize = 6;
+/// For how long a node may be silent: short, so that it is soon taken over.
+const SILENCE: Duration = Duration::from_secs(3);
+/// For a node to be taken over, and for what it had to be done by others.
+const LONG: Duration = Duration::from_secs(180);
+
+/// Nodes on a database of their own.
+struct Cluster {
+    server: PostgresServer,
+    nodes: Vec<Engine>,
+    _key: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn start(plugins: &[&str], roles: &[&str], durable: bool) -> Self {
+        let server = PostgresServer::start(durable);
+        let url = server.url(&server.database());
+        let key = tempfile::tempdir().expect("a folder for temporary files");
+        let key_file = key.path().join("master.key").display().to_string();
+        let silence = format!("{}s", SILENCE.as_secs());
+        let start = |role: &&str| {
+            let environment = [
+                ("INNESCO_STORE", url.as_str()),
+                ("INNESCO_MASTER_KEY_FILE", &key_file),
+                ("INNESCO_NODE_SILENCE", &silence),
+                ("INNESCO_NODE_ROLE", role),
+            ];
+            Engine::start_in(plugins, &["--allow-net", "127.0.0.0/8"], &environment)
+        };
+        let nodes = roles.iter().map(start).collect();
+        Self { server, nodes, _key: key }
+    }
+
+    /// Waits until every node answers and the store takes writes.
+    async fn ready(&self) {
+        for node in &self.nodes {
+            let until = Instant::now() + DEADLINE;
+            loop {
+                let answer = node.request("GET", "/readyz").send().await;
+                if answer.is_ok_and(|answer| answer.status() == 200) {
+                    break;
+                }
+                assert!(Instant::now() < until, "a node does not become ready; its log:\n{}", node.log());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn signal(node: &Engine, signal: Signal) {
+    kill_process(Pid::from_raw(node.pid().cast_signed()).expect("a process"), signal).expect("the node can be told");
+}
+
+/// What the callers know to have been accepted.
+#[derive(Default)]
+struct Ledger {
+    accepted: Mutex<BTreeSet<u64>>,
+    broken: AtomicU64,
+}
+
+/// One caller: sends to whichever node it comes to, and goes on whatever happens.
+async fn call(
+    urls: Arc<Mutex<Vec<String>>>,
+    number: usize,
+    ledger: Arc<Ledger>,
+    next: Arc<AtomicU64>,
+    stopped: tokio::sync::watch::Receiver<bool>,
+) {
+    let client = client();
+    for turn in number.. {
+        if *stopped.borrow() {
+            return;
+        }
+        let url = urls.lock().unwrap()[turn % NODES].clone();
+        let job = next.fetch_add(1, Ordering::Relaxed);
+        let event = json!({ "type": "job.created", "id": format!("job-{job}"), "data": { "job": job } });
+        let asked = client.post(format!("{url}/v1/events")).bearer_auth(KEY).json(&event).timeout(Duration::from_secs(2));
+        match asked.send().await {
+            Ok(answer) if answer.status() == 202 => drop(ledger.accepted.lock().unwrap().insert(job)),
+            _ => drop(ledger.broken.fetch_add(1, Ordering::Relaxed)),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn body(one: &Received) -> Value {
+    serde_json::from_slice(&one.body).expect("a JSON body")
+}
+
+fn job(one: &Received) -> Option<u64> {
+    let body = body(one);
+    body["job"].as_u64().or_else(|| body["data"]["job"].as_u64())
+}
+
+fn audit(one: &Received) -> Option<u64> {
+    body(one)["audit"].as_u64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_nodes_die_and_hang_and_the_database_breaks_off() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("seed {seed} (set SEED to repeat the moments)");
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+
+    let receiver = Receiver::answering(|received| Answer::status(if received.number % 5 == 0 { 503 } else { 200 })).await;
+    let mut cluster = Cluster::start(&["ledger"], &["all"; NODES], true);
+    for (name, events) in [("receiver", json!([])), ("done", json!(["job.done"]))] {
+        let endpoint = json!({
+            "name": name, "url": receiver.url(&format!("/{name}")), "events": events, "schedule": vec!["200ms"; 50],
+        });
+        cluster.nodes[0].ok("POST", "/v1/endpoints", endpoint).await;
+    }
+    cluster.nodes[1]
+        .wait("/v1/endpoints", "the others know of it", |page| page["items"].as_array().is_some_and(|all| all.len() == 2))
+        .await;
+    cluster.nodes[2]
+        .wait("/v1/nodes", "all are there", |page| page["items"].as_array().is_some_and(|all| all.len() == NODES))
+        .await;
+    cluster.nodes[0].send("job.repaired", json!({})).await;
+
+    let ledger = Arc::new(Ledger::default());
+    let next = Arc::new(AtomicU64::new(0));
+    let urls = Arc::new(Mutex::new(cluster.nodes.iter().map(|node| node.url.clone()).collect::<Vec<_>>()));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|number| tokio::spawn(call(Arc::clone(&urls), number, Arc::clone(&ledger), Arc::clone(&next), stopped.clone())))
+        .collect();
+    let (mut kills, mut stops, mut crashes) = (0, 0, 0);
+    for round in 0..ROUNDS {
+        tokio::time::sleep(Duration::from_millis(random.random_range(100..800))).await;
+        let which = random.random_range(0..NODES);
+        match round % 4 {
+            1 => {
+                // Longer than the others wait for it.
+                signal(&cluster.nodes[which], Signal::STOP);
+                tokio::time::sleep(SILENCE + Duration::from_secs(3)).await;
+                signal(&cluster.nodes[which], Signal::CONT);
+                stops += 1;
+            }
+            3 => {
+                cluster.server.crash(Duration::from_millis(random.random_range(0..1_000)));
+                crashes += 1;
+            }
+            _ => {
+                cluster.nodes[which].kill();
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
+                cluster.nodes[which].launch();
+                urls.lock().unwrap()[which] = cluster.nodes[which].url.clone();
+                kills += 1;
+            }
+        }
+    }
+    stop.send(true).unwrap();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    cluster.ready().await;
+
+    let accepted = ledger.accepted.lock().unwrap().clone();
+    let arrived =
+        |path: &str, all: &[Received]| -> BTreeSet<u64> { all.iter().filter(|one| one.path == path).filter_map(job).collect() };
+    let received = receiver
+        .wait_for("every accepted job arrives on both ways", LONG, |all| {
+            accepted.is_subset(&arrived("/receiver", all)) && accepted.is_subset(&arrived("/done", all))
+        })
+        .await;
+    let node = &cluster.nodes[0];
+    for state in ["pending", "retrying"] {
+        node.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
+    }
+    node.wait("/v1/events?state=waiting", "every event is run", |page| page["items"] == json!([])).await;
+    assert_eq!(node.get("/v1/deliveries?state=dead").await["items"], json!([]), "none was given up");
+    assert_eq!(node.get("/v1/events?state=failed").await["items"], json!([]), "and no run was");
+
+    // One name per webhook: whatever was sent twice was sent under one id.
+    let mut names: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
+    for one in receiver.received().iter() {
+        if let Some(job) = job(one) {
+            let id = one.header("webhook-id").expect("an id").to_owned();
+            names.entry((one.path.clone(), job)).or_default().insert(id);
+        }
+    }
+    let renamed: Vec<_> = names.iter().filter(|(_, ids)| ids.len() != 1).collect();
+    assert!(renamed.is_empty(), "sent under two names: {renamed:?}");
+    let stored = names.keys().filter(|(path, _)| path == "/receiver").count();
+    node.send("job.audit", json!({})).await;
+    let all = receiver.wait_for("the audit", LONG, |all| all.iter().any(|one| audit(one).is_some())).await;
+    let counted = all.iter().find_map(audit).unwrap();
+
+    let missing = |path: &str| accepted.difference(&arrived(path, &received)).count();
+    let lost = missing("/receiver") + missing("/done");
+    let delivered = received.iter().filter(|one| one.number % 5 != 0).filter_map(job).count();
+    println!(
+        "ledger: {kills} kills, {stops} stops, {crashes} crashes of the database, {} accepted, {} refused or cut off, {stored} stored, \
+         {} webhooks, {delivered} deliveries seen, {} duplicates, lost = {lost}, counted {counted}",
+        accepted.len(),
+        ledger.broken.load(Ordering::Relaxed),
+        names.len(),
+        delivered.saturating_sub(names.len()),
+    );
+    assert_eq!(lost, 0, "nothing accepted is lost");
+    assert_eq!(counted as usize, stored, "the count in the plugin's state is exact");
+    assert!(accepted.len() > ROUNDS, "there was a load: {}", accepted.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_and_rate_hold_whichever_node_is_asked() {
+    const EVENTS: usize = 60;
+    let receiver = Receiver::answering(|received| Answer::status(if received.number % 9 == 0 { 503 } else { 200 })).await;
+    let cluster = Cluster::start(&[], &["all"; NODES], false);
+    let schedule = vec!["100ms"; 50];
+    for (name, policy) in [("ordered", json!({ "ordered": true })), ("slow", json!({ "rate": "20/s" }))] {
+        let mut endpoint =
+            json!({ "name": name, "url": receiver.url(&format!("/{name}")), "events": ["step"], "schedule": schedule });
+        endpoint.as_object_mut().unwrap().extend(policy.as_object().unwrap().clone());
+        cluster.nodes[0].ok("POST", "/v1/endpoints", endpoint).await;
+    }
+    for node in &cluster.nodes {
+        node.wait("/v1/endpoints", "every node knows of them", |page| page["items"].as_array().is_some_and(|all| all.len() == 2))
+            .await;
+    }
+    for number in 0..EVENTS {
+        cluster.nodes[number % NODES].send("step", json!({ "number": number })).await;
+    }
+    let delivered = |path: &str, all: &[Received]| -> Vec<u64> {
+        let good = all.iter().filter(|one| one.path == path && one.number % 9 != 0);
+        good.map(|one| body(one)["data"]["number"].as_u64().unwrap()).collect()
+    };
+    let all = receiver
+        .wait_for("all of them arrive on both ways", LONG, |all| {
+            ["/ordered", "/slow"].iter().all(|path| delivered(path, all).into_iter().collect::<BTreeSet<_>>().len() == EVENTS)
+        })
+        .await;
+    let order = delivered("/ordered", &all);
+    assert!(order.is_sorted(), "in the order of their acceptance: {order:?}");
+    let times: Vec<Instant> = all.iter().filter(|one| one.path == "/slow").map(|one| one.arrived).collect();
+    let took = times[times.len() - 1].duration_since(times[0]);
+    // A tenth of a second's worth may come at once.
+    let least = Duration::from_millis(50) * (times.len() as u32 - 4);
+    assert!(took >= least, "{} in {took:?}, and no faster than 20 a second", times.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_take_calls_and_nodes_that_work_do_it_together() {
+    let receiver = Receiver::start().await;
+    let mut cluster = Cluster::start(&[], &["api", "work"], false);
+    let [api, work] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    api.endpoint("crm", &receiver.url("/crm"), &["*"]).await;
+    for number in 0..20 {
+        api.send("a", json!({ "number": number })).await;
+    }
+    receiver.wait_for_count(20, DEADLINE).await;
+    let (status, _) = work.call("POST", "/v1/events", json!({ "type": "a", "data": {} })).await;
+    assert_eq!(status, 404, "a node that works takes no calls");
+    assert_eq!(work.call("GET", "/readyz", Value::Null).await.0, 200, "but says how it is");
+    let nodes = api.get("/v1/nodes").await;
+    let roles: BTreeSet<&str> = nodes["items"].as_array().unwrap().iter().map(|node| node["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["api", "work"].into());
+    let listed = api.command().args(["node", "list"]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("work") && listed.contains("api"), "{listed}");
+    assert!(cluster.nodes[1].stop(), "it ends well");
+    cluster.nodes[0].wait("/v1/nodes", "it has left", |page| page["items"].as_array().is_some_and(|all| all.len() == 1)).await;
+}

@@ -1,0 +1,165 @@
+//! A Postgres server for tests: of its own, in a temporary folder, reached through a socket there, and gone with the process that
+//! started it, however that ends.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How long the server may take to answer.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// Keeps the server for as long as its standard input is open, then takes everything away.
+const KEEPER: &str = r#"folder="$1"; shift; "$@" & pid=$!; trap '' INT TERM; cat > /dev/null; kill -QUIT $pid 2> /dev/null; wait $pid; rm -rf "$folder""#;
+
+/// A running server.
+pub struct PostgresServer {
+    folder: PathBuf,
+    programs: PathBuf,
+    /// What every command that belongs to the server begins with: it refuses to work for root.
+    as_owner: Vec<String>,
+    /// One per start. Each waits for the end of this process, and then takes the folder away.
+    keepers: Vec<Child>,
+    databases: AtomicU32,
+}
+
+impl PostgresServer {
+    /// Makes a server and starts it. `durable` makes it sync what it commits, as in earnest; without, it only outlives its own death.
+    pub fn start(durable: bool) -> Self {
+        let programs = programs();
+        let folder = tempfile::Builder::new().prefix("innesco-pg").tempdir().expect("a folder for temporary files").keep();
+        let as_owner = as_owner(&folder);
+        let mut server = Self { folder, programs, as_owner, keepers: Vec::new(), databases: AtomicU32::new(0) };
+        let data = server.folder.join("data");
+        let made = server
+            .command("initdb")
+            .arg("--pgdata")
+            .arg(&data)
+            .args(["--auth=trust", "--username=innesco", "--encoding=UTF8", "--locale=C", "--no-sync"])
+            .output()
+            .expect("initdb can be started");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let settings = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\nfsync = {}\n\
+             full_page_writes = {}\nlog_min_messages = fatal\n",
+            server.folder.display(),
+            if durable { "on" } else { "off" },
+            if durable { "on" } else { "off" },
+        );
+        let file = data.join("postgresql.conf");
+        let text = fs::read_to_string(&file).expect("initdb wrote a configuration");
+        fs::write(&file, format!("{text}\n{settings}")).expect("the configuration can be written");
+        server.run();
+        server
+    }
+
+    fn run(&mut self) {
+        let mut command = self.as_owner.clone();
+        command.push(self.programs.join("postgres").display().to_string());
+        command.extend(["-D".to_owned(), self.folder.join("data").display().to_string()]);
+        self.keepers.push(keeper(&self.folder, &command));
+        let until = Instant::now() + READY_MAX;
+        while self.ask("postgres", "SELECT 1").is_none() {
+            assert!(Instant::now() < until, "the server does not answer; its folder is {}", self.folder.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let program = self.programs.join(program);
+        let mut command = match self.as_owner.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.current_dir(&self.folder).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs one statement and says what it printed; `None` if it failed.
+    pub fn ask(&self, database: &str, sql: &str) -> Option<String> {
+        let output = self
+            .command("psql")
+            .args(["-X", "-A", "-t", "-q", "-U", "innesco", "-d", database, "-h"])
+            .arg(&self.folder)
+            .args(["-c", sql])
+            .output()
+            .expect("psql can be started");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Breaks the server off in the middle of whatever it is doing, and starts it again after `pause`.
+    pub fn crash(&mut self, pause: Duration) {
+        let file = self.folder.join("data").join("postmaster.pid");
+        let text = fs::read_to_string(&file).expect("a running server has a file with its number");
+        let number = text.lines().next().expect("which is in its first line").to_owned();
+        let killed = Command::new("kill").args(["-QUIT", &number]).status().expect("kill can be started");
+        assert!(killed.success(), "the server was running");
+        let until = Instant::now() + READY_MAX;
+        while file.exists() {
+            assert!(Instant::now() < until, "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(pause);
+        self.run();
+    }
+
+    /// Makes an empty database, and says its name.
+    pub fn database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.ask("postgres", &format!("CREATE DATABASE {name}")).expect("a database can be made");
+        name
+    }
+
+    /// Takes a database away, whoever is connected to it.
+    pub fn drop_database(&self, name: &str) {
+        let _ = self.ask("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+    }
+
+    /// The address of a database.
+    pub fn url(&self, database: &str) -> String {
+        let host = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://innesco@{host}/{database}")
+    }
+}
+
+/// Where the server's programs are: they are on nobody's path.
+fn programs() -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|version| Some(version.ok()?.path().join("bin")))
+        .filter(|programs| programs.join("initdb").exists())
+        .collect();
+    found.sort_by_key(|programs| programs.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok()));
+    found.pop().expect("PostgreSQL is not installed, and these tests start a server of their own: apt-get install postgresql")
+}
+
+/// The server works for anyone but root: root gives the folder to the user `postgres`, who comes with the server.
+fn as_owner(folder: &Path) -> Vec<String> {
+    let number = |args: &[&str]| {
+        let output = Command::new("id").args(args).output().expect("id can be started");
+        String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().ok()
+    };
+    if number(&["-u"]) != Some(0) {
+        return Vec::new();
+    }
+    let user = number(&["-u", "postgres"]).expect("there is a user postgres: apt-get install postgresql");
+    let group = number(&["-g", "postgres"]).expect("there is a group postgres");
+    std::os::unix::fs::chown(folder, Some(user), Some(group)).expect("root can give a folder away");
+    ["setpriv".to_owned(), format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()].to_vec()
+}
+
+fn keeper(folder: &Path, command: &[String]) -> Child {
+    let mut keeper = Command::new("sh");
+    keeper.args(["-c", KEEPER, "keeper"]).arg(folder).args(command);
+    // In a group of its own: whoever interrupts the tests at a terminal does not interrupt what cleans up behind them.
+    std::os::unix::process::CommandExt::process_group(&mut keeper, 0);
+    keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell can be started")
+}
