@@ -162,7 +162,7 @@ mod tests {
     fn a_rule_without_failures_never_opens() {
         let rule = BreakerRule { failures: 0, ..RULE };
         let mut breaker = Breaker::default();
-        assert!((0..10_000).all(|now| breaker.note(false, &rule, at(now), 0.5) == None));
+        assert!((0..10_000).all(|now| breaker.note(false, &rule, at(now), 0.5).is_none()));
     }
 
     proptest! {

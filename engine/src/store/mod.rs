@@ -168,6 +168,16 @@ pub enum Settles {
     Run { id: RunId, round: u32, lease: Lease },
 }
 
+impl Settles {
+    /// The version of state that is written with it: the claim's token, which no two claims share. A run's id would not do: a run that
+    /// is claimed again, by whichever node, writes something else under it.
+    pub const fn state_version(self) -> i64 {
+        match self {
+            Self::Event { lease, .. } | Self::Run { lease, .. } => lease.token,
+        }
+    }
+}
+
 /// Commit 2: everything that follows from an event's routing and runs, or from one later run. All of it, or nothing.
 #[derive(Clone)]
 pub struct Settlement {

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     catalog::{Catalog, PluginEntry, PluginState},
     clock,
-    domain::{endpoint::Endpoint, event::Event, id::RunId, name::Slug, run::RunState, time::Timestamp},
+    domain::{endpoint::Endpoint, event::Event, name::Slug, run::RunState, time::Timestamp},
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
     store::{EventClaim, Handoff, RunClaim, RunRecord, Settlement, Settles, StateValue, Store},
@@ -195,8 +195,8 @@ impl Runner {
         self.tell_failure(&mut record, entry.map(|entry| &**entry), &claim.event, now);
         count(entry.map(|entry| &**entry), &record);
         self.tell(began, &claim.event, claim.round, &mut record);
-        note_writes(written, &record, claim.id);
         let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
+        note_writes(written, &record, settles.state_version());
         let settlement = Settlement { settles, event: Arc::clone(&claim.event), runs: vec![record], direct: Vec::new() };
         self.settle(Settling { settlement, held: Held::Run(claim.slot, Arc::clone(turn)) });
     }
@@ -296,11 +296,11 @@ impl StateSource for Overlay {
     }
 }
 
-/// Adds what a run leaves behind; the store gives it the run's id as its version.
-fn note_writes(written: &Mutex<Written>, record: &RunRecord, id: RunId) {
+/// Adds what a run leaves behind; the store gives it the same version.
+fn note_writes(written: &Mutex<Written>, record: &RunRecord, version: i64) {
     let mut written = written.lock().expect("no code panics while it holds it");
     for write in &record.state_use.writes {
-        let value = write.value.clone().map(|value| (value, id.as_i64()));
+        let value = write.value.clone().map(|value| (value, version));
         written.insert(write.key.clone(), value);
     }
 }

@@ -54,7 +54,7 @@ pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
         assert_eq!((&*q.plugin, q.state, q.outcome), ("q", RunState::Parked, Some(RunOutcome::Trapped)));
         assert_eq!((q.code.as_deref(), q.message.as_deref()), (Some("broken"), Some("it broke")));
         let (value, version) = bench.store.read_state(&slug("p"), "count").await.unwrap().expect("it was written");
-        assert_eq!((&value[..], version), (&b"1"[..], p.id.as_i64()));
+        assert_eq!((&value[..], version), (&b"1"[..], claim.lease.token));
     }
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 4, "the follower and three deliveries; the event itself is settled");

@@ -289,14 +289,15 @@ fn judge(
         runs.push((id, run));
     }
     settlement.direct.iter().for_each(|delivery| deliver(&mut next, delivery));
+    let version = settlement.settles.state_version();
     for (id, run) in runs {
         for write in &run.state_use.writes {
             let name = (run.plugin.to_string(), write.key.clone());
             match write.value {
-                Some(_) => known.versions.insert(name.clone(), id.as_i64()),
+                Some(_) => known.versions.insert(name.clone(), version),
                 None => known.versions.remove(&name),
             };
-            written.state.insert(name, (write.value.clone(), id.as_i64()));
+            written.state.insert(name, (write.value.clone(), version));
         }
         written.events.extend(run.emitted.iter().chain(&run.news).cloned());
         written.run(id, round, run, after);

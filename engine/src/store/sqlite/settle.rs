@@ -70,7 +70,7 @@ pub fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &
     for run in &settlement.runs {
         let id = run.id.unwrap_or_else(|| event.id.run(next.take_run()));
         write_run(db, local, id, round, run)?;
-        write_state(db, run, id)?;
+        write_state(db, run, settlement.settles.state_version())?;
         accept::insert_all(db, local, run.emitted.iter().chain(&run.news).cloned(), &mut claims.events)?;
         for delivery in &run.deliveries {
             write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, claims)?;
@@ -224,12 +224,12 @@ fn write_run(db: &Connection, local: &Local, id: RunId, round: u32, run: &RunRec
     Ok(())
 }
 
-fn write_state(db: &Connection, run: &RunRecord, id: RunId) -> Result<(), Error> {
+fn write_state(db: &Connection, run: &RunRecord, version: i64) -> Result<(), Error> {
     for write in &run.state_use.writes {
         match &write.value {
             Some(value) => db
                 .prepare_cached("INSERT OR REPLACE INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![&*run.plugin, write.key, value, id.as_i64()])?,
+                .execute(params![&*run.plugin, write.key, value, version])?,
             None => db
                 .prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?
                 .execute(params![&*run.plugin, write.key])?,
