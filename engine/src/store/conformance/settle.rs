@@ -288,7 +288,7 @@ pub async fn runs_of_one_plugin_in_one_settlement_see_each_other(bench: &Bench) 
 pub async fn settlements_of_one_call_follow_each_other(bench: &Bench) {
     bench.store.accept((0..3).map(|_| event("a")).collect()).await.unwrap();
     let claims = bench.events();
-    let version = claims[0].event.id.run(0).as_i64();
+    let version = claims[0].lease.token;
     let first = RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"1"))]), ..ran("p") };
     let stale = RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"lost"))]), ..ran("p") };
     let fresh = RunRecord { state_use: state_use(&[("k", version)], &[("k", Some(b"2"))]), ..ran("p") };
