@@ -11,6 +11,7 @@ mod engine;
 #[path = "../postgres/server.rs"]
 #[expect(dead_code, reason = "here each server has one database, and both go together")]
 mod postgres;
+mod proxy;
 
 mod access;
 mod backup;

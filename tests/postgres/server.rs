@@ -44,7 +44,7 @@ impl PostgresServer {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let settings = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\nfsync = {}\n\
-             full_page_writes = {}\nlog_min_messages = fatal\n",
+             full_page_writes = {}\nlog_min_messages = fatal\nsynchronous_standby_names = 'nobody'\nsynchronous_commit = local\n",
             server.folder.display(),
             if durable { "on" } else { "off" },
             if durable { "on" } else { "off" },
@@ -110,6 +110,34 @@ impl PostgresServer {
         self.run();
     }
 
+    /// Has every commit in a database take effect and go unanswered until [`Self::break_off_commit`]. For connections made from now on.
+    pub fn hold_back_commits(&self, database: &str) {
+        // It waits for a standby that will never come.
+        self.ask("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = on")).expect("a setting");
+        self.disconnect(database);
+    }
+
+    /// Waits until the commit of a transaction goes unanswered, and breaks off all connections: whoever asked never hears that it took
+    /// effect.
+    pub fn break_off_commit(&self, database: &str) {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = 'COMMIT' AND datname = '{database}'"
+        );
+        let until = Instant::now() + READY_MAX;
+        while self.ask("postgres", &sql).is_none_or(|held| held == "0") {
+            assert!(Instant::now() < until, "no transaction was committed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.ask("postgres", &format!("ALTER DATABASE {database} RESET synchronous_commit")).expect("a setting");
+        self.disconnect(database);
+    }
+
+    /// Ends every connection to a database.
+    pub fn disconnect(&self, database: &str) {
+        let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'");
+        self.ask("postgres", &sql).expect("connections can be ended");
+    }
+
     /// Makes an empty database, and says its name.
     pub fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
@@ -120,6 +148,11 @@ impl PostgresServer {
     /// Takes a database away, whoever is connected to it.
     pub fn drop_database(&self, name: &str) {
         let _ = self.ask("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join(".s.PGSQL.5432")
     }
 
     /// The address of a database.

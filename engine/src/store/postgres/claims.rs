@@ -48,20 +48,12 @@ struct Claiming<'a> {
     node: i64,
     now: Timestamp,
     after: &'a mut After,
-    runs: &'a mut Vec<RunClaim>,
 }
 
 /// Claims as far as there is room; the caller hands over after the commit.
-pub async fn claim_due(
-    tx: &Transaction<'_>,
-    local: &Local,
-    node: i64,
-    now: Timestamp,
-    after: &mut After,
-    runs: &mut Vec<RunClaim>,
-) -> Result<(), Error> {
+pub async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(tx, local.db_at(now)).await?;
-    let mut claiming = Claiming { tx, local, node, now, after, runs };
+    let mut claiming = Claiming { tx, local, node, now, after };
     claiming.events().await?;
     claiming.runs().await?;
     claiming.deliveries().await?;
@@ -178,7 +170,7 @@ impl Claiming<'_> {
                 let lease = self.lease();
                 ids.push(id);
                 leases.push(lease);
-                self.runs.push(RunClaim {
+                self.after.runs.push(RunClaim {
                     id: RunId::from_i64(id),
                     event: Arc::new(event),
                     round: get_u32(row, 2)?,

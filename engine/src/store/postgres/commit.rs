@@ -27,7 +27,7 @@ use crate::{
     clock,
     domain::{event::NewEvent, time::Timestamp},
     metrics::meters,
-    store::{Accepted, AttemptRecord, DeliveryClaim, Error, EventClaim, Settled, Settlement},
+    store::{Accepted, AttemptRecord, DeliveryClaim, Error, EventClaim, RunClaim, Settled, Settlement},
 };
 
 /// Jobs in one transaction at most: bounds how long the first one waits for its answer.
@@ -43,6 +43,7 @@ const TROUBLED_FOR: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct After {
     pub events: Vec<EventClaim>,
+    pub runs: Vec<RunClaim>,
     pub deliveries: Vec<DeliveryClaim>,
     /// When something becomes due that nobody holds.
     pub due: Option<Timestamp>,
@@ -64,9 +65,11 @@ impl After {
         self.overflowed = true;
     }
 
+    /// The leases of all that is claimed.
     pub fn tokens(&self) -> impl Iterator<Item = i64> {
         let events = self.events.iter().map(|claim| claim.lease.token);
-        events.chain(self.deliveries.iter().map(|claim| claim.lease.token))
+        let runs = self.runs.iter().map(|claim| claim.lease.token);
+        events.chain(runs).chain(self.deliveries.iter().map(|claim| claim.lease.token))
     }
 
     /// Hands over and rings, once all of it is committed.
@@ -75,6 +78,7 @@ impl After {
             local.minute.store(accept::minute(last.event.accepted_at), Ordering::Relaxed);
         }
         local.handoff.events.push_all(self.events.into_iter().map(|claim| ((), claim)));
+        local.handoff.runs.push_all(self.runs.into_iter().map(|claim| (claim.plugin.clone(), claim)));
         // In one step: if the first of a train fails, those behind it are all there to be taken back.
         local.handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
         if self.let_go {
@@ -296,7 +300,7 @@ impl Task {
         loop {
             let mut after = After::default();
             let tx = client.transaction().await.map_err(|error| Failure::Lost(error.into()))?;
-            let me = self.local.node.load(Ordering::SeqCst);
+            let me = self.local.me();
             let done = match node::enter(&tx, &self.local).await {
                 Ok(Some(node)) => self.work(&tx, node, batch, &mut after).await,
                 Ok(None) if again => {

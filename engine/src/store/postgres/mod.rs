@@ -345,17 +345,13 @@ impl Store for Postgres {
     }
 
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
-        let (count, runs) = self
-            .step_as_node(move |tx, local, node, after| {
-                Box::pin(async move {
-                    let mut runs = Vec::new();
-                    claims::claim_due(tx, local, node, now, after, &mut runs).await?;
-                    Ok((after.events.len() + after.deliveries.len() + runs.len(), runs))
-                })
+        self.step_as_node(move |tx, local, node, after| {
+            Box::pin(async move {
+                claims::claim_due(tx, local, node, now, after).await?;
+                Ok(after.events.len() + after.runs.len() + after.deliveries.len())
             })
-            .await?;
-        self.local.handoff.runs.push_all(runs.into_iter().map(|claim| (claim.plugin.clone(), claim)));
-        Ok(count)
+        })
+        .await
     }
 
     async fn release(

@@ -40,6 +40,8 @@ const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// Apart by less than this the database's clock and the steady clock count as one.
 const SKEW_MIN: i64 = 1_000;
+/// How long a beat waits for this node's transactions to end when it has leases to end: shorter than [`BEAT`].
+const ORPHANS_WAIT: Duration = Duration::from_millis(300);
 /// Lease tokens of one node: its id is in the bits above.
 const TOKEN_BITS: u32 = 39;
 
@@ -67,7 +69,7 @@ fn tokens(node: i64) -> (i64, i64) {
 /// Makes sure that this process counts as alive until the transaction ends, and says under which id. `None`: the others have given it
 /// up, and it has to come back as a new one.
 pub async fn enter(tx: &Transaction<'_>, local: &Local) -> Result<Option<i64>, Error> {
-    let me = local.node.load(Ordering::SeqCst);
+    let me = local.me();
     let alive = row(tx, "SELECT 1 FROM node WHERE id = $1 FOR KEY SHARE", &[&me]).await?;
     Ok(alive.map(|_| me))
 }
@@ -90,7 +92,7 @@ async fn register(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, 
 /// Comes back after the others have removed `old`. Whoever asks at the same time for the same reason gets the same answer.
 pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error> {
     let _alone = local.registering.lock().await;
-    if local.node.load(Ordering::SeqCst) != old {
+    if local.me() != old {
         return Ok(());
     }
     let mut client = pool.get().await?;
@@ -116,7 +118,9 @@ async fn end_leases(tx: &Transaction<'_>, node: i64, now: i64) -> Result<(), Err
     Ok(())
 }
 
-/// Ends leases that nobody holds: those of a transaction whose end was not heard, and those that could not be given back.
+/// Ends leases that nobody holds: those of a transaction whose end was not heard, and those that could not be given back. Such a
+/// transaction may still be under way: it holds this node's row until it ends, so that is waited for. Not for long; the next beat tries
+/// again.
 async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     let orphans = local.orphans();
     if orphans.is_empty() {
@@ -124,6 +128,11 @@ async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     }
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = {}", ORPHANS_WAIT.as_millis())).await?;
+    if let Err(error) = execute(&tx, "SELECT 1 FROM node WHERE id = $1 FOR UPDATE", &[&local.me()]).await {
+        tracing::debug!(%error, count = orphans.len(), "leases that nobody holds could not be ended yet");
+        return Ok(());
+    }
     for table in ["event_queue", "run_queue", "live"] {
         let sql =
             format!("UPDATE {table} SET lease = NULL, next_at = least(next_at, $2) WHERE lease IS NOT NULL AND lease = ANY($1)");
@@ -137,7 +146,7 @@ async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
 
 /// Leaves: what this node holds is free for the others at once.
 pub async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
-    let me = local.node.load(Ordering::SeqCst);
+    let me = local.me();
     if execute(tx, "DELETE FROM node WHERE id = $1", &[&me]).await? > 0 {
         end_leases(tx, me, local.now()).await?;
         execute(tx, "SELECT pg_notify($1, $2)", &[&DUE, &me.to_string()]).await?;
@@ -163,7 +172,7 @@ pub async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Erro
         &[],
     )
     .await?;
-    let me = local.node.load(Ordering::SeqCst);
+    let me = local.me();
     let node = |row: &tokio_postgres::Row| -> Result<Node, Error> {
         Ok(Node {
             id: get(row, 0)?,
@@ -291,7 +300,7 @@ async fn session(
             }
             () = local.settings_told.notified() => look_at_settings(&client, local).await?,
             () = local.bell.notified() => {
-                let me = local.node.load(Ordering::SeqCst).to_string();
+                let me = local.me().to_string();
                 client.execute("SELECT pg_notify($1, $2)", &[&DUE, &me]).await?;
                 tokio::time::sleep(BELL_PAUSE).await;
             }
@@ -301,14 +310,14 @@ async fn session(
 
 fn hear(local: &Local, channel: &str, payload: &str) {
     match channel {
-        DUE if payload != local.node.load(Ordering::SeqCst).to_string() => local.handoff.alarm.set(clock::steady()),
+        DUE if payload != local.me().to_string() => local.handoff.alarm.set(clock::steady()),
         SETTINGS => local.settings_told.notify_one(),
         _ => {}
     }
 }
 
 async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> {
-    let me = local.node.load(Ordering::SeqCst);
+    let me = local.me();
     // Counted from before the question: the others count from when they see the answer.
     let asked = clock::steady();
     let sql = "UPDATE node SET beat = beat + 1, seen_at = $2 WHERE id = $1";
@@ -320,7 +329,7 @@ async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> 
 }
 
 async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Looks) -> Result<(), Error> {
-    let me = local.node.load(Ordering::SeqCst);
+    let me = local.me();
     let found = client.query("SELECT id, beat FROM node WHERE id <> $1", &[&me]).await?;
     let seen = found.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<Vec<(i64, i64)>, Error>>()?;
     let most = u32::try_from(local.silence.as_millis() / BEAT.as_millis()).unwrap_or(u32::MAX).max(1);

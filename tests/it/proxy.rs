@@ -1,0 +1,84 @@
+//! A line to a database that can be cut, or go silent: connections stay open then, and nothing comes through.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
+};
+
+/// The line. It is gone when this is dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    /// Goes up with each cut.
+    cuts: watch::Sender<u64>,
+    silent: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// A line to the socket of a server.
+    pub async fn to(socket: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (cuts, cut) = watch::channel(0);
+        let (silent, silence) = watch::channel(false);
+        tokio::spawn(async move {
+            let gone = cut.clone();
+            let serve = async {
+                while let Ok((caller, _)) = listener.accept().await {
+                    tokio::spawn(serve(caller, socket.clone(), cut.clone(), silence.clone()));
+                }
+            };
+            tokio::select! {
+                () = serve => {}
+                () = closed(gone) => {}
+            }
+        });
+        Self { address, cuts, silent }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends every connection.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// From now on nothing comes through, or all of it again, what was sent meanwhile included.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.send_replace(silent);
+    }
+}
+
+async fn closed(mut cut: watch::Receiver<u64>) {
+    while cut.changed().await.is_ok() {}
+}
+
+async fn serve(caller: TcpStream, socket: impl AsRef<Path>, mut cut: watch::Receiver<u64>, silence: watch::Receiver<bool>) {
+    cut.mark_unchanged();
+    let Ok(server) = UnixStream::connect(socket).await else { return };
+    let (from_caller, to_caller) = caller.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        _ = cut.changed() => {}
+        _ = async { tokio::join!(carry(from_caller, to_server, silence.clone()), carry(from_server, to_caller, silence)) } => {}
+    }
+}
+
+/// Carries one way until either side ends.
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut silence: watch::Receiver<bool>) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        if silence.wait_for(|silent| !silent).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+    // The other side is to know.
+    let _ = to.shutdown().await;
+}
