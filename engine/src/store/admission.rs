@@ -4,10 +4,14 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use super::Error;
 use crate::domain::time::Timestamp;
 
 /// Bytes that may wait to be written.
@@ -64,15 +68,28 @@ impl Admission {
         Self { limits, backlog: AtomicUsize::new(0), counted_at: AtomicI64::new(i64::MIN) }
     }
 
+    /// Has the backlog counted by `count`, beside the caller, if that was some time ago. If it cannot be counted the last figure stands:
+    /// the caller's write will say what is wrong.
+    pub fn keep_counted(self: &Arc<Self>, now: Timestamp, count: impl Future<Output = Result<usize, Error>> + Send + 'static) {
+        if self.is_old(now) {
+            let admission = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Ok(count) = count.await {
+                    admission.note_backlog(count);
+                }
+            });
+        }
+    }
+
     /// Whether the backlog is to be counted again now. Says so to one of many that ask.
-    pub fn counts(&self, now: Timestamp) -> bool {
+    fn is_old(&self, now: Timestamp) -> bool {
         let last = self.counted_at.load(Ordering::Relaxed);
         let is_old = last == i64::MIN || now.since(Timestamp::from_millis(last)) >= COUNTED_FOR;
         is_old && self.counted_at.compare_exchange(last, now.millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// So many events wait to be run.
-    pub fn note_backlog(&self, count: usize) {
+    fn note_backlog(&self, count: usize) {
         self.backlog.store(count, Ordering::Relaxed);
     }
 
@@ -117,9 +134,9 @@ mod tests {
     fn one_of_many_counts_and_not_too_often() {
         let admission = Admission::new(AdmissionLimits::default());
         let now = Timestamp::from_millis(-5);
-        assert!(admission.counts(now));
-        assert!(!admission.counts(now));
-        assert!(!admission.counts(now.plus(COUNTED_FOR - Duration::from_millis(1))));
-        assert!(admission.counts(now.plus(COUNTED_FOR)));
+        assert!(admission.is_old(now));
+        assert!(!admission.is_old(now));
+        assert!(!admission.is_old(now.plus(COUNTED_FOR - Duration::from_millis(1))));
+        assert!(admission.is_old(now.plus(COUNTED_FOR)));
     }
 }

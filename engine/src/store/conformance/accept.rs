@@ -16,15 +16,15 @@ use crate::{
 
 pub async fn an_accepted_event_is_handed_over_and_survives_a_restart(bench: &Bench) {
     let answers = bench.store.accept(vec![event("order.created")]).await.unwrap();
-    let claim = bench.event();
+    let claim = bench.event().await;
     assert_eq!(answers, [Accepted::New(claim.event.id)]);
     assert_eq!(claim.round, 0);
     assert_eq!(bench.state_of(claim.event.id).await, EventState::Waiting);
 
     let after = bench.after_a_crash().await;
-    after.nothing("nothing is handed over before it is claimed");
+    after.nothing("nothing is handed over before it is claimed").await;
     assert_eq!(after.claim().await, 1);
-    let again = after.event();
+    let again = after.event().await;
     assert_eq!(again.event.id, claim.event.id);
     assert_eq!(again.event.new.data, claim.event.new.data);
     assert_eq!(after.store.tag(), bench.store.tag(), "the ids outside stay the same");
@@ -49,7 +49,7 @@ pub async fn an_event_reads_back_as_it_was_sent(bench: &Bench) {
     let ids: Vec<_> = bench.store.accept(vec![sent.clone(), plain.clone()]).await.unwrap().iter().map(|one| one.id()).collect();
     let after = bench.after_a_crash().await;
     after.claim().await;
-    let claims = after.events();
+    let claims = after.events().await;
     for (claim, (id, sent)) in claims.iter().zip(ids.into_iter().zip([sent, plain])) {
         assert_eq!(claim.event.id, id);
         let story = after.story(id).await;
@@ -66,7 +66,7 @@ pub async fn an_event_reads_back_as_it_was_sent(bench: &Bench) {
 pub async fn events_that_come_together_are_handed_over_in_order(bench: &Bench) {
     let events = (0..100).map(|number| NewEvent { subject: Some(number.to_string().into()), ..event("a") }).collect();
     let answers = bench.store.accept(events).await.unwrap();
-    let claims = bench.events();
+    let claims = bench.events().await;
     let subjects: Vec<_> =
         claims.iter().map(|claim| claim.event.new.subject.as_deref().unwrap().parse::<i32>().unwrap()).collect();
     assert_eq!(subjects, (0..100).collect::<Vec<_>>());
@@ -89,12 +89,12 @@ pub async fn a_repeated_id_is_answered_with_the_first_event(bench: &Bench) {
     assert!(matches!(answers[2], Accepted::New(_)), "another source's id is another id");
     assert!(matches!(answers[3], Accepted::New(_)));
     assert_eq!(answers[4], Accepted::Duplicate(first));
-    let claims = bench.events();
+    let claims = bench.events().await;
     assert_eq!(claims.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), [first, answers[2].id(), answers[3].id()]);
 
     let changed = NewEvent { data: Bytes::from_static(b"other"), ..event_with_id("shop", "1") };
     assert_eq!(bench.store.accept(vec![changed]).await.unwrap(), [Accepted::Duplicate(first)]);
-    bench.nothing("a repeat is not run");
+    bench.nothing("a repeat is not run").await;
     assert_eq!(bench.story(first).await.event.new.data, event("a").data, "a repeat changes nothing");
     assert_eq!(bench.event_ids(EventFilter::default()).await.len(), 3);
 }
@@ -111,14 +111,14 @@ pub async fn a_repeated_id_is_noticed_after_a_restart(bench: &Bench) {
 pub async fn an_event_without_an_id_is_never_a_repeat(bench: &Bench) {
     let answers = bench.store.accept(vec![event("a"), event("a"), event("a")]).await.unwrap();
     assert!(answers.iter().all(|answer| matches!(answer, Accepted::New(_))), "{answers:?}");
-    assert_eq!(bench.events().len(), 3);
+    assert_eq!(bench.events().await.len(), 3);
 }
 
 pub async fn events_that_come_together_are_stored_all_or_none(bench: &Bench) {
     bench.backing.refuse_poison().await;
     let together = vec![event_with_id("shop", "1"), event("poison"), event("a")];
     bench.store.accept(together).await.expect_err("the second one cannot be stored");
-    bench.nothing("what was not stored is not run");
+    bench.nothing("what was not stored is not run").await;
     assert!(bench.handoff.events.is_empty(), "its place is given back");
     assert_eq!(bench.event_ids(EventFilter::default()).await, []);
     let answers = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap();
@@ -131,11 +131,11 @@ pub async fn what_finds_no_room_is_claimed_when_there_is_room(bench: &Bench) {
     assert_eq!(answers.len(), 300, "it is accepted all the same");
     assert_eq!(bench.handoff.events.len(), 1, "and takes no memory");
     assert_eq!(bench.claim().await, 0);
-    bench.nothing("there is no room");
+    bench.nothing("there is no room").await;
 
     drop(full);
     assert_eq!(bench.claim().await, 300);
-    let claims = bench.events();
+    let claims = bench.events().await;
     let ids: Vec<EventId> = claims.iter().map(|claim| claim.event.id).collect();
     assert_eq!(ids, answers.iter().map(|answer| answer.id()).collect::<Vec<_>>(), "in the order of their acceptance");
     for claim in claims {
@@ -147,12 +147,12 @@ pub async fn events_that_wait_in_the_store_are_not_overtaken_for_ever(bench: &Be
     let large = bench.handoff.events.reserve(&(), 40 << 20).expect("most of it");
     let other = bench.handoff.events.reserve(&(), (24 << 20) - 512).expect("the rest");
     let waiting = bench.store.accept(vec![event("a")]).await.unwrap()[0].id();
-    bench.nothing("there is no room for it");
+    bench.nothing("there is no room for it").await;
     drop(other);
     bench.store.accept(vec![event("a"), event("a")]).await.unwrap();
     drop(large);
     bench.claim().await;
-    let order: Vec<_> = bench.events().iter().map(|claim| claim.event.id).collect();
+    let order: Vec<_> = bench.events().await.iter().map(|claim| claim.event.id).collect();
     assert_eq!(order.len(), 3);
     assert_eq!(order[0], waiting, "what came later waits behind it");
 }

@@ -52,7 +52,7 @@ pub async fn an_attempt_of_a_lost_lease_is_refused(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let slow = bench.delivery_to(crm).await;
     assert_eq!(bench.claim_at(after_leases()).await, 1);
-    let taken_over = bench.delivery();
+    let taken_over = bench.delivery().await;
     assert_eq!(taken_over.id, slow.id);
     for next in [Next::Delivered, Next::Dead(DeadReason::Exhausted), retry_in(1)] {
         assert!(!bench.record(attempt(&slow, next)).await);
@@ -67,7 +67,7 @@ pub async fn an_attempt_of_a_lost_lease_is_refused(bench: &Bench) {
     let before = bench.delivery_to(crm).await;
     let after = bench.after_a_crash().await;
     after.claim().await;
-    let claim = after.delivery();
+    let claim = after.delivery().await;
     assert!(!after.record(attempt(&before, Next::Delivered)).await, "the process that held it is dead");
     assert!(after.record(attempt(&claim, retry_in(60))).await);
 }
@@ -90,7 +90,7 @@ pub async fn what_tells_of_an_attempt_is_stored_with_it_or_not_at_all(bench: &Be
     assert!(!bench.record(told(made_up(claim.lease))).await);
     assert_eq!(bench.handoff.events.len(), 0, "nothing was recorded, nothing is told");
     assert!(bench.record(told(claim.lease)).await);
-    assert_eq!(&*bench.event().event.new.event_type, "innesco.x");
+    assert_eq!(&*bench.event().await.event.new.event_type, "innesco.x");
 }
 
 pub async fn a_webhook_keeps_its_id_over_attempts_and_restarts(bench: &Bench) {
@@ -101,7 +101,7 @@ pub async fn a_webhook_keeps_its_id_over_attempts_and_restarts(bench: &Bench) {
     let mut bench = bench.after_a_crash().await;
     for attempts in 1..4 {
         assert_eq!(bench.claim().await, 1);
-        let claim = bench.delivery();
+        let claim = bench.delivery().await;
         assert_eq!((claim.attempts, claim.id.text(bench.store.tag())), (attempts, text.clone()));
         assert_eq!(claim.event.new.data, first.event.new.data);
         assert!(bench.record(attempt(&claim, Next::Retry { due: clock::steady() })).await);
@@ -114,7 +114,7 @@ pub async fn a_webhook_keeps_its_id_over_attempts_and_restarts(bench: &Bench) {
 /// Claims the one delivery that is due, which must be `id` with `attempts` behind it, and delivers it.
 async fn deliver(bench: &Bench, id: DeliveryId, attempts: u32) {
     assert_eq!(bench.claim().await, 1);
-    let claim = bench.delivery();
+    let claim = bench.delivery().await;
     assert_eq!((claim.id, claim.attempts), (id, attempts), "the same webhook, counted on");
     assert!(bench.record(attempt(&claim, Next::Delivered)).await);
     assert_eq!(bench.stands(id).await, ("delivered", attempts + 1));
@@ -191,7 +191,7 @@ pub async fn a_delivery_has_only_so_many_attempts(bench: &Bench) {
     for made in 1..ATTEMPTS_MAX {
         bench.store.retry_delivery(id, clock::steady()).await.unwrap();
         bench.claim().await;
-        let claim = bench.delivery();
+        let claim = bench.delivery().await;
         assert_eq!(claim.attempts, made);
         assert!(bench.record(attempt(&claim, Next::Dead(DeadReason::Exhausted))).await);
     }
@@ -236,7 +236,7 @@ pub async fn a_delivery_cancelled_before_its_turn_is_not_sent(bench: &Bench) {
     let direct = vec![direct(crm), direct(crm), direct(crm)];
     bench.settle(crate::store::Settlement { direct, ..settlement(&claim) }).await;
     bench.store.cancel_delivery(claim.event.id.delivery(1), clock::wall()).await.unwrap();
-    assert_eq!(bench.deliveries().iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(bench.deliveries().await.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 2]);
     bench.store.cancel_delivery(claim.event.id.delivery(0), clock::wall()).await.unwrap();
     bench.store.cancel_delivery(claim.event.id.delivery(2), clock::wall()).await.unwrap();
     assert!(bench.handoff.deliveries.is_empty(), "no place is lost");

@@ -65,34 +65,42 @@ impl Bench {
 
     // What was handed over.
 
-    pub fn events(&self) -> Vec<EventClaim> {
+    pub async fn events(&self) -> Vec<EventClaim> {
+        self.handed_over().await;
         take_all(&self.handoff.events)
     }
 
-    pub fn runs(&self) -> Vec<RunClaim> {
+    pub async fn runs(&self) -> Vec<RunClaim> {
+        self.handed_over().await;
         take_all(&self.handoff.runs)
     }
 
-    pub fn deliveries(&self) -> Vec<DeliveryClaim> {
+    pub async fn deliveries(&self) -> Vec<DeliveryClaim> {
+        self.handed_over().await;
         take_all(&self.handoff.deliveries)
     }
 
+    /// Who was answered need not wait for the hand-over; whatever is committed next comes after it.
+    async fn handed_over(&self) {
+        let _ = self.store.note_key_uses(Vec::new()).await;
+    }
+
     /// The one event that was handed over.
-    pub fn event(&self) -> EventClaim {
-        one(self.events(), "event")
+    pub async fn event(&self) -> EventClaim {
+        one(self.events().await, "event")
     }
 
-    pub fn run(&self) -> RunClaim {
-        one(self.runs(), "run")
+    pub async fn run(&self) -> RunClaim {
+        one(self.runs().await, "run")
     }
 
-    pub fn delivery(&self) -> DeliveryClaim {
-        one(self.deliveries(), "delivery")
+    pub async fn delivery(&self) -> DeliveryClaim {
+        one(self.deliveries().await, "delivery")
     }
 
     /// Asserts that nothing was handed over.
-    pub fn nothing(&self, why: &str) {
-        let (events, runs, deliveries) = (self.events().len(), self.runs().len(), self.deliveries().len());
+    pub async fn nothing(&self, why: &str) {
+        let (events, runs, deliveries) = (self.events().await.len(), self.runs().await.len(), self.deliveries().await.len());
         assert_eq!((events, runs, deliveries), (0, 0, 0), "{why}");
     }
 
@@ -116,7 +124,7 @@ impl Bench {
     /// Accepts one event and takes its claim.
     pub async fn accept(&self, event: NewEvent) -> EventClaim {
         self.store.accept(vec![event]).await.unwrap();
-        self.event()
+        self.event().await
     }
 
     pub async fn settle(&self, settlement: Settlement) -> Settled {
@@ -149,7 +157,7 @@ impl Bench {
         let claim = self.accept(event("order.created")).await;
         let settlement = Settlement { direct: vec![direct(endpoint)], ..settlement(&claim) };
         assert_eq!(self.settle(settlement).await, Settled::Done);
-        self.delivery()
+        self.delivery().await
     }
 
     /// Accepts an event whose only run ends as `run` says.

@@ -19,12 +19,12 @@ pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
     let delivery = bench.delivery_to(crm).await;
     bench.settled_with(waiting("p", clock::steady())).await;
     bench.claim().await;
-    let run = bench.run();
+    let run = bench.run().await;
     let event = bench.accept(event("a")).await;
 
     let later = after_leases();
     assert_eq!(bench.claim_at(later).await, 3);
-    let (event_again, run_again, delivery_again) = (bench.event(), bench.run(), bench.delivery());
+    let (event_again, run_again, delivery_again) = (bench.event().await, bench.run().await, bench.delivery().await);
     assert_eq!((event_again.event.id, run_again.id, delivery_again.id), (event.event.id, run.id, delivery.id));
     assert!(event_again.lease.until > later, "the new lease is counted from the given moment");
     let tokens = [event.lease.token, event_again.lease.token, run.lease.token, run_again.lease.token];
@@ -37,7 +37,7 @@ pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
     ];
     assert_eq!(bench.settle_all(stale).await, [Settled::LeaseLost, Settled::LeaseLost]);
     assert!(!bench.record(attempt(&delivery, Next::Delivered)).await);
-    bench.nothing("the first workers' results are refused");
+    bench.nothing("the first workers' results are refused").await;
     let fresh = vec![Settlement { direct, ..settlement(&event_again) }, run_settlement(&run_again, ran("p"))];
     assert_eq!(bench.settle_all(fresh).await, [Settled::Done, Settled::Done]);
     assert!(bench.record(attempt(&delivery_again, Next::Delivered)).await);
@@ -49,7 +49,7 @@ pub async fn a_lease_that_holds_is_not_claimed(bench: &Bench) {
     let event = bench.accept(event("a")).await;
     let almost = event.lease.until;
     assert_eq!(bench.claim_at(Timestamp::from_millis(almost.millis() - 1_000)).await, 0);
-    bench.nothing("both are in somebody's hands");
+    bench.nothing("both are in somebody's hands").await;
     assert_eq!(bench.store.next_due().await.unwrap(), None, "what is leased is not waited for");
 }
 
@@ -59,15 +59,18 @@ pub async fn a_restart_makes_everything_leased_due_again(bench: &Bench) {
     let later = bench.finished(crm, retry_in(3600)).await;
     bench.settled_with(waiting("p", clock::steady())).await;
     bench.claim().await;
-    let run = bench.run();
+    let run = bench.run().await;
     let event = bench.accept(event("a")).await;
 
     let after = bench.after_a_crash().await;
     assert!(after.store.next_due().await.unwrap().expect("something is due") <= clock::steady());
     assert_eq!(after.claim().await, 3, "at once, without waiting for a lease to end");
-    assert_eq!((after.event().event.id, after.run().id, after.delivery().id), (event.event.id, run.id, delivery.id));
+    assert_eq!(
+        (after.event().await.event.id, after.run().await.id, after.delivery().await.id),
+        (event.event.id, run.id, delivery.id)
+    );
     assert_eq!(after.claim_at(soon(3601)).await, 4, "a retry keeps its time; nobody answered for the others");
-    assert!(after.deliveries().iter().any(|one| one.id == later));
+    assert!(after.deliveries().await.iter().any(|one| one.id == later));
 }
 
 pub async fn what_is_given_back_is_due_at_once(bench: &Bench) {
@@ -75,7 +78,7 @@ pub async fn what_is_given_back_is_due_at_once(bench: &Bench) {
     let delivery = bench.delivery_to(crm).await;
     bench.settled_with(waiting("p", clock::steady())).await;
     bench.claim().await;
-    let run = bench.run();
+    let run = bench.run().await;
     let event = bench.accept(event("a")).await;
     let store = &bench.store;
     store
@@ -84,7 +87,10 @@ pub async fn what_is_given_back_is_due_at_once(bench: &Bench) {
         .unwrap();
     assert_eq!(bench.settle(settlement(&event)).await, Settled::LeaseLost, "what was given back is no longer held");
     assert_eq!(bench.claim().await, 3);
-    assert_eq!((bench.event().event.id, bench.run().id, bench.delivery().id), (event.event.id, run.id, delivery.id));
+    assert_eq!(
+        (bench.event().await.event.id, bench.run().await.id, bench.delivery().await.id),
+        (event.event.id, run.id, delivery.id)
+    );
 }
 
 pub async fn giving_back_a_lost_claim_changes_nothing(bench: &Bench) {
@@ -92,7 +98,7 @@ pub async fn giving_back_a_lost_claim_changes_nothing(bench: &Bench) {
     let lost = bench.delivery_to(crm).await;
     let event = bench.accept(event("a")).await;
     bench.claim_at(after_leases()).await;
-    let (event_again, again) = (bench.event(), bench.delivery());
+    let (event_again, again) = (bench.event().await, bench.delivery().await);
     bench.store.release(vec![(event.event.id, event.lease)], vec![], vec![(lost.id, lost.lease)]).await.unwrap();
     assert_eq!(bench.claim().await, 0, "the new holders keep theirs");
     assert!(bench.record(attempt(&again, Next::Delivered)).await);
@@ -109,10 +115,10 @@ pub async fn retries_come_when_they_are_due_and_in_that_order(bench: &Bench) {
     }
     assert_eq!(bench.claim_at(soon(90)).await, 0);
     assert_eq!(bench.claim_at(soon(210)).await, 2);
-    assert_eq!(bench.deliveries().iter().map(|one| one.id).collect::<Vec<_>>(), [ids[1], ids[2]]);
+    assert_eq!(bench.deliveries().await.iter().map(|one| one.id).collect::<Vec<_>>(), [ids[1], ids[2]]);
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim_at(soon(310)).await, 3);
-    let order: Vec<_> = after.deliveries().iter().map(|one| one.id).collect();
+    let order: Vec<_> = after.deliveries().await.iter().map(|one| one.id).collect();
     assert_eq!(order[2], ids[0], "oldest first");
 }
 
@@ -122,12 +128,12 @@ pub async fn waiting_runs_come_when_they_are_due_and_parked_ones_do_not(bench: &
     bench.settled_with(parked("p", RunOutcome::Failed)).await;
     assert_eq!(bench.claim().await, 0);
     assert_eq!(bench.claim_at(soon(11)).await, 1);
-    let run = bench.run();
+    let run = bench.run().await;
     assert_eq!((run.event.id, run.tries), (first, 1));
     let again = RunRecord { state: waiting("p", soon(30)).state, ..parked("p", RunOutcome::Failed) };
     assert_eq!(bench.settle(run_settlement(&run, again)).await, Settled::Done);
     assert_eq!(bench.claim_at(soon(31)).await, 2);
-    let runs = bench.runs();
+    let runs = bench.runs().await;
     assert_eq!(runs.iter().map(|run| (run.event.id, run.tries)).collect::<Vec<_>>(), [(second, 1), (first, 2)]);
     let park = run_settlement(&runs[1], parked("p", RunOutcome::Failed));
     assert_eq!(bench.settle(park).await, Settled::Done);
@@ -211,14 +217,14 @@ pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench)
     let held = NewDelivery { birth: Birth::Held, ..direct(crm) };
     assert_eq!(bench.settle(Settlement { direct: vec![held], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.claim_at(soon(1_000_000)).await, 0);
-    bench.nothing("it is paused");
+    bench.nothing("it is paused").await;
     assert_eq!(bench.store.bury(clock::wall()).await.unwrap(), 0, "what waits for it is kept");
 
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 0, "also after a restart");
     assert!(after.store.set_endpoint_state(crm, &[EndpointState::Paused], EndpointState::Active, None).await.unwrap());
     assert_eq!(after.claim().await, 2);
-    let mut ids: Vec<_> = after.deliveries().iter().map(|one| one.id).collect();
+    let mut ids: Vec<_> = after.deliveries().await.iter().map(|one| one.id).collect();
     ids.sort();
     assert_eq!(ids, [retrying, claim.event.id.delivery(0)]);
 }
@@ -231,7 +237,7 @@ pub async fn an_endpoint_with_a_backlog_does_not_hold_up_another(bench: &Bench) 
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
     let claimed = bench.store.claim_due(clock::steady()).await.unwrap();
     assert!(claimed < 2_000, "one claim is bounded, whatever waits: {claimed}");
-    let endpoints: Vec<_> = bench.deliveries().iter().map(|one| one.endpoint).collect();
+    let endpoints: Vec<_> = bench.deliveries().await.iter().map(|one| one.endpoint).collect();
     assert!(endpoints.contains(&busy) && endpoints.contains(&quiet), "both in one claim");
 }
 
@@ -248,7 +254,7 @@ pub async fn what_is_claimed_fits_into_the_room_there_is(bench: &Bench) {
 
     let mut delivered = 0;
     while delivered < 5_000 {
-        let claims = bench.deliveries();
+        let claims = bench.deliveries().await;
         assert!(!claims.is_empty(), "{delivered} were delivered, and nothing more comes");
         delivered += claims.len();
         let records = claims.iter().map(|claim| attempt(claim, Next::Delivered)).collect();
@@ -268,15 +274,15 @@ pub async fn first_attempts_and_retries_share_the_room(bench: &Bench) {
     let mut tried = 0;
     while tried < 300 {
         bench.store.claim_due(clock::steady()).await.unwrap();
-        let claims = bench.deliveries();
+        let claims = bench.deliveries().await;
         tried += claims.len();
         let records = claims.iter().map(|claim| attempt(claim, Next::Retry { due: clock::steady() })).collect();
         bench.store.record_attempts(Arc::new(records)).await.unwrap();
     }
-    let claims = bench.deliveries();
+    let claims = bench.deliveries().await;
     assert!(claims.is_empty());
     bench.store.claim_due(clock::steady()).await.unwrap();
-    let (retries, firsts): (Vec<_>, Vec<_>) = bench.deliveries().into_iter().partition(|claim| claim.attempts > 0);
+    let (retries, firsts): (Vec<_>, Vec<_>) = bench.deliveries().await.into_iter().partition(|claim| claim.attempts > 0);
     assert!(firsts.len() >= 64 && retries.len() >= 64, "{} first attempts, {} retries", firsts.len(), retries.len());
 }
 
@@ -292,7 +298,7 @@ pub async fn what_goes_in_order_waits_for_what_is_before_it(bench: &Bench) {
     assert_eq!(bench.settle(ordered(&a)).await, Settled::Done);
     let ids = [&a, &b, &c].map(|claim| claim.event.id.delivery(0));
     assert_eq!(bench.claim().await, 3);
-    let claims = bench.deliveries();
+    let claims = bench.deliveries().await;
     assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), ids, "together, and in their order");
 
     // The first fails: the others must not overtake it.
@@ -306,7 +312,7 @@ pub async fn what_goes_in_order_waits_for_what_is_before_it(bench: &Bench) {
     let bench = bench.after_a_crash().await;
     assert_eq!(bench.claim().await, 0, "also after a restart");
     assert_eq!(bench.claim_at(soon(61)).await, 3);
-    let claims = bench.deliveries();
+    let claims = bench.deliveries().await;
     assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), ids);
     assert!(bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await, "what is dead holds nobody");
     assert!(bench.record(attempt(&claims[1], Next::Delivered)).await);
@@ -323,14 +329,14 @@ pub async fn orders_of_one_endpoint_go_side_by_side(bench: &Bench) {
         ids.push(claim.event.id.delivery(0));
     }
     assert_eq!(bench.claim().await, 2);
-    let mut heads = bench.deliveries();
+    let mut heads = bench.deliveries().await;
     heads.sort_by_key(|claim| claim.id);
     assert_eq!([heads[0].id, heads[1].id], [ids[0], ids[2]], "the head of each");
     assert!(bench.record(attempt(&heads[1], retry_in(60))).await);
     assert_eq!(bench.claim().await, 0);
     assert!(bench.record(attempt(&heads[0], Next::Delivered)).await);
     assert_eq!(bench.claim().await, 1, "the next of its order, whatever the other waits for");
-    assert_eq!(bench.delivery().id, ids[1]);
+    assert_eq!(bench.delivery().await.id, ids[1]);
 }
 
 pub async fn a_waiting_run_holds_what_goes_in_order_and_a_parked_one_does_not(bench: &Bench) {
@@ -341,11 +347,11 @@ pub async fn a_waiting_run_holds_what_goes_in_order_and_a_parked_one_does_not(be
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.claim().await, 0, "its webhooks may have to go first");
     assert_eq!(bench.claim_at(soon(61)).await, 1);
-    let run = bench.run();
+    let run = bench.run().await;
     let settled = run_settlement(&run, parked("p", RunOutcome::Failed));
     assert_eq!(bench.settle(settled).await, Settled::Done);
     assert_eq!(bench.claim().await, 1);
-    assert_eq!(bench.delivery().id, claim.event.id.delivery(0));
+    assert_eq!(bench.delivery().await.id, claim.event.id.delivery(0));
 }
 
 pub async fn a_row_that_cannot_be_read_holds_up_nobody_else(bench: &Bench) {
@@ -365,7 +371,10 @@ pub async fn a_row_that_cannot_be_read_holds_up_nobody_else(bench: &Bench) {
 
     let bench = bench.after_a_crash().await;
     assert_eq!(bench.claim().await, 3);
-    assert_eq!((bench.delivery().id, bench.run().event.id, bench.event().event.id), (deliveries[1], runs[1], answers[1].id()));
+    assert_eq!(
+        (bench.delivery().await.id, bench.run().await.event.id, bench.event().await.event.id),
+        (deliveries[1], runs[1], answers[1].id())
+    );
     assert_eq!(bench.store.next_due().await.unwrap(), None, "the others are not asked for again and again");
     assert_eq!(bench.state_of(runs[1]).await, EventState::Done);
 }

@@ -68,7 +68,7 @@ pub async fn many_hands_at_once_lose_and_double_nothing(bench: &Bench) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     workers.shutdown().await;
-    bench.nothing("everything is done");
+    bench.nothing("everything is done").await;
     assert_eq!(bench.store.next_due().await.unwrap(), None);
 
     let bench = bench.after_a_crash().await;

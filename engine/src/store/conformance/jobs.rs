@@ -65,7 +65,7 @@ async fn taken(bench: &Bench, filter: RetryFilter, all: &[DeliveryId]) -> Vec<De
     }
     // As it was, for the next filter.
     bench.claim().await;
-    for claim in bench.deliveries() {
+    for claim in bench.deliveries().await {
         let next = if before[&claim.id] == "dead" { Next::Dead(DeadReason::Exhausted) } else { retry_in(3600) };
         assert!(bench.record(attempt(&claim, next)).await);
         if before[&claim.id] == "cancelled" {
@@ -118,7 +118,7 @@ pub async fn a_job_takes_up_each_delivery_once_whatever_ends_in_between(bench: &
         steps += 1;
         // What it took up dies again at once: it is not for this job to send it once more.
         while bench.claim().await > 0 {
-            for claim in bench.deliveries() {
+            for claim in bench.deliveries().await {
                 *sent.entry(claim.id).or_default() += 1;
                 assert!(bench.record(attempt(&claim, Next::Dead(DeadReason::Exhausted))).await);
             }
@@ -147,7 +147,7 @@ pub async fn what_is_taken_up_again_is_due_and_rings(bench: &Bench) {
     tokio::time::timeout(Duration::from_secs(10), rung).await.expect("whoever works on jobs is woken");
     assert_eq!(finish(bench, job.id).await.done, 1);
     assert_eq!(bench.claim().await, 1);
-    let claim = bench.delivery();
+    let claim = bench.delivery().await;
     assert_eq!((claim.id, claim.attempts), (id, 1), "the same webhook, counted on");
 }
 

@@ -222,25 +222,25 @@ impl World {
             Step::Retire => self.retire().await,
             Step::Crash => self.crash().await,
         }
-        self.take_over();
+        self.take_over().await;
     }
 
     /// Takes what was handed over; each must be in nobody else's hands.
-    fn take_over(&mut self) {
-        for claim in self.bench.events() {
+    async fn take_over(&mut self) {
+        for claim in self.bench.events().await {
             let queued = self.model.to_run.get_mut(&claim.event.id).expect("an event that is to be run");
             assert_eq!(queued.holder, None, "nobody else runs it");
             assert_eq!(claim.round, self.model.events[&claim.event.id].round);
             queued.holder = Some(claim.lease.token);
             self.event_claims.push(claim);
         }
-        for claim in self.bench.runs() {
+        for claim in self.bench.runs().await {
             let queued = self.model.runs.get_mut(&claim.id).expect("a run that waits");
             assert_eq!(queued.holder, None, "nobody else runs it");
             queued.holder = Some(claim.lease.token);
             self.run_claims.push(claim);
         }
-        for claim in self.bench.deliveries() {
+        for claim in self.bench.deliveries().await {
             let queued = self.model.live.get_mut(&claim.id).expect("a delivery that waits");
             assert_eq!(queued.holder, None, "nobody else sends it");
             assert_eq!(claim.attempts, self.model.attempts[&claim.id]);
@@ -348,7 +348,7 @@ impl World {
     /// Claims, and checks that nothing is left that could have been claimed.
     async fn claim(&mut self, now: Timestamp) {
         self.bench.claim_at(now).await;
-        self.take_over();
+        self.take_over().await;
         fn left<K>(queue: &BTreeMap<K, Queued>) -> bool {
             queue.values().any(|queued| queued.holder.is_none() && queued.due)
         }
@@ -499,14 +499,14 @@ impl World {
         self.crash().await;
         for _ in 0..3 {
             self.bench.claim_at(soon(200 * 365 * 24 * 3600)).await;
-            self.take_over();
+            self.take_over().await;
             for place in 0..self.event_claims.len() {
                 self.settle(place, 1, false).await;
-                self.take_over();
+                self.take_over().await;
             }
             for place in 0..self.run_claims.len() {
                 self.settle_run(place, true, false).await;
-                self.take_over();
+                self.take_over().await;
             }
             for place in 0..self.delivery_claims.len() {
                 self.record(place, End::Delivered).await;

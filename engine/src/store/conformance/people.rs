@@ -29,7 +29,7 @@ pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
     let id = first.event.id;
     let settled = Settlement { runs: vec![ran("p")], direct: vec![direct(crm)], ..settlement(&first) };
     assert_eq!(bench.settle(settled).await, Settled::Done);
-    let old = bench.delivery();
+    let old = bench.delivery().await;
     assert!(bench.record(attempt(&old, Next::Delivered)).await);
 
     assert_eq!(bench.store.replay_event(id, clock::steady()).await.unwrap(), 1);
@@ -37,12 +37,12 @@ pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
     let mut bench = bench.after_a_crash().await;
     for round in 1..4 {
         assert_eq!(bench.claim().await, 1);
-        let replay = bench.event();
+        let replay = bench.event().await;
         assert_eq!((replay.event.id, replay.round), (id, round));
         assert_eq!(replay.event.new.data, first.event.new.data);
         let settled = Settlement { runs: vec![ran("p")], direct: vec![direct(crm)], ..settlement(&replay) };
         assert_eq!(bench.settle(settled).await, Settled::Done);
-        let new = bench.delivery();
+        let new = bench.delivery().await;
         assert!(new.id > old.id, "a replay is a new webhook");
         assert!(bench.record(attempt(&new, if round == 2 { retry_in(3600) } else { Next::Delivered })).await);
         let story = bench.story(id).await;
@@ -59,7 +59,7 @@ pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
     assert_eq!(bench.state_of(nobody.event.id).await, EventState::Unrouted);
     bench.store.replay_event(nobody.event.id, clock::steady()).await.unwrap();
     bench.claim().await;
-    let replay = bench.events().into_iter().find(|claim| claim.event.id == nobody.event.id).unwrap();
+    let replay = bench.events().await.into_iter().find(|claim| claim.event.id == nobody.event.id).unwrap();
     bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&replay) }).await;
     assert_eq!(bench.state_of(nobody.event.id).await, EventState::Done, "now someone wants it");
 }
@@ -70,14 +70,14 @@ pub async fn a_replay_drops_what_earlier_rounds_left_waiting(bench: &Bench) {
     let runs = vec![parked("p", RunOutcome::NotLoadable), waiting("q", clock::steady()), waiting("r", soon(5))];
     assert_eq!(bench.settle(Settlement { runs, ..settlement(&first) }).await, Settled::Done);
     bench.claim().await;
-    let on_its_way = bench.run();
+    let on_its_way = bench.run().await;
     bench.store.replay_event(first.event.id, clock::steady()).await.unwrap();
 
     let late = run_settlement(&on_its_way, RunRecord { deliveries: vec![direct(crm)], ..ran("q") });
     assert_eq!(bench.settle(late).await, Settled::LeaseLost, "the replay runs everything itself");
     assert_eq!(bench.store.drive_parked(Drive::PluginLoaded(slug("p")), clock::steady()).await.unwrap(), 0);
     assert_eq!(bench.claim_at(soon(60)).await, 1);
-    let replay = bench.event();
+    let replay = bench.event().await;
     assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
     let story = bench.story(first.event.id).await;
     assert_eq!(story.state, EventState::Done);
@@ -108,7 +108,7 @@ pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
     assert_eq!(drive(bench).await, 0, "they are driven already");
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 2);
-    let runs = after.runs();
+    let runs = after.runs().await;
     let mut events: Vec<_> = runs.iter().map(|run| run.event.id).collect();
     events.sort();
     assert_eq!(events, missed);
@@ -129,7 +129,7 @@ pub async fn an_endpoint_that_is_created_drives_the_runs_that_named_it(bench: &B
     assert_eq!(drive("crm").await, 1);
     assert_eq!(drive("crm").await, 0);
     assert_eq!(bench.claim().await, 1);
-    let run = bench.run();
+    let run = bench.run().await;
     assert_eq!(run.event.id, wanting);
     assert_eq!(bench.settle(run_settlement(&run, wants("slack"))).await, Settled::Done);
     assert_eq!(drive("crm").await, 0, "it wants another one now");
@@ -341,5 +341,5 @@ pub async fn a_refusal_disturbs_nobody_else(bench: &Bench) {
     while let Some(joined) = tasks.join_next().await {
         joined.unwrap();
     }
-    assert_eq!(bench.events().len(), 10);
+    assert_eq!(bench.events().await.len(), 10);
 }

@@ -37,7 +37,7 @@ pub async fn an_event_shows_what_it_has_come_to(bench: &Bench) {
     bench.store.drive_parked(crate::store::Drive::PluginLoaded(slug("q")), clock::steady()).await.unwrap();
     bench.claim().await;
     assert_eq!(bench.state_of(failed).await, EventState::Done, "nothing of it is parked any more");
-    let run = bench.run();
+    let run = bench.run().await;
     bench.settle(run_settlement(&run, parked("q", RunOutcome::Trapped))).await;
     assert_eq!(bench.state_of(failed).await, EventState::Failed);
 }
@@ -170,7 +170,7 @@ pub async fn deliveries_are_listed_by_endpoint_event_and_state(bench: &Bench) {
         NewDelivery { birth: Birth::Dead, ..direct(crm) },
     ];
     bench.settle(Settlement { direct, ..settlement(&claim) }).await;
-    let pending = bench.delivery();
+    let pending = bench.delivery().await;
     let [held, dead] = [1, 2].map(|k| claim.event.id.delivery(k));
     let delivered = bench.finished(crm, Next::Delivered).await;
     let retrying = bench.finished(slack, retry_in(60)).await;
@@ -209,11 +209,11 @@ pub async fn a_story_tells_everything(bench: &Bench) {
     };
     let waits = waiting("q", soon(60));
     bench.settle(Settlement { runs: vec![run, waits.clone()], direct: vec![direct(crm)], ..settlement(&claim) }).await;
-    for claim in bench.deliveries() {
+    for claim in bench.deliveries().await {
         bench.record(attempt(&claim, Next::Retry { due: clock::steady() })).await;
     }
     bench.claim().await;
-    let claims = bench.deliveries();
+    let claims = bench.deliveries().await;
     bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await;
 
     let story = bench.after_a_crash().await.story(claim.event.id).await;

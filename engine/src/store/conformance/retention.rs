@@ -93,7 +93,7 @@ pub async fn what_is_dead_or_parked_leaves_later(bench: &Bench) {
     let mixed = bench.accept(event("a")).await;
     let direct = vec![NewDelivery { birth: Birth::Dead, ..direct(crm) }, direct(crm)];
     bench.settle(Settlement { direct, ..settlement(&mixed) }).await;
-    let claim = bench.delivery();
+    let claim = bench.delivery().await;
     bench.record(attempt(&claim, Next::Delivered)).await;
     let all = [dead, parked, mixed.event.id];
     for days in [8, 29] {
@@ -114,7 +114,7 @@ pub async fn unfinished_events_do_not_hold_up_retention(bench: &Bench) {
     for _ in 0..3 {
         bench.store.accept((0..500).map(|_| event("a")).collect()).await.unwrap();
     }
-    let unfinished = bench.events().len();
+    let unfinished = bench.events().await.len();
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
     let delivered = bench.finished(crm, Next::Delivered).await.event();
     retire(bench, in_days(8)).await;
@@ -141,7 +141,7 @@ pub async fn an_id_is_remembered_for_its_window(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event_with_id("shop", "1")).await;
     bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await;
-    let delivery = bench.delivery();
+    let delivery = bench.delivery().await;
     bench.record(attempt(&delivery, Next::Delivered)).await;
     let again = async |bench: &Bench| bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap()[0];
 
@@ -203,7 +203,7 @@ pub async fn what_nobody_wanted_leaves_after_its_own_time(bench: &Bench) {
     assert_eq!(shown(bench).await, [true, false, true], "what is to be run again stays");
 
     bench.claim().await;
-    bench.settle(settlement(&bench.event())).await;
+    bench.settle(settlement(&bench.event().await)).await;
     let late = Retention { unrouted: Duration::from_secs(60 * DAY), ..Retention::default() };
     retire_by(bench, late, in_days(31)).await;
     assert_eq!(shown(bench).await, [false, false, true]);

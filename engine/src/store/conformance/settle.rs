@@ -31,12 +31,12 @@ pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
         Settlement { runs: vec![run, parked("q", RunOutcome::Trapped)], direct: vec![direct(crm)], ..settlement(&claim) };
     assert_eq!(bench.settle(settlement).await, Settled::Done);
 
-    let deliveries = bench.deliveries();
+    let deliveries = bench.deliveries().await;
     let mut bodies: Vec<_> = deliveries.iter().map(|one| one.payload.as_ref().map(|payload| payload.body.clone())).collect();
     bodies.sort();
     assert_eq!(bodies, [None, Some("one".into()), Some("two".into())]);
     assert!(deliveries.iter().all(|one| one.event.id == claim.event.id && one.attempts == 0 && one.id.event() == claim.event.id));
-    let follower = bench.event();
+    let follower = bench.event().await;
     assert_eq!((follower.event.new.depth, follower.event.new.cause), (1, Some(claim.event.id)));
 
     for bench in [bench, &bench.after_a_crash().await] {
@@ -58,7 +58,7 @@ pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
     }
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 4, "the follower and three deliveries; the event itself is settled");
-    let mut again: Vec<_> = after.deliveries().into_iter().map(|one| (one.id, one.payload)).collect();
+    let mut again: Vec<_> = after.deliveries().await.into_iter().map(|one| (one.id, one.payload)).collect();
     let mut before: Vec<_> = deliveries.into_iter().map(|one| (one.id, one.payload)).collect();
     again.sort_by_key(|one| one.0);
     before.sort_by_key(|one| one.0);
@@ -74,7 +74,7 @@ pub async fn a_settlement_that_breaks_in_its_middle_changes_nothing(bench: &Benc
     let broken = Settlement { runs: vec![first.clone(), second], direct: vec![direct(crm)], ..settlement(&claim) };
     bench.store.settle(Arc::new(vec![broken])).await.expect_err("one of its events cannot be stored");
 
-    bench.nothing("nothing of it is acted on");
+    bench.nothing("nothing of it is acted on").await;
     assert!(bench.handoff.deliveries.is_empty(), "its places are given back");
     let story = bench.story(claim.event.id).await;
     assert_eq!((story.state, story.runs.len(), story.deliveries.len()), (EventState::Waiting, 0, 0));
@@ -83,14 +83,14 @@ pub async fn a_settlement_that_breaks_in_its_middle_changes_nothing(bench: &Benc
 
     let mended = Settlement { runs: vec![first], ..settlement(&claim) };
     assert_eq!(bench.settle(mended).await, Settled::Done, "the claim is still held");
-    assert_eq!(bench.deliveries().len(), 1);
+    assert_eq!(bench.deliveries().await.len(), 1);
 }
 
 pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let slow = bench.accept(event("order.created")).await;
     assert_eq!(bench.claim_at(after_leases()).await, 1, "its lease is over");
-    let taken_over = bench.event();
+    let taken_over = bench.event().await;
 
     let runs = vec![RunRecord {
         deliveries: vec![webhook(crm, "late")],
@@ -100,7 +100,7 @@ pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
     }];
     let late = Settlement { runs, direct: vec![direct(crm)], ..settlement(&slow) };
     assert_eq!(bench.settle(late).await, Settled::LeaseLost);
-    bench.nothing("nothing of it is acted on");
+    bench.nothing("nothing of it is acted on").await;
     let story = bench.story(slow.event.id).await;
     assert_eq!((story.state, story.runs.len(), story.deliveries.len()), (EventState::Waiting, 0, 0));
     assert_eq!(bench.event_ids(EventFilter::default()).await.len(), 1);
@@ -120,7 +120,7 @@ pub async fn a_settlement_takes_effect_once(bench: &Bench) {
     let answers = bench.settle_all(vec![settlement.clone(), settlement.clone()]).await;
     assert_eq!(answers, [Settled::Done, Settled::LeaseLost]);
     assert_eq!(bench.settle(settlement.clone()).await, Settled::LeaseLost);
-    let delivery = bench.delivery();
+    let delivery = bench.delivery().await;
 
     let after = bench.after_a_crash().await;
     assert_eq!(after.settle(settlement).await, Settled::LeaseLost);
@@ -137,7 +137,7 @@ pub async fn a_settlement_from_before_a_crash_is_refused(bench: &Bench) {
     let after = bench.after_a_crash().await;
     assert_eq!(after.settle(stale.clone()).await, Settled::LeaseLost, "no lease of the dead process is alive");
     after.claim().await;
-    let claim = after.event();
+    let claim = after.event().await;
     assert_eq!(after.settle(stale).await, Settled::LeaseLost, "nor is it mistaken for one of the new process");
     assert_eq!(after.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(after.delivery_ids(DeliveryFilter::default()).await.len(), 1);
@@ -157,7 +157,7 @@ pub async fn deliveries_are_born_as_they_are_asked_to_be(bench: &Bench) {
     let born = |birth| NewDelivery { birth, ..webhook(crm, "x") };
     let direct = vec![born(Birth::Due), born(Birth::Held), born(Birth::Dead)];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
-    let due = bench.delivery();
+    let due = bench.delivery().await;
     let states: Vec<_> = bench
         .story(claim.event.id)
         .await
@@ -168,10 +168,10 @@ pub async fn deliveries_are_born_as_they_are_asked_to_be(bench: &Bench) {
     assert_eq!(states, [(0, "pending", 0), (1, "pending", 0), (2, "dead", 0)]);
     assert_eq!(due.id.k(), 0, "only what is due is handed over");
     bench.claim().await;
-    assert_eq!(bench.delivery().id.k(), 1, "what was held is claimed: its endpoint is active");
+    assert_eq!(bench.delivery().await.id.k(), 1, "what was held is claimed: its endpoint is active");
     bench.store.retry_delivery(claim.event.id.delivery(2), clock::steady()).await.unwrap();
     bench.claim().await;
-    let retried = bench.delivery();
+    let retried = bench.delivery().await;
     assert_eq!((retried.id.k(), retried.payload.as_deref()), (2, Some(&payload("x"))), "what was born dead can be sent");
 }
 
@@ -181,11 +181,11 @@ pub async fn deliveries_without_room_wait_in_the_store(bench: &Bench) {
     let claim = bench.accept(event("a")).await;
     let direct = vec![direct(crm), direct(slack), webhook(crm, "x")];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
-    assert_eq!(bench.delivery().endpoint, slack, "another endpoint has its own room");
+    assert_eq!(bench.delivery().await.endpoint, slack, "another endpoint has its own room");
     assert_eq!(bench.claim().await, 0);
     drop(full);
     assert_eq!(bench.claim().await, 2);
-    assert_eq!(bench.deliveries().iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(bench.deliveries().await.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 2]);
 }
 
 pub async fn a_run_of_its_own_settles_for_itself(bench: &Bench) {
@@ -195,14 +195,14 @@ pub async fn a_run_of_its_own_settles_for_itself(bench: &Bench) {
     let runs = vec![RunRecord { endpoint: Some(crm), ..apart }];
     assert_eq!(bench.settle(Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
     bench.claim().await;
-    let run = bench.run();
+    let run = bench.run().await;
     assert_eq!((&*run.plugin, run.endpoint, run.tries, run.round), ("p", Some(crm), 0, 0));
     assert_eq!(run.event.id, claim.event.id);
 
     let done = RunRecord { endpoint: Some(crm), deliveries: vec![webhook(crm, "x")], ..ran("p") };
     let settled = run_settlement(&run, done);
     assert_eq!(bench.settle(settled.clone()).await, Settled::Done);
-    let deliveries = bench.deliveries();
+    let deliveries = bench.deliveries().await;
     assert_eq!(deliveries.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 1], "its webhook is numbered after the others");
     assert_eq!(bench.settle(settled).await, Settled::LeaseLost, "once");
     let story = bench.story(claim.event.id).await;
@@ -246,7 +246,7 @@ pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
     ];
     let settled = Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) };
     assert_eq!(bench.settle(settled).await, Settled::StateConflict(vec![1, 3]));
-    bench.nothing("nothing of it takes effect, also not of the runs that did not lose");
+    bench.nothing("nothing of it takes effect, also not of the runs that did not lose").await;
     assert_eq!(bench.store.read_state(&slug("q"), "k").await.unwrap(), None);
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"1");
     assert_eq!(bench.story(claim.event.id).await.runs.len(), 0);
@@ -287,7 +287,7 @@ pub async fn runs_of_one_plugin_in_one_settlement_see_each_other(bench: &Bench) 
 
 pub async fn settlements_of_one_call_follow_each_other(bench: &Bench) {
     bench.store.accept((0..3).map(|_| event("a")).collect()).await.unwrap();
-    let claims = bench.events();
+    let claims = bench.events().await;
     let version = claims[0].lease.token;
     let first = RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"1"))]), ..ran("p") };
     let stale = RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"lost"))]), ..ran("p") };
@@ -316,7 +316,7 @@ pub async fn an_event_has_only_so_many_deliveries(bench: &Bench) {
 
     let round = bench.store.replay_event(claim.event.id, clock::steady()).await.unwrap();
     bench.claim().await;
-    let replay = bench.event();
+    let replay = bench.event().await;
     assert_eq!(replay.round, round);
     let answer = bench.settle(Settlement { direct: vec![dead], ..settlement(&replay) }).await;
     assert_eq!(answer, Settled::TooMany, "over all its rounds");

@@ -130,7 +130,7 @@ pub async fn the_request_of_an_event_is_kept_with_it(bench: &Bench) {
     }
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, kept.len());
-    let claims = after.events();
+    let claims = after.events().await;
     for (id, request) in ids.into_iter().zip(&kept) {
         assert_eq!(after.story(id).await.event.new.request.as_deref(), request.as_ref());
         let again = claims.iter().find(|one| one.event.id == id).expect("it is claimed again");

@@ -81,7 +81,7 @@ pub struct Postgres {
     pool: Pool,
     committer: Committer,
     local: Arc<Local>,
-    admission: Admission,
+    admission: Arc<Admission>,
     backlog_max: usize,
     /// Ends what works beside the callers.
     stop: CancellationToken,
@@ -217,7 +217,7 @@ impl Postgres {
             pool,
             local,
             backlog_max: limits.backlog_max,
-            admission: Admission::new(limits),
+            admission: Arc::new(Admission::new(limits)),
             stop,
         })
     }
@@ -269,21 +269,12 @@ impl Postgres {
         stepping.await.map_err(|error| Error::Internal(error.to_string()))?
     }
 
-    /// Reads one moment: a row that moves from table to table meanwhile is seen in exactly one of them.
+    /// As [`read`], on this store.
     async fn read<T>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send,
     ) -> Result<T, Error> {
-        let mut client = self.pool.get().await?;
-        let moment = client.build_transaction().read_only(true).isolation_level(IsolationLevel::RepeatableRead);
-        let tx = moment.start().await?;
-        let value = work(&tx, &self.local).await;
-        if let Err(error @ (Error::Unavailable(_) | Error::Internal(_))) = &value {
-            tracing::error!(%error, "the store could not be read");
-        }
-        let value = value?;
-        tx.rollback().await?;
-        Ok(value)
+        read(&self.pool, &self.local, work).await
     }
 
     /// Takes up a master key that another node has put in force, where the file is shared.
@@ -309,6 +300,24 @@ impl Postgres {
     }
 }
 
+/// Reads one moment: a row that moves from table to table meanwhile is seen in exactly one of them.
+async fn read<T>(
+    pool: &Pool,
+    local: &Local,
+    work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send,
+) -> Result<T, Error> {
+    let mut client = pool.get().await?;
+    let moment = client.build_transaction().read_only(true).isolation_level(IsolationLevel::RepeatableRead);
+    let tx = moment.start().await?;
+    let value = work(&tx, local).await;
+    if let Err(error @ (Error::Unavailable(_) | Error::Internal(_))) = &value {
+        tracing::error!(%error, "the store could not be read");
+    }
+    let value = value?;
+    tx.rollback().await?;
+    Ok(value)
+}
+
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -322,13 +331,10 @@ impl Store for Postgres {
     }
 
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
-        if self.admission.counts(clock::steady()) {
-            let most = self.backlog_max.saturating_add(1);
-            // If it cannot be read the last count stands, and the write says what is wrong.
-            if let Ok(count) = self.read(move |tx, _| Box::pin(load::events_to_run(tx, most))).await {
-                self.admission.note_backlog(count);
-            }
-        }
+        let (pool, local, most) = (self.pool.clone(), Arc::clone(&self.local), self.backlog_max.saturating_add(1));
+        self.admission.keep_counted(clock::steady(), async move {
+            read(&pool, &local, move |tx, _| Box::pin(load::events_to_run(tx, most))).await
+        });
         self.admission.check(self.committer.queued(), self.committer.waited()).map_err(Error::Overloaded)?;
         let weight = events.iter().map(accept::weight).sum();
         self.committer.accept(weight, events).await

@@ -173,8 +173,11 @@ async fn what_is_due_is_claimed_by_one_node() {
         });
     }
     claiming.join_all().await;
-    let mut events: Vec<_> = cluster.nodes.iter().flat_map(Bench::events).map(|claim| claim.event.id).collect();
-    let mut deliveries: Vec<_> = cluster.nodes.iter().flat_map(Bench::deliveries).map(|claim| claim.id).collect();
+    let (mut events, mut deliveries) = (Vec::new(), Vec::new());
+    for node in &cluster.nodes {
+        events.extend(node.events().await.iter().map(|claim| claim.event.id));
+        deliveries.extend(node.deliveries().await.iter().map(|claim| claim.id));
+    }
     events.sort();
     deliveries.sort();
     assert_eq!((events.len(), deliveries.len()), (500, 100), "everything");
@@ -206,8 +209,8 @@ async fn a_silent_node_is_taken_over_and_settles_nothing_more() {
     assert_eq!(slow.settle(Settlement { direct: vec![direct(crm)], ..settlement(&lost) }).await, Settled::LeaseLost);
     assert!(!slow.record(attempt(&sent, Next::Delivered)).await);
     assert!(!slow.handoff.tenure.covers(sent.lease, clock::steady()), "and knows that it holds nothing");
-    assert_eq!(other.settle(settlement(&other.event())).await, Settled::Done);
-    assert!(other.record(attempt(&other.delivery(), Next::Delivered)).await);
+    assert_eq!(other.settle(settlement(&other.event().await)).await, Settled::Done);
+    assert!(other.record(attempt(&other.delivery().await, Next::Delivered)).await);
     let back = slow.accept(event("b")).await;
     assert_eq!(slow.settle(settlement(&back)).await, Settled::Done, "it has come back as a new node");
 }
@@ -220,7 +223,7 @@ async fn a_node_that_leaves_gives_everything_back() {
     assert_eq!(staying.claim().await, 0);
     leaving.store.leave().await.unwrap();
     assert_eq!(staying.claim().await, 1);
-    assert_eq!(staying.event().event.id, claim.event.id);
+    assert_eq!(staying.event().await.event.id, claim.event.id);
     assert_eq!(staying.store.nodes().await.unwrap().len(), 1);
 }
 
@@ -235,7 +238,7 @@ async fn order_holds_across_nodes() {
     assert_eq!((two.claim().await, one.claim().await), (0, 0), "an earlier event has still to be run, by another node");
     assert_eq!(one.settle(ordered(&a, crm)).await, Settled::Done);
     assert_eq!((one.claim().await, two.claim().await), (0, 2), "the node that came first has the endpoint");
-    let train = two.deliveries();
+    let train = two.deliveries().await;
     assert_eq!(train.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), [a.event.id, b.event.id]);
     let c = one.accept(event("c")).await;
     assert_eq!(one.settle(ordered(&c, crm)).await, Settled::Done);
@@ -244,7 +247,7 @@ async fn order_holds_across_nodes() {
     let (first, last) = (train[1].id, c.event.id.delivery(0));
     two.store.leave().await.unwrap();
     assert_eq!(one.claim().await, 2, "once its node is gone, another goes on where it was");
-    assert_eq!(one.deliveries().iter().map(|claim| claim.id).collect::<Vec<_>>(), [first, last]);
+    assert_eq!(one.deliveries().await.iter().map(|claim| claim.id).collect::<Vec<_>>(), [first, last]);
     assert!(!two.record(attempt(&train[1], retry_in(60))).await);
 }
 
@@ -257,13 +260,13 @@ async fn an_endpoint_with_a_rate_belongs_to_one_node_while_that_lives() {
     for node in [one, two] {
         let claim = node.accept(event("a")).await;
         assert_eq!(node.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
-        node.nothing("nobody holds the endpoint yet");
+        node.nothing("nobody holds the endpoint yet").await;
     }
     assert_eq!((two.claim().await, one.claim().await), (2, 0));
     assert_eq!(one.store.next_due().await.unwrap(), None);
     let claim = two.accept(event("a")).await;
     assert_eq!(two.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
-    assert_eq!(two.deliveries().len(), 3, "its holder need not ask again");
+    assert_eq!(two.deliveries().await.len(), 3, "its holder need not ask again");
     two.store.leave().await.unwrap();
     assert_eq!(one.claim().await, 3);
 }
@@ -293,7 +296,7 @@ async fn a_lost_connection_is_an_error_that_passes_and_strands_nothing() {
     let crm = node.endpoint("crm").await;
     let claim = node.accept(event("a")).await;
     for _ in 0..5 {
-        cluster.backing.raw("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'innesco' AND datname = current_database()");
+        SERVER.disconnect(&cluster.backing.database);
         match node.store.accept(vec![event("b")]).await {
             Ok(_) => {}
             Err(error) => assert!(error.passes(), "{error}"),
@@ -302,11 +305,40 @@ async fn a_lost_connection_is_an_error_that_passes_and_strands_nothing() {
     until("the store is used again", async || node.store.probe().await.is_ok()).await;
     let settled = Settlement { direct: vec![direct(crm)], ..settlement(&claim) };
     assert_eq!(node.settle(settled).await, Settled::Done, "what was held is held");
-    let delivery = node.delivery();
+    let delivery = node.delivery().await;
     node.store.release(vec![], vec![], vec![(delivery.id, delivery.lease)]).await.unwrap();
     until("what was given back is claimed again", async || {
         node.store.claim_due(clock::steady()).await.unwrap();
-        node.deliveries().iter().any(|again| again.id == delivery.id)
+        node.deliveries().await.iter().any(|again| again.id == delivery.id)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_commit_was_not_heard_of_is_made_again() {
+    let cluster = Cluster::of(1, FOR_EVER).await;
+    let node = &cluster.nodes[0];
+    let crm = node.endpoint("crm").await;
+    let retried = node.finished(crm, Next::Retry { due: clock::steady() }).await;
+    node.settled_with(waiting("p", clock::steady())).await;
+    let full = node.handoff.events.reserve(&(), 64 << 20).expect("everything");
+    node.store.accept(vec![event("a")]).await.unwrap();
+    drop(full);
+    let database = cluster.backing.database.clone();
+    let breaking = tokio::task::spawn_blocking(move || {
+        SERVER.hold_back_commits(&database);
+        SERVER.break_off_commit(&database);
+    });
+    let mut errors = 0;
+    while !breaking.is_finished() {
+        errors += usize::from(node.store.claim_due(clock::steady()).await.is_err());
+    }
+    breaking.await.unwrap();
+    assert!(errors > 0, "it heard nothing");
+    until("all of it is claimed again", async || {
+        let _ = node.store.claim_due(clock::steady()).await;
+        (node.handoff.events.len(), node.handoff.runs.len(), node.handoff.deliveries.len()) == (1, 1, 1)
+    })
+    .await;
+    assert_eq!(node.delivery().await.id, retried);
 }

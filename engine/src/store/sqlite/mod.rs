@@ -26,6 +26,7 @@ mod writer;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, RwLock,
@@ -74,10 +75,23 @@ const BURY_MAX: u32 = 500;
 pub struct Sqlite {
     file: PathBuf,
     writer: Writer,
-    readers: Arc<Mutex<Vec<Connection>>>,
-    reading: Arc<Semaphore>,
+    readers: Readers,
     local: Arc<Local>,
-    admission: Admission,
+    admission: Arc<Admission>,
+}
+
+/// The connections that read.
+#[derive(Clone)]
+struct Readers {
+    free: Arc<Mutex<Free>>,
+    permits: Arc<Semaphore>,
+}
+
+/// Those that nobody reads with at the moment. The handle of their file is closed after them: on Unix, closing any handle of a file
+/// takes away every lock that the process has on it.
+struct Free {
+    connections: Vec<Connection>,
+    _file: Arc<File>,
 }
 
 /// What this process knows beside the file.
@@ -162,7 +176,8 @@ impl Sqlite {
         steady::keep(&db)?;
         claims::expire_all(&db, clock::steady())?;
         let last = last_event(&db)?;
-        let readers = (0..READERS).map(|_| connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)).collect::<Result<Vec<_>, _>>()?;
+        let handle = Arc::new(File::open(file).map_err(|error| Error::Unavailable(error.to_string()))?);
+        let connections = (0..READERS).map(|_| connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)).collect::<Result<Vec<_>, _>>()?;
         let local = Local {
             tag,
             handoff,
@@ -176,12 +191,14 @@ impl Sqlite {
         };
         Ok(Self {
             file: file.to_owned(),
-            writer: Writer::start(db, connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?)
+            writer: Writer::start(db, connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?, Arc::clone(&handle))
                 .map_err(|error| Error::Unavailable(error.to_string()))?,
-            readers: Arc::new(Mutex::new(readers)),
-            reading: Arc::new(Semaphore::new(READERS)),
+            readers: Readers {
+                free: Arc::new(Mutex::new(Free { connections, _file: handle })),
+                permits: Arc::new(Semaphore::new(READERS)),
+            },
             local: Arc::new(local),
-            admission: Admission::new(limits),
+            admission: Arc::new(Admission::new(limits)),
         })
     }
 
@@ -207,14 +224,23 @@ impl Sqlite {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let permit = Arc::clone(&self.reading).acquire_owned().await.expect("the semaphore is never closed");
-        let readers = Arc::clone(&self.readers);
+        self.readers.read(work).await
+    }
+}
+
+impl Readers {
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let free = Arc::clone(&self.free);
         let reading = tokio::task::spawn_blocking(move || {
-            let lock = || readers.lock().expect("no code panics while it holds the readers");
-            let db = lock().pop().expect("as many connections as permits");
+            let lock = || free.lock().expect("no code panics while it holds the readers");
+            let db = lock().connections.pop().expect("as many connections as permits");
             // One transaction is one moment: a row that moves from table to table meanwhile is seen in exactly one of them.
             let result = db.unchecked_transaction().map_err(Error::from).and_then(|moment| work(&moment));
-            lock().push(db);
+            lock().connections.push(db);
             drop(permit);
             if let Err(error @ (Error::Unavailable(_) | Error::Internal(_))) = &result {
                 tracing::error!(%error, "the store could not be read");
@@ -258,12 +284,8 @@ impl Store for Sqlite {
     }
 
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
-        if self.admission.counts(clock::steady()) {
-            // If it cannot be read the last count stands, and the write says what is wrong.
-            if let Ok(count) = self.read(load::events_to_run).await {
-                self.admission.note_backlog(count);
-            }
-        }
+        let readers = self.readers.clone();
+        self.admission.keep_counted(clock::steady(), async move { readers.read(load::events_to_run).await });
         self.admission.check(self.writer.queued(), self.writer.waited()).map_err(Error::Overloaded)?;
         let weight = events.iter().map(accept::weight).sum();
         let local = Arc::clone(&self.local);

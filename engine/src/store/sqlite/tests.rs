@@ -109,18 +109,20 @@ async fn finished_with_everything(bench: &Bench) -> EventId {
     ];
     let settled = Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) };
     assert_eq!(bench.settle(settled).await, Settled::Done);
-    for (delivery, next) in bench.deliveries().iter().zip([Next::Delivered, retry_in(60), Next::Dead(DeadReason::Exhausted)]) {
+    for (delivery, next) in
+        bench.deliveries().await.iter().zip([Next::Delivered, retry_in(60), Next::Dead(DeadReason::Exhausted)])
+    {
         assert!(bench.record(attempt(delivery, next)).await);
     }
     let waits = DeliveryFilter { state: Some("retrying"), ..DeliveryFilter::default() };
     for id in bench.delivery_ids(waits).await {
         bench.store.cancel_delivery(id, clock::wall()).await.unwrap();
     }
-    let follower = bench.event();
+    let follower = bench.event().await;
     assert_eq!(bench.settle(settlement(&follower)).await, Settled::Done);
     bench.store.replay_event(claim.event.id, clock::steady()).await.unwrap();
     bench.claim().await;
-    let replay = bench.event();
+    let replay = bench.event().await;
     let settled = Settlement { runs: vec![parked("q", RunOutcome::Failed)], ..settlement(&replay) };
     assert_eq!(bench.settle(settled).await, Settled::Done);
     claim.event.id

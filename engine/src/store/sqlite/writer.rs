@@ -9,6 +9,7 @@
 
 use std::{
     collections::VecDeque,
+    fs::File,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -29,8 +30,9 @@ const JOBS_MAX: usize = 1_000;
 /// Weight (bytes, roughly) in one transaction at most.
 const WEIGHT_MAX: usize = 8 << 20;
 
-/// What a job's work left to be done once the commit is known: answer, hand over, wake.
-pub type After = Box<dyn FnOnce(Result<(), Error>) + Send>;
+/// What a job's work left to be done once the commit is known: answer. It returns what comes after all have been answered, if the
+/// commit stands: hand over, wake.
+pub type After = Box<dyn FnOnce(Result<(), Error>) -> Option<Box<dyn FnOnce() + Send>> + Send>;
 
 /// What a job's answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,14 +90,14 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `checkpoints` is another connection to the same file.
-    pub fn start(connection: Connection, checkpoints: Connection) -> std::io::Result<Self> {
+    /// `checkpoints` is another connection to the same `file`.
+    pub fn start(connection: Connection, checkpoints: Connection, file: Arc<File>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queued = Arc::new(AtomicUsize::new(0));
         let first = Arc::new(First::new());
         let trouble = Arc::new(Trouble::default());
         let (counter, firsts, troubles) = (Arc::clone(&queued), Arc::clone(&first), Arc::clone(&trouble));
-        let mut checkpoints = Checkpoints::start(&connection, checkpoints)?;
+        let mut checkpoints = Checkpoints::start(&connection, checkpoints, file)?;
         let work = move || write_all(&connection, &mut checkpoints, &queue, &counter, &firsts, &troubles);
         let thread = thread::Builder::new().name("store-writer".into()).spawn(work)?;
         Ok(Self { jobs, queued, first, trouble, thread: Some(thread) })
@@ -119,8 +121,8 @@ impl Writer {
 
     /// Runs `work` in the next transaction and answers after its commit.
     ///
-    /// `work` returns its answer and what to do once the commit has succeeded (hand-over, wake-up), which is dropped when
-    /// it has not.
+    /// `work` returns its answer and what to do once the commit has succeeded and was answered (hand-over, wake-up), before the next
+    /// one begins; it is dropped when the commit has not.
     pub async fn write<T, W, D>(&self, keeps: Keeps, weight: usize, work: W) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -132,18 +134,20 @@ impl Writer {
             match connection.and_then(work) {
                 Ok((value, done)) => {
                     let after = move |committed: Result<(), Error>| {
-                        let result = committed.map(|()| {
-                            done();
-                            value
-                        });
+                        let done = committed.is_ok().then(|| Box::new(done) as Box<dyn FnOnce() + Send>);
                         // Nobody waits any more when the caller was cancelled; the commit stands all the same.
-                        let _ = answer.send(result);
+                        let _ = answer.send(committed.map(|()| value));
+                        done
                     };
                     (Ok(()), Box::new(after))
                 }
                 Err(error) => {
                     let broken = if error.is_refusal() { Ok(()) } else { Err(error.clone()) };
-                    (broken, Box::new(move |_| drop(answer.send(Err(error)))))
+                    let after = move |_| {
+                        let _ = answer.send(Err(error));
+                        None
+                    };
+                    (broken, Box::new(after))
                 }
             }
         };
@@ -251,9 +255,9 @@ fn write_all(
                 trouble.note(error);
             }
         }
-        for after in afters {
-            after(committed.clone());
-        }
+        // Whoever waits for an answer need not wait for what wakes others.
+        let done: Vec<_> = afters.into_iter().filter_map(|after| after(committed.clone())).collect();
+        done.into_iter().for_each(|done| done());
         checkpoints.committed(connection);
     }
 }
@@ -314,7 +318,8 @@ mod tests {
         };
         let other = connect();
         other.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE a (id INTEGER PRIMARY KEY); BEGIN IMMEDIATE").unwrap();
-        let writer = Writer::start(connect(), connect()).unwrap();
+        let file = Arc::new(File::open(folder.path().join("a.db")).unwrap());
+        let writer = Writer::start(connect(), connect(), file).unwrap();
         let free = Arc::new(std::sync::Mutex::new(Some(other)));
         let insert = |free: Arc<std::sync::Mutex<Option<Connection>>>| {
             move |db: &Connection| {
