@@ -164,7 +164,7 @@ mod tests {
             (Method::PUT, "/v1/plugins/{plugin}", "plugin.update"),
             (Method::PUT, "/v1/plugins/{plugin}/config", "plugin.config.update"),
             (Method::POST, "/v1/jobs/{job}/cancel", "job.cancel"),
-            (Method::DELETE, "/v1/keys/{key}", "key.delete"),
+            (Method::DELETE, "/v1/keys/{key_id}", "key.delete"),
         ];
         for (method, route, expected) in cases {
             assert_eq!(action(&method, route), expected, "{method} {route}");
@@ -176,6 +176,6 @@ mod tests {
         assert_eq!(target("/v1/endpoints/{endpoint}/pause", "/v1/endpoints/crm/pause").as_deref(), Some("crm"));
         assert_eq!(target("/v1/endpoints", "/v1/endpoints"), None);
         let long = "x".repeat(1_000);
-        assert_eq!(target("/v1/keys/{key}", &format!("/v1/keys/{long}")).unwrap().len(), TARGET_CHARS_MAX);
+        assert_eq!(target("/v1/keys/{key_id}", &format!("/v1/keys/{long}")).unwrap().len(), TARGET_CHARS_MAX);
     }
 }

@@ -69,8 +69,7 @@ values! {
 fn event_schema() -> Value {
     let text = |description: &str| {
         json!({
-            "type": ["string", "null"], "minLength": 1, "maxLength": TEXT_LEN_MAX,
-        "description": "Text of a header, percent-encoded.", "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
+            "type": ["string", "null"], "minLength": 1, "maxLength": TEXT_LEN_MAX, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
             "description": description,
         })
     };

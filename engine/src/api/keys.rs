@@ -139,8 +139,8 @@ pub async fn rekey(State(api): State<Arc<Api>>) -> Result<StatusCode, Problem> {
 ///
 /// Whoever uses it is refused from now on.
 #[utoipa::path(
-    delete, path = "/v1/keys/{key}", operation_id = "revoke_key", tag = "keys",
-    params(("key" = KeyId, Path, description = "Its id.")),
+    delete, path = "/v1/keys/{key_id}", operation_id = "revoke_key", tag = "keys",
+    params(("key_id" = KeyId, Path, description = "Its id.")),
     responses((status = 204, description = "It is gone.")),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
