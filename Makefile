@@ -15,10 +15,11 @@ tools:
 run: setup
 	@cargo run --quiet --package innesco -- dev
 
-# All tests: rules, store, plugin host, the SDK, the example plugins, and the real binary from outside.
+# All tests: rules, store, plugin host, the SDK, the example plugins, and the real binary from outside, on either store.
 # One of them mounts a small disk to fill it; that takes root, or a namespace in which one is.
 test: setup tools
-	@if [ "$$(id -u)" = 0 ]; then cargo test --workspace; else unshare --map-root-user --mount cargo test --workspace; fi
+	@if [ "$$(id -u)" = 0 ]; then as=; else as="unshare --map-root-user --mount"; fi; \
+		$$as cargo test --workspace && STORE=postgres $$as cargo test --package innesco --test it
 
 # Webhooks signed by their senders' own libraries into sources; real GitHub payloads through the engine, verified by other people's
 # libraries; then schemathesis sends what the OpenAPI document allows

@@ -1,14 +1,19 @@
 //! The real binary, as a test drives it: started on a free port with its own folders, spoken to over HTTP, killed and started again.
+//!
+//! `STORE=postgres` in the environment puts every engine's store into a Postgres database of its own: the same tests, on the other store.
 
 use std::{
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::postgres::PostgresServer;
 
 pub const KEY: &str = "a-key-for-tests-only";
 /// For anything that a test waits for. Long, so that a busy machine does not fail a test; a test that passes never waits so long.
@@ -21,6 +26,18 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::new()
 }
 
+/// Where the databases of all engines are, if that is asked for.
+static SERVER: LazyLock<Option<PostgresServer>> = LazyLock::new(|| match std::env::var("STORE").as_deref() {
+    Err(_) | Ok("sqlite") => None,
+    Ok("postgres") => Some(PostgresServer::start(false)),
+    Ok(other) => panic!("STORE={other:?}: write sqlite or postgres"),
+});
+
+/// Whether the stores are files: what a test does to files concerns no other.
+pub fn store_is_a_file() -> bool {
+    SERVER.is_none()
+}
+
 /// One engine with its own folders.
 pub struct Engine {
     child: Option<Child>,
@@ -28,6 +45,8 @@ pub struct Engine {
     home: TempDir,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// The address of its database, if that is where its store is.
+    database: Option<String>,
     /// A program that starts the engine, such as `unshare`; empty for none.
     wrapper: Vec<String>,
     client: reqwest::Client,
@@ -58,6 +77,7 @@ impl Engine {
             home,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            database: SERVER.as_ref().map(|server| server.url(&server.database())),
             wrapper: Vec::new(),
             client: client(),
         };
@@ -118,6 +138,7 @@ impl Engine {
             command.envs(engine.get_envs().filter_map(|(name, value)| Some((name, value?))));
         }
         let mut child = command
+            .envs(self.database.iter().map(|url| ("INNESCO_STORE", url)))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"])
             .args(&self.arguments)

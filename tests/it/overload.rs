@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
-    engine::{DEADLINE, Engine, KEY, client},
+    engine::{DEADLINE, Engine, KEY, client, store_is_a_file},
     guests,
     receivers::{Answer, Receiver},
     syscalls::Tampered,
@@ -40,6 +40,10 @@ async fn post_until_refused(engine: &Engine, body: &Value) -> (usize, Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_too_long_refuses_and_recovers() {
+    if !store_is_a_file() {
+        // What is slow here is this process's own syncs.
+        return;
+    }
     let engine = Engine::start_set(&[("INNESCO_LIMITS_STORE_WAIT_MAX", "100ms")]);
     let receiver = Receiver::answering(|_| Answer::status(200)).await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
