@@ -9,7 +9,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::{
-    engine::{DEADLINE, Engine, KEY, client},
+    engine::{DEADLINE, Engine, KEY, client, store_is_a_file},
     receivers::{Answer, Receiver},
 };
 
@@ -121,12 +121,13 @@ async fn the_figures_say_what_happened_and_no_more() {
     ] {
         assert_eq!(figures.get(sample), value, "{sample} in:\n{}", figures.text);
     }
+    let of_the_store: &[_] = match store_is_a_file() {
+        true => &["innesco_store_file_bytes{file=\"wal\"}", "innesco_disk_bytes", "innesco_disk_free_bytes"],
+        false => &["innesco_store_file_bytes{file=\"database\"}"],
+    };
     for sample in [
         "innesco_store_commit_seconds_count{kind=\"promise\"}",
         "innesco_store_commit_jobs_count",
-        "innesco_store_file_bytes{file=\"wal\"}",
-        "innesco_disk_bytes",
-        "innesco_disk_free_bytes",
         "innesco_handoff_limit_bytes{stage=\"events\"}",
         "innesco_uptime_seconds",
         "process_cpu_seconds_total",
@@ -135,7 +136,10 @@ async fn the_figures_say_what_happened_and_no_more() {
         "process_max_fds",
         "process_threads",
         "process_start_time_seconds",
-    ] {
+    ]
+    .iter()
+    .chain(of_the_store)
+    {
         assert!(figures.get(sample) > 0.0, "{sample} in:\n{}", figures.text);
     }
     assert_eq!(figures.get(&format!("innesco_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
