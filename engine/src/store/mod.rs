@@ -8,6 +8,7 @@
 //! Every instant that a store waits for is on the steady clock ([`crate::clock::steady`]); what people read is on the wall clock.
 
 mod admission;
+mod arrival;
 mod audit;
 mod columns;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod error;
 mod handoff;
 mod job;
 mod lanes;
+mod page;
 mod postgres;
 mod seal;
 mod source_columns;
@@ -32,6 +34,7 @@ pub use self::{
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
+    page::{Page, PageRequest},
     postgres::{About, Postgres, PostgresSettings},
     seal::{KeyFile, Seal, SealError},
     sqlite::{Backup, CheckReport, Finding, Sqlite},
@@ -217,21 +220,6 @@ pub struct AttemptRecord {
 
 /// A value of a plugin's state and the version by which a commit tells whether it changed.
 pub type StateValue = (Vec<u8>, i64);
-
-/// One page of a list, newest first.
-#[derive(Clone, Debug)]
-pub struct Page<T> {
-    pub items: Vec<T>,
-    /// Where the next page begins; `None` on the last.
-    pub next: Option<i64>,
-}
-
-/// Which part of a list is wanted: everything before `cursor`, `limit` at most.
-#[derive(Clone, Copy, Debug)]
-pub struct PageRequest {
-    pub cursor: Option<i64>,
-    pub limit: usize,
-}
 
 /// What an event as a whole has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
