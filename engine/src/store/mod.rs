@@ -17,6 +17,7 @@ mod error;
 mod handoff;
 mod job;
 mod lanes;
+mod nodes;
 mod page;
 mod postgres;
 mod seal;
@@ -34,6 +35,7 @@ pub use self::{
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
+    nodes::{Depot, Node, NodePlugin, Published, Shown},
     page::{Page, PageRequest},
     postgres::{About, Postgres, PostgresSettings},
     seal::{KeyFile, Seal, SealError},
@@ -426,27 +428,6 @@ pub struct Load {
     pub disk_free_bytes: u64,
 }
 
-/// One of the processes that work on a store together.
-#[derive(Clone, Debug)]
-pub struct Node {
-    pub id: i64,
-    /// The same after a restart of the same node.
-    pub name: String,
-    /// What it does: `all`, `api` or `work`.
-    pub role: String,
-    /// Of its engine.
-    pub version: String,
-    /// Where its API listens.
-    pub address: String,
-    pub started_at: Timestamp,
-    /// When it was last heard of.
-    pub seen_at: Timestamp,
-    /// Events, runs and deliveries that it holds.
-    pub leases: u64,
-    /// Whether it is the one that answers.
-    pub is_this_one: bool,
-}
-
 /// How long finished things are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -645,6 +626,11 @@ pub trait Store: Send + Sync {
     /// The processes that work on this store, by name; none where it belongs to one process.
     async fn nodes(&self) -> Result<Vec<Node>, Error> {
         Ok(Vec::new())
+    }
+
+    /// Where its nodes share plugin files; none where it belongs to one process, whose folder says what serves.
+    fn depot(&self) -> Option<&dyn Depot> {
+        None
     }
 
     /// Gives back at once what this process holds: it is about to end.

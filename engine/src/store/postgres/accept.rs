@@ -7,12 +7,12 @@ use std::{
 
 use deadpool_postgres::Transaction;
 
-pub use crate::store::arrival::{minute, weight};
 use super::{
     Local,
     commit::After,
     db::{clean, execute, get, rows},
 };
+pub use crate::store::arrival::{minute, weight};
 use crate::{
     clock,
     domain::{

@@ -3,9 +3,7 @@
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
-use super::{
-    db::{Value, clean, execute, get, limit, rows, the_row},
-};
+use super::db::{Value, clean, execute, get, limit, rows, the_row};
 use crate::{
     domain::{id::AuditId, time::Timestamp},
     store::{AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest, columns::Place},

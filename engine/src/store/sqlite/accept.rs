@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-pub use crate::store::arrival::{minute, weight};
 use super::{Local, rows};
+pub use crate::store::arrival::{minute, weight};
 use crate::{
     clock,
     domain::{
