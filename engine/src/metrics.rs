@@ -29,6 +29,8 @@ const SOURCES_MAX: usize = 50;
 const PLUGINS_MAX: usize = 100;
 /// Endpoints with figures of their own: each has one to a dozen lines.
 const ENDPOINTS_MAX: usize = 200;
+/// Nodes with figures of their own: each has a few lines.
+const NODES_MAX: usize = 100;
 /// The label of all that is beyond those limits.
 pub const OTHER: &str = "other";
 /// A source whose name is longer is no name.
@@ -145,6 +147,12 @@ table! {
     file_bytes = numbers(&["file"]) "innesco_store_file_bytes" "Size of the store's files";
     disk_bytes = number() "innesco_disk_bytes" "Size of the disk that holds the data folder";
     disk_free_bytes = number() "innesco_disk_free_bytes" "What is free of it";
+
+    nodes = numbers(&["role"]) "innesco_nodes" "Nodes that are alive, by what they do; 1 where the store belongs to one process";
+    node_leases = numbers(&["node"]) "innesco_node_leases" "Events, runs and deliveries that a node holds";
+    node_oldest = gauges(&["node"]) "innesco_node_oldest_seconds" "For how long a node has held the oldest of them";
+    node_silent = gauges(&["node"]) "innesco_node_silent_seconds" "For how long a node has not been heard of: about a second, if it is well";
+    plugins_behind = number() "innesco_plugins_behind" "Plugins whose version that serves on the other nodes is not ready on this one";
 
     build = numbers(&["version"]) "innesco_build_info" "Always 1; the label says which engine this is";
     uptime = gauge() "innesco_uptime_seconds" "Since the engine started";
@@ -287,6 +295,8 @@ impl Meters {
                 gauges.with_label_values(&[name]).set(number(*count));
             }
         }
+        self.note_nodes(now.nodes);
+        table.plugins_behind.set(number(now.plugins_behind));
         table.queued_bytes.set(number(now.queued_bytes));
         table.disk_bytes.set(number(now.disk_bytes));
         table.disk_free_bytes.set(number(now.disk_free_bytes));
@@ -297,6 +307,30 @@ impl Meters {
             tracing::error!(%error, "the figures could not be written");
             String::new()
         })
+    }
+
+    /// Nodes come and go: those of before are forgotten.
+    fn note_nodes(&self, nodes: &[NodeReading]) {
+        let table = &self.table;
+        table.nodes.reset();
+        let of_nodes = [&table.node_oldest, &table.node_silent];
+        of_nodes.iter().for_each(|gauges| gauges.reset());
+        table.node_leases.reset();
+        // So that they are there whatever the store.
+        table.node_leases.with_label_values(&[OTHER]);
+        of_nodes.iter().for_each(|gauges| drop(gauges.with_label_values(&[OTHER])));
+        if nodes.is_empty() {
+            table.nodes.with_label_values(&["all"]).set(1);
+        }
+        for (place, node) in nodes.iter().enumerate() {
+            let name = if place < NODES_MAX { &*node.name } else { OTHER };
+            table.nodes.with_label_values(&[&node.role]).inc();
+            table.node_leases.with_label_values(&[name]).add(number(node.leases));
+            for (gauges, time) in of_nodes.iter().zip([node.oldest, node.silent]) {
+                let gauge = gauges.with_label_values(&[name]);
+                gauge.set(gauge.get().max(time.as_secs_f64()));
+            }
+        }
     }
 
     /// What the kernel says of this process; what it does not say stays 0.
@@ -334,10 +368,25 @@ pub struct Readings<'a> {
     pub plugins: &'a [(&'static str, u64)],
     /// How many endpoints are in which state.
     pub endpoints: &'a [(&'static str, u64)],
+    /// None where the store belongs to this process.
+    pub nodes: &'a [NodeReading],
+    pub plugins_behind: u64,
     pub queued_bytes: u64,
     pub disk_bytes: u64,
     pub disk_free_bytes: u64,
     pub uptime: Duration,
+}
+
+/// One of the processes that work on a store together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReading {
+    pub name: String,
+    pub role: String,
+    pub leases: u64,
+    /// For how long it has held the oldest of what it holds; zero where it holds nothing.
+    pub oldest: Duration,
+    /// For how long it has not been heard of.
+    pub silent: Duration,
 }
 
 /// What waits at one stage of the way.

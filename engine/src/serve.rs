@@ -68,6 +68,7 @@ impl Engine {
         let catalog = Catalog::new(Arc::clone(&store), sandbox, cache, feed.clone(), config.plugins.clone()).await?;
         let mut folder = Folder::default();
         catalog.scan(&mut folder).await?;
+        catalog.follow(&mut folder).await?;
         Ok(Self { config, store, handoff, catalog, folder, outbound, feed, traces, keys, sources, new_admin_key, _lock: lock })
     }
 
@@ -232,6 +233,8 @@ async fn follow_settings(handoff: Handoff, catalog: Arc<Catalog>, sources: Arc<S
             sources.refresh().await?;
             keys.refresh().await
         };
+        // They are loaded beside, which takes as long as it takes.
+        catalog.plugins_told();
         if let Err(error) = read.await {
             tracing::debug!(%error, "what another node has changed could not be read; trying again");
             tokio::time::sleep(SETTINGS_AGAIN).await;

@@ -31,34 +31,37 @@ const SILENCE: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(180);
 
 /// Nodes on a database of their own, each with a line to it.
-struct Cluster {
+pub struct Cluster {
     server: PostgresServer,
+    database: String,
     lines: Vec<Proxy>,
-    nodes: Vec<Engine>,
-    _key: tempfile::TempDir,
+    pub nodes: Vec<Engine>,
+    key: tempfile::TempDir,
 }
 
 impl Cluster {
-    async fn start(plugins: &[&str], roles: &[&str], durable: bool) -> Self {
+    pub async fn start(plugins: &[&str], roles: &[&str], durable: bool) -> Self {
         let server = PostgresServer::start(durable);
         let database = server.database();
         let key = tempfile::tempdir().expect("a folder for temporary files");
-        let key_file = key.path().join("master.key").display().to_string();
-        let silence = format!("{}s", SILENCE.as_secs());
-        let (mut lines, mut nodes) = (Vec::new(), Vec::new());
+        let mut cluster = Self { server, database, lines: Vec::new(), nodes: Vec::new(), key };
         for role in roles {
-            let line = Proxy::to(server.socket()).await;
-            let url = format!("postgres://innesco@{}/{database}", line.address());
-            let environment = [
-                ("INNESCO_STORE", url.as_str()),
-                ("INNESCO_MASTER_KEY_FILE", &key_file),
-                ("INNESCO_NODE_SILENCE", &silence),
-                ("INNESCO_NODE_ROLE", role),
-            ];
-            nodes.push(Engine::start_in(plugins, &["--allow-net", "127.0.0.0/8"], &environment));
-            lines.push(line);
+            cluster.join(plugins, &[("INNESCO_NODE_ROLE", *role)]).await;
         }
-        Self { server, lines, nodes, _key: key }
+        cluster
+    }
+
+    /// Starts one more node, with these settings of its own.
+    pub async fn join(&mut self, plugins: &[&str], settings: &[(&str, &str)]) {
+        let line = Proxy::to(self.server.socket()).await;
+        let url = format!("postgres://innesco@{}/{}", line.address(), self.database);
+        let key_file = self.key.path().join("master.key").display().to_string();
+        let silence = format!("{}s", SILENCE.as_secs());
+        let environment =
+            [("INNESCO_STORE", url.as_str()), ("INNESCO_MASTER_KEY_FILE", &key_file), ("INNESCO_NODE_SILENCE", &silence)];
+        let environment = [&environment, settings].concat();
+        self.nodes.push(Engine::start_in(plugins, &["--allow-net", "127.0.0.0/8"], &environment));
+        self.lines.push(line);
     }
 
     /// Waits until every node answers and the store takes writes.

@@ -18,9 +18,10 @@ use tokio::sync::Mutex;
 use super::{Api, auth, error::Problem};
 use crate::{
     catalog::PluginState,
-    domain::endpoint::EndpointState,
-    metrics::{Readings, meters},
-    store::{Load, Role},
+    clock,
+    domain::{endpoint::EndpointState, time::Timestamp},
+    metrics::{NodeReading, Readings, meters},
+    store::{Error, Load, Node, Role, Store},
 };
 
 /// How long a reading of the store is good for at least, however many ask: it counts rows.
@@ -39,7 +40,32 @@ pub enum Access {
 pub struct LastLoad {
     access: Access,
     started: Instant,
-    load: Mutex<Option<(Instant, Arc<Load>)>>,
+    load: Mutex<Option<(Instant, Arc<Said>)>>,
+}
+
+/// What the store says of what waits in it, and of those who work on it.
+#[derive(Default)]
+struct Said {
+    load: Load,
+    nodes: Vec<NodeReading>,
+}
+
+impl Said {
+    async fn by(store: &dyn Store) -> Result<Self, Error> {
+        let (load, nodes) = (store.load().await?, store.nodes().await?);
+        let now = clock::wall();
+        Ok(Self { load, nodes: nodes.into_iter().map(|node| reading(node, now)).collect() })
+    }
+}
+
+fn reading(node: Node, now: Timestamp) -> NodeReading {
+    NodeReading {
+        name: node.name,
+        role: node.role,
+        leases: node.leases,
+        oldest: node.holds_since.map_or(Duration::ZERO, |since| now.since(since)),
+        silent: now.since(node.seen_at),
+    }
 }
 
 impl LastLoad {
@@ -65,13 +91,16 @@ pub async fn figures(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<
     }
     // Also the order in which figures are noted and written: one at a time.
     let mut last = api.last_load.load.lock().await;
-    let load = current_load(&api, &mut last).await;
+    let said = current_load(&api, &mut last).await;
+    let load = &said.load;
     let text = meters().render(&Readings {
         stages: &load.stages,
         lanes: &load.lanes,
         file_bytes: &load.file_bytes,
         plugins: &plugins(&api),
         endpoints: &endpoints(&api),
+        nodes: &said.nodes,
+        plugins_behind: api.catalog.plugins_behind() as u64,
         queued_bytes: load.queued_bytes,
         disk_bytes: load.disk_bytes,
         disk_free_bytes: load.disk_free_bytes,
@@ -83,22 +112,22 @@ pub async fn figures(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<
 }
 
 /// What the store says, now or a moment ago. A store that does not answer costs its own figures and no others: they stay as they were.
-async fn current_load(api: &Api, last: &mut Option<(Instant, Arc<Load>)>) -> Arc<Load> {
-    if let Some((good_until, load)) = last
+async fn current_load(api: &Api, last: &mut Option<(Instant, Arc<Said>)>) -> Arc<Said> {
+    if let Some((good_until, said)) = last
         && Instant::now() < *good_until
     {
-        return Arc::clone(load);
+        return Arc::clone(said);
     }
     let began = Instant::now();
-    match api.store.load().await {
-        Ok(load) => {
-            let load = Arc::new(load);
-            *last = Some((Instant::now() + FRESH.max(began.elapsed() * REST), Arc::clone(&load)));
-            load
+    match Said::by(&*api.store).await {
+        Ok(said) => {
+            let said = Arc::new(said);
+            *last = Some((Instant::now() + FRESH.max(began.elapsed() * REST), Arc::clone(&said)));
+            said
         }
         Err(error) => {
             tracing::warn!(%error, "the store did not say how much waits in it; the figures are those of before");
-            last.as_ref().map(|(_, load)| Arc::clone(load)).unwrap_or_default()
+            last.as_ref().map(|(_, said)| Arc::clone(said)).unwrap_or_default()
         }
     }
 }

@@ -26,8 +26,8 @@ use crate::{
     },
     outbound::fingerprint,
     store::{
-        AuditEntry, DeliveryStory, DeliverySummary, Ended, EventState, EventStory, EventSummary, Job, JobState, KeyRow, Node,
-        Role, StoredAttempt, StoredRun,
+        AuditEntry, DeliveryStory, DeliverySummary, Ended, EventState, EventStory, EventSummary, Job, JobState, KeyRow, Role,
+        StoredAttempt, StoredRun,
     },
 };
 
@@ -729,44 +729,6 @@ impl JobView {
             },
             created_at: text(job.created_at),
             finished_at: job.finished_at.map(text),
-        }
-    }
-}
-
-/// A process that works on the store.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Node)]
-pub struct NodeView {
-    /// The same after a restart of the same node.
-    pub name: String,
-    /// What it does: `all`, `api` (takes and answers calls) or `work` (runs and sends).
-    pub role: String,
-    /// Of its engine.
-    pub version: String,
-    /// Where it listens.
-    pub address: String,
-    #[schema(value_type = Timestamp)]
-    pub started_at: String,
-    /// When it was last heard of: every second while it lives.
-    #[schema(value_type = Timestamp)]
-    pub seen_at: String,
-    /// Events, runs and deliveries that it is working on.
-    pub leases: u64,
-    /// Whether this is the node that answers.
-    pub answers: bool,
-}
-
-impl NodeView {
-    pub fn new(node: &Node) -> Self {
-        Self {
-            name: node.name.clone(),
-            role: node.role.clone(),
-            version: node.version.clone(),
-            address: node.address.clone(),
-            started_at: node.started_at.to_string(),
-            seen_at: node.seen_at.to_string(),
-            leases: node.leases,
-            answers: node.is_this_one,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What there is at this moment: which plugin versions serve, which endpoints exist and which keys open the API, as snapshots for
 //! many look-ups.
 //!
-//! The plugin folder decides which plugins there are (`folder.rs`), the store which endpoints; workers take a snapshot per event
-//! and never see half a change. A version is swapped in only after it has loaded whole, so a broken file leaves the old version
+//! The plugin folder decides which plugins there are (`folder.rs`), or, where many nodes work on one store, the folders of all of
+//! them, by way of the store (`follow.rs`); the store decides which endpoints. Workers take a snapshot per event and never see half a
+//! change. A version is swapped in only after it has loaded whole, so a broken file leaves the old version
 //! serving; runs that have begun end on the version they began with.
 
 mod cache;
 mod folder;
+mod follow;
 mod keys;
 mod pace;
 mod plugins;
@@ -15,8 +17,13 @@ mod sources;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
+
+use tokio::sync::Notify;
 
 pub use self::{
     cache::FileCache,
@@ -42,6 +49,10 @@ pub struct Catalog {
     folder: PathBuf,
     plugins: RwLock<Arc<PluginTable>>,
     endpoints: RwLock<Arc<EndpointTable>>,
+    /// Another node may have changed which plugins serve.
+    told: Notify,
+    /// Plugins whose version that serves on other nodes is not ready on this one.
+    behind: AtomicUsize,
     /// Held from the reading of the endpoints until they are swapped in: what was read last is what stands last.
     refreshing: tokio::sync::Mutex<()>,
 }
@@ -64,6 +75,8 @@ impl Catalog {
             folder,
             plugins: RwLock::default(),
             endpoints: RwLock::new(Arc::new(endpoints)),
+            told: Notify::new(),
+            behind: AtomicUsize::new(0),
             refreshing: tokio::sync::Mutex::default(),
         }))
     }
@@ -97,6 +110,16 @@ impl Catalog {
             self.change_plugins(|table| table.set_config(&row.name, row.config));
         }
         Ok(())
+    }
+
+    /// Has whoever follows the plugin folder look at what other nodes did.
+    pub fn plugins_told(&self) {
+        self.told.notify_one();
+    }
+
+    /// Plugins whose version that serves on other nodes is not ready on this one.
+    pub fn plugins_behind(&self) -> usize {
+        self.behind.load(Ordering::Relaxed)
     }
 
     fn change_plugins<T>(&self, change: impl FnOnce(&mut PluginTable) -> T) -> T {

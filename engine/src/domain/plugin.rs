@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{name::Slug, pattern::Pattern};
+use super::{name::Slug, pattern::Pattern, trace::hex};
 
 /// A version of a plugin: the SHA-256 of its file's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +21,11 @@ impl Digest {
 
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Reads all of its hex digits, as they are displayed.
+    pub fn parse(text: &str) -> Option<Self> {
+        hex(text.as_bytes()).map(Self)
     }
 
     /// The first six hex digits, as they stand behind a plugin's name: `order-router@3fa2c1`.
@@ -50,4 +55,20 @@ pub struct Manifest {
     pub description: String,
     /// The event types it runs on; none for a plugin that only serves endpoints which name it.
     pub on: Vec<Pattern>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        let digest = Digest::of(b"a plugin");
+        let text = digest.to_string();
+        assert_eq!(Digest::parse(&text), Some(digest));
+        assert_eq!(text.find(&digest.short()), Some(0));
+        for wrong in ["", &text[1..], &text.to_uppercase(), &format!("{text}0")] {
+            assert_eq!(Digest::parse(wrong), None, "{wrong}");
+        }
+    }
 }

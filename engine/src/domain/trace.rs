@@ -93,7 +93,7 @@ impl fmt::Display for TraceParent {
 }
 
 /// Reads lower-case hexadecimal digits: the standard has no others.
-fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+pub(super) fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),
         b'a'..=b'f' => Some(c - b'a' + 10),

@@ -8,6 +8,7 @@
 //! Every instant that a store waits for is on the steady clock ([`crate::clock::steady`]); what people read is on the wall clock.
 
 mod admission;
+mod arrival;
 mod audit;
 mod columns;
 #[cfg(test)]
@@ -16,6 +17,8 @@ mod error;
 mod handoff;
 mod job;
 mod lanes;
+mod nodes;
+mod page;
 mod postgres;
 mod seal;
 mod source_columns;
@@ -32,6 +35,8 @@ pub use self::{
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
+    nodes::{Depot, Node, NodePlugin, Published, Shown},
+    page::{Page, PageRequest},
     postgres::{About, Postgres, PostgresSettings},
     seal::{KeyFile, Seal, SealError},
     sqlite::{Backup, CheckReport, Finding, Sqlite},
@@ -217,21 +222,6 @@ pub struct AttemptRecord {
 
 /// A value of a plugin's state and the version by which a commit tells whether it changed.
 pub type StateValue = (Vec<u8>, i64);
-
-/// One page of a list, newest first.
-#[derive(Clone, Debug)]
-pub struct Page<T> {
-    pub items: Vec<T>,
-    /// Where the next page begins; `None` on the last.
-    pub next: Option<i64>,
-}
-
-/// Which part of a list is wanted: everything before `cursor`, `limit` at most.
-#[derive(Clone, Copy, Debug)]
-pub struct PageRequest {
-    pub cursor: Option<i64>,
-    pub limit: usize,
-}
 
 /// What an event as a whole has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -438,27 +428,6 @@ pub struct Load {
     pub disk_free_bytes: u64,
 }
 
-/// One of the processes that work on a store together.
-#[derive(Clone, Debug)]
-pub struct Node {
-    pub id: i64,
-    /// The same after a restart of the same node.
-    pub name: String,
-    /// What it does: `all`, `api` or `work`.
-    pub role: String,
-    /// Of its engine.
-    pub version: String,
-    /// Where its API listens.
-    pub address: String,
-    pub started_at: Timestamp,
-    /// When it was last heard of.
-    pub seen_at: Timestamp,
-    /// Events, runs and deliveries that it holds.
-    pub leases: u64,
-    /// Whether it is the one that answers.
-    pub is_this_one: bool,
-}
-
 /// How long finished things are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -657,6 +626,11 @@ pub trait Store: Send + Sync {
     /// The processes that work on this store, by name; none where it belongs to one process.
     async fn nodes(&self) -> Result<Vec<Node>, Error> {
         Ok(Vec::new())
+    }
+
+    /// Where its nodes share plugin files; none where it belongs to one process, whose folder says what serves.
+    fn depot(&self) -> Option<&dyn Depot> {
+        None
     }
 
     /// Gives back at once what this process holds: it is about to end.

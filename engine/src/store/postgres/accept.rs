@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use bytes::Bytes;
 use deadpool_postgres::Transaction;
 
 use super::{
@@ -13,6 +12,7 @@ use super::{
     commit::After,
     db::{clean, execute, get, rows},
 };
+pub use crate::store::arrival::{minute, weight};
 use crate::{
     clock,
     domain::{
@@ -22,18 +22,13 @@ use crate::{
     },
     store::{
         Accepted, Error, EventClaim, LEASE, Lease,
+        arrival::own_data,
         columns::{PLAIN, attributes_to_column, request_to_column},
     },
 };
 
-/// Rough cost of an event beside its data, in bytes: rows, indexes, memory.
-pub const EVENT_WEIGHT: usize = 512;
 /// What an event counts for beside its data, of what the store holds: its rows and their indexes.
 pub const EVENT_BYTES: i64 = 1_024;
-
-pub fn weight(event: &NewEvent) -> usize {
-    event.data.len() + event.request.as_ref().map_or(0, |request| request.weight()) + EVENT_WEIGHT
-}
 
 /// Numbers for events that are about to be written, in their order. They are taken here and not in blocks beforehand: an event that
 /// is submitted after another was answered must have the larger number, whichever nodes take the two.
@@ -204,17 +199,6 @@ async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<
 /// The body of the request that a source took an event from, where the data is something else.
 fn body_of(event: &NewEvent) -> Option<&[u8]> {
     event.request.as_ref()?.body.as_deref()
-}
-
-/// Data that is a small part of a large request must not keep all of that request in memory while it waits.
-fn own_data(mut event: NewEvent) -> NewEvent {
-    event.data = Bytes::copy_from_slice(&event.data);
-    event
-}
-
-/// Which minute an instant lies in.
-pub fn minute(at: Timestamp) -> i64 {
-    at.millis() / 60_000
 }
 
 /// Notes about the first id of each minute; which minute is noted is remembered only after the commit.

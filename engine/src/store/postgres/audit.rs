@@ -3,10 +3,7 @@
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
-use super::{
-    db::{Value, clean, execute, get, limit, rows, the_row},
-    reads,
-};
+use super::db::{Value, clean, execute, get, limit, rows, the_row};
 use crate::{
     domain::{id::AuditId, time::Timestamp},
     store::{AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest, columns::Place},
@@ -63,7 +60,7 @@ pub async fn list(tx: &Transaction<'_>, filter: &AuditFilter, request: PageReque
         values.len()
     );
     let found = rows(tx, &sql, &values).await?.iter().map(entry).collect::<Result<_, _>>()?;
-    Ok(reads::page(found, request, |entry: &AuditEntry| entry.id.as_i64()))
+    Ok(Page::of(found, request, |entry: &AuditEntry| entry.id.as_i64()))
 }
 
 /// Deletes up to `most` of the oldest entries, as far as they were made before `before`.

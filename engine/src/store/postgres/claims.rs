@@ -348,7 +348,8 @@ const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
          WHERE l.lease IS NULL AND l.ordering IS NULL AND l.endpoint = e.id AND (l.attempts > 0))
     FROM waiting JOIN endpoint e ON e.id = waiting.endpoint
     WHERE e.state = 'active' AND e.deleted_at IS NULL
-        AND (NOT e.single OR e.holder IS NULL OR e.holder = $1 OR NOT EXISTS (SELECT 1 FROM node n WHERE n.id = e.holder))";
+        AND ($1::bigint IS NULL OR NOT e.single OR e.holder IS NULL OR e.holder = $1
+            OR NOT EXISTS (SELECT 1 FROM node n WHERE n.id = e.holder))";
 
 /// An endpoint for which something waits: when the first of its first attempts is due, and of its retries.
 pub struct Waiting {
@@ -359,6 +360,15 @@ pub struct Waiting {
 }
 
 pub async fn waiting_endpoints(tx: &Transaction<'_>, local: &Local, node: i64) -> Result<Vec<Waiting>, Error> {
+    waiting(tx, local, Some(node)).await
+}
+
+/// As [`waiting_endpoints`], whichever node is to send to them.
+pub async fn waiting_anywhere(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Waiting>, Error> {
+    waiting(tx, local, None).await
+}
+
+async fn waiting(tx: &Transaction<'_>, local: &Local, node: Option<i64>) -> Result<Vec<Waiting>, Error> {
     let waiting = |row: &Row| -> Result<Waiting, Error> {
         let due = |column| Ok::<_, Error>(get::<Option<i64>>(row, column)?.map(|at| local.steady_at(at)));
         Ok(Waiting { endpoint: EndpointId::from_i64(get(row, 0)?), single: get(row, 1)?, first: due(2)?, retry: due(3)? })

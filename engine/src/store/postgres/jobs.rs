@@ -8,7 +8,6 @@ use tokio_postgres::Row;
 use super::{
     Local, admin, attempts,
     db::{execute, get, limit, row, rows, the_row},
-    reads,
 };
 use crate::{
     domain::{
@@ -78,7 +77,7 @@ pub async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageRe
     let (cursor, most) = (request.cursor.unwrap_or(i64::MAX), limit(request.limit + 1));
     let found = rows(tx, &sql, &[&cursor, &state.map(JobState::as_str), &most]).await?;
     let jobs = found.iter().map(|row| Ok(stored(row)?.job)).collect::<Result<_, Error>>()?;
-    Ok(reads::page(jobs, request, |job: &Job| job.id.as_i64()))
+    Ok(Page::of(jobs, request, |job: &Job| job.id.as_i64()))
 }
 
 /// How many deliveries a filter means at this moment; `None` if that takes too long to find out.

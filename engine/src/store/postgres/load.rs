@@ -15,8 +15,8 @@ use crate::{
     store::{Error, LEASE},
 };
 
-/// What waits at each stage. Runs and deliveries that wait for a time to come are counted, and are not late.
-pub async fn stages(tx: &Transaction<'_>, local: &Local, node: i64) -> Result<Vec<Stage>, Error> {
+/// What waits at each stage, in the whole store. Runs and deliveries that wait for a time to come are counted, and are not late.
+pub async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Stage>, Error> {
     let counts = the_row(
         tx,
         "SELECT (SELECT count(*) FROM event_queue), (SELECT count(*) FROM run_queue WHERE state = 'waiting'),
@@ -32,7 +32,7 @@ pub async fn stages(tx: &Transaction<'_>, local: &Local, node: i64) -> Result<Ve
     let late = |due: Option<Timestamp>, now: Timestamp| due.map_or(Duration::ZERO, |due| now.since(due));
     let run = get::<Option<i64>>(&counts, 5)?.map(|at| local.steady_at(at));
     let dead = get::<Option<i64>>(&counts, 6)?.map(Timestamp::from_millis);
-    let waiting = claims::waiting_endpoints(tx, local, node).await?;
+    let waiting = claims::waiting_anywhere(tx, local).await?;
     let delivery = waiting.into_iter().flat_map(|waiting| [waiting.first, waiting.retry]).flatten().min();
     let stage = |name, depth, oldest| Stage { name, depth, oldest };
     Ok(vec![

@@ -14,6 +14,7 @@ mod db;
 mod jobs;
 mod load;
 mod node;
+mod plugins;
 mod reads;
 mod retention;
 mod rows;
@@ -46,8 +47,8 @@ use self::{
 };
 use super::{
     Accepted, Admission, AdmissionLimits, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary,
-    Drive, Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey,
-    Node, Page, PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
+    Depot, Drive, Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit,
+    NewKey, Node, Page, PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
 };
 use crate::{
     clock,
@@ -615,9 +616,7 @@ impl Store for Postgres {
 
     async fn load(&self) -> Result<Load, Error> {
         let (stages, bytes) = self
-            .read(|tx, local| {
-                Box::pin(async move { Ok((load::stages(tx, local, local.me()).await?, load::database_bytes(tx).await?)) })
-            })
+            .read(|tx, local| Box::pin(async move { Ok((load::stages(tx, local).await?, load::database_bytes(tx).await?)) }))
             .await?;
         Ok(Load {
             stages,
@@ -673,6 +672,10 @@ impl Store for Postgres {
 
     async fn nodes(&self) -> Result<Vec<Node>, Error> {
         self.read(|tx, local| Box::pin(node::list(tx, local))).await
+    }
+
+    fn depot(&self) -> Option<&dyn Depot> {
+        Some(self)
     }
 
     async fn leave(&self) -> Result<(), Error> {

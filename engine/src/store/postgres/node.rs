@@ -24,11 +24,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Local,
     db::{self, Server, execute, get, row, rows, the_row},
+    plugins::reported_from_column,
 };
 use crate::{
     clock,
     domain::time::Timestamp,
-    store::{Error, Node},
+    store::{Error, LEASE, Node},
 };
 
 /// How often a node beats, and looks at the others.
@@ -164,18 +165,24 @@ pub async fn tell_settings(tx: &Transaction<'_>) -> Result<(), Error> {
 pub async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
     let found = rows(
         tx,
-        "SELECT n.id, n.name, n.role, n.version, n.address, n.started_at, n.seen_at,
-             (SELECT count(*) FROM event_queue q WHERE q.lease >= n.id << 39 AND q.lease < (n.id + 1) << 39)
-             + (SELECT count(*) FROM run_queue q WHERE q.lease >= n.id << 39 AND q.lease < (n.id + 1) << 39)
-             + (SELECT count(*) FROM live l WHERE l.lease >= n.id << 39 AND l.lease < (n.id + 1) << 39)
-         FROM node n ORDER BY n.name, n.id",
+        "WITH held (node, count, first_end) AS MATERIALIZED (
+             SELECT lease >> 39, count(*), min(next_at) FROM (
+                 SELECT lease, next_at FROM event_queue WHERE lease IS NOT NULL
+                 UNION ALL SELECT lease, next_at FROM run_queue WHERE lease IS NOT NULL
+                 UNION ALL SELECT lease, next_at FROM live WHERE lease IS NOT NULL
+             ) leases GROUP BY 1)
+         SELECT n.id, n.name, n.role, n.version, n.address, n.started_at, n.seen_at, coalesce(held.count, 0), held.first_end, n.plugins
+         FROM node n LEFT JOIN held ON held.node = n.id ORDER BY n.name, n.id",
         &[],
     )
     .await?;
     let me = local.me();
     let node = |row: &tokio_postgres::Row| -> Result<Node, Error> {
+        let id = get(row, 0)?;
+        // A lease is known by its end.
+        let taken = |end: i64| clock::as_wall(local.steady_at(end.saturating_sub(LEASE.as_millis() as i64)));
         Ok(Node {
-            id: get(row, 0)?,
+            id,
             name: get(row, 1)?,
             role: get(row, 2)?,
             version: get(row, 3)?,
@@ -183,7 +190,9 @@ pub async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Erro
             started_at: clock::as_wall(local.steady_at(get(row, 5)?)),
             seen_at: clock::as_wall(local.steady_at(get(row, 6)?)),
             leases: get::<i64>(row, 7)?.unsigned_abs(),
-            is_this_one: get::<i64>(row, 0)? == me,
+            holds_since: get::<Option<i64>>(row, 8)?.map(taken),
+            plugins: reported_from_column(id, get(row, 9)?)?,
+            is_this_one: id == me,
         })
     };
     found.iter().map(node).collect()

@@ -33,14 +33,6 @@ pub async fn state(tx: &Transaction<'_>, plugin: &Slug, key: &str) -> Result<Opt
     found.map(|row| Ok((get(&row, 0)?, get(&row, 1)?))).transpose()
 }
 
-/// Cuts one row more than asked for into a page and where the next one begins.
-pub fn page<T>(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Page<T> {
-    let more = items.len() > request.limit;
-    items.truncate(request.limit);
-    let next = items.last().filter(|_| more).map(id);
-    Page { items, next }
-}
-
 /// What the event `e` has come to, as [`event_state`] reads it.
 const STATE: &str = "CASE WHEN EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id) THEN 'waiting'
      WHEN EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'parked') THEN 'failed'
@@ -102,7 +94,7 @@ pub async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageReq
         })
     };
     let found = rows(tx, &sql, &values).await?.iter().map(summary).collect::<Result<_, _>>()?;
-    Ok(page(found, request, |summary: &EventSummary| summary.event.id.as_i64()))
+    Ok(Page::of(found, request, |summary: &EventSummary| summary.event.id.as_i64()))
 }
 
 pub async fn event(tx: &Transaction<'_>, local: &Local, id: EventId) -> Result<EventStory, Error> {
@@ -211,7 +203,7 @@ pub async fn deliveries(
     }
     let sql = format!("{} LIMIT $3", with_all_that_is_shown(&parts.join(" UNION ALL ")));
     let found = rows(tx, &sql, &values).await?.iter().map(|row| summary(row, local)).collect::<Result<_, _>>()?;
-    Ok(page(found, request, |summary: &DeliverySummary| summary.id.as_i64()))
+    Ok(Page::of(found, request, |summary: &DeliverySummary| summary.id.as_i64()))
 }
 
 fn summary(row: &Row, local: &Local) -> Result<DeliverySummary, Error> {

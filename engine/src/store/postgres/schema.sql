@@ -21,11 +21,12 @@ CREATE TABLE node (
     address    text NOT NULL,
     started_at bigint NOT NULL,               -- the database's clock, ms
     seen_at    bigint NOT NULL,               -- for people: whether a node lives is told by its beat
-    beat       bigint NOT NULL DEFAULT 0      -- goes up every second
+    beat       bigint NOT NULL DEFAULT 0,     -- goes up every second
+    plugins    text NOT NULL DEFAULT '[]'     -- JSON array of [name, digest, error]: what it has ready
 ) WITH (fillfactor = 50);
 CREATE INDEX node_by_name ON node (name);
 
--- Goes up with each change of an endpoint, a key or a plugin's settings, so that every node notices.
+-- Goes up with each change of an endpoint, a key, a plugin or its settings, so that every node notices.
 CREATE TABLE settings_version (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     version  bigint NOT NULL
@@ -233,6 +234,17 @@ CREATE TABLE plugin (
     bytes          bigint NOT NULL,
     config         text NOT NULL              -- JSON object
 );
+
+-- Every version of a plugin that any node has shown. Of those of one name, the one whose file is here serves.
+CREATE TABLE plugin_version (
+    version      bytea PRIMARY KEY,           -- SHA-256 of the file
+    plugin       text NOT NULL,
+    published_at bigint NOT NULL,             -- wall clock, ms
+    file         bytea
+);
+ALTER TABLE plugin_version ALTER COLUMN file SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX plugin_version_serves ON plugin_version (plugin) WHERE file IS NOT NULL;
+CREATE INDEX plugin_version_by_age ON plugin_version (plugin, published_at);
 
 CREATE TABLE api_key (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -16,10 +16,12 @@ use crate::{
         delivery::Next,
         endpoint::{NewEndpoint, Ordering, Policy},
         id::EventId,
+        plugin::Digest,
         rate::Rate,
     },
     store::{
-        AdmissionLimits, Error, EventClaim, Handoff, KeyFile, NewDelivery, Settled, Settlement, Store,
+        AdmissionLimits, Depot, Error, EventClaim, Handoff, KeyFile, NewDelivery, NodePlugin, PluginRow, Published, Settled,
+        Settlement, Shown, Store,
         conformance::{bench::*, conformance},
     },
 };
@@ -341,4 +343,117 @@ async fn a_claim_whose_commit_was_not_heard_of_is_made_again() {
     })
     .await;
     assert_eq!(node.delivery().await.id, retried);
+}
+
+/// A version of the plugin `p`, and its file.
+fn version(number: u32) -> (PluginRow, Vec<u8>) {
+    let file = format!("version {number}").into_bytes();
+    let row = PluginRow {
+        name: slug("p"),
+        version: Digest::of(&file),
+        author_version: number.to_string(),
+        description: String::new(),
+        on: vec!["order.*".into()],
+        file: "p.wasm".into(),
+        bytes: file.len() as u64,
+        config: std::collections::BTreeMap::new(),
+    };
+    (row, file)
+}
+
+fn depot(node: &Bench) -> &dyn Depot {
+    node.store.depot().expect("many nodes share plugins")
+}
+
+async fn serving(node: &Bench) -> Vec<Digest> {
+    depot(node).serving().await.unwrap().iter().map(|plugin| plugin.version).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_last_serves_on_every_node() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    let ((first, first_file), (second, second_file)) = (version(1), version(2));
+    let publish = async |node: &Bench, (row, file), shown| depot(node).publish(row, file, shown).await.unwrap();
+
+    assert_eq!(publish(one, version(1), Shown::AtStart).await, Published::Serves, "nobody has shown it before");
+    assert_eq!(depot(two).file(first.version).await.unwrap(), Some(first_file));
+    assert_eq!(publish(two, version(1), Shown::AtStart).await, Published::Serves, "it does already");
+    two.store.set_plugin_config(&first.name, [("limit".to_owned(), "7".to_owned())].into()).await.unwrap();
+    assert_eq!(publish(two, version(2), Shown::AtStart).await, Published::Serves, "nobody has shown that one before");
+    assert_eq!(publish(one, version(1), Shown::AtStart).await, Published::Outdated);
+    let known = depot(one).serving().await.unwrap();
+    assert_eq!((known.len(), known[0].version, &*known[0].author_version), (1, second.version, "2"));
+    assert_eq!(known[0].config["limit"], "7", "settings belong to the name");
+    assert_eq!(depot(one).file(second.version).await.unwrap(), Some(second_file));
+    assert_eq!(depot(one).file(first.version).await.unwrap(), None, "only what serves is kept");
+
+    assert_eq!(publish(one, version(1), Shown::Written).await, Published::Serves, "whatever it is");
+    assert_eq!(serving(two).await, [first.version]);
+    assert!(!depot(two).withdraw(&second.name, second.version).await.unwrap(), "that does not serve");
+    assert_eq!(serving(one).await, [first.version]);
+    assert!(depot(two).withdraw(&first.name, first.version).await.unwrap());
+    assert!(serving(one).await.is_empty());
+    for number in [1, 2] {
+        assert_eq!(publish(one, version(number), Shown::AtStart).await, Published::Outdated, "withdrawn is withdrawn");
+    }
+    assert!(serving(one).await.is_empty());
+    assert_eq!(one.store.plugins().await.unwrap().len(), 1, "its settings are kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_is_published_or_withdrawn_is_told_to_the_other_nodes() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    let heard = async |what: &str| {
+        let told = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.notified()).await;
+        told.unwrap_or_else(|_| panic!("{what} is not heard of"));
+    };
+    heard("what every node looks at first").await;
+    let (row, file) = version(1);
+    depot(one).publish(row.clone(), file.clone(), Shown::Written).await.unwrap();
+    heard("a new plugin").await;
+    depot(one).withdraw(&row.name, row.version).await.unwrap();
+    heard("its end").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_versions_that_are_published_at_once_one_serves() {
+    let cluster = Cluster::of(3, FOR_EVER).await;
+    for round in 0..5 {
+        let mut publishing = tokio::task::JoinSet::new();
+        for (number, node) in cluster.nodes.iter().enumerate() {
+            let store = Arc::clone(&node.store);
+            let (row, file) = version(round * 10 + number as u32 % 2);
+            publishing.spawn(async move { store.depot().unwrap().publish(row, file, Shown::Written).await });
+        }
+        for published in publishing.join_all().await {
+            assert_eq!(published, Ok(Published::Serves), "each of them did, for a moment at least");
+        }
+        let [last] = serving(&cluster.nodes[0]).await[..] else { panic!("one of them") };
+        assert!(depot(&cluster.nodes[1]).file(last).await.unwrap().is_some());
+    }
+    assert_eq!(cluster.backing.raw("SELECT count(*) FROM plugin_version WHERE file IS NOT NULL"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_tell_what_they_have_ready_and_since_when_they_hold_what_they_hold() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    let ready = vec![
+        NodePlugin { name: "p".into(), version: Some(version(1).0.version), error: None },
+        NodePlugin { name: "q.wasm".into(), version: None, error: Some("it is \"empty\"\0".into()) },
+    ];
+    depot(one).report(ready.clone()).await.unwrap();
+    let before = clock::wall();
+    let claim = one.accept(event("a")).await;
+    let nodes = two.store.nodes().await.unwrap();
+    assert_eq!((&nodes[0].plugins, &nodes[1].plugins), (&ready, &vec![]));
+    assert_eq!((nodes[0].leases, nodes[1].leases), (1, 0));
+    let since = nodes[0].holds_since.expect("it holds an event");
+    let age = if since > before { since.since(before) } else { before.since(since) };
+    assert!(age < Duration::from_secs(60), "since about now: {age:?}");
+    assert_eq!(nodes[1].holds_since, None);
+    assert_eq!(one.settle(settlement(&claim)).await, Settled::Done);
+    assert_eq!(two.store.nodes().await.unwrap()[0].holds_since, None);
 }

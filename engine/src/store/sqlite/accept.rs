@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Local, rows};
+pub use crate::store::arrival::{minute, weight};
 use crate::{
     clock,
     domain::{
@@ -13,15 +13,8 @@ use crate::{
         id::EventId,
         time::Timestamp,
     },
-    store::{Accepted, Error, EventClaim, LEASE, Lease},
+    store::{Accepted, Error, EventClaim, LEASE, Lease, arrival::own_data},
 };
-
-/// Rough cost of an event beside its data, in bytes: rows, indexes, memory.
-pub const EVENT_WEIGHT: usize = 512;
-
-pub fn weight(event: &NewEvent) -> usize {
-    event.data.len() + event.request.as_ref().map_or(0, |request| request.weight()) + EVENT_WEIGHT
-}
 
 /// Stores events that follow from something else, with it. Claims are to be handed over after the commit.
 pub fn insert_all(
@@ -104,12 +97,6 @@ pub fn insert(
     enqueue(db, local, Arc::new(Event { id, accepted_at, new: own_data(event) }), 0, claims)
 }
 
-/// Data that is a small part of a large request must not keep all of that request in memory while it waits.
-fn own_data(mut event: NewEvent) -> NewEvent {
-    event.data = Bytes::copy_from_slice(&event.data);
-    event
-}
-
 /// Puts an event into the queue: leased to this process if there is room for it in memory, else to be claimed later.
 pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, claims: &mut Vec<EventClaim>) -> Result<(), Error> {
     let now = clock::steady();
@@ -126,11 +113,6 @@ pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, cl
         claims.push(EventClaim { event, round, lease, slot });
     }
     Ok(())
-}
-
-/// Which minute an instant lies in.
-pub fn minute(at: Timestamp) -> i64 {
-    at.millis() / 60_000
 }
 
 /// Notes the first id of each minute; which minute is noted is remembered only after the commit.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
 
-use super::{reads, rows::Place};
+use super::rows::Place;
 use crate::{
     domain::{id::AuditId, time::Timestamp},
     store::{AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest},
@@ -72,7 +72,7 @@ pub fn list(db: &Connection, filter: &AuditFilter, request: PageRequest) -> Resu
     while let Some(row) = rows.next()? {
         found.push(entry(row)?);
     }
-    Ok(reads::page(found, request, |entry| entry.id.as_i64()))
+    Ok(Page::of(found, request, |entry| entry.id.as_i64()))
 }
 
 /// Deletes up to `limit` of the oldest entries, as far as they were made before `before`.

@@ -78,7 +78,7 @@ pub fn list(db: &Connection, state: Option<JobState>, request: PageRequest) -> R
     while let Some(row) = rows.next()? {
         found.push(job(row)?);
     }
-    Ok(reads::page(found, request, |job| job.id.as_i64()))
+    Ok(Page::of(found, request, |job| job.id.as_i64()))
 }
 
 /// How many deliveries a filter means at this moment; `None` if that takes too long to find out.

@@ -26,14 +26,6 @@ pub fn state(db: &Connection, plugin: &Slug, key: &str) -> Result<Option<StateVa
     Ok(select.query_row(params![&**plugin, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
-/// Cuts one row more than asked for into a page and where the next one begins.
-pub fn page<T>(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Page<T> {
-    let more = items.len() > request.limit;
-    items.truncate(request.limit);
-    let next = items.last().filter(|_| more).map(id);
-    Page { items, next }
-}
-
 pub fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
     // Rare states are listed from their own small tables, newest first.
     let from = match filter.state {
@@ -93,7 +85,7 @@ pub fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Re
         let state = event_state(db, event.id)?;
         found.push(EventSummary { event, bytes, state });
     }
-    Ok(page(found, request, |summary| summary.event.id.as_i64()))
+    Ok(Page::of(found, request, |summary| summary.event.id.as_i64()))
 }
 
 fn event_state(db: &Connection, id: EventId) -> Result<EventState, Error> {
@@ -217,7 +209,7 @@ pub fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest
     found.sort_unstable_by_key(|one| std::cmp::Reverse(one.id));
     found.truncate(request.limit + 1);
     let found = found.into_iter().map(|one| summary(db, one)).collect::<Result<Vec<_>, _>>()?;
-    Ok(page(found, request, |summary| summary.id.as_i64()))
+    Ok(Page::of(found, request, |summary| summary.id.as_i64()))
 }
 
 /// A row of either table of deliveries.

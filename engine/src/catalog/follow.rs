@@ -1,0 +1,108 @@
+//! The plugins of many nodes: the store says which version of each serves, and every node brings itself in line with it, compiles for
+//! itself, and says what it has ready. Where the store belongs to one process there is nothing to follow: its folder says what serves.
+//!
+//! Only the task that follows the plugin folder does this ([`watch`](super::watch)), so what the store said last stands last.
+
+use std::sync::atomic::Ordering;
+
+use super::{Catalog, Folder, PluginState, PluginTable};
+use crate::{
+    news::News,
+    sandbox::Plugin,
+    store::{self, Depot, NodePlugin, PluginRow},
+};
+
+impl Catalog {
+    /// Brings the plugins in line with the store, if it is the store that says what serves, and tells the other nodes what came of it.
+    pub async fn follow(&self, folder: &mut Folder) -> Result<(), store::Error> {
+        let Some(depot) = self.store.depot() else { return Ok(()) };
+        let serving = depot.serving().await?;
+        let mut behind = 0;
+        for row in &serving {
+            let is_done = is_ready(&self.plugins(), row) && !folder.undriven.contains(&row.name);
+            if !is_done && !self.fetch(depot, row, folder).await? {
+                behind += 1;
+            }
+        }
+        let known = self.plugins();
+        for entry in known.iter().filter(|entry| !serving.iter().any(|row| row.name == entry.row.name)) {
+            self.change_plugins(|table| table.remove(&entry.row.name));
+            let plugin = entry.row.name.to_string();
+            tracing::info!(plugin, "plugin serves no more: its file was removed from the folder of a node");
+            self.feed.tell(|| News::PluginGone { plugin });
+        }
+        self.behind.store(behind, Ordering::Relaxed);
+        depot.report(said_of(&self.plugins())).await
+    }
+
+    /// Takes a version from the store and swaps it in. Says whether it serves here.
+    async fn fetch(&self, depot: &dyn Depot, row: &PluginRow, folder: &mut Folder) -> Result<bool, store::Error> {
+        if folder.failed.get(&row.name) == Some(&row.version) {
+            return Ok(false);
+        }
+        let loaded = match self.check_len(row.bytes) {
+            Ok(()) => match depot.file(row.version).await? {
+                Some(file) => self.load_version(row, &file),
+                // Another version serves by now, and that is told of as well.
+                None => return Ok(false),
+            },
+            Err(reason) => Err(reason),
+        };
+        match loaded {
+            Ok(loaded) => {
+                folder.undriven.insert(row.name.clone());
+                self.serve(row.clone(), loaded).await?;
+                folder.undriven.remove(&row.name);
+                folder.failed.remove(&row.name);
+                Ok(true)
+            }
+            Err(reason) => {
+                folder.failed.insert(row.name.clone(), row.version);
+                self.refuse_version(row, reason);
+                Ok(false)
+            }
+        }
+    }
+
+    fn load_version(&self, row: &PluginRow, file: &[u8]) -> Result<Plugin, String> {
+        let load = || self.sandbox.load(file, &self.cache);
+        let loaded = tokio::task::block_in_place(load).map_err(|error| error.to_string())?;
+        if *loaded.digest() != row.version || loaded.manifest().name != row.name {
+            return Err("the store holds other bytes than those that were published; write the file into a plugin folder again"
+                .to_owned());
+        }
+        Ok(loaded)
+    }
+
+    /// Notes why a version that serves elsewhere does not here. One that served goes on serving.
+    fn refuse_version(&self, row: &PluginRow, reason: String) {
+        let version = row.version.short();
+        tracing::error!(plugin = %row.name, version, reason, "the plugin version that serves on the other nodes is not loaded");
+        let table = self.plugins();
+        let keeps = table.get(&row.name).filter(|entry| matches!(entry.state, PluginState::Serving(_)));
+        let (file, message) = (row.file.clone(), reason.clone());
+        self.feed.tell(|| News::PluginFailed { file, keeps: keeps.map(|entry| entry.row.version), message });
+        match keeps {
+            Some(_) => self.change_plugins(|table| table.set_refused(&row.name, Some(reason))),
+            None => self.set_not_loadable(row.clone(), reason),
+        }
+    }
+}
+
+fn is_ready(table: &PluginTable, row: &PluginRow) -> bool {
+    table.get(&row.name).is_some_and(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.version == row.version)
+}
+
+/// What the other nodes are told of the plugins here.
+fn said_of(table: &PluginTable) -> Vec<NodePlugin> {
+    let known = table.iter().map(|entry| {
+        let (version, error) = match &entry.state {
+            PluginState::Serving(_) => (Some(entry.row.version), None),
+            PluginState::NotLoadable(reason) => (None, Some(reason.clone())),
+        };
+        NodePlugin { name: entry.row.name.to_string(), version, error: entry.refused.clone().or(error) }
+    });
+    let broken =
+        table.broken().map(|(file, reason)| NodePlugin { name: file.to_owned(), version: None, error: Some(reason.to_owned()) });
+    known.chain(broken).collect()
+}
