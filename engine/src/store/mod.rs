@@ -16,6 +16,7 @@ mod error;
 mod handoff;
 mod job;
 mod lanes;
+mod migration;
 mod postgres;
 mod seal;
 mod source_columns;
@@ -32,6 +33,7 @@ pub use self::{
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
+    migration::{Migration, Moved, migrate},
     postgres::{About, Postgres, PostgresSettings},
     seal::{KeyFile, Seal, SealError},
     sqlite::{Backup, CheckReport, Finding, Sqlite},

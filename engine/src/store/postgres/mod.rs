@@ -11,6 +11,7 @@ mod audit;
 mod claims;
 mod commit;
 mod db;
+mod import;
 mod jobs;
 mod load;
 mod node;
@@ -39,7 +40,10 @@ use tokio::sync::Notify;
 use tokio_postgres::IsolationLevel;
 use tokio_util::sync::CancellationToken;
 
-pub use self::node::About;
+pub use self::{
+    import::{Begun, Import},
+    node::About,
+};
 use self::{
     commit::{After, Committer},
     db::Server,
