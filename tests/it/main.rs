@@ -24,6 +24,7 @@ mod disk;
 mod flow;
 mod forms;
 mod gates;
+mod migrate;
 mod openapi;
 mod overload;
 mod plugins;

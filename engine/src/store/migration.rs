@@ -20,7 +20,8 @@ use super::{
 use crate::clock;
 
 /// Rows in one transaction at most: so few that none takes long, so many that its commit weighs little.
-pub const BATCH_ROWS: usize = 1_000;
+/// Tests have few rows, and want many batches.
+pub const BATCH_ROWS: usize = if cfg!(test) { 3 } else { 1_000 };
 /// Bytes in one transaction, give or take a row.
 pub const BATCH_BYTES: usize = 4 << 20;
 
