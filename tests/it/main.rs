@@ -20,6 +20,7 @@ mod callers_gone_wrong;
 mod clock_steps;
 mod cluster;
 mod crash;
+mod deploy;
 mod disk;
 mod flow;
 mod forms;

@@ -344,6 +344,7 @@ async fn a_claim_whose_commit_was_not_heard_of_is_made_again() {
     })
     .await;
     assert_eq!(node.delivery().await.id, retried);
+}
 
 /// A store in a file that is to move into an empty database.
 struct Moving {
