@@ -19,6 +19,8 @@ mod reads;
 mod retention;
 mod rows;
 mod settle;
+#[cfg(test)]
+mod simulation;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -206,13 +208,15 @@ impl Postgres {
         });
         tx.commit().await?;
         node::measure_skew(&client, &local).await?;
+        // Counted from before it is there: the others count from when they see it first.
+        let asked = clock::steady();
         let tx = client.transaction().await?;
         let me = node::start(&tx, &local.about, local.now()).await?;
         tx.commit().await?;
         drop(client);
         local.node.store(me, Ordering::SeqCst);
         local.handoff.tenure.begin(node::token(me, 0));
-        local.handoff.tenure.extend(clock::steady().plus(local.silence * 2 / 3));
+        local.handoff.tenure.extend(asked.plus(node::tenure(local.silence)));
 
         let stop = CancellationToken::new();
         tokio::spawn(node::run(server.clone(), pool.clone(), Arc::clone(&local), stop.clone()));
