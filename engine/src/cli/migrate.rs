@@ -53,8 +53,9 @@ pub fn run(args: &MigrateArgs, out: &Printer) -> anyhow::Result<()> {
     let _lock = lock_folder(&config.data).context("the engine must be stopped while its store is moved")?;
     let began = clock::steady();
     let mut progress = Progress::new();
-    let moving = store::migrate(&file, &KeyFile::at(config.master_key_file.clone()), url, &shown, &mut |moved| progress.report(moved));
-    let moved = serve::runtime()?.block_on(moving);
+    let key_file = KeyFile::at(config.master_key_file.clone());
+    let mut tell = |moved| progress.report(moved);
+    let moved = serve::runtime()?.block_on(store::migrate(&file, &key_file, url, &shown, &mut tell));
     progress.end();
     let moved = moved.map_err(|error| match error.passes() {
         true => anyhow::Error::new(error)

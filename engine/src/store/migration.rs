@@ -284,7 +284,7 @@ fn key_of(table: &Table, row: &[Value]) -> Result<Vec<KeyPart>, Error> {
     let part = |(value, (column, _)): (&Value, &(&'static str, Kind))| match value {
         Value::Number(number) => Ok(KeyPart::Number(*number)),
         Value::Text(text) => Ok(KeyPart::Text(text.clone())),
-        Value::Null | Value::Bytes(_) => Err(Error::Corrupt { table: table.name, column, id: 0 }),
+        Value::Null | Value::Bytes(_) => Err(Place { table: table.name, id: 0 }.corrupt(column)),
     };
     row.iter().zip(table.columns).take(table.key).map(part).collect()
 }

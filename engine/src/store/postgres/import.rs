@@ -147,10 +147,10 @@ impl Import {
                 )));
             }
         }
-        let sql = "SELECT setval('event_id', greatest($1, 1), $1 > 0)";
+        let sql = "SELECT setval('event_id', greatest($1::bigint, 1), $1 > 0)";
         execute(&tx, sql, &[&identity.last_event]).await?;
         for (table, last) in numbered {
-            let sql = "SELECT setval(pg_get_serial_sequence($1, 'id'), greatest($2, 1), $2 > 0)";
+            let sql = "SELECT setval(pg_get_serial_sequence($1, 'id'), greatest($2::bigint, 1), $2 > 0)";
             execute(&tx, sql, &[table, last]).await?;
         }
         execute(&tx, "DELETE FROM meta WHERE key = $1", &[&MOVING]).await?;

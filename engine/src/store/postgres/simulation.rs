@@ -123,7 +123,7 @@ enum Answer {
     Seen { nodes: Vec<(i64, i64)>, ahead: i64 },
     Claimed { claims: Vec<Claim> },
     /// The others have removed this node, and nothing was done.
-    Gone { ask: Ask },
+    Gone { ask: Ask, me: i64 },
     /// The database was not reached, or its answer was lost.
     Failed { ask: Ask, tokens: Vec<i64> },
     Done,
@@ -340,7 +340,7 @@ impl World {
                     *beat += 1;
                     Answer::Beaten { asked }
                 }
-                None => Answer::Gone { ask },
+                None => Answer::Gone { ask, me },
             },
             Ask::Look => {
                 let nodes = database.nodes.iter().filter(|(id, _)| **id != me).map(|(id, (_, beat))| (*id, *beat)).collect();
@@ -350,7 +350,7 @@ impl World {
                 database.remove(silent, now);
                 Answer::Done
             }
-            Ask::Claim if !database.nodes.contains_key(&me) => Answer::Gone { ask },
+            Ask::Claim if !database.nodes.contains_key(&me) => Answer::Gone { ask, me },
             Ask::Claim => {
                 let steady = here.steady(self.now);
                 let (due, until) = (here.db_at(steady), steady.plus(LEASE));
@@ -367,7 +367,7 @@ impl World {
                 }
                 Answer::Claimed { claims }
             }
-            Ask::Record { .. } if !database.nodes.contains_key(&me) => Answer::Gone { ask },
+            Ask::Record { .. } if !database.nodes.contains_key(&me) => Answer::Gone { ask, me },
             Ask::Record { claim, delivered } => {
                 let row = &mut database.rows[claim.row];
                 // Whose it is, decides the row.
@@ -463,8 +463,8 @@ impl World {
                     self.plan(self.now + wait, node, Happening::Send(claim));
                 }
             }
-            Answer::Gone { ask } => {
-                if !here.coming_back {
+            Answer::Gone { ask, me } => {
+                if here.id == me && !here.coming_back {
                     here.coming_back = true;
                     self.ask(node, Ask::ComeBack);
                 }

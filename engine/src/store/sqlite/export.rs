@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, params_from_iter, types::ValueRef};
 
-use super::{connect, last_event, steady, upgrade::LAYOUT};
+use super::{connect, last_event, rows::Place, steady, upgrade::LAYOUT};
 use crate::{
     domain::id::Tag,
     store::{
@@ -58,11 +58,9 @@ impl Export {
         let columns = names(table, table.columns.len());
         let sql = format!("SELECT {columns} FROM {} {beyond} ORDER BY {key} LIMIT {BATCH_ROWS}", table.name);
         let mut select = self.db.prepare_cached(&sql)?;
-        let after = after.iter().map(|part| -> &dyn ToSql {
-            match part {
-                KeyPart::Number(number) => number,
-                KeyPart::Text(text) => text,
-            }
+        let after = after.iter().map(|part| match part {
+            KeyPart::Number(number) => number as &dyn ToSql,
+            KeyPart::Text(text) => text as &dyn ToSql,
         });
         let mut found = select.query(params_from_iter(after))?;
         let (mut rows, mut bytes) = (Vec::new(), 0);
@@ -72,7 +70,7 @@ impl Export {
             let id = row.get_ref(0)?.as_i64().unwrap_or(0);
             let value = |(place, (column, kind)): (usize, &(&'static str, Kind))| {
                 let stored = row.get_ref(place)?;
-                read(stored, *kind).ok_or(Error::Corrupt { table: table.name, column, id })
+                read(stored, *kind).ok_or_else(|| Place { table: table.name, id }.corrupt(column))
             };
             let row = table.columns.iter().enumerate().map(value).collect::<Result<Vec<_>, Error>>()?;
             bytes += row.iter().map(Value::bytes).sum::<usize>();
