@@ -228,8 +228,8 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     }
     assert!(cuts > 0, "the move was cut in its middle");
     if cuts == CUTS {
-        engine.set_environment(&[("INNESCO_STORE", &url)]);
-        let early = engine.command().args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--store", &url]).output().unwrap();
+        engine.set_environment(&[("INNESCO_STORE", url.as_str())]);
+        let early = engine.command().args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--store", url.as_str()]).output().unwrap();
         assert!(!early.status.success() && text(&early).contains("let innesco migrate finish"), "{}", text(&early));
     }
     let moved = migrate(&engine, &url).arg("--json").output().unwrap();
@@ -245,7 +245,7 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     assert!(!old.status.success() && text(&old).contains("its events were moved to"), "{}", text(&old));
 
     // The first node: the same folder, which has the master key and the plugins.
-    engine.set_environment(&[("INNESCO_STORE", &url)]);
+    engine.set_environment(&[("INNESCO_STORE", url.as_str())]);
     engine.launch();
     let after = look(&engine, &events).await;
     for (path, items) in &before.lists {
