@@ -100,7 +100,10 @@ fn every_figure_that_is_shipped_is_one() {
     for (path, text) in shipped() {
         for word in words(&text, "innesco_", |c| c.is_ascii_lowercase() || c == '_') {
             let name = ["_bucket", "_sum", "_count"].iter().find_map(|ending| word.strip_suffix(ending)).unwrap_or(word);
-            assert!(table.contains(&format!("\"{name}\"")) || table.contains(&format!("\"{word}\"")), "{path}: there is no figure {word}");
+            assert!(
+                table.contains(&format!("\"{name}\"")) || table.contains(&format!("\"{word}\"")),
+                "{path}: there is no figure {word}"
+            );
             seen += 1;
         }
     }

@@ -187,7 +187,8 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
         })
         .await;
     for batch in 0..MANY / 1_000 {
-        let one = |number| json!({ "type": "bulk.x", "id": format!("bulk-{batch}-{number}"), "data": { "text": "x".repeat(300) } });
+        let one =
+            |number| json!({ "type": "bulk.x", "id": format!("bulk-{batch}-{number}"), "data": { "text": "x".repeat(300) } });
         engine.ok("POST", "/v1/events", (0..1_000).map(one).collect()).await;
     }
     engine.wait("/v1/events?state=waiting", "all of them are run", |page| page["items"] == json!([])).await;
@@ -198,7 +199,10 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     engine.wait(&format!("/v1/events/{flaky}"), "it fails", |story| story["deliveries"][0]["state"] == "retrying").await;
     let running = migrate(&engine, "postgres://nobody@127.0.0.1:1/none").output().unwrap();
     let said = text(&running);
-    assert!(running.status.code() == Some(1) && said.contains("must be stopped") && said.contains("in use by another engine"), "{said}");
+    assert!(
+        running.status.code() == Some(1) && said.contains("must be stopped") && said.contains("in use by another engine"),
+        "{said}"
+    );
     let waits = engine.send("job.created", json!({ "job": 3 })).await;
     engine.wait(&format!("/v1/events/{waits}"), "its run fails once", |story| story["runs"][0]["tries"] == 1).await;
     engine.send("job.repaired", json!({})).await;
@@ -229,7 +233,11 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     assert!(cuts > 0, "the move was cut in its middle");
     if cuts == CUTS {
         engine.set_environment(&[("INNESCO_STORE", url.as_str())]);
-        let early = engine.command().args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--store", url.as_str()]).output().unwrap();
+        let early = engine
+            .command()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--store", url.as_str()])
+            .output()
+            .unwrap();
         assert!(!early.status.success() && text(&early).contains("let innesco migrate finish"), "{}", text(&early));
     }
     let moved = migrate(&engine, &url).arg("--json").output().unwrap();
@@ -265,7 +273,8 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     let number = |one: &Received| serde_json::from_slice::<Value>(&one.body).expect("JSON")["data"]["number"].as_u64();
     let arrived = receiver
         .wait_for("all of the burst arrives", DEADLINE, |all| {
-            let numbers: std::collections::BTreeSet<_> = all.iter().filter(|one| one.path == "/burst").filter_map(number).collect();
+            let numbers: std::collections::BTreeSet<_> =
+                all.iter().filter(|one| one.path == "/burst").filter_map(number).collect();
             numbers.len() == BURST
         })
         .await;
@@ -290,13 +299,15 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     engine
         .wait(&format!("/v1/events/{order}"), "all but the dead one is delivered", |story| {
             let all = story["deliveries"].as_array().unwrap();
-            all.len() == 5 && all.iter().all(|one| (one["state"] == "dead") == (one["endpoint_name"] == "dead") && one["due"].is_null())
+            all.len() == 5
+                && all.iter().all(|one| (one["state"] == "dead") == (one["endpoint_name"] == "dead") && one["due"].is_null())
         })
         .await;
 
     // Keys, sources and callers' ids are known; numbers go on.
     let shop = key["key"].as_str().unwrap();
-    let repeated = client().post(format!("{}/v1/events", engine.url)).bearer_auth(shop).header("content-type", "application/json");
+    let repeated =
+        client().post(format!("{}/v1/events", engine.url)).bearer_auth(shop).header("content-type", "application/json");
     let repeated: Value = repeated.body(raw).send().await.unwrap().json().await.unwrap();
     assert_eq!((&repeated["duplicate"], &repeated["event"]), (&json!(true), &json!(order)), "{repeated}");
     let path = source["path"].as_str().expect("the source's address");
@@ -307,5 +318,9 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     let keys = all(&engine, "/v1/keys").await;
     let created = engine.ok("POST", "/v1/keys", json!({ "name": "new", "role": "read" })).await;
     assert!(keys.iter().all(|one| one["id"] != created["id"]) && KEY != created["key"], "and so do other numbers");
-    println!("ledger: {cuts} cuts, {} rows before the last command, {} events", moved["rows_before"], before.lists["/v1/events"].len());
+    println!(
+        "ledger: {cuts} cuts, {} rows before the last command, {} events",
+        moved["rows_before"],
+        before.lists["/v1/events"].len()
+    );
 }

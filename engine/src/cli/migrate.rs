@@ -87,12 +87,8 @@ fn view(moved: &Migration, from: &str, to: &str, key: &str, took: Duration) -> V
 }
 
 fn page(moved: &Migration, from: &str, to: &str, key: &str, ended: Duration) -> String {
-    let mut lines: Vec<String> = moved
-        .tables
-        .iter()
-        .filter(|(_, sum)| sum.rows > 0)
-        .map(|(name, sum)| format!("{:>12}  {name}", sum.rows))
-        .collect();
+    let mut lines: Vec<String> =
+        moved.tables.iter().filter(|(_, sum)| sum.rows > 0).map(|(name, sum)| format!("{:>12}  {name}", sum.rows)).collect();
     let rows = count(moved.tables.iter().map(|(_, sum)| sum.rows).sum(), "row");
     lines.push(String::new());
     lines.push(match (moved.was_done, moved.rows_before) {

@@ -44,7 +44,8 @@ pub async fn refuse_unfinished(tx: &Transaction<'_>) -> Result<(), Error> {
     match admin::meta(tx, MOVING).await? {
         None => Ok(()),
         Some(_) => Err(Error::Conflict(
-            "a store is being moved into it, and not all of it is here yet; let innesco migrate finish, then start the engine".into(),
+            "a store is being moved into it, and not all of it is here yet; let innesco migrate finish, then start the engine"
+                .into(),
         )),
     }
 }
@@ -62,7 +63,8 @@ impl Import {
         let mut client = self.pool.get().await?;
         let tx = client.transaction().await?;
         upgrade::alone(&tx).await?;
-        let tables = rows(&tx, "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1", &[]).await?;
+        let tables =
+            rows(&tx, "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1", &[]).await?;
         let tables = tables.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>, Error>>()?;
         if tables.is_empty() {
             let progress = Progress::none(identity, upgrade::LAYOUT);
@@ -176,7 +178,9 @@ async fn advance(tx: &Transaction<'_>, before: &Progress, after: &Progress) -> R
     let sql = "UPDATE meta SET value = $1 WHERE key = $2 AND value = $3";
     match execute(tx, sql, &[&written(after), &MOVING, &written(before)]).await? {
         1 => Ok(()),
-        _ => Err(Error::Conflict("another command moves a store into this database at the same time; let one of them finish".into())),
+        _ => Err(Error::Conflict(
+            "another command moves a store into this database at the same time; let one of them finish".into(),
+        )),
     }
 }
 

@@ -42,13 +42,13 @@ use tokio::sync::Notify;
 use tokio_postgres::IsolationLevel;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    import::{Begun, Import},
-    node::About,
-};
 use self::{
     commit::{After, Committer},
     db::Server,
+};
+pub use self::{
+    import::{Begun, Import},
+    node::About,
 };
 use super::{
     Accepted, Admission, AdmissionLimits, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary,

@@ -118,14 +118,30 @@ enum Ask {
 
 #[derive(Clone, Debug)]
 enum Answer {
-    Started { id: i64, asked: Option<Timestamp> },
-    Beaten { asked: Timestamp },
-    Seen { nodes: Vec<(i64, i64)>, ahead: i64 },
-    Claimed { claims: Vec<Claim> },
+    Started {
+        id: i64,
+        asked: Option<Timestamp>,
+    },
+    Beaten {
+        asked: Timestamp,
+    },
+    Seen {
+        nodes: Vec<(i64, i64)>,
+        ahead: i64,
+    },
+    Claimed {
+        claims: Vec<Claim>,
+    },
     /// The others have removed this node, and nothing was done.
-    Gone { ask: Ask, me: i64 },
+    Gone {
+        ask: Ask,
+        me: i64,
+    },
     /// The database was not reached, or its answer was lost.
-    Failed { ask: Ask, tokens: Vec<i64> },
+    Failed {
+        ask: Ask,
+        tokens: Vec<i64>,
+    },
     Done,
 }
 
@@ -134,11 +150,20 @@ enum Happening {
     Tick,
     ClaimTime,
     /// Asked for as this node of the database.
-    Apply { ask: Ask, me: i64 },
+    Apply {
+        ask: Ask,
+        me: i64,
+    },
     Again(Ask),
-    Reply { answer: Answer, applied: i64 },
+    Reply {
+        answer: Answer,
+        applied: i64,
+    },
     Send(Claim),
-    Sent { claim: Claim, delivered: bool },
+    Sent {
+        claim: Claim,
+        delivered: bool,
+    },
     Fault,
 }
 
@@ -497,7 +522,10 @@ impl World {
         }
         let stored = &self.database.rows[claim.row];
         if stored.lease != Some(claim.lease.token) {
-            self.wrong.push(format!("at {} ms node {node} begins to send {claim:?}, and the database has {:?}", self.now, stored.lease));
+            self.wrong.push(format!(
+                "at {} ms node {node} begins to send {claim:?}, and the database has {:?}",
+                self.now, stored.lease
+            ));
         }
         self.sends[claim.row] += 1;
         let took = self.random.random_range(1..3_000);

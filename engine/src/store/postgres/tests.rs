@@ -20,8 +20,8 @@ use crate::{
         rate::Rate,
     },
     store::{
-        Accepted, AdmissionLimits, Error, EventClaim, Handoff, KeyFile, Migration, Moved, NewDelivery, Settled, Settlement, Sqlite,
-        Store,
+        Accepted, AdmissionLimits, Error, EventClaim, Handoff, KeyFile, Migration, Moved, NewDelivery, Settled, Settlement,
+        Sqlite, Store,
         conformance::{bench::*, conformance},
         migrate,
     },
