@@ -209,7 +209,8 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     let one = |number| json!({ "type": "burst.x", "id": format!("burst-{number}"), "data": { "number": number } });
     let burst = engine.ok("POST", "/v1/events", (0..BURST).map(one).collect()).await;
     engine.kill();
-    let burst: Vec<String> = burst["items"].as_array().unwrap().iter().map(|one| one["event"].as_str().unwrap().to_owned()).collect();
+    let burst: Vec<String> =
+        burst["items"].as_array().unwrap().iter().map(|one| one["event"].as_str().unwrap().to_owned()).collect();
     let sound = engine.command().args(["check", "--json", "--data", "data"]).output().unwrap();
     let sound: Value = serde_json::from_slice(&sound.stdout).expect("a report");
 
