@@ -45,13 +45,11 @@ const CLAIM_MAX: usize = 8;
 struct Rules {
     tenure: Duration,
     looks_most: u32,
-    /// A start counts from before it was asked for, and not from its answer.
-    from_the_asking: bool,
 }
 
 impl Rules {
     fn of_the_engine() -> Self {
-        Self { tenure: tenure(SILENCE), looks_most: looks_most(SILENCE), from_the_asking: true }
+        Self { tenure: tenure(SILENCE), looks_most: looks_most(SILENCE) }
     }
 }
 
@@ -461,8 +459,7 @@ impl World {
                 here.coming_back = false;
                 here.handoff.tenure.begin(tokens(id).0);
                 if let Some(asked) = asked {
-                    let from = if self.rules.from_the_asking { asked } else { steady };
-                    here.handoff.tenure.extend(from.plus(self.rules.tenure));
+                    here.handoff.tenure.extend(asked.plus(self.rules.tenure));
                     here.skew = self.now + self.database.ahead - steady.millis();
                     self.plan(self.now, node, Happening::Tick);
                     self.plan(self.now, node, Happening::ClaimTime);
@@ -574,8 +571,7 @@ fn rules_that_are_too_generous_are_found_out() {
     for (what, rules) in [
         ("a node counts on its leases for longer than the others wait", Rules { tenure: SILENCE * 2, ..right }),
         ("the others do not wait", Rules { looks_most: 10, ..right }),
-        ("a node that starts counts from when it hears of it", Rules { from_the_asking: false, ..right }),
     ] {
-        assert!((0..1_000).any(|seed| !simulate(seed, rules).0.is_empty()), "{what}, and nobody notices");
+        assert!((0..200).any(|seed| !simulate(seed, rules).0.is_empty()), "{what}, and nobody notices");
     }
 }
