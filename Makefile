@@ -1,5 +1,5 @@
 # Everything a newcomer or a machine needs: `make run` to see it work, `make test` to prove it.
-.PHONY: run test verify verify-openapi check bench bench-soak setup tools
+.PHONY: run test verify verify-openapi check bench bench-soak setup tools simulate
 
 # What cargo does not bring: the target that plugins are compiled to.
 setup:
@@ -51,3 +51,8 @@ bench: setup
 # Half of the peak for as long as asked, with a dead receiver among healthy ones: does anything grow?
 bench-soak: setup
 	cargo bench --quiet --package innesco --bench relay -- soak $(or $(MINUTES),10)
+
+# Nodes, leases, crashes and clocks on virtual time, against the rules by which the engine decides: `make simulate RUNS=5000`, or
+# `make simulate SEED=…` for one run again.
+simulate: setup
+	RUNS=$(or $(RUNS),2000) $(if $(SEED),SEED=$(SEED)) cargo test --quiet --package innesco --lib -- store::postgres::simulation --nocapture

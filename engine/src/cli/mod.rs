@@ -16,6 +16,7 @@ mod job;
 mod keys;
 mod listen;
 mod measure;
+mod migrate;
 mod misuse;
 mod node;
 mod output;
@@ -112,6 +113,9 @@ enum Command {
     /// Verify a data folder whose engine is stopped
     #[command(before_help = "Example:  innesco check --data /var/lib/innesco")]
     Check(check::CheckArgs),
+    /// Move the store of a stopped engine into a Postgres database, for many nodes
+    #[command(before_help = "Example:  innesco migrate --from /var/lib/innesco --to postgres://innesco@db.example/innesco")]
+    Migrate(migrate::MigrateArgs),
     /// Completions for a shell
     #[command(before_help = "Example:  innesco completions bash > /etc/bash_completion.d/innesco")]
     Completions { shell: clap_complete::Shell },
@@ -182,6 +186,7 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Audit(args) => audit::run(&args, &Client::find(target)?, out),
         Command::Backup(args) => backup::run(&args, out),
         Command::Check(args) => check::run(&args, out),
+        Command::Migrate(args) => migrate::run(&args, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "innesco", &mut script);

@@ -170,6 +170,12 @@ impl PolicyColumn {
     }
 }
 
+/// What the column `policy` says, without what is secret of it.
+pub fn policy_from_column(place: &Place, text: &str) -> Result<Policy, Error> {
+    let policy: PolicyColumn = place.json("policy", text)?;
+    policy.read(Vec::new(), None).ok_or_else(|| place.corrupt("policy"))
+}
+
 /// What the column `sealed` holds, encrypted. A member that is missing has its default.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -17,6 +17,7 @@ mod error;
 mod handoff;
 mod job;
 mod lanes;
+mod migration;
 mod nodes;
 mod page;
 mod postgres;
@@ -35,6 +36,7 @@ pub use self::{
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
+    migration::{Migration, Moved, migrate},
     nodes::{Depot, Node, NodePlugin, Published, Shown},
     page::{Page, PageRequest},
     postgres::{About, Postgres, PostgresSettings},

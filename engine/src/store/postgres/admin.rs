@@ -28,7 +28,7 @@ use crate::{
 
 /// Whether only one node at a time may send to an endpoint: its order, its rate, and a concurrency below the usual one would not hold
 /// if several did.
-fn is_single(policy: &Policy) -> bool {
+pub fn is_single(policy: &Policy) -> bool {
     policy.rate.is_some() || policy.ordering.is_some() || policy.concurrency < Policy::CONCURRENCY_DEFAULT
 }
 

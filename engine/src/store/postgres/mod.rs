@@ -11,6 +11,7 @@ mod audit;
 mod claims;
 mod commit;
 mod db;
+mod import;
 mod jobs;
 mod load;
 mod node;
@@ -19,6 +20,8 @@ mod reads;
 mod retention;
 mod rows;
 mod settle;
+#[cfg(test)]
+mod simulation;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -40,10 +43,13 @@ use tokio::sync::Notify;
 use tokio_postgres::IsolationLevel;
 use tokio_util::sync::CancellationToken;
 
-pub use self::node::About;
 use self::{
     commit::{After, Committer},
     db::Server,
+};
+pub use self::{
+    import::{Begun, Import},
+    node::About,
 };
 use super::{
     Accepted, Admission, AdmissionLimits, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary,
@@ -203,13 +209,15 @@ impl Postgres {
         });
         tx.commit().await?;
         node::measure_skew(&client, &local).await?;
+        // Counted from before it is there: the others count from when they see it first.
+        let asked = clock::steady();
         let tx = client.transaction().await?;
         let me = node::start(&tx, &local.about, local.now()).await?;
         tx.commit().await?;
         drop(client);
         local.node.store(me, Ordering::SeqCst);
         local.handoff.tenure.begin(node::token(me, 0));
-        local.handoff.tenure.extend(clock::steady().plus(local.silence * 2 / 3));
+        local.handoff.tenure.extend(asked.plus(node::tenure(local.silence)));
 
         let stop = CancellationToken::new();
         tokio::spawn(node::run(server.clone(), pool.clone(), Arc::clone(&local), stop.clone()));

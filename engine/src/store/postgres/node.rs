@@ -63,7 +63,7 @@ pub fn token(node: i64, count: i64) -> i64 {
 }
 
 /// The tokens that a node can have given.
-fn tokens(node: i64) -> (i64, i64) {
+pub fn tokens(node: i64) -> (i64, i64) {
     (node << TOKEN_BITS, (node + 1) << TOKEN_BITS)
 }
 
@@ -217,13 +217,23 @@ pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
+/// For how long after its last beat a node counts its leases as its own: shorter than the others wait.
+pub fn tenure(silence: Duration) -> Duration {
+    silence * 2 / 3
+}
+
+/// How many looks with the same beat make a node silent.
+pub fn looks_most(silence: Duration) -> u32 {
+    u32::try_from(silence.as_millis() / BEAT.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
 /// How often in a row each of the other nodes was seen with the same beat.
 #[derive(Default)]
-struct Looks(HashMap<i64, (i64, u32)>);
+pub struct Looks(HashMap<i64, (i64, u32)>);
 
 impl Looks {
     /// Takes note of a look, and says who has been silent for `most` looks.
-    fn note(&mut self, seen: &[(i64, i64)], most: u32) -> Vec<i64> {
+    pub fn note(&mut self, seen: &[(i64, i64)], most: u32) -> Vec<i64> {
         self.0.retain(|id, _| seen.iter().any(|(one, _)| one == id));
         let mut silent = Vec::new();
         for (id, beat) in seen {
@@ -333,7 +343,7 @@ async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> 
     if client.execute(sql, &[&me, &local.now()]).await? == 0 {
         come_back(pool, local, me).await?;
     }
-    local.handoff.tenure.extend(asked.plus(local.tenure()));
+    local.handoff.tenure.extend(asked.plus(tenure(local.silence)));
     Ok(())
 }
 
@@ -341,8 +351,7 @@ async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Looks) ->
     let me = local.me();
     let found = client.query("SELECT id, beat FROM node WHERE id <> $1", &[&me]).await?;
     let seen = found.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<Vec<(i64, i64)>, Error>>()?;
-    let most = u32::try_from(local.silence.as_millis() / BEAT.as_millis()).unwrap_or(u32::MAX).max(1);
-    for id in looks.note(&seen, most) {
+    for id in looks.note(&seen, looks_most(local.silence)) {
         remove(pool, local, id).await?;
     }
     Ok(())
@@ -388,11 +397,6 @@ impl Local {
     /// The database's clock.
     pub fn now(&self) -> i64 {
         self.db_at(clock::steady())
-    }
-
-    /// For how long after its last beat this node counts its leases as its own: shorter than the others wait.
-    fn tenure(&self) -> Duration {
-        self.silence * 2 / 3
     }
 
     pub fn next_token(&self, node: i64) -> i64 {

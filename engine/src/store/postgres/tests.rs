@@ -15,14 +15,16 @@ use crate::{
     domain::{
         delivery::Next,
         endpoint::{NewEndpoint, Ordering, Policy},
+        event::NewEvent,
         id::EventId,
         plugin::Digest,
         rate::Rate,
     },
     store::{
-        AdmissionLimits, Depot, Error, EventClaim, Handoff, KeyFile, NewDelivery, NodePlugin, PluginRow, Published, Settled,
-        Settlement, Shown, Store,
+        Accepted, AdmissionLimits, Depot, Error, EventClaim, Handoff, KeyFile, Migration, Moved, NewDelivery, NodePlugin, PluginRow,
+        Published, Settled, Settlement, Shown, Sqlite, Store,
         conformance::{bench::*, conformance},
+        migrate,
     },
 };
 
@@ -456,4 +458,131 @@ async fn nodes_tell_what_they_have_ready_and_since_when_they_hold_what_they_hold
     assert_eq!(nodes[1].holds_since, None);
     assert_eq!(one.settle(settlement(&claim)).await, Settled::Done);
     assert_eq!(two.store.nodes().await.unwrap()[0].holds_since, None);
+}
+
+/// A store in a file that is to move into an empty database.
+struct Moving {
+    backing: PostgresBacking,
+    file: std::path::PathBuf,
+}
+
+impl Moving {
+    fn new() -> Self {
+        let backing = PostgresBacking::empty();
+        let file = backing.folder.path().join("innesco.db");
+        Self { backing, file }
+    }
+
+    fn key_file(&self) -> KeyFile {
+        KeyFile::at(self.backing.folder.path().join("master.key"))
+    }
+
+    /// As an engine opens it.
+    fn open(&self) -> Result<Sqlite, Error> {
+        Sqlite::open(&self.file, self.key_file(), Handoff::default(), AdmissionLimits::default())
+    }
+
+    async fn go(&self, shown: &str) -> Result<Migration, Error> {
+        migrate(&self.file, &self.key_file(), &SERVER.url(&self.backing.database), shown, &mut |_| {}).await
+    }
+
+    /// Goes on, and is cut in the middle of the batch after the next one; `None` if it came to its end before.
+    async fn go_and_be_cut(&self) -> Option<Migration> {
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let mut tell = |moved: Moved| {
+            if !moved.table_done {
+                // Nobody listens any more once it was cut.
+                let _ = told.send(());
+            }
+        };
+        let url = SERVER.url(&self.backing.database);
+        let key_file = self.key_file();
+        let moving = migrate(&self.file, &key_file, &url, "there", &mut tell);
+        tokio::select! {
+            biased;
+            _ = heard.recv() => None,
+            moved = moving => Some(moved.unwrap()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_moves_here_whatever_cuts_the_move() {
+    const EVENTS: usize = 20;
+    let moving = Moving::new();
+    let (tag, crm, accepted) = {
+        let store = moving.open().unwrap();
+        let policy = Policy { rate: Some(Rate::parse("5/s").unwrap()), ..Policy::default() };
+        let crm = store.create_endpoint(NewEndpoint { policy, ..endpoint("crm") }).await.unwrap();
+        let shop = store.create_endpoint(endpoint("shop")).await.unwrap();
+        store.delete_endpoint(shop.id).await.unwrap();
+        let one = |number| NewEvent { id: Some(format!("id {number}").into()), ..event("a") };
+        (store.tag(), crm, store.accept((0..EVENTS).map(one).collect()).await.unwrap())
+    };
+    let mut cuts = 0;
+    let moved = loop {
+        if let Some(moved) = moving.go_and_be_cut().await {
+            break moved;
+        }
+        cuts += 1;
+        let refused = moving.backing.node("early", FOR_EVER, Handoff::default()).await.map(drop).unwrap_err().to_string();
+        assert!(refused.contains("let innesco migrate finish"), "{refused}");
+    };
+    assert!(cuts > 10, "{cuts}");
+    let rows = |name: &str| moved.tables.iter().find(|(table, _)| *table == name).unwrap().1.rows;
+    assert_eq!((rows("event"), rows("dedup"), rows("event_queue"), rows("endpoint")), (20, 20, 20, 2));
+    assert!(moved.rows_before > 60 && !moved.was_done, "{moved:?}");
+
+    let refused = moving.open().map(drop).unwrap_err().to_string();
+    assert!(refused.contains("moved to there"), "{refused}");
+    let refused = moving.go("elsewhere").await.unwrap_err().to_string();
+    assert!(refused.contains("moved to there already"), "{refused}");
+    assert!(moving.go("there").await.unwrap().was_done, "the same command again does no harm");
+
+    let handoff = Handoff::default();
+    let node = moving.backing.node("node", FOR_EVER, handoff.clone()).await.unwrap();
+    assert_eq!(node.tag(), tag);
+    assert!(moving.go("there").await.unwrap().was_done, "also while nodes serve from it");
+    assert_eq!(node.endpoints().await.unwrap()[0].id, crm.id, "its secrets open");
+    assert_eq!(moving.backing.raw("SELECT string_agg(single::text, ' ' ORDER BY id) FROM endpoint"), "true false");
+    assert_eq!(
+        moving.backing.raw("SELECT sum(bytes) - (SELECT sum(1024 + octet_length(data)) FROM event) FROM usage"),
+        "0",
+        "what the store holds is counted"
+    );
+    let again = NewEvent { id: Some("id 7".into()), ..event("a") };
+    assert_eq!(node.accept(vec![again]).await.unwrap(), [Accepted::Duplicate(accepted[7].id())]);
+    assert_eq!(node.claim_due(clock::steady()).await.unwrap(), EVENTS, "what the file's engine held is free");
+    let new = node.accept(vec![event("b")]).await.unwrap()[0].id();
+    assert!(accepted.iter().all(|one| one.id() < new), "numbers go on above those that were given");
+    let hook = node.create_endpoint(endpoint("hook")).await.unwrap();
+    assert_eq!(hook.id.as_i64(), 3, "and so do those of endpoints, a deleted one's included");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_moves_only_as_it_was_and_only_into_an_empty_database() {
+    let moving = Moving::new();
+    let store = moving.open().unwrap();
+    store.accept((0..10).map(|_| event("a")).collect()).await.unwrap();
+    drop(store);
+    assert!(moving.go_and_be_cut().await.is_none());
+    let read = clock::steady();
+    while clock::steady() == read {}
+    drop(moving.open().unwrap());
+    let refused = moving.go("there").await.unwrap_err().to_string();
+    assert!(refused.contains("an engine has run on the data folder"), "{refused}");
+
+    let taken = Moving::new();
+    drop(taken.open().unwrap());
+    let node = taken.backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
+    let refused = taken.go("there").await.unwrap_err().to_string();
+    assert!(refused.contains("the database is not empty"), "a store of its own: {refused}");
+    drop(node);
+
+    let foreign = Moving::new();
+    drop(foreign.open().unwrap());
+    foreign.backing.raw("CREATE TABLE meta (id bigint)");
+    let refused = foreign.go("there").await.unwrap_err().to_string();
+    assert!(refused.contains("the database is not empty"), "{refused}");
+    drop(foreign.open().expect("what was not moved serves on"));
 }

@@ -9,6 +9,7 @@ use deadpool_postgres::Transaction;
 use super::{
     admin,
     db::{execute, get, the_row},
+    import,
     settle::lock_key,
 };
 use crate::{
@@ -17,12 +18,17 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-const LAYOUT: u8 = 1;
+pub const LAYOUT: u8 = 1;
 
 /// Waits until nobody else looks at the layout or the master key, until the end of the transaction.
 pub async fn alone(tx: &Transaction<'_>) -> Result<(), Error> {
     execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&lock_key("layout", &[])]).await?;
     Ok(())
+}
+
+/// The tables of this layout, in an empty database.
+pub async fn make_tables(tx: &Transaction<'_>) -> Result<(), Error> {
+    Ok(tx.batch_execute(include_str!("schema.sql")).await?)
 }
 
 /// Returns the store's tag and the key under which its secrets are sealed.
@@ -32,11 +38,12 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
     if !made {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
-        tx.batch_execute(include_str!("schema.sql")).await?;
+        make_tables(tx).await?;
         let tag = Tag::from_random(random);
         let sql = "INSERT INTO meta (key, value) VALUES ('layout', $1), ('tag', $2)";
         execute(tx, sql, &[&[LAYOUT].as_slice(), &tag.as_str().as_bytes()]).await?;
     }
+    import::refuse_unfinished(tx).await?;
     let layout = admin::meta(tx, "layout").await?;
     match layout.as_deref() {
         Some([LAYOUT]) => {}

@@ -11,6 +11,7 @@ mod backup;
 mod check;
 mod checkpoints;
 mod claims;
+mod export;
 mod jobs;
 mod load;
 mod reads;
@@ -42,6 +43,7 @@ use tokio::sync::Semaphore;
 pub use self::{
     backup::Backup,
     check::{CheckReport, Finding},
+    export::Export,
 };
 use self::{
     settle::Claims,
@@ -171,6 +173,7 @@ impl Sqlite {
              PRAGMA journal_size_limit = 134217728;",
         )?;
         let (tag, seal) = upgrade::upgrade(&db, &key_file)?;
+        export::refuse_moved(&db)?;
         // Before anything asks what time it is.
         steady::resume(&db)?;
         steady::keep(&db)?;

@@ -11,7 +11,7 @@ use crate::{
     store::Error,
 };
 
-const KEY: &str = "steady";
+pub const KEY: &str = "steady";
 
 /// Notes what the clock reads now. At the start, and every now and then for the case that the machine is started again.
 pub fn keep(db: &Connection) -> Result<(), Error> {

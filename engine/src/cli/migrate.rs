@@ -1,0 +1,162 @@
+//! `innesco migrate`: moves the store of one engine into a database that many can share.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::{
+    measure::{count, took},
+    output::Printer,
+    serve::{self, ServeArgs},
+    wrong,
+};
+use crate::{
+    clock,
+    config::{Config, StoreAt},
+    domain::time::Timestamp,
+    serve::lock_folder,
+    store::{self, KeyFile, Migration, Moved},
+};
+
+/// How often is said how far it has come, where nobody can watch a bar.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(clap::Args)]
+pub struct MigrateArgs {
+    /// Data folder of the engine, which must be stopped; also written sqlite:DIR [default: the setting data]
+    #[arg(long, value_name = "DIR")]
+    from: Option<String>,
+    /// An empty database: postgres://user:password@host/database [default: the setting store, such as INNESCO_STORE]
+    #[arg(long, value_name = "DATABASE")]
+    to: Option<String>,
+    /// File with settings [default: innesco.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub fn run(args: &MigrateArgs, out: &Printer) -> anyhow::Result<()> {
+    let data = args.from.as_deref().map(folder).transpose()?;
+    let settings = ServeArgs { data, store: args.to.clone(), config: args.config.clone(), ..ServeArgs::default() };
+    let config = Config::check(&settings.raw()?)?;
+    let StoreAt::Postgres(url) = &config.store else {
+        return Err(wrong("where to? Name an empty database with --to postgres://user:password@host/database"));
+    };
+    let (from, shown) = (config.data.display().to_string(), config.store.to_string());
+    let file = config.data.join("innesco.db");
+    anyhow::ensure!(file.exists(), "there is no store in {from}; name the data folder with --from");
+    // What changed while it is copied would be missing there.
+    let _lock = lock_folder(&config.data).context("the engine must be stopped while its store is moved")?;
+    let began = clock::steady();
+    let mut progress = Progress::new();
+    let key_file = KeyFile::at(config.master_key_file.clone());
+    let mut tell = |moved| progress.report(moved);
+    let moved = serve::runtime()?.block_on(store::migrate(&file, &key_file, url, &shown, &mut tell));
+    progress.end();
+    let moved = moved.map_err(|error| match error.passes() {
+        true => anyhow::Error::new(error)
+            .context(format!("{from} is not moved to {shown} yet; the same command goes on where this one stopped")),
+        false => anyhow::Error::new(error).context(format!("{from} is not moved to {shown}")),
+    })?;
+    let key = config.master_key_file.display().to_string();
+    let ended = clock::steady().since(began);
+    Ok(out.thing(&view(&moved, &from, &shown, &key, ended), |_| page(&moved, &from, &shown, &key, ended))?)
+}
+
+/// The folder of `sqlite:DIR`, `sqlite:DIR/innesco.db` or `DIR`.
+fn folder(from: &str) -> anyhow::Result<String> {
+    if from.starts_with("postgres:") || from.starts_with("postgresql:") {
+        return Err(wrong("--from is the data folder of an engine with sqlite; a database of Postgres is moved with pg_dump"));
+    }
+    let path = from.strip_prefix("sqlite://").or_else(|| from.strip_prefix("sqlite:")).unwrap_or(from);
+    let folder = path.strip_suffix("innesco.db").unwrap_or(path);
+    Ok(if folder.is_empty() { ".".to_owned() } else { folder.to_owned() })
+}
+
+fn view(moved: &Migration, from: &str, to: &str, key: &str, took: Duration) -> Value {
+    let tables: serde_json::Map<String, Value> =
+        moved.tables.iter().map(|(name, sum)| ((*name).to_owned(), json!({ "rows": sum.rows, "bytes": sum.bytes }))).collect();
+    json!({
+        "from": from, "to": to, "tables": tables, "rows_before": moved.rows_before, "was_done": moved.was_done,
+        "took_ms": took.as_millis() as u64, "master_key_file": key,
+    })
+}
+
+fn page(moved: &Migration, from: &str, to: &str, key: &str, ended: Duration) -> String {
+    let mut lines: Vec<String> =
+        moved.tables.iter().filter(|(_, sum)| sum.rows > 0).map(|(name, sum)| format!("{:>12}  {name}", sum.rows)).collect();
+    let rows = count(moved.tables.iter().map(|(_, sum)| sum.rows).sum(), "row");
+    lines.push(String::new());
+    lines.push(match (moved.was_done, moved.rows_before) {
+        (true, _) => format!("{from} was moved to {to} by an earlier command; nothing was left to do"),
+        (false, 0) => format!("moved {rows} to {to} in {}; every table was counted on both sides", took(ended)),
+        (false, before) => format!(
+            "moved {rows} to {to}, {before} of them by earlier commands, the rest in {}; every table was counted on both sides",
+            took(ended)
+        ),
+    });
+    lines.push(format!(
+        "\nIts secrets open with the same master key: give every node that file as master_key_file: {key}\n\
+         No engine serves from {from} any more; its file is as it was. Start the first node:\n\n  \
+         innesco serve --data {from} --store postgres://…"
+    ));
+    lines.join("\n")
+}
+
+/// A bar on a terminal; elsewhere a line for each table that is done, and every few seconds.
+struct Progress {
+    bar: Option<indicatif::ProgressBar>,
+    reported: Timestamp,
+    told: u64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let style = indicatif::ProgressStyle::with_template("{wide_bar} {pos} of {len} rows  {msg}  {elapsed}, {eta} to go");
+        let style = style.expect("the template is valid");
+        let bar = io::stderr().is_terminal().then(|| indicatif::ProgressBar::new(0).with_style(style));
+        Self { bar, reported: clock::steady(), told: 0 }
+    }
+
+    fn report(&mut self, moved: Moved) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(moved.rows_in_all);
+                bar.set_position(moved.rows);
+                bar.set_message(moved.table);
+            }
+            None if (moved.table_done && moved.rows > self.told) || clock::steady().since(self.reported) >= REPORT_EVERY => {
+                (self.reported, self.told) = (clock::steady(), moved.rows);
+                anstream::eprintln!("{} of {}  {}", moved.rows, count(moved.rows_in_all, "row"), moved.table);
+            }
+            None => {}
+        }
+    }
+
+    fn end(&self) {
+        self.bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_may_be_written_as_an_address() {
+        for (from, expected) in [
+            ("innesco-data", "innesco-data"),
+            ("sqlite:/var/lib/innesco", "/var/lib/innesco"),
+            ("sqlite:///var/lib/innesco", "/var/lib/innesco"),
+            ("sqlite:/var/lib/innesco/innesco.db", "/var/lib/innesco/"),
+            ("innesco.db", "."),
+        ] {
+            assert_eq!(folder(from).unwrap(), expected);
+        }
+        assert!(folder("postgres://db/events").unwrap_err().to_string().contains("pg_dump"));
+    }
+}
