@@ -32,6 +32,7 @@ mod retention;
 mod rotation;
 mod seeing;
 mod sources;
+mod subscriptions;
 mod syscalls;
 mod test_send;
 mod tidy;
