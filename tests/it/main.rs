@@ -35,6 +35,7 @@ mod retention;
 mod rotation;
 mod seeing;
 mod sources;
+mod subscriptions;
 mod syscalls;
 mod test_send;
 mod tidy;

@@ -398,6 +398,51 @@ async fn a_secret_is_rotated_while_both_are_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_rotated_while_both_are_taken() {
+    let mut engine = Engine::start_set(&[("INNESCO_EXTERNAL_URL", "https://hooks.example.com")]);
+    let made = source(&engine, "campaign", "none", json!({})).await;
+    let sent = async |engine: &Engine, to: &str| send(engine, "POST", to, &[], "x").await.status;
+    let (first, rotated) = (path(&made), engine.ok("POST", "/v1/sources/campaign/rotate-address", Value::Null).await);
+    let second = path(&rotated);
+    assert!(first != second && second.starts_with("/in/campaign-") && rotated["id"] == made["id"], "{rotated}");
+    assert_eq!((&rotated["url"], &rotated["addresses"]), (&json!(format!("https://hooks.example.com{second}")), &json!(2)));
+    // As said: for a day both, also for the next process and under another master key.
+    engine.ok("POST", "/v1/keys/rekey", Value::Null).await;
+    engine.kill();
+    engine.launch();
+    assert_eq!([sent(&engine, first).await, sent(&engine, second).await], [200, 200]);
+    let changed = engine.ok("PATCH", "/v1/sources/campaign", json!({ "title": "The campaigns" })).await;
+    assert_eq!((&changed["path"], &changed["addresses"]), (&json!(second), &json!(2)), "a change of anything else leaves them");
+
+    // Without grace all that was before ends at once.
+    let third = engine.ok("POST", "/v1/sources/campaign/rotate-address", json!({ "grace": "0s" })).await;
+    assert_eq!([sent(&engine, first).await, sent(&engine, second).await, sent(&engine, path(&third)).await], [404, 404, 200]);
+    let short = engine.ok("POST", "/v1/sources/campaign/rotate-address", json!({ "grace": "100ms" })).await;
+    engine.wait("/v1/sources/campaign", "the grace is over", |source| source["addresses"] == 1).await;
+    assert_eq!([sent(&engine, path(&third)).await, sent(&engine, path(&short)).await], [404, 200]);
+
+    for bad in [json!({ "grace": "8d" }), json!({ "grace": "soon" })] {
+        let (status, problem) = engine.call("POST", "/v1/sources/campaign/rotate-address", bad).await;
+        assert_eq!((status, &problem["code"], &problem["pointer"]), (422, &json!("bad_value"), &json!("/grace")), "{problem}");
+    }
+    assert_eq!(engine.call("POST", "/v1/sources/none/rotate-address", Value::Null).await.0, 404);
+
+    let run = |words: &[&str]| {
+        let output = engine.command().args(words).output().expect("the program runs");
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, said) = run(&["source", "rotate-address", "campaign", "--grace", "2d"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("and the one before it") && said.contains("beside the new one for 2d"), "{said}");
+    let (code, said) = run(&["source", "rotate-address", "campaign", "--grace", "0s"]);
+    assert!(code == Some(2) && said.contains("is answered 404 from now on"), "{said}");
+    let (code, said) = run(&["source", "rotate-address", "campaign", "--grace", "0s", "--yes"]);
+    assert!(code == Some(0) && said.contains("The old address has ended"), "{said}");
+    assert_eq!(sent(&engine, path(&short)).await, 404);
+    assert!(!engine.log().contains(&second[13..]), "an address is a secret: {}", engine.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sources_are_made_changed_listed_and_removed() {
     let engine = Engine::start(&[]);
     let made = source(&engine, "crm", "hmac", json!({ "header": "X-Sig", "title": "Our CRM", "rate": "50/s" })).await;

@@ -9,6 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { sign as signGithub } from "@octokit/webhooks-methods";
+import "@shopify/shopify-api/adapters/node"; // tells the library that it runs in node
+import { createSHA256HMAC as signShopify } from "@shopify/shopify-api/runtime";
 import { Webhook } from "standardwebhooks";
 import Stripe from "stripe";
 
@@ -72,6 +74,8 @@ const json = '{ "type": "invoice.paid",  "id": "evt_1", "total": 1.50, "name": "
 const form = "From=%2B14158675309&To=%2B18005551212&Body=ciao+Zo%C3%AB&MessageStatus=sent";
 const kinds = { json: "application/json", form: "application/x-www-form-urlencoded" };
 
+// What stands beside a signature and is not signed.
+const unsigned = ["x-github-event", "x-shopify-topic"];
 // Which source, who signs with what, and what.
 const senders = [
   {
@@ -88,6 +92,10 @@ const senders = [
     library: "npm stripe", source: { preset: "stripe", secret: "whsec_a-secret-of-stripe" }, body: json,
     sign: async (secret, { body }) =>
       ({ "stripe-signature": new Stripe("sk_test_x").webhooks.generateTestHeaderString({ payload: body, secret, timestamp: at }) }),
+  },
+  {
+    library: "npm @shopify/shopify-api", source: { preset: "shopify", secret: "a-client-secret-of-shopify" }, body: json,
+    sign: async (key, { body }) => ({ "x-shopify-hmac-sha256": await signShopify(key, body), "x-shopify-topic": "orders/create" }),
   },
   { library: "PyPI slack-sdk", source: { preset: "slack", secret: "8f742231b10e8888abcd99yyyzzz85a5" }, body: json },
   { library: "PyPI slack-sdk", source: { preset: "slack", secret: "8f742231b10e8888abcd99yyyzzz85a5" }, body: form, kind: "form" },
@@ -152,7 +160,7 @@ try {
     // Of a form, a byte within a value.
     const inBody = kind === "form" ? [body.length - 1, body.indexOf("ciao"), body.indexOf("4158")] : places(body);
     for (const place of inBody) await refuse(`byte ${place} of the body`, {}, changed(body, place));
-    for (const [name, value] of Object.entries(proof).filter(([name]) => name !== "x-github-event")) {
+    for (const [name, value] of Object.entries(proof).filter(([name]) => !unsigned.includes(name))) {
       for (const place of places(value)) await refuse(`byte ${place} of ${name}`, { [name]: changed(value, place) }, body);
     }
     await refuse("nothing signed", Object.fromEntries(Object.keys(proof).map((name) => [name, ""])), body);

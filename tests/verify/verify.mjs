@@ -10,6 +10,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { verify as verifyGithub } from "@octokit/webhooks-methods";
+import "@shopify/shopify-api/adapters/node"; // tells the library that it runs in node
+import { ApiVersion, LogSeverity, shopifyApi } from "@shopify/shopify-api";
 import { HTTP } from "cloudevents";
 import { Webhook } from "standardwebhooks";
 
@@ -27,6 +29,7 @@ const endpoints = [
   { name: "v1a", body: { signature: "v1a" }, several: true, libraries: ["PyPI pynacl"] },
   { name: "github", body: { signature: "github", envelope: "data" }, several: false, libraries: ["npm @octokit/webhooks-methods"] },
   { name: "stripe", body: { signature: "stripe", envelope: "data" }, several: true, libraries: ["PyPI stripe"] },
+  { name: "shopify", body: { signature: "shopify", envelope: "data" }, several: false, libraries: ["npm @shopify/shopify-api"] },
 ];
 
 const run = (command, args) => {
@@ -88,6 +91,17 @@ const inProcess = {
       if (error.constructor.name !== "WebhookVerificationError") throw error;
       return false;
     }
+  },
+  "npm @shopify/shopify-api": async (key, one) => {
+    // It looks at the signature first, and then for what Shopify alone can say.
+    const { webhooks } = shopifyApi({
+      apiKey: "none", apiSecretKey: key, apiVersion: ApiVersion.October26, hostName: "localhost", isEmbeddedApp: false,
+      logger: { level: LogSeverity.Error },
+    });
+    const rawRequest = { method: "POST", url: one.path, headers: one.headers };
+    const { valid, reason } = await webhooks.validate({ rawBody: one.body.toString("utf8"), rawRequest, rawResponse: {} });
+    if (!valid && !["invalid_hmac", "missing_headers"].includes(reason)) throw new Error(`shopify-api says ${reason}`);
+    return reason !== "invalid_hmac";
   },
   "npm @octokit/webhooks-methods": (key, one) => verifyGithub(key, one.body.toString("utf8"), one.headers["x-hub-signature-256"]),
 };

@@ -165,6 +165,7 @@ mod tests {
             (Method::PUT, "/v1/plugins/{plugin}/config", "plugin.config.update"),
             (Method::POST, "/v1/jobs/{job}/cancel", "job.cancel"),
             (Method::DELETE, "/v1/keys/{key_id}", "key.delete"),
+            (Method::POST, "/v1/subscriptions", "subscription.create"),
         ];
         for (method, route, expected) in cases {
             assert_eq!(action(&method, route), expected, "{method} {route}");

@@ -35,25 +35,25 @@ pub fn require(api: &Api, headers: &HeaderMap, needed: Role) -> Result<Arc<KeyRo
         return Err(Problem::key_expired(text));
     }
     let role = key.new.role;
-    if role == Role::Admin || role == needed {
+    if role.may(needed) {
         return Ok(key);
     }
-    let admin = if needed == Role::Admin { "" } else { " or admin" };
-    Err(Problem::forbidden(format!("the key's role is {}; this needs {}{admin}", role.as_str(), needed.as_str())))
+    let able: Vec<_> = Role::ALL.into_iter().filter(|role| role.may(needed)).map(Role::as_str).collect();
+    Err(Problem::forbidden(format!("the key's role is {}; this needs {}", role.as_str(), able.join(" or "))))
 }
 
 /// The key that a request was let in with.
 #[derive(Clone)]
 pub struct Caller(pub Arc<KeyRow>);
 
-/// The least role that may: reading needs `read`, everything else `admin`. (Publishing has its own rule: [`Publisher`].)
-pub fn needed(method: &Method) -> Role {
-    if method.is_safe() { Role::Read } else { Role::Admin }
+/// The least role that may: reading needs `read`, everything else what a `change` needs. (Publishing has its own rule: [`Publisher`].)
+pub fn needed(method: &Method, change: Role) -> Role {
+    if method.is_safe() { Role::Read } else { change }
 }
 
 /// Lets through who has the role that is [`needed`].
-pub async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Result<Response, Problem> {
-    let caller = Caller(require(&api, request.headers(), needed(request.method()))?);
+pub async fn guard(State((api, change)): State<(Arc<Api>, Role)>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let caller = Caller(require(&api, request.headers(), needed(request.method(), change))?);
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

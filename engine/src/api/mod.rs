@@ -21,6 +21,7 @@ mod page;
 mod path;
 mod plugins;
 mod sources;
+mod subscriptions;
 mod values;
 mod view;
 
@@ -47,7 +48,7 @@ use crate::{
     catalog::{Catalog, Keys, Sources},
     news::Feed,
     outbound::Outbound,
-    store::Store,
+    store::{Role, Store},
     traces::Traces,
 };
 
@@ -91,6 +92,7 @@ fn guarded() -> Addresses {
         .routes(routes!(sources::list, sources::create))
         .routes(routes!(sources::show, sources::change, sources::remove))
         .routes(routes!(sources::rotate))
+        .routes(routes!(sources::rotate_address))
         .routes(routes!(deliveries::list))
         .routes(routes!(jobs::retry))
         .routes(routes!(deliveries::show))
@@ -106,6 +108,13 @@ fn guarded() -> Addresses {
         .routes(routes!(keys::rekey))
         .routes(routes!(keys::revoke))
         .routes(routes!(nodes::list))
+}
+
+/// What automation tools do: reading needs `read`, everything else `subscribe`.
+fn for_subscribers() -> Addresses {
+    Addresses::default()
+        .routes(routes!(subscriptions::list, subscriptions::create))
+        .routes(routes!(subscriptions::show, subscriptions::remove))
 }
 
 /// What needs a key with the role `admin`, also to read.
@@ -142,11 +151,14 @@ pub fn router(api: Arc<Api>, takes_calls: bool) -> Router {
     }
     let state = Arc::clone(&api);
     // The guard is outermost: what it refuses is no change.
-    let guarded = guarded()
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&state), audit::record))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&state), auth::guard));
+    let guard = |addresses: Addresses, change: Role| {
+        addresses
+            .route_layer(middleware::from_fn_with_state(Arc::clone(&state), audit::record))
+            .route_layer(middleware::from_fn_with_state((Arc::clone(&state), change), auth::guard))
+    };
+    let (guarded, for_subscribers) = (guard(guarded(), Role::Admin), guard(for_subscribers(), Role::Subscribe));
     let admin_only = admin_only().route_layer(middleware::from_fn_with_state(state, auth::admin_only));
-    let (router, _) = open().merge(guarded).merge(admin_only).split_for_parts();
+    let (router, _) = open().merge(guarded).merge(for_subscribers).merge(admin_only).split_for_parts();
     router.fallback(nothing_there).method_not_allowed_fallback(wrong_method).with_state(api)
 }
 

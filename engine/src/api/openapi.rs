@@ -34,6 +34,7 @@ const TAGS: &[(&str, &str)] = &[
     ("events", "What happened: accepted, listed, explained, replayed."),
     ("sources", "Where webhooks of third parties come in."),
     ("endpoints", "Where webhooks go."),
+    ("subscriptions", "What automation tools subscribe to and take back by themselves (REST hooks)."),
     ("deliveries", "Webhooks on their way: listed, explained, retried, called off."),
     ("plugins", "What decides about events: what serves, what does not and why, settings."),
     ("jobs", "Work on many deliveries, which the engine goes on with by itself."),
@@ -46,7 +47,7 @@ const ABOUT: &str = "\
 Events in, signed webhooks out, your WebAssembly in between.
 
 Every request but those about the engine itself carries a key: `Authorization: Bearer innk_…`. Its role decides what it may do: \
-`read` looks, `publish` sends events, `admin` does everything; the role that an operation needs stands in its `security`.
+`read` looks, `subscribe` also subscribes, `publish` sends events, `admin` does everything; the role that an operation needs stands in its `security`.
 
 Lists come in pages: send the `next` of one as `cursor` for the one after; `null` is the end. A refusal is an \
 `application/problem+json` whose `code` never changes its meaning and whose `detail` says what to do. In an answer every member that \
@@ -72,17 +73,21 @@ pub fn text() -> &'static str {
 
 fn document() -> Value {
     let said = |addresses: super::Addresses| serde_json::to_value(addresses.into_openapi()).expect("utoipa's shapes are JSON");
-    let mut guarded = said(super::guarded());
-    for (_, method, operation) in operations(&mut guarded) {
-        let role = auth::needed(&method).as_str();
-        operation.insert("security".into(), json!([{ KEY: [role] }]));
-    }
+    let guarded = |addresses: super::Addresses, change: Role| {
+        let mut guarded = said(addresses);
+        for (_, method, operation) in operations(&mut guarded) {
+            let role = auth::needed(&method, change).as_str();
+            operation.insert("security".into(), json!([{ KEY: [role] }]));
+        }
+        guarded
+    };
     let mut admin_only = said(super::admin_only());
     for (_, _, operation) in operations(&mut admin_only) {
         operation.insert("security".into(), json!([{ KEY: [Role::Admin.as_str()] }]));
     }
     let mut document = said(super::open());
-    merge(&mut document, guarded);
+    merge(&mut document, guarded(super::guarded(), Role::Admin));
+    merge(&mut document, guarded(super::for_subscribers(), Role::Subscribe));
     merge(&mut document, admin_only);
 
     let mut refusals = BTreeMap::new();

@@ -19,7 +19,7 @@ use crate::{
     catalog::PluginState,
     domain::{
         delivery::{AttemptOutcome, DeadReason, DeliveryState},
-        endpoint::{DisabledReason, EndpointState, Ordering},
+        endpoint::{DisabledReason, EndpointState, OnGone, Ordering},
         envelope::{Envelope, Format},
         id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
         name::{EventType, Slug},
@@ -103,6 +103,9 @@ values! {
     Ordering, "Ordering", words(
         "In which order webhooks arrive: one after the other (`endpoint`), or so among events of one `subject`.",
         &[Ordering::Endpoint, Ordering::Subject].map(Ordering::as_str));
+    OnGone, "OnGone", words(
+        "What becomes of an endpoint that answers `410`: it is disabled, or removed as the subscription of a program.",
+        &OnGone::ALL.map(OnGone::as_str));
     PluginState, "PluginState", words("Whether a plugin runs.", &PLUGIN_STATES);
     Scheme, "Signature", words(
         "How webhooks prove themselves: Standard Webhooks (`v1`: HMAC-SHA256, `v1a`: ed25519), the way of another sender, a `token` in a \
@@ -113,7 +116,8 @@ values! {
         &Envelope::ALL.map(Envelope::as_str));
     Format, "Format", words("How a body is written.", &Format::ALL.map(Format::as_str));
     Role, "Role", words(
-        "What a key may do: look (`read`), send events (`publish`), everything (`admin`).", &Role::ALL.map(Role::as_str));
+        "What a key may do: look (`read`), look and subscribe (`subscribe`), send events (`publish`), everything (`admin`).",
+        &Role::ALL.map(Role::as_str));
 }
 
 fn id(prefix: &str, description: &str) -> Value {

@@ -14,7 +14,7 @@ use crate::{
     domain::{
         delivery::{Attempt, AttemptOutcome, DeadReason, DeliveryState},
         duration,
-        endpoint::{DisabledReason, Endpoint, EndpointState, Ordering},
+        endpoint::{DisabledReason, Endpoint, EndpointState, OnGone, Ordering},
         envelope::{Envelope, Format, is_json},
         event::Event,
         id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
@@ -436,6 +436,9 @@ pub struct EndpointView {
     #[schema(value_type = String)]
     pub token_header: Option<String>,
     pub client_certificate: Option<CertificateView>,
+    /// What becomes of it when it answers `410`; `remove` where a program has subscribed it.
+    #[schema(value_type = OnGone)]
+    pub on_gone: &'static str,
     #[schema(value_type = EndpointState)]
     pub state: &'static str,
     /// Why it is disabled.
@@ -512,6 +515,7 @@ impl EndpointView {
                 sha256: fingerprint(certificate).map(|digest| digest.to_string()),
                 key: HIDDEN,
             }),
+            on_gone: new.policy.on_gone.as_str(),
             state,
             disabled_reason,
             failing_since: endpoint.failing_since.map(|since| since.to_string()),

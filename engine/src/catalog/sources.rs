@@ -10,6 +10,7 @@ use crate::{
         id::SourceId,
         name::{Slug, nearest},
         source::Source,
+        time::Timestamp,
     },
     store::{self, Store},
 };
@@ -25,7 +26,8 @@ pub struct Sources {
 /// Every source, by address and by name.
 #[derive(Default)]
 pub struct SourceTable {
-    by_address: HashMap<String, Arc<Source>>,
+    /// Each with when it ends, if a newer one has replaced it.
+    by_address: HashMap<String, (Option<Timestamp>, Arc<Source>)>,
     by_name: HashMap<Slug, Arc<Source>>,
 }
 
@@ -42,7 +44,8 @@ impl Sources {
         let mut table = SourceTable::default();
         for source in self.store.sources().await? {
             let source = Arc::new(source);
-            table.by_address.insert(source.address(), Arc::clone(&source));
+            let addresses = source.addresses().map(|(address, until)| (address, (until, Arc::clone(&source))));
+            table.by_address.extend(addresses);
             table.by_name.insert(source.new.name.clone(), source);
         }
         *self.table.write().expect("no code panics while it swaps a snapshot") = Arc::new(table);
@@ -55,9 +58,11 @@ impl Sources {
 }
 
 impl SourceTable {
-    /// The source whose address ends so. It is found by a hash with a key of this process, so the time tells nothing of addresses.
-    pub fn at(&self, address: &str) -> Option<&Arc<Source>> {
-        self.by_address.get(address)
+    /// The source whose address ends so at this moment (steady clock). It is found by a hash with a key of this process, so the time
+    /// that it takes tells nothing of addresses.
+    pub fn at(&self, address: &str, now: Timestamp) -> Option<&Arc<Source>> {
+        let (until, source) = self.by_address.get(address)?;
+        until.is_none_or(|until| now < until).then_some(source)
     }
 
     pub fn named(&self, name: &str) -> Option<&Arc<Source>> {

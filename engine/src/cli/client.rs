@@ -25,6 +25,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Items of one page of a list.
 const PAGE: usize = 500;
 
+/// The body of a request without what was not said, so that the engine's defaults hold for it.
+pub fn without_nulls(mut body: Value) -> Value {
+    if let Some(members) = body.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    body
+}
+
 /// Which engine is meant.
 #[derive(clap::Args, Default)]
 pub struct Target {

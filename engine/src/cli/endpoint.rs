@@ -10,9 +10,10 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::{
-    client::Client,
+    card::{Card, one_line},
+    client::{Client, without_nulls},
     measure::{self, count},
-    output::{self, Column, DIM, Printer, Styled, confirm, text, texts},
+    output::{self, Column, Printer, confirm, text, texts},
     wrong,
 };
 use crate::domain::{duration, signature::Scheme};
@@ -132,7 +133,7 @@ pub struct AddArgs {
     /// When it is tried, each counted from the attempt before, such as 0s,5s,5m,1h
     #[arg(long, value_name = "DURATIONS", value_delimiter = ',')]
     schedule: Vec<String>,
-    /// Webhooks on their way to it at once [default: 16]
+    /// Webhooks on their way to it at once [default: 64]
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<u32>,
     /// How many it takes at most, such as 50/s or 1000/h [default: no limit]
@@ -163,11 +164,11 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             )?;
         }
         EndpointCommand::Show { endpoint } => {
-            out.thing(&client.get(&["v1", "endpoints", endpoint])?, |endpoint| card(endpoint, out))?;
+            out.thing(&client.get(&["v1", "endpoints", endpoint])?, |endpoint| card(endpoint, out).into_text())?;
         }
         EndpointCommand::Add(args) => {
             let answer = client.post(&["v1", "endpoints"], Some(&wanted(args)?))?;
-            out.thing(&answer, |endpoint| secret_card("added", endpoint, out))?;
+            out.thing(&answer, |endpoint| revealed("added", endpoint, out).into_text())?;
         }
         EndpointCommand::Remove { endpoint, yes } => {
             let found = client.get(&["v1", "endpoints", endpoint])?;
@@ -182,20 +183,23 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
         EndpointCommand::Pause { endpoint } => {
             let answer = client.post(&["v1", "endpoints", endpoint, "pause"], None)?;
             out.thing(&answer, |found| {
-                format!("{}\n\nIts webhooks are kept and wait for: innesco endpoint resume {endpoint}", card(found, out))
+                let mut card = card(found, out);
+                card.remark(&format!("Its webhooks are kept and wait for: innesco endpoint resume {endpoint}"));
+                card.into_text()
             })?;
         }
         EndpointCommand::Disable { endpoint } => {
             let answer = client.post(&["v1", "endpoints", endpoint, "disable"], None)?;
             out.thing(&answer, |found| {
-                format!(
-                    "{}\n\nWhat waited for it is given up; after a resume: innesco delivery retry --dead --endpoint {endpoint}",
-                    card(found, out)
-                )
+                let mut card = card(found, out);
+                let again = format!("innesco delivery retry --dead --endpoint {endpoint}");
+                card.remark(&format!("What waited for it is given up; after a resume: {again}"));
+                card.into_text()
             })?;
         }
         EndpointCommand::Resume { endpoint } => {
-            out.thing(&client.post(&["v1", "endpoints", endpoint, "resume"], None)?, |endpoint| card(endpoint, out))?;
+            let answer = client.post(&["v1", "endpoints", endpoint, "resume"], None)?;
+            out.thing(&answer, |endpoint| card(endpoint, out).into_text())?;
         }
         EndpointCommand::Test { endpoint, event_type, data } => {
             let data: Value = match data {
@@ -223,11 +227,12 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let body = json!({ "grace": grace, "secret": secret });
             let answer = client.post(&["v1", "endpoints", endpoint, "rotate-secret"], Some(&without_nulls(body)))?;
             out.thing(&answer, |endpoint| {
-                let old = match grace {
+                let mut card = revealed("rotated", endpoint, out);
+                card.below(&match grace {
                     _ if at_once => "the old one has ended".to_owned(),
                     grace => format!("the old one goes on signing beside it for {}", grace.as_deref().unwrap_or("24h")),
-                };
-                format!("{}\n            {old}", secret_card("rotated", endpoint, out))
+                });
+                card.into_text()
             })?;
         }
     }
@@ -313,109 +318,88 @@ fn pem(file: &Path) -> anyhow::Result<String> {
     fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-fn without_nulls(mut value: Value) -> Value {
-    if let Some(members) = value.as_object_mut() {
-        members.retain(|_, value| !value.is_null());
-    }
-    value
-}
-
-fn card(endpoint: &Value, out: &Printer) -> String {
-    let one_line = |value: &Value| measure::one_line(&text(value));
-    let mut lines = vec![format!(
-        "{}  {}  {}",
-        one_line(&endpoint["name"]),
-        output::state(&text(&endpoint["state"])),
-        one_line(&endpoint["url"])
-    )];
-    let mut line = |name: &str, value: String| lines.push(format!("  {:<9} {value}", Styled(DIM, name)));
+fn card(endpoint: &Value, out: &Printer) -> Card {
+    let state = output::state(&text(&endpoint["state"]));
+    let mut card = Card::new(format!("{}  {state}  {}", one_line(&endpoint["name"]), one_line(&endpoint["url"])));
     if let Some(reason) = endpoint["disabled_reason"].as_str() {
         let reason = match reason {
             "gone" => "it answered 410: it wants no more",
             "failing" => "nothing that was sent to it has succeeded for too long (delivery.disable_after)",
             _ => "by hand",
         };
-        line("why", format!("{reason}; again with: innesco endpoint resume {}", one_line(&endpoint["name"])));
+        card.line("why", format!("{reason}; again with: innesco endpoint resume {}", one_line(&endpoint["name"])));
     }
-    if !endpoint["title"].is_null() {
-        line("title", one_line(&endpoint["title"]));
-    }
+    card.known("title", &endpoint["title"]);
     let events = texts(&endpoint["events"]);
-    line("events", if events == "-" { "none directly; what plugins send to it".to_owned() } else { events });
+    card.line("events", if events == "-" { "none directly; what plugins send to it".to_owned() } else { events });
     for (name, values) in endpoint["where"].as_object().into_iter().flatten() {
-        line("where", format!("{name} is {}", texts(values).replace(' ', " or ")));
+        card.line("where", format!("{name} is {}", texts(values).replace(' ', " or ")));
     }
-    if !endpoint["plugin"].is_null() {
-        line("plugin", one_line(&endpoint["plugin"]));
-    }
+    card.known("plugin", &endpoint["plugin"]);
     let (envelope, format) = (text(&endpoint["envelope"]), text(&endpoint["format"]));
     // What most have goes without saying.
     if ![envelope.as_str(), format.as_str()].iter().all(|word| ["-", "standard", "json"].contains(word)) {
-        line("body", format!("{envelope} in {format}"));
+        card.line("body", format!("{envelope} in {format}"));
     }
     let signature = one_line(&endpoint["signature"]);
-    line(
+    card.line(
         "signature",
         match endpoint["token_header"].as_str() {
             Some(name) => format!("{signature}, in the header {}", measure::one_line(name)),
             None => signature,
         },
     );
-    if !endpoint["public_key"].is_null() {
-        line("verify", one_line(&endpoint["public_key"]));
-    }
+    card.known("verify", &endpoint["public_key"]);
     for (name, value) in endpoint["headers"].as_object().into_iter().flatten() {
-        line("header", format!("{name}: {}", one_line(value)));
+        card.line("header", format!("{name}: {}", one_line(value)));
     }
     if !endpoint["client_certificate"].is_null() {
-        line("presents", format!("the certificate {}", one_line(&endpoint["client_certificate"]["sha256"])));
+        card.line("presents", format!("the certificate {}", one_line(&endpoint["client_certificate"]["sha256"])));
     }
-    line("timeout", one_line(&endpoint["timeout"]));
+    card.line("timeout", one_line(&endpoint["timeout"]));
     if !endpoint["rate"].is_null() {
-        line("rate", format!("at most {}", one_line(&endpoint["rate"])));
+        card.line("rate", format!("at most {}", one_line(&endpoint["rate"])));
     }
     if let Some(ordered) = endpoint["ordered"].as_str() {
-        line(
-            "ordered",
-            if ordered == "endpoint" { "one after the other" } else { "one after the other of each subject" }.to_owned(),
-        );
+        card.line("ordered", if ordered == "endpoint" { "one after the other" } else { "one after the other of each subject" });
+    }
+    if endpoint["on_gone"] == "remove" {
+        card.line("on 410", "it is removed: a program has subscribed it");
     }
     if !endpoint["failing_since"].is_null() {
-        line("failing", format!("since {}", out.time(&text(&endpoint["failing_since"]))));
+        card.line("failing", format!("since {}", out.time(&text(&endpoint["failing_since"]))));
     }
     if endpoint["schedule"].is_array() {
-        line("tried", format!("after {}", texts(&endpoint["schedule"]).replace(' ', ", ")));
+        card.line("tried", format!("after {}", texts(&endpoint["schedule"]).replace(' ', ", ")));
     }
-    line("created", out.time(&text(&endpoint["created_at"])));
-    line("id", one_line(&endpoint["id"]));
-    lines.join("\n")
+    card.line("created", out.time(&text(&endpoint["created_at"])));
+    card.line("id", one_line(&endpoint["id"]));
+    card
 }
 
 /// What came of a test send.
 fn tested(endpoint: &str, answer: &Value) -> String {
     let outcome = output::attempt(&text(&answer["outcome"]), answer["status"].as_u64());
     let latency = Duration::from_secs_f64(answer["latency_ms"].as_f64().unwrap_or(0.0).max(0.0) / 1000.0);
-    let mut lines =
-        vec![format!("{} → {endpoint}  {outcome}  {}", measure::one_line(&text(&answer["event_type"])), measure::took(latency))];
+    let headline = format!("{} → {endpoint}  {outcome}  {}", one_line(&answer["event_type"]), measure::took(latency));
+    let mut card = Card::new(headline);
     for (name, member) in [("why", "detail"), ("answer", "excerpt"), ("id", "webhook_id")] {
-        match answer[member].as_str() {
-            None | Some("") => {}
-            Some(told) => lines.push(format!("  {:<9} {}", Styled(DIM, name), measure::one_line(told))),
+        if answer[member] != json!("") {
+            card.known(name, &answer[member]);
         }
     }
-    lines.join("\n")
+    card.into_text()
 }
 
-fn secret_card(verb: &str, endpoint: &Value, out: &Printer) -> String {
+/// A card with the secret that was made.
+fn revealed(verb: &str, endpoint: &Value, out: &Printer) -> Card {
+    let mut card = card(endpoint, out).after(verb);
     if endpoint["secret"].is_null() {
-        return format!("{verb} {}\n\n  nothing proves to its receiver who sends: it has no secret", card(endpoint, out));
+        card.remark("  nothing proves to its receiver who sends: it has no secret");
+    } else {
+        card.secret(&endpoint["secret"]);
     }
-    format!(
-        "{verb} {}\n\n  {:<9} {}\n            copy it now: it is not shown again",
-        card(endpoint, out),
-        Styled(DIM, "secret"),
-        text(&endpoint["secret"])
-    )
+    card
 }
 
 #[cfg(test)]
@@ -525,9 +509,11 @@ bank  ● active  https://bank.example/
   timeout   20s
   created   09:14:02, now
   id        ep_1";
-        assert_eq!(anstream::adapter::strip_str(&card(&endpoint, &out)).to_string(), expected);
-        let none = json!({ "signature": "none", "secret": null });
-        assert!(secret_card("added", &none, &out).ends_with("nothing proves to its receiver who sends: it has no secret"));
+        assert_eq!(anstream::adapter::strip_str(&card(&endpoint, &out).into_text()).to_string(), expected);
+        let none = revealed("added", &json!({ "signature": "none", "secret": null }), &out).into_text();
+        assert!(none.ends_with("\n\n  nothing proves to its receiver who sends: it has no secret"), "{none}");
+        let subscribed = card(&json!({ "on_gone": "remove" }), &out).into_text();
+        assert!(subscribed.contains("it is removed: a program has subscribed it"), "{subscribed}");
     }
 
     #[test]
@@ -550,6 +536,6 @@ added crm  ● active  https://crm.example/hook
 
   secret    whsec_x
             copy it now: it is not shown again";
-        assert_eq!(anstream::adapter::strip_str(&secret_card("added", &endpoint, &out)).to_string(), expected);
+        assert_eq!(anstream::adapter::strip_str(&revealed("added", &endpoint, &out).into_text()).to_string(), expected);
     }
 }

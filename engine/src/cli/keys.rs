@@ -15,7 +15,7 @@ pub enum KeysCommand {
     Create {
         /// Whose it is, or what for
         name: String,
-        /// What it may do: read, publish (send events) or admin (everything)
+        /// What it may do: read, subscribe (read, and subscribe as automation tools do), publish (send events) or admin (everything)
         #[arg(long, default_value = "publish")]
         role: String,
         /// After how long it opens nothing any more, such as 90d, or when: 2027-01-31T09:30:00Z

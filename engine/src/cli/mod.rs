@@ -6,6 +6,7 @@
 mod audit;
 mod backup;
 mod build;
+mod card;
 mod check;
 mod client;
 mod delivery;

@@ -3,11 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    client::Client,
+    card::{Card, one_line},
+    client::{Client, without_nulls},
     measure,
-    output::{Column, DIM, Printer, Styled, confirm, text, texts},
+    output::{Column, Printer, confirm, text, texts},
     wrong,
 };
+use crate::domain::duration;
+
+/// How long the engine lets what was there before a rotation hold unless it is told otherwise.
+const GRACE_DEFAULT: &str = "24h";
 
 #[derive(clap::Subcommand)]
 pub enum SourceCommand {
@@ -43,6 +48,18 @@ pub enum SourceCommand {
         /// The new secret, where its sender makes it
         #[arg(long, value_name = "SECRET")]
         secret: Option<String>,
+    },
+    /// Make a new address; the old one is taken for a while
+    #[command(before_help = "Example:  innesco source rotate-address campaign --grace 2d")]
+    RotateAddress {
+        /// Its name, or its id, src_…
+        source: String,
+        /// For how long the old one is taken; 0s ends it at once [default: 24h]
+        #[arg(long, value_name = "DURATION")]
+        grace: Option<String>,
+        /// Do not ask, where the old one ends at once
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -122,11 +139,11 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             out.list(&items, &columns, "No source yet. Add one with: innesco source add github --preset github")?;
         }
         SourceCommand::Show { source } => {
-            out.thing(&client.get(&["v1", "sources", source])?, |source| card(source, out))?;
+            out.thing(&client.get(&["v1", "sources", source])?, |source| card(source, out).into_text())?;
         }
         SourceCommand::Add(args) => {
             let answer = client.post(&["v1", "sources"], Some(&wanted(args)?))?;
-            out.thing(&answer, |source| secret_card("added", source, out))?;
+            out.thing(&answer, |source| revealed("added", source, out).into_text())?;
         }
         SourceCommand::Remove { source, yes } => {
             let found = client.get(&["v1", "sources", source])?;
@@ -139,8 +156,28 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             let body = without_nulls(json!({ "grace": grace, "secret": secret }));
             let answer = client.post(&["v1", "sources", source, "rotate-secret"], Some(&body))?;
             out.thing(&answer, |source| {
-                let old = format!("the old one is believed beside it for {}", grace.as_deref().unwrap_or("24h"));
-                format!("{}\n            {old}", secret_card("rotated", source, out))
+                let mut card = revealed("rotated", source, out);
+                card.below(&format!("the old one is believed beside it for {}", grace.as_deref().unwrap_or(GRACE_DEFAULT)));
+                card.into_text()
+            })?;
+        }
+        SourceCommand::RotateAddress { source, grace, yes } => {
+            let at_once = grace.as_deref().and_then(duration::parse).is_some_and(|grace| grace.is_zero());
+            if at_once {
+                confirm(&format!("whoever sends to the address that source {source} has now is answered 404 from now on"), *yes)?;
+            }
+            let answer =
+                client.post(&["v1", "sources", source, "rotate-address"], Some(&without_nulls(json!({ "grace": grace }))))?;
+            out.thing(&answer, |source| {
+                let mut card = card(source, out).after("rotated");
+                card.remark(&match grace {
+                    _ if at_once => "The old address has ended.".to_owned(),
+                    grace => format!(
+                        "The old address is taken beside the new one for {}: tell its senders in the meantime.",
+                        grace.as_deref().unwrap_or(GRACE_DEFAULT)
+                    ),
+                });
+                card.into_text()
             })?;
         }
     }
@@ -182,66 +219,65 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
     })))
 }
 
-fn without_nulls(mut value: Value) -> Value {
-    if let Some(members) = value.as_object_mut() {
-        members.retain(|_, value| !value.is_null());
+fn card(source: &Value, out: &Printer) -> Card {
+    let mut card = Card::new(format!("{}  {}", one_line(&source["name"]), one_line(&source["preset"])));
+    if source["url"].is_null() {
+        card.line("address", format!("{}, after the engine's own (external_url says it whole)", one_line(&source["path"])));
+    } else {
+        card.line("address", one_line(&source["url"]));
     }
-    value
-}
-
-fn card(source: &Value, out: &Printer) -> String {
-    let one_line = |value: &Value| measure::one_line(&text(value));
-    let mut lines = vec![format!("{}  {}", one_line(&source["name"]), one_line(&source["preset"]))];
-    let mut line = |name: &str, value: String| lines.push(format!("  {:<9} {value}", Styled(DIM, name)));
-    let address = if source["url"].is_null() { &source["path"] } else { &source["url"] };
-    line("address", one_line(address));
+    if let Some(older) = source["addresses"].as_u64().and_then(|all| all.checked_sub(1)).filter(|older| *older > 0) {
+        card.below(&match older {
+            1 => "and the one before it, until its grace is over".to_owned(),
+            more => format!("and the {more} before it, until their grace is over"),
+        });
+    }
     for (name, member) in [("warning", "warning"), ("title", "title"), ("header", "header"), ("signed", "template")] {
-        if !source[member].is_null() {
-            line(name, one_line(&source[member]));
-        }
+        card.known(name, &source[member]);
     }
     if !source["tolerance"].is_null() {
-        line("window", format!("signed within {}", one_line(&source["tolerance"])));
+        card.line("window", format!("signed within {}", one_line(&source["tolerance"])));
     }
-    let place = if source["type_from"].is_null() { "always received".to_owned() } else { one_line(&source["type_from"]) };
-    line("type", format!("{} after {:?}", place, text(&source["type_prefix"])));
-    line("repeats", format!("known by {}", one_line(&source["dedupe"])));
+    let prefix = match source["type_prefix"].as_str() {
+        None | Some("") => String::new(),
+        Some(prefix) => format!("{}.", measure::one_line(prefix)),
+    };
+    let told = source["type_from"].as_str().map_or("received".to_owned(), |place| format!("… by {}", measure::one_line(place)));
+    card.line("type", format!("{prefix}{told}"));
+    card.line("repeats", format!("known by {}", one_line(&source["dedupe"])));
     for (name, place) in source["attributes"].as_object().into_iter().flatten() {
-        line("attribute", format!("{name} from {}", one_line(place)));
+        card.line("attribute", format!("{name} from {}", one_line(place)));
     }
-    line("methods", texts(&source["methods"]));
+    card.line("methods", texts(&source["methods"]));
     if texts(&source["allow"]) != "-" {
-        line("allow", texts(&source["allow"]));
+        card.line("allow", texts(&source["allow"]));
     }
     if !source["rate"].is_null() {
-        line("rate", format!("at most {}", one_line(&source["rate"])));
+        card.line("rate", format!("at most {}", one_line(&source["rate"])));
     }
-    line("accepted", text(&source["accepted"]));
-    line("refused", text(&source["refused"]));
+    card.line("accepted", text(&source["accepted"]));
+    card.line("refused", text(&source["refused"]));
     for refusal in source["refusals"].as_array().into_iter().flatten() {
         let at = out.time(&text(&refusal["at"]));
-        line("", format!("{at}  {}  {}", one_line(&refusal["address"]), one_line(&refusal["detail"])));
+        card.below(&format!("{at}  {}  {}", one_line(&refusal["address"]), one_line(&refusal["detail"])));
     }
-    line("created", out.time(&text(&source["created_at"])));
-    line("id", one_line(&source["id"]));
-    lines.join("\n")
+    card.line("created", out.time(&text(&source["created_at"])));
+    card.line("id", one_line(&source["id"]));
+    card
 }
 
-fn secret_card(verb: &str, source: &Value, out: &Printer) -> String {
-    if source["secret"].is_null() {
-        return format!("{verb} {}", card(source, out));
+/// A card with the secret that was made, if it has one.
+fn revealed(verb: &str, source: &Value, out: &Printer) -> Card {
+    let mut card = card(source, out).after(verb);
+    if !source["secret"].is_null() {
+        card.secret(&source["secret"]);
     }
-    format!(
-        "{verb} {}\n\n  {:<9} {}\n            copy it now: it is not shown again",
-        card(source, out),
-        Styled(DIM, "secret"),
-        text(&source["secret"])
-    )
+    card
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::output::Reader, *};
 
     fn args(words: &[&str]) -> AddArgs {
         #[derive(clap::Parser)]
@@ -262,5 +298,16 @@ mod tests {
         });
         assert_eq!(wanted(&full).unwrap(), expected);
         assert!(wanted(&args(&["a", "--preset", "none", "--attribute", "initiator"])).is_err());
+    }
+
+    #[test]
+    fn a_card_tells_of_every_address() {
+        let source = |addresses: u64| json!({ "name": "shop", "preset": "none", "path": "/in/shop-0", "url": null, "addresses": addresses, "secret": null });
+        let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
+        let of =
+            |addresses: u64| anstream::adapter::strip_str(&revealed("added", &source(addresses), &out).into_text()).to_string();
+        assert!(of(1).starts_with("added shop  none\n  address   /in/shop-0, after the engine's own"), "{}", of(1));
+        assert!(of(2).contains("\n            and the one before it, until its grace is over\n"), "{}", of(2));
+        assert!(of(3).contains("and the 2 before it, until their grace is over"), "{}", of(3));
     }
 }

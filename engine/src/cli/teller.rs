@@ -190,7 +190,7 @@ impl Teller {
                         fact.push_str(&format!("  {}", Styled(YELLOW, format!("{count}, next in {wait}"))));
                     }
                     Next::Dead(DeadReason::Gone) => {
-                        fact.push_str(&format!("  {}", Styled(RED, "the endpoint is disabled: it wants no more")))
+                        fact.push_str(&format!("  {}", Styled(RED, "the endpoint wants no more, and is sent nothing any more")))
                     }
                     Next::Dead(_) => fact.push_str(&format!("  {}", Styled(RED, format!("{count}, given up")))),
                 }

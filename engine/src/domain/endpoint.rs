@@ -14,7 +14,7 @@ use super::{
     pattern::Pattern,
     rate::Rate,
     retry::Schedule,
-    signature::{Proof, Scheme, Secret},
+    signature::{Proof, Scheme, Secret, hex},
     time::Timestamp,
 };
 
@@ -133,6 +133,31 @@ impl Ordering {
     }
 }
 
+/// What becomes of an endpoint that answers `410`: it wants no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnGone {
+    /// It is disabled until a person resumes it.
+    #[default]
+    Disable,
+    /// It is removed: a program subscribed it, and subscribes anew when it wants more.
+    Remove,
+}
+
+impl OnGone {
+    pub const ALL: [Self; 2] = [Self::Disable, Self::Remove];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Remove => "remove",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|on_gone| on_gone.as_str() == text)
+    }
+}
+
 /// How webhooks to an endpoint are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -156,6 +181,7 @@ pub struct Policy {
     pub token_header: Option<String>,
     /// Presented where it asks who calls.
     pub client_certificate: Option<Arc<ClientCertificate>>,
+    pub on_gone: OnGone,
 }
 
 impl Default for Policy {
@@ -172,6 +198,7 @@ impl Default for Policy {
             format: Format::default(),
             token_header: None,
             client_certificate: None,
+            on_gone: OnGone::default(),
         }
     }
 }
@@ -201,6 +228,40 @@ pub struct NewEndpoint {
     pub secrets: Vec<HeldSecret>,
     pub policy: Policy,
     pub state: EndpointState,
+}
+
+impl NewEndpoint {
+    /// Hex digits of a subscription's name: two of them do not get one name by accident.
+    const SUBSCRIPTION_DIGITS: usize = 16;
+
+    /// The endpoint that stands for a program's subscription. Its name follows from what is subscribed to where, so that there is
+    /// one of it, however often and by however many at once it is asked for.
+    pub fn subscription(url: String, events: Pattern, title: String, secret: Secret) -> Self {
+        let digest = hex(&Sha256::digest(format!("{events} {url}")));
+        let name = format!("sub-{}", &digest[..Self::SUBSCRIPTION_DIGITS]);
+        Self {
+            name: Slug::parse(&name).expect("a word and digits are a name"),
+            title: Some(title),
+            url,
+            subscription: Subscription { events: vec![events], conditions: Vec::new() },
+            plugin: None,
+            scheme: Scheme::default(),
+            secrets: vec![HeldSecret { secret, until: None }],
+            policy: Policy { on_gone: OnGone::Remove, ..Policy::default() },
+            state: EndpointState::Active,
+        }
+    }
+
+    /// Whether it stands for a program's subscription. Nothing else is made so.
+    pub fn is_subscription(&self) -> bool {
+        self.policy.on_gone == OnGone::Remove
+    }
+
+    /// Whether both stand for the same one.
+    pub fn is_same_subscription(&self, other: &Self) -> bool {
+        let what = |one: &Self| (one.is_subscription(), one.url.clone(), one.subscription.events.clone());
+        what(self) == what(other)
+    }
 }
 
 /// A stored endpoint.
@@ -311,6 +372,24 @@ mod tests {
         assert!(!subscription.conditions_hold(&event(&[("channel", "newsletter")])), "a missing attribute matches nothing");
         let from_shop = Subscription { events: vec![], conditions: vec![("source".into(), vec!["shop".into()])] };
         assert!(from_shop.conditions_hold(&event(&[])));
+    }
+
+    #[test]
+    fn a_subscription_has_one_name() {
+        let of = |url: &str, events: &str| {
+            let secret = Secret::from_seed(Scheme::V1, [1; 32]);
+            NewEndpoint::subscription(url.to_owned(), Pattern::parse(events).unwrap(), "by a test".to_owned(), secret)
+        };
+        let one = of("https://hooks.example/1", "order.*");
+        assert_eq!(of("https://hooks.example/1", "order.*").name, one.name);
+        assert!(one.is_subscription() && one.is_same_subscription(&of("https://hooks.example/1", "order.*")));
+        for other in [of("https://hooks.example/1", "order.created"), of("https://hooks.example/2", "order.*")] {
+            assert!(other.name != one.name && !other.is_same_subscription(&one), "{}", other.name);
+        }
+        assert_eq!((one.name.len(), one.policy.on_gone), (20, OnGone::Remove));
+        for on_gone in OnGone::ALL {
+            assert_eq!(OnGone::parse(on_gone.as_str()), Some(on_gone));
+        }
     }
 
     #[test]

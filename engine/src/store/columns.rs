@@ -12,7 +12,7 @@ use crate::domain::{
     breaker::BreakerRule,
     certificate::ClientCertificate,
     delivery::DeadReason,
-    endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription},
+    endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, OnGone, Ordering, Policy, Subscription},
     envelope::{Envelope, Format},
     id::EndpointId,
     name::{Attributes, Slug},
@@ -115,6 +115,7 @@ struct PolicyColumn {
     envelope: String,
     format: String,
     token_header: Option<String>,
+    on_gone: String,
 }
 
 impl Default for PolicyColumn {
@@ -136,6 +137,7 @@ impl PolicyColumn {
             envelope: policy.envelope.as_str().to_owned(),
             format: policy.format.as_str().to_owned(),
             token_header: policy.token_header.clone(),
+            on_gone: policy.on_gone.as_str().to_owned(),
         }
     }
 
@@ -166,6 +168,7 @@ impl PolicyColumn {
             format: Format::parse(&self.format)?,
             token_header: self.token_header,
             client_certificate: client_certificate.map(|(chain, key)| Arc::new(ClientCertificate { chain, key })),
+            on_gone: OnGone::parse(&self.on_gone)?,
         })
     }
 }

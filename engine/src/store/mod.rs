@@ -361,16 +361,19 @@ pub struct PluginRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Read,
+    /// Reads, and subscribes: what an automation tool needs.
+    Subscribe,
     Publish,
     Admin,
 }
 
 impl Role {
-    pub const ALL: [Self; 3] = [Self::Read, Self::Publish, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Read, Self::Subscribe, Self::Publish, Self::Admin];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Subscribe => "subscribe",
             Self::Publish => "publish",
             Self::Admin => "admin",
         }
@@ -378,6 +381,11 @@ impl Role {
 
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+
+    /// Whether a key of this role opens what `needed` opens.
+    pub fn may(self, needed: Self) -> bool {
+        self == Self::Admin || self == needed || (self, needed) == (Self::Subscribe, Self::Read)
     }
 }
 
@@ -543,8 +551,8 @@ pub trait Store: Send + Sync {
         to: EndpointState,
         news: Option<NewEvent>,
     ) -> Result<bool, Error>;
-    /// What waits for it is cancelled (by [`Self::bury`]).
-    async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error>;
+    /// What waits for it is cancelled (by [`Self::bury`]). `news`, which tells of it, is stored with it.
+    async fn delete_endpoint(&self, id: EndpointId, news: Option<NewEvent>) -> Result<(), Error>;
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
     /// Refuses a name that is taken.
     async fn create_source(&self, source: NewSource) -> Result<Source, Error>;

@@ -14,7 +14,7 @@ use crate::domain::{
     id::SourceId,
     name::Slug,
     signature::Secret,
-    source::{Draft, NewSource, Source, Token},
+    source::{Draft, FormerToken, NewSource, Source, Token},
     time::Timestamp,
 };
 
@@ -57,6 +57,9 @@ struct SealedColumn {
     token: String,
     /// Each with the end of its grace, ms.
     secrets: Vec<(String, Option<i64>)>,
+    /// The tokens before, each with the end of its grace, ms.
+    #[serde(default)]
+    former: Vec<(String, i64)>,
 }
 
 /// What a source's secrets are bound to.
@@ -66,7 +69,12 @@ pub fn seal_context(name: &str) -> String {
 
 pub fn sealed(source: &NewSource, seal: &Seal) -> Result<Vec<u8>, Error> {
     let secret = |held: &HeldSecret| (held.secret.reveal(), held.until.map(Timestamp::millis));
-    let column = SealedColumn { token: source.token.as_str().to_owned(), secrets: source.secrets.iter().map(secret).collect() };
+    let former = |former: &FormerToken| (former.token.as_str().to_owned(), former.until.millis());
+    let column = SealedColumn {
+        token: source.token.as_str().to_owned(),
+        secrets: source.secrets.iter().map(secret).collect(),
+        former: source.former.iter().map(former).collect(),
+    };
     let text = Zeroizing::new(json(&column));
     Ok(seal.seal(&seal_context(&source.name), text.as_bytes())?)
 }
@@ -95,7 +103,9 @@ impl StoredSource {
         let settings = draft.settle().map_err(|_| place.corrupt("draft"))?;
         let context = seal_context(&name);
         let opened = seals.iter().find_map(|seal| seal.open(&context, &self.sealed)).ok_or_else(|| place.corrupt("sealed"))?;
-        let SealedColumn { token, secrets } = serde_json::from_slice(&opened).map_err(|_| place.corrupt("sealed"))?;
+        let SealedColumn { token: of_now, secrets, former } =
+            serde_json::from_slice(&opened).map_err(|_| place.corrupt("sealed"))?;
+        let token = |text: &str| Token::parse(text).ok_or_else(|| place.corrupt("sealed"));
         let held = |(secret, until): (String, Option<i64>)| HeldSecret {
             secret: Secret::Text(secret),
             until: until.map(Timestamp::from_millis),
@@ -106,7 +116,11 @@ impl StoredSource {
             new: NewSource {
                 name,
                 title: self.title,
-                token: Token::parse(&token).ok_or_else(|| place.corrupt("sealed"))?,
+                token: token(&of_now)?,
+                former: former
+                    .into_iter()
+                    .map(|(text, until)| Ok(FormerToken { token: token(&text)?, until: Timestamp::from_millis(until) }))
+                    .collect::<Result<_, Error>>()?,
                 draft,
                 settings,
                 secrets: secrets.into_iter().map(held).collect(),

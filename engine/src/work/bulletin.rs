@@ -49,6 +49,14 @@ pub fn endpoint_disabled(endpoint: &Endpoint, reason: DisabledReason, failing_si
     news("innesco.endpoint.disabled", name, &data)
 }
 
+/// A program's subscription has ended, and its endpoint with it.
+pub fn endpoint_removed(endpoint: &Endpoint) -> NewEvent {
+    let new = &endpoint.new;
+    let events: Vec<String> = new.subscription.events.iter().map(ToString::to_string).collect();
+    let data = json!({ "endpoint": &*new.name, "title": new.title, "events": events, "reason": DisabledReason::Gone.as_str() });
+    news("innesco.endpoint.removed", &new.name, &data)
+}
+
 /// An endpoint has failed so often in a row that it is left alone for a while.
 pub fn endpoint_failing(endpoint: &Endpoint, outcome: AttemptOutcome) -> NewEvent {
     let name = &endpoint.new.name;

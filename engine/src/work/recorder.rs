@@ -10,7 +10,7 @@ use crate::{
     clock,
     domain::{
         delivery::{DeadReason, Next},
-        endpoint::{DisabledReason, EndpointState},
+        endpoint::{DisabledReason, EndpointState, OnGone},
         event::Event,
         id::EndpointId,
         time::Timestamp,
@@ -88,9 +88,9 @@ impl Recorder {
 
     async fn follow(&self, record: &AttemptRecord, endpoint: String, attempts_max: usize) {
         if record.next == Next::Dead(DeadReason::Gone)
-            && let Err(error) = self.disable(record).await
+            && let Err(error) = self.let_go(record).await
         {
-            tracing::error!(endpoint, %error, "endpoint answered 410 and could not be disabled");
+            tracing::error!(endpoint, %error, "endpoint answered 410 and could be neither disabled nor removed");
         }
         let delivery = || record.delivery.text(self.store.tag());
         let outcome = record.attempt.outcome;
@@ -118,14 +118,25 @@ impl Recorder {
     }
 
     /// The receiver wants no more.
-    async fn disable(&self, record: &AttemptRecord) -> Result<(), store::Error> {
+    async fn let_go(&self, record: &AttemptRecord) -> Result<(), store::Error> {
         let endpoints = self.catalog.endpoints();
         let Some(endpoint) = endpoints.get(record.endpoint) else { return Ok(()) };
-        let reason = DisabledReason::Gone;
-        let from = [EndpointState::Active, EndpointState::Paused];
-        let news = bulletin::endpoint_disabled(endpoint, reason, None);
-        if self.store.set_endpoint_state(endpoint.id, &from, EndpointState::Disabled(reason), Some(news)).await? {
-            tracing::warn!(endpoint = %endpoint.new.name, "endpoint answered 410 and is disabled; resume it to send again");
+        let (id, name) = (endpoint.id, &endpoint.new.name);
+        match endpoint.new.policy.on_gone {
+            OnGone::Disable => {
+                let reason = DisabledReason::Gone;
+                let from = [EndpointState::Active, EndpointState::Paused];
+                let news = bulletin::endpoint_disabled(endpoint, reason, None);
+                if self.store.set_endpoint_state(id, &from, EndpointState::Disabled(reason), Some(news)).await? {
+                    tracing::warn!(endpoint = %name, "endpoint answered 410 and is disabled; resume it to send again");
+                }
+            }
+            OnGone::Remove => match self.store.delete_endpoint(id, Some(bulletin::endpoint_removed(endpoint))).await {
+                Ok(()) => tracing::info!(endpoint = %name, "subscription answered 410 and is removed"),
+                // Unsubscribed meanwhile, or two webhooks were answered so.
+                Err(store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            },
         }
         self.catalog.refresh_endpoints().await
     }

@@ -24,8 +24,8 @@ use crate::{
         certificate::ClientCertificate,
         duration,
         endpoint::{
-            Endpoint, EndpointState, HeldSecret, NewEndpoint, OUR_HEADER_PREFIXES, OUR_HEADERS, Ordering, Policy, Subscription,
-            header_is_ours,
+            Endpoint, EndpointState, HeldSecret, NewEndpoint, OUR_HEADER_PREFIXES, OUR_HEADERS, OnGone, Ordering, Policy,
+            Subscription, header_is_ours,
         },
         envelope::{Envelope, Format},
         name::{Attributes, Slug},
@@ -332,7 +332,10 @@ impl Input {
         let rate = self.rate.map(|text| Rate::parse(&text)).transpose().map_err(|bad| wrong("rate", bad))?;
         let ordering = self.ordered.map_or(Ok(None), ordering)?;
         let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
-        let url = api.outbound.check_url(&self.url).await.map_err(|bad| bad_url(&bad))?;
+        let url = api.outbound.check_url(&self.url).await.map_err(|bad| bad_url("url", &bad))?;
+        if let Some(before) = before.filter(|before| before.new.is_subscription()) {
+            still_subscribed(before, &url, &subscription)?;
+        }
         let client_certificate = client_certificate(self.client_certificate, &url, before)?;
         let secrets = match (before, self.secret.as_deref()) {
             (Some(before), None) if before.new.scheme == scheme => before.new.secrets.clone(),
@@ -362,6 +365,7 @@ impl Input {
                 format,
                 token_header,
                 client_certificate,
+                on_gone: before.map_or(OnGone::default(), |before| before.new.policy.on_gone),
             },
             state: before.map_or(EndpointState::Active, |before| before.new.state),
         })
@@ -427,10 +431,24 @@ fn client_certificate(
     Ok(Some(Arc::new(certificate)))
 }
 
-fn bad_url(bad: &crate::outbound::BadUrl) -> Problem {
-    let detail = format!("url: {bad}");
+/// A program knows its subscription by what it subscribed to, and where.
+fn still_subscribed(before: &Endpoint, url: &Url, subscription: &Subscription) -> Result<(), Problem> {
+    let fixed = |member: &str| {
+        Err(wrong(member, "is what a program has subscribed to, and fixed; have it unsubscribe, or add an endpoint of your own"))
+    };
+    if url.as_str() != before.new.url {
+        return fixed("url");
+    }
+    if subscription.events != before.new.subscription.events {
+        return fixed("events");
+    }
+    Ok(())
+}
+
+pub fn bad_url(member: &str, bad: &crate::outbound::BadUrl) -> Problem {
+    let detail = format!("{member}: {bad}");
     let problem = if bad.is_blocked() { Problem::blocked_address(detail) } else { Problem::bad_endpoint(detail) };
-    problem.at("/url")
+    problem.at(format!("/{member}"))
 }
 
 fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) -> Result<Subscription, Problem> {

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use self::input::{GRACE_DEFAULT, GivenSecret, Input, Patch, secret, wrong};
-pub use self::input::{Grace, RateText};
+use self::input::{GRACE_DEFAULT, GivenSecret, Input, Patch};
+pub use self::input::{Grace, RateText, bad_url, secret, wrong};
 use super::{
     Api, audit, body,
     error::Problem,
@@ -36,6 +36,7 @@ use crate::{
 /// Endpoints that one engine keeps.
 const ENDPOINTS_MAX: usize = 10_000;
 const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Create an endpoint.
 ///
 /// The answer alone carries the secret that its webhooks are signed with.
@@ -60,15 +61,21 @@ pub async fn create(
     body: Body,
 ) -> Result<(StatusCode, Extension<audit::Target>, Json<EndpointView>), Problem> {
     let input: Input = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
-    if api.catalog.endpoints().iter().count() >= ENDPOINTS_MAX {
-        return Err(Problem::conflict(format!("there are {ENDPOINTS_MAX} endpoints, the most that one engine keeps")));
-    }
+    check_room(&api)?;
     let endpoint = api.store.create_endpoint(input.check(&api, None).await?).await?;
     api.catalog.refresh_endpoints().await?;
     let driven = api.store.drive_parked(Drive::EndpointCreated(endpoint.new.name.clone()), clock::steady()).await?;
     tracing::info!(endpoint = %endpoint.new.name, driven, "endpoint created");
     let view = EndpointView::revealing(&endpoint, api.store.tag());
     Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
+}
+
+/// Whether there may be one endpoint more.
+pub fn check_room(api: &Api) -> Result<(), Problem> {
+    if api.catalog.endpoints().iter().count() >= ENDPOINTS_MAX {
+        return Err(Problem::conflict(format!("there are {ENDPOINTS_MAX} endpoints, the most that one engine keeps")));
+    }
+    Ok(())
 }
 
 /// List all endpoints.
@@ -168,7 +175,7 @@ pub fn merge(target: &mut Value, patch: Value) {
 )]
 pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let endpoint = find(&api, &id)?;
-    api.store.delete_endpoint(endpoint.id).await?;
+    api.store.delete_endpoint(endpoint.id, None).await?;
     api.catalog.refresh_endpoints().await?;
     tracing::info!(endpoint = %endpoint.new.name, "endpoint deleted; what waited for it is cancelled");
     Ok(StatusCode::NO_CONTENT)

@@ -113,7 +113,7 @@ pub async fn receive(
     request: Request,
 ) -> Result<Response, Problem> {
     let sources = api.sources.table();
-    let source = sources.at(&address).ok_or_else(|| Problem::not_found("there is no source at this address"))?;
+    let source = sources.at(&address, clock::steady()).ok_or_else(|| Problem::not_found("there is no source at this address"))?;
     // Every connection has one; where a test speaks without, it is nobody.
     let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(Peer(address))| address);
     let caller = api.inbound.proxies.caller(peer, request.headers());

@@ -172,62 +172,43 @@ pub fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
     Problem::bad_source(format!("{member}: {detail}")).at(format!("/{member}"))
 }
 
+/// Moves the members that [`Input`] and [`Draft`] have in common from one into the other; a member that is missing here does not compile.
+macro_rules! moved {
+    ($from:ident into $to:ident { $($more:tt)* }) => {
+        $to {
+            preset: $from.preset,
+            header: $from.header,
+            algorithm: $from.algorithm,
+            encoding: $from.encoding,
+            prefix: $from.prefix,
+            template: $from.template,
+            list_key: $from.list_key,
+            timestamp: $from.timestamp,
+            tolerance: $from.tolerance,
+            username: $from.username,
+            type_from: $from.type_from,
+            type_prefix: $from.type_prefix,
+            dedupe: $from.dedupe,
+            attributes: $from.attributes.into_iter().collect(),
+            methods: $from.methods,
+            content_types: $from.content_types,
+            allow: $from.allow,
+            headers: $from.headers,
+            body_bytes_max: $from.body_bytes_max,
+            rate: $from.rate,
+            answer_status: $from.answer_status,
+            answer_body: $from.answer_body,
+            answer_content_type: $from.answer_content_type,
+            $($more)*
+        }
+    };
+}
+
 impl Input {
     /// What was said of a source.
     pub fn of(source: &Source) -> Self {
-        let Draft {
-            preset,
-            header,
-            algorithm,
-            encoding,
-            prefix,
-            template,
-            list_key,
-            timestamp,
-            tolerance,
-            username,
-            type_from,
-            type_prefix,
-            dedupe,
-            attributes,
-            methods,
-            content_types,
-            allow,
-            headers,
-            body_bytes_max,
-            rate,
-            answer_status,
-            answer_body,
-            answer_content_type,
-        } = source.new.draft.clone();
-        Self {
-            name: source.new.name.to_string(),
-            title: source.new.title.clone(),
-            secret: None,
-            preset,
-            header,
-            algorithm,
-            encoding,
-            prefix,
-            template,
-            list_key,
-            timestamp,
-            tolerance,
-            username,
-            type_from,
-            type_prefix,
-            dedupe,
-            attributes: attributes.into_iter().collect(),
-            methods,
-            content_types,
-            allow,
-            headers,
-            body_bytes_max,
-            rate,
-            answer_status,
-            answer_body,
-            answer_content_type,
-        }
+        let draft = source.new.draft.clone();
+        moved!(draft into Input { name: source.new.name.to_string(), title: source.new.title.clone(), secret: None })
     }
 
     /// Checks everything. `before` is the source that is being changed.
@@ -239,31 +220,8 @@ impl Input {
         if self.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_LEN_MAX) {
             return Err(wrong("title", format!("must be at most {TITLE_LEN_MAX} characters")));
         }
-        let draft = Draft {
-            preset: self.preset,
-            header: self.header,
-            algorithm: self.algorithm,
-            encoding: self.encoding,
-            prefix: self.prefix,
-            template: self.template,
-            list_key: self.list_key,
-            timestamp: self.timestamp,
-            tolerance: self.tolerance,
-            username: self.username,
-            type_from: self.type_from,
-            type_prefix: self.type_prefix,
-            dedupe: self.dedupe,
-            attributes: self.attributes.into_iter().collect(),
-            methods: self.methods,
-            content_types: self.content_types,
-            allow: self.allow,
-            headers: self.headers,
-            body_bytes_max: self.body_bytes_max,
-            rate: self.rate,
-            answer_status: self.answer_status,
-            answer_body: self.answer_body,
-            answer_content_type: self.answer_content_type,
-        };
+        let (title, given) = (self.title, self.secret);
+        let draft = moved!(self into Draft {});
         let settings = draft.settle().map_err(|bad| wrong(bad.member, bad.detail))?;
         if settings.rule == Rule::Twilio && api.inbound.external_url.is_none() {
             let text = "Twilio signs the address that it sends to; set external_url in the engine's settings to what it knows, such as \
@@ -272,7 +230,7 @@ impl Input {
         }
         // A secret is read in the way of its rule.
         let same_kind = |before: &&Source| before.new.settings.preset == settings.preset;
-        let secrets = match (before.filter(same_kind), self.secret.as_deref()) {
+        let secrets = match (before.filter(same_kind), given.as_deref()) {
             (Some(before), None) => before.new.secrets.clone(),
             (Some(_), Some(_)) => {
                 return Err(wrong("secret", "is changed with rotate-secret, so that the old one is believed for a while"));
@@ -280,11 +238,11 @@ impl Input {
             (None, None) if !settings.rule.has_secret() => Vec::new(),
             (None, given) => vec![HeldSecret { secret: secret(given, &settings)?, until: None }],
         };
-        let token = match before {
-            Some(before) => before.new.token.clone(),
-            None => Token::from_seed(random()?),
+        let (token, former) = match before {
+            Some(before) => (before.new.token.clone(), before.new.former.clone()),
+            None => (new_token()?, Vec::new()),
         };
-        Ok(NewSource { name, title: self.title, token, draft, settings, secrets })
+        Ok(NewSource { name, title, token, former, draft, settings, secrets })
     }
 }
 
@@ -299,6 +257,11 @@ pub fn secret(given: Option<&str>, settings: &Settings) -> Result<Secret, Proble
         )),
         None => Ok(NewSource::new_secret(&settings.rule, random()?)),
     }
+}
+
+/// What makes another address unguessable.
+pub fn new_token() -> Result<Token, Problem> {
+    Ok(Token::from_seed(random()?))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Problem> {

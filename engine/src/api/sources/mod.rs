@@ -16,7 +16,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::{
-    input::{Input, Patch, SourceSecret, secret, wrong},
+    input::{Input, Patch, SourceSecret, new_token, secret, wrong},
     view::SourceView,
 };
 use super::{Api, audit, body, endpoints, error::Problem, path::Path, view::PageView};
@@ -181,11 +181,50 @@ pub async fn rotate(
     if !source.new.settings.rule.has_secret() {
         return Err(Problem::conflict("preset \"none\" has no secret; choose another preset, which has one"));
     }
-    let grace = rotation.grace.as_deref().map_or(Some(GRACE_DEFAULT), duration::parse).filter(|grace| *grace <= GRACE_MAX);
-    let grace = grace
-        .ok_or_else(|| Problem::bad_value("grace: must be a duration of at most 7 days; write 0s, 1h or 24h").at("/grace"))?;
+    let grace = grace(rotation.grace.as_deref())?;
     source.rotate(secret(rotation.secret.as_deref(), &source.new.settings)?, clock::steady(), grace);
     api.store.update_source(source.clone()).await?;
     api.sources.refresh().await?;
     Ok(Json(SourceView::revealing(&api, &source)))
+}
+
+/// What the rotation of a source's address may be told.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = AddressRotation)]
+struct AddressRotation {
+    /// How long the old one is taken: at most 7 days; a day unless said otherwise.
+    #[schema(value_type = Option<endpoints::Grace>)]
+    grace: Option<String>,
+}
+
+/// Give a source a new address.
+///
+/// What is sent to the old one is taken until its grace is over, so that the sender can be told in the meantime; `0s` ends it at once.
+#[utoipa::path(
+    post, path = "/v1/sources/{source}/rotate-address", operation_id = "rotate_source_address", tag = "sources",
+    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    request_body(content = Option<AddressRotation>, example = json!({ "grace": "12h" })),
+    responses((status = 200, description = "The source, with its new address.", body = SourceView)),
+    extensions(("x-problems" = json!(["bad_value"]))),
+)]
+pub async fn rotate_address(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<SourceView>, Problem> {
+    let rotation = body::optional_json::<AddressRotation>(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
+    let mut source = Source::clone(&*find(&api, &id)?);
+    source.rotate_address(new_token()?, clock::steady(), grace(rotation.grace.as_deref())?);
+    api.store.update_source(source.clone()).await?;
+    api.sources.refresh().await?;
+    tracing::info!(source = %source.new.name, "source has a new address");
+    Ok(Json(SourceView::new(&api, &source)))
+}
+
+/// How long what was there before a rotation still holds.
+fn grace(given: Option<&str>) -> Result<Duration, Problem> {
+    let grace = given.map_or(Some(GRACE_DEFAULT), duration::parse).filter(|grace| *grace <= GRACE_MAX);
+    grace.ok_or_else(|| Problem::bad_value("grace: must be a duration of at most 7 days; write 0s, 1h or 24h").at("/grace"))
 }

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     api::{Api, inbound::watch::Refused},
+    clock,
     domain::{
         duration,
         id::SourceId,
@@ -69,6 +70,8 @@ pub struct SourceView {
     pub answer_content_type: String,
     /// How many secrets are known to it, those in their grace included.
     pub secrets: usize,
+    /// How many addresses are taken, those in their grace included.
+    pub addresses: usize,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
     /// Since the engine started.
@@ -155,6 +158,7 @@ impl SourceView {
             answer_body: settings.answer.body.clone(),
             answer_content_type: settings.answer.content_type.clone(),
             secrets: new.secrets.len(),
+            addresses: source.addresses().filter(|(_, until)| until.is_none_or(|until| clock::steady() < until)).count(),
             created_at: source.created_at.to_string(),
             accepted: watch.accepted(),
             last_accepted_at: watch.last_accepted().map(|at| at.to_string()),

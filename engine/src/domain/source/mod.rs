@@ -44,6 +44,8 @@ pub struct NewSource {
     pub title: Option<String>,
     /// The part of its address that cannot be guessed.
     pub token: Token,
+    /// What stood there before, newest first.
+    pub former: Vec<FormerToken>,
     pub draft: Draft,
     pub settings: Settings,
     /// Newest first; every one that holds is believed.
@@ -80,6 +82,13 @@ impl Token {
     }
 }
 
+/// A token that a newer one has replaced: what is sent to its address is taken until its grace is over (steady clock).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerToken {
+    pub token: Token,
+    pub until: Timestamp,
+}
+
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(not shown)")
@@ -102,6 +111,8 @@ pub enum BadSecret {
 pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 8..=512;
 /// Secrets that hold at once.
 pub const SECRETS_MAX: usize = 5;
+/// Former addresses that are taken at once.
+pub const FORMER_MAX: usize = 4;
 /// Kept headers of one request, and bytes of all of them.
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 16 << 10;
@@ -145,7 +156,29 @@ impl NewSource {
 impl Source {
     /// What follows `/in/`.
     pub fn address(&self) -> String {
-        format!("{}-{}", self.new.name, self.new.token.as_str())
+        self.address_with(&self.new.token)
+    }
+
+    fn address_with(&self, token: &Token) -> String {
+        format!("{}-{}", self.new.name, token.as_str())
+    }
+
+    /// Its address and those before it, each with when it ends.
+    pub fn addresses(&self) -> impl Iterator<Item = (String, Option<Timestamp>)> {
+        let former = self.new.former.iter().map(|former| (self.address_with(&former.token), Some(former.until)));
+        std::iter::once((self.address(), None)).chain(former)
+    }
+
+    /// Puts a new address in the place of the one it has, which is taken until `grace` is over; those before it end with it.
+    pub fn rotate_address(&mut self, token: Token, now: Timestamp, grace: Duration) {
+        let end = now.plus(grace);
+        let new = &mut self.new;
+        new.former.insert(0, FormerToken { token: std::mem::replace(&mut new.token, token), until: end });
+        for former in &mut new.former {
+            former.until = former.until.min(end);
+        }
+        new.former.retain(|former| now < former.until);
+        new.former.truncate(FORMER_MAX);
     }
 
     /// Puts a new secret first; those before it are believed until `grace` is over, and end with it.

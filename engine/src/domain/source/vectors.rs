@@ -23,6 +23,7 @@ fn source(draft: Draft, secrets: &[&str]) -> Source {
             name: Slug::parse("shop").unwrap(),
             title: None,
             token: Token::from_seed([7; 16]),
+            former: Vec::new(),
             secrets: secrets.iter().map(held).collect(),
             draft,
             settings,
@@ -319,6 +320,26 @@ fn a_replaced_secret_is_believed_until_its_grace_is_over() {
     let mut many = source.clone();
     (0..20).for_each(|_| many.rotate(Secret::Text("another-secret".into()), at(11), Duration::from_secs(60)));
     assert_eq!(many.new.secrets.len(), SECRETS_MAX);
+}
+
+#[test]
+fn a_replaced_address_is_taken_until_its_grace_is_over() {
+    let mut source = preset("none", &[]);
+    let token = |byte| Token::from_seed([byte; 16]);
+    let old = source.address();
+    source.rotate_address(token(1), at(10), Duration::from_secs(5));
+    assert_eq!(source.address(), format!("shop-{}", "01".repeat(16)));
+    assert_eq!(source.addresses().collect::<Vec<_>>(), [(source.address(), None), (old, Some(at(15)))]);
+    let second = source.address();
+    source.rotate_address(token(2), at(14), Duration::from_secs(60));
+    let ends: Vec<_> = source.addresses().map(|(_, until)| until).collect();
+    assert_eq!(ends, [None, Some(at(74)), Some(at(15))], "a later rotation lengthens no grace");
+    source.rotate_address(token(3), at(15), Duration::from_secs(10));
+    assert_eq!(source.addresses().nth(2), Some((second, Some(at(25)))), "and may shorten it");
+    (0..20).for_each(|byte| source.rotate_address(token(byte), at(16), Duration::from_secs(60)));
+    assert_eq!(source.new.former.len(), FORMER_MAX);
+    source.rotate_address(token(9), at(16), Duration::ZERO);
+    assert_eq!(source.addresses().count(), 1, "without grace all others end at once");
 }
 
 /// Every byte of what proves something, with its lowest bit changed and with the case of its letter changed.

@@ -159,7 +159,7 @@ pub async fn what_cannot_be_retried_says_why(bench: &Bench) {
     let id = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     let unknown = id.event().delivery(9);
     assert_eq!(bench.store.retry_delivery(unknown, clock::steady()).await, Err(Error::NotFound { what: "delivery" }));
-    bench.store.delete_endpoint(crm).await.unwrap();
+    bench.store.delete_endpoint(crm, None).await.unwrap();
     let refused = bench.store.retry_delivery(id, clock::steady()).await;
     assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("deleted")), "{refused:?}");
     assert_eq!(bench.stands(id).await, ("dead", 1), "nothing changed");
@@ -271,7 +271,7 @@ pub async fn what_waits_for_a_deleted_endpoint_is_cancelled(bench: &Bench) {
     for _ in 0..3 {
         waiting.push(bench.finished(crm, Next::Retry { due: clock::steady() }).await);
     }
-    bench.store.delete_endpoint(crm).await.unwrap();
+    bench.store.delete_endpoint(crm, None).await.unwrap();
     assert_eq!(bench.claim().await, 0);
     assert_eq!(bench.store.next_due().await.unwrap(), None, "nobody waits for it any more");
     let at = clock::wall();

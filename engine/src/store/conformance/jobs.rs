@@ -166,7 +166,7 @@ pub async fn a_job_counts_what_it_could_not_send(bench: &Bench) {
         bench.finished(endpoint, Next::Dead(DeadReason::Exhausted)).await;
     }
     bench.set(off, EndpointState::Disabled(DisabledReason::ByHand)).await;
-    bench.store.delete_endpoint(gone).await.unwrap();
+    bench.store.delete_endpoint(gone, None).await.unwrap();
     let job = create(bench, RetryFilter::default()).await;
     let job = finish(bench, job.id).await;
     assert_eq!((job.state, job.done, job.failed), (JobState::Done, 1, 2));

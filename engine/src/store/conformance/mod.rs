@@ -97,6 +97,7 @@ macro_rules! conformance {
                     failing_is_noted_and_forgotten,
                     a_new_master_key_opens_what_the_old_one_sealed,
                     an_endpoints_name_is_unique_until_it_is_deleted,
+                    what_tells_of_a_deletion_is_stored_with_it_or_not_at_all,
                     an_endpoints_state_changes_only_from_what_was_expected,
                     a_plugin_keeps_its_configuration_across_versions,
                     keys_are_created_listed_and_revoked,

@@ -9,7 +9,7 @@ use crate::{
         breaker::BreakerRule,
         certificate::ClientCertificate,
         delivery::{DeadReason, Next},
-        endpoint::{DisabledReason, EndpointState, HeldSecret, NewEndpoint, Ordering, Policy, Subscription},
+        endpoint::{DisabledReason, EndpointState, HeldSecret, NewEndpoint, OnGone, Ordering, Policy, Subscription},
         envelope::{Envelope, Format},
         id::{EndpointId, EventId},
         pattern::Pattern,
@@ -161,6 +161,7 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
             format: Format::Xml,
             token_header: Some("x-api-key".into()),
             client_certificate: Some(Arc::new(ClientCertificate { chain: "a chain".into(), key: "a key".into() })),
+            on_gone: OnGone::Remove,
         },
         state: EndpointState::Disabled(DisabledReason::Gone),
         ..endpoint("crm")
@@ -185,10 +186,10 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     after.store.update_endpoint(changed.clone()).await.unwrap();
     assert_eq!(&*after.find_endpoint(created.id).await.new.name, "crm", "its name is fixed");
 
-    after.store.delete_endpoint(created.id).await.unwrap();
+    after.store.delete_endpoint(created.id, None).await.unwrap();
     let not_found = Err(Error::NotFound { what: "endpoint" });
     assert_eq!(after.store.update_endpoint(changed).await, not_found);
-    assert_eq!(after.store.delete_endpoint(created.id).await, not_found);
+    assert_eq!(after.store.delete_endpoint(created.id, None).await, not_found);
     assert_eq!(after.store.endpoints().await.unwrap().len(), 0);
 }
 
@@ -223,12 +224,12 @@ pub async fn an_endpoints_name_is_unique_until_it_is_deleted(bench: &Bench) {
     let taken = bench.store.create_endpoint(endpoint("crm")).await.map(|endpoint| endpoint.id);
     assert_eq!(taken, Err(Error::Taken { what: "endpoint", name: "crm".into() }));
     let dead = bench.finished(first, Next::Dead(DeadReason::Exhausted)).await;
-    bench.store.delete_endpoint(first).await.unwrap();
+    bench.store.delete_endpoint(first, None).await.unwrap();
     let second = bench.endpoint("crm").await;
     assert_ne!(first, second, "its id is never given again");
     assert_eq!(bench.store.delivery(dead).await.unwrap().summary.endpoint, first);
     let after = bench.after_a_crash().await;
-    after.store.delete_endpoint(second).await.unwrap();
+    after.store.delete_endpoint(second, None).await.unwrap();
     let third = after.endpoint("crm").await;
     assert!(third != first && third != second);
     for name in ["b", "a", "c"] {
@@ -236,6 +237,15 @@ pub async fn an_endpoints_name_is_unique_until_it_is_deleted(bench: &Bench) {
     }
     let names: Vec<_> = after.store.endpoints().await.unwrap().iter().map(|one| one.new.name.to_string()).collect();
     assert_eq!(names, ["a", "b", "c", "crm"]);
+}
+
+pub async fn what_tells_of_a_deletion_is_stored_with_it_or_not_at_all(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    bench.store.delete_endpoint(crm, Some(event("innesco.x"))).await.unwrap();
+    assert_eq!(&*bench.event().await.event.new.event_type, "innesco.x");
+    let again = bench.store.delete_endpoint(crm, Some(event("innesco.x"))).await;
+    assert_eq!(again, Err(Error::NotFound { what: "endpoint" }));
+    assert_eq!(bench.handoff.events.len(), 0, "nothing was deleted, nothing is told");
 }
 
 pub async fn an_endpoints_state_changes_only_from_what_was_expected(bench: &Bench) {
@@ -250,7 +260,7 @@ pub async fn an_endpoints_state_changes_only_from_what_was_expected(bench: &Benc
     assert!(!change(&[], Active).await);
     assert_eq!(bench.find_endpoint(crm).await.new.state, Disabled(DisabledReason::Gone));
     assert_eq!(bench.find_endpoint(slack).await.new.state, Active);
-    bench.store.delete_endpoint(crm).await.unwrap();
+    bench.store.delete_endpoint(crm, None).await.unwrap();
     assert!(!change(&[Disabled(DisabledReason::Gone)], Active).await, "what is deleted stays as it is");
     assert!(!bench.store.set_endpoint_state(EndpointId::from_i64(99), &[Active], Paused, None).await.unwrap());
 }

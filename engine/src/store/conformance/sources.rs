@@ -12,7 +12,7 @@ use crate::{
         id::SourceId,
         request::Request,
         signature::Secret,
-        source::{Draft, NewSource, Source, Token},
+        source::{Draft, FormerToken, NewSource, Source, Token},
         time::Timestamp,
     },
     store::Error,
@@ -27,6 +27,7 @@ fn source(name: &str, draft: Draft) -> NewSource {
         name: slug(name),
         title: None,
         token: Token::from_seed([9; 16]),
+        former: Vec::new(),
         settings: draft.settle().unwrap(),
         draft,
         secrets: vec![held("a-secret-of-theirs", None)],
@@ -44,7 +45,8 @@ async fn find(bench: &Bench, id: SourceId) -> Source {
 
 fn shown(source: &Source) -> String {
     let secrets: Vec<_> = source.new.secrets.iter().map(|held| (held.secret.reveal(), held.until)).collect();
-    format!("{source:?} {secrets:?} {}", source.new.token.as_str())
+    let addresses: Vec<_> = source.addresses().collect();
+    format!("{source:?} {secrets:?} {addresses:?}")
 }
 
 pub async fn a_source_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
@@ -78,6 +80,7 @@ pub async fn a_source_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     let new = NewSource {
         title: some("Our CRM"),
         secrets: vec![held("the-newest-one", None), held("an-older-one", Some(77))],
+        former: vec![FormerToken { token: Token::from_seed([8; 16]), until: Timestamp::from_millis(99) }],
         ..source("crm", draft)
     };
     let created = bench.store.create_source(new).await.unwrap();

@@ -466,8 +466,14 @@ impl Store for Postgres {
         Ok(changed)
     }
 
-    async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error> {
-        self.step(move |tx, _| Box::pin(admin::delete_endpoint(tx, id))).await
+    async fn delete_endpoint(&self, id: EndpointId, news: Option<NewEvent>) -> Result<(), Error> {
+        self.step_as_node(move |tx, local, node, after| {
+            Box::pin(async move {
+                admin::delete_endpoint(tx, id).await?;
+                accept::insert_all(tx, local, node, news.into_iter().collect(), after).await
+            })
+        })
+        .await
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {

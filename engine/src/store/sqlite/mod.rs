@@ -451,8 +451,16 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn delete_endpoint(&self, id: EndpointId) -> Result<(), Error> {
-        self.write(0, move |db, _| admin::delete_endpoint(db, id)).await
+    async fn delete_endpoint(&self, id: EndpointId, news: Option<NewEvent>) -> Result<(), Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let mut claims = Claims::default();
+                admin::delete_endpoint(db, id)?;
+                accept::insert_all(db, &local, news, &mut claims.events)?;
+                Ok(((), move || local.hand_over(claims)))
+            })
+            .await
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {

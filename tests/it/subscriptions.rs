@@ -1,0 +1,257 @@
+//! Automation tools subscribe and unsubscribe by themselves (REST hooks), each with the key that is enough for it.
+
+use std::{
+    collections::BTreeSet,
+    process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{DEADLINE, Engine, client},
+    flow::verify,
+    receivers::{Answer, Received, Receiver},
+};
+
+/// A program with a key of its own.
+struct Program<'a> {
+    engine: &'a Engine,
+    key: String,
+}
+
+impl<'a> Program<'a> {
+    async fn with_role(engine: &'a Engine, role: &str) -> Self {
+        let made = engine.ok("POST", "/v1/keys", json!({ "name": format!("a {role} key"), "role": role })).await;
+        Self { engine, key: made["key"].as_str().expect("a key").to_owned() }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let mut request = client().request(method.parse().expect("a method"), format!("{}{path}", self.engine.url));
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let answer = request.bearer_auth(&self.key).send().await.expect("the engine answers");
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str(&answer.text().await.expect("text")).unwrap_or_default())
+    }
+
+    async fn subscribe(&self, url: &str, event: &str) -> (u16, Value) {
+        self.call("POST", "/v1/subscriptions", json!({ "target_url": url, "event": event })).await
+    }
+}
+
+fn id(subscription: &Value) -> &str {
+    subscription["id"].as_str().unwrap_or_else(|| panic!("{subscription} has no id"))
+}
+
+fn run(engine: &Engine, words: &[&str]) -> String {
+    let Output { status, stdout, stderr } = engine.command().args(words).output().expect("the program runs");
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_subscribes_hears_and_unsubscribes() {
+    let mut engine = Engine::start(&[]);
+    let receiver = Receiver::start().await;
+    let tool = Program::with_role(&engine, "subscribe").await;
+    let url = receiver.url("/hooks/standard/1");
+    let (status, made) = tool.subscribe(&url, "order.*").await;
+    assert_eq!(
+        (status, &made["target_url"], &made["event"], &made["state"]),
+        (201, &json!(url), &json!("order.*"), &json!("active"))
+    );
+
+    // The same again, also by many at once, is the same; another event or another address is another.
+    let (status, again) = tool.subscribe(&url, "order.*").await;
+    assert_eq!((status, id(&again), &again["secret"]), (200, id(&made), &Value::Null));
+    let other = receiver.url("/hooks/standard/2");
+    let answers = tokio::join!(tool.subscribe(&other, "a.b"), tool.subscribe(&other, "a.b"), tool.subscribe(&other, "a.b"));
+    let answers = [answers.0, answers.1, answers.2];
+    let mut statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 201]);
+    assert_eq!(answers.iter().map(|(_, one)| id(one)).collect::<BTreeSet<_>>().len(), 1, "{answers:?}");
+    assert_ne!(id(&tool.subscribe(&url, "a.b").await.1), id(&answers[0].1));
+
+    engine.send("contact.added", json!({})).await;
+    engine.send("order.created", json!({ "id": 7 })).await;
+    let received = receiver.wait_for_count(1, DEADLINE).await;
+    assert_eq!(received[0].path, "/hooks/standard/1");
+    verify(&made["secret"], &received[0]);
+    let body: Value = serde_json::from_slice(&received[0].body).expect("JSON");
+    assert_eq!((&body["type"], &body["data"]), (&json!("order.created"), &json!({ "id": 7 })));
+
+    // It is an endpoint like any other, and tells whose it is.
+    let name = made["endpoint"].as_str().expect("a name").to_owned();
+    let endpoint = engine.get(&format!("/v1/endpoints/{name}")).await;
+    assert_eq!((&endpoint["id"], &endpoint["on_gone"]), (&made["id"], &json!("remove")));
+    let card = run(&engine, &["endpoint", "show", &name]);
+    assert!(card.contains("subscribed with the key \"a subscribe key\"") && card.contains("it is removed"), "{card}");
+    let audit = engine.get("/v1/audit?action=subscription.create").await;
+    assert_eq!((&audit["items"][5]["key"], &audit["items"][5]["target"]), (&json!("a subscribe key"), &made["id"]), "{audit:#}");
+
+    // What waits when it is taken back is cancelled, and so is nothing that has arrived.
+    engine.ok("POST", &format!("/v1/endpoints/{name}/pause"), Value::Null).await;
+    let event = engine.send("order.paid", json!({})).await;
+    assert_eq!(engine.settled(&event).await["deliveries"][0]["state"], "pending");
+    let path = format!("/v1/subscriptions/{}", id(&made));
+    assert_eq!(tool.call("GET", &path, Value::Null).await.1["state"], "paused");
+    assert_eq!(tool.call("DELETE", &path, Value::Null).await.0, 204);
+    let (status, problem) = tool.call("DELETE", &path, Value::Null).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("not_found")), "{problem}");
+    engine
+        .wait(&format!("/v1/events/{event}"), "what waited is cancelled", |story| story["deliveries"][0]["state"] == "cancelled")
+        .await;
+    assert_eq!(engine.call("GET", &format!("/v1/endpoints/{name}"), Value::Null).await.0, 404);
+
+    // The others are still there, also for the next process.
+    let key = tool.key;
+    engine.kill();
+    engine.launch();
+    let tool = Program { engine: &engine, key };
+    let (status, listed) = tool.call("GET", "/v1/subscriptions", Value::Null).await;
+    let urls: BTreeSet<&str> =
+        listed["items"].as_array().unwrap().iter().map(|one| one["target_url"].as_str().unwrap()).collect();
+    assert_eq!((status, urls), (200, BTreeSet::from([url.as_str(), other.as_str()])));
+    assert_eq!(tool.subscribe(&other, "a.b").await.0, 200);
+    assert_eq!(receiver.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_whose_target_is_gone_is_removed_and_what_waited_is_cancelled() {
+    let engine = Engine::start(&[]);
+    // The first is to be tried again in an hour, and waits meanwhile.
+    let receiver = Receiver::sequence(vec![Answer::status(503), Answer::status(410), Answer::status(200)]).await;
+    let news = Receiver::start().await;
+    engine.endpoint("news", &news.url("/"), &["innesco.endpoint.*"]).await;
+    engine.endpoint("crm", &news.url("/crm"), &["order.*"]).await;
+    let tool = Program::with_role(&engine, "subscribe").await;
+    let (_, made) = tool.subscribe(&receiver.url("/"), "order.*").await;
+    let name = made["endpoint"].as_str().expect("a name");
+    engine.ok("PATCH", &format!("/v1/endpoints/{name}"), json!({ "schedule": ["0s", "1h"] })).await;
+    // A change of what a person may change leaves it a subscription.
+    assert_eq!(tool.call("GET", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 200);
+
+    let of = async |event: &str| {
+        let story = engine.get(&format!("/v1/events/{event}")).await;
+        let deliveries = story["deliveries"].as_array().expect("deliveries").clone();
+        deliveries.into_iter().find(|one| one["endpoint"] == made["id"]).expect("a delivery to the subscription")
+    };
+    let waiting = engine.send("order.created", json!({})).await;
+    receiver.wait_for_count(1, DEADLINE).await;
+    let gone = engine.send("order.paid", json!({})).await;
+    receiver.wait_for_count(2, DEADLINE).await;
+    engine.wait(&format!("/v1/endpoints/{}", id(&made)), "it is gone", |answer| answer["code"] == "not_found").await;
+    let cancelled = |story: &Value| {
+        let mut deliveries = story["deliveries"].as_array().into_iter().flatten();
+        deliveries.any(|one| one["endpoint"] == made["id"] && one["state"] == "cancelled")
+    };
+    engine.wait(&format!("/v1/events/{waiting}"), "what waited is cancelled", cancelled).await;
+    let last = of(&gone).await;
+    assert_eq!((&last["state"], &last["reason"], &last["endpoint_name"]), (&json!("dead"), &json!("gone"), &json!(name)));
+    assert_eq!(tool.call("GET", "/v1/subscriptions", Value::Null).await.1["items"], json!([]));
+
+    let told = |all: &[Received]| all.iter().any(|one| one.text().contains("innesco.endpoint.removed"));
+    let told = news.wait_for("it is told", DEADLINE, told).await;
+    let told = told.iter().find(|one| one.path == "/").expect("news").text();
+    assert!(told.contains(name) && told.contains("\"gone\""), "{told}");
+
+    // Whoever was not subscribed by a program goes on; and a program that wants more subscribes anew.
+    news.wait_for("the other endpoint has both", DEADLINE, |all| all.iter().filter(|one| one.path == "/crm").count() == 2).await;
+    let (status, new) = tool.subscribe(&receiver.url("/"), "order.*").await;
+    assert_eq!((status, id(&new) == id(&made)), (201, false));
+    engine.send("order.sent", json!({})).await;
+    let received = receiver.wait_for_count(3, DEADLINE).await;
+    verify(&new["secret"], &received[2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_was_given_up_goes_on_when_it_is_asked_for_again() {
+    let engine = Engine::start_set(&[("INNESCO_DELIVERY_DISABLE_AFTER", "1s")]);
+    let back = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&back);
+    let receiver = Receiver::answering(move |_| Answer::status(if answers.load(Ordering::SeqCst) { 200 } else { 500 })).await;
+    let tool = Program::with_role(&engine, "subscribe").await;
+    let (_, made) = tool.subscribe(&receiver.url("/"), "order.*").await;
+    let name = made["endpoint"].as_str().expect("a name");
+    let change = json!({ "schedule": vec!["50ms"; 50], "breaker": { "failures": 0 } });
+    engine.ok("PATCH", &format!("/v1/endpoints/{name}"), change).await;
+    engine.send("order.created", json!("before")).await;
+    engine.wait(&format!("/v1/endpoints/{name}"), "it is given up", |endpoint| endpoint["disabled_reason"] == "failing").await;
+    back.store(true, Ordering::SeqCst);
+    let (status, again) = tool.subscribe(&receiver.url("/"), "order.*").await;
+    assert_eq!((status, id(&again), &again["state"]), (200, id(&made), &json!("active")));
+    engine.send("order.created", json!("afterwards")).await;
+    receiver.wait_for("it is sent to again", DEADLINE, |all| all.iter().any(|one| one.text().contains("afterwards"))).await;
+
+    // What a person has stopped stays so.
+    engine.ok("POST", &format!("/v1/endpoints/{name}/disable"), Value::Null).await;
+    assert_eq!(tool.subscribe(&receiver.url("/"), "order.*").await.1["state"], "disabled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_subscription_is_refused_and_each_key_does_what_its_role_allows() {
+    let engine = Engine::start(&[]);
+    let tool = Program::with_role(&engine, "subscribe").await;
+    let url = "http://127.0.0.1:9/hook";
+    for (body, status, code, pointer) in [
+        (json!({ "event": "a.b" }), 422, "bad_endpoint", Value::Null),
+        (json!({ "target_url": url }), 422, "bad_endpoint", Value::Null),
+        (json!({ "target_url": url, "event": "a.b", "secret": "x" }), 422, "bad_endpoint", Value::Null),
+        (json!({ "target_url": url, "event": "order.*.x" }), 422, "bad_endpoint", json!("/event")),
+        (json!({ "target_url": url, "event": "" }), 422, "bad_endpoint", json!("/event")),
+        (json!({ "target_url": "hook", "event": "a.b" }), 422, "bad_endpoint", json!("/target_url")),
+        (json!({ "target_url": "ftp://127.0.0.1/", "event": "a.b" }), 422, "bad_endpoint", json!("/target_url")),
+        (json!({ "target_url": "https://169.254.169.254/", "event": "a.b" }), 422, "blocked_address", json!("/target_url")),
+        (json!([url, "a.b"]), 422, "bad_endpoint", Value::Null),
+    ] {
+        let (answered, problem) = tool.call("POST", "/v1/subscriptions", body.clone()).await;
+        let refused = (answered, problem["code"].as_str().unwrap_or_default(), &problem["pointer"]);
+        assert_eq!(refused, (status, code, &pointer), "{body}: {problem}");
+    }
+    assert_eq!(engine.get("/v1/subscriptions").await["items"], json!([]), "nothing of it is kept");
+
+    // An endpoint of a person's is no subscription, and what is subscribed to is fixed.
+    engine.endpoint("crm", url, &["a.b"]).await;
+    assert_eq!(tool.call("DELETE", "/v1/subscriptions/crm", Value::Null).await.0, 404);
+    let (_, made) = tool.subscribe(url, "a.b").await;
+    let path = format!("/v1/endpoints/{}", id(&made));
+    for (member, value) in [("url", json!("http://127.0.0.1:9/other")), ("events", json!(["a.c"]))] {
+        let (status, problem) = engine.call("PATCH", &path, json!({ member: value })).await;
+        assert_eq!((status, &problem["pointer"]), (422, &json!(format!("/{member}"))), "{problem}");
+    }
+    // A name that somebody else has: nobody's endpoint is taken for a subscription.
+    let name = made["endpoint"].as_str().expect("a name").to_owned();
+    assert_eq!(tool.call("DELETE", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 204);
+    engine.endpoint(&name, "http://127.0.0.1:9/mine", &["*"]).await;
+    let (status, problem) = tool.subscribe(url, "a.b").await;
+    assert_eq!((status, &problem["code"]), (409, &json!("name_taken")), "{problem}");
+
+    let (reader, publisher) = (Program::with_role(&engine, "read").await, Program::with_role(&engine, "publish").await);
+    let wanted = || json!({ "target_url": url, "event": "a.c" });
+    let event = || json!({ "type": "a.b", "data": {} });
+    for (who, program, statuses) in [
+        ("subscribe", &tool, [201, 200, 200, 403, 403]),
+        ("read", &reader, [403, 200, 200, 403, 403]),
+        ("publish", &publisher, [403, 403, 403, 202, 403]),
+    ] {
+        let mut answered = Vec::new();
+        for (method, path, body) in [
+            ("POST", "/v1/subscriptions", wanted()),
+            ("GET", "/v1/subscriptions", Value::Null),
+            ("GET", "/v1/events", Value::Null),
+            ("POST", "/v1/events", event()),
+            ("POST", "/v1/endpoints", json!({ "name": "new", "url": url })),
+        ] {
+            answered.push(program.call(method, path, body).await.0);
+        }
+        assert_eq!(answered, statuses, "{who}");
+    }
+    let (_, problem) = reader.call("POST", "/v1/subscriptions", wanted()).await;
+    assert_eq!(problem["detail"], "the key's role is read; this needs subscribe or admin");
+}
