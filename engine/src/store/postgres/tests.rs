@@ -21,8 +21,8 @@ use crate::{
         rate::Rate,
     },
     store::{
-        Accepted, AdmissionLimits, Depot, Error, EventClaim, Handoff, KeyFile, Migration, Moved, NewDelivery, NodePlugin, PluginRow,
-        Published, Settled, Settlement, Shown, Sqlite, Store,
+        Accepted, AdmissionLimits, Depot, Error, EventClaim, Handoff, KeyFile, Migration, Moved, NewDelivery, NodePlugin,
+        PluginRow, Published, Settled, Settlement, Shown, Sqlite, Store,
         conformance::{bench::*, conformance},
         migrate,
     },
@@ -515,7 +515,7 @@ async fn a_store_moves_here_whatever_cuts_the_move() {
         let policy = Policy { rate: Some(Rate::parse("5/s").unwrap()), ..Policy::default() };
         let crm = store.create_endpoint(NewEndpoint { policy, ..endpoint("crm") }).await.unwrap();
         let shop = store.create_endpoint(endpoint("shop")).await.unwrap();
-        store.delete_endpoint(shop.id).await.unwrap();
+        store.delete_endpoint(shop.id, None).await.unwrap();
         let one = |number| NewEvent { id: Some(format!("id {number}").into()), ..event("a") };
         (store.tag(), crm, store.accept((0..EVENTS).map(one).collect()).await.unwrap())
     };
