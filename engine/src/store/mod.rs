@@ -515,8 +515,9 @@ pub trait Store: Send + Sync {
         deliveries: Vec<(DeliveryId, Lease)>,
     ) -> Result<(), Error>;
 
-    /// When the next unclaimed thing is due.
-    async fn next_due(&self) -> Result<Option<Timestamp>, Error>;
+    /// When the next unclaimed thing is due, as seen by who has claimed what was due at `claimed_at` and found nothing. What has become
+    /// due since then counts; what was due before and waits for something else to be done with does not.
+    async fn next_due(&self, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error>;
 
     /// The last committed value of a plugin's state.
     async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error>;

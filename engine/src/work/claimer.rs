@@ -19,14 +19,15 @@ pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToke
         let look = async {
             // Cleared before looking: whoever stores something due from here on rings.
             handoff.alarm.clear();
-            let claimed = store.claim_due(clock::steady()).await?;
-            let next = if claimed == 0 { store.next_due().await? } else { None };
-            Ok::<_, crate::store::Error>((claimed, next))
+            let now = clock::steady();
+            let claimed = store.claim_due(now).await?;
+            let next = if claimed == 0 { store.next_due(now).await? } else { None };
+            Ok::<_, crate::store::Error>((now, claimed, next))
         };
         let wait = match look.await {
-            Ok((1.., _)) => Wait::No,
-            Ok((0, Some(due))) if due <= clock::steady() => Wait::ForRoom,
-            Ok((0, due)) => {
+            Ok((_, 1.., _)) => Wait::No,
+            Ok((now, 0, Some(due))) if due <= now => Wait::ForRoom,
+            Ok((_, 0, due)) => {
                 if let Some(due) = due {
                     handoff.alarm.arm(due);
                 }

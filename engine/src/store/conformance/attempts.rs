@@ -273,7 +273,7 @@ pub async fn what_waits_for_a_deleted_endpoint_is_cancelled(bench: &Bench) {
     }
     bench.store.delete_endpoint(crm, None).await.unwrap();
     assert_eq!(bench.claim().await, 0);
-    assert_eq!(bench.store.next_due().await.unwrap(), None, "nobody waits for it any more");
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "nobody waits for it any more");
     let at = clock::wall();
     assert_eq!(bench.store.bury(at).await.unwrap(), 3);
     for id in waiting {

@@ -50,7 +50,7 @@ pub async fn a_lease_that_holds_is_not_claimed(bench: &Bench) {
     let almost = event.lease.until;
     assert_eq!(bench.claim_at(Timestamp::from_millis(almost.millis() - 1_000)).await, 0);
     bench.nothing("both are in somebody's hands").await;
-    assert_eq!(bench.store.next_due().await.unwrap(), None, "what is leased is not waited for");
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "what is leased is not waited for");
 }
 
 pub async fn a_restart_makes_everything_leased_due_again(bench: &Bench) {
@@ -63,7 +63,7 @@ pub async fn a_restart_makes_everything_leased_due_again(bench: &Bench) {
     let event = bench.accept(event("a")).await;
 
     let after = bench.after_a_crash().await;
-    assert!(after.store.next_due().await.unwrap().expect("something is due") <= clock::steady());
+    assert!(after.store.next_due(clock::steady()).await.unwrap().expect("something is due") <= clock::steady());
     assert_eq!(after.claim().await, 3, "at once, without waiting for a lease to end");
     assert_eq!(
         (after.event().await.event.id, after.run().await.id, after.delivery().await.id),
@@ -143,7 +143,7 @@ pub async fn waiting_runs_come_when_they_are_due_and_parked_ones_do_not(bench: &
 }
 
 pub async fn the_next_due_time_is_the_earliest(bench: &Bench) {
-    let next = async || bench.store.next_due().await.unwrap();
+    let next = async || bench.store.next_due(clock::steady()).await.unwrap();
     let crm = bench.endpoint("crm").await;
     let paused = bench.endpoint("paused").await;
     assert_eq!(next().await, None);
@@ -250,7 +250,7 @@ pub async fn what_is_claimed_fits_into_the_room_there_is(bench: &Bench) {
     let room = bench.claim().await;
     assert!((100..5_000).contains(&room), "{room}");
     assert_eq!(bench.handoff.deliveries.len(), room);
-    assert_eq!(bench.store.next_due().await.unwrap(), None, "for the rest, room is announced");
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "for the rest, room is announced");
 
     let mut delivered = 0;
     while delivered < 5_000 {
@@ -307,8 +307,9 @@ pub async fn what_goes_in_order_waits_for_what_is_before_it(bench: &Bench) {
     bench.store.release(vec![], vec![], rest).await.unwrap();
     drop(claims);
     assert_eq!(bench.claim().await, 0);
-    let due = bench.store.next_due().await.unwrap().expect("the one that failed");
+    let due = bench.store.next_due(clock::steady()).await.unwrap().expect("the one that failed");
     assert!(due > soon(50) && due <= soon(60));
+    assert_eq!(bench.store.next_due(due).await.unwrap(), None, "whoever has looked since then knows that something holds it");
     let bench = bench.after_a_crash().await;
     assert_eq!(bench.claim().await, 0, "also after a restart");
     assert_eq!(bench.claim_at(soon(61)).await, 3);
@@ -375,6 +376,6 @@ pub async fn a_row_that_cannot_be_read_holds_up_nobody_else(bench: &Bench) {
         (bench.delivery().await.id, bench.run().await.event.id, bench.event().await.event.id),
         (deliveries[1], runs[1], answers[1].id())
     );
-    assert_eq!(bench.store.next_due().await.unwrap(), None, "the others are not asked for again and again");
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "the others are not asked for again and again");
     assert_eq!(bench.state_of(runs[1]).await, EventState::Done);
 }

@@ -69,7 +69,7 @@ pub async fn many_hands_at_once_lose_and_double_nothing(bench: &Bench) {
     }
     workers.shutdown().await;
     bench.nothing("everything is done").await;
-    assert_eq!(bench.store.next_due().await.unwrap(), None);
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None);
 
     let bench = bench.after_a_crash().await;
     assert_eq!(bench.claim().await, 0, "nothing is left");

@@ -514,6 +514,6 @@ impl World {
         }
         assert!(self.model.to_run.is_empty() && self.model.runs.is_empty() && self.model.live.is_empty(), "{:?}", self.model);
         self.compare().await;
-        assert_eq!(self.bench.store.next_due().await.unwrap(), None);
+        assert_eq!(self.bench.store.next_due(clock::steady()).await.unwrap(), None);
     }
 }

@@ -223,13 +223,14 @@ pub async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Resu
 /// dead.
 pub async fn bury(tx: &Transaction<'_>, at: Timestamp) -> Result<(usize, usize), Error> {
     let (mut buried, mut dead) = (0, 0);
-    // Each kind has an index of its own.
+    // Each kind has an index of its own. From the endpoints to what waits for them: there is far more of that.
     for kind in ["l.lease IS NULL AND l.ordering IS NULL", "l.lease IS NULL AND l.ordering IS NOT NULL"] {
         let sql = format!(
             "WITH gone AS (
                  DELETE FROM live WHERE id IN (
-                     SELECT l.id FROM endpoint e JOIN live l ON l.endpoint = e.id
-                     WHERE (e.deleted_at IS NOT NULL OR e.state LIKE 'disabled%') AND {kind} LIMIT $2 FOR UPDATE OF l SKIP LOCKED)
+                     SELECT l.id FROM endpoint e CROSS JOIN LATERAL (
+                         SELECT l.id FROM live l WHERE l.endpoint = e.id AND {kind} LIMIT $2 FOR UPDATE SKIP LOCKED) l
+                     WHERE e.deleted_at IS NOT NULL OR e.state LIKE 'disabled%' LIMIT $2)
                  RETURNING id, endpoint, round, attempts)
              INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at)
              SELECT g.id, g.endpoint, g.round, CASE WHEN e.deleted_at IS NULL THEN 'dead' ELSE 'cancelled' END,

@@ -417,7 +417,7 @@ async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error> {
 }
 
 /// When the next unclaimed thing is due for which there is room: where there is none, its announcement wakes the claimer.
-pub async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64) -> Result<Option<Timestamp>, Error> {
+pub async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let sql = "SELECT least(
             (SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1),
             (SELECT min(q.next_at) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL))";
@@ -434,8 +434,8 @@ pub async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64) -> Result<
                        WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering = $2 ORDER BY id LIMIT 1";
             let Some(head) = row(tx, sql, &[&endpoint.as_i64(), &ordering]).await? else { continue };
             let (next_at, leased) = (local.steady_at(get(&head, 0)?), get::<bool>(&head, 1)?);
-            // One that is due already is held back: whatever holds it rings when it is gone.
-            note((!leased && next_at > clock::steady()).then_some(next_at));
+            // One that was due already is held back: whatever holds it rings when it is gone.
+            note((!leased && next_at > claimed_at).then_some(next_at));
         }
     }
     Ok(least)

@@ -397,8 +397,8 @@ impl Store for Postgres {
         Ok(())
     }
 
-    async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
-        self.read(|tx, local| Box::pin(claims::next_due(tx, local, local.me()))).await
+    async fn next_due(&self, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
+        self.read(move |tx, local| Box::pin(claims::next_due(tx, local, local.me(), claimed_at))).await
     }
 
     async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {

@@ -267,7 +267,7 @@ async fn an_endpoint_with_a_rate_belongs_to_one_node_while_that_lives() {
         node.nothing("nobody holds the endpoint yet").await;
     }
     assert_eq!((two.claim().await, one.claim().await), (2, 0));
-    assert_eq!(one.store.next_due().await.unwrap(), None);
+    assert_eq!(one.store.next_due(clock::steady()).await.unwrap(), None);
     let claim = two.accept(event("a")).await;
     assert_eq!(two.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(two.deliveries().await.len(), 3, "its holder need not ask again");

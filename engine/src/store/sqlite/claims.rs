@@ -336,7 +336,7 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cl
 }
 
 /// When the next unclaimed thing is due for which there is room: where there is none, its announcement wakes the claimer.
-pub fn next_due(db: &Connection, local: &Local) -> Result<Option<Timestamp>, Error> {
+pub fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let least = |sql: &str| -> Result<Option<Timestamp>, Error> {
         let millis: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         Ok(millis.map(Timestamp::from_millis))
@@ -350,8 +350,8 @@ pub fn next_due(db: &Connection, local: &Local) -> Result<Option<Timestamp>, Err
     for endpoint in ordered_endpoints(db)?.into_iter().filter(has_room) {
         for ordering in orders(db, endpoint, local.last_order(endpoint))? {
             let head = in_order(db, endpoint, ordering, 1)?;
-            // One that is due already is held back: whatever holds it rings when it is gone.
-            let due = head.first().filter(|head| !head.leased && head.next_at > clock::steady()).map(|head| head.next_at);
+            // One that was due already is held back: whatever holds it rings when it is gone.
+            let due = head.first().filter(|head| !head.leased && head.next_at > claimed_at).map(|head| head.next_at);
             ordered = [ordered, due].into_iter().flatten().min();
         }
     }

@@ -385,9 +385,9 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
+    async fn next_due(&self, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
         let local = Arc::clone(&self.local);
-        self.read(move |db| claims::next_due(db, &local)).await
+        self.read(move |db| claims::next_due(db, &local, claimed_at)).await
     }
 
     async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
