@@ -72,6 +72,16 @@ impl Engine {
         }
     }
 
+    /// Waits until it knows of so many endpoints: another node may have made them.
+    pub async fn knows_endpoints(&self, count: usize) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(30);
+        while self.count("/v1/endpoints?", usize::MAX).await? < count {
+            ensure!(Instant::now() < until, "a node does not hear of the endpoints");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// Waits until every event has been run.
     pub async fn nothing_waits(&self) -> anyhow::Result<()> {
         let until = Instant::now() + Duration::from_secs(120);

@@ -211,11 +211,22 @@ impl Target {
 
 /// Callers of which each sends its next event as soon as the last was accepted, until `events` are sent or `time` is up.
 pub async fn closed_loop(target: &Target, ledger: &Arc<Ledger>, callers: usize, events: usize, time: Duration) -> Range<usize> {
+    closed_loop_over(std::slice::from_ref(target), ledger, callers, events, time).await
+}
+
+/// As [`closed_loop`], the callers spread over several targets.
+pub async fn closed_loop_over(
+    targets: &[Target],
+    ledger: &Arc<Ledger>,
+    callers: usize,
+    events: usize,
+    time: Duration,
+) -> Range<usize> {
     let first = ledger.next.load(Ordering::Relaxed);
     let end = (first + events).min(ledger.events.len());
     let until = Instant::now() + time;
     let mut tasks = JoinSet::new();
-    for _ in 0..callers {
+    for target in targets.iter().cycle().take(callers) {
         let (mut target, ledger) = (target.clone(), Arc::clone(ledger));
         tasks.spawn(async move {
             let mut wire = target.connect().await?;

@@ -16,6 +16,10 @@ mod accept;
 mod fairness;
 mod figures;
 mod hostile;
+mod nodes;
+#[path = "../postgres/server.rs"]
+#[expect(dead_code, reason = "nothing is broken here")]
+mod postgres;
 mod retention;
 mod side_by_side;
 mod soak;
@@ -30,7 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often everything is measured, in turns: what disturbs one round shows as its distance from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 6] = ["relay", "accept", "hostile", "fairness", "backlog", "retention"];
+const DEFAULT: [&str; 7] = ["relay", "accept", "hostile", "fairness", "backlog", "retention", "nodes"];
 
 fn main() -> anyhow::Result<()> {
     // `cargo bench` adds a flag of its own.
@@ -56,6 +60,7 @@ fn main() -> anyhow::Result<()> {
                         "hostile" => hostile::run(place).await?,
                         "retention" => retention::run(place).await?,
                         "backlog" => fairness::run_backlog(place).await?,
+                        "nodes" => nodes::run(place).await?,
                         _ => fairness::run(place).await?,
                     }
                 }

@@ -74,12 +74,22 @@ pub fn own_cpu() -> Duration {
     cpu("self")
 }
 
+/// Processor time that a process and its children have used so far, those that have ended included.
+pub fn tree_cpu(root: u32) -> Duration {
+    let children = fs::read_to_string(format!("/proc/{root}/task/{root}/children")).unwrap_or_default();
+    let ended = ticks(&root.to_string(), [13, 14]);
+    children.split_whitespace().map(cpu).sum::<Duration>() + cpu(&root.to_string()) + ended
+}
+
 fn cpu(process: &str) -> Duration {
+    ticks(process, [11, 12])
+}
+
+fn ticks(process: &str, fields_at: [usize; 2]) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name in parentheses may contain anything; fields are counted from behind it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u32>().ok()).unwrap_or(0);
-    TICK * (ticks(11) + ticks(12))
+    TICK * fields_at.into_iter().filter_map(|at| fields.get(at)?.parse::<u32>().ok()).sum::<u32>()
 }
 
 /// The load of the machine in the last minute; above the number of cores, others compute as well.

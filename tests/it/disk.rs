@@ -141,7 +141,7 @@ async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
     // What is read is there all the same.
     engine.get("/v1/endpoints/crm").await;
 
-    broken.is_over();
+    broken.end();
     engine.wait("/readyz", "it recovers by itself", |ready| ready["ready"] == true).await;
     engine.send("a.b", json!({})).await;
     accepted += 1;

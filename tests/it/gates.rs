@@ -124,14 +124,15 @@ async fn a_rate_holds_and_slows_down_nobody_else() {
 /// What the receiver saw and what was told of it, as far as something changed.
 fn timeline(received: &[Received], news: &[Received]) {
     let first = received[0].arrived;
-    let at = |one: &Received| one.arrived.duration_since(first).as_millis();
+    let at = |one: &Received| one.arrived.saturating_duration_since(first).as_millis();
     let mut before = 0;
     for (nth, one) in received.iter().enumerate() {
-        // A pause is what a breaker looks like from there.
-        if at(one) - before >= 100 {
-            println!("{:>6} ms  attempt {}, after {} ms of silence", at(one), nth + 1, at(one) - before);
+        // A pause is what a breaker looks like from there. Those that come at once are noted in any order.
+        let pause = at(one).saturating_sub(before);
+        if pause >= 100 {
+            println!("{:>6} ms  attempt {}, after {pause} ms of silence", at(one), nth + 1);
         }
-        before = at(one);
+        before = before.max(at(one));
     }
     for one in news {
         println!("{:>6} ms  told: {}", at(one), one.text());

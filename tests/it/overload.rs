@@ -71,7 +71,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
         assert_eq!((status, retry_after.as_deref(), &answer["code"]), (503, Some("1"), &json!("overloaded")), "{answer}");
         assert!(detail.contains("the store has not committed for more than 100 ms (limits.store_wait_max)"), "{detail}");
     }
-    slow.is_over();
+    slow.end();
     let until = Instant::now() + DEADLINE;
     while post(&engine, &json!({ "type": "a.b" })).await.0 != 202 {
         assert!(Instant::now() < until, "it recovers by itself");

@@ -17,7 +17,7 @@ impl Tampered {
         Self(tracing.expect("this test tampers with the engine's system calls and needs a tool for it: apt-get install strace"))
     }
 
-    pub fn is_over(mut self) {
+    pub fn end(mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         // Told to end, it lets go of the engine.
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("strace runs");

@@ -94,15 +94,23 @@ impl PostgresServer {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    fn pid_file(&self) -> PathBuf {
+        self.folder.join("data").join("postmaster.pid")
+    }
+
+    /// The number of the process that the others descend from.
+    pub fn pid(&self) -> u32 {
+        let text = fs::read_to_string(self.pid_file()).expect("a running server has a file with its number");
+        text.lines().next().and_then(|line| line.parse().ok()).expect("which is in its first line")
+    }
+
     /// Breaks the server off in the middle of whatever it is doing, and starts it again after `pause`.
     pub fn crash(&mut self, pause: Duration) {
-        let file = self.folder.join("data").join("postmaster.pid");
-        let text = fs::read_to_string(&file).expect("a running server has a file with its number");
-        let number = text.lines().next().expect("which is in its first line").to_owned();
+        let number = self.pid().to_string();
         let killed = Command::new("kill").args(["-QUIT", &number]).status().expect("kill can be started");
         assert!(killed.success(), "the server was running");
         let until = Instant::now() + READY_MAX;
-        while file.exists() {
+        while self.pid_file().exists() {
             assert!(Instant::now() < until, "the server does not end");
             std::thread::sleep(Duration::from_millis(10));
         }

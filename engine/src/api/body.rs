@@ -228,8 +228,8 @@ pub fn whole_numbers(value: &mut Value) -> bool {
             }
             whole.is_some()
         }
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| whole_numbers(item) || any),
-        Value::Object(members) => members.values_mut().fold(false, |any, member| whole_numbers(member) || any),
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| any | whole_numbers(item)),
+        Value::Object(members) => members.values_mut().fold(false, |any, member| any | whole_numbers(member)),
         _ => false,
     }
 }
