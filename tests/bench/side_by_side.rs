@@ -17,7 +17,7 @@ const EVENTS: usize = 20_000;
 /// Ends a closed loop on a machine too slow for all of them.
 const CLOSED_MAX: Duration = Duration::from_secs(8);
 const OPEN_RATE: u32 = 200;
-const OPEN: Duration = Duration::from_secs(4);
+const OPEN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum System {
@@ -173,6 +173,7 @@ async fn measure(system: System, place: &Place, plugin: &[u8]) -> anyhow::Result
         let per_event = |used: Duration| used.as_secs_f64() * 1e6 / report.count.max(1) as f64;
         Measured { server_cpu: per_event(after.0 - before.0), own_cpu: per_event(after.1 - before.1), report }
     };
-    let (c64, c256, open) = (phase(Some(64)).await, phase(Some(256)).await, phase(None).await);
+    // The open one first: what a flood leaves to be tidied up is not what 200 events a second cost.
+    let (open, c64, c256) = (phase(None).await, phase(Some(64)).await, phase(Some(256)).await);
     Ok(Round { c64, c256, open, peak_mb: server.peak_mb() })
 }
