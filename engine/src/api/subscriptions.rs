@@ -18,10 +18,11 @@ use utoipa::ToSchema;
 use super::{
     Api, audit,
     auth::Caller,
-    body, endpoints,
+    body,
+    endpoints::{self, EndpointView},
     error::Problem,
     path::Path,
-    view::{EndpointView, PageView},
+    view::PageView,
 };
 use crate::{
     domain::{

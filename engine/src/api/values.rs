@@ -11,10 +11,7 @@ use utoipa::{
     },
 };
 
-use super::{
-    openapi::AS_IT_IS,
-    view::{ENDPOINT_STATES, PLUGIN_STATES},
-};
+use super::{endpoints::ENDPOINT_STATES, openapi::AS_IT_IS, view::PLUGIN_STATES};
 use crate::{
     catalog::PluginState,
     domain::{

@@ -404,16 +404,10 @@ fn revealed(verb: &str, endpoint: &Value, out: &Printer) -> Card {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::output::Reader, *};
-
-    fn args(words: &[&str]) -> AddArgs {
-        #[derive(clap::Parser)]
-        struct Only {
-            #[command(flatten)]
-            args: AddArgs,
-        }
-        <Only as clap::Parser>::try_parse_from(["add"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}")).args
-    }
+    use super::{
+        super::{output::Reader, typed as args},
+        *,
+    };
 
     #[test]
     fn only_what_was_typed_is_asked_for() {

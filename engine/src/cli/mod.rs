@@ -196,6 +196,14 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
     }
 }
 
+/// What a command is given when these words are typed behind it.
+#[cfg(test)]
+fn typed<A: clap::Args>(words: &[&str]) -> A {
+    let command = A::augment_args(clap::Command::new("test"));
+    let matches = command.try_get_matches_from(["test"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}"));
+    A::from_arg_matches(&matches).expect("clap has judged them")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,13 +11,13 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
+use super::view::{EndpointView, HIDDEN};
 use crate::{
     api::{
         Api, body,
         error::Problem,
         openapi,
         values::{between, durations, schema, values},
-        view::{EndpointView, HIDDEN},
     },
     domain::{
         breaker::BreakerRule,

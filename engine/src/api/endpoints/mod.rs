@@ -2,6 +2,7 @@
 
 mod input;
 pub mod test_send;
+mod view;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +17,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::input::{GRACE_DEFAULT, GivenSecret, Input, Patch};
-pub use self::input::{Grace, RateText, bad_url, secret, wrong};
-use super::{
-    Api, audit, body,
-    error::Problem,
-    path::Path,
-    view::{EndpointView, PageView},
+pub use self::{
+    input::{Grace, RateText, bad_url, secret, wrong},
+    view::{ENDPOINT_STATES, EndpointView},
 };
+use super::{Api, audit, body, error::Problem, path::Path, view::PageView};
 use crate::{
     clock,
     domain::{
