@@ -226,20 +226,28 @@ const SETTINGS_AGAIN: Duration = Duration::from_millis(500);
 /// Makes what other nodes have changed known here.
 async fn follow_settings(handoff: Handoff, catalog: Arc<Catalog>, sources: Arc<Sources>, keys: Arc<Keys>) {
     loop {
-        handoff.settings.notified().await;
-        let read = async {
-            catalog.refresh_endpoints().await?;
-            catalog.refresh_plugin_configs().await?;
-            sources.refresh().await?;
-            keys.refresh().await
-        };
+        let version = handoff.settings.changed().await;
         // They are loaded beside, which takes as long as it takes.
         catalog.plugins_told();
-        if let Err(error) = read.await {
-            tracing::debug!(%error, "what another node has changed could not be read; trying again");
-            tokio::time::sleep(SETTINGS_AGAIN).await;
-            handoff.settings.notify_one();
+        let read = [
+            catalog.refresh_endpoints().await,
+            catalog.refresh_plugin_configs().await,
+            sources.refresh().await,
+            keys.refresh().await,
+        ];
+        match read.into_iter().find_map(Result::err) {
+            Some(error) if error.passes() => {
+                tracing::debug!(%error, "what another node has changed could not be read; trying again");
+                tokio::time::sleep(SETTINGS_AGAIN).await;
+                continue;
+            }
+            // What cannot be read does not stop what can be done without it.
+            Some(error) => {
+                tracing::error!(%error, "what another node has changed cannot be read; this one goes on by what it knew before")
+            }
+            None => {}
         }
+        handoff.settings.know(version);
     }
 }
 

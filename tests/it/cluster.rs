@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     engine::{DEADLINE, Engine, KEY, client},
+    plugins::name_an_endpoint_in_the_making,
     postgres::PostgresServer,
     proxy::Proxy,
     receivers::{Answer, Received, Receiver},
@@ -62,15 +63,6 @@ impl Cluster {
         let environment = [&environment, settings].concat();
         self.nodes.push(Engine::start_in(plugins, &["--allow-net", "127.0.0.0/8"], &environment));
         self.lines.push(line);
-    }
-
-    /// Waits until every node knows of so many endpoints, those that take no calls included: it takes them up to a second.
-    pub async fn know_endpoints(&self, count: usize) {
-        let active = format!("innesco_endpoints{{state=\"active\"}} {count}\n");
-        for node in &self.nodes {
-            let knows = |figures: &Value| figures.as_str().is_some_and(|text| text.contains(&active));
-            node.wait("/metrics", "every node knows of the endpoints", knows).await;
-        }
     }
 
     /// Waits until every node answers and the store takes writes.
@@ -152,7 +144,6 @@ async fn nothing_is_lost_while_nodes_die_and_hang_and_the_database_and_the_lines
         });
         cluster.nodes[0].ok("POST", "/v1/endpoints", endpoint).await;
     }
-    cluster.know_endpoints(2).await;
     cluster.nodes[2]
         .wait("/v1/nodes", "all are there", |page| page["items"].as_array().is_some_and(|all| all.len() == NODES))
         .await;
@@ -268,7 +259,6 @@ async fn order_and_rate_hold_whichever_node_is_asked() {
         endpoint.as_object_mut().unwrap().extend(policy.as_object().unwrap().clone());
         cluster.nodes[0].ok("POST", "/v1/endpoints", endpoint).await;
     }
-    cluster.know_endpoints(2).await;
     for number in 0..EVENTS {
         cluster.nodes[number % NODES].send("step", json!({ "number": number })).await;
     }
@@ -296,7 +286,6 @@ async fn nodes_that_take_calls_and_nodes_that_work_do_it_together() {
     let mut cluster = Cluster::start(&[], &["api", "work"], false).await;
     let [api, work] = &cluster.nodes[..] else { unreachable!("two nodes") };
     api.endpoint("crm", &receiver.url("/crm"), &["*"]).await;
-    cluster.know_endpoints(1).await;
     for number in 0..20 {
         api.send("a", json!({ "number": number })).await;
     }
@@ -312,4 +301,29 @@ async fn nodes_that_take_calls_and_nodes_that_work_do_it_together() {
     assert!(listed.contains("work") && listed.contains("api"), "{listed}");
     assert!(cluster.nodes[1].stop(), "it ends well");
     cluster.nodes[0].wait("/v1/nodes", "it has left", |page| page["items"].as_array().is_some_and(|all| all.len() == 1)).await;
+}
+
+/// Whoever has had an answer to a change, on whichever node, finds that whatever it sends then goes by it, on every other node.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_to_one_node_goes_by_what_was_changed_on_another_before() {
+    const ROUNDS: usize = 30;
+    let receiver = Receiver::start().await;
+    let cluster = Cluster::start(&["mischief"], &["all"; 2], false).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    for round in 0..ROUNDS {
+        one.endpoint(&format!("crm-{round}"), &receiver.url("/"), &[&format!("made.{round}")]).await;
+        two.send(&format!("made.{round}"), json!({})).await;
+    }
+    receiver.wait_for_count(ROUNDS, DEADLINE).await;
+    assert_eq!(two.get("/v1/events?state=unrouted").await["items"], json!([]), "each found its endpoint");
+    for round in 0..ROUNDS {
+        one.ok("POST", &format!("/v1/endpoints/crm-{round}/pause"), Value::Null).await;
+        two.send(&format!("made.{round}"), json!({})).await;
+    }
+    two.wait("/v1/events?state=waiting", "every event is run", |page| page["items"] == json!([])).await;
+    let pending = two.get("/v1/deliveries?state=pending&limit=100").await;
+    assert_eq!(pending["items"].as_array().map(Vec::len), Some(ROUNDS), "each waits for its endpoint: {pending}");
+    assert_eq!(receiver.received().len(), ROUNDS);
+
+    name_an_endpoint_in_the_making(one, two).await;
 }

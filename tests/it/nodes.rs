@@ -57,7 +57,6 @@ async fn a_plugin_dropped_on_one_node_serves_on_all() {
     let receiver = Receiver::start().await;
     let mut cluster = Cluster::start(&[], &["api", "all"], false).await;
     cluster.nodes[0].endpoint("receiver", &receiver.url("/"), &[]).await;
-    cluster.know_endpoints(1).await;
     cluster.nodes[0].write_plugin("ledger.wasm", &first);
     all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
     // The first node runs nothing, and the second one has no file.

@@ -32,6 +32,30 @@ async fn a_plugin_decides_what_is_sent_and_what_follows() {
     receiver.wait_for("the audit", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"audit":1}"#)).await;
 }
 
+/// Has a plugin name an endpoint while it is being made: whichever comes first, what the plugin made is sent. Who makes it and who runs
+/// the plugin may be two nodes.
+pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
+    const EVENTS: usize = 5;
+    let receiver = Receiver::start().await;
+    let url = receiver.url("/");
+    for round in 1..=20 {
+        let send = async {
+            for _ in 0..EVENTS {
+                runner.send("mischief.not", json!({})).await;
+            }
+        };
+        tokio::join!(maker.endpoint("receiver", &url, &[]), send);
+        receiver.wait_for_count(round * EVENTS, DEADLINE).await;
+        maker.ok("DELETE", "/v1/endpoints/receiver", Value::Null).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_may_name_an_endpoint_that_is_just_being_made() {
+    let engine = Engine::start(&["mischief"]);
+    name_an_endpoint_in_the_making(&engine, &engine).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_way_to_misbehave_ends_in_its_own_word() {
     let engine = Engine::start(&["mischief", "ledger"]);

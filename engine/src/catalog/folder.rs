@@ -26,7 +26,7 @@ use crate::{
     metrics::meters,
     news::News,
     sandbox::Plugin,
-    store::{self, Drive, PluginRow, Published, Shown},
+    store::{self, PluginRow, Published, Shown},
 };
 
 /// How long a file may be missing before its plugin is taken out.
@@ -220,7 +220,7 @@ impl Catalog {
                 refused: None,
             });
         });
-        let driven = self.store.drive_parked(Drive::PluginLoaded(row.name.clone()), clock::steady()).await?;
+        let driven = self.store.drive_not_loadable(&row.name, clock::steady()).await?;
         tracing::info!(plugin = %row.name, version = %row.version.short(), file = row.file, driven, "plugin serves");
         let plugin = row.name.to_string();
         self.feed.tell(|| News::PluginServes { plugin, version: row.version, was: was.filter(|was| *was != row.version), bytes });

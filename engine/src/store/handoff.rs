@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
     DeliveryClaim, EventClaim, Lease, RunClaim,
@@ -68,8 +68,8 @@ pub struct Handoff {
     pub alarm: Arc<Alarm>,
     /// Rung when there is a new job.
     pub jobs: Arc<Notify>,
-    /// Rung when another process has changed an endpoint, a key or a plugin's settings.
-    pub settings: Arc<Notify>,
+    /// How far what people set is known here.
+    pub settings: Arc<Settings>,
     /// Whether what is held here still counts as this process's own.
     pub tenure: Arc<Tenure>,
 }
@@ -155,6 +155,52 @@ impl Default for Handoff {
             jobs: Arc::default(),
             settings: Arc::default(),
             tenure: Arc::new(Tenure { from: AtomicI64::new(i64::MIN), until: AtomicI64::new(i64::MAX) }),
+        }
+    }
+}
+
+/// How far what people set (endpoints, sources, keys, plugins' settings) is known in this process, where others change it as well. The store
+/// tells its version with everything that it hands over, and whoever runs an event waits until that is known: so an event that was
+/// submitted after the answer to a change goes by it, on whichever nodes the two happened. A store that belongs to one process tells
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Settings {
+    told: watch::Sender<i64>,
+    known: watch::Sender<i64>,
+}
+
+impl Settings {
+    /// They are at `version` at least.
+    pub fn tell(&self, version: i64) {
+        self.told.send_if_modified(|told| {
+            let is_news = version > *told;
+            *told = version.max(*told);
+            is_news
+        });
+    }
+
+    /// What they were at `version` has been read, or what came later.
+    pub fn know(&self, version: i64) {
+        self.known.send_if_modified(|known| {
+            let is_news = version > *known;
+            *known = version.max(*known);
+            is_news
+        });
+    }
+
+    /// Waits until they are at a version that is not known yet, and says which.
+    pub async fn changed(&self) -> i64 {
+        let unknown = |told: &i64| told > &*self.known.borrow();
+        let told = self.told.subscribe().wait_for(unknown).await.map(|told| *told);
+        told.expect("the sender is this one's own")
+    }
+
+    /// Waits until all that has been told is known.
+    pub async fn known(&self) {
+        let told = *self.told.borrow();
+        if *self.known.borrow() < told {
+            let known = self.known.subscribe().wait_for(|known| *known >= told).await.map(drop);
+            known.expect("the sender is this one's own");
         }
     }
 }

@@ -24,6 +24,7 @@ mod postgres;
 mod seal;
 mod source_columns;
 mod sqlite;
+mod walks;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -33,7 +34,7 @@ pub use self::{
     admission::{Admission, AdmissionLimits, Overload},
     audit::{AuditEntry, AuditFilter, NewAudit},
     error::Error,
-    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
+    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Settings, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
     migration::{Migration, Moved, migrate},
@@ -202,8 +203,9 @@ pub enum Settled {
     Done,
     /// Another worker holds the claim now; nothing changed.
     LeaseLost,
-    /// These runs (places in [`Settlement::runs`]) read state that has changed since; nothing changed.
-    StateConflict(Vec<usize>),
+    /// These runs (places in [`Settlement::runs`]) went by what is no longer so: they read state that has changed since, or are parked
+    /// for want of an endpoint that exists by now. Nothing changed.
+    Stale(Vec<usize>),
     /// The event would have more runs or deliveries than an event can have; nothing changed.
     TooMany,
 }
@@ -415,15 +417,6 @@ impl KeyRow {
     }
 }
 
-/// Which parked runs are to be driven again.
-#[derive(Clone, Debug)]
-pub enum Drive {
-    /// Those that were parked because this plugin did not load.
-    PluginLoaded(Slug),
-    /// Those that were parked because this endpoint did not exist.
-    EndpointCreated(Slug),
-}
-
 /// How much waits where, for those who watch the engine.
 #[derive(Clone, Debug, Default)]
 pub struct Load {
@@ -536,11 +529,12 @@ pub trait Store: Send + Sync {
     /// waiting or parked is dropped in favour of this one.
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error>;
 
-    /// Makes parked runs due. Returns how many.
-    async fn drive_parked(&self, which: Drive, now: Timestamp) -> Result<usize, Error>;
+    /// Makes due what was parked because this plugin did not load. Returns how many runs.
+    async fn drive_not_loadable(&self, plugin: &Slug, now: Timestamp) -> Result<usize, Error>;
 
     // Endpoints, plugins, keys.
 
+    /// Refuses a name that is taken. What was parked for want of an endpoint of this name is due with it.
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
     /// Replaces everything but the id, the name and the state: a change of the address must not undo a `410` that came meanwhile.
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;

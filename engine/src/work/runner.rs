@@ -85,16 +85,26 @@ impl Drop for EndGuard {
 }
 
 impl Runner {
+    /// What comes next, once it can be judged by all that people had set when it was claimed; `None` when it is time to stop.
+    fn take<T>(&self, next: impl Future<Output = T>) -> Option<T> {
+        let next = async {
+            let next = next.await;
+            self.handoff.settings.known().await;
+            next
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => None,
+                next = next => Some(next),
+            }
+        })
+    }
+
     fn run_events(&self) {
         loop {
-            let next = self.runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    () = self.stop.cancelled() => None,
-                    (claim, _turn) = self.handoff.events.next() => Some(claim),
-                }
-            });
-            let Some(claim) = next else { return };
+            let Some((claim, turn)) = self.take(self.handoff.events.next()) else { return };
+            drop(turn);
             if claim.lease.until <= clock::steady() {
                 continue;
             }
@@ -139,14 +149,7 @@ impl Runner {
     fn run_apart(&self) {
         lower_priority();
         loop {
-            let next = self.runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    () = self.stop.cancelled() => None,
-                    next = self.handoff.runs.next() => Some(next),
-                }
-            });
-            let Some((first, turn)) = next else { return };
+            let Some((first, turn)) = self.take(self.handoff.runs.next()) else { return };
             let (began, turn) = (Instant::now(), Arc::new(turn));
             // What this turn's runs have written, on top of what is committed: they are settled in this order.
             let written = Arc::default();
@@ -160,7 +163,7 @@ impl Runner {
                 }
                 count += 1;
                 let goes_on = count < TURN_MAX && began.elapsed() < TURN_TIME;
-                next = if goes_on { self.handoff.runs.more(&turn) } else { None };
+                next = if goes_on { self.take(async { self.handoff.runs.more(&turn) }).flatten() } else { None };
             }
         }
     }

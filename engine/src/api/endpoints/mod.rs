@@ -29,7 +29,6 @@ use crate::{
         endpoint::{DisabledReason, Endpoint, EndpointState},
         signature::Scheme,
     },
-    store::Drive,
 };
 
 /// Endpoints that one engine keeps.
@@ -63,8 +62,7 @@ pub async fn create(
     check_room(&api)?;
     let endpoint = api.store.create_endpoint(input.check(&api, None).await?).await?;
     api.catalog.refresh_endpoints().await?;
-    let driven = api.store.drive_parked(Drive::EndpointCreated(endpoint.new.name.clone()), clock::steady()).await?;
-    tracing::info!(endpoint = %endpoint.new.name, driven, "endpoint created");
+    tracing::info!(endpoint = %endpoint.new.name, "endpoint created");
     let view = EndpointView::revealing(&endpoint, api.store.tag());
     Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
 }

@@ -190,7 +190,7 @@ pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
     bench.store.replay_event(retrying.event(), clock::steady()).await.unwrap();
     rung("a replay").await;
     bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
-    bench.store.drive_parked(crate::store::Drive::PluginLoaded(slug("q")), clock::steady()).await.unwrap();
+    bench.store.drive_not_loadable(&slug("q"), clock::steady()).await.unwrap();
     rung("a run that is driven").await;
     let claim = bench.accept(event("a")).await;
     bench.store.release(vec![(claim.event.id, claim.lease)], vec![], vec![]).await.unwrap();

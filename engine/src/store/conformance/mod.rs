@@ -48,6 +48,7 @@ macro_rules! conformance {
                     a_run_of_its_own_settles_for_itself,
                     state_reads_see_the_last_commit,
                     a_conflict_names_exactly_the_runs_that_lost,
+                    a_run_is_not_parked_for_want_of_an_endpoint_that_exists,
                     a_value_deleted_and_written_again_is_another_value,
                     runs_of_one_plugin_in_one_settlement_see_each_other,
                     settlements_of_one_call_follow_each_other,

@@ -20,7 +20,7 @@ use crate::{
         signature::{Scheme, Secret},
         time::Timestamp,
     },
-    store::{Drive, Error, EventState, NewKey, PluginRow, Role, RunRecord, Settled, Settlement},
+    store::{Error, EventState, NewKey, PluginRow, Role, RunRecord, Settled, Settlement},
 };
 
 pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
@@ -75,7 +75,7 @@ pub async fn a_replay_drops_what_earlier_rounds_left_waiting(bench: &Bench) {
 
     let late = run_settlement(&on_its_way, RunRecord { deliveries: vec![direct(crm)], ..ran("q") });
     assert_eq!(bench.settle(late).await, Settled::LeaseLost, "the replay runs everything itself");
-    assert_eq!(bench.store.drive_parked(Drive::PluginLoaded(slug("p")), clock::steady()).await.unwrap(), 0);
+    assert_eq!(bench.store.drive_not_loadable(&slug("p"), clock::steady()).await.unwrap(), 0);
     assert_eq!(bench.claim_at(soon(60)).await, 1);
     let replay = bench.event().await;
     assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
@@ -103,7 +103,7 @@ pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
     ];
     bench.settled_with(parked("p", RunOutcome::Trapped)).await;
     bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
-    let drive = async |bench: &Bench| bench.store.drive_parked(Drive::PluginLoaded(slug("p")), clock::steady()).await.unwrap();
+    let drive = async |bench: &Bench| bench.store.drive_not_loadable(&slug("p"), clock::steady()).await.unwrap();
     assert_eq!(drive(bench).await, 2);
     assert_eq!(drive(bench).await, 0, "they are driven already");
     let after = bench.after_a_crash().await;
@@ -124,16 +124,19 @@ pub async fn an_endpoint_that_is_created_drives_the_runs_that_named_it(bench: &B
     let wanting = bench.settled_with(wants("crm")).await;
     bench.settled_with(wants("Not a Slug")).await;
     bench.settled_with(parked("p", RunOutcome::BadOutput)).await;
-    let drive = async |name: &str| bench.store.drive_parked(Drive::EndpointCreated(slug(name)), clock::steady()).await.unwrap();
-    assert_eq!(drive("slack").await, 0);
-    assert_eq!(drive("crm").await, 1);
-    assert_eq!(drive("crm").await, 0);
-    assert_eq!(bench.claim().await, 1);
-    let run = bench.run().await;
+    bench.endpoint("shop").await;
+    assert_eq!(bench.claim().await, 0, "nobody wanted that one");
+    let crm = bench.endpoint("crm").await;
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.claim().await, 1, "driven with the endpoint, in one step");
+    let run = after.run().await;
     assert_eq!(run.event.id, wanting);
-    assert_eq!(bench.settle(run_settlement(&run, wants("slack"))).await, Settled::Done);
-    assert_eq!(drive("crm").await, 0, "it wants another one now");
-    assert_eq!(drive("slack").await, 1);
+    assert_eq!(after.settle(run_settlement(&run, wants("slack"))).await, Settled::Done);
+    after.store.delete_endpoint(crm, None).await.unwrap();
+    after.endpoint("crm").await;
+    assert_eq!(after.claim().await, 0, "it wants another one now");
+    after.endpoint("slack").await;
+    assert_eq!(after.claim().await, 1);
 }
 
 pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {

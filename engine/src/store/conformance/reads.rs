@@ -34,7 +34,7 @@ pub async fn an_event_shows_what_it_has_come_to(bench: &Bench) {
         assert_eq!(listed.state, state);
     }
     let failed = bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
-    bench.store.drive_parked(crate::store::Drive::PluginLoaded(slug("q")), clock::steady()).await.unwrap();
+    bench.store.drive_not_loadable(&slug("q"), clock::steady()).await.unwrap();
     bench.claim().await;
     assert_eq!(bench.state_of(failed).await, EventState::Done, "nothing of it is parked any more");
     let run = bench.run().await;

@@ -6,8 +6,9 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
 use super::{
-    Local, admin, attempts,
+    Local, admin,
     db::{execute, get, limit, row, rows, the_row},
+    people,
 };
 use crate::{
     domain::{
@@ -98,7 +99,7 @@ pub async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u6
         return Err(Error::Conflict(text));
     }
     if let Some(endpoint) = filter.endpoint
-        && let Some(refusal) = attempts::takes_nothing(tx, endpoint.as_i64()).await?
+        && let Some(refusal) = people::takes_nothing(tx, endpoint.as_i64()).await?
     {
         return Err(Error::Conflict(refusal));
     }
@@ -136,7 +137,7 @@ pub async fn advance(tx: &Transaction<'_>, local: &Local, id: JobId, now: Timest
             job.failed += 1;
             continue;
         }
-        match attempts::retry(tx, local, one.id, now).await {
+        match people::retry(tx, local, one.id, now).await {
             Ok(()) => job.done += 1,
             Err(error) if error.is_refusal() => job.failed += 1,
             Err(error) => return Err(error),

@@ -15,6 +15,7 @@ mod import;
 mod jobs;
 mod load;
 mod node;
+mod people;
 mod plugins;
 mod reads;
 mod retention;
@@ -53,8 +54,9 @@ pub use self::{
 };
 use super::{
     Accepted, Admission, AdmissionLimits, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary,
-    Depot, Drive, Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit,
-    NewKey, Node, Page, PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
+    Depot, Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey,
+    Node, Page, PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
+    walks::Walks,
 };
 use crate::{
     clock,
@@ -111,7 +113,7 @@ pub struct Local {
     minute: AtomicI64,
     /// Leases that nobody holds and the database does not know of yet.
     orphans: Mutex<Vec<i64>>,
-    walks: Mutex<retention::Walks>,
+    walks: Mutex<Walks>,
     /// Which order of each endpoint was looked at last: the next claim goes on behind it.
     last_orders: Mutex<HashMap<EndpointId, i64>>,
     key_file: KeyFile,
@@ -121,7 +123,6 @@ pub struct Local {
     bell: Notify,
     /// Another node has changed a setting.
     settings_told: Notify,
-    settings_version: AtomicI64,
 }
 
 impl Local {
@@ -205,7 +206,6 @@ impl Postgres {
             seals: RwLock::new(vec![Arc::new(seal)]),
             bell: Notify::new(),
             settings_told: Notify::new(),
-            settings_version: AtomicI64::new(-1),
         });
         tx.commit().await?;
         node::measure_skew(&client, &local).await?;
@@ -407,26 +407,29 @@ impl Store for Postgres {
     }
 
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
-        self.step(move |tx, local| Box::pin(attempts::retry(tx, local, id, now))).await?;
+        self.step(move |tx, local| Box::pin(people::retry(tx, local, id, now))).await?;
         self.local.due(now);
         Ok(())
     }
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
-        let endpoint = self.step(move |tx, _| Box::pin(attempts::cancel(tx, id, at))).await?;
+        let endpoint = self.step(move |tx, _| Box::pin(people::cancel(tx, id, at))).await?;
         drop(self.local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
         self.local.handoff.alarm.let_go();
         Ok(())
     }
 
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
-        let round = self.step(move |tx, local| Box::pin(attempts::replay(tx, local, id, now))).await?;
+        let round = self.step(move |tx, local| Box::pin(people::replay(tx, local, id, now))).await?;
         self.local.due(now);
         Ok(round)
     }
 
-    async fn drive_parked(&self, which: Drive, now: Timestamp) -> Result<usize, Error> {
-        let driven = self.step(move |tx, local| Box::pin(async move { drive(tx, local, &which, now).await })).await?;
+    async fn drive_not_loadable(&self, plugin: &Slug, now: Timestamp) -> Result<usize, Error> {
+        let plugin = plugin.clone();
+        let drive =
+            self.step(move |tx, local| Box::pin(async move { people::drive_not_loadable(tx, local, &plugin, now).await }));
+        let driven = drive.await?;
         if driven > 0 {
             self.local.due(now);
         }
@@ -435,7 +438,19 @@ impl Store for Postgres {
 
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
         let seal = self.local.seal();
-        self.step(move |tx, _| Box::pin(async move { admin::create_endpoint(tx, &seal, endpoint).await })).await
+        let now = clock::steady();
+        let create = self.step(move |tx, local| {
+            Box::pin(async move {
+                let endpoint = admin::create_endpoint(tx, &seal, endpoint).await?;
+                let driven = people::drive_wanting(tx, local, &endpoint.new.name, now).await?;
+                Ok((endpoint, driven))
+            })
+        });
+        let (endpoint, driven) = create.await?;
+        if driven > 0 {
+            self.local.due(now);
+        }
+        Ok(endpoint)
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
@@ -696,21 +711,4 @@ impl Store for Postgres {
         self.stop.cancel();
         self.step(|tx, local| Box::pin(node::leave(tx, local))).await
     }
-}
-
-async fn drive(tx: &Transaction<'_>, local: &Local, which: &Drive, now: Timestamp) -> Result<usize, Error> {
-    let now = local.db_at(now);
-    let driven = match which {
-        Drive::PluginLoaded(plugin) => {
-            let sql = "UPDATE run_queue SET state = 'waiting', next_at = $1
-                       WHERE plugin = $2 AND state = 'parked' AND outcome = 'not-loadable'";
-            db::execute(tx, sql, &[&now, &&**plugin]).await?
-        }
-        Drive::EndpointCreated(name) => {
-            let sql = "UPDATE run_queue SET state = 'waiting', next_at = $1, wants = NULL
-                       WHERE wants = $2 AND state = 'parked' AND wants IS NOT NULL";
-            db::execute(tx, sql, &[&now, &&**name]).await?
-        }
-    };
-    Ok(driven as usize)
 }

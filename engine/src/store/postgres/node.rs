@@ -7,7 +7,7 @@
 //! its own.
 //!
 //! Nodes ring each other through `NOTIFY`: something is due that its node has no room for, or a setting has changed. Both are
-//! hints: the claimer looks every few seconds, and the version of the settings is read with every beat.
+//! hints: the claimer looks every few seconds, and the version of the settings is read with every beat and every such transaction.
 
 use std::{
     collections::HashMap,
@@ -68,11 +68,14 @@ pub fn tokens(node: i64) -> (i64, i64) {
 }
 
 /// Makes sure that this process counts as alive until the transaction ends, and says under which id. `None`: the others have given it
-/// up, and it has to come back as a new one.
+/// up, and it has to come back as a new one. With it goes the question how far the settings are: what the transaction hands over is not
+/// acted on before they are known here.
 pub async fn enter(tx: &Transaction<'_>, local: &Local) -> Result<Option<i64>, Error> {
     let me = local.me();
-    let alive = row(tx, "SELECT 1 FROM node WHERE id = $1 FOR KEY SHARE", &[&me]).await?;
-    Ok(alive.map(|_| me))
+    let sql = "SELECT (SELECT version FROM settings_version) FROM node WHERE id = $1 FOR KEY SHARE";
+    let Some(alive) = row(tx, sql, &[&me]).await? else { return Ok(None) };
+    local.handoff.settings.tell(get(&alive, 0)?);
+    Ok(Some(me))
 }
 
 /// Takes a place in the table. An earlier process of the same name is no more: what it held is due.
@@ -376,10 +379,7 @@ async fn remove(pool: &Pool, local: &Local, id: i64) -> Result<(), Error> {
 
 async fn look_at_settings(client: &Client, local: &Local) -> Result<(), Error> {
     let row = client.query_one("SELECT version FROM settings_version", &[]).await?;
-    let version: i64 = get(&row, 0)?;
-    if local.settings_version.swap(version, Ordering::SeqCst) != version {
-        local.handoff.settings.notify_one();
-    }
+    local.handoff.settings.tell(get(&row, 0)?);
     Ok(())
 }
 

@@ -17,29 +17,16 @@ use super::{
 };
 use crate::{
     domain::time::Timestamp,
-    store::{Error, Relief, Retention},
+    store::{
+        Error, Relief, Retention,
+        walks::{Walk, Walks},
+    },
 };
 
 /// Rows of each kind looked at in one step.
 const BATCH: i64 = 500;
 /// Events that one step of [`relieve`] looks at: each leaves by itself, so that no more leave than have to.
 const RELIEF_BATCH: i64 = 64;
-
-/// Where the walks stand; they start anew with the process.
-#[derive(Clone, Copy, Default)]
-pub struct Walks {
-    delivered: Walk,
-    unrouted: Walk,
-    rest: Walk,
-    relief: Walk,
-}
-
-/// Behind which event a walk stands, and whether it has found nothing more to look at.
-#[derive(Clone, Copy, Default)]
-struct Walk {
-    cursor: i64,
-    ended: bool,
-}
 
 /// What an event on a walk has come to.
 struct Looked {

@@ -185,7 +185,7 @@ CREATE TABLE attempt (
     retry_after_ms bigint
 );
 
--- What plugins keep. The version is the id of the run that wrote it: no two writes have the same.
+-- What plugins keep. The version is the token of the lease under which it was written: no two claims have the same.
 CREATE TABLE state (
     plugin  text NOT NULL,
     key     bytea NOT NULL,                   -- text, of any characters

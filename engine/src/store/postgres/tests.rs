@@ -279,18 +279,31 @@ async fn an_endpoint_with_a_rate_belongs_to_one_node_while_that_lives() {
 async fn a_change_reaches_the_other_nodes_within_a_second() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
-    // What every node hears first of all.
-    tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.notified()).await.expect("it has looked once");
-    let heard = two.handoff.settings.notified();
     let began = clock::steady();
     let crm = one.endpoint("crm").await;
-    tokio::time::timeout(Duration::from_secs(10), heard).await.expect("it hears of it");
+    let heard = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await.expect("it hears of it");
     assert!(clock::steady().since(began) < Duration::from_secs(5), "by a call, or at the next beat");
+    two.handoff.settings.know(heard);
     two.find_endpoint(crm).await;
     one.store.reseal().await.unwrap();
     two.find_endpoint(crm).await;
     let shop = two.endpoint("shop").await;
     one.find_endpoint(shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_takes_on_waits_until_it_knows_of_every_change_before() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    let is_known = || tokio::time::timeout(Duration::from_millis(1), two.handoff.settings.known());
+    for round in 0..20 {
+        one.endpoint(&format!("crm-{round}")).await;
+        // By the transaction that stores the event, as there may have been no beat and no call since.
+        two.accept(event("a")).await;
+        is_known().await.expect_err("it does not know of the endpoint yet");
+        two.handoff.settings.know(two.handoff.settings.changed().await);
+        is_known().await.expect("it has read it");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -408,10 +421,9 @@ async fn a_plugin_that_is_published_or_withdrawn_is_told_to_the_other_nodes() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let heard = async |what: &str| {
-        let told = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.notified()).await;
-        told.unwrap_or_else(|_| panic!("{what} is not heard of"));
+        let told = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await;
+        two.handoff.settings.know(told.unwrap_or_else(|_| panic!("{what} is not heard of")));
     };
-    heard("what every node looks at first").await;
     let (row, file) = version(1);
     depot(one).publish(row.clone(), file.clone(), Shown::Written).await.unwrap();
     heard("a new plugin").await;

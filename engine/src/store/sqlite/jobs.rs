@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::{Local, attempts, reads, rows::Place};
+use super::{Local, people, reads, rows::Place};
 use crate::{
     domain::{
         delivery::{DeadReason, DeliveryState},
@@ -101,7 +101,7 @@ pub fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Optio
         return Err(Error::Conflict(text));
     }
     if let Some(endpoint) = filter.endpoint
-        && let Some(refusal) = attempts::takes_nothing(db, endpoint.as_i64())?
+        && let Some(refusal) = people::takes_nothing(db, endpoint.as_i64())?
     {
         return Err(Error::Conflict(refusal));
     }
@@ -139,7 +139,7 @@ pub fn advance(db: &Connection, local: &Local, id: JobId, now: Timestamp, at: Ti
             job.failed += 1;
             continue;
         }
-        match attempts::retry(db, local, one.id, now) {
+        match people::retry(db, local, one.id, now) {
             Ok(()) => job.done += 1,
             Err(error) if error.is_refusal() => job.failed += 1,
             Err(error) => return Err(error),

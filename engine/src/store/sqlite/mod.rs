@@ -14,6 +14,7 @@ mod claims;
 mod export;
 mod jobs;
 mod load;
+mod people;
 mod reads;
 mod retention;
 mod rows;
@@ -37,7 +38,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
 pub use self::{
@@ -51,8 +52,8 @@ use self::{
 };
 use super::{
     Accepted, Admission, AdmissionLimits, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary,
-    Drive, Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey,
-    Page, PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
+    Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey, Page,
+    PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store, walks::Walks,
 };
 use crate::{
     clock,
@@ -104,7 +105,7 @@ pub struct Local {
     next_token: AtomicI64,
     /// A minute whose first id is noted and committed.
     minute: AtomicI64,
-    walks: Mutex<retention::Walks>,
+    walks: Mutex<Walks>,
     /// Which order of each endpoint was looked at last: the next claim goes on behind it.
     last_orders: Mutex<HashMap<EndpointId, i64>>,
     key_file: KeyFile,
@@ -125,7 +126,7 @@ impl Local {
         self.next_token.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn walks(&self) -> MutexGuard<'_, retention::Walks> {
+    fn walks(&self) -> MutexGuard<'_, Walks> {
         self.walks.lock().expect("no code panics while it holds the walks")
     }
 
@@ -396,14 +397,14 @@ impl Store for Sqlite {
     }
 
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
-        self.write(0, move |db, local| attempts::retry(db, local, id, now)).await
+        self.write(0, move |db, local| people::retry(db, local, id, now)).await
     }
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
         let local = Arc::clone(&self.local);
         self.writer
             .write(Keeps::Promise, 0, move |db| {
-                let endpoint = attempts::cancel(db, id, at)?;
+                let endpoint = people::cancel(db, id, at)?;
                 Ok(((), move || {
                     drop(local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
                     local.handoff.alarm.let_go();
@@ -413,15 +414,21 @@ impl Store for Sqlite {
     }
 
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
-        self.write(0, move |db, local| replay(db, local, id, now)).await
+        self.write(0, move |db, local| people::replay(db, local, id, now)).await
     }
 
-    async fn drive_parked(&self, which: Drive, now: Timestamp) -> Result<usize, Error> {
-        self.write(0, move |db, local| drive(db, local, &which, now)).await
+    async fn drive_not_loadable(&self, plugin: &Slug, now: Timestamp) -> Result<usize, Error> {
+        let plugin = plugin.clone();
+        self.write(0, move |db, local| people::drive_not_loadable(db, local, &plugin, now)).await
     }
 
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
-        self.write(0, move |db, local| admin::create_endpoint(db, &local.seal(), endpoint)).await
+        self.write(0, move |db, local| {
+            let endpoint = admin::create_endpoint(db, &local.seal(), endpoint)?;
+            people::drive_wanting(db, local, &endpoint.new.name, clock::steady())?;
+            Ok(endpoint)
+        })
+        .await
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
@@ -655,53 +662,4 @@ impl Store for Sqlite {
         })
         .await
     }
-}
-
-fn replay(db: &Connection, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
-    let exists: bool =
-        db.prepare_cached("SELECT EXISTS (SELECT 1 FROM event WHERE id = ?1)")?.query_row([id.as_i64()], |row| row.get(0))?;
-    if !exists {
-        return Err(Error::NotFound { what: "event" });
-    }
-    let waiting: bool = db
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM event_queue WHERE id = ?1)")?
-        .query_row([id.as_i64()], |row| row.get(0))?;
-    if waiting {
-        return Err(Error::Conflict("it is still waiting to be run".into()));
-    }
-    let (from, until) = id.children();
-    db.prepare_cached("DELETE FROM run_queue WHERE id >= ?1 AND id < ?2")?.execute([from, until])?;
-    let round: u32 = db
-        .prepare_cached(
-            "INSERT INTO replay (id, rounds) VALUES (?1, 1) ON CONFLICT (id) DO UPDATE SET rounds = rounds + 1 RETURNING rounds",
-        )?
-        .query_row([id.as_i64()], |row| row.get(0))?;
-    db.prepare_cached("INSERT INTO event_queue (id, round, next_at, lease) VALUES (?1, ?2, ?3, NULL)")?.execute(params![
-        id.as_i64(),
-        round,
-        now.millis()
-    ])?;
-    local.handoff.alarm.set(now);
-    Ok(round)
-}
-
-fn drive(db: &Connection, local: &Local, which: &Drive, now: Timestamp) -> Result<usize, Error> {
-    let changed = match which {
-        Drive::PluginLoaded(plugin) => db
-            .prepare_cached(
-                "UPDATE run_queue SET state = 'waiting', next_at = ?1
-                 WHERE plugin = ?2 AND state = 'parked' AND outcome = 'not-loadable'",
-            )?
-            .execute(params![now.millis(), &**plugin])?,
-        Drive::EndpointCreated(name) => db
-            .prepare_cached(
-                "UPDATE run_queue SET state = 'waiting', next_at = ?1, wants = NULL
-                 WHERE wants = ?2 AND state = 'parked' AND wants IS NOT NULL",
-            )?
-            .execute(params![now.millis(), &**name])?,
-    };
-    if changed > 0 {
-        local.handoff.alarm.set(now);
-    }
-    Ok(changed)
 }

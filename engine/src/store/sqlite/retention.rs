@@ -14,7 +14,10 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{Local, audit, jobs, steady};
 use crate::{
     domain::{id::EventId, time::Timestamp},
-    store::{Error, Relief, Retention},
+    store::{
+        Error, Relief, Retention,
+        walks::{Walk, Walks},
+    },
 };
 
 /// Rows of each kind looked at in one step.
@@ -23,22 +26,6 @@ const BATCH: u32 = 500;
 const STEP_MAX: Duration = Duration::from_millis(5);
 /// Events between two looks at the clock.
 const UNTIMED: usize = 8;
-
-/// Where the walks stand; they start anew with the process.
-#[derive(Clone, Copy, Default)]
-pub struct Walks {
-    delivered: Walk,
-    unrouted: Walk,
-    rest: Walk,
-    relief: Walk,
-}
-
-/// Behind which event a walk stands, and whether it has found nothing more to look at.
-#[derive(Clone, Copy, Default)]
-struct Walk {
-    cursor: i64,
-    ended: bool,
-}
 
 /// One step of all walks. Says how many rows were looked at, and where the walks stand once that is committed.
 pub fn retire(

@@ -149,7 +149,7 @@ CREATE TABLE attempt (
     retry_after_ms INTEGER
 ) STRICT;
 
--- What plugins keep. The version is the id of the run that wrote it: no two writes have the same.
+-- What plugins keep. The version is the token of the lease under which it was written: no two claims have the same.
 CREATE TABLE state (
     plugin  TEXT NOT NULL,
     key     TEXT NOT NULL,

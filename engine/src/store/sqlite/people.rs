@@ -1,0 +1,154 @@
+//! What people do with deliveries and events: send again, call off, replay. And what is run again once what it lacked is there.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Local, attempts::finish};
+use crate::{
+    domain::{
+        endpoint::EndpointState,
+        id::{ATTEMPTS_MAX, DeliveryId, EndpointId, EventId},
+        name::Slug,
+        time::Timestamp,
+    },
+    store::Error,
+};
+
+/// Makes a delivery due.
+pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
+    let waiting: Option<Option<i64>> =
+        db.prepare_cached("SELECT lease FROM live WHERE id = ?1")?.query_row([id.as_i64()], |row| row.get(0)).optional()?;
+    match waiting {
+        // It is on its way at this moment.
+        Some(Some(_)) => return Ok(()),
+        Some(None) => {
+            let endpoint: i64 =
+                db.prepare_cached("SELECT endpoint FROM live WHERE id = ?1")?.query_row([id.as_i64()], |row| row.get(0))?;
+            if let Some(refusal) = takes_nothing(db, endpoint)? {
+                return Err(Error::Conflict(refusal));
+            }
+            db.prepare_cached("UPDATE live SET next_at = ?1 WHERE id = ?2")?.execute(params![now.millis(), id.as_i64()])?;
+        }
+        None => {
+            let finished: Option<(i64, i64, i64)> = db
+                .prepare_cached("SELECT endpoint, round, attempts FROM delivery WHERE id = ?1")?
+                .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()?;
+            let (endpoint, round, attempts) = finished.ok_or(Error::NotFound { what: "delivery" })?;
+            if let Some(refusal) = takes_nothing(db, endpoint)? {
+                return Err(Error::Conflict(refusal));
+            }
+            if attempts >= i64::from(ATTEMPTS_MAX) {
+                let text = format!("it has had {ATTEMPTS_MAX} attempts, more than that are not kept; replay the event instead");
+                return Err(Error::Conflict(text));
+            }
+            db.prepare_cached("DELETE FROM delivery WHERE id = ?1")?.execute([id.as_i64()])?;
+            db.prepare_cached(
+                "INSERT INTO live (id, endpoint, round, attempts, next_at, lease) VALUES (?1, ?2, ?3, ?4, ?5, NULL)",
+            )?
+            .execute(params![id.as_i64(), endpoint, round, attempts, now.millis()])?;
+        }
+    }
+    local.handoff.alarm.set(now);
+    Ok(())
+}
+
+/// Why nothing can be sent to an endpoint, and what to do about it; `None` if it can, now or once it is resumed.
+pub fn takes_nothing(db: &Connection, endpoint: i64) -> Result<Option<String>, Error> {
+    let row: Option<(String, String, bool)> = db
+        .prepare_cached("SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = ?1")?
+        .query_row([endpoint], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    Ok(match row {
+        None => Some("its endpoint was deleted; replay the event instead".to_owned()),
+        Some((name, _, true)) => Some(format!("the endpoint {name:?} was deleted; replay the event instead")),
+        Some((name, state, false)) => match EndpointState::parse(&state) {
+            Some(EndpointState::Disabled(_)) => Some(format!(
+                "the endpoint {name:?} is disabled and takes nothing; enable it first: innesco endpoint resume {name}"
+            )),
+            _ => None,
+        },
+    })
+}
+
+/// Says whose it was: there it may wait in memory as well.
+pub fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
+    let row: Option<(i64, i64, i64, Option<i64>)> = db
+        .prepare_cached("SELECT endpoint, round, attempts, lease FROM live WHERE id = ?1")?
+        .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .optional()?;
+    match row {
+        // Whatever the attempt under way comes to, its record will find the lease gone; the receiver may have it already.
+        Some((endpoint, round, attempts, _)) => {
+            db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id.as_i64()])?;
+            finish(db, id, endpoint, round, "cancelled", None, attempts, at)?;
+            Ok(EndpointId::from_i64(endpoint))
+        }
+        None => {
+            let finished = db
+                .prepare_cached("SELECT state FROM delivery WHERE id = ?1")?
+                .query_row([id.as_i64()], |row| row.get::<_, String>(0))
+                .optional()?;
+            match finished {
+                Some(state) => Err(Error::Conflict(format!("it is {state} already; only what waits can be cancelled"))),
+                None => Err(Error::NotFound { what: "delivery" }),
+            }
+        }
+    }
+}
+
+/// Runs an event again. Says which round that is.
+pub fn replay(db: &Connection, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
+    let exists: bool =
+        db.prepare_cached("SELECT EXISTS (SELECT 1 FROM event WHERE id = ?1)")?.query_row([id.as_i64()], |row| row.get(0))?;
+    if !exists {
+        return Err(Error::NotFound { what: "event" });
+    }
+    let waiting: bool = db
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM event_queue WHERE id = ?1)")?
+        .query_row([id.as_i64()], |row| row.get(0))?;
+    if waiting {
+        return Err(Error::Conflict("it is still waiting to be run".into()));
+    }
+    let (from, until) = id.children();
+    db.prepare_cached("DELETE FROM run_queue WHERE id >= ?1 AND id < ?2")?.execute([from, until])?;
+    let round: u32 = db
+        .prepare_cached(
+            "INSERT INTO replay (id, rounds) VALUES (?1, 1) ON CONFLICT (id) DO UPDATE SET rounds = rounds + 1 RETURNING rounds",
+        )?
+        .query_row([id.as_i64()], |row| row.get(0))?;
+    db.prepare_cached("INSERT INTO event_queue (id, round, next_at, lease) VALUES (?1, ?2, ?3, NULL)")?.execute(params![
+        id.as_i64(),
+        round,
+        now.millis()
+    ])?;
+    local.handoff.alarm.set(now);
+    Ok(round)
+}
+
+/// Makes due what was parked because a plugin did not load. Says how many runs.
+pub fn drive_not_loadable(db: &Connection, local: &Local, plugin: &Slug, now: Timestamp) -> Result<usize, Error> {
+    let driven = db
+        .prepare_cached(
+            "UPDATE run_queue SET state = 'waiting', next_at = ?1
+             WHERE plugin = ?2 AND state = 'parked' AND outcome = 'not-loadable'",
+        )?
+        .execute(params![now.millis(), &**plugin])?;
+    if driven > 0 {
+        local.handoff.alarm.set(now);
+    }
+    Ok(driven)
+}
+
+/// Makes due what was parked for want of an endpoint.
+pub fn drive_wanting(db: &Connection, local: &Local, endpoint: &Slug, now: Timestamp) -> Result<(), Error> {
+    let driven = db
+        .prepare_cached(
+            "UPDATE run_queue SET state = 'waiting', next_at = ?1, wants = NULL
+             WHERE wants = ?2 AND state = 'parked' AND wants IS NOT NULL",
+        )?
+        .execute(params![now.millis(), &**endpoint])?;
+    if driven > 0 {
+        local.handoff.alarm.set(now);
+    }
+    Ok(())
+}
