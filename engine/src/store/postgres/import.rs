@@ -157,8 +157,8 @@ impl Import {
         }
         execute(&tx, "DELETE FROM meta WHERE key = $1", &[&MOVING]).await?;
         let sql = "INSERT INTO meta (key, value) VALUES ('layout', $1), ('tag', $2), ('seal', $3), ($4, $5)";
-        let (layout, tag) = ([upgrade::LAYOUT], identity.tag.as_bytes());
-        execute(&tx, sql, &[&layout.as_slice(), &tag, &identity.mark, &MOVED, &written(progress)]).await?;
+        let tag = identity.tag.as_bytes();
+        execute(&tx, sql, &[&upgrade::MARK.as_slice(), &tag, &identity.mark, &MOVED, &written(progress)]).await?;
         mark()?;
         Ok(tx.commit().await?)
     }

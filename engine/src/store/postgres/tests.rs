@@ -34,6 +34,9 @@ mod server;
 
 conformance!(conforms, PostgresBacking);
 
+// While nodes are upgraded the old ones go on, and are started again, on what the first new one has made of the database.
+conformance!(conforms_to_what_a_newer_engine_extended, ExtendedBacking);
+
 static SERVER: LazyLock<PostgresServer> = LazyLock::new(|| PostgresServer::start(false));
 
 /// A database. A crash is another process of the same name: what the one before held is due.
@@ -92,6 +95,58 @@ impl Backing for PostgresBacking {
 
     fn another(&self) -> Arc<dyn Backing> {
         Arc::new(Self::empty())
+    }
+}
+
+/// A database that a newer engine has extended, as far as one may while older ones work with it: more in every table, and more tables.
+struct ExtendedBacking(PostgresBacking);
+
+impl ExtendedBacking {
+    fn empty() -> Self {
+        Self(PostgresBacking::empty())
+    }
+}
+
+const EXTEND: &str = r"DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+            EXECUTE format('ALTER TABLE %I ADD COLUMN later text NOT NULL DEFAULT ''x''', name);
+        END LOOP;
+        CREATE TABLE later (id bigint PRIMARY KEY);
+        UPDATE meta SET value = '\x0201' WHERE key = 'layout';
+    END $$";
+
+#[async_trait]
+impl Backing for ExtendedBacking {
+    async fn open(&self, handoff: Handoff) -> Arc<dyn Store> {
+        let store = self.0.open(handoff).await;
+        if self.0.raw("SELECT to_regclass('later') IS NULL") == "t" {
+            self.0.raw(EXTEND);
+        }
+        store
+    }
+
+    async fn refuse_poison(&self) {
+        self.0.refuse_poison().await;
+    }
+
+    async fn spoil(&self, event: EventId) {
+        self.0.spoil(event).await;
+    }
+
+    fn another(&self) -> Arc<dyn Backing> {
+        Arc::new(Self::empty())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_this_engine_cannot_work_with_is_refused() {
+    let backing = PostgresBacking::empty();
+    drop(backing.node("node", FOR_EVER, Handoff::default()).await.unwrap());
+    for (layout, wanted) in [("0302", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
+        backing.raw(&format!(r"UPDATE meta SET value = '\x{layout}' WHERE key = 'layout'"));
+        let refused = backing.node("node", FOR_EVER, Handoff::default()).await.map(drop);
+        let Err(error) = refused else { panic!("layout {layout} is taken") };
+        assert!(error.to_string().contains(wanted), "{layout}: {error}");
     }
 }
 

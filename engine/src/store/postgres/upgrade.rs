@@ -1,8 +1,9 @@
 //! Brings a database to this engine's layout: makes it, or takes an older one there step by step. One node at a time, under a lock that
 //! all of them know; the others wait and find it done.
 //!
-//! Old and new engines run side by side for as long as an upgrade of the nodes takes: a layout only ever adds what older engines
-//! do not miss, and takes away in a later one what none of them uses any more.
+//! Old and new engines run side by side for as long as an upgrade of the nodes takes, and old ones may be started again meanwhile: a layout
+//! only ever adds what older engines do not miss, and takes away in a later one what none of them uses any more. So the database says
+//! beside its layout from which one on engines can work with it ([`OLDEST`]).
 
 use deadpool_postgres::Transaction;
 
@@ -19,6 +20,10 @@ use crate::{
 
 /// The layout that this engine reads and writes.
 pub const LAYOUT: u8 = 1;
+/// The first layout whose engines do not miss anything in it.
+const OLDEST: u8 = 1;
+/// What the database says of its layout.
+pub const MARK: [u8; 2] = [LAYOUT, OLDEST];
 
 /// Waits until nobody else looks at the layout or the master key, until the end of the transaction.
 pub async fn alone(tx: &Transaction<'_>) -> Result<(), Error> {
@@ -41,14 +46,23 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
         make_tables(tx).await?;
         let tag = Tag::from_random(random);
         let sql = "INSERT INTO meta (key, value) VALUES ('layout', $1), ('tag', $2)";
-        execute(tx, sql, &[&[LAYOUT].as_slice(), &tag.as_str().as_bytes()]).await?;
+        execute(tx, sql, &[&MARK.as_slice(), &tag.as_str().as_bytes()]).await?;
     }
     import::refuse_unfinished(tx).await?;
     let layout = admin::meta(tx, "layout").await?;
     match layout.as_deref() {
-        Some([LAYOUT]) => {}
-        Some([newer]) if *newer > LAYOUT => {
-            let text = format!("its layout is version {newer}, this engine knows {LAYOUT}; upgrade the engine");
+        Some([LAYOUT, _]) => {}
+        Some([newer, oldest]) if *newer > LAYOUT && *oldest <= LAYOUT => {
+            tracing::info!(
+                layout = newer,
+                known = LAYOUT,
+                "a newer engine has extended the database; this one works with what it knows of it"
+            );
+        }
+        Some([newer, oldest]) if *newer > LAYOUT => {
+            let text = format!(
+                "its layout is version {newer}, which takes an engine that knows version {oldest}, and this one knows {LAYOUT}; upgrade the engine"
+            );
             return Err(Error::Unavailable(text));
         }
         _ => return Err(corrupt()),
