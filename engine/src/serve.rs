@@ -98,7 +98,7 @@ impl Engine {
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
         let broken = CancellationToken::new();
         let (store, role) = (Arc::clone(&self.store), self.config.node.role);
-        let following = tokio::spawn(follow_settings(
+        let mut following = tokio::spawn(follow_settings(
             self.handoff.clone(),
             Arc::clone(&self.catalog),
             Arc::clone(&self.sources),
@@ -158,6 +158,11 @@ impl Engine {
         let serving = api::serve(listener, api::router(api, role.takes_calls()), within_files(self.config.connections), told());
         tokio::select! {
             () = serving => {}
+            // Nobody runs anything before it is known what people set.
+            ended = &mut following => {
+                tracing::error!(panicked = ended.is_err(), "what other nodes change is no longer followed; the engine stops");
+                broken.cancel();
+            }
             // Callers that keep their connection open do not keep the engine from stopping.
             () = async { told().await; tokio::time::sleep(self.config.drain).await } => {}
         }

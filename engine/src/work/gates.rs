@@ -41,6 +41,8 @@ const PLACES_LEAST: usize = 64;
 pub const RATE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How much of a rate may come at once after a pause: too little to notice, enough to make up for a late timer.
 const RATE_BURST: Duration = Duration::from_millis(100);
+/// How long what is for an endpoint that is not known here yet is left to others.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 /// Failing is noted in the store once it has gone on for so long: receivers that fail now and then cost no writes.
 const FAILING_NOTED_AFTER: Duration = Duration::from_secs(60);
 
@@ -56,6 +58,8 @@ struct Inner {
     /// The endpoints that the gates were last compared with.
     table: Arc<EndpointTable>,
     gates: HashMap<EndpointId, Gate>,
+    /// Endpoints that are not in the table, and until when nothing is taken for them.
+    unknown: HashMap<EndpointId, Timestamp>,
 }
 
 struct Gate {
@@ -96,7 +100,7 @@ pub enum Failing {
 
 impl Gates {
     pub fn new(lanes: Arc<Lanes<EndpointId, DeliveryClaim>>, table: Arc<EndpointTable>, disable_after: Duration) -> Self {
-        Self { lanes, disable_after, inner: Mutex::new(Inner { table, gates: HashMap::new() }) }
+        Self { lanes, disable_after, inner: Mutex::new(Inner { table, gates: HashMap::new(), unknown: HashMap::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -121,6 +125,13 @@ impl Gates {
             gate.shut_until = Some(until);
             self.lanes.set_width(&endpoint, Some(gate.width()));
         }
+    }
+
+    /// There is something for an endpoint that is not known here: another node has made it a moment ago. Nothing more is taken for it
+    /// before it is, or for a while.
+    pub fn shut_unknown(&self, endpoint: EndpointId, now: Timestamp) {
+        self.lock().unknown.insert(endpoint, now.plus(UNKNOWN_FOR));
+        self.lanes.set_width(&endpoint, Some(Width::CLOSED));
     }
 
     /// Takes note of how an attempt ended. `jitter` in 0..1.
@@ -157,6 +168,13 @@ impl Gates {
                 }
             });
         }
+        inner.unknown.retain(|id, until| {
+            let shut = table.get(*id).is_none() && *until > now;
+            if !shut {
+                self.lanes.set_width(id, None);
+            }
+            shut
+        });
         for (id, gate) in &mut inner.gates {
             let probes = gate.breaker.probe(now);
             let open = gate.shut_until.is_some_and(|until| until <= now);
@@ -263,5 +281,25 @@ impl Limiter {
             }
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Handoff;
+
+    #[test]
+    fn nothing_is_taken_for_a_while_for_an_endpoint_that_is_not_known() {
+        let lanes = Handoff::default().deliveries;
+        let table = Arc::new(EndpointTable::new(Vec::new()));
+        let gates = Gates::new(Arc::clone(&lanes), Arc::clone(&table), Duration::MAX);
+        let (crm, now) = (EndpointId::from_i64(7), Timestamp::from_millis(0));
+        assert!(lanes.room_for_stored(&crm) > 0);
+        gates.shut_unknown(crm, now);
+        gates.tick(&table, now.plus(UNKNOWN_FOR / 2));
+        assert_eq!(lanes.room_for_stored(&crm), 0);
+        gates.tick(&table, now.plus(UNKNOWN_FOR));
+        assert!(lanes.room_for_stored(&crm) > 0, "it may be known by now");
     }
 }

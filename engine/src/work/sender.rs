@@ -76,7 +76,13 @@ impl Sender {
     /// The endpoint that a delivery goes to, and its rate, if it takes webhooks and its gate is open.
     fn pass(&self, claim: &DeliveryClaim) -> Option<(Arc<Endpoint>, Option<Arc<Limiter>>)> {
         let endpoints = self.catalog.endpoints();
-        let endpoint = endpoints.get(claim.endpoint).filter(|endpoint| endpoint.new.state == EndpointState::Active)?;
+        let Some(endpoint) = endpoints.get(claim.endpoint) else {
+            self.gates.shut_unknown(claim.endpoint, clock::steady());
+            return None;
+        };
+        if endpoint.new.state != EndpointState::Active {
+            return None;
+        }
         match self.gates.pass(endpoint) {
             Pass::Go(limiter) => Some((Arc::clone(endpoint), limiter)),
             Pass::Shut => None,
