@@ -1,5 +1,7 @@
 //! What nodes over one Postgres know of each other: the plugins that they share, and what each of them tells.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -72,8 +74,10 @@ async fn a_plugin_dropped_on_one_node_serves_on_all() {
     assert_eq!(listed.matches(&format!("ledger@{}", &one[..6])).count(), 3, "{listed}");
 
     // Replaced on another node, where it never was.
+    let written = Instant::now();
     cluster.nodes[1].write_plugin("ledger.wasm", &second);
     all_have(&cluster.nodes[0], 3, "ledger", Some(&two)).await;
+    println!("ready on three nodes {:?} after it was written", written.elapsed());
     let shown = cluster.nodes[0].get("/v1/plugins/ledger").await;
     assert_eq!((&shown["version"], &shown["error"]), (&json!(two), &Value::Null));
     let event = cluster.nodes[0].send("job.created", json!({ "job": 2 })).await;
