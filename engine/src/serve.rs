@@ -225,34 +225,36 @@ fn drawn_name(data: &Path) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// How long to wait before settings that could not be read are read again.
+/// How long to wait before settings are read again: when the database was away, and when something in them cannot be read.
 const SETTINGS_AGAIN: Duration = Duration::from_millis(500);
+const SETTINGS_BROKEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// Makes what other nodes have changed known here.
 async fn follow_settings(handoff: Handoff, catalog: Arc<Catalog>, sources: Arc<Sources>, keys: Arc<Keys>) {
+    let (mut is_away, mut is_broken) = (false, false);
     loop {
-        let version = handoff.settings.changed().await;
+        let version = if is_away {
+            tokio::time::sleep(SETTINGS_AGAIN).await;
+            handoff.settings.told()
+        } else if is_broken {
+            let changed = tokio::time::timeout(SETTINGS_BROKEN_AGAIN, handoff.settings.changed()).await;
+            changed.unwrap_or_else(|_| handoff.settings.told())
+        } else {
+            handoff.settings.changed().await
+        };
         // They are loaded beside, which takes as long as it takes.
         catalog.plugins_told();
-        let read = [
-            catalog.refresh_endpoints().await,
-            catalog.refresh_plugin_configs().await,
-            sources.refresh().await,
-            keys.refresh().await,
-        ];
-        match read.into_iter().find_map(Result::err) {
-            Some(error) if error.passes() => {
-                tracing::debug!(%error, "what another node has changed could not be read; trying again");
-                tokio::time::sleep(SETTINGS_AGAIN).await;
-                continue;
-            }
-            // What cannot be read does not stop what can be done without it.
-            Some(error) => {
-                tracing::error!(%error, "what another node has changed cannot be read; this one goes on by what it knew before")
-            }
-            None => {}
+        let for_runs = [catalog.refresh_endpoints().await, catalog.refresh_plugin_configs().await];
+        // What is broken does not stop what can be done without it.
+        if !for_runs.iter().any(|read| read.as_ref().is_err_and(store::Error::passes)) {
+            handoff.settings.know(version);
         }
-        handoff.settings.know(version);
+        let read = for_runs.into_iter().chain([sources.refresh().await, keys.refresh().await]);
+        let (away, broken): (Vec<_>, Vec<_>) = read.filter_map(Result::err).partition(store::Error::passes);
+        if let (Some(error), false) = (broken.first(), is_broken) {
+            tracing::error!(%error, "what was set cannot be read; this node goes on by what it knew before, and tries again from time to time");
+        }
+        (is_away, is_broken) = (!away.is_empty(), !broken.is_empty());
     }
 }
 

@@ -161,7 +161,7 @@ impl Default for Handoff {
 
 /// How far what people set (endpoints, sources, keys, plugins' settings) is known in this process, where others change it as well. The store
 /// tells its version with everything that it hands over, and whoever runs an event waits until that is known: so an event that was
-/// submitted after the answer to a change goes by it, on whichever nodes the two happened. A store that belongs to one process tells
+/// submitted after the answer to a change is run by it, on whichever nodes the two happened. A store that belongs to one process tells
 /// nothing.
 #[derive(Debug, Default)]
 pub struct Settings {
@@ -195,11 +195,15 @@ impl Settings {
         told.expect("the sender is this one's own")
     }
 
-    /// Waits until all that has been told is known.
-    pub async fn known(&self) {
-        let told = *self.told.borrow();
-        if *self.known.borrow() < told {
-            let known = self.known.subscribe().wait_for(|known| *known >= told).await.map(drop);
+    /// The latest version that was told of.
+    pub fn told(&self) -> i64 {
+        *self.told.borrow()
+    }
+
+    /// Waits until `version` is known, or a later one.
+    pub async fn known(&self, version: i64) {
+        if *self.known.borrow() < version {
+            let known = self.known.subscribe().wait_for(|known| *known >= version).await.map(drop);
             known.expect("the sender is this one's own");
         }
     }

@@ -75,6 +75,8 @@ pub struct EventClaim {
     /// 0 the first time, then one more per replay.
     pub round: u32,
     pub lease: Lease,
+    /// The version of the settings by which it is to be judged, or a later one.
+    pub settings: i64,
     /// Its place in the hand-off, given back when the claim is done with.
     pub slot: EventSlot,
 }
@@ -90,6 +92,8 @@ pub struct RunClaim {
     /// Tries so far.
     pub tries: u32,
     pub lease: Lease,
+    /// The version of the settings by which it is to be judged, or a later one.
+    pub settings: i64,
     pub slot: RunSlot,
 }
 
@@ -203,9 +207,8 @@ pub enum Settled {
     Done,
     /// Another worker holds the claim now; nothing changed.
     LeaseLost,
-    /// These runs (places in [`Settlement::runs`]) went by what is no longer so: they read state that has changed since, or are parked
-    /// for want of an endpoint that exists by now. Nothing changed.
-    Stale(Vec<usize>),
+    /// These runs (places in [`Settlement::runs`]) read state that has changed since; nothing changed.
+    StateConflict(Vec<usize>),
     /// The event would have more runs or deliveries than an event can have; nothing changed.
     TooMany,
 }
@@ -531,10 +534,12 @@ pub trait Store: Send + Sync {
 
     /// Makes due what was parked because this plugin did not load. Returns how many runs.
     async fn drive_not_loadable(&self, plugin: &Slug, now: Timestamp) -> Result<usize, Error>;
+    /// Makes due, a batch at a time, what is parked for want of an endpoint that there is. Returns how many runs.
+    async fn drive_wanting(&self, now: Timestamp) -> Result<usize, Error>;
 
     // Endpoints, plugins, keys.
 
-    /// Refuses a name that is taken. What was parked for want of an endpoint of this name is due with it.
+    /// Refuses a name that is taken.
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
     /// Replaces everything but the id, the name and the state: a change of the address must not undo a `410` that came meanwhile.
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;

@@ -1,4 +1,4 @@
-//! The keeper: ends what waits for endpoints that take nothing any more, lets old events go, makes room in a store that is full,
+//! The keeper: ends what waits for endpoints that take nothing any more, drives runs that want an endpoint which is there, lets old events go, makes room in a store that is full,
 //! and writes when keys were used. A batch at a time, so that it never holds up a commit that someone waits for.
 
 use std::{sync::Arc, time::Duration};
@@ -11,8 +11,8 @@ use crate::{
     store::{Error, Retention, Store},
 };
 
-/// How often there may be something to bury.
-const BURY_EVERY: Duration = Duration::from_secs(1);
+/// How often there may be something to bury or to drive.
+const EVERY: Duration = Duration::from_secs(1);
 /// How often something may have become old enough, and the uses of keys are written: in rounds.
 const RETIRE_EVERY: u32 = 60;
 /// Between two batches, so that other commits come in between.
@@ -57,7 +57,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                () = tokio::time::sleep(BURY_EVERY) => {}
+                () = tokio::time::sleep(EVERY) => {}
             }
             let retire = round.is_multiple_of(RETIRE_EVERY);
             round = round.wrapping_add(1);
@@ -72,6 +72,9 @@ impl Keeper {
 
     async fn keep(&self, retire: bool, level: &mut Level) -> Result<(), Error> {
         while self.store.bury(clock::wall()).await? > 0 && !self.stop.is_cancelled() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        while self.store.drive_wanting(clock::steady()).await? > 0 && !self.stop.is_cancelled() {
             tokio::time::sleep(PAUSE).await;
         }
         if !retire {

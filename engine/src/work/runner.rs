@@ -85,13 +85,8 @@ impl Drop for EndGuard {
 }
 
 impl Runner {
-    /// What comes next, once it can be judged by all that people had set when it was claimed; `None` when it is time to stop.
-    fn take<T>(&self, next: impl Future<Output = T>) -> Option<T> {
-        let next = async {
-            let next = next.await;
-            self.handoff.settings.known().await;
-            next
-        };
+    /// Waits for something; `None` when it is time to stop.
+    fn wait<T>(&self, next: impl Future<Output = T>) -> Option<T> {
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
@@ -103,8 +98,12 @@ impl Runner {
 
     fn run_events(&self) {
         loop {
-            let Some((claim, turn)) = self.take(self.handoff.events.next()) else { return };
-            drop(turn);
+            let next = async {
+                let (claim, _turn) = self.handoff.events.next().await;
+                self.handoff.settings.known(claim.settings).await;
+                claim
+            };
+            let Some(claim) = self.wait(next) else { return };
             if claim.lease.until <= clock::steady() {
                 continue;
             }
@@ -149,12 +148,15 @@ impl Runner {
     fn run_apart(&self) {
         lower_priority();
         loop {
-            let Some((first, turn)) = self.take(self.handoff.runs.next()) else { return };
+            let Some((first, turn)) = self.wait(self.handoff.runs.next()) else { return };
             let (began, turn) = (Instant::now(), Arc::new(turn));
             // What this turn's runs have written, on top of what is committed: they are settled in this order.
             let written = Arc::default();
             let (mut next, mut count) = (Some(first), 0);
             while let Some(claim) = next {
+                if self.wait(self.handoff.settings.known(claim.settings)).is_none() {
+                    return;
+                }
                 if claim.lease.until > clock::steady() {
                     self.run_claim(claim, &turn, &written);
                 }
@@ -163,7 +165,7 @@ impl Runner {
                 }
                 count += 1;
                 let goes_on = count < TURN_MAX && began.elapsed() < TURN_TIME;
-                next = if goes_on { self.take(async { self.handoff.runs.more(&turn) }).flatten() } else { None };
+                next = if goes_on { self.handoff.runs.more(&turn) } else { None };
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
-    catalog::{Catalog, PluginState},
+    catalog::Catalog,
     clock,
     domain::{
         delivery::DeadReason,
@@ -64,11 +64,10 @@ impl Settler {
                     Settled::Done => {
                         count(settlement);
                         self.tell(settlement);
-                        self.drive_missed(settlement).await;
                     }
                     Settled::LeaseLost => tracing::debug!(event = settlement.event.id.as_i64(), "a lost claim was not settled"),
-                    Settled::Stale(places) => {
-                        if let Some(mended) = self.mend_stale(settlement, &places).await {
+                    Settled::StateConflict(places) => {
+                        if let Some(mended) = self.mend_conflict(settlement, &places).await {
                             again.push(mended);
                             held_again.push(held);
                         }
@@ -97,31 +96,28 @@ impl Settler {
         }
     }
 
-    /// The runs of an event that went by what is no longer so are set apart, to run again from fresh reads, one after another; the
-    /// rest of the event takes effect now. A run that was apart already goes back to its queue.
-    async fn mend_stale(&self, settlement: &Settlement, places: &[usize]) -> Option<Settlement> {
+    /// The runs of an event that lost a race for their plugin's state are set apart, to run again from fresh reads, one after
+    /// another; the rest of the event takes effect now. A run that was apart already goes back to its queue.
+    async fn mend_conflict(&self, settlement: &Settlement, places: &[usize]) -> Option<Settlement> {
         let plugins = self.catalog.plugins();
         let now = clock::steady();
-        let (wanting, racing): (Vec<_>, Vec<_>) =
-            places.iter().map(|place| &settlement.runs[*place]).partition(|run| run.wants.is_some());
-        for entry in racing.iter().filter_map(|run| plugins.get(&run.plugin)) {
-            entry.pace.note_conflict(now);
+        for place in places {
+            if let Some(entry) = plugins.get(&settlement.runs[*place].plugin) {
+                entry.pace.note_conflict(now);
+            }
         }
-        if let (true, Settles::Run { id, lease, .. }) = (wanting.is_empty(), settlement.settles) {
+        if let Settles::Run { id, lease, .. } = settlement.settles {
             if let Err(error) = self.store.release(vec![], vec![(id, lease)], vec![]).await {
                 tracing::warn!(%error, "a run that lost a race could not be given back; it waits for its lease to end");
             }
             return None;
         }
-        let due = if wanting.is_empty() || self.learn_endpoints().await { now } else { now.plus(AFTER_FAILURE) };
         let mut mended = settlement.clone();
         for place in places {
             let run = &mut mended.runs[*place];
             *run = RunRecord {
-                state: RunState::Waiting { due },
+                state: RunState::Waiting { due: now },
                 outcome: None,
-                failure: None,
-                wants: None,
                 tries: run.tries - 1,
                 log: Default::default(),
                 deliveries: Vec::new(),
@@ -132,27 +128,6 @@ impl Settler {
             };
         }
         Some(mended)
-    }
-
-    /// Reads what endpoints there are: one that a run wanted is there and was not known here yet. Says whether it could.
-    async fn learn_endpoints(&self) -> bool {
-        let learnt = self.catalog.refresh_endpoints().await;
-        if let Err(error) = &learnt {
-            tracing::warn!(%error, "endpoints could not be read; a run that names a new one is tried again");
-        }
-        learnt.is_ok()
-    }
-
-    /// A plugin may have loaded just while a run was parked because it had not: whoever drove what was parked did not see that one.
-    async fn drive_missed(&self, settlement: &Settlement) {
-        let parked = settlement.runs.iter().filter(|run| run.outcome == Some(RunOutcome::NotLoadable));
-        for run in parked {
-            let serves =
-                self.catalog.plugins().get(&run.plugin).is_some_and(|entry| matches!(entry.state, PluginState::Serving(_)));
-            if serves && let Err(error) = self.store.drive_not_loadable(&run.plugin, clock::steady()).await {
-                tracing::warn!(plugin = %run.plugin, %error, "a run that waits for a plugin which serves by now could not be driven; replay its event");
-            }
-        }
     }
 
     fn tell(&self, settlement: &Settlement) {

@@ -135,7 +135,7 @@ async fn run_events(store: Arc<dyn Store>, handoff: Handoff, endpoints: [Endpoin
             let asked = Settlement { runs: vec![run], direct: vec![direct(endpoints[1])], ..settlement(&claim) };
             match store.settle(Arc::new(vec![asked])).await.unwrap().remove(0) {
                 Settled::Done => break,
-                Settled::Stale(lost) => assert_eq!(lost, [0]),
+                Settled::StateConflict(lost) => assert_eq!(lost, [0]),
                 other => panic!("{other:?}"),
             }
         }

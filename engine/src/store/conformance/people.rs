@@ -1,6 +1,10 @@
 //! What people do: replay, drive, and everything that they set.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::bench::*;
 use crate::{
@@ -119,24 +123,31 @@ pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
     assert_eq!(after.state_of(missed[0]).await, EventState::Done);
 }
 
-pub async fn an_endpoint_that_is_created_drives_the_runs_that_named_it(bench: &Bench) {
+pub async fn an_endpoint_that_there_is_drives_the_runs_that_named_it(bench: &Bench) {
     let wants = |name: &str| RunRecord { wants: Some(name.into()), ..parked("p", RunOutcome::BadOutput) };
+    let drive = async |bench: &Bench| bench.store.drive_wanting(clock::steady()).await.unwrap();
     let wanting = bench.settled_with(wants("crm")).await;
     bench.settled_with(wants("Not a Slug")).await;
     bench.settled_with(parked("p", RunOutcome::BadOutput)).await;
     bench.endpoint("shop").await;
-    assert_eq!(bench.claim().await, 0, "nobody wanted that one");
+    assert_eq!((drive(bench).await, bench.claim().await), (0, 0), "nobody wanted that one");
     let crm = bench.endpoint("crm").await;
+    let late = bench.settled_with(wants("crm")).await;
+    assert_eq!(drive(bench).await, 2, "also what was parked when it was there already");
+    assert_eq!(drive(bench).await, 0);
     let after = bench.after_a_crash().await;
-    assert_eq!(after.claim().await, 1, "driven with the endpoint, in one step");
-    let run = after.run().await;
-    assert_eq!(run.event.id, wanting);
-    assert_eq!(after.settle(run_settlement(&run, wants("slack"))).await, Settled::Done);
-    after.store.delete_endpoint(crm, None).await.unwrap();
-    after.endpoint("crm").await;
-    assert_eq!(after.claim().await, 0, "it wants another one now");
+    assert_eq!(after.claim().await, 2);
+    let runs = after.runs().await;
+    assert_eq!(runs.iter().map(|run| run.event.id).collect::<BTreeSet<_>>(), [wanting, late].into());
+    for run in &runs {
+        assert_eq!(after.settle(run_settlement(run, wants("slack"))).await, Settled::Done);
+    }
+    assert_eq!(drive(&after).await, 0, "they want another one now");
     after.endpoint("slack").await;
-    assert_eq!(after.claim().await, 1);
+    assert_eq!(drive(&after).await, 2);
+    after.store.delete_endpoint(crm, None).await.unwrap();
+    after.settled_with(wants("crm")).await;
+    assert_eq!(drive(&after).await, 0, "that is gone");
 }
 
 pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {

@@ -245,7 +245,7 @@ pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
         RunRecord { state_use: state_use(&[("gone", version)], &[]), ..ran("p") },
     ];
     let settled = Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) };
-    assert_eq!(bench.settle(settled).await, Settled::Stale(vec![1, 3]));
+    assert_eq!(bench.settle(settled).await, Settled::StateConflict(vec![1, 3]));
     bench.nothing("nothing of it takes effect, also not of the runs that did not lose").await;
     assert_eq!(bench.store.read_state(&slug("q"), "k").await.unwrap(), None);
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"1");
@@ -259,30 +259,6 @@ pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"3", "what was not read cannot be stale");
 }
 
-/// Between its start, when there was no such endpoint, and its settlement, when there is one: nobody would drive it again.
-pub async fn a_run_is_not_parked_for_want_of_an_endpoint_that_exists(bench: &Bench) {
-    let wants = |name: &str| RunRecord { wants: Some(name.into()), ..parked("p", RunOutcome::BadOutput) };
-    let claim = bench.accept(event("a")).await;
-    let gone = bench.endpoint("gone").await;
-    bench.store.delete_endpoint(gone, None).await.unwrap();
-    let crm = bench.endpoint("crm").await;
-    let runs = vec![wants("gone"), wants("crm"), wants("Not a Slug")];
-    let settled = Settlement { runs: runs.clone(), direct: vec![direct(crm)], ..settlement(&claim) };
-    assert_eq!(bench.settle(settled).await, Settled::Stale(vec![1]));
-    bench.nothing("nothing of it takes effect").await;
-    assert_eq!(bench.story(claim.event.id).await.runs.len(), 0);
-
-    let runs = vec![runs[0].clone(), waiting("p", clock::steady()), runs[2].clone()];
-    assert_eq!(bench.settle(Settlement { runs, ..settlement(&claim) }).await, Settled::Done, "the claim is held");
-    assert_eq!(bench.claim().await, 1);
-    let run = bench.run().await;
-    assert_eq!(bench.settle(run_settlement(&run, wants("crm"))).await, Settled::Stale(vec![0]), "as for a run of its own");
-    assert_eq!(
-        bench.settle(run_settlement(&run, RunRecord { deliveries: vec![webhook(crm, "x")], ..ran("p") })).await,
-        Settled::Done
-    );
-}
-
 pub async fn a_value_deleted_and_written_again_is_another_value(bench: &Bench) {
     let p = slug("p");
     let claim = bench.accept(event("a")).await;
@@ -293,7 +269,7 @@ pub async fn a_value_deleted_and_written_again_is_another_value(bench: &Bench) {
 
     let stale = RunRecord { state_use: state_use(&[("k", read)], &[("k", Some(b"lost"))]), ..ran("p") };
     let answer = bench.settle(Settlement { runs: vec![stale], ..settlement(&claim) }).await;
-    assert_eq!(answer, Settled::Stale(vec![0]));
+    assert_eq!(answer, Settled::StateConflict(vec![0]));
     assert_eq!(bench.store.read_state(&p, "k").await.unwrap().unwrap().0, b"same");
 }
 
@@ -303,7 +279,7 @@ pub async fn runs_of_one_plugin_in_one_settlement_see_each_other(bench: &Bench) 
         |key, value: &'static [u8]| RunRecord { state_use: state_use(&[(key, 0)], &[(key, Some(value))]), ..ran("p") };
     let runs = vec![increment("k", b"1"), increment("k", b"2"), increment("other", b"3")];
     let answer = bench.settle(Settlement { runs: runs.clone(), ..settlement(&claim) }).await;
-    assert_eq!(answer, Settled::Stale(vec![1]), "the second read what the first writes");
+    assert_eq!(answer, Settled::StateConflict(vec![1]), "the second read what the first writes");
     let apart = vec![runs[0].clone(), waiting("p", soon(9)), runs[2].clone()];
     assert_eq!(bench.settle(Settlement { runs: apart, ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"1");
@@ -319,7 +295,7 @@ pub async fn settlements_of_one_call_follow_each_other(bench: &Bench) {
     let settlements =
         claims.iter().zip([first, stale, fresh]).map(|(claim, run)| Settlement { runs: vec![run], ..settlement(claim) });
     let answers = bench.settle_all(settlements.collect()).await;
-    assert_eq!(answers, [Settled::Done, Settled::Stale(vec![0]), Settled::Done]);
+    assert_eq!(answers, [Settled::Done, Settled::StateConflict(vec![0]), Settled::Done]);
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"2");
     assert_eq!(bench.state_of(claims[1].event.id).await, EventState::Waiting, "the one that lost can be settled again");
 }

@@ -177,7 +177,7 @@ async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<
                 let lease = Lease { token: local.next_token(node), until };
                 next.push(local.db_at(until));
                 leases.push(Some(lease.token));
-                after.events.push(EventClaim { event, round: 0, lease, slot });
+                after.events.push(EventClaim { event, round: 0, lease, settings: 0, slot });
             }
             None => {
                 next.push(local.db_at(now));

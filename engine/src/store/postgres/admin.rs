@@ -9,7 +9,6 @@ use tokio_postgres::Row;
 use super::{
     db::{clean, execute, get, row, rows, the_row},
     node::tell_settings,
-    people::name_lock,
     rows::{self as values, ENDPOINT_COLUMNS},
 };
 use crate::{
@@ -36,8 +35,6 @@ pub fn is_single(policy: &Policy) -> bool {
 pub async fn create_endpoint(tx: &Transaction<'_>, seal: &Seal, new: NewEndpoint) -> Result<Endpoint, Error> {
     let created_at = clock::wall();
     let columns = EndpointColumns::of(&new, seal)?;
-    // Whoever is just parking a run for want of it is done before, or sees it.
-    execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&name_lock(&new.name)]).await?;
     let sql =
         "INSERT INTO endpoint (name, title, url, events, conditions, plugin, scheme, state, created_at, policy, sealed, single)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)

@@ -14,6 +14,7 @@ use super::{
     Local, accept,
     commit::After,
     db::{execute, get, get_u32, limit, row, rows, the_row},
+    node::tell_of_settings,
     rows::{self as values, EVENT_COLUMNS, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
     settle::{delivery_weight, lock_key},
 };
@@ -57,7 +58,9 @@ pub async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Time
     claiming.events().await?;
     claiming.runs().await?;
     claiming.deliveries().await?;
-    claiming.ordered().await
+    claiming.ordered().await?;
+    // Last, as these may have been submitted since the transaction began.
+    tell_of_settings(tx, local).await
 }
 
 /// Ends leases whose time is over: what they held is due.
@@ -135,7 +138,7 @@ impl Claiming<'_> {
             let lease = self.lease();
             ids.push(id);
             leases.push(lease);
-            self.after.events.push(EventClaim { event: Arc::new(event), round: get_u32(row, 1)?, lease, slot });
+            self.after.events.push(EventClaim { event: Arc::new(event), round: get_u32(row, 1)?, lease, settings: 0, slot });
         }
         self.take("event_queue", &ids, &leases).await
     }
@@ -178,6 +181,7 @@ impl Claiming<'_> {
                     endpoint: get::<Option<i64>>(row, 1)?.map(EndpointId::from_i64),
                     tries: get_u32(row, 3)?,
                     lease,
+                    settings: 0,
                     slot,
                 });
             }

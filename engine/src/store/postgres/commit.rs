@@ -77,8 +77,11 @@ impl After {
         if let Some(last) = self.events.last() {
             local.minute.store(accept::minute(last.event.accepted_at), Ordering::Relaxed);
         }
-        local.handoff.events.push_all(self.events.into_iter().map(|claim| ((), claim)));
-        local.handoff.runs.push_all(self.runs.into_iter().map(|claim| (claim.plugin.clone(), claim)));
+        // What has been told by now is no older than what was told to this transaction.
+        let settings = local.handoff.settings.told();
+        local.handoff.events.push_all(self.events.into_iter().map(|claim| ((), EventClaim { settings, ..claim })));
+        let runs = self.runs.into_iter().map(|claim| (claim.plugin.clone(), RunClaim { settings, ..claim }));
+        local.handoff.runs.push_all(runs);
         // In one step: if the first of a train fails, those behind it are all there to be taken back.
         local.handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
         if self.let_go {

@@ -436,21 +436,17 @@ impl Store for Postgres {
         Ok(driven)
     }
 
-    async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
-        let seal = self.local.seal();
-        let now = clock::steady();
-        let create = self.step(move |tx, local| {
-            Box::pin(async move {
-                let endpoint = admin::create_endpoint(tx, &seal, endpoint).await?;
-                let driven = people::drive_wanting(tx, local, &endpoint.new.name, now).await?;
-                Ok((endpoint, driven))
-            })
-        });
-        let (endpoint, driven) = create.await?;
+    async fn drive_wanting(&self, now: Timestamp) -> Result<usize, Error> {
+        let driven = self.step(move |tx, local| Box::pin(people::drive_wanting(tx, local, now))).await?;
         if driven > 0 {
             self.local.due(now);
         }
-        Ok(endpoint)
+        Ok(driven)
+    }
+
+    async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
+        let seal = self.local.seal();
+        self.step(move |tx, _| Box::pin(async move { admin::create_endpoint(tx, &seal, endpoint).await })).await
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {

@@ -68,14 +68,21 @@ pub fn tokens(node: i64) -> (i64, i64) {
 }
 
 /// Makes sure that this process counts as alive until the transaction ends, and says under which id. `None`: the others have given it
-/// up, and it has to come back as a new one. With it goes the question how far the settings are: what the transaction hands over is not
-/// acted on before they are known here.
+/// up, and it has to come back as a new one. With it goes the question how far the settings are, for what has been submitted before this
+/// transaction began: it is not run before they are known here.
 pub async fn enter(tx: &Transaction<'_>, local: &Local) -> Result<Option<i64>, Error> {
     let me = local.me();
     let sql = "SELECT (SELECT version FROM settings_version) FROM node WHERE id = $1 FOR KEY SHARE";
     let Some(alive) = row(tx, sql, &[&me]).await? else { return Ok(None) };
     local.handoff.settings.tell(get(&alive, 0)?);
     Ok(Some(me))
+}
+
+/// Tells how far the settings are: whatever was changed before something was submitted that this transaction has seen is in them.
+pub async fn tell_of_settings(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
+    let row = the_row(tx, "SELECT version FROM settings_version", &[]).await?;
+    local.handoff.settings.tell(get(&row, 0)?);
+    Ok(())
 }
 
 /// Takes a place in the table. An earlier process of the same name is no more: what it held is due.

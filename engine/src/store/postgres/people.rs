@@ -5,7 +5,6 @@ use deadpool_postgres::Transaction;
 use super::{
     Local,
     db::{execute, get, get_u32, row, the_row},
-    settle::lock_key,
 };
 use crate::{
     domain::{
@@ -16,6 +15,9 @@ use crate::{
     },
     store::Error,
 };
+
+/// Runs that one step of [`drive_wanting`] makes due.
+const WANTING_MAX: i64 = 500;
 
 async fn finish(
     tx: &Transaction<'_>,
@@ -130,14 +132,13 @@ pub async fn drive_not_loadable(tx: &Transaction<'_>, local: &Local, plugin: &Sl
     Ok(execute(tx, sql, &[&local.db_at(now), &&**plugin]).await? as usize)
 }
 
-/// Makes due what was parked for want of an endpoint. Says how many runs.
-pub async fn drive_wanting(tx: &Transaction<'_>, local: &Local, endpoint: &Slug, now: Timestamp) -> Result<usize, Error> {
-    let sql = "UPDATE run_queue SET state = 'waiting', next_at = $1, wants = NULL
-               WHERE wants = $2 AND state = 'parked' AND wants IS NOT NULL";
-    Ok(execute(tx, sql, &[&local.db_at(now), &&**endpoint]).await? as usize)
-}
-
-/// What is locked by whoever makes an endpoint of a name, and shared by those who park runs for want of it.
-pub fn name_lock(endpoint: &str) -> i64 {
-    lock_key("endpoint", &[endpoint.as_bytes()])
+/// Makes due what is parked for want of an endpoint that there is, a batch of it. Says how many runs.
+pub async fn drive_wanting(tx: &Transaction<'_>, local: &Local, now: Timestamp) -> Result<usize, Error> {
+    // From the endpoints to what wants them: names that plugins make up may be without number.
+    let sql = "UPDATE run_queue SET state = 'waiting', next_at = $1, wants = NULL WHERE id IN (
+                   SELECT r.id FROM endpoint e CROSS JOIN LATERAL (
+                       SELECT r.id FROM run_queue r WHERE r.wants = e.name AND r.state = 'parked' AND r.wants IS NOT NULL
+                       LIMIT $2 FOR UPDATE SKIP LOCKED) r
+                   WHERE e.deleted_at IS NULL LIMIT $2)";
+    Ok(execute(tx, sql, &[&local.db_at(now), &WANTING_MAX]).await? as usize)
 }

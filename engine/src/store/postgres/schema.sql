@@ -26,7 +26,7 @@ CREATE TABLE node (
 ) WITH (fillfactor = 50);
 CREATE INDEX node_by_name ON node (name);
 
--- Goes up with each change of an endpoint, a key, a plugin or its settings, so that every node notices.
+-- Goes up with each change of an endpoint, a source, a key, a plugin or its settings, so that every node notices.
 CREATE TABLE settings_version (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     version  bigint NOT NULL

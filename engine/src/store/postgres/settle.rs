@@ -13,7 +13,6 @@ use super::{
     Local, accept,
     commit::After,
     db::{clean, execute, get, rows},
-    people::name_lock,
 };
 use crate::{
     clock,
@@ -92,8 +91,6 @@ struct Known {
     children: HashMap<EventId, Children>,
     /// Endpoints that only another node may send to, or that nobody holds yet.
     elsewhere: HashSet<EndpointId>,
-    /// Names that runs are to be parked for want of, and that are there.
-    wanted: HashSet<String>,
 }
 
 /// The numbers that an event's next run and delivery get.
@@ -107,7 +104,6 @@ impl Known {
     async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Self, Error> {
         let (mut events, mut runs, mut locks) = (Vec::new(), Vec::new(), BTreeSet::new());
         let (mut reads, mut parents, mut endpoints) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let mut wanted = BTreeSet::new();
         for settlement in all {
             match settlement.settles {
                 Settles::Event { id, .. } => events.push(id.as_i64()),
@@ -124,7 +120,6 @@ impl Known {
                     locks.insert(lock_key("state", &[run.plugin.as_bytes(), key.as_bytes()]));
                 }
                 reads.extend(read.iter().map(|read| (&*run.plugin, read.key.as_str())));
-                wanted.extend(run.wants.as_deref());
             }
             let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| &run.deliveries));
             endpoints.extend(deliveries.filter(|one| one.birth == Birth::Due).map(|one| one.endpoint.as_i64()));
@@ -143,7 +138,6 @@ impl Known {
             versions: versions(tx, &reads).await?,
             children: children(tx, parents.into_iter().collect()).await?,
             elsewhere: elsewhere(tx, node, endpoints.into_iter().collect()).await?,
-            wanted: there(tx, wanted.into_iter().collect()).await?,
         })
     }
 
@@ -160,17 +154,17 @@ impl Known {
         self.versions.get(&(plugin.to_owned(), key.to_owned())).copied().unwrap_or(0)
     }
 
-    /// The runs whose reads are no longer what is stored, and those that are to be parked for want of an endpoint that is there.
-    fn stale(&self, settlement: &Settlement) -> Vec<usize> {
+    /// The runs whose reads are no longer what is stored.
+    fn conflicts(&self, settlement: &Settlement) -> Vec<usize> {
         let mut found = Vec::new();
         let mut written: Vec<(&str, &str)> = Vec::new();
         for (place, run) in settlement.runs.iter().enumerate() {
             let StateUse { reads, writes } = &run.state_use;
-            let has_changed = reads.iter().any(|read| {
+            let stale = reads.iter().any(|read| {
                 // The same plugin twice in one settlement (once for each of its endpoints): the second must see the first's writes.
                 self.version(&run.plugin, &read.key) != read.version || written.contains(&(&run.plugin, read.key.as_str()))
             });
-            if has_changed || run.wants.as_ref().is_some_and(|name| self.wanted.contains(name)) {
+            if stale {
                 found.push(place);
             } else {
                 written.extend(writes.iter().map(|write| (&*run.plugin, write.key.as_str())));
@@ -240,20 +234,6 @@ async fn elsewhere(tx: &Transaction<'_>, node: i64, endpoints: Vec<i64>) -> Resu
     rows(tx, sql, &[&endpoints, &node]).await?.iter().map(|row| Ok(EndpointId::from_i64(get(row, 0)?))).collect()
 }
 
-/// Of these names, those of endpoints. Whoever is about to make one of the others waits until this transaction has parked what wants it.
-async fn there(tx: &Transaction<'_>, names: Vec<&str>) -> Result<HashSet<String>, Error> {
-    if names.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let mut locks: Vec<i64> = names.iter().map(|name| name_lock(name)).collect();
-    locks.sort_unstable();
-    execute(tx, "SELECT pg_advisory_xact_lock_shared(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
-    // Another statement, so that it sees what was committed meanwhile.
-    let names: Vec<_> = names.into_iter().map(clean).collect();
-    let sql = "SELECT name FROM endpoint WHERE name = ANY($1) AND deleted_at IS NULL";
-    rows(tx, sql, &[&names]).await?.iter().map(|row| get(row, 0)).collect()
-}
-
 /// Says what becomes of one settlement, and notes what is to be written for it.
 fn judge(
     local: &Local,
@@ -266,9 +246,9 @@ fn judge(
     if !known.holds(settlement.settles) {
         return Settled::LeaseLost;
     }
-    let stale = known.stale(settlement);
-    if !stale.is_empty() {
-        return Settled::Stale(stale);
+    let conflicts = known.conflicts(settlement);
+    if !conflicts.is_empty() {
+        return Settled::StateConflict(conflicts);
     }
     let event = &settlement.event;
     let mut next = known.children.get(&event.id).copied().unwrap_or_default();

@@ -350,14 +350,29 @@ async fn a_change_reaches_the_other_nodes_within_a_second() {
 async fn what_a_node_takes_on_waits_until_it_knows_of_every_change_before() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
-    let is_known = || tokio::time::timeout(Duration::from_millis(1), two.handoff.settings.known());
-    for round in 0..20 {
-        one.endpoint(&format!("crm-{round}")).await;
-        // By the transaction that stores the event, as there may have been no beat and no call since.
-        two.accept(event("a")).await;
-        is_known().await.expect_err("it does not know of the endpoint yet");
-        two.handoff.settings.know(two.handoff.settings.changed().await);
-        is_known().await.expect("it has read it");
+    let known = async |version: i64| {
+        let waited = tokio::time::timeout(Duration::from_millis(1), two.handoff.settings.known(version));
+        waited.await.is_ok()
+    };
+    // Nobody calls: it is the transaction that tells, or at the latest the next beat.
+    let change =
+        || cluster.backing.raw("UPDATE settings_version SET version = version + 1 RETURNING version").parse::<i64>().unwrap();
+    for _ in 0..10 {
+        let version = change();
+        let claim = two.accept(event("a")).await;
+        assert_eq!(claim.settings, version, "what it accepts is to be judged by it");
+        assert!(!known(version).await);
+        // One that another node has accepted and has no room for.
+        let full = one.handoff.events.reserve(&(), 64 << 20).expect("everything");
+        let version = change();
+        one.store.accept(vec![event("b")]).await.unwrap();
+        drop(full);
+        assert_eq!(two.claim().await, 1);
+        assert_eq!(two.event().await.settings, version, "and what it claims");
+        two.handoff.settings.know(version - 1);
+        assert!(!known(version).await);
+        two.handoff.settings.know(version);
+        assert!(known(version).await);
     }
 }
 

@@ -51,7 +51,7 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
     import::refuse_unfinished(tx).await?;
     let layout = admin::meta(tx, "layout").await?;
     match layout.as_deref() {
-        Some([LAYOUT, _]) => {}
+        Some([LAYOUT, ..]) => {}
         Some([newer, oldest]) if *newer > LAYOUT && *oldest <= LAYOUT => {
             tracing::info!(
                 layout = newer,

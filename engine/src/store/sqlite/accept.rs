@@ -110,7 +110,7 @@ pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, cl
         token
     ])?;
     if let Some(slot) = slot {
-        claims.push(EventClaim { event, round, lease, slot });
+        claims.push(EventClaim { event, round, lease, settings: 0, slot });
     }
     Ok(())
 }

@@ -110,7 +110,7 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cla
         let Some(slot) = local.handoff.events.reserve_for_stored(&(), accept::weight(&event.new)) else { break };
         let lease = new_lease(local, now);
         take(db, "event_queue", id, lease)?;
-        claims.events.push(EventClaim { event, round, lease, slot });
+        claims.events.push(EventClaim { event, round, lease, settings: 0, slot });
     }
     Ok(())
 }
@@ -137,7 +137,7 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, claims: &mut Vec<R
             let lease = new_lease(local, now);
             take(db, "run_queue", id, lease)?;
             let endpoint = endpoint.map(EndpointId::from_i64);
-            claims.push(RunClaim { id: run, event, round, plugin, endpoint, tries, lease, slot });
+            claims.push(RunClaim { id: run, event, round, plugin, endpoint, tries, lease, settings: 0, slot });
         }
     }
     Ok(())

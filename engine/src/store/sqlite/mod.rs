@@ -422,13 +422,16 @@ impl Store for Sqlite {
         self.write(0, move |db, local| people::drive_not_loadable(db, local, &plugin, now)).await
     }
 
+    async fn drive_wanting(&self, now: Timestamp) -> Result<usize, Error> {
+        // Hardly ever: asked beside the writer.
+        if !self.read(people::is_wanting).await? {
+            return Ok(0);
+        }
+        self.write(0, move |db, local| people::drive_wanting(db, local, now)).await
+    }
+
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
-        self.write(0, move |db, local| {
-            let endpoint = admin::create_endpoint(db, &local.seal(), endpoint)?;
-            people::drive_wanting(db, local, &endpoint.new.name, clock::steady())?;
-            Ok(endpoint)
-        })
-        .await
+        self.write(0, move |db, local| admin::create_endpoint(db, &local.seal(), endpoint)).await
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {

@@ -139,16 +139,21 @@ pub fn drive_not_loadable(db: &Connection, local: &Local, plugin: &Slug, now: Ti
     Ok(driven)
 }
 
-/// Makes due what was parked for want of an endpoint.
-pub fn drive_wanting(db: &Connection, local: &Local, endpoint: &Slug, now: Timestamp) -> Result<(), Error> {
-    let driven = db
-        .prepare_cached(
-            "UPDATE run_queue SET state = 'waiting', next_at = ?1, wants = NULL
-             WHERE wants = ?2 AND state = 'parked' AND wants IS NOT NULL",
-        )?
-        .execute(params![now.millis(), &**endpoint])?;
+const WANTING: &str =
+    "SELECT r.id FROM endpoint e CROSS JOIN run_queue r ON r.wants = e.name AND r.state = 'parked' AND r.wants IS NOT NULL
+     WHERE e.deleted_at IS NULL LIMIT 500";
+
+/// Whether anything is parked for want of an endpoint that there is.
+pub fn is_wanting(db: &Connection) -> Result<bool, Error> {
+    Ok(db.prepare_cached(WANTING)?.exists([])?)
+}
+
+/// Makes a batch of that due. Says how many runs.
+pub fn drive_wanting(db: &Connection, local: &Local, now: Timestamp) -> Result<usize, Error> {
+    let sql = format!("UPDATE run_queue SET state = 'waiting', next_at = ?1, wants = NULL WHERE id IN ({WANTING})");
+    let driven = db.prepare_cached(&sql)?.execute([now.millis()])?;
     if driven > 0 {
         local.handoff.alarm.set(now);
     }
-    Ok(())
+    Ok(driven)
 }

@@ -47,9 +47,9 @@ pub fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &
     if !holds(db, settlement.settles)? {
         return Ok(Settled::LeaseLost);
     }
-    let stale = stale(db, settlement)?;
-    if !stale.is_empty() {
-        return Ok(Settled::Stale(stale));
+    let conflicts = conflicts(db, settlement)?;
+    if !conflicts.is_empty() {
+        return Ok(Settled::StateConflict(conflicts));
     }
     let mut next = NextChild::of(db, settlement)?;
     let new_runs = settlement.runs.iter().filter(|run| run.id.is_none()).count();
@@ -94,20 +94,15 @@ fn holds(db: &Connection, settles: Settles) -> Result<bool, Error> {
     Ok(token == Some(Some(lease.token)))
 }
 
-/// The runs whose reads are no longer what is stored, and those that are to be parked for want of an endpoint that is there.
+/// The runs whose reads are no longer what is stored.
 ///
 /// Two runs of one settlement belong to different plugins or read independently, so each is compared with the last commit.
-fn stale(db: &Connection, settlement: &Settlement) -> Result<Vec<usize>, Error> {
+fn conflicts(db: &Connection, settlement: &Settlement) -> Result<Vec<usize>, Error> {
     let mut found = Vec::new();
     let mut written: Vec<(&str, &str)> = Vec::new();
     for (place, run) in settlement.runs.iter().enumerate() {
         let StateUse { reads, writes } = &run.state_use;
         let mut stale = false;
-        if let Some(name) = &run.wants {
-            stale |= db
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM endpoint WHERE name = ?1 AND deleted_at IS NULL)")?
-                .query_row([name], |row| row.get::<_, bool>(0))?;
-        }
         for read in reads {
             let version: Option<i64> = db
                 .prepare_cached("SELECT version FROM state WHERE plugin = ?1 AND key = ?2")?
