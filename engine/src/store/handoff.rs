@@ -172,20 +172,12 @@ pub struct Settings {
 impl Settings {
     /// They are at `version` at least.
     pub fn tell(&self, version: i64) {
-        self.told.send_if_modified(|told| {
-            let is_news = version > *told;
-            *told = version.max(*told);
-            is_news
-        });
+        raise(&self.told, version);
     }
 
     /// What they were at `version` has been read, or what came later.
     pub fn know(&self, version: i64) {
-        self.known.send_if_modified(|known| {
-            let is_news = version > *known;
-            *known = version.max(*known);
-            is_news
-        });
+        raise(&self.known, version);
     }
 
     /// Waits until they are at a version that is not known yet, and says which.
@@ -207,6 +199,15 @@ impl Settings {
             known.expect("the sender is this one's own");
         }
     }
+}
+
+/// Versions only go up: what was read earlier may be told of later.
+fn raise(value: &watch::Sender<i64>, version: i64) {
+    value.send_if_modified(|value| {
+        let is_news = version > *value;
+        *value = version.max(*value);
+        is_news
+    });
 }
 
 /// For how long, and since which lease, the other processes on the same store take this one for alive. A process that was stopped for

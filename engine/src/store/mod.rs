@@ -34,7 +34,7 @@ pub use self::{
     admission::{Admission, AdmissionLimits, Overload},
     audit::{AuditEntry, AuditFilter, NewAudit},
     error::Error,
-    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Settings, Tenure},
+    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
     migration::{Migration, Moved, migrate},

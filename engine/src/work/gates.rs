@@ -41,7 +41,7 @@ const PLACES_LEAST: usize = 64;
 pub const RATE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How much of a rate may come at once after a pause: too little to notice, enough to make up for a late timer.
 const RATE_BURST: Duration = Duration::from_millis(100);
-/// How long what is for an endpoint that is not known here yet is left to others.
+/// How long what is for an endpoint that is not known here is left to others.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 /// Failing is noted in the store once it has gone on for so long: receivers that fail now and then cost no writes.
 const FAILING_NOTED_AFTER: Duration = Duration::from_secs(60);
@@ -127,8 +127,8 @@ impl Gates {
         }
     }
 
-    /// There is something for an endpoint that is not known here: another node has made it a moment ago. Nothing more is taken for it
-    /// before it is, or for a while.
+    /// There is something for an endpoint that is not known here: another node has made it a moment ago, or it was deleted. Nothing more is
+    /// taken for it before it is known, or for a while.
     pub fn shut_unknown(&self, endpoint: EndpointId, now: Timestamp) {
         self.lock().unknown.insert(endpoint, now.plus(UNKNOWN_FOR));
         self.lanes.set_width(&endpoint, Some(Width::CLOSED));

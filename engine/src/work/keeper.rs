@@ -1,5 +1,6 @@
-//! The keeper: ends what waits for endpoints that take nothing any more, drives runs that want an endpoint which is there, lets old events go, makes room in a store that is full,
-//! and writes when keys were used. A batch at a time, so that it never holds up a commit that someone waits for.
+//! The keeper: ends what waits for endpoints that take nothing any more, drives runs that want an endpoint which is there, lets old events
+//! go, makes room in a store that is full, and writes when keys were used. A batch at a time, so that it never holds up a commit that
+//! someone waits for.
 
 use std::{sync::Arc, time::Duration};
 
