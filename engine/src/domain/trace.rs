@@ -1,7 +1,7 @@
-//! The trace that an event belongs to: W3C Trace Context, kept as the attributes of CloudEvents' distributed-tracing extension.
+//! The trace of an event: W3C Trace Context, kept as the attributes of CloudEvents' distributed-tracing extension.
 //!
-//! An event carries `traceparent` and `tracestate` as they came with it. What is done to it later (a run, an attempt) is named by
-//! spans whose ids follow from the ids of the event, so that nothing has to be stored to tell them again.
+//! An event carries `traceparent` and `tracestate` as received. Span ids are derived from the ids of what they describe (event, run,
+//! attempt), so a run's span knows its parent and a webhook's `traceparent` its attempt, and nothing has to be stored for it.
 
 use std::fmt;
 

@@ -1,6 +1,9 @@
-//! Admission: when a store takes no further events, so that what it has taken goes on in time.
+//! Admission: decides when a store accepts no further events, so that accepted events keep moving.
 //!
-//! Only callers from outside are turned away. What events bring about in the engine itself is never refused: it would be lost.
+//! Only callers from outside are refused. Events that the engine itself produces are never refused: they would be lost. Two things
+//! count: events that wait to be run, and the time a commit takes. Deliveries waiting for receivers do not count: a dead receiver must
+//! not block new events. The backlog is counted while callers wait, at most twice a second, so no counter has to stay exact across
+//! rollbacks.
 
 use std::{
     fmt,

@@ -1,5 +1,8 @@
-//! Jobs: one command over many deliveries, worked off in batches. A job is a row, its filter and how far it has come, so it
-//! survives the process that works on it.
+//! Jobs: one command over many deliveries, worked off in batches. A job is a row with its filter, its cursor and its end (the last
+//! delivery that existed when it was created), so it survives the process.
+//!
+//! The cursor moves in the transaction of each batch. An interrupted job therefore takes up each delivery once, and a delivery that
+//! dies again lies behind the cursor.
 
 use crate::domain::{
     delivery::{DeadReason, DeliveryState},

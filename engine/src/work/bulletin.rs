@@ -1,7 +1,8 @@
-//! The engine's own news as events (`innesco.*`): endpoints and plugins subscribe to them like to any other.
+//! Operational events (`innesco.*`): what the engine reports about itself, as events that endpoints and plugins can subscribe to.
 //!
-//! What an event of ours came to makes no further one, and the news about an endpoint never goes to it (routing looks at the
-//! subject): nothing here can feed on itself. Each is stored in the same commit as what it tells of.
+//! Each is stored in the commit of the change it reports. It is never sent to the endpoint it is about (routing compares the subject),
+//! and nothing that follows from it produces another one, so they cannot feed on themselves. A plugin that fails on every event is
+//! reported once a minute.
 
 use std::sync::Arc;
 

@@ -1,6 +1,9 @@
-//! The keeper: ends what waits for endpoints that take nothing any more, drives runs that want an endpoint which is there, lets old events
-//! go, makes room in a store that is full, and writes when keys were used. A batch at a time, so that it never holds up a commit that
-//! someone waits for.
+//! Maintenance: marks deliveries of disabled endpoints dead, requeues runs parked for a missing endpoint once it exists, removes old
+//! events, makes room in a full store, and records when keys were used. It works in batches, so no commit waits for it for long.
+//!
+//! Creating an endpoint requeues the runs parked for it. A run that is parked at that very moment would be missed, so this task looks
+//! for such runs every second. Locks were tried instead: one commit of many then waits for one name, and an endpoint that many runs
+//! wait for takes too long to create.
 
 use std::{sync::Arc, time::Duration};
 

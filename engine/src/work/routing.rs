@@ -1,5 +1,8 @@
-//! What an event sets off: which plugins run on it, for themselves or for an endpoint, and which endpoints receive it directly.
-//! And what a run's report turns into. Decisions only; nothing here waits or writes.
+//! Decides what an event sets off (which plugins run on it, for themselves or for an endpoint, and which endpoints receive it
+//! directly) and what a run's report turns into. Nothing here waits or writes.
+//!
+//! A webhook that a plugin sends to an endpoint with a plugin does not pass through that second plugin: plugins' webhooks go out byte
+//! for byte. An endpoint's plugin stands between *events* and the endpoint.
 
 use std::{sync::Arc, time::Duration};
 

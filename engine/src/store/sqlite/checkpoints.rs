@@ -1,9 +1,10 @@
-//! Checkpoints: what the log (the WAL) has collected is carried over into the file by a thread of its own, beside the commits. Left
-//! to SQLite, the commit that fills the log does it, and everyone waits for as many megabytes.
+//! Checkpoints: a dedicated thread copies the write-ahead log into the database file, beside the commits. Left to SQLite, the commit
+//! that fills the log would copy 64 MB while every caller waits.
 //!
-//! The log begins anew only when all of it has been carried over, which under load is never so while someone else writes. So once it is
-//! long, the writing thread carries over the little that has come since the other one ended. SQLite syncs the file only then, all of it
-//! at once; so that the writing thread does not wait for that, the other one has synced its part before.
+//! SQLite can restart the log only when all of it is copied, which never happens under load while another thread writes. Once the log
+//! is long, the writing thread therefore copies the small rest that this thread left. SQLite syncs the file only then, in one piece;
+//! this thread syncs its part before, through its own file handle, so the writing thread does not wait for it. That handle is closed
+//! after everything else: closing any handle of a file drops all of the process's locks on it.
 
 use std::{
     cell::Cell,

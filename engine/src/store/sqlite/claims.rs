@@ -1,4 +1,7 @@
-//! Claiming what is due and handed to nobody: after a restart, for retries, and what found no room in memory when it was stored.
+//! Claims due rows that no worker holds: after a restart, for retries, and for rows that found no room in memory when they were stored.
+//!
+//! Leases are rows although one process owns the file. A row that is born with a lease costs nothing extra, and the trait then also
+//! fits a store with many nodes. At start every lease of an earlier process ends.
 
 use std::sync::Arc;
 

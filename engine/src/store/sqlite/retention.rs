@@ -1,11 +1,12 @@
-//! Retention: finished events leave after their time, each with its whole story, a batch at a time between other commits.
+//! Retention: removes finished events after their time, each with its whole story, in batches between other commits. A batch stops
+//! after a few milliseconds, not after a number of rows: every caller of the writer waits at most that long.
 //!
-//! Walks over the events in order of age. The first takes what ended well and is older than [`Retention::delivered`], the second
-//! what nobody wanted and is older than [`Retention::unrouted`]; what they leave, because something of it is dead or parked or was
-//! not finished when they came by, the third takes once it is older than its own time and finished. The first goes on from where
-//! it stands; the others begin anew once all have come to their end.
+//! Three walks go over the events in order of age. The first removes events that ended well and are older than
+//! [`Retention::delivered`]. The second removes unrouted events older than [`Retention::unrouted`]. The third removes what the others
+//! left (dead or parked parts, or unfinished when they passed) once it is finished and older than its own limit. The first walk
+//! continues from its position; the others start again once all have reached their end.
 //!
-//! A walk of another kind ([`relieve`]) takes the oldest finished events whatever their age: when the store is full.
+//! A fourth walk ([`relieve`]) runs when the store is full: it removes the oldest finished events whatever their age.
 
 use std::time::{Duration, Instant};
 

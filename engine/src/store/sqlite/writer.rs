@@ -1,11 +1,14 @@
-//! Group commit: one thread owns the writing connection. It takes whatever has queued up while the last commit was syncing,
-//! does all of it in one transaction, and answers everyone after the commit.
+//! Group commit: one thread owns the writing connection. It takes all jobs that queued up during the last sync, runs them in one
+//! transaction, and answers their callers after the commit.
 //!
-//! A job that refuses ([`Error::is_refusal`]) must not have changed anything, and does not disturb the others. Any other failure
-//! rolls the whole transaction back and is everyone's answer.
+//! A job that refuses ([`Error::is_refusal`]) must not have changed anything and does not disturb the others. Any other failure rolls
+//! back the whole transaction and is the answer to every caller.
 //!
-//! Not every commit has to be on the disk before it is answered ([`Keeps`]): one without a promise in it is written and not synced,
-//! so that it does not make the promises behind it wait for a sync that nobody needs.
+//! Callers are answered before the workers are woken: with few cores the woken workers would run in place of the callers. A single
+//! caller gains a tenth, many callers a third.
+//!
+//! Not every commit has to reach the disk before it is answered ([`Keeps`]): one that makes no promise is written and not synced, so
+//! promises queued behind it do not wait for a sync they do not need (`docs/decisions/02-durability.md`).
 
 use std::{
     collections::VecDeque,
