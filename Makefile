@@ -13,7 +13,7 @@ tools:
 
 # The engine with the example plugins, a receiver, and everything rebuilt when it changes.
 run: setup
-	@cargo run --quiet --package innesco -- dev
+	@cargo run --package innesco -- dev
 
 # All tests: rules, store, plugin host, the SDK, the example plugins, and the real binary from outside, on either store.
 # One of them mounts a small disk to fill it; that takes root, or a namespace in which one is.
