@@ -435,7 +435,7 @@ async fn an_address_is_rotated_while_both_are_taken() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("and the one before it") && said.contains("beside the new one for 2d"), "{said}");
     let (code, said) = run(&["source", "rotate-address", "campaign", "--grace", "0s"]);
-    assert!(code == Some(2) && said.contains("is answered 404 from now on"), "{said}");
+    assert!(code == Some(2) && said.contains("senders to the old one get 404"), "{said}");
     let (code, said) = run(&["source", "rotate-address", "campaign", "--grace", "0s", "--yes"]);
     assert!(code == Some(0) && said.contains("The old address has ended"), "{said}");
     assert_eq!(sent(&engine, path(&short)).await, 404);

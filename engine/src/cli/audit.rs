@@ -11,20 +11,20 @@ use crate::clock;
 
 #[derive(clap::Args)]
 pub struct AuditArgs {
-    /// Only what this key did, by its name
+    /// Only changes by this key, by name
     // An id of its own: the global --key is another one.
     #[arg(id = "by_key", long = "by", value_name = "NAME")]
     by: Option<String>,
-    /// Only this, such as endpoint.update or key.create
+    /// Only this action, such as endpoint.update or key.create
     #[arg(long)]
     action: Option<String>,
-    /// Only since then: 24h (ago), or 2026-01-31T09:30:00Z
+    /// Only since 24h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// Only before then
+    /// Only before this time
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
-    /// How many
+    /// Number of entries
     #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
     limit: usize,
 }

@@ -10,7 +10,7 @@ use crate::store::Sqlite;
 
 #[derive(clap::Args)]
 pub struct BackupArgs {
-    /// The file to write; one that is there is not overwritten
+    /// File to write; an existing file is not overwritten
     file: PathBuf,
     #[command(flatten)]
     folder: Folder,

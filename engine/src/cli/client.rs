@@ -43,7 +43,7 @@ pub struct Target {
     /// Key of its API [default: INNESCO_KEY, else what `innesco dev` left here]
     #[arg(id = "engine_key", long = "key", global = true, value_name = "KEY", help_heading = "Which engine")]
     key: Option<String>,
-    /// Say which engine is asked for what, and how long it takes
+    /// Log each API request and its duration
     #[arg(long, short, global = true)]
     verbose: bool,
 }

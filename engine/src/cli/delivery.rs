@@ -12,49 +12,49 @@ use crate::clock;
 
 #[derive(clap::Subcommand)]
 pub enum DeliveryCommand {
-    /// The newest deliveries
+    /// List the newest deliveries
     #[command(before_help = "Example:  innesco delivery list --state dead --endpoint crm")]
     List {
         /// Only to this endpoint
         #[arg(long)]
         endpoint: Option<String>,
-        /// Only of this event
+        /// Only from this event
         #[arg(long)]
         event: Option<String>,
         /// Only in this state: pending, retrying, delivered, dead, cancelled
         #[arg(long)]
         state: Option<String>,
-        /// How many
+        /// Number of deliveries
         #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
     },
-    /// One delivery with every attempt
+    /// Show one delivery with every attempt
     #[command(before_help = "Example:  innesco delivery show dlv_k7q212")]
     Show {
-        /// Its id, dlv_…: the webhook-id that the receiver saw
+        /// Delivery id, dlv_…; receivers see it as webhook-id
         delivery: String,
     },
-    /// Send the same webhooks again now, under the same ids
+    /// Send deliveries again now, under the same webhook-id
     #[command(
         before_help = "Example:  innesco delivery retry dlv_k7q212\n          innesco delivery retry --dead --endpoint crm --since 2h"
     )]
     Retry {
-        /// Their ids, dlv_…
+        /// Delivery ids, dlv_…
         #[arg(required_unless_present = "bulk", conflicts_with = "bulk", value_name = "DELIVERY")]
         deliveries: Vec<String>,
         #[command(flatten)]
         bulk: Bulk,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Call off deliveries that wait
+    /// Cancel waiting deliveries
     #[command(before_help = "Example:  innesco delivery cancel dlv_k7q212")]
     Cancel {
-        /// Their ids, dlv_…
+        /// Delivery ids, dlv_…
         #[arg(required = true, value_name = "DELIVERY")]
         deliveries: Vec<String>,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
@@ -63,25 +63,25 @@ pub enum DeliveryCommand {
 /// Which of very many are sent again.
 #[derive(clap::Args)]
 pub struct Bulk {
-    /// All that were given up
+    /// All dead deliveries
     #[arg(long, group = "bulk")]
     dead: bool,
-    /// All that were called off
+    /// All cancelled deliveries
     #[arg(long, group = "bulk")]
     cancelled: bool,
-    /// Of those, only to this endpoint
+    /// With --dead or --cancelled: only to this endpoint
     #[arg(long, requires = "bulk")]
     endpoint: Option<String>,
-    /// Of those, only what is dead for this reason: exhausted, gone, endpoint-disabled
+    /// With --dead: only with this reason: exhausted, gone, endpoint-disabled
     #[arg(long, requires = "dead")]
     reason: Option<String>,
-    /// Of those, only types like this: order.created, order.*
+    /// With --dead or --cancelled: only these event types: order.created, order.*
     #[arg(long = "type", requires = "bulk", value_name = "PATTERN")]
     event_type: Option<String>,
-    /// Of those, only what was given up or called off since then: 2h (ago), or 2026-01-31T09:30:00Z
+    /// With --dead or --cancelled: only since 2h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, requires = "bulk", value_name = "WHEN")]
     since: Option<String>,
-    /// Of those, only what was given up or called off before then
+    /// With --dead or --cancelled: only before this time
     #[arg(long, requires = "bulk", value_name = "WHEN")]
     until: Option<String>,
 }
@@ -115,8 +115,8 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
         }
         DeliveryCommand::Cancel { deliveries, yes } => {
             let what = match deliveries.as_slice() {
-                [one] => format!("{one} will not be sent"),
-                more => format!("{} will not be sent", count(more.len() as u64, "webhook")),
+                [one] => format!("this cancels {one}"),
+                more => format!("this cancels {}", count(more.len() as u64, "webhook")),
             };
             confirm(&what, *yes)?;
             for delivery in deliveries {
@@ -166,7 +166,7 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
     .iter()
     .filter_map(|(word, value)| value.as_ref().map(|value| format!(" {word} {value}")))
     .collect();
-    confirm(&format!("every {state} webhook{narrowed} will be sent again, under its own id"), yes)?;
+    confirm(&format!("this sends every {state} delivery{narrowed} again, under the same webhook-id"), yes)?;
     let job = job::watch(client.post(&["v1", "deliveries", "retry"], Some(&filter))?, client)?;
     Ok(out.thing(&job, job::summary)?)
 }

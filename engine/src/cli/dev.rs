@@ -39,13 +39,13 @@ pub struct DevArgs {
     /// Address and port of the HTTP API
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     listen: String,
-    /// Address and port of the receiver
+    /// Address and port of the test receiver
     #[arg(long, default_value = "127.0.0.1:9099", value_name = "ADDRESS:PORT")]
     receiver: SocketAddr,
-    /// Folder whose crates are plugins
+    /// Folder with the plugin crates
     #[arg(long, default_value = "plugins", value_name = "DIR")]
     plugins: PathBuf,
-    /// A network beside this machine that webhooks may go to although it is not public; can be repeated
+    /// Private network, beside this machine, that webhooks may go to; can be repeated
     #[arg(long, value_name = "CIDR")]
     allow_net: Vec<String>,
 }

@@ -20,69 +20,69 @@ use crate::domain::{duration, signature::Scheme};
 
 #[derive(clap::Subcommand)]
 pub enum EndpointCommand {
-    /// All endpoints
+    /// List all endpoints
     #[command(before_help = "Example:  innesco endpoint list")]
     List,
-    /// One endpoint
+    /// Show one endpoint
     #[command(before_help = "Example:  innesco endpoint show crm")]
     Show {
-        /// Its name, or its id, ep_…
+        /// Endpoint name, or id ep_…
         endpoint: String,
     },
-    /// Add one; its secret is shown once
+    /// Create an endpoint. The secret is printed once
     #[command(before_help = "Example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
     Add(Box<AddArgs>),
-    /// Remove one; what waits for it is cancelled
+    /// Remove an endpoint and cancel its waiting deliveries
     #[command(before_help = "Example:  innesco endpoint remove crm")]
     Remove {
-        /// Its name, or its id, ep_…
+        /// Endpoint name, or id ep_…
         endpoint: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Hold its webhooks back for now
+    /// Pause an endpoint: its deliveries wait
     #[command(before_help = "Example:  innesco endpoint pause crm")]
     Pause {
-        /// Its name, or its id, ep_…
+        /// Endpoint name, or id ep_…
         endpoint: String,
     },
-    /// Send it nothing any more; what waits for it is given up, and can be sent again later
+    /// Disable an endpoint: its deliveries become dead and can be retried later
     #[command(before_help = "Example:  innesco endpoint disable crm")]
     Disable {
-        /// Its name, or its id, ep_…
+        /// Endpoint name, or id ep_…
         endpoint: String,
     },
-    /// Send again, also what waited; enables a disabled one
+    /// Resume a paused or disabled endpoint
     #[command(before_help = "Example:  innesco endpoint resume crm")]
     Resume {
-        /// Its name, or its id, ep_…
+        /// Endpoint name, or id ep_…
         endpoint: String,
     },
-    /// Send it one webhook now, and say what it answered; nothing is stored, and a failure counts nowhere
+    /// Send one test webhook now and print the answer. Nothing is recorded
     #[command(before_help = "Example:  innesco endpoint test crm --type order.created --data '{\"total\": 129.5}'")]
     Test {
-        /// Its name, or its id, ep_…
+        /// Endpoint name, or id ep_…
         endpoint: String,
-        /// The type of the event that it is about [default: innesco.test]
+        /// Event type of the test [default: innesco.test]
         #[arg(long = "type", value_name = "TYPE")]
         event_type: Option<String>,
-        /// The event's data, as JSON
+        /// Data of the test event, as JSON
         #[arg(long, value_name = "JSON", requires = "event_type")]
         data: Option<String>,
     },
-    /// Make a new secret; the old one goes on signing for a while
+    /// Create a new secret; the old one stays valid during a grace period
     #[command(before_help = "Example:  innesco endpoint rotate-secret crm --grace 2d")]
     RotateSecret {
-        /// Its name, or its id, ep_…
+        /// Endpoint name, or id ep_…
         endpoint: String,
-        /// For how long the old one goes on signing [default: 24h, or not at all where webhooks carry one signature]
+        /// Grace period of the old secret [default: 24h, or 0 if webhooks carry one signature]
         #[arg(long, value_name = "DURATION")]
         grace: Option<String>,
-        /// The new secret, where it is given: whsec_…, whsk_…, or any text of 16 to 256 characters, as its signature has it
+        /// New secret, if you choose it: whsec_…, whsk_…, or text of 16 to 256 characters [default: generated]
         #[arg(long, value_name = "SECRET")]
         secret: Option<String>,
-        /// Do not ask, where the old one ends at once
+        /// Do not ask for confirmation when the old secret ends at once
         #[arg(long)]
         yes: bool,
     },
@@ -90,59 +90,59 @@ pub enum EndpointCommand {
 
 #[derive(clap::Args)]
 pub struct AddArgs {
-    /// Its fixed name, to which plugins send
+    /// Name that plugins send to; cannot be changed later
     name: String,
-    /// Where it is
+    /// URL
     url: String,
-    /// Events that it receives directly, such as 'order.*'; can be repeated
+    /// Event types to subscribe to, such as 'order.*'; can be repeated
     #[arg(long, value_name = "PATTERN")]
     events: Vec<String>,
-    /// Only events with this attribute, such as channel=newsletter; several values of one name are alternatives
+    /// Only events with this attribute, such as channel=newsletter; values of the same name are alternatives
     #[arg(long = "where", value_name = "NAME=VALUE")]
     conditions: Vec<String>,
-    /// The plugin through which each event passes on its way here
+    /// Plugin that processes each event on its way to this endpoint
     #[arg(long)]
     plugin: Option<String>,
-    /// Free text for people
+    /// Title: free text
     #[arg(long)]
     title: Option<String>,
     /// v1 (HMAC-SHA256), v1a (ed25519), github, stripe, woocommerce, shopify, token or none [default: v1]
     #[arg(long, value_name = "SCHEME")]
     signature: Option<String>,
-    /// For --signature token: the header that carries the secret [default: x-webhook-token]
+    /// With --signature token: header that carries the secret [default: x-webhook-token]
     #[arg(long, value_name = "NAME")]
     token_header: Option<String>,
-    /// What stands around an event's data: standard, cloudevents or data (nothing) [default: standard]
+    /// Body format: standard ({type, timestamp, data}), cloudevents, or data (event data only) [default: standard]
     #[arg(long)]
     envelope: Option<String>,
-    /// How an event is written: json, xml or form [default: json]
+    /// Body encoding: json, xml or form [default: json]
     #[arg(long)]
     format: Option<String>,
-    /// A PEM file of the certificate, with its chain, that is shown to a receiver that asks who calls
+    /// PEM file of the client certificate, with its chain
     #[arg(long, value_name = "FILE", requires = "client_key")]
     client_certificate: Option<PathBuf>,
-    /// A PEM file of its key, not encrypted
+    /// PEM file of the certificate's key, not encrypted
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
-    /// A header on every webhook, such as 'authorization: Bearer …'; can be repeated
+    /// Header on every webhook, such as 'authorization: Bearer …'; can be repeated
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// For one whole exchange, such as 20s
+    /// Timeout of one attempt, such as 20s
     #[arg(long, value_name = "DURATION")]
     timeout: Option<String>,
-    /// When it is tried, each counted from the attempt before, such as 0s,5s,5m,1h
+    /// Waits before each attempt, counted from the attempt before, such as 0s,5s,5m,1h
     #[arg(long, value_name = "DURATIONS", value_delimiter = ',')]
     schedule: Vec<String>,
-    /// Webhooks on their way to it at once [default: 64]
+    /// Most webhooks in flight at once [default: 64]
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<u32>,
-    /// How many it takes at most, such as 50/s or 1000/h [default: no limit]
+    /// Most attempts in a time, such as 50/s or 1000/h [default: no limit]
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
-    /// One after the other, in the order of the events: of the whole endpoint, or of each subject
+    /// Send in the order of the events: of the whole endpoint, or of each subject
     #[arg(long, value_name = "WHAT", value_parser = ["endpoint", "subject"])]
     ordered: Option<String>,
-    /// The secret, where it is given: whsec_… for v1, whsk_… for v1a, else text of 16 to 256 characters [default: a new one]
+    /// Secret, if you choose it: whsec_… for v1, whsk_… for v1a, else text of 16 to 256 characters [default: generated]
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
 }
@@ -212,7 +212,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let answer = client.post(&["v1", "endpoints", endpoint, "test"], event.as_ref())?;
             out.thing(&answer, |answer| tested(endpoint, answer))?;
             if answer["delivered"] != json!(true) {
-                bail!("{endpoint} has not taken the test; that counts nowhere");
+                bail!("{endpoint} did not accept the test; nothing was recorded");
             }
         }
         EndpointCommand::RotateSecret { endpoint, grace, secret, yes } => {
@@ -220,7 +220,9 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let at_once = ends_at_once(&found, grace.as_deref());
             if at_once {
                 confirm(
-                    &format!("the secret that {endpoint} has now ends at once: receivers refuse until they know the new one"),
+                    &format!(
+                        "the current secret of {endpoint} ends at once; its receiver refuses webhooks until it has the new one"
+                    ),
                     *yes,
                 )?;
             }
@@ -229,8 +231,8 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             out.thing(&answer, |endpoint| {
                 let mut card = revealed("rotated", endpoint, out);
                 card.below(&match grace {
-                    _ if at_once => "the old one has ended".to_owned(),
-                    grace => format!("the old one goes on signing beside it for {}", grace.as_deref().unwrap_or("24h")),
+                    _ if at_once => "the old secret has ended".to_owned(),
+                    grace => format!("the old secret stays valid for {}", grace.as_deref().unwrap_or("24h")),
                 });
                 card.into_text()
             })?;
@@ -239,7 +241,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
     Ok(())
 }
 
-/// Whether a rotation leaves the old secret no time: by wish, or since webhooks of this signature have room for one alone.
+/// Whether a rotation ends the old secret at once: because the grace is zero, or because this signature carries one secret only.
 fn ends_at_once(endpoint: &Value, grace: Option<&str>) -> bool {
     match (grace, endpoint["signature"].as_str().and_then(Scheme::parse)) {
         (Some(grace), _) => duration::parse(grace).is_some_and(|grace| grace.is_zero()),
@@ -248,7 +250,7 @@ fn ends_at_once(endpoint: &Value, grace: Option<&str>) -> bool {
     }
 }
 
-/// Deliveries that a removal would call off; enough of them to say how many.
+/// Waiting deliveries that are counted before a removal; more are shown as "more than".
 const COUNTED_MAX: usize = 1_000;
 
 fn waiting(client: &Client, endpoint: &str, state: &str) -> anyhow::Result<Vec<Value>> {

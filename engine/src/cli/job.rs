@@ -21,28 +21,28 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(clap::Subcommand)]
 pub enum JobCommand {
-    /// The newest jobs
+    /// List the newest jobs
     #[command(before_help = "Example:  innesco job list")]
     List {
         /// Only in this state: running, done, cancelled
         #[arg(long)]
         state: Option<String>,
-        /// How many
+        /// Number of jobs
         #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
     },
     /// Watch one job until it ends
     #[command(before_help = "Example:  innesco job watch job_k7q212")]
     Watch {
-        /// Its id, job_…
+        /// Job id, job_…
         job: String,
     },
-    /// Call a job off; what it did before stands
+    /// Cancel a job; what it has done stays
     #[command(before_help = "Example:  innesco job cancel job_k7q212")]
     Cancel {
-        /// Its id, job_…
+        /// Job id, job_…
         job: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
@@ -68,7 +68,7 @@ pub fn run(command: &JobCommand, client: &Client, out: &Printer) -> anyhow::Resu
             out.thing(&job, summary)?;
         }
         JobCommand::Cancel { job, yes } => {
-            confirm(&format!("{job} goes on no further; what it did stands"), *yes)?;
+            confirm(&format!("this cancels {job}; what it has done stays"), *yes)?;
             let job = client.post(&["v1", "jobs", job, "cancel"], None)?;
             out.thing(&job, summary)?;
         }

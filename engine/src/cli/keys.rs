@@ -73,7 +73,7 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
             let keys = client.list(&["v1", "keys"], &[], usize::MAX)?;
             let found = meant(&keys, key)?;
             let (id, name, role) = (text(&found["id"]), text(&found["name"]), text(&found["role"]));
-            confirm(&format!("whoever uses key {id} ({name}, {role}) is refused from now on"), *yes)?;
+            confirm(&format!("this revokes key {id} ({name}, {role}); programs that use it get 401"), *yes)?;
             client.delete(&["v1", "keys", &id])?;
             out.thing(&json!({ "revoked": id }), |_| format!("revoked {id}  {name}"))?;
         }

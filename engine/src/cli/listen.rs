@@ -31,13 +31,13 @@ const ONE_LINE: usize = 100;
 
 #[derive(clap::Args)]
 pub struct ListenArgs {
-    /// Where to listen
+    /// Address and port to listen on
     #[arg(long, default_value = "127.0.0.1:9099", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
-    /// A secret to verify with: whsec_… or whpk_…; can be repeated. Without one, webhooks are printed unverified
+    /// Secret to verify with: whsec_… or whpk_…; can be repeated. Without one, webhooks are not verified
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
-    /// What to answer to webhooks that verify; the others are answered 401
+    /// Status for webhooks that verify; others get 401
     #[arg(long, default_value_t = 200, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..=599))]
     status: u16,
 }

@@ -28,13 +28,13 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub struct MigrateArgs {
-    /// Data folder of the engine, which must be stopped; also written sqlite:DIR [default: the setting data]
+    /// Data folder of the stopped engine; sqlite:DIR works too [default: the setting data]
     #[arg(long, value_name = "DIR")]
     from: Option<String>,
-    /// An empty database: postgres://user:password@host/database [default: the setting store, such as INNESCO_STORE]
+    /// Empty database: postgres://user:password@host/database [default: the setting store, such as INNESCO_STORE]
     #[arg(long, value_name = "DATABASE")]
     to: Option<String>,
-    /// File with settings [default: innesco.toml, if there is one]
+    /// Settings file [default: innesco.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -57,7 +57,7 @@ One, beginning by example:   innesco help send
 struct Cli {
     #[command(flatten)]
     target: Target,
-    /// Answer in JSON, one object per line, for scripts
+    /// Print JSON, one object per line, for scripts
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -66,58 +66,58 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build every plugin under plugins/, serve them, and rebuild on change; with a receiver wired up
+    /// Develop plugins: build and serve all crates in plugins/, rebuild on change, print what a test receiver gets
     #[command(before_help = "Example:  innesco dev")]
     Dev(dev::DevArgs),
-    /// Send an event, or a file of them
+    /// Send one event, or a file of events
     #[command(before_help = "Example:  innesco send order.created '{\"id\": 7, \"total\": 1500}'")]
     Send(send::SendArgs),
-    /// Receive webhooks: verify and print each
+    /// Run a test receiver that verifies and prints webhooks
     #[command(before_help = "Example:  innesco listen --secret whsec_…")]
     Listen(listen::ListenArgs),
-    /// The engine
+    /// Run the engine
     #[command(before_help = "Example:  innesco serve --data /var/lib/innesco --plugins /etc/innesco/plugins")]
     Serve(serve::ServeArgs),
-    /// Plugins: begin one, build it, see which serve
+    /// Plugins: create, build, list
     #[command(subcommand, before_help = "Example:  innesco plugin new my-first")]
     Plugin(plugin::PluginCommand),
-    /// Events: list, explain, replay
+    /// Events: list, show, replay
     #[command(subcommand, before_help = "Example:  innesco event show evt_k7q212")]
     Event(event::EventCommand),
-    /// Deliveries: list, explain, retry, cancel
+    /// Deliveries: list, show, retry, cancel
     #[command(subcommand, before_help = "Example:  innesco delivery list --state dead")]
     Delivery(delivery::DeliveryCommand),
-    /// Endpoints: where webhooks go
+    /// Endpoints: the receivers of webhooks
     #[command(subcommand, before_help = "Example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
     Endpoint(endpoint::EndpointCommand),
-    /// Sources: where webhooks of third parties come in, verified
+    /// Sources: addresses that verify webhooks from third parties
     #[command(subcommand, before_help = "Example:  innesco source add github --preset github")]
     Source(source::SourceCommand),
-    /// Keys of the API
+    /// API keys
     #[command(subcommand, before_help = "Example:  innesco keys create shop --role publish")]
     Keys(keys::KeysCommand),
-    /// Print the OpenAPI document of the API, as this version serves it at /openapi.json
+    /// Print the OpenAPI document that this version serves at /openapi.json
     #[command(before_help = "Example:  innesco openapi > openapi.json")]
     Openapi,
-    /// Work on many deliveries that the engine goes on with by itself
+    /// Background jobs, such as bulk retries
     #[command(subcommand, before_help = "Example:  innesco job list")]
     Job(job::JobCommand),
-    /// Engines that share one store
+    /// Nodes: engines that share one Postgres database
     #[command(subcommand, before_help = "Example:  innesco node list")]
     Node(node::NodeCommand),
-    /// Who changed what, and what came of it
+    /// Audit trail: who changed what, and with which result
     #[command(before_help = "Example:  innesco audit --since 24h --action endpoint.update")]
     Audit(audit::AuditArgs),
-    /// Copy the store, also while the engine runs
+    /// Back up the store; the engine may be running
     #[command(before_help = "Example:  innesco backup /backup/innesco-monday.db --data /var/lib/innesco")]
     Backup(backup::BackupArgs),
-    /// Verify a data folder whose engine is stopped
+    /// Verify the data folder of a stopped engine
     #[command(before_help = "Example:  innesco check --data /var/lib/innesco")]
     Check(check::CheckArgs),
-    /// Move the store of a stopped engine into a Postgres database, for many nodes
+    /// Move the store of a stopped engine to Postgres
     #[command(before_help = "Example:  innesco migrate --from /var/lib/innesco --to postgres://innesco@db.example/innesco")]
     Migrate(migrate::MigrateArgs),
-    /// Completions for a shell
+    /// Print shell completions
     #[command(before_help = "Example:  innesco completions bash > /etc/bash_completion.d/innesco")]
     Completions { shell: clap_complete::Shell },
 }

@@ -10,7 +10,7 @@ use super::{
 
 #[derive(clap::Subcommand)]
 pub enum NodeCommand {
-    /// Those that are alive, as the store knows them, and the plugin versions that each has ready
+    /// List the live nodes and the plugin versions that each has ready
     #[command(before_help = "Example:  innesco node list")]
     List,
 }

@@ -279,12 +279,12 @@ pub fn confirm(what: &str, yes: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(wrong(format!("{what}. Nothing was done, since nobody can be asked here; add --yes to do it")));
+        return Err(wrong(format!("{what}. Nothing was changed: this is not a terminal, so add --yes to confirm")));
     }
-    anstream::eprint!("{what}. Go on? [y/N] ");
+    anstream::eprint!("{what}. Continue? [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { anyhow::bail!("nothing was done") }
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { anyhow::bail!("nothing was changed") }
 }
 
 #[cfg(test)]

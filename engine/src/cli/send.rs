@@ -37,31 +37,31 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub struct SendArgs {
-    /// What happened, such as order.created
+    /// Event type, such as order.created
     #[arg(value_name = "TYPE", required_unless_present = "file")]
     event_type: Option<String>,
-    /// Its data: JSON, @FILE, or - for standard input
+    /// Data: JSON, @FILE, or - for standard input
     #[arg(value_name = "DATA")]
     data: Option<String>,
-    /// Who says so
+    /// Source: the system that the event comes from
     #[arg(long, default_value = "cli")]
     source: String,
-    /// The sender's id; the same source and id are accepted once
+    /// Your id of the event; an event with the same source and id is accepted once
     #[arg(long)]
     id: Option<String>,
-    /// What it is about
+    /// Subject, such as the order's number
     #[arg(long)]
     subject: Option<String>,
-    /// An attribute, such as channel=newsletter; can be repeated
+    /// Attribute, such as channel=newsletter; can be repeated
     #[arg(long = "attr", value_name = "NAME=VALUE")]
     attributes: Vec<String>,
-    /// Of the data, where it is not JSON
+    /// Content type of the data, if it is not JSON
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
     /// Send a file of events instead, one JSON object per line; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["event_type", "data", "id", "subject", "attributes", "content_type"])]
     file: Option<String>,
-    /// Begin at this line of the file
+    /// Start at this line of the file
     #[arg(long, value_name = "LINE", default_value_t = 1, requires = "file")]
     from_line: usize,
 }

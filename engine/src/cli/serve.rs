@@ -22,25 +22,25 @@ pub struct ServeArgs {
     /// Folder of the store, the compile cache and the lock [default: innesco-data]
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
-    /// Folder whose .wasm files serve [default: plugins]
+    /// Folder with the plugins' .wasm files [default: plugins]
     #[arg(long, value_name = "DIR")]
     pub plugins: Option<String>,
-    /// Where events are kept: sqlite, or postgres://… for many nodes [default: sqlite]
+    /// Store: sqlite, or postgres://… for many nodes [default: sqlite]
     #[arg(long, value_name = "STORE")]
     pub store: Option<String>,
-    /// What this node does, with Postgres: all, api or work [default: all]
+    /// Role of this node, with Postgres: all, api or work [default: all]
     #[arg(long, value_name = "ROLE")]
     pub role: Option<String>,
-    /// A network that webhooks may go to although it is not public; can be repeated
+    /// Private network that webhooks may go to; can be repeated
     #[arg(long, value_name = "CIDR")]
     pub allow_net: Vec<String>,
-    /// Form of the log, text or json [default: text]
+    /// Log format, text or json [default: text]
     #[arg(long, value_name = "FORM")]
     pub log: Option<String>,
-    /// File with settings [default: innesco.toml, if there is one]
+    /// Settings file [default: innesco.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print every setting with its value and where it came from, and stop
+    /// Print every setting with its value and origin, then exit
     #[arg(long)]
     pub check: bool,
 }
@@ -75,7 +75,7 @@ pub struct Folder {
     /// Folder of the store [default: innesco-data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// File with settings [default: innesco.toml, if there is one]
+    /// Settings file [default: innesco.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -148,7 +148,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
         SourceCommand::Remove { source, yes } => {
             let found = client.get(&["v1", "sources", source])?;
             let name = text(&found["name"]);
-            confirm(&format!("whoever sends to source {name} is answered 404 from now on"), *yes)?;
+            confirm(&format!("this removes source {name}; its senders get 404"), *yes)?;
             client.delete(&["v1", "sources", source])?;
             out.thing(&json!({ "removed": found["name"] }), |_| format!("removed {name}"))?;
         }
@@ -164,7 +164,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
         SourceCommand::RotateAddress { source, grace, yes } => {
             let at_once = grace.as_deref().and_then(duration::parse).is_some_and(|grace| grace.is_zero());
             if at_once {
-                confirm(&format!("whoever sends to the address that source {source} has now is answered 404 from now on"), *yes)?;
+                confirm(&format!("this replaces the address of source {source}; senders to the old one get 404"), *yes)?;
             }
             let answer =
                 client.post(&["v1", "sources", source, "rotate-address"], Some(&without_nulls(json!({ "grace": grace }))))?;
