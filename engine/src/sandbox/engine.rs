@@ -155,6 +155,11 @@ pub(super) fn ticks(deadline: Duration) -> u64 {
     u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1)
 }
 
+/// How many whole ticks a time has.
+pub(super) fn whole_ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX / 2)
+}
+
 /// What every engine is set to: runs repeat bit for bit, and can be stopped.
 fn config() -> Config {
     let mut config = Config::new();

@@ -60,6 +60,9 @@ impl Limits {
     pub const MESSAGE_BYTES: usize = 2 << 10;
     /// Where the code of a plugin's own failure is cut, in bytes.
     pub const CODE_BYTES: usize = 64;
+    /// How long one run may wait for reads of state, all together. It does not count towards [`Limits::deadline`], and ends well before the lease
+    /// of the run's event; a run that is not answered by then is tried again.
+    pub const STATE_WAIT: Duration = Duration::from_secs(60);
     /// What a plugin may nest its calls to, in bytes; wasmtime's default, which every worker thread's stack has room for.
     pub const STACK_BYTES: usize = 512 << 10;
 }

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
 use super::{
     bindings::{self, PluginPre, innesco::plugin::types},
     diagnose,
-    engine::{Pool, ticks},
+    engine::{Pool, ticks, whole_ticks},
     host::Host,
     limiter::{Limiter, OutOfMemory},
     limits::{Limits, size, time},
@@ -174,6 +174,11 @@ impl Guest {
         let mut store = Store::new(&self.pool.engine, host(log.clone()));
         store.limiter(|host| &mut host.limiter);
         store.set_epoch_deadline(ticks(limits.deadline));
+        // A slow store must not turn a good run into one that was too slow: what the run waited for state is added to its time.
+        store.epoch_deadline_callback(|mut store| match whole_ticks(store.data_mut().state.take_waited()) {
+            0 => Err(Trap::Interrupt.into()),
+            waited => Ok(UpdateDeadline::Continue(waited)),
+        });
         store.set_hostcall_fuel(limits.output_bytes);
         let answer = self.pre.instantiate(&mut store).and_then(|plugin| call(&plugin, &mut store));
         let took = started.elapsed();

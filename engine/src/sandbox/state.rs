@@ -1,8 +1,11 @@
 //! What a run sees of its plugin's state: the last commit, under its own writes. Nothing leaves here before the event commits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
-use super::limits::{Limits, size};
+use super::limits::{Limits, size, time};
 use crate::domain::run::{StateRead, StateUse, StateWrite};
 
 /// Where the last committed values are.
@@ -51,6 +54,9 @@ pub struct State {
     seen: HashMap<String, Option<Vec<u8>>>,
     reads: Vec<StateRead>,
     writes: BTreeMap<String, Option<Vec<u8>>>,
+    /// How long the source took, and how much of that [`Self::take_waited`] has told.
+    waited: Duration,
+    told: Duration,
 }
 
 impl State {
@@ -63,6 +69,8 @@ impl State {
             seen: HashMap::new(),
             reads: Vec::new(),
             writes: BTreeMap::new(),
+            waited: Duration::ZERO,
+            told: Duration::ZERO,
         }
     }
 
@@ -75,7 +83,14 @@ impl State {
         }
         self.admit(key)?;
         let source = self.source.as_mut().ok_or(StateRefused::Describing)?;
-        let (value, version) = source.get(key).map_err(StateRefused::Unavailable)?.unzip();
+        if self.waited > Limits::STATE_WAIT {
+            let text = format!("it has taken more than {} for one run", time(Limits::STATE_WAIT));
+            return Err(StateRefused::Unavailable(anyhow::Error::msg(text)));
+        }
+        let asked = Instant::now();
+        let answer = source.get(key);
+        self.waited += asked.elapsed();
+        let (value, version) = answer.map_err(StateRefused::Unavailable)?.unzip();
         self.reads.push(StateRead { key: key.to_owned(), version: version.unwrap_or(0) });
         self.seen.insert(key.to_owned(), value.clone());
         Ok(value)
@@ -106,6 +121,13 @@ impl State {
             return Err(StateRefused::TooManyKeys { limit: self.keys_max });
         }
         Ok(())
+    }
+
+    /// How long the run has waited for its source since this was asked last: time that is the store's and not the plugin's.
+    pub fn take_waited(&mut self) -> Duration {
+        let waited = self.waited.saturating_sub(self.told);
+        self.told = self.waited;
+        waited
     }
 
     /// What is to be checked and written when the event commits.
@@ -144,6 +166,18 @@ mod tests {
         let reads: Vec<_> = used.reads.iter().map(|read| (read.key.as_str(), read.version)).collect();
         assert_eq!(reads, [("known", 7), ("absent", 0)]);
         assert_eq!(used.writes, [StateWrite { key: "known".into(), value: None }]);
+    }
+
+    #[test]
+    fn what_the_source_took_is_told_once_and_has_an_end() {
+        let mut state = state(&Limits::default());
+        state.get("a").unwrap();
+        assert!(!state.take_waited().is_zero());
+        assert!(state.take_waited().is_zero(), "it was told");
+        state.waited = Limits::STATE_WAIT + Duration::from_secs(1);
+        assert_eq!(state.get("a").unwrap(), None, "what is known needs no source");
+        let refused = state.get("b").unwrap_err();
+        assert!(matches!(&refused, StateRefused::Unavailable(cause) if cause.to_string().contains("60 s")), "{refused:?}");
     }
 
     #[test]

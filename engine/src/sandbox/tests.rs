@@ -216,6 +216,28 @@ fn state_is_read_through_the_runs_own_writes() {
     assert_eq!(report.state.writes[0].value.as_deref(), Some(&b"new"[..]));
 }
 
+/// A store that takes its time.
+struct Slow(Duration);
+
+impl StateSource for Slow {
+    fn get(&mut self, _: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
+        let asked = Instant::now();
+        while asked.elapsed() < self.0 {
+            std::thread::yield_now();
+        }
+        Ok(Some((b"old".to_vec(), 7)))
+    }
+}
+
+#[test]
+fn what_a_run_waits_for_its_state_does_not_count_towards_its_deadline() {
+    let run = Run { limits: Limits { deadline: Duration::from_millis(50), ..Limits::default() }, ..Run::default() };
+    let report = run.of(&load("state").unwrap(), Slow(Duration::from_millis(150))).unwrap();
+    assert_eq!(body(&report), b"new");
+    let failure = run.of(&load("endless-loop").unwrap(), Slow(Duration::ZERO)).unwrap().result.expect_err("it never ends");
+    assert_eq!(failure.outcome, RunOutcome::Deadline, "its own time still does");
+}
+
 #[test]
 fn a_run_that_failed_writes_no_state() {
     let report = Run::default().report("state-flood");
