@@ -13,7 +13,7 @@ use crate::{
     api::{self, ConnectionLimits, ForwardedHeader, Proxies},
     domain::{duration, name::nearest},
     sandbox,
-    store::{AdmissionLimits, Retention},
+    store::{AdmissionLimits, Retention, StateLimits},
     traces,
 };
 
@@ -69,6 +69,8 @@ settings! {
     "plugin.output_max" = "4MiB", "what one run may return, all bodies together";
     "plugin.webhooks_max" = "1000", "webhooks that one run may ask for";
     "plugin.events_max" = "1000", "events that one run may emit";
+    "plugin.state_max" = "64MiB", "state that one plugin may keep, keys and values together; a run that would add to more fails";
+    "plugin.state_keys_max" = "100000", "keys of state that one plugin may keep";
     "plugin.log_lines_max" = "100", "log lines that are kept of one run";
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
     "plugin.slow_threads" = "0", "threads of low priority for new, slow and retried runs; 0 means half as many as cores, at least 1";
@@ -434,6 +436,10 @@ impl Config {
             admission: AdmissionLimits {
                 backlog_max: raw.read("limits.backlog_max", positive, "is not a number of events; write 1000000")?,
                 store_wait_max: raw.time("limits.store_wait_max")?,
+                state: StateLimits {
+                    bytes_max: raw.size("plugin.state_max")? as u64,
+                    keys_max: raw.number("plugin.state_keys_max")?,
+                },
             },
             plugin_bytes_max: raw.size("limits.plugin_bytes_max")?,
             run_limits: sandbox::Limits {

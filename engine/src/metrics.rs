@@ -60,6 +60,7 @@ const END_TO_END_SECONDS: &[f64] =
 /// Seconds of one commit: a fast disk needs half a millisecond, a sick one seconds.
 const COMMIT_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 /// Jobs that share a commit.
+const SETTLEMENT_BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 4e6, 8.4e6, 1.7e7, 3.4e7];
 const COMMIT_JOBS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
 
 /// Why a source refuses a request.
@@ -143,6 +144,7 @@ table! {
 
     commit_seconds = histograms(&["kind"], COMMIT_SECONDS) "innesco_store_commit_seconds" "How long commits took: promises are synced to the disk, progress is not";
     commit_jobs = histogram(COMMIT_JOBS) "innesco_store_commit_jobs" "How many jobs shared a commit";
+    settlement_batch_bytes = histogram(SETTLEMENT_BYTES) "innesco_settlement_batch_bytes" "Bytes of what runs returned, in one batch on its way into the store";
     commit_failures = counter() "innesco_store_commit_failures_total" "Commits that failed; nothing in them took effect";
     queued_bytes = number() "innesco_store_queued_bytes" "Bytes that wait to be written";
     file_bytes = numbers(&["file"]) "innesco_store_file_bytes" "Size of the store's files";
@@ -186,6 +188,7 @@ pub struct Meters {
     pub commit_promise_seconds: Histogram,
     pub commit_progress_seconds: Histogram,
     pub commit_jobs: Histogram,
+    pub settlement_batch_bytes: Histogram,
     pub commit_failures: IntCounter,
 }
 
@@ -234,6 +237,7 @@ impl Meters {
             commit_promise_seconds: table.commit_seconds.with_label_values(&["promise"]),
             commit_progress_seconds: table.commit_seconds.with_label_values(&["progress"]),
             commit_jobs: table.commit_jobs.clone(),
+            settlement_batch_bytes: table.settlement_batch_bytes.clone(),
             commit_failures: table.commit_failures.clone(),
             registry,
             table,

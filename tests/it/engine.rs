@@ -163,6 +163,21 @@ impl Engine {
         self.child = Some(child);
     }
 
+    /// Has its store do something, beside the engine: one statement, written for SQLite or for Postgres.
+    pub fn tell_store(&self, sqlite: &str, postgres: &str) {
+        match (&*SERVER, &self.database) {
+            (Some(server), Some(url)) => {
+                let (_, name) = url.rsplit_once('/').expect("an address ends in the database's name");
+                server.ask(name, postgres).expect("the database does it");
+            }
+            _ => {
+                let db = rusqlite::Connection::open(self.data_folder().join("innesco.db")).expect("the store is a file");
+                db.busy_timeout(DEADLINE).expect("a time to wait");
+                db.execute_batch(sqlite).expect("the file takes it");
+            }
+        }
+    }
+
     fn log_file(&self) -> PathBuf {
         self.home.path().join("log")
     }

@@ -28,6 +28,7 @@ mod gates;
 mod migrate;
 mod nodes;
 mod openapi;
+mod outcomes;
 mod overload;
 mod plugins;
 mod receivers_gone_wrong;

@@ -81,6 +81,7 @@ problems! {
     internal = INTERNAL_SERVER_ERROR "internal" "The engine made a mistake";
     store_full = SERVICE_UNAVAILABLE "store_full" "The disk is full";
     store_unavailable = SERVICE_UNAVAILABLE "store_unavailable" "The store cannot be used";
+    query_too_slow = SERVICE_UNAVAILABLE "query_too_slow" "The query takes too long";
     overloaded = SERVICE_UNAVAILABLE "overloaded" "The engine is overloaded";
 }
 
@@ -184,6 +185,7 @@ impl From<store::Error> for Problem {
                 .retry_after(5)
             }
             Error::Overloaded(_) => Self::come_back(text),
+            Error::TooSlow(_) => Self::query_too_slow(text).retry_after(5),
             Error::NotFound { .. } => Self::not_found(text),
             Error::Taken { .. } => Self::name_taken(text),
             Error::Conflict(_) => Self::conflict(text),

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -20,19 +21,20 @@ use super::{
     intake,
     page::{Limit, Paging, Query, instant},
     path::Path,
+    values::values,
     view::{AcceptedView, EventStoryView, EventView, PageView},
 };
 use crate::{
     clock,
     domain::{
         event::NewEvent,
-        id::EventId,
+        id::{CHILDREN_MAX, EventId},
         name::{EventType, nearest},
         time::Timestamp,
     },
     metrics::meters,
     news::News,
-    store::{EventFilter, EventState},
+    store::{EventFilter, EventState, StoryPlace},
 };
 
 /// Accept one event, or a list of them.
@@ -207,15 +209,56 @@ pub fn event_id(api: &Api, text: &str) -> Result<EventId, Problem> {
     EventId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no event {text:?}")))
 }
 
-/// Read one event with everything that happened to it.
+/// Which part of an event's story is asked for.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct StoryPart {
+    /// The `next` of the part before.
+    #[param(value_type = Option<StoryCursor>)]
+    cursor: Option<String>,
+}
+
+/// Where a part of a story begins, for the document.
+pub enum StoryCursor {}
+
+values! {
+    StoryCursor, "StoryCursor", json!({
+        "type": "string", "pattern": "^[0-9]+\\.[0-9]+\\.[0-9]+$", "description": "Where the next part of a story begins.",
+    });
+}
+
+fn story_place(text: &str) -> Option<StoryPlace> {
+    let mut numbers = text.split('.');
+    let place = StoryPlace {
+        run: numbers.next()?.parse().ok().filter(|run| *run <= CHILDREN_MAX)?,
+        delivery: numbers.next()?.parse().ok().filter(|delivery| *delivery <= CHILDREN_MAX)?,
+        emitted: numbers.next()?.parse().ok().filter(|emitted| *emitted >= 0)?,
+    };
+    numbers.next().is_none().then_some(place)
+}
+
+/// Read one event with what happened to it.
+///
+/// The answer holds the first 100 runs, the first 100 deliveries with the last 10 attempts of each, and the first 1,000 emitted events. Where
+/// there are more, `next` is the `cursor` of the next part, which repeats the event without its data. All attempts of a delivery are in
+/// `/v1/deliveries/{delivery}`.
 #[utoipa::path(
     get, path = "/v1/events/{event}", operation_id = "show_event", tag = "events",
-    params(("event" = EventId, Path, description = "The engine's id of the event.")),
+    params(("event" = EventId, Path, description = "The engine's id of the event."), StoryPart),
     responses((status = 200, description = "The event, its data, its runs and its deliveries.", body = EventStoryView)),
 )]
-pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EventStoryView>, Problem> {
-    let story = api.store.event(event_id(&api, &id)?).await?;
-    Ok(Json(EventStoryView::new(&story, api.store.tag())))
+pub async fn show(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Query(part): Query<StoryPart>,
+) -> Result<Json<EventStoryView>, Problem> {
+    let id = event_id(&api, &id)?;
+    let wrong = |text: &String| Problem::bad_request(format!("cursor is {text:?}; take it from the `next` of the part before"));
+    let from = part.cursor.as_ref().map(|text| story_place(text).ok_or_else(|| wrong(text))).transpose()?;
+    let story = api.store.event(id, from.unwrap_or_default()).await?;
+    let view = EventStoryView::new(&story, api.store.tag());
+    Ok(Json(if from.is_some() { view.without_data() } else { view }))
 }
 
 /// That an event is run again.

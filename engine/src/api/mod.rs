@@ -101,6 +101,7 @@ fn guarded() -> Addresses {
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::show))
         .routes(routes!(plugins::config, plugins::set_config))
+        .routes(routes!(plugins::state, plugins::clear_state))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::{
     auth,
     error::{self, Problem},
-    intake, page, values,
+    events, intake, page, values,
 };
 use crate::store::Role;
 
@@ -136,6 +136,7 @@ fn unreached() -> [(String, Value); 5] {
         values::named::<intake::HeaderText>(),
         values::named::<intake::SpecVersion>(),
         values::named::<page::Limit>(),
+        values::named::<events::StoryCursor>(),
     ]
 }
 
@@ -184,7 +185,7 @@ fn refused_for(operation: &mut Map<String, Value>, method: &axum::http::Method) 
         operation.get("parameters").and_then(Value::as_array).is_some_and(|all| all.iter().any(|one| one["in"] == place))
     };
     let secured = operation.contains_key("security");
-    let sets: [(bool, &[&str]); 6] = [
+    let sets: [(bool, &[&str]); 7] = [
         (true, &own),
         (takes("path"), &["bad_request", "not_found"]),
         (takes("query"), &["bad_request"]),
@@ -192,6 +193,7 @@ fn refused_for(operation: &mut Map<String, Value>, method: &axum::http::Method) 
         // What asks for a key asks the store.
         (secured, &["unauthorized", "key_expired", "forbidden", "internal", "overloaded", "store_unavailable"]),
         (secured && !method.is_safe(), &["store_full"]),
+        (secured && method.is_safe(), &["query_too_slow"]),
     ];
     sets.iter().filter(|(holds, _)| *holds).flat_map(|(_, codes)| codes.iter().map(ToString::to_string)).collect()
 }

@@ -11,9 +11,13 @@ use super::{
     error::Problem,
     path::Path,
     values::values,
-    view::{PageView, PluginView},
+    view::{ClearedStateView, PageView, PluginView, StateSizeView},
 };
-use crate::{catalog::PluginEntry, domain::name::nearest};
+use crate::{
+    catalog::PluginEntry,
+    domain::name::{Slug, nearest},
+    store::{self, StateSize, Store},
+};
 
 /// Settings of one plugin, and the length of a name or a value in bytes.
 const CONFIG_COUNT_MAX: usize = 100;
@@ -96,4 +100,60 @@ pub async fn set_config(
     }
     api.catalog.set_plugin_config(&plugin.row.name, config.clone()).await?;
     Ok(Json(config))
+}
+
+/// A plugin that serves, or one that is gone and has left state behind.
+async fn keeper_of_state(api: &Api, name: &str) -> Result<(Slug, StateSize), Problem> {
+    let unknown = || find(api, name).map(|entry| entry.row.name.clone());
+    let Ok(plugin) = Slug::parse(name) else { return Ok((unknown()?, StateSize::default())) };
+    let size = api.store.state_size(&plugin).await?;
+    if size == StateSize::default() {
+        unknown()?;
+    }
+    Ok((plugin, size))
+}
+
+/// Read how much state a plugin keeps. The values are the plugin's own and are not shown.
+#[utoipa::path(
+    get, path = "/v1/plugins/{plugin}/state", operation_id = "show_plugin_state", tag = "plugins",
+    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
+    responses((status = 200, description = "How much, and how much it may keep.", body = StateSizeView)),
+)]
+pub async fn state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<StateSizeView>, Problem> {
+    let (plugin, size) = keeper_of_state(&api, &name).await?;
+    let limits = api.store.state_limits();
+    Ok(Json(StateSizeView {
+        plugin: plugin.to_string(),
+        keys: size.keys,
+        bytes: size.bytes,
+        keys_max: limits.keys_max,
+        bytes_max: limits.bytes_max,
+    }))
+}
+
+/// Delete all state of a plugin. It cannot be taken back.
+///
+/// The plugin begins anew, as on its first event. Runs that have read some of it and are not yet committed run again.
+#[utoipa::path(
+    delete, path = "/v1/plugins/{plugin}/state", operation_id = "clear_plugin_state", tag = "plugins",
+    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
+    responses((status = 200, description = "What was deleted.", body = ClearedStateView)),
+)]
+pub async fn clear_state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<ClearedStateView>, Problem> {
+    let (plugin, _) = keeper_of_state(&api, &name).await?;
+    let keys = clear(&*api.store, &plugin).await?;
+    Ok(Json(ClearedStateView { plugin: plugin.to_string(), keys }))
+}
+
+/// Clears by steps, between which others write. What a plugin writes anew meanwhile does not keep it going for ever.
+async fn clear(store: &dyn Store, plugin: &Slug) -> Result<u64, store::Error> {
+    let there = store.state_size(plugin).await?.keys;
+    let mut gone = 0;
+    while gone < there {
+        match store.clear_state(plugin).await? {
+            0 => break,
+            keys => gone += keys as u64,
+        }
+    }
+    Ok(gone)
 }

@@ -23,7 +23,7 @@ use crate::{
     },
     store::{
         AuditEntry, DeliveryStory, DeliverySummary, Ended, EventState, EventStory, EventSummary, Job, JobState, KeyRow, Role,
-        StoredAttempt, StoredRun,
+        StoredAttempt, StoredRun, StoryPlace,
     },
 };
 
@@ -121,6 +121,8 @@ pub struct EventStoryView {
     /// The events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
+    /// What to send as `cursor` for the next part of the story.
+    pub next: Option<String>,
 }
 
 /// An event's data: JSON as it is, text as a string, anything else in base64.
@@ -160,7 +162,13 @@ impl EventStoryView {
             runs: story.runs.iter().map(|run| RunView::new(run, tag)).collect(),
             deliveries: story.deliveries.iter().map(|delivery| DeliveryStoryView::new(delivery, tag)).collect(),
             emitted: story.emitted.iter().map(|id| id.text(tag)).collect(),
+            next: story.next.map(|StoryPlace { run, delivery, emitted }| format!("{run}.{delivery}.{emitted}")),
         }
+    }
+
+    /// A further part: whoever reads it has the data already.
+    pub fn without_data(self) -> Self {
+        Self { data: DataView::Json(Value::Null), request: None, ..self }
     }
 }
 
@@ -311,7 +319,7 @@ impl DeliveryView {
     }
 }
 
-/// A delivery with every attempt.
+/// A delivery with its attempts: all of them, or the last 10 where it is part of an event's story.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeliveryStory)]
 pub struct DeliveryStoryView {
@@ -437,6 +445,29 @@ impl PluginView {
             bytes: 0,
         }
     }
+}
+
+/// How much state a plugin keeps, and how much it may.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginStateSize)]
+pub struct StateSizeView {
+    pub plugin: String,
+    pub keys: u64,
+    /// Keys and values together.
+    pub bytes: u64,
+    /// `plugin.state_keys_max`.
+    pub keys_max: u64,
+    /// `plugin.state_max`.
+    pub bytes_max: u64,
+}
+
+/// What was cleared.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClearedState)]
+pub struct ClearedStateView {
+    pub plugin: String,
+    /// How many keys were deleted.
+    pub keys: u64,
 }
 
 /// An API key.

@@ -179,6 +179,10 @@ impl Client {
         self.ask("GET", self.address(path, &[]), None)
     }
 
+    pub fn get_with(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Value> {
+        self.ask("GET", self.address(path, query), None)
+    }
+
     pub fn post(&self, path: &[&str], body: Option<&Value>) -> anyhow::Result<Value> {
         self.ask("POST", self.address(path, &[]), body.map(Value::to_string))
     }

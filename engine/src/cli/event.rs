@@ -89,7 +89,7 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
             };
             out.list(&items, &columns, nothing)?;
         }
-        EventCommand::Show { event } => out.thing(&client.get(&["v1", "events", event])?, |event| story(event, out))?,
+        EventCommand::Show { event } => out.thing(&whole_story(client, event)?, |event| story(event, out))?,
         EventCommand::Replay { events } => {
             for event in events {
                 let answer = client.post(&["v1", "events", event, "replay"], None)?;
@@ -100,6 +100,21 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
         }
     }
     Ok(())
+}
+
+/// All parts of an event's story as one.
+fn whole_story(client: &Client, event: &str) -> anyhow::Result<Value> {
+    let mut story = client.get(&["v1", "events", event])?;
+    while let Some(cursor) = story["next"].as_str().map(str::to_owned) {
+        let mut part = client.get_with(&["v1", "events", event], &[("cursor", &cursor)])?;
+        for list in ["runs", "deliveries", "emitted"] {
+            if let (Some(all), Some(more)) = (story[list].as_array_mut(), part[list].as_array_mut()) {
+                all.append(more);
+            }
+        }
+        story["next"] = part["next"].take();
+    }
+    Ok(story)
 }
 
 /// `2h` is two hours ago; anything else is RFC 3339.

@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     build::{Built, PluginCrate},
     client::{Client, shown},
     event::short,
-    measure,
+    measure::{self, count},
     output::{self, Column, Printer, text, texts},
     wrong,
 };
@@ -41,6 +41,22 @@ pub enum PluginCommand {
     /// The plugins of a running engine
     #[command(before_help = "Example:  innesco plugin list")]
     List,
+    /// What plugins keep between events: how much it is, and how to clear it
+    #[command(subcommand, before_help = "Example:  innesco plugin state list")]
+    State(StateCommand),
+}
+
+#[derive(clap::Subcommand)]
+pub enum StateCommand {
+    /// How much state each plugin keeps, and how much it may
+    #[command(before_help = "Example:  innesco plugin state list")]
+    List,
+    /// Delete all state of a plugin: it begins anew, as on its first event
+    #[command(before_help = "Example:  innesco plugin state clear order-counter")]
+    Clear {
+        /// The plugin's name
+        plugin: String,
+    },
 }
 
 pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Client>, out: &Printer) -> anyhow::Result<()> {
@@ -64,11 +80,43 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
                 }),
                 Column::text("about", |item| item["error"].as_str().unwrap_or(&text(&item["description"])).to_owned()),
             ];
-            out.list(&items, &columns, "No plugin yet. Begin one with: innesco plugin new my-first")?;
+            out.list(&items, &columns, NO_PLUGIN)?;
+            Ok(())
+        }
+        PluginCommand::State(StateCommand::List) => {
+            let client = client()?;
+            let mut items = Vec::new();
+            for plugin in client.list(&["v1", "plugins"], &[], usize::MAX)? {
+                // A file that never became a plugin keeps nothing.
+                if !plugin["version"].is_null() {
+                    items.push(client.get(&["v1", "plugins", &text(&plugin["name"]), "state"])?);
+                }
+            }
+            let columns = [
+                Column::text("plugin", |item| text(&item["plugin"])),
+                Column::text("keys", |item| text(&item["keys"])),
+                Column::text("of", |item| text(&item["keys_max"])),
+                Column::text("size", |item| size(&item["bytes"])),
+                Column::text("of", |item| size(&item["bytes_max"])),
+            ];
+            out.list(&items, &columns, NO_PLUGIN)?;
+            Ok(())
+        }
+        PluginCommand::State(StateCommand::Clear { plugin }) => {
+            let answer = client()?.delete(&["v1", "plugins", plugin, "state"])?;
+            out.thing(&answer, |answer| {
+                format!("cleared the state of {plugin}: {}", count(answer["keys"].as_u64().unwrap_or(0), "key"))
+            })?;
             Ok(())
         }
     }
 }
+
+fn size(bytes: &Value) -> String {
+    measure::size(bytes.as_u64().unwrap_or_default())
+}
+
+const NO_PLUGIN: &str = "No plugin yet. Begin one with: innesco plugin new my-first";
 
 /// A crate that was begun.
 struct Made {

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::Error;
+use super::{Error, StateLimits};
 use crate::domain::time::Timestamp;
 
 /// Bytes that may wait to be written.
@@ -22,18 +22,20 @@ const QUEUED_MAX: usize = 64 << 20;
 /// How old the count of the backlog may be.
 const COUNTED_FOR: Duration = Duration::from_millis(500);
 
-/// From when on new events are refused.
+/// From when on a store takes no more: new events, and state of one plugin.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionLimits {
     /// Events that may wait to be run. Default: a million.
     pub backlog_max: usize,
     /// How long the longest waiting write may have waited for its commit. Default: 2 s.
     pub store_wait_max: Duration,
+    /// What each plugin may keep.
+    pub state: StateLimits,
 }
 
 impl Default for AdmissionLimits {
     fn default() -> Self {
-        Self { backlog_max: 1_000_000, store_wait_max: Duration::from_secs(2) }
+        Self { backlog_max: 1_000_000, store_wait_max: Duration::from_secs(2), state: StateLimits::default() }
     }
 }
 
@@ -98,7 +100,7 @@ impl Admission {
 
     /// Whether new events are taken, given the bytes that wait to be written and for how long the first of them has waited.
     pub fn check(&self, queued: usize, waited: Duration) -> Result<(), Overload> {
-        let AdmissionLimits { backlog_max, store_wait_max } = self.limits;
+        let AdmissionLimits { backlog_max, store_wait_max, state: _ } = self.limits;
         if queued > QUEUED_MAX {
             return Err(Overload::Queued);
         }
@@ -118,7 +120,8 @@ mod tests {
 
     #[test]
     fn each_limit_refuses_by_its_name_and_only_beyond_it() {
-        let limits = AdmissionLimits { backlog_max: 10, store_wait_max: Duration::from_millis(200) };
+        let limits =
+            AdmissionLimits { backlog_max: 10, store_wait_max: Duration::from_millis(200), ..AdmissionLimits::default() };
         let admission = Admission::new(limits);
         assert_eq!(admission.check(QUEUED_MAX, limits.store_wait_max), Ok(()));
         assert_eq!(admission.check(QUEUED_MAX + 1, Duration::ZERO), Err(Overload::Queued));

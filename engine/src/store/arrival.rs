@@ -5,13 +5,11 @@ use bytes::Bytes;
 
 use crate::domain::{event::NewEvent, time::Timestamp};
 
-/// Rough cost of an event beside its data, in bytes: rows, indexes, memory.
+/// Rough cost of an event beside its data and its texts, in bytes: rows, indexes, memory.
 pub const EVENT_WEIGHT: usize = 512;
 
 /// What an event takes in memory, in bytes.
-pub fn weight(event: &NewEvent) -> usize {
-    event.data.len() + event.request.as_ref().map_or(0, |request| request.weight()) + EVENT_WEIGHT
-}
+pub use super::weight::event as weight;
 
 /// Data that is a small part of a large request must not keep all of that request in memory while it waits.
 pub fn own_data(mut event: NewEvent) -> NewEvent {

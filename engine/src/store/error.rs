@@ -1,5 +1,7 @@
 //! What can go wrong with a store, in the terms in which callers act.
 
+use std::time::Duration;
+
 use super::{Overload, SealError};
 
 /// A refusal or failure of a store. Nothing of the refused step has taken effect.
@@ -11,6 +13,9 @@ pub enum Error {
     /// The disk or the database does not answer as it should. Worth trying again.
     #[error("the store cannot be used at the moment: {0}")]
     Unavailable(String),
+    /// What was asked for would take too long to find.
+    #[error("the store had not found it after {} s; ask for less: a narrower filter (since, until, type, endpoint) or a smaller limit", .0.as_secs())]
+    TooSlow(Duration),
     /// More waits than a limit allows. Worth trying again soon.
     #[error("{0}; nothing was stored. Try again in a second")]
     Overloaded(Overload),

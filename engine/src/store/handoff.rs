@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 use super::{
-    DeliveryClaim, EventClaim, Lease, RunClaim,
+    Budget, DeliveryClaim, EventClaim, Lease, RunClaim,
     lanes::{LaneLimits, Lanes, Slot, Width},
 };
 use crate::{
@@ -34,6 +34,7 @@ const EVENTS: LaneLimits = LaneLimits {
     total_count: 8_192,
     total_bytes: 64 << 20,
     lane_count_min: 1,
+    bytes_max: 64 << 20,
     width: Width::OPEN,
 };
 
@@ -44,6 +45,7 @@ const RUNS: LaneLimits = LaneLimits {
     total_count: 1_024,
     total_bytes: 64 << 20,
     lane_count_min: 1,
+    bytes_max: 96 << 20,
     width: Width::SINGLE,
 };
 
@@ -55,8 +57,14 @@ const DELIVERIES: LaneLimits = LaneLimits {
     total_count: 16_384,
     total_bytes: 128 << 20,
     lane_count_min: 32,
+    // Half as much again for the first few of each endpoint: what many hanging receivers hold must not be their number times a lane.
+    bytes_max: 192 << 20,
     width: Width { concurrency: 1, places: 128 },
 };
+
+/// Bytes of what runs returned (webhooks, events, state, logs) and what the store has not yet taken. The threads that run plugins wait for
+/// room: four batches of the settler, so that it never waits for them, and no more than a small machine can spare.
+const OUTCOME_BYTES: usize = 32 << 20;
 
 /// What the store hands to the workers, and how it wakes them.
 #[derive(Clone)]
@@ -64,6 +72,8 @@ pub struct Handoff {
     pub events: Arc<Lanes<(), EventClaim>>,
     pub runs: Arc<Lanes<Slug, RunClaim>>,
     pub deliveries: Arc<Lanes<EndpointId, DeliveryClaim>>,
+    /// What the workers hand back: bytes that wait for commit 2.
+    pub outcomes: Arc<Budget>,
     /// When the store has to be asked for what is due and unclaimed.
     pub alarm: Arc<Alarm>,
     /// Rung when there is a new job.
@@ -86,6 +96,7 @@ impl Handoff {
         vec![
             lane("events", self.events.occupancy()),
             lane("runs", self.runs.occupancy()),
+            lane("outcomes", self.outcomes.occupancy()),
             lane("deliveries", self.deliveries.occupancy()),
         ]
     }
@@ -151,6 +162,7 @@ impl Default for Handoff {
             events: Lanes::new(EVENTS, Arc::clone(&room)),
             runs: Lanes::new(RUNS, Arc::clone(&room)),
             deliveries: Lanes::new(DELIVERIES, Arc::clone(&room)),
+            outcomes: Budget::new(OUTCOME_BYTES),
             alarm: Arc::new(Alarm { room, at: AtomicI64::new(i64::MAX), held_back: AtomicBool::new(false) }),
             jobs: Arc::default(),
             settings: Arc::default(),

@@ -1,7 +1,7 @@
 //! Bounded, fair queues in memory: one lane per key, taken in turn.
 //!
-//! A lane never holds more than its limits, and all lanes together never hold more than theirs, except that every lane may
-//! always hold a few: a thousand dead receivers cannot take the last place from a healthy one. Places are reserved before a
+//! A lane never holds more than its limits, and all lanes together never hold more than theirs, except that every lane may hold a few
+//! beyond that: a thousand dead receivers cannot take the last place from a healthy one. All of it together has an end in bytes. Places are reserved before a
 //! thing is committed to be handed over ([`Slot`]) and given back when the thing is done with. What finds no place stays in
 //! the store, and the lane remembers that it did: until it has room again, what is new goes behind what waits there.
 
@@ -25,8 +25,10 @@ pub struct LaneLimits {
     pub total_count: usize,
     /// Bytes in all lanes.
     pub total_bytes: usize,
-    /// Things that a lane may hold whatever the others hold.
+    /// Things that a lane may hold whatever the others hold, up to [`Self::bytes_max`].
     pub lane_count_min: usize,
+    /// Bytes in all lanes with these first few of each: the most that there can be in memory. Only one thing that is larger passes, alone.
+    pub bytes_max: usize,
     /// How wide a lane is until it is told otherwise.
     pub width: Width,
 }
@@ -66,6 +68,8 @@ struct Inner<K, T> {
     turn: VecDeque<K>,
     count: usize,
     bytes: usize,
+    /// Something found no place because all lanes together were at their end.
+    exhausted: bool,
 }
 
 struct Lane<T> {
@@ -81,7 +85,8 @@ struct Lane<T> {
 
 impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
     pub fn new(limits: LaneLimits, room: Arc<Notify>) -> Arc<Self> {
-        let inner = Inner { lanes: HashMap::new(), widths: HashMap::new(), turn: VecDeque::new(), count: 0, bytes: 0 };
+        let inner =
+            Inner { lanes: HashMap::new(), widths: HashMap::new(), turn: VecDeque::new(), count: 0, bytes: 0, exhausted: false };
         Arc::new(Self { limits, inner: Mutex::new(inner), ready: Notify::new(), room })
     }
 
@@ -106,7 +111,9 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         let shared = count < limits.total_count && total_bytes + bytes <= limits.total_bytes;
         // A thing larger than a lane's bytes must still get through: alone.
         let alone = lane.count == 0 && places > 0;
-        let fits = lane.count < limits.lane_count_min && (own || alone) || own && shared;
+        let possible = total_bytes == 0 || total_bytes + bytes <= limits.bytes_max;
+        let first = lane.count < limits.lane_count_min && (own || alone);
+        let fits = possible && (first || own && shared);
         if fits && (stored || !lane.overflowed) {
             lane.count += 1;
             lane.bytes += bytes;
@@ -115,6 +122,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
             return Some(Slot { lanes: Arc::clone(self), key: key.clone(), bytes });
         }
         lane.overflowed = true;
+        inner.exhausted |= first && !possible;
         None
     }
 
@@ -122,13 +130,16 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
     pub fn room_for_stored(&self, key: &K) -> usize {
         let mut inner = self.lock();
         let limits = &self.limits;
+        let possible = inner.bytes < limits.bytes_max;
         let shared = if inner.bytes < limits.total_bytes { limits.total_count.saturating_sub(inner.count) } else { 0 };
         let lane = inner.lane(key, limits);
         let places = lane.places(limits);
         let own = if lane.count == 0 || lane.bytes < limits.lane_bytes { places.saturating_sub(lane.count) } else { 0 };
-        let room = own.min(shared.max(limits.lane_count_min.saturating_sub(lane.count)));
+        let first = if possible { limits.lane_count_min.saturating_sub(lane.count) } else { 0 };
+        let room = own.min(shared.max(first));
         if room == 0 {
             lane.overflowed = true;
+            inner.exhausted |= !possible;
         }
         inner.offer(key);
         room
@@ -306,7 +317,12 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         let lane = inner.lanes.get_mut(&self.key).expect("a lane lives as long as its places are taken");
         lane.count -= 1;
         lane.bytes -= self.bytes;
-        let room = lane.has_room_again(&self.lanes.limits);
+        let mut room = lane.has_room_again(&self.lanes.limits);
+        // A lane that holds nothing has no place to give back, so it would not be heard of.
+        if inner.exhausted && inner.bytes <= self.lanes.limits.total_bytes {
+            inner.exhausted = false;
+            room = true;
+        }
         inner.offer(&self.key);
         drop(inner);
         if room {
@@ -351,6 +367,7 @@ mod tests {
         total_count: 6,
         total_bytes: 1000,
         lane_count_min: 1,
+        bytes_max: 6_000,
         width: Width { concurrency: 2, ..Width::OPEN },
     };
 
@@ -365,6 +382,26 @@ mod tests {
         assert_eq!(lanes.len(), 7);
         drop((taken, guaranteed));
         assert!(lanes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn all_lanes_together_have_an_end_in_bytes() {
+        let (lanes, room) = lanes(LaneLimits { lane_bytes: 500, bytes_max: 1_200, ..LIMITS });
+        let mut taken: Vec<_> = ["a", "b"].iter().map(|key| lanes.reserve(key, 500).unwrap()).collect();
+        taken.push(lanes.reserve(&"c", 200).expect("beyond what all share, a lane's first"));
+        assert!(lanes.reserve(&"d", 1).is_none(), "but not for ever more");
+        assert_eq!(lanes.room_for_stored(&"d"), 0);
+        assert_eq!(lanes.occupancy().1, 1_200);
+        let announced = room.notified();
+        tokio::pin!(announced);
+        assert!(futures_poll(announced.as_mut()).is_pending());
+        drop(taken.pop());
+        announced.await;
+        assert!(lanes.reserve_for_stored(&"d", 1).is_some(), "a lane that held nothing hears of the room");
+        drop(taken);
+        let huge = lanes.reserve(&"e", 5_000).expect("larger than all of it: alone");
+        assert!(lanes.reserve(&"f", 1).is_none());
+        drop(huge);
     }
 
     #[test]
@@ -504,6 +541,7 @@ mod tests {
             total_count: 16,
             total_bytes: 1000,
             lane_count_min: 1,
+            bytes_max: 1000,
             width: Width::SINGLE,
         };
 

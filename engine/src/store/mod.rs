@@ -10,6 +10,7 @@
 mod admission;
 mod arrival;
 mod audit;
+mod budget;
 mod columns;
 #[cfg(test)]
 mod conformance;
@@ -24,7 +25,9 @@ mod postgres;
 mod seal;
 mod source_columns;
 mod sqlite;
+mod state;
 mod walks;
+pub mod weight;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -33,6 +36,7 @@ use async_trait::async_trait;
 pub use self::{
     admission::{Admission, AdmissionLimits, Overload},
     audit::{AuditEntry, AuditFilter, NewAudit},
+    budget::{Budget, Room},
     error::Error,
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
@@ -43,6 +47,7 @@ pub use self::{
     postgres::{About, Postgres, PostgresSettings},
     seal::{KeyFile, Seal, SealError},
     sqlite::{Backup, CheckReport, Finding, Sqlite},
+    state::{StateFull, StateLimits, StateSize},
 };
 use crate::{
     domain::{
@@ -58,6 +63,10 @@ use crate::{
     },
     metrics::{Lane, Stage},
 };
+
+/// How long a read that people ask for may take. A filter that matches little among millions of rows has to look at all of them; meanwhile
+/// it holds one of few connections.
+pub const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long a claim holds. Longer than any run or exchange may take, with time to wait for a turn.
 pub const LEASE: Duration = Duration::from_secs(300);
@@ -211,6 +220,8 @@ pub enum Settled {
     StateConflict(Vec<usize>),
     /// The event would have more runs or deliveries than an event can have; nothing changed.
     TooMany,
+    /// These runs (places in [`Settlement::runs`]) would have their plugin keep more state than it may; nothing changed.
+    StateFull(Vec<(usize, StateFull)>),
 }
 
 /// Commit 3: one attempt and the delivery's next state.
@@ -281,7 +292,27 @@ pub struct EventSummary {
     pub state: EventState,
 }
 
-/// Everything about one event.
+/// Runs in one part of an event's story. Each has a log of up to 64 KiB.
+pub const STORY_RUNS: usize = 100;
+/// Deliveries in one part of an event's story. An event can have 16,384.
+pub const STORY_DELIVERIES: usize = 100;
+/// Attempts of each of them, the last ones. Each has an excerpt of up to 4 KiB; all of them are in the delivery's own story.
+pub const STORY_ATTEMPTS: usize = 10;
+/// Emitted events in one part of an event's story: ids alone.
+pub const STORY_EMITTED: usize = 1_000;
+
+/// Where a part of an event's story begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoryPlace {
+    /// The first run, by its number in the event.
+    pub run: u32,
+    /// The first delivery, by its number in the event.
+    pub delivery: u32,
+    /// The last emitted event of the part before, by its id.
+    pub emitted: i64,
+}
+
+/// What happened to one event, or a part of it.
 #[derive(Clone, Debug)]
 pub struct EventStory {
     pub event: Event,
@@ -289,6 +320,24 @@ pub struct EventStory {
     pub runs: Vec<StoredRun>,
     pub deliveries: Vec<DeliveryStory>,
     pub emitted: Vec<EventId>,
+    /// Where the next part begins, if this is not all.
+    pub next: Option<StoryPlace>,
+}
+
+impl EventStory {
+    /// Cuts what was read to one part: of each kind one more than it holds was read, where there are more.
+    fn part(mut self, from: StoryPlace) -> Self {
+        let more = self.runs.len() > STORY_RUNS || self.deliveries.len() > STORY_DELIVERIES || self.emitted.len() > STORY_EMITTED;
+        self.runs.truncate(STORY_RUNS);
+        self.deliveries.truncate(STORY_DELIVERIES);
+        self.emitted.truncate(STORY_EMITTED);
+        self.next = more.then(|| StoryPlace {
+            run: self.runs.last().map_or(from.run, |run| run.id.k() + 1),
+            delivery: self.deliveries.last().map_or(from.delivery, |one| one.summary.id.k() + 1),
+            emitted: self.emitted.last().map_or(from.emitted, |id| id.as_i64()),
+        });
+        self
+    }
 }
 
 /// A run as it is kept.
@@ -333,7 +382,7 @@ pub struct DeliverySummary {
     pub last: Option<StoredAttempt>,
 }
 
-/// A delivery with all its attempts.
+/// A delivery with its attempts: all of them, or the last ones where it is part of an event's story.
 #[derive(Clone, Debug)]
 pub struct DeliveryStory {
     pub summary: DeliverySummary,
@@ -469,6 +518,18 @@ impl Retention {
     }
 }
 
+/// How long a deleted endpoint is kept at least, and longer while an event from before its deletion is. What was settled towards it in the
+/// meantime has to find it, to be cancelled.
+pub const DELETED_ENDPOINT_KEPT: Duration = Duration::from_secs(3600);
+/// By how much the clocks of nodes may differ where one deletes an endpoint and another accepts an event.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
+
+/// Endpoints deleted before then are part of nothing any more, where the oldest event was accepted at `oldest_event`.
+fn endpoints_forgotten_before(now: Timestamp, oldest_event: Option<Timestamp>) -> Timestamp {
+    let aged = now.minus(DELETED_ENDPOINT_KEPT);
+    oldest_event.map_or(aged, |oldest| aged.min(oldest.minus(CLOCKS_DIFFER)))
+}
+
 /// What one step of [`Store::relieve`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relief {
@@ -517,6 +578,16 @@ pub trait Store: Send + Sync {
 
     /// The last committed value of a plugin's state.
     async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error>;
+
+    /// What each plugin may keep as state.
+    fn state_limits(&self) -> StateLimits;
+
+    /// What a plugin keeps as state.
+    async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error>;
+
+    /// Deletes a plugin's state, a batch at a time. Returns how many keys; 0 means that none was left. A run that has read one of them
+    /// meanwhile runs again.
+    async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error>;
 
     // What people do.
 
@@ -601,10 +672,11 @@ pub trait Store: Send + Sync {
     async fn job(&self, id: JobId) -> Result<Job, Error>;
     async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error>;
 
-    // Reads.
+    // Reads. Those of people end with [`Error::TooSlow`] after [`READ_TIME_MAX`].
 
     async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error>;
-    async fn event(&self, id: EventId) -> Result<EventStory, Error>;
+    /// An event with what happened to it: the part of that which begins at a place.
+    async fn event(&self, id: EventId, from: StoryPlace) -> Result<EventStory, Error>;
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error>;
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error>;
 

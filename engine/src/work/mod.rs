@@ -9,6 +9,7 @@
 //!
 //! They pass claims along; a claim that is dropped anywhere costs a lease's time, never an event.
 
+mod batches;
 mod bulletin;
 mod claimer;
 mod gates;
@@ -31,7 +32,7 @@ use crate::{
     news::Feed,
     outbound::Outbound,
     sandbox::Limits,
-    store::{Handoff, Retention, Store},
+    store::{Budget, Handoff, Retention, Store},
     traces::Traces,
 };
 
@@ -77,6 +78,8 @@ pub struct Work {
     takers: JoinSet<()>,
     /// Ends by itself once every attempt is recorded.
     recorder: JoinSet<()>,
+    /// What the threads hand to the settler.
+    outcomes: Arc<Budget>,
     drain: Duration,
 }
 
@@ -86,6 +89,7 @@ impl Work {
     pub fn start(parts: Parts, broken: CancellationToken) -> std::io::Result<Self> {
         let Parts { store, handoff, catalog, keys, outbound, feed, traces, settings } = parts;
         let stop = CancellationToken::new();
+        let outcomes = Arc::clone(&handoff.outcomes);
         let mut takers = JoinSet::new();
         let keeper = Keeper {
             store: Arc::clone(&store),
@@ -97,7 +101,7 @@ impl Work {
         takers.spawn(guarded("keeper", keeper.run(), stop.clone(), broken.clone()));
         if !settings.works {
             let (threads, settler, recorder) = (Vec::new(), JoinSet::new(), JoinSet::new());
-            return Ok(Self { stop, threads, settler, takers, recorder, drain: settings.drain });
+            return Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain });
         }
         let (settlements, to_settle) = mpsc::unbounded_channel();
         let (attempts, to_record) = mpsc::unbounded_channel();
@@ -129,7 +133,7 @@ impl Work {
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));
         let jobs = jobs::run(store, handoff, stop.clone());
         takers.spawn(guarded("jobs", jobs, stop.clone(), broken));
-        Ok(Self { stop, threads, settler, takers, recorder, drain: settings.drain })
+        Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain })
     }
 
     /// Takes nothing more, finishes what is in hand as far as the time allows, and commits it. What is left is claimed after the
@@ -144,7 +148,10 @@ impl Work {
             while self.takers.join_next().await.is_some() {}
             while self.recorder.join_next().await.is_some() {}
         };
-        if tokio::time::timeout(self.drain, in_hand).await.is_err() {
+        let drained = tokio::time::timeout(self.drain, in_hand).await;
+        // A thread that still waits for room would keep the process from ending.
+        self.outcomes.close();
+        if drained.is_err() {
             tracing::warn!(after = ?self.drain, "not everything in hand could be finished; the next start goes on with it");
         }
     }

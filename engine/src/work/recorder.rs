@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::bulletin;
+use super::{
+    batches::{Batch, Batches, Blame, Verdict},
+    bulletin,
+};
 use crate::{
     catalog::Catalog,
     clock,
@@ -17,13 +20,11 @@ use crate::{
     },
     metrics::{EndpointMeters, meters},
     news::{Feed, News},
-    store::{self, AttemptRecord, DeliverySlot, Store},
+    store::{self, AttemptRecord, DeliverySlot, Store, weight},
     traces::{Attempted, Traces},
 };
 
-/// Attempts in one call.
-const BATCH_MAX: usize = 512;
-/// How long to wait when the store fails, before trying the same again.
+/// How long to wait when the store fails, before trying again.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// An attempt on its way into the store, with the place that its delivery holds until then.
@@ -33,6 +34,11 @@ pub struct Recording {
     pub attempts_max: usize,
     pub event: Arc<Event>,
     pub slot: DeliverySlot,
+}
+
+fn push(batches: &mut Batches<Recording>, recording: Recording) {
+    let bytes = weight::attempt(&recording.record);
+    batches.push(recording, bytes);
 }
 
 pub struct Recorder {
@@ -45,43 +51,55 @@ pub struct Recorder {
 impl Recorder {
     /// Runs until every sender is gone and everything is recorded.
     pub async fn run(self, mut queue: UnboundedReceiver<Recording>) {
-        let mut batch = Vec::new();
+        let mut batches = Batches::default();
         let mut figures = Figures::default();
-        while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            let mut records = Vec::with_capacity(batch.len());
-            let mut rest = Vec::with_capacity(batch.len());
-            for Recording { record, endpoint_name, attempts_max, event, slot } in batch.drain(..) {
-                records.push(record);
-                rest.push((endpoint_name, attempts_max, event, slot));
+        loop {
+            if batches.is_empty() {
+                let Some(first) = queue.recv().await else { return };
+                push(&mut batches, first);
             }
-            let records = Arc::new(records);
-            let recorded = self.insist(&records).await;
-            for ((record, (name, attempts_max, event, _slot)), recorded) in records.iter().zip(rest).zip(recorded) {
-                if recorded {
-                    figures.count(record, &name, event.accepted_at);
-                    let AttemptRecord { delivery, n, attempt, .. } = record;
-                    self.traces.attempted(
-                        self.store.tag(),
-                        &Attempted { event: &event, delivery: *delivery, endpoint: &name, n: *n, attempt },
-                    );
-                    self.follow(record, name, attempts_max).await;
-                } else {
-                    tracing::debug!(delivery = record.delivery.as_i64(), "an attempt of a lost claim was not recorded");
-                }
+            while let Ok(recording) = queue.try_recv() {
+                push(&mut batches, recording);
             }
+            self.step(&mut batches, &mut figures).await;
         }
     }
 
-    /// Tries until the store takes it: an attempt that was made and is not recorded would be made again.
-    async fn insist(&self, records: &Arc<Vec<AttemptRecord>>) -> Vec<bool> {
-        loop {
-            match self.store.record_attempts(Arc::clone(records)).await {
-                Ok(answers) => return answers,
-                Err(error) => {
-                    // The store has said once that it fails; this is said as often as it is tried.
-                    tracing::debug!(%error, count = records.len(), "attempts could not be recorded; trying again");
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
+    /// Records a batch, and does what follows from it.
+    async fn step(&self, batches: &mut Batches<Recording>, figures: &mut Figures) {
+        let batch = batches.next();
+        let records = Arc::new(batch.things().map(|one| one.record.clone()).collect());
+        let recorded = match self.store.record_attempts(records).await {
+            Ok(recorded) => recorded,
+            Err(error) => return self.take_back(batches, batch, &error).await,
+        };
+        batches.note_passed();
+        for (Recording { record, endpoint_name: name, attempts_max, event, slot }, recorded) in batch.into_things().zip(recorded)
+        {
+            if recorded {
+                figures.count(&record, &name, event.accepted_at);
+                let AttemptRecord { delivery, n, attempt, .. } = &record;
+                let attempted = Attempted { event: &event, delivery: *delivery, endpoint: &name, n: *n, attempt };
+                self.traces.attempted(self.store.tag(), &attempted);
+                self.follow(&record, name, attempts_max).await;
+            } else {
+                tracing::debug!(delivery = record.delivery.as_i64(), "an attempt of a lost claim was not recorded");
+            }
+            drop(slot);
+        }
+    }
+
+    /// What the store did not take is tried again: an attempt that was made and is not recorded would be made again. Only one that fails alone
+    /// while all others are taken is left to that.
+    async fn take_back(&self, batches: &mut Batches<Recording>, batch: Batch<Recording>, error: &store::Error) {
+        // The store has said once that it fails; this is said as often as it is tried.
+        tracing::debug!(%error, count = batch.things().count(), "attempts could not be recorded; trying again");
+        match batches.take_back(batch, Blame::of(error)) {
+            Verdict::GoOn => {}
+            Verdict::Pause => tokio::time::sleep(AFTER_FAILURE).await,
+            Verdict::GiveUp(refused) => {
+                let (delivery, endpoint) = (refused.record.delivery.text(self.store.tag()), refused.endpoint_name);
+                tracing::error!(delivery, endpoint, %error, "the store refuses an attempt; it is made again once its lease has ended");
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     domain::{endpoint::Endpoint, event::Event, name::Slug, run::RunState, time::Timestamp},
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
-    store::{EventClaim, Handoff, RunClaim, RunRecord, Settlement, Settles, StateValue, Store},
+    store::{EventClaim, Handoff, RunClaim, RunRecord, Settlement, Settles, StateValue, Store, weight},
     traces::{Ran, Traces},
 };
 
@@ -34,6 +34,11 @@ use crate::{
 const TURN_MAX: usize = 32;
 /// No further one begins in a turn that has taken so long: the other plugins wait.
 const TURN_TIME: Duration = Duration::from_millis(100);
+/// No further one begins in a turn whose runs have written so many bytes of state: they are kept for the next to read.
+const TURN_STATE_BYTES: usize = 8 << 20;
+/// No further run begins with its event once the runs before it have returned so many bytes: the rest is set apart. What one event sets off
+/// in a hundred plugins is then not in memory at once.
+const TOGETHER_BYTES: usize = 8 << 20;
 
 /// What the threads share.
 pub struct Runner {
@@ -117,13 +122,13 @@ impl Runner {
         let event = &claim.event;
         let plan = routing::plan(event, &plugins, &endpoints);
         let now = clock::steady();
-        let mut runs = Vec::with_capacity(plan.runs.len());
+        let (mut runs, mut bytes) = (Vec::with_capacity(plan.runs.len()), 0);
         for PlannedRun { plugin, entry, endpoint } in &plan.runs {
             let mut identity = RunIdentity { id: None, plugin, version: None, endpoint: endpoint.as_ref(), tries: 1 };
             let began = self.traces.begin();
             let mut record = match serving(plugin, entry.as_deref()) {
                 Err(reason) => identity.not_loadable(&reason),
-                Ok((entry, _)) if !entry.pace.is_fast(now) => identity.set_apart(now),
+                Ok((entry, _)) if !entry.pace.is_fast(now) || bytes > TOGETHER_BYTES => identity.set_apart(now),
                 Ok((entry, code)) => {
                     identity.version = Some(*code.digest());
                     match self.run(entry, code, event, endpoint.as_deref(), Box::new(self.committed(plugin))) {
@@ -138,11 +143,12 @@ impl Runner {
             self.tell_failure(&mut record, entry.as_deref(), event, now);
             count(entry.as_deref(), &record);
             self.tell(began, event, claim.round, &mut record);
+            bytes += weight::run(&record);
             runs.push(record);
         }
         let settles = Settles::Event { id: event.id, round: claim.round, lease: claim.lease };
         let settlement = Settlement { settles, event: Arc::clone(event), runs, direct: plan.direct };
-        self.settle(Settling { settlement, held: Held::Event(claim.slot) });
+        self.settle(settlement, Held::Event(claim.slot));
     }
 
     fn run_apart(&self) {
@@ -164,7 +170,7 @@ impl Runner {
                     return;
                 }
                 count += 1;
-                let goes_on = count < TURN_MAX && began.elapsed() < TURN_TIME;
+                let goes_on = count < TURN_MAX && began.elapsed() < TURN_TIME && bytes_of(&written) < TURN_STATE_BYTES;
                 next = if goes_on { self.handoff.runs.more(&turn) } else { None };
             }
         }
@@ -203,7 +209,7 @@ impl Runner {
         let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
         note_writes(written, &record, settles.state_version());
         let settlement = Settlement { settles, event: Arc::clone(&claim.event), runs: vec![record], direct: Vec::new() };
-        self.settle(Settling { settlement, held: Held::Run(claim.slot, Arc::clone(turn)) });
+        self.settle(settlement, Held::Run(claim.slot, Arc::clone(turn)));
     }
 
     /// A run that is given up becomes an event of ours.
@@ -243,9 +249,14 @@ impl Runner {
         self.traces.ran(self.store.tag(), began, &ran, &mut record.emitted);
     }
 
-    fn settle(&self, settling: Settling) {
+    /// Hands a settlement on once there is room for its bytes. The settler never waits for a thread, so it makes room whatever waits here;
+    /// the thread itself holds one settlement more at most.
+    fn settle(&self, settlement: Settlement, held: Held) {
+        let room = self.runtime.block_on(self.handoff.outcomes.reserve(weight::settlement(&settlement)));
+        // Without room the process is about to end: the claim is taken up at the next start.
+        let Some(room) = room else { return };
         // The settler outlives the threads, so there is always someone to take it.
-        let _ = self.settlements.send(settling);
+        let _ = self.settlements.send(Settling { settlement, held, room });
     }
 }
 
@@ -299,6 +310,11 @@ impl StateSource for Overlay {
             None => self.committed.get(key),
         }
     }
+}
+
+fn bytes_of(written: &Mutex<Written>) -> usize {
+    let written = written.lock().expect("no code panics while it holds it");
+    written.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |(value, _)| value.len())).sum()
 }
 
 /// Adds what a run leaves behind; the store gives it the same version.

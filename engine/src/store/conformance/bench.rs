@@ -21,7 +21,7 @@ use crate::{
     store::{
         AttemptRecord, Birth, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventState, EventStory,
         EventSummary, Handoff, LEASE, Lanes, Lease, NewDelivery, PageRequest, RunClaim, RunRecord, Settled, Settlement, Settles,
-        Store,
+        Store, StoryPlace,
     },
 };
 
@@ -33,6 +33,9 @@ pub trait Backing: Send + Sync {
 
     /// From now on storing an event of type `poison` fails, in the middle of whatever step it is part of.
     async fn refuse_poison(&self);
+
+    /// How many endpoints there are, the deleted ones of which something is still known included.
+    async fn endpoint_rows(&self) -> u64;
 
     /// Makes the row of an event unreadable.
     async fn spoil(&self, event: EventId);
@@ -177,7 +180,15 @@ impl Bench {
     // Looks.
 
     pub async fn story(&self, id: EventId) -> EventStory {
-        self.store.event(id).await.unwrap()
+        let mut story = self.store.event(id, StoryPlace::default()).await.unwrap();
+        while let Some(place) = story.next {
+            let part = self.store.event(id, place).await.unwrap();
+            story.runs.extend(part.runs);
+            story.deliveries.extend(part.deliveries);
+            story.emitted.extend(part.emitted);
+            story.next = part.next;
+        }
+        story
     }
 
     pub async fn state_of(&self, id: EventId) -> EventState {

@@ -39,6 +39,8 @@ macro_rules! conformance {
                 settle:
                     a_settlement_takes_effect_as_a_whole,
                     a_settlement_that_breaks_in_its_middle_changes_nothing,
+                    a_settlement_that_breaks_disturbs_nobody_else,
+                    a_settlement_of_many_megabytes_takes_effect,
                     a_lost_lease_is_refused_and_changes_nothing,
                     a_settlement_takes_effect_once,
                     a_settlement_from_before_a_crash_is_refused,
@@ -51,6 +53,9 @@ macro_rules! conformance {
                     a_value_deleted_and_written_again_is_another_value,
                     runs_of_one_plugin_in_one_settlement_see_each_other,
                     settlements_of_one_call_follow_each_other,
+                    state_is_measured_exactly,
+                    a_run_that_would_keep_too_much_state_is_named,
+                    cleared_state_is_gone_and_a_run_that_read_it_is_told,
                     an_event_has_only_so_many_deliveries;
                 attempts:
                     an_attempt_and_what_follows_are_one_change,
@@ -117,6 +122,8 @@ macro_rules! conformance {
                     deliveries_merge_what_waits_and_what_is_finished,
                     deliveries_are_listed_by_endpoint_event_and_state,
                     a_story_tells_everything,
+                    a_story_comes_in_parts_of_bounded_size,
+                    a_story_has_the_last_attempts_and_a_delivery_all_of_them,
                     a_list_shows_one_moment,
                     a_row_that_cannot_be_read_is_named,
                     what_does_not_exist_is_not_found,
@@ -131,7 +138,9 @@ macro_rules! conformance {
                     ids_are_not_issued_again_after_everything_has_left,
                     what_nobody_wanted_leaves_after_its_own_time,
                     each_kind_leaves_after_its_own_time,
-                    a_full_store_lets_the_oldest_finished_events_go;
+                    a_full_store_lets_the_oldest_finished_events_go,
+                    a_plugins_state_makes_no_event_leave,
+                    a_deleted_endpoint_is_forgotten_with_its_last_event;
                 audit:
                     a_change_is_noted_before_it_is_made,
                     the_trail_is_filtered_and_comes_in_pages,

@@ -12,7 +12,10 @@ use crate::{
         run::{RunOutcome, RunState},
         time::Timestamp,
     },
-    store::{Birth, DeliveryFilter, Error, EventFilter, EventState, NewDelivery, PageRequest, RunRecord, Settlement},
+    store::{
+        Birth, DeliveryFilter, Error, EventFilter, EventState, NewDelivery, PageRequest, RunRecord, STORY_ATTEMPTS,
+        STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, Settlement, StoredAttempt, StoryPlace,
+    },
 };
 
 /// One event of each state: waiting, done, failed, unrouted.
@@ -274,7 +277,7 @@ pub async fn a_row_that_cannot_be_read_is_named(bench: &Bench) {
     let spoiled = bench.accept(event("a")).await.event.id;
     let other = bench.accept(event("b")).await.event.id;
     bench.backing.spoil(spoiled).await;
-    let error = bench.store.event(spoiled).await.map(drop).unwrap_err();
+    let error = bench.store.event(spoiled, StoryPlace::default()).await.map(drop).unwrap_err();
     let Error::Corrupt { table, column, id } = error else { panic!("{error}") };
     assert_eq!((table, column.is_empty(), id), ("event", false, spoiled.as_i64()));
     let page = PageRequest { cursor: None, limit: 10 };
@@ -286,7 +289,7 @@ pub async fn a_row_that_cannot_be_read_is_named(bench: &Bench) {
 
 pub async fn what_does_not_exist_is_not_found(bench: &Bench) {
     let id = EventId::from_i64(7);
-    assert_eq!(bench.store.event(id).await.map(drop), Err(Error::NotFound { what: "event" }));
+    assert_eq!(bench.store.event(id, StoryPlace::default()).await.map(drop), Err(Error::NotFound { what: "event" }));
     assert_eq!(bench.store.delivery(id.delivery(0)).await.map(drop), Err(Error::NotFound { what: "delivery" }));
     let page = PageRequest { cursor: Some(3), limit: 10 };
     assert_eq!(bench.store.events(EventFilter::default(), page).await.unwrap().items.len(), 0);
@@ -313,4 +316,53 @@ pub async fn the_load_says_what_waits_where(bench: &Bench) {
     let dead = bench.finished(crm, Next::Dead(DeadReason::Gone)).await;
     let load = bench.store.load().await.unwrap();
     assert_eq!(load.stages.last().map(|stage| (stage.name, stage.depth)), Some(("dead", 1)), "{dead:?}");
+}
+
+pub async fn a_story_comes_in_parts_of_bounded_size(bench: &Bench) {
+    const MANY: usize = 250;
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("order.created")).await;
+    let runs = (0..MANY).map(|_| RunRecord { emitted: vec![emitted(&claim.event, "b"); 5], ..ran("p") }).collect();
+    let held = NewDelivery { birth: Birth::Held, ..direct(crm) };
+    bench.settle(Settlement { runs, direct: vec![held; MANY], ..settlement(&claim) }).await;
+    bench.store.cancel_delivery(claim.event.id.delivery(120), clock::wall()).await.unwrap();
+
+    let (mut place, mut parts) = (StoryPlace::default(), Vec::new());
+    loop {
+        let part = bench.store.event(claim.event.id, place).await.unwrap();
+        assert!(
+            part.runs.len() <= STORY_RUNS && part.deliveries.len() <= STORY_DELIVERIES && part.emitted.len() <= STORY_EMITTED
+        );
+        let next = part.next;
+        parts.push(part);
+        match next {
+            Some(next) => place = next,
+            None => break,
+        }
+    }
+    assert_eq!(parts.len(), 3);
+    let runs: Vec<u32> = parts.iter().flat_map(|part| &part.runs).map(|run| run.id.k()).collect();
+    let deliveries: Vec<u32> = parts.iter().flat_map(|part| &part.deliveries).map(|one| one.summary.id.k()).collect();
+    assert_eq!(runs, (0..MANY as u32).collect::<Vec<_>>());
+    assert_eq!(deliveries, (0..MANY as u32).collect::<Vec<_>>(), "those that wait and those that ended, in one order");
+    let emitted: HashSet<EventId> = parts.iter().flat_map(|part| part.emitted.iter().copied()).collect();
+    assert_eq!((emitted.len(), parts.iter().map(|part| part.emitted.len()).sum()), (5 * MANY, 5 * MANY), "each once");
+}
+
+pub async fn a_story_has_the_last_attempts_and_a_delivery_all_of_them(bench: &Bench) {
+    const ATTEMPTS: u32 = STORY_ATTEMPTS as u32 + 3;
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("order.created")).await;
+    bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await;
+    for _ in 0..ATTEMPTS {
+        let claim = bench.delivery().await;
+        bench.record(attempt(&claim, Next::Retry { due: clock::steady() })).await;
+        bench.claim().await;
+    }
+    let numbers = |attempts: &[StoredAttempt]| attempts.iter().map(|one| one.id.n()).collect::<Vec<_>>();
+    let story = bench.story(claim.event.id).await;
+    assert_eq!(numbers(&story.deliveries[0].attempts), (4..=ATTEMPTS).collect::<Vec<_>>());
+    let delivery = bench.store.delivery(claim.event.id.delivery(0)).await.unwrap();
+    assert_eq!(numbers(&delivery.attempts), (1..=ATTEMPTS).collect::<Vec<_>>());
+    assert_eq!(delivery.summary.last.map(|last| last.id.n()), Some(ATTEMPTS), "a list shows the last one");
 }

@@ -12,7 +12,7 @@ use crate::{
         run::RunOutcome,
         time::Timestamp,
     },
-    store::{Accepted, Birth, DeliveryFilter, Error, EventFilter, NewDelivery, Retention, RunRecord, Settlement},
+    store::{Accepted, Birth, DeliveryFilter, Error, EventFilter, NewDelivery, Retention, RunRecord, Settlement, StoryPlace},
 };
 
 const DAY: u64 = 24 * 3600;
@@ -32,7 +32,7 @@ async fn retire(bench: &Bench, now: Timestamp) {
 }
 
 async fn is_there(bench: &Bench, id: EventId) -> bool {
-    match bench.store.event(id).await {
+    match bench.store.event(id, StoryPlace::default()).await {
         Ok(_) => true,
         Err(Error::NotFound { .. }) => false,
         Err(error) => panic!("{error}"),
@@ -260,4 +260,33 @@ pub async fn a_full_store_lets_the_oldest_finished_events_go(bench: &Bench) {
     assert!(bench.accept(event("a")).await.event.id > delivered, "and never issued again");
     assert_eq!(relieve(0).await, 1, "all that is finished");
     assert!(is_there(bench, waits).await);
+}
+
+pub async fn a_plugins_state_makes_no_event_leave(bench: &Bench) {
+    let small = bench.settled_with(ran("p")).await;
+    let before = bench.store.size().await.unwrap();
+    let names: Vec<String> = (0..64).map(|number| format!("key-{number}")).collect();
+    let value = vec![7; 64 << 10];
+    let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_slice()))).collect();
+    bench.settled_with(RunRecord { state_use: state_use(&[], &writes), ..ran("p") }).await;
+    let after = bench.store.size().await.unwrap();
+    assert!(after < before + (1 << 20), "4 MiB of state do not count: {after} after {before}");
+    assert_eq!(bench.store.relieve(before + (1 << 20)).await.unwrap().left, 0);
+    assert!(is_there(bench, small).await);
+}
+
+pub async fn a_deleted_endpoint_is_forgotten_with_its_last_event(bench: &Bench) {
+    let (crm, idle, stays) = (bench.endpoint("crm").await, bench.endpoint("idle").await, bench.endpoint("stays").await);
+    let event = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
+    bench.store.delete_endpoint(crm, None).await.unwrap();
+    bench.store.delete_endpoint(idle, None).await.unwrap();
+    retire(bench, in_days(8)).await;
+    assert_eq!(bench.backing.endpoint_rows().await, 3, "an event from before they were deleted is still there");
+    assert_eq!(bench.story(event).await.deliveries[0].summary.endpoint_name, "crm");
+    retire(bench, in_days(31)).await;
+    assert!(!is_there(bench, event).await);
+    retire(bench, in_days(31)).await;
+    assert_eq!(bench.backing.endpoint_rows().await, 1);
+    assert_eq!(bench.store.endpoints().await.unwrap()[0].id, stays);
+    assert!(bench.endpoint("crm").await > stays, "an id is never given again");
 }

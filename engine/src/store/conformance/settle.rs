@@ -10,7 +10,10 @@ use crate::{
         plugin::Digest,
         run::{LogLevel, LogLine, RunLog, RunOutcome, RunState},
     },
-    store::{Birth, DeliveryFilter, EventFilter, EventState, NewDelivery, RunRecord, Settled, Settlement, Settles},
+    store::{
+        Birth, DeliveryFilter, EventFilter, EventState, NewDelivery, RunRecord, Settled, Settlement, Settles, StateFull,
+        StateLimits, StateSize,
+    },
 };
 
 pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
@@ -84,6 +87,38 @@ pub async fn a_settlement_that_breaks_in_its_middle_changes_nothing(bench: &Benc
     let mended = Settlement { runs: vec![first], ..settlement(&claim) };
     assert_eq!(bench.settle(mended).await, Settled::Done, "the claim is still held");
     assert_eq!(bench.deliveries().await.len(), 1);
+}
+
+pub async fn a_settlement_that_breaks_disturbs_nobody_else(bench: &Bench) {
+    bench.backing.refuse_poison().await;
+    for _ in 0..20 {
+        let (bad, good) = (bench.accept(event("a")).await, bench.accept(event("b")).await);
+        let run = RunRecord { emitted: vec![emitted(&bad.event, "poison")], ..ran("p") };
+        let broken = Arc::new(vec![Settlement { runs: vec![run], ..settlement(&bad) }]);
+        let whole = Arc::new(vec![Settlement { runs: vec![ran("q")], ..settlement(&good) }]);
+        // As close together as callers can come: they share a transaction more often than not.
+        let (refused, settled, accepted) =
+            tokio::join!(bench.store.settle(broken), bench.store.settle(whole), bench.store.accept(vec![event("c")]));
+        assert!(!refused.expect_err("what it emits cannot be stored").passes());
+        assert_eq!((settled.unwrap(), accepted.unwrap().len()), (vec![Settled::Done], 1));
+        assert_eq!(&*bench.event().await.event.new.event_type, "c");
+    }
+}
+
+pub async fn a_settlement_of_many_megabytes_takes_effect(bench: &Bench) {
+    const EACH: usize = 1 << 20;
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.accept(event("order.created")).await;
+    let body = "x".repeat(EACH);
+    let value = vec![7; 64 << 10];
+    let names: Vec<_> = (0..64).map(|number| format!("key-{number}")).collect();
+    let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_slice()))).collect();
+    let run =
+        RunRecord { deliveries: (0..24).map(|_| webhook(crm, &body)).collect(), state_use: state_use(&[], &writes), ..ran("p") };
+    assert_eq!(bench.settle(Settlement { runs: vec![run], ..settlement(&claim) }).await, Settled::Done);
+    assert_eq!(bench.story(claim.event.id).await.deliveries.len(), 24);
+    let (stored, _) = bench.store.read_state(&slug("p"), "key-63").await.unwrap().expect("it was written");
+    assert_eq!(stored, value);
 }
 
 pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
@@ -321,4 +356,90 @@ pub async fn an_event_has_only_so_many_deliveries(bench: &Bench) {
     let answer = bench.settle(Settlement { direct: vec![dead], ..settlement(&replay) }).await;
     assert_eq!(answer, Settled::TooMany, "over all its rounds");
     assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
+}
+
+/// How much a plugin keeps, by what can be read of it.
+async fn keeps(bench: &Bench, plugin: &str, keys: &[&str]) -> StateSize {
+    let mut size = StateSize::default();
+    for key in keys {
+        if let Some((value, _)) = bench.store.read_state(&slug(plugin), key).await.unwrap() {
+            size = StateSize { keys: size.keys + 1, bytes: size.bytes + (key.len() + value.len()) as u64 };
+        }
+    }
+    size
+}
+
+pub async fn state_is_measured_exactly(bench: &Bench) {
+    const KEYS: [&str; 4] = ["a", "é", "long-key", "z"];
+    let steps: [&[(&str, Option<&[u8]>)]; 7] = [
+        &[("a", Some(b"1")), ("\u{e9}", Some(b"22")), ("long-key", Some(b""))],
+        &[("a", Some(b"4444")), ("z", Some(b"1"))],
+        &[("a", None), ("z", None)],
+        &[("z", None)],
+        &[("a", Some(b"5"))],
+        &[("a", Some(b"")), ("long-key", Some(b"7777777"))],
+        &[("a", None), ("\u{e9}", None), ("long-key", None)],
+    ];
+    for writes in steps {
+        bench.settled_with(RunRecord { state_use: state_use(&[], writes), ..ran("p") }).await;
+        bench.settled_with(RunRecord { state_use: state_use(&[], &[("a", Some(b"other"))]), ..ran("q") }).await;
+        assert_eq!(bench.store.state_size(&slug("p")).await.unwrap(), keeps(bench, "p", &KEYS).await);
+    }
+    assert_eq!(bench.store.state_size(&slug("p")).await.unwrap(), StateSize::default());
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.store.state_size(&slug("q")).await.unwrap(), StateSize { keys: 1, bytes: 6 });
+}
+
+pub async fn a_run_that_would_keep_too_much_state_is_named(bench: &Bench) {
+    let limits = StateLimits::default();
+    let value = vec![7; 64 << 10];
+    let full = limits.bytes_max / value.len() as u64;
+    let mut number = 0;
+    // As much as fits, a run's worth at a time.
+    loop {
+        let names: Vec<String> = (number..number + 64).map(|number| format!("{number:08}")).collect();
+        let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_slice()))).collect();
+        let claim = bench.accept(event("a")).await;
+        let record = RunRecord { state_use: state_use(&[], &writes), ..ran("p") };
+        let settled = bench.settle(Settlement { runs: vec![ran("q"), record], ..settlement(&claim) }).await;
+        match settled {
+            Settled::Done => number += 64,
+            refused => {
+                let too_much = StateFull::Bytes { limit: limits.bytes_max };
+                assert_eq!(refused, Settled::StateFull(vec![(1, too_much)]));
+                assert_eq!(bench.state_of(claim.event.id).await, EventState::Waiting, "nothing of it took effect");
+                break;
+            }
+        }
+        assert!(number <= full, "{number} values are stored");
+    }
+    let size = bench.store.state_size(&slug("p")).await.unwrap();
+    assert_eq!(size.keys, number);
+    assert!(size.bytes <= limits.bytes_max && size.bytes + 64 * value.len() as u64 * 2 > limits.bytes_max, "{size:?}");
+    let shrinks = RunRecord { state_use: state_use(&[], &[("00000000", None)]), ..ran("p") };
+    bench.settled_with(shrinks).await;
+    assert_eq!(bench.store.state_size(&slug("p")).await.unwrap().keys, number - 1);
+}
+
+pub async fn cleared_state_is_gone_and_a_run_that_read_it_is_told(bench: &Bench) {
+    let writes: Vec<String> = (0..1_200).map(|number| format!("key-{number}")).collect();
+    for names in writes.chunks(64) {
+        let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(&b"1"[..]))).collect();
+        bench.settled_with(RunRecord { state_use: state_use(&[], &writes), ..ran("p") }).await;
+    }
+    bench.settled_with(RunRecord { state_use: state_use(&[], &[("key-7", Some(b"1"))]), ..ran("q") }).await;
+    let (_, version) = bench.store.read_state(&slug("p"), "key-7").await.unwrap().expect("it was written");
+    let claim = bench.accept(event("a")).await;
+    let mut gone = 0;
+    loop {
+        match bench.store.clear_state(&slug("p")).await.unwrap() {
+            0 => break,
+            keys => gone += keys,
+        }
+    }
+    assert_eq!((gone, bench.store.state_size(&slug("p")).await.unwrap()), (1_200, StateSize::default()));
+    assert_eq!(bench.store.state_size(&slug("q")).await.unwrap().keys, 1, "another plugin's is left alone");
+    let read = RunRecord { state_use: state_use(&[("key-7", version)], &[("key-7", Some(b"2"))]), ..ran("p") };
+    let settled = bench.settle(Settlement { runs: vec![read], ..settlement(&claim) }).await;
+    assert_eq!(settled, Settled::StateConflict(vec![0]));
 }

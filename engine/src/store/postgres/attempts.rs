@@ -19,10 +19,6 @@ pub const ATTEMPT_BYTES: i64 = 256;
 /// Deliveries that one step of `bury` finishes.
 const BURY_MAX: i64 = 500;
 
-pub fn weight(record: &AttemptRecord) -> usize {
-    256 + record.attempt.excerpt.len()
-}
-
 /// Says of each record whether its lease was still held.
 pub async fn record(
     tx: &Transaction<'_>,

@@ -109,7 +109,10 @@ impl Job {
         // Nobody waits any more when the caller was cancelled.
         match self {
             Self::Accept(_, answer) => drop(answer.send(Err(error))),
-            Self::Settle(_, answer) => drop(answer.send(Err(error))),
+            Self::Settle(settlements, answer) => {
+                drop(settlements);
+                drop(answer.send(Err(error)));
+            }
             Self::Record(_, answer) => drop(answer.send(Err(error))),
         }
     }
@@ -271,7 +274,11 @@ impl Task {
     async fn fail(&self, batch: Vec<Job>, failure: Failure) {
         meters().commit_failures.inc();
         let (Failure::Lost(error) | Failure::Broken(error)) = &failure;
-        self.note(error);
+        // A step that the database refuses says nothing about the others.
+        match error.passes() {
+            true => self.note(error),
+            false => tracing::warn!(%error, "the store refuses one step; it is undone, and the others go on"),
+        }
         for job in batch {
             job.fail(error.clone());
         }
@@ -377,7 +384,11 @@ fn answer(batch: Vec<Job>, mut answers: Answers) {
     for job in batch {
         match job {
             Job::Accept(_, answer) => drop(answer.send(Ok(answers.accepted.pop_front().expect(EACH)))),
-            Job::Settle(_, answer) => drop(answer.send(Ok(answers.settled.pop_front().expect(EACH)))),
+            // What is shared with the caller is let go of before the answer, so that it has it to itself.
+            Job::Settle(settlements, answer) => {
+                drop(settlements);
+                drop(answer.send(Ok(answers.settled.pop_front().expect(EACH))));
+            }
             Job::Record(_, answer) => drop(answer.send(Ok(answers.recorded.pop_front().expect(EACH)))),
         }
     }

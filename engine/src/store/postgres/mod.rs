@@ -24,6 +24,7 @@ mod settle;
 #[cfg(test)]
 mod simulation;
 mod sources;
+mod state;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -35,12 +36,12 @@ use std::{
         Arc, Mutex, RwLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use deadpool_postgres::{Pool, Transaction};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_postgres::IsolationLevel;
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +56,8 @@ pub use self::{
 use super::{
     Accepted, Admission, AdmissionLimits, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary,
     Depot, Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey,
-    Node, Page, PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store,
-    walks::Walks,
+    Node, Page, PageRequest, PluginRow, READ_TIME_MAX, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateLimits,
+    StateSize, StateValue, Store, StoryPlace, walks::Walks, weight,
 };
 use crate::{
     clock,
@@ -72,8 +73,10 @@ use crate::{
     metrics::meters,
 };
 
-/// Connections beside the one that commits and the one that listens.
+/// Connections beside the one that commits and the one that listens, and the one for plugins' state.
 const CONNECTIONS: usize = 8;
+/// How many of them read for people at once: the rest is for what the engine needs.
+const PEOPLE_MAX: usize = 4;
 
 /// What a node needs to take part.
 #[derive(Clone, Debug)]
@@ -88,6 +91,9 @@ pub struct PostgresSettings {
 /// The store of many nodes.
 pub struct Postgres {
     pool: Pool,
+    /// One connection, for which only runs wait.
+    state_pool: Pool,
+    people: Semaphore,
     committer: Committer,
     local: Arc<Local>,
     admission: Arc<Admission>,
@@ -116,6 +122,7 @@ pub struct Local {
     walks: Mutex<Walks>,
     /// Which order of each endpoint was looked at last: the next claim goes on behind it.
     last_orders: Mutex<HashMap<EndpointId, i64>>,
+    state_limits: StateLimits,
     key_file: KeyFile,
     /// The master key in force first.
     seals: RwLock<Vec<Arc<Seal>>>,
@@ -202,6 +209,7 @@ impl Postgres {
             orphans: Mutex::default(),
             walks: Mutex::default(),
             last_orders: Mutex::default(),
+            state_limits: limits.state,
             key_file,
             seals: RwLock::new(vec![Arc::new(seal)]),
             bell: Notify::new(),
@@ -224,6 +232,8 @@ impl Postgres {
         Ok(Self {
             committer: Committer::start(server.pool(1)?, pool.clone(), Arc::clone(&local)),
             pool,
+            state_pool: server.pool(1)?,
+            people: Semaphore::new(PEOPLE_MAX),
             local,
             backlog_max: limits.backlog_max,
             admission: Arc::new(Admission::new(limits)),
@@ -284,6 +294,33 @@ impl Postgres {
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send,
     ) -> Result<T, Error> {
         read(&self.pool, &self.local, work).await
+    }
+
+    /// As [`Self::read`], for as long as people's reads may take, and never with all connections.
+    async fn read_for_people<T>(
+        &self,
+        work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let _permit = self.people.acquire().await.expect("the semaphore is never closed");
+        self.read_within(READ_TIME_MAX, work).await
+    }
+
+    async fn read_within<T>(
+        &self,
+        time_max: Duration,
+        work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let began = Instant::now();
+        let limited = self.read(move |tx, local| {
+            Box::pin(async move {
+                tx.batch_execute(&format!("SET LOCAL statement_timeout = {}", time_max.as_millis())).await?;
+                work(tx, local).await
+            })
+        });
+        match limited.await {
+            Err(Error::Unavailable(_)) if began.elapsed() >= time_max => Err(Error::TooSlow(time_max)),
+            other => other,
+        }
     }
 
     /// Takes up a master key that another node has put in force, where the file is shared.
@@ -350,12 +387,12 @@ impl Store for Postgres {
     }
 
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
-        let weight = settlements.iter().map(settle::weight).sum();
+        let weight = settlements.iter().map(weight::settlement).sum();
         self.committer.settle(weight, settlements).await
     }
 
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
-        let weight = records.iter().map(attempts::weight).sum();
+        let weight = records.iter().map(weight::attempt).sum();
         self.committer.record(weight, records).await
     }
 
@@ -403,7 +440,21 @@ impl Store for Postgres {
 
     async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
         let (plugin, key) = (plugin.clone(), key.to_owned());
-        self.read(move |tx, _| Box::pin(async move { reads::state(tx, &plugin, &key).await })).await
+        read(&self.state_pool, &self.local, move |tx, _| Box::pin(async move { state::read(tx, &plugin, &key).await })).await
+    }
+
+    fn state_limits(&self) -> StateLimits {
+        self.local.state_limits
+    }
+
+    async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error> {
+        let plugin = plugin.clone();
+        self.read(move |tx, _| Box::pin(async move { state::size(tx, &plugin).await })).await
+    }
+
+    async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error> {
+        let plugin = plugin.clone();
+        self.step(move |tx, _| Box::pin(async move { state::clear(tx, &plugin).await })).await
     }
 
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
@@ -589,7 +640,7 @@ impl Store for Postgres {
     }
 
     async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error> {
-        self.read(move |tx, _| Box::pin(async move { audit::list(tx, &filter, page).await })).await
+        self.read_for_people(move |tx, _| Box::pin(async move { audit::list(tx, &filter, page).await })).await
     }
 
     async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error> {
@@ -616,27 +667,27 @@ impl Store for Postgres {
     }
 
     async fn job(&self, id: JobId) -> Result<Job, Error> {
-        self.read(move |tx, _| Box::pin(jobs::show(tx, id))).await
+        self.read_for_people(move |tx, _| Box::pin(jobs::show(tx, id))).await
     }
 
     async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error> {
-        self.read(move |tx, _| Box::pin(jobs::list(tx, state, page))).await
+        self.read_for_people(move |tx, _| Box::pin(jobs::list(tx, state, page))).await
     }
 
     async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error> {
-        self.read(move |tx, _| Box::pin(async move { reads::events(tx, &filter, page).await })).await
+        self.read_for_people(move |tx, _| Box::pin(async move { reads::events(tx, &filter, page).await })).await
     }
 
-    async fn event(&self, id: EventId) -> Result<EventStory, Error> {
-        self.read(move |tx, local| Box::pin(reads::event(tx, local, id))).await
+    async fn event(&self, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
+        self.read_for_people(move |tx, local| Box::pin(reads::event(tx, local, id, from))).await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
-        self.read(move |tx, local| Box::pin(async move { reads::deliveries(tx, local, &filter, page).await })).await
+        self.read_for_people(move |tx, local| Box::pin(async move { reads::deliveries(tx, local, &filter, page).await })).await
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error> {
-        self.read(move |tx, local| Box::pin(reads::delivery(tx, local, id))).await
+        self.read_for_people(move |tx, local| Box::pin(reads::delivery(tx, local, id))).await
     }
 
     async fn load(&self) -> Result<Load, Error> {

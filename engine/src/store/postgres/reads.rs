@@ -22,16 +22,10 @@ use crate::{
     },
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventState, EventStory, EventSummary, Page,
-        PageRequest, StateValue, StoredAttempt, StoredRun,
+        PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, StoryPlace,
         columns::{Place, log_from_columns},
     },
 };
-
-pub async fn state(tx: &Transaction<'_>, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
-    let found =
-        row(tx, "SELECT value, version FROM state WHERE plugin = $1 AND key = $2", &[&&**plugin, &key.as_bytes()]).await?;
-    found.map(|row| Ok((get(&row, 0)?, get(&row, 1)?))).transpose()
-}
 
 /// What the event `e` has come to, as [`event_state`] reads it.
 const STATE: &str = "CASE WHEN EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id) THEN 'waiting'
@@ -97,28 +91,35 @@ pub async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageReq
     Ok(Page::of(found, request, |summary: &EventSummary| summary.event.id.as_i64()))
 }
 
-pub async fn event(tx: &Transaction<'_>, local: &Local, id: EventId) -> Result<EventStory, Error> {
+pub async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
     let sql = format!("SELECT {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {STATE} FROM event e WHERE e.id = $1");
     let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "event" })?;
     let (event, state) = (values::whole_event(&found, 0)?, event_state(&found, WHOLE_EVENT_COLUMNS_COUNT)?);
-    let (from, until) = id.children();
-    let mut attempts = attempts(tx, id.attempts()).await?;
-    let filter = DeliveryFilter { event: Some(id), ..DeliveryFilter::default() };
-    let everything = PageRequest { cursor: None, limit: usize::from(u16::MAX) };
-    let mut deliveries = Vec::new();
-    for summary in self::deliveries(tx, local, &filter, everything).await?.items.into_iter().rev() {
+    let (first, until) = id.children();
+    let part = |table: &str| format!("({table} WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3)");
+    let sql = with_all_that_is_shown(&format!("{} UNION ALL {} ORDER BY id LIMIT $3", part(LIVE), part(FINISHED)));
+    let values: [Value<'_>; 3] = [&(first + i64::from(from.delivery)), &until, &limit(STORY_DELIVERIES + 1)];
+    let found = rows(tx, &sql, &values).await?;
+    let mut summaries = found.iter().map(|row| summary(row, local)).collect::<Result<Vec<_>, _>>()?;
+    summaries.reverse();
+    let ids: Vec<i64> = summaries.iter().map(|summary| summary.id.as_i64()).collect();
+    let mut attempts = last_attempts(tx, &ids, STORY_ATTEMPTS).await?;
+    let with_attempts = |summary: DeliverySummary| {
         let attempts = attempts.remove(&summary.id).unwrap_or_default();
-        deliveries.push(DeliveryStory { summary, attempts });
-    }
-    let emitted = rows(tx, "SELECT id FROM event WHERE cause = $1 ORDER BY id", &[&id.as_i64()]).await?;
+        DeliveryStory { summary, attempts }
+    };
+    let deliveries = summaries.into_iter().map(with_attempts).collect();
+    let sql = "SELECT id FROM event WHERE cause = $1 AND id > $2 ORDER BY id LIMIT $3";
+    let emitted = rows(tx, sql, &[&id.as_i64(), &from.emitted, &limit(STORY_EMITTED + 1)]).await?;
     let emitted = emitted.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect::<Result<_, Error>>()?;
     let sql =
         "SELECT r.id, r.round, r.plugin, r.version, e.name, r.outcome, r.code, r.message, r.tries, r.took_us, r.memory_peak,
                    r.webhooks, r.emitted, r.log, r.log_dropped, q.state, q.next_at
                FROM run r LEFT JOIN run_queue q ON q.id = r.id LEFT JOIN endpoint e ON e.id = r.endpoint
-               WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id";
-    let runs = rows(tx, sql, &[&from, &until]).await?.iter().map(|row| run(row, local)).collect::<Result<_, _>>()?;
-    Ok(EventStory { state, event, runs, deliveries, emitted })
+               WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id LIMIT $3";
+    let runs = rows(tx, sql, &[&(first + i64::from(from.run)), &until, &limit(STORY_RUNS + 1)]).await?;
+    let runs = runs.iter().map(|row| run(row, local)).collect::<Result<_, _>>()?;
+    Ok(EventStory { state, event, runs, deliveries, emitted, next: None }.part(from))
 }
 
 fn run(row: &Row, local: &Local) -> Result<StoredRun, Error> {
@@ -241,15 +242,23 @@ fn stored_attempt(row: &Row, first: usize, id: i64) -> Result<StoredAttempt, Err
 pub async fn delivery(tx: &Transaction<'_>, local: &Local, id: DeliveryId) -> Result<DeliveryStory, Error> {
     let sql = with_all_that_is_shown(&format!("{LIVE} WHERE id = $1 UNION ALL {FINISHED} WHERE id = $1"));
     let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "delivery" })?;
-    let attempts = attempts(tx, id.attempts()).await?.remove(&id).unwrap_or_default();
+    let attempts = last_attempts(tx, &[id.as_i64()], usize::from(u8::MAX)).await?.remove(&id).unwrap_or_default();
     Ok(DeliveryStory { summary: summary(&found, local)?, attempts })
 }
 
-/// Attempts whose ids lie in a range, by delivery.
-async fn attempts(tx: &Transaction<'_>, (from, until): (i64, i64)) -> Result<BTreeMap<DeliveryId, Vec<StoredAttempt>>, Error> {
-    let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempt a WHERE a.id >= $1 AND a.id < $2 ORDER BY a.id");
+/// The last attempts of some deliveries, in their order.
+async fn last_attempts(
+    tx: &Transaction<'_>,
+    deliveries: &[i64],
+    most: usize,
+) -> Result<BTreeMap<DeliveryId, Vec<StoredAttempt>>, Error> {
+    let sql = format!(
+        "SELECT {ATTEMPT_COLUMNS} FROM unnest($1::bigint[]) d (id)
+         JOIN LATERAL (SELECT * FROM attempt a WHERE a.id >= d.id << 8 AND a.id < (d.id + 1) << 8 ORDER BY a.id DESC LIMIT $2) a ON true
+         ORDER BY a.id"
+    );
     let mut found: BTreeMap<DeliveryId, Vec<StoredAttempt>> = BTreeMap::new();
-    for row in rows(tx, &sql, &[&from, &until]).await? {
+    for row in rows(tx, &sql, &[&deliveries, &limit(most)]).await? {
         let one = stored_attempt(&row, 0, get(&row, 0)?)?;
         found.entry(one.id.delivery()).or_default().push(one);
     }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::time::Timestamp,
     store::{
-        Error, Relief, Retention,
+        Error, Relief, Retention, endpoints_forgotten_before,
         walks::{Walk, Walks},
     },
 };
@@ -77,7 +77,8 @@ pub async fn retire(
     looked_at += forget(tx, before(retention.dedupe)).await?
         + audit::forget(tx, before(retention.audit), BATCH).await?
         + jobs::forget(tx, before(retention.audit), BATCH).await?
-        + forget_minutes(tx, before(retention.longest())).await?;
+        + forget_minutes(tx, before(retention.longest())).await?
+        + forget_endpoints(tx, now).await?;
     Ok((looked_at, walks))
 }
 
@@ -223,6 +224,16 @@ async fn forget(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error>
     let sql = "DELETE FROM dedup d USING (SELECT source, caller_id FROM dedup WHERE event_id < $1 ORDER BY event_id LIMIT $2) old
                WHERE d.source = old.source AND d.caller_id = old.caller_id";
     Ok(execute(tx, sql, &[&bound, &BATCH]).await? as usize)
+}
+
+/// Forgets deleted endpoints with the last event from before their deletion: until then its story names them.
+async fn forget_endpoints(tx: &Transaction<'_>, now: Timestamp) -> Result<usize, Error> {
+    let oldest = row(tx, "SELECT accepted_at FROM event ORDER BY id LIMIT 1", &[]).await?;
+    let oldest = oldest.map(|row| get(&row, 0)).transpose()?.map(Timestamp::from_millis);
+    let before = endpoints_forgotten_before(now, oldest).millis();
+    let sql = "DELETE FROM endpoint WHERE id IN (SELECT e.id FROM endpoint e WHERE e.deleted_at IS NOT NULL AND e.deleted_at < $1
+                   AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.endpoint = e.id) LIMIT $2)";
+    Ok(execute(tx, sql, &[&before, &BATCH]).await? as usize)
 }
 
 /// Forgets which ids belong to minutes that nothing asks for any more. Without them a look by time is only less sharp.

@@ -194,6 +194,35 @@ CREATE TABLE state (
     PRIMARY KEY (plugin, key)
 );
 
+-- How much that is, by plugin; a plugin's figure is the sum over the slots, of which each connection writes one. Kept by triggers, so that
+-- whatever changes state keeps it as well, engines of an older layout included.
+CREATE TABLE state_size (
+    plugin text NOT NULL,
+    slot   bigint NOT NULL,
+    keys   bigint NOT NULL,
+    bytes  bigint NOT NULL,                   -- keys and values
+    PRIMARY KEY (plugin, slot)
+) WITH (fillfactor = 50);
+CREATE FUNCTION count_state() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO state_size AS s (plugin, slot, keys, bytes)
+            SELECT plugin, pg_backend_pid() % 64, count(*), sum(octet_length(key) + octet_length(value)) FROM added
+            GROUP BY plugin ORDER BY plugin
+            ON CONFLICT (plugin, slot) DO UPDATE SET keys = s.keys + excluded.keys, bytes = s.bytes + excluded.bytes;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO state_size AS s (plugin, slot, keys, bytes)
+            SELECT plugin, pg_backend_pid() % 64, -count(*), -sum(octet_length(key) + octet_length(value)) FROM removed
+            GROUP BY plugin ORDER BY plugin
+            ON CONFLICT (plugin, slot) DO UPDATE SET keys = s.keys + excluded.keys, bytes = s.bytes + excluded.bytes;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER state_added AFTER INSERT ON state REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION count_state();
+CREATE TRIGGER state_changed AFTER UPDATE ON state REFERENCING OLD TABLE AS removed NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION count_state();
+CREATE TRIGGER state_removed AFTER DELETE ON state REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION count_state();
+
 CREATE TABLE endpoint (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL,
@@ -213,6 +242,7 @@ CREATE TABLE endpoint (
     holder     bigint                         -- that node; another may take its place once it is no more
 );
 CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
+CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- Addresses for third parties.
 CREATE TABLE source (

@@ -13,6 +13,7 @@ use super::{
     Local, accept,
     commit::After,
     db::{clean, execute, get, rows},
+    state,
 };
 use crate::{
     clock,
@@ -25,6 +26,7 @@ use crate::{
     store::{
         Birth, DeliveryClaim, Error, LEASE, Lease, NewDelivery, RunRecord, Settled, Settlement, Settles,
         columns::{PLAIN, headers_to_column, log_to_column},
+        state::Ledger,
     },
 };
 
@@ -34,20 +36,9 @@ type StateName = (String, String);
 /// What a payload counts for beside its body, of what the store holds.
 pub const PAYLOAD_BYTES: i64 = 512;
 
-/// Rough cost of a settlement in bytes.
-pub fn weight(settlement: &Settlement) -> usize {
-    let of_deliveries = |deliveries: &[NewDelivery]| -> usize {
-        deliveries.iter().map(|delivery| 256 + delivery.payload.as_ref().map_or(0, |payload| payload.body.len())).sum()
-    };
-    let of_run = |run: &RunRecord| {
-        256 + of_deliveries(&run.deliveries) + run.emitted.iter().chain(&run.news).map(accept::weight).sum::<usize>()
-    };
-    of_deliveries(&settlement.direct) + settlement.runs.iter().map(of_run).sum::<usize>()
-}
-
 /// What a delivery holds in memory while it waits.
 pub fn delivery_weight(event: &Event, payload: Option<&Payload>) -> usize {
-    accept::weight(&event.new) + payload.map_or(0, |payload| payload.body.len())
+    accept::weight(&event.new) + payload.map_or(0, crate::store::weight::payload)
 }
 
 /// A number to lock by, the same on every node.
@@ -88,6 +79,7 @@ struct Known {
     runs: HashMap<i64, Option<i64>>,
     /// Versions of state; what is not there has none.
     versions: HashMap<StateName, i64>,
+    ledger: Ledger,
     children: HashMap<EventId, Children>,
     /// Endpoints that only another node may send to, or that nobody holds yet.
     elsewhere: HashSet<EndpointId>,
@@ -104,6 +96,7 @@ impl Known {
     async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Self, Error> {
         let (mut events, mut runs, mut locks) = (Vec::new(), Vec::new(), BTreeSet::new());
         let (mut reads, mut parents, mut endpoints) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut written = BTreeSet::new();
         for settlement in all {
             match settlement.settles {
                 Settles::Event { id, .. } => events.push(id.as_i64()),
@@ -120,6 +113,7 @@ impl Known {
                     locks.insert(lock_key("state", &[run.plugin.as_bytes(), key.as_bytes()]));
                 }
                 reads.extend(read.iter().map(|read| (&*run.plugin, read.key.as_str())));
+                written.extend(writes.iter().map(|write| (&*run.plugin, write.key.as_str())));
             }
             let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| &run.deliveries));
             endpoints.extend(deliveries.filter(|one| one.birth == Birth::Due).map(|one| one.endpoint.as_i64()));
@@ -136,6 +130,7 @@ impl Known {
             events,
             runs,
             versions: versions(tx, &reads).await?,
+            ledger: state::ledger(tx, &written).await?,
             children: children(tx, parents.into_iter().collect()).await?,
             elsewhere: elsewhere(tx, node, endpoints.into_iter().collect()).await?,
         })
@@ -256,6 +251,10 @@ fn judge(
     let new_deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries.len()).sum::<usize>();
     if next.run as usize + new_runs > CHILDREN_MAX as usize || next.delivery as usize + new_deliveries > CHILDREN_MAX as usize {
         return Settled::TooMany;
+    }
+    let full = known.ledger.admit(&settlement.runs, local.state_limits);
+    if !full.is_empty() {
+        return Settled::StateFull(full);
     }
     let round = match settlement.settles {
         Settles::Event { id, round, .. } => {

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 
 use self::server::PostgresServer;
-use super::{About, Postgres, PostgresSettings};
+use super::{About, CONNECTIONS, PEOPLE_MAX, Postgres, PostgresSettings};
 use crate::{
     clock,
     domain::{
@@ -22,7 +22,7 @@ use crate::{
     },
     store::{
         Accepted, AdmissionLimits, Depot, Error, EventClaim, Handoff, KeyFile, Migration, Moved, NewDelivery, NodePlugin,
-        PluginRow, Published, Settled, Settlement, Shown, Sqlite, Store,
+        PluginRow, Published, Settled, Settlement, Shown, Sqlite, StateSize, Store,
         conformance::{bench::*, conformance},
         migrate,
     },
@@ -88,6 +88,10 @@ impl Backing for PostgresBacking {
         );
     }
 
+    async fn endpoint_rows(&self) -> u64 {
+        self.raw("SELECT count(*) FROM endpoint").parse().unwrap()
+    }
+
     async fn spoil(&self, event: EventId) {
         let changed = self.raw(&format!("UPDATE event SET codec = 99 WHERE id = {} RETURNING id", event.as_i64()));
         assert_eq!(changed, event.as_i64().to_string(), "the event is there to be spoiled");
@@ -112,7 +116,7 @@ const EXTEND: &str = r"DO $$ DECLARE name text; BEGIN
             EXECUTE format('ALTER TABLE %I ADD COLUMN later text NOT NULL DEFAULT ''x''', name);
         END LOOP;
         CREATE TABLE later (id bigint PRIMARY KEY);
-        UPDATE meta SET value = '\x0201' WHERE key = 'layout';
+        UPDATE meta SET value = '\x0302' WHERE key = 'layout';
     END $$";
 
 #[async_trait]
@@ -129,6 +133,10 @@ impl Backing for ExtendedBacking {
         self.0.refuse_poison().await;
     }
 
+    async fn endpoint_rows(&self) -> u64 {
+        self.0.endpoint_rows().await
+    }
+
     async fn spoil(&self, event: EventId) {
         self.0.spoil(event).await;
     }
@@ -142,7 +150,7 @@ impl Backing for ExtendedBacking {
 async fn a_database_that_this_engine_cannot_work_with_is_refused() {
     let backing = PostgresBacking::empty();
     drop(backing.node("node", FOR_EVER, Handoff::default()).await.unwrap());
-    for (layout, wanted) in [("0302", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
+    for (layout, wanted) in [("0403", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
         backing.raw(&format!(r"UPDATE meta SET value = '\x{layout}' WHERE key = 'layout'"));
         let refused = backing.node("node", FOR_EVER, Handoff::default()).await.map(drop);
         let Err(error) = refused else { panic!("layout {layout} is taken") };
@@ -667,4 +675,55 @@ async fn a_store_moves_only_as_it_was_and_only_into_an_empty_database() {
     let refused = foreign.go("there").await.unwrap_err().to_string();
     assert!(refused.contains("the database is not empty"), "{refused}");
     drop(foreign.open().expect("what was not moved serves on"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_for_people_is_broken_off_after_its_time() {
+    let backing = PostgresBacking::empty();
+    let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
+    let sleeps = |seconds: f64| {
+        store.read_within(Duration::from_millis(50), move |tx, _| {
+            Box::pin(async move { Ok(tx.batch_execute(&format!("SELECT pg_sleep({seconds})")).await?) })
+        })
+    };
+    for _ in 0..CONNECTIONS + 1 {
+        assert_eq!(sleeps(60.0).await, Err(Error::TooSlow(Duration::from_millis(50))));
+    }
+    assert_eq!(sleeps(0.0).await, Ok(()), "what was broken off is over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_read_holds_up_neither_plugins_state_nor_the_engine() {
+    let backing = PostgresBacking::empty();
+    let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
+    let people = store.people.acquire_many(PEOPLE_MAX as u32).await.unwrap();
+    assert!(store.endpoints().await.unwrap().is_empty(), "some connections are left for the engine");
+    drop(people);
+    let mut all = Vec::new();
+    for _ in 0..CONNECTIONS {
+        all.push(store.pool.get().await.unwrap());
+    }
+    assert_eq!(store.read_state(&slug("p"), "k").await.unwrap(), None, "and one for state, whatever the others do");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_layout_1_is_taken_along_while_an_older_engine_still_writes() {
+    let backing = PostgresBacking::empty();
+    drop(backing.node("node", FOR_EVER, Handoff::default()).await.unwrap());
+    let write = "INSERT INTO state (plugin, key, value, version) SELECT u.* FROM unnest('{p,p,q}'::text[], '{a,bb,c}'::bytea[],
+             '{1,22,333}'::bytea[], '{1,2,3}'::bigint[]) u
+         ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version";
+    backing.raw(&format!(
+        r"DROP INDEX endpoint_deleted; DROP TABLE state_size; DROP FUNCTION count_state CASCADE;
+          UPDATE meta SET value = '\x0101' WHERE key = 'layout'; {write}"
+    ));
+    let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
+    let sizes = async || (store.state_size(&slug("p")).await.unwrap(), store.state_size(&slug("q")).await.unwrap());
+    let expected = (StateSize { keys: 2, bytes: 6 }, StateSize { keys: 1, bytes: 4 });
+    assert_eq!(sizes().await, expected);
+    backing.raw(write);
+    assert_eq!(sizes().await, expected, "an engine that knows nothing of the figures keeps them");
+    backing.raw("DELETE FROM state WHERE key = 'bb'");
+    assert_eq!(sizes().await.0, StateSize { keys: 1, bytes: 2 });
+    assert_eq!(backing.raw(r"SELECT value = '\x0201' FROM meta WHERE key = 'layout'"), "t");
 }

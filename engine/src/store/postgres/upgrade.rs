@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-pub const LAYOUT: u8 = 1;
+pub const LAYOUT: u8 = 2;
 /// The first layout whose engines do not miss anything in it.
 const OLDEST: u8 = 1;
 /// What the database says of its layout.
@@ -52,6 +52,17 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
     let layout = admin::meta(tx, "layout").await?;
     match layout.as_deref() {
         Some([LAYOUT, ..]) => {}
+        Some([1, _]) => {
+            // However much state there is to be counted.
+            tx.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on").await?;
+            tx.batch_execute(include_str!("upgrade_2.sql")).await?;
+            execute(tx, "UPDATE meta SET value = $1 WHERE key = 'layout'", &[&MARK.as_slice()]).await?;
+            tx.batch_execute("RESET statement_timeout; RESET enable_seqscan").await?;
+            tracing::info!(
+                layout = LAYOUT,
+                "the database has been brought to a newer layout; engines of an older one still work with it"
+            );
+        }
         Some([newer, oldest]) if *newer > LAYOUT && *oldest <= LAYOUT => {
             tracing::info!(
                 layout = newer,

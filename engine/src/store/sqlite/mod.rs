@@ -20,6 +20,7 @@ mod retention;
 mod rows;
 mod settle;
 mod sources;
+mod state;
 mod steady;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ use std::{
         Arc, Mutex, MutexGuard, RwLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -53,7 +54,8 @@ use self::{
 use super::{
     Accepted, Admission, AdmissionLimits, AttemptRecord, AuditEntry, AuditFilter, DeliveryFilter, DeliveryStory, DeliverySummary,
     Error, EventFilter, EventStory, EventSummary, Handoff, Job, JobState, KeyFile, KeyRow, Lease, Load, NewAudit, NewKey, Page,
-    PageRequest, PluginRow, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateValue, Store, walks::Walks,
+    PageRequest, PluginRow, READ_TIME_MAX, Relief, Retention, RetryFilter, Seal, Settled, Settlement, StateLimits, StateSize,
+    StateValue, Store, StoryPlace, walks::Walks, weight,
 };
 use crate::{
     clock,
@@ -69,8 +71,14 @@ use crate::{
     metrics::meters,
 };
 
-/// Connections that read at once.
+/// Connections that read for people at once.
 const READERS: usize = 4;
+/// Connections that read for the engine itself, which must not wait for what people ask.
+const OWN_READERS: usize = 2;
+/// Connections that read plugins' state, for which runs wait. One: each read is a look into an index.
+const STATE_READERS: usize = 1;
+/// Steps of SQLite's machine between two looks at the clock: less than a millisecond.
+const STEPS_UNTIMED: i32 = 10_000;
 /// Deliveries that one step of `bury` finishes.
 const BURY_MAX: u32 = 500;
 
@@ -78,7 +86,10 @@ const BURY_MAX: u32 = 500;
 pub struct Sqlite {
     file: PathBuf,
     writer: Writer,
+    /// For people.
     readers: Readers,
+    own_readers: Readers,
+    state_readers: Readers,
     local: Arc<Local>,
     admission: Arc<Admission>,
 }
@@ -108,6 +119,7 @@ pub struct Local {
     walks: Mutex<Walks>,
     /// Which order of each endpoint was looked at last: the next claim goes on behind it.
     last_orders: Mutex<HashMap<EndpointId, i64>>,
+    state_limits: StateLimits,
     key_file: KeyFile,
     /// The master key in force first. One that was replaced while this process runs still opens what a reader began to read before.
     seals: RwLock<Vec<Arc<Seal>>>,
@@ -181,7 +193,6 @@ impl Sqlite {
         claims::expire_all(&db, clock::steady())?;
         let last = last_event(&db)?;
         let handle = Arc::new(File::open(file).map_err(|error| Error::Unavailable(error.to_string()))?);
-        let connections = (0..READERS).map(|_| connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)).collect::<Result<Vec<_>, _>>()?;
         let local = Local {
             tag,
             handoff,
@@ -190,6 +201,7 @@ impl Sqlite {
             minute: AtomicI64::new(i64::MIN),
             walks: Mutex::default(),
             last_orders: Mutex::default(),
+            state_limits: limits.state,
             key_file,
             seals: RwLock::new(vec![Arc::new(seal)]),
         };
@@ -197,10 +209,9 @@ impl Sqlite {
             file: file.to_owned(),
             writer: Writer::start(db, connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?, Arc::clone(&handle))
                 .map_err(|error| Error::Unavailable(error.to_string()))?,
-            readers: Readers {
-                free: Arc::new(Mutex::new(Free { connections, _file: handle })),
-                permits: Arc::new(Semaphore::new(READERS)),
-            },
+            readers: Readers::open(file, &handle, READERS)?,
+            own_readers: Readers::open(file, &handle, OWN_READERS)?,
+            state_readers: Readers::open(file, &handle, STATE_READERS)?,
             local: Arc::new(local),
             admission: Arc::new(Admission::new(limits)),
         })
@@ -228,13 +239,32 @@ impl Sqlite {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.readers.read(work).await
+        self.own_readers.read(None, work).await
+    }
+
+    /// As [`Self::read`], for as long as people's reads may take.
+    async fn read_for_people<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.readers.read(Some(READ_TIME_MAX), work).await
     }
 }
 
 impl Readers {
+    /// `handle` is of the same file.
+    fn open(file: &Path, handle: &Arc<File>, count: usize) -> Result<Self, Error> {
+        let connections = (0..count).map(|_| connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            free: Arc::new(Mutex::new(Free { connections, _file: Arc::clone(handle) })),
+            permits: Arc::new(Semaphore::new(count)),
+        })
+    }
+
+    /// Breaks off with [`Error::TooSlow`] what takes longer than `time_max`.
     async fn read<T: Send + 'static>(
         &self,
+        time_max: Option<Duration>,
         work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
@@ -242,8 +272,13 @@ impl Readers {
         let reading = tokio::task::spawn_blocking(move || {
             let lock = || free.lock().expect("no code panics while it holds the readers");
             let db = lock().connections.pop().expect("as many connections as permits");
+            if let Some(time_max) = time_max {
+                let began = Instant::now();
+                db.progress_handler(STEPS_UNTIMED, Some(move || began.elapsed() > time_max))?;
+            }
             // One transaction is one moment: a row that moves from table to table meanwhile is seen in exactly one of them.
             let result = db.unchecked_transaction().map_err(Error::from).and_then(|moment| work(&moment));
+            db.progress_handler(0, None::<fn() -> bool>)?;
             lock().connections.push(db);
             drop(permit);
             if let Err(error @ (Error::Unavailable(_) | Error::Internal(_))) = &result {
@@ -288,8 +323,8 @@ impl Store for Sqlite {
     }
 
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
-        let readers = self.readers.clone();
-        self.admission.keep_counted(clock::steady(), async move { readers.read(load::events_to_run).await });
+        let readers = self.own_readers.clone();
+        self.admission.keep_counted(clock::steady(), async move { readers.read(None, load::events_to_run).await });
         self.admission.check(self.writer.queued(), self.writer.waited()).map_err(Error::Overloaded)?;
         let weight = events.iter().map(accept::weight).sum();
         let local = Arc::clone(&self.local);
@@ -309,12 +344,12 @@ impl Store for Sqlite {
     }
 
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
-        let weight = settlements.iter().map(settle::weight).sum();
+        let weight = settlements.iter().map(weight::settlement).sum();
         // What comes of nothing is found out again.
         let keeps = if settlements.iter().any(settle::has_effect) { Keeps::Promise } else { Keeps::Progress };
         let local = Arc::clone(&self.local);
         self.writer
-            .write(keeps, weight, move |db| {
+            .write_apart(keeps, weight, move |db| {
                 let mut claims = Claims::default();
                 let mut answers = Vec::with_capacity(settlements.len());
                 for settlement in &*settlements {
@@ -329,11 +364,11 @@ impl Store for Sqlite {
     }
 
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
-        let weight = records.iter().map(|record| 256 + record.attempt.excerpt.len()).sum();
+        let weight = records.iter().map(weight::attempt).sum();
         // An attempt that is forgotten is made again, under the same id: that is what at least once means.
         let local = Arc::clone(&self.local);
         self.writer
-            .write(Keeps::Progress, weight, move |db| {
+            .write_apart(Keeps::Progress, weight, move |db| {
                 let mut claims = Claims::default();
                 let mut recorded = Vec::with_capacity(records.len());
                 for record in &*records {
@@ -393,7 +428,21 @@ impl Store for Sqlite {
 
     async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
         let (plugin, key) = (plugin.clone(), key.to_owned());
-        self.read(move |db| reads::state(db, &plugin, &key)).await
+        self.state_readers.read(None, move |db| state::read(db, &plugin, &key)).await
+    }
+
+    fn state_limits(&self) -> StateLimits {
+        self.local.state_limits
+    }
+
+    async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error> {
+        let plugin = plugin.clone();
+        self.read(move |db| state::size(db, &plugin)).await
+    }
+
+    async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error> {
+        let plugin = plugin.clone();
+        self.write(0, move |db, _| state::clear(db, &plugin)).await
     }
 
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
@@ -560,7 +609,7 @@ impl Store for Sqlite {
     }
 
     async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error> {
-        self.read(move |db| audit::list(db, &filter, page)).await
+        self.read_for_people(move |db| audit::list(db, &filter, page)).await
     }
 
     async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error> {
@@ -586,27 +635,27 @@ impl Store for Sqlite {
     }
 
     async fn job(&self, id: JobId) -> Result<Job, Error> {
-        self.read(move |db| jobs::show(db, id)).await
+        self.read_for_people(move |db| jobs::show(db, id)).await
     }
 
     async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error> {
-        self.read(move |db| jobs::list(db, state, page)).await
+        self.read_for_people(move |db| jobs::list(db, state, page)).await
     }
 
     async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error> {
-        self.read(move |db| reads::events(db, &filter, page)).await
+        self.read_for_people(move |db| reads::events(db, &filter, page)).await
     }
 
-    async fn event(&self, id: EventId) -> Result<EventStory, Error> {
-        self.read(move |db| reads::event(db, id)).await
+    async fn event(&self, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
+        self.read_for_people(move |db| reads::event(db, id, from)).await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
-        self.read(move |db| reads::deliveries(db, &filter, page)).await
+        self.read_for_people(move |db| reads::deliveries(db, &filter, page)).await
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error> {
-        self.read(move |db| reads::delivery(db, id)).await
+        self.read_for_people(move |db| reads::delivery(db, id)).await
     }
 
     async fn load(&self) -> Result<Load, Error> {

@@ -17,14 +17,9 @@ use crate::{
     },
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventState, EventStory, EventSummary, Page,
-        PageRequest, StateValue, StoredAttempt, StoredRun,
+        PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, StoryPlace,
     },
 };
-
-pub fn state(db: &Connection, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
-    let mut select = db.prepare_cached("SELECT value, version FROM state WHERE plugin = ?1 AND key = ?2")?;
-    Ok(select.query_row(params![&**plugin, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
-}
 
 pub fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
     // Rare states are listed from their own small tables, newest first.
@@ -105,26 +100,47 @@ fn event_state(db: &Connection, id: EventId) -> Result<EventState, Error> {
     })
 }
 
-pub fn event(db: &Connection, id: EventId) -> Result<EventStory, Error> {
+pub fn event(db: &Connection, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
     let event = rows::load_event(db, id)?.ok_or(Error::NotFound { what: "event" })?;
-    let (from, until) = id.children();
-    let filter = DeliveryFilter { event: Some(id), ..DeliveryFilter::default() };
-    let everything = PageRequest { cursor: None, limit: usize::from(u16::MAX) };
+    let (first, until) = id.children();
     let mut deliveries = Vec::new();
-    for summary in self::deliveries(db, &filter, everything)?.items.into_iter().rev() {
-        let attempts = attempts(db, summary.id)?;
+    for found in first_deliveries(db, first + i64::from(from.delivery), until, STORY_DELIVERIES + 1)? {
+        let summary = summary(db, found)?;
+        let attempts = last_attempts(db, summary.id, STORY_ATTEMPTS)?;
         deliveries.push(DeliveryStory { summary, attempts });
     }
-    let mut emitted = db.prepare_cached("SELECT id FROM event WHERE cause = ?1 ORDER BY id")?;
-    let emitted = emitted.query_map([id.as_i64()], |row| Ok(EventId::from_i64(row.get(0)?)))?.collect::<Result<_, _>>()?;
-    let mut select =
-        db.prepare_cached(&format!("SELECT {RUN_COLUMNS} FROM {RUN_TABLES} WHERE r.id >= ?1 AND r.id < ?2 ORDER BY r.id"))?;
-    let mut rows = select.query([from, until])?;
+    let mut emitted = db.prepare_cached("SELECT id FROM event WHERE cause = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
+    let emitted = emitted
+        .query_map(params![id.as_i64(), from.emitted, limit(STORY_EMITTED + 1)], |row| Ok(EventId::from_i64(row.get(0)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut select = db.prepare_cached(&format!(
+        "SELECT {RUN_COLUMNS} FROM {RUN_TABLES} WHERE r.id >= ?1 AND r.id < ?2 ORDER BY r.id LIMIT ?3"
+    ))?;
+    let mut rows = select.query([first + i64::from(from.run), until, limit(STORY_RUNS + 1)])?;
     let mut runs = Vec::new();
     while let Some(row) = rows.next()? {
         runs.push(run(row)?);
     }
-    Ok(EventStory { state: event_state(db, id)?, event, runs, deliveries, emitted })
+    Ok(EventStory { state: event_state(db, id)?, event, runs, deliveries, emitted, next: None }.part(from))
+}
+
+fn limit(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Deliveries from an id on, in the order of their ids.
+fn first_deliveries(db: &Connection, from: i64, until: i64, most: usize) -> Result<Vec<Found>, Error> {
+    let mut found = Vec::new();
+    let values = params![from, until, limit(most)];
+    let live =
+        "SELECT id, endpoint, round, attempts, next_at, NULL, NULL FROM live WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    collect(db, live, values, &mut found)?;
+    let finished =
+        "SELECT id, endpoint, round, attempts, at, state, reason FROM delivery WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    collect(db, finished, values, &mut found)?;
+    found.sort_unstable_by_key(|one| one.id);
+    found.truncate(most);
+    Ok(found)
 }
 
 /// The columns of [`run`], in its order, and where they come from.
@@ -263,7 +279,7 @@ fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
         .optional()?
         .unwrap_or_default();
     let event_type = delivery_type(db, id)?.unwrap_or_default();
-    let last = if found.attempts == 0 { None } else { attempts(db, id)?.pop() };
+    let last = if found.attempts == 0 { None } else { last_attempts(db, id, 1)?.pop() };
     Ok(DeliverySummary {
         id,
         endpoint: EndpointId::from_i64(found.endpoint),
@@ -294,13 +310,19 @@ pub fn delivery(db: &Connection, id: DeliveryId) -> Result<DeliveryStory, Error>
 }
 
 fn attempts(db: &Connection, id: DeliveryId) -> Result<Vec<StoredAttempt>, Error> {
+    last_attempts(db, id, usize::from(u8::MAX))
+}
+
+/// The last attempts of a delivery, in their order.
+fn last_attempts(db: &Connection, id: DeliveryId, most: usize) -> Result<Vec<StoredAttempt>, Error> {
     let (from, until) = id.attempts();
-    let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE id >= ?1 AND id < ?2 ORDER BY id");
+    let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3");
     let mut select = db.prepare_cached(&sql)?;
-    let mut rows = select.query([from, until])?;
+    let mut rows = select.query([from, until, limit(most)])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(StoredAttempt { id: AttemptId::from_i64(row.get(0)?), attempt: rows::attempt(row, 0)? });
     }
+    found.reverse();
     Ok(found)
 }

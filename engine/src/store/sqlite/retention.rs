@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, audit, jobs, steady};
+use super::{Local, audit, jobs, state, steady};
 use crate::{
     domain::{id::EventId, time::Timestamp},
     store::{
-        Error, Relief, Retention,
+        Error, Relief, Retention, endpoints_forgotten_before,
         walks::{Walk, Walks},
     },
 };
@@ -67,7 +67,8 @@ pub fn retire(
         + forget(db, before(retention.dedupe))?
         + audit::forget(db, before(retention.audit), BATCH)?
         + jobs::forget(db, before(retention.audit), BATCH)?
-        + forget_minutes(db, before(retention.longest()))?;
+        + forget_minutes(db, before(retention.longest()))?
+        + forget_endpoints(db, now)?;
     Ok((looked_at, walks))
 }
 
@@ -81,13 +82,15 @@ pub fn relieve(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64)
     Ok((Relief { looked_at: step.looked_at, left: step.left }, walks))
 }
 
-/// What the store holds, in bytes: pages that are free for what comes next do not count.
+/// What the store holds, in bytes: pages that are free for what comes next do not count, nor does plugins' state, which has limits by
+/// itself. Events would have to leave early for what no event's leaving makes smaller.
 pub fn size(db: &Connection) -> Result<u64, Error> {
     let pragma = |name: &str| -> Result<u64, Error> {
         let number: i64 = db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
         Ok(number.unsigned_abs())
     };
-    Ok(pragma("page_count")?.saturating_sub(pragma("freelist_count")?) * pragma("page_size")?)
+    let used = pragma("page_count")?.saturating_sub(pragma("freelist_count")?) * pragma("page_size")?;
+    Ok(used.saturating_sub(state::bytes_of_all(db)?))
 }
 
 /// One step, which ends in time.
@@ -249,6 +252,19 @@ fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
                  (SELECT source, caller_id FROM dedup WHERE event_id < ?1 ORDER BY event_id LIMIT ?2)",
         )?
         .execute(params![bound, BATCH])?)
+}
+
+/// Forgets deleted endpoints with the last event from before their deletion: until then its story names them.
+fn forget_endpoints(db: &Connection, now: Timestamp) -> Result<usize, Error> {
+    let oldest: Option<i64> =
+        db.prepare_cached("SELECT accepted_at FROM event ORDER BY id LIMIT 1")?.query_row([], |row| row.get(0)).optional()?;
+    let before = endpoints_forgotten_before(now, oldest.map(Timestamp::from_millis));
+    Ok(db
+        .prepare_cached(
+            "DELETE FROM endpoint WHERE id IN (SELECT e.id FROM endpoint e WHERE e.deleted_at IS NOT NULL AND e.deleted_at < ?1
+                 AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.endpoint = e.id) LIMIT ?2)",
+        )?
+        .execute(params![before.millis(), BATCH])?)
 }
 
 /// Forgets which ids belong to minutes that nothing asks for any more. Without them a look by time is only less sharp.

@@ -158,6 +158,23 @@ CREATE TABLE state (
     PRIMARY KEY (plugin, key)
 ) STRICT, WITHOUT ROWID;
 
+-- How much that is, by plugin: kept by triggers, so that whatever changes state keeps it as well.
+CREATE TABLE state_size (
+    plugin TEXT PRIMARY KEY,
+    keys   INTEGER NOT NULL,
+    bytes  INTEGER NOT NULL                    -- keys and values
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER state_added AFTER INSERT ON state BEGIN
+    INSERT INTO state_size (plugin, keys, bytes) VALUES (new.plugin, 1, octet_length(new.key) + length(new.value))
+        ON CONFLICT (plugin) DO UPDATE SET keys = keys + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER state_changed AFTER UPDATE OF value ON state BEGIN
+    UPDATE state_size SET bytes = bytes + length(new.value) - length(old.value) WHERE plugin = new.plugin;
+END;
+CREATE TRIGGER state_removed AFTER DELETE ON state BEGIN
+    UPDATE state_size SET keys = keys - 1, bytes = bytes - octet_length(old.key) - length(old.value) WHERE plugin = old.plugin;
+END;
+
 CREATE TABLE endpoint (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     name       TEXT NOT NULL,
@@ -175,6 +192,7 @@ CREATE TABLE endpoint (
     failing_since INTEGER                      -- wall clock, ms; set once it has failed for a while
 ) STRICT;
 CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
+CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- Addresses for third parties.
 CREATE TABLE source (

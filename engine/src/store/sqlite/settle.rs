@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, accept, rows};
+use super::{Local, accept, rows, state};
 use crate::{
     clock,
     domain::{
@@ -22,17 +22,6 @@ use crate::{
 pub struct Claims {
     pub events: Vec<EventClaim>,
     pub deliveries: Vec<DeliveryClaim>,
-}
-
-/// Rough cost of a settlement in bytes.
-pub fn weight(settlement: &Settlement) -> usize {
-    let of_deliveries = |deliveries: &[NewDelivery]| -> usize {
-        deliveries.iter().map(|delivery| 256 + delivery.payload.as_ref().map_or(0, |payload| payload.body.len())).sum()
-    };
-    let of_run = |run: &RunRecord| {
-        256 + of_deliveries(&run.deliveries) + run.emitted.iter().chain(&run.news).map(accept::weight).sum::<usize>()
-    };
-    of_deliveries(&settlement.direct) + settlement.runs.iter().map(of_run).sum::<usize>()
 }
 
 /// Whether anything outside may come to know of it: deliveries, emitted events, state.
@@ -57,6 +46,10 @@ pub fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &
     if next.run as usize + new_runs > CHILDREN_MAX as usize || next.delivery as usize + new_deliveries > CHILDREN_MAX as usize {
         return Ok(Settled::TooMany);
     }
+    let full = state::over_the_limit(db, &settlement.runs, local.state_limits)?;
+    if !full.is_empty() {
+        return Ok(Settled::StateFull(full));
+    }
 
     let event = &settlement.event;
     let round = match settlement.settles {
@@ -70,7 +63,7 @@ pub fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &
     for run in &settlement.runs {
         let id = run.id.unwrap_or_else(|| event.id.run(next.take_run()));
         write_run(db, local, id, round, run)?;
-        write_state(db, run, settlement.settles.state_version())?;
+        state::write(db, run, settlement.settles.state_version())?;
         accept::insert_all(db, local, run.emitted.iter().chain(&run.news).cloned(), &mut claims.events)?;
         for delivery in &run.deliveries {
             write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, claims)?;
@@ -224,20 +217,6 @@ fn write_run(db: &Connection, local: &Local, id: RunId, round: u32, run: &RunRec
     Ok(())
 }
 
-fn write_state(db: &Connection, run: &RunRecord, version: i64) -> Result<(), Error> {
-    for write in &run.state_use.writes {
-        match &write.value {
-            Some(value) => db
-                .prepare_cached("INSERT OR REPLACE INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![&*run.plugin, write.key, value, version])?,
-            None => db
-                .prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?
-                .execute(params![&*run.plugin, write.key])?,
-        };
-    }
-    Ok(())
-}
-
 fn write_delivery(
     db: &Connection,
     local: &Local,
@@ -289,7 +268,7 @@ fn write_delivery(
 
 /// What a delivery holds in memory while it waits.
 pub fn delivery_weight(event: &Event, payload: Option<&Payload>) -> usize {
-    accept::weight(&event.new) + payload.map_or(0, |payload| payload.body.len())
+    accept::weight(&event.new) + payload.map_or(0, crate::store::weight::payload)
 }
 
 fn write_payload(db: &Connection, id: DeliveryId, payload: &Payload) -> Result<(), Error> {

@@ -11,18 +11,19 @@ use std::{
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-use super::Sqlite;
+use super::{READERS, Sqlite};
 use crate::{
     clock,
     domain::{
         delivery::{DeadReason, Next},
         id::EventId,
+        name::Slug,
         plugin::Digest,
         run::RunOutcome,
     },
     store::{
         AdmissionLimits, DeliveryFilter, Error, EventFilter, Handoff, KeyFile, NewAudit, NewKey, PageRequest, PluginRow,
-        Retention, RetryFilter, Role, RunRecord, Settled, Settlement, Store,
+        READ_TIME_MAX, Retention, RetryFilter, Role, RunRecord, Settled, Settlement, Store, StoryPlace,
         conformance::{bench::*, conformance},
     },
 };
@@ -51,6 +52,12 @@ impl SqliteBacking {
         KeyFile::at(self.folder.path().join("master.key"))
     }
 
+    /// A new store.
+    fn store(&self) -> Sqlite {
+        let file = self.folder.path().join("new.db");
+        Sqlite::open(&file, self.key_file(), Handoff::default(), AdmissionLimits::default()).unwrap()
+    }
+
     /// A connection beside the store's own.
     fn raw(&self) -> Connection {
         Connection::open(self.file()).unwrap()
@@ -74,6 +81,10 @@ impl Backing for SqliteBacking {
         let trigger = "CREATE TRIGGER poison BEFORE INSERT ON event WHEN new.type = 'poison'
                        BEGIN SELECT raise(ABORT, 'the event is poison'); END";
         self.raw().execute_batch(trigger).unwrap();
+    }
+
+    async fn endpoint_rows(&self) -> u64 {
+        count(&self.raw(), "endpoint").unsigned_abs()
     }
 
     async fn spoil(&self, event: EventId) {
@@ -146,7 +157,7 @@ async fn an_event_leaves_every_table() {
     let mut tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'").unwrap();
     let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     let kept: Vec<&str> = tables.iter().map(String::as_str).filter(|table| count(&db, table) > 0).collect();
-    assert_eq!(kept, ["meta", "state", "endpoint"], "what is no part of an event's story stays");
+    assert_eq!(kept, ["meta", "state", "state_size", "endpoint"], "what is no part of an event's story stays");
 }
 
 #[tokio::test]
@@ -180,13 +191,13 @@ async fn a_corrupt_value_is_named_by_table_column_and_row() {
             db.query_row(&format!("SELECT {column} FROM {table} WHERE id = ?1"), [row], |found| found.get(0)).unwrap();
         assert_eq!(db.execute(&format!("UPDATE {table} SET {column} = {value} WHERE id = ?1"), [row]).unwrap(), 1);
         let error = match read {
-            Read::Event => bench.store.event(id).await.map(drop),
+            Read::Event => bench.store.event(id, StoryPlace::default()).await.map(drop),
             Read::Endpoints => bench.store.endpoints().await.map(drop),
             Read::Keys => bench.store.keys().await.map(drop),
         };
         assert_eq!(error, Err(Error::Corrupt { table, column, id: row }), "{table}.{column} = {value}");
         db.execute(&format!("UPDATE {table} SET {column} = ?2 WHERE id = ?1"), rusqlite::params![row, before]).unwrap();
-        bench.store.event(id).await.expect("it is as it was");
+        bench.store.event(id, StoryPlace::default()).await.expect("it is as it was");
     }
 }
 
@@ -376,4 +387,43 @@ async fn a_copy_is_taken_of_a_store_that_was_killed() {
     let backup = Sqlite::backup(&file, &folder.path().join("copy.db")).unwrap();
     assert_eq!(backup.events, 6);
     assert!(file.with_extension("db-wal").metadata().unwrap().len() > 0, "and leaves it as it was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_for_people_is_broken_off_after_its_time() {
+    let backing = SqliteBacking::empty();
+    let store = backing.store();
+    let endless = |db: &Connection| -> Result<i64, Error> {
+        let sql = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT max(n) FROM n";
+        Ok(db.query_row(sql, [], |row| row.get(0))?)
+    };
+    // On every connection, so that each is used again.
+    for _ in 0..READERS + 1 {
+        let broken_off = store.readers.read(Some(Duration::from_millis(1)), endless).await;
+        assert_eq!(broken_off, Err(Error::TooSlow(READ_TIME_MAX)));
+    }
+    let long = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 300000) SELECT max(n) FROM n";
+    let counted: i64 = store.readers.read(None, move |db| Ok(db.query_row(long, [], |row| row.get(0))?)).await.unwrap();
+    assert_eq!(counted, 300_000, "what was broken off is over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_read_holds_up_neither_plugins_state_nor_the_engine() {
+    let backing = SqliteBacking::empty();
+    let store = Arc::new(backing.store());
+    let (ends, mut held) = (Arc::new(Mutex::new(())), tokio::task::JoinSet::new());
+    let end = ends.lock().unwrap();
+    for _ in 0..3 * READERS {
+        let (store, ends) = (Arc::clone(&store), Arc::clone(&ends));
+        held.spawn(async move { store.read_for_people(move |_| Ok(drop(ends.lock()))).await.unwrap() });
+    }
+    let plugin = Slug::parse("p").unwrap();
+    assert_eq!(store.read_state(&plugin, "k").await.unwrap(), None);
+    assert_eq!(store.next_due(clock::steady()).await.unwrap(), None);
+    assert!(store.endpoints().await.unwrap().is_empty());
+    assert!(held.try_join_next().is_none(), "while all of them are still reading");
+    drop(end);
+    while let Some(read) = held.join_next().await {
+        read.unwrap();
+    }
 }

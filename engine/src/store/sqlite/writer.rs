@@ -26,7 +26,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::checkpoints::Checkpoints;
-use crate::{metrics::meters, store::Error};
+use crate::{
+    metrics::meters,
+    store::{Error, READ_TIME_MAX},
+};
 
 /// Jobs in one transaction at most: bounds how long the first one waits for its answer.
 const JOBS_MAX: usize = 1_000;
@@ -47,12 +50,22 @@ pub enum Keeps {
     Progress,
 }
 
+/// What a job that the database refuses in its middle takes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breaks {
+    /// Everything in its transaction.
+    All,
+    /// Itself alone. It costs a savepoint, so only for what is large already and holds what strangers made.
+    Itself,
+}
+
 /// What a job does, given the open transaction or why there is none: the failure, if any, that breaks it; and what is left to do.
 type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, After) + Send>;
 
 struct Job {
     queued_at: Instant,
     keeps: Keeps,
+    breaks: Breaks,
     weight: usize,
     work: Work,
 }
@@ -132,6 +145,25 @@ impl Writer {
         W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
         D: FnOnce() + Send + 'static,
     {
+        self.queue(keeps, Breaks::All, weight, work).await
+    }
+
+    /// As [`Self::write`]; should the database refuse something in the middle of `work`, the other jobs of its transaction go on.
+    pub async fn write_apart<T, W, D>(&self, keeps: Keeps, weight: usize, work: W) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
+        D: FnOnce() + Send + 'static,
+    {
+        self.queue(keeps, Breaks::Itself, weight, work).await
+    }
+
+    async fn queue<T, W, D>(&self, keeps: Keeps, breaks: Breaks, weight: usize, work: W) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
+        D: FnOnce() + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         let work = move |connection: Result<&Connection, Error>| -> (Result<(), Error>, After) {
             match connection.and_then(work) {
@@ -155,7 +187,7 @@ impl Writer {
             }
         };
         self.queued.fetch_add(weight, Ordering::Relaxed);
-        let job = Job { queued_at: Instant::now(), keeps, weight, work: Box::new(work) };
+        let job = Job { queued_at: Instant::now(), keeps, breaks, weight, work: Box::new(work) };
         self.jobs.send(job).map_err(|_| Error::Unavailable("the store is closed".into()))?;
         answered.await.map_err(|_| Error::Unavailable("the store is closed".into()))?
     }
@@ -234,7 +266,10 @@ fn write_all(
             weight += job.weight;
             queued.fetch_sub(job.weight, Ordering::Relaxed);
             // Never outside a transaction: there each statement would be a commit of its own, and a failure half a step.
-            let (result, after) = (job.work)(begun.map(|()| connection));
+            let (result, after) = match job.breaks {
+                Breaks::All => (job.work)(begun.map(|()| connection)),
+                Breaks::Itself => work_apart(connection, begun, job.work),
+            };
             afters.push(after);
             begun = result;
             if begun.is_err() {
@@ -265,6 +300,23 @@ fn write_all(
     }
 }
 
+/// Does a job of which nothing stays if the database refuses a part of it, while the transaction goes on.
+fn work_apart(connection: &Connection, begun: Result<(), Error>, work: Work) -> (Result<(), Error>, After) {
+    let run = |sql: &str| -> Result<(), Error> { Ok(connection.prepare_cached(sql)?.execute([]).map(drop)?) };
+    let (result, after) = work(begun.and_then(|()| run("SAVEPOINT job")).map(|()| connection));
+    let result = match result {
+        Ok(()) => run("RELEASE job"),
+        // The transaction itself may be at its end.
+        Err(error) if error.passes() || connection.is_autocommit() => Err(error),
+        Err(error) => {
+            meters().commit_failures.inc();
+            tracing::warn!(%error, "the store refuses one step; it is undone, and the others go on");
+            run("ROLLBACK TO job").and_then(|()| run("RELEASE job"))
+        }
+    };
+    (result, after)
+}
+
 fn set_mode(connection: &Connection, mode: &mut Keeps, keeps: Keeps) -> Result<(), Error> {
     if *mode != keeps {
         connection.execute_batch(match keeps {
@@ -289,6 +341,8 @@ impl From<rusqlite::Error> for Error {
         use rusqlite::ErrorCode;
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
+            // Nothing else is ever broken off.
+            Some(ErrorCode::OperationInterrupted) => Self::TooSlow(READ_TIME_MAX),
             Some(
                 ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen

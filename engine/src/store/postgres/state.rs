@@ -1,0 +1,70 @@
+//! What plugins keep: read, measured, cleared. It is written with commit 2 (`settle.rs`).
+
+use std::collections::BTreeSet;
+
+use deadpool_postgres::Transaction;
+
+use super::{
+    db::{execute, get, row, rows, the_row},
+    settle::lock_key,
+};
+use crate::{
+    domain::name::Slug,
+    store::{Error, StateSize, StateValue, state::Ledger},
+};
+
+/// Keys that one step of [`clear`] deletes.
+const CLEAR_MAX: i64 = 500;
+
+pub async fn read(tx: &Transaction<'_>, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+    let found =
+        row(tx, "SELECT value, version FROM state WHERE plugin = $1 AND key = $2", &[&&**plugin, &key.as_bytes()]).await?;
+    found.map(|row| Ok((get(&row, 0)?, get(&row, 1)?))).transpose()
+}
+
+/// What is known of state before these keys are written. What other nodes are adding under other keys at this moment is not in it: a plugin
+/// may go over its limit by what is committed at once.
+pub async fn ledger(tx: &Transaction<'_>, written: &BTreeSet<(&str, &str)>) -> Result<Ledger, Error> {
+    let mut ledger = Ledger::default();
+    if written.is_empty() {
+        return Ok(ledger);
+    }
+    let plugins: Vec<&str> = written.iter().map(|one| one.0).collect();
+    let keys: Vec<&[u8]> = written.iter().map(|one| one.1.as_bytes()).collect();
+    let sql = "SELECT s.plugin, s.key, octet_length(s.value)::bigint FROM unnest($1::text[], $2::bytea[]) u (plugin, key)
+               JOIN state s ON s.plugin = u.plugin AND s.key = u.key";
+    for row in rows(tx, sql, &[&plugins, &keys]).await? {
+        let key = String::from_utf8_lossy(get(&row, 1)?).into_owned();
+        ledger.values.insert((get(&row, 0)?, key), get::<i64>(&row, 2)?.unsigned_abs());
+    }
+    let sql = "SELECT plugin, sum(keys)::bigint, sum(bytes)::bigint FROM state_size WHERE plugin = ANY($1) GROUP BY plugin";
+    for row in rows(tx, sql, &[&plugins]).await? {
+        let size = StateSize { keys: counted(get(&row, 1)?), bytes: counted(get(&row, 2)?) };
+        ledger.sizes.insert(get(&row, 0)?, size);
+    }
+    Ok(ledger)
+}
+
+fn counted(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+pub async fn size(tx: &Transaction<'_>, plugin: &Slug) -> Result<StateSize, Error> {
+    let sql = "SELECT coalesce(sum(keys), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM state_size WHERE plugin = $1";
+    let row = the_row(tx, sql, &[&&**plugin]).await?;
+    Ok(StateSize { keys: counted(get(&row, 0)?), bytes: counted(get(&row, 1)?) })
+}
+
+/// Deletes a part of a plugin's state; returns how many keys.
+pub async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
+    let keys = rows(tx, "SELECT key FROM state WHERE plugin = $1 ORDER BY key LIMIT $2", &[&&**plugin, &CLEAR_MAX]).await?;
+    let keys = keys.iter().map(|row| get(row, 0)).collect::<Result<Vec<&[u8]>, _>>()?;
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    // As those who settle: by what they lock nobody has read a key and not yet checked it.
+    let mut locks: Vec<i64> = keys.iter().map(|key| lock_key("state", &[plugin.as_bytes(), key])).collect();
+    locks.sort_unstable();
+    execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
+    Ok(execute(tx, "DELETE FROM state WHERE plugin = $1 AND key = ANY($2)", &[&&**plugin, &keys]).await? as usize)
+}

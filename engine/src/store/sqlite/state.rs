@@ -1,0 +1,78 @@
+//! What plugins keep: read, written with commit 2, measured, cleared.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::{
+    domain::name::Slug,
+    store::{Error, RunRecord, StateFull, StateLimits, StateSize, StateValue, state::Ledger},
+};
+
+/// Keys that one step of [`clear`] deletes: whoever waits for the writer waits for one step.
+const CLEAR_MAX: u32 = 500;
+
+pub fn read(db: &Connection, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+    let mut select = db.prepare_cached("SELECT value, version FROM state WHERE plugin = ?1 AND key = ?2")?;
+    Ok(select.query_row(params![&**plugin, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
+/// Writes what a run leaves behind.
+pub fn write(db: &Connection, run: &RunRecord, version: i64) -> Result<(), Error> {
+    for write in &run.state_use.writes {
+        match &write.value {
+            // Not a replacement of the row: that would be counted as another key.
+            Some(value) => db
+                .prepare_cached(
+                    "INSERT INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+                )?
+                .execute(params![&*run.plugin, write.key, value, version])?,
+            None => db
+                .prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?
+                .execute(params![&*run.plugin, write.key])?,
+        };
+    }
+    Ok(())
+}
+
+/// The runs of one settlement that would have their plugin keep too much.
+pub fn over_the_limit(db: &Connection, runs: &[RunRecord], limits: StateLimits) -> Result<Vec<(usize, StateFull)>, Error> {
+    let mut ledger = Ledger::default();
+    for run in runs.iter().filter(|run| !run.state_use.writes.is_empty()) {
+        ledger.sizes.insert(run.plugin.to_string(), size(db, &run.plugin)?);
+        for write in &run.state_use.writes {
+            let mut select = db.prepare_cached("SELECT length(value) FROM state WHERE plugin = ?1 AND key = ?2")?;
+            let there: Option<i64> = select.query_row(params![&*run.plugin, write.key], |row| row.get(0)).optional()?;
+            if let Some(bytes) = there {
+                ledger.values.insert((run.plugin.to_string(), write.key.clone()), bytes.unsigned_abs());
+            }
+        }
+    }
+    Ok(ledger.admit(runs, limits))
+}
+
+pub fn size(db: &Connection, plugin: &Slug) -> Result<StateSize, Error> {
+    let mut select = db.prepare_cached("SELECT keys, bytes FROM state_size WHERE plugin = ?1")?;
+    let size = |row: &rusqlite::Row<'_>| {
+        Ok(StateSize { keys: row.get::<_, i64>(0)?.unsigned_abs(), bytes: row.get::<_, i64>(1)?.unsigned_abs() })
+    };
+    Ok(select.query_row([&**plugin], size).optional()?.unwrap_or_default())
+}
+
+/// What all plugins keep, in bytes.
+pub fn bytes_of_all(db: &Connection) -> Result<u64, Error> {
+    let bytes: i64 = db.prepare_cached("SELECT coalesce(sum(bytes), 0) FROM state_size")?.query_row([], |row| row.get(0))?;
+    Ok(bytes.unsigned_abs())
+}
+
+/// Deletes a part of a plugin's state; returns how many keys.
+pub fn clear(db: &Connection, plugin: &Slug) -> Result<usize, Error> {
+    let gone = db
+        .prepare_cached(
+            "DELETE FROM state WHERE plugin = ?1 AND key IN (SELECT key FROM state WHERE plugin = ?1 ORDER BY key LIMIT ?2)",
+        )?
+        .execute(params![&**plugin, CLEAR_MAX])?;
+    if gone == 0 {
+        db.prepare_cached("DELETE FROM state_size WHERE plugin = ?1 AND keys = 0")?.execute([&**plugin])?;
+    }
+    Ok(gone)
+}

@@ -1,0 +1,174 @@
+//! How much state a plugin may keep, and who goes too far. Both stores keep the figures ([`StateSize`]) exactly, with each change; what a run
+//! may add to them is decided here.
+
+use std::{collections::HashMap, fmt};
+
+use crate::{
+    domain::run::{StateUse, StateWrite},
+    store::RunRecord,
+};
+
+/// What one plugin may keep. State has no age at which it leaves by itself, so it has to have a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateLimits {
+    /// Keys and values together. Default: 64 MiB, a thousand values of the largest size.
+    pub bytes_max: u64,
+    /// Default: 100,000. Each costs a row and its place in an index beside its bytes.
+    pub keys_max: u64,
+}
+
+impl Default for StateLimits {
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20, keys_max: 100_000 }
+    }
+}
+
+/// What a plugin keeps: keys, and bytes of keys and values together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    pub keys: u64,
+    pub bytes: u64,
+}
+
+/// Which limit a run's writes would break, and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateFull {
+    Bytes { limit: u64 },
+    Keys { limit: u64 },
+}
+
+impl fmt::Display for StateFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes { limit } => write!(f, "more than {limit} bytes of state (plugin.state_max)"),
+            Self::Keys { limit } => write!(f, "more than {limit} keys of state (plugin.state_keys_max)"),
+        }
+    }
+}
+
+/// What is known of the state that runs are about to change.
+#[derive(Default)]
+pub struct Ledger {
+    /// By plugin; what is not here keeps nothing.
+    pub sizes: HashMap<String, StateSize>,
+    /// Bytes of the values that are there, by plugin and key.
+    pub values: HashMap<(String, String), u64>,
+}
+
+impl Ledger {
+    /// Takes in what the runs of one settlement write, all or nothing: returns the runs (by place) that would go over a limit, if any. A run
+    /// that leaves less than it found, or as much, is always let through: that is how a plugin that is full gets out of it.
+    pub fn admit(&mut self, runs: &[RunRecord], limits: StateLimits) -> Vec<(usize, StateFull)> {
+        let mut refused = Vec::new();
+        let (mut sizes, mut values) = (HashMap::new(), HashMap::new());
+        for (place, run) in runs.iter().enumerate() {
+            let StateUse { reads: _, writes } = &run.state_use;
+            if writes.is_empty() {
+                continue;
+            }
+            let before = sizes.get(&*run.plugin).or_else(|| self.sizes.get(&*run.plugin)).copied().unwrap_or_default();
+            let mut after = before;
+            let mut changed: HashMap<(String, String), Option<u64>> = HashMap::new();
+            for StateWrite { key, value } in writes {
+                let name = (run.plugin.to_string(), key.clone());
+                let earlier = changed.get(&name).or_else(|| values.get(&name)).copied();
+                let there = earlier.unwrap_or_else(|| self.values.get(&name).copied());
+                let next = value.as_ref().map(|value| value.len() as u64);
+                for (sign, bytes) in [(false, there), (true, next)].into_iter().filter_map(|(sign, one)| Some((sign, one?))) {
+                    let bytes = bytes + key.len() as u64;
+                    after = match sign {
+                        true => StateSize { keys: after.keys + 1, bytes: after.bytes + bytes },
+                        false => StateSize { keys: after.keys.saturating_sub(1), bytes: after.bytes.saturating_sub(bytes) },
+                    };
+                }
+                changed.insert(name, next);
+            }
+            let full = if after.bytes > limits.bytes_max && after.bytes > before.bytes {
+                Some(StateFull::Bytes { limit: limits.bytes_max })
+            } else if after.keys > limits.keys_max && after.keys > before.keys {
+                Some(StateFull::Keys { limit: limits.keys_max })
+            } else {
+                None
+            };
+            match full {
+                Some(full) => refused.push((place, full)),
+                None => {
+                    sizes.insert(run.plugin.to_string(), after);
+                    values.extend(changed);
+                }
+            }
+        }
+        if refused.is_empty() {
+            self.sizes.extend(sizes);
+            for (name, value) in values {
+                match value {
+                    Some(bytes) => self.values.insert(name, bytes),
+                    None => self.values.remove(&name),
+                };
+            }
+        }
+        refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::bench::{ran, state_use};
+
+    const LIMITS: StateLimits = StateLimits { bytes_max: 20, keys_max: 3 };
+    const BYTES: StateFull = StateFull::Bytes { limit: 20 };
+    const KEYS: StateFull = StateFull::Keys { limit: 3 };
+
+    fn writes(plugin: &str, writes: &[(&str, Option<&[u8]>)]) -> RunRecord {
+        RunRecord { state_use: state_use(&[], writes), ..ran(plugin) }
+    }
+
+    /// A plugin `p` that keeps one value of 9 bytes under a key of one.
+    fn ledger() -> Ledger {
+        Ledger {
+            sizes: [("p".to_owned(), StateSize { keys: 1, bytes: 10 })].into(),
+            values: [(("p".to_owned(), "a".to_owned()), 9)].into(),
+        }
+    }
+
+    #[test]
+    fn a_run_goes_over_a_limit_only_by_adding() {
+        let ten: &[u8] = &[0; 10];
+        for (what, run, expected) in [
+            ("fits exactly", writes("p", &[("b", Some(&ten[1..]))]), None),
+            ("a byte too much", writes("p", &[("b", Some(ten))]), Some(BYTES)),
+            ("replaces", writes("p", &[("a", Some(ten)), ("b", Some(&ten[2..]))]), None),
+            ("deletes to make room", writes("p", &[("a", None), ("b", Some(ten)), ("c", Some(b""))]), None),
+            ("a key too many", writes("p", &[("b", Some(b"")), ("c", Some(b"")), ("d", Some(b""))]), Some(KEYS)),
+            ("the same key twice is one", writes("p", &[("b", Some(b"")), ("b", Some(b"1")), ("c", Some(b""))]), None),
+            ("another plugin has its own", writes("q", &[("b", Some(ten))]), None),
+            ("deletes what is not there", writes("p", &[("x", None)]), None),
+        ] {
+            let refused = ledger().admit(&[run], LIMITS);
+            assert_eq!(refused.first().map(|one| one.1), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_a_limit_already_may_shrink_and_change() {
+        let low = StateLimits { bytes_max: 5, keys_max: 0 };
+        assert!(ledger().admit(&[writes("p", &[("a", Some(b"123456789"))])], low).is_empty(), "as much as before");
+        assert!(ledger().admit(&[writes("p", &[("a", Some(b"12345678"))])], low).is_empty());
+        assert!(ledger().admit(&[writes("p", &[("a", None)])], low).is_empty());
+        assert_eq!(ledger().admit(&[writes("p", &[("a", Some(b"1234567890"))])], low), [(0, StateFull::Bytes { limit: 5 })]);
+    }
+
+    #[test]
+    fn runs_of_one_settlement_count_together_and_are_taken_in_together() {
+        let mut ledger = ledger();
+        let half = || writes("p", &[("b", Some(b"1234"))]);
+        let runs = [half(), writes("p", &[("c", Some(b"12345"))])];
+        assert_eq!(ledger.admit(&runs, LIMITS), [(1, BYTES)], "only the one that goes over");
+        assert_eq!(ledger.sizes["p"], StateSize { keys: 1, bytes: 10 }, "nothing of it was taken in");
+        assert_eq!(ledger.admit(&[half()], LIMITS), []);
+        assert_eq!(ledger.sizes["p"], StateSize { keys: 2, bytes: 15 });
+        assert_eq!(ledger.admit(&[writes("p", &[("b", None)])], LIMITS), []);
+        assert_eq!(ledger.sizes["p"], StateSize { keys: 1, bytes: 10 });
+    }
+}

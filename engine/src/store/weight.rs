@@ -1,0 +1,152 @@
+//! What things take in memory while they wait for the store, in bytes. Limits in bytes are only as good as these sums, so each names every
+//! field of what it weighs: a new field does not compile until somebody has decided what it weighs.
+
+use super::{AttemptRecord, NewDelivery, RunRecord, Settlement, arrival};
+use crate::domain::{
+    delivery::{Attempt, Payload},
+    event::NewEvent,
+    run::{LogLine, RunFailure, RunLog, StateRead, StateUse, StateWrite},
+};
+
+/// A row, its place in an index and the value that becomes of it, beside its texts and bytes.
+const ROW: usize = 256;
+/// An element of a list beside its texts: pointers, lengths, the allocator's own.
+const ELEMENT: usize = 32;
+
+/// What a settlement takes beside its event, which has a place of its own in the hand-off.
+pub fn settlement(settlement: &Settlement) -> usize {
+    let Settlement { settles: _, event: _, runs, direct } = settlement;
+    runs.iter().map(run).sum::<usize>() + direct.iter().map(delivery).sum::<usize>()
+}
+
+/// What a run leaves behind.
+pub fn run(record: &RunRecord) -> usize {
+    let RunRecord {
+        id: _,
+        plugin,
+        version: _,
+        endpoint: _,
+        state: _,
+        outcome: _,
+        failure,
+        tries: _,
+        took: _,
+        memory_peak: _,
+        log: RunLog { lines, dropped: _ },
+        wants,
+        deliveries,
+        emitted,
+        state_use: StateUse { reads, writes },
+        news,
+    } = record;
+    let of_failure = |RunFailure { outcome: _, code, message, retryable: _ }: &RunFailure| code.len() + message.len();
+    let of_line = |LogLine { level: _, message }: &LogLine| ELEMENT + message.len();
+    let of_read = |StateRead { key, version: _ }: &StateRead| ELEMENT + key.len();
+    let of_write = |StateWrite { key, value }: &StateWrite| ROW + key.len() + value.as_ref().map_or(0, Vec::len);
+    ROW + plugin.len()
+        + failure.as_ref().map_or(0, of_failure)
+        + lines.iter().map(of_line).sum::<usize>()
+        + wants.as_ref().map_or(0, String::len)
+        + deliveries.iter().map(delivery).sum::<usize>()
+        + emitted.iter().chain(news).map(event).sum::<usize>()
+        + reads.iter().map(of_read).sum::<usize>()
+        + writes.iter().map(of_write).sum::<usize>()
+}
+
+fn delivery(new: &NewDelivery) -> usize {
+    let NewDelivery { endpoint: _, payload, birth: _, ordering: _ } = new;
+    ROW + payload.as_deref().map_or(0, self::payload)
+}
+
+/// What an attempt takes while it waits to be recorded.
+pub fn attempt(record: &AttemptRecord) -> usize {
+    let AttemptRecord { delivery: _, endpoint: _, lease: _, n: _, attempt, next: _, news } = record;
+    let Attempt { at: _, outcome: _, latency: _, detail, excerpt, retry_after: _ } = attempt;
+    ROW + detail.as_ref().map_or(0, String::len) + excerpt.len() + news.iter().map(event).sum::<usize>()
+}
+
+/// What a plugin made for a receiver.
+pub fn payload(payload: &Payload) -> usize {
+    let Payload { event_type, content_type, headers, body } = payload;
+    let of_header = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();
+    event_type.as_deref().map_or(0, str::len) + content_type.len() + headers.iter().map(of_header).sum::<usize>() + body.len()
+}
+
+/// What an event takes, whoever sent it.
+pub fn event(event: &NewEvent) -> usize {
+    let NewEvent { id, source, event_type, subject, time: _, content_type, data, attributes, depth: _, cause: _, request } =
+        event;
+    let of_attribute = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();
+    arrival::EVENT_WEIGHT
+        + id.as_ref().map_or(0, |id| id.len())
+        + source.len()
+        + event_type.len()
+        + subject.as_ref().map_or(0, |subject| subject.len())
+        + content_type.len()
+        + data.len()
+        + attributes.0.iter().map(of_attribute).sum::<usize>()
+        + request.as_ref().map_or(0, |request| request.weight())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        domain::run::LogLevel,
+        store::conformance::bench::{direct, event as an_event, ran, webhook},
+    };
+
+    const MANY: usize = 10_000;
+
+    #[test]
+    fn everything_that_a_run_returns_is_weighed() {
+        let text = "x".repeat(MANY);
+        let endpoint = crate::domain::id::EndpointId::from_i64(1);
+        let bare = ran("p");
+        let emitted = NewEvent { data: text.clone().into(), ..an_event("a") };
+        let attributed =
+            NewEvent { attributes: Arc::new(crate::domain::name::Attributes(vec![("a".into(), text.clone())])), ..an_event("a") };
+        let with_header = |mut delivery: NewDelivery| {
+            let headers = vec![("x-a".to_owned(), text.clone())];
+            delivery.payload = delivery.payload.map(|payload| Arc::new(Payload { headers, ..(*payload).clone() }));
+            delivery
+        };
+        let returned = [
+            ("a webhook's body", RunRecord { deliveries: vec![webhook(endpoint, &text)], ..ran("p") }),
+            ("a webhook's header", RunRecord { deliveries: vec![with_header(webhook(endpoint, ""))], ..ran("p") }),
+            ("an event's data", RunRecord { emitted: vec![emitted.clone()], ..ran("p") }),
+            ("an event's attributes", RunRecord { emitted: vec![attributed], ..ran("p") }),
+            ("an event of ours", RunRecord { news: vec![emitted], ..ran("p") }),
+            (
+                "a log line",
+                RunRecord {
+                    log: RunLog { lines: vec![LogLine { level: LogLevel::Info, message: text.clone() }], dropped: 0 },
+                    ..ran("p")
+                },
+            ),
+            (
+                "a value of state",
+                RunRecord {
+                    state_use: StateUse {
+                        reads: Vec::new(),
+                        writes: vec![StateWrite { key: "k".into(), value: Some(text.clone().into()) }],
+                    },
+                    ..ran("p")
+                },
+            ),
+            (
+                "a key of state",
+                RunRecord {
+                    state_use: StateUse { reads: vec![StateRead { key: text.clone(), version: 0 }], writes: Vec::new() },
+                    ..ran("p")
+                },
+            ),
+        ];
+        for (what, record) in returned {
+            assert!(run(&record) >= run(&bare) + MANY, "{what} weighs nothing");
+        }
+        assert!(delivery(&direct(endpoint)) >= ROW, "a row is a row");
+    }
+}

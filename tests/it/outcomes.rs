@@ -1,0 +1,134 @@
+//! What plugins return and keep: bounded in bytes on its way into the store and in it, told in parts, and one run that the store refuses
+//! holds up no other.
+
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{DEADLINE, Engine, store_is_a_file},
+    receivers::Receiver,
+    syscalls::Tampered,
+};
+
+/// Memory that may come with it, in KiB: the budget of outcomes, a batch and its copies, and the store's caches.
+const GROWTH_MAX: u64 = 200 << 10;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
+    if !store_is_a_file() {
+        // What is slow here is this process's own syncs.
+        return;
+    }
+    const EVENTS: usize = 2_000;
+    let engine = Engine::start(&["mischief"]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("receiver", &receiver.url("/"), &[]).await;
+    engine.ok("POST", "/v1/endpoints/receiver/pause", Value::Null).await;
+    // The plugin has proved fast, and the store has its caches.
+    for _ in 0..20 {
+        let event = engine.send("mischief.large", json!({})).await;
+        engine.settled(&event).await;
+    }
+    let list = json!(vec![json!({ "type": "mischief.large" }); EVENTS / 2]);
+    for _ in 0..2 {
+        engine.ok("POST", "/v1/events", list.clone()).await;
+    }
+    let before = engine.memory_kib();
+    let slow = Tampered::with(&engine, "fsync,fdatasync", "delay_enter=200000");
+    let mut peak = before;
+    engine
+        .wait("/v1/events?state=waiting&limit=1", "all are run", |page| {
+            peak = peak.max(engine.memory_kib());
+            page["items"].as_array().is_some_and(Vec::is_empty)
+        })
+        .await;
+    slow.end();
+    let growth = peak.saturating_sub(before);
+    eprintln!("{EVENTS} webhooks of 250 kB: from {before} KiB by {growth} KiB");
+    assert!(growth < GROWTH_MAX, "{growth} KiB more than the {before} KiB before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_the_store_refuses_is_parked_and_the_others_go_on() {
+    let engine = Engine::start(&["mischief", "ledger"]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("receiver", &receiver.url("/"), &[]).await;
+    engine.endpoint("direct", &receiver.url("/direct"), &["mischief.poison"]).await;
+    engine.tell_store(
+        "CREATE TRIGGER poison BEFORE INSERT ON payload WHEN new.content_type = 'text/poison'
+         BEGIN SELECT raise(ABORT, 'this is poison'); END",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'this is poison'; END $$;
+         CREATE TRIGGER poison BEFORE INSERT ON payload FOR EACH ROW WHEN (new.content_type = 'text/poison')
+         EXECUTE FUNCTION refuse()",
+    );
+    let events: Vec<_> =
+        (0..60).map(|number| json!({ "type": if number == 30 { "mischief.poison" } else { "mischief.good" } })).collect();
+    let answer = engine.ok("POST", "/v1/events", json!(events)).await;
+    let poisoned = answer["items"][30]["event"].as_str().expect("an event id").to_owned();
+    let story =
+        engine.wait(&format!("/v1/events/{poisoned}"), "its run is parked", |story| story["runs"][0]["state"] == "parked").await;
+    let run = &story["runs"][0];
+    assert_eq!((&run["outcome"], &run["code"], &run["webhooks"]), (&json!("bad-output"), &json!("not_stored"), &json!(0)));
+    assert!(run["message"].as_str().is_some_and(|message| message.contains("this is poison")), "{run:#}");
+    let received = receiver.wait_for_count(60, DEADLINE).await;
+    assert_eq!(received.iter().filter(|one| one.path == "/direct").count(), 1, "the event's own subscriber has it");
+    assert_eq!(engine.get("/readyz").await["ready"], true, "the store is well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_keeps_too_much_is_stopped_and_cured() {
+    let set = [("INNESCO_PLUGIN_STATE_KEYS_MAX", "3")];
+    let engine = Engine::start_in(&["mischief"], &["--allow-net", "127.0.0.0/8"], &set);
+    let hoard = async || {
+        let event = engine.send("mischief.hoard", json!({})).await;
+        engine.settled(&event).await["runs"][0].clone()
+    };
+    for _ in 0..3 {
+        assert_eq!(hoard().await["outcome"], "ok");
+    }
+    let run = hoard().await;
+    assert_eq!((&run["state"], &run["outcome"], &run["code"]), (&json!("parked"), &json!("bad-output"), &json!("state_limit")));
+    let message = run["message"].as_str().expect("a message");
+    for part in ["plugin mischief", "more than 3 keys of state (plugin.state_keys_max)", "innesco plugin state clear mischief"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let size = engine.get("/v1/plugins/mischief/state").await;
+    assert_eq!((&size["keys"], &size["keys_max"], &size["bytes_max"]), (&json!(3), &json!(3), &json!(64 << 20)));
+
+    let listed = engine.command().args(["plugin", "state", "list"]).output().expect("the command runs");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("mischief"), "{listed:?}");
+    let cleared = engine.command().args(["plugin", "state", "clear", "mischief"]).output().expect("the command runs");
+    assert!(String::from_utf8_lossy(&cleared.stdout).contains("3 keys"), "{cleared:?}");
+    assert_eq!(engine.get("/v1/plugins/mischief/state").await["keys"], 0);
+    assert_eq!(hoard().await["outcome"], "ok");
+    let audit = engine.get("/v1/audit?action=plugin.state.delete").await;
+    assert_eq!((&audit["items"][0]["target"], &audit["items"][0]["status"]), (&json!("mischief"), &json!(200)));
+    assert_eq!(engine.call("DELETE", "/v1/plugins/no-such/state", Value::Null).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_story_comes_in_parts_and_the_command_line_shows_all_of_it() {
+    let engine = Engine::start(&["mischief"]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("receiver", &receiver.url("/"), &[]).await;
+    let event = engine.send("mischief.several", json!({ "a": 1 })).await;
+    engine.settled(&event).await;
+    let (mut ids, mut cursor, mut parts) = (std::collections::BTreeSet::new(), String::new(), 0);
+    loop {
+        let part = engine.get(&format!("/v1/events/{event}{cursor}")).await;
+        assert_eq!(part["data"].is_null(), parts > 0, "the data comes once");
+        let deliveries = part["deliveries"].as_array().expect("deliveries");
+        assert!(deliveries.len() <= 100);
+        ids.extend(deliveries.iter().map(|one| one["id"].as_str().expect("an id").to_owned()));
+        parts += 1;
+        match part["next"].as_str() {
+            Some(next) => cursor = format!("?cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!((parts, ids.len()), (3, 250));
+    let shown = engine.command().args(["event", "show", &event, "--json"]).output().expect("the command runs");
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    assert_eq!((shown["deliveries"].as_array().map(Vec::len), &shown["data"]), (Some(250), &json!({ "a": 1 })));
+    let (status, problem) = engine.call("GET", &format!("/v1/events/{event}?cursor=1.99999.0"), Value::Null).await;
+    assert_eq!((status, &problem["code"]), (400, &json!("bad_request")));
+}
