@@ -129,7 +129,7 @@ fn document() -> Value {
 }
 
 /// The shapes that `utoipa` does not find by itself: those of parameters alone, and what is answered by [`refusal`].
-fn unreached() -> [(String, Value); 5] {
+fn unreached() -> [(String, Value); 6] {
     [
         values::named::<error::Body<'_>>(),
         values::named::<intake::Depth>(),
