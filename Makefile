@@ -1,5 +1,5 @@
 # Everything a newcomer or a machine needs: `make run` to see it work, `make test` to prove it.
-.PHONY: run test verify verify-openapi check bench bench-soak setup tools simulate
+.PHONY: run test verify verify-openapi check deny bench bench-soak setup tools simulate
 
 # What cargo does not bring: the target that plugins are compiled to.
 setup:
@@ -16,10 +16,9 @@ run: setup
 	@cargo run --package innesco -- dev
 
 # All tests: rules, store, plugin host, the SDK, the example plugins, and the real binary from outside, on either store.
-# One of them mounts a small disk to fill it; that takes root, or a namespace in which one is.
+# A few mount a small disk or trace an engine. An ordinary user's test does so in a namespace of its own (tests/it/namespace.rs).
 test: setup tools
-	@if [ "$$(id -u)" = 0 ]; then as=; else as="unshare --map-root-user --mount"; fi; \
-		$$as cargo test --workspace && STORE=postgres $$as cargo test --package innesco --test it
+	@cargo test --workspace && STORE=postgres cargo test --package innesco --test it
 
 # Webhooks signed by their senders' own libraries into sources; real GitHub payloads through the engine, verified by other people's
 # libraries; then schemathesis sends what the OpenAPI document allows
@@ -27,7 +26,7 @@ test: setup tools
 verify: setup
 	cargo build --package innesco
 	cargo build --release --target wasm32-unknown-unknown --package slack-notify
-	cd tests/verify && npm install --silent --no-audit --no-fund --no-package-lock
+	cd tests/verify && npm ci --silent --no-audit --no-fund
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/sources.mjs "$$target/debug/innesco"
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/verify.mjs "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
 	$(MAKE) verify-openapi
@@ -38,10 +37,18 @@ verify-openapi: setup
 	cd tests/verify && python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check --requirement schemathesis.txt
 	target="$${CARGO_TARGET_DIR:-target}"; tests/verify/venv/bin/python tests/verify/openapi.py "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
 
-# What a reviewer would say first.
-check: setup
+# What a reviewer would say first. Licences, banned crates and where crates come from are checked without a network; advisories where their
+# database can be fetched.
+check: setup deny
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+
+CARGO_DENY := 0.20.2
+deny:
+	@cargo deny --version 2>/dev/null | grep -qx "cargo-deny $(CARGO_DENY)" || cargo install --quiet --locked cargo-deny@$(CARGO_DENY)
+	cargo deny --log-level error check --hide-inclusion-graph licenses bans sources
+	@if cargo deny --log-level off fetch db >/dev/null 2>&1; then cargo deny --log-level error check --disable-fetch advisories; \
+		else echo "the advisory database cannot be fetched from here: advisories are not checked" >&2; fi
 
 # The engine beside the least that anyone must do, in one run: docs/bench.md. `make bench ONLY="relay accept"` for a part of it;
 # BENCH_DIR chooses the disk.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     engine::{DEADLINE, Engine},
+    namespace,
     receivers::{Answer, Received, Receiver},
 };
 
@@ -190,7 +191,7 @@ async fn a_machine_started_again_with_its_clock_fallen_back_lets_nothing_wait_fo
     let mut engine = clock.engine();
     engine.kill();
     // Up for ten days longer than the machine is, and then not.
-    engine.set_wrapper(&["unshare", "--time", "--boottime", "864000", "--monotonic", "864000"]);
+    engine.set_wrapper(&namespace::up_for_longer("864000"));
     engine.launch();
     let retrying = second_time().await;
     retrying_endpoint(&engine, &retrying).await;

@@ -131,3 +131,131 @@ fn manifests_are_what_they_say_and_ask_for_addresses_that_there_are() {
         assert!(grace > sleep + drain, "{path}: {grace} s are not enough for {sleep} s and {drain} s");
     }
 }
+
+/// Values of a key wherever it stands in a manifest.
+fn values<'a>(manifest: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
+    match manifest {
+        Value::Object(members) => {
+            for (name, value) in members {
+                if name == key {
+                    found.push(value);
+                }
+                values(value, key, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| values(item, key, found)),
+        _ => {}
+    }
+}
+
+fn manifest(name: &str) -> Value {
+    let text = fs::read_to_string(top().join("deploy").join(name)).expect("the manifest exists");
+    serde_norway::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// `name:1.2.3-suite`, `name:15.18`, or anything with a digest.
+fn is_exact(image: &str) -> bool {
+    let version = image.rsplit_once(':').map_or("", |(_, tag)| tag.split('-').next().unwrap_or_default());
+    image.contains("@sha256:") || (version.contains('.') && version.split('.').all(|part| part.parse::<u32>().is_ok()))
+}
+
+#[test]
+fn images_are_named_by_exact_version() {
+    for (image, exact) in [
+        ("haproxy:3.0.28", true),
+        ("postgres:15.18-bookworm", true),
+        ("haproxy:3", false),
+        ("haproxy", false),
+        ("haproxy:latest", false),
+        ("registry.example:5000/haproxy", false),
+        ("haproxy@sha256:00", true),
+    ] {
+        assert_eq!(is_exact(image), exact, "{image}");
+    }
+    let mut seen = 0;
+    for (path, text) in shipped() {
+        for line in text.lines().map(str::trim) {
+            let image = line.strip_prefix("image: ").or_else(|| line.strip_prefix("FROM ")).map(|rest| rest.split(' ').next());
+            let Some(image) = image.flatten() else { continue };
+            // The engine's own, and the base that is chosen by digest where a build is to be repeated.
+            if image == "innesco" || image == "${RUNTIME}" {
+                continue;
+            }
+            assert!(is_exact(image), "{path}: {image} is not an exact version");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "{seen}");
+}
+
+#[test]
+fn only_a_proxy_is_trusted_about_callers() {
+    let mut seen = 0;
+    for name in ["compose/compose.yaml", "kubernetes/config.yaml"] {
+        let manifest = manifest(name);
+        let mut found = Vec::new();
+        values(&manifest, "INNESCO_TRUSTED_PROXIES", &mut found);
+        for value in found {
+            for net in value.as_str().expect("text").split(',') {
+                let prefix = net.split_once('/').map_or(32, |(_, prefix)| prefix.parse::<u32>().expect("a prefix"));
+                assert!(prefix >= 28, "{name}: {net} holds more than the addresses of one proxy");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 2, "{seen}");
+    let compose = manifest("compose/compose.yaml");
+    let balancer = &compose["services"]["balancer"]["networks"]["inside"]["ipv4_address"];
+    assert_eq!(&compose["x-environment"]["INNESCO_TRUSTED_PROXIES"], balancer);
+}
+
+#[test]
+fn third_parties_reach_their_addresses_alone() {
+    let ingress = manifest("kubernetes/ingress.yaml");
+    let mut paths = Vec::new();
+    values(&ingress, "path", &mut paths);
+    assert_eq!(paths, ["/in/"]);
+    let balancer = fs::read_to_string(top().join("deploy/compose/haproxy.cfg")).expect("the balancer's settings");
+    let (_, third_parties) = balancer.split_once("frontend third_parties").expect("a way in of their own");
+    assert!(third_parties.contains("deny deny_status 404 unless { path_beg /in/ }"), "{third_parties}");
+}
+
+#[test]
+fn the_network_policy_is_about_the_nodes_and_opens_their_port_only() {
+    let (policy, deployment) = (manifest("kubernetes/networkpolicy.yaml"), manifest("kubernetes/deployment.yaml"));
+    let spec = &policy["spec"];
+    assert_eq!(spec["podSelector"]["matchLabels"], deployment["spec"]["template"]["metadata"]["labels"]);
+    assert_eq!(spec["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
+    let port = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0]["name"];
+    let rules = spec["ingress"].as_array().expect("rules");
+    for rule in rules {
+        assert!(rule["from"].as_array().is_some_and(|from| !from.is_empty()), "a rule without `from` lets everybody in");
+        assert_eq!(rule["ports"][0]["port"], *port);
+    }
+    let kustomization = manifest("kubernetes/kustomization.yaml");
+    for resource in ["ingress.yaml", "networkpolicy.yaml", "service.yaml", "deployment.yaml"] {
+        assert!(kustomization["resources"].as_array().expect("a list").contains(&resource.into()), "{resource}");
+    }
+}
+
+#[test]
+fn the_service_has_a_limit_of_memory_and_a_closed_umask() {
+    let unit = fs::read_to_string(top().join("deploy/systemd/innesco.service")).expect("the unit");
+    for line in ["UMask=0077", "StateDirectoryMode=0700", "MemoryMax="] {
+        assert!(unit.lines().any(|one| one.starts_with(line)), "{line}");
+    }
+}
+
+#[test]
+fn what_verification_installs_is_locked_by_digest() {
+    let folder = top().join("tests/verify");
+    let lock = fs::read_to_string(folder.join("package-lock.json")).expect("the lock file");
+    assert!(!lock.contains("://"), "a lock file without the names of registries fits every machine");
+    let lock: Value = serde_json::from_str(&lock).expect("JSON");
+    let wanted: Value =
+        serde_json::from_str(&fs::read_to_string(folder.join("package.json")).expect("the packages")).expect("JSON");
+    assert_eq!(lock["packages"][""]["dependencies"], wanted["dependencies"], "run npm install in tests/verify");
+    for (name, package) in lock["packages"].as_object().expect("packages").iter().filter(|(name, _)| !name.is_empty()) {
+        assert!(package["integrity"].as_str().is_some_and(|digest| digest.starts_with("sha512-")), "{name}");
+    }
+}

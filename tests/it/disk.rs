@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     engine::{DEADLINE, Engine, store_is_a_file},
+    namespace::has_rights,
     receivers::{Answer, Received, Receiver},
     syscalls::Tampered,
 };
@@ -23,10 +24,7 @@ impl<'a> SmallDisk<'a> {
     fn mount(folder: &'a Path) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(folder).status();
-        assert!(
-            mounted.is_ok_and(|status| status.success()),
-            "this test mounts a small disk and needs the right to: run the tests as root, or in: unshare --map-root-user --mount"
-        );
+        assert!(mounted.is_ok_and(|status| status.success()), "a small disk can be mounted on {}", folder.display());
         Self(folder)
     }
 
@@ -46,7 +44,8 @@ impl Drop for SmallDisk<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_loses_nothing_and_recovers() {
-    if !store_is_a_file() {
+    let test = "disk::a_full_disk_refuses_loses_nothing_and_recovers";
+    if !store_is_a_file() || !has_rights(test, "mount a small disk") {
         // The disk of a database is not ours.
         return;
     }
@@ -84,7 +83,8 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_that_takes_no_writes_is_refused_at_the_start() {
-    if !store_is_a_file() {
+    let test = "disk::a_data_folder_that_takes_no_writes_is_refused_at_the_start";
+    if !store_is_a_file() || !has_rights(test, "mount a small disk") {
         // The disk of a database is not ours.
         return;
     }
@@ -114,7 +114,8 @@ async fn a_data_folder_that_takes_no_writes_is_refused_at_the_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
-    if !store_is_a_file() {
+    let test = "disk::a_disk_turned_read_only_refuses_loses_nothing_and_recovers";
+    if !store_is_a_file() || !has_rights(test, "trace an engine") {
         // The disk of a database is not ours.
         return;
     }

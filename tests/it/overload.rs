@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::{
     engine::{DEADLINE, Engine, KEY, client, store_is_a_file},
     guests,
+    namespace::has_rights,
     receivers::{Answer, Receiver},
     syscalls::Tampered,
 };
@@ -40,7 +41,8 @@ async fn post_until_refused(engine: &Engine, body: &Value) -> (usize, Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_too_long_refuses_and_recovers() {
-    if !store_is_a_file() {
+    let test = "overload::a_store_that_takes_too_long_refuses_and_recovers";
+    if !store_is_a_file() || !has_rights(test, "trace an engine") {
         // What is slow here is this process's own syncs.
         return;
     }

@@ -1,0 +1,46 @@
+//! Rights that a few tests need and an ordinary user does not have: to mount a small disk, to trace a running engine, to set a machine's uptime.
+//! Such a test gets them in a user namespace of its own. Where those are restricted it fails alone, and says which command helps.
+
+use std::process::{Command, Output};
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// What a user namespace is entered with, if this process needs one to `do_what`.
+fn unshare(do_what: &str) -> Vec<&'static str> {
+    if is_root() {
+        return vec!["unshare"];
+    }
+    let tried = Command::new("unshare").args(["--map-root-user", "--mount", "true"]).output();
+    assert!(
+        tried.is_ok_and(|output| output.status.success()),
+        "this test needs the right to {do_what}, and user namespaces are restricted here. Run the tests as root, or allow namespaces: \
+         sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), sudo sysctl kernel.unprivileged_userns_clone=1 (Debian), \
+         sudo sysctl user.max_user_namespaces=10000 (others)"
+    );
+    vec!["unshare", "--map-root-user"]
+}
+
+/// Whether the caller, the test of this name, may go on and mount or trace. If not, the test has been run again in a namespace where it may,
+/// and has passed there.
+pub fn has_rights(test: &str, do_what: &str) -> bool {
+    if is_root() {
+        return true;
+    }
+    let program = std::env::current_exe().expect("this test's program has a path");
+    let [unshare, arguments @ ..] = &unshare(do_what)[..] else { unreachable!("a program and its arguments") };
+    let again = Command::new(unshare).args(arguments).arg("--mount").arg(program).args(["--exact", test, "--nocapture"]).output();
+    let Output { status, stdout, stderr } = again.expect("unshare was found before");
+    let text = [stdout, stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(status.success() && text.contains("1 passed"), "{test}, in a namespace of its own:\n{text}");
+    false
+}
+
+/// What starts an engine on a machine that has been up for so many seconds longer.
+pub fn up_for_longer(seconds: &str) -> Vec<&str> {
+    let mut wrapper = unshare("set the uptime of an engine");
+    wrapper.extend(["--time", "--boottime", seconds, "--monotonic", seconds]);
+    wrapper
+}
