@@ -4,14 +4,14 @@
 //! where each came from. An unknown key in the file is refused; an unknown `INNESCO_…` variable is not, since orchestrators set
 //! variables of their own under such names.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use url::Url;
 
 use crate::{
     api::{self, ConnectionLimits, ForwardedHeader, Proxies},
-    domain::{duration, name::nearest},
+    domain::{duration, given, name::nearest},
     sandbox,
     store::{AdmissionLimits, Retention, StateLimits},
     traces,
@@ -111,18 +111,53 @@ pub enum Error {
     Toml(String),
     #[error("innesco.toml: there is no setting {key:?}{near}")]
     Unknown { key: String, near: String },
+    /// The value is shown without passwords.
     #[error("{origin}: {key} = {value:?} {wrong}")]
     Value { origin: Origin, key: &'static str, value: String, wrong: String },
+    /// The value is not shown, as it may be a secret.
+    #[error("{origin}: {key} {bad}")]
+    Text { origin: Origin, key: &'static str, bad: given::BadText },
+    #[error("{name} {wrong}")]
+    Variable { name: String, wrong: String },
+}
+
+/// Reads an environment variable, without blanks and line ends around it. `None` if it is not set.
+///
+/// # Errors
+/// The value cannot be what was meant: it is not text, or has a line end inside. It is never taken for a variable that is not set.
+pub fn variable(name: &str) -> Result<Option<String>, Error> {
+    let wrong = |wrong: String| Error::Variable { name: name.to_owned(), wrong };
+    match env::var(name) {
+        Ok(text) => given::value(&text).map(|value| Some(value.to_owned())).map_err(|bad| wrong(bad.to_string())),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(wrong("is not text in UTF-8; write it in that encoding".to_owned())),
+    }
+}
+
+/// As [`variable`], for a key of the API.
+pub fn key_variable(name: &str) -> Result<Option<String>, Error> {
+    let Some(text) = variable(name)? else { return Ok(None) };
+    let key = given::key(&text).map_err(|bad| Error::Variable { name: name.to_owned(), wrong: bad.to_string() })?;
+    Ok(Some(key.to_owned()))
+}
+
+/// A setting's value as anyone may read it: without passwords.
+fn shown(setting: &Setting, value: &str) -> String {
+    // Such as `host=db password=secret`, which is no address of ours.
+    match setting.key == "store" && !value.contains("://") && value.contains(['=', '@']) {
+        true => "(not shown)".to_owned(),
+        false => given::without_passwords(value),
+    }
 }
 
 /// What was typed, before it is checked: one text per setting.
 pub struct Raw(Vec<(&'static Setting, String, Origin)>);
 
 impl Raw {
-    /// Takes each setting from the first place that has it.
+    /// Takes each setting from the first place that has it, without blanks and line ends around it.
     pub fn gather(
         flags: &[(&str, String)],
-        environment: impl Fn(&str) -> Option<String>,
+        environment: impl Fn(&str) -> Result<Option<String>, Error>,
         file: Option<&str>,
     ) -> Result<Self, Error> {
         let file = file.map(read_file).transpose()?.unwrap_or_default();
@@ -131,22 +166,31 @@ impl Raw {
                 |pairs: &[(String, String)]| pairs.iter().find(|(key, _)| key == setting.key).map(|(_, value)| value.clone());
             let flag = flags.iter().find(|(key, _)| *key == setting.key).map(|(_, value)| value.clone());
             let variable = setting.variable();
-            if let Some(value) = flag {
-                (setting, value, Origin::Flag)
-            } else if let Some(value) = environment(&variable) {
-                (setting, value, Origin::Environment(variable))
+            let (text, origin) = if let Some(value) = flag {
+                (value, Origin::Flag)
+            } else if let Some(value) = environment(&variable)? {
+                (value, Origin::Environment(variable))
             } else if let Some(value) = find(&file) {
-                (setting, value, Origin::File)
+                (value, Origin::File)
             } else {
-                (setting, setting.default.to_owned(), Origin::Default)
+                (setting.default.to_owned(), Origin::Default)
+            };
+            match given::value(&text) {
+                Ok(value) => Ok((setting, value.to_owned(), origin)),
+                Err(bad) => Err(Error::Text { origin, key: setting.key, bad }),
             }
         };
-        Ok(Self(SETTINGS.iter().map(of).collect()))
+        SETTINGS.iter().map(of).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Every setting with its value and where it came from.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, &str, &Origin)> {
-        self.0.iter().map(|(setting, value, origin)| (*setting, value.as_str(), origin))
+    /// Every setting with its value, without passwords, and where it came from.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, String, &Origin)> {
+        self.0.iter().map(|(setting, value, origin)| (*setting, shown(setting, value), origin))
+    }
+
+    /// Whether the settings file holds a password.
+    pub fn file_holds_password(&self) -> bool {
+        self.0.iter().any(|(setting, value, origin)| *origin == Origin::File && shown(setting, value) != *value)
     }
 
     fn read<T>(&self, key: &str, parse: impl FnOnce(&str) -> Option<T>, wrong: &str) -> Result<T, Error> {
@@ -155,7 +199,7 @@ impl Raw {
         parse(value).ok_or_else(|| Error::Value {
             origin: origin.clone(),
             key: setting.key,
-            value: value.clone(),
+            value: shown(setting, value),
             wrong: wrong.to_owned(),
         })
     }
@@ -185,7 +229,13 @@ impl Raw {
 
 /// Flattens the file into dotted keys and texts.
 fn read_file(text: &str) -> Result<Vec<(String, String)>, Error> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::Toml(error.to_string()))?;
+    let text = text.trim_start_matches('\u{feff}');
+    // Without the line itself, which may hold a password.
+    let wrong = |error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        Error::Toml(format!("line {line}: {}", error.message()))
+    };
+    let table: toml::Table = text.parse().map_err(wrong)?;
     let mut pairs = Vec::new();
     flatten("", &toml::Value::Table(table), &mut pairs);
     for (key, _) in &pairs {
@@ -287,21 +337,12 @@ impl StoreAt {
     }
 }
 
-/// Without the password.
+/// Without passwords.
 impl fmt::Display for StoreAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite => f.write_str("sqlite"),
-            Self::Postgres(url) => match Url::parse(url) {
-                Ok(mut url) => {
-                    if url.password().is_some() {
-                        // An address that can have one can have another.
-                        let _ = url.set_password(Some("***"));
-                    }
-                    write!(f, "{url}")
-                }
-                Err(_) => f.write_str("postgres://(not shown)"),
-            },
+            Self::Postgres(url) => f.write_str(&given::without_passwords(url)),
         }
     }
 }
@@ -497,7 +538,8 @@ mod tests {
         let flags: Vec<_> = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         let environment: Vec<(String, String)> =
             environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Raw::gather(&flags, |name| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()), Some(file))
+        let variable = |name: &str| Ok(environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()));
+        Raw::gather(&flags, variable, Some(file))
     }
 
     #[test]
@@ -525,7 +567,54 @@ mod tests {
             "innesco.toml: limits.body_bytes_max = \"8 megs\" is not a size; write 8MiB"
         );
         assert_eq!(check("lisen = \"x\""), "innesco.toml: there is no setting \"lisen\"; did you mean \"listen\"?");
-        assert!(check("listen = ").starts_with("innesco.toml cannot be read: "));
+        let broken = check("drain = \"1s\"\nstore = \"postgres://me:secret@db/events\n");
+        assert!(broken.starts_with("innesco.toml cannot be read: line 2: "), "{broken}");
+        assert!(!broken.contains("secret"), "{broken}");
+    }
+
+    #[test]
+    fn blanks_and_line_ends_around_a_value_are_no_part_of_it_wherever_it_comes_from() {
+        for text in ["127.0.0.1:81\n", "127.0.0.1:81\r\n", " 127.0.0.1:81 ", "\u{feff}127.0.0.1:81", "127.0.0.1:81\t\r"] {
+            let in_toml = format!("listen = {}\n", toml::Value::String(text.into()));
+            for raw in [
+                gather(&[("listen", text)], &[], ""),
+                gather(&[], &[("INNESCO_LISTEN", text)], ""),
+                gather(&[], &[], &in_toml),
+                gather(&[], &[], &format!("\u{feff}{}", in_toml.replace('\n', "\r\n"))),
+            ] {
+                assert_eq!(Config::check(&raw.unwrap()).unwrap().listen.port(), 81, "{text:?}");
+            }
+        }
+        let store = "postgres://me:secret@db/events\r\n";
+        let config = Config::check(&gather(&[], &[("INNESCO_STORE", store)], "").unwrap()).unwrap();
+        assert_eq!(config.store, StoreAt::Postgres(store.trim_end().into()));
+        let refused = gather(&[], &[("INNESCO_STORE", "postgres://me:sec\nret@db/events")], "").err().unwrap().to_string();
+        assert_eq!(
+            refused, "INNESCO_STORE: store has a line end in it; write it on one line, without invisible characters",
+            "the variable is named, and what may be a secret is not repeated"
+        );
+    }
+
+    #[test]
+    fn no_error_and_no_list_of_settings_shows_a_password() {
+        for store in [
+            "postgres://me:secret@db/events?password=secret",
+            "postgre://me:secret@db/events",
+            "host=db password=secret",
+            "postgres://me:12/secret@db/events",
+            "me:secret@db",
+        ] {
+            let raw = gather(&[], &[("INNESCO_STORE", store)], "").unwrap();
+            let listed: Vec<String> = raw.iter().map(|(setting, value, _)| format!("{} {value}", setting.key)).collect();
+            let checked = format!("{:?}", Config::check(&raw).map_err(|error| error.to_string()));
+            for text in [listed.join("\n"), checked] {
+                assert!(!text.contains("secret"), "{store}: {text}");
+            }
+            assert!(!raw.file_holds_password());
+        }
+        let file = "[otel]\nendpoint = \"https://me:secret@collector.example\"\n";
+        assert!(gather(&[], &[], file).unwrap().file_holds_password());
+        assert!(!gather(&[], &[], "store = \"postgres://me@db/events\"").unwrap().file_holds_password());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{
     catalog::{Catalog, FileCache, Folder, Keys, Sources, hash_key, new_key, watch},
     clock,
     config::{Config, StoreAt},
+    files,
     news::Feed,
     outbound::{Guard, Outbound},
     sandbox::Sandbox,
@@ -221,7 +222,7 @@ fn drawn_name(data: &Path) -> anyhow::Result<String> {
     let mut random = [0; 4];
     getrandom::fill(&mut random)?;
     let name = format!("node-{:08x}", u32::from_le_bytes(random));
-    fs::write(&file, &name).with_context(|| format!("{shown}, the name of this node, cannot be written"))?;
+    files::replace(&file, &[name.as_bytes()]).with_context(|| format!("{shown}, the name of this node, cannot be written"))?;
     Ok(name)
 }
 
@@ -272,11 +273,17 @@ fn within_files(limits: ConnectionLimits) -> ConnectionLimits {
     ConnectionLimits { connections_max: limits.connections_max.min(half), ..limits }
 }
 
-/// One engine per data folder: two would send everything twice.
+/// What engines make in their data folder: the store with its log, keys, compiled code, the lock, the node's name.
+fn made_by_engines(name: &str) -> bool {
+    name.starts_with("innesco.db") || name.starts_with("master.key") || ["cache", "lock", "node", "node.draft"].contains(&name)
+}
+
+/// Makes the data folder if it does not exist, and takes it for this process: two engines on one would send everything twice.
 pub fn lock_folder(data: &Path) -> anyhow::Result<fs::File> {
     let shown = data.display();
-    fs::create_dir_all(data).with_context(|| format!("data folder {shown} cannot be made; choose another with --data"))?;
-    let file = fs::File::create(data.join("lock"))
+    files::own_folder(data, made_by_engines)
+        .with_context(|| format!("data folder {shown} cannot be made; choose another with --data"))?;
+    let file = files::open_or_create(&data.join("lock"))
         .with_context(|| format!("data folder {shown} cannot be written; change its owner, or choose another with --data"))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         anyhow::anyhow!("data folder {shown} is in use by another engine; stop that one, or choose another folder with --data")

@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["catalog"],
     &["store", "sandbox", "outbound", "news", "traces"],
     &["metrics"],
-    &["clock"],
+    &["clock", "files"],
     &["domain"],
 ];
 
@@ -111,6 +111,9 @@ fn each_thing_is_in_its_place_only() {
         only("rusqlite", &["store/sqlite/"]);
         only("SystemTime::now", &["clock.rs"]);
         only("wasmtime::", &["sandbox/"]);
+        // Modes of files that are created, and the environment: each has one rule.
+        only(".mode(0o", &["files.rs"]);
+        only("env::var(", &["config.rs", "cli/build.rs", "store/postgres/simulation.rs"]);
         only("StatusCode::UNPROCESSABLE_ENTITY", &["api/error.rs"]);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

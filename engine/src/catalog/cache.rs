@@ -5,15 +5,13 @@
 
 use std::{
     fs, io,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::{domain::plugin::Digest, sandbox::CodeCache};
+use crate::{domain::plugin::Digest, files, sandbox::CodeCache};
 
 /// Compiled versions that are kept; the oldest go first.
 const FILES_MAX: usize = 256;
@@ -26,16 +24,24 @@ pub struct FileCache {
 }
 
 impl FileCache {
-    /// Opens the cache in `folder`, making the folder and its key if there are none.
+    /// Opens the cache in `folder`, making the folder and its key if they do not exist.
+    ///
+    /// # Errors
+    /// Other users may have changed the compiled code or read the key: the folder or the key is open to them, or belongs to one of them.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let of = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        if !folder.exists() {
+            files::own_folder(&folder, |_| false).map_err(|error| of(&folder, error))?;
+        }
+        files::require_own(&folder).map_err(|error| of(&folder, error))?;
         let path = folder.join("key");
-        let key = match fs::read(&path).map(<[u8; 32]>::try_from) {
-            Ok(Ok(key)) => key,
-            _ => {
+        let known = files::read_own(&path).map_err(|error| of(&path, error))?;
+        let key = match known.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok()) {
+            Some(key) => key,
+            None => {
                 let mut key = [0; 32];
                 getrandom::fill(&mut key).map_err(io::Error::other)?;
-                write_whole(&path, &[&key])?;
+                files::replace(&path, &[&key]).map_err(|error| of(&path, error))?;
                 key
             }
         };
@@ -82,33 +88,26 @@ impl CodeCache for FileCache {
 
     fn put(&self, key: &str, code: &[u8]) {
         let mac = self.mac(key, code).finalize().into_bytes();
-        if let Err(error) = write_whole(&self.path(key), &[&mac, code]).and_then(|()| self.prune()) {
+        if let Err(error) = files::replace(&self.path(key), &[&mac, code]).and_then(|()| self.prune()) {
             tracing::warn!(%error, "compiled code could not be kept; the next start compiles it again");
         }
     }
 }
 
-/// Writes a file that only its owner can read, so that it is there whole or not at all.
-fn write_whole(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    parts.iter().try_for_each(|part| file.write_all(part))?;
-    file.sync_all()?;
-    fs::rename(draft, path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
     fn only_what_was_put_comes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = FileCache::open(folder.path().to_owned()).unwrap();
+        let cache = FileCache::open(folder.path().join("cache")).unwrap();
         assert_eq!(cache.get("a"), None);
         cache.put("a", b"code of a");
         assert_eq!(cache.get("a").as_deref(), Some(b"code of a".as_slice()));
-        let again = FileCache::open(folder.path().to_owned()).unwrap();
+        let again = FileCache::open(folder.path().join("cache")).unwrap();
         assert_eq!(again.get("a").as_deref(), Some(b"code of a".as_slice()), "the key stays");
 
         fs::copy(cache.path("a"), cache.path("b")).unwrap();
@@ -118,5 +117,24 @@ mod tests {
         fs::write(cache.path("a"), bytes).unwrap();
         assert_eq!(cache.get("a"), None, "changed code is thrown away");
         assert!(!cache.path("a").exists());
+    }
+
+    #[test]
+    fn a_cache_or_key_that_others_may_open_is_refused_with_the_command_that_closes_it() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("cache");
+        let open = || FileCache::open(folder.clone()).map(drop).map_err(|error| error.to_string());
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        open().unwrap();
+        let key = folder.join("key");
+        for (path, wide, narrow) in [(&folder, 0o755, 0o700), (&folder, 0o770, 0o700), (&key, 0o644, 0o600), (&key, 0o620, 0o600)]
+        {
+            set(path, wide);
+            let refused = open().unwrap_err();
+            assert!(refused.starts_with(&format!("{}: other users may open it", path.display())), "{refused}");
+            assert!(refused.ends_with(&format!("chmod {narrow:o} {}", path.display())), "{refused}");
+            set(path, narrow);
+            open().unwrap();
+        }
     }
 }

@@ -1,9 +1,7 @@
 //! Speaking to a running engine: finding it, asking it, and saying what to do when it does not answer.
 
 use std::{
-    fmt, fs,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    fmt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -13,6 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{measure, wrong};
+use crate::{config, domain::given, files};
 
 /// Where `innesco dev` leaves word of its engine.
 const LOCAL_FILE: &str = ".innesco/local.toml";
@@ -62,38 +61,58 @@ struct Found {
     origin: String,
 }
 
-/// Flags, else environment, else what `innesco dev` left. A key that was left for one engine is not shown to another.
+/// Flags, else environment, else what `innesco dev` left. What it left is a pair: its address gets no other key, and its key is sent to no
+/// other address.
 fn find(
     target: &Target,
-    environment: impl Fn(&str) -> Option<String>,
-    local: Option<&(PathBuf, Local)>,
+    environment: impl Fn(&str) -> anyhow::Result<Option<String>>,
+    local: impl FnOnce() -> anyhow::Result<Option<(PathBuf, Local)>>,
 ) -> anyhow::Result<(Found, Found)> {
-    let given = |flag: &Option<String>, name: &str, variable: &str| {
-        let flag = flag.clone().map(|value| Found { value, origin: name.to_owned() });
-        let variable = || environment(variable).filter(|value| !value.is_empty()).map(|value| (value, variable.to_owned()));
-        flag.or_else(|| variable().map(|(value, origin)| Found { value, origin }))
+    let typed = |flag: &Option<String>, name: &str, variable: &str, read: fn(&str) -> Result<&str, given::BadText>| {
+        let (text, origin) = match flag {
+            Some(text) => (Some(text.clone()), name),
+            None => (environment(variable)?.filter(|text| !text.trim().is_empty()), variable),
+        };
+        let found = |text: String| {
+            let value = read(&text).map_err(|bad| wrong(format!("{origin} {bad}")))?;
+            anyhow::Ok(Found { value: value.to_owned(), origin: origin.to_owned() })
+        };
+        text.map(found).transpose()
     };
-    let left = |of: fn(&Local) -> &str| local.map(|(path, local)| Found { value: of(local).to_owned(), origin: shown(path) });
-    let key = given(&target.key, "--key", "INNESCO_KEY");
-    let url = given(&target.url, "--url", "INNESCO_URL").or_else(|| left(|local| &local.url));
-    let url = match (url, &key) {
-        (Some(url), _) => url,
-        (None, Some(_)) => Found { value: DEFAULT_URL.to_owned(), origin: "by default".to_owned() },
-        (None, None) => {
-            return Err(wrong(
-                "which engine? Start one here with: innesco dev. For another give --url and --key, or set INNESCO_URL and INNESCO_KEY",
-            ));
+    let key = typed(&target.key, "--key", "INNESCO_KEY", given::key)?;
+    let url = typed(&target.url, "--url", "INNESCO_URL", given::value)?;
+    let (url, key) = match (url, key) {
+        (Some(url), Some(key)) => return Ok((url, key)),
+        missing => missing,
+    };
+    let left = local()?;
+    match (url, key, left) {
+        (None, None, Some((path, local))) => {
+            let found = |value| Found { value, origin: shown(&path) };
+            Ok((found(local.url), found(local.key)))
         }
-    };
-    let same = |local: &Local| local.url.trim_end_matches('/') == url.value.trim_end_matches('/');
-    let key = key.or_else(|| left(|local| &local.key).filter(|_| local.is_some_and(|(_, local)| same(local))));
-    let key = key.ok_or_else(|| {
-        wrong(format!(
+        (Some(url), None, Some((path, local))) if local.url.trim_end_matches('/') == url.value.trim_end_matches('/') => {
+            Ok((url, Found { value: local.key, origin: shown(&path) }))
+        }
+        (None, Some(key), Some((path, local))) if local.key == key.value => {
+            Ok((Found { value: local.url, origin: shown(&path) }, key))
+        }
+        // The file may be somebody else's: one that came with a repository, for one.
+        (None, Some(key), Some((path, local))) => Err(wrong(format!(
+            "the key from {} is not sent to the address in {}, which was left with another key; name the engine as well, such as --url {}",
+            key.origin,
+            shown(&path),
+            measure::one_line(&local.url),
+        ))),
+        (None, Some(key), None) => Ok((Found { value: DEFAULT_URL.to_owned(), origin: "by default".to_owned() }, key)),
+        (None, None, None) => Err(wrong(
+            "which engine? Start one here with: innesco dev. For another give --url and --key, or set INNESCO_URL and INNESCO_KEY",
+        )),
+        (Some(url), _, _) => Err(wrong(format!(
             "{} needs a key: give --key, or set INNESCO_KEY. Its administrator makes one with: innesco keys create",
             url.value
-        ))
-    })?;
-    Ok((url, key))
+        ))),
+    }
 }
 
 /// One engine.
@@ -144,8 +163,11 @@ pub struct NoAnswer(String);
 impl Client {
     /// Finds the engine: flags, else environment, else what `innesco dev` left in this folder or one above.
     pub fn find(target: &Target) -> anyhow::Result<Self> {
-        let local = local_file().map(|path| read_local(&path).map(|local| (path, local))).transpose()?;
-        let (url, key) = find(target, |name| std::env::var(name).ok(), local.as_ref())?;
+        let local = || match local_file() {
+            Some(path) => Ok(read_local(&path)?.map(|local| (path, local))),
+            None => Ok(None),
+        };
+        let (url, key) = find(target, |name| Ok(config::variable(name)?), local)?;
         Self::new(url, key, target.verbose)
     }
 
@@ -326,19 +348,24 @@ pub fn shown(path: &Path) -> String {
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
-fn read_local(path: &Path) -> anyhow::Result<Local> {
-    let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", shown(path)))?;
-    let table: Option<toml::Table> = text.parse().ok();
-    let value = |name: &str| table.as_ref()?.get(name)?.as_str().map(str::to_owned);
-    match (value("url"), value("key")) {
-        (Some(url), Some(key)) => Ok(Local { url, key }),
+/// Reads a file that this user's `innesco dev` left, and no other.
+fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
+    let text =
+        files::read_own_text(path).with_context(|| format!("{} is not used; --url and --key do without it", shown(path)))?;
+    let Some(text) = text else { return Ok(None) };
+    let table: Option<toml::Table> = text.trim_start_matches('\u{feff}').parse().ok();
+    let value = |name: &str| table.as_ref()?.get(name)?.as_str();
+    let url = value("url").and_then(|url| given::value(url).ok());
+    let key = value("key").and_then(|key| given::key(key).ok());
+    match (url, key) {
+        (Some(url), Some(key)) => Ok(Some(Local { url: url.to_owned(), key: key.to_owned() })),
         _ => anyhow::bail!("{} is damaged; innesco dev writes it anew, and --url and --key do without it", shown(path)),
     }
 }
 
 /// The key that `innesco dev` used here before, so that its data folder can be opened again.
 pub fn earlier_key() -> Option<String> {
-    read_local(Path::new(LOCAL_FILE)).ok().map(|local| local.key)
+    read_local(Path::new(LOCAL_FILE)).ok().flatten().map(|local| local.key)
 }
 
 /// Leaves word of an engine, readable by its owner alone.
@@ -346,26 +373,22 @@ pub fn write_local(local: &Local) -> anyhow::Result<()> {
     write_local_to(Path::new(LOCAL_FILE), local).with_context(|| format!("{LOCAL_FILE} cannot be written"))
 }
 
+/// What `innesco dev` makes in its folder.
+pub fn made_by_dev(name: &str) -> bool {
+    ["data", "plugins", "local.toml", "local.draft"].contains(&name)
+}
+
 fn write_local_to(path: &Path, local: &Local) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
+    files::own_folder(&files::folder_of(path), made_by_dev)?;
     let mut table = toml::Table::new();
     table.insert("url".into(), local.url.clone().into());
     table.insert("key".into(), local.key.clone().into());
-    // A new file, whatever the mode of an earlier one, that takes its place whole.
-    let draft = path.with_extension("draft");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?.write_all(table.to_string().as_bytes())?;
-    fs::rename(draft, path)
+    files::replace(path, &[table.to_string().as_bytes()])
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{cell::Cell, fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 
@@ -378,8 +401,9 @@ mod tests {
     }
 
     fn found(target: &Target, variables: &[(&str, &str)], local: Option<&(PathBuf, Local)>) -> Result<[String; 4], String> {
-        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        find(target, variable, local)
+        let variable = |name: &str| Ok(variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
+        let left = || Ok(local.map(|(path, local)| (path.clone(), Local { url: local.url.clone(), key: local.key.clone() })));
+        find(target, variable, left)
             .map(|(url, key)| [url.value, url.origin, key.value, key.origin])
             .map_err(|error| error.to_string())
     }
@@ -410,8 +434,55 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_was_left_gets_no_key_but_the_one_left_with_it() {
+        let local = local();
+        for (target, variables, origin) in [
+            (target(None, None), vec![("INNESCO_KEY", "innk_admin")], "INNESCO_KEY"),
+            (target(None, Some("innk_admin")), vec![], "--key"),
+        ] {
+            let refused = found(&target, &variables, Some(&local)).unwrap_err();
+            let expected = format!("the key from {origin} is not sent to the address in {LOCAL_FILE}, ");
+            assert!(refused.starts_with(&expected) && refused.ends_with("such as --url http://127.0.0.1:8080"), "{refused}");
+        }
+        let same = found(&target(None, Some("innk_local")), &[], Some(&local)).unwrap();
+        assert_eq!(same, ["http://127.0.0.1:8080", LOCAL_FILE, "innk_local", "--key"], "the key that was left with it");
+    }
+
+    #[test]
+    fn what_was_left_is_not_even_read_where_both_are_given() {
+        let was_read = Cell::new(false);
+        let target = target(Some("http://flag"), Some("innk_flag"));
+        let local = || {
+            was_read.set(true);
+            anyhow::bail!("it is damaged")
+        };
+        assert!(find(&target, |_| Ok(None), local).is_ok() && !was_read.get());
+    }
+
+    #[test]
+    fn a_key_is_one_word_without_what_an_editor_adds_to_it() {
+        for text in ["innk_x\n", "innk_x\r\n", " innk_x ", "\u{feff}innk_x", "innk_x\t", "innk_x\u{a0}", "innk_x\u{200b}\n"] {
+            let variables = [("INNESCO_URL", " http://env\r\n"), ("INNESCO_KEY", text)];
+            assert_eq!(
+                found(&target(None, None), &variables, None).unwrap()[..3],
+                ["http://env", "INNESCO_URL", "innk_x"],
+                "{text:?}"
+            );
+            let flags = target(Some("http://flag\r"), Some(text));
+            assert_eq!(found(&flags, &[], None).unwrap()[..3], ["http://flag", "--url", "innk_x"], "{text:?}");
+        }
+        for (text, named) in
+            [("innk_x\ninnk_y", "a line end"), ("Bearer innk_x", "a blank"), ("innk_\u{fc}", "the character U+00FC")]
+        {
+            let refused = found(&target(None, None), &[("INNESCO_KEY", text)], None).unwrap_err();
+            assert!(refused.starts_with(&format!("INNESCO_KEY has {named} in it; ")), "{refused}");
+            assert!(!refused.contains("innk_"), "{refused}");
+        }
+    }
+
+    #[test]
     fn no_engine_at_all() {
-        let error = found(&target(None, None), &[("INNESCO_URL", "")], None).unwrap_err();
+        let error = found(&target(None, None), &[("INNESCO_URL", ""), ("INNESCO_KEY", "\n")], None).unwrap_err();
         assert_eq!(
             error,
             "which engine? Start one here with: innesco dev. For another give --url and --key, or set INNESCO_URL and INNESCO_KEY"
@@ -482,9 +553,18 @@ mod tests {
         fs::write(&path, "old").unwrap();
         write_local_to(&path, &local().1).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let read = read_local(&path).unwrap();
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+        let read = read_local(&path).unwrap().unwrap();
         assert_eq!((read.url.as_str(), read.key.as_str()), ("http://127.0.0.1:8080", "innk_local"));
         fs::write(&path, "url = 7").unwrap();
         assert!(read_local(&path).err().unwrap().to_string().ends_with("and --url and --key do without it"));
+        fs::write(&path, "\u{feff}url = \"http://127.0.0.1:8080\\n\"\r\nkey = \" innk_local\"\r\n").unwrap();
+        let read = read_local(&path).unwrap().unwrap();
+        assert_eq!((read.url.as_str(), read.key.as_str()), ("http://127.0.0.1:8080", "innk_local"));
+        for mode in [0o644, 0o660, 0o622] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = format!("{:#}", read_local(&path).err().unwrap());
+            assert!(refused.contains("--url and --key do without it: other users may open it"), "{refused}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,6 +27,7 @@ use crate::{
         pattern::Pattern,
         signature::{Scheme, Secret, Verifier},
     },
+    files,
     news::Feed,
     serve::Engine,
     store::Store,
@@ -52,6 +54,7 @@ pub struct DevArgs {
 
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let home = Path::new(".innesco");
+    files::own_folder(home, client::made_by_dev).with_context(|| format!("{} cannot be made", home.display()))?;
     let wasm = home.join("plugins");
     watch::build_all(&args.plugins, &wasm)?;
 

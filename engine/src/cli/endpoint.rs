@@ -1,13 +1,14 @@
 //! `innesco endpoint`: where webhooks go.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use super::{
     card::{Card, one_line},
@@ -16,7 +17,10 @@ use super::{
     output::{self, Column, Printer, confirm, text, texts},
     wrong,
 };
-use crate::domain::{duration, signature::Scheme};
+use crate::{
+    domain::{duration, signature::Scheme},
+    files,
+};
 
 #[derive(clap::Subcommand)]
 pub enum EndpointCommand {
@@ -290,7 +294,7 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
         headers.insert(name.trim().to_ascii_lowercase(), value.trim().into());
     }
     let client_certificate = match (&args.client_certificate, &args.client_key) {
-        (Some(certificate), Some(key)) => json!({ "certificate": pem(certificate)?, "key": pem(key)? }),
+        (Some(certificate), Some(key)) => json!({ "certificate": pem(certificate)?, "key": secret_pem(key)?.as_str() }),
         _ => Value::Null,
     };
     let some = |condition: bool, value: Value| if condition { value } else { Value::Null };
@@ -318,6 +322,12 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
 
 fn pem(file: &Path) -> anyhow::Result<String> {
     fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
+}
+
+/// A private key, which no other user may read.
+fn secret_pem(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let read = files::read_secret(file).and_then(|text| text.ok_or_else(|| io::ErrorKind::NotFound.into()));
+    read.with_context(|| format!("{} cannot be read", file.display()))
 }
 
 fn card(endpoint: &Value, out: &Printer) -> Card {
@@ -478,13 +488,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name).display().to_string();
         std::fs::write(file("bank.pem"), "a chain").unwrap();
-        std::fs::write(file("bank.key"), "a key").unwrap();
+        files::replace(Path::new(&file("bank.key")), &[b"a key"]).unwrap();
+        std::fs::write(file("open.key"), "a key").unwrap();
+        std::fs::set_permissions(file("open.key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         let with = |key: &str| {
             let (certificate, key) = (file("bank.pem"), file(key));
             wanted(&args(&["bank", "https://bank.example", "--client-certificate", &certificate, "--client-key", &key]))
         };
         assert_eq!(with("bank.key").unwrap()["client_certificate"], json!({ "certificate": "a chain", "key": "a key" }));
         assert_eq!(with("none.key").unwrap_err().to_string(), format!("{} cannot be read", file("none.key")));
+        let refused = format!("{:#}", with("open.key").unwrap_err());
+        assert!(refused.ends_with(&format!("chmod 600 {}", file("open.key"))), "{refused}");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! `innesco serve`: the engine.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket};
@@ -8,10 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, LogForm, Raw, StoreAt},
+    config::{self, Config, LogForm, Raw, StoreAt},
+    files,
     news::Feed,
     serve::Engine,
 };
+
+/// Where settings are read from, unless `--config` names another file.
+const SETTINGS_FILE: &str = "innesco.toml";
 
 /// Flags of `serve`; every other setting is in innesco.toml or the environment.
 #[derive(clap::Args, Debug, Default)]
@@ -59,13 +67,24 @@ impl ServeArgs {
         set("allow_net", &(!self.allow_net.is_empty()).then(|| self.allow_net.join(",")));
         let file = match &self.config {
             Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?),
-            None => match std::fs::read_to_string("innesco.toml") {
+            None => match std::fs::read_to_string(SETTINGS_FILE) {
                 Ok(text) => Some(text),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error).context("innesco.toml cannot be read"),
             },
         };
-        Ok(Raw::gather(&flags, |name| std::env::var(name).ok(), file.as_deref())?)
+        Ok(Raw::gather(&flags, config::variable, file.as_deref())?)
+    }
+
+    /// Warns of a settings file with a password in it that every user of the machine may read.
+    fn warn_of_exposed_password(&self, raw: &Raw) {
+        let file = self.config.as_deref().unwrap_or(Path::new(SETTINGS_FILE));
+        if raw.file_holds_password() && files::others_may_read(file) {
+            tracing::warn!(
+                file = %file.display(),
+                "settings file holds a password and is open to other users: set INNESCO_STORE instead, or take their access away with chmod o-rw"
+            );
+        }
     }
 }
 
@@ -94,18 +113,17 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = Config::check(&raw)?;
     if args.check {
         for (setting, value, origin) in raw.iter() {
-            // Its address may hold a password.
-            let shown = config.store.to_string();
-            let value = if setting.key == "store" { &shown } else { value };
             anstream::println!("{:<24} {:<20} {:<12} {}", setting.key, value, origin.to_string(), setting.meaning);
         }
         return Ok(());
     }
-    start_log(config.log);
+    start_log(config.log, config::variable(LOG_LEVEL)?.as_deref())?;
+    args.warn_of_exposed_password(&raw);
+    // Before anything is opened: a key that cannot be used must not leave a store that nobody can administer.
+    let admin_key = config::key_variable("INNESCO_ADMIN_KEY")?;
     raise_file_limit();
     runtime()?.block_on(async {
         let listener = listen(config.listen)?;
-        let admin_key = std::env::var("INNESCO_ADMIN_KEY").ok();
         let address = listener.local_addr()?;
         let mut engine = Engine::open(config.clone(), address, admin_key, Feed::default()).await?;
         if let Some(key) = engine.new_admin_key.take() {
@@ -149,8 +167,14 @@ pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn start_log(form: LogForm) {
-    let filter = EnvFilter::try_from_env("INNESCO_LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("warn,innesco=info"));
+/// The variable that says what is logged.
+const LOG_LEVEL: &str = "INNESCO_LOG_LEVEL";
+const LOG_LEVEL_DEFAULT: &str = "warn,innesco=info";
+
+fn start_log(form: LogForm, level: Option<&str>) -> anyhow::Result<()> {
+    let level = level.filter(|level| !level.is_empty()).unwrap_or(LOG_LEVEL_DEFAULT);
+    let filter = EnvFilter::try_new(level)
+        .with_context(|| format!("{LOG_LEVEL} = {level:?} is not a list of log levels; write {LOG_LEVEL_DEFAULT}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     match form {
         LogForm::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
@@ -163,6 +187,7 @@ fn start_log(form: LogForm) {
             }));
         }
     }
+    Ok(())
 }
 
 /// Every connection is a file; many systems allow few unless asked.

@@ -11,6 +11,7 @@ pub mod duration;
 pub mod endpoint;
 pub mod envelope;
 pub mod event;
+pub mod given;
 pub mod id;
 pub mod name;
 pub mod pattern;

@@ -2,11 +2,13 @@
 //!
 //! Whoever has the store without that file can read no secret, nor put one row's secrets into another's: each is bound to what it
 //! belongs to. Nonces are random; at 192 bits they do not repeat. The key can be changed while the engine runs ([`KeyFile`]).
+//!
+//! A sealed value is not bound to a version: an attacker who can write the store can put an older row back, its version included. Only a counter
+//! outside the store could reveal that.
 
 use std::{
     fmt, fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +18,8 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 use zeroize::Zeroizing;
+
+use crate::{domain::given, files};
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
@@ -144,12 +148,11 @@ impl KeyFile {
     }
 
     fn read(&self, path: &Path) -> Result<Option<Seal>, SealError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(cause) => return Err(SealError::File { path: path.to_owned(), cause }),
-        };
-        let key = text.trim().strip_prefix(PREFIX).and_then(|base64| BASE64_STANDARD.decode(base64).ok()).map(Zeroizing::new);
+        let text = files::read_secret(path).map_err(|cause| SealError::File { path: path.to_owned(), cause })?;
+        let Some(text) = text else { return Ok(None) };
+        let line = given::key(&text).ok();
+        let key = line.and_then(|line| line.strip_prefix(PREFIX)).and_then(|base64| BASE64_STANDARD.decode(base64).ok());
+        let key = key.map(Zeroizing::new);
         let key = key.as_deref().and_then(|bytes| bytes.first_chunk::<KEY_BYTES>().filter(|_| bytes.len() == KEY_BYTES));
         key.map(|key| Some(Seal::new(key))).ok_or_else(|| SealError::NotAKey(path.to_owned()))
     }
@@ -160,18 +163,19 @@ impl KeyFile {
         getrandom::fill(&mut *key).map_err(SealError::NoRandomness)?;
         let line = Zeroizing::new(format!("{PREFIX}{}\n", BASE64_STANDARD.encode(*key)));
         let write = || {
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = files::create(path)?;
             file.write_all(line.as_bytes())?;
             file.sync_all()?;
-            self.sync_folder()
+            self.sync_folder()?;
+            // On a file system without modes the next start would refuse the file. Better now, before anything is sealed with it.
+            files::read_secret(path).map(drop)
         };
         write().map_err(|cause| SealError::File { path: path.to_owned(), cause })?;
         Ok(Seal::new(&key))
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::File::open(folder)?.sync_all()
+        fs::File::open(files::folder_of(&self.0))?.sync_all()
     }
 }
 
@@ -212,6 +216,39 @@ mod tests {
         assert!(matches!(file.open(Some(&mark)), Err(SealError::WrongKey(_))));
         fs::write(file.path(), "hello").unwrap();
         assert!(matches!(file.open(Some(&mark)), Err(SealError::NotAKey(_))));
+    }
+
+    #[test]
+    fn a_key_file_may_be_written_by_an_editor_that_adds_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::at(folder.path().join("master.key"));
+        let mark = file.open(None).unwrap().mark().unwrap();
+        let line = fs::read_to_string(file.path()).unwrap();
+        let line = line.trim_end();
+        for text in
+            [format!("{line}\r\n"), format!("\u{feff}{line}\n"), format!("{line}  "), line.to_owned(), format!("\n\t{line}\n\n")]
+        {
+            fs::write(file.path(), &text).unwrap();
+            assert!(file.open(Some(&mark)).is_ok(), "{text:?}");
+        }
+        fs::write(file.path(), format!("{line}\n{line}\n")).unwrap();
+        assert!(matches!(file.open(Some(&mark)), Err(SealError::NotAKey(_))), "two lines");
+    }
+
+    #[test]
+    fn a_key_file_that_others_may_open_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::at(folder.path().join("master.key"));
+        let mark = file.open(None).unwrap().mark().unwrap();
+        for mode in [0o644, 0o640, 0o620, 0o602, 0o666] {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = file.open(Some(&mark)).unwrap_err().to_string();
+            let path = file.path().display();
+            assert!(refused.contains(&format!("master key file {path} cannot be used: other users may open it")), "{refused}");
+            assert!(refused.ends_with(&format!("chmod 600 {path}")), "{refused}");
+        }
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(file.open(Some(&mark)).is_ok());
     }
 
     #[test]

@@ -6,14 +6,13 @@
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Sqlite, connect, last_event};
-use crate::store::Error;
+use crate::{files, store::Error};
 
 /// How far above the original's the ids of a copy begin: more events than are accepted before a restore, and so few that a store
 /// can be restored thousands of times before its 41 bits are used up.
@@ -75,8 +74,7 @@ fn draft_of(copy: &Path) -> Result<Draft, Error> {
     let mut name = copy.as_os_str().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let draft = Draft(name.into());
-    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.0);
-    match file {
+    match files::create(&draft.0) {
         Ok(_) => Ok(draft),
         Err(error) => {
             let refusal = unwritable(copy, &error);
@@ -121,6 +119,5 @@ fn publish(draft: &Path, copy: &Path) -> Result<(), Error> {
         }
         Err(error) => return Err(unwritable(copy, &error.into())),
     }
-    let folder = copy.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| unwritable(copy, &error))
+    fs::File::open(files::folder_of(copy)).and_then(|folder| folder.sync_all()).map_err(|error| unwritable(copy, &error))
 }

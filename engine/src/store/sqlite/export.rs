@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, params_from_iter, types::ValueRef};
 
-use super::{connect, last_event, rows::Place, steady, upgrade::LAYOUT};
+use super::{close_to_others, connect, last_event, rows::Place, steady, upgrade::LAYOUT};
 use crate::{
     domain::id::Tag,
     store::{
@@ -25,6 +25,7 @@ pub struct Export {
 impl Export {
     /// Opens the store in `file`; the steady clock goes on from where the store saw it last.
     pub fn open(file: &Path) -> Result<Self, Error> {
+        close_to_others(file)?;
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         db.execute_batch("PRAGMA synchronous = FULL")?;
         let layout: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;

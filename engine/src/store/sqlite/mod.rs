@@ -30,6 +30,7 @@ mod writer;
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, RwLock,
@@ -68,6 +69,7 @@ use crate::{
         source::{NewSource, Source},
         time::Timestamp,
     },
+    files,
     metrics::meters,
 };
 
@@ -179,7 +181,11 @@ impl Sqlite {
     /// The caller owns the file alone: two processes on one file would send everything twice. The secrets in it are sealed under
     /// the key in `key_file`, which is made with the store. Beyond `limits` it takes no further events.
     pub fn open(file: &Path, key_file: KeyFile, handoff: Handoff, limits: AdmissionLimits) -> Result<Self, Error> {
-        let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        match files::create(file) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unavailable(file, &error)),
+            _ => close_to_others(file)?,
+        }
+        let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         // FULL: a commit is on the disk when it returns. Checkpoints have a thread of their own.
         db.execute_batch(
             "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
@@ -297,6 +303,19 @@ fn last_event(db: &Connection) -> Result<i64, Error> {
         [],
         |row| row.get(0),
     )?)
+}
+
+/// Sees to it that only the owner can read the store's files, before SQLite opens them: it gives its own files the mode of the store.
+fn close_to_others(file: &Path) -> Result<(), Error> {
+    ["", "-wal", "-shm", "-journal"].iter().try_for_each(|ending| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(ending);
+        files::close_to_others(Path::new(&name)).map_err(|error| unavailable(file, &error))
+    })
+}
+
+fn unavailable(file: &Path, error: &io::Error) -> Error {
+    Error::Unavailable(format!("{} cannot be opened: {error}", file.display()))
 }
 
 fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
