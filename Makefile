@@ -1,5 +1,5 @@
 # Everything a newcomer or a machine needs: `make run` to see it work, `make test` to prove it.
-.PHONY: run test verify verify-openapi check deny bench bench-soak setup tools simulate
+.PHONY: run test quick verify verify-openapi check deny bench bench-soak setup tools simulate
 
 # What cargo does not bring: the target that plugins are compiled to.
 setup:
@@ -19,6 +19,10 @@ run: setup
 # A few mount a small disk or trace an engine. An ordinary user's test does so in a namespace of its own (tests/it/namespace.rs).
 test: setup tools
 	@cargo test --workspace && STORE=postgres cargo test --package innesco --test it
+
+# For the inner loop: the engine's rules and the real binary, on SQLite alone.
+quick: setup tools
+	@cargo test --package innesco --lib --test it
 
 # Webhooks signed by their senders' own libraries into sources; real GitHub payloads through the engine, verified by other people's
 # libraries; then schemathesis sends what the OpenAPI document allows
