@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, BodyRoom, ConnectionLimits, Inbound, LastLoad, LastProbe},
-    catalog::{Catalog, FileCache, Folder, Keys, Sources, hash_key, new_key, watch},
+    catalog::{Catalog, FileCache, Folder, Keys, Sources, check_given_key, hash_key, new_key, watch},
     clock,
     config::{Config, StoreAt},
     files,
@@ -297,8 +297,22 @@ async fn first_key(store: &dyn Store, given: Option<String>) -> anyhow::Result<O
     let now = clock::wall();
     let known = given.as_ref().and_then(|given| keys.iter().find(|key| key.new.hash == hash_key(given)));
     if keys.iter().any(|key| key.new.role == Role::Admin && !key.has_expired(now)) {
-        if given.is_some() && known.is_none() {
-            tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder has keys already, and it is none of them");
+        match (&given, known) {
+            (Some(_), None) => {
+                tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder has keys already, and it is none of them");
+            }
+            // Made when less was asked of it. It goes on opening the API: refusing it would lock its operator out.
+            (Some(key), Some(known)) => {
+                if let Err(guessable) = check_given_key(key) {
+                    let name = &known.new.name;
+                    tracing::warn!(
+                        name,
+                        "the admin key in INNESCO_ADMIN_KEY {guessable}. Replace it: innesco keys create NAME --role admin, then \
+                         innesco keys revoke {name:?}"
+                    );
+                }
+            }
+            (None, _) => {}
         }
         return Ok(None);
     }
@@ -306,8 +320,10 @@ async fn first_key(store: &dyn Store, given: Option<String>) -> anyhow::Result<O
         bail!("INNESCO_ADMIN_KEY is a key that has expired or is no admin's, and no admin key is left; set it to a new one");
     }
     let key = match &given {
-        Some(key) if key.len() < 16 => bail!("INNESCO_ADMIN_KEY has {} characters; use at least 16", key.len()),
-        Some(key) => key.clone(),
+        Some(key) => {
+            check_given_key(key).map_err(|guessable| anyhow::anyhow!("INNESCO_ADMIN_KEY {guessable}"))?;
+            key.clone()
+        }
         None => new_key()?,
     };
     let hash = hash_key(&key);

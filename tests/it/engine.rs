@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::postgres::PostgresServer;
 
-pub const KEY: &str = "a-key-for-tests-only";
+pub const KEY: &str = "tests-only-6b0f6a1e3c9d4857a2e1f0b7c8d95a34";
 /// For anything that a test waits for. Long, so that a busy machine does not fail a test; a test that passes never waits so long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).parent
-KEY = "a-key-for-verify-only"
+KEY = "verify-only-6b0f6a1e3c9d4857a2e1f0b7c8d95a34"
 EXAMPLES = os.environ.get("MAX_EXAMPLES", "50")
 SEED = os.environ.get("SEED") or str(random.randrange(1 << 32))
 

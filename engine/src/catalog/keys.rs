@@ -3,7 +3,7 @@
 //! A use is noted in memory and written by the keeper now and then ([`Keys::write_uses`]): a request must not cost a commit.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, RwLock, RwLockReadGuard,
         atomic::{AtomicI64, Ordering},
@@ -31,7 +31,38 @@ pub fn new_key() -> Result<String, getrandom::Error> {
     Ok(format!("{KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random)))
 }
 
-/// What is kept of a key. A key is random, so a plain hash is enough.
+/// Characters of a key that an operator brings, and how many of them must differ. 32 hexadecimal digits are 128 bits when they are
+/// random; sixteen random ones of base64 would be enough too, but a person's sixteen are a few words.
+const GIVEN_KEY_LEN_MIN: usize = 32;
+const GIVEN_KEY_DIFFERENT_MIN: usize = 8;
+
+/// A key that can be guessed from its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "has {length} characters, {different} of them different; it must have at least {GIVEN_KEY_LEN_MIN}, at least \
+     {GIVEN_KEY_DIFFERENT_MIN} of them different, since whoever reads a copy of the store can try keys at leisure. Make a random one with: \
+     openssl rand -hex 32"
+)]
+pub struct GuessableKey {
+    length: usize,
+    different: usize,
+}
+
+/// Checks a key that an operator brings. No rule can tell chance from choice: this one refuses what people type and takes what
+/// `openssl rand -hex 16` and longer make.
+///
+/// # Errors
+/// It is too short, or too much of it is the same character.
+pub fn check_given_key(key: &str) -> Result<(), GuessableKey> {
+    let (length, different) = (key.chars().count(), key.chars().collect::<HashSet<_>>().len());
+    match length >= GIVEN_KEY_LEN_MIN && different >= GIVEN_KEY_DIFFERENT_MIN {
+        true => Ok(()),
+        false => Err(GuessableKey { length, different }),
+    }
+}
+
+/// Returns what is stored of a key. One that the engine made has 192 random bits and one that an operator brought has been checked
+/// ([`check_given_key`]), so a plain hash is enough, and a request does not pay for a slow one.
 pub fn hash_key(key: &str) -> [u8; 32] {
     Sha256::digest(key).into()
 }
@@ -115,5 +146,27 @@ impl Keys {
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<[u8; 32], Known>> {
         self.known.read().expect("no code panics while it swaps the keys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_key_that_can_be_guessed_is_refused() {
+        for bad in
+            ["", "admin", "sixteen-characters", "a-key-for-tests-only", "CHANGE-THIS-TO-SOMETHING-LONG", &"ab12".repeat(16)]
+        {
+            assert!(check_given_key(bad).is_err(), "{bad}");
+        }
+        for good in
+            ["6f1d5e0c9b7a48322c41d0e8a95b7f63", "F3k0Qm1rX9sV7tYw2bZc4dNe6gHj8Lp5", &new_key().unwrap(), &"ab12cdef".repeat(4)]
+        {
+            assert_eq!(check_given_key(good), Ok(()), "{good}");
+        }
+        let said = check_given_key("a-key-for-tests-only").unwrap_err().to_string();
+        assert!(said.starts_with("has 20 characters, 12 of them different; it must have at least 32"), "{said}");
+        assert!(said.ends_with("Make a random one with: openssl rand -hex 32"), "{said}");
     }
 }

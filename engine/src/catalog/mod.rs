@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 pub use self::{
     cache::FileCache,
     folder::{Folder, watch},
-    keys::{KEY_PREFIX, Keys, hash_key, new_key},
+    keys::{GuessableKey, KEY_PREFIX, Keys, check_given_key, hash_key, new_key},
     pace::Pace,
     plugins::{PluginEntry, PluginState, PluginTable},
     sources::{SourceTable, Sources},

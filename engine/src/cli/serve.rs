@@ -127,7 +127,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
         let mut engine = Engine::open(config.clone(), address, admin_key, Feed::default()).await?;
         if let Some(key) = engine.new_admin_key.take() {
-            anstream::println!("admin key  {key}\n           shown once; keep it: every request to the API needs a key");
+            anstream::println!(
+                "admin key  {key}\n           shown once; copy it now. A log that keeps this output keeps the key: replace it with\n           \
+                 innesco keys create NAME --role admin, then innesco keys revoke admin"
+            );
         }
         // Before anyone is told that it serves: whoever reads that may stop it at once.
         let stop = CancellationToken::new();
