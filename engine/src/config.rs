@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::{
     api::{self, ConnectionLimits, ForwardedHeader, Proxies},
-    domain::{duration, given, name::nearest},
+    domain::{duration, given, name::nearest, rate::Rate},
     sandbox,
     store::{AdmissionLimits, Retention, StateLimits},
     traces,
@@ -54,7 +54,7 @@ settings! {
     "trusted_proxies" = "", "networks of the proxies before the engine, separated by commas; what they say of whom they pass on is believed";
     "forwarded_header" = "x-forwarded-for", "where trusted proxies say it: x-forwarded-for or forwarded";
     "log" = "text", "form of the log: text or json";
-    "metrics" = "open", "who may read /metrics: open (anyone who reaches the port), or key (who has a key that may read)";
+    "metrics" = "open", "who may read /metrics: open (anyone who reaches the port), or key (a key of the role metrics, read, operate or admin)";
     "drain" = "25s", "how long a stop waits for attempts that are under way";
     "limits.body_bytes_max" = "8MiB", "size of one request's body";
     "limits.body_time_max" = "30s", "how long one request's body may take to arrive";
@@ -63,6 +63,7 @@ settings! {
     "limits.idle_time_max" = "75s", "how long a connection may wait for another request";
     "limits.backlog_max" = "1000000", "events that may wait to be run; with more, new ones are refused until there are fewer";
     "limits.store_wait_max" = "2s", "how long the store may take to commit; while it takes longer, new events are refused";
+    "limits.subscribe_rate" = "120/h", "how often one key of the role subscribe may subscribe or unsubscribe: each time leaves rows in the store";
     "limits.plugin_bytes_max" = "64MiB", "size of one plugin file";
     "plugin.deadline" = "1s", "how long one run may take";
     "plugin.memory_max" = "64MiB", "memory of one run, all its memories together";
@@ -286,7 +287,7 @@ fn parse_size(text: &str) -> Option<usize> {
 }
 
 /// Checked settings.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     pub listen: SocketAddr,
     pub data: PathBuf,
@@ -306,6 +307,8 @@ pub struct Config {
     pub body_time_max: Duration,
     pub connections: ConnectionLimits,
     pub admission: AdmissionLimits,
+    /// Of each key of the role `subscribe`.
+    pub subscribe_rate: Rate,
     pub plugin_bytes_max: usize,
     pub run_limits: sandbox::Limits,
     pub run_threads: usize,
@@ -316,6 +319,13 @@ pub struct Config {
     pub otel: Option<Url>,
     /// What the store may hold, in bytes.
     pub store_bytes_max: Option<u64>,
+}
+
+/// Shows no value: addresses of the database and of the collector may hold a password. `serve --check` shows what may be shown.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").finish_non_exhaustive()
+    }
 }
 
 /// Where events are kept.
@@ -482,6 +492,7 @@ impl Config {
                     keys_max: raw.number("plugin.state_keys_max")?,
                 },
             },
+            subscribe_rate: raw.read("limits.subscribe_rate", |text| Rate::parse(text).ok(), "is not a rate; write 120/h")?,
             plugin_bytes_max: raw.size("limits.plugin_bytes_max")?,
             run_limits: sandbox::Limits {
                 deadline: raw.duration("plugin.deadline")?,
@@ -625,6 +636,8 @@ mod tests {
         assert_eq!(config.node.role, NodeRole::Api);
         let shown = format!("{} {config:?}", config.store);
         assert!(shown.contains("postgres://me:***@db/events") && !shown.contains("secret"), "{shown}");
+        let traced = check("[otel]\nendpoint = \"https://collector.example/secret\"").unwrap();
+        assert!(traced.otel.is_some() && !format!("{traced:?}").contains("secret"), "{traced:?}");
         let refused = check("store = \"mysql://x\"").unwrap_err().to_string();
         assert!(refused.ends_with("write sqlite or postgres://user:password@host/database"), "{refused}");
         let refused = check("[node]\nrole = \"work\"").unwrap_err().to_string();

@@ -140,6 +140,8 @@ impl Engine {
                 proxies: self.config.proxies,
                 external_url: self.config.external_url,
             },
+            subscribers: api::Subscribers::new(self.config.subscribe_rate),
+            refusals: api::Refusals::default(),
             body_bytes_max: self.config.body_bytes_max,
             body_time_max: self.config.body_time_max,
             body_room: BodyRoom::default(),

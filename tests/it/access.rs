@@ -1,10 +1,22 @@
 //! Who may do what until when, and who has done what.
 
-use std::{io::Write as _, net::TcpStream};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    net::TcpStream,
+    process::Command,
+};
 
+use innesco::{
+    api::access::{self, Gate},
+    store::Role,
+};
 use serde_json::{Value, json};
 
-use crate::engine::{DEADLINE, Engine, KEY, client};
+use crate::{
+    engine::{DEADLINE, Engine, KEY, client},
+    receivers::Receiver,
+};
 
 /// Asks with another key than the tests' own.
 async fn get_with(engine: &Engine, key: &str, path: &str) -> (u16, Value) {
@@ -16,6 +28,210 @@ fn cli(engine: &Engine, arguments: &[&str]) -> (bool, String) {
     let output = engine.command().args(arguments).output().expect("the program runs");
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(text).expect("text"))
+}
+
+/// A key of each role.
+async fn a_key_of_each_role(engine: &Engine) -> BTreeMap<&'static str, String> {
+    let mut keys = BTreeMap::new();
+    for role in Role::ALL.map(Role::as_str) {
+        let made = engine.ok("POST", "/v1/keys", json!({ "name": format!("{role} key"), "role": role })).await;
+        keys.insert(role, made["key"].as_str().expect("a key").to_owned());
+    }
+    keys
+}
+
+/// Every operation of the engine's document: method, path, and the roles that open it (`None`: no key is asked for).
+async fn operations(engine: &Engine) -> Vec<(String, String, Option<BTreeSet<String>>)> {
+    let document = engine.get("/openapi.json").await;
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let ways = operation["security"].as_array();
+            let roles = ways.map(|ways| ways.iter().filter_map(|way| Some(way["key"][0].as_str()?.to_owned())).collect());
+            found.push((method.to_uppercase(), path.clone(), roles));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_is_open_to_the_roles_of_the_table_and_to_no_other() {
+    let engine = Engine::start_set(&[("INNESCO_METRICS", "key")]);
+    let keys = a_key_of_each_role(&engine).await;
+    let mut asked = 0;
+    for (method, path, said) in operations(&engine).await {
+        let row = access::of(&method.parse().expect("a method"), &path).unwrap_or_else(|| panic!("{method} {path} has no row"));
+        let expected = match row.gate {
+            Gate::Anyone | Gate::Senders => None,
+            Gate::Keys(roles) | Gate::Figures(roles) => {
+                Some(roles.iter().map(|(role, _)| role.as_str().to_owned()).collect::<BTreeSet<_>>())
+            }
+        };
+        assert_eq!(said, expected, "the document says of {method} {path} what the table says");
+        // Things that do not exist, and no body: what is let through changes nothing.
+        let address = path.replace('{', "no-").replace('}', "");
+        let ask = async |key: Option<&str>| {
+            let mut request = client().request(method.parse().expect("a method"), format!("{}{address}", engine.url));
+            if let Some(key) = key {
+                request = request.bearer_auth(key);
+            }
+            let answer = request.send().await.expect("the engine answers");
+            let status = answer.status().as_u16();
+            (status, serde_json::from_str::<Value>(&answer.text().await.expect("text")).unwrap_or_default())
+        };
+        let Some(able) = expected else {
+            for key in [None, Some("innk_nonsense"), Some(keys["publish"].as_str())] {
+                let (status, answer) = ask(key).await;
+                assert!(![401, 403].contains(&status), "{method} {path} with {key:?}: {status} {answer}");
+            }
+            continue;
+        };
+        for key in [None, Some("innk_nonsense")] {
+            let (status, answer) = ask(key).await;
+            assert_eq!((status, &answer["code"]), (401, &json!("unauthorized")), "{method} {path} with {key:?}: {answer}");
+            let detail = answer["detail"].as_str().unwrap_or_default();
+            assert!(
+                able.iter().all(|role| detail.contains(role)) && detail.contains("innesco keys create NAME --role "),
+                "{detail}"
+            );
+        }
+        for (role, key) in &keys {
+            let (status, answer) = ask(Some(key)).await;
+            asked += 1;
+            if able.contains(*role) {
+                assert!(![401, 403].contains(&status), "{method} {path} as {role}: {status} {answer}");
+                continue;
+            }
+            assert_eq!((status, &answer["code"]), (403, &json!("forbidden")), "{method} {path} as {role}: {answer}");
+            let detail = answer["detail"].as_str().unwrap_or_default();
+            assert!(detail.starts_with(&format!("the key \"{role} key\" has the role {role}; this needs ")), "{detail}");
+            assert!(
+                able.iter().all(|role| detail.contains(role)) && detail.contains("innesco keys create NAME --role "),
+                "{detail}"
+            );
+        }
+    }
+    assert!(asked > 200, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_role_sees_a_secret_that_is_not_for_it() {
+    let engine = Engine::start_in(
+        &["order-router"],
+        &["--allow-net", "127.0.0.0/8"],
+        &[("INNESCO_METRICS", "key"), ("INNESCO_EXTERNAL_URL", "https://hooks.example.com")],
+    );
+    let receiver = Receiver::start().await;
+    let keys = a_key_of_each_role(&engine).await;
+    let subscribe = async |key: &str, path: &str| {
+        let input = json!({ "target_url": format!("https://hooks.innesco-test.invalid/{path}"), "event": "order.*" });
+        let request = client().post(format!("{}/v1/subscriptions", engine.url)).bearer_auth(key).json(&input);
+        let answer: Value = request.send().await.expect("the engine answers").json().await.expect("JSON");
+        answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let source = engine.ok("POST", "/v1/sources", json!({ "name": "open", "preset": "none" })).await;
+    let address = source["path"].as_str().expect("a path").to_owned();
+    let signing = "whsec_cGxhbnRlZC1wbGFudGVkLXBsYW50ZWQtcGxhbnRlZA==";
+    let crm = json!({
+        "name": "crm", "url": receiver.url("/planted-path?key=planted-query"), "events": ["order.*"], "secret": signing,
+        "headers": { "authorization": "Bearer planted-header" },
+    });
+    engine.ok("POST", "/v1/endpoints", crm).await;
+    engine.ok("PUT", "/v1/plugins/order-router/config", json!({ "note": "planted-setting" })).await;
+    let own = subscribe(&keys["subscribe"], "planted-own").await;
+    let other = engine.ok("POST", "/v1/keys", json!({ "name": "other tool", "role": "subscribe" })).await;
+    subscribe(other["key"].as_str().expect("a key"), "planted-other").await;
+    // An event from a source and one of a caller, with runs, deliveries and attempts.
+    let sent =
+        client().post(format!("{}{address}", engine.url)).json(&json!({ "a": 1 })).send().await.expect("the engine answers");
+    assert!(sent.status().is_success());
+    let event = engine.send("order.created", json!({ "total": 1 })).await;
+    receiver.wait_for_count(1, DEADLINE).await;
+    let story = engine.settled(&event).await;
+    let delivery = story["deliveries"][0]["id"].as_str().expect("a delivery").to_owned();
+    let job = engine.ok("POST", "/v1/deliveries/retry", json!({})).await["id"].as_str().expect("a job").to_owned();
+    let inbound = engine.get("/v1/events?source=open").await["items"][0]["event"].as_str().expect("an event").to_owned();
+
+    // Everything that a role can get, as one text.
+    let seen = async |key: &str| {
+        let mut text = String::new();
+        for (method, path, _) in operations(&engine).await {
+            if method != "GET" || path == "/openapi.json" {
+                continue;
+            }
+            let things: Vec<&str> = match path.split_once('{').map(|(_, name)| name) {
+                None => vec![""],
+                Some(name) if name.starts_with("event}") => vec![&event, &inbound],
+                Some(name) if name.starts_with("delivery}") => vec![&delivery],
+                Some(name) if name.starts_with("endpoint}") => vec!["crm", &own],
+                Some(name) if name.starts_with("source}") => vec!["open"],
+                Some(name) if name.starts_with("plugin}") => vec!["order-router"],
+                Some(name) if name.starts_with("job}") => vec![&job],
+                Some(name) if name.starts_with("subscription}") => vec![&own],
+                Some(name) => panic!("{path}: say what stands for {{{name}"),
+            };
+            for thing in things {
+                let filled = match (path.find('{'), path.find('}')) {
+                    (Some(from), Some(until)) => format!("{}{thing}{}", &path[..from], &path[until + 1..]),
+                    _ => path.clone(),
+                };
+                let request = client().get(format!("{}{filled}", engine.url)).bearer_auth(key);
+                let answer = request.send().await.expect("the engine answers");
+                text += &format!("\n{filled} {}\n{}", answer.status(), answer.text().await.expect("text"));
+            }
+        }
+        text
+    };
+    let token = address.rsplit('-').next().expect("a token");
+    let secrets: [(&str, &[&str]); 8] = [
+        (token, &["operate", "admin"]),
+        ("planted-path", &["operate", "admin"]),
+        ("planted-query", &["operate", "admin"]),
+        ("planted-own", &["subscribe", "operate", "admin"]),
+        ("planted-other", &["operate", "admin"]),
+        ("planted-setting", &["admin"]),
+        ("planted-header", &[]),
+        (signing, &[]),
+    ];
+    for (role, key) in &keys {
+        let seen = seen(key).await;
+        for (secret, able) in secrets {
+            assert_eq!(seen.contains(secret), able.contains(role), "{role} and {secret}:\n{seen}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_change_nothing_cannot_fill_the_trail() {
+    let engine = Engine::start(&[]);
+    for _ in 0..30 {
+        assert_eq!(engine.call("DELETE", "/v1/endpoints/nothing", Value::Null).await.0, 404);
+    }
+    engine.endpoint("crm", "http://127.0.0.1:9/", &["a.b"]).await;
+    engine.ok("DELETE", "/v1/endpoints/crm", Value::Null).await;
+    assert_eq!(engine.call("DELETE", "/v1/sources/nothing", Value::Null).await.0, 404);
+    // What came of a call is noted beside its answer.
+    let is_whole = |trail: &Value| {
+        let items = trail["items"].as_array().expect("items");
+        items.iter().all(|entry| entry["status"].is_number()) && items.len() == 13
+    };
+    let trail = engine.wait("/v1/audit", "ten refusals of one action, and everything else", is_whole).await;
+    let count = |action: &str, status: u16| {
+        let items = trail["items"].as_array().expect("items");
+        items.iter().filter(|entry| entry["action"] == action && entry["status"] == status).count()
+    };
+    assert_eq!((count("endpoint.delete", 404), count("endpoint.delete", 204), count("source.delete", 404)), (10, 1, 1));
+}
+
+#[test]
+fn a_first_key_that_can_be_guessed_is_refused_with_the_way_to_make_one() {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_innesco"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"]).current_dir(home.path());
+    let output = command.env("INNESCO_ADMIN_KEY", "correct-horse-battery").output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("INNESCO_ADMIN_KEY has 21 characters"), "{said}");
+    assert!(said.contains("openssl rand -hex 32") && !said.contains("correct-horse"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,6 +274,12 @@ async fn a_key_expires_and_shows_when_it_was_used() {
 
     let (made, said) = cli(&engine, &["keys", "create", "shop", "--role", "publish", "--expires", "90d"]);
     assert!(made && said.contains("until 2"), "{said}");
+    for role in Role::ALL.map(Role::as_str) {
+        let (made, said) = cli(&engine, &["keys", "create", &format!("{role}-tool"), "--role", role]);
+        assert!(made && said.contains(role), "{said}");
+    }
+    let (made, said) = cli(&engine, &["keys", "create", "x", "--role", "operator"]);
+    assert!(!made && Role::ALL.iter().all(|role| said.contains(role.as_str())), "{said}");
     let (listed, said) = cli(&engine, &["keys", "list"]);
     let line = said.lines().find(|line| line.contains("\tlong\t")).unwrap_or_default();
     assert!(listed && line.ends_with(used.as_str().unwrap()), "{said}");

@@ -169,8 +169,10 @@ async fn the_figures_can_be_kept_behind_a_key() {
     let publisher = engine.ok("POST", "/v1/keys", json!({ "name": "shop", "role": "publish" })).await;
     let with = |key: &str| client().get(&url).bearer_auth(key).send();
     assert_eq!(with(publisher["key"].as_str().unwrap()).await.unwrap().status(), 403);
-    let reader = engine.ok("POST", "/v1/keys", json!({ "name": "prometheus", "role": "read" })).await;
-    assert_eq!(with(reader["key"].as_str().unwrap()).await.unwrap().status(), 200);
+    for role in ["metrics", "read", "operate"] {
+        let able = engine.ok("POST", "/v1/keys", json!({ "name": role, "role": role })).await;
+        assert_eq!(with(able["key"].as_str().unwrap()).await.unwrap().status(), 200, "{role}");
+    }
 }
 
 /// The spans that a collector was sent.

@@ -1,4 +1,5 @@
-//! Automation tools subscribe and unsubscribe by themselves (REST hooks), each with the key that is enough for it.
+//! Automation tools subscribe and unsubscribe by themselves (REST hooks), each with the key that is enough for it. A key of the role
+//! `subscribe` reaches public addresses only, so what is sent to a receiver of a test is subscribed with a key of the role `operate`.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +26,11 @@ struct Program<'a> {
 
 impl<'a> Program<'a> {
     async fn with_role(engine: &'a Engine, role: &str) -> Self {
-        let made = engine.ok("POST", "/v1/keys", json!({ "name": format!("a {role} key"), "role": role })).await;
+        Self::named(engine, &format!("a {role} key"), role).await
+    }
+
+    async fn named(engine: &'a Engine, name: &str, role: &str) -> Self {
+        let made = engine.ok("POST", "/v1/keys", json!({ "name": name, "role": role })).await;
         Self { engine, key: made["key"].as_str().expect("a key").to_owned() }
     }
 
@@ -58,7 +63,7 @@ fn run(engine: &Engine, words: &[&str]) -> String {
 async fn a_program_subscribes_hears_and_unsubscribes() {
     let mut engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
-    let tool = Program::with_role(&engine, "subscribe").await;
+    let tool = Program::with_role(&engine, "operate").await;
     let url = receiver.url("/hooks/standard/1");
     let (status, made) = tool.subscribe(&url, "order.*").await;
     assert_eq!(
@@ -91,9 +96,9 @@ async fn a_program_subscribes_hears_and_unsubscribes() {
     let endpoint = engine.get(&format!("/v1/endpoints/{name}")).await;
     assert_eq!((&endpoint["id"], &endpoint["on_gone"]), (&made["id"], &json!("remove")));
     let card = run(&engine, &["endpoint", "show", &name]);
-    assert!(card.contains("subscribed with the key \"a subscribe key\"") && card.contains("it is removed"), "{card}");
+    assert!(card.contains("subscribed with the key \"a operate key\"") && card.contains("it is removed"), "{card}");
     let audit = engine.get("/v1/audit?action=subscription.create").await;
-    assert_eq!((&audit["items"][5]["key"], &audit["items"][5]["target"]), (&json!("a subscribe key"), &made["id"]), "{audit:#}");
+    assert_eq!((&audit["items"][5]["key"], &audit["items"][5]["target"]), (&json!("a operate key"), &made["id"]), "{audit:#}");
 
     // What waits when it is taken back is cancelled, and so is nothing that has arrived.
     engine.ok("POST", &format!("/v1/endpoints/{name}/pause"), Value::Null).await;
@@ -130,7 +135,7 @@ async fn a_subscription_whose_target_is_gone_is_removed_and_what_waited_is_cance
     let news = Receiver::start().await;
     engine.endpoint("news", &news.url("/"), &["innesco.endpoint.*"]).await;
     engine.endpoint("crm", &news.url("/crm"), &["order.*"]).await;
-    let tool = Program::with_role(&engine, "subscribe").await;
+    let tool = Program::with_role(&engine, "operate").await;
     let (_, made) = tool.subscribe(&receiver.url("/"), "order.*").await;
     let name = made["endpoint"].as_str().expect("a name");
     engine.ok("PATCH", &format!("/v1/endpoints/{name}"), json!({ "schedule": ["0s", "1h"] })).await;
@@ -176,7 +181,7 @@ async fn a_subscription_that_was_given_up_goes_on_when_it_is_asked_for_again() {
     let back = Arc::new(AtomicBool::new(false));
     let answers = Arc::clone(&back);
     let receiver = Receiver::answering(move |_| Answer::status(if answers.load(Ordering::SeqCst) { 200 } else { 500 })).await;
-    let tool = Program::with_role(&engine, "subscribe").await;
+    let tool = Program::with_role(&engine, "operate").await;
     let (_, made) = tool.subscribe(&receiver.url("/"), "order.*").await;
     let name = made["endpoint"].as_str().expect("a name");
     let change = json!({ "schedule": vec!["50ms"; 50], "breaker": { "failures": 0 } });
@@ -195,9 +200,9 @@ async fn a_subscription_that_was_given_up_goes_on_when_it_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_subscription_is_refused_and_each_key_does_what_its_role_allows() {
+async fn a_bad_subscription_is_refused_and_no_endpoint_of_a_person_is_taken_for_one() {
     let engine = Engine::start(&[]);
-    let tool = Program::with_role(&engine, "subscribe").await;
+    let tool = Program::with_role(&engine, "operate").await;
     let url = "http://127.0.0.1:9/hook";
     for (body, status, code, pointer) in [
         (json!({ "event": "a.b" }), 422, "bad_endpoint", Value::Null),
@@ -231,27 +236,96 @@ async fn a_bad_subscription_is_refused_and_each_key_does_what_its_role_allows() 
     engine.endpoint(&name, "http://127.0.0.1:9/mine", &["*"]).await;
     let (status, problem) = tool.subscribe(url, "a.b").await;
     assert_eq!((status, &problem["code"]), (409, &json!("name_taken")), "{problem}");
+}
 
-    let (reader, publisher) = (Program::with_role(&engine, "read").await, Program::with_role(&engine, "publish").await);
-    let wanted = || json!({ "target_url": url, "event": "a.c" });
-    let event = || json!({ "type": "a.b", "data": {} });
-    for (who, program, statuses) in [
-        ("subscribe", &tool, [201, 200, 200, 403, 403]),
-        ("read", &reader, [403, 200, 200, 403, 403]),
-        ("publish", &publisher, [403, 403, 403, 202, 403]),
-    ] {
-        let mut answered = Vec::new();
-        for (method, path, body) in [
-            ("POST", "/v1/subscriptions", wanted()),
-            ("GET", "/v1/subscriptions", Value::Null),
-            ("GET", "/v1/events", Value::Null),
-            ("POST", "/v1/events", event()),
-            ("POST", "/v1/endpoints", json!({ "name": "new", "url": url })),
-        ] {
-            answered.push(program.call(method, path, body).await.0);
-        }
-        assert_eq!(answered, statuses, "{who}");
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_sees_and_ends_only_what_it_subscribed_itself() {
+    let mut engine = Engine::start(&[]);
+    let (one, other) = (Program::named(&engine, "one", "subscribe").await, Program::named(&engine, "other", "subscribe").await);
+    let url = "https://hooks.innesco-test.invalid/token";
+    let (status, made) = one.subscribe(url, "order.*").await;
+    assert_eq!((status, one.subscribe(url, "order.*").await.0), (201, 200), "{made}");
+    // The same by another key is another subscription, and tells nothing of the first.
+    let (status, others) = other.subscribe(url, "order.*").await;
+    assert_eq!((status, id(&others) == id(&made)), (201, false), "{others}");
+    let path = format!("/v1/subscriptions/{}", id(&made));
+    for method in ["GET", "DELETE"] {
+        let (status, problem) = other.call(method, &path, Value::Null).await;
+        let never =
+            other.call(method, "/v1/subscriptions/ep_0000000", Value::Null).await.1["detail"].as_str().unwrap().to_owned();
+        assert_eq!((status, &problem["code"]), (404, &json!("not_found")), "{method}: {problem}");
+        assert_eq!(problem["detail"], json!(never.replace("ep_0000000", id(&made))), "as of one that never existed");
     }
-    let (_, problem) = reader.call("POST", "/v1/subscriptions", wanted()).await;
-    assert_eq!(problem["detail"], "the key's role is read; this needs subscribe or admin");
+    let listed = async |program: &Program<'_>| {
+        let (status, list) = program.call("GET", "/v1/subscriptions", Value::Null).await;
+        assert_eq!(status, 200, "{list}");
+        list["items"].as_array().unwrap().iter().map(|one| id(one).to_owned()).collect::<BTreeSet<_>>()
+    };
+    let ids = |all: &[&Value]| all.iter().map(|one| id(one).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(listed(&one).await, ids(&[&made]));
+    assert_eq!(listed(&other).await, ids(&[&others]));
+    let operator = Program::with_role(&engine, "operate").await;
+    assert_eq!(listed(&operator).await, ids(&[&made, &others]));
+    let reader = Program::with_role(&engine, "read").await;
+    assert_eq!(listed(&reader).await, ids(&[&made, &others]));
+    assert_eq!(reader.call("GET", &path, Value::Null).await.1["target_url"], "https://hooks.innesco-test.invalid/***");
+
+    // A change by an operator and a restart leave it the key's, and within its reach.
+    let endpoint = format!("/v1/endpoints/{}", id(&made));
+    let changed = engine.ok("PATCH", &endpoint, json!({ "title": "Zapier", "timeout": "5s" })).await;
+    let keys = engine.get("/v1/keys").await;
+    let key = keys["items"].as_array().unwrap().iter().find(|key| key["name"] == "one").expect("the key");
+    assert_eq!((&changed["reach"], &changed["subscribed_by"]), (&json!("public"), &key["id"]));
+    let (one_key, other_key) = (one.key, other.key);
+    engine.kill();
+    engine.launch();
+    let (one, other) = (Program { engine: &engine, key: one_key }, Program { engine: &engine, key: other_key });
+    assert_eq!(engine.get(&endpoint).await["reach"], "public");
+    assert_eq!(other.call("DELETE", &path, Value::Null).await.0, 404);
+    assert_eq!(one.call("DELETE", &path, Value::Null).await.0, 204);
+    assert_eq!((listed(&one).await, listed(&other).await), (ids(&[]), ids(&[&others])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_was_opened_is_open_to_operators_and_to_no_tool() {
+    let engine = Engine::start(&[]);
+    let receiver = Receiver::start().await;
+    let tool = Program::with_role(&engine, "subscribe").await;
+    for url in [receiver.url("/"), "https://127.0.0.1/".to_owned(), "https://localhost/".to_owned()] {
+        let (status, problem) = tool.subscribe(&url, "order.*").await;
+        assert_eq!((status, &problem["code"]), (422, &json!("blocked_address")), "{url}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("is not public") || detail.contains("is not a public address"), "{url}: {detail}");
+        assert!(detail.contains("role operate") && !detail.contains("--allow-net"), "{url}: {detail}");
+    }
+    let operator = Program::with_role(&engine, "operate").await;
+    let (status, made) = operator.subscribe(&receiver.url("/"), "order.*").await;
+    assert_eq!((status, &engine.get(&format!("/v1/endpoints/{}", id(&made))).await["reach"]), (201, &json!("opened")));
+    engine.send("order.created", json!({})).await;
+    receiver.wait_for_count(1, DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_subscribes_without_end_is_slowed_down_and_leaves_no_more_rows() {
+    let engine = Engine::start_set(&[("INNESCO_LIMITS_SUBSCRIBE_RATE", "3/h")]);
+    let (tool, other) = (Program::named(&engine, "one", "subscribe").await, Program::named(&engine, "other", "subscribe").await);
+    let url = "https://hooks.innesco-test.invalid/1";
+    let (status, made) = tool.subscribe(url, "order.*").await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(tool.call("DELETE", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 204);
+    assert_eq!(tool.call("DELETE", "/v1/subscriptions/nonsense", Value::Null).await.0, 404, "what is refused counts too");
+    for _ in 0..20 {
+        let request = client().post(format!("{}/v1/subscriptions", engine.url)).bearer_auth(&tool.key);
+        let answer = request.json(&json!({ "target_url": url, "event": "order.*" })).send().await.expect("the engine answers");
+        assert_eq!(answer.status(), 429);
+        let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().expect("seconds");
+        assert!((1..=1200).contains(&wait), "{wait}");
+        let problem: Value = answer.json().await.expect("JSON");
+        assert_eq!(problem["code"], "rate_limited");
+        assert!(problem["detail"].as_str().unwrap().contains("3/h, the most that one may (limits.subscribe_rate)"), "{problem}");
+    }
+    assert_eq!(tool.call("GET", "/v1/subscriptions", Value::Null).await.0, 200, "it may still look");
+    assert_eq!(other.subscribe(url, "order.*").await.0, 201, "another key has its own");
+    let trail = engine.get("/v1/audit?key=one").await;
+    assert_eq!(trail["items"].as_array().unwrap().len(), 3, "{trail:#}");
 }

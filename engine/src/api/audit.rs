@@ -1,11 +1,18 @@
-//! The audit trail: every change that comes in over a guarded route is noted before it is made, and completed with what was
-//! answered. Neither bodies nor secrets are noted. Published events are not: they are the data.
+//! The audit trail: every change over a route whose row says so is noted before it is made, and completed with what was answered.
+//! Neither bodies nor secrets are noted. Published events are not: they are the data.
+//!
+//! A call that changed nothing is kept only up to a number per key and action, so that repeating one cannot fill the disk or drown
+//! the trail.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
-    Extension, Json,
-    extract::{MatchedPath, Request, State},
+    Json,
+    extract::{Request, State},
     http::Method,
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -15,15 +22,17 @@ use utoipa::IntoParams;
 
 use super::{
     Api,
-    auth::Caller,
     error::Problem,
     page::{Limit, Paging, Query, instant},
     view::{AuditView, PageView},
 };
 use crate::{
     clock,
-    domain::{id::AuditId, time::Timestamp},
-    store::{AuditFilter, NewAudit},
+    domain::{
+        id::{AuditId, KeyId},
+        time::Timestamp,
+    },
+    store::{AuditFilter, KeyRow, NewAudit},
 };
 
 /// Characters of a target that are kept; ids and names are shorter.
@@ -33,25 +42,49 @@ const TARGET_CHARS_MAX: usize = 200;
 #[derive(Clone)]
 pub struct Target(pub String);
 
+/// In a successful answer: the call changed nothing, since what it asks for was there already.
+#[derive(Clone)]
+pub struct Unchanged;
+
+/// Entries of calls that changed nothing that are kept of one key and action within [`REFUSALS_SPAN`]. Ten show what a caller tried;
+/// a year of them, from a key that tries without a break, is 88,000 rows per action.
+const REFUSALS_MAX: u32 = 10;
+const REFUSALS_SPAN: Duration = Duration::from_secs(3600);
+
+/// Counts the entries of calls that changed nothing.
+#[derive(Default)]
+pub struct Refusals(Mutex<HashMap<(KeyId, String), Span>>);
+
+/// What was kept of one key and action since an instant by the steady clock.
+struct Span {
+    since: Timestamp,
+    kept: u32,
+}
+
+impl Refusals {
+    /// Whether one more entry is kept.
+    fn has_room(&self, key: KeyId, action: &str, now: Timestamp) -> bool {
+        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many as keys were active within one span, times their actions.
+        spans.retain(|_, span| now.since(span.since) < REFUSALS_SPAN);
+        let span = spans.entry((key, action.to_owned())).or_insert(Span { since: now, kept: 0 });
+        span.kept += 1;
+        span.kept <= REFUSALS_MAX
+    }
+}
+
 /// Notes a change, lets it be made, and notes what came of it. A change that has begun is made to its end, also when the caller
 /// has left meanwhile.
-pub async fn record(
-    State(api): State<Arc<Api>>,
-    Extension(Caller(key)): Extension<Caller>,
-    route: MatchedPath,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    if request.method().is_safe() {
-        return Ok(next.run(request).await);
-    }
+pub async fn record(api: Arc<Api>, key: &KeyRow, route: &str, request: Request, next: Next) -> Result<Response, Problem> {
     let entry = NewAudit {
         at: clock::wall(),
         key: key.new.name.clone(),
-        action: action(request.method(), route.as_str()),
-        target: target(route.as_str(), request.uri().path()),
+        action: action(request.method(), route),
+        target: target(route, request.uri().path()),
     };
+    let key = key.id;
     let change = async move {
+        let action = entry.action.clone();
         let id = api.store.begin_audit(entry).await?;
         let made = tokio::spawn(next.run(request)).await;
         let mut response = made.unwrap_or_else(|_| {
@@ -59,7 +92,13 @@ pub async fn record(
                 .into_response()
         });
         let target = response.extensions_mut().remove::<Target>().map(|Target(text)| shortened(&text));
-        if let Err(error) = api.store.finish_audit(id, response.status().as_u16(), target).await {
+        let changed_nothing = response.status().is_client_error() || response.extensions_mut().remove::<Unchanged>().is_some();
+        let noted = if changed_nothing && !api.refusals.has_room(key, &action, clock::steady()) {
+            api.store.withdraw_audit(id).await
+        } else {
+            api.store.finish_audit(id, response.status().as_u16(), target).await
+        };
+        if let Err(error) = noted {
             tracing::warn!(%error, "what came of a change is missing in the audit trail");
         }
         Ok(response)
@@ -150,6 +189,20 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_calls_that_change_nothing_a_few_are_kept_per_key_and_action() {
+        let (refusals, key, other) = (Refusals::default(), KeyId::from_i64(1), KeyId::from_i64(2));
+        let at = |seconds: u64| Timestamp::from_millis(0).plus(Duration::from_secs(seconds));
+        let kept = |key, action, at| (0..1000).filter(|_| refusals.has_room(key, action, at)).count();
+        assert_eq!(kept(key, "endpoint.update", at(0)), 10);
+        assert_eq!(kept(key, "endpoint.delete", at(1)), 10, "another action");
+        assert_eq!(kept(other, "endpoint.update", at(1)), 10, "another key");
+        assert_eq!(kept(key, "endpoint.update", at(3599)), 0);
+        assert_eq!(kept(key, "endpoint.update", at(3600)), 10, "an hour later");
+        assert_eq!(kept(key, "endpoint.update", at(3 * 3600)), 10);
+        assert_eq!(refusals.0.lock().unwrap().len(), 1, "what is over is forgotten");
+    }
 
     #[test]
     fn actions_say_what_is_done_to_what() {

@@ -1,77 +1,142 @@
-//! Who may do what: bearer keys with a role. Which keys there are is the catalog's business.
+//! Lets a request through or not: the bearer key that it shows against the row of its route in [`access`]. Which keys there are is the
+//! catalog's business.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, Method, header, request::Parts},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, header},
     middleware::Next,
     response::Response,
 };
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
 
-use super::{Api, error::Problem};
+use super::{
+    Api,
+    access::{self, Gate, Sight},
+    audit,
+    error::Problem,
+    metrics::Access,
+};
 use crate::{
     clock,
+    domain::{id::KeyId, rate::Rate},
     store::{KeyRow, Role},
 };
+
+/// The key that a request was let in with, and how much it sees.
+#[derive(Clone)]
+pub struct Caller {
+    pub key: Arc<KeyRow>,
+    pub sight: Sight,
+}
+
+/// Lets through what the table allows. It also answers a route that has no row, with every method: such a route cannot be reached.
+pub async fn guard(
+    State(api): State<Arc<Api>>,
+    route: MatchedPath,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let Some(row) = access::of(request.method(), route.as_str()) else {
+        return Err(super::does_not_take(request.method(), request.uri()));
+    };
+    let roles = match row.gate {
+        Gate::Keys(roles) => roles,
+        Gate::Figures(roles) if api.last_load.access() == Access::Key => roles,
+        Gate::Anyone | Gate::Senders | Gate::Figures(_) => return Ok(next.run(request).await),
+    };
+    let caller = admit(&api, request.headers(), roles)?;
+    if caller.key.new.role == Role::Subscribe && !request.method().is_safe() {
+        api.subscribers.check(&caller.key)?;
+    }
+    let is_noted = row.is_audited && !request.method().is_safe();
+    request.extensions_mut().insert(caller.clone());
+    match is_noted {
+        true => audit::record(api, &caller.key, route.as_str(), request, next).await,
+        false => Ok(next.run(request).await),
+    }
+}
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-pub fn require(api: &Api, headers: &HeaderMap, needed: Role) -> Result<Arc<KeyRow>, Problem> {
+/// The command that makes a key which opens this.
+fn cure(roles: &[(Role, Sight)]) -> String {
+    let role = roles.first().map_or(Role::Admin, |(role, _)| *role);
+    format!("innesco keys create NAME --role {}", role.as_str())
+}
+
+fn admit(api: &Api, headers: &HeaderMap, roles: &[(Role, Sight)]) -> Result<Caller, Problem> {
+    let needed = || (in_words(roles), cure(roles));
     let key = bearer(headers).ok_or_else(|| {
-        Problem::unauthorized(
-            "send a key of this engine as: Authorization: Bearer innk_…; make one with: innesco keys create NAME",
-        )
+        let (able, cure) = needed();
+        Problem::unauthorized(format!(
+            "this needs a key of the role {able}; send it as: Authorization: Bearer innk_…; an admin makes one with: {cure}"
+        ))
     })?;
     let now = clock::wall();
-    let key =
-        api.keys.find(key, now).ok_or_else(|| Problem::unauthorized("the key is not known here; it may have been revoked"))?;
+    let key = api.keys.find(key, now).ok_or_else(|| {
+        let (able, cure) = needed();
+        Problem::unauthorized(format!(
+            "this engine does not know the key; it may have been revoked. This needs the role {able}; an admin makes a key with: {cure}"
+        ))
+    })?;
+    let name = &key.new.name;
     if let Some(expired_at) = key.new.expires_at.filter(|_| key.has_expired(now)) {
-        let name = &key.new.name;
-        let text = format!("the key {name:?} expired at {expired_at}; make another one with: innesco keys create NAME");
-        return Err(Problem::key_expired(text));
+        let cure = cure(roles);
+        return Err(Problem::key_expired(format!(
+            "the key {name:?} expired at {expired_at}; an admin makes another one with: {cure}"
+        )));
     }
     let role = key.new.role;
-    if role.may(needed) {
-        return Ok(key);
+    match roles.iter().find(|(able, _)| *able == role) {
+        Some((_, sight)) => Ok(Caller { key, sight: *sight }),
+        None => {
+            let ((able, cure), role) = (needed(), role.as_str());
+            Err(Problem::forbidden(format!(
+                "the key {name:?} has the role {role}; this needs {able}; an admin makes such a key with: {cure}"
+            )))
+        }
     }
-    let able: Vec<_> = Role::ALL.into_iter().filter(|role| role.may(needed)).map(Role::as_str).collect();
-    Err(Problem::forbidden(format!("the key's role is {}; this needs {}", role.as_str(), able.join(" or "))))
 }
 
-/// The key that a request was let in with.
-#[derive(Clone)]
-pub struct Caller(pub Arc<KeyRow>);
-
-/// The least role that may: reading needs `read`, everything else what a `change` needs. (Publishing has its own rule: [`Publisher`].)
-pub fn needed(method: &Method, change: Role) -> Role {
-    if method.is_safe() { Role::Read } else { change }
+/// `read, operate or admin`.
+fn in_words(roles: &[(Role, Sight)]) -> String {
+    let words: Vec<_> = roles.iter().map(|(role, _)| role.as_str()).collect();
+    match words.as_slice() {
+        [rest @ .., last] if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        words => words.concat(),
+    }
 }
 
-/// Lets through who has the role that is [`needed`].
-pub async fn guard(State((api, change)): State<(Arc<Api>, Role)>, mut request: Request, next: Next) -> Result<Response, Problem> {
-    let caller = Caller(require(&api, request.headers(), needed(request.method(), change))?);
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+/// How fast each key of the role `subscribe` may change its subscriptions (`limits.subscribe_rate`). Such keys are kept by tools in
+/// other people's hands, and each change writes rows that stay.
+pub struct Subscribers {
+    rate: Rate,
+    clock: DefaultClock,
+    limiter: DefaultKeyedRateLimiter<KeyId>,
 }
 
-/// Lets through who may do everything, also to read.
-pub async fn admin_only(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, Problem> {
-    require(&api, request.headers(), Role::Admin)?;
-    Ok(next.run(request).await)
-}
+impl Subscribers {
+    pub fn new(rate: Rate) -> Self {
+        let quota = Quota::with_period(rate.interval()).expect("an interval is never zero");
+        Self { rate, clock: DefaultClock::default(), limiter: RateLimiter::keyed(quota.allow_burst(rate.count())) }
+    }
 
-/// A caller that may send events.
-pub struct Publisher;
-
-impl FromRequestParts<Arc<Api>> for Publisher {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        require(api, &parts.headers, Role::Publish)?;
-        Ok(Self)
+    fn check(&self, key: &KeyRow) -> Result<(), Problem> {
+        let Err(early) = self.limiter.check_key(&key.id) else { return Ok(()) };
+        let wait = early.wait_time_from(self.clock.now()).max(Duration::from_secs(1));
+        let seconds = u16::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u16::MAX);
+        let (name, rate) = (&key.new.name, self.rate);
+        Err(Problem::rate_limited(format!(
+            "the key {name:?} has changed subscriptions {rate}, the most that one may (limits.subscribe_rate); try again in {seconds} s"
+        ))
+        .after(seconds))
     }
 }

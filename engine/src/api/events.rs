@@ -14,9 +14,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Api,
-    auth::Publisher,
-    body,
+    Api, body,
     error::Problem,
     intake,
     page::{Limit, Paging, Query, instant},
@@ -43,7 +41,6 @@ use crate::{
 /// An event whose `source` and `id` were here before changes nothing and is answered with the first one's `event`.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "accept_events", tag = "events",
-    security(("key" = ["publish"])),
     params(
         ("idempotency-key" = Option<intake::HeaderText>, Header, description = "Stands in for the `id` of a single event that has none."),
         ("innesco-depth" = Option<intake::Depth>, Header, description =
@@ -88,7 +85,7 @@ use crate::{
     )),
     extensions(("x-problems" = json!(["bad_event", "batch_too_large", "loop_detected", "unsupported_media_type"]))),
 )]
-pub async fn accept(State(api): State<Arc<Api>>, _: Publisher, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub async fn accept(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let began = api.traces.begin();
     let body = body::read(&api, &headers, body).await?;
     let intake::Intake { events, single } = intake::read(&headers, &body)?;

@@ -1,6 +1,7 @@
 //! The HTTP API. Handlers take typed input, call one thing and turn it into a view; rules are lower down. It meets the work only in
 //! the store.
 
+pub mod access;
 mod audit;
 mod auth;
 mod body;
@@ -37,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
+    audit::Refusals,
+    auth::Subscribers,
     body::BodyRoom,
     connections::{ConnectionLimits, serve},
     error::Problem,
@@ -48,7 +51,7 @@ use crate::{
     catalog::{Catalog, Keys, Sources},
     news::Feed,
     outbound::Outbound,
-    store::{Role, Store},
+    store::Store,
     traces::Traces,
 };
 
@@ -62,6 +65,8 @@ pub struct Api {
     pub keys: Arc<Keys>,
     pub sources: Arc<Sources>,
     pub inbound: Inbound,
+    pub subscribers: Subscribers,
+    pub refusals: Refusals,
     /// Bytes of one request's body.
     pub body_bytes_max: usize,
     /// For one body to arrive whole.
@@ -76,10 +81,11 @@ pub struct Api {
 /// Addresses with their handlers, and what these say of themselves.
 type Addresses = OpenApiRouter<Arc<Api>>;
 
-/// What needs a key: reading `read`, everything else `admin`. (A handler's method and path stand beside it, in `#[utoipa::path]`.)
-fn guarded() -> Addresses {
+/// Every address of an engine that takes calls. (A handler's method and path stand beside it, in `#[utoipa::path]`; who may use it
+/// is said in [`access::TABLE`], without which it is not served.)
+fn all() -> Addresses {
     Addresses::default()
-        .routes(routes!(events::list))
+        .routes(routes!(events::list, events::accept))
         .routes(routes!(events::show))
         .routes(routes!(events::replay))
         .routes(routes!(endpoints::list, endpoints::create))
@@ -93,6 +99,8 @@ fn guarded() -> Addresses {
         .routes(routes!(sources::show, sources::change, sources::remove))
         .routes(routes!(sources::rotate))
         .routes(routes!(sources::rotate_address))
+        .routes(routes!(subscriptions::list, subscriptions::create))
+        .routes(routes!(subscriptions::show, subscriptions::remove))
         .routes(routes!(deliveries::list))
         .routes(routes!(jobs::retry))
         .routes(routes!(deliveries::show))
@@ -109,24 +117,7 @@ fn guarded() -> Addresses {
         .routes(routes!(keys::rekey))
         .routes(routes!(keys::revoke))
         .routes(routes!(nodes::list))
-}
-
-/// What automation tools do: reading needs `read`, everything else `subscribe`.
-fn for_subscribers() -> Addresses {
-    Addresses::default()
-        .routes(routes!(subscriptions::list, subscriptions::create))
-        .routes(routes!(subscriptions::show, subscriptions::remove))
-}
-
-/// What needs a key with the role `admin`, also to read.
-fn admin_only() -> Addresses {
-    Addresses::default().routes(routes!(audit::list))
-}
-
-/// What anyone may ask, and what has a rule of its own.
-fn open() -> Addresses {
-    Addresses::default()
-        .routes(routes!(events::accept))
+        .routes(routes!(audit::list))
         .routes(routes!(inbound::receive))
         // The document tells of the usual method; which of these are taken is the source's business.
         .route("/in/{source}", on(OTHER_METHODS, inbound::receive))
@@ -143,23 +134,12 @@ fn about_the_process() -> Addresses {
     Addresses::default().routes(routes!(health::alive)).routes(routes!(health::ready)).routes(routes!(metrics::figures))
 }
 
-/// Every address of the engine; or, where it takes no calls, those that tell of the process alone.
+/// The routes of the engine; or, where it takes no calls, those about the process alone.
 pub fn router(api: Arc<Api>, takes_calls: bool) -> Router {
     crate::metrics::meters().expect_refusals(Problem::KINDS.iter().map(|kind| kind.code));
-    if !takes_calls {
-        let (router, _) = about_the_process().split_for_parts();
-        return router.fallback(nothing_there).method_not_allowed_fallback(wrong_method).with_state(api);
-    }
-    let state = Arc::clone(&api);
-    // The guard is outermost: what it refuses is no change.
-    let guard = |addresses: Addresses, change: Role| {
-        addresses
-            .route_layer(middleware::from_fn_with_state(Arc::clone(&state), audit::record))
-            .route_layer(middleware::from_fn_with_state((Arc::clone(&state), change), auth::guard))
-    };
-    let (guarded, for_subscribers) = (guard(guarded(), Role::Admin), guard(for_subscribers(), Role::Subscribe));
-    let admin_only = admin_only().route_layer(middleware::from_fn_with_state(state, auth::admin_only));
-    let (router, _) = open().merge(guarded).merge(for_subscribers).merge(admin_only).split_for_parts();
+    let addresses = if takes_calls { all() } else { about_the_process() };
+    let guard = middleware::from_fn_with_state(Arc::clone(&api), auth::guard);
+    let (router, _) = addresses.route_layer(guard).split_for_parts();
     router.fallback(nothing_there).method_not_allowed_fallback(wrong_method).with_state(api)
 }
 
@@ -168,5 +148,9 @@ async fn nothing_there(uri: Uri) -> Problem {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    does_not_take(&method, &uri)
+}
+
+fn does_not_take(method: &Method, uri: &Uri) -> Problem {
     Problem::method_not_allowed(format!("{:?} does not take {method}", uri.path()))
 }

@@ -14,11 +14,10 @@ use axum::http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::{
-    auth,
+    access::{self, Gate},
     error::{self, Problem},
     events, intake, page, values,
 };
-use crate::store::Role;
 
 /// Marks a schema that is said in JSON; its members replace the mark.
 pub const AS_IT_IS: &str = "x-as-it-is";
@@ -47,7 +46,8 @@ const ABOUT: &str = "\
 Events in, signed webhooks out, your WebAssembly in between.
 
 Every request but those about the engine itself carries a key: `Authorization: Bearer innk_…`. Its role decides what it may do: \
-`read` looks, `subscribe` also subscribes, `publish` sends events, `admin` does everything; the role that an operation needs stands in its `security`.
+`publish` sends events, `read` reads, `subscribe` manages its own subscriptions, `metrics` reads the figures, `operate` also runs deliveries, \
+endpoints and sources, `admin` does everything. The roles that open an operation stand in its `security`.
 
 Lists come in pages: send the `next` of one as `cursor` for the one after; `null` is the end. A refusal is an \
 `application/problem+json` whose `code` never changes its meaning and whose `detail` says what to do. In an answer every member that \
@@ -72,23 +72,14 @@ pub fn text() -> &'static str {
 }
 
 fn document() -> Value {
-    let said = |addresses: super::Addresses| serde_json::to_value(addresses.into_openapi()).expect("utoipa's shapes are JSON");
-    let guarded = |addresses: super::Addresses, change: Role| {
-        let mut guarded = said(addresses);
-        for (_, method, operation) in operations(&mut guarded) {
-            let role = auth::needed(&method, change).as_str();
-            operation.insert("security".into(), json!([{ KEY: [role] }]));
+    let mut document = serde_json::to_value(super::all().into_openapi()).expect("utoipa's shapes are JSON");
+    for (path, method, operation) in operations(&mut document) {
+        if let Some(row) = access::of(&method, &path)
+            && !row.gate.roles().is_empty()
+        {
+            operation.insert("security".into(), security(row.gate));
         }
-        guarded
-    };
-    let mut admin_only = said(super::admin_only());
-    for (_, _, operation) in operations(&mut admin_only) {
-        operation.insert("security".into(), json!([{ KEY: [Role::Admin.as_str()] }]));
     }
-    let mut document = said(super::open());
-    merge(&mut document, guarded(super::guarded(), Role::Admin));
-    merge(&mut document, guarded(super::for_subscribers(), Role::Subscribe));
-    merge(&mut document, admin_only);
 
     let mut refusals = BTreeMap::new();
     for (_, method, operation) in operations(&mut document) {
@@ -116,8 +107,8 @@ fn document() -> Value {
     document["components"]["responses"] = json!(refusals);
     document["components"]["securitySchemes"] = json!({ KEY: {
         "type": "http", "scheme": "bearer",
-        "description": "A key of this engine (`innesco keys create NAME --role ROLE`). The role beside it is the least that is \
-                        needed; `admin` may do everything.",
+        "description": "A key of this engine (`innesco keys create NAME --role ROLE`). Any one of the roles that an operation \
+                        names opens it.",
     } });
     document["info"] = json!({
         "title": "Innesco", "version": env!("CARGO_PKG_VERSION"), "description": ABOUT,
@@ -126,6 +117,12 @@ fn document() -> Value {
     document["servers"] = json!([{ "url": "/", "description": "The engine that serves this document." }]);
     document["tags"] = TAGS.iter().map(|(name, description)| json!({ "name": name, "description": description })).collect();
     document
+}
+
+/// Each role that opens a gate, as one way of several.
+fn security(gate: Gate) -> Value {
+    let open = matches!(gate, Gate::Figures(_)).then(|| json!({}));
+    open.into_iter().chain(gate.roles().iter().map(|(role, _)| json!({ KEY: [role.as_str()] }))).collect()
 }
 
 /// The shapes that `utoipa` does not find by itself: those of parameters alone, and what is answered by [`refusal`].

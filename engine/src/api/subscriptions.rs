@@ -1,6 +1,9 @@
 //! Subscriptions of automation tools (REST hooks): a program says where it wants which events, and takes that back by itself. Each is
 //! an endpoint that a `410` removes; what else there is to it is the endpoint's business.
 //!
+//! A key of the role `subscribe` sees and ends only what it made itself, and what it makes reaches public addresses only: such keys lie
+//! with other people's services.
+//!
 //! A subscription is made first and looked for afterwards: its name is unique in the store, so that the same one asked for twice, at
 //! once or on two nodes, is one.
 
@@ -11,12 +14,15 @@ use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Api, audit,
+    Api,
+    access::Sight,
+    audit::{self, Unchanged},
     auth::Caller,
     body,
     endpoints::{self, EndpointView},
@@ -26,7 +32,7 @@ use super::{
 };
 use crate::{
     domain::{
-        endpoint::{DisabledReason, Endpoint, EndpointState, NewEndpoint},
+        endpoint::{DisabledReason, Endpoint, EndpointState, NewEndpoint, Reach},
         id::{EndpointId, Tag},
         name::Slug,
         pattern::Pattern,
@@ -56,6 +62,7 @@ pub struct SubscriptionView {
     /// What it is taken back by; also the endpoint's id.
     #[schema(value_type = EndpointId)]
     id: String,
+    /// A key of the role `read` sees `***` in the place of its path and query.
     #[schema(format = "uri")]
     target_url: String,
     #[schema(value_type = Pattern)]
@@ -86,15 +93,16 @@ impl SubscriptionView {
         }
     }
 
-    fn new(endpoint: &Endpoint, tag: Tag) -> Self {
-        Self::of(EndpointView::new(endpoint, tag))
+    fn new(endpoint: &Endpoint, tag: Tag, sight: Sight) -> Self {
+        Self::of(EndpointView::new(endpoint, tag, sight))
     }
 }
 
 /// Subscribe to events.
 ///
 /// They are sent to the URL, signed by Standard Webhooks, until the subscription is deleted or the URL answers `410`. The same URL and
-/// events again are answered with the subscription that there is; if it was disabled after days of failures, it goes on.
+/// events again are answered with the subscription that exists; if it was disabled after days of failures, it goes on. With a key of
+/// the role `subscribe`, the URL has to lead to a public address.
 #[utoipa::path(
     post, path = "/v1/subscriptions", operation_id = "subscribe", tag = "subscriptions",
     request_body(content = Input, example = json!({ "target_url": "https://hooks.example.com/hooks/1/2", "event": "order.created" })),
@@ -102,66 +110,105 @@ impl SubscriptionView {
         (status = 201, description = "The new subscription, with its secret.", body = SubscriptionView),
         (status = 200, description = "The subscription that there was already, without its secret.", body = SubscriptionView),
     ),
-    extensions(("x-problems" = json!(["bad_endpoint", "blocked_address", "conflict", "name_taken"]))),
+    extensions(("x-problems" = json!(["bad_endpoint", "blocked_address", "conflict", "name_taken", "rate_limited"]))),
 )]
 pub async fn create(
     State(api): State<Arc<Api>>,
-    Extension(Caller(key)): Extension<Caller>,
+    Extension(Caller { key, sight }): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Extension<audit::Target>, Json<SubscriptionView>), Problem> {
+) -> Result<Response, Problem> {
     let input: Input = body::json(&api, &headers, body, Problem::bad_endpoint).await?;
     let events = Pattern::parse(&input.event).map_err(|bad| endpoints::wrong("event", bad))?;
-    let url = api.outbound.check_url(&input.target_url).await.map_err(|bad| endpoints::bad_url("target_url", &bad))?;
+    let reach = match sight {
+        Sight::Whole => Reach::Opened,
+        Sight::Own | Sight::WithoutSecrets => Reach::Public,
+    };
+    let url = api.outbound.check_url(&input.target_url, reach).await.map_err(|bad| endpoints::bad_url("target_url", &bad))?;
     let title = format!("subscribed with the key {:?}", key.new.name);
-    let new = NewEndpoint::subscription(url.to_string(), events, title, endpoints::secret(None, Scheme::default())?);
+    let secret = endpoints::secret(None, Scheme::default())?;
+    let new = NewEndpoint::subscription(url.to_string(), events, title, secret, key.id, reach);
     if api.catalog.endpoints().named(&new.name).is_none() {
         endpoints::check_room(&api)?;
     }
-    let (status, view) = match api.store.create_endpoint(new.clone()).await {
+    let tag = api.store.tag();
+    match api.store.create_endpoint(new.clone()).await {
         Ok(endpoint) => {
             api.catalog.refresh_endpoints().await?;
             tracing::info!(endpoint = %new.name, key = %key.new.name, "subscribed");
-            (StatusCode::CREATED, SubscriptionView::of(EndpointView::revealing(&endpoint, api.store.tag())))
+            let view = SubscriptionView::of(EndpointView::revealing(&endpoint, tag));
+            Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)).into_response())
         }
         Err(taken @ Error::Taken { .. }) => {
-            let known = again(&api, &new).await?.ok_or(taken)?;
-            (StatusCode::OK, SubscriptionView::new(&known, api.store.tag()))
+            let (known, is_changed) = again(&api, &new).await?.ok_or(taken)?;
+            let view = SubscriptionView::new(&known, tag, sight);
+            let mut response = (StatusCode::OK, Extension(audit::Target(view.id.clone())), Json(view)).into_response();
+            if !is_changed {
+                response.extensions_mut().insert(Unchanged);
+            }
+            Ok(response)
         }
-        Err(error) => return Err(error.into()),
-    };
-    Ok((status, Extension(audit::Target(view.id.clone())), Json(view)))
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// The subscription that there is already. One that was given up since its target failed for days is wanted after all.
-async fn again(api: &Api, new: &NewEndpoint) -> Result<Option<Arc<Endpoint>>, Problem> {
+/// The subscription that exists already, and whether it is another one now. One that was given up since its target failed for days
+/// is wanted after all; one whose maker is not known becomes the asker's, with the asker's reach.
+async fn again(api: &Api, new: &NewEndpoint) -> Result<Option<(Arc<Endpoint>, bool)>, Problem> {
     let find = || api.catalog.endpoints().named(&new.name).filter(|known| known.new.is_same_subscription(new)).cloned();
     api.catalog.refresh_endpoints().await?;
     let Some(known) = find() else { return Ok(None) };
     let given_up = EndpointState::Disabled(DisabledReason::Failing);
-    if known.new.state == given_up {
+    let (is_given_up, is_unclaimed) = (known.new.state == given_up, known.new.policy.maker.is_none());
+    if is_unclaimed {
+        let mut claimed = Endpoint::clone(&known);
+        (claimed.new.policy.maker, claimed.new.policy.reach) = (new.policy.maker, new.policy.reach);
+        api.store.update_endpoint(claimed).await?;
+    }
+    if is_given_up {
         api.store.set_endpoint_state(known.id, &[given_up], EndpointState::Active, None).await?;
+    }
+    if is_given_up || is_unclaimed {
         api.catalog.refresh_endpoints().await?;
     }
-    Ok(find())
+    Ok(find().map(|found| (found, is_given_up || is_unclaimed)))
 }
 
-/// List all subscriptions.
+impl Caller {
+    /// Whether the caller may know of a subscription.
+    fn sees(&self, endpoint: &Endpoint) -> bool {
+        endpoint.new.is_subscription()
+            && match self.sight {
+                Sight::Own => endpoint.new.policy.maker == Some(self.key.id),
+                Sight::Whole | Sight::WithoutSecrets => true,
+            }
+    }
+}
+
+/// List subscriptions.
+///
+/// With a key of the role `subscribe`, those that this key made.
 #[utoipa::path(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "subscriptions",
-    responses((status = 200, description = "All of them.", body = PageView<SubscriptionView>)),
+    responses((status = 200, description = "All that the key may see.", body = PageView<SubscriptionView>)),
 )]
-pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<SubscriptionView>>, Problem> {
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<PageView<SubscriptionView>>, Problem> {
     let endpoints = api.store.endpoints().await?;
-    let subscriptions = endpoints.iter().filter(|endpoint| endpoint.new.is_subscription());
-    let items = subscriptions.map(|endpoint| SubscriptionView::new(endpoint, api.store.tag())).collect();
+    let subscriptions = endpoints.iter().filter(|endpoint| caller.sees(endpoint));
+    let items = subscriptions.map(|endpoint| SubscriptionView::new(endpoint, api.store.tag(), caller.sight)).collect();
     Ok(Json(PageView { items, next: None }))
 }
 
-fn find(api: &Api, id: &str) -> Result<Arc<Endpoint>, Problem> {
-    let found = endpoints::find(api, id).ok().filter(|endpoint| endpoint.new.is_subscription());
+/// Finds a subscription that the caller may know of. Another key's is answered like one that never existed.
+fn find(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Endpoint>, Problem> {
+    let found = endpoints::find(api, id).ok().filter(|endpoint| caller.sees(endpoint));
     found.ok_or_else(|| {
-        Problem::not_found(format!("there is no subscription {id:?}; it may have been taken back, or have ended with a 410"))
+        Problem::not_found(format!(
+            "there is no subscription {id:?} of this key; it may have been deleted, have ended with a 410, or belong to another key"
+        ))
     })
 }
 
@@ -171,20 +218,29 @@ fn find(api: &Api, id: &str) -> Result<Arc<Endpoint>, Problem> {
     params(("subscription" = String, Path, description = "Its id.", example = "ep_k7q22a9")),
     responses((status = 200, description = "The subscription, without its secret.", body = SubscriptionView)),
 )]
-pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<SubscriptionView>, Problem> {
-    Ok(Json(SubscriptionView::new(&*find(&api, &id)?, api.store.tag())))
+pub async fn show(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<SubscriptionView>, Problem> {
+    Ok(Json(SubscriptionView::new(&*find(&api, &caller, &id)?, api.store.tag(), caller.sight)))
 }
 
-/// Take a subscription back.
+/// Delete a subscription.
 ///
-/// What waits for it is cancelled.
+/// Deliveries that wait for it are cancelled.
 #[utoipa::path(
     delete, path = "/v1/subscriptions/{subscription}", operation_id = "unsubscribe", tag = "subscriptions",
     params(("subscription" = String, Path, description = "Its id.", example = "ep_k7q22a9")),
     responses((status = 204, description = "It is gone.")),
+    extensions(("x-problems" = json!(["rate_limited"]))),
 )]
-pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let subscription = find(&api, &id)?;
+pub async fn remove(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let subscription = find(&api, &caller, &id)?;
     api.store.delete_endpoint(subscription.id, None).await?;
     api.catalog.refresh_endpoints().await?;
     tracing::info!(endpoint = %subscription.new.name, "unsubscribed; what waited for it is cancelled");

@@ -16,7 +16,7 @@ use crate::{
     catalog::PluginState,
     domain::{
         delivery::{AttemptOutcome, DeadReason, DeliveryState},
-        endpoint::{DisabledReason, EndpointState, OnGone, Ordering},
+        endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
         envelope::{Envelope, Format},
         id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
         name::{EventType, Slug},
@@ -103,6 +103,9 @@ values! {
     OnGone, "OnGone", words(
         "What becomes of an endpoint that answers `410`: it is disabled, or removed as the subscription of a program.",
         &OnGone::ALL.map(OnGone::as_str));
+    Reach, "Reach", words(
+        "Which addresses webhooks may reach: public ones and the networks that the operator opened (`opened`), or `public` ones alone.",
+        &Reach::ALL.map(Reach::as_str));
     PluginState, "PluginState", words("Whether a plugin runs.", &PLUGIN_STATES);
     Scheme, "Signature", words(
         "How webhooks prove themselves: Standard Webhooks (`v1`: HMAC-SHA256, `v1a`: ed25519), the way of another sender, a `token` in a \
@@ -113,7 +116,8 @@ values! {
         &Envelope::ALL.map(Envelope::as_str));
     Format, "Format", words("How a body is written.", &Format::ALL.map(Format::as_str));
     Role, "Role", words(
-        "What a key may do: look (`read`), look and subscribe (`subscribe`), send events (`publish`), everything (`admin`).",
+        "What a key may do: send events (`publish`), read without secrets (`read`), manage its own subscriptions (`subscribe`), read \
+         `/metrics` alone (`metrics`), run deliveries, endpoints and sources (`operate`), everything (`admin`).",
         &Role::ALL.map(Role::as_str));
 }
 

@@ -7,6 +7,7 @@ use super::{
     client::Client,
     output::{Column, Printer, confirm, text},
 };
+use crate::store::Role;
 
 #[derive(clap::Subcommand)]
 pub enum KeysCommand {
@@ -15,8 +16,9 @@ pub enum KeysCommand {
     Create {
         /// Whose it is, or what for
         name: String,
-        /// What it may do: read, subscribe (read, and subscribe as automation tools do), publish (send events) or admin (everything)
-        #[arg(long, default_value = "publish")]
+        /// What it may do: publish (send events), read (read, without secrets), subscribe (its own subscriptions, for automation
+        /// tools), metrics (read /metrics), operate (also retry, replay, and manage endpoints and sources) or admin (everything)
+        #[arg(long, default_value = "publish", value_parser = clap::builder::PossibleValuesParser::new(Role::ALL.map(Role::as_str)))]
         role: String,
         /// After how long it opens nothing any more, such as 90d, or when: 2027-01-31T09:30:00Z
         #[arg(long, value_name = "WHEN")]

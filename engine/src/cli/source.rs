@@ -221,7 +221,9 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
 
 fn card(source: &Value, out: &Printer) -> Card {
     let mut card = Card::new(format!("{}  {}", one_line(&source["name"]), one_line(&source["preset"])));
-    if source["url"].is_null() {
+    if source["path"].is_null() {
+        card.line("address", "not shown to a key of the role read");
+    } else if source["url"].is_null() {
         card.line("address", format!("{}, after the engine's own (external_url says it whole)", one_line(&source["path"])));
     } else {
         card.line("address", one_line(&source["url"]));

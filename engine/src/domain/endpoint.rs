@@ -1,6 +1,6 @@
 //! An endpoint: an outbound target. Where it is, which events it wants, how it is signed for, and whether it takes any.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
@@ -9,7 +9,7 @@ use super::{
     certificate::ClientCertificate,
     envelope::{Envelope, Format},
     event::NewEvent,
-    id::EndpointId,
+    id::{EndpointId, KeyId},
     name::Slug,
     pattern::Pattern,
     rate::Rate,
@@ -158,8 +158,42 @@ impl OnGone {
     }
 }
 
+/// Which addresses webhooks to an endpoint may reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Public addresses, and the networks that the operator opened (`allow_net`): an operator made the endpoint.
+    #[default]
+    Opened,
+    /// Public addresses only: a program subscribed the endpoint with a key that is no operator's.
+    Public,
+}
+
+impl Reach {
+    pub const ALL: [Self; 2] = [Self::Opened, Self::Public];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Public => "public",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reach| reach.as_str() == text)
+    }
+
+    /// The reach of an endpoint whose row does not name one. A subscription may have come from any key, so it gets no more than
+    /// the least of them.
+    pub const fn unsaid(on_gone: OnGone) -> Self {
+        match on_gone {
+            OnGone::Disable => Self::Opened,
+            OnGone::Remove => Self::Public,
+        }
+    }
+}
+
 /// How webhooks to an endpoint are sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Policy {
     /// For the whole exchange.
     pub timeout: Duration,
@@ -182,6 +216,47 @@ pub struct Policy {
     /// Presented where it asks who calls.
     pub client_certificate: Option<Arc<ClientCertificate>>,
     pub on_gone: OnGone,
+    pub reach: Reach,
+    /// The key that subscribed it; `None` for what people made, and for a subscription whose key is not known.
+    pub maker: Option<KeyId>,
+}
+
+/// Shows the names of headers, never their values: those are often credentials.
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            timeout,
+            headers,
+            schedule,
+            concurrency,
+            rate,
+            ordering,
+            breaker,
+            envelope,
+            format,
+            token_header,
+            client_certificate,
+            on_gone,
+            reach,
+            maker,
+        } = self;
+        f.debug_struct("Policy")
+            .field("timeout", timeout)
+            .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("schedule", schedule)
+            .field("concurrency", concurrency)
+            .field("rate", rate)
+            .field("ordering", ordering)
+            .field("breaker", breaker)
+            .field("envelope", envelope)
+            .field("format", format)
+            .field("token_header", token_header)
+            .field("client_certificate", client_certificate)
+            .field("on_gone", on_gone)
+            .field("reach", reach)
+            .field("maker", maker)
+            .finish()
+    }
 }
 
 impl Default for Policy {
@@ -199,6 +274,8 @@ impl Default for Policy {
             token_header: None,
             client_certificate: None,
             on_gone: OnGone::default(),
+            reach: Reach::default(),
+            maker: None,
         }
     }
 }
@@ -211,8 +288,20 @@ impl Policy {
     pub const CONCURRENCY_MAX: usize = 256;
 }
 
+/// What may be shown of a URL to those who must not have its secret: where it leads, without user, path and query. Many services
+/// hand out hook URLs whose path is the only proof that they ask for.
+pub fn shown_url(url: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Cow::Borrowed("***") };
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match behind {
+        "" | "/" if host == authority => Cow::Borrowed(url),
+        _ => Cow::Owned(format!("{scheme}://{host}/***")),
+    }
+}
+
 /// An endpoint before it has an id.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewEndpoint {
     /// Unique and fixed, since plugins send to it.
     pub name: Slug,
@@ -230,14 +319,37 @@ pub struct NewEndpoint {
     pub state: EndpointState,
 }
 
+/// Shows neither the secret part of its URL nor a secret.
+impl fmt::Debug for NewEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, title, url, subscription, plugin, scheme, secrets, policy, state } = self;
+        f.debug_struct("NewEndpoint")
+            .field("name", name)
+            .field("title", title)
+            .field("url", &shown_url(url))
+            .field("subscription", subscription)
+            .field("plugin", plugin)
+            .field("scheme", scheme)
+            .field("secrets", secrets)
+            .field("policy", policy)
+            .field("state", state)
+            .finish()
+    }
+}
+
 impl NewEndpoint {
     /// Hex digits of a subscription's name: two of them do not get one name by accident.
     const SUBSCRIPTION_DIGITS: usize = 16;
 
-    /// The endpoint that stands for a program's subscription. Its name follows from what is subscribed to where, so that there is
-    /// one of it, however often and by however many at once it is asked for.
-    pub fn subscription(url: String, events: Pattern, title: String, secret: Secret) -> Self {
-        let digest = hex(&Sha256::digest(format!("{events} {url}")));
+    /// Returns the endpoint that stands for a program's subscription. Its name follows from what is subscribed to where, so that
+    /// there is one of it, however often and by however many at once it is asked for. Keys that see only their own subscriptions
+    /// have each their own: sharing one would show a key what another has subscribed.
+    pub fn subscription(url: String, events: Pattern, title: String, secret: Secret, maker: KeyId, reach: Reach) -> Self {
+        let whose = match reach {
+            Reach::Opened => String::new(),
+            Reach::Public => format!(" {}", maker.as_i64()),
+        };
+        let digest = hex(&Sha256::digest(format!("{events} {url}{whose}")));
         let name = format!("sub-{}", &digest[..Self::SUBSCRIPTION_DIGITS]);
         Self {
             name: Slug::parse(&name).expect("a word and digits are a name"),
@@ -247,7 +359,7 @@ impl NewEndpoint {
             plugin: None,
             scheme: Scheme::default(),
             secrets: vec![HeldSecret { secret, until: None }],
-            policy: Policy { on_gone: OnGone::Remove, ..Policy::default() },
+            policy: Policy { on_gone: OnGone::Remove, reach, maker: Some(maker), ..Policy::default() },
             state: EndpointState::Active,
         }
     }
@@ -378,7 +490,8 @@ mod tests {
     fn a_subscription_has_one_name() {
         let of = |url: &str, events: &str| {
             let secret = Secret::from_seed(Scheme::V1, [1; 32]);
-            NewEndpoint::subscription(url.to_owned(), Pattern::parse(events).unwrap(), "by a test".to_owned(), secret)
+            let events = Pattern::parse(events).unwrap();
+            NewEndpoint::subscription(url.to_owned(), events, "by a test".to_owned(), secret, KeyId::from_i64(7), Reach::Opened)
         };
         let one = of("https://hooks.example/1", "order.*");
         assert_eq!(of("https://hooks.example/1", "order.*").name, one.name);
@@ -389,6 +502,65 @@ mod tests {
         assert_eq!((one.name.len(), one.policy.on_gone), (20, OnGone::Remove));
         for on_gone in OnGone::ALL {
             assert_eq!(OnGone::parse(on_gone.as_str()), Some(on_gone));
+        }
+        for reach in Reach::ALL {
+            assert_eq!(Reach::parse(reach.as_str()), Some(reach));
+        }
+    }
+
+    #[test]
+    fn keys_that_see_only_their_own_subscriptions_never_share_one() {
+        let by = |key: i64, reach: Reach| {
+            let (secret, events) = (Secret::from_seed(Scheme::V1, [1; 32]), Pattern::parse("order.*").unwrap());
+            let url = "https://hooks.example/1".to_owned();
+            NewEndpoint::subscription(url, events, "by a test".to_owned(), secret, KeyId::from_i64(key), reach).name
+        };
+        assert_eq!(by(1, Reach::Public), by(1, Reach::Public));
+        assert_ne!(by(1, Reach::Public), by(2, Reach::Public));
+        assert_eq!(by(1, Reach::Opened), by(2, Reach::Opened), "operators see all of them, so they share");
+        assert_ne!(by(1, Reach::Opened), by(1, Reach::Public));
+    }
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_its_secret() {
+        for (url, shown) in [
+            ("https://hooks.example", "https://hooks.example"),
+            ("https://hooks.example/", "https://hooks.example/"),
+            ("https://hooks.example:8443/services/T0/B1/token", "https://hooks.example:8443/***"),
+            ("https://hooks.example/?key=token", "https://hooks.example/***"),
+            ("https://hooks.example?key=token", "https://hooks.example/***"),
+            ("https://hooks.example/#token", "https://hooks.example/***"),
+            ("http://[::1]:9/token", "http://[::1]:9/***"),
+            ("https://user:token@hooks.example/", "https://hooks.example/***"),
+            ("https://us@er:token@hooks.example", "https://hooks.example/***"),
+            ("token", "***"),
+        ] {
+            assert_eq!(shown_url(url), shown, "{url}");
+        }
+    }
+
+    #[test]
+    fn debug_output_of_an_endpoint_holds_no_credential() {
+        let planted = "planted-credential";
+        let new = NewEndpoint {
+            name: Slug::parse("crm").unwrap(),
+            title: None,
+            url: format!("https://crm.example/{planted}?key={planted}"),
+            subscription: Subscription::default(),
+            plugin: None,
+            scheme: Scheme::Token,
+            secrets: vec![HeldSecret { secret: Secret::Text(planted.into()), until: None }],
+            policy: Policy {
+                headers: vec![("authorization".into(), format!("Bearer {planted}"))],
+                client_certificate: Some(Arc::new(ClientCertificate { chain: planted.into(), key: planted.into() })),
+                ..Policy::default()
+            },
+            state: EndpointState::Active,
+        };
+        let endpoint = Endpoint { id: EndpointId::from_i64(1), created_at: Timestamp::from_millis(0), failing_since: None, new };
+        for text in [format!("{endpoint:?}"), format!("{endpoint:#?}")] {
+            assert!(text.contains("authorization") && text.contains("crm.example"), "{text}");
+            assert!(!text.contains(planted), "{text}");
         }
     }
 

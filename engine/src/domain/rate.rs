@@ -52,6 +52,11 @@ impl Rate {
         if count.get() <= Self::COUNT_MAX { Ok(Self { count, unit }) } else { Err(bad()) }
     }
 
+    /// How many in one unit.
+    pub const fn count(self) -> NonZeroU32 {
+        self.count
+    }
+
     /// The time between one and the next.
     pub fn interval(self) -> Duration {
         self.unit.length() / self.count.get()

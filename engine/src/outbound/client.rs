@@ -1,10 +1,10 @@
 //! One exchange: the request goes out, the answer is read up to its cap, and all of it fits into one timeout.
 //!
-//! Two clients share the work: one speaks TLS to whatever the guard admits, one speaks plain HTTP and is given addresses from
-//! opened networks only. Connections are kept and used again; that, and bodies that are shared instead of copied, is what
+//! Two clients share the work of a [`Reach`]: one speaks TLS to whatever the guard admits, one speaks plain HTTP and is given addresses
+//! from opened networks only. Connections are kept and used again; that, and bodies that are shared instead of copied, is what
 //! makes this fast.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
@@ -23,6 +23,7 @@ use crate::{
     clock,
     domain::{
         delivery::{Attempt, AttemptOutcome},
+        endpoint::{Reach, shown_url},
         retry::parse_retry_after,
     },
 };
@@ -57,7 +58,7 @@ const HOST_BYTES_MAX: usize = 253;
 const USER_AGENT: &str = concat!("innesco/", env!("CARGO_PKG_VERSION"));
 
 /// One attempt to make: everything that goes over the wire.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     pub url: Url,
     /// Complete: signatures, content type, the endpoint's own. Only `host`, `content-length`, `accept` and `user-agent` are
@@ -68,6 +69,23 @@ pub struct Request {
     pub timeout: Duration,
     /// Presented in the TLS handshake, where the endpoint has one.
     pub identity: Option<Identity>,
+    /// The endpoint's.
+    pub reach: Reach,
+}
+
+/// Shows neither the secret part of the URL nor the value of a header.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, headers, body, timeout, identity, reach } = self;
+        f.debug_struct("Request")
+            .field("url", &shown_url(url.as_str()))
+            .field("headers", &headers.keys().collect::<Vec<_>>())
+            .field("body_bytes", &body.len())
+            .field("timeout", timeout)
+            .field("identity", identity)
+            .field("reach", reach)
+            .finish()
+    }
 }
 
 /// The client could not be set up.
@@ -81,10 +99,27 @@ pub enum StartError {
 
 /// The way out. Cheap to share, and meant to be one for the whole engine, since it holds the kept connections.
 pub struct Outbound {
+    opened: Way,
+    /// Has kept connections of its own: one that leads into an opened network must not be used again for an endpoint that cannot
+    /// reach it.
+    public: Way,
+    identities: Identities,
+}
+
+/// What endpoints of one [`Reach`] share.
+struct Way {
     clients: Clients,
     encrypted: reqwest::Client,
     plain: reqwest::Client,
-    identities: Identities,
+}
+
+impl Way {
+    fn new(guard: Guard, names: Arc<dyn Resolve>, trusted: Arc<rustls::RootCertStore>) -> Result<Self, StartError> {
+        let clients = Clients { guard: Arc::new(guard), names, trusted };
+        let encrypted = clients.anonymous(Transport::Encrypted)?;
+        let plain = clients.anonymous(Transport::Plain)?;
+        Ok(Self { clients, encrypted, plain })
+    }
 }
 
 /// What every client is made of.
@@ -148,21 +183,31 @@ impl Outbound {
     pub fn with_trust(guard: Guard, names: Arc<dyn Resolve>, trusted: Vec<CertificateDer<'static>>) -> Result<Self, StartError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(trusted);
-        let clients = Clients { guard: Arc::new(guard), names, trusted: Arc::new(roots) };
-        let encrypted = clients.anonymous(Transport::Encrypted)?;
-        let plain = clients.anonymous(Transport::Plain)?;
-        Ok(Self { clients, encrypted, plain, identities: Identities::default() })
+        let roots = Arc::new(roots);
+        Ok(Self {
+            opened: Way::new(guard, Arc::clone(&names), Arc::clone(&roots))?,
+            public: Way::new(Guard::public(), names, roots)?,
+            identities: Identities::default(),
+        })
     }
 
-    /// Judges a URL that someone wants to save, with every address that its name has now.
+    const fn way(&self, reach: Reach) -> &Way {
+        match reach {
+            Reach::Opened => &self.opened,
+            Reach::Public => &self.public,
+        }
+    }
+
+    /// Judges a URL that someone wants to save for an endpoint of this reach, with every address that its name has now.
     ///
     /// A name that does not resolve yet is taken: it is judged again at each connection.
-    pub async fn check_url(&self, url: &str) -> Result<Url, BadUrl> {
+    pub async fn check_url(&self, url: &str, reach: Reach) -> Result<Url, BadUrl> {
         let url = parse_url(url)?;
-        let transport = self.clients.guard.admit_url(&url)?;
+        let guard = &self.way(reach).clients.guard;
+        let transport = guard.admit_url(&url)?;
         if let Some(Host::Domain(name)) = url.host() {
             for ip in self.addresses(name).await {
-                self.clients.guard.admit(ip, transport).map_err(|blocked| blocked.behind_name(name))?;
+                guard.admit(ip, transport).map_err(|blocked| blocked.behind_name(name))?;
             }
         }
         Ok(url)
@@ -171,7 +216,7 @@ impl Outbound {
     /// A client for addresses that the operator has chosen, such as a collector of traces: without the guard, and without a proxy
     /// or a redirect all the same.
     pub fn operators_client(&self, timeout: Duration) -> Result<reqwest::Client, StartError> {
-        let tls = self.clients.tls().map_err(StartError::Tls)?.with_no_client_auth();
+        let tls = self.opened.clients.tls().map_err(StartError::Tls)?.with_no_client_auth();
         reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .tls_backend_preconfigured(tls)
@@ -184,7 +229,7 @@ impl Outbound {
     }
 
     async fn addresses(&self, name: &str) -> Vec<IpAddr> {
-        match tokio::time::timeout(CHECK_TIMEOUT, self.clients.names.resolve(name)).await {
+        match tokio::time::timeout(CHECK_TIMEOUT, self.opened.clients.names.resolve(name)).await {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => Vec::new(),
         }
@@ -217,13 +262,14 @@ impl Outbound {
 
     async fn exchange(&self, request: &Request, progress: &Progress, heard: &mut Heard) -> Result<AttemptOutcome, Failure> {
         let own;
-        let client = match (self.clients.guard.admit_url(&request.url).map_err(Failure::refused)?, &request.identity) {
-            (Transport::Encrypted, None) => &self.encrypted,
+        let way = self.way(request.reach);
+        let client = match (way.clients.guard.admit_url(&request.url).map_err(Failure::refused)?, &request.identity) {
+            (Transport::Encrypted, None) => &way.encrypted,
             (Transport::Encrypted, Some(identity)) => {
-                own = self.identities.client(identity, &self.clients).map_err(Failure::no_client)?;
+                own = self.identities.client(identity, request.reach, &way.clients).map_err(Failure::no_client)?;
                 &own
             }
-            (Transport::Plain, _) => &self.plain,
+            (Transport::Plain, _) => &way.plain,
         };
         let started = Instant::now();
         let mut answer = client.execute(prepared(request)).await;

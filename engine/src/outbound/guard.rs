@@ -11,6 +11,8 @@ use std::{
 use ipnet::IpNet;
 use url::{Host, Url};
 
+use crate::domain::endpoint::Reach;
+
 /// What the guard makes of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -52,11 +54,17 @@ impl Transport {
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allowed: Vec<IpNet>,
+    reach: Reach,
 }
 
 impl Guard {
     pub fn new(allowed: Vec<IpNet>) -> Self {
-        Self { allowed: allowed.iter().map(IpNet::trunc).collect() }
+        Self { allowed: allowed.iter().map(IpNet::trunc).collect(), reach: Reach::Opened }
+    }
+
+    /// Returns the guard of endpoints that programs subscribed by themselves: no network is opened for them.
+    pub const fn public() -> Self {
+        Self { allowed: Vec::new(), reach: Reach::Public }
     }
 
     pub fn judge(&self, ip: IpAddr) -> Verdict {
@@ -73,11 +81,12 @@ impl Guard {
 
     /// Whether an exchange may go to `ip`: encrypted to what is public, in any way to what is allowed.
     pub fn admit(&self, ip: IpAddr, transport: Transport) -> Result<(), BlockedAddress> {
-        match (self.judge(ip), transport) {
-            (Verdict::Allowed, _) | (Verdict::Public, Transport::Encrypted) => Ok(()),
-            (Verdict::Public, Transport::Plain) => Err(BlockedAddress { name: None, ip, why: Why::Unencrypted }),
-            (Verdict::Blocked(special), _) => Err(BlockedAddress { name: None, ip, why: Why::Special(special) }),
-        }
+        let why = match (self.judge(ip), transport) {
+            (Verdict::Allowed, _) | (Verdict::Public, Transport::Encrypted) => return Ok(()),
+            (Verdict::Public, Transport::Plain) => Why::Unencrypted,
+            (Verdict::Blocked(special), _) => Why::Special(special),
+        };
+        Err(BlockedAddress { name: None, ip, why, reach: self.reach })
     }
 
     /// Judges everything about `url` that needs no look-up: its form, and its host where that is an address.
@@ -154,6 +163,7 @@ pub struct BlockedAddress {
     name: Option<Box<str>>,
     ip: IpAddr,
     why: Why,
+    reach: Reach,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,12 +188,30 @@ impl BlockedAddress {
             _ => behind(self.ip).into(),
         }
     }
+
+    /// Says it to a program. Where a name leads inside the operator's networks is not its business.
+    fn write_for_public(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.why == Why::Unencrypted {
+            return f.write_str("http:// is not encrypted; use https://");
+        }
+        match &self.name {
+            Some(name) => write!(f, "{name} leads to an address that is not public")?,
+            None => write!(f, "{} is not a public address", self.ip)?,
+        }
+        f.write_str(
+            "; a subscription that was made with a key of the role subscribe reaches public addresses only: make it with a key \
+             of the role operate, or add an endpoint (innesco endpoint add)",
+        )
+    }
 }
 
 impl std::error::Error for BlockedAddress {}
 
 impl fmt::Display for BlockedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.reach == Reach::Public {
+            return self.write_for_public(f);
+        }
         if let Some(name) = &self.name {
             write!(f, "{name} is at ")?;
         }

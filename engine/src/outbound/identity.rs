@@ -15,7 +15,7 @@ use rustls::{
 };
 
 use super::client::{Clients, StartError};
-use crate::domain::{certificate::ClientCertificate, id::EndpointId, plugin::Digest};
+use crate::domain::{certificate::ClientCertificate, endpoint::Reach, id::EndpointId, plugin::Digest};
 
 /// Clients that are kept. A client holds a few kilobytes and the connections of its last seconds; one that is made anew costs
 /// a handshake.
@@ -90,18 +90,21 @@ struct Kept {
 
 struct Client {
     certificate: Arc<ClientCertificate>,
+    reach: Reach,
     client: reqwest::Client,
     /// When it was used last, as [`Kept::uses`] counts.
     used: u64,
 }
 
 impl Identities {
-    /// The endpoint's client: the one that is kept if its certificate is still the same, else a new one.
-    pub(super) fn client(&self, identity: &Identity, clients: &Clients) -> Result<reqwest::Client, BadClient> {
+    /// The endpoint's client: the one that is kept if its certificate and its reach are still the same, else a new one. `clients` are
+    /// those of `reach`.
+    pub(super) fn client(&self, identity: &Identity, reach: Reach, clients: &Clients) -> Result<reqwest::Client, BadClient> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.uses += 1;
         let used = kept.uses;
-        if let Some(found) = kept.clients.get_mut(&identity.endpoint).filter(|found| found.certificate == identity.certificate) {
+        let same = |found: &&mut Client| found.certificate == identity.certificate && found.reach == reach;
+        if let Some(found) = kept.clients.get_mut(&identity.endpoint).filter(same) {
             found.used = used;
             return Ok(found.client.clone());
         }
@@ -112,7 +115,7 @@ impl Identities {
             oldest.and_then(|oldest| kept.clients.remove(&oldest));
         }
         let certificate = Arc::clone(&identity.certificate);
-        kept.clients.insert(identity.endpoint, Client { certificate, client: client.clone(), used });
+        kept.clients.insert(identity.endpoint, Client { certificate, reach, client: client.clone(), used });
         Ok(client)
     }
 }

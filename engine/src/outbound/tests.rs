@@ -20,6 +20,7 @@ use super::*;
 use crate::domain::{
     certificate::ClientCertificate,
     delivery::{Attempt, AttemptOutcome},
+    endpoint::Reach,
     id::EndpointId,
 };
 
@@ -86,7 +87,14 @@ fn local() -> Outbound {
 fn request(url: &str, timeout: Duration) -> Request {
     let mut headers = HeaderMap::new();
     headers.insert("webhook-id", "dlv_1".parse().unwrap());
-    Request { url: Url::parse(url).unwrap(), headers, body: Bytes::from_static(b"{\"a\":1}"), timeout, identity: None }
+    Request {
+        url: Url::parse(url).unwrap(),
+        headers,
+        body: Bytes::from_static(b"{\"a\":1}"),
+        timeout,
+        identity: None,
+        reach: Reach::Opened,
+    }
 }
 
 /// Sends once to `url` with ample time.
@@ -424,7 +432,7 @@ async fn a_name_that_changes_after_it_was_checked_is_blocked_at_the_connection()
     let names = Table::of("rebinding.example", vec![vec![PUBLIC], vec![LOOPBACK]]);
     let outbound = outbound(&[], Arc::clone(&names) as Arc<dyn Resolve>, &[]);
     let url = format!("https://rebinding.example:{}/", receiver.address().port());
-    assert_eq!(outbound.check_url(&url).await.unwrap().as_str(), url);
+    assert_eq!(outbound.check_url(&url, Reach::Opened).await.unwrap().as_str(), url);
     assert_eq!(send(&outbound, &url).await.outcome, AttemptOutcome::Blocked);
     assert_eq!(names.asked("rebinding.example"), 2, "once to check, once to connect, and not again");
     assert_eq!(receiver.connections(), 0);
@@ -476,7 +484,7 @@ async fn a_url_is_judged_when_it_is_saved() {
         ..Table::default()
     });
     let outbound = outbound(&["127.0.0.0/8"], names, &[]);
-    let check = async |url: &str| outbound.check_url(url).await.map(String::from).map_err(|bad| bad.to_string());
+    let check = async |url: &str| outbound.check_url(url, Reach::Opened).await.map(String::from).map_err(|bad| bad.to_string());
 
     assert_eq!(check("https://Good.example/a?b#c").await, Ok("https://good.example/a?b".to_owned()));
     assert_eq!(check("http://inside.example:8080/").await, Ok("http://inside.example:8080/".to_owned()));
@@ -490,6 +498,51 @@ async fn a_url_is_judged_when_it_is_saved() {
     assert!(check("https://169.254.169.254/latest").await.unwrap_err().contains("metadata"));
     assert!(check("gopher://good.example/").await.is_err());
     assert!(check("https://user@good.example/").await.is_err());
+}
+
+#[tokio::test]
+async fn an_opened_network_is_out_of_reach_for_what_programs_subscribed() {
+    let (server, known) = (Identity::self_signed("localhost"), Identity::client("known"));
+    let receiver = Receiver::with_tls(&server, |_| Answer::status(200)).await;
+    let port = receiver.address().port();
+    let names = Table::of("localhost", vec![vec![LOOPBACK]]);
+    let outbound = outbound(&["127.0.0.0/8"], names, &[&server]);
+    let url = format!("https://localhost:{port}/");
+    let certificate = || super::Identity {
+        endpoint: EndpointId::from_i64(1),
+        certificate: Arc::new(ClientCertificate { chain: known.pem(), key: known.key_pem() }),
+    };
+    let send = async |url: &str, reach: Reach, identity: Option<super::Identity>| {
+        outbound.send(Request { reach, identity, ..request(url, Duration::from_secs(10)) }).await
+    };
+    for identity in [None, Some(certificate())] {
+        let attempt = send(&url, Reach::Opened, identity.clone()).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 }, "{attempt:?}");
+        // The connection is still open, and would be used again by the same client.
+        let attempt = send(&url, Reach::Public, identity).await;
+        assert_eq!(attempt.outcome, AttemptOutcome::Blocked, "{attempt:?}");
+        assert!(detail(&attempt).starts_with("localhost leads to an address that is not public; "), "{attempt:?}");
+        assert!(!detail(&attempt).contains("127."), "a name must not be told apart by where it leads inside: {attempt:?}");
+    }
+    for url in [format!("https://127.0.0.1:{port}/"), format!("http://127.0.0.1:{port}/"), format!("http://localhost:{port}/")] {
+        assert_eq!(send(&url, Reach::Public, None).await.outcome, AttemptOutcome::Blocked, "{url}");
+        assert!(outbound.check_url(&url, Reach::Public).await.is_err_and(|bad| bad.is_blocked()), "{url}");
+        assert!(outbound.check_url(&url, Reach::Opened).await.is_ok(), "{url}");
+    }
+    assert_eq!(receiver.received().len(), 2);
+}
+
+#[test]
+fn debug_output_of_a_request_holds_no_credential() {
+    let mut request = request("https://crm.example/planted?key=planted", Duration::from_secs(1));
+    request.headers.insert("authorization", "Bearer planted".parse().unwrap());
+    request.body = Bytes::from_static(b"planted");
+    let certificate = Arc::new(ClientCertificate { chain: "planted".into(), key: "planted".into() });
+    request.identity = Some(super::Identity { endpoint: EndpointId::from_i64(1), certificate });
+    for text in [format!("{request:?}"), format!("{request:#?}")] {
+        assert!(text.contains("authorization") && text.contains("https://crm.example/***"), "{text}");
+        assert!(!text.contains("planted"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ impl Webhook<'_> {
         headers.insert(HeaderName::from_static("innesco-depth"), HeaderValue::from(u16::from(self.event.new.depth) + 1));
         let certificate = policy.client_certificate.as_ref().map(Arc::clone);
         let identity = certificate.map(|certificate| Identity { endpoint: self.endpoint.id, certificate });
-        Ok(Request { url, headers, body, timeout: policy.timeout, identity })
+        Ok(Request { url, headers, body, timeout: policy.timeout, identity, reach: policy.reach })
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         certificate::ClientCertificate,
-        endpoint::{EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
+        endpoint::{EndpointState, HeldSecret, NewEndpoint, Policy, Reach, Subscription},
         envelope::{Envelope, Format},
         event::NewEvent,
         id::{EndpointId, EventId},
@@ -201,6 +201,7 @@ mod tests {
             token_header: Some("x-api-key".into()),
             headers: vec![header("x-shop", "the endpoint's")],
             client_certificate: Some(Arc::new(ClientCertificate { chain: String::new(), key: String::new() })),
+            reach: Reach::Public,
             ..Policy::default()
         };
         let request = request(&endpoint(Scheme::Token, policy), Some(&payload));
@@ -211,7 +212,7 @@ mod tests {
             (vec!["text/plain"], vec!["the endpoint's"], vec!["the plugin's"])
         );
         assert_eq!(of("x-api-key"), [Secret::from_seed(Scheme::Token, [7; 32]).reveal()]);
-        assert_eq!(request.identity.unwrap().endpoint, EndpointId::from_i64(3));
+        assert_eq!((request.identity.unwrap().endpoint, request.reach), (EndpointId::from_i64(3), Reach::Public));
     }
 
     #[test]

@@ -12,9 +12,9 @@ use crate::domain::{
     breaker::BreakerRule,
     certificate::ClientCertificate,
     delivery::DeadReason,
-    endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, OnGone, Ordering, Policy, Subscription},
+    endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, OnGone, Ordering, Policy, Reach, Subscription},
     envelope::{Envelope, Format},
-    id::EndpointId,
+    id::{EndpointId, KeyId},
     name::{Attributes, Slug},
     pattern::Pattern,
     rate::Rate,
@@ -116,6 +116,10 @@ struct PolicyColumn {
     format: String,
     token_header: Option<String>,
     on_gone: String,
+    /// Not in rows of earlier versions: see [`Reach::unsaid`].
+    #[serde(default)]
+    reach: Option<String>,
+    made_by: Option<i64>,
 }
 
 impl Default for PolicyColumn {
@@ -138,6 +142,8 @@ impl PolicyColumn {
             format: policy.format.as_str().to_owned(),
             token_header: policy.token_header.clone(),
             on_gone: policy.on_gone.as_str().to_owned(),
+            reach: Some(policy.reach.as_str().to_owned()),
+            made_by: policy.maker.map(KeyId::as_i64),
         }
     }
 
@@ -155,6 +161,11 @@ impl PolicyColumn {
             Some(ordering) => Some(Ordering::parse(&ordering)?),
             None => None,
         };
+        let on_gone = OnGone::parse(&self.on_gone)?;
+        let reach = match self.reach {
+            Some(reach) => Reach::parse(&reach)?,
+            None => Reach::unsaid(on_gone),
+        };
         let (failures, wait, wait_max) = self.breaker;
         Some(Policy {
             timeout: Duration::from_millis(self.timeout_ms),
@@ -168,7 +179,9 @@ impl PolicyColumn {
             format: Format::parse(&self.format)?,
             token_header: self.token_header,
             client_certificate: client_certificate.map(|(chain, key)| Arc::new(ClientCertificate { chain, key })),
-            on_gone: OnGone::parse(&self.on_gone)?,
+            on_gone,
+            reach,
+            maker: self.made_by.map(KeyId::from_i64),
         })
     }
 }
@@ -370,5 +383,22 @@ impl FilterColumn {
             since: self.since.map(Timestamp::from_millis),
             until: self.until.map(Timestamp::from_millis),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_stored_before_its_reach_was_keeps_what_is_safe() {
+        let place = Place { table: "endpoint", id: 1 };
+        let read = |text: &str| policy_from_column(&place, text).map(|policy| (policy.reach, policy.maker));
+        assert_eq!(read("{}").unwrap(), (Reach::Opened, None), "a person made it");
+        assert_eq!(read("{\"on_gone\":\"disable\"}").unwrap(), (Reach::Opened, None));
+        assert_eq!(read("{\"on_gone\":\"remove\"}").unwrap(), (Reach::Public, None), "a program may have subscribed it");
+        let made = (Reach::Opened, Some(KeyId::from_i64(7)));
+        assert_eq!(read("{\"on_gone\":\"remove\",\"reach\":\"opened\",\"made_by\":7}").unwrap(), made);
+        assert!(read("{\"reach\":\"everywhere\"}").is_err());
     }
 }

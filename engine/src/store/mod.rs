@@ -411,35 +411,38 @@ pub struct PluginRow {
     pub config: BTreeMap<String, String>,
 }
 
-/// What an API key may do.
+/// What an API key may do. Which role opens what is a table of the API (`api/access.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    Read,
-    /// Reads, and subscribes: what an automation tool needs.
-    Subscribe,
+    /// Sends events.
     Publish,
+    /// Reads what there is, without what is a secret by itself.
+    Read,
+    /// Subscribes, and sees and ends its own subscriptions: what an automation tool needs.
+    Subscribe,
+    /// Reads `/metrics` alone.
+    Metrics,
+    /// Runs the engine from day to day: deliveries, endpoints, sources.
+    Operate,
     Admin,
 }
 
 impl Role {
-    pub const ALL: [Self; 4] = [Self::Read, Self::Subscribe, Self::Publish, Self::Admin];
+    pub const ALL: [Self; 6] = [Self::Publish, Self::Read, Self::Subscribe, Self::Metrics, Self::Operate, Self::Admin];
 
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Publish => "publish",
             Self::Read => "read",
             Self::Subscribe => "subscribe",
-            Self::Publish => "publish",
+            Self::Metrics => "metrics",
+            Self::Operate => "operate",
             Self::Admin => "admin",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == text)
-    }
-
-    /// Whether a key of this role opens what `needed` opens.
-    pub fn may(self, needed: Self) -> bool {
-        self == Self::Admin || self == needed || (self, needed) == (Self::Subscribe, Self::Read)
     }
 }
 
@@ -657,6 +660,8 @@ pub trait Store: Send + Sync {
     async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error>;
     /// Notes what came of it, and the target if that became known only now.
     async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error>;
+    /// Removes the entry of a change that was not made. One that is gone already is no error.
+    async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error>;
     async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error>;
 
     // Jobs.

@@ -24,7 +24,7 @@ use crate::{
         certificate::ClientCertificate,
         duration,
         endpoint::{
-            Endpoint, EndpointState, HeldSecret, NewEndpoint, OUR_HEADER_PREFIXES, OUR_HEADERS, OnGone, Ordering, Policy,
+            Endpoint, EndpointState, HeldSecret, NewEndpoint, OUR_HEADER_PREFIXES, OUR_HEADERS, OnGone, Ordering, Policy, Reach,
             Subscription, header_is_ours,
         },
         envelope::{Envelope, Format},
@@ -332,7 +332,9 @@ impl Input {
         let rate = self.rate.map(|text| Rate::parse(&text)).transpose().map_err(|bad| wrong("rate", bad))?;
         let ordering = self.ordered.map_or(Ok(None), ordering)?;
         let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
-        let url = api.outbound.check_url(&self.url).await.map_err(|bad| bad_url("url", &bad))?;
+        // What a program subscribed keeps its reach, whoever changes it.
+        let (reach, maker) = before.map_or((Reach::Opened, None), |before| (before.new.policy.reach, before.new.policy.maker));
+        let url = api.outbound.check_url(&self.url, reach).await.map_err(|bad| bad_url("url", &bad))?;
         if let Some(before) = before.filter(|before| before.new.is_subscription()) {
             still_subscribed(before, &url, &subscription)?;
         }
@@ -366,6 +368,8 @@ impl Input {
                 token_header,
                 client_certificate,
                 on_gone: before.map_or(OnGone::default(), |before| before.new.policy.on_gone),
+                reach,
+                maker,
             },
             state: before.map_or(EndpointState::Active, |before| before.new.state),
         })

@@ -21,7 +21,7 @@ pub use self::{
     input::{Grace, RateText, bad_url, secret, wrong},
     view::{ENDPOINT_STATES, EndpointView},
 };
-use super::{Api, audit, body, error::Problem, path::Path, view::PageView};
+use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, path::Path, view::PageView};
 use crate::{
     clock,
     domain::{
@@ -84,9 +84,12 @@ pub fn check_room(api: &Api) -> Result<(), Problem> {
     get, path = "/v1/endpoints", operation_id = "list_endpoints", tag = "endpoints",
     responses((status = 200, description = "All of them.", body = PageView<EndpointView>)),
 )]
-pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<EndpointView>>, Problem> {
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<PageView<EndpointView>>, Problem> {
     let endpoints = api.store.endpoints().await?;
-    let items = endpoints.iter().map(|endpoint| EndpointView::new(endpoint, api.store.tag())).collect();
+    let items = endpoints.iter().map(|endpoint| EndpointView::new(endpoint, api.store.tag(), caller.sight)).collect();
     Ok(Json(PageView { items, next: None }))
 }
 
@@ -106,8 +109,12 @@ pub fn find(api: &Api, text: &str) -> Result<Arc<Endpoint>, Problem> {
     params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
     responses((status = 200, description = "The endpoint, without its secret.", body = EndpointView)),
 )]
-pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
-    Ok(Json(EndpointView::new(&*find(&api, &id)?, api.store.tag())))
+pub async fn show(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<EndpointView>, Problem> {
+    Ok(Json(EndpointView::new(&*find(&api, &id)?, api.store.tag(), caller.sight)))
 }
 
 /// Change an endpoint.
@@ -126,6 +133,7 @@ pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result
 )]
 pub async fn change(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     request_headers: HeaderMap,
     body: Body,
@@ -136,7 +144,7 @@ pub async fn change(
     if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
         return Err(wrong("name", "is fixed, since plugins send to it; change the title instead"));
     }
-    let current = Input::of(&before, EndpointView::new(&before, tag));
+    let current = Input::of(&before, EndpointView::new(&before, tag, Sight::Whole));
     let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
     merge(&mut merged, Value::Object(patch));
     body::whole_numbers(&mut merged);
@@ -147,7 +155,7 @@ pub async fn change(
     let new_secret = changed.new.scheme != before.new.scheme;
     // As it is now: its state may have changed meanwhile.
     let changed = find(&api, &id)?;
-    Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag) }))
+    Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag, caller.sight) }))
 }
 
 /// A JSON merge patch (RFC 7396).
@@ -245,8 +253,12 @@ pub async fn rotate(
     responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
-pub async fn pause(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
-    set_state(&api, &id, EndpointState::Paused).await
+pub async fn pause(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<EndpointView>, Problem> {
+    set_state(&api, &caller, &id, EndpointState::Paused).await
 }
 
 /// Disable an endpoint.
@@ -258,8 +270,12 @@ pub async fn pause(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resul
     responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
-pub async fn disable(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
-    set_state(&api, &id, EndpointState::Disabled(DisabledReason::ByHand)).await
+pub async fn disable(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<EndpointView>, Problem> {
+    set_state(&api, &caller, &id, EndpointState::Disabled(DisabledReason::ByHand)).await
 }
 
 /// Resume an endpoint.
@@ -271,13 +287,17 @@ pub async fn disable(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Res
     responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
-pub async fn resume(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<EndpointView>, Problem> {
-    set_state(&api, &id, EndpointState::Active).await
+pub async fn resume(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<EndpointView>, Problem> {
+    set_state(&api, &caller, &id, EndpointState::Active).await
 }
 
-async fn set_state(api: &Api, id: &str, to: EndpointState) -> Result<Json<EndpointView>, Problem> {
+async fn set_state(api: &Api, caller: &Caller, id: &str, to: EndpointState) -> Result<Json<EndpointView>, Problem> {
     let endpoint = find(api, id)?;
     api.store.set_endpoint_state(endpoint.id, &[endpoint.new.state], to, None).await?;
     api.catalog.refresh_endpoints().await?;
-    Ok(Json(EndpointView::new(&*find(api, id)?, api.store.tag())))
+    Ok(Json(EndpointView::new(&*find(api, id)?, api.store.tag(), caller.sight)))
 }

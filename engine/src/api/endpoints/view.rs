@@ -6,11 +6,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    api::access::Sight,
     domain::{
         duration,
-        endpoint::{DisabledReason, Endpoint, EndpointState, OnGone, Ordering},
+        endpoint::{DisabledReason, Endpoint, EndpointState, OnGone, Ordering, Reach, shown_url},
         envelope::{Envelope, Format},
-        id::{EndpointId, Tag},
+        id::{EndpointId, KeyId, Tag},
         name::Slug,
         pattern::Pattern,
         signature::Scheme,
@@ -34,6 +35,7 @@ pub struct EndpointView {
     pub name: String,
     /// Free text for people.
     pub title: Option<String>,
+    /// A key of the role `read` sees `***` in the place of its path and query: for many receivers these are the secret.
     #[schema(format = "uri")]
     pub url: String,
     /// The events that it subscribes to.
@@ -76,6 +78,12 @@ pub struct EndpointView {
     /// What becomes of it when it answers `410`; `remove` where a program has subscribed it.
     #[schema(value_type = OnGone)]
     pub on_gone: &'static str,
+    /// `public` where a key of the role `subscribe` made it.
+    #[schema(value_type = Reach)]
+    pub reach: &'static str,
+    /// The key that subscribed it; `null` for an endpoint that a person created, and where the key is not known.
+    #[schema(value_type = Option<KeyId>)]
+    pub subscribed_by: Option<String>,
     #[schema(value_type = EndpointState)]
     pub state: &'static str,
     /// Why it is disabled.
@@ -113,7 +121,7 @@ pub struct BreakerView {
 }
 
 impl EndpointView {
-    pub fn new(endpoint: &Endpoint, tag: Tag) -> Self {
+    pub fn new(endpoint: &Endpoint, tag: Tag, sight: Sight) -> Self {
         let new = &endpoint.new;
         let (state, disabled_reason) = match new.state {
             EndpointState::Active | EndpointState::Paused => (new.state.as_str(), None),
@@ -124,7 +132,10 @@ impl EndpointView {
             id: endpoint.id.text(tag),
             name: new.name.to_string(),
             title: new.title.clone(),
-            url: new.url.clone(),
+            url: match sight {
+                Sight::Whole | Sight::Own => new.url.clone(),
+                Sight::WithoutSecrets => shown_url(&new.url).into_owned(),
+            },
             events: new.subscription.events.iter().map(ToString::to_string).collect(),
             r#where: new.subscription.conditions.iter().cloned().collect(),
             plugin: new.plugin.as_ref().map(ToString::to_string),
@@ -153,6 +164,8 @@ impl EndpointView {
                 key: HIDDEN,
             }),
             on_gone: new.policy.on_gone.as_str(),
+            reach: new.policy.reach.as_str(),
+            subscribed_by: new.policy.maker.map(|key| key.text(tag)),
             state,
             disabled_reason,
             failing_since: endpoint.failing_since.map(|since| since.to_string()),
@@ -164,7 +177,7 @@ impl EndpointView {
     /// With the secret: for the one reply that may carry it.
     pub fn revealing(endpoint: &Endpoint, tag: Tag) -> Self {
         let secret = endpoint.new.secrets.first().map(|held| held.secret.reveal());
-        Self { secret, ..Self::new(endpoint, tag) }
+        Self { secret, ..Self::new(endpoint, tag, Sight::Whole) }
     }
 }
 

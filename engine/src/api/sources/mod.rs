@@ -19,7 +19,7 @@ use self::{
     input::{Input, Patch, SourceSecret, new_token, secret, wrong},
     view::SourceView,
 };
-use super::{Api, audit, body, endpoints, error::Problem, path::Path, view::PageView};
+use super::{Api, audit, auth::Caller, body, endpoints, error::Problem, path::Path, view::PageView};
 use crate::{
     clock,
     domain::{duration, id::SourceId, source::Source},
@@ -67,8 +67,11 @@ pub async fn create(
     get, path = "/v1/sources", operation_id = "list_sources", tag = "sources",
     responses((status = 200, description = "All of them.", body = PageView<SourceView>)),
 )]
-pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<SourceView>>, Problem> {
-    let items = api.store.sources().await?.iter().map(|source| SourceView::new(&api, source)).collect();
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<PageView<SourceView>>, Problem> {
+    let items = api.store.sources().await?.iter().map(|source| SourceView::new(&api, source, caller.sight)).collect();
     Ok(Json(PageView { items, next: None }))
 }
 
@@ -90,8 +93,12 @@ fn find(api: &Api, text: &str) -> Result<Arc<Source>, Problem> {
     params(("source" = String, Path, description = "Its id or its name.", example = "github")),
     responses((status = 200, description = "The source, without its secret.", body = SourceView)),
 )]
-pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<SourceView>, Problem> {
-    Ok(Json(SourceView::new(&api, &*find(&api, &id)?)))
+pub async fn show(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<SourceView>, Problem> {
+    Ok(Json(SourceView::new(&api, &*find(&api, &id)?, caller.sight)))
 }
 
 /// Change a source.
@@ -110,6 +117,7 @@ pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result
 )]
 pub async fn change(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -127,7 +135,7 @@ pub async fn change(
     api.store.update_source(changed.clone()).await?;
     api.sources.refresh().await?;
     let new_secret = changed.new.settings.preset != before.new.settings.preset;
-    Ok(Json(if new_secret { SourceView::revealing(&api, &changed) } else { SourceView::new(&api, &changed) }))
+    Ok(Json(if new_secret { SourceView::revealing(&api, &changed) } else { SourceView::new(&api, &changed, caller.sight) }))
 }
 
 /// Delete a source.
@@ -210,6 +218,7 @@ struct AddressRotation {
 )]
 pub async fn rotate_address(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -220,7 +229,7 @@ pub async fn rotate_address(
     api.store.update_source(source.clone()).await?;
     api.sources.refresh().await?;
     tracing::info!(source = %source.new.name, "source has a new address");
-    Ok(Json(SourceView::new(&api, &source)))
+    Ok(Json(SourceView::new(&api, &source, caller.sight)))
 }
 
 /// How long what was there before a rotation still holds.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    api::{Api, inbound::watch::Refused},
+    api::{Api, access::Sight, inbound::watch::Refused},
     clock,
     domain::{
         duration,
@@ -28,8 +28,8 @@ pub struct SourceView {
     pub title: Option<String>,
     #[schema(value_type = Preset)]
     pub preset: &'static str,
-    /// Where its senders send to. Whoever has it can try; with preset `none` that is all it takes.
-    pub path: String,
+    /// Where its senders send to. With preset `none` the path is all the proof that it asks for. `null` for a key of the role `read`.
+    pub path: Option<String>,
     /// The same with what stands before it, where `external_url` says so.
     pub url: Option<String>,
     /// What to mind.
@@ -106,7 +106,8 @@ const ANYONE: &str =
     "nothing proves who sends: whoever learns the address may. Choose a preset with a secret if its senders can do that";
 
 impl SourceView {
-    pub fn new(api: &Api, source: &Source) -> Self {
+    pub fn new(api: &Api, source: &Source, sight: Sight) -> Self {
+        let shows_address = sight == Sight::Whole;
         let (new, settings) = (&source.new, &source.new.settings);
         let watch = api.inbound.watches.of(source.id);
         let hmac = match &settings.rule {
@@ -129,8 +130,8 @@ impl SourceView {
             name: new.name.to_string(),
             title: new.title.clone(),
             preset: settings.preset.as_str(),
-            path: format!("/in/{}", source.address()),
-            url: api.inbound.url(source),
+            path: shows_address.then(|| format!("/in/{}", source.address())),
+            url: api.inbound.url(source).filter(|_| shows_address),
             warning: (settings.rule == Rule::Nothing).then_some(ANYONE),
             header: settings.rule.headers().first().map(|name| (*name).to_owned()),
             algorithm: hmac.map(|rule| rule.algorithm.as_str()),
@@ -171,6 +172,6 @@ impl SourceView {
     /// With the secret: for the one reply that may carry it.
     pub fn revealing(api: &Api, source: &Source) -> Self {
         let secret = source.new.secrets.first().map(|held| held.secret.reveal());
-        Self { secret, ..Self::new(api, source) }
+        Self { secret, ..Self::new(api, source, Sight::Whole) }
     }
 }

@@ -36,6 +36,22 @@ pub async fn a_change_is_noted_before_it_is_made(bench: &Bench) {
     assert_eq!(shown, [(Some(422), Some("key_9")), (Some(200), Some("crm"))], "a target that was known stays");
 }
 
+pub async fn an_entry_of_a_change_that_was_not_made_is_withdrawn(bench: &Bench) {
+    let at = clock::wall();
+    let mut ids = Vec::new();
+    for action in ["endpoint.create", "endpoint.update", "endpoint.delete"] {
+        ids.push(bench.store.begin_audit(change("ops", action, at)).await.unwrap());
+    }
+    bench.store.finish_audit(ids[1], 422, None).await.unwrap();
+    for _ in 0..2 {
+        bench.store.withdraw_audit(ids[1]).await.unwrap();
+    }
+    let left: Vec<_> = trail(bench, AuditFilter::default()).await.into_iter().map(|entry| entry.id).collect();
+    assert_eq!(left, [ids[2], ids[0]]);
+    let next = bench.store.begin_audit(change("ops", "endpoint.create", at)).await.unwrap();
+    assert!(!ids.contains(&next), "the id of an entry that was withdrawn is not used again");
+}
+
 pub async fn the_trail_is_filtered_and_comes_in_pages(bench: &Bench) {
     let at = |seconds: u64| Timestamp::from_millis(1_000_000).plus(Duration::from_secs(seconds));
     for seconds in 0..6 {

@@ -143,6 +143,7 @@ macro_rules! conformance {
                     a_deleted_endpoint_is_forgotten_with_its_last_event;
                 audit:
                     a_change_is_noted_before_it_is_made,
+                    an_entry_of_a_change_that_was_not_made_is_withdrawn,
                     the_trail_is_filtered_and_comes_in_pages,
                     old_changes_leave_the_trail;
                 jobs:

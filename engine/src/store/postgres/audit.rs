@@ -23,6 +23,11 @@ pub async fn finish(tx: &Transaction<'_>, id: AuditId, status: u16, target: Opti
     Ok(())
 }
 
+pub async fn withdraw(tx: &Transaction<'_>, id: AuditId) -> Result<(), Error> {
+    execute(tx, "DELETE FROM audit WHERE id = $1", &[&id.as_i64()]).await?;
+    Ok(())
+}
+
 fn entry(row: &Row) -> Result<AuditEntry, Error> {
     let place = Place { table: "audit", id: get(row, 0)? };
     Ok(AuditEntry {

@@ -639,6 +639,10 @@ impl Store for Postgres {
         self.step(move |tx, _| Box::pin(async move { audit::finish(tx, id, status, target.as_deref()).await })).await
     }
 
+    async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
+        self.step(move |tx, _| Box::pin(async move { audit::withdraw(tx, id).await })).await
+    }
+
     async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error> {
         self.read_for_people(move |tx, _| Box::pin(async move { audit::list(tx, &filter, page).await })).await
     }

@@ -28,6 +28,11 @@ pub fn finish(db: &Connection, id: AuditId, status: u16, target: Option<&str>) -
     Ok(())
 }
 
+pub fn withdraw(db: &Connection, id: AuditId) -> Result<(), Error> {
+    db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([id.as_i64()])?;
+    Ok(())
+}
+
 pub const AUDIT_COLUMNS: &str = "id, at, key, action, target, status";
 
 /// Reads [`AUDIT_COLUMNS`].

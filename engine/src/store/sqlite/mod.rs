@@ -627,6 +627,11 @@ impl Store for Sqlite {
         self.write_as(Keeps::Progress, 0, move |db, _| audit::finish(db, id, status, target.as_deref())).await
     }
 
+    async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
+        // After a crash the entry of a change that was never made is there again: too much is noted, never too little.
+        self.write_as(Keeps::Progress, 0, move |db, _| audit::withdraw(db, id)).await
+    }
+
     async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error> {
         self.read_for_people(move |db| audit::list(db, &filter, page)).await
     }

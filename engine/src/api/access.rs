@@ -1,0 +1,261 @@
+//! Who may do what: the one table of roles and routes. The guard of the routes, the API's document, the manual's table and the
+//! tests all read it.
+//!
+//! What must stay true: a route without a row is reached with no key at all, and a test below names it.
+
+use std::{collections::HashMap, fmt::Write as _, sync::LazyLock};
+
+use axum::http::Method;
+
+use crate::store::Role::{self, Admin, Metrics, Operate, Publish, Read, Subscribe};
+
+/// How much of what a route answers a role sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    Whole,
+    /// Without what is a credential by itself: the address of a source, the path and the query of a URL.
+    WithoutSecrets,
+    /// Only what the same key has made.
+    Own,
+}
+
+/// Who gets past a route.
+#[derive(Clone, Copy, Debug)]
+pub enum Gate {
+    /// Everyone, without a key.
+    Anyone,
+    /// Senders that prove themselves to their source.
+    Senders,
+    /// Keys of these roles. The first is the one to ask for: it can do the least beside.
+    Keys(&'static [(Role, Sight)]),
+    /// The same where the setting `metrics` is `key`; everyone where it is `open`.
+    Figures(&'static [(Role, Sight)]),
+}
+
+impl Gate {
+    /// The roles that open it; none where no key is asked for.
+    pub const fn roles(self) -> &'static [(Role, Sight)] {
+        match self {
+            Self::Anyone | Self::Senders => &[],
+            Self::Keys(roles) | Self::Figures(roles) => roles,
+        }
+    }
+}
+
+/// Routes that belong together, and who may use them.
+pub struct Row {
+    /// What they do, for people.
+    pub what: &'static str,
+    pub gate: Gate,
+    /// Each is a method and a path as the document has it. `ANY` stands for every method.
+    pub routes: &'static [&'static str],
+    /// Whether what changes something here is noted in the audit trail. Events are not: they are the data.
+    pub is_audited: bool,
+}
+
+const fn row(what: &'static str, gate: Gate, routes: &'static [&'static str]) -> Row {
+    let is_audited = matches!(gate, Gate::Keys(_));
+    Row { what, gate, routes, is_audited }
+}
+
+const SENDING: Gate = Gate::Keys(&[(Publish, Sight::Whole), (Admin, Sight::Whole)]);
+const READING: Gate = Gate::Keys(&[(Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const READING_ADDRESSES: Gate = Gate::Keys(&[(Read, Sight::WithoutSecrets), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const READING_SUBSCRIPTIONS: Gate =
+    Gate::Keys(&[(Subscribe, Sight::Own), (Read, Sight::WithoutSecrets), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const SUBSCRIBING: Gate = Gate::Keys(&[(Subscribe, Sight::Own), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const OPERATING: Gate = Gate::Keys(&[(Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const ADMINISTERING: Gate = Gate::Keys(&[(Admin, Sight::Whole)]);
+const FIGURES: Gate =
+    Gate::Figures(&[(Metrics, Sight::Whole), (Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+
+/// Every route of the engine.
+pub const TABLE: &[Row] = &[
+    Row { is_audited: false, ..row("send events", SENDING, &["POST /v1/events"]) },
+    row(
+        "read events, deliveries, jobs, plugins and nodes",
+        READING,
+        &[
+            "GET /v1/events",
+            "GET /v1/events/{event}",
+            "GET /v1/deliveries",
+            "GET /v1/deliveries/{delivery}",
+            "GET /v1/jobs",
+            "GET /v1/jobs/{job}",
+            "GET /v1/plugins",
+            "GET /v1/plugins/{plugin}",
+            "GET /v1/plugins/{plugin}/state",
+            "GET /v1/nodes",
+        ],
+    ),
+    row(
+        "read endpoints and sources",
+        READING_ADDRESSES,
+        &["GET /v1/endpoints", "GET /v1/endpoints/{endpoint}", "GET /v1/sources", "GET /v1/sources/{source}"],
+    ),
+    row("read subscriptions", READING_SUBSCRIPTIONS, &["GET /v1/subscriptions", "GET /v1/subscriptions/{subscription}"]),
+    row("subscribe and unsubscribe", SUBSCRIBING, &["POST /v1/subscriptions", "DELETE /v1/subscriptions/{subscription}"]),
+    row(
+        "replay events, retry and cancel deliveries and jobs",
+        OPERATING,
+        &[
+            "POST /v1/events/{event}/replay",
+            "POST /v1/deliveries/retry",
+            "POST /v1/deliveries/{delivery}/retry",
+            "POST /v1/deliveries/{delivery}/cancel",
+            "POST /v1/jobs/{job}/cancel",
+        ],
+    ),
+    row(
+        "create, change, test, pause and delete endpoints",
+        OPERATING,
+        &[
+            "POST /v1/endpoints",
+            "PATCH /v1/endpoints/{endpoint}",
+            "DELETE /v1/endpoints/{endpoint}",
+            "POST /v1/endpoints/{endpoint}/rotate-secret",
+            "POST /v1/endpoints/{endpoint}/test",
+            "POST /v1/endpoints/{endpoint}/pause",
+            "POST /v1/endpoints/{endpoint}/resume",
+            "POST /v1/endpoints/{endpoint}/disable",
+        ],
+    ),
+    row(
+        "create, change and delete sources",
+        OPERATING,
+        &[
+            "POST /v1/sources",
+            "PATCH /v1/sources/{source}",
+            "DELETE /v1/sources/{source}",
+            "POST /v1/sources/{source}/rotate-secret",
+            "POST /v1/sources/{source}/rotate-address",
+        ],
+    ),
+    row(
+        "read and change the settings of plugins, delete their state",
+        ADMINISTERING,
+        &["GET /v1/plugins/{plugin}/config", "PUT /v1/plugins/{plugin}/config", "DELETE /v1/plugins/{plugin}/state"],
+    ),
+    row(
+        "manage keys and the master key",
+        ADMINISTERING,
+        &["GET /v1/keys", "POST /v1/keys", "DELETE /v1/keys/{key_id}", "POST /v1/keys/rekey"],
+    ),
+    row("read the audit trail", ADMINISTERING, &["GET /v1/audit"]),
+    row("read the figures, where `metrics = \"key\"`", FIGURES, &["GET /metrics"]),
+    row("ask for health and for the API's document", Gate::Anyone, &["GET /healthz", "GET /readyz", "GET /openapi.json"]),
+    row("send webhooks to a source, as its preset asks", Gate::Senders, &["ANY /in/{source}"]),
+];
+
+/// Every method of that route.
+const ANY: &str = "ANY";
+
+type Methods = Vec<(&'static str, &'static Row)>;
+
+static BY_PATH: LazyLock<HashMap<&str, Methods>> = LazyLock::new(|| {
+    let mut by_path: HashMap<&str, Methods> = HashMap::new();
+    for row in TABLE {
+        for route in row.routes {
+            let (method, path) = route.split_once(' ').expect("a route is a method and a path");
+            by_path.entry(path).or_default().push((method, row));
+        }
+    }
+    by_path
+});
+
+/// The row of a route. A path is as the router has it, with names in braces.
+pub fn of(method: &Method, path: &str) -> Option<&'static Row> {
+    // The router answers HEAD with what answers GET.
+    let method = if *method == Method::HEAD { Method::GET.as_str() } else { method.as_str() };
+    let methods = BY_PATH.get(path)?;
+    methods.iter().find(|(known, _)| *known == method || *known == ANY).map(|(_, row)| *row)
+}
+
+/// The table as the manual shows it.
+pub fn manual() -> String {
+    let mut text = String::from("| a key may |");
+    for role in Role::ALL {
+        write!(text, " `{}` |", role.as_str()).expect("a text takes text");
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---|".repeat(Role::ALL.len()));
+    for row in TABLE.iter().filter(|row| !row.gate.roles().is_empty()) {
+        write!(text, "\n| {} |", row.what).expect("a text takes text");
+        for role in Role::ALL {
+            let sight = row.gate.roles().iter().find(|(able, _)| *able == role).map(|(_, sight)| *sight);
+            text.push_str(match sight {
+                None => " |",
+                Some(Sight::Whole) => " yes |",
+                Some(Sight::WithoutSecrets) => " without secrets |",
+                Some(Sight::Own) => " its own |",
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Every operation of the document, as `METHOD path`.
+    fn operations() -> BTreeSet<String> {
+        let document: Value = serde_json::from_str(crate::api::openapi::text()).expect("the document is JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        let of = |(path, item): (&String, &Value)| {
+            let methods: Vec<_> = item.as_object().expect("operations").keys().map(|method| method.to_uppercase()).collect();
+            methods.into_iter().map(|method| format!("{method} {path}")).collect::<Vec<_>>()
+        };
+        paths.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn every_route_has_one_row_and_every_row_a_route() {
+        let routes: Vec<&str> = TABLE.iter().flat_map(|row| row.routes).copied().collect();
+        let known: BTreeSet<String> = routes.iter().map(|route| (*route).to_owned()).collect();
+        assert_eq!(known.len(), routes.len(), "a route stands in two rows");
+        // The document has the usual method of what takes any.
+        let known: BTreeSet<String> = known.iter().map(|route| route.replace(ANY, "POST")).collect();
+        assert_eq!(known, operations(), "left: the table in api/access.rs; right: what the router serves");
+    }
+
+    #[test]
+    fn a_route_is_found_by_method_and_path_and_by_nothing_else() {
+        let what = |method: Method, path: &str| of(&method, path).map(|row| row.what);
+        assert_eq!(what(Method::GET, "/v1/keys"), Some("manage keys and the master key"));
+        assert_eq!(what(Method::HEAD, "/v1/audit"), Some("read the audit trail"));
+        assert_eq!(what(Method::DELETE, "/in/{source}"), Some("send webhooks to a source, as its preset asks"));
+        for (method, path) in
+            [(Method::PUT, "/v1/keys"), (Method::OPTIONS, "/v1/keys"), (Method::GET, "/v1/keys/"), (Method::GET, "/x")]
+        {
+            assert_eq!(what(method.clone(), path), None, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn an_admin_may_do_everything_and_nobody_else_manages_keys() {
+        for row in TABLE {
+            let roles = row.gate.roles();
+            if !roles.is_empty() {
+                assert_eq!(roles.last(), Some(&(Admin, Sight::Whole)), "{}", row.what);
+            }
+            let names: BTreeSet<_> = roles.iter().map(|(role, _)| role.as_str()).collect();
+            assert_eq!(names.len(), roles.len(), "{}", row.what);
+        }
+        for route in ["POST /v1/keys", "POST /v1/keys/rekey", "GET /v1/audit", "GET /v1/plugins/{plugin}/config"] {
+            let (method, path) = route.split_once(' ').unwrap();
+            let roles = of(&method.parse().unwrap(), path).unwrap().gate.roles();
+            assert_eq!(roles.len(), 1, "{route}");
+        }
+    }
+
+    #[test]
+    fn the_manual_shows_this_table() {
+        let manual_page = include_str!("../../../docs/operations.md");
+        assert!(manual_page.contains(&manual()), "docs/operations.md, \"Roles\", must have this table:\n\n{}", manual());
+    }
+}
