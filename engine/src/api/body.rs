@@ -36,32 +36,72 @@ const PIECE: usize = 4 << 10;
 /// Bytes of a body too large that are read and thrown away.
 const SWALLOW_MAX: usize = 64 << 20;
 
-/// How much the bodies in flight may hold together.
-pub struct BodyRoom {
+/// What bodies to one source may hold of each room: a quarter of the first, half of the rest. Everyone who knows an address can send
+/// slow bodies to it; the others still find room.
+const SOURCE_FIRST_ROOM: usize = FIRST_ROOM / 4;
+const SOURCE_REST_ROOM: usize = REST_ROOM / 2;
+/// What bodies to all sources together may hold: three quarters. The last quarter is for callers with a key.
+const INBOUND_FIRST_ROOM: usize = FIRST_ROOM / 4 * 3;
+const INBOUND_REST_ROOM: usize = REST_ROOM / 4 * 3;
+
+/// How much bodies in flight may hold together.
+pub struct Room {
     first: Arc<Semaphore>,
     rest: Arc<Semaphore>,
 }
 
-impl Default for BodyRoom {
-    fn default() -> Self {
+impl Room {
+    fn new(first: usize, rest: usize) -> Self {
         let of = |bytes: usize| Arc::new(Semaphore::new(bytes / PIECE));
-        Self { first: of(FIRST_ROOM), rest: of(REST_ROOM) }
+        Self { first: of(first), rest: of(rest) }
+    }
+
+    /// The share of one source.
+    pub fn of_source() -> Self {
+        Self::new(SOURCE_FIRST_ROOM, SOURCE_REST_ROOM)
     }
 }
 
-/// The room that one body holds.
+/// The rooms that all requests share.
+pub struct BodyRoom {
+    all: Room,
+    /// What of it bodies to sources may hold.
+    inbound: Room,
+}
+
+impl Default for BodyRoom {
+    fn default() -> Self {
+        Self { all: Room::new(FIRST_ROOM, REST_ROOM), inbound: Room::new(INBOUND_FIRST_ROOM, INBOUND_REST_ROOM) }
+    }
+}
+
+impl BodyRoom {
+    /// The rooms that a body to a source with this share is counted in.
+    pub fn for_source<'r>(&'r self, share: &'r Room) -> [&'r Room; 3] {
+        [share, &self.inbound, &self.all]
+    }
+}
+
+/// The room that one body holds, in each of the rooms that it is counted in.
 #[derive(Default)]
-struct Held {
+pub struct Held(Vec<HeldIn>);
+
+/// The room that one body holds in one room.
+#[derive(Default)]
+struct HeldIn {
     first: Option<OwnedSemaphorePermit>,
     rest: Option<OwnedSemaphorePermit>,
 }
 
 impl Held {
-    /// Makes it enough for `bytes`. `None`: there is no more.
-    fn grow(&mut self, room: &BodyRoom, bytes: usize) -> Option<()> {
+    /// Makes it enough for `bytes`. `None`: one of the rooms has no more.
+    fn grow(&mut self, rooms: &[&Room], bytes: usize) -> Option<()> {
         let first = bytes.min(FIRST_BYTES);
-        take(&mut self.first, &room.first, first)?;
-        take(&mut self.rest, &room.rest, bytes - first)
+        self.0.resize_with(rooms.len(), HeldIn::default);
+        self.0.iter_mut().zip(rooms).try_for_each(|(held, room)| {
+            take(&mut held.first, &room.first, first)?;
+            take(&mut held.rest, &room.rest, bytes - first)
+        })
     }
 }
 
@@ -80,11 +120,18 @@ fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: u
 
 /// Reads a body whole, or says why not.
 pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    read_within(api, headers, body, api.body_bytes_max).await
+    let (whole, _held) = read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await?;
+    Ok(whole)
 }
 
-/// As [`read`], with a limit of one's own.
-pub async fn read_within(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+/// As [`read`], with another limit, counted in `rooms`. The room is held until the caller drops it.
+pub async fn read_within(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    rooms: &[&Room],
+) -> Result<(Bytes, Held), Problem> {
     let name = if limit == api.body_bytes_max { " (limits.body_bytes_max)" } else { "" };
     let too_large = || Problem::body_too_large(format!("the body is larger than {}, which is the limit{name}", size(limit)));
     let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -92,10 +139,10 @@ pub async fn read_within(api: &Api, headers: &HeaderMap, body: Body, limit: usiz
         swallow(&mut pin!(body.into_data_stream())).await;
         return Err(too_large());
     }
-    let mut held = Held::default();
     let reading = async {
+        let mut held = Held::default();
         let mut frames = pin!(body.into_data_stream());
-        let Some(first) = next(&mut frames).await? else { return Ok(Bytes::new()) };
+        let Some(first) = next(&mut frames).await? else { return Ok((Bytes::new(), held)) };
         let mut whole = Whole::First(first);
         loop {
             let length = whole.as_slice().len();
@@ -104,10 +151,10 @@ pub async fn read_within(api: &Api, headers: &HeaderMap, body: Body, limit: usiz
                 swallow(&mut frames).await;
                 return Err(too_large());
             }
-            held.grow(&api.body_room, length).ok_or_else(no_room)?;
+            held.grow(rooms, length).ok_or_else(no_room)?;
             match next(&mut frames).await? {
                 Some(frame) => whole.push(&frame),
-                None => return Ok(whole.into_bytes()),
+                None => return Ok((whole.into_bytes(), held)),
             }
         }
     };
@@ -261,21 +308,21 @@ mod tests {
 
     #[test]
     fn large_bodies_leave_small_ones_their_room() {
-        let room = BodyRoom::default();
+        let room = BodyRoom::default().all;
         let mut large = Vec::new();
         loop {
             let mut held = Held::default();
-            if held.grow(&room, 8 << 20).is_none() {
+            if held.grow(&[&room], 8 << 20).is_none() {
                 break;
             }
             large.push(held);
         }
         assert_eq!(large.len(), 24, "bodies of 8 MiB");
         let mut small = Held::default();
-        small.grow(&room, FIRST_BYTES).expect("a small body");
-        assert!(small.grow(&room, 4 << 20).is_none(), "there is no room for more of it");
+        small.grow(&[&room], FIRST_BYTES).expect("a small body");
+        assert!(small.grow(&[&room], 4 << 20).is_none(), "there is no room for more of it");
         large.pop();
-        small.grow(&room, 4 << 20).expect("now there is");
+        small.grow(&[&room], 4 << 20).expect("now there is");
         drop((large, small));
         assert_eq!(room.first.available_permits() * PIECE, FIRST_ROOM);
         assert_eq!(room.rest.available_permits() * PIECE, REST_ROOM);
@@ -283,11 +330,30 @@ mod tests {
 
     #[test]
     fn a_body_takes_room_as_it_arrives() {
-        let room = BodyRoom::default();
+        let room = BodyRoom::default().all;
         let mut held = Held::default();
         for bytes in [1, 100, PIECE, PIECE + 1] {
-            held.grow(&room, bytes).unwrap();
+            held.grow(&[&room], bytes).unwrap();
             assert_eq!(room.first.available_permits(), FIRST_ROOM / PIECE - bytes.div_ceil(PIECE));
+        }
+    }
+
+    #[test]
+    fn bodies_to_one_source_leave_room_for_other_sources_and_publishers() {
+        let (room, shares) = (BodyRoom::default(), [(); 5].map(|()| Room::of_source()));
+        let fill = |share: &Room, bytes: usize| {
+            let one = || {
+                let mut held = Held::default();
+                held.grow(&room.for_source(share), bytes).map(|()| held)
+            };
+            std::iter::from_fn(one).collect::<Vec<_>>()
+        };
+        for (bytes, each, all) in [(FIRST_BYTES, 256, 768), (8 << 20, 12, 18)] {
+            let mut held = fill(&shares[0], bytes);
+            assert_eq!(held.len(), each, "{bytes} bytes to one source");
+            shares[1..].iter().for_each(|share| held.extend(fill(share, bytes)));
+            assert_eq!(held.len(), all, "{bytes} bytes to all sources");
+            Held::default().grow(&[&room.all], bytes).expect("room for a publisher");
         }
     }
 

@@ -11,10 +11,15 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_STANDARD,
+};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
 use super::time::Timestamp;
 
@@ -198,6 +203,8 @@ impl Secret {
 }
 
 fn hmac(key: &[u8], content: &[&[u8]]) -> [u8; 32] {
+    #[cfg(test)]
+    work::note();
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     content.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()
@@ -290,21 +297,6 @@ impl Verifier {
             Secret::Text(text) => Self::Hmac(text.into_bytes()),
         })
     }
-
-    fn accepts(&self, version: &str, signature: &[u8], content: &[u8]) -> bool {
-        match self {
-            Self::Hmac(key) if version == "v1" => {
-                let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-                mac.update(content);
-                // Compares in constant time.
-                mac.verify_slice(signature).is_ok()
-            }
-            Self::Ed25519(key) if version == "v1a" => {
-                Signature::from_slice(signature).is_ok_and(|signature| key.verify_strict(content, &signature).is_ok())
-            }
-            _ => false,
-        }
-    }
 }
 
 /// Why a webhook is not believed.
@@ -316,6 +308,8 @@ pub enum Rejection {
     BadTimestamp,
     #[error("webhook-timestamp is more than {} s away from now", TOLERANCE.as_secs())]
     TooOldOrNew,
+    #[error("webhook-signature lists more than {SIGNATURES_MAX} signatures")]
+    TooMany,
     #[error("no signature matches")]
     NoMatch,
 }
@@ -323,27 +317,120 @@ pub enum Rejection {
 /// How far a webhook's timestamp may be from the receiver's clock, either way.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// Verifies as a receiver does (Standard Webhooks 1.0, "Verifying signatures"): any signature of the list that any verifier accepts
-/// will do; versions that are not known are skipped.
+/// Signatures that one webhook may list. Senders list one per secret, which is two during a rotation. Each costs a receiver work
+/// before anything is proved.
+pub const SIGNATURES_MAX: usize = 10;
+
+/// Pairs of an ed25519 signature and a key that are tried per webhook. Unlike an HMAC, each pair hashes the whole body again.
+const PUBLIC_KEY_CHECKS_MAX: usize = 10;
+
+/// What the headers of a webhook claim (Standard Webhooks 1.0), before its body is known.
+pub struct Claim<'a> {
+    pub id: &'a str,
+    timestamp: &'a str,
+    signatures: &'a str,
+}
+
+impl<'a> Claim<'a> {
+    /// Reads the claim from the headers. Computes no signature.
+    ///
+    /// # Errors
+    /// Refuses missing headers, a timestamp outside [`TOLERANCE`], and more than [`SIGNATURES_MAX`] signatures.
+    pub fn read(header: impl Fn(&'static str) -> Option<&'a str>, now: Timestamp) -> Result<Self, Rejection> {
+        let header = |name| header(name).filter(|value| !value.is_empty()).ok_or(Rejection::Missing(name));
+        let (id, timestamp, signatures) = (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
+        let seconds: i64 = timestamp.parse().map_err(|_| Rejection::BadTimestamp)?;
+        if seconds.abs_diff(now.seconds()) > TOLERANCE.as_secs() {
+            return Err(Rejection::TooOldOrNew);
+        }
+        if signatures.split(' ').nth(SIGNATURES_MAX).is_some() {
+            return Err(Rejection::TooMany);
+        }
+        Ok(Self { id, timestamp, signatures })
+    }
+
+    /// What stands before the body in what is signed.
+    pub fn stamp(&self) -> String {
+        format!("{}.{}.", self.id, self.timestamp)
+    }
+
+    /// The signatures of one version that have the length of one. Versions that are not known are skipped, as the spec says.
+    fn of_version(&self, version: &str, length: usize) -> Vec<Vec<u8>> {
+        let entries = self.signatures.split(' ').filter_map(|entry| entry.split_once(','));
+        let known = entries.filter(|(known, _)| *known == version);
+        known.filter_map(|(_, base64)| PADDED_OR_NOT.decode(base64).ok()).filter(|one| one.len() == length).collect()
+    }
+
+    /// Whether any of the verifiers accepts any of the signatures (Standard Webhooks 1.0, "Verifying signatures"). Computes one HMAC
+    /// per secret, however many signatures are listed.
+    pub fn matches(&self, verifiers: &[Verifier], body: &[u8]) -> bool {
+        let stamp = self.stamp();
+        let (shared, public) = (self.of_version("v1", 32), self.of_version("v1a", 64));
+        // All candidates are compared, in constant time, whichever matches.
+        let by_shared = |key: &[u8]| {
+            let right = hmac(key, &[stamp.as_bytes(), body]);
+            shared.iter().fold(false, |found, one| found | bool::from(right.as_slice().ct_eq(one)))
+        };
+        if !shared.is_empty() {
+            let keys = verifiers.iter().filter_map(|verifier| match verifier {
+                Verifier::Hmac(key) => Some(key),
+                Verifier::Ed25519(_) => None,
+            });
+            if keys.fold(false, |found, key| found | by_shared(key)) {
+                return true;
+            }
+        }
+        let keys = verifiers.iter().filter_map(|verifier| match verifier {
+            Verifier::Ed25519(key) => Some(key),
+            Verifier::Hmac(_) => None,
+        });
+        let pairs = public.iter().flat_map(|one| keys.clone().map(move |key| (one, key)));
+        let mut content = None;
+        pairs.take(PUBLIC_KEY_CHECKS_MAX).any(|(one, key)| {
+            let content: &Vec<u8> = content.get_or_insert_with(|| [stamp.as_bytes(), body].concat());
+            #[cfg(test)]
+            work::note();
+            Signature::from_slice(one).is_ok_and(|signature| key.verify_strict(content, &signature).is_ok())
+        })
+    }
+}
+
+/// Base64 with or without its padding: libraries differ.
+pub const PADDED_OR_NOT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Verifies as a receiver does: reads the headers, then compares.
 pub fn verify<'a>(
     verifiers: &[Verifier],
     header: impl Fn(&'static str) -> Option<&'a str>,
     body: &[u8],
     now: Timestamp,
 ) -> Result<(), Rejection> {
-    let header = |name| header(name).filter(|value| !value.is_empty()).ok_or(Rejection::Missing(name));
-    let (id, timestamp, signatures) = (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
-    let seconds: i64 = timestamp.parse().map_err(|_| Rejection::BadTimestamp)?;
-    if seconds.abs_diff(now.seconds()) > TOLERANCE.as_secs() {
-        return Err(Rejection::TooOldOrNew);
+    let claim = Claim::read(header, now)?;
+    if claim.matches(verifiers, body) { Ok(()) } else { Err(Rejection::NoMatch) }
+}
+
+/// Counts the signatures that are computed, so that tests can bound the work that a stranger can ask for.
+#[cfg(test)]
+pub mod work {
+    use std::cell::Cell;
+
+    thread_local! {
+        static COMPUTED: Cell<usize> = const { Cell::new(0) };
     }
-    let content = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body].concat();
-    let matches = signatures.split(' ').filter_map(|one| one.split_once(',')).any(|(version, base64)| {
-        BASE64_STANDARD
-            .decode(base64)
-            .is_ok_and(|signature| verifiers.iter().any(|verifier| verifier.accepts(version, &signature, &content)))
-    });
-    if matches { Ok(()) } else { Err(Rejection::NoMatch) }
+
+    pub fn note() {
+        COMPUTED.with(|computed| computed.set(computed.get() + 1));
+    }
+
+    /// Runs `step` and returns what it returned, with the number of signatures that it computed on this thread.
+    pub fn of<T>(step: impl FnOnce() -> T) -> (T, usize) {
+        let before = COMPUTED.with(Cell::get);
+        let done = step();
+        (done, COMPUTED.with(Cell::get) - before)
+    }
 }
 
 #[cfg(test)]
@@ -493,6 +580,36 @@ mod tests {
         }
         assert_eq!(check(WHSEC, ID, stamp, v1, b"", now), Err(Rejection::NoMatch));
         assert_eq!(check(PUBLIC, ID, stamp, v1, BODY, now), Err(Rejection::NoMatch), "another scheme");
+        assert_eq!(check(WHSEC, ID, stamp, v1.trim_end_matches('='), BODY, now), Ok(()), "without padding");
+    }
+
+    #[test]
+    fn work_before_proof_is_bounded_however_many_signatures_are_listed() {
+        let shared: Vec<Verifier> = (0..5).map(|byte| Verifier::Hmac(vec![byte; 32])).collect();
+        let public = |byte| SigningKey::from_bytes(&[byte; 32]).verifying_key();
+        let public: Vec<Verifier> = (0..5).map(|byte| Verifier::Ed25519(Box::new(public(byte)))).collect();
+        let (mac, signature) = (BASE64_STANDARD.encode([1; 32]), BASE64_STANDARD.encode([1; 64]));
+        let (v1, v1a) = (format!("v1,{mac}"), format!("v1a,{signature}"));
+        let repeated = |entry: &str, times| vec![entry; times].join(" ");
+        for (verifiers, signatures, rejection, computed) in [
+            (&shared, repeated(&v1, 10), Rejection::NoMatch, 5),
+            (&shared, repeated(&v1, 11), Rejection::TooMany, 0),
+            (&shared, repeated("v1,", 10), Rejection::NoMatch, 0),
+            (&shared, repeated("v1,", 15_000), Rejection::TooMany, 0),
+            (&shared, repeated("v2,AAAA", 10), Rejection::NoMatch, 0),
+            (&shared, repeated(&v1a, 10), Rejection::NoMatch, 0),
+            (&public, repeated(&v1a, 10), Rejection::NoMatch, PUBLIC_KEY_CHECKS_MAX),
+            (&public, repeated("v1a,AAAA", 10), Rejection::NoMatch, 0),
+            (&public, repeated(&v1, 10), Rejection::NoMatch, 0),
+        ] {
+            let header = |name| match name {
+                "webhook-id" => Some(ID),
+                "webhook-timestamp" => Some("1614265330"),
+                _ => Some(signatures.as_str()),
+            };
+            let (verdict, work) = work::of(|| verify(verifiers, header, BODY, at()));
+            assert_eq!((verdict, work), (Err(rejection), computed), "{:.40}", signatures);
+        }
     }
 
     proptest! {

@@ -1,8 +1,12 @@
-//! `/in/{source}`: webhooks of third parties come in. Nothing of a request is believed, and nothing of its body read, before its
-//! sender has proved itself; then it is an event like any other, on the disk before its sender is answered.
+//! `/in/{source}`: webhooks of third parties come in. Nothing of a request is believed before its sender has proved itself; then it is
+//! an event like any other, on the disk before its sender is answered.
 //!
-//! A refusal says what is wrong in words that hold no secret and would help nobody to find one. Each is counted and remembered
-//! ([`watch`]); whoever collects too many is not listened to for a while.
+//! Work before a proof is cheap. A request is charged to its caller before anything is done for it, and a request whose head already
+//! shows that it has no proof is refused before its body is read. Bodies take room from their source's share. A caller that floods is
+//! still accepted with a right proof, but its requests are checked one by one.
+//!
+//! A refusal explains what is wrong in words that hold no secret and would help nobody to find one. Each is counted and remembered
+//! ([`watch`]).
 
 mod peer;
 mod view;
@@ -27,11 +31,18 @@ pub use self::{
     peer::{ForwardedHeader, Peer, Proxies},
     view::RequestView,
 };
-use super::{Api, body, error::Problem, events, intake, path::Path, values::values};
+use super::{
+    Api,
+    body::{self, Held},
+    error::Problem,
+    events, intake,
+    path::Path,
+    values::values,
+};
 use crate::{
     clock,
     domain::{
-        source::{Incoming, Source},
+        source::{Incoming, Refusal, Reply, Source},
         trace,
     },
 };
@@ -89,6 +100,8 @@ struct Visit<'a> {
     source: &'a Source,
     caller: IpAddr,
     watch: Arc<Watch>,
+    /// Whether its caller has been refused too often of late.
+    is_flooding: bool,
 }
 
 /// Send a webhook to a source.
@@ -117,21 +130,49 @@ pub async fn receive(
     // Every connection has one; where a test speaks without, it is nobody.
     let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(Peer(address))| address);
     let caller = api.inbound.proxies.caller(peer, request.headers());
-    let visit = Visit { api: &api, source, caller, watch: api.inbound.watches.of(source.id) };
+    let watches = &api.inbound.watches;
+    let charge = watches.charge(source.id, caller, clock::steady());
+    let is_flooding = charge.is_flooding;
+    let visit = Visit { api: &api, source, caller, watch: watches.of(source.id), is_flooding };
     match visit.go(request).await {
-        Ok(response) => Ok(response),
-        // That the engine cannot take it is not its sender's fault.
-        Err(No(_, problem)) if problem.is_ours() => Err(problem),
+        Ok(response) => {
+            watches.refund(charge);
+            Ok(response)
+        }
+        // The sender is not to blame for what the engine cannot accept.
+        Err(No(_, problem)) if problem.is_ours() => {
+            watches.refund(charge);
+            Err(problem)
+        }
         Err(No(reason, problem)) => {
+            // A caller that is only too fast has proved itself.
+            let has_proved_itself = ["rate", "depth"].contains(&reason);
+            let (reason, problem) = match is_flooding && !has_proved_itself {
+                true => ("flood", Problem::rate_limited(FLOODING).after(60)),
+                false => (reason, problem),
+            };
+            if has_proved_itself {
+                watches.refund(charge);
+            }
             let refused = Refused { at: clock::wall(), address: caller, reason, detail: problem.detail().to_owned() };
-            tracing::debug!(source = %source.new.name, %caller, reason, "a request was refused");
-            api.inbound.watches.refuse((source.id, &source.new.name), refused, clock::steady());
+            tracing::debug!(source = %source.new.name, %caller, reason, "request refused");
+            watches.refuse((source.id, &source.new.name), refused);
             let mut response = problem.into_response();
             if reason == "method" {
                 allow(&mut response, source);
             }
             Ok(response)
         }
+    }
+}
+
+const FLOODING: &str = "too many requests from this address were refused; mend them, and try again in a minute";
+
+/// The answer to a question.
+fn plain(reply: Reply) -> Response {
+    match reply.content_type {
+        Some(content_type) => ([(header::CONTENT_TYPE, content_type)], reply.body).into_response(),
+        None => StatusCode::OK.into_response(),
     }
 }
 
@@ -145,10 +186,6 @@ fn allow(response: &mut Response, source: &Source) {
 impl Visit<'_> {
     async fn go(&self, request: Request) -> Result<Response, No> {
         let settings = &self.source.new.settings;
-        if self.api.inbound.watches.is_flooding(self.source.id, self.caller, clock::steady()) {
-            let text = "too many requests from this address were refused; mend them, and try again in a minute";
-            return Err(No("flood", Problem::rate_limited(text).after(60)));
-        }
         if !self.source.admits(self.caller) {
             return Err(No("address", Problem::address_not_allowed("this source takes nothing from this address")));
         }
@@ -161,33 +198,47 @@ impl Visit<'_> {
             return Err(No("method", Problem::method_not_allowed(text)));
         }
         self.check_kind(&parts.headers)?;
-        let body = self.read(&parts.headers, body).await?;
-
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
         let headers = parts.headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)));
         let headers: Vec<(String, String)> = headers.collect();
         let url = self.api.inbound.requested(&parts.uri, &parts.headers);
-        let incoming = Incoming {
+        let head = Incoming {
             method: parts.method.as_str(),
             url: &url,
             query: parts.uri.query().unwrap_or_default(),
             headers: &headers,
-            body: &body,
+            body: &[],
         };
-        if self.source.is_first_ping(&incoming) {
-            return Ok(StatusCode::OK.into_response());
+        let refused = |refusal: Refusal| No(refusal.as_str(), Problem::not_verified(refusal.to_string()));
+        let by_head = self.source.check_head(&head, clock::steady(), clock::wall());
+        if let Err(refusal) = by_head {
+            let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+            if !self.source.may_be_probe(&head, length) {
+                return Err(refused(refusal));
+            }
+            let (body, _held) = self.read(&parts.headers, body).await?;
+            let reply = self.source.answer_probe(&Incoming { body: &body, ..head });
+            return reply.map(plain).ok_or_else(|| refused(refusal));
         }
-        let believed = self.source.verify(&incoming, clock::steady(), clock::wall());
-        let believed = believed.map_err(|refusal| No(refusal.as_str(), Problem::not_verified(refusal.to_string())))?;
+        let (body, held) = self.read(&parts.headers, body).await?;
+        let incoming = Incoming { body: &body, ..head };
+        let believed = match by_head {
+            Ok(Some(believed)) => believed,
+            _ => {
+                let _turn = if self.is_flooding { self.watch.one_by_one.acquire().await.ok() } else { None };
+                self.source.verify(&incoming, clock::steady(), clock::wall()).map_err(refused)?
+            }
+        };
+        drop(held);
         // From here on its sender is known, and only now what it sends counts for the rate.
         if !self.watch.has_room(settings.rate) {
             let rate = settings.rate.map(|rate| rate.to_string()).unwrap_or_default();
             return Err(No("rate", Problem::rate_limited(format!("this source takes at most {rate}")).after(1)));
         }
         if let Some(challenge) = self.source.challenge(&incoming) {
-            return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], challenge).into_response());
+            return Ok(plain(challenge));
         }
-        let mut event = self.source.event(&incoming, &body, believed);
+        let mut event = self.source.event(&incoming, &body, &believed);
         event.depth = intake::depth(&parts.headers).map_err(|problem| No("depth", problem))?;
         if let Some((parent, state)) = intake::trace(&parts.headers) {
             trace::adopt(Arc::make_mut(&mut event.attributes), &parent, state.as_deref());
@@ -218,10 +269,11 @@ impl Visit<'_> {
         refuse(format!("this source takes {}", known.join(", ")))
     }
 
-    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, No> {
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(bytes::Bytes, Held), No> {
         let own = self.source.new.settings.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
         let limit = own.map_or(self.api.body_bytes_max, |own| own.min(self.api.body_bytes_max));
-        body::read_within(self.api, headers, body, limit).await.map_err(|problem| No("body", problem))
+        let rooms = self.api.body_room.for_source(&self.watch.room);
+        body::read_within(self.api, headers, body, limit, &rooms).await.map_err(|problem| No("body", problem))
     }
 
     /// CloudEvents asks before it sends ("HTTP 1.1 Web Hooks", abuse protection): whoever knows the address may.

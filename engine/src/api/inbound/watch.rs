@@ -12,8 +12,10 @@ use std::{
 };
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::Semaphore;
 
 use crate::{
+    api::body::Room,
     domain::{id::SourceId, rate::Rate, time::Timestamp},
     metrics::meters,
 };
@@ -37,14 +39,31 @@ pub struct Refused {
 }
 
 /// What is remembered of one source.
-#[derive(Default)]
 pub struct Watch {
+    /// What bodies to this source may hold.
+    pub room: Room,
+    /// Requests of flooding callers are checked one after another.
+    pub one_by_one: Semaphore,
     accepted: AtomicU64,
     refused: AtomicU64,
     /// Wall clock, ms; 0: never.
     last_accepted: AtomicI64,
     last_refusals: Mutex<VecDeque<Refused>>,
     limiter: Mutex<Option<(Rate, Arc<DefaultDirectRateLimiter>)>>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            room: Room::of_source(),
+            one_by_one: Semaphore::new(1),
+            accepted: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            last_accepted: AtomicI64::default(),
+            last_refusals: Mutex::default(),
+            limiter: Mutex::default(),
+        }
+    }
 }
 
 impl Watch {
@@ -163,23 +182,38 @@ impl Watches {
         usize::try_from(hash % BUCKETS as u64).expect("there are few buckets")
     }
 
-    /// Whether a caller has been refused so often that it is not even listened to. `now` is the steady clock.
-    pub fn is_flooding(&self, source: SourceId, caller: IpAddr, now: Timestamp) -> bool {
+    /// Takes from a caller what a refusal costs, before anything is done for its request: requests that are under way at the same
+    /// time count as well. `now` is the steady clock.
+    pub fn charge(&self, source: SourceId, caller: IpAddr, now: Timestamp) -> Charge {
         let place = self.place(source, caller);
-        lock(&self.floods)[place].filled(now).left < 1.0
+        let mut floods = lock(&self.floods);
+        let bucket = floods[place].filled(now);
+        let paid = bucket.left.min(1.0);
+        floods[place] = Bucket { left: bucket.left - paid, ..bucket };
+        Charge { place, paid, is_flooding: paid < 1.0 }
     }
 
-    /// Notes a refusal. `now` is the steady clock.
-    pub fn refuse(&self, source: (SourceId, &str), refused: Refused, now: Timestamp) {
-        let place = self.place(source.0, refused.address);
-        // Whoever is only too fast has proved itself.
-        if !["rate", "flood", "depth"].contains(&refused.reason) {
-            let mut floods = lock(&self.floods);
-            let bucket = floods[place].filled(now);
-            floods[place] = Bucket { left: (bucket.left - 1.0).max(0.0), ..bucket };
-        }
+    /// Gives a charge back: the request was no refusal, or none that counts.
+    pub fn refund(&self, charge: Charge) {
+        let mut floods = lock(&self.floods);
+        let bucket = &mut floods[charge.place];
+        bucket.left = (bucket.left + charge.paid).min(BURST);
+    }
+
+    /// Notes a refusal.
+    pub fn refuse(&self, source: (SourceId, &str), refused: Refused) {
         self.of(source.0).note_refused(source.1, refused);
     }
+}
+
+/// What was taken from a caller for one request. Whatever is not given back has counted as a refusal; so has a request whose caller
+/// hung up.
+#[derive(Debug)]
+pub struct Charge {
+    place: usize,
+    paid: f64,
+    /// Whether the caller has been refused so often that its requests are checked one by one, and its refusals not explained.
+    pub is_flooding: bool,
 }
 
 #[cfg(test)]
@@ -190,28 +224,54 @@ mod tests {
         Refused { at: Timestamp::from_millis(1), address, reason: "mismatch", detail: detail.to_owned() }
     }
 
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000).plus(std::time::Duration::from_secs(seconds))
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
-    fn whoever_is_refused_again_and_again_is_not_listened_to_for_a_while() {
+    fn a_caller_that_is_refused_again_and_again_floods_for_a_while() {
         let watches = Watches::default();
         let (source, other) = (SourceId::from_i64(1), SourceId::from_i64(2));
-        let at = |seconds: u64| Timestamp::from_millis(1_000_000).plus(std::time::Duration::from_secs(seconds));
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let (bad, near) = (address("2001:db8::1"), address("2001:db8::ffff"));
+        let floods = |source, caller, now| {
+            let charge = watches.charge(source, caller, now);
+            let floods = charge.is_flooding;
+            watches.refund(charge);
+            floods
+        };
         for n in 0..30 {
-            assert!(!watches.is_flooding(source, bad, at(0)), "{n}");
-            watches.refuse((source, "shop"), refused(bad, &n.to_string()), at(0));
+            assert!(!watches.charge(source, bad, at(0)).is_flooding, "{n}");
+            watches.refuse((source, "shop"), refused(bad, &n.to_string()));
         }
-        assert!(watches.is_flooding(source, bad, at(0)) && watches.is_flooding(source, near, at(0)));
+        assert!(floods(source, bad, at(0)) && floods(source, near, at(0)));
         // Another place, unless chance has it that they share one.
         if watches.place(source, bad) != watches.place(other, bad) {
-            assert!(!watches.is_flooding(other, bad, at(0)));
+            assert!(!floods(other, bad, at(0)));
         }
-        assert!(!watches.is_flooding(source, bad, at(1)), "one more each second");
+        assert!(!floods(source, bad, at(1)), "one more each second");
         let watch = watches.of(source);
         let last: Vec<_> = watch.last_refusals().into_iter().map(|one| one.detail).collect();
         assert_eq!((last.len(), last[0].as_str(), watch.refused()), (REFUSALS_MAX, "29", 30));
         watches.forget(source);
         assert_eq!(watches.of(source).refused(), 0);
+    }
+
+    #[test]
+    fn requests_under_way_count_until_they_are_accepted() {
+        let (watches, source, caller) = (Watches::default(), SourceId::from_i64(1), address("192.0.2.1"));
+        let mut under_way: Vec<Charge> = (0..30).map(|_| watches.charge(source, caller, at(0))).collect();
+        assert!(under_way.iter().all(|charge| !charge.is_flooding));
+        let one_more = watches.charge(source, caller, at(0));
+        assert!(one_more.is_flooding);
+        watches.refund(one_more);
+        assert!(watches.charge(source, caller, at(0)).is_flooding, "what was not paid is not given back");
+        under_way.drain(..).for_each(|charge| watches.refund(charge));
+        assert!((0..30).all(|_| !watches.charge(source, caller, at(0)).is_flooding), "all of it is given back");
+        assert!(watches.charge(source, caller, at(0)).is_flooding);
     }
 
     #[test]

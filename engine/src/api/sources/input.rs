@@ -223,7 +223,7 @@ impl Input {
         let (title, given) = (self.title, self.secret);
         let draft = moved!(self into Draft {});
         let settings = draft.settle().map_err(|bad| wrong(bad.member, bad.detail))?;
-        if settings.rule == Rule::Twilio && api.inbound.external_url.is_none() {
+        if *settings.proofs.main() == Rule::Twilio && api.inbound.external_url.is_none() {
             let text = "Twilio signs the address that it sends to; set external_url in the engine's settings to what it knows, such as \
                         https://hooks.example.com";
             return Err(wrong("preset", text));
@@ -235,7 +235,7 @@ impl Input {
             (Some(_), Some(_)) => {
                 return Err(wrong("secret", "is changed with rotate-secret, so that the old one is believed for a while"));
             }
-            (None, None) if !settings.rule.has_secret() => Vec::new(),
+            (None, None) if !settings.proofs.have_secret() => Vec::new(),
             (None, given) => vec![HeldSecret { secret: secret(given, &settings)?, until: None }],
         };
         let (token, former) = match before {
@@ -249,13 +249,13 @@ impl Input {
 /// To verify with: the caller's, or one made at random where its senders can be told.
 pub fn secret(given: Option<&str>, settings: &Settings) -> Result<Secret, Problem> {
     match given {
-        Some(_) if !settings.rule.has_secret() => Err(wrong("secret", "has no use with preset \"none\"; leave it out")),
-        Some(text) => NewSource::secret(&settings.rule, text).map_err(|bad| wrong("secret", bad)),
+        Some(_) if !settings.proofs.have_secret() => Err(wrong("secret", "has no use with preset \"none\"; leave it out")),
+        Some(text) => NewSource::secret(&settings.proofs, text).map_err(|bad| wrong("secret", bad)),
         None if settings.preset.secret_is_theirs() => Err(wrong(
             "secret",
             format!("is missing: {} makes it, and shows it where the webhook is set up", settings.preset.as_str()),
         )),
-        None => Ok(NewSource::new_secret(&settings.rule, random()?)),
+        None => Ok(NewSource::new_secret(&settings.proofs, random()?)),
     }
 }
 

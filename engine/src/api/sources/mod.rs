@@ -186,7 +186,7 @@ pub async fn rotate(
 ) -> Result<Json<SourceView>, Problem> {
     let rotation = body::optional_json::<Rotation>(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
     let mut source = Source::clone(&*find(&api, &id)?);
-    if !source.new.settings.rule.has_secret() {
+    if !source.new.settings.proofs.have_secret() {
         return Err(Problem::conflict("preset \"none\" has no secret; choose another preset, which has one"));
     }
     let grace = grace(rotation.grace.as_deref())?;

@@ -12,7 +12,7 @@ use crate::{
         duration,
         id::SourceId,
         name::Slug,
-        source::{Algorithm, Encoding, HmacRule, Preset, Rule, Source, Stamp, StampPlace},
+        source::{Algorithm, Encoding, HmacRule, Place, Preset, Rule, Source, Stamp},
         time::Timestamp,
     },
 };
@@ -110,12 +110,12 @@ impl SourceView {
         let shows_address = sight == Sight::Whole;
         let (new, settings) = (&source.new, &source.new.settings);
         let watch = api.inbound.watches.of(source.id);
-        let hmac = match &settings.rule {
+        let hmac = match settings.proofs.main() {
             Rule::Hmac(rule) => Some(rule),
             _ => None,
         };
         let stamp = hmac.and_then(|rule| rule.stamp.as_ref());
-        let username = match &settings.rule {
+        let username = match settings.proofs.main() {
             Rule::Basic { username } => Some(username.clone()),
             _ => None,
         };
@@ -132,16 +132,17 @@ impl SourceView {
             preset: settings.preset.as_str(),
             path: shows_address.then(|| format!("/in/{}", source.address())),
             url: api.inbound.url(source).filter(|_| shows_address),
-            warning: (settings.rule == Rule::Nothing).then_some(ANYONE),
-            header: settings.rule.headers().first().map(|name| (*name).to_owned()),
+            warning: (*settings.proofs.main() == Rule::Nothing).then_some(ANYONE),
+            header: settings.proofs.main().headers().first().map(|name| (*name).to_owned()),
             algorithm: hmac.map(|rule| rule.algorithm.as_str()),
             encoding: hmac.map(|rule| rule.encoding.as_str()),
             prefix: hmac.map(|rule| rule.prefix.clone()),
             template: hmac.map(|rule: &HmacRule| rule.template.to_string()),
             list_key: hmac.and_then(|rule| rule.list_key.clone()),
             timestamp: stamp.map(|stamp: &Stamp| match &stamp.place {
-                StampPlace::Header(name) => format!("header:{name}"),
-                StampPlace::List(key) => format!("list:{key}"),
+                Place::Header(name) => format!("header:{name}"),
+                Place::Body(path) => format!("body:{path}"),
+                Place::List(key) => format!("list:{key}"),
             }),
             tolerance: stamp.map(|stamp| duration::write(stamp.tolerance)),
             username,

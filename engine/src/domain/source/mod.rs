@@ -5,17 +5,21 @@
 //! its body is: what was signed is never lost.
 
 pub mod data;
+mod hmac;
 mod pick;
 mod preset;
+mod probe;
 mod settings;
 mod template;
+mod twilio;
 #[cfg(test)]
 mod vectors;
 mod verify;
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use url::form_urlencoded;
 
 use super::{
     endpoint::HeldSecret,
@@ -28,11 +32,13 @@ use super::{
 };
 
 pub use self::{
+    hmac::{Algorithm, Encoding, HmacRule, KeyEncoding, Place, Stamp},
     pick::Pick,
     preset::Preset,
+    probe::Reply,
     settings::{Answer, BadSetting, Dedupe, Draft, Settings},
     template::Template,
-    verify::{Algorithm, Believed, Encoding, HmacRule, Incoming, Refusal, Rule, Stamp, StampPlace},
+    verify::{Believed, Evidence, Incoming, Proofs, Refusal, Rule},
 };
 
 /// A source before it has an id.
@@ -135,8 +141,8 @@ const NEVER_KEPT: [&str; 9] = [
 
 impl NewSource {
     /// Reads a secret that its senders sign with or show.
-    pub fn secret(rule: &Rule, text: &str) -> Result<Secret, BadSecret> {
-        if *rule == Rule::Standard {
+    pub fn secret(proofs: &Proofs, text: &str) -> Result<Secret, BadSecret> {
+        if *proofs.main() == Rule::Standard {
             return match signature::Verifier::parse(text) {
                 Ok(_) if !text.starts_with("whsk_") => Ok(Secret::Text(text.to_owned())),
                 _ => Err(BadSecret::Standard),
@@ -147,8 +153,8 @@ impl NewSource {
     }
 
     /// A new secret, to be told to its senders.
-    pub fn new_secret(rule: &Rule, seed: [u8; Secret::SEED_LEN]) -> Secret {
-        let scheme = if *rule == Rule::Standard { Scheme::V1 } else { Scheme::Token };
+    pub fn new_secret(proofs: &Proofs, seed: [u8; Secret::SEED_LEN]) -> Secret {
+        let scheme = if *proofs.main() == Rule::Standard { Scheme::V1 } else { Scheme::Token };
         Secret::Text(Secret::from_seed(scheme, seed).reveal())
     }
 }
@@ -192,39 +198,31 @@ impl Source {
         self.new.secrets.truncate(SECRETS_MAX);
     }
 
-    /// Whether a request comes from one of its senders. `steady` is when secrets end, `wall` what senders read.
-    pub fn verify(&self, request: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Believed, Refusal> {
+    /// The secrets that hold at this moment (steady clock).
+    fn secrets(&self, steady: Timestamp) -> Vec<String> {
         let holds = |held: &&HeldSecret| held.until.is_none_or(|until| steady < until);
-        let secrets: Vec<String> = self.new.secrets.iter().filter(holds).map(|held| held.secret.reveal()).collect();
+        self.new.secrets.iter().filter(holds).map(|held| held.secret.reveal()).collect()
+    }
+
+    /// Checks what the head of a request says. `None`: the body has to be read, and [`Self::verify`] decides. `steady` is when secrets
+    /// end, `wall` what senders read.
+    pub fn check_head(&self, head: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Option<Believed>, Refusal> {
+        let secrets = self.secrets(steady);
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
-        self.new.settings.rule.verify(&secrets, request, wall)
+        self.new.settings.proofs.check_head(&secrets, head, wall)
     }
 
-    /// WooCommerce tries an address before it has told its secret: an unsigned form that names the webhook and nothing else.
-    pub fn is_first_ping(&self, request: &Incoming<'_>) -> bool {
-        /// Digits of a webhook's number.
-        const DIGITS_MAX: usize = 20;
-        let number = request.body.strip_prefix(b"webhook_id=");
-        let is_number =
-            number.is_some_and(|number| (1..=DIGITS_MAX).contains(&number.len()) && number.iter().all(u8::is_ascii_digit));
-        let signed = self.new.settings.rule.headers().iter().any(|name| request.header(name).is_some());
-        self.new.settings.preset == Preset::WooCommerce && is_number && !signed
-    }
-
-    /// What Slack wants to read back when an address is entered there. Asked of a request that is believed.
-    pub fn challenge(&self, request: &Incoming<'_>) -> Option<String> {
-        if self.new.settings.preset != Preset::Slack {
-            return None;
-        }
-        let body = std::str::from_utf8(request.body).ok()?;
-        let at = |place: &str| Pick::parse(place).ok()?.from(request, Some(body)).map(Cow::into_owned);
-        if at("body:/type")? == "url_verification" { at("body:/challenge") } else { None }
+    /// Whether a request comes from one of its senders.
+    pub fn verify(&self, request: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Believed, Refusal> {
+        let secrets = self.secrets(steady);
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        self.new.settings.proofs.verify(&secrets, request, wall)
     }
 
     /// The event that a believed request is.
-    pub fn event(&self, request: &Incoming<'_>, body: &Bytes, believed: Believed) -> NewEvent {
+    pub fn event(&self, request: &Incoming<'_>, body: &Bytes, believed: &Believed) -> NewEvent {
         let settings = &self.new.settings;
-        let data = data::read(request.header("content-type"), request.query, body);
+        let data = self.data(request, body, believed);
         let json = data.as_json();
         let event_type = settings.type_from.as_ref().and_then(|pick| pick.from(request, json));
         let mut attributes = Attributes::default();
@@ -247,10 +245,29 @@ impl Source {
                 method: request.method.to_owned(),
                 query: request.query.to_owned(),
                 headers: self.kept_headers(request),
-                body: data.rewritten.then(|| body.clone()),
+                body: (data.rewritten && !body.is_empty()).then(|| body.clone()),
             })),
             content_type: data.content_type.into(),
             data: data.bytes,
+        }
+    }
+
+    /// What of a believed request becomes data: only what its sender vouches for.
+    fn data(&self, request: &Incoming<'_>, body: &Bytes, believed: &Believed) -> data::Data {
+        let rewritten = |content_type: &str, bytes: String| {
+            let read = data::read(Some(content_type), "", &bytes.into());
+            data::Data { rewritten: true, ..read }
+        };
+        match &believed.evidence {
+            Evidence::Whole => {
+                let vouched = self.new.settings.proofs.get(believed.by).vouches_for_query();
+                data::read(request.header("content-type"), if vouched { request.query } else { "" }, body)
+            }
+            Evidence::Payload(payload) => rewritten("application/json", payload.clone()),
+            Evidence::Form(pairs) => {
+                let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+                rewritten("application/x-www-form-urlencoded", form)
+            }
         }
     }
 
@@ -267,22 +284,23 @@ impl Source {
     }
 
     /// The id by which a repeat of this request is known. `None`: every request is another event.
-    fn repeat_id(&self, request: &Incoming<'_>, json: Option<&str>, believed: Believed) -> Option<String> {
+    fn repeat_id(&self, request: &Incoming<'_>, json: Option<&str>, believed: &Believed) -> Option<String> {
         let digest = believed.digest.map(|digest| signature::hex(&digest));
-        let picked = |pick: &Pick| {
-            let found = pick.from(request, json).map(Cow::into_owned);
-            // Under the name that Svix gives it.
-            found.or_else(|| (self.new.settings.rule == Rule::Standard).then(|| request.header("svix-id").map(str::to_owned))?)
-        };
         let whole = |digest: &str| format!("sha256:{digest}");
-        let id = match &self.new.settings.dedupe {
-            Dedupe::Off => None,
-            Dedupe::Digest => digest.as_deref().map(whole),
-            Dedupe::Pick(pick) => picked(pick).or_else(|| digest.as_deref().map(whole)),
-            Dedupe::PickAndDigest(pick) => match (picked(pick), digest.as_deref()) {
-                (Some(id), Some(digest)) => Some(format!("{id}-{}", &digest[..16])),
+        let pick = match &self.new.settings.dedupe {
+            Dedupe::Off => return None,
+            Dedupe::Digest => return digest.as_deref().map(whole),
+            Dedupe::Pick(pick) => pick,
+        };
+        let id = match (&believed.id, pick) {
+            // What was signed, never a header of that name beside it.
+            (Some(id), Pick::Header(names)) if names.iter().any(|name| name == "webhook-id") => Some(id.clone()),
+            _ => match (pick.from(request, json), digest.as_deref()) {
+                (Some(id), Some(digest)) if !self.new.settings.proofs.get(believed.by).covers(pick) => {
+                    Some(format!("{id}-{}", &digest[..16]))
+                }
+                (Some(id), _) => Some(id.into_owned()),
                 (None, digest) => digest.map(whole),
-                (id, None) => id,
             },
         }?;
         let fits = id.len() <= ID_LEN_MAX && !id.chars().any(char::is_control);
@@ -291,10 +309,7 @@ impl Source {
 
     fn kept_headers(&self, request: &Incoming<'_>) -> Vec<(String, String)> {
         let settings = &self.new.settings;
-        let secret = match &settings.rule {
-            Rule::Token { header } => header.as_str(),
-            _ => "",
-        };
+        let secret = |name: &str| settings.proofs.secret_headers().any(|secret| secret == name);
         let wanted = |name: &str| match &settings.headers {
             Some(names) => names.iter().any(|one| one == name),
             None => true,
@@ -303,7 +318,7 @@ impl Source {
         let mut kept = Vec::new();
         for (name, value) in request.headers {
             let bytes = name.len() + value.len();
-            if NEVER_KEPT.contains(&name.as_str()) || name == secret || !wanted(name) || bytes > room {
+            if NEVER_KEPT.contains(&name.as_str()) || secret(name) || !wanted(name) || bytes > room {
                 continue;
             }
             room -= bytes;

@@ -14,8 +14,8 @@ use super::verify::Incoming;
 /// Where something stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// In lower case.
-    Header(String),
+    /// The first of these that is there, in lower case.
+    Header(Vec<String>),
     Body(Path),
     Constant(String),
 }
@@ -40,7 +40,9 @@ impl Pick {
             return Err(bad());
         }
         match text.split_once(':') {
-            Some(("header", name)) if !name.is_empty() => Ok(Self::Header(name.to_ascii_lowercase())),
+            Some(("header", names)) if names.split(',').all(|name| !name.is_empty()) => {
+                Ok(Self::Header(names.split(',').map(str::to_ascii_lowercase).collect()))
+            }
             Some(("body", path)) => Path::parse(path).map(Self::Body).ok_or_else(bad),
             Some(("constant", text)) if !text.is_empty() => Ok(Self::Constant(text.to_owned())),
             _ => Err(bad()),
@@ -50,7 +52,7 @@ impl Pick {
     /// The text that stands there, with `data` as JSON. Numbers and booleans are text as they are written.
     pub fn from<'a>(&'a self, request: &Incoming<'a>, data: Option<&'a str>) -> Option<Cow<'a, str>> {
         let found = match self {
-            Self::Header(name) => Cow::Borrowed(request.header(name)?),
+            Self::Header(names) => Cow::Borrowed(names.iter().find_map(|name| request.header(name))?),
             Self::Body(path) => path.find(data?)?,
             Self::Constant(text) => Cow::Borrowed(text.as_str()),
         };
@@ -61,7 +63,7 @@ impl Pick {
 impl fmt::Display for Pick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Header(names) => write!(f, "header:{}", names.join(",")),
             Self::Body(path) => write!(f, "body:{path}"),
             Self::Constant(text) => write!(f, "constant:{text}"),
         }
@@ -70,7 +72,7 @@ impl fmt::Display for Pick {
 
 impl Path {
     /// A JSON pointer (RFC 6901), or the plain half of JSONPath: `$.order.lines[0].sku`.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix('$') {
             let path = path.replace('[', ".").replace(']', "");
             let names = path.strip_prefix('.')?.split('.').map(|name| name.trim_matches(['\'', '"']).to_owned());
@@ -81,8 +83,16 @@ impl Path {
         Some(Self(names.map(|name| name.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
+    /// The name, where the path has one step.
+    pub fn only_step(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [name] => Some(name),
+            _ => None,
+        }
+    }
+
     /// The scalar that stands there. Whatever else there is, is only read over.
-    fn find<'a>(&self, json: &'a str) -> Option<Cow<'a, str>> {
+    pub fn find<'a>(&self, json: &'a str) -> Option<Cow<'a, str>> {
         let mut place = json;
         for name in &self.0 {
             let mut reader = serde_json::Deserializer::from_str(place);
@@ -190,6 +200,7 @@ mod tests {
         for (text, found) in [
             ("header:X-Topic", Some("order.created")),
             ("header:x-none", None),
+            ("header:x-none,X-Topic", Some("order.created")),
             ("constant:a:b", Some("a:b")),
             ("body:/type", Some("last")),
             ("body:$.n", Some("1.50")),
@@ -204,10 +215,12 @@ mod tests {
         ] {
             assert_eq!(pick(text, json).as_deref(), found, "{text}");
         }
-        for bad in ["", "type", "header:", "body:type", "body:$", "body:$.a..b", "constant:", "query:a", "constant:a\nb"] {
+        for bad in
+            ["", "type", "header:", "header:a,", "body:type", "body:$", "body:$.a..b", "constant:", "query:a", "constant:a\nb"]
+        {
             assert!(Pick::parse(bad).is_err(), "{bad}");
         }
-        for text in ["header:x-topic", "body:/e/x~1y/1/q", "constant:a:b"] {
+        for text in ["header:x-topic", "header:x-topic,topic", "body:/e/x~1y/1/q", "constant:a:b"] {
             assert_eq!(Pick::parse(text).unwrap().to_string(), text);
         }
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{
     Dedupe,
+    hmac::{Algorithm, Encoding, HmacRule, KeyEncoding, Place, SignedBody, Stamp},
     pick::Pick,
     template::Template,
-    verify::{Algorithm, Encoding, HmacRule, Rule, Stamp, StampPlace},
+    verify::{Proofs, Rule},
 };
 
 /// A sender, or a way to prove oneself that many have.
@@ -84,53 +85,55 @@ impl Preset {
         matches!(self, Self::Stripe | Self::Shopify | Self::Slack | Self::Twilio | Self::Zendesk)
     }
 
-    /// How its senders prove themselves. For [`Self::Hmac`] what goes without saying: the source has to say the rest.
-    pub fn rule(self) -> Rule {
-        let hmac = |header: &str, encoding, prefix: &str, template: &str, stamp: Option<&str>| {
-            Rule::Hmac(HmacRule {
-                header: header.to_owned(),
-                algorithm: Algorithm::Sha256,
-                encoding,
-                prefix: prefix.to_owned(),
-                template: Template::parse(template).expect("a preset's template"),
-                list_key: None,
-                stamp: stamp.map(|name| Stamp { place: StampPlace::Header(name.to_owned()), tolerance: TOLERANCE_DEFAULT }),
-            })
+    /// How its senders prove themselves, the proof that wins first. For [`Self::Hmac`] the defaults: the source has to name the rest.
+    pub fn proofs(self) -> Proofs {
+        let hmac = |header: &str, encoding, prefix: &str, template: &str, stamp: Option<&str>| HmacRule {
+            place: Place::Header(header.to_owned()),
+            algorithm: Algorithm::Sha256,
+            encoding,
+            prefix: prefix.to_owned(),
+            template: Template::parse(template).expect("a preset's template"),
+            body: SignedBody::AsSent,
+            list_key: None,
+            key: KeyEncoding::Text,
+            stamp: stamp.map(|name| Stamp { place: Place::Header(name.to_owned()), tolerance: TOLERANCE_DEFAULT }),
         };
-        match self {
+        let by_body = |header, encoding, prefix| Rule::Hmac(hmac(header, encoding, prefix, "{body}", None));
+        let rule = match self {
             Self::StandardWebhooks => Rule::Standard,
-            Self::Github => hmac("x-hub-signature-256", Encoding::Hex, "sha256=", "{body}", None),
+            Self::Github => by_body("x-hub-signature-256", Encoding::Hex, "sha256="),
             Self::Stripe => Rule::Hmac(HmacRule {
-                header: "stripe-signature".to_owned(),
-                algorithm: Algorithm::Sha256,
-                encoding: Encoding::Hex,
-                prefix: String::new(),
-                template: Template::parse("{timestamp}.{body}").expect("a preset's template"),
                 // The older v0 is of test events alone, and worth nothing.
                 list_key: Some("v1".to_owned()),
-                stamp: Some(Stamp { place: StampPlace::List("t".to_owned()), tolerance: TOLERANCE_DEFAULT }),
+                stamp: Some(Stamp { place: Place::List("t".to_owned()), tolerance: TOLERANCE_DEFAULT }),
+                ..hmac("stripe-signature", Encoding::Hex, "", "{timestamp}.{body}", None)
             }),
-            Self::Shopify => hmac("x-shopify-hmac-sha256", Encoding::Base64, "", "{body}", None),
-            Self::WooCommerce => hmac("x-wc-webhook-signature", Encoding::Base64, "", "{body}", None),
-            Self::Slack => {
-                hmac("x-slack-signature", Encoding::Hex, "v0=", "v0:{timestamp}:{body}", Some("x-slack-request-timestamp"))
-            }
+            Self::Shopify => by_body("x-shopify-hmac-sha256", Encoding::Base64, ""),
+            Self::WooCommerce => by_body("x-wc-webhook-signature", Encoding::Base64, ""),
+            Self::Slack => Rule::Hmac(hmac(
+                "x-slack-signature",
+                Encoding::Hex,
+                "v0=",
+                "v0:{timestamp}:{body}",
+                Some("x-slack-request-timestamp"),
+            )),
             Self::Twilio => Rule::Twilio,
             Self::Gitlab => Rule::Token { header: "x-gitlab-token".to_owned() },
-            Self::Zendesk => hmac(
+            Self::Zendesk => Rule::Hmac(hmac(
                 "x-zendesk-webhook-signature",
                 Encoding::Base64,
                 "",
                 "{timestamp}{body}",
                 Some("x-zendesk-webhook-signature-timestamp"),
-            ),
-            Self::Gitea => hmac("x-gitea-signature", Encoding::Hex, "", "{body}", None),
-            Self::Hmac => hmac("x-signature", Encoding::Hex, "", "{body}", None),
+            )),
+            Self::Gitea => by_body("x-gitea-signature", Encoding::Hex, ""),
+            Self::Hmac => by_body("x-signature", Encoding::Hex, ""),
             Self::Basic => Rule::Basic { username: USERNAME_DEFAULT.to_owned() },
             Self::Bearer => Rule::Bearer,
             Self::HeaderToken => Rule::Token { header: TOKEN_HEADER_DEFAULT.to_owned() },
             Self::None => Rule::Nothing,
-        }
+        };
+        Proofs(vec![rule])
     }
 
     /// Where the kind of event stands, with what stands before it in the event's type; `None`: the source's name.
@@ -151,14 +154,15 @@ impl Preset {
         (Some(known(pick)), Some(prefix))
     }
 
-    /// By what a repeat is known. What is signed can be told apart by itself; what only shows a secret cannot.
+    /// By what a repeat is known. An id that the signature does not cover is taken together with the digest of what was signed: with
+    /// one captured request, nobody can take the id of a later one. Not the digest alone, since senders repeat whole bodies: two
+    /// `workflow_dispatch` of GitHub's differ in the delivery's id only.
     pub fn dedupe(self) -> Dedupe {
         let pick = match self {
             Self::Github => "header:x-github-delivery",
             Self::Stripe => "body:/id",
             Self::Shopify => "header:x-shopify-webhook-id",
-            // Its id is made of the webhook and the second: two events of one second share it.
-            Self::WooCommerce => return Dedupe::PickAndDigest(known("header:x-wc-webhook-delivery-id")),
+            Self::WooCommerce => "header:x-wc-webhook-delivery-id",
             Self::Slack => "body:/event_id",
             Self::Twilio => "header:i-twilio-idempotency-token",
             Self::Gitlab => "header:idempotency-key",
@@ -184,11 +188,13 @@ mod tests {
     fn words_read_back_and_every_preset_is_whole() {
         for preset in Preset::ALL {
             assert_eq!(Preset::parse(preset.as_str()), Some(preset));
-            let (rule, _, _) = (preset.rule(), preset.event_type(), preset.dedupe());
-            if let Rule::Hmac(rule) = &rule {
-                assert_eq!(rule.template.has_timestamp(), rule.stamp.is_some(), "{preset:?}");
+            let (proofs, _, _) = (preset.proofs(), preset.event_type(), preset.dedupe());
+            for rule in &proofs.0 {
+                if let Rule::Hmac(rule) = rule {
+                    assert_eq!(rule.template.has_timestamp(), rule.stamp.is_some(), "{preset:?}");
+                }
+                assert!(rule.has_secret() || preset == Preset::None);
             }
-            assert!(rule.has_secret() || preset == Preset::None);
         }
         assert_eq!(Preset::parse("paypal"), None);
     }

@@ -5,10 +5,11 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
+    hmac::{Algorithm, Encoding, HmacRule, Place, Stamp},
     pick::Pick,
     preset::Preset,
     template::Template,
-    verify::{Algorithm, Encoding, HmacRule, Rule, Stamp, StampPlace},
+    verify::{Proofs, Rule},
 };
 use crate::domain::{
     duration,
@@ -50,7 +51,7 @@ pub struct Draft {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub preset: Preset,
-    pub rule: Rule,
+    pub proofs: Proofs,
     pub type_from: Option<Pick>,
     /// `None`: the source's name.
     pub type_prefix: Option<String>,
@@ -74,10 +75,8 @@ pub struct Settings {
 /// By what a repeat of a request is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dedupe {
-    /// By what its sender calls it, else as [`Self::Digest`].
+    /// By what its sender calls it, else as [`Self::Digest`]. Where something was signed, but not this, by both together.
     Pick(Pick),
-    /// By both together: the sender's id alone is not unique.
-    PickAndDigest(Pick),
     /// By what was signed, where something was.
     Digest,
     /// Not at all.
@@ -88,7 +87,6 @@ impl fmt::Display for Dedupe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pick(pick) => pick.fmt(f),
-            Self::PickAndDigest(pick) => write!(f, "{pick}+digest"),
             Self::Digest => f.write_str("digest"),
             Self::Off => f.write_str("none"),
         }
@@ -141,7 +139,7 @@ impl Draft {
             let near = nearest(&self.preset, all).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
             bad("preset", format!("{:?} is not known; write one of {}{near}", self.preset, all.join(", ")))
         })?;
-        let rule = self.rule(preset)?;
+        let proofs = self.proofs(preset)?;
         let (type_from, type_prefix) = preset.event_type();
         let type_from = match &self.type_from {
             Some(text) => Some(Pick::parse(text).map_err(|wrong| bad("type_from", wrong))?),
@@ -154,13 +152,13 @@ impl Draft {
         let dedupe = match self.dedupe.as_deref() {
             None => preset.dedupe(),
             Some("none") => Dedupe::Off,
-            Some("digest") if rule.signs() => Dedupe::Digest,
+            Some("digest") if proofs.sign() => Dedupe::Digest,
             Some("digest") => return Err(bad("dedupe", "nothing is signed here, so there is nothing to take a digest of")),
             Some(text) => Dedupe::Pick(Pick::parse(text).map_err(|wrong| bad("dedupe", format!("{wrong}, digest or none")))?),
         };
         Ok(Settings {
             preset,
-            rule,
+            proofs,
             type_from,
             type_prefix,
             dedupe,
@@ -180,8 +178,8 @@ impl Draft {
         })
     }
 
-    fn rule(&self, preset: Preset) -> Result<Rule, BadSetting> {
-        let mut rule = preset.rule();
+    fn proofs(&self, preset: Preset) -> Result<Proofs, BadSetting> {
+        let mut proofs = preset.proofs();
         let of_hmac: [(&'static str, bool); 6] = [
             ("algorithm", self.algorithm.is_some()),
             ("encoding", self.encoding.is_some()),
@@ -193,12 +191,13 @@ impl Draft {
         if let Some((member, _)) = of_hmac.iter().find(|(_, given)| *given && preset != Preset::Hmac) {
             return Err(bad(member, "belongs to preset \"hmac\"; choose that, or leave it out"));
         }
-        match (&mut rule, &self.header) {
+        let rule = proofs.0.first_mut().expect("a preset has a proof");
+        match (&mut *rule, &self.header) {
             (Rule::Hmac(_), None) if preset == Preset::Hmac => {
                 return Err(bad("header", "is missing; name the header that carries the signature, such as x-signature"));
             }
             (Rule::Hmac(hmac), Some(name)) if preset == Preset::Hmac => {
-                hmac.header = header(name).map_err(|wrong| bad("header", format!("{name:?} {wrong}")))?;
+                hmac.place = Place::Header(header(name).map_err(|wrong| bad("header", format!("{name:?} {wrong}")))?);
             }
             (Rule::Token { header: known }, Some(name)) if preset == Preset::HeaderToken => {
                 *known = header(name).map_err(|wrong| bad("header", format!("{name:?} {wrong}")))?;
@@ -206,7 +205,7 @@ impl Draft {
             (_, Some(_)) => return Err(bad("header", "belongs to the presets \"hmac\" and \"header-token\"; leave it out")),
             (_, None) => {}
         }
-        match (&mut rule, &self.username) {
+        match (&mut *rule, &self.username) {
             (Rule::Basic { username }, Some(name)) => {
                 let plain = |c: char| !c.is_control() && c != ':';
                 if name.is_empty() || name.len() > Settings::WORD_LEN_MAX || !name.chars().all(plain) {
@@ -217,13 +216,13 @@ impl Draft {
             (_, Some(_)) => return Err(bad("username", "belongs to preset \"basic\"; leave it out")),
             (_, None) => {}
         }
-        if let Rule::Hmac(hmac) = &mut rule
+        if let Rule::Hmac(hmac) = rule
             && preset == Preset::Hmac
         {
             self.hmac(hmac)?;
         }
-        self.tolerance(&mut rule)?;
-        Ok(rule)
+        self.tolerance(&mut proofs)?;
+        Ok(proofs)
     }
 
     fn hmac(&self, rule: &mut HmacRule) -> Result<(), BadSetting> {
@@ -254,10 +253,10 @@ impl Draft {
         if let Some(text) = &self.timestamp {
             let place = match text.split_once(':') {
                 Some(("header", name)) => {
-                    StampPlace::Header(header(name).map_err(|wrong| bad("timestamp", format!("{name:?} {wrong}")))?)
+                    Place::Header(header(name).map_err(|wrong| bad("timestamp", format!("{name:?} {wrong}")))?)
                 }
                 Some(("list", key)) if rule.list_key.is_some() && !key.is_empty() => {
-                    StampPlace::List(word("timestamp", &key.to_owned())?)
+                    Place::List(word("timestamp", &key.to_owned())?)
                 }
                 _ => {
                     return Err(bad(
@@ -275,15 +274,21 @@ impl Draft {
         }
     }
 
-    fn tolerance(&self, rule: &mut Rule) -> Result<(), BadSetting> {
+    fn tolerance(&self, proofs: &mut Proofs) -> Result<(), BadSetting> {
         let Some(text) = &self.tolerance else { return Ok(()) };
-        let Rule::Hmac(HmacRule { stamp: Some(stamp), .. }) = rule else {
+        let stamps = proofs.0.iter_mut().filter_map(|rule| match rule {
+            Rule::Hmac(HmacRule { stamp, .. }) => stamp.as_mut(),
+            _ => None,
+        });
+        let mut stamps = stamps.peekable();
+        if stamps.peek().is_none() {
             return Err(bad("tolerance", "has no meaning here: no time that can be chosen is signed; leave it out"));
-        };
+        }
         let range = Duration::from_secs(1)..=Settings::TOLERANCE_MAX;
-        stamp.tolerance = duration::parse(text)
-            .filter(|tolerance| range.contains(tolerance))
-            .ok_or_else(|| bad("tolerance", format!("{text:?} is not a tolerance; write 1s to 24h, such as 5m")))?;
+        let tolerance = duration::parse(text).filter(|tolerance| range.contains(tolerance));
+        let tolerance =
+            tolerance.ok_or_else(|| bad("tolerance", format!("{text:?} is not a tolerance; write 1s to 24h, such as 5m")))?;
+        stamps.for_each(|stamp| stamp.tolerance = tolerance);
         Ok(())
     }
 
@@ -397,7 +402,7 @@ mod tests {
     fn a_preset_is_enough() {
         for preset in Preset::ALL.into_iter().filter(|preset| *preset != Preset::Hmac) {
             let settings = draft(preset.as_str()).settle().unwrap();
-            assert_eq!((settings.preset, settings.rule), (preset, preset.rule()));
+            assert_eq!((settings.preset, settings.proofs), (preset, preset.proofs()));
             assert_eq!((settings.methods, settings.answer.status), (vec!["POST".to_owned()], 200));
         }
     }
@@ -414,9 +419,10 @@ mod tests {
             tolerance: some("10m"),
             ..draft("hmac")
         };
-        let Rule::Hmac(rule) = settings.settle().unwrap().rule else { panic!() };
-        assert_eq!((rule.header.as_str(), rule.algorithm, rule.encoding), ("x-sig", Algorithm::Sha512, Encoding::Base64));
-        let stamp = Stamp { place: StampPlace::Header("x-time".to_owned()), tolerance: Duration::from_secs(600) };
+        let proofs = settings.settle().unwrap().proofs;
+        let Rule::Hmac(rule) = proofs.main().clone() else { panic!() };
+        assert_eq!((rule.header().unwrap(), rule.algorithm, rule.encoding), ("x-sig", Algorithm::Sha512, Encoding::Base64));
+        let stamp = Stamp { place: Place::Header("x-time".to_owned()), tolerance: Duration::from_secs(600) };
         assert_eq!((rule.prefix.as_str(), rule.stamp), ("v1,", Some(stamp)));
     }
 

@@ -1,9 +1,9 @@
 //! What a signature is made of: text with places for the body, the time of signing and parts of the request, such as
 //! `v0:{timestamp}:{body}`.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use super::verify::Incoming;
+use super::{pick::Path, verify::Incoming};
 
 /// A template, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,10 @@ enum Part {
     Timestamp,
     Method,
     Url,
+    Query,
     Header(String),
+    /// The text at a place in the body.
+    InBody(Path),
 }
 
 impl Template {
@@ -40,11 +43,14 @@ impl Template {
                 "timestamp" => Part::Timestamp,
                 "method" => Part::Method,
                 "url" => Part::Url,
-                name => match name.strip_prefix("header:") {
-                    Some(header) if !header.is_empty() => Part::Header(header.to_ascii_lowercase()),
+                "query" => Part::Query,
+                name => match (name.strip_prefix("header:"), name.strip_prefix("body:").and_then(Path::parse)) {
+                    (Some(header), _) if !header.is_empty() => Part::Header(header.to_ascii_lowercase()),
+                    (_, Some(path)) => Part::InBody(path),
                     _ => {
                         return Err(format!(
-                            "names {{{name}}}, which is not known; write {{body}}, {{timestamp}}, {{method}}, {{url}} or {{header:NAME}}"
+                            "names {{{name}}}, which is not known; write {{body}}, {{timestamp}}, {{method}}, {{url}}, {{query}}, \
+                             {{header:NAME}} or {{body:/POINTER}}"
                         ));
                     }
                 },
@@ -56,6 +62,7 @@ impl Template {
         }
         match parts.iter().filter(|part| **part == Part::Body).count() {
             1 => Ok(Self(parts)),
+            0 if parts.iter().any(|part| matches!(part, Part::InBody(_))) => Ok(Self(parts)),
             _ => Err("must name {body} once: what is not signed can be changed on the way".to_owned()),
         }
     }
@@ -65,20 +72,43 @@ impl Template {
         self.0.contains(&Part::Timestamp)
     }
 
-    /// What was signed if the request is what its sender sent. `None`: it has no such header.
-    pub fn fill(&self, request: &Incoming<'_>, timestamp: &str) -> Option<Vec<u8>> {
-        let mut content = Vec::with_capacity(request.body.len() + 64);
-        for part in &self.0 {
-            content.extend_from_slice(match part {
+    /// Whether the whole body is.
+    pub fn has_body(&self) -> bool {
+        self.0.contains(&Part::Body)
+    }
+
+    /// Whether the query is.
+    pub fn has_query(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Url | Part::Query))
+    }
+
+    /// Whether this header is.
+    pub fn has_header(&self, name: &str) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Header(known) if known == name))
+    }
+
+    /// What was signed if the request is what its sender sent, in parts.
+    ///
+    /// # Errors
+    /// Names what the request does not have.
+    pub fn fill<'a>(&'a self, request: &Incoming<'a>, body: &'a [u8], timestamp: &'a str) -> Result<Vec<Cow<'a, [u8]>>, String> {
+        let part = |part: &'a Part| {
+            let bytes = match part {
                 Part::Text(text) => text.as_bytes(),
-                Part::Body => request.body,
+                Part::Body => body,
                 Part::Timestamp => timestamp.as_bytes(),
                 Part::Method => request.method.as_bytes(),
                 Part::Url => request.url.as_bytes(),
-                Part::Header(name) => request.header(name)?.as_bytes(),
-            });
-        }
-        Some(content)
+                Part::Query => request.query.as_bytes(),
+                Part::Header(name) => request.header(name).ok_or_else(|| format!("the header {name}"))?.as_bytes(),
+                Part::InBody(path) => {
+                    let text = request.in_body(path).ok_or_else(|| format!("the member {path} of the body"))?;
+                    return Ok(Cow::Owned(text.into_owned().into_bytes()));
+                }
+            };
+            Ok(Cow::Borrowed(bytes))
+        };
+        self.0.iter().map(part).collect()
     }
 }
 
@@ -90,7 +120,9 @@ impl fmt::Display for Template {
             Part::Timestamp => f.write_str("{timestamp}"),
             Part::Method => f.write_str("{method}"),
             Part::Url => f.write_str("{url}"),
+            Part::Query => f.write_str("{query}"),
             Part::Header(name) => write!(f, "{{header:{name}}}"),
+            Part::InBody(path) => write!(f, "{{body:{path}}}"),
         })
     }
 }
@@ -102,18 +134,22 @@ mod tests {
     #[test]
     fn templates_read_back_and_are_filled() {
         let headers = [("x-id".to_owned(), "7".to_owned())];
-        let request = Incoming { method: "POST", url: "https://a/in?b", query: "b", headers: &headers, body: b"{}" };
+        let body = br#"{"a":{"b":7}}"#;
+        let request = Incoming { method: "POST", url: "https://a/in?b", query: "b", headers: &headers, body };
         for (text, filled) in [
-            ("{body}", "{}"),
-            ("v0:{timestamp}:{body}", "v0:12:{}"),
-            ("{timestamp}{body}", "12{}"),
-            ("{method} {url}\n{header:x-id}.{body}!", "POST https://a/in?b\n7.{}!"),
+            ("{body}", r#"{"a":{"b":7}}"#),
+            ("v0:{timestamp}:{body}", r#"v0:12:{"a":{"b":7}}"#),
+            ("{timestamp}{body}", r#"12{"a":{"b":7}}"#),
+            ("{method} {url}\n{header:x-id}.{body}!", "POST https://a/in?b\n7.{\"a\":{\"b\":7}}!"),
+            ("{query}{timestamp}{body:/a/b}", "b127"),
         ] {
             let template = Template::parse(text).unwrap();
             assert_eq!(template.to_string(), text);
-            assert_eq!(template.fill(&request, "12").unwrap(), filled.as_bytes(), "{text}");
+            assert_eq!(template.fill(&request, body, "12").unwrap().concat(), filled.as_bytes(), "{text}");
         }
-        assert_eq!(Template::parse("{header:x-none}{body}").unwrap().fill(&request, ""), None);
+        for (text, missing) in [("{header:x-none}{body}", "the header x-none"), ("{body:/a/c}", "the member /a/c of the body")] {
+            assert_eq!(Template::parse(text).unwrap().fill(&request, body, ""), Err(missing.to_owned()));
+        }
     }
 
     #[test]

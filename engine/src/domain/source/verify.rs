@@ -1,25 +1,28 @@
-//! Whether a request comes from whom a source expects: checked on the bytes as they came, before anything reads them.
+//! Whether a request comes from a sender of the source: checked on the bytes as they came, before anything reads them.
 //!
-//! A signature is compared as the text that it should have been, in constant time: another way to write the same signature (other
-//! letters in hex, other padding in base64) is refused with every other change. Any secret that holds will do.
+//! A source accepts a list of proofs. The first of them whose header is present decides, so a wrong signature refuses a request even
+//! beside a right token. What the head of a request can decide is decided before the body is read ([`Proofs::check_head`]). The work
+//! for a request without a proof has a bound: one HMAC per secret (Twilio: two), ten signatures read, [`FIELDS_MAX`] fields read.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
-use base64::{
-    Engine as _,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
-};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256, Sha512};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use url::form_urlencoded;
 
-use super::template::Template;
+use super::{
+    hmac::HmacRule,
+    pick::{Path, Pick},
+    twilio,
+};
 use crate::domain::{
-    signature::{self, Verifier},
+    signature::{self, Claim, Rejection, Verifier},
     time::Timestamp,
 };
+
+/// Fields of a form or a query that are read before the sender has proved itself. Twilio's longest forms have about a hundred.
+pub const FIELDS_MAX: usize = 1_000;
 
 /// A request as it came.
 #[derive(Clone, Copy, Debug)]
@@ -41,18 +44,35 @@ impl<'a> Incoming<'a> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The one header of that name: with two, someone could mean the one and someone else the other.
-    fn only(&self, name: &str) -> Result<&'a str, Refusal> {
+    /// The one header of that name: with two, a proxy could mean the one and the engine the other.
+    pub fn only(&self, name: &str) -> Result<&'a str, Refusal> {
         let mut all = self.headers.iter().filter(|(known, _)| known == name);
         match (all.next(), all.next()) {
             (Some((_, value)), None) if !value.is_empty() => Ok(value),
-            (Some(_), Some(_)) => Err(Refusal::Malformed(name.to_owned())),
-            _ => Err(Refusal::Missing(name.to_owned())),
+            (Some(_), Some(_)) => Err(Refusal::malformed(name, "is there twice".to_owned())),
+            _ => Err(Refusal::Missing(format!("the header {name}"))),
         }
+    }
+
+    pub fn is_form(&self) -> bool {
+        self.header("content-type").is_some_and(super::data::is_form)
+    }
+
+    /// The first field of that name in a form or a query, among its first [`FIELDS_MAX`].
+    pub fn field<'f>(&self, form: &'f [u8], name: &str) -> Option<Cow<'f, str>> {
+        form_urlencoded::parse(form).take(FIELDS_MAX).find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// The text at a place in the body: of JSON, or the field of a form.
+    pub fn in_body(&self, path: &Path) -> Option<Cow<'a, str>> {
+        if self.is_form() {
+            return self.field(self.body, path.only_step()?);
+        }
+        path.find(std::str::from_utf8(self.body).ok()?)
     }
 }
 
-/// How senders prove themselves.
+/// One way for senders to prove themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Standard Webhooks, also under the names that Svix gives the headers.
@@ -68,141 +88,75 @@ pub enum Rule {
     Token {
         header: String,
     },
-    /// Whoever knows the address may send.
+    /// Everyone who knows the address may send.
     Nothing,
 }
 
-/// A signature by a shared secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HmacRule {
-    /// The header with the signature, in lower case.
-    pub header: String,
-    pub algorithm: Algorithm,
-    pub encoding: Encoding,
-    /// What stands before the signature.
-    pub prefix: String,
-    /// What is signed.
-    pub template: Template,
-    /// Where the header is a list such as `t=1,v1=ab`: the key of signatures in it. Any of them will do.
-    pub list_key: Option<String>,
-    pub stamp: Option<Stamp>,
-}
-
-/// Where the time of signing stands, and how far it may be from now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    pub place: StampPlace,
-    pub tolerance: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StampPlace {
-    Header(String),
-    /// Under this key in the list of [`HmacRule::list_key`].
-    List(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    Sha1,
-    Sha256,
-    Sha512,
-}
-
-impl Algorithm {
-    pub const ALL: [Self; 3] = [Self::Sha1, Self::Sha256, Self::Sha512];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sha1 => "sha1",
-            Self::Sha256 => "sha256",
-            Self::Sha512 => "sha512",
-        }
-    }
-
-    fn sign(self, key: &[u8], content: &[u8]) -> Vec<u8> {
-        macro_rules! mac {
-            ($hash:ty) => {{
-                let mut mac = Hmac::<$hash>::new_from_slice(key).expect("HMAC takes keys of any length");
-                mac.update(content);
-                mac.finalize().into_bytes().to_vec()
-            }};
-        }
-        match self {
-            Self::Sha1 => mac!(Sha1),
-            Self::Sha256 => mac!(Sha256),
-            Self::Sha512 => mac!(Sha512),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// In small letters.
-    Hex,
-    Base64,
-    /// Of URLs, without padding.
-    Base64Url,
-}
-
-impl Encoding {
-    pub const ALL: [Self; 3] = [Self::Hex, Self::Base64, Self::Base64Url];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hex => "hex",
-            Self::Base64 => "base64",
-            Self::Base64Url => "base64url",
-        }
-    }
-
-    fn write(self, bytes: &[u8]) -> String {
-        match self {
-            Self::Hex => signature::hex(bytes),
-            Self::Base64 => BASE64_STANDARD.encode(bytes),
-            Self::Base64Url => BASE64_URL_SAFE_NO_PAD.encode(bytes),
-        }
-    }
-}
-
-/// Why a request is not believed. Says nothing about a secret, nor what would have been right.
+/// Why a request is not believed. Contains nothing of a secret, nor of a right signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the header {0} is missing")]
+    #[error("{0} is missing")]
     Missing(String),
-    #[error("the header {0} is not of the form that this source's senders have, or is there twice")]
-    Malformed(String),
+    #[error("{part} {why}")]
+    Malformed { part: String, why: String },
+    #[error("the headers webhook-… and svix-… are both there; a sender sends one of the two")]
+    BothFamilies,
+    #[error("the form has more than {FIELDS_MAX} fields")]
+    TooManyFields,
     #[error("the time of signing cannot be read")]
     BadTimestamp,
     #[error("it was signed more than {} away from now", crate::domain::duration::write(*.0))]
     OutsideWindow(Duration),
     #[error("the body is not covered by a signature")]
     NotCovered,
-    #[error("it does not match what this source's senders know")]
+    #[error("it does not match any secret of this source")]
     Mismatch,
 }
 
 impl Refusal {
+    /// What is wrong with one header.
+    pub fn malformed(header: &str, why: String) -> Self {
+        Self::Malformed { part: format!("the header {header}"), why }
+    }
+
     /// A word for programs, and for figures.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Missing(_) => "missing",
-            Self::Malformed(_) | Self::NotCovered => "malformed",
+            Self::Malformed { .. } | Self::BothFamilies | Self::TooManyFields | Self::NotCovered => "malformed",
             Self::BadTimestamp | Self::OutsideWindow(_) => "timestamp",
             Self::Mismatch => "mismatch",
         }
     }
 }
 
-/// A request that is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A request that is believed, and what of it was proved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Believed {
+    /// Which of the source's proofs it was.
+    pub by: usize,
+    /// The id that was signed.
+    pub id: Option<String>,
     /// Of what was signed, where something was.
     pub digest: Option<[u8; 32]>,
+    pub evidence: Evidence,
 }
 
-/// How far the time of signing of Standard Webhooks may be from now, either way.
-const STANDARD_TOLERANCE: Duration = signature::TOLERANCE;
+/// What of a believed request becomes the event's data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Evidence {
+    /// The body.
+    #[default]
+    Whole,
+    /// A field that was signed alone.
+    Payload(String),
+    /// The fields that were signed, sorted and each once.
+    Form(Vec<(String, String)>),
+}
+
+/// The headers of Standard Webhooks, and of Svix, from which they came.
+const FAMILIES: [[&str; 3]; 2] =
+    [["webhook-id", "webhook-timestamp", "webhook-signature"], ["svix-id", "svix-timestamp", "svix-signature"]];
 
 impl Rule {
     /// Whether a secret belongs to it.
@@ -218,37 +172,144 @@ impl Rule {
     /// The headers that carry the proof, in lower case.
     pub fn headers(&self) -> Vec<&str> {
         match self {
-            Self::Standard => vec!["webhook-signature", "svix-signature"],
-            Self::Hmac(rule) => vec![&rule.header],
-            Self::Twilio => vec!["x-twilio-signature"],
+            Self::Standard => FAMILIES.map(|[_, _, signature]| signature).to_vec(),
+            Self::Hmac(rule) => rule.header().into_iter().collect(),
+            Self::Twilio => vec![twilio::HEADER],
             Self::Basic { .. } | Self::Bearer => vec!["authorization"],
             Self::Token { header } => vec![header],
             Self::Nothing => Vec::new(),
         }
     }
 
-    /// Verifies a request under any of the secrets that hold.
-    pub fn verify(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Believed, Refusal> {
+    /// Whether a request brings this proof, right or wrong. What stands in a body is known only once the body is read.
+    fn is_brought_by(&self, request: &Incoming<'_>) -> bool {
+        let headers = self.headers();
+        headers.is_empty() || headers.iter().any(|name| request.header(name).is_some())
+    }
+
+    /// Whether any of these secrets can be used for it.
+    fn has_use_for(&self, secrets: &[&str]) -> bool {
+        *self != Self::Standard || secrets.iter().any(|secret| Verifier::parse(secret).is_ok())
+    }
+
+    /// Whether the signature covers what a pick names. Of nothing that is not signed it does.
+    pub fn covers(&self, pick: &Pick) -> bool {
+        match (self, pick) {
+            (Self::Hmac(rule), Pick::Header(names)) => names.iter().all(|name| rule.covers_header(name)),
+            (Self::Hmac(rule), Pick::Body(_)) => rule.template.has_body(),
+            (Self::Standard | Self::Twilio, Pick::Body(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the query is as the sender wrote it, so that it may become data. Where nothing is signed, it is as good as the body.
+    pub fn vouches_for_query(&self) -> bool {
+        match self {
+            Self::Hmac(rule) => rule.template.has_query(),
+            Self::Standard => false,
+            Self::Twilio | Self::Basic { .. } | Self::Bearer | Self::Token { .. } | Self::Nothing => true,
+        }
+    }
+
+    /// Checks what the head of a request says. `None`: the body has to be read, and [`Self::verify`] decides.
+    fn check_head(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Option<Believed>, Refusal> {
+        match self {
+            Self::Standard => claim(request, now).map(|_| None),
+            Self::Hmac(rule) => rule.check_head(request, now).map(|()| None),
+            Self::Twilio => twilio::given(request).map(|_| None),
+            Self::Basic { .. } | Self::Bearer | Self::Token { .. } | Self::Nothing => {
+                self.verify(secrets, request, now).map(Some)
+            }
+        }
+    }
+
+    fn verify(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Believed, Refusal> {
         match self {
             Self::Standard => standard(secrets, request, now),
             Self::Hmac(rule) => rule.verify(secrets, request, now),
-            Self::Twilio => twilio(secrets, request),
+            Self::Twilio => twilio::verify(secrets, request),
             Self::Basic { username } => basic(username, secrets, request),
             Self::Bearer => {
                 let (scheme, token) = request.only("authorization")?.split_once(' ').unwrap_or_default();
                 if !scheme.eq_ignore_ascii_case("bearer") {
-                    return Err(Refusal::Malformed("authorization".to_owned()));
+                    return Err(Refusal::malformed("authorization", "does not begin with \"Bearer \"".to_owned()));
                 }
-                token_matches(secrets, token)
+                token_matches(secrets, token.trim_start_matches(' '))
             }
             Self::Token { header } => token_matches(secrets, request.only(header)?),
-            Self::Nothing => Ok(Believed { digest: None }),
+            Self::Nothing => Ok(Believed::default()),
         }
     }
 }
 
+/// The proofs that a source accepts, the one that wins first. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proofs(pub Vec<Rule>);
+
+impl Proofs {
+    /// The proof that new senders should use.
+    pub fn main(&self) -> &Rule {
+        self.0.first().unwrap_or(&Rule::Nothing)
+    }
+
+    pub fn get(&self, place: usize) -> &Rule {
+        self.0.get(place).unwrap_or(&Rule::Nothing)
+    }
+
+    /// Whether a secret belongs to them.
+    pub fn have_secret(&self) -> bool {
+        self.main().has_secret()
+    }
+
+    /// Whether any of them signs what is sent.
+    pub fn sign(&self) -> bool {
+        self.0.iter().any(Rule::signs)
+    }
+
+    /// The headers that carry the secret itself, in lower case.
+    pub fn secret_headers(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|rule| match rule {
+            Rule::Token { header } => Some(header.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether a request brings any proof, right or wrong.
+    pub fn are_brought_by(&self, request: &Incoming<'_>) -> bool {
+        self.0.iter().any(|rule| rule.is_brought_by(request))
+    }
+
+    /// The proof that decides about a request: the first that it brings.
+    fn deciding(&self, secrets: &[&str], request: &Incoming<'_>) -> Result<(usize, &Rule), Refusal> {
+        let mut brought = self.0.iter().enumerate().filter(|(_, rule)| rule.is_brought_by(request));
+        let usable = brought.clone().find(|(_, rule)| rule.has_use_for(secrets));
+        usable.or_else(|| brought.next()).ok_or_else(|| {
+            let names: Vec<&str> = self.0.iter().filter_map(|rule| rule.headers().first().copied()).collect();
+            Refusal::Missing(format!("the header {}", names.join(" or ")))
+        })
+    }
+
+    /// Checks what the head of a request says, so that a stranger's body is not even read. `None`: the body decides.
+    ///
+    /// # Errors
+    /// Refuses a request whose head has no proof, or one that cannot be right.
+    pub fn check_head(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Option<Believed>, Refusal> {
+        let (by, rule) = self.deciding(secrets, request)?;
+        Ok(rule.check_head(secrets, request, now)?.map(|believed| Believed { by, ..believed }))
+    }
+
+    /// Verifies a request with its body, under any of the secrets that hold.
+    ///
+    /// # Errors
+    /// Refuses a request that none of the proofs covers.
+    pub fn verify(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Believed, Refusal> {
+        let (by, rule) = self.deciding(secrets, request)?;
+        Ok(Believed { by, ..rule.verify(secrets, request, now)? })
+    }
+}
+
 /// In constant time, but for the lengths.
-fn same(one: &str, other: &str) -> bool {
+pub fn same(one: &str, other: &str) -> bool {
     one.as_bytes().ct_eq(other.as_bytes()).into()
 }
 
@@ -258,159 +319,66 @@ fn any_same<'a>(expected: impl Iterator<Item = &'a str>, given: &str) -> bool {
 }
 
 fn token_matches(secrets: &[&str], given: &str) -> Result<Believed, Refusal> {
-    if any_same(secrets.iter().copied(), given) { Ok(Believed { digest: None }) } else { Err(Refusal::Mismatch) }
+    if any_same(secrets.iter().copied(), given) { Ok(Believed::default()) } else { Err(Refusal::Mismatch) }
 }
 
 fn basic(username: &str, secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refusal> {
-    let malformed = || Refusal::Malformed("authorization".to_owned());
+    let malformed = || Refusal::malformed("authorization", "is not \"Basic \" and the base64 of NAME:PASSWORD".to_owned());
     let (scheme, pair) = request.only("authorization")?.split_once(' ').ok_or_else(malformed)?;
-    let pair = BASE64_STANDARD.decode(pair).ok().and_then(|pair| String::from_utf8(pair).ok()).ok_or_else(malformed)?;
+    let pair = BASE64_STANDARD.decode(pair.trim_start_matches(' ')).ok();
+    let pair = pair.and_then(|pair| String::from_utf8(pair).ok()).ok_or_else(malformed)?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(malformed());
     }
     let (name, password) = pair.split_once(':').ok_or_else(malformed)?;
     let known = same(username, name) & any_same(secrets.iter().copied(), password);
-    if known { Ok(Believed { digest: None }) } else { Err(Refusal::Mismatch) }
+    if known { Ok(Believed::default()) } else { Err(Refusal::Mismatch) }
 }
 
-fn standard(secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Believed, Refusal> {
-    let names = match request.header("webhook-signature") {
-        None if request.header("svix-signature").is_some() => ["svix-id", "svix-timestamp", "svix-signature"],
-        _ => ["webhook-id", "webhook-timestamp", "webhook-signature"],
+/// What the headers of Standard Webhooks claim, with the id's and the signature's names in this request.
+fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusal> {
+    let has = |family: &[&str; 3]| family.iter().any(|name| request.header(name).is_some());
+    // With both, one family would prove the request and the other would name it.
+    let names = match FAMILIES.map(|family| has(&family)) {
+        [true, true] => return Err(Refusal::BothFamilies),
+        [false, true] => FAMILIES[1],
+        [_, false] => FAMILIES[0],
     };
     let [id, stamp, list] = names.map(|name| request.only(name));
     let (id, stamp, list) = (id?, stamp?, list?);
     // With a dot inside, what is signed could be cut at another place (Standard Webhooks 1.0).
     if id.contains('.') {
-        return Err(Refusal::Malformed(names[0].to_owned()));
+        return Err(Refusal::malformed(names[0], "has a dot".to_owned()));
     }
     if !stamp.bytes().all(|c| c.is_ascii_digit()) {
         return Err(Refusal::BadTimestamp);
     }
-    let verifiers: Vec<Verifier> = secrets.iter().filter_map(|secret| Verifier::parse(secret).ok()).collect();
     let header = |name| match name {
         "webhook-id" => Some(id),
         "webhook-timestamp" => Some(stamp),
         _ => Some(list),
     };
-    signature::verify(&verifiers, header, request.body, now).map_err(|rejection| match rejection {
-        signature::Rejection::Missing(_) => Refusal::Missing(names[2].to_owned()),
-        signature::Rejection::BadTimestamp => Refusal::BadTimestamp,
-        signature::Rejection::TooOldOrNew => Refusal::OutsideWindow(STANDARD_TOLERANCE),
-        signature::Rejection::NoMatch => Refusal::Mismatch,
-    })?;
-    Ok(Believed { digest: Some(digest(&[id.as_bytes(), b".", stamp.as_bytes(), b".", request.body])) })
+    Claim::read(header, now).map_err(|rejection| match rejection {
+        Rejection::Missing(_) => Refusal::Missing(format!("the header {}", names[2])),
+        Rejection::BadTimestamp => Refusal::BadTimestamp,
+        Rejection::TooOldOrNew => Refusal::OutsideWindow(signature::TOLERANCE),
+        Rejection::TooMany => Refusal::malformed(names[2], format!("lists more than {} signatures", signature::SIGNATURES_MAX)),
+        Rejection::NoMatch => Refusal::Mismatch,
+    })
 }
 
-fn digest(parts: &[&[u8]]) -> [u8; 32] {
+fn standard(secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Believed, Refusal> {
+    let claim = claim(request, now)?;
+    let verifiers: Vec<Verifier> = secrets.iter().filter_map(|secret| Verifier::parse(secret).ok()).collect();
+    if !claim.matches(&verifiers, request.body) {
+        return Err(Refusal::Mismatch);
+    }
+    let digest = digest(&[claim.stamp().as_bytes(), request.body]);
+    Ok(Believed { id: Some(claim.id.to_owned()), digest: Some(digest), ..Believed::default() })
+}
+
+pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     hash.finalize().into()
-}
-
-/// A time of signing: seconds since 1970, or milliseconds where it is too large for that, or RFC 3339.
-fn instant(text: &str) -> Option<Timestamp> {
-    /// In seconds it would be the year 5138.
-    const MILLIS_FROM: i64 = 100_000_000_000;
-    if text.bytes().all(|c| c.is_ascii_digit()) {
-        let number: i64 = text.parse().ok()?;
-        return Some(Timestamp::from_millis(if number < MILLIS_FROM { number * 1000 } else { number }));
-    }
-    Timestamp::parse_rfc3339(text)
-}
-
-impl HmacRule {
-    fn verify(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Believed, Refusal> {
-        let header = request.only(&self.header)?;
-        let malformed = || Refusal::Malformed(self.header.clone());
-        let in_list = |key: &str| {
-            let entries = header.split(',').filter_map(|entry| entry.trim().split_once('='));
-            entries.filter(|(name, _)| *name == key).map(|(_, value)| value).collect::<Vec<_>>()
-        };
-        let given = match &self.list_key {
-            Some(key) => in_list(key),
-            None => vec![header],
-        };
-        if given.is_empty() {
-            return Err(malformed());
-        }
-        let stamp = match &self.stamp {
-            None => "",
-            Some(stamp) => {
-                let text = match &stamp.place {
-                    StampPlace::Header(name) => request.only(name)?,
-                    StampPlace::List(key) => match in_list(key).as_slice() {
-                        [one] => *one,
-                        _ => return Err(malformed()),
-                    },
-                };
-                let at = instant(text).ok_or(Refusal::BadTimestamp)?;
-                if at.since(now).max(now.since(at)) > stamp.tolerance {
-                    return Err(Refusal::OutsideWindow(stamp.tolerance));
-                }
-                text
-            }
-        };
-        let content = self.template.fill(request, stamp).ok_or_else(malformed)?;
-        let mut matches = false;
-        for secret in secrets {
-            let expected = format!("{}{}", self.prefix, self.encoding.write(&self.algorithm.sign(secret.as_bytes(), &content)));
-            for one in &given {
-                matches |= same(&expected, one);
-            }
-        }
-        if matches { Ok(Believed { digest: Some(digest(&[&content])) }) } else { Err(Refusal::Mismatch) }
-    }
-}
-
-/// Twilio signs its address and the sorted fields of a form; of any other body a digest that stands in the query.
-fn twilio(secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refusal> {
-    let given = request.only("x-twilio-signature")?;
-    let in_query = form_urlencoded::parse(request.query.as_bytes()).find(|(name, _)| name == "bodySHA256");
-    let fields = match in_query {
-        Some((_, expected)) => {
-            if !same(&signature::hex(&digest(&[request.body])), &expected) {
-                return Err(Refusal::Mismatch);
-            }
-            String::new()
-        }
-        None if request.body.is_empty() => String::new(),
-        None if is_form(request) => {
-            let mut fields: Vec<(String, String)> = form_urlencoded::parse(request.body).into_owned().collect();
-            fields.sort();
-            fields.dedup();
-            fields.into_iter().flat_map(|(name, value)| [name, value]).collect()
-        }
-        None => return Err(Refusal::NotCovered),
-    };
-    let mut matches = false;
-    for url in spellings(request.url) {
-        let content = [url.as_bytes(), fields.as_bytes()].concat();
-        for secret in secrets {
-            let expected = BASE64_STANDARD.encode(Algorithm::Sha1.sign(secret.as_bytes(), &content));
-            matches |= same(&expected, given);
-        }
-    }
-    // Of what is signed alone: a form can be written in more than one way.
-    let signed = digest(&[request.url.as_bytes(), fields.as_bytes()]);
-    if matches { Ok(Believed { digest: Some(signed) }) } else { Err(Refusal::Mismatch) }
-}
-
-fn is_form(request: &Incoming<'_>) -> bool {
-    request.header("content-type").is_some_and(super::data::is_form)
-}
-
-/// An address with and without the port that goes without saying: senders differ.
-fn spellings(url: &str) -> Vec<String> {
-    let mut ways = vec![url.to_owned()];
-    let (Some((scheme, rest)), Ok(parsed)) = (url.split_once("://"), url::Url::parse(url)) else { return ways };
-    let port = if scheme == "https" { ":443" } else { ":80" };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    if let Some(bare) = authority.strip_suffix(port) {
-        ways.push(format!("{scheme}://{bare}{path}"));
-    } else if parsed.port().is_none() {
-        ways.push(format!("{scheme}://{authority}{port}{path}"));
-    }
-    ways
 }
