@@ -179,8 +179,10 @@ async fn each_sender_is_believed_in_its_own_way() {
         let made = source(&engine, preset, preset, members).await;
         assert_eq!(made["url"], format!("https://hooks.example.com/base{}", path(&made)), "{preset}");
         let signed = [vec![json], headers.clone()].concat();
-        let event = send(&engine, "POST", path(&made), &signed, body).await.event();
-        assert_eq!(engine.get(&format!("/v1/events/{event}")).await["type"], event_type, "{preset}");
+        let answer = send(&engine, "POST", path(&made), &signed, body).await;
+        assert_eq!(answer.status, 200, "{preset}: {}", answer.text);
+        let accepted = engine.get("/v1/events?limit=1").await;
+        assert_eq!(accepted["items"][0]["type"], event_type, "{preset}: {accepted}");
         // The last of the headers carries or completes the proof.
         let (last, _) = headers[0];
         let bad: Vec<_> = signed.iter().map(|(name, value)| (*name, if *name == last { "x" } else { *value })).collect();
@@ -197,7 +199,10 @@ async fn each_sender_is_believed_in_its_own_way() {
     let with_query = format!("{}?kind=sms", path(&twilio));
     let fields = "To=%2B39&Body=hi+there&MessageStatus=sent";
     let headers = [form, ("x-twilio-signature", signature.as_str())];
-    let event = send(&engine, "POST", &with_query, &headers, fields).await.event();
+    let answer = send(&engine, "POST", &with_query, &headers, fields).await;
+    assert_eq!((answer.status, answer.headers["content-type"].to_str().unwrap()), (200, "text/xml"), "TwiML that does nothing");
+    assert!(answer.text.ends_with("<Response></Response>"), "{}", answer.text);
+    let event = engine.get("/v1/events?limit=1").await["items"][0]["event"].as_str().expect("an event").to_owned();
     let story = engine.get(&format!("/v1/events/{event}")).await;
     assert_eq!(
         (&story["type"], &story["data"]["Body"], &story["request"]["query"]),
@@ -271,6 +276,46 @@ async fn senders_have_habits() {
     let unsigned = send(&engine, "POST", path(&slack), &headers[..1], body).await;
     assert_eq!(unsigned.status, 401, "a stranger is not answered");
 
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let checked = send(&engine, "POST", path(&slack), &form, "ssl_check=1&token=abc").await;
+    assert_eq!((checked.status, checked.text.as_str()), (200, ""), "a check of the certificate needs no proof");
+    assert_eq!(send(&engine, "POST", path(&slack), &form, "ssl_check=0&token=abc").await.status, 401);
+    let command = "command=%2Fdo&text=hi";
+    let signature = format!("v0={}", hex(&mac("a-secret-of-theirs", format!("v0:{now}:{command}").as_bytes())));
+    let signed = [form[0], ("x-slack-signature", &signature), ("x-slack-request-timestamp", &now)];
+    let shown = send(&engine, "POST", path(&slack), &signed, command).await;
+    assert_eq!((shown.status, shown.text.as_str()), (200, ""), "Slack shows every other answer to its user");
+    assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 1, "the command alone is an event");
+
+    // A hub registers with the right token. Neither its questions nor HEAD count as refusals, however many there are.
+    let meta = source(&engine, "meta", "meta", json!({ "secret": "a-secret-of-theirs", "verify_token": "T-0123456789" })).await;
+    assert_eq!((&meta["has_verify_token"], meta.to_string().contains("T-0123456789")), (&json!(true), false), "{meta}");
+    let ask = async |token: &str| {
+        let query = format!("{}?hub.mode=subscribe&hub.verify_token={token}&hub.challenge=PROBE123", path(&meta));
+        let answer = send(&engine, "GET", &query, &[], "").await;
+        let kind = answer.headers.get("x-content-type-options").map(|value| value.to_str().unwrap().to_owned());
+        (answer.status, answer.text, kind)
+    };
+    let repeated = (200, "PROBE123".to_owned(), Some("nosniff".to_owned()));
+    for _ in 0..32 {
+        assert_eq!(ask("T-0123456789").await, repeated);
+        assert_eq!(send(&engine, "HEAD", path(&meta), &[], "").await.status, 200);
+    }
+    assert_eq!(ask("other").await.0, 401);
+    assert_eq!(send(&engine, "GET", path(&meta), &[], "").await.status, 405);
+    engine.ok("PATCH", "/v1/sources/meta", json!({ "title": "Our app" })).await;
+    assert_eq!(ask("T-0123456789").await, repeated, "another change leaves the token");
+    let without = engine.ok("PATCH", "/v1/sources/meta", json!({ "verify_token": null })).await;
+    assert_eq!((&without["has_verify_token"], ask("T-0123456789").await.0), (&json!(false), 405));
+
+    let zoom = source(&engine, "zoom", "zoom", json!({ "secret": "a-secret-of-theirs" })).await;
+    let body = r#"{"event":"endpoint.url_validation","payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"}}"#;
+    let signature = format!("v0={}", hex(&mac("a-secret-of-theirs", format!("v0:{now}:{body}").as_bytes())));
+    let headers = [("content-type", "application/json"), ("x-zm-signature", &signature), ("x-zm-request-timestamp", &now)];
+    let answer = send(&engine, "POST", path(&zoom), &headers, body).await;
+    let hashed = hex(&mac("a-secret-of-theirs", b"qgg8vlvZRS6UYooatFL8Aw"));
+    assert_eq!(answer.json(), json!({ "plainToken": "qgg8vlvZRS6UYooatFL8Aw", "encryptedToken": hashed }));
+
     let any = source(&engine, "any", "none", json!({ "rate": "2/s", "methods": ["GET", "POST", "PUT"] })).await;
     let asked = [("webhook-request-origin", "eventemitter.example.com"), ("webhook-request-rate", "120")];
     let consent = send(&engine, "OPTIONS", path(&any), &asked, "").await;
@@ -279,7 +324,7 @@ async fn senders_have_habits() {
     assert_eq!((header("webhook-allowed-rate"), header("allow")), (Some("120".to_owned()), Some("GET, POST, PUT".to_owned())));
     let got = send(&engine, "GET", &format!("{}?list=3&by=admin", path(&any)), &[], "").await.event();
     assert_eq!(engine.get(&format!("/v1/events/{got}")).await["data"], json!({ "list": "3", "by": "admin" }));
-    assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 1, "neither of the others is an event");
+    assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 2, "none of the questions is an event");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -612,7 +657,7 @@ async fn sources_are_made_changed_listed_and_removed() {
         (
             "POST",
             "/v1/sources",
-            json!({ "name": "a", "preset": "standard-webhooks", "secret": "no-whsec" }),
+            json!({ "name": "a", "preset": "standard-webhooks", "secret": "no-whsec!" }),
             422,
             "bad_source",
             json!("/secret"),
@@ -624,6 +669,22 @@ async fn sources_are_made_changed_listed_and_removed() {
             422,
             "bad_source",
             json!("/preset"),
+        ),
+        (
+            "POST",
+            "/v1/sources",
+            json!({ "name": "a", "preset": "none", "body_bytes_max": 26_214_400 }),
+            422,
+            "bad_source",
+            json!("/body_bytes_max"),
+        ),
+        (
+            "POST",
+            "/v1/sources",
+            json!({ "name": "a", "preset": "meta", "secret": "a-secret-of-theirs", "verify_token": "short" }),
+            422,
+            "bad_source",
+            json!("/verify_token"),
         ),
         ("POST", "/v1/sources", json!({ "name": "innesco", "preset": "none" }), 422, "bad_source", json!("/name")),
         ("POST", "/v1/sources", json!({ "name": "A", "preset": "none" }), 422, "bad_source", json!("/name")),
@@ -640,6 +701,9 @@ async fn sources_are_made_changed_listed_and_removed() {
     }
     let none = source(&engine, "any", "none", json!({})).await;
     assert_eq!(engine.call("POST", "/v1/sources/any/rotate-secret", Value::Null).await.0, 409);
+    let github = source(&engine, "large", "github", json!({})).await;
+    assert!(github["warning"].as_str().unwrap().contains("up to 26214400 bytes"), "{github}");
+    assert_eq!(engine.call("DELETE", "/v1/sources/large", Value::Null).await.0, 204);
     let names: Vec<Value> =
         engine.get("/v1/sources").await["items"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
     assert_eq!(names, ["any", "crm"]);

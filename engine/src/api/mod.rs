@@ -126,8 +126,12 @@ fn all() -> Addresses {
 }
 
 /// What third parties may send beside `POST`.
-const OTHER_METHODS: MethodFilter =
-    MethodFilter::GET.or(MethodFilter::PUT).or(MethodFilter::PATCH).or(MethodFilter::DELETE).or(MethodFilter::OPTIONS);
+const OTHER_METHODS: MethodFilter = MethodFilter::GET
+    .or(MethodFilter::HEAD)
+    .or(MethodFilter::PUT)
+    .or(MethodFilter::PATCH)
+    .or(MethodFilter::DELETE)
+    .or(MethodFilter::OPTIONS);
 
 /// What is asked of every process, whatever it does.
 fn about_the_process() -> Addresses {

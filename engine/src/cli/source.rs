@@ -67,8 +67,8 @@ pub enum SourceCommand {
 pub struct AddArgs {
     /// Its fixed name, which its events carry
     name: String,
-    /// Who sends: standard-webhooks, github, stripe, shopify, woocommerce, slack, twilio, gitlab, zendesk, gitea; or how they prove
-    /// themselves: hmac, basic, bearer, header-token, none
+    /// The sender: standard-webhooks, github, stripe, shopify, woocommerce, slack, twilio, gitlab, zendesk, gitea, meta, zoom, strava,
+    /// linear, mailgun; or the proof: hmac, basic, bearer, header-token, none
     #[arg(long)]
     preset: String,
     /// What senders sign with or show, where they make it [default: a new one]
@@ -80,6 +80,12 @@ pub struct AddArgs {
     /// For hmac and header-token: the header with the signature or the token
     #[arg(long, value_name = "NAME")]
     header: Option<String>,
+    /// For hmac: where the signature stands if not in a header, such as body:/signature
+    #[arg(long, value_name = "PLACE")]
+    signature: Option<String>,
+    /// For hmac: how the secret becomes the key: text, base64 or hex [default: text]
+    #[arg(long, value_name = "ENCODING")]
+    secret_encoding: Option<String>,
     /// For hmac: sha256, sha512 or sha1 [default: sha256]
     #[arg(long)]
     algorithm: Option<String>,
@@ -92,7 +98,10 @@ pub struct AddArgs {
     /// For hmac: what is signed, such as {timestamp}.{body} [default: {body}]
     #[arg(long)]
     template: Option<String>,
-    /// For hmac: where the signed time stands, such as header:x-time
+    /// For hmac: the key of signatures in a header such as t=1,v1=ab
+    #[arg(long, value_name = "KEY")]
+    list_key: Option<String>,
+    /// For hmac: where the signed time stands, such as header:x-time, body:/time or list:t
     #[arg(long, value_name = "PLACE")]
     timestamp: Option<String>,
     /// How far a signed time may be from now [default: 5m]
@@ -101,6 +110,12 @@ pub struct AddArgs {
     /// For basic: the user [default: innesco]
     #[arg(long)]
     username: Option<String>,
+    /// What a hub (Meta, Strava, WebSub) sends as hub.verify_token before it sends webhooks
+    #[arg(long, value_name = "TOKEN")]
+    verify_token: Option<String>,
+    /// The parameter whose value is repeated to senders that ask for it, such as query:challenge
+    #[arg(long, value_name = "PLACE")]
+    challenge: Option<String>,
     /// Where the kind of event stands: header:NAME, body:/POINTER or constant:TEXT
     #[arg(long, value_name = "PLACE")]
     type_from: Option<String>,
@@ -202,6 +217,11 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
         "secret": args.secret,
         "title": args.title,
         "header": args.header,
+        "signature": args.signature,
+        "secret_encoding": args.secret_encoding,
+        "list_key": args.list_key,
+        "verify_token": args.verify_token,
+        "challenge": args.challenge,
         "algorithm": args.algorithm,
         "encoding": args.encoding,
         "prefix": args.prefix,

@@ -24,6 +24,8 @@ use crate::domain::{
 struct DraftColumn {
     preset: String,
     header: Option<String>,
+    signature: Option<String>,
+    secret_encoding: Option<String>,
     algorithm: Option<String>,
     encoding: Option<String>,
     prefix: Option<String>,
@@ -32,6 +34,7 @@ struct DraftColumn {
     timestamp: Option<String>,
     tolerance: Option<String>,
     username: Option<String>,
+    challenge: Option<String>,
     type_from: Option<String>,
     type_prefix: Option<String>,
     dedupe: Option<String>,
@@ -60,6 +63,8 @@ struct SealedColumn {
     /// The tokens before, each with the end of its grace, ms.
     #[serde(default)]
     former: Vec<(String, i64)>,
+    #[serde(default)]
+    verify_token: Option<String>,
 }
 
 /// What a source's secrets are bound to.
@@ -74,6 +79,7 @@ pub fn sealed(source: &NewSource, seal: &Seal) -> Result<Vec<u8>, Error> {
         token: source.token.as_str().to_owned(),
         secrets: source.secrets.iter().map(secret).collect(),
         former: source.former.iter().map(former).collect(),
+        verify_token: source.verify_token.as_ref().map(Secret::reveal),
     };
     let text = Zeroizing::new(json(&column));
     Ok(seal.seal(&seal_context(&source.name), text.as_bytes())?)
@@ -103,7 +109,7 @@ impl StoredSource {
         let settings = draft.settle().map_err(|_| place.corrupt("draft"))?;
         let context = seal_context(&name);
         let opened = seals.iter().find_map(|seal| seal.open(&context, &self.sealed)).ok_or_else(|| place.corrupt("sealed"))?;
-        let SealedColumn { token: of_now, secrets, former } =
+        let SealedColumn { token: of_now, secrets, former, verify_token } =
             serde_json::from_slice(&opened).map_err(|_| place.corrupt("sealed"))?;
         let token = |text: &str| Token::parse(text).ok_or_else(|| place.corrupt("sealed"));
         let held = |(secret, until): (String, Option<i64>)| HeldSecret {
@@ -124,6 +130,7 @@ impl StoredSource {
                 draft,
                 settings,
                 secrets: secrets.into_iter().map(held).collect(),
+                verify_token: verify_token.map(Secret::Text),
             },
         })
     }

@@ -168,12 +168,10 @@ pub async fn receive(
 
 const FLOODING: &str = "too many requests from this address were refused; mend them, and try again in a minute";
 
-/// The answer to a question.
+/// The answer to a question. It may repeat a stranger's text, which no browser may take for a page.
 fn plain(reply: Reply) -> Response {
-    match reply.content_type {
-        Some(content_type) => ([(header::CONTENT_TYPE, content_type)], reply.body).into_response(),
-        None => StatusCode::OK.into_response(),
-    }
+    let Some(content_type) = reply.content_type else { return StatusCode::OK.into_response() };
+    ([(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], reply.body).into_response()
 }
 
 /// Says which methods a source takes.
@@ -193,11 +191,6 @@ impl Visit<'_> {
         if parts.method == Method::OPTIONS {
             return Ok(self.handshake(&parts.headers));
         }
-        if !settings.methods.iter().any(|method| method == parts.method.as_str()) {
-            let text = format!("this source takes {}", settings.methods.join(", "));
-            return Err(No("method", Problem::method_not_allowed(text)));
-        }
-        self.check_kind(&parts.headers)?;
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
         let headers = parts.headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)));
         let headers: Vec<(String, String)> = headers.collect();
@@ -210,6 +203,14 @@ impl Visit<'_> {
             body: &[],
         };
         let refused = |refusal: Refusal| No(refusal.as_str(), Problem::not_verified(refusal.to_string()));
+        if let Some(reply) = self.source.answer_head(&head).map_err(refused)? {
+            return Ok(plain(reply));
+        }
+        if !settings.methods.iter().any(|method| method == parts.method.as_str()) {
+            let text = format!("this source takes {}", settings.methods.join(", "));
+            return Err(No("method", Problem::method_not_allowed(text)));
+        }
+        self.check_kind(&parts.headers)?;
         let by_head = self.source.check_head(&head, clock::steady(), clock::wall());
         if let Err(refusal) = by_head {
             let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -235,7 +236,7 @@ impl Visit<'_> {
             let rate = settings.rate.map(|rate| rate.to_string()).unwrap_or_default();
             return Err(No("rate", Problem::rate_limited(format!("this source takes at most {rate}")).after(1)));
         }
-        if let Some(challenge) = self.source.challenge(&incoming) {
+        if let Some(challenge) = self.source.challenge(&incoming, &believed, clock::steady()) {
             return Ok(plain(challenge));
         }
         let mut event = self.source.event(&incoming, &body, &believed);
@@ -297,6 +298,7 @@ impl Visit<'_> {
         let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
         match &answer.body {
             None => (status, axum::Json(Taken { accepted: event })).into_response(),
+            Some(body) if body.is_empty() => status.into_response(),
             Some(body) => (status, [(header::CONTENT_TYPE, answer.content_type.clone())], body.clone()).into_response(),
         }
     }

@@ -20,7 +20,10 @@ use crate::{
         endpoint::HeldSecret,
         name::{Attributes, Slug},
         signature::Secret,
-        source::{Algorithm, Draft, Encoding, NewSource, Preset, Rule, SECRET_LEN, Settings, Source, Token},
+        source::{
+            Algorithm, Draft, Encoding, KeyEncoding as SecretEncoding, NewSource, Preset, Rule, SECRET_LEN, Settings, Source,
+            Token,
+        },
     },
 };
 
@@ -47,6 +50,11 @@ pub struct Input {
     secret: Option<String>,
     /// For `hmac` and `header-token`: the header that carries the signature or the token.
     header: Option<String>,
+    /// For `hmac`: where the signature stands, `header:NAME` or `body:/POINTER`, in place of `header`.
+    signature: Option<String>,
+    /// For `hmac`: how the secret becomes the key; `text` (as it is) unless said otherwise.
+    #[schema(value_type = Option<SecretEncoding>)]
+    secret_encoding: Option<String>,
     /// For `hmac`: `sha256` unless said otherwise.
     #[schema(value_type = Option<Algorithm>)]
     algorithm: Option<String>,
@@ -56,17 +64,25 @@ pub struct Input {
     /// For `hmac`: what stands before the signature, such as `sha256=`.
     prefix: Option<String>,
     /// For `hmac`: what is signed, `{body}` unless said otherwise, such as `{timestamp}.{body}`. Also known: `{method}`, `{url}`,
-    /// `{header:NAME}`.
+    /// `{query}`, `{header:NAME}`, `{body:/POINTER}`.
     template: Option<String>,
     /// For `hmac`: where the header is a list such as `t=1,v1=ab`, the key of signatures in it.
     list_key: Option<String>,
-    /// For `hmac`: where the signed time stands, `header:NAME` or `list:KEY`.
+    /// For `hmac`: where the signed time stands, `header:NAME`, `body:/POINTER` or `list:KEY`.
     timestamp: Option<String>,
     /// How far a signed time may be from now: 1s to 24h, 5m unless said otherwise.
     #[schema(value_type = Option<Tolerance>)]
     tolerance: Option<String>,
     /// For `basic`: the user; `innesco` unless said otherwise.
     username: Option<String>,
+    /// `query:NAME`: a request without a proof that has this parameter is answered with its value (Dropbox: `query:challenge`, Microsoft
+    /// Graph: `query:validationToken`).
+    challenge: Option<String>,
+    /// What a hub (Meta, Strava, WebSub) has to send as `hub.verify_token`, or as `hub.topic` where it sends no token, to be answered
+    /// with its `hub.challenge`. Not shown again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<VerifyToken>)]
+    verify_token: Option<String>,
     /// Where the kind of event stands: `header:NAME`, `body:/POINTER` or `constant:TEXT`.
     type_from: Option<String>,
     /// What stands before it in the event's type, with a dot between; the source's name unless the preset knows better.
@@ -110,6 +126,8 @@ pub struct Input {
 
 /// A secret of a source.
 pub enum SourceSecret {}
+/// What a hub has to know.
+enum VerifyToken {}
 /// How far a signed time may be from now.
 enum Tolerance {}
 /// A method that a source can take.
@@ -126,9 +144,15 @@ values! {
     Algorithm, "Algorithm", words("What a signature is made with.", &Algorithm::ALL.map(Algorithm::as_str));
     Encoding, "Encoding", words(
         "How a signature is written: `hex` in small letters, `base64url` without padding.", &Encoding::ALL.map(Encoding::as_str));
+    SecretEncoding, "SecretEncoding", words(
+        "How the text of a secret becomes the key: as it is, or decoded.", &SecretEncoding::ALL.map(SecretEncoding::as_str));
     SourceSecret, "SourceSecret", json!({
-        "type": "string", "minLength": SECRET_LEN.start(), "maxLength": SECRET_LEN.end(), "pattern": "^[!-~]([ -~]*[!-~])?$",
-        "description": "As its senders have it; for `standard-webhooks` `whsec_…`, or `whpk_…` where they sign by ed25519.",
+        "type": "string", "minLength": SECRET_LEN.start(), "maxLength": SECRET_LEN.end(),
+        "description": "As its senders show it; for `standard-webhooks` `whsec_…`, or `whpk_…` where they sign by ed25519.",
+    });
+    VerifyToken, "VerifyToken", json!({
+        "type": "string", "minLength": SECRET_LEN.start(), "maxLength": SECRET_LEN.end(),
+        "description": "What a hub has to know that asks whether it may send here.",
     });
     Tolerance, "Tolerance", json!({
         "type": "string", "examples": ["5m"], "description": "How far a signed time may be from now: 1s to 24h.",
@@ -178,6 +202,8 @@ macro_rules! moved {
         $to {
             preset: $from.preset,
             header: $from.header,
+            signature: $from.signature,
+            secret_encoding: $from.secret_encoding,
             algorithm: $from.algorithm,
             encoding: $from.encoding,
             prefix: $from.prefix,
@@ -186,6 +212,7 @@ macro_rules! moved {
             timestamp: $from.timestamp,
             tolerance: $from.tolerance,
             username: $from.username,
+            challenge: $from.challenge,
             type_from: $from.type_from,
             type_prefix: $from.type_prefix,
             dedupe: $from.dedupe,
@@ -208,7 +235,7 @@ impl Input {
     /// What was said of a source.
     pub fn of(source: &Source) -> Self {
         let draft = source.new.draft.clone();
-        moved!(draft into Input { name: source.new.name.to_string(), title: source.new.title.clone(), secret: None })
+        moved!(draft into Input { name: source.new.name.to_string(), title: source.new.title.clone(), secret: None, verify_token: None })
     }
 
     /// Checks everything. `before` is the source that is being changed.
@@ -220,7 +247,7 @@ impl Input {
         if self.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_LEN_MAX) {
             return Err(wrong("title", format!("must be at most {TITLE_LEN_MAX} characters")));
         }
-        let (title, given) = (self.title, self.secret);
+        let (title, given, verify_token) = (self.title, self.secret, self.verify_token);
         let draft = moved!(self into Draft {});
         let settings = draft.settle().map_err(|bad| wrong(bad.member, bad.detail))?;
         if *settings.proofs.main() == Rule::Twilio && api.inbound.external_url.is_none() {
@@ -228,7 +255,16 @@ impl Input {
                         https://hooks.example.com";
             return Err(wrong("preset", text));
         }
-        // A secret is read in the way of its rule.
+        let same_limit = before.is_some_and(|before| before.new.settings.body_bytes_max == settings.body_bytes_max);
+        if let Some(bytes) = too_large(api, &settings).filter(|_| !same_limit) {
+            let text = format!(
+                "{bytes} is more than limits.body_bytes_max, which is {}; raise that in the engine's settings first, or leave this out",
+                api.body_bytes_max
+            );
+            return Err(wrong("body_bytes_max", text));
+        }
+        let verify_token = verify_token.map(|text| verify_token_of(&text)).transpose()?;
+        // A secret is read in the way of its proofs.
         let same_kind = |before: &&Source| before.new.settings.preset == settings.preset;
         let secrets = match (before.filter(same_kind), given.as_deref()) {
             (Some(before), None) => before.new.secrets.clone(),
@@ -242,20 +278,33 @@ impl Input {
             Some(before) => (before.new.token.clone(), before.new.former.clone()),
             None => (new_token()?, Vec::new()),
         };
-        Ok(NewSource { name, title, token, former, draft, settings, secrets })
+        Ok(NewSource { name, title, token, former, draft, settings, secrets, verify_token })
     }
+}
+
+/// The body limit of a source, where the engine reads no bodies of that size.
+pub fn too_large(api: &Api, settings: &Settings) -> Option<u64> {
+    settings.body_bytes_max.filter(|bytes| usize::try_from(*bytes).is_ok_and(|bytes| bytes > api.body_bytes_max))
+}
+
+fn verify_token_of(text: &str) -> Result<Secret, Problem> {
+    let fits = SECRET_LEN.contains(&text.len()) && !text.chars().any(char::is_control);
+    let detail = format!("must be {} to {} bytes without control characters", SECRET_LEN.start(), SECRET_LEN.end());
+    if fits { Ok(Secret::Text(text.to_owned())) } else { Err(wrong("verify_token", detail)) }
 }
 
 /// To verify with: the caller's, or one made at random where its senders can be told.
 pub fn secret(given: Option<&str>, settings: &Settings) -> Result<Secret, Problem> {
     match given {
-        Some(_) if !settings.proofs.have_secret() => Err(wrong("secret", "has no use with preset \"none\"; leave it out")),
-        Some(text) => NewSource::secret(&settings.proofs, text).map_err(|bad| wrong("secret", bad)),
+        Some(_) if !settings.proofs.have_secret() => {
+            Err(wrong("secret", format!("has no use with preset \"{}\"; leave it out", settings.preset.as_str())))
+        }
+        Some(text) => NewSource::secret(settings, text).map_err(|bad| wrong("secret", bad)),
         None if settings.preset.secret_is_theirs() => Err(wrong(
             "secret",
             format!("is missing: {} makes it, and shows it where the webhook is set up", settings.preset.as_str()),
         )),
-        None => Ok(NewSource::new_secret(&settings.proofs, random()?)),
+        None => Ok(NewSource::new_secret(settings, random()?)),
     }
 }
 

@@ -127,11 +127,15 @@ pub async fn change(
     if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
         return Err(wrong("name", "is fixed, since its events carry it; change the title instead"));
     }
+    let keeps_verify_token = !patch.contains_key("verify_token");
     let mut merged = serde_json::to_value(Input::of(&before)).map_err(|error| Problem::internal(error.to_string()))?;
     endpoints::merge(&mut merged, Value::Object(patch));
     body::whole_numbers(&mut merged);
     let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_source(error.to_string()))?;
-    let changed = Source { new: input.check(&api, Some(&before))?, ..Source::clone(&before) };
+    let mut changed = Source { new: input.check(&api, Some(&before))?, ..Source::clone(&before) };
+    if keeps_verify_token {
+        changed.new.verify_token.clone_from(&before.new.verify_token);
+    }
     api.store.update_source(changed.clone()).await?;
     api.sources.refresh().await?;
     let new_secret = changed.new.settings.preset != before.new.settings.preset;
@@ -187,7 +191,10 @@ pub async fn rotate(
     let rotation = body::optional_json::<Rotation>(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
     let mut source = Source::clone(&*find(&api, &id)?);
     if !source.new.settings.proofs.have_secret() {
-        return Err(Problem::conflict("preset \"none\" has no secret; choose another preset, which has one"));
+        return Err(Problem::conflict(format!(
+            "preset \"{}\" has no secret; choose another preset, which has one",
+            source.new.settings.preset.as_str()
+        )));
     }
     let grace = grace(rotation.grace.as_deref())?;
     source.rotate(secret(rotation.secret.as_deref(), &source.new.settings)?, clock::steady(), grace);

@@ -6,13 +6,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    api::{Api, access::Sight, inbound::watch::Refused},
+    api::{Api, access::Sight, inbound::watch::Refused, sources::input::too_large},
     clock,
     domain::{
         duration,
         id::SourceId,
         name::Slug,
-        source::{Algorithm, Encoding, HmacRule, Place, Preset, Rule, Source, Stamp},
+        source::{Algorithm, Encoding, HmacRule, KeyEncoding as SecretEncoding, Preset, Rule, Settings, Source, Stamp},
         time::Timestamp,
     },
 };
@@ -33,7 +33,7 @@ pub struct SourceView {
     /// The same with what stands before it, where `external_url` says so.
     pub url: Option<String>,
     /// What to mind.
-    pub warning: Option<&'static str>,
+    pub warning: Option<String>,
     /// The header that carries the signature or the token.
     pub header: Option<String>,
     #[schema(value_type = Option<Algorithm>)]
@@ -48,6 +48,15 @@ pub struct SourceView {
     /// How far a signed time may be from now.
     pub tolerance: Option<String>,
     pub username: Option<String>,
+    /// Where the signature stands, if that is not a header.
+    pub signature: Option<String>,
+    /// How the secret becomes the key.
+    #[schema(value_type = Option<SecretEncoding>)]
+    pub secret_encoding: Option<&'static str>,
+    /// The parameter whose value is repeated to senders that ask for it.
+    pub challenge: Option<String>,
+    /// Whether hubs with the right token are answered.
+    pub has_verify_token: bool,
     /// Where the kind of event stands.
     pub type_from: Option<String>,
     /// What stands before it in the event's type.
@@ -105,6 +114,30 @@ pub struct RefusalView {
 const ANYONE: &str =
     "nothing proves who sends: whoever learns the address may. Choose a preset with a secret if its senders can do that";
 
+const BODY_IS_NOT_SIGNED: &str = "the signature does not cover the body: it proves that the sender made this request's token, not that nobody changed the rest";
+
+/// What to mind: everything that makes a source weaker or smaller than its owner may think.
+fn warning(api: &Api, settings: &Settings) -> Option<String> {
+    let mut all = Vec::new();
+    match settings.proofs.main() {
+        Rule::Nothing => all.push(ANYONE.to_owned()),
+        Rule::Hmac(rule) if !rule.template.has_body() => all.push(BODY_IS_NOT_SIGNED.to_owned()),
+        _ => {}
+    }
+    let limit = api.body_bytes_max;
+    if let Some(bytes) = too_large(api, settings) {
+        all.push(format!("body_bytes_max is {bytes}, but limits.body_bytes_max is {limit} and holds; raise that"));
+    }
+    let own = settings.body_bytes_max.unwrap_or(u64::MAX).min(limit as u64);
+    if let Some(sent) = settings.preset.body_bytes_sent().filter(|sent| *sent > own) {
+        let name = settings.preset.as_str();
+        all.push(format!(
+            "{name} sends bodies of up to {sent} bytes; those above {own} are refused. Raise limits.body_bytes_max"
+        ));
+    }
+    (!all.is_empty()).then(|| all.join(". "))
+}
+
 impl SourceView {
     pub fn new(api: &Api, source: &Source, sight: Sight) -> Self {
         let shows_address = sight == Sight::Whole;
@@ -132,20 +165,20 @@ impl SourceView {
             preset: settings.preset.as_str(),
             path: shows_address.then(|| format!("/in/{}", source.address())),
             url: api.inbound.url(source).filter(|_| shows_address),
-            warning: (*settings.proofs.main() == Rule::Nothing).then_some(ANYONE),
+            warning: warning(api, settings),
             header: settings.proofs.main().headers().first().map(|name| (*name).to_owned()),
             algorithm: hmac.map(|rule| rule.algorithm.as_str()),
             encoding: hmac.map(|rule| rule.encoding.as_str()),
             prefix: hmac.map(|rule| rule.prefix.clone()),
             template: hmac.map(|rule: &HmacRule| rule.template.to_string()),
             list_key: hmac.and_then(|rule| rule.list_key.clone()),
-            timestamp: stamp.map(|stamp: &Stamp| match &stamp.place {
-                Place::Header(name) => format!("header:{name}"),
-                Place::Body(path) => format!("body:{path}"),
-                Place::List(key) => format!("list:{key}"),
-            }),
+            timestamp: stamp.map(|stamp: &Stamp| stamp.place.to_string()),
             tolerance: stamp.map(|stamp| duration::write(stamp.tolerance)),
             username,
+            signature: hmac.filter(|rule| rule.header().is_none()).map(|rule| rule.place.to_string()),
+            secret_encoding: hmac.map(|rule| rule.key.as_str()),
+            challenge: settings.challenge.as_ref().map(|name| format!("query:{name}")),
+            has_verify_token: new.verify_token.is_some(),
             type_from: settings.type_from.as_ref().map(ToString::to_string),
             type_prefix: settings.type_prefix.clone().unwrap_or_else(|| new.name.to_string()),
             dedupe: settings.dedupe.to_string(),

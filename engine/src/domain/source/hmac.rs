@@ -3,7 +3,7 @@
 //! Signatures are compared as bytes, in constant time. How a signature is written (capitals in hex, padding in base64) is no part of
 //! what it proves, and libraries differ there. The id of a repeat comes from what was signed, never from the signature's text.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use base64::{
     Engine as _, alphabet,
@@ -52,6 +52,16 @@ pub enum Place {
     Body(Path),
     /// Under this key in the list of [`HmacRule::list_key`]. (Of a time only.)
     List(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Body(path) => write!(f, "body:{path}"),
+            Self::List(key) => write!(f, "list:{key}"),
+        }
+    }
 }
 
 /// The part of a request that a sender signs as its body.
@@ -239,15 +249,12 @@ impl HmacRule {
         let (body, evidence) = self.signed_body(request)?;
         let parts = self.template.fill(request, &body, &time).map_err(Refusal::Missing)?;
         let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
-        let mut matches = false;
-        for key in secrets.iter().filter_map(|secret| self.key.key(secret)) {
-            let right = self.algorithm.sign(&key, &parts);
-            matches = candidates.iter().fold(matches, |found, one| found | bool::from(right.ct_eq(one)));
-        }
-        if !matches {
-            return Err(Refusal::Mismatch);
-        }
-        Ok(Believed { digest: Some(digest(&parts)), evidence, ..Believed::default() })
+        let signed_with = |secret: &&str| {
+            let right = self.key.key(secret).map(|key| self.algorithm.sign(&key, &parts));
+            right.is_some_and(|right| candidates.iter().fold(false, |found, one| found | bool::from(right.ct_eq(one))))
+        };
+        let secret = secrets.iter().position(|secret| signed_with(&secret)).ok_or(Refusal::Mismatch)?;
+        Ok(Believed { secret, digest: Some(digest(&parts)), evidence, ..Believed::default() })
     }
 
     /// The text at a place, where there is one of it.

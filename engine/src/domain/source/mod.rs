@@ -9,6 +9,9 @@ mod hmac;
 mod pick;
 mod preset;
 mod probe;
+mod secret;
+#[cfg(test)]
+mod senders;
 mod settings;
 mod template;
 mod twilio;
@@ -27,7 +30,7 @@ use super::{
     id::SourceId,
     name::{Attributes, EventType, Slug},
     request::Request,
-    signature::{self, Scheme, Secret},
+    signature::{self, Secret},
     time::Timestamp,
 };
 
@@ -36,6 +39,7 @@ pub use self::{
     pick::Pick,
     preset::Preset,
     probe::Reply,
+    secret::{BadSecret, SECRET_LEN},
     settings::{Answer, BadSetting, Dedupe, Draft, Settings},
     template::Template,
     verify::{Believed, Evidence, Incoming, Proofs, Refusal, Rule},
@@ -56,6 +60,8 @@ pub struct NewSource {
     pub settings: Settings,
     /// Newest first; every one that holds is believed.
     pub secrets: Vec<HeldSecret>,
+    /// What a hub has to know that asks whether it may send here.
+    pub verify_token: Option<Secret>,
 }
 
 /// A stored source.
@@ -101,20 +107,6 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// A secret that a source cannot have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadSecret {
-    #[error(
-        "is not one of Standard Webhooks: write \"whsec_\" and the base64 of 24 to 64 bytes, or \"whpk_\" and the base64 of an \
-         ed25519 public key"
-    )]
-    Standard,
-    #[error("must be {} to {} visible ASCII characters, without spaces at its ends", SECRET_LEN.start(), SECRET_LEN.end())]
-    Text,
-}
-
-/// Length of a secret in bytes. Shorter ones can be found by trying.
-pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 8..=512;
 /// Secrets that hold at once.
 pub const SECRETS_MAX: usize = 5;
 /// Former addresses that are taken at once.
@@ -141,21 +133,16 @@ const NEVER_KEPT: [&str; 9] = [
 
 impl NewSource {
     /// Reads a secret that its senders sign with or show.
-    pub fn secret(proofs: &Proofs, text: &str) -> Result<Secret, BadSecret> {
-        if *proofs.main() == Rule::Standard {
-            return match signature::Verifier::parse(text) {
-                Ok(_) if !text.starts_with("whsk_") => Ok(Secret::Text(text.to_owned())),
-                _ => Err(BadSecret::Standard),
-            };
-        }
-        let visible = text.bytes().all(|c| matches!(c, b' '..=b'~')) && text.trim() == text;
-        if visible && SECRET_LEN.contains(&text.len()) { Ok(Secret::Text(text.to_owned())) } else { Err(BadSecret::Text) }
+    ///
+    /// # Errors
+    /// Names what is wrong with it, without repeating it.
+    pub fn secret(settings: &Settings, text: &str) -> Result<Secret, BadSecret> {
+        secret::read(settings.preset, &settings.proofs, text)
     }
 
     /// A new secret, to be told to its senders.
-    pub fn new_secret(proofs: &Proofs, seed: [u8; Secret::SEED_LEN]) -> Secret {
-        let scheme = if *proofs.main() == Rule::Standard { Scheme::V1 } else { Scheme::Token };
-        Secret::Text(Secret::from_seed(scheme, seed).reveal())
+    pub fn new_secret(settings: &Settings, seed: [u8; Secret::SEED_LEN]) -> Secret {
+        secret::make(&settings.proofs, seed)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Dedupe,
     hmac::{Algorithm, Encoding, HmacRule, KeyEncoding, Place, SignedBody, Stamp},
-    pick::Pick,
+    pick::{Path, Pick},
     template::Template,
     verify::{Proofs, Rule},
 };
@@ -23,6 +23,11 @@ pub enum Preset {
     Gitlab,
     Zendesk,
     Gitea,
+    Meta,
+    Zoom,
+    Strava,
+    Linear,
+    Mailgun,
     Hmac,
     Basic,
     Bearer,
@@ -32,13 +37,15 @@ pub enum Preset {
 
 /// How old a signed time may be unless a source says otherwise.
 pub const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+/// How old Mailgun's may be.
+const TOLERANCE_OF_MAILGUN: Duration = Duration::from_secs(24 * 3600);
 /// The header of [`Preset::HeaderToken`] unless the source names one.
 pub const TOKEN_HEADER_DEFAULT: &str = "x-webhook-token";
 /// The user of [`Preset::Basic`] unless the source names one.
 pub const USERNAME_DEFAULT: &str = "innesco";
 
 impl Preset {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::StandardWebhooks,
         Self::Github,
         Self::Stripe,
@@ -49,6 +56,11 @@ impl Preset {
         Self::Gitlab,
         Self::Zendesk,
         Self::Gitea,
+        Self::Meta,
+        Self::Zoom,
+        Self::Strava,
+        Self::Linear,
+        Self::Mailgun,
         Self::Hmac,
         Self::Basic,
         Self::Bearer,
@@ -68,6 +80,11 @@ impl Preset {
             Self::Gitlab => "gitlab",
             Self::Zendesk => "zendesk",
             Self::Gitea => "gitea",
+            Self::Meta => "meta",
+            Self::Zoom => "zoom",
+            Self::Strava => "strava",
+            Self::Linear => "linear",
+            Self::Mailgun => "mailgun",
             Self::Hmac => "hmac",
             Self::Basic => "basic",
             Self::Bearer => "bearer",
@@ -82,7 +99,18 @@ impl Preset {
 
     /// Whether the sender makes the secret, so that it has to be given.
     pub const fn secret_is_theirs(self) -> bool {
-        matches!(self, Self::Stripe | Self::Shopify | Self::Slack | Self::Twilio | Self::Zendesk)
+        matches!(
+            self,
+            Self::Stripe
+                | Self::Shopify
+                | Self::Slack
+                | Self::Twilio
+                | Self::Zendesk
+                | Self::Meta
+                | Self::Zoom
+                | Self::Linear
+                | Self::Mailgun
+        )
     }
 
     /// How its senders prove themselves, the proof that wins first. For [`Self::Hmac`] the defaults: the source has to name the rest.
@@ -98,6 +126,7 @@ impl Preset {
             key: KeyEncoding::Text,
             stamp: stamp.map(|name| Stamp { place: Place::Header(name.to_owned()), tolerance: TOLERANCE_DEFAULT }),
         };
+        let in_body = |path: &str| Place::Body(Path::parse(path).expect("a preset's place"));
         let by_body = |header, encoding, prefix| Rule::Hmac(hmac(header, encoding, prefix, "{body}", None));
         let rule = match self {
             Self::StandardWebhooks => Rule::Standard,
@@ -108,7 +137,11 @@ impl Preset {
                 stamp: Some(Stamp { place: Place::List("t".to_owned()), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("stripe-signature", Encoding::Hex, "", "{timestamp}.{body}", None)
             }),
-            Self::Shopify => by_body("x-shopify-hmac-sha256", Encoding::Base64, ""),
+            // Without `x-` since the Events API of 2026.
+            Self::Shopify => {
+                let header = |name| by_body(name, Encoding::Base64, "");
+                return Proofs(vec![header("x-shopify-hmac-sha256"), header("shopify-hmac-sha256")]);
+            }
             Self::WooCommerce => by_body("x-wc-webhook-signature", Encoding::Base64, ""),
             Self::Slack => Rule::Hmac(hmac(
                 "x-slack-signature",
@@ -118,7 +151,10 @@ impl Preset {
                 Some("x-slack-request-timestamp"),
             )),
             Self::Twilio => Rule::Twilio,
-            Self::Gitlab => Rule::Token { header: "x-gitlab-token".to_owned() },
+            // A hook has a signing token, a secret token, or both.
+            Self::Gitlab => {
+                return Proofs(vec![Rule::Standard, Rule::Token { header: "x-gitlab-token".to_owned() }]);
+            }
             Self::Zendesk => Rule::Hmac(hmac(
                 "x-zendesk-webhook-signature",
                 Encoding::Base64,
@@ -126,7 +162,29 @@ impl Preset {
                 "{timestamp}{body}",
                 Some("x-zendesk-webhook-signature-timestamp"),
             )),
-            Self::Gitea => by_body("x-gitea-signature", Encoding::Hex, ""),
+            Self::Gitea => {
+                let header = |(name, prefix)| {
+                    let rule = hmac(name, Encoding::Hex, prefix, "{body}", None);
+                    Rule::Hmac(HmacRule { body: SignedBody::PayloadField, ..rule })
+                };
+                let known = [("x-gitea-signature", ""), ("x-forgejo-signature", ""), ("x-gogs-signature", "")];
+                return Proofs(known.map(header).to_vec());
+            }
+            Self::Meta => by_body("x-hub-signature-256", Encoding::Hex, "sha256="),
+            Self::Zoom => {
+                Rule::Hmac(hmac("x-zm-signature", Encoding::Hex, "v0=", "v0:{timestamp}:{body}", Some("x-zm-request-timestamp")))
+            }
+            Self::Strava => Rule::Nothing,
+            Self::Linear => Rule::Hmac(HmacRule {
+                stamp: Some(Stamp { place: in_body("/webhookTimestamp"), tolerance: TOLERANCE_DEFAULT }),
+                ..hmac("linear-signature", Encoding::Hex, "", "{body}", None)
+            }),
+            Self::Mailgun => Rule::Hmac(HmacRule {
+                place: in_body("/signature/signature"),
+                // It tries again for eight hours. A repeat is known by its token for longer than that.
+                stamp: Some(Stamp { place: in_body("/signature/timestamp"), tolerance: TOLERANCE_OF_MAILGUN }),
+                ..hmac("", Encoding::Hex, "", "{timestamp}{body:/signature/token}", None)
+            }),
             Self::Hmac => by_body("x-signature", Encoding::Hex, ""),
             Self::Basic => Rule::Basic { username: USERNAME_DEFAULT.to_owned() },
             Self::Bearer => Rule::Bearer,
@@ -141,13 +199,18 @@ impl Preset {
         let (pick, prefix) = match self {
             Self::Github => ("header:x-github-event", "github"),
             Self::Stripe => ("body:/type", "stripe"),
-            Self::Shopify => ("header:x-shopify-topic", "shopify"),
+            Self::Shopify => ("header:x-shopify-topic,shopify-topic", "shopify"),
             Self::WooCommerce => ("header:x-wc-webhook-topic", "woocommerce"),
             Self::Slack => ("body:/event/type", "slack"),
             Self::Twilio => ("body:/MessageStatus", "twilio"),
             Self::Gitlab => ("header:x-gitlab-event", "gitlab"),
             Self::Zendesk => ("body:/type", "zendesk"),
-            Self::Gitea => ("header:x-gitea-event", "gitea"),
+            Self::Gitea => ("header:x-gitea-event,x-forgejo-event,x-gogs-event", "gitea"),
+            Self::Meta => ("body:/object", "meta"),
+            Self::Zoom => ("body:/event", "zoom"),
+            Self::Strava => ("body:/object_type", "strava"),
+            Self::Linear => ("body:/type", "linear"),
+            Self::Mailgun => ("body:/event-data/event", "mailgun"),
             Self::StandardWebhooks => return (Some(known("body:/type")), None),
             Self::Hmac | Self::Basic | Self::Bearer | Self::HeaderToken | Self::None => return (None, None),
         };
@@ -161,18 +224,57 @@ impl Preset {
         let pick = match self {
             Self::Github => "header:x-github-delivery",
             Self::Stripe => "body:/id",
-            Self::Shopify => "header:x-shopify-webhook-id",
+            Self::Shopify => "header:x-shopify-webhook-id,shopify-webhook-id",
             Self::WooCommerce => "header:x-wc-webhook-delivery-id",
             Self::Slack => "body:/event_id",
             Self::Twilio => "header:i-twilio-idempotency-token",
-            Self::Gitlab => "header:idempotency-key",
+            Self::Gitlab => "header:webhook-id,idempotency-key",
             Self::Zendesk => "header:x-zendesk-webhook-invocation-id",
-            Self::Gitea => "header:x-gitea-delivery",
+            Self::Gitea => "header:x-gitea-delivery,x-forgejo-delivery,x-gogs-delivery",
+            Self::Linear => "header:linear-delivery",
             Self::StandardWebhooks => "header:webhook-id",
-            Self::Hmac => return Dedupe::Digest,
-            Self::Basic | Self::Bearer | Self::HeaderToken | Self::None => return Dedupe::Off,
+            Self::Meta | Self::Zoom | Self::Mailgun | Self::Hmac => return Dedupe::Digest,
+            Self::Strava | Self::Basic | Self::Bearer | Self::HeaderToken | Self::None => return Dedupe::Off,
         };
         Dedupe::Pick(known(pick))
+    }
+
+    /// The methods that its senders use.
+    pub const fn methods(self) -> &'static [&'static str] {
+        match self {
+            // A webhook can be set to GET there: the payload is in the query then.
+            Self::Gitea => &["GET", "POST"],
+            _ => &["POST"],
+        }
+    }
+
+    /// The answer that its senders expect: a content type and a body. `None`: they read none, and are answered with the event's id.
+    pub const fn answer(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            // Every body is an instruction: it is shown after a slash command, and breaks a modal.
+            Self::Slack => Some(("text/plain; charset=utf-8", "")),
+            // Every answer is read as TwiML. JSON is its error 12300, which a caller hears.
+            Self::Twilio => Some(("text/xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>")),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the largest body that its senders say they send.
+    pub const fn body_bytes_sent(self) -> Option<u64> {
+        match self {
+            // "Payloads are capped at 25 MB".
+            Self::Github => Some(25 << 20),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the largest body that is read unless the source says otherwise, beside the engine's own limit.
+    pub const fn body_bytes_max(self) -> Option<u64> {
+        match self {
+            // Its forms have a few kilobytes. Each is hashed twice per secret, as it is not known how the address was written.
+            Self::Twilio => Some(1 << 20),
+            _ => None,
+        }
     }
 }
 
@@ -191,9 +293,10 @@ mod tests {
             let (proofs, _, _) = (preset.proofs(), preset.event_type(), preset.dedupe());
             for rule in &proofs.0 {
                 if let Rule::Hmac(rule) = rule {
-                    assert_eq!(rule.template.has_timestamp(), rule.stamp.is_some(), "{preset:?}");
+                    let signed = rule.template.has_timestamp() || rule.template.has_body() && preset == Preset::Linear;
+                    assert_eq!(signed, rule.stamp.is_some(), "{preset:?}");
                 }
-                assert!(rule.has_secret() || preset == Preset::None);
+                assert!(rule.has_secret() || matches!(preset, Preset::None | Preset::Strava));
             }
         }
         assert_eq!(Preset::parse("paypal"), None);

@@ -5,8 +5,8 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    hmac::{Algorithm, Encoding, HmacRule, Place, Stamp},
-    pick::Pick,
+    hmac::{Algorithm, Encoding, HmacRule, KeyEncoding, Place, Stamp},
+    pick::{Path, Pick},
     preset::Preset,
     template::Template,
     verify::{Proofs, Rule},
@@ -22,6 +22,9 @@ use crate::domain::{
 pub struct Draft {
     pub preset: String,
     pub header: Option<String>,
+    /// `header:NAME` or `body:/POINTER`.
+    pub signature: Option<String>,
+    pub secret_encoding: Option<String>,
     pub algorithm: Option<String>,
     pub encoding: Option<String>,
     pub prefix: Option<String>,
@@ -31,6 +34,8 @@ pub struct Draft {
     pub timestamp: Option<String>,
     pub tolerance: Option<String>,
     pub username: Option<String>,
+    /// `query:NAME`.
+    pub challenge: Option<String>,
     pub type_from: Option<String>,
     pub type_prefix: Option<String>,
     /// `header:NAME`, `body:/POINTER`, `digest` or `none`.
@@ -52,6 +57,8 @@ pub struct Draft {
 pub struct Settings {
     pub preset: Preset,
     pub proofs: Proofs,
+    /// The parameter of the query whose value senders want to read back.
+    pub challenge: Option<String>,
     pub type_from: Option<Pick>,
     /// `None`: the source's name.
     pub type_prefix: Option<String>,
@@ -159,11 +166,12 @@ impl Draft {
         Ok(Settings {
             preset,
             proofs,
+            challenge: self.challenge.as_deref().map(challenge).transpose()?,
             type_from,
             type_prefix,
             dedupe,
             attributes: self.attributes()?,
-            methods: self.methods()?,
+            methods: self.methods(preset)?,
             content_types: self.content_types()?,
             allow: list("allow", &self.allow, |text| network(text).ok_or("is no network; write 192.0.2.0/24 or 2001:db8::1"))?,
             headers: self.headers.as_ref().map(|names| list("headers", names, header)).transpose()?,
@@ -171,16 +179,18 @@ impl Draft {
                 Some(bytes) if !(1..=Settings::BODY_BYTES_MAX).contains(&bytes) => {
                     return Err(bad("body_bytes_max", format!("must be 1 to {}", Settings::BODY_BYTES_MAX)));
                 }
-                bytes => bytes,
+                bytes => bytes.or(preset.body_bytes_max()),
             },
             rate: self.rate.as_deref().map(Rate::parse).transpose().map_err(|wrong| bad("rate", wrong))?,
-            answer: self.answer()?,
+            answer: self.answer(preset)?,
         })
     }
 
     fn proofs(&self, preset: Preset) -> Result<Proofs, BadSetting> {
         let mut proofs = preset.proofs();
-        let of_hmac: [(&'static str, bool); 6] = [
+        let of_hmac: [(&'static str, bool); 8] = [
+            ("signature", self.signature.is_some()),
+            ("secret_encoding", self.secret_encoding.is_some()),
             ("algorithm", self.algorithm.is_some()),
             ("encoding", self.encoding.is_some()),
             ("prefix", self.prefix.is_some()),
@@ -193,8 +203,11 @@ impl Draft {
         }
         let rule = proofs.0.first_mut().expect("a preset has a proof");
         match (&mut *rule, &self.header) {
-            (Rule::Hmac(_), None) if preset == Preset::Hmac => {
+            (Rule::Hmac(_), None) if preset == Preset::Hmac && self.signature.is_none() => {
                 return Err(bad("header", "is missing; name the header that carries the signature, such as x-signature"));
+            }
+            (Rule::Hmac(_), Some(_)) if self.signature.is_some() => {
+                return Err(bad("signature", "says the same as header; leave one of them out"));
             }
             (Rule::Hmac(hmac), Some(name)) if preset == Preset::Hmac => {
                 hmac.place = Place::Header(header(name).map_err(|wrong| bad("header", format!("{name:?} {wrong}")))?);
@@ -226,6 +239,16 @@ impl Draft {
     }
 
     fn hmac(&self, rule: &mut HmacRule) -> Result<(), BadSetting> {
+        if let Some(text) = &self.signature {
+            rule.place = place(text).ok_or_else(|| {
+                bad("signature", format!("{text:?} is no place; write header:NAME or body:/POINTER (or body:$.path)"))
+            })?;
+        }
+        if let Some(text) = &self.secret_encoding {
+            let known = KeyEncoding::ALL.into_iter().find(|one| one.as_str() == text);
+            rule.key =
+                known.ok_or_else(|| bad("secret_encoding", format!("{text:?} is not known; write text, base64 or hex")))?;
+        }
         if let Some(text) = &self.algorithm {
             let known = Algorithm::ALL.into_iter().find(|one| one.as_str() == text);
             rule.algorithm =
@@ -251,23 +274,19 @@ impl Draft {
             rule.list_key = Some(word("list_key", text)?);
         }
         if let Some(text) = &self.timestamp {
-            let place = match text.split_once(':') {
-                Some(("header", name)) => {
-                    Place::Header(header(name).map_err(|wrong| bad("timestamp", format!("{name:?} {wrong}")))?)
-                }
-                Some(("list", key)) if rule.list_key.is_some() && !key.is_empty() => {
-                    Place::List(word("timestamp", &key.to_owned())?)
-                }
-                _ => {
-                    return Err(bad(
-                        "timestamp",
-                        format!("{text:?} is no place; write header:NAME, or list:KEY beside a list_key"),
-                    ));
-                }
+            let known = match text.strip_prefix("list:") {
+                Some(key) if rule.list_key.is_some() && !key.is_empty() => Some(Place::List(word("timestamp", &key.to_owned())?)),
+                Some(_) => None,
+                None => place(text),
             };
+            let place = known.ok_or_else(|| {
+                let text = format!("{text:?} is no place; write header:NAME, body:/POINTER, or list:KEY beside a list_key");
+                bad("timestamp", text)
+            })?;
             rule.stamp = Some(Stamp { place, tolerance: super::preset::TOLERANCE_DEFAULT });
         }
-        match (rule.template.has_timestamp(), rule.stamp.is_some()) {
+        let signed_in_body = rule.template.has_body() && matches!(&rule.stamp, Some(Stamp { place: Place::Body(_), .. }));
+        match (rule.template.has_timestamp() || signed_in_body, rule.stamp.is_some()) {
             (true, false) => Err(bad("timestamp", "is missing: the template signs {timestamp}, so say where it stands")),
             (false, true) => Err(bad("template", "must sign {timestamp}: a time that is not signed proves nothing")),
             _ => Ok(()),
@@ -305,9 +324,9 @@ impl Draft {
         self.attributes.iter().map(pick).collect()
     }
 
-    fn methods(&self) -> Result<Vec<String>, BadSetting> {
+    fn methods(&self, preset: Preset) -> Result<Vec<String>, BadSetting> {
         if self.methods.is_empty() {
-            return Ok(vec!["POST".to_owned()]);
+            return Ok(preset.methods().iter().map(|method| (*method).to_owned()).collect());
         }
         if self.methods.len() > Settings::METHODS.len() {
             return Err(bad("methods", format!("at most {}", Settings::METHODS.len())));
@@ -315,7 +334,13 @@ impl Draft {
         let mut methods = list("methods", &self.methods, |text| {
             let method = text.to_ascii_uppercase();
             let known = Settings::METHODS.contains(&method.as_str());
-            known.then_some(method).ok_or("is not taken; write GET, POST, PUT, PATCH or DELETE")
+            let is_head = method == "HEAD";
+            let why = if is_head {
+                "becomes no event, and is always answered with 200; leave it out"
+            } else {
+                "is not taken; write GET, POST, PUT, PATCH or DELETE"
+            };
+            known.then_some(method).ok_or(why)
         })?;
         methods.sort();
         methods.dedup();
@@ -330,26 +355,45 @@ impl Draft {
         })
     }
 
-    fn answer(&self) -> Result<Answer, BadSetting> {
+    fn answer(&self, preset: Preset) -> Result<Answer, BadSetting> {
         let status = self.answer_status.unwrap_or(200);
         if !(200..=299).contains(&status) {
             return Err(bad("answer_status", "must be 200 to 299: what is accepted is a success"));
         }
-        let body = self.answer_body.clone();
+        let (body, content_type) = match (&self.answer_body, preset.answer()) {
+            (None, Some((content_type, body))) => (Some(body.to_owned()), content_type),
+            (Some(body), _) => (Some(body.clone()), "text/plain; charset=utf-8"),
+            (None, None) => (None, "application/json"),
+        };
         if body.as_ref().is_some_and(|body| body.len() > Settings::ANSWER_BYTES_MAX) {
             return Err(bad("answer_body", format!("must be at most {} bytes", Settings::ANSWER_BYTES_MAX)));
         }
-        let content_type = self.answer_content_type.clone();
-        if body.is_none() && content_type.is_some() {
-            return Err(bad("answer_content_type", "belongs to an answer_body of one's own; leave it out"));
+        if self.answer_body.is_none() && self.answer_content_type.is_some() {
+            return Err(bad("answer_content_type", "belongs to an answer_body of your own; leave it out"));
         }
         let visible =
             |text: &String| text.bytes().all(|c| matches!(c, b' '..=b'~')) && (1..=Settings::WORD_LEN_MAX).contains(&text.len());
-        if !content_type.as_ref().is_none_or(visible) {
+        if !self.answer_content_type.as_ref().is_none_or(visible) {
             return Err(bad("answer_content_type", "must be a content type of at most 128 plain characters"));
         }
-        let default = if body.is_some() { "text/plain; charset=utf-8" } else { "application/json" };
-        Ok(Answer { status, body, content_type: content_type.unwrap_or_else(|| default.to_owned()) })
+        let content_type = self.answer_content_type.clone().unwrap_or_else(|| content_type.to_owned());
+        Ok(Answer { status, body, content_type })
+    }
+}
+
+/// Reads `query:NAME`.
+fn challenge(text: &str) -> Result<String, BadSetting> {
+    let name = text.strip_prefix("query:").filter(|name| (1..=Settings::WORD_LEN_MAX).contains(&name.len()));
+    name.map(str::to_owned)
+        .ok_or_else(|| bad("challenge", format!("{text:?} is no parameter; write query:NAME, such as query:challenge")))
+}
+
+/// Reads `header:NAME` or `body:/POINTER`.
+fn place(text: &str) -> Option<Place> {
+    match text.split_once(':')? {
+        ("header", name) => header(name).ok().map(Place::Header),
+        ("body", path) => Path::parse(path).map(Place::Body),
+        _ => None,
     }
 }
 
@@ -403,7 +447,10 @@ mod tests {
         for preset in Preset::ALL.into_iter().filter(|preset| *preset != Preset::Hmac) {
             let settings = draft(preset.as_str()).settle().unwrap();
             assert_eq!((settings.preset, settings.proofs), (preset, preset.proofs()));
-            assert_eq!((settings.methods, settings.answer.status), (vec!["POST".to_owned()], 200));
+            assert_eq!(
+                (settings.methods.as_slice(), settings.answer.status),
+                (&*preset.methods().iter().map(|one| (*one).to_owned()).collect::<Vec<_>>(), 200)
+            );
         }
     }
 
@@ -451,6 +498,17 @@ mod tests {
             (Draft { dedupe: some("id"), ..draft("bearer") }, "dedupe", "digest or none"),
             (Draft { attributes: vec![("type".into(), "body:/a".into())], ..draft("none") }, "attributes", "part of every event"),
             (Draft { methods: vec!["TRACE".into()], ..draft("none") }, "methods", "\"TRACE\""),
+            (Draft { methods: vec!["HEAD".into()], ..draft("none") }, "methods", "always answered"),
+            (Draft { signature: some("x-sig"), ..draft("hmac") }, "signature", "header:NAME or body:/POINTER"),
+            (Draft { signature: some("header:x-sig"), ..hmac() }, "signature", "leave one of them out"),
+            (Draft { signature: some("header:x-sig"), ..draft("github") }, "signature", "belongs to preset \"hmac\""),
+            (Draft { secret_encoding: some("rot13"), ..hmac() }, "secret_encoding", "text, base64 or hex"),
+            (
+                Draft { timestamp: some("body:/at"), template: some("{body:/token}"), ..hmac() },
+                "template",
+                "must sign {timestamp}",
+            ),
+            (Draft { challenge: some("challenge"), ..draft("none") }, "challenge", "query:NAME"),
             (Draft { methods: vec!["GET".into(); 6], ..draft("none") }, "methods", "at most 5"),
             (Draft { content_types: vec!["json".into()], ..draft("none") }, "content_types", "\"json\""),
             (Draft { allow: vec!["10.0.0.0/33".into()], ..draft("none") }, "allow", "is no network"),

@@ -135,6 +135,8 @@ impl Refusal {
 pub struct Believed {
     /// Which of the source's proofs it was.
     pub by: usize,
+    /// Which of the secrets that hold it was signed with, the newest first.
+    pub secret: usize,
     /// The id that was signed.
     pub id: Option<String>,
     /// Of what was signed, where something was.
@@ -274,9 +276,9 @@ impl Proofs {
         })
     }
 
-    /// Whether a request brings any proof, right or wrong.
+    /// Whether a request has the header of any proof, right or wrong.
     pub fn are_brought_by(&self, request: &Incoming<'_>) -> bool {
-        self.0.iter().any(|rule| rule.is_brought_by(request))
+        self.0.iter().flat_map(Rule::headers).any(|name| request.header(name).is_some())
     }
 
     /// The proof that decides about a request: the first that it brings.

@@ -31,6 +31,7 @@ fn source(name: &str, draft: Draft) -> NewSource {
         settings: draft.settle().unwrap(),
         draft,
         secrets: vec![held("a-secret-of-theirs", None)],
+        verify_token: None,
     }
 }
 
@@ -46,7 +47,8 @@ async fn find(bench: &Bench, id: SourceId) -> Source {
 fn shown(source: &Source) -> String {
     let secrets: Vec<_> = source.new.secrets.iter().map(|held| (held.secret.reveal(), held.until)).collect();
     let addresses: Vec<_> = source.addresses().collect();
-    format!("{source:?} {secrets:?} {addresses:?}")
+    let verify_token = source.new.verify_token.as_ref().map(Secret::reveal);
+    format!("{source:?} {secrets:?} {addresses:?} {verify_token:?}")
 }
 
 pub async fn a_source_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
@@ -55,6 +57,8 @@ pub async fn a_source_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     let draft = Draft {
         preset: "hmac".to_owned(),
         header: some("x-sig"),
+        signature: None,
+        secret_encoding: some("base64"),
         algorithm: some("sha512"),
         encoding: some("base64"),
         prefix: some("v1,"),
@@ -63,6 +67,7 @@ pub async fn a_source_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
         timestamp: some("list:t"),
         tolerance: some("10m"),
         username: None,
+        challenge: some("query:challenge"),
         type_from: some("body:/kind"),
         type_prefix: some("crm"),
         dedupe: some("digest"),
@@ -80,6 +85,7 @@ pub async fn a_source_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     let new = NewSource {
         title: some("Our CRM"),
         secrets: vec![held("the-newest-one", None), held("an-older-one", Some(77))],
+        verify_token: Some(Secret::Text("what-a-hub-knows".to_owned())),
         former: vec![FormerToken { token: Token::from_seed([8; 16]), until: Timestamp::from_millis(99) }],
         ..source("crm", draft)
     };
