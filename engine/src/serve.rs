@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, BodyRoom, ConnectionLimits, Inbound, LastLoad, LastProbe},
+    api::{self, Api, BodyRoom, ConnectionLimits, Heavy, Inbound, LastLoad, LastProbe},
     catalog::{Catalog, FileCache, Folder, Keys, Sources, check_given_key, hash_key, new_key, watch},
     clock,
     config::{Config, StoreAt},
@@ -145,6 +145,7 @@ impl Engine {
             body_bytes_max: self.config.body_bytes_max,
             body_time_max: self.config.body_time_max,
             body_room: BodyRoom::default(),
+            heavy: Heavy::default(),
             last_probe: LastProbe::default(),
             last_load: LastLoad::new(self.config.metrics),
             stopping: stop.clone(),

@@ -33,6 +33,10 @@ const REST_ROOM: usize = 192 << 20;
 /// Room is taken in pieces of so many bytes.
 const PIECE: usize = 4 << 10;
 
+/// Bytes of a body that manages the engine: everything but events. The largest of them, the settings of a plugin, fit: 100 values
+/// of 8 KiB.
+pub const MANAGEMENT_BYTES_MAX: usize = 1 << 20;
+
 /// Bytes of a body too large that are read and thrown away.
 const SWALLOW_MAX: usize = 64 << 20;
 
@@ -165,6 +169,11 @@ pub async fn read_within(
     })
 }
 
+/// Reads the body of a request that manages the engine.
+async fn read_management(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    read_within(api, headers, body, MANAGEMENT_BYTES_MAX.min(api.body_bytes_max)).await
+}
+
 fn size(bytes: usize) -> String {
     let mib = bytes >> 20;
     if mib << 20 == bytes { format!("{mib} MiB") } else { format!("{bytes} bytes") }
@@ -235,8 +244,8 @@ pub async fn json<T: DeserializeOwned>(
     if body.is_end_stream() {
         return Err(Problem::bad_json("the body is empty; send a JSON object"));
     }
-    let bytes = read(api, headers, body).await?;
-    parse(&bytes, wrong)
+    let bytes = read_management(api, headers, body).await?;
+    api.heavy.run(bytes.len(), || parse(&bytes, wrong)).await?
 }
 
 /// As [`json`], of a body that may be missing.
@@ -246,8 +255,8 @@ pub async fn optional_json<T: DeserializeOwned>(
     body: Body,
     wrong: fn(String) -> Problem,
 ) -> Result<Option<T>, Problem> {
-    let bytes = read(api, headers, body).await?;
-    if bytes.is_empty() { Ok(None) } else { parse(&bytes, wrong) }
+    let bytes = read_management(api, headers, body).await?;
+    if bytes.is_empty() { Ok(None) } else { api.heavy.run(bytes.len(), || parse(&bytes, wrong)).await? }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], wrong: fn(String) -> Problem) -> Result<T, Problem> {

@@ -88,7 +88,7 @@ use crate::{
 pub async fn accept(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let began = api.traces.begin();
     let body = body::read(&api, &headers, body).await?;
-    let intake::Intake { events, single } = intake::read(&headers, &body)?;
+    let intake::Intake { events, single } = api.heavy.run(body.len(), || intake::read(&headers, &body)).await??;
     let mut items = keep(&api, began, events).await?;
     let status = StatusCode::ACCEPTED;
     if single && let Some(item) = items.pop() {
@@ -249,13 +249,16 @@ pub async fn show(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     Query(part): Query<StoryPart>,
-) -> Result<Json<EventStoryView>, Problem> {
+) -> Result<Response, Problem> {
     let id = event_id(&api, &id)?;
     let wrong = |text: &String| Problem::bad_request(format!("cursor is {text:?}; take it from the `next` of the part before"));
     let from = part.cursor.as_ref().map(|text| story_place(text).ok_or_else(|| wrong(text))).transpose()?;
     let story = api.store.event(id, from.unwrap_or_default()).await?;
-    let view = EventStoryView::new(&story, api.store.tag());
-    Ok(Json(if from.is_some() { view.without_data() } else { view }))
+    let written = || {
+        let view = EventStoryView::new(&story, api.store.tag());
+        Json(if from.is_some() { view.without_data() } else { view }).into_response()
+    };
+    api.heavy.run(story.event.new.data.len(), written).await
 }
 
 /// That an event is run again.

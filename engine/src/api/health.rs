@@ -11,11 +11,12 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::Api;
+use crate::store::Error;
 
 /// How long an answer of the store is good for: asking writes.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What the store last said.
+/// What the last probe of the store found.
 #[derive(Default)]
 pub struct LastProbe(Mutex<Option<(Instant, Option<String>)>>);
 
@@ -60,9 +61,36 @@ async fn store_trouble(api: &Api) -> Option<String> {
     match &*last {
         Some((at, trouble)) if at.elapsed() < FRESH => trouble.clone(),
         _ => {
-            let trouble = api.store.probe().await.err().map(|error| error.to_string());
+            let failed = api.store.probe().await.err();
+            let trouble = failed.as_ref().map(reason);
+            let known = last.as_ref().is_some_and(|(_, before)| *before == trouble);
+            if let (Some(error), false) = (failed, known) {
+                tracing::warn!(%error, "store probe failed; /readyz answers 503 until it succeeds");
+            }
             *last = Some((Instant::now(), trouble.clone()));
             trouble
         }
+    }
+}
+
+/// Returns what anyone may know of a failure. The words of the database name users, hosts and files, so they go to the log alone.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Full | Error::Overloaded(_) => error.to_string(),
+        _ => "the store cannot be used at the moment; the log of the engine says why".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_the_database_stay_in_the_log() {
+        let words = "FATAL: password authentication failed for user \"innesco\" at 10.1.2.3";
+        for error in [Error::Unavailable(words.into()), Error::Internal(words.into()), Error::Sealed(words.into())] {
+            assert_eq!(reason(&error), "the store cannot be used at the moment; the log of the engine says why");
+        }
+        assert!(reason(&Error::Full).contains("disk"));
     }
 }

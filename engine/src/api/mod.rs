@@ -11,6 +11,7 @@ mod endpoints;
 mod error;
 mod events;
 mod health;
+mod heavy;
 pub mod inbound;
 mod intake;
 mod jobs;
@@ -44,6 +45,7 @@ pub use self::{
     connections::{ConnectionLimits, serve},
     error::Problem,
     health::LastProbe,
+    heavy::Heavy,
     inbound::{ForwardedHeader, Inbound, Proxies, watch::Watches},
     metrics::{Access, LastLoad},
 };
@@ -72,6 +74,7 @@ pub struct Api {
     /// For one body to arrive whole.
     pub body_time_max: Duration,
     pub body_room: BodyRoom,
+    pub heavy: Heavy,
     pub last_probe: LastProbe,
     pub last_load: LastLoad,
     /// Cancelled once the engine has been told to stop.

@@ -124,10 +124,19 @@ impl Attributes {
     }
 }
 
-/// The known name nearest to a mistyped one, for errors that help.
+/// Returns the known name nearest to a mistyped one, for errors that help.
+///
+/// The search is a courtesy in an error, so its work is bounded: it skips texts that are no name, and compares at most
+/// [`COMPARED_MAX`] names.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Comparing two names of usual length takes half a microsecond, so a search ends within about 1 ms.
+    const COMPARED_MAX: usize = 2_000;
+    if typed.len() > Slug::LEN_MAX {
+        return None;
+    }
     known
         .into_iter()
+        .take(COMPARED_MAX)
         .map(|name| (strsim::jaro_winkler(typed, name), name))
         .filter(|(likeness, _)| *likeness > 0.7)
         .max_by(|(one, _), (two, _)| one.total_cmp(two))
@@ -174,5 +183,15 @@ mod tests {
         let known = ["sales-slack", "crm", "mailer"];
         assert_eq!(nearest("sales-slak", known), Some("sales-slack"));
         assert_eq!(nearest("zzz", known), None);
+    }
+
+    #[test]
+    fn the_search_for_a_near_name_is_bounded() {
+        let long = "x".repeat(60_000);
+        assert_eq!(nearest(&long, [&*long]), None, "a text that is no name is compared with none");
+        let compared = std::cell::Cell::new(0);
+        let known = std::iter::repeat_n("sales", 10_000).inspect(|_| compared.set(compared.get() + 1));
+        assert_eq!(nearest("sale", known), Some("sales"));
+        assert_eq!(compared.get(), 2_000);
     }
 }

@@ -61,11 +61,12 @@ pub async fn send(
     let now = clock::wall();
     // No event, as the document has it, may also be written out; in binary mode that would be an event's data.
     let none = body.is_empty() || body.trim_ascii() == b"null" && !headers.contains_key("ce-type");
-    let new = if none { plain(&webhook_id) } else { named(&headers, &body)? };
+    let new = if none { plain(&webhook_id) } else { api.heavy.run(body.len(), || named(&headers, &body)).await?? };
     let event =
         Event { id: EventId::from_i64(0), accepted_at: now, new: NewEvent { id: Some(webhook_id.as_str().into()), ..new } };
     let webhook = Webhook { endpoint: &endpoint, event: &event, payload: None, id: &webhook_id, tag: api.store.tag() };
-    let request = webhook.request(now, clock::steady()).map_err(|unsendable| Problem::bad_endpoint(unsendable.to_string()))?;
+    let request = api.heavy.run(body.len(), || webhook.request(now, clock::steady())).await?;
+    let request = request.map_err(|unsendable| Problem::bad_endpoint(unsendable.to_string()))?;
     let attempt = api.outbound.send(request).await;
     Ok(Json(TestSend {
         delivered: attempt.outcome.is_success(),

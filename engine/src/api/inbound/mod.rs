@@ -227,7 +227,8 @@ impl Visit<'_> {
             Ok(Some(believed)) => believed,
             _ => {
                 let _turn = if self.is_flooding { self.watch.one_by_one.acquire().await.ok() } else { None };
-                self.source.verify(&incoming, clock::steady(), clock::wall()).map_err(refused)?
+                let verify = || self.source.verify(&incoming, clock::steady(), clock::wall());
+                self.heavy(&body, verify).await?.map_err(refused)?
             }
         };
         drop(held);
@@ -236,10 +237,14 @@ impl Visit<'_> {
             let rate = settings.rate.map(|rate| rate.to_string()).unwrap_or_default();
             return Err(No("rate", Problem::rate_limited(format!("this source takes at most {rate}")).after(1)));
         }
-        if let Some(challenge) = self.source.challenge(&incoming, &believed, clock::steady()) {
-            return Ok(plain(challenge));
-        }
-        let mut event = self.source.event(&incoming, &body, &believed);
+        let read = || match self.source.challenge(&incoming, &believed, clock::steady()) {
+            Some(challenge) => Err(challenge),
+            None => Ok(self.source.event(&incoming, &body, &believed)),
+        };
+        let mut event = match self.heavy(&body, read).await? {
+            Ok(event) => event,
+            Err(challenge) => return Ok(plain(challenge)),
+        };
         event.depth = intake::depth(&parts.headers).map_err(|problem| No("depth", problem))?;
         if let Some((parent, state)) = intake::trace(&parts.headers) {
             trace::adopt(Arc::make_mut(&mut event.attributes), &parent, state.as_deref());
@@ -248,6 +253,11 @@ impl Visit<'_> {
         let event = kept.into_iter().next().map(|one| one.event).unwrap_or_default();
         self.watch.note_accepted(clock::wall());
         Ok(self.answer(event))
+    }
+
+    /// Reads a body where that delays no other connection.
+    async fn heavy<T>(&self, body: &[u8], work: impl FnOnce() -> T) -> Result<T, No> {
+        self.api.heavy.run(body.len(), work).await.map_err(|problem| No("body", problem))
     }
 
     fn check_kind(&self, headers: &HeaderMap) -> Result<(), No> {

@@ -1,0 +1,115 @@
+//! Work whose time grows with the bytes of a request: parsing, verifying, searching. It must not hold up other connections.
+//!
+//! Threads that serve sockets take turns between connections. Anything that needs more than about 1 ms of processor time delays
+//! every other connection of its thread, so it runs through [`Heavy::run`] and nowhere else. Small bodies stay on their thread,
+//! because handing them over costs more than it saves.
+
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
+    task::block_in_place,
+};
+
+use super::error::Problem;
+
+/// Up to this many bytes the slowest reader of a body (XML, at some 100 MB/s) needs less than 1 ms.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of all bodies that wait for their turn or have it. At 50 MB/s the last of them waits less than 3 s.
+const WAITING_BYTES_MAX: usize = 128 << 20;
+/// Room is taken in pieces of this many bytes.
+const PIECE: usize = 4 << 10;
+
+/// The turns for heavy work.
+pub struct Heavy {
+    turns: Semaphore,
+    room: Semaphore,
+}
+
+impl Default for Heavy {
+    /// Half of the cores: the other half goes on serving sockets, whatever arrives.
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { turns: Semaphore::new((cores / 2).max(1)), room: Semaphore::new(WAITING_BYTES_MAX / PIECE) }
+    }
+}
+
+impl Heavy {
+    /// Runs `work`, which reads `bytes` bytes, where it delays no other connection.
+    ///
+    /// The caller drops what `work` returns on the thread that serves sockets, so `work` should return little.
+    ///
+    /// # Errors
+    /// [`Problem::come_back`] if [`WAITING_BYTES_MAX`] are waiting already; `work` has not run then.
+    pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> Result<T, Problem> {
+        if bytes <= INLINE_BYTES_MAX {
+            return Ok(work());
+        }
+        let pieces = bytes.min(WAITING_BYTES_MAX).div_ceil(PIECE);
+        let pieces = u32::try_from(pieces).expect("all pieces together fit");
+        let _room = self.room.try_acquire_many(pieces).map_err(|_| {
+            let all = WAITING_BYTES_MAX >> 20;
+            Problem::come_back(format!("bodies of {all} MiB together are waiting to be read; try again in a second"))
+        })?;
+        let _turn = self.turns.acquire().await.expect("the turns are never closed");
+        Ok(match Handle::current().runtime_flavor() {
+            // The thread hands the connections that it serves to another one first.
+            RuntimeFlavor::MultiThread => block_in_place(work),
+            // A runtime of one thread has nobody to hand them to. Only tests have one.
+            _ => work(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        time::Duration,
+    };
+
+    use super::*;
+
+    const LARGE: usize = INLINE_BYTES_MAX + 1;
+    /// For what happens at once.
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn other_tasks_run_while_heavy_work_does() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (told, hears) = mpsc::channel();
+        let heard = runtime.block_on(async {
+            let heavy = tokio::spawn(async move { Heavy::default().run(LARGE, move || hears.recv_timeout(DEADLINE)).await });
+            // Runs on the only thread there is, while the work above waits for it.
+            tokio::spawn(async move { told.send("served") }).await.unwrap().unwrap();
+            heavy.await.unwrap()
+        });
+        assert_eq!(heard.expect("there is room"), Ok("served"));
+    }
+
+    #[tokio::test]
+    async fn no_more_work_runs_at_once_than_there_are_turns() {
+        let heavy = Arc::new(Heavy::default());
+        let all = u32::try_from(heavy.turns.available_permits()).unwrap();
+        let taken = heavy.turns.acquire_many(all).await.unwrap();
+        let waits = Arc::clone(&heavy);
+        let waits = tokio::spawn(async move { waits.run(LARGE, || ()).await.is_ok() });
+        while heavy.room.available_permits() == WAITING_BYTES_MAX / PIECE {
+            tokio::task::yield_now().await;
+        }
+        assert!(!waits.is_finished());
+        assert_eq!(heavy.run(INLINE_BYTES_MAX, || 7).await.ok(), Some(7), "small bodies need no turn");
+        drop(taken);
+        assert!(waits.await.unwrap());
+        assert_eq!(heavy.room.available_permits(), WAITING_BYTES_MAX / PIECE, "nothing is held afterwards");
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_bytes() {
+        let heavy = Heavy::default();
+        let taken = heavy.room.try_acquire_many(u32::try_from(WAITING_BYTES_MAX / PIECE).unwrap()).unwrap();
+        let refused = heavy.run(LARGE, || panic!("must not run")).await.expect_err("there is no room");
+        assert!(refused.is_ours() && refused.detail().contains("128 MiB"), "{refused:?}");
+        drop(taken);
+        assert!(heavy.run(WAITING_BYTES_MAX * 2, || ()).await.is_ok(), "a body larger than all room is read alone");
+    }
+}
