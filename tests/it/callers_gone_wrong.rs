@@ -175,8 +175,7 @@ async fn connections_end_by_their_own_limits() {
     let mut used = dial(to, b"GET /healthz HTTP/1.1\r\nhost: innesco\r\n\r\n").await;
     let mut silent = dial(to, b"").await;
     let mut half = dial(to, b"GET /healthz HT").await;
-    let mut preface = dial(to, b"PRI * HTTP/2.0\r\n\r\nSM").await;
-    for stream in [&mut silent, &mut half, &mut preface] {
+    for stream in [&mut silent, &mut half] {
         assert_eq!(rest(stream).await, "");
     }
     // One that had a request waits longer for the next, and drips that one in vain.
@@ -304,6 +303,20 @@ async fn bodies_that_never_end_are_given_up_in_time_and_hold_no_room() {
     let page = engine.get("/v1/events?limit=200").await;
     let strangers = page["items"].as_array().unwrap().iter().filter(|event| event["type"] != "good.one").count();
     assert_eq!(strangers, 0, "{page:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_management_request_is_small() {
+    let engine = Engine::start_set(&[]);
+    let large = format!(r#"{{"name":"crm","url":"https://crm.example.com/","title":"{}"}}"#, "x".repeat(1 << 20));
+    let post = |path: &str| engine.request("POST", path).header("content-type", "application/json").body(large.clone()).send();
+    let answer = post("/v1/endpoints").await.expect("an answer");
+    assert_eq!(answer.status(), 413);
+    let answer = answer.text().await.expect("a problem");
+    assert!(answer.contains("body_too_large") && answer.contains("1 MiB"), "{answer}");
+    let event = format!(r#"{{"type":"good.one","data":{large}}}"#);
+    let answer = engine.request("POST", "/v1/events").header("content-type", "application/json").body(event).send();
+    assert_eq!(answer.await.expect("an answer").status(), 202, "an event may be larger");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -435,81 +448,71 @@ async fn odd_requests_are_refused_and_change_nothing() {
     assert!(grown < 32 << 10, "odd requests took {grown} KiB");
 }
 
-/// One HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-/// `:method: GET`, `:scheme: http`, `:path: /`, all from HPACK's static table.
-const GET: [u8; 3] = [0x82, 0x86, 0x84];
-
-/// Sends what `next` makes of 0, 1, 2 … until the engine hangs up or 200,000 are sent; says how many were.
-async fn flood(to: SocketAddr, next: impl Fn(u32) -> Vec<u8>) -> u32 {
-    const MOST: u32 = 200_000;
-    let mut stream = dial(to, &[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await;
-    let (mut reader, mut writer) = stream.split();
-    let mut sent = 0;
-    let sending = async {
-        while sent < MOST {
-            let bytes: Vec<u8> = (sent..sent + 100).flat_map(&next).collect();
-            if writer.write_all(&bytes).await.is_err() {
-                return;
-            }
-            sent += 100;
-        }
-    };
-    let mut sink = vec![0; 1 << 16];
-    let reading = async { while matches!(reader.read(&mut sink).await, Ok(1..)) {} };
-    let flooding = async {
-        tokio::select! {
-            () = sending => {}
-            () = reading => {}
-        }
-    };
-    tokio::time::timeout(DEADLINE, flooding).await.expect("the engine neither takes nor closes it");
-    sent
+/// Opens a connection over which little fits before this side reads: 100 answers of some 260 kB are asked for, and none is taken.
+async fn takes_nothing(to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut stream = socket.connect(to).await.expect("a connection");
+    let asked = "GET /openapi.json HTTP/1.1\r\nhost: innesco\r\n\r\n".repeat(100);
+    // It may be closed before the engine has read them all.
+    let _ = stream.write_all(asked.as_bytes()).await;
+    stream
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn floods_over_http2_end_their_own_connection_only() {
-    let engine = Engine::start_set(&[]);
+async fn callers_that_take_no_answer_make_room_and_hold_up_no_stop() {
+    const PLACES: usize = 5;
+    let mut engine = Engine::start_set(&[("INNESCO_LIMITS_CONNECTIONS_MAX", "5"), ("INNESCO_DRAIN", "1h")]);
     let to = address(&engine);
-    let prior = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
-    let answer = prior.get(format!("{}/healthz", engine.url)).send().await.expect("HTTP/2 is spoken to who begins with it");
-    assert_eq!((answer.status(), answer.version()), (http::StatusCode::OK, http::Version::HTTP_2));
-    let memory = engine.memory_kib();
-    let good = GoodCaller::start(&engine);
+    let mut stalled = Vec::new();
+    for _ in 0..PLACES {
+        stalled.push(takes_nothing(to).await);
+    }
+    // Each new caller is refused only until the others have had their moment to take something.
+    let fresh = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(DEADLINE).build().expect("a client");
+    let until = Instant::now() + DEADLINE;
+    for _ in 0..2 * PLACES {
+        loop {
+            let answer = fresh.get(format!("{}/healthz", engine.url)).send().await;
+            let status = answer.map_or(0, |answer| answer.status().as_u16());
+            if status == 200 {
+                break;
+            }
+            assert!(Instant::now() < until, "callers that take nothing keep all places; the last answer was {status}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    for _ in 0..PLACES - 1 {
+        stalled.push(takes_nothing(to).await);
+    }
+    // The drain would be an hour.
+    assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it was told to stop"), "it ends well");
+}
 
-    let resets = flood(to, |number| {
-        let stream = 2 * number + 1;
-        [frame(HEADERS, 0b101, stream, &GET), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
-    })
-    .await;
-    assert!(resets < 200_000, "streams that are opened and reset at once end the connection");
-    let continuations = flood(to, |number| match number {
-        0 => frame(HEADERS, 0b001, 1, &GET),
-        _ => frame(CONTINUATION, 0, 1, &[b"\x00\x01a\x7f\x87\x01", [b'y'; 262].as_slice()].concat()),
-    })
-    .await;
-    assert!(continuations < 200_000, "headers without an end end the connection");
-    let open = flood(to, |number| frame(HEADERS, 0b100, 2 * number + 1, &GET)).await;
-    assert!(open < 200_000, "streams beyond the limit end the connection");
-    // Answering these costs little; that they end is not promised.
-    flood(to, |_| frame(PING, 0, 0, &[0; 8])).await;
-    flood(to, |_| frame(SETTINGS, 0, 0, b"")).await;
-
-    good.goes_on(10).await;
-    good.finish().await;
-    let grown = engine.memory_kib().saturating_sub(memory);
-    assert!(grown < 64 << 10, "floods took {grown} KiB");
-    assert_eq!(prior.get(format!("{}/healthz", engine.url)).send().await.expect("a new connection").status(), 200);
-    let (status, ready) = engine.call("GET", "/readyz", Value::Null).await;
-    assert_eq!(status, 200, "{ready}");
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_is_not_spoken_and_its_callers_hold_no_place() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    /// SETTINGS with an initial window of 0: with it an answer could wait for ever.
+    const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+    /// `:method: GET`, `:scheme: http`, `:path: /`, all from HPACK's static table, on stream 1.
+    const GET: &[u8] = b"\0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84";
+    const GOAWAY: u8 = 7;
+    const HTTP_1_1_REQUIRED: &[u8] = b"\0\0\0\x0d";
+    let engine = Engine::start_set(&[("INNESCO_LIMITS_CONNECTIONS_MAX", "5")]);
+    let to = address(&engine);
+    for _ in 0..20 {
+        let mut stream = dial(to, &[PREFACE, SETTINGS, GET].concat()).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        read.expect("the engine hangs up").expect("after an answer");
+        let (settings, goaway) = answer.split_at_checked(9).expect("a frame");
+        assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0", "the preface of a server is its SETTINGS");
+        assert_eq!((goaway[3], &goaway[13..17]), (GOAWAY, HTTP_1_1_REQUIRED));
+    }
+    // HTTP/1.1 does not change into it either.
+    let upgrade = "GET /healthz HTTP/1.1\r\nhost: innesco\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\n\
+                   http2-settings: AAQAAAAA\r\n\r\n";
+    let answer = rest(&mut dial(to, upgrade.as_bytes()).await).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(engine.call("GET", "/readyz", Value::Null).await.0, 200);
 }

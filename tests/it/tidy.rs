@@ -125,3 +125,33 @@ fn every_file_says_what_it_is_for() {
         assert!(text.starts_with("//!"), "{path} begins without saying what it answers for");
     }
 }
+
+/// Every `FILE::TEST` of a line, as the document writes it.
+fn named_tests(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    line.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::"))
+}
+
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(top.join("docs/security.md")).expect("docs/security.md");
+    let mut wrong = Vec::new();
+    let mut known = 0;
+    for (file, test) in text.lines().flat_map(named_tests).filter(|named| *named != ("FILE", "TEST")) {
+        let path = match file.strip_prefix("engine/") {
+            Some(inside) => top.join("engine/src").join(inside),
+            None if file.contains('/') => top.join(file),
+            None => top.join("tests/it").join(file),
+        };
+        let source = fs::read_to_string(path.with_extension("rs")).unwrap_or_default();
+        // What both stores promise is a list of cases that a macro makes tests of.
+        let has_tests = file.contains("/conformance/") || source.contains("#[test]") || source.contains("::test");
+        let is_there = has_tests && source.contains(&format!("fn {test}("));
+        if is_there { known += 1 } else { wrong.push(format!("{file}.rs::{test} does not exist")) }
+    }
+    assert!(known > 0, "docs/security.md names no test");
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
+    let untested = rows.filter(|row| named_tests(row).next().is_none() && !row.contains("no test"));
+    wrong.extend(untested.map(|row| format!("no test is named, and no reason why not: {row}")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -19,7 +19,7 @@ use super::{
     access::{self, Gate, Sight},
     audit,
     error::Problem,
-    metrics::Access,
+    metrics::{Access, may_be_rebound},
 };
 use crate::{
     clock,
@@ -47,6 +47,7 @@ pub async fn guard(
     let roles = match row.gate {
         Gate::Keys(roles) => roles,
         Gate::Figures(roles) if api.last_load.access() == Access::Key => roles,
+        Gate::Figures(roles) if may_be_rebound(&request, api.inbound.external_url.as_ref()) => roles,
         Gate::Anyone | Gate::Senders | Gate::Figures(_) => return Ok(next.run(request).await),
     };
     let caller = admit(&api, request.headers(), roles)?;

@@ -1,20 +1,26 @@
-//! Connections: how many there may be at once, and how long each may keep the engine waiting.
+//! Connections: how many may be open at once, and how long each may hold its place.
 //!
-//! Whoever only holds a connection open costs a place and a few KiB, and both for a short time: the head of a request has to
-//! arrive, an answer has to be taken, and a connection that nothing happens on is closed. Where all places are taken, the one that
-//! has waited longest without a request under way makes room, those that never had one first; where every one is busy, the new one
-//! is told so. hyper's own timer begins with the wait for a request, not with its first byte, and not before the version is known,
-//! so the watch over a connection is kept here.
+//! A caller holds a place only while it makes progress. Each state of a connection ends by a limit: without a request or with half a
+//! head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives (`limits.body_time_max`, see
+//! `body.rs`), and while the caller does not take its answer ([`STALL_TIME_MAX`], [`ANSWER_RATE_MIN`]). If all places are taken, a
+//! connection that waits makes room for the new one: first those that never had a request, then idle ones, then those whose
+//! answers are not taken. Only if the engine works for every connection, the new one is refused. hyper's own timer starts with the wait
+//! for a request, not with its first byte, so the times are measured here.
+//!
+//! **HTTP/1.1 alone is spoken.** Clear-text HTTP/2 has hardly any users: proxies speak HTTP/1.1 to the server behind them unless told
+//! otherwise, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. Its flow control lies above the socket: a caller
+//! whose window is 0 holds its answer for ever while no write to the socket waits, and all clocks in this file measure the
+//! socket. To offer HTTP/2, give each stream its own clock first. A client that starts with HTTP/2 is told `HTTP_1_1_REQUIRED`.
+//!
+//! There is no limit per peer address: behind a proxy all callers share one address, and an attacker has many. A proxy in front is the
+//! place for such a limit.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -22,20 +28,18 @@ use std::{
 use axum::{
     Router,
     body::{Body, HttpBody},
-    http::{Request, Version},
+    http::Request,
     response::IntoResponse as _,
 };
 use bytes::Bytes;
 use hyper::{
     body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
-};
+use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
@@ -56,28 +60,37 @@ pub struct ConnectionLimits {
 
 /// The head of a request: line and headers. What is larger is refused with 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Requests that one HTTP/2 connection may have under way.
-const STREAMS_MAX: u32 = 100;
-/// An answer of which the other side takes nothing for so long is given up.
+/// Answers a client that starts with HTTP/2: an empty SETTINGS frame, then GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.8 and 7).
+const HTTP_1_1_REQUIRED: &[u8] = b"\
+    \0\0\0\x04\0\0\0\0\0\
+    \0\0\x15\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0dHTTP/1.1 only";
+/// A caller that takes nothing of its answer for this long loses it.
 const STALL_TIME_MAX: Duration = Duration::from_secs(30);
-/// Connections that are being told that there is no place for them. More are closed without a word.
+/// Bytes per second that a caller has to take of an answer that waits for it, after the first [`STALL_TIME_MAX`]. A slow mobile
+/// network carries more.
+const ANSWER_RATE_MIN: u64 = 16 << 10;
+/// A caller that has not taken its answer for this long may lose it to a new connection.
+const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
+/// After the stop signal: for the rest of a head, and for taking an answer.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+/// Connections that receive a refusal at the same time. More are closed without an answer.
 const REFUSALS_MAX: usize = 256;
-/// For telling them.
+/// For sending a refusal.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
-/// How long a connection that is to make room may take to be gone.
+/// For an evicted connection to close.
 const ROOM_TIME: Duration = Duration::from_secs(1);
-/// Before trying again when the system gives no more connections (mostly for want of file descriptors).
+/// Before the next attempt when the system gives no more connections, mostly because file descriptors are missing.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `listener` until `stop`, then finishes the requests that are under way.
 pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, stop: impl Future<Output = ()>) {
-    let house = Arc::new(House {
+    let server = Arc::new(Server {
         router,
         limits,
         places: Arc::new(Semaphore::new(limits.connections_max)),
         refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
         open: Mutex::default(),
-        closing: CancellationToken::new(),
+        stopping: CancellationToken::new(),
     });
     let connections = TaskTracker::new();
     let mut stop = pin!(stop);
@@ -91,10 +104,10 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
         match accepted {
             Ok((stream, _)) => {
                 failing = false;
-                let house = Arc::clone(&house);
-                match house.place().await {
-                    Some(place) => drop(connections.spawn(house.keep(number, stream, place))),
-                    None => house.refuse(stream),
+                let server = Arc::clone(&server);
+                match server.place().await {
+                    Some(place) => drop(connections.spawn(server.serve(number, stream, place))),
+                    None => server.refuse(stream),
                 }
             }
             Err(error) if is_the_connections(&error) => {}
@@ -103,83 +116,82 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
                     tracing::error!(%error, "no connection can be accepted; trying again. Does the process run out of files?");
                 }
                 // A file that an idle connection holds is better used for one with a request.
-                house.close_idlest();
+                server.evict();
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
     }
     drop(listener);
-    house.closing.cancel();
+    server.stopping.cancel();
     connections.close();
     connections.wait().await;
 }
 
-/// Whether it is about the one connection that was to be accepted, and says nothing about the next.
+/// Whether an error is about the one connection that was to be accepted, and says nothing about the next.
 fn is_the_connections(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// What all connections share.
-struct House {
+struct Server {
     router: Router,
     limits: ConnectionLimits,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
-    open: Mutex<HashMap<u64, Arc<Pulse>>>,
-    closing: CancellationToken,
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
+    stopping: CancellationToken,
 }
 
-impl House {
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Pulse>>> {
+impl Server {
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
         self.open.lock().expect("no code panics while it holds the connections")
     }
 
-    /// A place for one more connection, if need be that of one that does nothing.
+    /// A place for one more connection, if need be that of one that waits.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }
-        if !self.close_idlest() {
+        if !self.evict() {
             return None;
         }
         let place = Arc::clone(&self.places).acquire_owned();
         tokio::time::timeout(ROOM_TIME, place).await.ok()?.ok()
     }
 
-    /// Closes the connection that has waited longest without a request under way, and of those that never had one before the
-    /// others. Says whether there was one.
-    fn close_idlest(&self) -> bool {
+    /// Closes the connection that can best be spared. Returns whether there was one.
+    fn evict(&self) -> bool {
         let open = self.open();
-        let waiting = open.values().filter(|pulse| !pulse.leave.is_cancelled());
-        let idlest = waiting.filter_map(|pulse| Some((pulse.waiting()?, pulse))).min_by_key(|(since, _)| *since);
-        if let Some((_, pulse)) = &idlest {
-            pulse.leave.cancel();
+        let left = open.values().filter(|connection| !connection.leave.is_cancelled());
+        let spared = left.filter_map(|connection| Some((connection.spared()?, connection))).min_by_key(|(order, _)| *order);
+        if let Some((_, connection)) = &spared {
+            connection.leave.cancel();
         }
-        idlest.is_some()
+        spared.is_some()
     }
 
     /// Serves one connection to its end.
-    async fn keep(self: Arc<Self>, number: u64, stream: TcpStream, place: OwnedSemaphorePermit) {
+    async fn serve(self: Arc<Self>, number: u64, stream: TcpStream, place: OwnedSemaphorePermit) {
         // Small answers must not wait for more to be sent with them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps the delay of small packets");
         }
-        let pulse = Arc::new(Pulse::default());
-        self.open().insert(number, Arc::clone(&pulse));
-        let why = self.converse(stream, &pulse).await;
+        let connection = Arc::new(Connection::default());
+        self.open().insert(number, Arc::clone(&connection));
+        let why = self.converse(stream, &connection).await;
         self.open().remove(&number);
         drop(place);
         if let Some(why) = why {
-            tracing::debug!(why, "a connection was closed");
+            tracing::debug!(why, "connection closed");
         }
     }
 
-    /// Says why it was closed, unless the other side did it.
-    async fn converse(&self, stream: TcpStream, pulse: &Arc<Pulse>) -> Option<&'static str> {
+    /// Returns why the engine closed the connection; `None` if the caller did.
+    async fn converse(&self, stream: TcpStream, connection: &Arc<Connection>) -> Option<&'static str> {
         let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
         let service = service_fn(|request: Request<Incoming>| {
-            let answering = Answering::begin(pulse, request.version());
+            let answering = Answering::begin(connection);
             let router = self.router.clone();
             let mut request = request.map(Body::new);
             if let Some(peer) = peer {
@@ -187,152 +199,222 @@ impl House {
             }
             async move {
                 let answer = router.oneshot(request).await?;
-                // The answer is under way until its last byte has left for the connection.
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, _answering: answering }))
             }
         });
-        let builder = builder();
-        let watched = Watched { stream, pulse: Arc::clone(pulse) };
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));
-        let mut ending = false;
+        let watched = Watched { stream, connection: Arc::clone(connection) };
+        let mut serving = http().serve_connection(TokioIo::new(watched), service);
+        let mut stopped = None;
         loop {
-            let wait = match pulse.patience(&self.limits) {
-                Ok(wait) => wait,
-                Err(why) => return Some(why),
+            let now = connection.now();
+            let wait = match connection.activity().ends(&self.limits, stopped) {
+                Some((end, why)) if end <= now => return Some(why),
+                Some((end, _)) => end - now,
+                None => STALL_TIME_MAX,
             };
+            // What begins meanwhile may have less time than what is waited for now, so it is looked at this often.
+            let wait = wait.min(self.limits.head_time_max / 2).max(Duration::from_millis(1));
             tokio::select! {
-                _ended = connection.as_mut() => return None,
-                () = pulse.leave.cancelled() => return Some("another connection needed its place"),
-                () = self.closing.cancelled(), if !ending => {
-                    ending = true;
-                    connection.as_mut().graceful_shutdown();
+                ended = &mut serving => {
+                    if ended.is_err_and(|error| error.is_parse_version_h2()) {
+                        ask_for_http1(serving.into_parts().io.into_inner().stream).await;
+                        return Some("the caller speaks HTTP/2");
+                    }
+                    return None;
+                }
+                () = connection.leave.cancelled() => return Some("another connection needed its place"),
+                () = self.stopping.cancelled(), if stopped.is_none() => {
+                    stopped = Some(connection.now());
+                    Pin::new(&mut serving).graceful_shutdown();
                 }
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
-    /// Tells a caller that there is no place.
+    /// Answers a caller that there is no place.
     fn refuse(self: Arc<Self>, stream: TcpStream) {
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         tokio::spawn(async move {
             let max = self.limits.connections_max;
             let service = service_fn(move |_: Request<Incoming>| async move {
-                let told = Problem::come_back(format!(
+                let problem = Problem::come_back(format!(
                     "{max} connections are open, the most that are kept (limits.connections_max), and every one is busy; try \
                      again in a second"
                 ));
-                Ok::<_, Infallible>(told.into_response())
+                Ok::<_, Infallible>(problem.into_response())
             });
-            let mut builder = builder();
-            builder.http1().keep_alive(false);
-            // Who does not listen in time is not told.
-            let _ = tokio::time::timeout(REFUSAL_TIME, builder.serve_connection(TokioIo::new(stream), service)).await;
+            let mut http = http();
+            http.keep_alive(false);
+            // A caller that does not listen in time gets no answer.
+            let _ = tokio::time::timeout(REFUSAL_TIME, http.serve_connection(TokioIo::new(stream), service)).await;
             drop(permit);
         });
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().max_buf_size(HEAD_BYTES_MAX);
-    builder.http2().max_concurrent_streams(STREAMS_MAX);
-    builder
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.max_buf_size(HEAD_BYTES_MAX);
+    http
 }
 
-/// Marks that something has not happened.
-const NEVER: u64 = u64::MAX;
+/// Answers a client that starts with HTTP/2.
+async fn ask_for_http1(mut stream: TcpStream) {
+    let asking = async {
+        stream.write_all(HTTP_1_1_REQUIRED).await?;
+        stream.shutdown().await
+    };
+    // The connection ends either way.
+    let _ = tokio::time::timeout(REFUSAL_TIME, asking).await;
+}
 
-/// What is known about a connection's life. Times are milliseconds after its beginning.
-struct Pulse {
+/// An open connection.
+struct Connection {
     began: Instant,
-    /// Requests that are being answered.
-    answering: AtomicU32,
-    /// Whether it has had a request.
-    used: AtomicBool,
-    /// HTTP/2 has frames that belong to no request; a byte there is not the beginning of a head.
-    multiplexed: AtomicBool,
-    /// Since when no request is being answered.
-    waiting_since: AtomicU64,
-    /// When the first byte of a head arrived.
-    head_since: AtomicU64,
-    /// Since when the other side takes nothing.
-    stalled_since: AtomicU64,
+    activity: Mutex<Activity>,
     /// Cancelled when its place is needed.
     leave: CancellationToken,
 }
 
-impl Default for Pulse {
+impl Default for Connection {
     fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            answering: AtomicU32::new(0),
-            used: AtomicBool::new(false),
-            multiplexed: AtomicBool::new(false),
-            waiting_since: AtomicU64::new(0),
-            head_since: AtomicU64::new(NEVER),
-            stalled_since: AtomicU64::new(NEVER),
-            leave: CancellationToken::new(),
+        Self { began: Instant::now(), activity: Mutex::default(), leave: CancellationToken::new() }
+    }
+}
+
+impl Connection {
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().expect("no code panics while it holds what is known about a connection")
+    }
+
+    /// The time since the connection was accepted.
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Returns in which order it is evicted; `None` while the engine works for it.
+    fn spared(&self) -> Option<(Spared, Instant)> {
+        let (order, since) = self.activity().spared(self.now())?;
+        Some((order, self.began + since))
+    }
+}
+
+/// Which connections are evicted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Spared {
+    Unused,
+    Idle,
+    TakesNoAnswer,
+}
+
+/// What is known about a connection. Times are since it was accepted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Activity {
+    /// Requests that are being answered.
+    answering: u32,
+    /// Whether it has had a request.
+    used: bool,
+    /// Since when no request is being answered.
+    waiting_since: Duration,
+    /// When the first byte of a head arrived.
+    head_since: Option<Duration>,
+    /// Bytes of an answer wait for the caller.
+    blocked: Option<Blocked>,
+}
+
+/// An answer that the caller takes more slowly than the engine writes it.
+#[derive(Clone, Copy, Debug)]
+struct Blocked {
+    since: Duration,
+    /// When the caller last took something.
+    moved: Duration,
+    /// Bytes that it has taken since then.
+    taken: u64,
+}
+
+impl Activity {
+    /// Returns when the connection is closed unless something happens, and why. `None`: the engine works for it. `stopped` is when the
+    /// engine was told to stop.
+    fn ends(&self, limits: &ConnectionLimits, stopped: Option<Duration>) -> Option<(Duration, &'static str)> {
+        let (since, end, why) = if let Some(blocked) = self.blocked {
+            let at_rate = blocked.since + STALL_TIME_MAX + Duration::from_secs(blocked.taken / ANSWER_RATE_MIN);
+            (blocked.since, at_rate.min(blocked.moved + STALL_TIME_MAX), "the caller does not take its answer")
+        } else if self.answering > 0 {
+            return None;
+        } else if let Some(head) = self.head_since {
+            (head, head + limits.head_time_max, "the head of a request did not arrive in time (limits.head_time_max)")
+        } else if self.used {
+            let since = self.waiting_since;
+            (since, since + limits.idle_time_max, "no other request came (limits.idle_time_max)")
+        } else {
+            (Duration::ZERO, limits.head_time_max, "no request came (limits.head_time_max)")
+        };
+        let at_stop = stopped.map(|stopped| stopped.max(since) + STOP_TIME_MAX);
+        Some((at_stop.map_or(end, |at_stop| at_stop.min(end)), why))
+    }
+
+    /// Returns in which order the connection is evicted, and since when it waits. `None` while the engine works for it.
+    fn spared(&self, now: Duration) -> Option<(Spared, Duration)> {
+        match self.blocked {
+            Some(blocked) => (now - blocked.since >= EVICTABLE_AFTER).then_some((Spared::TakesNoAnswer, blocked.since)),
+            None if self.answering > 0 => None,
+            None if self.used => Some((Spared::Idle, self.waiting_since)),
+            None => Some((Spared::Unused, self.waiting_since)),
+        }
+    }
+
+    /// Notes that bytes arrived.
+    fn read(&mut self, now: Duration) {
+        if self.answering == 0 {
+            self.head_since.get_or_insert(now);
+        }
+    }
+
+    /// Notes what became of a write: how many bytes the caller took, or that it takes none now.
+    fn wrote(&mut self, now: Duration, taken: Option<usize>) {
+        match (taken, &mut self.blocked) {
+            (Some(bytes), Some(blocked)) if bytes > 0 => {
+                blocked.moved = now;
+                blocked.taken += bytes as u64;
+            }
+            (None, blocked @ None) => *blocked = Some(Blocked { since: now, moved: now, taken: 0 }),
+            _ => {}
+        }
+    }
+
+    /// Notes that everything written so far was taken. Only now the next request can be read, whenever its head arrived.
+    fn flushed(&mut self, now: Duration) {
+        if self.blocked.take().is_some() {
+            self.head_since = self.head_since.map(|_| now);
         }
     }
 }
 
-impl Pulse {
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(NEVER - 1)
-    }
-
-    /// Whether it was used, and since when it waits for a request; `None` while one is being answered.
-    fn waiting(&self) -> Option<(bool, Instant)> {
-        let since = self.began + Duration::from_millis(self.waiting_since.load(Relaxed));
-        (self.answering.load(Relaxed) == 0).then(|| (self.used.load(Relaxed), since))
-    }
-
-    /// How long to leave it alone before looking again, or why it is to be closed.
-    fn patience(&self, limits: &ConnectionLimits) -> Result<Duration, &'static str> {
-        let now = self.now();
-        let left = |since: u64, most: Duration| most.checked_sub(Duration::from_millis(now.saturating_sub(since)));
-        let stalled = self.stalled_since.load(Relaxed);
-        let head = self.head_since.load(Relaxed);
-        let wait = if stalled != NEVER {
-            left(stalled, STALL_TIME_MAX).ok_or("the other side takes no answer")
-        } else if self.answering.load(Relaxed) > 0 {
-            Ok(STALL_TIME_MAX)
-        } else if head != NEVER {
-            left(head, limits.head_time_max).ok_or("the head of a request did not arrive in time (limits.head_time_max)")
-        } else if self.used.load(Relaxed) {
-            left(self.waiting_since.load(Relaxed), limits.idle_time_max).ok_or("no other request came (limits.idle_time_max)")
-        } else {
-            left(0, limits.head_time_max).ok_or("no request came (limits.head_time_max)")
-        };
-        // What begins meanwhile may have less time than what is waited for now: it is looked at at least so often.
-        wait.map(|wait| wait.min(limits.head_time_max / 2).max(Duration::from_millis(1)))
-    }
-}
-
-/// A request is under way. Dropping it says that its answer has left, or that nobody waits for it any more.
-struct Answering(Arc<Pulse>);
+/// A request is under way. Dropping it notes that its answer was handed to the connection, or that the caller left.
+struct Answering(Arc<Connection>);
 
 impl Answering {
-    fn begin(pulse: &Arc<Pulse>, version: Version) -> Self {
-        pulse.answering.fetch_add(1, Relaxed);
-        pulse.used.store(true, Relaxed);
-        pulse.head_since.store(NEVER, Relaxed);
-        if version == Version::HTTP_2 {
-            pulse.multiplexed.store(true, Relaxed);
-        }
-        Self(Arc::clone(pulse))
+    fn begin(connection: &Arc<Connection>) -> Self {
+        let mut activity = connection.activity();
+        activity.answering += 1;
+        activity.used = true;
+        activity.head_since = None;
+        drop(activity);
+        Self(Arc::clone(connection))
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.waiting_since.store(self.0.now(), Relaxed);
-        self.0.answering.fetch_sub(1, Relaxed);
+        let now = self.0.now();
+        let mut activity = self.0.activity();
+        activity.waiting_since = now;
+        activity.answering -= 1;
     }
 }
 
-/// The body of an answer, which knows when it has been taken whole.
+/// The body of an answer, which knows when the connection has it whole.
 struct Answer {
     body: Body,
     _answering: Answering,
@@ -355,20 +437,19 @@ impl HttpBody for Answer {
     }
 }
 
-/// A connection whose pulse is felt.
+/// A socket that notes what its connection does.
 struct Watched {
     stream: TcpStream,
-    pulse: Arc<Pulse>,
+    connection: Arc<Connection>,
 }
 
 impl Watched {
-    fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let stalled = &self.pulse.stalled_since;
-        match written {
-            Poll::Pending if stalled.load(Relaxed) == NEVER => stalled.store(self.pulse.now(), Relaxed),
-            Poll::Ready(_) if stalled.load(Relaxed) != NEVER => stalled.store(NEVER, Relaxed),
-            _ => {}
-        }
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let taken = match &written {
+            Poll::Pending => None,
+            Poll::Ready(written) => Some(*written.as_ref().unwrap_or(&0)),
+        };
+        self.connection.activity().wrote(self.connection.now(), taken);
         written
     }
 }
@@ -377,13 +458,8 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let pulse = &self.pulse;
-        let begins = buffer.filled().len() > before
-            && pulse.answering.load(Relaxed) == 0
-            && pulse.head_since.load(Relaxed) == NEVER
-            && !pulse.multiplexed.load(Relaxed);
-        if begins {
-            pulse.head_since.store(pulse.now(), Relaxed);
+        if buffer.filled().len() > before {
+            self.connection.activity().read(self.connection.now());
         }
         read
     }
@@ -408,11 +484,108 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
+    // hyper flushes only after it has written all that it has.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.activity().flushed(self.connection.now());
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ConnectionLimits = ConnectionLimits { connections_max: 1, head_time_max: secs(10), idle_time_max: secs(60) };
+
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A connection whose caller has asked at 1 s for an answer that it does not take whole.
+    fn blocked() -> Activity {
+        let mut activity = Activity { answering: 1, used: true, ..Activity::default() };
+        activity.wrote(secs(1), Some(100_000));
+        activity.wrote(secs(1), None);
+        activity
+    }
+
+    fn end(activity: Activity) -> Option<u64> {
+        activity.ends(&LIMITS, None).map(|(end, _)| end.as_secs())
+    }
+
+    #[test]
+    fn each_state_ends_by_its_limit() {
+        let unused = Activity::default();
+        assert_eq!(end(unused), Some(10), "without a request");
+        let mut head = unused;
+        head.read(secs(4));
+        head.read(secs(9));
+        assert_eq!(end(head), Some(14), "the first byte of a head counts");
+        let idle = Activity { used: true, waiting_since: secs(5), ..unused };
+        assert_eq!(end(idle), Some(65));
+        assert_eq!(end(Activity { answering: 1, ..idle }), None, "the engine works");
+    }
+
+    #[test]
+    fn an_answer_is_taken_at_a_rate_or_lost() {
+        assert_eq!(end(blocked()), Some(31), "nothing is taken");
+        let mut slow = blocked();
+        let mut now = 1;
+        while end(slow).is_some_and(|end| now < end) {
+            now += 29;
+            slow.wrote(secs(now), Some(1));
+            slow.wrote(secs(now), None);
+        }
+        assert!(now < 60, "a byte every 29 s is no progress, and ended at {now} s");
+        let mut fast = blocked();
+        for now in 2..100 {
+            fast.wrote(secs(now), Some(16 << 10));
+            assert_eq!(end(fast), Some(now + 30), "the rate is kept");
+        }
+        fast.flushed(secs(100));
+        assert_eq!(end(fast), None, "nothing waits any more");
+        let mut pause = blocked();
+        pause.wrote(secs(2), Some(1 << 30));
+        assert_eq!(end(pause), Some(32), "what was taken before is no excuse for taking nothing");
+    }
+
+    #[test]
+    fn what_was_handed_over_but_not_taken_is_no_idle_connection() {
+        let mut activity = blocked();
+        activity.answering = 0;
+        assert_eq!(end(activity), Some(31));
+        assert_eq!(activity.spared(secs(1)), None, "a caller has a moment");
+        assert_eq!(activity.spared(secs(2)), Some((Spared::TakesNoAnswer, secs(1))));
+        activity.read(secs(2));
+        activity.flushed(secs(30));
+        assert_eq!(end(activity), Some(40), "the next head had to wait, and is not late");
+    }
+
+    #[test]
+    fn connections_are_evicted_in_order() {
+        let unused = Activity::default();
+        let idle = Activity { used: true, waiting_since: secs(5), ..unused };
+        let busy = Activity { answering: 1, ..idle };
+        let order = |activity: Activity| activity.spared(secs(20));
+        assert_eq!(order(busy), None, "the engine works for it");
+        assert!(order(unused) < order(idle) && order(idle) < order(blocked()));
+        assert!(order(idle) < order(Activity { waiting_since: secs(6), ..idle }), "the one that has waited longest goes first");
+    }
+
+    #[test]
+    fn the_stop_leaves_a_stalled_caller_little_time() {
+        let at_stop = |activity: Activity| activity.ends(&LIMITS, Some(secs(20))).map(|(end, _)| end.as_secs());
+        assert_eq!(at_stop(blocked()), Some(25));
+        let mut head = Activity::default();
+        head.read(secs(19));
+        assert_eq!(at_stop(head), Some(25));
+        let mut later = Activity { answering: 1, used: true, ..Activity::default() };
+        assert_eq!(at_stop(later), None, "a request under way has the time of the drain");
+        later.wrote(secs(30), None);
+        assert_eq!(at_stop(later), Some(35));
     }
 }

@@ -4,18 +4,20 @@
 //! sources, and nothing that was sent.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{
     extract::State,
-    http::{HeaderValue, header},
+    http::{HeaderValue, Request, header, uri::Authority},
     response::{IntoResponse as _, Response},
 };
 use tokio::sync::Mutex;
+use url::Url;
 
-use super::Api;
+use super::{Api, inbound::Peer};
 use crate::{
     catalog::PluginState,
     clock,
@@ -111,6 +113,21 @@ pub async fn figures(State(api): State<Arc<Api>>) -> Response {
     response
 }
 
+/// Whether a stranger's web page may be asking, through a browser on this machine (DNS rebinding): the caller is the machine itself,
+/// and the host that it names is neither an address nor a name of the engine. Such a request needs a key. A request from another
+/// machine is not judged: it names the host as its network does.
+pub fn may_be_rebound<B>(request: &Request<B>, external_url: Option<&Url>) -> bool {
+    let is_local = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.to_canonical().is_loopback());
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let Some(host) = host.filter(|_| is_local) else { return false };
+    let host = host.host().trim_matches(['[', ']']).to_ascii_lowercase();
+    let is_ours = host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok()
+        || external_url.and_then(Url::host_str).is_some_and(|ours| ours.eq_ignore_ascii_case(&host));
+    !is_ours
+}
+
 /// What the store says, now or a moment ago. A store that does not answer costs its own figures and no others: they stay as they were.
 async fn current_load(api: &Api, last: &mut Option<(Instant, Arc<Said>)>) -> Arc<Said> {
     if let Some((good_until, said)) = last
@@ -156,4 +173,29 @@ fn endpoints(api: &Api) -> [(&'static str, u64); 3] {
         counts[place].1 += 1;
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_rebinds_its_name_is_told_apart() {
+        let external = Url::parse("https://hooks.example.com/").unwrap();
+        for (peer, host, rebound) in [
+            ("127.0.0.1", "localhost:8080", false),
+            ("127.0.0.1", "127.0.0.1:8080", false),
+            ("::1", "[::1]:8080", false),
+            ("127.0.0.1", "innesco.localhost", false),
+            ("127.0.0.1", "Hooks.Example.com", false),
+            ("127.0.0.1", "evil.example:8080", true),
+            ("::ffff:127.0.0.1", "evil.example:8080", true),
+            ("::1", "localhost.evil.example", true),
+            ("10.1.2.3", "innesco.monitoring.svc:8080", false),
+        ] {
+            let mut request = Request::builder().header(header::HOST, host).body(()).unwrap();
+            request.extensions_mut().insert(Peer(peer.parse().unwrap()));
+            assert_eq!(may_be_rebound(&request, Some(&external)), rebound, "{host} from {peer}");
+        }
+    }
 }
