@@ -13,6 +13,7 @@ mod order;
 mod relay;
 
 mod accept;
+mod attacks;
 mod fairness;
 mod figures;
 mod hostile;
@@ -34,7 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often everything is measured, in turns: what disturbs one round shows as its distance from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 7] = ["relay", "accept", "hostile", "fairness", "backlog", "retention", "nodes"];
+const DEFAULT: [&str; 8] = ["relay", "accept", "hostile", "attacks", "fairness", "backlog", "retention", "nodes"];
 
 fn main() -> anyhow::Result<()> {
     // `cargo bench` adds a flag of its own.
@@ -58,6 +59,7 @@ fn main() -> anyhow::Result<()> {
                         "relay" => side_by_side::run(place).await?,
                         "accept" => accept::run(place).await?,
                         "hostile" => hostile::run(place).await?,
+                        "attacks" => attacks::run(place).await?,
                         "retention" => retention::run(place).await?,
                         "backlog" => fairness::run_backlog(place).await?,
                         "nodes" => nodes::run(place).await?,
