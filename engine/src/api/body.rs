@@ -33,9 +33,9 @@ const REST_ROOM: usize = 192 << 20;
 /// Room is taken in pieces of so many bytes.
 const PIECE: usize = 4 << 10;
 
-/// Bytes of a body that manages the engine: everything but events. The largest of them, the settings of a plugin, fit: 100 values
-/// of 8 KiB.
-pub const MANAGEMENT_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a body that manages the engine: everything but events and settings of plugins. An endpoint with all of its headers and a
+/// client certificate takes half of it. Read as values, such a body may take 150 times its size.
+pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes of a body too large that are read and thrown away.
 const SWALLOW_MAX: usize = 64 << 20;
@@ -169,11 +169,6 @@ pub async fn read_within(
     })
 }
 
-/// Reads the body of a request that manages the engine.
-async fn read_management(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    read_within(api, headers, body, MANAGEMENT_BYTES_MAX.min(api.body_bytes_max)).await
-}
-
 fn size(bytes: usize) -> String {
     let mib = bytes >> 20;
     if mib << 20 == bytes { format!("{mib} MiB") } else { format!("{bytes} bytes") }
@@ -241,10 +236,21 @@ pub async fn json<T: DeserializeOwned>(
     body: Body,
     wrong: fn(String) -> Problem,
 ) -> Result<T, Problem> {
+    json_within(api, headers, body, MANAGEMENT_BYTES_MAX, wrong).await
+}
+
+/// As [`json`], with another limit.
+pub async fn json_within<T: DeserializeOwned>(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    wrong: fn(String) -> Problem,
+) -> Result<T, Problem> {
     if body.is_end_stream() {
         return Err(Problem::bad_json("the body is empty; send a JSON object"));
     }
-    let bytes = read_management(api, headers, body).await?;
+    let bytes = read_within(api, headers, body, limit.min(api.body_bytes_max)).await?;
     api.heavy.run(bytes.len(), || parse(&bytes, wrong)).await?
 }
 
@@ -255,7 +261,7 @@ pub async fn optional_json<T: DeserializeOwned>(
     body: Body,
     wrong: fn(String) -> Problem,
 ) -> Result<Option<T>, Problem> {
-    let bytes = read_management(api, headers, body).await?;
+    let bytes = read_within(api, headers, body, MANAGEMENT_BYTES_MAX.min(api.body_bytes_max)).await?;
     if bytes.is_empty() { Ok(None) } else { api.heavy.run(bytes.len(), || parse(&bytes, wrong)).await? }
 }
 

@@ -22,6 +22,8 @@ use crate::{
 /// Settings of one plugin, and the length of a name or a value in bytes.
 const CONFIG_COUNT_MAX: usize = 100;
 const CONFIG_LEN_MAX: usize = 8 << 10;
+/// Bytes of all settings as JSON: every value may have its full length.
+const CONFIG_BYTES_MAX: usize = 1 << 20;
 
 /// The settings of a plugin, for the document.
 pub enum Settings {}
@@ -91,7 +93,7 @@ pub async fn set_config(
     body: Body,
 ) -> Result<Json<BTreeMap<String, String>>, Problem> {
     let plugin = find(&api, &name)?;
-    let config: BTreeMap<String, String> = body::json(&api, &headers, body, Problem::bad_value).await?;
+    let config: BTreeMap<String, String> = body::json_within(&api, &headers, body, CONFIG_BYTES_MAX, Problem::bad_value).await?;
     let fits =
         config.len() <= CONFIG_COUNT_MAX && config.iter().all(|(name, value)| name.len().max(value.len()) <= CONFIG_LEN_MAX);
     if !fits {
