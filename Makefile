@@ -43,15 +43,16 @@ verify-openapi: setup
 
 # What a reviewer would say first. Licences, banned crates and where crates come from are checked without a network; advisories where their
 # database can be fetched.
-check: setup deny
+check: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	$(MAKE) deny
 
 CARGO_DENY := 0.20.2
 deny:
 	@cargo deny --version 2>/dev/null | grep -qx "cargo-deny $(CARGO_DENY)" || cargo install --quiet --locked cargo-deny@$(CARGO_DENY)
 	cargo deny --log-level error check --hide-inclusion-graph licenses bans sources
-	@if cargo deny --log-level off fetch db >/dev/null 2>&1; then cargo deny --log-level error check --disable-fetch advisories; \
+	@if cargo deny --log-level off fetch db >/dev/null 2>&1; then cargo deny --log-level error check --hide-inclusion-graph advisories; \
 		else echo "the advisory database cannot be fetched from here: advisories are not checked" >&2; fi
 
 # The engine beside the least that anyone must do, in one run: docs/bench.md. `make bench ONLY="relay accept"` for a part of it;
