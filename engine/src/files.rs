@@ -107,7 +107,7 @@ pub fn own_folder(path: &Path, made_here: impl Fn(&str) -> bool) -> io::Result<(
         foreign => tracing::warn!(
             folder = %path.display(),
             mode = format_args!("{:04o}", metadata.mode() & 0o7777),
-            also_holds = foreign.unwrap_or_default(),
+            also_holds = foreign.as_deref(),
             "folder can be entered by other users; give the engine a folder of mode 700 for itself"
         ),
     }

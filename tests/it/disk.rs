@@ -28,9 +28,9 @@ impl<'a> SmallDisk<'a> {
         Self(folder)
     }
 
-    /// `ro` or `rw`.
+    /// `ro` or `rw`. Of the mount alone: a namespace may not set the options of its file system again.
     fn remount(&self, how: &str) {
-        let mounted = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.0).status();
+        let mounted = Command::new("mount").args(["-o", &format!("remount,bind,{how}")]).arg(self.0).status();
         assert!(mounted.is_ok_and(|status| status.success()), "the small disk is mounted anew as {how}");
     }
 }

@@ -177,7 +177,7 @@ const LOG_LEVEL_DEFAULT: &str = "warn,innesco=info";
 fn start_log(form: LogForm, level: Option<&str>) -> anyhow::Result<()> {
     let level = level.filter(|level| !level.is_empty()).unwrap_or(LOG_LEVEL_DEFAULT);
     let filter = EnvFilter::try_new(level)
-        .with_context(|| format!("{LOG_LEVEL} = {level:?} is not a list of log levels; write {LOG_LEVEL_DEFAULT}"))?;
+        .map_err(|_| anyhow::anyhow!("{LOG_LEVEL} = {level:?} is not a list of log levels; write {LOG_LEVEL_DEFAULT}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     match form {
         LogForm::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
