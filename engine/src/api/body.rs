@@ -250,7 +250,7 @@ pub async fn json_within<T: DeserializeOwned>(
     if body.is_end_stream() {
         return Err(Problem::bad_json("the body is empty; send a JSON object"));
     }
-    let bytes = read_within(api, headers, body, limit.min(api.body_bytes_max)).await?;
+    let (bytes, _held) = read_within(api, headers, body, limit.min(api.body_bytes_max), &[&api.body_room.all]).await?;
     api.heavy.run(bytes.len(), || parse(&bytes, wrong)).await?
 }
 
@@ -261,7 +261,8 @@ pub async fn optional_json<T: DeserializeOwned>(
     body: Body,
     wrong: fn(String) -> Problem,
 ) -> Result<Option<T>, Problem> {
-    let bytes = read_within(api, headers, body, MANAGEMENT_BYTES_MAX.min(api.body_bytes_max)).await?;
+    let limit = MANAGEMENT_BYTES_MAX.min(api.body_bytes_max);
+    let (bytes, _held) = read_within(api, headers, body, limit, &[&api.body_room.all]).await?;
     if bytes.is_empty() { Ok(None) } else { api.heavy.run(bytes.len(), || parse(&bytes, wrong)).await? }
 }
 
