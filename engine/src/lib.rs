@@ -14,4 +14,5 @@ pub mod sandbox;
 pub mod serve;
 pub mod store;
 pub mod traces;
+pub mod trust;
 pub mod work;

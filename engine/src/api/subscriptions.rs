@@ -124,12 +124,14 @@ pub async fn create(
         Sight::Whole => Reach::Opened,
         Sight::Own | Sight::WithoutSecrets => Reach::Public,
     };
-    let url = api.outbound.check_url(&input.target_url, reach).await.map_err(|bad| endpoints::bad_url("target_url", &bad))?;
+    let url = api.outbound.check_form(&input.target_url, reach).map_err(|bad| endpoints::bad_url("target_url", &bad))?;
     let title = format!("subscribed with the key {:?}", key.new.name);
     let secret = endpoints::secret(None, Scheme::default())?;
     let new = NewEndpoint::subscription(url.to_string(), events, title, secret, key.id, reach);
     if api.catalog.endpoints().named(&new.name).is_none() {
+        // Room before addresses: when there is none, no name server is asked. What exists already was judged when it was made.
         endpoints::check_room(&api)?;
+        api.outbound.check_addresses(&url, reach).await.map_err(|bad| endpoints::bad_url("target_url", &bad))?;
     }
     let tag = api.store.tag();
     match api.store.create_endpoint(new.clone()).await {

@@ -15,9 +15,10 @@ use url::{Host, Url};
 use super::{
     guard::{BadUrl, Guard, Transport, parse_url},
     identity::{Identities, Identity},
+    lookups::SystemResolver,
     outcome::{Failure, Place, Wait},
     progress::{NotePhase, Phase, Progress},
-    resolver::{GuardedResolver, Resolve, SystemResolver},
+    resolver::{GuardedResolver, Purpose, Resolve},
 };
 use crate::{
     clock,
@@ -26,6 +27,7 @@ use crate::{
         endpoint::{Reach, shown_url},
         retry::parse_retry_after,
     },
+    trust::{self, Names},
 };
 
 /// How much of an answer is read. Receivers say "ok"; what is longer is an error page at best.
@@ -145,11 +147,8 @@ impl Clients {
         self.client(Transport::Encrypted, tls)
     }
 
-    /// With ring named, so that what else the process links has no say in it.
     fn tls(&self) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>, rustls::Error> {
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?;
-        Ok(tls.with_root_certificates(Arc::clone(&self.trusted)))
+        trust::client_config(Arc::clone(&self.trusted), Names::Checked)
     }
 
     fn client(&self, transport: Transport, mut tls: rustls::ClientConfig) -> Result<reqwest::Client, StartError> {
@@ -166,27 +165,20 @@ impl Outbound {
 
     /// As [`Self::new`], with a look-up of one's own.
     pub fn with_resolver(guard: Guard, names: Arc<dyn Resolve>) -> Result<Self, StartError> {
-        let trusted = rustls_native_certs::load_native_certs();
-        for error in &trusted.errors {
-            tracing::debug!(%error, "a certificate of the system cannot be read");
-        }
-        if trusted.certs.is_empty() {
-            tracing::warn!(
-                "no trusted certificates on this system, so no https:// endpoint can be reached; install the package \
-                 ca-certificates, or name a file of them in SSL_CERT_FILE"
-            );
-        }
-        Self::with_trust(guard, names, trusted.certs)
+        Self::with_roots(guard, names, trust::roots())
     }
 
     /// As [`Self::new`], with a look-up of one's own, and trusting receivers that these certificates vouch for.
     pub fn with_trust(guard: Guard, names: Arc<dyn Resolve>, trusted: Vec<CertificateDer<'static>>) -> Result<Self, StartError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(trusted);
-        let roots = Arc::new(roots);
+        Self::with_roots(guard, names, Arc::new(roots))
+    }
+
+    fn with_roots(guard: Guard, names: Arc<dyn Resolve>, trusted: Arc<rustls::RootCertStore>) -> Result<Self, StartError> {
         Ok(Self {
-            opened: Way::new(guard, Arc::clone(&names), Arc::clone(&roots))?,
-            public: Way::new(Guard::public(), names, roots)?,
+            opened: Way::new(guard, Arc::clone(&names), Arc::clone(&trusted))?,
+            public: Way::new(Guard::public(), names, trusted)?,
             identities: Identities::default(),
         })
     }
@@ -202,15 +194,28 @@ impl Outbound {
     ///
     /// A name that does not resolve yet is taken: it is judged again at each connection.
     pub async fn check_url(&self, url: &str, reach: Reach) -> Result<Url, BadUrl> {
+        let url = self.check_form(url, reach)?;
+        self.check_addresses(&url, reach).await?;
+        Ok(url)
+    }
+
+    /// The part of [`Self::check_url`] that needs no look-up: the URL as it would be saved.
+    pub fn check_form(&self, url: &str, reach: Reach) -> Result<Url, BadUrl> {
         let url = parse_url(url)?;
+        self.way(reach).clients.guard.admit_url(&url)?;
+        Ok(url)
+    }
+
+    /// The part of [`Self::check_url`] that asks a name server, whose answer may be long in coming.
+    pub async fn check_addresses(&self, url: &Url, reach: Reach) -> Result<(), BadUrl> {
         let guard = &self.way(reach).clients.guard;
-        let transport = guard.admit_url(&url)?;
+        let transport = guard.admit_url(url)?;
         if let Some(Host::Domain(name)) = url.host() {
             for ip in self.addresses(name).await {
                 guard.admit(ip, transport).map_err(|blocked| blocked.behind_name(name))?;
             }
         }
-        Ok(url)
+        Ok(())
     }
 
     /// A client for addresses that the operator has chosen, such as a collector of traces: without the guard, and without a proxy
@@ -229,7 +234,7 @@ impl Outbound {
     }
 
     async fn addresses(&self, name: &str) -> Vec<IpAddr> {
-        match tokio::time::timeout(CHECK_TIMEOUT, self.opened.clients.names.resolve(name)).await {
+        match tokio::time::timeout(CHECK_TIMEOUT, self.opened.clients.names.resolve(name, Purpose::Checking)).await {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => Vec::new(),
         }

@@ -13,6 +13,7 @@
 mod client;
 mod guard;
 mod identity;
+mod lookups;
 mod outcome;
 mod progress;
 mod resolver;
@@ -21,7 +22,8 @@ mod webhook;
 pub use client::{Outbound, Request, StartError};
 pub use guard::{BadUrl, BlockedAddress, Guard, Special, Transport, Verdict};
 pub use identity::{BadCertificate, Identity, check_certificate, fingerprint};
-pub use resolver::{NameNotFound, Resolve, SystemResolver};
+pub use lookups::SystemResolver;
+pub use resolver::{LookupError, Purpose, Resolve};
 pub use webhook::{Unsendable, Webhook};
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use super::{
     client::CONNECT_TIMEOUT,
     guard::{BadUrl, BlockedAddress},
     identity::BadClient,
-    resolver::NameNotFound,
+    resolver::LookupError,
 };
-use crate::domain::delivery::AttemptOutcome;
+use crate::{domain::delivery::AttemptOutcome, trust};
 
 /// How an exchange without a whole answer ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -107,8 +107,13 @@ fn known(cause: &(dyn Error + 'static), place: &Place<'_>) -> Option<Failure> {
     if let Some(blocked) = cause.downcast_ref::<BlockedAddress>() {
         return Some(Failure::new(AttemptOutcome::Blocked, blocked.to_string()));
     }
-    if let Some(missing) = cause.downcast_ref::<NameNotFound>() {
-        return Some(Failure::new(AttemptOutcome::NameNotFound, missing.to_string()));
+    if let Some(missing) = cause.downcast_ref::<LookupError>() {
+        let outcome = match missing {
+            LookupError::NotFound { .. } => AttemptOutcome::NameNotFound,
+            LookupError::TimedOut { .. } => AttemptOutcome::TimedOut,
+            LookupError::Busy { .. } => AttemptOutcome::Unreachable,
+        };
+        return Some(Failure::new(outcome, missing.to_string()));
     }
     if let Some(error) = cause.downcast_ref::<rustls::Error>() {
         return Some(Failure::new(AttemptOutcome::TlsFailed, tls_in_words(error, place)));
@@ -151,20 +156,10 @@ fn of_io(error: &io::Error, place: &Place<'_>) -> Option<Failure> {
     })
 }
 
+/// What an endpoint's owner can do about its client certificate; all else is the same for whoever speaks TLS.
 fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
-    use rustls::{AlertDescription as Alert, CertificateError as Bad};
+    use rustls::AlertDescription as Alert;
     match error {
-        rustls::Error::InvalidCertificate(bad) => match bad {
-            Bad::Expired | Bad::ExpiredContext { .. } => format!("the certificate of {place} has expired"),
-            Bad::NotValidYet | Bad::NotValidYetContext { .. } => format!("the certificate of {place} is not valid yet"),
-            Bad::UnknownIssuer => format!("the certificate of {place} has an unknown issuer"),
-            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
-                format!("the certificate of {place} is for another name")
-            }
-            Bad::Revoked => format!("the certificate of {place} was revoked"),
-            Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => format!("the certificate of {place} is not for servers"),
-            _ => format!("the certificate of {place} is not valid"),
-        },
         rustls::Error::AlertReceived(Alert::CertificateRequired) => {
             format!("{place} wants a client certificate; give the endpoint one as its client_certificate")
         }
@@ -177,12 +172,7 @@ fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
             | Alert::UnknownCA
             | Alert::AccessDenied),
         ) => format!("{place} does not accept the endpoint's client certificate, or its lack ({alert:?})"),
-        rustls::Error::AlertReceived(alert) => format!("{place} ended the TLS handshake ({alert:?})"),
-        rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
-            format!("{place} speaks no version of TLS that is safe")
-        }
-        rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. } => format!("{place} does not speak TLS"),
-        _ => format!("no TLS connection to {place}"),
+        error => trust::in_words(error, place),
     }
 }
 

@@ -52,13 +52,13 @@ impl Table {
 
 #[async_trait]
 impl Resolve for Table {
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, NameNotFound> {
+    async fn resolve(&self, name: &str, _: Purpose) -> Result<Vec<IpAddr>, LookupError> {
         let mut asked = self.asked.lock().unwrap();
         let count = asked.entry(name.to_owned()).or_default();
         *count += 1;
         match self.names.get(name) {
             Some(lookups) => Ok(lookups[(*count - 1).min(lookups.len() - 1)].clone()),
-            None => Err(NameNotFound { name: name.to_owned(), reason: "not in the table".to_owned() }),
+            None => Err(LookupError::NotFound { name: name.to_owned(), reason: "not in the table".to_owned() }),
         }
     }
 }
@@ -68,7 +68,7 @@ struct DeadNameServer;
 
 #[async_trait]
 impl Resolve for DeadNameServer {
-    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, NameNotFound> {
+    async fn resolve(&self, _: &str, _: Purpose) -> Result<Vec<IpAddr>, LookupError> {
         std::future::pending().await
     }
 }
@@ -332,7 +332,9 @@ async fn bad_tls_is_told_apart() {
     let port = receiver.address().port();
     let attempt = send(&trusting_nobody, &at(port)).await;
     assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed);
-    assert_eq!(detail(&attempt), format!("the certificate of {} has an unknown issuer", at(port)));
+    let said =
+        format!("the certificate of {} is self-signed and not among the trusted ones; name its file in SSL_CERT_FILE", at(port));
+    assert_eq!(detail(&attempt), said);
 
     for (identity, said) in [(&expired, "has expired"), (&other, "is for another name")] {
         let receiver = Receiver::with_tls(identity, |_| Answer::status(200)).await;

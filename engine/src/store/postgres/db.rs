@@ -1,16 +1,20 @@
 //! Connections, statements, and what their errors mean to callers.
 
-use std::{borrow::Cow, error::Error as _, io, str::FromStr as _, sync::Arc, time::Duration};
+use std::{borrow::Cow, error::Error as _, io, path::Path, str::FromStr as _, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Transaction};
 use tokio_postgres::{
     Config, Row,
+    config::{Host, SslMode},
     error::SqlState,
     types::{FromSql, ToSql},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::store::Error;
+use crate::{
+    store::Error,
+    trust::{self, Names},
+};
 
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -33,21 +37,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads `postgres://user:password@host/database?sslmode=require`.
+    /// Reads `postgres://user:password@host/database?sslmode=verify-full&sslrootcert=/etc/innesco/db-ca.pem`.
     pub fn parse(url: &str) -> Result<Self, Error> {
         let wrong = |error: &dyn std::fmt::Display| {
             Error::Unavailable(format!(
                 "the store's address cannot be read ({error}); write postgres://user:password@host/database"
             ))
         };
-        let mut config = Config::from_str(url).map_err(|error| wrong(&error))?;
+        let (rest, asked) = AskedTls::take(url);
+        let mut config = Config::from_str(&rest).map_err(|error| wrong(&error))?;
         let options = match config.get_options() {
             Some(theirs) => format!("{SESSION} {theirs}"),
             None => SESSION.to_owned(),
         };
         config.options(options).application_name("innesco").connect_timeout(CONNECT_MAX);
         config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(Duration::from_secs(15));
-        Ok(Self { config, tls: MakeRustlsConnect::new(tls()?) })
+        let (mode, names) = asked.mode(is_local(&config)).map_err(|error| wrong(&error))?;
+        config.ssl_mode(mode);
+        Ok(Self { config, tls: MakeRustlsConnect::new(asked.client_config(names)?) })
     }
 
     pub fn pool(&self, size: usize) -> Result<Pool, Error> {
@@ -67,15 +74,90 @@ impl Server {
     }
 }
 
-/// Certificates are verified by what the system trusts (and `SSL_CERT_FILE`).
-fn tls() -> Result<rustls::ClientConfig, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Internal(error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+/// What the address asks of TLS, in the words of Postgres' own clients.
+#[derive(Default)]
+struct AskedTls {
+    mode: Option<String>,
+    root_certificates: Option<String>,
+}
+
+impl AskedTls {
+    const MODES: &str = "disable, prefer, require, verify-ca or verify-full";
+
+    /// Takes `sslmode` and `sslrootcert` out of an address: the client library knows half of the one and nothing of the other.
+    fn take(url: &str) -> (String, Self) {
+        let mut asked = Self::default();
+        let Some((front, query)) = url.split_once('?') else { return (url.to_owned(), asked) };
+        let mut rest = Vec::new();
+        for pair in query.split('&') {
+            // Decoded as in a URL, not as in a form, where a plus is a blank.
+            let decoded = url::form_urlencoded::parse(pair.replace('+', "%2B").as_bytes()).into_owned().next();
+            match decoded {
+                Some((key, value)) if key == "sslmode" => asked.mode = Some(value),
+                Some((key, value)) if key == "sslrootcert" => asked.root_certificates = Some(value),
+                Some(_) => rest.push(pair),
+                None => {}
+            }
+        }
+        let rest = if rest.is_empty() { front.to_owned() } else { format!("{front}?{}", rest.join("&")) };
+        (rest, asked)
+    }
+
+    /// Without a word: encrypted and verified, unless the connection does not leave the machine.
+    fn mode(&self, local: bool) -> Result<(SslMode, Names), String> {
+        Ok(match self.mode.as_deref() {
+            None if local && self.root_certificates.is_none() => (SslMode::Prefer, Names::Checked),
+            // Stricter than Postgres' own clients, which verify nothing on `require`.
+            None | Some("require" | "verify-full") => (SslMode::Require, Names::Checked),
+            Some("verify-ca") => (SslMode::Require, Names::Ignored),
+            Some("prefer" | "allow") => (SslMode::Prefer, Names::Checked),
+            Some("disable") => (SslMode::Disable, Names::Checked),
+            Some(other) => return Err(format!("sslmode is {other:?}; it can be {}", Self::MODES)),
+        })
+    }
+
+    fn client_config(&self, names: Names) -> Result<rustls::ClientConfig, Error> {
+        let roots = match self.root_certificates.as_deref() {
+            None | Some("system") => trust::roots(),
+            Some(file) => trust::roots_of(Path::new(file))
+                .map_err(|trouble| Error::Unavailable(format!("sslrootcert in the store's address {trouble}")))?,
+        };
+        let config = trust::client_config(roots, names).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(config.with_no_client_auth())
+    }
+}
+
+/// Whether every server that the address names is on this machine.
+fn is_local(config: &Config) -> bool {
+    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    if !addresses.is_empty() {
+        return addresses.iter().all(std::net::IpAddr::is_loopback);
+    }
+    hosts.iter().all(|host| match host {
+        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback()),
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    })
+}
+
+/// What an operator can do about a connection that was not made, where it is TLS that failed.
+fn tls_in_words(error: &tokio_postgres::Error) -> Option<String> {
+    let cause = error.source()?;
+    if cause.to_string() == "server does not support TLS" {
+        return Some(
+            "the database does not offer TLS; switch it on there (ssl = on), or add sslmode=disable to the store's address if nobody else \
+             is on the way to it"
+                .to_owned(),
+        );
+    }
+    let tls = cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let words = trust::in_words(tls, &"the database");
+    Some(match tls {
+        rustls::Error::InvalidCertificate(_) => {
+            format!("{words} (or name a file in the store's address: sslrootcert=/etc/innesco/db-ca.pem)")
+        }
+        _ => words,
+    })
 }
 
 pub async fn rows(tx: &Transaction<'_>, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Error> {
@@ -121,6 +203,9 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
             let broken = error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>());
+            if let Some(text) = tls_in_words(&error) {
+                return Self::Unavailable(text);
+            }
             let text = match error.source() {
                 Some(source) => format!("{error}: {source}"),
                 None => error.to_string(),
@@ -166,6 +251,63 @@ mod tests {
         assert!(server.config.get_options().unwrap().contains("statement_timeout"));
         let wrong = Server::parse("postgres://me@db.example/events?sslmod=x").map(drop).unwrap_err();
         assert!(wrong.to_string().contains("postgres://user:password@host/database"), "{wrong}");
+    }
+
+    #[test]
+    fn tls_is_asked_for_in_the_words_of_postgres_and_is_there_unless_it_is_asked_away() {
+        use Names::{Checked, Ignored};
+        use SslMode::{Disable, Prefer, Require};
+        let asked = |url: &str| {
+            let (rest, asked) = AskedTls::take(url);
+            let config = Config::from_str(&rest).unwrap();
+            asked.mode(is_local(&config)).map(|(mode, names)| (rest, mode, names))
+        };
+        for (url, rest, mode, names) in [
+            ("postgres://me@db.example/events", "postgres://me@db.example/events", Require, Checked),
+            ("postgres://me@10.0.0.7/events", "postgres://me@10.0.0.7/events", Require, Checked),
+            ("postgres://me@localhost/events", "postgres://me@localhost/events", Prefer, Checked),
+            ("postgres://me@127.0.0.2/events", "postgres://me@127.0.0.2/events", Prefer, Checked),
+            ("postgres://me@[::1]/events", "postgres://me@[::1]/events", Prefer, Checked),
+            ("postgres://me@%2Fvar%2Frun/events", "postgres://me@%2Fvar%2Frun/events", Prefer, Checked),
+            ("postgres:///events?host=/run", "postgres:///events?host=/run", Prefer, Checked),
+            // One of several that is elsewhere is enough.
+            ("postgres://me@localhost,db.example/events", "postgres://me@localhost,db.example/events", Require, Checked),
+            (
+                "postgres://me@localhost/events?hostaddr=10.0.0.7",
+                "postgres://me@localhost/events?hostaddr=10.0.0.7",
+                Require,
+                Checked,
+            ),
+            ("postgres://me@db.example/events?sslmode=disable", "postgres://me@db.example/events", Disable, Checked),
+            ("postgres://me@db.example/events?sslmode=allow", "postgres://me@db.example/events", Prefer, Checked),
+            ("postgres://me@db.example/events?sslmode=prefer", "postgres://me@db.example/events", Prefer, Checked),
+            ("postgres://me@localhost/events?sslmode=require", "postgres://me@localhost/events", Require, Checked),
+            ("postgres://me@localhost/events?sslmode=verify-full", "postgres://me@localhost/events", Require, Checked),
+            ("postgres://me@db.example/events?sslmode=verify-ca", "postgres://me@db.example/events", Require, Ignored),
+            ("postgres://me@localhost/events?sslrootcert=%2Fca+1.pem", "postgres://me@localhost/events", Require, Checked),
+            (
+                "postgres://me@db.example/events?channel_binding=require&sslmode=verify%2Dfull&&options=-c%20a%3Db",
+                "postgres://me@db.example/events?channel_binding=require&options=-c%20a%3Db",
+                Require,
+                Checked,
+            ),
+        ] {
+            assert_eq!(asked(url), Ok((rest.to_owned(), mode, names)), "{url}");
+        }
+        let wrong = Server::parse("postgres://me@db.example/events?sslmode=verify").map(drop).unwrap_err().to_string();
+        assert!(wrong.contains("sslmode is \"verify\"; it can be disable, prefer, require, verify-ca or verify-full"), "{wrong}");
+        assert_eq!(
+            AskedTls::take("postgres://db/events?sslrootcert=%2Fca+1.pem").1.root_certificates.as_deref(),
+            Some("/ca+1.pem")
+        );
+    }
+
+    #[test]
+    fn a_file_of_root_certificates_that_is_not_there_is_named() {
+        let wrong =
+            Server::parse("postgres://me@db.example/events?sslrootcert=/no/such/ca.pem").map(drop).unwrap_err().to_string();
+        assert!(wrong.contains("sslrootcert in the store's address names /no/such/ca.pem, which cannot be read"), "{wrong}");
+        Server::parse("postgres://me@db.example/events?sslrootcert=system").unwrap();
     }
 
     #[test]
