@@ -67,7 +67,7 @@ settings! {
     "limits.plugin_bytes_max" = "64MiB", "size of one plugin file";
     "plugin.deadline" = "1s", "how long one run may take";
     "plugin.memory_max" = "64MiB", "memory of one run, all its memories together";
-    "plugin.output_max" = "4MiB", "what one run may return, all bodies together";
+    "plugin.output_max" = "20MiB", "what one run may return, all bodies together; at least twice limits.body_bytes_max, so that what is accepted fits through";
     "plugin.webhooks_max" = "1000", "webhooks that one run may ask for";
     "plugin.events_max" = "1000", "events that one run may emit";
     "plugin.state_max" = "64MiB", "state that one plugin may keep, keys and values together; a run that would add to more fails";

@@ -64,8 +64,20 @@ const SETTLEMENT_BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 4e6, 8.4e6, 1.7e7, 3.4e7]
 const COMMIT_JOBS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
 
 /// Why a source refuses a request.
-pub const REFUSALS: [&str; 11] =
-    ["missing", "malformed", "timestamp", "mismatch", "address", "method", "content-type", "body", "rate", "flood", "depth"];
+pub const REFUSALS: [&str; 12] = [
+    "missing",
+    "malformed",
+    "timestamp",
+    "mismatch",
+    "address",
+    "method",
+    "content-type",
+    "body",
+    "rate",
+    "flood",
+    "depth",
+    "id",
+];
 
 macro_rules! kind {
     (counter) => {

@@ -23,7 +23,7 @@ pub struct Emit {
 }
 
 impl Emit {
-    /// An event of this type (letters, digits, dots, dashes and underscores), without data until some is given.
+    /// An event of this type (letters, digits and the other characters of a URI, except `*` and the comma), without data until some is given.
     pub fn new(event_type: impl Into<String>) -> Self {
         Self {
             event_type: event_type.into(),

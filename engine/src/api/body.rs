@@ -229,6 +229,19 @@ async fn swallow(frames: &mut Pin<&mut BodyDataStream>) {
     let _ = tokio::time::timeout(Duration::from_secs(5), swallowing).await;
 }
 
+/// The coding that a body is sent in, if `content-encoding` names one. Senders also write there what is no coding: `identity`, nothing,
+/// a charset, or how mail would carry it. Such a body is as it is.
+pub fn coding(headers: &HeaderMap) -> Option<String> {
+    let named = headers.get_all(http::header::CONTENT_ENCODING).iter();
+    let named = named.flat_map(|value| value.as_bytes().split(|c| *c == b',')).map(<[u8]>::trim_ascii);
+    let is_none = |name: &[u8]| {
+        let name = name.to_ascii_lowercase();
+        matches!(&*name, b"" | b"identity" | b"none" | b"null" | b"binary" | b"7bit" | b"8bit" | b"amz-1.0")
+            || encoding_rs::Encoding::for_label(&name).is_some()
+    };
+    named.filter(|name| !is_none(name)).map(|name| String::from_utf8_lossy(name).into_owned()).next()
+}
+
 /// Reads a JSON body into a value; what does not fit is told in words, with `wrong` choosing the problem.
 pub async fn json<T: DeserializeOwned>(
     api: &Api,
@@ -393,6 +406,41 @@ mod tests {
         for bad in ["[1]", " [1, null]", r#"{"count": 1, "inner": [2]}"#, r#"{"count": 1.5}"#, r#"{"count": 256.0}"#, "1", "{"] {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_content_encoding_that_names_no_coding_is_none() {
+        let none = [
+            "",
+            "identity",
+            "Identity",
+            "utf-8",
+            "UTF8",
+            "iso-8859-1",
+            "none",
+            "8bit",
+            "binary",
+            "identity, identity",
+            "utf-8,",
+            "amz-1.0",
+        ];
+        for (value, expected) in none.map(|value| (value, None)).into_iter().chain([
+            ("gzip", Some("gzip")),
+            ("GZIP", Some("GZIP")),
+            ("identity, br", Some("br")),
+            ("zstd", Some("zstd")),
+            ("deflate", Some("deflate")),
+            ("aws-chunked", Some("aws-chunked")),
+            ("snappy", Some("snappy")),
+            ("base64", Some("base64")),
+        ]) {
+            let mut headers = HeaderMap::new();
+            headers.append("content-encoding", value.parse().unwrap());
+            assert_eq!(coding(&headers).as_deref(), expected, "{value:?}");
+            headers.append("content-encoding", "gzip".parse().unwrap());
+            assert!(coding(&headers).is_some(), "{value:?}, then gzip");
+        }
+        assert_eq!(coding(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -68,6 +68,7 @@ problems! {
     method_not_allowed = METHOD_NOT_ALLOWED "method_not_allowed" "The address does not take this method";
     request_timeout = REQUEST_TIMEOUT "request_timeout" "The body did not arrive in time";
     name_taken = CONFLICT "name_taken" "The name is taken";
+    id_taken = CONFLICT "id_taken" "The id belongs to another event";
     conflict = CONFLICT "conflict" "It is not in a state for this";
     body_too_large = PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
     batch_too_large = PAYLOAD_TOO_LARGE "batch_too_large" "The batch is too large";
@@ -188,6 +189,7 @@ impl From<store::Error> for Problem {
             Error::TooSlow(_) => Self::query_too_slow(text).retry_after(5),
             Error::NotFound { .. } => Self::not_found(text),
             Error::Taken { .. } => Self::name_taken(text),
+            Error::IdTaken(_) => Self::id_taken(text),
             Error::Conflict(_) => Self::conflict(text),
             Error::Corrupt { .. } | Error::Internal(_) => {
                 tracing::error!(%text, "a request could not be answered");

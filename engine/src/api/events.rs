@@ -25,20 +25,21 @@ use super::{
 use crate::{
     clock,
     domain::{
-        event::NewEvent,
-        id::{CHILDREN_MAX, EventId},
+        event::{NewEvent, is_reserved_source},
+        id::{CHILDREN_MAX, EventId, Tag},
         name::{EventType, nearest},
         time::Timestamp,
     },
     metrics::meters,
     news::News,
-    store::{EventFilter, EventState, StoryPlace},
+    store::{self, EventFilter, EventState, StoryPlace},
 };
 
 /// Accept one event, or a list of them.
 ///
 /// The answer is sent after the events are on disk. One event is answered with one object, a list with a list in the same order.
-/// An event whose `source` and `id` were here before changes nothing and is answered with the first one's `event`.
+/// An event whose `source`, `id` and `type` were here before changes nothing and is answered with the first one's `event`. The same
+/// `source` and `id` with another `type` is refused. Names of sources cannot be the `source` of an event that is sent here.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "accept_events", tag = "events",
     params(
@@ -83,12 +84,13 @@ use crate::{
             "id": "order-4711", "source": "shop", "event": "evt_k7q22a9", "duplicate": false,
         }),
     )),
-    extensions(("x-problems" = json!(["bad_event", "batch_too_large", "loop_detected", "unsupported_media_type"]))),
+    extensions(("x-problems" = json!(["bad_event", "batch_too_large", "id_taken", "loop_detected", "unsupported_media_type"]))),
 )]
 pub async fn accept(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let began = api.traces.begin();
     let body = body::read(&api, &headers, body).await?;
     let intake::Intake { events, single } = api.heavy.run(body.len(), || intake::read(&headers, &body)).await??;
+    refuse_taken_sources(&api, &events, single)?;
     let mut items = keep(&api, began, events).await?;
     let status = StatusCode::ACCEPTED;
     if single && let Some(item) = items.pop() {
@@ -102,8 +104,12 @@ pub async fn keep(api: &Api, began: Option<std::time::SystemTime>, events: Vec<N
     let told =
         |event: &NewEvent| (event.id.clone(), Arc::clone(&event.source), event.event_type.clone(), api.traces.brought(event));
     let told: Vec<_> = events.iter().map(told).collect();
-    let accepted = api.store.accept(events).await?;
     let tag = api.store.tag();
+    let count = events.len();
+    let accepted = api.store.accept(events).await.map_err(|error| match error {
+        store::Error::IdTaken(taken) => id_taken(&taken, count, tag),
+        error => error.into(),
+    })?;
     let mut items = Vec::with_capacity(accepted.len());
     for (accepted, (id, source, event_type, brought)) in accepted.into_iter().zip(told) {
         let event = accepted.id();
@@ -127,6 +133,31 @@ pub async fn keep(api: &Api, began: Option<std::time::SystemTime>, events: Vec<N
         });
     }
     Ok(items)
+}
+
+fn id_taken(taken: &store::IdTaken, count: usize, tag: Tag) -> Problem {
+    let earlier = match taken.earlier {
+        Some(earlier) => format!("the event {}", earlier.text(tag)),
+        None => "an event before it in the batch".to_owned(),
+    };
+    let item = if count == 1 { String::new() } else { format!("/{}", taken.place) };
+    Problem::id_taken(format!("{taken}; {earlier} has it. Nothing was stored; give each event its own id"))
+        .at(format!("{item}/id"))
+}
+
+/// Refuses events that claim to come from a source of the engine's: those are believed because of their address, and a source's name in
+/// an event says that its rule was kept.
+fn refuse_taken_sources(api: &Api, events: &[NewEvent], single: bool) -> Result<(), Problem> {
+    let sources = api.sources.table();
+    let taken = |event: &&NewEvent| sources.named(&event.source).is_some() || is_reserved_source(&event.source);
+    let Some(place) = events.iter().position(|event| taken(&event)) else { return Ok(()) };
+    let source = &events[place].source;
+    let whose = if is_reserved_source(source) { "belongs to the engine" } else { "is the name of a source" };
+    let item = if single { String::new() } else { format!("/{place}") };
+    Err(Problem::bad_event(format!(
+        "source: {source:?} {whose}, and only what comes in through it can name it; give your events another source, such as \"my-{source}\""
+    ))
+    .at(format!("{item}/source")))
 }
 
 /// The answers for a list of events, in its order.

@@ -1,28 +1,36 @@
 //! What callers send becomes events: CloudEvents 1.0 in structured, batched and binary mode, and the same JSON with everything but
 //! `type` optional. The bytes of `data` are never parsed into values and written again: they are cut out of the body as they stand.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, fmt, sync::Arc};
 
 use axum::http::{HeaderMap, header};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use percent_encoding::percent_decode;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Value, json, value::RawValue};
 
-use super::{body::whole, error::Problem, values::values};
+use super::{
+    body::{self, whole},
+    error::Problem,
+    values::values,
+};
 use crate::domain::{
-    envelope::is_json,
+    content::{Content, JSON, OCTETS, essence, is_json, without_mark},
     event::{DEPTH_MAX, NewEvent},
     name::{Attributes, EventType},
-    time::Timestamp,
+    parts::Parts,
+    time,
     trace::{self, TRACEPARENT, TRACESTATE, TraceParent},
 };
 
 /// Events in one request.
 pub const BATCH_MAX: usize = 1_000;
+/// Members of one event: those with a meaning, and the attributes. A member that is `null` counts as well.
+const MEMBERS_MAX: usize = 9 + Attributes::COUNT_MAX;
 /// Length of `id`, `source` and `subject` in bytes.
 const TEXT_LEN_MAX: usize = 512;
 /// Length of a content type.
@@ -30,7 +38,7 @@ const CONTENT_TYPE_LEN_MAX: usize = 256;
 /// Attributes that CloudEvents says are strings: `7` and `"7"` must not be two ids that look like one.
 const CORE: [&str; 7] = ["id", "source", "type", "subject", "time", "specversion", "datacontenttype"];
 /// The source of events whose sender gives none.
-const DEFAULT_SOURCE: &str = "api";
+pub const DEFAULT_SOURCE: &str = "api";
 
 /// One or more events, for the document: [`read`] takes the bytes apart itself.
 pub enum EventsInput {}
@@ -87,7 +95,7 @@ fn event_schema() -> Value {
         "required": ["type"],
         "properties": {
             "type": {
-                "type": "string", "pattern": r"^(?!innesco\.)[A-Za-z0-9._-]+$", "minLength": 1, "maxLength": EventType::LEN_MAX,
+                "type": "string", "pattern": format!(r"^(?!innesco\.){}$", EventType::PATTERN), "minLength": 1, "maxLength": EventType::LEN_MAX,
                 "description": "What happened. Types that begin with `innesco.` are the engine's own.",
             },
             "id": text("The sender's own id: the same source and id again is the same event. Without one, the engine's id stands for it."),
@@ -107,7 +115,7 @@ fn event_schema() -> Value {
             },
         },
         "propertyNames": { "pattern": format!("^([a-z0-9]{{1,{}}}|data_base64)$", Attributes::NAME_LEN_MAX) },
-        "maxProperties": 9 + Attributes::COUNT_MAX,
+        "maxProperties": MEMBERS_MAX,
         "additionalProperties": {
             "description": "An extension attribute, such as `channel` or `initiator`: a string, a boolean or a whole number.",
             "anyOf": attribute["anyOf"],
@@ -117,7 +125,7 @@ fn event_schema() -> Value {
             "required": ["datacontenttype"],
             "properties": { "datacontenttype": {
                 "type": "string",
-                "not": { "pattern": r"^[ \t]*([Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/|[Tt][Ee][Xx][Tt]/|[^;]+\+)[Jj][Ss][Oo][Nn][ \t]*(;.*)?$" },
+                "not": { "pattern": r"^[ \t]*[^;]+[/+][Jj][Ss][Oo][Nn][ \t]*(;.*)?$" },
             } },
         },
         "then": { "properties": { "data": { "type": ["string", "null"] } } },
@@ -134,22 +142,25 @@ pub struct Intake {
 /// Reads a request. Either all of it is valid, or the problem says which part is not.
 pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
     let depth = depth(headers)?;
-    if let Some(encoding) = header_text(headers, header::CONTENT_ENCODING.as_str())?
-        && !encoding.eq_ignore_ascii_case("identity")
-    {
+    if let Some(coding) = body::coding(headers) {
         return Err(Problem::unsupported_media_type(format!(
-            "bodies are not taken with content-encoding {encoding:?}; send the event as it is, uncompressed"
+            "bodies are not taken with content-encoding {coding:?}; send the event as it is, uncompressed"
         )));
     }
-    let content_type = header_text(headers, header::CONTENT_TYPE.as_str())?.unwrap_or("application/json");
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = header_text(headers, header::CONTENT_TYPE.as_str())?.map(str::trim).filter(|text| !text.is_empty());
+    let essence = essence(content_type.unwrap_or(JSON));
     let key = header_text(headers, "idempotency-key")?;
 
-    let mut intake = if headers.contains_key("ce-type") || headers.contains_key("ce-specversion") {
+    // The content type decides the mode; structured events may carry the headers of binary mode as well (HTTP binding, 3 and 3.2.3).
+    let is_binary = headers.contains_key("ce-type") || headers.contains_key("ce-specversion");
+    let mut intake = if is_binary && !essence.starts_with("application/cloudevents") {
         Intake { events: vec![binary(headers, content_type, body)?], single: true }
     } else {
         match essence.as_str() {
-            "application/json" | "application/cloudevents+json" | "application/cloudevents-batch+json" => json(body)?,
+            JSON | "application/cloudevents+json" => json(body)?,
+            // A batch may be empty (HTTP binding, 3.3.2).
+            "application/cloudevents-batch+json" if body.trim_ascii() == b"[]" => Intake { events: Vec::new(), single: false },
+            "application/cloudevents-batch+json" => json(body)?,
             other => {
                 return Err(Problem::unsupported_media_type(format!(
                     "{other:?} is not taken here: send application/json, application/cloudevents+json or \
@@ -205,17 +216,21 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>
 }
 
 fn json(body: &Bytes) -> Result<Intake, Problem> {
+    let body = &without_mark(body.clone());
     let text = std::str::from_utf8(body)
         .map_err(|error| Problem::bad_json(format!("the body is not UTF-8: byte {} cannot be read", error.valid_up_to())))?;
+    let mut parts = Parts::default();
     if !text.trim_start().starts_with('[') {
         let members: Members<'_> = parse(text)?;
-        let event = event(members, body).map_err(|bad| bad.problem(None))?;
+        let event = event(members, body, &mut parts).map_err(|bad| bad.problem(None))?;
         return Ok(Intake { events: vec![event], single: true });
     }
-    let items: Vec<&RawValue> = parse(text)?;
-    if items.len() > BATCH_MAX {
-        return Err(Problem::batch_too_large(format!("the batch has {} events; send at most {BATCH_MAX} at once", items.len())));
-    }
+    let items = match parse(text)? {
+        Items::All(items) => items,
+        Items::TooMany => {
+            return Err(Problem::batch_too_large(format!("the batch has more than {BATCH_MAX} events; send them in several")));
+        }
+    };
     if items.is_empty() {
         return Err(Problem::bad_event("the batch is empty; send at least one event"));
     }
@@ -223,7 +238,7 @@ fn json(body: &Bytes) -> Result<Intake, Problem> {
     for (place, item) in items.into_iter().enumerate() {
         let members: Members<'_> = serde_json::from_str(item.get())
             .map_err(|_| Bad { member: None, detail: "must be an object".into() }.problem(Some(place)))?;
-        events.push(event(members, body).map_err(|bad| bad.problem(Some(place)))?);
+        events.push(event(members, body, &mut parts).map_err(|bad| bad.problem(Some(place)))?);
     }
     Ok(Intake { events, single: false })
 }
@@ -243,8 +258,43 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
     })
 }
 
+/// The events of a batch, unread.
+enum Items<'a> {
+    All(Vec<&'a RawValue>),
+    /// More than [`BATCH_MAX`]; those behind were only read over.
+    TooMany,
+}
+
+impl<'de> Deserialize<'de> for Items<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Items<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of events")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = all.next_element()? {
+                    if items.len() == BATCH_MAX {
+                        while all.next_element::<IgnoredAny>()?.is_some() {}
+                        return Ok(Items::TooMany);
+                    }
+                    items.push(item);
+                }
+                Ok(Items::All(items))
+            }
+        }
+        deserializer.deserialize_seq(Collect)
+    }
+}
+
 /// The members of an object, in order, their values uninterpreted.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Members<'a> {
+    all: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// There are more than [`MEMBERS_MAX`]; those behind were only read over.
+    too_many: bool,
+}
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -255,11 +305,16 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 f.write_str("an event as an object, such as {\"type\": \"order.created\", \"data\": {}}")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(8);
+                let mut members = Members { all: Vec::with_capacity(8), too_many: false };
                 while let Some((Name(name), value)) = map.next_entry()? {
-                    members.push((name, value));
+                    if members.all.len() == MEMBERS_MAX {
+                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                        members.too_many = true;
+                        break;
+                    }
+                    members.all.push((name, value));
                 }
-                Ok(Members(members))
+                Ok(members)
             }
         }
         deserializer.deserialize_map(Collect)
@@ -300,16 +355,19 @@ impl Bad {
     }
 }
 
-fn event(members: Members<'_>, body: &Bytes) -> Result<NewEvent, Bad> {
+fn event(members: Members<'_>, body: &Bytes, parts: &mut Parts) -> Result<NewEvent, Bad> {
+    parts.take(1 + members.all.len()).map_err(|error| Bad { member: None, detail: format!("cannot be read: {error}") })?;
+    if members.too_many {
+        return Err(Bad { member: None, detail: format!("has more than the {MEMBERS_MAX} members that an event can have") });
+    }
     let mut draft = Draft::default();
     let mut data: Option<&RawValue> = None;
     let mut base64: Option<String> = None;
-    let mut seen: Vec<&str> = Vec::with_capacity(members.0.len());
-    for (name, value) in &members.0 {
-        if seen.contains(&&**name) {
+    let mut seen: HashSet<&str> = HashSet::with_capacity(members.all.len());
+    for (name, value) in &members.all {
+        if !seen.insert(name) {
             return Err(Bad::of(name, "is given twice"));
         }
-        seen.push(name);
         match &**name {
             "data" => data = Some(value),
             "data_base64" => base64 = text(name, value)?,
@@ -322,8 +380,8 @@ fn event(members: Members<'_>, body: &Bytes) -> Result<NewEvent, Bad> {
         (Some(raw), None) => draft.set_data(raw, body)?,
         (None, Some(text)) => {
             let bytes = BASE64_STANDARD.decode(text).map_err(|_| Bad::of("data_base64", "is not base64"))?;
-            draft.data = Bytes::from(bytes);
-            draft.content_type.get_or_insert("application/octet-stream".into());
+            draft.content_type.get_or_insert(OCTETS.into());
+            draft.set_content("data_base64", Bytes::from(bytes))?;
         }
         (None, None) => {}
     }
@@ -360,7 +418,7 @@ struct Draft {
     time: Option<Arc<str>>,
     content_type: Option<String>,
     attributes: Attributes,
-    data: Bytes,
+    content: Option<Content>,
 }
 
 impl Draft {
@@ -380,10 +438,10 @@ impl Draft {
                 self.event_type = Some(event_type);
             }
             "time" => {
-                if Timestamp::parse_rfc3339(&value).is_none() {
-                    return Err(Bad::of(name, format!("{value:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z")));
-                }
-                self.time = Some(value.into());
+                let time = time::rfc3339(&value).ok_or_else(|| {
+                    Bad::of(name, format!("{value:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z"))
+                })?;
+                self.time = Some(time.into());
             }
             "specversion" if value == "1.0" => {}
             "specversion" => return Err(Bad::of(name, format!("{value:?} is not known here; send CloudEvents 1.0"))),
@@ -403,28 +461,34 @@ impl Draft {
     /// `data` as it stands; a string is the data itself where the content type is not JSON (CloudEvents 1.0, JSON format, 3.1).
     fn set_data(&mut self, raw: &RawValue, body: &Bytes) -> Result<(), Bad> {
         let json = self.content_type.as_deref().is_none_or(is_json);
-        self.data = if json {
-            body.slice_ref(raw.get().as_bytes())
-        } else {
-            match text("data", raw)? {
-                Some(text) => Bytes::from(text),
-                None => Bytes::new(),
-            }
-        };
+        let data =
+            if json { body.slice_ref(raw.get().as_bytes()) } else { text("data", raw)?.map(Bytes::from).unwrap_or_default() };
+        self.set_content("data", data)
+    }
+
+    /// Takes the data, which came in this member. Each way in ends here.
+    fn set_content(&mut self, member: &str, data: Bytes) -> Result<(), Bad> {
+        let content_type = self.content_type.take().unwrap_or_else(|| JSON.to_owned());
+        let wrong = |error| Bad::of(member, format!("is not the {content_type} that it claims to be: {error}"));
+        self.content = Some(Content::new(content_type.as_str(), data).map_err(wrong)?);
         Ok(())
     }
 
     fn finish(self) -> Result<NewEvent, Bad> {
         let event_type =
             self.event_type.ok_or_else(|| Bad::of("type", "is missing; say what happened, such as order.created"))?;
+        let content = match (self.content, self.content_type) {
+            (Some(content), _) => content,
+            (None, Some(content_type)) => Content::stored(content_type, Bytes::new()),
+            (None, None) => Content::none(),
+        };
         Ok(NewEvent {
             id: self.id,
             source: self.source.unwrap_or_else(|| DEFAULT_SOURCE.into()),
             event_type,
             subject: self.subject,
             time: self.time,
-            content_type: self.content_type.unwrap_or_else(|| "application/json".into()).into(),
-            data: self.data,
+            content,
             attributes: Arc::new(self.attributes),
             depth: 0,
             cause: None,
@@ -440,46 +504,46 @@ fn checked_text(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, the body is the data.
-fn binary(headers: &HeaderMap, content_type: &str, body: &Bytes) -> Result<NewEvent, Problem> {
+/// CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, the body is the data. Without a content type it is
+/// bytes: nothing says that it is JSON.
+fn binary(headers: &HeaderMap, content_type: Option<&str>, body: &Bytes) -> Result<NewEvent, Problem> {
     let mut draft = Draft::default();
-    for (name, _) in headers {
+    let mut parts = Parts::default();
+    for name in headers.keys() {
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
-        let value = header_text(headers, name.as_str())?.unwrap_or_default();
-        let wrong = |bad: Bad| Problem::bad_event(format!("the header {name}: {}", bad.detail)).at(format!("/{attribute}"));
-        draft.set(attribute, Some(percent_decode(value))).map_err(wrong)?;
+        let wrong = |detail: String| Problem::bad_event(format!("the header {name}: {detail}")).at(format!("/{attribute}"));
+        parts.take(1).map_err(|error| wrong(error.to_string()))?;
+        let mut values = headers.get_all(name).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return Err(wrong("is given twice".to_owned())) };
+        if attribute == "datacontenttype" {
+            return Err(wrong("is not taken; the header content-type says what the data is".to_owned()));
+        }
+        let value = header_value(value.as_bytes()).map_err(|detail| wrong(detail.to_owned()))?;
+        draft.set(attribute, Some(value)).map_err(|bad| wrong(bad.detail))?;
     }
-    // Receivers get JSON as it stands, so what calls itself JSON has to be JSON.
-    if is_json(content_type)
-        && !body.is_empty()
-        && let Err(error) = serde_json::from_slice::<&RawValue>(body)
-    {
-        return Err(Problem::bad_json(format!("the body says that it is {content_type}, but that does not parse: {error}")));
-    }
-    draft.content_type = Some(content_type.to_owned());
-    draft.data = body.clone();
+    draft
+        .set("datacontenttype", Some(content_type.unwrap_or(OCTETS).to_owned()))
+        .map_err(|bad| Problem::bad_event(format!("the header content-type {}", bad.detail)))?;
+    draft.set_content("the body", body.clone()).map_err(|bad| Problem::bad_json(format!("the body {}", bad.detail)))?;
     draft.finish().map_err(|bad| Problem::bad_event(format!("the header ce-type {}", bad.detail)).at("/type"))
 }
 
-/// Header values are percent-encoded (CloudEvents 1.0, HTTP binding, 3.1.3.2); what is not valid stands for itself.
-fn percent_decode(value: &str) -> String {
-    let bytes = value.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut place = 0;
-    while place < bytes.len() {
-        let hex = value.get(place + 1..place + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match hex {
-            Some(byte) if bytes[place] == b'%' => {
-                decoded.push(byte);
-                place += 3;
+/// The text of a `ce-` header: without the quotes that older senders write, then percent-decoded once (HTTP binding, 3.1.3.2). Bytes
+/// beyond ASCII, which some senders do not encode, are taken as the UTF-8 that they are.
+fn header_value(value: &[u8]) -> Result<String, &'static str> {
+    let unquoted: Cow<'_, [u8]> = match value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) {
+        Some(quoted) => {
+            let mut text = Vec::with_capacity(quoted.len());
+            let mut bytes = quoted.iter();
+            while let Some(byte) = bytes.next() {
+                text.extend(if *byte == b'\\' { bytes.next() } else { Some(byte) });
             }
-            _ => {
-                decoded.push(bytes[place]);
-                place += 1;
-            }
+            text.into()
         }
-    }
-    String::from_utf8(decoded).unwrap_or_else(|_| value.to_owned())
+        None => value.into(),
+    };
+    let decoded = percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, or percent-encodes what is not")?;
+    Ok(decoded.into_owned())
 }
 
 #[cfg(test)]
@@ -490,19 +554,19 @@ mod tests {
 
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    fn headers_of(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
     }
 
     fn good(pairs: &[(&'static str, &str)], body: &str) -> Vec<NewEvent> {
-        match read(&headers(pairs), &Bytes::copy_from_slice(body.as_bytes())) {
+        match read(&headers_of(pairs), &Bytes::copy_from_slice(body.as_bytes())) {
             Ok(intake) => intake.events,
             Err(problem) => panic!("{body}: {problem:?}"),
         }
     }
 
     async fn bad(pairs: &[(&'static str, &str)], body: &str) -> Value {
-        let problem = read(&headers(pairs), &Bytes::copy_from_slice(body.as_bytes())).err().expect(body);
+        let problem = read(&headers_of(pairs), &Bytes::copy_from_slice(body.as_bytes())).err().expect(body);
         let response = problem.into_response();
         serde_json::from_slice(&to_bytes(response.into_body(), 1 << 20).await.unwrap()).unwrap()
     }
@@ -512,7 +576,7 @@ mod tests {
         let [event] = &good(&[], r#" {"type":"order.created","data":{"z":1.50,  "a":[ ]},"channel":"news","n":7} "#)[..] else {
             panic!()
         };
-        assert_eq!(&event.data[..], br#"{"z":1.50,  "a":[ ]}"#);
+        assert_eq!(&event.content.bytes()[..], br#"{"z":1.50,  "a":[ ]}"#);
         assert_eq!(event.attributes.0, [("channel".into(), "news".into()), ("n".into(), "7".into())]);
         assert_eq!((&*event.source, event.id.as_deref()), ("api", None));
         let [event] = &good(&[], r#"{"type":"a","n":5.0,"m":-1e3}"#)[..] else { panic!() };
@@ -525,16 +589,143 @@ mod tests {
             &[("content-type", "application/cloudevents+json; charset=utf-8")],
             r#"{"specversion":"1.0","type":"a","source":"s","id":"1","datacontenttype":"text/plain","data":"hi"}"#,
         )[0];
-        assert_eq!((&structured.data[..], &*structured.content_type), (&b"hi"[..], "text/plain"));
+        assert_eq!((&structured.content.bytes()[..], &**structured.content.content_type()), (&b"hi"[..], "text/plain"));
         let base64 = &good(&[], r#"{"type":"a","data_base64":"/wA="}"#)[0];
-        assert_eq!((&base64.data[..], &*base64.content_type), (&b"\xff\x00"[..], "application/octet-stream"));
+        assert_eq!(
+            (&base64.content.bytes()[..], &**base64.content.content_type()),
+            (&b"\xff\x00"[..], "application/octet-stream")
+        );
         let batch = good(&[("content-type", "application/cloudevents-batch+json")], r#"[{"type":"a"},{"type":"b","id":"2"}]"#);
         assert_eq!(batch.len(), 2);
         let binary = &good(
             &[("ce-type", "a"), ("ce-source", "/s"), ("ce-id", "a%20b"), ("ce-channel", "x"), ("content-type", "image/png")],
             "raw",
         )[0];
-        assert_eq!((binary.id.as_deref(), &*binary.content_type, &binary.data[..]), (Some("a b"), "image/png", &b"raw"[..]));
+        assert_eq!(
+            (binary.id.as_deref(), &**binary.content.content_type(), &binary.content.bytes()[..]),
+            (Some("a b"), "image/png", &b"raw"[..])
+        );
+    }
+
+    /// A request is read over to its end, but nothing is made of what comes after the last member or event that could be taken.
+    #[test]
+    fn what_is_made_of_a_request_does_not_grow_with_it() {
+        let nulls = |count: usize| (0..count).map(|number| format!(",\"m{number}\":null")).collect::<String>();
+        for count in [MEMBERS_MAX, 10_000] {
+            let text = format!("{{\"type\":\"a.b\"{}}}", nulls(count));
+            let members: Members<'_> = serde_json::from_str(&text).unwrap();
+            assert_eq!((members.all.len(), members.too_many), (MEMBERS_MAX, true));
+            let mut parts = Parts::default();
+            let bad = event(members, &Bytes::from(text.clone()), &mut parts).err().expect("too many members");
+            assert_eq!(bad.detail, "has more than the 41 members that an event can have");
+            assert_eq!(parts.made(), 1 + MEMBERS_MAX);
+        }
+        let text = format!("{{\"type\":\"a.b\"{}}}", nulls(MEMBERS_MAX - 1));
+        let members: Members<'_> = serde_json::from_str(&text).unwrap();
+        assert!(event(members, &Bytes::from(text.clone()), &mut Parts::default()).is_ok());
+        for count in [BATCH_MAX, BATCH_MAX + 1, 100_000] {
+            let text = format!("[{}0]", "0,".repeat(count - 1));
+            match serde_json::from_str(&text).unwrap() {
+                Items::All(items) => assert_eq!((count, items.len()), (BATCH_MAX, BATCH_MAX)),
+                Items::TooMany => assert!(count > BATCH_MAX),
+            }
+        }
+        assert!(serde_json::from_str::<Items<'_>>(&format!("[{}", "0,".repeat(2_000))).is_err(), "what is read over is JSON too");
+    }
+
+    /// Each way in asks the same question of data that calls itself JSON.
+    #[tokio::test]
+    async fn every_way_in_refuses_what_only_claims_to_be_json() {
+        for (data, good) in [
+            (r#"{"a":1}"#, true),
+            ("\u{feff}{}", true),
+            (r#"1,"type":"forged""#, false),
+            ("{", false),
+            (" ", false),
+            ("\"", false),
+        ] {
+            let encoded = BASE64_STANDARD.encode(data);
+            let base64 = format!(r#"{{"type":"a","datacontenttype":"application/json","data_base64":"{encoded}"}}"#);
+            let batch = format!("[{base64}]");
+            let binary = [("ce-type", "a"), ("content-type", "application/json")];
+            for (headers, body) in [(&[][..], base64.as_str()), (&[], &batch), (&binary, data)] {
+                let read = read(&headers_of(headers), &Bytes::copy_from_slice(body.as_bytes()));
+                assert_eq!(read.is_ok(), good, "{body}");
+                if let Ok(read) = read {
+                    assert_eq!(read.events[0].content.json().unwrap().as_str(), data.trim_start_matches('\u{feff}'));
+                }
+            }
+        }
+    }
+
+    /// Kind: what the HTTP binding of CloudEvents lets senders write in binary mode.
+    #[tokio::test]
+    async fn headers_of_binary_mode_are_read_as_the_binding_says() {
+        let event = |headers: &[(&'static str, &str)]| {
+            let all: Vec<_> = [("ce-specversion", "1.0"), ("ce-type", "a")].iter().chain(headers).copied().collect();
+            read(&headers_of(&all), &Bytes::from_static(b"plain text")).map(|mut read| read.events.remove(0))
+        };
+        for headers in [&[][..], &[("content-type", "")], &[("content-type", "  ")]] {
+            let content = event(headers).unwrap().content;
+            assert_eq!((&**content.content_type(), &content.bytes()[..]), (OCTETS, &b"plain text"[..]), "{headers:?}");
+        }
+        for (value, subject) in [
+            ("Euro%20%E2%82%AC%20%F0%9F%98%80", "Euro € 😀"),
+            ("a%20b", "a b"),
+            ("%e2%82%ac", "€"),
+            ("\"quoted \\\"text\\\"\"", "quoted \"text\""),
+            ("\"%E2%82%AC\"", "€"),
+            ("100%", "100%"),
+            ("%zz%2", "%zz%2"),
+            ("%2525", "%25"),
+            ("a+b", "a+b"),
+        ] {
+            assert_eq!(event(&[("ce-subject", value)]).unwrap().subject.as_deref(), Some(subject), "{value}");
+        }
+        let mut raw = headers_of(&[("ce-type", "a")]);
+        raw.insert("ce-subject", http::HeaderValue::from_bytes("é".as_bytes()).unwrap());
+        assert_eq!(read(&raw, &Bytes::new()).unwrap().events[0].subject.as_deref(), Some("é"));
+        for (name, value, detail) in [
+            ("ce-subject", "%C0%A0", "is not UTF-8"),
+            ("ce-subject", "%0A", "without control characters"),
+            ("ce-datacontenttype", "text/plain", "the header content-type says"),
+            ("ce-type", "b", "is given twice"),
+            ("ce-data", "x", "is a part of every event"),
+            ("ce-Some-Name", "x", "is not an attribute name"),
+        ] {
+            let problem = event(&[(name.to_ascii_lowercase().leak(), value)]).err().expect(name);
+            assert!(problem.detail().contains(detail), "{name}: {}", problem.detail());
+        }
+    }
+
+    /// Kind: requests that could be two modes at once. The content type decides.
+    #[test]
+    fn structured_events_may_carry_the_headers_of_binary_mode() {
+        let structured = [("content-type", "application/cloudevents+json"), ("ce-type", "outer"), ("ce-id", "1")];
+        assert_eq!(&*good(&structured, r#"{"specversion":"1.0","type":"inner","id":"2","source":"/s"}"#)[0].event_type, "inner");
+        let batch = [("content-type", "application/cloudevents-batch+json; charset=utf-8"), ("ce-specversion", "1.0")];
+        assert_eq!(good(&batch, r#"[{"type":"a"},{"type":"b"}]"#).len(), 2);
+        assert_eq!(good(&batch, " []").len(), 0, "a batch may be empty");
+        assert_eq!(
+            &*good(&[("content-type", "application/json"), ("ce-type", "outer")], r#"{"type":"inner"}"#)[0].event_type,
+            "outer"
+        );
+    }
+
+    #[test]
+    fn what_is_sent_on_is_what_every_receiver_reads() {
+        let time = |text: &str| good(&[], &format!(r#"{{"type":"a","time":"{text}"}}"#))[0].time.clone();
+        assert_eq!(time("2026-01-31t09:30:00.5z").as_deref(), Some("2026-01-31T09:30:00.5Z"));
+        assert_eq!(time("2026-01-31 09:30:60Z").as_deref(), Some("2026-01-31T09:30:59Z"));
+        for event_type in ["https://shop.example/order#created", "order:created", "com.example/order+created"] {
+            assert_eq!(&*good(&[], &format!(r#"{{"type":"{event_type}"}}"#))[0].event_type, event_type);
+        }
+    }
+
+    #[test]
+    fn a_mark_before_the_body_is_no_part_of_it() {
+        assert_eq!(good(&[], "\u{feff}{\"type\":\"a\",\"data\":{\"x\":1}}")[0].content.json().unwrap().as_str(), r#"{"x":1}"#);
+        assert_eq!(good(&[], "\u{feff}[{\"type\":\"a\"}]").len(), 1);
     }
 
     #[test]
@@ -567,6 +758,12 @@ mod tests {
             (r#"{"type":"a","id":7}"#, "bad_event", "id: must be a string", json!("/id")),
             (r#"{"type":"a","type":"b"}"#, "bad_event", "type: is given twice", json!("/type")),
             (r#"{"type":"a","data_base64":"!"}"#, "bad_event", "data_base64: is not base64", json!("/data_base64")),
+            (
+                r#"{"type":"a","data_base64":"MSwidHlwZSI6ImZvcmdlZCI=","datacontenttype":"application/json"}"#,
+                "bad_event",
+                "data_base64: is not the application/json that it claims to be",
+                json!("/data_base64"),
+            ),
             (r#"{"type":"a","specversion":"0.3"}"#, "bad_event", "specversion: \"0.3\"", json!("/specversion")),
         ] {
             let problem = bad(&json, body).await;

@@ -77,11 +77,11 @@ values! {
         "description": "A fixed name: lower-case letters, digits, dashes and underscores.", "examples": ["crm"],
     });
     EventType, "EventType", json!({
-        "type": "string", "pattern": "^[A-Za-z0-9._-]+$", "minLength": 1, "maxLength": EventType::LEN_MAX,
+        "type": "string", "pattern": format!("^{}$", EventType::PATTERN), "minLength": 1, "maxLength": EventType::LEN_MAX,
         "description": "What kind of thing happened.", "examples": ["order.created"],
     });
     Pattern, "EventPattern", json!({
-        "type": "string", "pattern": format!(r"^(\*|[A-Za-z0-9._-]{{1,{}}}(\.\*)?)$", EventType::LEN_MAX),
+        "type": "string", "pattern": format!(r"^(\*|{}(\.\*)?)$", EventType::PATTERN),
         "description": "Which event types: one of them, all below a prefix (`order.*`), or all (`*`).", "examples": ["order.*"],
     });
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::inbound::RequestView;
@@ -13,7 +13,6 @@ use crate::{
     clock,
     domain::{
         delivery::{Attempt, AttemptOutcome, DeadReason, DeliveryState},
-        envelope::is_json,
         event::Event,
         id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
         name::EventType,
@@ -96,7 +95,7 @@ impl EventView {
             depth: new.depth,
             cause: new.cause.map(|cause| cause.text(tag)),
             attributes: new.attributes.0.iter().cloned().collect(),
-            content_type: new.content_type.to_string(),
+            content_type: new.content.content_type().to_string(),
             bytes,
         }
     }
@@ -131,23 +130,22 @@ pub struct EventStoryView {
 #[serde(rename_all = "snake_case")]
 pub enum DataView {
     #[serde(rename = "data")]
-    Json(Value),
+    #[schema(value_type = serde_json::Value)]
+    Json(Box<RawValue>),
     #[serde(rename = "data_base64")]
     Base64(String),
 }
 
 impl DataView {
     fn new(event: &Event) -> Self {
-        let data = &event.new.data;
-        if is_json(&event.new.content_type)
-            && let Ok(value) = serde_json::from_slice(data)
-        {
-            return Self::Json(value);
+        let content = &event.new.content;
+        if let Some(json) = content.json() {
+            return Self::Json(json.value().to_owned());
         }
-        match std::str::from_utf8(data) {
-            Ok("") => Self::Json(Value::Null),
-            Ok(text) => Self::Json(Value::String(text.to_owned())),
-            Err(_) => Self::Base64(BASE64_STANDARD.encode(data)),
+        match std::str::from_utf8(content.bytes()) {
+            Ok("") => Self::Json(RawValue::NULL.to_owned()),
+            Ok(text) => Self::Json(to_raw_value(text).expect("text is always JSON")),
+            Err(_) => Self::Base64(BASE64_STANDARD.encode(content.bytes())),
         }
     }
 }
@@ -156,7 +154,7 @@ impl EventStoryView {
     pub fn new(story: &EventStory, tag: Tag) -> Self {
         let event = &story.event;
         Self {
-            event: EventView::new(event, event.new.data.len() as u64, story.state, tag),
+            event: EventView::new(event, event.new.content.bytes().len() as u64, story.state, tag),
             data: DataView::new(event),
             request: event.new.request.as_deref().map(RequestView::new),
             runs: story.runs.iter().map(|run| RunView::new(run, tag)).collect(),
@@ -168,7 +166,7 @@ impl EventStoryView {
 
     /// A further part: whoever reads it has the data already.
     pub fn without_data(self) -> Self {
-        Self { data: DataView::Json(Value::Null), request: None, ..self }
+        Self { data: DataView::Json(RawValue::NULL.to_owned()), request: None, ..self }
     }
 }
 

@@ -201,8 +201,18 @@ impl Client {
         self.ask("GET", self.address(path, &[]), None)
     }
 
-    pub fn get_with(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Value> {
-        self.ask("GET", self.address(path, query), None)
+    /// As [`Self::get`], the answer as it was written.
+    pub fn get_text(&self, path: &[&str]) -> anyhow::Result<String> {
+        self.get_text_with(path, &[])
+    }
+
+    pub fn get_text_with(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<String> {
+        let address = self.address(path, query);
+        let (status, retry_after, text) = self.exchange("GET", &address, None)?;
+        if (200..300).contains(&status) {
+            return Ok(text);
+        }
+        self.read("GET", &address, status, retry_after, &text).map(|answer| answer.to_string())
     }
 
     pub fn post(&self, path: &[&str], body: Option<&Value>) -> anyhow::Result<Value> {
@@ -253,6 +263,12 @@ impl Client {
     }
 
     fn ask(&self, method: &str, address: Url, body: Option<String>) -> anyhow::Result<Value> {
+        let (status, retry_after, text) = self.exchange(method, &address, body)?;
+        self.read(method, &address, status, retry_after, &text)
+    }
+
+    /// Status, `Retry-After` and body of an answer.
+    fn exchange(&self, method: &str, address: &Url, body: Option<String>) -> anyhow::Result<(u16, Option<u64>, String)> {
         let began = Instant::now();
         let answer = self.runtime.block_on(async {
             let mut request = self.http.request(method.parse()?, address.clone()).bearer_auth(&self.key.value);
@@ -270,8 +286,7 @@ impl Client {
             let status = answer.as_ref().map_or_else(|_| "no answer".to_owned(), |(status, ..)| status.to_string());
             anstream::eprintln!("{method} {address}  {status}  {took}  (address {}, key {})", self.url_origin, self.key.origin);
         }
-        let (status, retry_after, text) = answer?;
-        self.read(method, &address, status, retry_after, &text)
+        answer
     }
 
     fn no_answer(&self, error: &reqwest::Error) -> NoAnswer {

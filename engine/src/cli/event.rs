@@ -1,17 +1,19 @@
 //! `innesco event`: what happened, and everything that followed from it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     time::Duration,
 };
 
-use serde_json::Value;
+use anyhow::Context as _;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     client::Client,
     measure::{self, count},
     output::{self, Column, DIM, Printer, Styled, indent, text},
+    raw::pretty,
     wrong,
 };
 use crate::{
@@ -89,7 +91,10 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
             };
             out.list(&items, &columns, nothing)?;
         }
-        EventCommand::Show { event } => out.thing(&whole_story(client, event)?, |event| story(event, out))?,
+        EventCommand::Show { event } => {
+            let told = whole_story(client, event)?;
+            out.exact(&told.json(), || story(&told.story, told.data.as_deref(), out))?;
+        }
         EventCommand::Replay { events } => {
             for event in events {
                 let answer = client.post(&["v1", "events", event, "replay"], None)?;
@@ -102,11 +107,38 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
     Ok(())
 }
 
+/// An event's story, and apart from it the event's data as it is written: a value has no place for all that JSON can hold (long
+/// numbers, half surrogates).
+struct Told {
+    story: Value,
+    data: Option<String>,
+}
+
+impl Told {
+    fn read(text: &str) -> serde_json::Result<Self> {
+        let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+        let data = members.remove("data").map(|data| data.get().to_owned());
+        Ok(Self { story: serde_json::from_str(&serde_json::to_string(&members)?)?, data })
+    }
+
+    /// Both together again.
+    fn json(&self) -> String {
+        let story = self.story.to_string();
+        match (&self.data, story.strip_prefix('{')) {
+            (Some(data), Some(rest)) => format!("{{\"data\":{data},{rest}"),
+            _ => story,
+        }
+    }
+}
+
 /// All parts of an event's story as one.
-fn whole_story(client: &Client, event: &str) -> anyhow::Result<Value> {
-    let mut story = client.get(&["v1", "events", event])?;
+fn whole_story(client: &Client, event: &str) -> anyhow::Result<Told> {
+    let first = client.get_text(&["v1", "events", event])?;
+    let mut told = Told::read(&first).context("the engine's answer cannot be read")?;
+    let story = &mut told.story;
     while let Some(cursor) = story["next"].as_str().map(str::to_owned) {
-        let mut part = client.get_with(&["v1", "events", event], &[("cursor", &cursor)])?;
+        let text = client.get_text_with(&["v1", "events", event], &[("cursor", &cursor)])?;
+        let mut part = Told::read(&text).context("the engine's answer cannot be read")?.story;
         for list in ["runs", "deliveries", "emitted"] {
             if let (Some(all), Some(more)) = (story[list].as_array_mut(), part[list].as_array_mut()) {
                 all.append(more);
@@ -114,7 +146,7 @@ fn whole_story(client: &Client, event: &str) -> anyhow::Result<Value> {
         }
         story["next"] = part["next"].take();
     }
-    Ok(story)
+    Ok(told)
 }
 
 /// `2h` is two hours ago; anything else is RFC 3339.
@@ -131,10 +163,10 @@ pub fn instant(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<String>
 }
 
 /// The whole story, to be read from top to bottom.
-fn story(event: &Value, out: &Printer) -> String {
+fn story(event: &Value, data: Option<&str>, out: &Printer) -> String {
     let mut page = String::new();
     // Writing into a string cannot fail.
-    let _ = write_story(&mut page, event, out);
+    let _ = write_story(&mut page, event, data, out);
     page
 }
 
@@ -142,7 +174,7 @@ fn list<'a>(story: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     story[name].as_array().into_iter().flatten()
 }
 
-fn write_story(page: &mut String, story: &Value, out: &Printer) -> fmt::Result {
+fn write_story(page: &mut String, story: &Value, data: Option<&str>, out: &Printer) -> fmt::Result {
     let event = text(&story["event"]);
     writeln!(page, "{event}  {}  {}", measure::one_line(&text(&story["type"])), output::state(&text(&story["state"])))?;
     let mut line =
@@ -168,7 +200,7 @@ fn write_story(page: &mut String, story: &Value, out: &Printer) -> fmt::Result {
         line("cause", &format!("{cause}, {} deep in its chain", text(&story["depth"])))?;
     }
     line("data", &format!("{}, {}", text(&story["content_type"]), measure::size(story["bytes"].as_u64().unwrap_or(0))))?;
-    write_data(page, story)?;
+    write_data(page, data, story["data_base64"].as_str())?;
 
     // A replay is a chapter of its own.
     let rounds: BTreeSet<u64> =
@@ -196,12 +228,11 @@ fn instant_of(value: &Value) -> Option<Timestamp> {
     Timestamp::parse_rfc3339(value.as_str()?)
 }
 
-fn write_data(page: &mut String, story: &Value) -> fmt::Result {
-    let data = match (&story["data"], &story["data_base64"]) {
-        (Value::Null, Value::String(base64)) => format!("(base64) {base64}"),
-        (Value::Null, _) => return Ok(()),
-        (Value::String(text), _) => text.clone(),
-        (value, _) => serde_json::to_string_pretty(value).unwrap_or_default(),
+fn write_data(page: &mut String, data: Option<&str>, base64: Option<&str>) -> fmt::Result {
+    let data = match (data, base64) {
+        (None, Some(base64)) => format!("(base64) {base64}"),
+        (None | Some("null"), _) => return Ok(()),
+        (Some(json), _) => serde_json::from_str::<String>(json).unwrap_or_else(|_| pretty(json)),
     };
     let data = measure::lines(&data);
     let lines: Vec<&str> = data.lines().take(DATA_LINES).collect();
@@ -342,7 +373,8 @@ mod tests {
     const NOW: &str = "2026-11-24T09:20:00Z";
 
     fn shown(event: &Value, reader: Reader) -> String {
-        anstream::adapter::strip_str(&story(event, &Printer::of(reader, NOW))).to_string()
+        let data = event.get("data").map(Value::to_string);
+        anstream::adapter::strip_str(&story(event, data.as_deref(), &Printer::of(reader, NOW))).to_string()
     }
 
     fn attempt(n: u64, at: &str, status: u64, excerpt: &str) -> Value {
@@ -444,6 +476,20 @@ evt_1  x  – unrouted
 Nobody wants x: no plugin is on it, and no endpoint subscribes to it. See: innesco plugin list, innesco endpoint list
 ";
         assert_eq!(shown(&event, Reader::Person), expected);
+    }
+
+    #[test]
+    fn data_is_shown_as_it_is_written() {
+        let text =
+            r#"{"event":"evt_1","data":{"z":1,"id":123456789012345678901234,"p":1.10,"half":"\ud83d","big":1e999},"bytes":1}"#;
+        let told = Told::read(text).unwrap();
+        assert_eq!(told.story, json!({ "event": "evt_1", "bytes": 1 }));
+        assert!(told.json().contains(r#""data":{"z":1,"id":123456789012345678901234,"p":1.10,"half":"\ud83d","big":1e999}"#));
+        let mut page = String::new();
+        write_data(&mut page, told.data.as_deref(), None).unwrap();
+        for line in ["\"id\": 123456789012345678901234,", "\"p\": 1.10,", "\"half\": \"\\ud83d\",", "\"big\": 1e999"] {
+            assert!(page.contains(line), "{page}");
+        }
     }
 
     #[test]

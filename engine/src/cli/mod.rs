@@ -22,6 +22,7 @@ mod misuse;
 mod node;
 mod output;
 mod plugin;
+mod raw;
 mod send;
 pub mod serve;
 mod source;

@@ -139,6 +139,11 @@ impl Printer {
         print(&if self.for_script() { thing.to_string() } else { words(thing) })
     }
 
+    /// Prints one thing whose JSON is to be seen as it was written.
+    pub fn exact(&self, json: &str, words: impl FnOnce() -> String) -> io::Result<()> {
+        print(&if self.for_script() { json.to_owned() } else { words() })
+    }
+
     /// Prints a list.
     pub fn list(&self, items: &[Value], columns: &[Column], nothing: &str) -> io::Result<()> {
         let text = self.table(items, columns, nothing);

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     clock,
     domain::{
-        envelope::is_json,
+        content::is_json,
         name::{Attributes, EventType},
     },
 };
@@ -125,7 +125,8 @@ fn event(args: &SendArgs, data: Option<Vec<u8>>) -> anyhow::Result<String> {
     if let Some(data) = data {
         if args.content_type.as_deref().is_none_or(is_json) {
             let text = String::from_utf8(data).map_err(|_| not_json("it is not UTF-8"))?;
-            let raw = RawValue::from_string(text.trim().to_owned()).map_err(|error| not_json(&error.to_string()))?;
+            let raw = RawValue::from_string(text.trim_start_matches('\u{feff}').trim().to_owned())
+                .map_err(|error| not_json(&error.to_string()))?;
             event.insert("data", raw);
         } else {
             event.insert("data_base64", to_raw_value(&BASE64_STANDARD.encode(data))?);
@@ -380,8 +381,8 @@ mod tests {
     fn mistakes_are_named() {
         let cases = [
             (
-                built("order/created", None),
-                "\"order/created\" is not an event type: use letters, digits, dots, dashes and underscores, 255 at most",
+                built("order|created", None),
+                "\"order|created\" is not an event type: use letters, digits and the other characters of a URI, except * and the comma, 255 at most",
             ),
             (
                 built("x --attr channel", None),

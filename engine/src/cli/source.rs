@@ -125,6 +125,9 @@ pub struct AddArgs {
     /// By what a repeat is known: header:NAME, body:/POINTER, digest or none
     #[arg(long, value_name = "PLACE")]
     dedupe: Option<String>,
+    /// What bodies are read as, whatever they say they are: auto, json, form, xml, text or bytes
+    #[arg(long, value_name = "KIND")]
+    body_as: Option<String>,
     /// An attribute of its events and where its value stands, such as initiator=body:/initiated_by; can be repeated
     #[arg(long = "attribute", value_name = "NAME=PLACE")]
     attributes: Vec<String>,
@@ -232,6 +235,7 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
         "type_from": args.type_from,
         "type_prefix": args.type_prefix,
         "dedupe": args.dedupe,
+        "body_as": args.body_as,
         "rate": args.rate,
         "attributes": some(!attributes.is_empty(), attributes.into()),
         "methods": some(!args.methods.is_empty(), json!(args.methods)),

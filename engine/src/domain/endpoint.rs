@@ -445,10 +445,11 @@ pub fn header_is_the_endpoints(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::domain::name::{Attributes, EventType};
+    use crate::domain::{
+        content::Content,
+        name::{Attributes, EventType},
+    };
 
     fn event(attributes: &[(&str, &str)]) -> NewEvent {
         let mut all = Attributes::default();
@@ -461,8 +462,7 @@ mod tests {
             event_type: EventType::parse("order.created").unwrap(),
             subject: None,
             time: None,
-            content_type: "application/json".into(),
-            data: Bytes::new(),
+            content: Content::none(),
             attributes: all.into(),
             depth: 0,
             cause: None,

@@ -1,10 +1,9 @@
 //! An event: one thing that happened. A CloudEvent (1.0) whose data is kept byte for byte as it came.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
+    content::Content,
     id::{EventId, Tag},
     name::{Attributes, EventType},
     request::Request,
@@ -17,15 +16,15 @@ pub const DEPTH_MAX: u8 = 8;
 /// An event before it has an id of ours.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// The id that the caller gave. (`source`, `id`) is accepted once within the dedupe window.
+    /// The id that the sender gave, by which a repeat is known: see [`NewEvent::repeat_key`].
     pub id: Option<Arc<str>>,
     pub source: Arc<str>,
     pub event_type: EventType,
     pub subject: Option<Arc<str>>,
     /// RFC 3339, as the caller wrote it; `None` means the instant of acceptance.
     pub time: Option<Arc<str>>,
-    pub content_type: Arc<str>,
-    pub data: Bytes,
+    /// Its data, and what that is.
+    pub content: Content,
     pub attributes: Arc<Attributes>,
     /// How many events stand before this one in its chain.
     pub depth: u8,
@@ -33,6 +32,24 @@ pub struct NewEvent {
     pub cause: Option<EventId>,
     /// The request that a source took it from.
     pub request: Option<Arc<Request>>,
+}
+
+/// Stands before the source in the key of an event that a source took. No `source` of `/v1/events` can contain it, so a published
+/// event can neither take the place of a source's nor be taken for one.
+const SOURCE_DOOR: char = '\u{1}';
+
+/// Whether a `source` is one that only the engine gives: its own, or that of a plugin.
+pub fn is_reserved_source(source: &str) -> bool {
+    source == "innesco" || source.starts_with("plugin/")
+}
+
+impl NewEvent {
+    /// The pair under which the store remembers the sender's id. Events of sources have a name space that `/v1/events` cannot reach.
+    pub fn repeat_key(&self) -> Option<(Cow<'_, str>, &str)> {
+        let id = self.id.as_deref()?;
+        let source = if self.request.is_some() { format!("{SOURCE_DOOR}{}", self.source).into() } else { (&*self.source).into() };
+        Some((source, id))
+    }
 }
 
 /// An accepted event.

@@ -5,6 +5,7 @@
 
 pub mod breaker;
 pub mod certificate;
+pub mod content;
 pub mod delivery;
 pub mod digits;
 pub mod duration;
@@ -14,6 +15,7 @@ pub mod event;
 pub mod given;
 pub mod id;
 pub mod name;
+pub mod parts;
 pub mod pattern;
 pub mod plugin;
 pub mod rate;

@@ -61,16 +61,25 @@ name!(
 
 impl EventType {
     pub const LEN_MAX: usize = 255;
+    /// The rule as a regular expression, for the document.
+    pub const PATTERN: &str = r"[A-Za-z0-9._~:/?#\[\]@!$&'()+;=%-]+";
 
+    /// CloudEvents allows any text. Taken are the characters of a URI (RFC 3986), without the star of patterns and the comma of lists: every
+    /// header, log and command line carries them as they are.
     pub fn parse(text: &str) -> Result<Self, BadName> {
-        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._~:/?#[]@!$&'()+;=%-".contains(&c);
         if text.is_empty() || text.len() > Self::LEN_MAX || !text.bytes().all(allowed) {
             return Err(BadName(format!(
-                "{text:?} is not an event type: use letters, digits, dots, dashes and underscores, {} at most",
+                "{text:?} is not an event type: use letters, digits and the other characters of a URI, except * and the comma, {} at most",
                 Self::LEN_MAX
             )));
         }
         Ok(Self(text.into()))
+    }
+
+    /// Whether it has only the characters of usual types: letters, digits, dots, dashes and underscores.
+    pub fn is_plain(&self) -> bool {
+        self.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_'))
     }
 
     /// Whether it is one of the engine's own, which nobody else may send.
@@ -160,9 +169,18 @@ mod tests {
     #[test]
     fn event_types() {
         for good in ["order.created", "com.github.pull_request.opened", "A-1"] {
-            assert!(EventType::parse(good).is_ok(), "{good}");
+            assert!(EventType::parse(good).unwrap().is_plain(), "{good}");
         }
-        for bad in ["", "order created", "a/b", &"x".repeat(256)] {
+        for uri in [
+            "https://shop.example/types/order?v=2#created",
+            "order:created",
+            "com.example/v2",
+            "urn:a:b+c",
+            "a@[b](c)'d'%20;e=f&g!~$",
+        ] {
+            assert!(!EventType::parse(uri).unwrap().is_plain(), "{uri}");
+        }
+        for bad in ["", "order created", "order.*", "a,b", "a\"b", "a\\b", "<a>", "é", "a\nb", "a|b", "{a}", &"x".repeat(256)] {
             assert!(EventType::parse(bad).is_err(), "{bad}");
         }
     }

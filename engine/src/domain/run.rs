@@ -2,8 +2,6 @@
 
 use std::{fmt, time::Duration};
 
-use bytes::Bytes;
-
 use super::{delivery::Payload, event::NewEvent, name::Slug, time::Timestamp};
 
 /// How a run ended. Every run ends as exactly one of these.
@@ -129,8 +127,8 @@ pub struct Requests {
 pub struct Emitted {
     pub event_type: super::name::EventType,
     pub subject: Option<String>,
-    pub content_type: String,
-    pub data: Bytes,
+    /// Its data, and what that is.
+    pub content: super::content::Content,
     pub attributes: super::name::Attributes,
 }
 
@@ -144,8 +142,7 @@ impl Emitted {
             event_type: self.event_type,
             subject: self.subject.map(Into::into),
             time: None,
-            content_type: self.content_type.into(),
-            data: self.data,
+            content: self.content,
             attributes: self.attributes.into(),
             depth: cause.new.depth + 1,
             cause: Some(cause.id),

@@ -52,6 +52,47 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Reads a time as RFC 3339 has it, and writes it as every receiver reads it: `T` and `Z` large, at most nine digits of a second, no
+/// leap second. jiff alone takes more than RFC 3339, and the standard itself allows what SDKs refuse (small letters, a space for `T`).
+pub fn rfc3339(text: &str) -> Option<String> {
+    /// Digits of a fraction: nanoseconds, the finest that SDKs read.
+    const FRACTION_MAX: usize = 9;
+    // A year that many calendars do not have.
+    if text.starts_with("0000") {
+        return None;
+    }
+    let digits = |range: std::ops::Range<usize>, most: u8| -> Option<u8> {
+        let part = text.get(range)?;
+        part.bytes().all(|c| c.is_ascii_digit()).then(|| part.parse().ok())?.filter(|number: &u8| *number <= most)
+    };
+    let mark = |place: usize, marks: &[u8]| text.as_bytes().get(place).filter(|c| marks.contains(c));
+    (digits(0..2, 99)?, digits(2..4, 99)?, mark(4, b"-")?, digits(5..7, 12)?, mark(7, b"-")?, digits(8..10, 31)?);
+    (mark(10, b"Tt ")?, digits(11..13, 23)?, mark(13, b":")?, digits(14..16, 59)?, mark(16, b":")?);
+    // A leap second, which most clocks do not have.
+    let second = digits(17..19, 60)?.min(59);
+    let rest = text.get(19..)?;
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        None => ("", rest),
+        Some(after) => {
+            let end = after.bytes().take_while(u8::is_ascii_digit).count();
+            if end == 0 {
+                return None;
+            }
+            (&after[..end.min(FRACTION_MAX)], &after[end..])
+        }
+    };
+    let at = text.len() - zone.len();
+    let zone = match zone.as_bytes() {
+        b"Z" | b"z" => "Z",
+        [b'+' | b'-', _, _, b':', _, _] => (digits(at + 1..at + 3, 23)?, digits(at + 4..at + 6, 59)?, zone).2,
+        _ => return None,
+    };
+    let dot = if fraction.is_empty() { "" } else { "." };
+    let written = format!("{}T{}:{second:02}{dot}{fraction}{zone}", &text[..10], &text[11..16]);
+    // That there is such a day.
+    Timestamp::parse_rfc3339(&written).map(|_| written)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +104,43 @@ mod tests {
         assert_eq!(Timestamp::parse_rfc3339(&instant.to_string()), Some(instant));
         assert_eq!(Timestamp::parse_rfc3339("2021-02-25T16:02:10.042+01:00"), Some(instant));
         assert_eq!(Timestamp::parse_rfc3339("yesterday"), None);
+    }
+
+    #[test]
+    fn times_are_rfc_3339_and_written_as_every_receiver_reads_them() {
+        for (text, expected) in [
+            ("2026-01-31T09:30:00Z", Some("2026-01-31T09:30:00Z")),
+            ("2026-01-31T09:30:00.123456789+01:00", Some("2026-01-31T09:30:00.123456789+01:00")),
+            ("2026-01-31t09:30:00z", Some("2026-01-31T09:30:00Z")),
+            ("2026-01-31 09:30:00.5z", Some("2026-01-31T09:30:00.5Z")),
+            ("2016-12-31T23:59:60Z", Some("2016-12-31T23:59:59Z")),
+            ("2026-01-31T09:30:00.1234567890123Z", Some("2026-01-31T09:30:00.123456789Z")),
+            ("2024-02-29T00:00:00-00:00", Some("2024-02-29T00:00:00-00:00")),
+            ("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00Z")),
+            ("2026-01-31T10:30:00+01:00[Europe/Rome]", None),
+            ("2026-01-31 09Z", None),
+            ("20260131T093000Z", None),
+            ("2026-01-31T09:30Z", None),
+            ("2026-01-31T09:30:00,5Z", None),
+            ("2026-01-31T09:30:00+01", None),
+            ("2026-01-31T09:30:00+0100", None),
+            ("+002026-01-31T09:30:00Z", None),
+            ("2026-01-31T09:30:00", None),
+            ("2026-01-31", None),
+            ("2026-02-29T00:00:00Z", None),
+            ("2026-13-01T00:00:00Z", None),
+            ("0000-01-01T00:00:00Z", None),
+            ("2026-01-31T24:00:00Z", None),
+            ("2026-01-31T09:30:00.Z", None),
+            ("2026-01-31T09:30:00+24:00", None),
+            ("2026-01-31T09:30:00Z ", None),
+            ("2026-01-31_09:30:00Z", None),
+            ("２026-01-31T09:30:00Z", None),
+            ("1769851800", None),
+            ("", None),
+        ] {
+            assert_eq!(rfc3339(text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -101,6 +101,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         certificate::ClientCertificate,
+        content::Content,
         endpoint::{EndpointState, HeldSecret, NewEndpoint, Policy, Reach, Subscription},
         envelope::{Envelope, Format},
         event::NewEvent,
@@ -141,8 +142,7 @@ mod tests {
                 event_type: EventType::parse("order.created").unwrap(),
                 subject: None,
                 time: None,
-                content_type: "application/json".into(),
-                data: Bytes::from_static(b"{\"id\":7}"),
+                content: Content::of(&serde_json::json!({ "id": 7 })),
                 attributes: Default::default(),
                 depth: 2,
                 cause: None,
@@ -223,7 +223,7 @@ mod tests {
             let webhook = Webhook { endpoint, event, payload: None, id: "dlv_1", tag: Tag::from_random([1; 4]) };
             webhook.request(NOW, NOW).unwrap_err().to_string()
         };
-        event.new.data = format!("{{\"{}\":[{}0]}}", "n".repeat(10_000), "0,".repeat(10_000)).into();
+        event.new.content = Content::of(&serde_json::json!({ "n".repeat(10_000): vec![0; 10_000] }));
         assert!(refused(&wrong, &event).starts_with("as xml the event is longer than 16 MiB"));
         wrong.new.url = "crm.example".into();
         assert!(refused(&wrong, &event).starts_with("the endpoint's URL cannot be used: "));

@@ -33,7 +33,9 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// The same for big components (see [`Limits::BIG_CODE_BYTES`]), which bring a JavaScript or Python engine along.
     pub big_memory_bytes: usize,
-    /// Bytes that cross from the guest in one call: above all what it returns. Each webhook is stored before it is sent.
+    /// Bytes that cross from the guest in one call: above all what it returns. Each webhook is stored before it is sent. More than
+    /// twice the default of `limits.body_bytes_max`: what is accepted must fit through a plugin that changes nothing, and a form or
+    /// document may double as it becomes JSON.
     pub output_bytes: usize,
     /// Webhooks that one run may ask for; each becomes a delivery row.
     pub webhooks: usize,
@@ -73,7 +75,7 @@ impl Default for Limits {
             deadline: Duration::from_secs(1),
             memory_bytes: 64 << 20,
             big_memory_bytes: 256 << 20,
-            output_bytes: 4 << 20,
+            output_bytes: 20 << 20,
             webhooks: 1000,
             events: 1000,
             log_lines: 100,

@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use serde::de::IgnoredAny;
 
 use super::{
     bindings::innesco::plugin::types::{self, Outcome},
@@ -11,9 +10,9 @@ use super::{
     log::printable,
 };
 use crate::domain::{
+    content::Content,
     delivery::Payload,
     endpoint::{Policy, header_is_ours, header_is_the_endpoints},
-    envelope::is_json,
     name::{Attributes, EventType, Slug},
     run::{Emitted, Requests, RunFailure, RunOutcome, Webhook},
 };
@@ -123,13 +122,9 @@ fn webhook(asked: types::Webhook, addressing: Addressing) -> Result<Webhook, Bre
 fn event(asked: types::Emitted) -> Result<Emitted, Breach> {
     let event_type = event_type(&asked.type_)?;
     let content_type = content_type(asked.content_type)?;
-    // A subscriber's body is made of this data as it stands, so what calls itself JSON has to be JSON.
-    if is_json(&content_type)
-        && !asked.data.is_empty()
-        && let Err(error) = serde_json::from_slice::<IgnoredAny>(&asked.data)
-    {
-        return Err(Breach::new("bad_data", format!("says that its data is {content_type}, but that does not parse: {error}")));
-    }
+    let content = Content::new(content_type.as_str(), Bytes::from(asked.data)).map_err(|error| {
+        Breach::new("bad_data", format!("says that its data is {content_type}, but that does not parse: {error}"))
+    })?;
     let mut attributes = Attributes::default();
     for (name, value) in asked.attributes {
         attributes.push(&name, value).map_err(|bad| Breach::new("bad_attribute", printable(&bad.0, Limits::MESSAGE_BYTES)))?;
@@ -141,7 +136,7 @@ fn event(asked: types::Emitted) -> Result<Emitted, Breach> {
             format!("its subject must be text of at most {} bytes without control characters", Attributes::VALUE_LEN_MAX);
         return Err(Breach::new("bad_subject", message));
     }
-    Ok(Emitted { event_type, subject: asked.subject, content_type, data: Bytes::from(asked.data), attributes })
+    Ok(Emitted { event_type, subject: asked.subject, content, attributes })
 }
 
 fn event_type(text: &str) -> Result<EventType, Breach> {

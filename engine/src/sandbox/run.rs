@@ -106,8 +106,8 @@ impl Plugin {
             type_: &event.new.event_type,
             subject: event.new.subject.as_deref(),
             time: &time,
-            content_type: &event.new.content_type,
-            data: &event.new.data,
+            content_type: event.new.content.content_type(),
+            data: event.new.content.bytes(),
             attributes: &attributes,
         };
         let now = event.new.time.as_deref().and_then(Timestamp::parse_rfc3339).unwrap_or(event.accepted_at);

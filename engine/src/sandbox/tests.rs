@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{engine::Places, *};
 use crate::domain::{
+    content::Content,
     event::{Event, NewEvent},
     id::{EventId, Tag},
     name::{Attributes, EventType},
@@ -43,8 +44,7 @@ fn event() -> Event {
             event_type: EventType::parse("hostile.guest").unwrap(),
             subject: Some("order/7".into()),
             time: None,
-            content_type: "application/json".into(),
-            data: Bytes::from_static(br#"{"id": 7}"#),
+            content: Content::new("application/json", Bytes::from_static(br#"{"id": 7}"#)).unwrap(),
             attributes: attributes.into(),
             depth: 0,
             cause: None,
@@ -122,7 +122,7 @@ fn messages_name_the_limit() {
         ("memory-bomb", "out_of_memory: asked for 64.1 MiB of memory; its limit is 64 MiB"),
         ("several-memories", "out_of_memory: asked for 64.2 MiB of memory; its limit is 64 MiB"),
         ("deep-recursion", "stack_overflow: nested its calls deeper than its stack of 512 KiB allows"),
-        ("huge-output", "output_too_large: returned more than 4 MiB in one call"),
+        ("huge-output", "output_too_large: returned more than 20 MiB in one call"),
         ("ten-thousand-webhooks", "too_many_webhooks: asked for 10000 webhooks; the limit is 1000"),
         ("panic", "panic: panicked at src/lib.rs:13:29: unlucky 13"),
         ("trap", "trap: gave up without a word (a panic or an abort; see its log)"),

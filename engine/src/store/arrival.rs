@@ -1,8 +1,6 @@
 //! What both stores make of an event as it comes in: what it weighs, which minute it belongs to, and that it holds on to nothing but
 //! itself.
 
-use bytes::Bytes;
-
 use crate::domain::{event::NewEvent, time::Timestamp};
 
 /// Rough cost of an event beside its data and its texts, in bytes: rows, indexes, memory.
@@ -13,7 +11,7 @@ pub use super::weight::event as weight;
 
 /// Data that is a small part of a large request must not keep all of that request in memory while it waits.
 pub fn own_data(mut event: NewEvent) -> NewEvent {
-    event.data = Bytes::copy_from_slice(&event.data);
+    event.content = event.content.detached();
     event
 }
 

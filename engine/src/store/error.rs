@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Overload, SealError};
+use crate::domain::{event::NewEvent, id::EventId};
 
 /// A refusal or failure of a store. Nothing of the refused step has taken effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,12 +31,50 @@ pub enum Error {
     /// A name that must be unique is taken.
     #[error("{what} {name:?} exists already")]
     Taken { what: &'static str, name: String },
+    /// An event has the sender's id of an earlier one, and another type: one of the two ids is wrong.
+    #[error("{0}")]
+    IdTaken(Box<IdTaken>),
     /// The thing is in a state in which this cannot be done.
     #[error("{0}")]
     Conflict(String),
     /// A mistake of ours in a statement or a type.
     #[error("internal error of the store: {0}")]
     Internal(String),
+}
+
+/// An event that has the sender's id of an earlier one and another type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the id {id:?} of source {source_name:?} belongs to an event of type {earlier_type}, so one of type {event_type} cannot have it"
+)]
+pub struct IdTaken {
+    /// Which event of its batch it is.
+    pub place: usize,
+    pub source_name: String,
+    pub id: String,
+    pub event_type: String,
+    /// The event that has the id; `None` if that is one of the same batch.
+    pub earlier: Option<EventId>,
+    pub earlier_type: String,
+}
+
+impl IdTaken {
+    pub fn new(place: usize, event: &NewEvent, earlier: Option<EventId>, earlier_type: &str) -> Self {
+        Self {
+            place,
+            source_name: event.source.to_string(),
+            id: event.id.as_deref().unwrap_or_default().to_owned(),
+            event_type: event.event_type.to_string(),
+            earlier,
+            earlier_type: earlier_type.to_owned(),
+        }
+    }
+}
+
+impl From<IdTaken> for Error {
+    fn from(taken: IdTaken) -> Self {
+        Self::IdTaken(Box::new(taken))
+    }
 }
 
 impl From<SealError> for Error {
@@ -47,7 +86,7 @@ impl From<SealError> for Error {
 impl Error {
     /// Whether the step was refused by a rule before it changed anything, rather than broken off in its middle.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::Conflict(_) | Self::Overloaded(_))
+        matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::IdTaken(_) | Self::Conflict(_) | Self::Overloaded(_))
     }
 
     /// Whether the same step can succeed later without anyone changing it.

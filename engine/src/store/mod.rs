@@ -37,7 +37,7 @@ pub use self::{
     admission::{Admission, AdmissionLimits, Overload},
     audit::{AuditEntry, AuditFilter, NewAudit},
     budget::{Budget, Room},
-    error::Error,
+    error::{Error, IdTaken},
     handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
     job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
     lanes::{Lanes, Turn, Width},
@@ -123,7 +123,7 @@ pub struct DeliveryClaim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     New(EventId),
-    /// The same (`source`, `id`) was accepted before, as this event; nothing changed.
+    /// The same (`source`, `id`, `type`) was accepted before, as this event; nothing changed.
     Duplicate(EventId),
 }
 
@@ -551,6 +551,10 @@ pub trait Store: Send + Sync {
 
     /// Commit 1: stores the events, all or none, and hands them to the workers as far as there is room.
     /// Returning `Ok` means that they are on disk.
+    ///
+    /// An event is a repeat if its (`source`, `id`, `type`) came before through the same door: a source's events are one name space,
+    /// all others another ([`NewEvent::repeat_key`]). The same (`source`, `id`) with another `type` refuses all of them
+    /// ([`Error::IdTaken`]), also inside one batch. Once an event has left the store its type is not compared any more.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error>;
 
     /// Commit 2, many at once, in this order. Each is all or nothing, and says what became of it; `Err` means that none took effect.

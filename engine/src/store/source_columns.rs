@@ -41,6 +41,7 @@ struct DraftColumn {
     attributes: Vec<(String, String)>,
     methods: Vec<String>,
     content_types: Vec<String>,
+    body_as: Option<String>,
     allow: Vec<String>,
     headers: Option<Vec<String>>,
     body_bytes_max: Option<u64>,

@@ -74,16 +74,15 @@ pub fn payload(payload: &Payload) -> usize {
 
 /// What an event takes, whoever sent it.
 pub fn event(event: &NewEvent) -> usize {
-    let NewEvent { id, source, event_type, subject, time: _, content_type, data, attributes, depth: _, cause: _, request } =
-        event;
+    let NewEvent { id, source, event_type, subject, time: _, content, attributes, depth: _, cause: _, request } = event;
     let of_attribute = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();
     arrival::EVENT_WEIGHT
         + id.as_ref().map_or(0, |id| id.len())
         + source.len()
         + event_type.len()
         + subject.as_ref().map_or(0, |subject| subject.len())
-        + content_type.len()
-        + data.len()
+        + content.content_type().len()
+        + content.bytes().len()
         + attributes.0.iter().map(of_attribute).sum::<usize>()
         + request.as_ref().map_or(0, |request| request.weight())
 }
@@ -94,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::run::LogLevel,
+        domain::{content::Content, run::LogLevel},
         store::conformance::bench::{direct, event as an_event, ran, webhook},
     };
 
@@ -105,7 +104,7 @@ mod tests {
         let text = "x".repeat(MANY);
         let endpoint = crate::domain::id::EndpointId::from_i64(1);
         let bare = ran("p");
-        let emitted = NewEvent { data: text.clone().into(), ..an_event("a") };
+        let emitted = NewEvent { content: Content::octets(text.clone().into()), ..an_event("a") };
         let attributed =
             NewEvent { attributes: Arc::new(crate::domain::name::Attributes(vec![("a".into(), text.clone())])), ..an_event("a") };
         let with_header = |mut delivery: NewDelivery| {

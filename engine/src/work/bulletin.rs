@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::domain::{
+    content::Content,
     delivery::{AttemptOutcome, DeadReason},
     endpoint::{DisabledReason, Endpoint},
     event::{Event, NewEvent},
@@ -29,8 +29,7 @@ fn news(event_type: &str, subject: &str, data: &Value) -> NewEvent {
         event_type: EventType::parse(event_type).expect("the names of our events are valid"),
         subject: Some(subject.into()),
         time: None,
-        content_type: "application/json".into(),
-        data: Bytes::from(data.to_string()),
+        content: Content::of(data),
         attributes: Arc::default(),
         depth: 0,
         cause: None,

@@ -11,7 +11,11 @@ mod mask;
 
 use std::borrow::Cow;
 
-use innesco_sdk::{prelude::*, serde::de::IgnoredAny, serde_json};
+use innesco_sdk::{
+    prelude::*,
+    serde::{self, Deserializer as _, de::IgnoredAny},
+    serde_json,
+};
 
 /// Members that hold personal data, written as [`plain`] does. Not `name`: products have names too.
 #[rustfmt::skip]
@@ -57,7 +61,7 @@ fn redact(json: &str, is_personal: impl Fn(&str) -> bool) -> Result<String> {
         }
         match first {
             '"' => {
-                let text: String = serde_json::from_str(token).map_err(not_json)?;
+                let text = decoded(token)?;
                 let is_member = rest.trim_start().starts_with(':');
                 let masked = if personal && !is_member && !text.is_empty() { Cow::Borrowed("***") } else { mask::text(&text) };
                 if is_member {
@@ -70,6 +74,22 @@ fn redact(json: &str, is_personal: impl Fn(&str) -> bool) -> Result<String> {
         }
     }
     Ok(out)
+}
+
+/// The text of a string token. Half of a surrogate pair (`\ud83d`) is JSON and no text: here it becomes U+FFFD, and a token that is not
+/// masked is copied as it was.
+fn decoded(token: &str) -> Result<String> {
+    struct Lossy;
+    impl serde::de::Visitor<'_> for Lossy {
+        type Value = String;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a string")
+        }
+        fn visit_bytes<E>(self, text: &[u8]) -> std::result::Result<String, E> {
+            Ok(String::from_utf8_lossy(text).into_owned())
+        }
+    }
+    serde_json::Deserializer::from_str(token).deserialize_bytes(Lossy).map_err(not_json)
 }
 
 /// How long the token is that `rest` begins with: a string, a number, or one other character.
@@ -169,11 +189,26 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_not_sent() {
-        for data in [b"name=Anna".as_slice(), b"", b"{\"a\":1", b"{} {}", b"\"\xff\"", br#""\ud800""#] {
+        for data in [b"name=Anna".as_slice(), b"", b"{\"a\":1", b"{} {}", b"\"\xff\""] {
             let event = testing::event("contact.created").data("text/plain", data).build();
             let error = testing::run(&PiiRedact, &event).unwrap_err();
             assert_eq!((error.code.as_str(), error.retryable), ("not-json", false), "{error}");
         }
+    }
+
+    /// What the engine takes for JSON goes through: nothing that it accepted may be lost here.
+    #[test]
+    fn whatever_is_json_passes() {
+        for json in [
+            r#"{"text":"ciao \ud83d","\udc00":1}"#,
+            r#""\ud800""#,
+            "[1e999,-0.0,123456789012345678901234567890.10]",
+            r#"{"a":1,"a":2}"#,
+            " null\r\n",
+        ] {
+            check(json, json);
+        }
+        check(r#"{"a":"\ud83d anna@example.com"}"#, "{\"a\":\"\u{fffd}\u{fffd}\u{fffd} ***@example.com\"}");
     }
 
     #[test]

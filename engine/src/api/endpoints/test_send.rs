@@ -14,6 +14,7 @@ use crate::{
     api::{Api, body, error::Problem, intake, path::Path, view::AttemptResultView},
     clock,
     domain::{
+        content::Content,
         event::{Event, NewEvent},
         id::EventId,
         name::EventType,
@@ -92,8 +93,7 @@ fn plain(id: &str) -> NewEvent {
         event_type: EventType::parse(TYPE).expect("the type of a test is valid"),
         subject: None,
         time: None,
-        content_type: "application/json".into(),
-        data: Bytes::from(json!({ "test": id, "hint": "a test send; nothing has happened" }).to_string()),
+        content: Content::of(&json!({ "test": id, "hint": "a test send; nothing has happened" })),
         attributes: Arc::default(),
         depth: 0,
         cause: None,

@@ -116,7 +116,7 @@ struct Visit<'a> {
     )),
     responses((status = 200, description = "The event is on disk, or was before.", body = Taken)),
     extensions(("x-problems" = json!([
-        "not_verified", "address_not_allowed", "unsupported_media_type", "rate_limited", "loop_detected", "store_full", "store_unavailable",
+        "not_verified", "address_not_allowed", "unsupported_media_type", "id_taken", "rate_limited", "loop_detected", "store_full", "store_unavailable",
     ]))),
 )]
 pub async fn receive(
@@ -145,8 +145,8 @@ pub async fn receive(
             Err(problem)
         }
         Err(No(reason, problem)) => {
-            // A caller that is only too fast has proved itself.
-            let has_proved_itself = ["rate", "depth"].contains(&reason);
+            // A caller that is only too fast, or repeats an id, has proved itself.
+            let has_proved_itself = ["rate", "depth", "id"].contains(&reason);
             let (reason, problem) = match is_flooding && !has_proved_itself {
                 true => ("flood", Problem::rate_limited(FLOODING).after(60)),
                 false => (reason, problem),
@@ -249,7 +249,9 @@ impl Visit<'_> {
         if let Some((parent, state)) = intake::trace(&parts.headers) {
             trace::adopt(Arc::make_mut(&mut event.attributes), &parent, state.as_deref());
         }
-        let kept = events::keep(self.api, self.api.traces.begin(), vec![event]).await.map_err(|problem| No("store", problem))?;
+        let kept = events::keep(self.api, self.api.traces.begin(), vec![event]).await;
+        // What is not the store's own trouble is an id that an event of another type has.
+        let kept = kept.map_err(|problem| No(if problem.is_ours() { "store" } else { "id" }, problem))?;
         let event = kept.into_iter().next().map(|one| one.event).unwrap_or_default();
         self.watch.note_accepted(clock::wall());
         Ok(self.answer(event))
@@ -262,10 +264,10 @@ impl Visit<'_> {
 
     fn check_kind(&self, headers: &HeaderMap) -> Result<(), No> {
         let refuse = |text: String| Err(No("content-type", Problem::unsupported_media_type(text)));
-        if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-        {
-            return refuse("bodies are not taken with a content-encoding; send the body as it is, uncompressed".to_owned());
+        if let Some(coding) = body::coding(headers) {
+            return refuse(format!(
+                "bodies are not taken with content-encoding {coding:?}; send the body as it is, uncompressed"
+            ));
         }
         let known = &self.source.new.settings.content_types;
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -13,6 +13,7 @@ use crate::{
     api::{
         Api, endpoints,
         error::Problem,
+        intake::DEFAULT_SOURCE,
         openapi,
         values::{durations, schema, values, words},
     },
@@ -21,8 +22,8 @@ use crate::{
         name::{Attributes, Slug},
         signature::Secret,
         source::{
-            Algorithm, Draft, Encoding, KeyEncoding as SecretEncoding, NewSource, Preset, Rule, SECRET_LEN, Settings, Source,
-            Token,
+            Algorithm, BodyAs, Draft, Encoding, KeyEncoding as SecretEncoding, NewSource, Preset, Rule, SECRET_LEN, Settings,
+            Source, Token,
         },
     },
 };
@@ -101,6 +102,9 @@ pub struct Input {
     #[serde(default)]
     #[schema(max_items = 64)]
     content_types: Vec<String>,
+    /// What bodies are read as, whatever they say they are; `auto` (by their content type) unless set.
+    #[schema(value_type = Option<BodyAs>)]
+    body_as: Option<String>,
     /// Networks that requests may come from; anywhere unless said otherwise.
     #[serde(default)]
     #[schema(max_items = 64)]
@@ -158,6 +162,9 @@ values! {
         "type": "string", "examples": ["5m"], "description": "How far a signed time may be from now: 1s to 24h.",
         "pattern": durations(&[("ms", 1000, 86_400_000), ("s", 1, 86_400), ("(m|min)", 1, 1440), ("h", 1, 24), ("d", 1, 1)]),
     });
+    BodyAs, "BodyAs", words(
+        "What bodies are read as: `json`, `form` (also multipart), `xml`, `text`, `bytes` (not read), or by their content type (`auto`).",
+        &BodyAs::ALL.map(BodyAs::as_str));
     TakenMethod, "Method", words("A method of HTTP.", &Settings::METHODS);
     Patch, "SourcePatch", patch_schema();
 }
@@ -219,6 +226,7 @@ macro_rules! moved {
             attributes: $from.attributes.into_iter().collect(),
             methods: $from.methods,
             content_types: $from.content_types,
+            body_as: $from.body_as,
             allow: $from.allow,
             headers: $from.headers,
             body_bytes_max: $from.body_bytes_max,
@@ -241,8 +249,11 @@ impl Input {
     /// Checks everything. `before` is the source that is being changed.
     pub fn check(self, api: &Api, before: Option<&Source>) -> Result<NewSource, Problem> {
         let name = Slug::parse(&self.name).map_err(|bad| wrong("name", bad))?;
-        if &*name == "innesco" {
-            return Err(wrong("name", "is the engine's own; choose another"));
+        if &*name == "innesco" || &*name == DEFAULT_SOURCE && before.is_none() {
+            return Err(wrong(
+                "name",
+                "is the source of the engine's own events or of events sent to /v1/events; choose another",
+            ));
         }
         if self.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_LEN_MAX) {
             return Err(wrong("title", format!("must be at most {TITLE_LEN_MAX} characters")));

@@ -12,7 +12,7 @@ use crate::{
         duration,
         id::SourceId,
         name::Slug,
-        source::{Algorithm, Encoding, HmacRule, KeyEncoding as SecretEncoding, Preset, Rule, Settings, Source, Stamp},
+        source::{Algorithm, BodyAs, Encoding, HmacRule, KeyEncoding as SecretEncoding, Preset, Rule, Settings, Source, Stamp},
         time::Timestamp,
     },
 };
@@ -67,6 +67,9 @@ pub struct SourceView {
     pub methods: Vec<String>,
     /// `[]`: all.
     pub content_types: Vec<String>,
+    /// What bodies are read as.
+    #[schema(value_type = BodyAs)]
+    pub body_as: &'static str,
     /// `[]`: from anywhere.
     pub allow: Vec<String>,
     /// Which headers are kept; `null`: all but credentials.
@@ -185,6 +188,7 @@ impl SourceView {
             attributes: settings.attributes.iter().map(|(name, pick)| (name.clone(), pick.to_string())).collect(),
             methods: settings.methods.clone(),
             content_types: settings.content_types.clone(),
+            body_as: settings.body_as.as_str(),
             allow: settings.allow.iter().map(ToString::to_string).collect(),
             headers: settings.headers.clone(),
             body_bytes_max: settings.body_bytes_max,

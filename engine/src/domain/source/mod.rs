@@ -35,6 +35,7 @@ use super::{
 };
 
 pub use self::{
+    data::BodyAs,
     hmac::{Algorithm, Encoding, HmacRule, KeyEncoding, Place, Stamp},
     pick::Pick,
     preset::Preset,
@@ -116,6 +117,8 @@ const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Bytes of an event's id.
 const ID_LEN_MAX: usize = 512;
+/// The attribute of an event whose body was kept as bytes: why it could not be read as what it says it is.
+const UNREAD: &str = "bodyerror";
 /// What an event is where nothing says so.
 const RECEIVED: &str = "received";
 /// Headers that are a caller's credentials or the connection's own, and are never kept.
@@ -219,6 +222,9 @@ impl Source {
                 let _ = attributes.push(name, value.into_owned());
             }
         }
+        if let Some(why) = &data.unread {
+            let _ = attributes.push(UNREAD, cut(&why.to_string()));
+        }
         NewEvent {
             id: self.repeat_id(request, json, believed).map(Into::into),
             source: Arc::from(&*self.new.name),
@@ -234,26 +240,30 @@ impl Source {
                 headers: self.kept_headers(request),
                 body: (data.rewritten && !body.is_empty()).then(|| body.clone()),
             })),
-            content_type: data.content_type.into(),
-            data: data.bytes,
+            content: data.content,
         }
     }
 
     /// What of a believed request becomes data: only what its sender vouches for.
     fn data(&self, request: &Incoming<'_>, body: &Bytes, believed: &Believed) -> data::Data {
-        let rewritten = |content_type: &str, bytes: String| {
-            let read = data::read(Some(content_type), "", &bytes.into());
+        let rewritten = |body_as: BodyAs, bytes: String| {
+            let read = data::read(body_as, None, "", &bytes.into());
             data::Data { rewritten: true, ..read }
         };
         match &believed.evidence {
             Evidence::Whole => {
                 let vouched = self.new.settings.proofs.get(believed.by).vouches_for_query();
-                data::read(request.header("content-type"), if vouched { request.query } else { "" }, body)
+                data::read(
+                    self.new.settings.body_as,
+                    request.header("content-type"),
+                    if vouched { request.query } else { "" },
+                    body,
+                )
             }
-            Evidence::Payload(payload) => rewritten("application/json", payload.clone()),
+            Evidence::Payload(payload) => rewritten(BodyAs::Json, payload.clone()),
             Evidence::Form(pairs) => {
                 let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-                rewritten("application/x-www-form-urlencoded", form)
+                rewritten(BodyAs::Form, form)
             }
         }
     }
@@ -263,7 +273,7 @@ impl Source {
         let prefix = self.new.settings.type_prefix.as_deref().unwrap_or(name);
         let typed = |told: &str| {
             let text = if prefix.is_empty() { told.to_owned() } else { format!("{prefix}.{told}") };
-            EventType::parse(&text).ok().filter(|event_type| !event_type.is_ours())
+            EventType::parse(&text).ok().filter(|event_type| event_type.is_plain() && !event_type.is_ours())
         };
         let told = told.and_then(|told| typed(told).or_else(|| typed(&plain(told))));
         let received = || EventType::parse(&format!("{name}.{RECEIVED}")).expect("a name and a word are a type");
@@ -323,6 +333,15 @@ impl Source {
         let address = address.to_canonical();
         allow.is_empty() || allow.iter().any(|net| net.contains(&address))
     }
+}
+
+/// Text as the value of an attribute: without control characters, and not too long.
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(Attributes::VALUE_LEN_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A kind of event in the letters that a type has: `orders/create` is `orders.create`, `Push Hook` is `push_hook`.

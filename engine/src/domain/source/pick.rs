@@ -101,7 +101,8 @@ impl Path {
         match place.as_bytes().first()? {
             b'"' => match serde_json::from_str::<&str>(place) {
                 Ok(plain) => Some(plain.into()),
-                Err(_) => serde_json::from_str::<String>(place).ok().map(Into::into),
+                // Half a surrogate is JSON and no text; it is replaced.
+                Err(_) => serde_json::from_str::<Name<'_>>(place).ok().map(|Name(text)| text),
             },
             b'{' | b'[' | b'n' => None,
             _ => Some(place.into()),
@@ -160,7 +161,8 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 }
 
-/// A member's name, borrowed unless it is written with escapes.
+/// Text, borrowed unless it is written with escapes. Read as bytes, since serde_json refuses half a surrogate as text; one such name must
+/// not hide the members beside it.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -171,14 +173,14 @@ impl<'de> Deserialize<'de> for Name<'de> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a name")
             }
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Name(name.into()))
+            fn visit_borrowed_bytes<E>(self, name: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Name(String::from_utf8_lossy(name)))
             }
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Name(name.to_owned().into()))
+            fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+                Ok(Name(String::from_utf8_lossy(name).into_owned().into()))
             }
         }
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_bytes(Text)
     }
 }
 
@@ -214,6 +216,16 @@ mod tests {
             ("body:/type/deeper", None),
         ] {
             assert_eq!(pick(text, json).as_deref(), found, "{text}");
+        }
+        for (json, found) in [
+            (r#"{"\ud83d":1,"type":"a"}"#, Some("a")),
+            (r#"{"deep":["\udc00"],"type":"a"}"#, Some("a")),
+            (r#"{"big":123456789012345678901234567890,"type":1e999}"#, Some("1e999")),
+            (r#"{"type":"\ud83dx"}"#, Some("\u{fffd}\u{fffd}\u{fffd}x")),
+            (r#"{"type":-0.10}"#, Some("-0.10")),
+            (r#"{"TYPE":1,"type":{"a":1}}"#, None),
+        ] {
+            assert_eq!(pick("body:/type", json).as_deref(), found, "{json}");
         }
         for bad in
             ["", "type", "header:", "header:a,", "body:type", "body:$", "body:$.a..b", "constant:", "query:a", "constant:a\nb"]

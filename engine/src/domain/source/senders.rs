@@ -45,7 +45,7 @@ impl Sent<'_> {
         let head = source.check_head(&Incoming { body: b"", ..request }, at(0), at(AT))?;
         let believed = head.map_or_else(|| source.verify(&request, at(0), at(AT)), Ok)?;
         let event = source.event(&request, &Bytes::copy_from_slice(body), &believed);
-        let data = String::from_utf8_lossy(&event.data).into_owned();
+        let data = String::from_utf8_lossy(event.content.bytes()).into_owned();
         Ok((event.event_type.to_string(), event.id.as_deref().unwrap_or("-").to_owned(), data))
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
+    data::BodyAs,
     hmac::{Algorithm, Encoding, HmacRule, KeyEncoding, Place, Stamp},
     pick::{Path, Pick},
     preset::Preset,
@@ -43,6 +44,8 @@ pub struct Draft {
     pub attributes: Vec<(String, String)>,
     pub methods: Vec<String>,
     pub content_types: Vec<String>,
+    /// `auto`, `json`, `form`, `xml`, `text` or `bytes`.
+    pub body_as: Option<String>,
     pub allow: Vec<String>,
     pub headers: Option<Vec<String>>,
     pub body_bytes_max: Option<u64>,
@@ -69,6 +72,7 @@ pub struct Settings {
     pub methods: Vec<String>,
     /// In lower case, `*` for any kind after the stroke; empty: all.
     pub content_types: Vec<String>,
+    pub body_as: BodyAs,
     /// Where requests may come from; empty: from anywhere.
     pub allow: Vec<IpNet>,
     /// Which headers are kept, in lower case; `None`: all that are no credentials.
@@ -173,6 +177,7 @@ impl Draft {
             attributes: self.attributes()?,
             methods: self.methods(preset)?,
             content_types: self.content_types()?,
+            body_as: self.body_as()?,
             allow: list("allow", &self.allow, |text| network(text).ok_or("is no network; write 192.0.2.0/24 or 2001:db8::1"))?,
             headers: self.headers.as_ref().map(|names| list("headers", names, header)).transpose()?,
             body_bytes_max: match self.body_bytes_max {
@@ -355,6 +360,13 @@ impl Draft {
         })
     }
 
+    fn body_as(&self) -> Result<BodyAs, BadSetting> {
+        let Some(text) = &self.body_as else { return Ok(BodyAs::Auto) };
+        BodyAs::parse(text).ok_or_else(|| {
+            bad("body_as", format!("{text:?} is not known; write one of {}", BodyAs::ALL.map(BodyAs::as_str).join(", ")))
+        })
+    }
+
     fn answer(&self, preset: Preset) -> Result<Answer, BadSetting> {
         let status = self.answer_status.unwrap_or(200);
         if !(200..=299).contains(&status) {
@@ -511,6 +523,7 @@ mod tests {
             (Draft { challenge: some("challenge"), ..draft("none") }, "challenge", "query:NAME"),
             (Draft { methods: vec!["GET".into(); 6], ..draft("none") }, "methods", "at most 5"),
             (Draft { content_types: vec!["json".into()], ..draft("none") }, "content_types", "\"json\""),
+            (Draft { body_as: some("yaml"), ..draft("none") }, "body_as", "\"yaml\" is not known; write one of auto, json, form"),
             (Draft { allow: vec!["10.0.0.0/33".into()], ..draft("none") }, "allow", "is no network"),
             (Draft { headers: Some(vec!["a b".into()]), ..draft("none") }, "headers", "\"a b\""),
             (Draft { body_bytes_max: Some(0), ..draft("none") }, "body_bytes_max", "must be 1 to"),

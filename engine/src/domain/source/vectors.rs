@@ -295,7 +295,7 @@ fn an_event_has_what_its_sender_says_of_it() {
     let made = own.event(&post(&headers, b"kind=a.b&by=admin"), &Bytes::from_static(b"kind=a.b&by=admin"), &Believed::default());
     assert_eq!((&*made.event_type, &*made.source, made.id.as_deref()), ("a.b", "shop", Some("1")));
     assert_eq!(
-        (&made.data[..], made.attributes.0.as_slice()),
+        (&made.content.bytes()[..], made.attributes.0.as_slice()),
         (&br#"{"kind":"a.b","by":"admin"}"#[..], &[("initiator".to_owned(), "admin".to_owned())][..])
     );
     let request = made.request.unwrap();
@@ -497,7 +497,7 @@ fn data_is_made_of_the_pairs_that_twilio_signed() {
         let believed = source.verify(&request, at(0), at(0)).unwrap();
         let event = source.event(&request, &Bytes::from_static(body), &believed);
         assert_eq!(event.request.unwrap().body.as_deref(), Some(body), "the form stays as it came");
-        (String::from_utf8(event.data.to_vec()).unwrap(), event.id)
+        (String::from_utf8(event.content.bytes().to_vec()).unwrap(), event.id)
     };
     let (data, id) = made(b"From=2&Body=1");
     assert_eq!(data, r#"{"Body":"1","From":"2"}"#);
@@ -514,7 +514,7 @@ fn a_query_becomes_data_where_its_sender_vouches_for_it() {
     let data = |source: Source, digest: bool| {
         let request = Incoming { method: "GET", query: "a=1", ..post(&[], b"") };
         let believed = Believed { digest: digest.then_some([1; 32]), ..Believed::default() };
-        String::from_utf8(source.event(&request, &Bytes::new(), &believed).data.to_vec()).unwrap()
+        String::from_utf8(source.event(&request, &Bytes::new(), &believed).content.bytes().to_vec()).unwrap()
     };
     for (source, digest, expected) in [
         (source(hmac("{body}"), &[]), true, ""),

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use super::bench::*;
 use crate::{
     domain::{
+        content::Content,
         event::NewEvent,
         id::EventId,
         name::{Attributes, EventType},
+        request::Request,
     },
-    store::{Accepted, EventFilter, EventState, Settled},
+    store::{Accepted, Error, EventFilter, EventState, Settled},
 };
 
 pub async fn an_accepted_event_is_handed_over_and_survives_a_restart(bench: &Bench) {
@@ -26,7 +29,7 @@ pub async fn an_accepted_event_is_handed_over_and_survives_a_restart(bench: &Ben
     assert_eq!(after.claim().await, 1);
     let again = after.event().await;
     assert_eq!(again.event.id, claim.event.id);
-    assert_eq!(again.event.new.data, claim.event.new.data);
+    assert_eq!(again.event.new.content, claim.event.new.content);
     assert_eq!(after.store.tag(), bench.store.tag(), "the ids outside stay the same");
 }
 
@@ -38,14 +41,13 @@ pub async fn an_event_reads_back_as_it_was_sent(bench: &Bench) {
         event_type: EventType::parse("order.created").unwrap(),
         subject: Some("7".into()),
         time: Some("2026-02-25T16:02:10.5+01:00".into()),
-        content_type: "application/octet-stream".into(),
-        data: Bytes::from((0..=255).collect::<Vec<u8>>()),
+        content: Content::octets(Bytes::from((0..=255).collect::<Vec<u8>>())),
         attributes: Arc::new(Attributes(attributes)),
         depth: 3,
         cause: None,
         request: None,
     };
-    let plain = NewEvent { data: Bytes::new(), ..event("a") };
+    let plain = NewEvent { content: Content::none(), ..event("a") };
     let ids: Vec<_> = bench.store.accept(vec![sent.clone(), plain.clone()]).await.unwrap().iter().map(|one| one.id()).collect();
     let after = bench.after_a_crash().await;
     after.claim().await;
@@ -58,8 +60,11 @@ pub async fn an_event_reads_back_as_it_was_sent(bench: &Bench) {
             assert_eq!(event.accepted_at, claim.event.accepted_at);
         }
         let listed = after.list_events(EventFilter::default()).await.into_iter().find(|one| one.event.id == id).unwrap();
-        assert_eq!(listed.bytes, sent.data.len() as u64);
-        assert_eq!(format!("{:?}", listed.event.new), format!("{:?}", NewEvent { data: Bytes::new(), ..sent }));
+        assert_eq!(listed.bytes, sent.content.bytes().len() as u64);
+        assert_eq!(
+            format!("{:?}", listed.event.new),
+            format!("{:?}", NewEvent { content: Content::stored(&**sent.content.content_type(), Bytes::new()), ..sent })
+        );
     }
 }
 
@@ -92,11 +97,55 @@ pub async fn a_repeated_id_is_answered_with_the_first_event(bench: &Bench) {
     let claims = bench.events().await;
     assert_eq!(claims.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), [first, answers[2].id(), answers[3].id()]);
 
-    let changed = NewEvent { data: Bytes::from_static(b"other"), ..event_with_id("shop", "1") };
+    let changed = NewEvent { content: Content::octets(Bytes::from_static(b"other")), ..event_with_id("shop", "1") };
     assert_eq!(bench.store.accept(vec![changed]).await.unwrap(), [Accepted::Duplicate(first)]);
     bench.nothing("a repeat is not run").await;
-    assert_eq!(bench.story(first).await.event.new.data, event("a").data, "a repeat changes nothing");
+    assert_eq!(bench.story(first).await.event.new.content, event("a").content, "a repeat changes nothing");
     assert_eq!(bench.event_ids(EventFilter::default()).await.len(), 3);
+}
+
+pub async fn an_id_with_another_type_is_refused(bench: &Bench) {
+    let paid = |id: &str| NewEvent { event_type: EventType::parse("order.paid").unwrap(), ..event_with_id("shop", id) };
+    let first = bench.accept(event_with_id("shop", "1")).await.event.id;
+    let refused = |answer: Result<Vec<Accepted>, Error>| match answer {
+        Err(Error::IdTaken(taken)) => (taken.place, taken.earlier, taken.earlier_type),
+        other => panic!("{other:?}"),
+    };
+    let taken = bench.store.accept(vec![paid("1")]).await;
+    assert_eq!(refused(taken), (0, Some(first), "order.created".to_owned()));
+
+    let within = vec![event("a"), event_with_id("shop", "2"), event_with_id("shop", "2"), paid("2")];
+    assert_eq!(refused(bench.store.accept(within).await), (3, None, "order.created".to_owned()), "also inside one batch");
+    let behind = vec![event_with_id("shop", "3"), paid("1")];
+    assert_eq!(refused(bench.store.accept(behind).await), (1, Some(first), "order.created".to_owned()));
+    bench.nothing("of a refused batch nothing is run").await;
+    assert_eq!(bench.event_ids(EventFilter::default()).await.len(), 1);
+    let answers = bench.store.accept(vec![paid("2"), event_with_id("shop", "3")]).await.unwrap();
+    assert!(answers.iter().all(|one| matches!(one, Accepted::New(_))), "ids of a refused batch are free: {answers:?}");
+}
+
+pub async fn one_refused_call_does_not_refuse_those_beside_it(bench: &Bench) {
+    bench.accept(event_with_id("shop", "1")).await;
+    let other = NewEvent { event_type: EventType::parse("order.paid").unwrap(), ..event_with_id("shop", "1") };
+    let mut calls = JoinSet::new();
+    for number in 0..16 {
+        let event = if number % 4 == 0 { other.clone() } else { event_with_id("till", &number.to_string()) };
+        let store = Arc::clone(&bench.store);
+        calls.spawn(async move { (number, store.accept(vec![event]).await) });
+    }
+    for (number, answer) in calls.join_all().await {
+        assert_eq!(answer.is_ok(), number % 4 != 0, "{number}: {answer:?}");
+    }
+}
+
+pub async fn a_published_event_cannot_take_the_place_of_a_sources(bench: &Bench) {
+    let request = Request { method: "POST".into(), query: String::new(), headers: vec![], body: None };
+    let of_source = NewEvent { request: Some(Arc::new(request)), ..event_with_id("github", "1") };
+    let published = event_with_id("github", "1");
+    let first = bench.store.accept(vec![published.clone(), of_source.clone()]).await.unwrap();
+    assert!(matches!(first[..], [Accepted::New(_), Accepted::New(_)]), "each door has ids of its own: {first:?}");
+    let again = bench.store.accept(vec![of_source, published]).await.unwrap();
+    assert_eq!(again, [Accepted::Duplicate(first[1].id()), Accepted::Duplicate(first[0].id())]);
 }
 
 pub async fn a_repeated_id_is_noticed_after_a_restart(bench: &Bench) {

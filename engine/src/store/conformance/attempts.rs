@@ -103,7 +103,7 @@ pub async fn a_webhook_keeps_its_id_over_attempts_and_restarts(bench: &Bench) {
         assert_eq!(bench.claim().await, 1);
         let claim = bench.delivery().await;
         assert_eq!((claim.attempts, claim.id.text(bench.store.tag())), (attempts, text.clone()));
-        assert_eq!(claim.event.new.data, first.event.new.data);
+        assert_eq!(claim.event.new.content, first.event.new.content);
         assert!(bench.record(attempt(&claim, Next::Retry { due: clock::steady() })).await);
         bench = bench.after_a_crash().await;
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::{
     clock,
     domain::{
+        content::Content,
         delivery::{Attempt, AttemptOutcome, DeadReason, Next, Payload},
         endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
         event::{Event, NewEvent},
@@ -248,8 +249,7 @@ pub fn event(event_type: &str) -> NewEvent {
         event_type: EventType::parse(event_type).unwrap(),
         subject: None,
         time: None,
-        content_type: "application/json".into(),
-        data: Bytes::from_static(br#"{"total": 7}"#),
+        content: Content::new("application/json", Bytes::from_static(br#"{"total": 7}"#)).unwrap(),
         attributes: Arc::new(Attributes::default()),
         depth: 0,
         cause: None,

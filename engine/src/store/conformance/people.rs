@@ -43,7 +43,7 @@ pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
         assert_eq!(bench.claim().await, 1);
         let replay = bench.event().await;
         assert_eq!((replay.event.id, replay.round), (id, round));
-        assert_eq!(replay.event.new.data, first.event.new.data);
+        assert_eq!(replay.event.new.content, first.event.new.content);
         let settled = Settlement { runs: vec![ran("p")], direct: vec![direct(crm)], ..settlement(&replay) };
         assert_eq!(bench.settle(settled).await, Settled::Done);
         let new = bench.delivery().await;

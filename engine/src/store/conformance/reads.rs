@@ -220,7 +220,7 @@ pub async fn a_story_tells_everything(bench: &Bench) {
     bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await;
 
     let story = bench.after_a_crash().await.story(claim.event.id).await;
-    assert_eq!(story.event.new.data, claim.event.new.data);
+    assert_eq!(story.event.new.content, claim.event.new.content);
     assert_eq!(story.emitted.len(), 2);
     assert_eq!(story.runs.iter().map(|run| run.state).collect::<Vec<_>>(), [RunState::Done, waits.state]);
     let told: Vec<_> = story

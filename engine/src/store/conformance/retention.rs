@@ -6,6 +6,7 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
+        content::Content,
         delivery::{DeadReason, Next},
         event::NewEvent,
         id::EventId,
@@ -231,7 +232,7 @@ pub async fn a_full_store_lets_the_oldest_finished_events_go(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let waits = bench.finished(crm, retry_in(3600)).await.event();
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
-    let large = NewEvent { data: vec![b'x'; 2 << 20].into(), ..event_with_id("shop", "1") };
+    let large = NewEvent { content: Content::octets(vec![b'x'; 2 << 20].into()), ..event_with_id("shop", "1") };
     let delivered = bench.accept(large).await;
     bench.settle(settlement(&delivered)).await;
     let delivered = delivered.event.id;

@@ -74,6 +74,7 @@ pub async fn a_source_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
         attributes: vec![("channel".to_owned(), "body:/list".to_owned())],
         methods: list(&["POST", "PUT"]),
         content_types: list(&["application/json"]),
+        body_as: Some("json".into()),
         allow: list(&["192.0.2.0/24"]),
         headers: Some(list(&["x-topic"])),
         body_bytes_max: Some(1000),

@@ -1,6 +1,7 @@
 //! Commit 1: events become rows, and are born leased to this node as far as it has room.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
@@ -21,7 +22,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Accepted, Error, EventClaim, LEASE, Lease,
+        Accepted, Error, EventClaim, IdTaken, LEASE, Lease,
         arrival::own_data,
         columns::{PLAIN, attributes_to_column, request_to_column},
     },
@@ -48,6 +49,7 @@ pub async fn accept(
     let all: Vec<&NewEvent> = calls.iter().flat_map(|call| call.iter()).collect();
     let ids = take_ids(tx, all.len()).await?;
     let repeats = remember(tx, &all, &ids).await?;
+    refuse_other_types(tx, &all, &ids, &repeats).await?;
     let accepted_at = clock::wall();
     let mut answers = Vec::with_capacity(all.len());
     let mut new = Vec::with_capacity(all.len());
@@ -82,21 +84,24 @@ pub async fn insert_all(
     insert(tx, local, node, events.into_iter().zip(ids).map(event).collect(), after).await
 }
 
-/// Notes (`source`, caller's id), and says which places of the batch are repeats of which events.
+/// Notes the senders' ids, and says which places of the batch are repeats of which events.
 ///
 /// In one order on every node: two batches with the same ids wait for each other, and must not do so crosswise.
 async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -> Result<HashMap<usize, EventId>, Error> {
-    let mut known: Vec<(&str, &str, i64, usize)> = events
+    let mut known: Vec<(Cow<'_, str>, &str, i64, usize)> = events
         .iter()
         .zip(ids)
         .enumerate()
-        .filter_map(|(place, (event, id))| Some((&*event.source, event.id.as_deref()?, id.as_i64(), place)))
+        .filter_map(|(place, (event, id))| {
+            let (source, caller_id) = event.repeat_key()?;
+            Some((source, caller_id, id.as_i64(), place))
+        })
         .collect();
     if known.is_empty() {
         return Ok(HashMap::new());
     }
     known.sort_unstable();
-    let sources: Vec<&str> = known.iter().map(|one| one.0).collect();
+    let sources: Vec<&str> = known.iter().map(|one| &*one.0).collect();
     let callers: Vec<&str> = known.iter().map(|one| one.1).collect();
     let numbers: Vec<i64> = known.iter().map(|one| one.2).collect();
     let inserted = rows(
@@ -111,7 +116,7 @@ async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -
     if known.is_empty() {
         return Ok(HashMap::new());
     }
-    let sources: Vec<&str> = known.iter().map(|one| one.0).collect();
+    let sources: Vec<&str> = known.iter().map(|one| &*one.0).collect();
     let callers: Vec<&str> = known.iter().map(|one| one.1).collect();
     let places: Vec<i64> = known.iter().map(|one| super::db::limit(one.3)).collect();
     // Another statement, so that it sees what was committed meanwhile.
@@ -129,6 +134,37 @@ async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -
     earlier.iter().map(repeat).collect()
 }
 
+/// Refuses a batch in which an event has the id of an earlier one and another type. One that has left the store is not asked for its
+/// type: its id is a repeat. Of several calls, [`super::commit`] then tries each alone, so that only the one with that event is refused.
+async fn refuse_other_types(
+    tx: &Transaction<'_>,
+    events: &[&NewEvent],
+    ids: &[EventId],
+    repeats: &HashMap<usize, EventId>,
+) -> Result<(), Error> {
+    if repeats.is_empty() {
+        return Ok(());
+    }
+    let asked: Vec<i64> = repeats.values().map(|id| id.as_i64()).collect();
+    let stored = rows(tx, "SELECT id, type FROM event WHERE id = ANY($1::bigint[])", &[&asked]).await?;
+    let stored: HashMap<EventId, String> =
+        stored.iter().map(|row| Ok((EventId::from_i64(get(row, 0)?), get(row, 1)?))).collect::<Result<_, Error>>()?;
+    // What is in the batch itself is not written yet.
+    let batch: HashMap<EventId, &str> = ids.iter().zip(events).map(|(id, event)| (*id, &*event.event_type)).collect();
+    for (place, event) in events.iter().enumerate() {
+        let Some(earlier) = repeats.get(&place) else { continue };
+        let (named, earlier_type) = match (stored.get(earlier), batch.get(earlier)) {
+            (Some(stored), _) => (Some(*earlier), stored.as_str()),
+            (None, Some(batch)) => (None, *batch),
+            (None, None) => continue,
+        };
+        if earlier_type != &*event.event_type {
+            return Err(IdTaken::new(place, event, named, earlier_type).into());
+        }
+    }
+    Ok(())
+}
+
 /// Writes events and their places in the queue, leased to this node where there is room.
 async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<Event>>, after: &mut After) -> Result<(), Error> {
     if events.is_empty() {
@@ -141,13 +177,13 @@ async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<
     let types: Vec<&str> = events.iter().map(|event| &*event.new.event_type).collect();
     let subjects: Vec<Option<&str>> = events.iter().map(|event| event.new.subject.as_deref()).collect();
     let times: Vec<Option<&str>> = events.iter().map(|event| event.new.time.as_deref()).collect();
-    let contents: Vec<_> = events.iter().map(|event| clean(&event.new.content_type)).collect();
+    let contents: Vec<_> = events.iter().map(|event| clean(event.new.content.content_type())).collect();
     let attributes: Vec<Option<String>> = events.iter().map(|event| attributes_to_column(&event.new.attributes)).collect();
     let depths: Vec<i64> = events.iter().map(|event| i64::from(event.new.depth)).collect();
     let causes: Vec<Option<i64>> = events.iter().map(|event| event.new.cause.map(EventId::as_i64)).collect();
     let requests: Vec<Option<String>> = events.iter().map(|event| event.new.request.as_deref().map(request_to_column)).collect();
     let bodies: Vec<Option<&[u8]>> = events.iter().map(|event| body_of(&event.new)).collect();
-    let data: Vec<&[u8]> = events.iter().map(|event| &*event.new.data).collect();
+    let data: Vec<&[u8]> = events.iter().map(|event| &**event.new.content.bytes()).collect();
     execute(
         tx,
         "INSERT INTO event (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause, codec, data,
@@ -164,7 +200,7 @@ async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<
     .await?;
     after.bytes += events
         .iter()
-        .map(|event| EVENT_BYTES + event.new.data.len() as i64 + body_of(&event.new).map_or(0, <[u8]>::len) as i64)
+        .map(|event| EVENT_BYTES + event.new.content.bytes().len() as i64 + body_of(&event.new).map_or(0, <[u8]>::len) as i64)
         .sum::<i64>();
     note_minute(tx, local, events[0].id, events[0].accepted_at).await?;
 

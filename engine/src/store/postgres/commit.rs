@@ -272,10 +272,13 @@ impl Task {
     }
 
     async fn fail(&self, batch: Vec<Job>, failure: Failure) {
-        meters().commit_failures.inc();
         let (Failure::Lost(error) | Failure::Broken(error)) = &failure;
-        // A step that the database refuses says nothing about the others.
+        // A refusal says something about the caller, and a step that the database refuses nothing about the others.
+        if !error.is_refusal() {
+            meters().commit_failures.inc();
+        }
         match error.passes() {
+            _ if error.is_refusal() => {}
             true => self.note(error),
             false => tracing::warn!(%error, "the store refuses one step; it is undone, and the others go on"),
         }

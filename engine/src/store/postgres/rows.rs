@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use super::db::get;
 use crate::{
     domain::{
+        content::Content,
         delivery::{Attempt, AttemptOutcome, Payload},
         endpoint::Endpoint,
         event::{Event, NewEvent},
@@ -49,8 +50,7 @@ pub fn event(row: &Row, first: usize, data: Bytes) -> Result<Event, Error> {
             event_type: EventType::parse(&some(4, "type")?).map_err(|_| place.corrupt("type"))?,
             subject: text(5)?,
             time: text(6)?,
-            content_type: some(7, "content_type")?,
-            data,
+            content: Content::stored(some(7, "content_type")?, data),
             attributes: Arc::new(attributes),
             depth: u8::try_from(get::<i64>(row, first + 9)?).map_err(|_| place.corrupt("depth"))?,
             cause: get::<Option<i64>>(row, first + 10)?.map(EventId::from_i64),

@@ -1,6 +1,9 @@
 //! Commit 1: events become rows, and are born leased to the workers of this process as far as there is room.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -13,7 +16,7 @@ use crate::{
         id::EventId,
         time::Timestamp,
     },
-    store::{Accepted, Error, EventClaim, LEASE, Lease, arrival::own_data},
+    store::{Accepted, Error, EventClaim, IdTaken, LEASE, Lease, arrival::own_data},
 };
 
 /// Stores events that follow from something else, with it. Claims are to be handed over after the commit.
@@ -36,6 +39,7 @@ pub fn accept(
     events: Vec<NewEvent>,
     claims: &mut Vec<EventClaim>,
 ) -> Result<Vec<Accepted>, Error> {
+    refuse_other_types(db, &events)?;
     let accepted_at = clock::wall();
     let mut answers = Vec::with_capacity(events.len());
     for event in events {
@@ -50,15 +54,36 @@ pub fn accept(
     Ok(answers)
 }
 
-/// Notes (`source`, caller's id) and answers with the event that had it before, if any.
+/// Refuses a batch in which an event has the id of an earlier one and another type. Asked before anything is written, as every refusal
+/// is. An earlier event that has left the store has no type to compare: its id is a repeat.
+fn refuse_other_types(db: &Connection, events: &[NewEvent]) -> Result<(), Error> {
+    let mut select = db.prepare_cached(
+        "SELECT e.id, e.type FROM dedup d JOIN event e ON e.id = d.event_id WHERE d.source = ?1 AND d.caller_id = ?2",
+    )?;
+    let mut batch = HashMap::new();
+    for (place, event) in events.iter().enumerate() {
+        let Some((source, caller_id)) = event.repeat_key() else { continue };
+        let stored = select.query_row(params![source, caller_id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let (earlier, earlier_type): (Option<i64>, String) = match stored {
+            Some(stored) => stored,
+            None => (None, batch.entry((source, caller_id)).or_insert(&event.event_type).to_string()),
+        };
+        if earlier_type != *event.event_type {
+            return Err(IdTaken::new(place, event, earlier.map(EventId::from_i64), &earlier_type).into());
+        }
+    }
+    Ok(())
+}
+
+/// Notes the sender's id and answers with the event that had it before, if any.
 fn remember(db: &Connection, event: &NewEvent, id: EventId) -> Result<Option<EventId>, Error> {
-    let Some(caller_id) = &event.id else { return Ok(None) };
+    let Some((source, caller_id)) = event.repeat_key() else { return Ok(None) };
     let mut insert = db.prepare_cached("INSERT OR IGNORE INTO dedup (source, caller_id, event_id) VALUES (?1, ?2, ?3)")?;
-    if insert.execute(params![&*event.source, &**caller_id, id.as_i64()])? == 1 {
+    if insert.execute(params![source, caller_id, id.as_i64()])? == 1 {
         return Ok(None);
     }
     let mut select = db.prepare_cached("SELECT event_id FROM dedup WHERE source = ?1 AND caller_id = ?2")?;
-    let earlier = select.query_row(params![&*event.source, &**caller_id], |row| row.get(0)).optional()?;
+    let earlier = select.query_row(params![source, caller_id], |row| row.get(0)).optional()?;
     Ok(earlier.map(EventId::from_i64))
 }
 
@@ -84,12 +109,12 @@ pub fn insert(
         &*event.event_type,
         event.subject.as_deref(),
         event.time.as_deref(),
-        &*event.content_type,
+        &**event.content.content_type(),
         rows::attributes_to_column(&event.attributes),
         event.depth,
         event.cause.map(EventId::as_i64),
         rows::PLAIN,
-        &*event.data,
+        &**event.content.bytes(),
         event.request.as_ref().map(|request| rows::request_to_column(request)),
         event.request.as_ref().and_then(|request| request.body.as_deref()),
     ])?;

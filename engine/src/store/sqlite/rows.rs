@@ -12,6 +12,7 @@ pub use crate::store::columns::{
 };
 use crate::{
     domain::{
+        content::Content,
         delivery::{Attempt, AttemptOutcome, Payload},
         endpoint::Endpoint,
         event::{Event, NewEvent},
@@ -51,8 +52,7 @@ pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
             event_type: text(4, "type")?.and_then(|text| EventType::parse(&text).ok()).ok_or_else(|| place.corrupt("type"))?,
             subject: text(5, "subject")?,
             time: text(6, "time")?,
-            content_type: text(7, "content_type")?.ok_or_else(|| place.corrupt("content_type"))?,
-            data,
+            content: Content::stored(text(7, "content_type")?.ok_or_else(|| place.corrupt("content_type"))?, data),
             attributes: Arc::new(attributes),
             depth: u8::try_from(row.get::<_, i64>(9)?).map_err(|_| place.corrupt("depth"))?,
             cause: row.get::<_, Option<i64>>(10)?.map(EventId::from_i64),

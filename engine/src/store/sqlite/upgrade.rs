@@ -175,7 +175,7 @@ mod tests {
 
         let store = Sqlite::open(&file, key.clone(), Handoff::default(), AdmissionLimits::default()).unwrap();
         let story = store.event(crate::domain::id::EventId::from_i64(1), crate::store::StoryPlace::default()).await.unwrap();
-        assert_eq!((&story.event.new.data[..], &story.event.new.request), (&b"{}"[..], &None));
+        assert_eq!((&story.event.new.content.bytes()[..], &story.event.new.request), (&b"{}"[..], &None));
         assert!(store.sources().await.unwrap().is_empty());
         drop(store);
         let fresh = folder.path().join("new.db");

@@ -1,0 +1,122 @@
+//! `multipart/form-data` (RFC 7578) as JSON: a form whose fields stand in parts. A part with a file name is told of by its name, type
+//! and size; its bytes stay in the body, which is kept as it came. Read here, because the crates for it (multer) read streams, and this
+//! body is in memory.
+
+use encoding_rs::Encoding;
+use memchr::memmem::Finder;
+use serde_json::Value;
+
+use super::{Unread, form::Form, node::Node, text};
+use crate::domain::{
+    content::{Json, is_json},
+    parts::Parts,
+};
+
+/// Headers of one part. Browsers and mail services write two to four.
+const HEADERS_MAX: usize = 16;
+/// Length of a boundary (RFC 2046, section 5.1.1).
+const BOUNDARY_LEN_MAX: usize = 70;
+
+/// Bytes of a field that names the charsets of the others.
+const CHARSETS_LEN_MAX: usize = 4 << 10;
+
+/// Reads a body whose content type says that it is one.
+pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String, Unread> {
+    let bad = |what: &str| Unread::NotMultipart(what.to_owned());
+    let boundary = text::parameter(content_type, "boundary").filter(|text| (1..=BOUNDARY_LEN_MAX).contains(&text.len()));
+    let boundary = boundary.ok_or_else(|| bad("its content type names no boundary"))?;
+    let delimiter = format!("\r\n--{boundary}");
+    let delimiter = Finder::new(delimiter.as_bytes());
+    let mut rest = after_first(body, &delimiter).ok_or_else(|| bad("its boundary is not in it"))?;
+    let mut fields = Vec::new();
+    while !rest.starts_with(b"--") {
+        parts.take(1)?;
+        rest = line_end(rest).ok_or_else(|| bad("its last boundary is missing"))?;
+        let end = find(rest, &delimiter).ok_or_else(|| bad("its last boundary is missing"))?;
+        fields.push(Part::read(&rest[..end])?);
+        rest = &rest[end + delimiter.needle().len()..];
+    }
+    let named = |wanted: &str| fields.iter().find(|part| part.name == wanted).map(|part| part.bytes);
+    let all = named("_charset_").and_then(Encoding::for_label);
+    // SendGrid's Inbound Parse names the charset of each field in a field of its own.
+    let each: Option<Value> =
+        named("charsets").filter(|json| json.len() <= CHARSETS_LEN_MAX).and_then(|json| serde_json::from_slice(json).ok());
+    let mut form = Form::default();
+    for part in &fields {
+        let told = each.as_ref().and_then(|each| Encoding::for_label(each.get(&part.name)?.as_str()?.as_bytes()));
+        form.field(&part.name, part.node(told.or(all), parts)?, parts)?;
+    }
+    Ok(form.finish())
+}
+
+/// What follows the first boundary; before it may be a preamble.
+fn after_first<'a>(body: &'a [u8], delimiter: &Finder<'_>) -> Option<&'a [u8]> {
+    // At the beginning of the body it stands without its line end.
+    let marker = &delimiter.needle()[2..];
+    match body.strip_prefix(marker).filter(|rest| ends_a_boundary(rest)) {
+        Some(rest) => Some(rest),
+        None => find(body, delimiter).map(|at| &body[at + delimiter.needle().len()..]),
+    }
+}
+
+/// Where the next boundary begins. A line that only begins like one is data.
+fn find(bytes: &[u8], delimiter: &Finder<'_>) -> Option<usize> {
+    delimiter.find_iter(bytes).find(|at| ends_a_boundary(&bytes[at + delimiter.needle().len()..]))
+}
+
+fn ends_a_boundary(rest: &[u8]) -> bool {
+    rest.starts_with(b"--") || line_end(rest).is_some()
+}
+
+/// What follows the end of the line, which only spaces may stand before (RFC 2046, "transport-padding").
+fn line_end(bytes: &[u8]) -> Option<&[u8]> {
+    let spaces = bytes.iter().take_while(|c| matches!(c, b' ' | b'\t')).count();
+    bytes[spaces..].strip_prefix(b"\r\n")
+}
+
+/// One field.
+struct Part<'a> {
+    name: String,
+    file: Option<String>,
+    content_type: Option<String>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    fn read(part: &'a [u8]) -> Result<Self, Unread> {
+        let bad = |what: String| Unread::NotMultipart(what);
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let (len, headers) = match httparse::parse_headers(part, &mut headers) {
+            Ok(httparse::Status::Complete(read)) => read,
+            Ok(httparse::Status::Partial) => return Err(bad("the headers of a part have no end".to_owned())),
+            Err(error) => return Err(bad(format!("the headers of a part cannot be read: {error}"))),
+        };
+        let header = |wanted: &str| {
+            let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(wanted));
+            found.map(|header| String::from_utf8_lossy(header.value).into_owned())
+        };
+        let disposition = header("content-disposition").unwrap_or_default();
+        // Browsers write a quote in a name as `%22` (WHATWG HTML, "multipart/form-data encoding algorithm").
+        let named = |wanted: &str| text::parameter(&disposition, wanted).map(|name| name.replace("%22", "\""));
+        let name = named("name").ok_or_else(|| bad("a part has no name".to_owned()))?;
+        let file = named("filename").or_else(|| named("filename*"));
+        Ok(Self { name, file, content_type: header("content-type"), bytes: &part[len..] })
+    }
+
+    /// What it is in JSON: a file by its name, type and size, as is a value that is no text; JSON as it stands; else text.
+    fn node(&self, charset: Option<&'static Encoding>, parts: &mut Parts) -> Result<Node, Unread> {
+        let content_type = self.content_type.as_deref().unwrap_or("text/plain");
+        if self.file.is_none() {
+            let own = text::charset(content_type).ok().flatten();
+            match text::decode(own.or(charset), self.bytes) {
+                Some(text) if is_json(content_type) && Json::check(&text).is_ok() => return Ok(Node::Json(text)),
+                Some(text) => return Ok(Node::Text(text)),
+                None => {}
+            }
+        }
+        parts.take(3)?;
+        let file = self.file.as_ref().map(|name| ("filename", Node::Text(name.clone())));
+        let about = [("content_type", Node::Text(content_type.to_owned())), ("size", Node::Json(self.bytes.len().to_string()))];
+        Ok(Node::Members(file.into_iter().chain(about).map(|(name, node)| (name.to_owned(), node)).collect()))
+    }
+}
