@@ -289,7 +289,7 @@ pub async fn show(
         let view = EventStoryView::new(&story, api.store.tag());
         Json(if from.is_some() { view.without_data() } else { view }).into_response()
     };
-    api.heavy.run(story.event.new.data.len(), written).await
+    api.heavy.run(story.event.new.content.bytes().len(), written).await
 }
 
 /// That an event is run again.
