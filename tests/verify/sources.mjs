@@ -1,23 +1,30 @@
-// Sends webhooks to sources, each signed by its sender's own library: what they signed has to be accepted, and refused once a byte of the
-// body, of the signature or of the time is another. Every example payload of GitHub's own collection goes in as `github.*` and has to
-// leave byte for byte. Usage: node sources.mjs INNESCO_BINARY. Needs python3 too; its libraries go into a folder that is removed again.
+// Sends webhooks to sources, each signed by its sender's own library. What the libraries sign has to be accepted, and refused once a byte
+// of the body, of the signature or of the time is another. Libraries that only verify are asked about every request: the engine has to
+// decide as they do. Every example payload of GitHub's own collection goes in as `github.*` and has to leave byte for byte. Usage: node sources.mjs INNESCO_BINARY. Needs python3 too; its libraries go into a folder that is removed again.
 import { spawn, spawnSync } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { LinearWebhookClient } from "@linear/sdk/webhooks";
+import { Webhooks as GithubWebhooks } from "@octokit/webhooks";
 import { sign as signGithub } from "@octokit/webhooks-methods";
+import { Environment, Paddle } from "@paddle/paddle-node-sdk";
 import "@shopify/shopify-api/adapters/node"; // tells the library that it runs in node
 import { createSHA256HMAC as signShopify } from "@shopify/shopify-api/runtime";
+import { isValidSlackRequest } from "@slack/bolt/dist/receivers/verify-request.js";
 import { Webhook } from "standardwebhooks";
 import Stripe from "stripe";
+import { Webhook as Svix } from "svix";
+import twilio from "twilio";
 
 const [binary] = process.argv.slice(2);
 const examples = createRequire(import.meta.url)("@octokit/webhooks-examples");
 const beside = (file) => fileURLToPath(new URL(file, import.meta.url));
-const adminKey = "verify-only-6b0f6a1e3c9d4857a2e1f0b7c8d95a34";
+const adminKey = "a-key-for-verify-only";
 const home = mkdtempSync(join(tmpdir(), "innesco-verify-"));
 const python = join(home, "venv", "bin", "python");
 
@@ -74,20 +81,45 @@ const json = '{ "type": "invoice.paid",  "id": "evt_1", "total": 1.50, "name": "
 const form = "From=%2B14158675309&To=%2B18005551212&Body=ciao+Zo%C3%AB&MessageStatus=sent";
 const kinds = { json: "application/json", form: "application/x-www-form-urlencoded" };
 
-// What stands beside a signature and is not signed.
-const unsigned = ["x-github-event", "x-shopify-topic"];
-// Which source, who signs with what, and what.
+const hmac = (key, text, encoding = "hex") => createHmac("sha256", key).update(text).digest(encoding);
+const params = (form) => Object.fromEntries(new URLSearchParams(form));
+const slackHeaders = (key, body) =>
+  ({ "x-slack-request-timestamp": String(at), "x-slack-signature": `v0=${hmac(key, `v0:${at}:${body}`)}` });
+const linear = JSON.stringify({ type: "Issue", action: "create", webhookTimestamp: at * 1000, data: { id: "7" } });
+const whsec = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+// A library that throws does not believe.
+const holds = async (asked) => { try { return (await asked()) !== false; } catch { return false; } };
+
+// Headers beside a signature that are not signed.
+const unsigned = ["x-github-event", "x-shopify-topic", "shopify-topic", "x-gitlab-event"];
+// Which source, who signs with what, and what. `verify`: what a library says that cannot sign.
 const senders = [
   {
     library: "npm @octokit/webhooks-methods", source: { preset: "github" }, body: json,
     sign: async (key, { body }) => ({ "x-hub-signature-256": await signGithub(key, body), "x-github-event": "push" }),
   },
   {
+    library: "npm @octokit/webhooks", source: { preset: "github" }, body: `payload=${encodeURIComponent(json)}`, kind: "form",
+    sign: async (secret, { body }) => ({ "x-hub-signature-256": await new GithubWebhooks({ secret }).sign(body), "x-github-event": "push" }),
+  },
+  {
     library: "npm standardwebhooks", source: { preset: "standard-webhooks" }, body: json,
     sign: async (key, { body, id }) =>
       ({ "webhook-id": id, "webhook-timestamp": String(at), "webhook-signature": new Webhook(key).sign(id, new Date(at * 1000), body) }),
   },
+  {
+    library: "npm standardwebhooks", source: { preset: "gitlab", secret: whsec }, body: json,
+    sign: async (key, { body, id }) => ({
+      "webhook-id": id, "webhook-timestamp": String(at), "webhook-signature": new Webhook(key).sign(id, new Date(at * 1000), body),
+      "x-gitlab-event": "Push Hook",
+    }),
+  },
   { library: "PyPI standardwebhooks", source: { preset: "standard-webhooks" }, body: json },
+  {
+    library: "npm svix", source: { preset: "standard-webhooks" }, body: json,
+    sign: async (key, { body, id }) =>
+      ({ "svix-id": id, "svix-timestamp": String(at), "svix-signature": new Svix(key).sign(id, new Date(at * 1000), body) }),
+  },
   {
     library: "npm stripe", source: { preset: "stripe", secret: "whsec_a-secret-of-stripe" }, body: json,
     sign: async (secret, { body }) =>
@@ -97,9 +129,50 @@ const senders = [
     library: "npm @shopify/shopify-api", source: { preset: "shopify", secret: "a-client-secret-of-shopify" }, body: json,
     sign: async (key, { body }) => ({ "x-shopify-hmac-sha256": await signShopify(key, body), "x-shopify-topic": "orders/create" }),
   },
+  {
+    library: "npm @shopify/shopify-api", source: { preset: "shopify", secret: "a-client-secret-of-shopify" }, body: json,
+    sign: async (key, { body }) => ({ "shopify-hmac-sha256": await signShopify(key, body), "shopify-topic": "Order" }),
+  },
   { library: "PyPI slack-sdk", source: { preset: "slack", secret: "8f742231b10e8888abcd99yyyzzz85a5" }, body: json },
   { library: "PyPI slack-sdk", source: { preset: "slack", secret: "8f742231b10e8888abcd99yyyzzz85a5" }, body: form, kind: "form" },
+  {
+    library: "npm @slack/bolt", source: { preset: "slack", secret: "8f742231b10e8888abcd99yyyzzz85a5" }, body: form, kind: "form",
+    sign: async (key, { body }) => slackHeaders(key, body),
+    verify: async (key, headers, body) => isValidSlackRequest({ signingSecret: key, body, headers }),
+  },
   { library: "PyPI twilio", source: { preset: "twilio", secret: "a-token-of-twilio" }, body: form, kind: "form" },
+  {
+    library: "npm twilio", source: { preset: "twilio", secret: "a-token-of-twilio" }, body: form, kind: "form",
+    sign: async (key, { body, url }) => ({ "x-twilio-signature": twilio.getExpectedTwilioSignature(key, url, params(body)) }),
+  },
+  {
+    library: "npm twilio", source: { preset: "twilio", secret: "a-shared-key-of-twilio" }, body: form, kind: "form",
+    sign: async (key, { body, url }) => ({
+      "x-twilio-signature": twilio.getExpectedTwilioSignature(key, url, params(body), "HMAC_SHA256"),
+      "x-twilio-webhooks-signature-settings": "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256",
+    }),
+    unsigned: ["x-twilio-webhooks-signature-settings"],
+  },
+  {
+    library: "npm twilio", source: { preset: "twilio", secret: "a-token-of-twilio" }, body: json,
+    query: `?bodySHA256=${twilio.getExpectedBodyHash(json)}&kind=sms`,
+    sign: async (key, { url }) => ({ "x-twilio-signature": twilio.getExpectedTwilioSignature(key, url, {}) }),
+  },
+  {
+    library: "npm @linear/sdk", source: { preset: "linear", secret: "lin_wh_a-secret-of-linear" }, body: linear,
+    sign: async (key, { body }) => ({ "linear-signature": hmac(key, body) }),
+    verify: async (key, headers, body) => new LinearWebhookClient(key).verify(Buffer.from(body), headers["linear-signature"]),
+  },
+  {
+    library: "npm @paddle/paddle-node-sdk", body: json, fresh: true,
+    source: {
+      preset: "hmac", header: "paddle-signature", list_key: "h1", timestamp: "list:ts", template: "{timestamp}:{body}",
+      secret: "pdl_ntfset_a-secret-of-paddle",
+    },
+    sign: async (key, { body, now }) => ({ "paddle-signature": `ts=${now};h1=${hmac(key, `${now}:${body}`)}` }),
+    verify: async (key, headers, body) =>
+      new Paddle("none", { environment: Environment.sandbox }).webhooks.isSignatureValid(body, key, headers["paddle-signature"]),
+  },
 ];
 
 const signedByPython = (library, key, asked) => {
@@ -137,35 +210,51 @@ try {
     number += 1;
     const from = { "x-forwarded-for": `10.${(number >> 16) & 255}.${(number >> 8) & 255}.${number & 255}` };
     const answer = await fetch(url + path, { method: "POST", headers: { ...from, ...headers }, body: Buffer.from(body) });
-    return { status: answer.status, told: await answer.json() };
+    const text = await answer.text();
+    const isJson = answer.headers.get("content-type")?.includes("json");
+    return { status: answer.status, told: isJson ? JSON.parse(text) : { text } };
   };
 
+  let [accepted, changes] = [0, 0];
   for (const [place, sender] of senders.entries()) {
-    const { library, kind = "json", body } = sender;
-    const made = await call("POST", "/v1/sources", { name: `source-${place}`, ...sender.source });
-    const asked = { url: made.url, body, id: `msg_${place}` };
+    const { library, kind = "json", body, query = "" } = sender;
+    const name = `source-${place}`;
+    const made = await call("POST", "/v1/sources", { name, ...sender.source });
+    const key = made.secret ?? sender.source.secret;
+    const asked = { url: made.url + query, body, id: `msg_${place}`, now: Math.floor(Date.now() / 1000) };
     const sign = sender.sign ?? (async (key, what) => signedByPython(library, key, what));
-    const proof = await sign(made.secret, asked);
+    const proof = await sign(key, asked);
     const headers = { "content-type": kinds[kind], ...proof };
-    const good = await send(made.path, headers, body);
+    if (sender.verify) check(await holds(() => sender.verify(key, headers, body)), `${library} does not believe what was signed for it`);
+    const good = await send(made.path + query, headers, body);
     check(good.status === 200, `${library}: ${JSON.stringify(good)}`);
-    const again = await send(made.path, headers, body);
-    check(again.told.accepted === good.told.accepted, `${library}: the same request is another event`);
+    await send(made.path + query, headers, body);
+    const { items } = await call("GET", `/v1/events?source=${name}`);
+    check(items.length === 1, `${library}: the same request twice is ${items.length} events`);
     let refused = 0;
     const refuse = async (what, tampered, content) => {
-      const { status, told } = await send(made.path, { ...headers, ...tampered }, content);
+      const changed = { ...headers, ...tampered };
+      if (sender.verify) {
+        const believed = await holds(() => sender.verify(key, changed, content));
+        check(!believed, `${library}, ${what}: the library believes it`);
+      }
+      const { status, told } = await send(made.path + query, changed, content);
       check(status === 401 && told.code === "not_verified", `${library}, ${what}: ${status} ${JSON.stringify(told)}`);
       refused += 1;
     };
     // Of a form, a byte within a value.
-    const inBody = kind === "form" ? [body.length - 1, body.indexOf("ciao"), body.indexOf("4158")] : places(body);
-    for (const place of inBody) await refuse(`byte ${place} of the body`, {}, changed(body, place));
-    for (const [name, value] of Object.entries(proof).filter(([name]) => !unsigned.includes(name))) {
+    const inForm = ["ciao", "4158", "invoice"].map((word) => body.indexOf(word)).filter((place) => place >= 0);
+    for (const place of kind === "form" ? inForm : places(body)) await refuse(`byte ${place} of the body`, {}, changed(body, place));
+    const notSigned = [...unsigned, ...(sender.unsigned ?? [])];
+    for (const [name, value] of Object.entries(proof).filter(([name]) => !notSigned.includes(name))) {
       for (const place of places(value)) await refuse(`byte ${place} of ${name}`, { [name]: changed(value, place) }, body);
     }
     await refuse("nothing signed", Object.fromEntries(Object.keys(proof).map((name) => [name, ""])), body);
+    accepted += 1;
+    changes += refused;
     console.log(`ok     ${library.padEnd(30)} ${made.preset}: accepted, ${refused} changes refused`);
   }
+  console.log(`${accepted} requests of ${new Set(senders.map(({ library }) => library)).size} libraries accepted, ${changes} changes refused`);
 
   const github = await call("POST", "/v1/sources", { name: "github", preset: "github" });
   await call("POST", "/v1/endpoints", { name: "copy", url: `http://127.0.0.1:${receiver.address().port}/`, events: ["github.*"], where: { source: ["github"] }, envelope: "data" });

@@ -48,6 +48,9 @@ const SOURCE_REST_ROOM: usize = REST_ROOM / 2;
 const INBOUND_FIRST_ROOM: usize = FIRST_ROOM / 4 * 3;
 const INBOUND_REST_ROOM: usize = REST_ROOM / 4 * 3;
 
+/// Bytes of the largest body to a source, whatever its limit is: a larger one would never find room.
+pub const SOURCE_BODY_BYTES_MAX: usize = SOURCE_REST_ROOM;
+
 /// How much bodies in flight may hold together.
 pub struct Room {
     first: Arc<Semaphore>,
@@ -175,8 +178,7 @@ fn size(bytes: usize) -> String {
 }
 
 fn no_room() -> Problem {
-    let all = (FIRST_ROOM + REST_ROOM) >> 20;
-    Problem::come_back(format!("bodies of {all} MiB together are being received at this moment; try again in a second"))
+    Problem::come_back("too many bytes are being received at this moment, by this source or by the engine; try again in a second")
 }
 
 async fn next(frames: &mut Pin<&mut BodyDataStream>) -> Result<Option<Bytes>, Problem> {

@@ -284,7 +284,7 @@ impl Visit<'_> {
 
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(bytes::Bytes, Held), No> {
         let own = self.source.new.settings.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
-        let limit = own.map_or(self.api.body_bytes_max, |own| own.min(self.api.body_bytes_max));
+        let limit = own.unwrap_or(usize::MAX).min(self.api.body_bytes_max).min(body::SOURCE_BODY_BYTES_MAX);
         let rooms = self.api.body_room.for_source(&self.watch.room);
         body::read_within(self.api, headers, body, limit, &rooms).await.map_err(|problem| No("body", problem))
     }

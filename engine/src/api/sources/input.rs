@@ -11,7 +11,7 @@ use utoipa::{
 
 use crate::{
     api::{
-        Api, endpoints,
+        Api, body, endpoints,
         error::Problem,
         intake::DEFAULT_SOURCE,
         openapi,
@@ -269,8 +269,10 @@ impl Input {
         let same_limit = before.is_some_and(|before| before.new.settings.body_bytes_max == settings.body_bytes_max);
         if let Some(bytes) = too_large(api, &settings).filter(|_| !same_limit) {
             let text = format!(
-                "{bytes} is more than limits.body_bytes_max, which is {}; raise that in the engine's settings first, or leave this out",
-                api.body_bytes_max
+                "{bytes} is more than limits.body_bytes_max, which is {}; raise that in the engine's settings first (sources take {} \
+                 bytes at most), or leave this out",
+                api.body_bytes_max,
+                body::SOURCE_BODY_BYTES_MAX
             );
             return Err(wrong("body_bytes_max", text));
         }
@@ -293,9 +295,10 @@ impl Input {
     }
 }
 
-/// The body limit of a source, where the engine reads no bodies of that size.
+/// The body limit of a source, where the engine reads no bodies of that size to sources.
 pub fn too_large(api: &Api, settings: &Settings) -> Option<u64> {
-    settings.body_bytes_max.filter(|bytes| usize::try_from(*bytes).is_ok_and(|bytes| bytes > api.body_bytes_max))
+    let limit = api.body_bytes_max.min(body::SOURCE_BODY_BYTES_MAX);
+    settings.body_bytes_max.filter(|bytes| usize::try_from(*bytes).map_or(true, |bytes| bytes > limit))
 }
 
 fn verify_token_of(text: &str) -> Result<Secret, Problem> {

@@ -1,4 +1,5 @@
-//! Twilio's signature: HMAC-SHA1 of the address and the sorted fields of a form; of any other body a digest that stands in the query.
+//! Twilio's signature: an HMAC of the address and the sorted fields of a form; of any other body a digest that stands in the query. It is
+//! made by SHA-1 under the auth token, or by SHA-256 under a shared key, which another header says.
 //!
 //! What is signed has no separators, and a field that is given twice counts once. So the event's data is built from the pairs that
 //! were signed, and a repeat is known by the signed text, however its pairs are cut.
@@ -17,17 +18,37 @@ use crate::domain::signature::{self, PADDED_OR_NOT};
 
 /// The header with the signature.
 pub const HEADER: &str = "x-twilio-signature";
+/// Beside a signature under a shared key: `key=…,algorithm=HMAC_SHA256`.
+const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
 
-/// The signature that a request carries.
-pub fn given(request: &Incoming<'_>) -> Result<Vec<u8>, Refusal> {
-    let text = request.only(HEADER)?;
-    let read = PADDED_OR_NOT.decode(text).ok().filter(|bytes| bytes.len() == Algorithm::Sha1.len());
-    read.ok_or_else(|| Refusal::malformed(HEADER, "is not the base64 of a signature by sha1".to_owned()))
+/// How a request says that it is signed. It may lie: then no secret matches.
+fn algorithm(request: &Incoming<'_>) -> Result<Algorithm, Refusal> {
+    if request.header(SETTINGS).is_none_or(str::is_empty) {
+        return Ok(Algorithm::Sha1);
+    }
+    let pairs = request.only(SETTINGS)?.split(',').filter_map(|pair| pair.split_once('='));
+    let named =
+        pairs.filter(|(name, _)| name.trim() == "algorithm").map(|(_, value)| value.trim()).find(|value| !value.is_empty());
+    match named.map(str::to_ascii_uppercase).as_deref() {
+        None | Some("HMAC_SHA1") => Ok(Algorithm::Sha1),
+        Some("HMAC_SHA256") => Ok(Algorithm::Sha256),
+        Some(_) => Err(Refusal::malformed(SETTINGS, "names an algorithm other than HMAC_SHA1 and HMAC_SHA256".to_owned())),
+    }
 }
 
-/// Verifies a request. Reads at most [`FIELDS_MAX`] fields, and computes two HMACs per secret.
+/// The signature that a request carries, and what it was made with.
+pub fn given(request: &Incoming<'_>) -> Result<(Algorithm, Vec<u8>), Refusal> {
+    let text = request.only(HEADER)?;
+    let algorithm = algorithm(request)?;
+    let read = PADDED_OR_NOT.decode(text).ok().filter(|bytes| bytes.len() == algorithm.len());
+    let malformed = || Refusal::malformed(HEADER, format!("is not the base64 of a signature by {}", algorithm.as_str()));
+    Ok((algorithm, read.ok_or_else(malformed)?))
+}
+
+/// Verifies a request. Reads at most [`FIELDS_MAX`] fields, and computes one HMAC per secret and spelling of the address:
+/// two, or four where the address can be written otherwise.
 pub fn verify(secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refusal> {
-    let given = given(request)?;
+    let (algorithm, given) = given(request)?;
     let in_query = request.field(request.query.as_bytes(), "bodySHA256");
     let pairs = match in_query {
         Some(expected) => {
@@ -45,7 +66,7 @@ pub fn verify(secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refu
     for url in spellings(request.url) {
         let content = [&[url.as_bytes()], fields.as_slice()].concat();
         for secret in secrets {
-            let right = Algorithm::Sha1.sign(secret.as_bytes(), &content);
+            let right = algorithm.sign(secret.as_bytes(), &content);
             matches |= bool::from(right.ct_eq(&given));
         }
     }
@@ -69,17 +90,72 @@ fn sorted(form: &[u8]) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Refusal> {
     Ok(pairs)
 }
 
-/// An address with and without the port that goes without saying: senders differ.
+/// An address as it came and as a browser would write it (`'` as `%27`), each with and without the port that goes without saying:
+/// senders differ.
 fn spellings(url: &str) -> Vec<String> {
     let mut ways = vec![url.to_owned()];
-    let (Some((scheme, rest)), Ok(parsed)) = (url.split_once("://"), url::Url::parse(url)) else { return ways };
-    let port = if scheme == "https" { ":443" } else { ":80" };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    if let Some(bare) = authority.strip_suffix(port) {
+    let Ok(parsed) = url::Url::parse(url) else { return ways };
+    for written in [url, parsed.as_str()] {
+        let Some((scheme, rest)) = written.split_once("://") else { continue };
+        let port = if scheme == "https" { ":443" } else { ":80" };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let bare = authority.strip_suffix(port).unwrap_or(authority);
         ways.push(format!("{scheme}://{bare}{path}"));
-    } else if parsed.port().is_none() {
-        ways.push(format!("{scheme}://{authority}{port}{path}"));
+        if parsed.port().is_none() {
+            ways.push(format!("{scheme}://{bare}{port}{path}"));
+        }
     }
+    ways.sort();
+    ways.dedup();
     ways
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_in_every_way_that_was_signed() {
+        for (url, ways) in [
+            ("https://a/in", vec!["https://a/in", "https://a:443/in"]),
+            ("https://a:443/in", vec!["https://a/in", "https://a:443/in"]),
+            ("http://a/in?b=c", vec!["http://a/in?b=c", "http://a:80/in?b=c"]),
+            ("https://a:8443/in", vec!["https://a:8443/in"]),
+            (
+                "https://a/in?b='c'",
+                vec!["https://a/in?b=%27c%27", "https://a/in?b='c'", "https://a:443/in?b=%27c%27", "https://a:443/in?b='c'"],
+            ),
+            ("no address", vec!["no address"]),
+        ] {
+            assert_eq!(spellings(url), ways, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_shared_key_signs_by_the_algorithm_that_its_header_names() {
+        let (url, key) = ("https://a/in", "a-shared-key");
+        let signed = |algorithm: Algorithm| {
+            let signature = algorithm.sign(key.as_bytes(), &[url.as_bytes(), b"From2"]);
+            base64::prelude::BASE64_STANDARD.encode(signature)
+        };
+        let (sha1, sha256) = (signed(Algorithm::Sha1), signed(Algorithm::Sha256));
+        for (settings, signature, right) in [
+            (None, &sha1, true),
+            (None, &sha256, false),
+            (Some(""), &sha1, true),
+            (Some("key=k"), &sha1, true),
+            (Some("key=k,algorithm=HMAC_SHA1"), &sha1, true),
+            (Some("key=k,algorithm=HMAC_SHA256"), &sha256, true),
+            (Some("key=k, algorithm=hmac_sha256"), &sha256, true),
+            (Some("key=k,algorithm=HMAC_SHA256"), &sha1, false),
+            (Some("key=k,algorithm=HMAC_MD5"), &sha1, false),
+        ] {
+            let mut pairs = vec![("content-type", "application/x-www-form-urlencoded"), (HEADER, signature.as_str())];
+            pairs.extend(settings.map(|settings| (SETTINGS, settings)));
+            let headers: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let request = Incoming { method: "POST", url, query: "", headers: &headers, body: b"From=2" };
+            assert_eq!(verify(&[key], &request).is_ok(), right, "{settings:?}");
+        }
+    }
 }
