@@ -298,6 +298,8 @@ async fn a_network_that_was_opened_is_open_to_operators_and_to_no_tool() {
         assert!(detail.contains("is not public") || detail.contains("is not a public address"), "{url}: {detail}");
         assert!(detail.contains("role operate") && !detail.contains("--allow-net"), "{url}: {detail}");
     }
+    let (status, problem) = tool.subscribe("https://hooks.innesco-test.invalid/", "innesco.*").await;
+    assert_eq!((status, &problem["pointer"]), (422, &json!("/event")), "the engine's own events are not for tools: {problem}");
     let operator = Program::with_role(&engine, "operate").await;
     let (status, made) = operator.subscribe(&receiver.url("/"), "order.*").await;
     assert_eq!((status, &engine.get(&format!("/v1/endpoints/{}", id(&made))).await["reach"]), (201, &json!("opened")));

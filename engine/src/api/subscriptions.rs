@@ -124,6 +124,12 @@ pub async fn create(
         Sight::Whole => Reach::Opened,
         Sight::Own | Sight::WithoutSecrets => Reach::Public,
     };
+    if reach == Reach::Public && input.event.starts_with("innesco.") {
+        return Err(endpoints::wrong(
+            "event",
+            "innesco.* are the engine's own events, which go to endpoints of operators alone; subscribe with a key of the role operate",
+        ));
+    }
     let url = api.outbound.check_form(&input.target_url, reach).map_err(|bad| endpoints::bad_url("target_url", &bad))?;
     let title = format!("subscribed with the key {:?}", key.new.name);
     let secret = endpoints::secret(None, Scheme::default())?;

@@ -364,6 +364,13 @@ impl NewEndpoint {
         }
     }
 
+    /// Whether an event may go there, whatever it subscribes to. An event of the engine's own about an endpoint never goes to that
+    /// endpoint: it would feed on itself. It names other endpoints and carries what plugins say, so it is for operators' endpoints alone.
+    pub fn may_hear(&self, event: &NewEvent) -> bool {
+        let is_for_operators = event.event_type.is_ours();
+        !is_for_operators || self.policy.reach == Reach::Opened && event.subject.as_deref() != Some(&self.name)
+    }
+
     /// Whether it stands for a program's subscription. Nothing else is made so.
     pub fn is_subscription(&self) -> bool {
         self.policy.on_gone == OnGone::Remove
@@ -519,6 +526,31 @@ mod tests {
         assert_ne!(by(1, Reach::Public), by(2, Reach::Public));
         assert_eq!(by(1, Reach::Opened), by(2, Reach::Opened), "operators see all of them, so they share");
         assert_ne!(by(1, Reach::Opened), by(1, Reach::Public));
+    }
+
+    #[test]
+    fn the_engines_own_events_go_to_operators_and_never_to_their_own_endpoint() {
+        let endpoint = |reach: Reach| {
+            let (secret, events) = (Secret::from_seed(Scheme::V1, [1; 32]), Pattern::parse("*").unwrap());
+            let url = "https://hooks.example/1".to_owned();
+            NewEndpoint::subscription(url, events, "by a test".to_owned(), secret, KeyId::from_i64(1), reach)
+        };
+        let about = |event_type: &str, subject: Option<&str>| NewEvent {
+            event_type: EventType::parse(event_type).unwrap(),
+            subject: subject.map(Into::into),
+            ..event(&[])
+        };
+        for (reach, event_type, subject, hears) in [
+            (Reach::Opened, "order.created", None, true),
+            (Reach::Public, "order.created", None, true),
+            (Reach::Opened, "innesco.plugin.failed", Some("other"), true),
+            (Reach::Public, "innesco.plugin.failed", Some("other"), false),
+        ] {
+            assert_eq!(endpoint(reach).may_hear(&about(event_type, subject)), hears, "{reach:?} {event_type}");
+        }
+        let own = endpoint(Reach::Opened);
+        assert!(!own.may_hear(&about("innesco.endpoint.failing", Some(&own.name))));
+        assert!(own.may_hear(&about("order.created", Some(&own.name))));
     }
 
     #[test]

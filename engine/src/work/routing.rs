@@ -45,8 +45,7 @@ pub fn plan(event: &Event, plugins: &PluginTable, endpoints: &EndpointTable) -> 
         .collect();
     let mut direct = Vec::new();
     for endpoint in endpoints.subscribers(&event.new) {
-        // The engine's own news about an endpoint never goes to it: it would feed on itself.
-        if event.new.event_type.is_ours() && event.new.subject.as_deref() == Some(&endpoint.new.name) {
+        if !endpoint.new.may_hear(&event.new) {
             continue;
         }
         match &endpoint.new.plugin {
