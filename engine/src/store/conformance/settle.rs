@@ -371,7 +371,8 @@ async fn keeps(bench: &Bench, plugin: &str, keys: &[&str]) -> StateSize {
 
 pub async fn state_is_measured_exactly(bench: &Bench) {
     const KEYS: [&str; 4] = ["a", "é", "long-key", "z"];
-    let steps: [&[(&str, Option<&[u8]>)]; 7] = [
+    type Writes<'a> = &'a [(&'a str, Option<&'a [u8]>)];
+    let steps: [Writes<'_>; 7] = [
         &[("a", Some(b"1")), ("\u{e9}", Some(b"22")), ("long-key", Some(b""))],
         &[("a", Some(b"4444")), ("z", Some(b"1"))],
         &[("a", None), ("z", None)],

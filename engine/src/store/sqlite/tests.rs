@@ -411,11 +411,13 @@ async fn a_read_for_people_is_broken_off_after_its_time() {
 async fn what_people_read_holds_up_neither_plugins_state_nor_the_engine() {
     let backing = SqliteBacking::empty();
     let store = Arc::new(backing.store());
-    let (ends, mut held) = (Arc::new(Mutex::new(())), tokio::task::JoinSet::new());
-    let end = ends.lock().unwrap();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let (ends, mut held) = (Arc::new(Mutex::new(ends)), tokio::task::JoinSet::new());
     for _ in 0..3 * READERS {
         let (store, ends) = (Arc::clone(&store), Arc::clone(&ends));
-        held.spawn(async move { store.read_for_people(move |_| Ok(drop(ends.lock()))).await.unwrap() });
+        // Each reads until nobody can send any more.
+        let reads = move |_: &Connection| Ok(ends.lock().unwrap().recv().is_err());
+        held.spawn(async move { assert!(store.read_for_people(reads).await.unwrap()) });
     }
     let plugin = Slug::parse("p").unwrap();
     assert_eq!(store.read_state(&plugin, "k").await.unwrap(), None);

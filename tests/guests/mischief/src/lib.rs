@@ -24,7 +24,6 @@ impl Plugin for Mischief {
             "recursion" => Ok(Webhook::to("receiver").json(&json!({ "depth": descend(1) }))?.into()),
             "panic" => panic!("unlucky {}", 13),
             "output" => Ok(Webhook::to("receiver").body("text/plain", vec![b'x'; 32 << 20]).into()),
-            "large" => Ok(Webhook::to("receiver").body("text/plain", vec![b'x'; 250_000]).into()),
             "hoard" => {
                 state::set(&event.id, b"for ever".to_vec());
                 Ok(Outcome::none())
