@@ -4,5 +4,10 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    // The engine starts this program again to compile a plugin file apart from itself.
+    if arguments.next().is_some_and(|first| first == innesco::sandbox::CHILD_COMMAND) {
+        return innesco::sandbox::run_child(arguments);
+    }
     innesco::cli::main()
 }

@@ -40,6 +40,8 @@
 //! - **All or nothing.** Webhooks, emitted events and state writes of a run take effect together, or none does.
 //! - **At least once.** After a crash the same event may be run again, so the same event should lead to the same answer.
 //!   There is no clock and no randomness: time is [`Event::time`], a stable id is [`Event::id`].
+//! - **Nothing else is there.** `SystemTime::now` and `thread::spawn` panic, `std::fs` returns errors, `println!` goes nowhere. The README
+//!   says what to write instead, also of `chrono`, `uuid`, `rand`, `reqwest` and `tokio`.
 //! - **A failure loses nothing.** After an [`Error`], a panic or a breached limit the event is kept and can be run again.
 
 mod plugin;

@@ -6,6 +6,8 @@
 //!
 //! Included by path, both by the sandbox's own tests and by those of the whole engine.
 
+pub mod mutate;
+
 use std::{fmt::Write as _, fs, path::Path};
 
 use wit_component::{StringEncoding, embed_component_metadata};

@@ -1,4 +1,5 @@
-//! Compiled code on disk, so that a start need not compile again. Lies in the data folder, never in the plugin folder.
+//! What loading plugin files taught, on disk: the code of those that compiled, so that a start need not compile again, and the digests of
+//! those that were too complex, so that it does not try them again. In the data folder, never in the plugin folder.
 //!
 //! Compiled code is trusted blindly by whoever runs it, so every file carries a MAC under a key that only this folder has; a file
 //! that does not verify is thrown away and compiled again. Files are written whole under another name and renamed, never changed.
@@ -14,7 +15,11 @@ use sha2::Sha256;
 use crate::{domain::plugin::Digest, files, sandbox::CodeCache};
 
 /// Compiled versions that are kept; the oldest go first.
-const FILES_MAX: usize = 256;
+const CODE_FILES_MAX: usize = 256;
+/// Digests of files that were too complex; the oldest go first. A forgotten one costs one more try.
+const TOO_COMPLEX_FILES_MAX: usize = 4096;
+const CODE: &str = "code";
+const TOO_COMPLEX: &str = "too-complex";
 const MAC_LEN: usize = 32;
 
 /// The compile cache of one data folder.
@@ -48,8 +53,34 @@ impl FileCache {
         Ok(Self { folder, key })
     }
 
-    fn path(&self, key: &str) -> PathBuf {
-        self.folder.join(format!("{}.code", Digest::of(key.as_bytes())))
+    /// Forgets that a file was too complex: somebody asks for another try.
+    pub fn forgive(&self, digest: &Digest) {
+        // Most files never were.
+        let _ = fs::remove_file(self.path(&too_complex_key(digest), TOO_COMPLEX));
+    }
+
+    fn path(&self, key: &str, kind: &str) -> PathBuf {
+        self.folder.join(format!("{}.{kind}", Digest::of(key.as_bytes())))
+    }
+
+    fn read(&self, key: &str, kind: &str) -> Option<Vec<u8>> {
+        let path = self.path(key, kind);
+        let mut bytes = fs::read(&path).ok()?;
+        let verified =
+            bytes.split_at_checked(MAC_LEN).is_some_and(|(mac, content)| self.mac(key, content).verify_slice(mac).is_ok());
+        if !verified {
+            tracing::warn!(file = %path.display(), "cache file does not verify; it is removed and made again");
+            // If it cannot be removed it is refused again next time.
+            let _ = fs::remove_file(&path);
+            return None;
+        }
+        Some(bytes.split_off(MAC_LEN))
+    }
+
+    fn write(&self, key: &str, kind: &str, content: &[u8]) -> io::Result<()> {
+        let mac = self.mac(key, content).finalize().into_bytes();
+        files::replace(&self.path(key, kind), &[&mac, content])?;
+        self.prune(kind, if kind == CODE { CODE_FILES_MAX } else { TOO_COMPLEX_FILES_MAX })
     }
 
     fn mac(&self, key: &str, code: &[u8]) -> Hmac<Sha256> {
@@ -60,38 +91,43 @@ impl FileCache {
         mac
     }
 
-    fn prune(&self) -> io::Result<()> {
+    fn prune(&self, kind: &str, files_max: usize) -> io::Result<()> {
         let mut files: Vec<_> = fs::read_dir(&self.folder)?
             .filter_map(Result::ok)
-            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "code"))
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == kind))
             .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
             .collect();
         files.sort();
-        let surplus = files.len().saturating_sub(FILES_MAX);
+        let surplus = files.len().saturating_sub(files_max);
         files.iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
     }
 }
 
 impl CodeCache for FileCache {
     fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let path = self.path(key);
-        let mut bytes = fs::read(&path).ok()?;
-        let verified = bytes.split_at_checked(MAC_LEN).is_some_and(|(mac, code)| self.mac(key, code).verify_slice(mac).is_ok());
-        if !verified {
-            tracing::warn!(file = %path.display(), "compiled code does not verify; it is thrown away and compiled again");
-            // If it cannot be removed it is refused again next time.
-            let _ = fs::remove_file(&path);
-            return None;
-        }
-        Some(bytes.split_off(MAC_LEN))
+        self.read(key, CODE)
     }
 
     fn put(&self, key: &str, code: &[u8]) {
-        let mac = self.mac(key, code).finalize().into_bytes();
-        if let Err(error) = files::replace(&self.path(key), &[&mac, code]).and_then(|()| self.prune()) {
-            tracing::warn!(%error, "compiled code could not be kept; the next start compiles it again");
+        if let Err(error) = self.write(key, CODE, code) {
+            tracing::warn!(%error, "compiled code could not be stored; the next start compiles it again");
         }
     }
+
+    fn too_complex(&self, digest: &Digest) -> Option<String> {
+        String::from_utf8(self.read(&too_complex_key(digest), TOO_COMPLEX)?).ok()
+    }
+
+    fn put_too_complex(&self, digest: &Digest, reason: &str) {
+        if let Err(error) = self.write(&too_complex_key(digest), TOO_COMPLEX, reason.as_bytes()) {
+            tracing::warn!(%error, "a file that is too complex could not be recorded; the next start tries it again");
+        }
+    }
+}
+
+/// Another version of the engine may load what this one cannot.
+fn too_complex_key(digest: &Digest) -> String {
+    format!("{TOO_COMPLEX} {} {digest}", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]
@@ -110,13 +146,38 @@ mod tests {
         let again = FileCache::open(folder.path().join("cache")).unwrap();
         assert_eq!(again.get("a").as_deref(), Some(b"code of a".as_slice()), "the key stays");
 
-        fs::copy(cache.path("a"), cache.path("b")).unwrap();
+        fs::copy(cache.path("a", CODE), cache.path("b", CODE)).unwrap();
         assert_eq!(cache.get("b"), None, "one version's code is not another's");
-        let mut bytes = fs::read(cache.path("a")).unwrap();
+        let mut bytes = fs::read(cache.path("a", CODE)).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
-        fs::write(cache.path("a"), bytes).unwrap();
+        fs::write(cache.path("a", CODE), bytes).unwrap();
         assert_eq!(cache.get("a"), None, "changed code is thrown away");
-        assert!(!cache.path("a").exists());
+        assert!(!cache.path("a", CODE).exists());
+    }
+
+    #[test]
+    fn a_file_that_was_too_complex_is_known_until_it_is_forgiven() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = FileCache::open(folder.path().join("cache")).unwrap();
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        cache.put_too_complex(&one, "too deep");
+        let again = FileCache::open(folder.path().join("cache")).unwrap();
+        assert_eq!(again.too_complex(&one).as_deref(), Some("too deep"), "the next start knows it");
+        assert_eq!(again.too_complex(&other), None);
+        again.forgive(&other);
+        again.forgive(&one);
+        assert_eq!(cache.too_complex(&one), None);
+    }
+
+    #[test]
+    fn files_that_are_too_complex_push_no_code_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = FileCache::open(folder.path().join("cache")).unwrap();
+        cache.put("a", b"code of a");
+        for n in 0..CODE_FILES_MAX + 1 {
+            cache.put_too_complex(&Digest::of(&n.to_le_bytes()), "too deep");
+        }
+        assert!(cache.get("a").is_some());
     }
 
     #[test]

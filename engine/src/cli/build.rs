@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::clock;
+use crate::{clock, sandbox::advice};
 
 /// What plugins are compiled to.
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -101,6 +101,8 @@ impl PluginCrate {
             let text = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
             return Err(failed(if text.contains("target may not be installed") {
                 format!("{text}\n\nThe target is missing. Add it with: rustup target add {TARGET}")
+            } else if let Some(advice) = advice::for_build(&text) {
+                format!("{text}\n\n{advice}")
             } else {
                 text
             }));

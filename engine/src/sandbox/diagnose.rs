@@ -9,6 +9,7 @@ use wasmtime::{
 };
 
 use super::{
+    advice,
     bindings::{CONTRACT, OFFERED, PACKAGE},
     error::LoadError,
     log::printable,
@@ -48,7 +49,7 @@ pub fn form(bytes: &[u8]) -> Result<Form, LoadError> {
         _ if bytes.starts_with(MAGIC) => {
             LoadError::Invalid { detail: "it is of a version of WebAssembly that is unknown here".to_owned(), offset: 4 }
         }
-        _ => LoadError::NotWasm { begins: beginning(bytes) },
+        _ => LoadError::NotWasm { looks_like: looks_like(bytes) },
     })
 }
 
@@ -90,6 +91,7 @@ pub fn weight(bytes: &[u8]) -> Result<Weight, LoadError> {
 pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
     let mut has_types = false;
     let mut unknown = BTreeSet::new();
+    let mut browser = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| broken(&error, bytes))? {
             Payload::CustomSection(section) if section.name().starts_with("component-type") => has_types = true,
@@ -98,7 +100,8 @@ pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
                     let import = import.map_err(|error| broken(&error, bytes))?;
                     if import.module.starts_with("__wbindgen") || import.module == "wbg" || import.name.starts_with("__wbindgen")
                     {
-                        return Err(LoadError::WasmBindgen);
+                        browser.push(import.name);
+                        continue;
                     }
                     if import.module.starts_with("wasi_snapshot_preview1") || import.module.starts_with("wasi_unstable") {
                         return Err(LoadError::Wasip1);
@@ -115,6 +118,9 @@ pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
             }
             _ => {}
         }
+    }
+    if !browser.is_empty() {
+        return Err(LoadError::WasmBindgen { advice: advice::for_browser_imports(browser.into_iter()) });
     }
     if !unknown.is_empty() {
         return Err(unknown_imports(unknown));
@@ -175,6 +181,9 @@ pub fn is_wasi(import: &str) -> bool {
 /// Whether the compiler refused for want of room in the pool rather than for a fault.
 pub fn not_compilable(error: &wasmtime::Error) -> LoadError {
     let detail = chain(error);
+    if error.is::<wasmtime::error::OutOfMemory>() {
+        return LoadError::TooComplex { reason: "loading it took more memory than a file of its size may take".to_owned() };
+    }
     if ["exceeds the", "instance allocation for this"].iter().any(|words| detail.contains(words)) {
         return LoadError::TooDemanding { detail };
     }
@@ -195,14 +204,7 @@ pub fn broken(error: &wasmparser::Error, bytes: &[u8]) -> LoadError {
 }
 
 fn unknown_imports(names: BTreeSet<String>) -> LoadError {
-    let has = |what: &str| names.iter().any(|name| name.contains(what));
-    let advice = if has("wasi:http") || has("socket") {
-        "plugins have no network. Return a webhook and the engine sends it"
-    } else if has("emscripten") || has("env.") {
-        "such imports come from C, Emscripten or a missing extern crate. Build with the SDK for wasm32-unknown-unknown"
-    } else {
-        "a plugin has its log, its config and its state. Build with the SDK alone"
-    };
+    let advice = advice::for_imports(names.iter().map(String::as_str));
     let more = names.len().saturating_sub(NAMED_MAX);
     let mut imports: Vec<String> = names.into_iter().take(NAMED_MAX).collect();
     if more > 0 {
@@ -224,12 +226,34 @@ fn is_text(bytes: &[u8]) -> bool {
     [b"(module".as_slice(), b"(component", b"(;", b";;"].iter().any(|opening| start.starts_with(opening))
 }
 
-/// The first bytes of a file, as a person would recognise them.
-fn beginning(bytes: &[u8]) -> String {
-    let first = &bytes[..bytes.len().min(16)];
-    if first.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
-        return format!("{:?}", String::from_utf8_lossy(first));
+/// What a file is that is no WebAssembly, as far as its first bytes tell. Never the bytes themselves: a secret may have been copied to the wrong place.
+fn looks_like(bytes: &[u8]) -> &'static str {
+    const BEGINNINGS: [(&[u8], &str); 10] = [
+        (b"version https://git-lfs", "a pointer of Git LFS (fetch the file itself with git lfs pull)"),
+        (b"\x1f\x8b", "gzip data (unpack it first)"),
+        (b"\x28\xb5\x2f\xfd", "zstd data (unpack it first)"),
+        (b"PK\x03\x04", "a zip archive (unpack it first)"),
+        (b"!<arch>", "a static library"),
+        (b"\x89PNG", "an image"),
+        (b"#!", "a script"),
+        (b"MZ", "a program for Windows"),
+        (b"\xcf\xfa\xed\xfe", "a program for macOS"),
+        (b"-----BEGIN", "a key or a certificate"),
+    ];
+    if let Some((_, name)) = BEGINNINGS.iter().find(|(beginning, _)| bytes.starts_with(beginning)) {
+        return name;
     }
-    let hex: Vec<_> = first.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("the bytes {}", hex.join(" "))
+    let start = &bytes[..bytes.len().min(512)];
+    let text = start.trim_ascii_start().to_ascii_lowercase();
+    if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+        return "a web page (an answer to a download that failed?)";
+    }
+    if bytes.len() > 1 && start.get(257..262) == Some(b"ustar") {
+        return "a tar archive (unpack it first)";
+    }
+    match start.iter().all(|byte| !byte.is_ascii_control() || byte.is_ascii_whitespace()) {
+        true => "text",
+        false if start.iter().all(|byte| *byte == 0) => "nothing but zeros (a copy that was cut off?)",
+        false => "data of an unknown kind",
+    }
 }

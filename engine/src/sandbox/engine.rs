@@ -12,7 +12,7 @@ use wasmtime::{
     component::{HasSelf, Linker},
 };
 
-use super::{bindings, host::Host, limiter::Counts, limits::Limits, limits::Settings, wasi};
+use super::{bindings, child::Children, host::Host, limiter::Counts, limits::Limits, limits::Settings, wasi};
 
 /// How often deadlines are looked at. A run ends at most one tick after its deadline.
 const TICK: Duration = Duration::from_millis(5);
@@ -23,6 +23,16 @@ pub struct Sandbox {
     pub(super) settings: Arc<Settings>,
     pub(super) small: Arc<Pool>,
     pub(super) big: Arc<Pool>,
+    pub(super) compiler: Compiler,
+}
+
+/// Where files that the cache does not know are compiled.
+#[derive(Clone)]
+pub(super) enum Compiler {
+    /// In a process that the file can only end, not harm.
+    Child(Arc<Children>),
+    /// In this process: the child itself, and tests.
+    Here,
 }
 
 /// The sandbox cannot start on this machine.
@@ -31,23 +41,34 @@ pub struct Sandbox {
 pub struct SetupError(#[source] anyhow::Error);
 
 impl Sandbox {
-    /// Reserves the pools (or does without, where there is no room for them) and starts the thread that keeps deadlines. The thread ends with the last clone and the last plugin.
+    /// Reserves the pools (or does without, where there is no room for them) and starts the thread that keeps deadlines. The thread ends
+    /// with the last clone and the last plugin. Files are compiled in a child process of this program, so its `main` must begin
+    /// as [`run_child`](super::run_child) says.
     ///
     /// # Errors
     ///
     /// When the machine's processor or kernel lacks what the compiler needs.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
-        Self::with_places(settings.clone(), Places::Pooled).or_else(|_| Self::with_places(settings, Places::OnDemand))
+        let in_child = |places| Compiler::Child(Arc::new(Children::new(settings.clone(), places)));
+        Self::with_places(&settings, Places::Pooled, in_child(Places::Pooled))
+            .or_else(|_| Self::with_places(&settings, Places::OnDemand, in_child(Places::OnDemand)))
     }
 
-    pub(super) fn with_places(settings: Settings, places: Places) -> Result<Self, SetupError> {
-        let start = || -> wasmtime::Result<Self> {
-            let small = Arc::new(Pool::new(Kind::Small, &settings, places)?);
-            let big = Arc::new(Pool::new(Kind::Big, &settings, places)?);
-            keep_deadlines([small.engine.weak(), big.engine.weak()])?;
-            Ok(Self { settings: Arc::new(settings), small, big })
-        };
-        start().map_err(|error| SetupError(error.into()))
+    /// A sandbox whose plugins run in `places`.
+    pub(super) fn with_places(settings: &Settings, places: Places, compiler: Compiler) -> Result<Self, SetupError> {
+        let sandbox = Self::build(settings, places, Purpose::Run, compiler)?;
+        keep_deadlines([sandbox.small.engine.weak(), sandbox.big.engine.weak()]).map_err(|error| SetupError(error.into()))?;
+        Ok(sandbox)
+    }
+
+    /// A sandbox that compiles what one with `places` runs, and runs nothing itself: it reserves no memory for instances.
+    pub(super) fn compiler(settings: &Settings, places: Places) -> Result<Self, SetupError> {
+        Self::build(settings, places, Purpose::Compile, Compiler::Here)
+    }
+
+    fn build(settings: &Settings, places: Places, purpose: Purpose, compiler: Compiler) -> Result<Self, SetupError> {
+        let pool = |kind| Pool::new(kind, settings, places, purpose).map(Arc::new).map_err(|error| SetupError(error.into()));
+        Ok(Self { small: pool(Kind::Small)?, big: pool(Kind::Big)?, settings: Arc::new(settings.clone()), compiler })
     }
 }
 
@@ -58,6 +79,13 @@ pub(super) enum Places {
     Pooled,
     /// Each in memory of its own: slower, and possible everywhere.
     OnDemand,
+}
+
+/// What an engine is made for. Both compile to the same code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Run,
+    Compile,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +126,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    fn new(kind: Kind, settings: &Settings, places: Places) -> wasmtime::Result<Self> {
+    fn new(kind: Kind, settings: &Settings, places: Places, purpose: Purpose) -> wasmtime::Result<Self> {
         let threads = settings.threads.clamp(1, 1024);
         // One more than runs, so that loading a plugin need not wait for a run to end.
         let turns = match kind {
@@ -106,10 +134,14 @@ impl Pool {
             Kind::Big => threads.min(4) + 1,
         };
         let memory_bytes_max = kind.memory_bytes(&settings.limits);
-        let engine = match places {
-            Places::Pooled => pooled(kind, turns as u32, memory_bytes_max)?,
-            Places::OnDemand => on_demand(memory_bytes_max)?,
-        };
+        let mut config = config();
+        if places == Places::OnDemand {
+            on_demand(&mut config, memory_bytes_max);
+        }
+        if (places, purpose) == (Places::Pooled, Purpose::Run) {
+            pooled(&mut config, kind, turns as u32, memory_bytes_max);
+        }
+        let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         bindings::Plugin::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
         let mut wasi_linker = linker.clone();
@@ -169,6 +201,7 @@ fn config() -> Config {
         .concurrency_support(false)
         .cranelift_opt_level(OptLevel::Speed)
         .cranelift_nan_canonicalization(true)
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
         .max_wasm_stack(Limits::STACK_BYTES)
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(None)
@@ -179,7 +212,7 @@ fn config() -> Config {
     config
 }
 
-fn pooled(kind: Kind, turns: u32, memory_bytes: usize) -> wasmtime::Result<Engine> {
+fn pooled(config: &mut Config, kind: Kind, turns: u32, memory_bytes: usize) {
     let counts = kind.counts();
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(turns)
@@ -204,21 +237,13 @@ fn pooled(kind: Kind, turns: u32, memory_bytes: usize) -> wasmtime::Result<Engin
     if kind == Kind::Big {
         pool.table_elements(100_000).max_component_instance_size(16 << 20).max_core_instance_size(16 << 20);
     }
-    let mut config = config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    Engine::new(&config)
 }
 
 /// For machines whose address space has no room for a pool (39-bit processors, `ulimit -v`): an instance reserves what it may
 /// grow to, so that growing moves nothing, and no more.
-fn on_demand(memory_bytes: usize) -> wasmtime::Result<Engine> {
-    let mut config = config();
-    config
-        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
-        .memory_reservation(memory_bytes as u64)
-        .memory_guard_size(64 << 10)
-        .memory_reservation_for_growth(1 << 20);
-    Engine::new(&config)
+fn on_demand(config: &mut Config, memory_bytes: usize) {
+    config.memory_reservation(memory_bytes as u64).memory_guard_size(64 << 10).memory_reservation_for_growth(1 << 20);
 }
 
 /// Moves the epochs on for as long as one of the engines is alive.

@@ -10,10 +10,10 @@ pub enum LoadError {
     #[error("it is {}; the limit is {}. Build it with --release, or raise plugins.bytes_max", size(*found), size(*limit))]
     TooLarge { found: usize, limit: usize },
     #[error(
-        "it is not WebAssembly: it begins with {begins}. Build a crate with innesco plugin build, \
+        "it is not WebAssembly but {looks_like}. Build a crate with innesco plugin build, \
          or with cargo build --release --target wasm32-unknown-unknown, and drop in the .wasm file that it writes"
     )]
-    NotWasm { begins: String },
+    NotWasm { looks_like: &'static str },
     #[error("it is WebAssembly text. Turn it into a binary with wat2wasm or wasm-tools parse")]
     Text,
     #[error(
@@ -42,11 +42,8 @@ pub enum LoadError {
         minor(engine)
     )]
     NewerContract { contract: String, uses: String, engine: &'static str },
-    #[error(
-        "it brings wasm-bindgen, which works only in browsers (chrono with default features does that; so do getrandom and uuid \
-         with their \"js\" features). Use chrono with default-features = false; the time is event.time"
-    )]
-    WasmBindgen,
+    #[error("it brings wasm-bindgen, which works only in browsers: {advice}")]
+    WasmBindgen { advice: &'static str },
     #[error("it is built for wasm32-wasip1. Build it for wasm32-unknown-unknown, or for wasm32-wasip2")]
     Wasip1,
     #[error("it imports {}, which no plugin gets: {advice}", imports.join(", "))]
@@ -63,6 +60,14 @@ pub enum LoadError {
     Describe { detail: String },
     #[error("what it says of itself is not valid: {detail}. Change it and build it again")]
     BadManifest { detail: String },
+    #[error("{sentence}")]
+    Refused { sentence: String, may_be_incomplete: bool },
+    #[error(
+        "the file is damaged or too complex: {reason}. It is not tried again until it is replaced or touched, or the engine upgraded"
+    )]
+    TooComplex { reason: String },
+    #[error("the process that loads plugins did not do its work: {detail}. The file is tried again")]
+    NoLoader { detail: String },
     #[error("the engine failed while loading it: {detail}. This is a fault of the engine; please report it with the file")]
     Engine { detail: String },
 }
@@ -72,7 +77,12 @@ const CALL_EXPORT: &str = "Build a crate that calls innesco_sdk::export!(…) wi
 impl LoadError {
     /// Whether the file may only be incomplete: half copied, still growing.
     pub fn may_be_incomplete(&self) -> bool {
-        matches!(self, Self::Empty | Self::Truncated { .. })
+        matches!(self, Self::Empty | Self::Truncated { .. } | Self::Refused { may_be_incomplete: true, .. })
+    }
+
+    /// Whether the same file may load the next time.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::NoLoader { .. })
     }
 }
 

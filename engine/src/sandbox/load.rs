@@ -1,4 +1,8 @@
 //! From a file's bytes to a plugin that can run.
+//!
+//! [`Sandbox::compile`] does all that reads a file: it validates, encodes, compiles and links it once, as a trial. The engine has a
+//! child process do that (`child.rs`). [`Sandbox::load`] takes the code that comes of it, or that was kept from an earlier start,
+//! links it and asks the plugin what it is. So a start with a full cache starts no child.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +18,9 @@ use wit_component::ComponentEncoder;
 use super::{
     bindings::{CONTRACT, PACKAGE, PluginPre, innesco::plugin::types},
     diagnose::{self, Form},
-    engine::{Kind, Pool, Sandbox},
+    engine::{Compiler, Kind, Pool, Sandbox},
     error::LoadError,
+    host::Host,
     limits::{Limits, size},
     log::printable,
     nesting,
@@ -34,19 +39,25 @@ const VERSION_BYTES: usize = 64;
 /// How many patterns a plugin can be `on`.
 const PATTERNS_MAX: usize = 256;
 
-/// Where compiled code is kept between starts: compiling takes milliseconds to seconds, loading what was compiled microseconds.
+/// What is known of files from earlier loads: compiling takes milliseconds to seconds, loading what was compiled microseconds.
 pub trait CodeCache: Send + Sync {
-    /// What was put under this key.
+    /// Returns the code that was stored under this key.
     ///
-    /// The implementer promises that it gives back only bytes that [`CodeCache::put`] was given under the same key, unchanged, and
+    /// The implementer promises that it returns only bytes that [`CodeCache::put`] received under the same key, unchanged, and
     /// proves that with a keyed hash: compiled code runs without any sandbox around it.
     fn get(&self, key: &str) -> Option<Vec<u8>>;
 
-    /// Keeps code, if it can; failing to costs nothing but the time to compile.
+    /// Stores code, if it can; failing to costs only the time to compile.
     fn put(&self, key: &str, code: &[u8]);
+
+    /// Returns why this file was too complex for this version of the engine, if it was.
+    fn too_complex(&self, digest: &Digest) -> Option<String>;
+
+    /// Records that a file is too complex, so that the next start does not spend its time and memory on it again.
+    fn put_too_complex(&self, digest: &Digest, reason: &str);
 }
 
-/// Keeps nothing.
+/// Stores nothing.
 pub struct NoCache;
 
 impl CodeCache for NoCache {
@@ -55,6 +66,19 @@ impl CodeCache for NoCache {
     }
 
     fn put(&self, _: &str, _: &[u8]) {}
+
+    fn too_complex(&self, _: &Digest) -> Option<String> {
+        None
+    }
+
+    fn put_too_complex(&self, _: &Digest, _: &str) {}
+}
+
+/// A component as machine code, and the pool whose plugins it joins.
+#[derive(Clone)]
+pub struct Compiled {
+    pub(super) kind: Kind,
+    pub(super) code: Vec<u8>,
 }
 
 /// A version of a plugin, compiled and linked. Share it in an `Arc`; runs may go on side by side.
@@ -108,15 +132,13 @@ impl Sandbox {
         self.settings.plugin_bytes_max
     }
 
-    /// Makes a plugin of a file's bytes. Blocks for as long as compiling takes; the caller bounds how many do so at once.
+    /// Makes a plugin of a file's bytes. Blocks for as long as compiling takes, unless `cache` has the code.
     ///
     /// # Errors
     ///
     /// Each says what is the matter with the file and what to do.
     pub fn load(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
-        // Compilers are large programs. One that panics on a strange file must not take the loader's thread along.
-        catch_unwind(AssertUnwindSafe(|| self.load_unguarded(bytes, cache)))
-            .unwrap_or_else(|panic| Err(LoadError::Engine { detail: panic_text(&*panic) }))
+        guarded(|| self.load_unguarded(bytes, cache))
     }
 
     fn load_unguarded(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
@@ -124,20 +146,14 @@ impl Sandbox {
         if bytes.len() > limit {
             return Err(LoadError::TooLarge { found: bytes.len(), limit });
         }
-        let form = diagnose::form(bytes)?;
+        // A look at the first bytes alone.
+        diagnose::form(bytes)?;
         let digest = Digest::of(bytes);
         let (pool, component) = match self.cached(&digest, cache) {
             Some(found) => found,
-            None => self.compile(bytes, form, &digest, cache)?,
+            None => self.compiled(bytes, &digest, cache)?,
         };
-        let engine = &pool.engine;
-        let imports = diagnose::imports(&component, engine);
-        let wasi = imports.iter().any(|import| diagnose::is_wasi(import));
-        let linker = if wasi { &pool.wasi_linker } else { &pool.linker };
-        let linked = linker.instantiate_pre(&component).map_err(|error| diagnose::unlinkable(&component, engine, &error))?;
-        diagnose::handler(&component, engine)?;
-        let pre = PluginPre::new(linked)
-            .map_err(|error| LoadError::OtherHandler { detail: diagnose::chain(&error), engine: CONTRACT })?;
+        let Linked { pre, imports, wasi } = link(&pool, &component)?;
         let guest = Guest { pool, pre, digest, wasi };
         let manifest = describe(&guest, &self.settings.limits)?;
         Ok(Plugin { guest, manifest, bytes_len: bytes.len(), imports })
@@ -147,17 +163,44 @@ impl Sandbox {
     fn cached(&self, digest: &Digest, cache: &dyn CodeCache) -> Option<(Arc<Pool>, Component)> {
         [&self.small, &self.big].into_iter().find_map(|pool| {
             let code = cache.get(&pool.key(digest))?;
-            Some((pool.clone(), pool.deserialize(&code)?))
+            Some((pool.clone(), pool.deserialize(&code).ok()?))
         })
     }
 
-    fn compile(
-        &self,
-        bytes: &[u8],
-        form: Form,
-        digest: &Digest,
-        cache: &dyn CodeCache,
-    ) -> Result<(Arc<Pool>, Component), LoadError> {
+    /// Has a file compiled that the cache does not know.
+    fn compiled(&self, bytes: &[u8], digest: &Digest, cache: &dyn CodeCache) -> Result<(Arc<Pool>, Component), LoadError> {
+        if let Some(reason) = cache.too_complex(digest) {
+            return Err(LoadError::TooComplex { reason });
+        }
+        let compiled = match &self.compiler {
+            Compiler::Child(children) => children.compile(bytes),
+            Compiler::Here => self.compile(bytes),
+        };
+        let compiled = compiled.inspect_err(|error| {
+            if let LoadError::TooComplex { reason } = error {
+                cache.put_too_complex(digest, reason);
+            }
+        })?;
+        let pool = match compiled.kind {
+            Kind::Small => &self.small,
+            Kind::Big => &self.big,
+        };
+        let component = pool.deserialize(&compiled.code).map_err(|error| diagnose::not_compilable(&error))?;
+        cache.put(&pool.key(digest), &compiled.code);
+        Ok((pool.clone(), component))
+    }
+
+    /// Compiles a file in this process. Everything that reads a stranger's bytes is here, and depends on them and the settings alone.
+    ///
+    /// # Errors
+    ///
+    /// Each says what is the matter with the file and what to do.
+    pub(super) fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
+        guarded(|| self.compile_unguarded(bytes))
+    }
+
+    fn compile_unguarded(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
+        let form = diagnose::form(bytes)?;
         nesting::check(bytes)?;
         diagnose::validate(bytes)?;
         let encoded = match form {
@@ -172,12 +215,37 @@ impl Sandbox {
             let detail = format!("a memory of {} from the start; the limit is {}", size(asked), size(pool.memory_bytes_max));
             return Err(LoadError::TooDemanding { detail });
         }
-        let component = Component::from_binary(&pool.engine, component).map_err(|error| diagnose::not_compilable(&error))?;
-        if let Ok(code) = component.serialize() {
-            cache.put(&pool.key(digest), &code);
-        }
-        Ok((pool.clone(), component))
+        let code = pool.engine.precompile_component(component).map_err(|error| diagnose::not_compilable(&error))?;
+        // What breaks here must not break in the engine first.
+        let component = pool.deserialize(&code).map_err(|error| diagnose::not_compilable(&error))?;
+        link(pool, &component)?;
+        Ok(Compiled { kind: pool.kind, code })
     }
+}
+
+/// Compilers are large programs. One that panics on a strange file must not take its caller's thread along.
+fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(LoadError::Engine { detail: panic_text(&*panic) }))
+}
+
+/// A component with its imports found.
+struct Linked {
+    pre: PluginPre<Host>,
+    imports: Vec<String>,
+    /// Whether it was linked with WASI.
+    wasi: bool,
+}
+
+fn link(pool: &Pool, component: &Component) -> Result<Linked, LoadError> {
+    let engine = &pool.engine;
+    let imports = diagnose::imports(component, engine);
+    let wasi = imports.iter().any(|import| diagnose::is_wasi(import));
+    let linker = if wasi { &pool.wasi_linker } else { &pool.linker };
+    let linked = linker.instantiate_pre(component).map_err(|error| diagnose::unlinkable(component, engine, &error))?;
+    diagnose::handler(component, engine)?;
+    let pre =
+        PluginPre::new(linked).map_err(|error| LoadError::OtherHandler { detail: diagnose::chain(&error), engine: CONTRACT })?;
+    Ok(Linked { pre, imports, wasi })
 }
 
 impl Pool {
@@ -193,18 +261,19 @@ impl Pool {
         format!("{digest}-{kind}-{:016x}", hasher.finish())
     }
 
-    /// `None` where the code is of another engine: it is compiled again.
-    #[expect(unsafe_code, reason = "compiled code is taken back from the cache; this is the only place that trusts bytes")]
-    fn deserialize(&self, code: &[u8]) -> Option<Component> {
-        // SAFETY: `code` must be what `Component::serialize` gave. `CodeCache` promises, and its implementer proves with a keyed
-        // hash, that it gives back only what `put` was given, and `put` is called with nothing else. Files from a plugin folder
-        // never come here: `diagnose::form` refuses precompiled ones.
-        unsafe { Component::deserialize(&self.engine, code) }.ok()
+    /// Fails where the code is of another engine, or asks for more than this pool has.
+    #[expect(unsafe_code, reason = "compiled code is taken back; this is the only place that trusts bytes")]
+    fn deserialize(&self, code: &[u8]) -> wasmtime::Result<Component> {
+        // SAFETY: `code` must be what `Engine::precompile_component` gave. It comes from `Sandbox::compile`, run here or by a child of
+        // the same program (`child.rs` says why its word counts), or from the cache. `CodeCache` promises, and its
+        // implementer proves with a keyed hash, that it returns only what `put` received, and `put` receives nothing else. Files from
+        // a plugin folder never come here: `diagnose::form` refuses precompiled ones.
+        unsafe { Component::deserialize(&self.engine, code) }
     }
 }
 
 /// Turns what cargo writes into a component.
-fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
+pub(super) fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     diagnose::core_module(module)?;
     let encode = || ComponentEncoder::default().validate(true).module(module)?.encode();
     encode().map_err(|error: anyhow::Error| {

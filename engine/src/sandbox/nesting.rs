@@ -1,22 +1,39 @@
-//! A look at a file's type declarations with a stack of our own, before anything recursive reads them.
+//! Bounds the structure of a plugin file before any parser with recursion reads it.
 //!
-//! The parsers behind the engine follow two things by recursion, without an end: types nested in types, and packages that use each
-//! other in a circle. A file of a few kilobytes can have either, and a native stack that overflows takes the whole engine down.
+//! Validation, encoding and compiling follow some structures by recursion, and some at a cost that grows by the square: types nested
+//! in types, types that are other names of types, components nested in components, packages that use each other in a circle. This
+//! module counts them in one pass, on a stack of its own, and refuses what no tool writes. Such a list is never complete, so the
+//! child process that loads a file (`child.rs`) has limits too. The bounds here give a precise error, and soon.
 
 use wasmparser::{
-    BinaryReader, ComponentAlias, ComponentExternName, ComponentImport, ComponentType, ComponentTypeRef, CoreType,
-    InstanceTypeDeclaration, Parser, Payload,
+    BinaryReader, ComponentAlias, ComponentExternName, ComponentExternalKind, ComponentImport, ComponentOuterAliasKind,
+    ComponentType, ComponentTypeRef, CoreType, InstanceTypeDeclaration, Parser, Payload, TypeBounds,
 };
 
 use super::{diagnose::broken, error::LoadError};
 
-/// How deep types may nest. What tools write is three deep.
-const DEPTH_MAX: usize = 16;
+/// How deep types may nest. Tools write types three deep.
+const TYPE_DEPTH_MAX: usize = 16;
+/// How deep components may nest. Tools write one component in another; composing components adds one or two.
+const COMPONENT_DEPTH_MAX: usize = 4;
+/// Components in a file. Tools write one for each exported interface.
+const COMPONENTS_MAX: usize = 100;
+/// Core modules in a file. Tools write three; a Python component has one for each of its libraries, tens in all.
+const MODULES_MAX: usize = 100;
+/// Core and component instances in a file. Tools write a few for each module and interface.
+const INSTANCES_MAX: usize = 1_000;
+/// Types, imports and exports of components in a file. Tools write tens for each interface; all of WASI has about a thousand.
+const DECLARATIONS_MAX: usize = 10_000;
+/// Aliases in a file. Tools write one for each function and each shared type.
+const ALIASES_MAX: usize = 10_000;
+/// How many names in a row may lead to one type. Tools write three for each interface that passes a type on.
+const ALIAS_CHAIN_MAX: u32 = 64;
 
 /// Why a file must not be read any further.
+#[derive(Debug)]
 enum Stop {
     Malformed(wasmparser::Error),
-    TooDeep,
+    TooMuch(String),
 }
 
 impl From<wasmparser::Error> for Stop {
@@ -25,33 +42,27 @@ impl From<wasmparser::Error> for Stop {
     }
 }
 
-impl Stop {
-    fn too_deep() -> LoadError {
-        LoadError::TooDemanding { detail: format!("its types nest more than {DEPTH_MAX} deep") }
-    }
-}
-
-/// Refuses types that nest too deep anywhere in the file, and packages in a circle in the types that a core module brings along.
+/// Refuses a file that has more of a structure than tools write, and packages in a circle in the types that a core module embeds.
+///
+/// # Errors
+///
+/// [`LoadError::TooDemanding`] names the structure and its limit.
 pub fn check(bytes: &[u8]) -> Result<(), LoadError> {
-    let mut packages = Vec::new();
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| broken(&error, bytes))? {
-            Payload::ComponentTypeSection(section) => {
-                let range = section.range();
-                declarations(&bytes[range.clone()], range.start, |_| {}).map_err(|stop| match stop {
-                    Stop::Malformed(error) => broken(&error, bytes),
-                    Stop::TooDeep => Stop::too_deep(),
-                })?;
-            }
-            Payload::CustomSection(section) if section.name().starts_with("component-type") => {
-                embedded(section.data(), &mut packages).map_err(|stop| match stop {
-                    Stop::Malformed(error) => LoadError::NotAComponent { detail: format!("its types cannot be read: {error}") },
-                    Stop::TooDeep => Stop::too_deep(),
-                })?;
-            }
-            _ => {}
-        }
+    let mut walk = Walk::default();
+    let refused = |stop| match stop {
+        Stop::Malformed(error) => broken(&error, bytes),
+        Stop::TooMuch(detail) => LoadError::TooDemanding { detail },
+    };
+    let embedded = walk.file(bytes).map_err(refused)?;
+    // Only embedded types are read by a parser that follows packages.
+    walk.packages.clear();
+    for types in embedded {
+        walk.file(types).map_err(|stop| match stop {
+            Stop::Malformed(error) => LoadError::NotAComponent { detail: format!("its types cannot be read: {error}") },
+            Stop::TooMuch(detail) => LoadError::TooDemanding { detail },
+        })?;
     }
+    let mut packages = walk.packages;
     // A declaration can only refer to those before it. So there is no circle if each package stands in one piece.
     packages.dedup();
     let pieces = packages.len();
@@ -64,91 +75,292 @@ pub fn check(bytes: &[u8]) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Walks the types that a core module brings along, which are a component, and adds the packages of its interfaces in their order.
-fn embedded(types: &[u8], packages: &mut Vec<String>) -> Result<(), Stop> {
-    for payload in Parser::new(0).parse_all(types) {
-        if let Payload::ComponentTypeSection(section) = payload? {
-            let range = section.range();
-            declarations(&types[range.clone()], range.start, |name| {
-                if let Some((package, interface)) = name.split_once('/') {
-                    let version = interface.split_once('@').map_or("", |(_, version)| version);
-                    packages.push(format!("{package}@{version}"));
-                }
-            })?;
-        }
-    }
-    Ok(())
+/// What was counted so far, in a file and in the types that it embeds.
+#[derive(Default)]
+struct Walk {
+    components: usize,
+    modules: usize,
+    instances: usize,
+    declarations: usize,
+    aliases: usize,
+    /// Packages of the interfaces that component types import and export, in their order.
+    packages: Vec<String>,
 }
 
-/// Walks the declarations of one section, and hands over the names of what they import and export.
-fn declarations(section: &[u8], offset: usize, mut named: impl FnMut(&str)) -> Result<(), Stop> {
-    let mut reader = BinaryReader::new(section, offset);
-    // How many declarations are left on each level. The first level has types alone, and no byte that says so.
-    let mut levels = vec![reader.read_var_u32()?];
-    while let Some(left) = levels.last_mut() {
-        if *left == 0 {
-            levels.pop();
-            continue;
-        }
-        *left -= 1;
-        match if levels.len() == 1 { 1 } else { reader.read_u8()? } {
-            0 => drop(reader.read::<CoreType<'_>>()?),
-            1 => {
-                let mut ahead = reader.clone();
-                if !matches!(ahead.read_u8()?, 0x41 | 0x42) {
-                    reader.read::<ComponentType<'_>>()?;
-                } else if levels.len() == DEPTH_MAX {
-                    return Err(Stop::TooDeep);
-                } else {
-                    levels.push(ahead.read_var_u32()?);
-                    reader = ahead;
+/// Adds to a count, up to a limit.
+fn count(total: &mut usize, more: usize, max: usize, of: &str) -> Result<(), Stop> {
+    *total = total.saturating_add(more);
+    if *total > max { Err(Stop::TooMuch(format!("it has more than {max} {of}"))) } else { Ok(()) }
+}
+
+impl Walk {
+    /// Walks a file with everything nested in it. Returns the types that its core modules embed, which are components themselves.
+    fn file<'a>(&mut self, bytes: &'a [u8]) -> Result<Vec<&'a [u8]>, Stop> {
+        let mut embedded = Vec::new();
+        // Whether each part that is open is a component. The file itself is the first.
+        let mut open = Vec::new();
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload? {
+                Payload::Version { encoding, .. } => {
+                    open.push(encoding == wasmparser::Encoding::Component);
+                    if open.iter().filter(|is_component| **is_component).count() > COMPONENT_DEPTH_MAX {
+                        return Err(Stop::TooMuch(format!("its components nest more than {COMPONENT_DEPTH_MAX} deep")));
+                    }
                 }
+                Payload::End(_) => drop(open.pop()),
+                Payload::ComponentSection { .. } => count(&mut self.components, 1, COMPONENTS_MAX, "components")?,
+                Payload::ModuleSection { .. } => count(&mut self.modules, 1, MODULES_MAX, "core modules")?,
+                Payload::InstanceSection(section) => self.instances(section.count())?,
+                Payload::ComponentInstanceSection(section) => self.instances(section.count())?,
+                Payload::ComponentAliasSection(section) => {
+                    count(&mut self.aliases, section.count() as usize, ALIASES_MAX, "aliases")?;
+                }
+                Payload::ComponentImportSection(section) => self.declared(section.count() as usize)?,
+                Payload::ComponentExportSection(section) => self.declared(section.count() as usize)?,
+                Payload::CoreTypeSection(section) => self.declared(section.count() as usize)?,
+                Payload::ComponentTypeSection(section) => {
+                    let range = section.range();
+                    self.declarations(&bytes[range.clone()], range.start)?;
+                }
+                Payload::CustomSection(section) if section.name().starts_with("component-type") => {
+                    // Each is parsed as a component, so there are no more of them than components.
+                    count(&mut self.components, 1, COMPONENTS_MAX, "components")?;
+                    embedded.push(section.data());
+                }
+                _ => {}
             }
-            2 => {
-                reader.read::<ComponentAlias<'_>>()?;
+        }
+        Ok(embedded)
+    }
+
+    fn instances(&mut self, more: u32) -> Result<(), Stop> {
+        count(&mut self.instances, more as usize, INSTANCES_MAX, "instances")
+    }
+
+    fn declared(&mut self, more: usize) -> Result<(), Stop> {
+        count(&mut self.declarations, more, DECLARATIONS_MAX, "types, imports and exports")
+    }
+
+    /// Walks the declarations of one section.
+    fn declarations(&mut self, section: &[u8], offset: usize) -> Result<(), Stop> {
+        let mut reader = BinaryReader::new(section, offset);
+        // The first level has types alone, and no byte that says so.
+        let mut levels = vec![Level::of(reader.read_var_u32()?)];
+        while let Some(level) = levels.last_mut() {
+            if level.left == 0 {
+                let chain = level.longest;
+                levels.pop();
+                if let Some(outer) = levels.last_mut() {
+                    outer.add_type(chain)?;
+                }
+                continue;
             }
-            3 => named(reader.read::<ComponentImport<'_>>()?.name.name),
-            4 => {
-                named(reader.read::<ComponentExternName<'_>>()?.name);
-                reader.read::<ComponentTypeRef>()?;
+            level.left -= 1;
+            self.declared(1)?;
+            match if levels.len() == 1 { 1 } else { reader.read_u8()? } {
+                0 => drop(reader.read::<CoreType<'_>>()?),
+                1 => {
+                    let mut ahead = reader.clone();
+                    if !matches!(ahead.read_u8()?, 0x41 | 0x42) {
+                        reader.read::<ComponentType<'_>>()?;
+                        last(&mut levels).add_type(0)?;
+                    } else if levels.len() == TYPE_DEPTH_MAX {
+                        return Err(Stop::TooMuch(format!("its types nest more than {TYPE_DEPTH_MAX} deep")));
+                    } else {
+                        levels.push(Level::of(ahead.read_var_u32()?));
+                        reader = ahead;
+                    }
+                }
+                2 => {
+                    count(&mut self.aliases, 1, ALIASES_MAX, "aliases")?;
+                    alias(&reader.read::<ComponentAlias<'_>>()?, &mut levels)?;
+                }
+                3 => {
+                    let import = reader.read::<ComponentImport<'_>>()?;
+                    self.named(import.name.name);
+                    last(&mut levels).add(import.ty)?;
+                }
+                4 => {
+                    self.named(reader.read::<ComponentExternName<'_>>()?.name);
+                    let ty = reader.read::<ComponentTypeRef>()?;
+                    last(&mut levels).add(ty)?;
+                }
+                // An unknown kind of declaration: the parser has the words for it.
+                _ => drop(BinaryReader::new(&[0xff], offset).read::<InstanceTypeDeclaration<'_>>()?),
             }
-            // An unknown kind of declaration: the parser has the words for it.
-            _ => drop(BinaryReader::new(&[0xff], offset).read::<InstanceTypeDeclaration<'_>>()?),
+        }
+        Ok(())
+    }
+
+    fn named(&mut self, name: &str) {
+        if let Some((package, interface)) = name.split_once('/') {
+            let version = interface.split_once('@').map_or("", |(_, version)| version);
+            self.packages.push(format!("{package}@{version}"));
         }
     }
-    Ok(())
+}
+
+/// The declarations of one component or instance type.
+struct Level {
+    /// How many are still to be read.
+    left: u32,
+    /// For each type: how many names lead to it, or to a type in it.
+    types: Vec<u32>,
+    /// The same for each instance.
+    instances: Vec<u32>,
+    longest: u32,
+}
+
+impl Level {
+    fn of(left: u32) -> Self {
+        Self { left, types: Vec::new(), instances: Vec::new(), longest: 0 }
+    }
+
+    fn add_type(&mut self, chain: u32) -> Result<(), Stop> {
+        if chain > ALIAS_CHAIN_MAX {
+            return Err(Stop::TooMuch(format!("more than {ALIAS_CHAIN_MAX} names in a row lead to one of its types")));
+        }
+        self.longest = self.longest.max(chain);
+        self.types.push(chain);
+        Ok(())
+    }
+
+    /// Adds what is imported or exported. An index that leads nowhere is for the validator to refuse.
+    fn add(&mut self, ty: ComponentTypeRef) -> Result<(), Stop> {
+        let chain = |index: u32| self.types.get(index as usize).copied().unwrap_or(0);
+        match ty {
+            ComponentTypeRef::Type(TypeBounds::Eq(index)) => self.add_type(chain(index) + 1),
+            ComponentTypeRef::Type(TypeBounds::SubResource) => self.add_type(0),
+            ComponentTypeRef::Instance(index) => {
+                self.instances.push(chain(index));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn last(levels: &mut [Level]) -> &mut Level {
+    levels.last_mut().expect("the walk ends with the last level")
+}
+
+fn alias(alias: &ComponentAlias<'_>, levels: &mut [Level]) -> Result<(), Stop> {
+    match *alias {
+        ComponentAlias::InstanceExport { kind, instance_index, .. } => {
+            let level = last(levels);
+            let chain = level.instances.get(instance_index as usize).copied().unwrap_or(0);
+            match kind {
+                ComponentExternalKind::Type => level.add_type(chain + 1),
+                ComponentExternalKind::Instance => {
+                    level.instances.push(chain);
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        }
+        ComponentAlias::Outer { kind: ComponentOuterAliasKind::Type, count, index } => {
+            let outer = levels.len().checked_sub(1 + count as usize).and_then(|place| levels.get(place));
+            let chain = outer.and_then(|level| level.types.get(index as usize)).copied().unwrap_or(0);
+            last(levels).add_type(chain + 1)
+        }
+        ComponentAlias::Outer { .. } | ComponentAlias::CoreInstanceExport { .. } => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A component whose one type is `depth` component types, one in the other.
-    fn nested(depth: usize) -> Vec<u8> {
-        let mut section = vec![1];
-        (0..depth).for_each(|_| section.extend([0x41, 1, 1]));
-        section.extend([0x41, 0]);
-        let mut bytes = b"\0asm\x0d\0\x01\0\x07".to_vec();
-        let mut length = section.len();
-        while length >= 0x80 {
-            bytes.push(length as u8 | 0x80);
-            length >>= 7;
+    fn leb(mut number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
         }
-        bytes.push(length as u8);
-        bytes.extend(section);
+        bytes.push(number as u8);
         bytes
     }
 
+    fn section(id: u8, content: &[u8]) -> Vec<u8> {
+        [&[id][..], &leb(content.len()), content].concat()
+    }
+
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    fn component(sections: &[u8]) -> Vec<u8> {
+        [COMPONENT, sections].concat()
+    }
+
+    /// A component whose one type is `depth` component types, one in the other.
+    fn types_in_types(depth: usize) -> Vec<u8> {
+        component(&section(7, &[&[1][..], &[0x41, 1, 1].repeat(depth), &[0x41, 0]].concat()))
+    }
+
+    fn components_in_components(depth: usize) -> Vec<u8> {
+        (1..depth).fold(component(&[]), |inner, _| component(&section(4, &inner)))
+    }
+
+    /// A component with one instance type, in which `length` names lead to one type.
+    fn chain(length: usize) -> Vec<u8> {
+        let name = |n: usize| {
+            let text = format!("a{n}");
+            [&[4, 0], &leb(text.len())[..], text.as_bytes(), &[3, 0], &leb(n)].concat()
+        };
+        let names: Vec<u8> = (0..length).flat_map(name).collect();
+        component(&section(7, &[&[1, 0x42], &leb(length + 1)[..], &[1, 0x7d], &names].concat()))
+    }
+
+    /// A core module that embeds these types.
+    fn embedding(types: &[u8]) -> Vec<u8> {
+        [b"\0asm\x01\0\0\0", &section(0, &[&[14], &b"component-type"[..], types].concat())[..]].concat()
+    }
+
     #[test]
-    fn types_that_nest_too_deep_are_refused_before_anyone_follows_them() {
-        assert!(check(&nested(3)).is_ok());
-        let error = check(&nested(1_000_000)).unwrap_err().to_string();
-        assert_eq!(error, "it asks for more than a plugin gets: its types nest more than 16 deep");
+    fn refuses_more_of_a_structure_than_tools_write() {
+        let modules = |count: usize| component(&section(1, b"\0asm\x01\0\0\0").repeat(count));
+        let components = |count: usize| component(&section(4, COMPONENT).repeat(count));
+        let announced = |id: u8, count: usize| component(&section(id, &leb(count)));
+        let cases: [(Vec<u8>, Vec<u8>, &str); 9] = [
+            (types_in_types(15), types_in_types(1_000_000), "its types nest more than 16 deep"),
+            (components_in_components(4), components_in_components(1_000), "its components nest more than 4 deep"),
+            (chain(64), chain(100_000), "it has more than 10000 types, imports and exports"),
+            (chain(64), chain(65), "more than 64 names in a row lead to one of its types"),
+            (embedding(&chain(64)), embedding(&chain(65)), "more than 64 names in a row lead to one of its types"),
+            (modules(100), modules(101), "it has more than 100 core modules"),
+            (components(100), components(101), "it has more than 100 components"),
+            (announced(2, 1_000), announced(5, 1_001), "it has more than 1000 instances"),
+            (announced(6, 10_000), announced(6, 10_001), "it has more than 10000 aliases"),
+        ];
+        for (taken, refused, reason) in cases {
+            assert!(!matches!(check(&taken), Err(LoadError::TooDemanding { .. })), "{reason}: {:?}", check(&taken));
+            let error = check(&refused).unwrap_err().to_string();
+            assert_eq!(error, format!("it asks for more than a plugin gets: {reason}"));
+        }
+    }
+
+    #[test]
+    fn follows_names_through_aliases() {
+        // Each interface passes on the type of the one before it.
+        let passes_on = |count: usize| {
+            let mut text = String::from(
+                "(component (type (component (import \"a:a/i0\" (instance (type (;0;) bool) (export \"t\" (type (eq 0)))))\n",
+            );
+            for n in 1..count {
+                text += &format!(
+                    "(alias export {} \"t\" (type)) (import \"a:a/i{n}\" (instance (alias outer 1 {} (type)) (export \"t\" (type (eq 0)))))\n",
+                    n - 1,
+                    2 * n - 1
+                );
+            }
+            wat::parse_str(text + ")))").unwrap()
+        };
+        assert!(check(&passes_on(20)).is_ok());
+        let error = check(&passes_on(30)).unwrap_err().to_string();
+        assert!(error.contains("64 names in a row"), "{error}");
     }
 
     #[test]
     fn packages_in_a_circle_are_refused() {
-        let mut module = b"\0asm\x01\0\0\0".to_vec();
         let circle = wat::parse_str(
             r#"(component (type (component (type (component
                 (type (instance)) (import "a:a/one" (instance (type 0)))
@@ -157,11 +369,7 @@ mod tests {
             )) (export "a:a/world" (component (type 0))))))"#,
         )
         .unwrap();
-        let name = b"component-type";
-        let length = 1 + name.len() + circle.len();
-        module.extend([0, length as u8 | 0x80, (length >> 7) as u8, name.len() as u8]);
-        module.extend(name);
-        module.extend(circle);
+        let module = embedding(&circle);
         let error = check(&module).unwrap_err().to_string();
         assert!(error.contains("go to and fro between packages"), "{error}");
     }

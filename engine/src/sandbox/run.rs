@@ -12,6 +12,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
 use super::{
+    advice,
     bindings::{self, PluginPre, innesco::plugin::types},
     diagnose,
     engine::{Pool, ticks, whole_ticks},
@@ -214,7 +215,13 @@ impl Told {
                 ended(RunOutcome::Trapped, "stack_overflow", message)
             }
             Some(trap) => match self.log.panic() {
-                Some(panic) => ended(RunOutcome::Trapped, "panic", panic),
+                Some(panic) => {
+                    let message = match advice::for_panic(&panic) {
+                        Some(advice) => format!("{panic}: {advice}"),
+                        None => panic,
+                    };
+                    ended(RunOutcome::Trapped, "panic", message)
+                }
                 None => ended(RunOutcome::Trapped, "trap", trap_text(*trap)),
             },
             None if error.root_cause().to_string().contains("fuel allocated for hostcalls") => {
@@ -232,7 +239,11 @@ fn ended(outcome: RunOutcome, code: &str, message: String) -> RunFailure {
 
 fn trap_text(trap: Trap) -> String {
     match trap {
-        Trap::UnreachableCodeReached => "gave up without a word (a panic or an abort; see its log)".to_owned(),
+        Trap::UnreachableCodeReached => {
+            "stopped without a message: an abort, std::process::exit, or a panic without the SDK's hook. To end early return \
+             Ok(Outcome::none()) or an Error"
+                .to_owned()
+        }
         Trap::IntegerDivisionByZero => "divided by zero".to_owned(),
         Trap::MemoryOutOfBounds => {
             "reached beyond its memory; most often its own stack is full, from too deep a recursion".to_owned()

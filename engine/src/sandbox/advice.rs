@@ -1,0 +1,168 @@
+//! What to write instead of what a plugin does not have: a clock, randomness, files, a network, threads.
+//!
+//! Common crates ask for these deep inside, and say so in words that do not name the plugin's own way: at build time, as imports of a
+//! browser's JavaScript, or as a panic. Each function takes such words and returns the advice that goes with them.
+
+/// A text to look for, and what to advise where it stands.
+type Case = (&'static str, &'static str);
+
+/// Panics of Rust's standard library, and of crates that expect more of a machine. The first that fits is used.
+const PANICS: [Case; 10] = [
+    (
+        "time not implemented on this platform",
+        "a plugin has no clock (SystemTime::now, Instant::now, chrono's Utc::now and tokio's timers ask for it); use event.time",
+    ),
+    ("failed to spawn thread", "a plugin has no threads; do the work in handle itself"),
+    ("can't sleep", "a plugin cannot wait; return Error::retryable, and the engine runs the event again later"),
+    ("there is no reactor running", "a plugin has no async runtime; return a Webhook, and the engine sends it"),
+    ("condvar wait not supported", "a plugin has no threads, so nothing can wake it; do the work in handle itself"),
+    (
+        "operation not supported on this platform",
+        "a plugin has no files, network, processes or threads; build data in with include_str!, read settings with config::get, \
+         keep values with state::set, and return a Webhook instead of sending a request",
+    ),
+    ("an `Err` value: NotPresent", "a plugin has no environment variables; read settings with config::get"),
+    ("getrandom", "a plugin has no randomness; take an id from event.id"),
+    (
+        "no filesystem on this platform",
+        "a plugin has no files; build data in with include_str!, or read settings with config::get",
+    ),
+    ("no processes on this platform", "a plugin has no processes; to end early return Ok(Outcome::none()) or an Error"),
+];
+
+/// Returns what a plugin that panicked with this message should do instead, where the message is about the machine.
+pub fn for_panic(message: &str) -> Option<&'static str> {
+    find(&PANICS, message)
+}
+
+/// What the names of wasm-bindgen's imports say about who brings it. The first that fits is used: a client of HTTP also imports dates.
+const BROWSER: [Case; 9] = [
+    ("fetch", "reqwest and other HTTP clients do that; a plugin has no network: return a Webhook, and the engine sends it"),
+    ("WebSocket", "clients of WebSockets do that; a plugin has no network: return a Webhook, and the engine sends it"),
+    ("getRandomValues", RANDOM),
+    ("randomFillSync", RANDOM),
+    ("setTimeout", "timers do that; a plugin cannot wait: return Error::retryable, and the engine runs the event again later"),
+    ("performance", "Instant::now of web-time or instant does that; a plugin has no clock: use event.time"),
+    ("getTime", CHRONO),
+    ("new0", CHRONO),
+    ("Date", CHRONO),
+];
+const RANDOM: &str = "getrandom does that with its \"js\" or \"wasm_js\" feature, and uuid and rand through it; a plugin has no randomness: take \
+                      ids from event.id, or uuid's new_v5 of it";
+const CHRONO: &str = "chrono does that with its default features; write chrono = { default-features = false, features = [\"std\"] }, and use \
+                      event.time instead of Utc::now";
+
+/// Returns who is likely to bring wasm-bindgen along, and what to do, from the names of the imports.
+pub fn for_browser_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> &'static str {
+    let fits = |(word, _): &&Case| names.clone().any(|name| name.contains(word) || name.contains(&word.to_lowercase()));
+    BROWSER.iter().find(fits).map_or(
+        "chrono does that with its default features, getrandom, uuid and rand with \"js\", and HTTP clients such as reqwest; write chrono = { \
+         default-features = false, features = [\"std\"] }, use event.time and event.id, and return a Webhook instead of sending a request",
+        |(_, advice)| advice,
+    )
+}
+
+/// What imports that no plugin gets are for.
+const IMPORTS: [Case; 9] = [
+    ("wasi:http", NETWORK),
+    ("socket", NETWORK),
+    ("wasi:keyvalue", "a plugin keeps values in its own state: use state::get and state::set"),
+    ("wasi:config", "a plugin reads its settings with config::get"),
+    ("getrandom", "a plugin has no randomness; take ids from event.id, and leave getrandom's custom backend out"),
+    ("wasi_thread", "a plugin has no threads; build it for a target without them"),
+    ("thread-spawn", "a plugin has no threads; build it for a target without them"),
+    ("emscripten", FOREIGN),
+    ("env.", FOREIGN),
+];
+const NETWORK: &str = "plugins have no network. Return a webhook and the engine sends it";
+const FOREIGN: &str =
+    "such imports come from C, Emscripten or a missing extern crate. Build with the SDK for wasm32-unknown-unknown";
+
+/// Returns what to do about imports that no plugin gets.
+pub fn for_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> &'static str {
+    let case = IMPORTS.iter().find(|(word, _)| names.clone().any(|name| name.contains(word)));
+    case.map_or("a plugin has its log, its config and its state. Build with the SDK alone", |(_, advice)| advice)
+}
+
+/// Errors of crates that do not build for a plugin's target.
+const BUILDS: [Case; 5] = [
+    (
+        "to use `uuid` on `wasm32-unknown-unknown`",
+        "A plugin has no randomness: leave uuid's \"v4\" and \"v7\" features out, and use Uuid::new_v5 of event.id, or event.id itself.",
+    ),
+    (
+        "wasm32-unknown-unknown targets are not supported by default",
+        "A plugin has no randomness: find who needs getrandom with cargo tree --invert getrandom (often rand, or uuid with \"v4\"), leave that \
+         feature out, and take ids from event.id.",
+    ),
+    (
+        "wasm*-unknown-unknown targets are not supported by default",
+        "A plugin has no randomness: find who needs getrandom with cargo tree --invert getrandom (often rand, or uuid with \"v4\"), leave that \
+         feature out, and take ids from event.id.",
+    ),
+    (
+        "are supported on wasm",
+        "A plugin needs no tokio: handle is called once for each event and returns what is to be sent. Leave tokio and its features \"net\", \
+         \"fs\", \"process\" and \"rt-multi-thread\" out.",
+    ),
+    (
+        "This wasm target is unsupported by mio",
+        "A plugin has no network: return a Webhook, and the engine sends it. Leave tokio's \"net\" out, and the client that needs it.",
+    ),
+];
+
+/// Returns what to do about a crate that does not build for a plugin's target, where the compiler's words are known.
+pub fn for_build(errors: &str) -> Option<&'static str> {
+    find(&BUILDS, errors)
+}
+
+fn find(cases: &[Case], text: &str) -> Option<&'static str> {
+    cases.iter().find(|(words, _)| text.contains(words)).map(|(_, advice)| *advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_the_plugins_own_way() {
+        // What Rust 1.95 says for wasm32-unknown-unknown.
+        let io = "called `Result::unwrap()` on an `Err` value: Error { kind: Unsupported, message: \"operation not supported on this platform\" }";
+        let panics = [
+            ("time not implemented on this platform", "event.time"),
+            (io, "config::get"),
+            (&format!("failed to spawn thread: {io}"), "no threads"),
+            ("called `Result::unwrap()` on an `Err` value: NotPresent", "config::get"),
+            ("there is no reactor running, must be called from the context of a Tokio 1.x runtime", "return a Webhook"),
+        ];
+        for (message, expected) in panics {
+            let advice =
+                for_panic(&format!("panicked at src/lib.rs:1:1: {message}")).unwrap_or_else(|| panic!("no advice: {message}"));
+            assert!(advice.contains(expected), "{message}: {advice}");
+        }
+        assert_eq!(for_panic("panicked at src/lib.rs:13:29: unlucky 13"), None);
+    }
+
+    #[test]
+    fn browser_imports_name_the_crate_that_brings_them() {
+        let cases = [
+            ("__wbg_getRandomValues_38a1ff1ea09f6cc7", "getrandom"),
+            ("__wbg_getTime_14776bfb48a1bff9", "chrono"),
+            ("__wbg_new0_b0a0a38c201e6df5", "chrono"),
+            ("__wbg_fetch_07cd86dd296a5a63", "reqwest"),
+            ("__wbg_performance_c185c0cdc2766575", "web-time"),
+            ("__wbindgen_throw", "chrono"),
+        ];
+        for (name, expected) in cases {
+            let advice = for_browser_imports([name, "__wbindgen_throw"].into_iter());
+            assert!(advice.starts_with(expected) || advice.contains(expected), "{name}: {advice}");
+        }
+    }
+
+    #[test]
+    fn a_build_that_fails_for_want_of_randomness_says_where_to_look() {
+        let error = "error: The wasm*-unknown-unknown targets are not supported by default; you may need to enable the \"wasm_js\" configuration flag.";
+        assert!(for_build(error).unwrap().contains("cargo tree --invert getrandom"));
+        assert_eq!(for_build("error[E0425]: cannot find value `x`"), None);
+    }
+}

@@ -1,0 +1,443 @@
+//! Compiles a plugin file in a child process, so that a file cannot hurt the engine that loads it.
+//!
+//! Validation, encoding and compiling run hundreds of thousands of lines that other people wrote for files that tools write. A file
+//! made by hand can overflow their stack, or have them take any amount of memory and time; nothing inside a process can prevent
+//! that. So the engine starts its own program again for each unknown file, hands it the bytes on standard input, and reads compiled code or a
+//! refusal from standard output. The child has a budget of memory, processor time and wall time ([`Budget`]), no inherited files, no
+//! environment, no right to open files, the lowest claim on memory and a low priority. If it dies, the file is refused
+//! ([`LoadError::TooComplex`]) and the engine goes on.
+//!
+//! What comes back is trusted like the compile cache: the engine runs it as machine code. That is sound as long as the child did what
+//! its program says, because then the code is what Cranelift made of WebAssembly that was validated in whole, as it would be in this
+//! process. It is not sound against a child that a file has taken over through a memory error in those parsers, which are safe
+//! Rust. The child protects the engine from exhaustion and crashes. It moves no trust from the compiler to the file.
+//!
+//! `describe` does not run here: it is the plugin's own code, and runs in the engine's sandbox under the limits of every run.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    io::{Read as _, Write as _},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::PathBuf,
+    process::{Command, ExitCode, ExitStatus, Stdio},
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
+
+use super::{
+    engine::{Kind, Places, Sandbox},
+    error::LoadError,
+    limits::{Settings, size, time},
+    load::Compiled,
+    log::printable,
+};
+
+/// The first argument of the child. No command of the command line has this name.
+pub const COMMAND: &str = ":compile-plugin";
+
+/// Children at once. One compiles on several cores; a second would add memory, not speed.
+const CHILDREN_MAX: usize = 1;
+/// Threads on which a child compiles. More shorten only the largest files, and each takes memory.
+const THREADS_MAX: usize = 4;
+/// The stack on which a child reads a file, in bytes. Tools' files need less than one MiB; the rest is for the largest function.
+pub(super) const STACK_BYTES: usize = 16 << 20;
+/// How much of a child's standard error is read, in bytes. Only its last words matter, and they are short.
+const WORDS_BYTES: u64 = 4 << 10;
+/// Where a refusal is cut, in bytes. It quotes at most a few hundred bytes of other people's errors.
+const REASON_BYTES: usize = 4 << 10;
+
+/// What loading one file may take. It grows with the file, so that a small file can never cost what only a large one needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// Address space beyond that of the program itself, in bytes.
+    memory_bytes: u64,
+    /// Processor time of all threads together.
+    pub cpu: Duration,
+    /// Time until the engine ends the child. Longer than `cpu`, because a busy machine gives a child of low priority little of it.
+    wall: Duration,
+}
+
+impl Budget {
+    const MEMORY_BASE_BYTES: u64 = 384 << 20;
+    const MEMORY_BYTES_PER_BYTE: u64 = 32;
+    const CPU_BASE: Duration = Duration::from_secs(10);
+    const CPU_PER_MIB: Duration = Duration::from_secs(3);
+    const WALL_PER_CPU: u32 = 6;
+
+    pub fn of(file_bytes: usize) -> Self {
+        let mib = u32::try_from(file_bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        let cpu = Self::CPU_BASE + Self::CPU_PER_MIB * mib;
+        Self {
+            memory_bytes: Self::MEMORY_BASE_BYTES + Self::MEMORY_BYTES_PER_BYTE * file_bytes as u64,
+            cpu,
+            wall: cpu * Self::WALL_PER_CPU,
+        }
+    }
+}
+
+/// Starts children, at most [`CHILDREN_MAX`] at once.
+pub struct Children {
+    settings: Settings,
+    places: Places,
+    free: Mutex<()>,
+}
+
+const _: () = assert!(CHILDREN_MAX == 1, "`free` is one place");
+
+impl Children {
+    pub fn new(settings: Settings, places: Places) -> Self {
+        Self { settings, places, free: Mutex::new(()) }
+    }
+
+    /// Has a child compile a file, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// What is the matter with the file; [`LoadError::TooComplex`] where the child died of it; [`LoadError::NoLoader`] where it was
+    /// not the file's fault.
+    pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
+        let budget = Budget::of(bytes.len());
+        let order = Order {
+            places: self.places,
+            small_memory_bytes: self.settings.limits.memory_bytes,
+            big_memory_bytes: self.settings.limits.big_memory_bytes,
+            file_bytes: bytes.len(),
+        };
+        let _place = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = run(&order, budget, bytes).map_err(|error| LoadError::NoLoader { detail: error.to_string() })?;
+        if end.status.success()
+            && let Some(reply) = end.reply
+        {
+            return reply;
+        }
+        let cause = match end.timed_out {
+            true => Cause::File(format!("loading it took more than {}", time(budget.wall))),
+            false => Cause::of_death(end.status, &end.words, budget),
+        };
+        Err(match cause {
+            Cause::File(reason) => LoadError::TooComplex { reason },
+            Cause::Elsewhere(detail) => LoadError::NoLoader { detail },
+        })
+    }
+}
+
+/// How a child ended.
+struct End {
+    status: ExitStatus,
+    /// `None` if it is not whole.
+    reply: Option<Result<Compiled, LoadError>>,
+    /// What it wrote to standard error.
+    words: String,
+    /// Whether the engine ended it because its wall time was over.
+    timed_out: bool,
+}
+
+/// Why a child gave no reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The file is too much for it. It would be again.
+    File(String),
+    /// Something outside ended it, or it did not start. The file may be good.
+    Elsewhere(String),
+}
+
+impl Cause {
+    /// What a child died of, from its status and its last words.
+    pub fn of_death(status: ExitStatus, words: &str, budget: Budget) -> Self {
+        let signal = status.signal();
+        if signal == Some(Signal::XCPU.as_raw()) {
+            return Cause::File(format!("loading it took more than {} of processor time", time(budget.cpu)));
+        }
+        if words.contains("has overflowed its stack") {
+            return Cause::File("loading it nests calls too deep".to_owned());
+        }
+        if words.contains("memory allocation of") {
+            return Cause::File(format!("loading it took more than {} of memory", size(budget.memory_bytes as usize)));
+        }
+        if signal == Some(Signal::KILL.as_raw()) {
+            return Cause::File("the system ended the process that loaded it, most often because memory is short".to_owned());
+        }
+        match signal {
+            // The compiler's own faults, whatever their kind.
+            Some(signal) if [Signal::ABORT, Signal::SEGV, Signal::BUS, Signal::ILL].map(Signal::as_raw).contains(&signal) => {
+                Cause::File(format!("loading it broke the compiler (signal {signal})"))
+            }
+            _ => Cause::Elsewhere(format!("it ended with {status}")),
+        }
+    }
+}
+
+/// Runs a child to its end.
+fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
+    let mut child = Command::new(program()?)
+        .arg0("innesco")
+        .arg(COMMAND)
+        .args(order.arguments())
+        .args([budget.memory_bytes.to_string(), budget.cpu.as_secs().to_string()])
+        .env_clear()
+        // Without these the allocator reserves a GiB before the child can limit itself, and the compiler takes every core.
+        .env("MIMALLOC_ARENA_RESERVE", "0")
+        .env("RAYON_NUM_THREADS", threads().to_string())
+        .current_dir("/")
+        // A Ctrl-C is for the engine, which then lets go of the child.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let pid = Pid::from_child(&child);
+    let (mut input, output, words) = (
+        child.stdin.take().expect("it is piped"),
+        child.stdout.take().expect("it is piped"),
+        child.stderr.take().expect("it is piped"),
+    );
+    thread::scope(|scope| {
+        // A child that dies does not read on; what it died of is in its status.
+        scope.spawn(move || drop(input.write_all(bytes)));
+        let words = scope.spawn(move || last_words(words));
+        let (ended, has_ended) = mpsc::channel::<()>();
+        // The number stays the child's until it is waited for, which is after this thread has ended.
+        let watch = scope.spawn(move || {
+            let timed_out = has_ended.recv_timeout(budget.wall) == Err(mpsc::RecvTimeoutError::Timeout);
+            if timed_out {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            timed_out
+        });
+        let mut reply = Vec::new();
+        // It has no more memory than that to make a reply in. One that says more finds nobody who reads on.
+        let read = output.take(budget.memory_bytes).read_to_end(&mut reply);
+        // It may also close its output and live on, so the watch goes on until it has ended.
+        let ended_by_now = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+        drop(ended);
+        let timed_out = watch.join().unwrap_or(false);
+        let status = child.wait()?;
+        read?;
+        ended_by_now?;
+        Ok(End { status, reply: parse_reply(reply), words: words.join().unwrap_or_default(), timed_out })
+    })
+}
+
+/// The program to start. Not its path: the file there may be another by now, as in an upgrade.
+fn program() -> io::Result<PathBuf> {
+    if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
+}
+
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
+}
+
+fn last_words(mut words: impl io::Read) -> String {
+    let mut text = Vec::new();
+    let _ = (&mut words).take(WORDS_BYTES).read_to_end(&mut text);
+    // So that it never waits for somebody to read.
+    let _ = io::copy(&mut words, &mut io::sink());
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// What a child needs to know to compile as the engine would: everything that decides how, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Order {
+    places: Places,
+    small_memory_bytes: usize,
+    big_memory_bytes: usize,
+    file_bytes: usize,
+}
+
+impl Order {
+    fn arguments(&self) -> [String; 4] {
+        let places = match self.places {
+            Places::Pooled => "pooled",
+            Places::OnDemand => "on-demand",
+        };
+        [places.to_owned(), self.small_memory_bytes.to_string(), self.big_memory_bytes.to_string(), self.file_bytes.to_string()]
+    }
+
+    fn parse(arguments: &[String]) -> Option<(Self, Budget)> {
+        let [places, small, big, file, memory, cpu] = arguments else { return None };
+        let places = match places.as_str() {
+            "pooled" => Places::Pooled,
+            "on-demand" => Places::OnDemand,
+            _ => return None,
+        };
+        let order = Self {
+            places,
+            small_memory_bytes: small.parse().ok()?,
+            big_memory_bytes: big.parse().ok()?,
+            file_bytes: file.parse().ok()?,
+        };
+        // Wall time is kept by the engine.
+        let cpu = Duration::from_secs(cpu.parse().ok()?);
+        Some((order, Budget { memory_bytes: memory.parse().ok()?, cpu, wall: Duration::MAX }))
+    }
+}
+
+/// The child, from its arguments to its exit code. Anyone else who starts it gets an error: it is no command for people.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Option<Vec<String>> = arguments.map(|argument| argument.into_string().ok()).collect();
+    let Some((order, budget)) = arguments.as_deref().and_then(Order::parse) else {
+        eprintln!("{COMMAND} is for the engine alone");
+        return ExitCode::from(2);
+    };
+    match serve(&order, budget) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(order: &Order, budget: Budget) -> anyhow::Result<()> {
+    confine(budget)?;
+    let mut bytes = Vec::with_capacity(order.file_bytes);
+    io::stdin().take(order.file_bytes as u64).read_to_end(&mut bytes)?;
+    anyhow::ensure!(bytes.len() == order.file_bytes, "the engine has gone");
+    let mut settings = Settings { threads: 1, plugin_bytes_max: order.file_bytes, ..Settings::default() };
+    settings.limits.memory_bytes = order.small_memory_bytes;
+    settings.limits.big_memory_bytes = order.big_memory_bytes;
+    let places = order.places;
+    let work = move || anyhow::Ok(reply(&Sandbox::compiler(&settings, places)?.compile(&bytes)));
+    let worker = thread::Builder::new().name("loader".into()).stack_size(STACK_BYTES).spawn(work)?;
+    let parts = worker.join().map_err(|_| anyhow::anyhow!("the loader panicked"))??;
+    let mut output = io::stdout().lock();
+    parts.iter().try_for_each(|part| output.write_all(part))?;
+    Ok(output.flush()?)
+}
+
+/// Gives up everything that loading a file does not need. Called before a byte of it is read.
+fn confine(budget: Budget) -> anyhow::Result<()> {
+    close_inherited();
+    // What these three do is for the engine's good. Where the system refuses them, the limits below still hold.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let _ = rustix::process::nice(10);
+    // Where memory is short, the child goes first.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+    limit_cpu(budget.cpu)?;
+    limit_memory(budget)?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Fsize, 0)?;
+    // Its standard streams stay; nothing else can be opened, neither file nor socket.
+    limit(Resource::Nofile, 3)
+}
+
+pub(super) fn limit_memory(budget: Budget) -> anyhow::Result<()> {
+    limit(Resource::As, mapped_bytes().saturating_add(budget.memory_bytes))
+}
+
+/// Has the kernel end this process, with a signal of its own, once it has used this much processor time.
+pub(super) fn limit_cpu(cpu: Duration) -> anyhow::Result<()> {
+    let limit = Rlimit { current: Some(cpu.as_secs()), maximum: getrlimit(Resource::Cpu).maximum };
+    Ok(setrlimit(Resource::Cpu, limit)?)
+}
+
+fn limit(resource: Resource, value: u64) -> anyhow::Result<()> {
+    Ok(setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?)
+}
+
+/// The address space that the program itself takes, which is no part of what loading takes.
+fn mapped_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    // Where the system does not say: more than any build of the program takes.
+    pages.map_or(1 << 30, |pages| pages * rustix::param::page_size() as u64)
+}
+
+/// Closes what the engine was started with and does not know of. What it opens itself is not inherited.
+#[expect(unsafe_code, reason = "closes files by their number")]
+fn close_inherited() {
+    let Ok(listed) = fs::read_dir("/proc/self/fd") else { return };
+    let files: Vec<i32> = listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for file in files.into_iter().filter(|file| *file > 2) {
+        // SAFETY: this is the first thing that the process does, in its only thread; nothing in it has opened a file that
+        // it still uses. (One of the numbers was that of the listing, which is closed by now.)
+        unsafe { rustix::io::close(file) };
+    }
+}
+
+/// A reply: what it is (one byte), the length of what follows, and that.
+fn reply(result: &Result<Compiled, LoadError>) -> [Vec<u8>; 2] {
+    let (tag, content) = match result {
+        Ok(compiled) => (if compiled.kind == Kind::Small { b's' } else { b'b' }, compiled.code.clone()),
+        // So that the engine records it.
+        Err(LoadError::TooComplex { reason }) => (b't', reason.clone().into_bytes()),
+        Err(error) => (if error.may_be_incomplete() { b'i' } else { b'r' }, error.to_string().into_bytes()),
+    };
+    [[&[tag][..], &(content.len() as u64).to_le_bytes()].concat(), content]
+}
+
+/// Reads a reply, if it is whole.
+fn parse_reply(mut bytes: Vec<u8>) -> Option<Result<Compiled, LoadError>> {
+    let (&[tag, ref length @ ..], content) = bytes.split_first_chunk::<9>()?;
+    if u64::from_le_bytes(*length) != content.len() as u64 {
+        return None;
+    }
+    bytes.drain(..9);
+    let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes), REASON_BYTES);
+    Some(match tag {
+        b's' => Ok(Compiled { kind: Kind::Small, code: bytes }),
+        b'b' => Ok(Compiled { kind: Kind::Big, code: bytes }),
+        b't' => Err(LoadError::TooComplex { reason: text(&bytes) }),
+        b'r' => Err(LoadError::Refused { sentence: text(&bytes), may_be_incomplete: false }),
+        b'i' => Err(LoadError::Refused { sentence: text(&bytes), may_be_incomplete: true }),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_arrives_as_it_was_given() {
+        let order = Order { places: Places::OnDemand, small_memory_bytes: 1, big_memory_bytes: 2, file_bytes: 3 };
+        let budget = Budget { memory_bytes: 4, cpu: Duration::from_secs(5), wall: Duration::MAX };
+        let arguments = [&order.arguments()[..], &["4".to_owned(), "5".to_owned()]].concat();
+        assert_eq!(Order::parse(&arguments), Some((order, budget)));
+        assert_eq!(Order::parse(&arguments[1..]), None);
+        assert_eq!(Order::parse(&["help".to_owned()]), None);
+    }
+
+    #[test]
+    fn only_a_whole_reply_counts() {
+        let compiled = Ok(Compiled { kind: Kind::Big, code: b"code".to_vec() });
+        let whole = reply(&compiled).concat();
+        let parsed = parse_reply(whole.clone()).unwrap().unwrap();
+        assert_eq!((parsed.kind, &parsed.code[..]), (Kind::Big, &b"code"[..]));
+        for length in 0..whole.len() {
+            assert!(parse_reply(whole[..length].to_vec()).is_none(), "{length} of {} bytes", whole.len());
+        }
+        let refusals = [
+            LoadError::Empty,
+            LoadError::NoHandler,
+            LoadError::TooComplex { reason: "loading it nests calls too deep".to_owned() },
+        ];
+        for error in refusals {
+            let (text, may_be_incomplete) = (error.to_string(), error.may_be_incomplete());
+            let parsed = parse_reply(reply(&Err(error)).concat()).unwrap().err().unwrap();
+            assert_eq!((parsed.to_string(), parsed.may_be_incomplete()), (text, may_be_incomplete));
+        }
+    }
+
+    #[test]
+    fn a_death_has_a_cause() {
+        let budget = Budget::of(1 << 20);
+        let signal = |signal: Signal, words: &str| Cause::of_death(ExitStatus::from_raw(signal.as_raw()), words, budget);
+        let file = |reason: &str| Cause::File(reason.to_owned());
+        let overflow = "thread 'loader' has overflowed its stack\nfatal runtime error: stack overflow, aborting";
+        assert_eq!(signal(Signal::ABORT, overflow), file("loading it nests calls too deep"));
+        assert_eq!(
+            signal(Signal::ABORT, "memory allocation of 8 bytes failed"),
+            file("loading it took more than 416 MiB of memory")
+        );
+        assert_eq!(signal(Signal::XCPU, ""), file("loading it took more than 13 s of processor time"));
+        assert_eq!(signal(Signal::SEGV, ""), file("loading it broke the compiler (signal 11)"));
+        assert!(matches!(signal(Signal::KILL, ""), Cause::File(_)));
+        // Somebody else's doing, or ours: not the file's.
+        assert!(matches!(signal(Signal::TERM, ""), Cause::Elsewhere(_)));
+        assert!(matches!(Cause::of_death(ExitStatus::from_raw(1 << 8), "the engine has gone", budget), Cause::Elsewhere(_)));
+    }
+}
