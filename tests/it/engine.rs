@@ -291,6 +291,15 @@ impl Engine {
         }
     }
 
+    /// Waits for something that the API does not show.
+    pub async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let until = Instant::now() + DEADLINE;
+        while !condition() {
+            assert!(Instant::now() < until, "{what}: not within {DEADLINE:?}; the log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until every run of an event has come to something, and returns its story.
     pub async fn settled(&self, event: &str) -> Value {
         self.wait(&format!("/v1/events/{event}"), "the event is settled", |story| {

@@ -273,3 +273,219 @@ async fn all_hostile_guests_together_hurt_only_themselves() {
         assert_eq!(run["outcome"], expected, "{guest}: {run:#}");
     }
 }
+
+/// The names of the files that are no plugins, with the reason.
+fn refused(list: &Value) -> std::collections::BTreeMap<String, String> {
+    let items = list["items"].as_array().unwrap().iter();
+    let reason = |item: &Value| Some((item["name"].as_str()?.to_owned(), item["error"].as_str()?.to_owned()));
+    items.filter_map(reason).collect()
+}
+
+/// Broken files arrive in heaps and single, while events come in. Each file gets its word, and every event arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_broken_files_cost_no_event() {
+    const FILES: usize = 1000;
+    let engine = Engine::start(&["ledger"]);
+    let pid = engine.pid();
+    let receiver = Receiver::start().await;
+    engine.endpoint("receiver", &receiver.url("/"), &[]).await;
+    let corpus = ["echo", "config", "state", "wasi-sleep", "trap"].map(guests::wasm).to_vec();
+    let mut mutator = guests::mutate::Mutator::new(corpus, 1);
+    let mut sent = 0;
+    for batch in 0..10 {
+        for file in 0..FILES / 10 {
+            engine.write_plugin(&format!("broken-{batch}-{file}.wasm"), &mutator.next());
+            if file % 10 == 0 {
+                engine.send("job.created", json!({ "job": sent })).await;
+                sent += 1;
+            }
+        }
+    }
+    // A few of them are plugins still. All are loaded one after another, so there is time for as many events again.
+    let until = std::time::Instant::now() + 4 * DEADLINE;
+    while engine.get("/v1/plugins").await["items"].as_array().unwrap().len() <= FILES {
+        assert!(std::time::Instant::now() < until, "not every file is judged; the log:\n{}", engine.log());
+        engine.send("job.created", json!({ "job": sent })).await;
+        sent += 1;
+    }
+    receiver.wait_for("every job arrives", DEADLINE, |all| all.len() >= sent).await;
+    assert_eq!(engine.pid(), pid, "it is the same process");
+}
+
+/// A small file at which the child that loads it dies: loops in loops that all carry the same variables, so that what the compiler has to
+/// remember grows by the product of the two.
+fn too_complex() -> Vec<u8> {
+    const VARIABLES: usize = 2000;
+    const LOOPS: usize = 400;
+    let locals = "(local i32)".repeat(VARIABLES);
+    let uses: String = (0..VARIABLES)
+        .map(|n| format!("(local.set {n} (i32.add (local.get {n}) (local.get {})))", (n + 1) % VARIABLES))
+        .collect();
+    let ends = "(br_if 0 (local.get 0)) end ".repeat(LOOPS);
+    wat::parse_str(format!("(component (core module (func {locals} {} {uses} {ends})))", "loop ".repeat(LOOPS))).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_too_complex_is_refused_and_tried_again_only_on_request() {
+    let mut engine = Engine::start(&["ledger"]);
+    engine.write_plugin("heavy.wasm", &too_complex());
+    let list = engine.wait("/v1/plugins", "it is judged", |list| refused(list).contains_key("heavy")).await;
+    let reason = refused(&list)["heavy"].clone();
+    assert!(reason.starts_with("the file is damaged or too complex: loading it took more than "), "{reason}");
+
+    let record = || {
+        let cache = std::fs::read_dir(engine.data_folder().join("cache")).unwrap().map(|entry| entry.unwrap().path());
+        let records: Vec<_> = cache.filter(|path| path.extension().is_some_and(|kind| kind == "too-complex")).collect();
+        assert_eq!(records.len(), 1);
+        std::fs::metadata(&records[0]).unwrap().modified().unwrap()
+    };
+    let first = record();
+    engine.kill();
+    engine.launch();
+    let list = engine.get("/v1/plugins").await;
+    assert_eq!(refused(&list)["heavy"], reason);
+    assert_eq!(record(), first, "the start did not try it");
+
+    // Touched, it is tried again, and the record is made anew.
+    let file = std::fs::File::options().write(true).open(engine.plugin_folder().join("heavy.wasm")).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    engine.until("it is tried again", || record() != first).await;
+}
+
+/// Which file a plugin is served from.
+async fn serves_from(engine: &Engine, plugin: &str, file: &str) {
+    let is_so = |shown: &Value| shown["state"] == "serving" && shown["file"] == file && shown["error"].is_null();
+    engine.wait(&format!("/v1/plugins/{plugin}"), &format!("it serves from {file}"), is_so).await;
+}
+
+fn named(plugin: &str) -> Vec<u8> {
+    guests::build("no-op", plugin, &["hostile.*"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_files_with_one_plugin_the_other_takes_over() {
+    let engine = Engine::start(&[]);
+    let folder = engine.plugin_folder();
+    engine.write_plugin("a.wasm", &named("twin"));
+    serves_from(&engine, "twin", "a.wasm").await;
+    engine.write_plugin("b.wasm", &guests::build("echo", "twin", &["hostile.*"]));
+    let list = engine.wait("/v1/plugins", "the second is refused", |list| refused(list).contains_key("b")).await;
+    assert_eq!(refused(&list)["b"], "plugin twin is provided by a.wasm already; remove one of the two files");
+
+    // The first is removed, …
+    std::fs::remove_file(folder.join("a.wasm")).unwrap();
+    serves_from(&engine, "twin", "b.wasm").await;
+    assert!(!engine.log().contains("serves no more"), "{}", engine.log());
+    // … broken, …
+    engine.write_plugin("a.wasm", &named("twin"));
+    engine.wait("/v1/plugins", "the first is second now", |list| refused(list).contains_key("a")).await;
+    engine.write_plugin("b.wasm", b"broken");
+    serves_from(&engine, "twin", "a.wasm").await;
+    // … or another plugin.
+    engine.write_plugin("b.wasm", &named("twin"));
+    engine
+        .wait("/v1/plugins", "the second is back", |list| refused(list).get("b").is_some_and(|reason| reason.contains("already")))
+        .await;
+    engine.write_plugin("a.wasm", &named("other"));
+    serves_from(&engine, "twin", "b.wasm").await;
+    serves_from(&engine, "other", "a.wasm").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_files_may_exchange_their_plugins() {
+    let engine = Engine::start(&[]);
+    let folder = engine.plugin_folder();
+    engine.write_plugin("a.wasm", &named("one"));
+    engine.write_plugin("b.wasm", &named("two"));
+    serves_from(&engine, "one", "a.wasm").await;
+    serves_from(&engine, "two", "b.wasm").await;
+    std::fs::rename(folder.join("a.wasm"), folder.join("c")).unwrap();
+    std::fs::rename(folder.join("b.wasm"), folder.join("a.wasm")).unwrap();
+    std::fs::rename(folder.join("c"), folder.join("b.wasm")).unwrap();
+    serves_from(&engine, "one", "b.wasm").await;
+    serves_from(&engine, "two", "a.wasm").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_file_serves_on() {
+    let engine = Engine::start(&[]);
+    let folder = engine.plugin_folder();
+    engine.write_plugin("a.wasm", &named("one"));
+    serves_from(&engine, "one", "a.wasm").await;
+    std::fs::rename(folder.join("a.wasm"), folder.join("b.wasm")).unwrap();
+    serves_from(&engine, "one", "b.wasm").await;
+    // Another file is taken out after the first one would have been.
+    engine.write_plugin("last.wasm", &named("last"));
+    serves_from(&engine, "last", "last.wasm").await;
+    std::fs::remove_file(folder.join("last.wasm")).unwrap();
+    engine.wait("/v1/plugins", "the last is gone", |list| list["items"].as_array().unwrap().len() == 1).await;
+    let gone: Vec<_> = engine.log().lines().filter(|line| line.contains("serves no more")).map(str::to_owned).collect();
+    assert!(gone.len() == 1 && gone[0].contains("last"), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_same_length_and_time_is_another_version() {
+    let engine = Engine::start(&[]);
+    let (first, mut second) = (named("one"), named("one"));
+    // The description has another word of the same length.
+    let place = second.windows(5).position(|window| window == b"guest").unwrap();
+    second[place..place + 5].copy_from_slice(b"ghost");
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    for bytes in [&first, &second] {
+        let draft = engine.plugin_folder().join(".draft");
+        std::fs::write(&draft, bytes).unwrap();
+        std::fs::File::options().write(true).open(&draft).unwrap().set_modified(time).unwrap();
+        std::fs::rename(&draft, engine.plugin_folder().join("one.wasm")).unwrap();
+        let version = innesco::domain::plugin::Digest::of(bytes).to_string();
+        engine.wait("/v1/plugins/one", "it serves", |plugin| plugin["version"] == version && plugin["state"] == "serving").await;
+    }
+}
+
+/// As Kubernetes mounts them; and whatever else can have the name of a plugin file.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_followed_inside_the_folder_only_and_a_pipe_holds_nothing_up() {
+    use std::os::unix::fs::symlink;
+    let engine = Engine::start(&[]);
+    let folder = engine.plugin_folder();
+    std::fs::write(folder.join("../outside.wasm"), named("outside")).unwrap();
+    let pipe = folder.join("pipe.wasm");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    symlink("../outside.wasm", folder.join("link.wasm")).unwrap();
+    symlink(engine.data_folder().join("cache/key"), folder.join("key.wasm")).unwrap();
+    let list = engine.wait("/v1/plugins", "three are refused", |list| refused(list).len() == 3).await;
+    let reasons = refused(&list);
+    assert_eq!(reasons["pipe"], "it is a named pipe, not a file");
+    for link in ["link", "key"] {
+        assert_eq!(reasons[link], "it is a link that leads out of the plugin folder; copy the file there instead");
+    }
+
+    for (round, guest) in ["no-op", "echo"].into_iter().enumerate() {
+        let bytes = guests::build(guest, "mounted", &["hostile.*"]);
+        let version = format!("..v{round}");
+        std::fs::create_dir(folder.join(&version)).unwrap();
+        std::fs::write(folder.join(&version).join("mounted.wasm"), &bytes).unwrap();
+        symlink(&version, folder.join("..data_tmp")).unwrap();
+        std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+        if round == 0 {
+            symlink("..data/mounted.wasm", folder.join("mounted.wasm")).unwrap();
+        }
+        let version = innesco::domain::plugin::Digest::of(&bytes).to_string();
+        engine
+            .wait("/v1/plugins/mounted", "it serves", |plugin| plugin["version"] == version && plugin["state"] == "serving")
+            .await;
+    }
+}
+
+/// What keeps a file from being read passes, and then it serves, although nothing happens to the file itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_could_not_be_read_is_tried_again() {
+    let engine = Engine::start(&[]);
+    let folder = engine.plugin_folder();
+    let inner = folder.join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    std::os::unix::fs::symlink("inner/one.wasm", folder.join("one.wasm")).unwrap();
+    engine.wait("/v1/plugins", "it cannot be read", |list| refused(list).contains_key("one")).await;
+    // Nothing in the watched folder itself tells of this.
+    std::fs::write(inner.join("one.wasm"), named("one")).unwrap();
+    serves_from(&engine, "one", "one.wasm").await;
+}

@@ -1,31 +1,39 @@
 //! The plugin folder: what lies in it serves. Changes are seen by notification and, since those can be lost, by a slow poll.
 //!
 //! A file is read once its writer seems done, hashed, loaded whole off the async threads, one at a time, and only then swapped
-//! in. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed.
+//! in. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. What a file is, its content says: its time, its length
+//! and the like only tell when to read it again. What cannot be read is tried again at every look.
+//!
+//! A plugin is provided by one file. Of two with the same plugin the one that serves goes on serving, and the other has its place as soon as
+//! that one is removed, broken or another plugin.
 //!
 //! Where many nodes work on one store, it is the store that says what serves, and what happens in a folder is told to it
 //! ([`Depot`](crate::store::Depot)): a file that is written is published, and its removal withdraws its version. What other nodes did
 //! is the business of `follow.rs`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    ffi::OsString,
     fs, io,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use notify::Watcher as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Catalog, Pace, PluginEntry, PluginState};
+use super::{
+    Catalog, Pace, PluginEntry, PluginState,
+    file::{Content, PluginFile, Stamp, Unopened},
+};
 use crate::{
     clock,
     domain::{name::Slug, pattern::Pattern, plugin::Digest},
     metrics::meters,
     news::News,
-    sandbox::Plugin,
+    sandbox::{LoadError, Plugin},
     store::{self, PluginRow, Published, Shown},
 };
 
@@ -39,12 +47,25 @@ const UNQUIET_MAX: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_secs(5);
 
 /// What is known of one file.
+#[derive(Default)]
 struct Known {
-    modified: Option<SystemTime>,
-    len: u64,
-    /// The plugin that it provides, if it loaded.
+    /// What was read of it last. `None`: it could not be read, or has to be tried again, so every look does.
+    read: Option<Read>,
+    /// The plugin that it provides, in the version that loaded last.
     plugin: Option<Provided>,
+    /// The plugin that it would provide if no other file did.
+    wants: Option<Slug>,
+    /// Why its present content is not used.
+    refused: Option<String>,
     missing_since: Option<Instant>,
+}
+
+/// The content that was read of a file, as far as that can be told from the outside.
+#[derive(Clone, Copy)]
+struct Read {
+    stamp: Stamp,
+    settled: bool,
+    digest: Digest,
 }
 
 /// A plugin that a file provides, in the version that loaded last.
@@ -57,13 +78,34 @@ struct Provided {
 /// The folder as last seen.
 #[derive(Default)]
 pub struct Folder {
-    files: HashMap<String, Known>,
+    files: BTreeMap<String, Known>,
+    /// Plugins whose files are gone or became other plugins. Unless another file provides them, they leave.
+    vacated: Vec<(String, Provided)>,
     /// Whether it was ever looked at: what is found before that may have lain there for long.
     looked: bool,
     /// Versions that other nodes have published and that do not load here: they are not tried again and again.
     pub(super) failed: HashMap<Slug, Digest>,
     /// Versions of other nodes' that serve, and whose parked runs have still to be driven.
     pub(super) undriven: HashSet<Slug>,
+}
+
+/// Why bytes did not become a plugin.
+pub(super) struct NotLoaded {
+    pub reason: String,
+    /// Whether the same bytes may load the next time.
+    pub passes: bool,
+}
+
+impl From<LoadError> for NotLoaded {
+    fn from(error: LoadError) -> Self {
+        Self { reason: error.to_string(), passes: error.passes() }
+    }
+}
+
+impl From<String> for NotLoaded {
+    fn from(reason: String) -> Self {
+        Self { reason, passes: false }
+    }
 }
 
 /// Follows the folder until `stop`. `folder` holds what the first scan saw.
@@ -114,69 +156,145 @@ impl Folder {
         missing.map(|since| SETTLE.saturating_sub(since.elapsed())).min().unwrap_or(POLL).clamp(QUIET, POLL)
     }
 
-    /// The other file that provides a plugin, if there is one.
-    fn rival(&self, file: &str, plugin: &Slug) -> Option<&str> {
-        let provides = |known: &Known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin);
-        let other = self.files.iter().find(|(other, known)| *other != file && provides(known) && known.missing_since.is_none());
-        other.map(|(other, _)| other.as_str())
+    /// The other file whose present content provides a plugin, if there is one.
+    fn provider(&self, plugin: &Slug, except: &str) -> Option<&str> {
+        let provides = |known: &Known| {
+            known.refused.is_none()
+                && known.missing_since.is_none()
+                && known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin)
+        };
+        self.files.iter().find(|(file, known)| *file != except && provides(known)).map(|(file, _)| file.as_str())
+    }
+
+    /// Whether any file has to do with a plugin: it provides it, did before it was broken, or may come back.
+    fn holds(&self, plugin: &Slug) -> bool {
+        self.files.values().any(|known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin))
+    }
+
+    /// A file that waited for a plugin's name, and may have it now.
+    fn heir(&self) -> Option<String> {
+        let is_free = |file: &str, known: &Known| {
+            known.missing_since.is_none() && known.wants.as_ref().is_some_and(|plugin| self.provider(plugin, file).is_none())
+        };
+        self.files.iter().find(|(file, known)| is_free(file, known)).map(|(file, _)| file.clone())
+    }
+
+    fn known(&mut self, file: &str) -> &mut Known {
+        self.files.entry(file.to_owned()).or_default()
     }
 }
 
 impl Catalog {
-    /// Brings the plugins in line with the folder. After the first one every file found has loaded or failed.
+    /// Brings the plugins in line with the folder. After the first scan every file found has loaded or failed.
     pub async fn scan(&self, folder: &mut Folder) -> Result<(), store::Error> {
-        let found = match list(&self.folder) {
+        let mut found = match list(&self.folder) {
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(folder = %self.folder.display(), %error, "the plugin folder cannot be read; what serves goes on serving");
                 return Ok(());
             }
         };
-        for (file, modified, len) in &found {
-            let unchanged = folder.files.get(file).is_some_and(|known| known.modified == *modified && known.len == *len);
-            if unchanged {
-                folder.files.get_mut(file).expect("it was just there").missing_since = None;
-                continue;
-            }
-            let before = folder.files.get(file).and_then(|known| known.plugin.clone());
-            let plugin = self.take(file, before.as_ref(), folder).await?;
-            folder.files.insert(file.clone(), Known { modified: *modified, len: *len, plugin, missing_since: None });
+        if !folder.looked {
+            // Of two files with the same plugin the one that served goes on serving.
+            let served: HashSet<String> = self.store.plugins().await?.into_iter().map(|row| row.file).collect();
+            found.sort_by_key(|file| !served.contains(file));
         }
-        let gone: Vec<String> =
-            folder.files.keys().filter(|known| !found.iter().any(|(file, ..)| file == *known)).cloned().collect();
-        for file in gone {
-            let known = folder.files.get_mut(&file).expect("it was just listed");
-            if known.missing_since.get_or_insert_with(Instant::now).elapsed() >= SETTLE {
-                let plugin = known.plugin.clone();
-                self.take_out(&file, plugin.as_ref(), folder).await?;
-                folder.files.remove(&file);
+        // First of all, so that a file that was renamed does not stand in its own way.
+        for (file, known) in &mut folder.files {
+            match found.contains(file) {
+                true => known.missing_since = None,
+                false => drop(known.missing_since.get_or_insert_with(Instant::now)),
             }
+        }
+        for file in &found {
+            self.look(file, folder).await?;
+        }
+        let gone = |known: &Known| known.missing_since.is_some_and(|since| since.elapsed() >= SETTLE);
+        let files: Vec<String> = folder.files.iter().filter(|(_, known)| gone(known)).map(|(file, _)| file.clone()).collect();
+        for file in files {
+            self.change_plugins(|table| table.set_broken(&file, None));
+            if let Some(plugin) = folder.files.remove(&file).and_then(|known| known.plugin) {
+                folder.vacated.push((file, plugin));
+            }
+        }
+        while let Some(heir) = folder.heir() {
+            let known = folder.known(&heir);
+            (known.wants, known.read) = (None, None);
+            self.look(&heir, folder).await?;
+        }
+        while let Some((file, plugin)) = folder.vacated.last().cloned() {
+            if !folder.holds(&plugin.name) {
+                self.take_out(&file, &plugin).await?;
+            }
+            folder.vacated.pop();
         }
         folder.looked = true;
         Ok(())
     }
 
-    /// Loads one file and swaps it in, or notes why not. Says which plugin the file provides from now on.
-    async fn take(&self, file: &str, before: Option<&Provided>, folder: &Folder) -> Result<Option<Provided>, store::Error> {
-        let (loaded, bytes) = match self.load(file) {
+    /// Looks at one file, and takes what is new.
+    async fn look(&self, file: &str, folder: &mut Folder) -> Result<(), store::Error> {
+        let before = folder.known(file).read.take();
+        let opened = match PluginFile::open(&self.folder, file) {
+            Ok(opened) => opened,
+            Err(Unopened::Gone) => {
+                folder.known(file).missing_since.get_or_insert_with(Instant::now);
+                return Ok(());
+            }
+            Err(Unopened::Refused(reason)) => return self.refuse(file, reason.to_owned(), folder).await,
+            Err(Unopened::Unreadable(error)) => return self.refuse(file, unreadable(&error), folder).await,
+        };
+        let touched = before.is_none_or(|read| read.stamp != opened.stamp);
+        if let Some(read) = before.filter(|read| !touched && read.settled) {
+            folder.known(file).read = Some(read);
+            return Ok(());
+        }
+        if let Err(reason) = self.check_len(opened.stamp.bytes) {
+            return self.refuse(file, reason, folder).await;
+        }
+        let limit = self.sandbox.plugin_bytes_max() as u64;
+        let content = match tokio::task::block_in_place(|| opened.read(limit)) {
+            Ok(Some(content)) => content,
+            // Somebody writes to it; it is looked at again when that is over.
+            Ok(None) => return Ok(()),
+            Err(error) => return self.refuse(file, unreadable(&error), folder).await,
+        };
+        let Content { bytes, digest, stamp, settled } = content;
+        let is_same = before.is_some_and(|read| read.digest == digest);
+        // The same bytes again are nothing new, unless somebody touched the file to have it tried again.
+        let asks = touched && (folder.known(file).refused.is_some() || self.store.depot().is_some());
+        let passed = is_same && !asks || self.take(file, bytes, digest, folder).await?;
+        folder.known(file).read = passed.then_some(Read { stamp, settled, digest });
+        Ok(())
+    }
+
+    /// Loads the content of one file and swaps it in, or notes why not. Returns whether that is settled until the file changes.
+    async fn take(&self, file: &str, bytes: Vec<u8>, digest: Digest, folder: &mut Folder) -> Result<bool, store::Error> {
+        if folder.looked {
+            // Whoever writes a file while the engine runs wants it tried.
+            self.cache.forgive(&digest);
+        }
+        let loaded = match self.load(&bytes) {
             Ok(loaded) => loaded,
-            Err(reason) => return self.refuse(file, before, reason).await,
+            Err(NotLoaded { reason, passes }) => {
+                self.refuse(file, reason, folder).await?;
+                return Ok(!passes);
+            }
         };
         let manifest = loaded.manifest().clone();
-        if let Some(other) = folder.rival(file, &manifest.name)
-            && self.folder.join(other).exists()
-        {
+        let before = folder.known(file).plugin.take_if(|before| before.name != manifest.name);
+        folder.vacated.extend(before.map(|before| (file.to_owned(), before)));
+        if let Some(other) = folder.provider(&manifest.name, file) {
             let reason = format!("plugin {} is provided by {other} already; remove one of the two files", manifest.name);
-            return self.refuse(file, before, reason).await;
-        }
-        if let Some(before) = before.filter(|before| before.name != manifest.name) {
-            self.take_out(file, Some(before), folder).await?;
+            folder.known(file).wants = Some(manifest.name);
+            self.refuse(file, reason, folder).await?;
+            return Ok(true);
         }
 
-        let provided = Provided { name: manifest.name.clone(), version: *loaded.digest() };
+        let provided = Provided { name: manifest.name.clone(), version: digest };
         let row = PluginRow {
             name: manifest.name.clone(),
-            version: *loaded.digest(),
+            version: digest,
             author_version: manifest.version,
             description: manifest.description,
             on: manifest.on.iter().map(ToString::to_string).collect(),
@@ -184,39 +302,54 @@ impl Catalog {
             bytes: loaded.bytes_len() as u64,
             config: Default::default(),
         };
+        let mut is_used = true;
         if let Some(depot) = self.store.depot() {
             let shown = if folder.looked { Shown::Written } else { Shown::AtStart };
-            if depot.publish(row.clone(), bytes, shown).await? == Published::Outdated {
-                tracing::warn!(
-                    plugin = %row.name,
-                    version = %row.version.short(),
-                    file,
-                    "plugin file is not used: the nodes have had this version and no longer serve it; to serve it again, write the file \
-                     anew (touch is enough) while the engine runs"
-                );
-                return Ok(Some(provided));
-            }
+            is_used = depot.publish(row.clone(), bytes, shown).await? != Published::Outdated;
         } else {
             self.store.remember_plugin(row.clone()).await?;
         }
-        self.serve(row, loaded).await?;
-        Ok(Some(provided))
+        if is_used {
+            self.serve(row, loaded).await?;
+        } else {
+            tracing::warn!(
+                plugin = %row.name,
+                version = %row.version.short(),
+                file,
+                "plugin file is not used: the nodes have had this version and no longer serve it; to serve it again, write the file \
+                 anew (touch is enough) while the engine runs"
+            );
+        }
+        let name = provided.name.clone();
+        let known = folder.known(file);
+        (known.plugin, known.wants, known.refused) = (Some(provided), None, None);
+        // A file that provided the plugin before it was broken or removed has lost it.
+        for (other, known) in folder.files.iter_mut().filter(|(other, _)| *other != file) {
+            if known.plugin.take_if(|provided| provided.name == name).is_some() {
+                self.change_plugins(|table| table.set_broken(other, known.refused.clone()));
+            }
+        }
+        self.change_plugins(|table| table.set_broken(file, None));
+        Ok(true)
     }
 
     /// Swaps a version in.
     pub(super) async fn serve(&self, row: PluginRow, loaded: Plugin) -> Result<(), store::Error> {
         let stored = self.store.plugins().await?.into_iter().find(|stored| stored.name == row.name);
         let config = stored.map(|stored| stored.config).unwrap_or_default();
-        let was = self.plugins().get(&row.name).map(|entry| entry.row.version);
+        let serving = self.plugins().get(&row.name).cloned();
+        let was = serving.as_ref().map(|entry| entry.row.version);
+        // The same version from another file, or again: what is known of its pace stays known.
+        let same = serving.filter(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.version == row.version);
         let bytes = loaded.bytes_len();
         self.change_plugins(|table| {
             table.insert(PluginEntry {
                 meters: meters().plugin(&row.name),
                 row: PluginRow { config: config.clone(), ..row.clone() },
                 on: loaded.manifest().on.clone(),
+                pace: same.as_ref().map_or_else(Arc::default, |entry| Arc::clone(&entry.pace)),
                 state: PluginState::Serving(Arc::new(loaded)),
                 config: Arc::new(config),
-                pace: Arc::new(Pace::default()),
                 refused: None,
             });
         });
@@ -227,14 +360,10 @@ impl Catalog {
         Ok(())
     }
 
-    fn load(&self, file: &str) -> Result<(Plugin, Vec<u8>), String> {
-        let path = self.folder.join(file);
-        self.check_len(fs::metadata(&path).map_err(|error| error.to_string())?.len())?;
-        // Loading compiles, which takes as long as it takes: never on the threads that serve sockets.
-        tokio::task::block_in_place(|| {
-            let bytes = fs::read(&path).map_err(|error| error.to_string())?;
-            Ok((self.sandbox.load(&bytes, &self.cache).map_err(|error| error.to_string())?, bytes))
-        })
+    /// Loads bytes. Where the cache does not know them they are compiled, which takes as long as it takes: never on the threads that
+    /// serve sockets.
+    pub(super) fn load(&self, bytes: &[u8]) -> Result<Plugin, NotLoaded> {
+        Ok(tokio::task::block_in_place(|| self.sandbox.load(bytes, &self.cache))?)
     }
 
     /// Refuses what is too long before it is read.
@@ -246,30 +375,38 @@ impl Catalog {
         Ok(())
     }
 
-    /// Notes why a file was not taken. What served goes on serving; what served in an earlier life of the engine still matches.
-    async fn refuse(&self, file: &str, before: Option<&Provided>, reason: String) -> Result<Option<Provided>, store::Error> {
+    /// Notes why a file is not used. What served goes on serving; what served in an earlier life of the engine still matches.
+    async fn refuse(&self, file: &str, reason: String, folder: &mut Folder) -> Result<(), store::Error> {
+        let known = folder.known(file);
+        if known.refused.as_ref() == Some(&reason) {
+            // It was tried again, and said so before.
+            return Ok(());
+        }
+        let before = known.plugin.clone();
         tracing::error!(file, reason, "plugin file is not loaded");
         let table = self.plugins();
-        let known = before.and_then(|plugin| table.get(&plugin.name));
-        let keeps = known.filter(|entry| matches!(entry.state, PluginState::Serving(_))).map(|entry| entry.row.version);
+        let entry = before.as_ref().and_then(|plugin| table.get(&plugin.name));
+        let keeps = entry.filter(|entry| matches!(entry.state, PluginState::Serving(_))).map(|entry| entry.row.version);
         let message = reason.clone();
         self.feed.tell(|| News::PluginFailed { file: file.to_owned(), keeps, message });
-        if let Some(entry) = known {
-            self.change_plugins(|table| table.set_refused(&entry.row.name, Some(reason)));
-            return Ok(before.cloned());
+        if let Some(entry) = entry {
+            self.change_plugins(|table| table.set_refused(&entry.row.name, Some(reason.clone())));
+        } else {
+            let served = match self.store.depot() {
+                None => self.store.plugins().await?.into_iter().find(|row| row.file == file),
+                // What served serves on, whatever lies in this folder.
+                Some(_) => None,
+            };
+            match served.filter(|row| table.get(&row.name).is_none() && known.wants.is_none()) {
+                Some(row) => {
+                    known.plugin = Some(Provided { name: row.name.clone(), version: row.version });
+                    self.set_not_loadable(row, reason.clone());
+                }
+                None => self.change_plugins(|table| drop(table.set_broken(file, Some(reason.clone())))),
+            }
         }
-        let served = match self.store.depot() {
-            None => self.store.plugins().await?.into_iter().find(|row| row.file == file),
-            // What served serves on, whatever lies in this folder.
-            Some(_) => None,
-        };
-        let Some(row) = served.filter(|row| self.plugins().get(&row.name).is_none()) else {
-            self.change_plugins(|table| table.set_broken(file, Some(reason)));
-            return Ok(before.cloned());
-        };
-        let provided = Provided { name: row.name.clone(), version: row.version };
-        self.set_not_loadable(row, reason);
-        Ok(Some(provided))
+        known.refused = Some(reason);
+        Ok(())
     }
 
     /// A plugin that matches by what its last version said of itself; its runs are parked until it loads.
@@ -287,48 +424,30 @@ impl Catalog {
         });
     }
 
-    async fn take_out(&self, file: &str, plugin: Option<&Provided>, folder: &Folder) -> Result<(), store::Error> {
-        if let (Some(depot), Some(plugin)) = (self.store.depot(), plugin) {
-            // A file that was only renamed is there under its other name. Where another version was written meanwhile, that one
-            // serves on.
-            if folder.rival(file, &plugin.name).is_none() {
-                depot.withdraw(&plugin.name, plugin.version).await?;
-            }
-            self.change_plugins(|table| table.set_broken(file, None));
+    /// Takes a plugin out that no file provides any more.
+    async fn take_out(&self, file: &str, plugin: &Provided) -> Result<(), store::Error> {
+        if let Some(depot) = self.store.depot() {
+            // Where another version was written meanwhile, that one serves on.
+            depot.withdraw(&plugin.name, plugin.version).await?;
             return Ok(());
         }
-        self.change_plugins(|table| {
-            table.set_broken(file, None);
-            if let Some(plugin) = plugin
-                && table.get(&plugin.name).is_some_and(|entry| entry.row.file == file)
-            {
-                table.remove(&plugin.name);
-            }
-        });
-        if let Some(Provided { name, .. }) = plugin {
-            tracing::info!(plugin = %name, file, "plugin file was removed; the plugin serves no more");
-            self.feed.tell(|| News::PluginGone { plugin: name.to_string() });
-        }
+        self.change_plugins(|table| table.remove(&plugin.name));
+        tracing::info!(plugin = %plugin.name, file, "plugin file was removed; the plugin serves no more");
+        self.feed.tell(|| News::PluginGone { plugin: plugin.name.to_string() });
         Ok(())
     }
 }
 
-/// The `.wasm` files of a folder, with what tells whether they changed, in the order of their names.
-fn list(folder: &Path) -> io::Result<Vec<(String, Option<SystemTime>, u64)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.starts_with('.') || !name.ends_with(".wasm") {
-            continue;
-        }
-        // A file that vanishes between the listing and here is simply not there.
-        if let Ok(metadata) = fs::metadata(entry.path())
-            && metadata.is_file()
-        {
-            found.push((name, metadata.modified().ok(), metadata.len()));
-        }
-    }
+fn unreadable(error: &io::Error) -> String {
+    format!("it cannot be read: {error}. It is tried again every {} s", POLL.as_secs())
+}
+
+/// The names that end in `.wasm` in a folder, in their order.
+fn list(folder: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
+    let names: Vec<OsString> = names.collect::<io::Result<_>>()?;
+    let is_plugin = |name: &String| !name.starts_with('.') && name.ends_with(".wasm");
+    let mut found: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).filter(is_plugin).collect();
     found.sort();
     Ok(found)
 }

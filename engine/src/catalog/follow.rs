@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Catalog, Folder, PluginState, PluginTable};
+use super::{Catalog, Folder, PluginState, PluginTable, folder::NotLoaded};
 use crate::{
     news::News,
     sandbox::Plugin,
@@ -46,7 +46,7 @@ impl Catalog {
                 // Another version serves by now, and that is told of as well.
                 None => return Ok(false),
             },
-            Err(reason) => Err(reason),
+            Err(reason) => Err(reason.into()),
         };
         match loaded {
             Ok(loaded) => {
@@ -56,20 +56,22 @@ impl Catalog {
                 folder.failed.remove(&row.name);
                 Ok(true)
             }
-            Err(reason) => {
-                folder.failed.insert(row.name.clone(), row.version);
+            Err(NotLoaded { reason, passes }) => {
+                if !passes {
+                    folder.failed.insert(row.name.clone(), row.version);
+                }
                 self.refuse_version(row, reason);
                 Ok(false)
             }
         }
     }
 
-    fn load_version(&self, row: &PluginRow, file: &[u8]) -> Result<Plugin, String> {
-        let load = || self.sandbox.load(file, &self.cache);
-        let loaded = tokio::task::block_in_place(load).map_err(|error| error.to_string())?;
+    fn load_version(&self, row: &PluginRow, file: &[u8]) -> Result<Plugin, NotLoaded> {
+        let loaded = self.load(file)?;
         if *loaded.digest() != row.version || loaded.manifest().name != row.name {
             return Err("the store holds other bytes than those that were published; write the file into a plugin folder again"
-                .to_owned());
+                .to_owned()
+                .into());
         }
         Ok(loaded)
     }

@@ -7,6 +7,7 @@
 //! serving; runs that have begun end on the version they began with.
 
 mod cache;
+mod file;
 mod folder;
 mod follow;
 mod keys;

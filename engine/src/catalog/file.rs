@@ -1,0 +1,217 @@
+//! One file of the plugin folder, opened without trust in what has its name.
+//!
+//! Whoever can write to the folder can put a link, a named pipe or a device there, also between two looks. So nothing is asked by
+//! name: the file is opened once, in a way that never waits and never leaves the folder, and everything else is asked of the open file.
+//! Links that stay in the folder are followed, because Kubernetes mounts each file of a ConfigMap or Secret as such a link.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{clock, domain::plugin::Digest};
+
+/// A file that changed less than this before it was read may change again and look the same: some file systems count whole or even
+/// seconds (FAT, two of them).
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// A plugin file, open.
+#[derive(Debug)]
+pub struct PluginFile {
+    file: File,
+    pub stamp: Stamp,
+}
+
+/// What tells cheaply that a file may have changed. Only its content tells that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    pub bytes: u64,
+    /// Seconds and nanoseconds. Anyone can set this one …
+    modified: (i64, i64),
+    /// … and nobody that one.
+    changed: (i64, i64),
+}
+
+/// Why a file of the folder is not open.
+#[derive(Debug)]
+pub enum Unopened {
+    /// It vanished between the listing and now.
+    Gone,
+    /// It will never be a plugin, for this reason.
+    Refused(&'static str),
+    /// The system did not open it this time.
+    Unreadable(io::Error),
+}
+
+/// What was read of a file.
+#[derive(Debug)]
+pub struct Content {
+    pub bytes: Vec<u8>,
+    pub digest: Digest,
+    pub stamp: Stamp,
+    /// Whether the same stamp means the same content from now on.
+    pub settled: bool,
+}
+
+impl PluginFile {
+    /// Opens a file of the folder. Never waits, whatever it is.
+    pub fn open(folder: &Path, name: &str) -> Result<Self, Unopened> {
+        let file = open_inside(folder, name).map_err(|errno| match errno {
+            Errno::NOENT if folder.join(name).symlink_metadata().is_ok() => {
+                Unopened::Refused("it is a link to a file that does not exist")
+            }
+            Errno::NOENT => Unopened::Gone,
+            Errno::XDEV => Unopened::Refused("it is a link that leads out of the plugin folder; copy the file there instead"),
+            Errno::LOOP => Unopened::Refused("it is a link that cannot be followed safely; copy the file there instead"),
+            // What opening a socket answers.
+            Errno::NXIO => Unopened::Refused("it is a socket, not a file"),
+            errno => Unopened::Unreadable(errno.into()),
+        })?;
+        let metadata = file.metadata().map_err(Unopened::Unreadable)?;
+        let kind = metadata.file_type();
+        if kind.is_file() {
+            return Ok(Self { file, stamp: Stamp::of(&metadata) });
+        }
+        Err(Unopened::Refused(if kind.is_dir() {
+            "it is a folder, not a file"
+        } else if kind.is_fifo() {
+            "it is a named pipe, not a file"
+        } else {
+            "it is a device, not a file"
+        }))
+    }
+
+    /// Reads the file, at most to one byte more than `bytes_max`. Returns `None` while somebody writes to it.
+    pub fn read(mut self, bytes_max: u64) -> io::Result<Option<Content>> {
+        let now = clock::system().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut bytes = Vec::with_capacity(usize::try_from(self.stamp.bytes.min(bytes_max)).unwrap_or(0));
+        (&mut self.file).take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+        if Stamp::of(&self.file.metadata()?) != self.stamp {
+            return Ok(None);
+        }
+        let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(self.stamp.changed.0);
+        let settled = age >= SETTLED.as_secs().cast_signed();
+        Ok(Some(Content { digest: Digest::of(&bytes), bytes, stamp: self.stamp, settled }))
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Opens a file, following links as long as they stay in the folder.
+fn open_inside(folder: &Path, name: &str) -> Result<File, Errno> {
+    let folder = rustix::fs::open(folder, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY, Mode::empty())?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{ResolveFlags, openat2};
+        match openat2(&folder, name, FLAGS, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS) {
+            // A kernel before 5.6, or a filter of system calls that does not know this one.
+            Err(Errno::NOSYS | Errno::PERM) => {}
+            opened => return opened.map(File::from),
+        }
+    }
+    // Without the kernel's help a link can change between the look at it and the opening, so none is followed.
+    rustix::fs::openat(&folder, name, FLAGS | OFlags::NOFOLLOW, Mode::empty()).map(File::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn refusal(folder: &Path, name: &str) -> &'static str {
+        match PluginFile::open(folder, name) {
+            Err(Unopened::Refused(reason)) => reason,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn opens_files_and_links_that_stay_in_the_folder() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("plugins");
+        fs::create_dir_all(folder.join("..2026_11_28")).unwrap();
+        fs::write(folder.join("..2026_11_28/mounted.wasm"), b"mounted").unwrap();
+        // As Kubernetes mounts a ConfigMap.
+        symlink("..2026_11_28", folder.join("..data")).unwrap();
+        symlink("..data/mounted.wasm", folder.join("mounted.wasm")).unwrap();
+        fs::write(folder.join("plain.wasm"), b"plain").unwrap();
+        for (name, content) in [("mounted.wasm", &b"mounted"[..]), ("plain.wasm", b"plain")] {
+            let read = PluginFile::open(&folder, name).unwrap().read(100).unwrap().unwrap();
+            assert_eq!(read.bytes, content);
+            assert_eq!(read.digest, Digest::of(content));
+            assert!(!read.settled, "it was written a moment ago");
+        }
+        assert_eq!(PluginFile::open(&folder, "plain.wasm").unwrap().read(2).unwrap().unwrap().bytes, b"pla");
+    }
+
+    #[test]
+    fn refuses_whatever_is_no_file_of_the_folder() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("plugins");
+        fs::create_dir_all(folder.join("folder.wasm")).unwrap();
+        fs::write(home.path().join("secret"), b"secret").unwrap();
+        symlink("../secret", folder.join("up.wasm")).unwrap();
+        symlink(home.path().join("secret"), folder.join("absolute.wasm")).unwrap();
+        symlink("/proc/self/mem", folder.join("magic.wasm")).unwrap();
+        symlink("circle.wasm", folder.join("circle.wasm")).unwrap();
+        symlink("nowhere", folder.join("dangling.wasm")).unwrap();
+        symlink("/dev/zero", folder.join("device.wasm")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, folder.join("pipe.wasm"), rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket.wasm")).unwrap();
+        let cases = [
+            ("up.wasm", "leads out of the plugin folder"),
+            ("absolute.wasm", "leads out of the plugin folder"),
+            ("magic.wasm", "leads out of the plugin folder"),
+            ("device.wasm", "leads out of the plugin folder"),
+            ("circle.wasm", "cannot be followed safely"),
+            ("dangling.wasm", "a file that does not exist"),
+            ("folder.wasm", "it is a folder, not a file"),
+            ("pipe.wasm", "it is a named pipe, not a file"),
+            ("socket.wasm", "it is a socket, not a file"),
+        ];
+        for (name, expected) in cases {
+            let reason = refusal(&folder, name);
+            assert!(reason.contains(expected), "{name}: {reason}");
+        }
+        assert!(matches!(PluginFile::open(&folder, "nothing.wasm"), Err(Unopened::Gone)));
+    }
+
+    #[test]
+    fn a_file_that_took_the_place_of_another_has_another_stamp() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wasm");
+        let stamp = || PluginFile::open(folder.path(), "a.wasm").unwrap().stamp;
+        fs::write(&path, b"one").unwrap();
+        let (before, times) = (stamp(), fs::metadata(&path).unwrap().modified().unwrap());
+        let draft = folder.path().join("draft");
+        fs::write(&draft, b"two").unwrap();
+        File::options().write(true).open(&draft).unwrap().set_modified(times).unwrap();
+        fs::rename(&draft, &path).unwrap();
+        let after = stamp();
+        assert_eq!((before.bytes, before.modified), (after.bytes, after.modified), "length and time are the same");
+        assert_ne!(before, after);
+    }
+}
