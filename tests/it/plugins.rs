@@ -333,8 +333,9 @@ async fn a_file_that_is_too_complex_is_refused_and_tried_again_only_on_request()
     let reason = refused(&list)["heavy"].clone();
     assert!(reason.starts_with("the file is damaged or too complex: loading it took more than "), "{reason}");
 
+    let cache = engine.data_folder().join("cache");
     let record = || {
-        let cache = std::fs::read_dir(engine.data_folder().join("cache")).unwrap().map(|entry| entry.unwrap().path());
+        let cache = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
         let records: Vec<_> = cache.filter(|path| path.extension().is_some_and(|kind| kind == "too-complex")).collect();
         assert_eq!(records.len(), 1);
         std::fs::metadata(&records[0]).unwrap().modified().unwrap()

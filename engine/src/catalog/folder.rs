@@ -203,7 +203,7 @@ impl Catalog {
         for (file, known) in &mut folder.files {
             match found.contains(file) {
                 true => known.missing_since = None,
-                false => drop(known.missing_since.get_or_insert_with(Instant::now)),
+                false => known.missing_since = known.missing_since.or_else(|| Some(Instant::now())),
             }
         }
         for file in &found {
@@ -402,7 +402,7 @@ impl Catalog {
                     known.plugin = Some(Provided { name: row.name.clone(), version: row.version });
                     self.set_not_loadable(row, reason.clone());
                 }
-                None => self.change_plugins(|table| drop(table.set_broken(file, Some(reason.clone())))),
+                None => self.change_plugins(|table| table.set_broken(file, Some(reason.clone()))),
             }
         }
         known.refused = Some(reason);

@@ -10,7 +10,7 @@ type Case = (&'static str, &'static str);
 const PANICS: [Case; 10] = [
     (
         "time not implemented on this platform",
-        "a plugin has no clock (SystemTime::now, Instant::now, chrono's Utc::now and tokio's timers ask for it); use event.time",
+        "a plugin has no clock (SystemTime, Instant, chrono's Utc::now and tokio's timers ask for one); use event.time",
     ),
     ("failed to spawn thread", "a plugin has no threads; do the work in handle itself"),
     ("can't sleep", "a plugin cannot wait; return Error::retryable, and the engine runs the event again later"),
@@ -42,7 +42,7 @@ const BROWSER: [Case; 9] = [
     ("getRandomValues", RANDOM),
     ("randomFillSync", RANDOM),
     ("setTimeout", "timers do that; a plugin cannot wait: return Error::retryable, and the engine runs the event again later"),
-    ("performance", "Instant::now of web-time or instant does that; a plugin has no clock: use event.time"),
+    ("performance", "web-time and instant do that; a plugin has no clock: use event.time"),
     ("getTime", CHRONO),
     ("new0", CHRONO),
     ("Date", CHRONO),
