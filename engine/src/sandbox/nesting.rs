@@ -164,7 +164,7 @@ impl Walk {
                     if !matches!(ahead.read_u8()?, 0x41 | 0x42) {
                         reader.read::<ComponentType<'_>>()?;
                         last(&mut levels).add_type(0)?;
-                    } else if levels.len() == TYPE_DEPTH_MAX {
+                    } else if levels.len() > TYPE_DEPTH_MAX {
                         return Err(Stop::TooMuch(format!("its types nest more than {TYPE_DEPTH_MAX} deep")));
                     } else {
                         levels.push(Level::of(ahead.read_var_u32()?));
