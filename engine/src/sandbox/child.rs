@@ -351,9 +351,10 @@ fn mapped_bytes() -> u64 {
 fn close_inherited() {
     let Ok(listed) = fs::read_dir("/proc/self/fd") else { return };
     let files: Vec<i32> = listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for file in files.into_iter().filter(|file| *file > 2) {
-        // SAFETY: this is the first thing that the process does, in its only thread; nothing in it has opened a file that
-        // it still uses. (One of the numbers was that of the listing, which is closed by now.)
+    // The listing's own number was closed with it.
+    let is_open = |file: &i32| fs::symlink_metadata(format!("/proc/self/fd/{file}")).is_ok();
+    for file in files.into_iter().filter(|file| *file > 2 && is_open(file)) {
+        // SAFETY: this is the first thing that the process does, in its only thread; nothing in it has opened a file that it still uses.
         unsafe { rustix::io::close(file) };
     }
 }
