@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    child::Children,
     engine::{Compiler, Places},
     *,
 };
@@ -416,6 +417,30 @@ fn compiled_code_comes_back_from_the_cache() {
     shelf.put(&keys[0], b"not code");
     assert!(SANDBOX.load(&bytes, &shelf).is_ok());
     assert_ne!(shelf.get(&keys[0]).unwrap(), b"not code");
+}
+
+#[test]
+fn what_the_cache_knows_needs_no_child() {
+    let (shelf, bytes) = (Shelf::default(), guests::wasm("echo"));
+    SANDBOX.load(&bytes, &shelf).unwrap();
+    // A child of this test program compiles nothing, so each that is started shows.
+    let settings = Settings { threads: 1, ..Settings::default() };
+    let children = Children::new(settings.clone(), Places::Pooled);
+    let sandbox = Sandbox::with_places(&settings, Places::Pooled, Compiler::Child(Arc::new(children))).unwrap();
+    assert!(sandbox.load(&bytes, &shelf).is_ok());
+    let error = sandbox.load(&bytes, &NoCache).unwrap_err();
+    assert!(matches!(&error, LoadError::NoLoader { .. }) && error.passes(), "{error}");
+}
+
+#[test]
+fn a_file_that_was_too_complex_is_not_tried_again() {
+    let (shelf, bytes) = (Shelf::default(), guests::wasm("echo"));
+    shelf.put_too_complex(&Digest::of(&bytes), "loading it nests calls too deep");
+    let error = SANDBOX.load(&bytes, &shelf).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the file is damaged or too complex: loading it nests calls too deep. It is not tried again until"),
+        "{error}"
+    );
 }
 
 #[test]
