@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
@@ -22,6 +22,16 @@ pub struct Tally {
     pub requests: usize,
     /// Bytes that the system took for sending.
     pub bytes_written: u64,
+}
+
+/// How much of a request a receiver reads before it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Whole,
+    /// The head, and nothing of the body.
+    Head,
+    /// The first request of a connection whole, which is answered `200`; of the second one the head.
+    HeadOfSecond,
 }
 
 /// A receiver that behaves badly. Gone when dropped.
@@ -125,12 +135,22 @@ impl Hostile {
         Self::after_request(|_| async {}).await
     }
 
-    /// Answers the first request of each connection, and resets the connection at its second.
-    pub async fn reset_when_used_again() -> Self {
-        Self::after_request(|mut peer| async move {
-            if peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await {
-                wire::read_request(&mut peer.stream, &mut Vec::new()).await;
-                let _ = peer.stream.set_zero_linger();
+    /// Reads a request as far as `reads` says, writes `answer` and closes TCP: a request that was not read is reset, and TLS ends without
+    /// `close_notify`. Every request whose head came is counted.
+    pub async fn raw(answer: impl Into<Vec<u8>>, reads: Reads, identity: Option<&Identity>) -> Self {
+        let (answer, tls) = (answer.into(), identity.map(|identity| identity.acceptor(&[b"http/1.1"])));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Self::serve(scheme, move |Peer { stream, tally }| {
+            let (answer, tls) = (answer.clone(), tls.clone());
+            async move {
+                match tls {
+                    None => answer_and_close(stream, &tally, &answer, reads).await,
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            answer_and_close(stream, &tally, &answer, reads).await;
+                        }
+                    }
+                }
             }
         })
         .await
@@ -217,6 +237,8 @@ impl Hostile {
         let counted = tally.clone();
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                // What was written before a reset must be on its way already, or it is lost.
+                let _ = stream.set_nodelay(true);
                 counted.send_modify(|tally| {
                     tally.accepted += 1;
                     tally.open += 1;
@@ -260,6 +282,32 @@ impl Hostile {
 impl Drop for Hostile {
     fn drop(&mut self) {
         self.serving.abort();
+    }
+}
+
+async fn answer_and_close(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    tally: &watch::Sender<Tally>,
+    answer: &[u8],
+    reads: Reads,
+) {
+    let mut buffer = Vec::new();
+    if reads == Reads::HeadOfSecond {
+        if wire::read_request(&mut stream, &mut buffer).await.is_none() {
+            return;
+        }
+        tally.send_modify(|tally| tally.requests += 1);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let _ = stream.flush().await;
+    }
+    let came = match reads {
+        Reads::Whole => wire::read_request(&mut stream, &mut buffer).await.is_some(),
+        Reads::Head | Reads::HeadOfSecond => wire::read_head(&mut stream, &mut buffer).await.is_some(),
+    };
+    if came {
+        tally.send_modify(|tally| tally.requests += 1);
+        let _ = stream.write_all(answer).await;
+        let _ = stream.flush().await;
     }
 }
 

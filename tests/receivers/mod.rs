@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-pub use hostile::{Hostile, Tally};
+pub use hostile::{Hostile, Reads, Tally};
 use rcgen::CertifiedKey;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},

@@ -10,8 +10,8 @@ pub struct WireRequest {
     pub body: Bytes,
 }
 
-/// Reads one request; what follows it stays in `buffer`. `None` when the other side hung up or spoke no HTTP.
-pub async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<WireRequest> {
+/// Reads the head of one request; what follows it stays in `buffer`. `None` when the other side hung up before its end.
+pub async fn read_head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     let head_end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at + 4;
@@ -20,6 +20,12 @@ pub async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Ve
     };
     let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
     buffer.drain(..head_end);
+    Some(head)
+}
+
+/// Reads one request; what follows it stays in `buffer`. `None` when the other side hung up or spoke no HTTP.
+pub async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<WireRequest> {
+    let head = read_head(stream, buffer).await?;
     let mut lines = head.split("\r\n");
     let mut first = lines.next()?.split(' ');
     let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());

@@ -86,14 +86,15 @@ impl DeliveryState {
 /// What the other side did. Every attempt ends as exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptOutcome {
+    /// A status came. It counts, whatever is wrong with the rest of the answer.
     Answered {
         status: u16,
     },
-    /// The whole exchange took longer than the endpoint's timeout.
+    /// No status came within the endpoint's timeout.
     TimedOut,
     /// Nobody listens at the address.
     Refused,
-    /// The connection broke off before the answer was complete.
+    /// The connection broke off before a status came.
     Reset,
     /// The address cannot be reached.
     Unreachable,

@@ -47,14 +47,24 @@ impl Default for Schedule {
     }
 }
 
-/// Reads a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date.
+/// The longest `Retry-After` that is told apart: what asks for more asks for never.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Reads a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date in any of the three forms that recipients must read (5.6.7).
+/// A date that has passed asks for no wait.
 pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
-    if let Ok(seconds) = value.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than the number has room for are a long wait, not a word that is not understood.
+        let seconds = value.parse().unwrap_or(u64::MAX);
+        return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
     }
-    let date = jiff::fmt::rfc2822::parse(value).ok()?;
-    Some(Timestamp::from_millis(date.timestamp().as_millisecond()).since(now))
+    let millis = match httpdate::parse_http_date(value) {
+        Ok(date) => i64::try_from(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()?,
+        // What mail writes: a zone of its own, a day of one digit, no weekday. Some servers take it for HTTP's.
+        Err(_) => jiff::fmt::rfc2822::parse(value).ok()?.timestamp().as_millisecond(),
+    };
+    Some(Timestamp::from_millis(millis).since(now).min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -64,12 +74,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_reads_seconds_and_dates() {
-        let now = Timestamp::parse_rfc3339("2015-10-21T07:27:00Z").unwrap();
-        assert_eq!(parse_retry_after("120", now), Some(Duration::from_secs(120)));
-        assert_eq!(parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT", now), Some(Duration::from_secs(60)));
-        assert_eq!(parse_retry_after("Wed, 21 Oct 2015 07:26:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(parse_retry_after("soon", now), None);
+    fn retry_after_is_read_in_every_form() {
+        let now = Timestamp::parse_rfc3339("1994-11-06T08:48:37Z").unwrap();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (value, wait) in [
+            ("120", seconds(120)),
+            ("0", seconds(0)),
+            (" 120\t", seconds(120)),
+            ("007", seconds(7)),
+            ("99999999999999999999999", Some(RETRY_AFTER_MAX)),
+            // The three forms of RFC 9110, section 5.6.7, with its own example.
+            ("Sun, 06 Nov 1994 08:49:37 GMT", seconds(60)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", seconds(60)),
+            ("Sun Nov  6 08:49:37 1994", seconds(60)),
+            ("Wed Nov 16 08:48:37 1994", seconds(10 * 24 * 3600)),
+            // What has passed, and what is far off.
+            ("Sun, 06 Nov 1994 08:47:37 GMT", seconds(0)),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", Some(RETRY_AFTER_MAX)),
+            // As mail writes it.
+            ("Sun, 06 Nov 1994 09:49:37 +0100", seconds(60)),
+            ("Sun, 6 Nov 1994 08:49:37 GMT", seconds(60)),
+            ("6 Nov 1994 08:49:37 +0000", seconds(60)),
+            // Nothing that can be waited for.
+            ("", None),
+            ("soon", None),
+            ("-1", None),
+            ("+120", None),
+            ("1.5", None),
+            ("120s", None),
+            ("120, 60", None),
+            ("0x10", None),
+            ("Sun, 06 Nov 1994", None),
+            ("Sun, 36 Nov 1994 08:49:37 GMT", None),
+            ("1994-11-06T08:49:37Z", None),
+        ] {
+            assert_eq!(parse_retry_after(value, now), wait, "{value:?}");
+        }
     }
 
     proptest! {

@@ -1,24 +1,29 @@
 //! One exchange: the request goes out, the answer is read up to its cap, and all of it fits into one timeout.
 //!
-//! Two clients share the work of a [`Reach`]: one speaks TLS to whatever the guard admits, one speaks plain HTTP and is given addresses
-//! from opened networks only. Connections are kept and used again; that, and bodies that are shared instead of copied, is what
-//! makes this fast.
+//! A status that was read counts, whatever is wrong with the rest of the answer. A request is sent a second time within an attempt only where
+//! it is certain that nothing of it arrived. Connections are kept and used again; that, and bodies that are shared instead of copied, is
+//! what makes this fast.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use http::{
+    HeaderValue, Uri,
+    header::{ACCEPT, HOST, HeaderMap, LOCATION, RETRY_AFTER},
+};
+use http_body_util::{BodyExt as _, Full};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 use super::{
+    connections::{CONNECT_TIMEOUT, Connection, Connections},
     guard::{BadUrl, Guard, Transport, parse_url},
     identity::{Identities, Identity},
     lookups::SystemResolver,
     outcome::{Failure, Place, Wait},
-    progress::{NotePhase, Phase, Progress},
-    resolver::{GuardedResolver, Purpose, Resolve},
+    resolver::{Purpose, Resolve, admitted_addresses},
+    wire::Seen,
 };
 use crate::{
     clock,
@@ -32,24 +37,6 @@ use crate::{
 
 /// How much of an answer is read. Receivers say "ok"; what is longer is an error page at best.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
-
-/// The longest wait for a connection, within the whole exchange's timeout.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an unused connection is kept. Many servers hang up after five seconds of silence (Node, Apache, uvicorn); leaving
-/// first means that a request seldom meets a connection that is just being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Unused connections kept to one receiver.
-const IDLE_CONNECTIONS_MAX: usize = 256;
-
-/// What one HTTP/2 answer, and all of them on a connection, may hold in memory before it is read.
-const H2_STREAM_BYTES: u32 = 128 * 1024;
-const H2_CONNECTION_BYTES: u32 = 1024 * 1024;
-
-/// How soon a kept connection that the other side had closed shows it: within a round trip. What breaks off later broke
-/// off while the receiver was at work.
-const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a look-up may take when a URL is checked at save.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -111,20 +98,42 @@ pub struct Outbound {
 /// What endpoints of one [`Reach`] share.
 struct Way {
     clients: Clients,
-    encrypted: reqwest::Client,
-    plain: reqwest::Client,
+    /// Those on which no client certificate was presented.
+    anonymous: Arc<Connections>,
 }
 
 impl Way {
     fn new(guard: Guard, names: Arc<dyn Resolve>, trusted: Arc<rustls::RootCertStore>) -> Result<Self, StartError> {
         let clients = Clients { guard: Arc::new(guard), names, trusted };
-        let encrypted = clients.anonymous(Transport::Encrypted)?;
-        let plain = clients.anonymous(Transport::Plain)?;
-        Ok(Self { clients, encrypted, plain })
+        let tls = clients.tls().map_err(StartError::Tls)?.with_no_client_auth();
+        Ok(Self { clients, anonymous: Connections::new(tls) })
+    }
+
+    async fn open(
+        &self,
+        connections: &Arc<Connections>,
+        transport: Transport,
+        url: &Url,
+        heard: &mut Heard,
+    ) -> Result<Connection, Failure> {
+        let Clients { guard, names, .. } = &self.clients;
+        let addresses = match url.host() {
+            Some(Host::Domain(name)) => {
+                heard.stage = Stage::LookingUp;
+                admitted_addresses(&**names, guard, transport, name).await.map_err(|error| Failure::of_dial(&*error, url))?
+            }
+            // The guard has judged it with the URL.
+            _ => Vec::new(),
+        };
+        heard.stage = Stage::Connecting;
+        match tokio::time::timeout(CONNECT_TIMEOUT, connections.open(url, addresses)).await {
+            Ok(opened) => opened.map_err(|error| Failure::of_dial(&*error, url)),
+            Err(_) => Err(Failure::timed_out(Wait::Connection, CONNECT_TIMEOUT, url)),
+        }
     }
 }
 
-/// What every client is made of.
+/// What all connections have in common.
 pub(super) struct Clients {
     guard: Arc<Guard>,
     names: Arc<dyn Resolve>,
@@ -132,29 +141,18 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    fn anonymous(&self, transport: Transport) -> Result<reqwest::Client, StartError> {
-        let tls = self.tls().map_err(StartError::Tls)?.with_no_client_auth();
-        self.client(transport, tls)
-    }
-
-    /// One that says who it is.
+    /// Connections on which the other side learns who calls.
     pub(super) fn presenting(
         &self,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
-    ) -> Result<reqwest::Client, StartError> {
+    ) -> Result<Arc<Connections>, StartError> {
         let tls = self.tls().and_then(|tls| tls.with_client_auth_cert(chain, key)).map_err(StartError::Tls)?;
-        self.client(Transport::Encrypted, tls)
+        Ok(Connections::new(tls))
     }
 
     fn tls(&self) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>, rustls::Error> {
         trust::client_config(Arc::clone(&self.trusted), Names::Checked)
-    }
-
-    fn client(&self, transport: Transport, mut tls: rustls::ClientConfig) -> Result<reqwest::Client, StartError> {
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let names = GuardedResolver { names: Arc::clone(&self.names), guard: Arc::clone(&self.guard), transport };
-        client(transport, names, tls).map_err(StartError::Client)
     }
 }
 
@@ -243,20 +241,10 @@ impl Outbound {
     /// Makes one attempt. Never an `Err`: what the other side does is the attempt's outcome.
     pub async fn send(&self, request: Request) -> Attempt {
         let (at, started) = (clock::wall(), Instant::now());
-        let progress = Progress::default();
         let mut heard = Heard::default();
-        let exchange = progress.scope(self.exchange(&request, &progress, &mut heard));
-        let ended = match tokio::time::timeout(request.timeout, exchange).await {
+        let ended = match tokio::time::timeout(request.timeout, self.exchange(&request, &mut heard)).await {
             Ok(ended) => ended,
-            Err(_) => {
-                let wait = match (heard.status, progress.phase()) {
-                    (Some(status), _) => Wait::Answer { status },
-                    (None, Phase::LookingUp) => Wait::Name,
-                    (None, Phase::Connecting) => Wait::Connection,
-                    (None, Phase::Kept | Phase::Connected) => Wait::Head,
-                };
-                Err(Failure::timed_out(wait, request.timeout, &request.url))
-            }
+            Err(_) => Err(Failure::timed_out(heard.missing(), request.timeout, &request.url)),
         };
         let (outcome, detail) = match ended {
             Ok(outcome) => (outcome, heard.detail),
@@ -265,60 +253,82 @@ impl Outbound {
         Attempt { at, outcome, latency: started.elapsed(), detail, excerpt: heard.excerpt.into(), retry_after: heard.retry_after }
     }
 
-    async fn exchange(&self, request: &Request, progress: &Progress, heard: &mut Heard) -> Result<AttemptOutcome, Failure> {
-        let own;
+    async fn exchange(&self, request: &Request, heard: &mut Heard) -> Result<AttemptOutcome, Failure> {
         let way = self.way(request.reach);
-        let client = match (way.clients.guard.admit_url(&request.url).map_err(Failure::refused)?, &request.identity) {
-            (Transport::Encrypted, None) => &way.encrypted,
+        let transport = way.clients.guard.admit_url(&request.url).map_err(Failure::refused)?;
+        let own;
+        let connections = match (transport, &request.identity) {
             (Transport::Encrypted, Some(identity)) => {
-                own = self.identities.client(identity, request.reach, &way.clients).map_err(Failure::no_client)?;
+                own = self.identities.connections(identity, request.reach, &way.clients).map_err(Failure::no_client)?;
                 &own
             }
-            (Transport::Plain, _) => &way.plain,
+            _ => &way.anonymous,
         };
-        let started = Instant::now();
-        let mut answer = client.execute(prepared(request)).await;
-        if let Err(error) = &answer {
-            let failure = Failure::of(error, &request.url);
-            let stale =
-                failure.outcome == AttemptOutcome::Reset && progress.phase() == Phase::Kept && started.elapsed() < STALE_WITHIN;
-            if !stale {
-                return Err(failure);
-            }
-            // The receiver closed a kept connection in the instant in which it was used again. That says nothing about the
-            // receiver, and it knows the webhook by its id should it have read it after all.
-            answer = client.execute(prepared(request)).await;
-        }
-        let mut answer = answer.map_err(|error| Failure::of(&error, &request.url))?;
-        let status = answer.status().as_u16();
-        heard.head(status, answer.headers(), &request.url);
-
-        let mut length = 0;
+        let origin = request.url.origin();
         loop {
-            let part = answer.chunk().await.map_err(|error| Failure::within_answer(&error, status, &request.url))?;
-            let Some(part) = part else {
-                return Ok(AttemptOutcome::Answered { status });
+            let mut connection = match connections.take(&origin) {
+                Some(kept) => kept,
+                None => way.open(connections, transport, &request.url, heard).await?,
             };
-            length += part.len();
-            heard.keep(&part);
-            if length > ANSWER_BYTES_MAX {
-                heard.detail = Some(format!("the answer is longer than {} KiB; the rest was not read", ANSWER_BYTES_MAX / 1024));
-                return Ok(AttemptOutcome::BodyTooLarge { status });
+            heard.stage = Stage::Exchanging(Arc::clone(&connection.seen));
+            let answer = match connection.send(prepared(request, connection.is_http2())?).await {
+                Ok(answer) => answer,
+                // The receiver closed a kept connection in the instant in which it was to be used again.
+                Err(none) if none.unsent && connection.kept => continue,
+                Err(none) => return Err(Failure::of_exchange(&none.error, heard.status(), &request.url)),
+            };
+            let outcome = hear(answer, heard, &request.url).await?;
+            if let AttemptOutcome::Answered { .. } = outcome {
+                connections.give_back(origin, connection);
             }
+            return Ok(outcome);
         }
     }
 }
 
-fn prepared(request: &Request) -> reqwest::Request {
-    let mut prepared = reqwest::Request::new(http::Method::POST, request.url.clone());
-    *prepared.headers_mut() = request.headers.clone();
-    *prepared.body_mut() = Some(request.body.clone().into());
-    prepared
+/// Reads the answer as far as it is wanted.
+async fn hear(answer: hyper::Response<hyper::body::Incoming>, heard: &mut Heard, url: &Url) -> Result<AttemptOutcome, Failure> {
+    let status = answer.status().as_u16();
+    heard.head(status, answer.headers(), url);
+    let mut body = answer.into_body();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::of_exchange(&error, Some(status), url))?;
+        let Ok(part) = frame.into_data() else { continue };
+        length += part.len();
+        heard.keep(&part);
+        if length > ANSWER_BYTES_MAX {
+            heard.detail = Some(format!("the answer is longer than {} KiB; the rest was not read", ANSWER_BYTES_MAX / 1024));
+            return Ok(AttemptOutcome::BodyTooLarge { status });
+        }
+    }
+    Ok(AttemptOutcome::Answered { status })
+}
+
+/// The request as the HTTP library wants it: HTTP/1 names the host in a header, HTTP/2 in the target.
+fn prepared(request: &Request, http2: bool) -> Result<http::Request<Full<Bytes>>, Failure> {
+    let unsendable = || Failure::refused(BadUrl::Unsendable);
+    let (url, mut headers) = (&request.url, request.headers.clone());
+    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    headers.entry(http::header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+    let target = if http2 {
+        &url[..Position::AfterQuery]
+    } else {
+        headers.insert(HOST, HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]).map_err(|_| unsendable())?);
+        &url[Position::BeforePath..Position::AfterQuery]
+    };
+    let mut prepared = http::Request::new(Full::new(request.body.clone()));
+    *prepared.method_mut() = http::Method::POST;
+    *prepared.uri_mut() = target.parse::<Uri>().map_err(|_| unsendable())?;
+    *prepared.headers_mut() = headers;
+    Ok(prepared)
 }
 
 /// What came back so far. It outlives an exchange that ran out of time.
 #[derive(Default)]
 struct Heard {
+    stage: Stage,
+    /// Of an answer whose head is whole.
     status: Option<u16>,
     detail: Option<String>,
     /// Copied out, because a slice would keep the connection's whole read buffer alive as long as the attempt.
@@ -326,7 +336,34 @@ struct Heard {
     retry_after: Option<Duration>,
 }
 
+/// What an exchange is busy with.
+#[derive(Default)]
+enum Stage {
+    #[default]
+    LookingUp,
+    Connecting,
+    Exchanging(Arc<Seen>),
+}
+
 impl Heard {
+    /// The status that was read, also where nothing but the status line came.
+    fn status(&self) -> Option<u16> {
+        match &self.stage {
+            Stage::Exchanging(seen) => self.status.or_else(|| seen.status()),
+            Stage::LookingUp | Stage::Connecting => None,
+        }
+    }
+
+    /// What had not come when the time was up.
+    fn missing(&self) -> Wait {
+        match (&self.stage, self.status()) {
+            (Stage::LookingUp, _) => Wait::Name,
+            (Stage::Connecting, _) => Wait::Connection,
+            (Stage::Exchanging(_), None) => Wait::Head,
+            (Stage::Exchanging(_), Some(status)) => Wait::Answer { status },
+        }
+    }
+
     fn head(&mut self, status: u16, headers: &HeaderMap, url: &Url) {
         self.status = Some(status);
         self.retry_after = headers.get(RETRY_AFTER).and_then(|asked| parse_retry_after(asked.to_str().ok()?, clock::wall()));
@@ -345,33 +382,4 @@ impl Heard {
         let room = Attempt::EXCERPT_MAX - self.excerpt.len();
         self.excerpt.extend_from_slice(&part[..part.len().min(room)]);
     }
-}
-
-fn client(transport: Transport, names: GuardedResolver, tls: rustls::ClientConfig) -> reqwest::Result<reqwest::Client> {
-    let builder = reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .tls_backend_preconfigured(tls)
-        .dns_resolver(names)
-        .connector_layer(NotePhase)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Duration::from_secs(15));
-    match transport {
-        Transport::Encrypted => builder
-            .https_only(true)
-            .http2_initial_stream_window_size(H2_STREAM_BYTES)
-            .http2_initial_connection_window_size(H2_CONNECTION_BYTES)
-            // Many webhooks share one connection; one that went silent must not swallow them all.
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .http2_keep_alive_timeout(Duration::from_secs(5)),
-        // Without TLS there is no HTTP/2, thus none of the refusals that the client would repeat a request for; saying so
-        // saves a copy of each request.
-        Transport::Plain => builder.http1_only().retry(reqwest::retry::never().max_retries_per_request(0)),
-    }
-    .build()
 }

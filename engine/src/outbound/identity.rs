@@ -1,7 +1,6 @@
 //! Endpoints whose receivers want to know who calls: a client certificate, presented in the TLS handshake.
 //!
-//! A connection belongs to the certificate that it was opened with, so each such endpoint has a client, and with it kept
-//! connections, of its own. The guard and everything else is as for all others.
+//! A connection belongs to the certificate that it was opened with, so each such endpoint has connections of its own. The guard and everything else is as for all others.
 
 use std::{
     collections::HashMap,
@@ -14,11 +13,14 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::client::{Clients, StartError};
+use super::{
+    client::{Clients, StartError},
+    connections::Connections,
+};
 use crate::domain::{certificate::ClientCertificate, endpoint::Reach, id::EndpointId, plugin::Digest};
 
-/// Clients that are kept. A client holds a few kilobytes and the connections of its last seconds; one that is made anew costs
-/// a handshake.
+/// Endpoints whose connections are kept. Each holds a few kilobytes and the connections of its last seconds; what is made anew costs a
+/// handshake.
 const CLIENTS_MAX: usize = 256;
 
 /// Who calls: the certificate, and whose it is.
@@ -75,7 +77,7 @@ pub fn fingerprint(certificate: &ClientCertificate) -> Option<Digest> {
     CertificateDer::from_pem_slice(certificate.chain.as_bytes()).ok().map(|first| Digest::of(&first))
 }
 
-/// The clients of those endpoints.
+/// The connections of those endpoints.
 #[derive(Default)]
 pub(super) struct Identities {
     kept: Mutex<Kept>,
@@ -91,32 +93,38 @@ struct Kept {
 struct Client {
     certificate: Arc<ClientCertificate>,
     reach: Reach,
-    client: reqwest::Client,
+    connections: Arc<Connections>,
     /// When it was used last, as [`Kept::uses`] counts.
     used: u64,
 }
 
 impl Identities {
-    /// The endpoint's client: the one that is kept if its certificate and its reach are still the same, else a new one. `clients` are
+    /// The endpoint's connections: those that are kept if its certificate and its reach are still the same, else new ones. `clients` are
     /// those of `reach`.
-    pub(super) fn client(&self, identity: &Identity, reach: Reach, clients: &Clients) -> Result<reqwest::Client, BadClient> {
+    pub(super) fn connections(
+        &self,
+        identity: &Identity,
+        reach: Reach,
+        clients: &Clients,
+    ) -> Result<Arc<Connections>, BadClient> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.uses += 1;
         let used = kept.uses;
         let same = |found: &&mut Client| found.certificate == identity.certificate && found.reach == reach;
         if let Some(found) = kept.clients.get_mut(&identity.endpoint).filter(same) {
             found.used = used;
-            return Ok(found.client.clone());
+            return Ok(Arc::clone(&found.connections));
         }
         let (chain, key) = parts(&identity.certificate)?;
-        let client = clients.presenting(chain, key)?;
+        let connections = clients.presenting(chain, key)?;
         if kept.clients.len() >= CLIENTS_MAX && !kept.clients.contains_key(&identity.endpoint) {
             let oldest = kept.clients.iter().min_by_key(|(_, client)| client.used).map(|(endpoint, _)| *endpoint);
             oldest.and_then(|oldest| kept.clients.remove(&oldest));
         }
         let certificate = Arc::clone(&identity.certificate);
-        kept.clients.insert(identity.endpoint, Client { certificate, reach, client: client.clone(), used });
-        Ok(client)
+        let client = Client { certificate, reach, connections: Arc::clone(&connections), used };
+        kept.clients.insert(identity.endpoint, client);
+        Ok(connections)
     }
 }
 

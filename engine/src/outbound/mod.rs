@@ -11,13 +11,14 @@
 //! a header.
 
 mod client;
+mod connections;
 mod guard;
 mod identity;
 mod lookups;
 mod outcome;
-mod progress;
 mod resolver;
 mod webhook;
+mod wire;
 
 pub use client::{Outbound, Request, StartError};
 pub use guard::{BadUrl, BlockedAddress, Guard, Special, Transport, Verdict};

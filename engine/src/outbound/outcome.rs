@@ -8,7 +8,7 @@ use std::{error::Error, fmt, io, time::Duration};
 use url::Url;
 
 use super::{
-    client::CONNECT_TIMEOUT,
+    connections::CONNECT_TIMEOUT,
     guard::{BadUrl, BlockedAddress},
     identity::BadClient,
     resolver::LookupError,
@@ -52,40 +52,42 @@ impl Failure {
             Wait::Name => format!("the name {} was not looked up within {seconds}", url.host_str().unwrap_or_default()),
             Wait::Connection => format!("no connection to {} within {seconds}", Place(url)),
             Wait::Head => format!("no answer within {seconds}"),
-            Wait::Answer { status } => format!("the answer ({status}) was not complete within {seconds}"),
+            Wait::Answer { status } => {
+                let detail =
+                    format!("{} answered {status}, and the rest of its answer did not come within {seconds}", Place(url));
+                return Self::new(AttemptOutcome::Answered { status }, detail);
+            }
         };
         Self::new(AttemptOutcome::TimedOut, detail)
     }
 
-    /// Before the answer's head was there.
-    pub(super) fn of(error: &reqwest::Error, url: &Url) -> Self {
-        if error.is_connect() && error.is_timeout() {
-            return Self::timed_out(Wait::Connection, CONNECT_TIMEOUT, url);
-        }
+    /// Before a connection was there.
+    pub(super) fn of_dial(error: &(dyn Error + 'static), url: &Url) -> Self {
         let place = Place(url);
-        if let Some(failure) = causes(error).find_map(|cause| known(cause, &place)) {
-            return failure;
+        match causes(error).find_map(|cause| known(cause, &place)) {
+            Some(Self { outcome: AttemptOutcome::TimedOut, .. }) if !causes(error).any(|cause| cause.is::<LookupError>()) => {
+                Self::timed_out(Wait::Connection, CONNECT_TIMEOUT, url)
+            }
+            Some(failure) => failure,
+            None => Self::new(AttemptOutcome::Unreachable, format!("no connection to {place}")),
         }
-        if error.is_connect() {
-            return Self::new(AttemptOutcome::Unreachable, format!("no connection to {place}"));
-        }
-        if error.is_builder() || error.is_redirect() {
-            // The one thing that is built after the request went out is the next stop of a redirect.
-            return Self::new(AttemptOutcome::Reset, format!("{place} answered with a redirect that cannot be read"));
-        }
-        Self::new(AttemptOutcome::Reset, format!("the exchange with {place} broke off"))
     }
 
-    /// In the middle of the answer's body.
-    pub(super) fn within_answer(error: &reqwest::Error, status: u16, url: &Url) -> Self {
-        let failure = Self::of(error, url);
-        match failure.outcome {
-            AttemptOutcome::Reset => Self::new(
-                AttemptOutcome::Reset,
-                format!("{} broke the connection off in the middle of its answer ({status})", Place(url)),
-            ),
-            _ => failure,
-        }
+    /// After the connection was there; `status` is that of the answer, as far as it came.
+    pub(super) fn of_exchange(error: &hyper::Error, status: Option<u16>, url: &Url) -> Self {
+        let place = Place(url);
+        let Some(status) = status else {
+            let failure = causes(error).find_map(|cause| known(cause, &place));
+            return failure.unwrap_or_else(|| Self::new(AttemptOutcome::Reset, format!("the exchange with {place} broke off")));
+        };
+        let detail = if error.is_parse_too_large() {
+            format!("{place} answered {status} with too many headers; the rest was not read")
+        } else if error.is_parse() {
+            format!("{place} answered {status}; what it sent after that is not HTTP")
+        } else {
+            format!("{place} answered {status} and broke the connection off in the middle of its answer")
+        };
+        Self::new(AttemptOutcome::Answered { status }, detail)
     }
 }
 
@@ -238,6 +240,9 @@ mod tests {
         assert_eq!(said(Wait::Name, 20_000), "the name crm.example was not looked up within 20 s");
         assert_eq!(said(Wait::Connection, 300), "no connection to https://crm.example:443 within 300 ms");
         assert_eq!(said(Wait::Head, 1500), "no answer within 1.5 s");
-        assert_eq!(said(Wait::Answer { status: 200 }, 20_000), "the answer (200) was not complete within 20 s");
+        assert_eq!(
+            said(Wait::Answer { status: 200 }, 20_000),
+            "https://crm.example:443 answered 200, and the rest of its answer did not come within 20 s"
+        );
     }
 }

@@ -1,21 +1,12 @@
 //! From names to addresses, and the judge between a look-up and the connector.
 //!
-//! What [`GuardedResolver`] returns is what is dialled; the connector never looks a name up itself.
+//! What [`admitted_addresses`] returns is what is dialled; the connector never looks a name up itself.
 
-use std::{
-    error::Error,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use reqwest::dns::{Addrs, Name, Resolving};
 
-use super::{
-    guard::{Guard, Transport},
-    progress::{Phase, note_phase},
-};
+use super::guard::{Guard, Transport};
 
 /// Finds the addresses of a name. The system does it in the engine; a table does it in tests.
 #[async_trait]
@@ -57,25 +48,15 @@ impl LookupError {
     }
 }
 
-/// The resolver of one client: looks names up, and hands the connector only addresses that the guard admits.
-pub(super) struct GuardedResolver {
-    pub(super) names: Arc<dyn Resolve>,
-    pub(super) guard: Arc<Guard>,
-    pub(super) transport: Transport,
-}
-
-impl reqwest::dns::Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (names, guard, transport) = (Arc::clone(&self.names), Arc::clone(&self.guard), self.transport);
-        Box::pin(async move {
-            note_phase(Phase::LookingUp);
-            let found = names.resolve(name.as_str(), Purpose::Sending).await?;
-            note_phase(Phase::Connecting);
-            let admitted = admitted(&guard, transport, name.as_str(), &found)?;
-            // Port 0 stands for the URL's own.
-            Ok(Box::new(admitted.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
-        })
-    }
+/// Looks a name up and lets through only addresses that the guard admits.
+pub(super) async fn admitted_addresses(
+    names: &dyn Resolve,
+    guard: &Guard,
+    transport: Transport,
+    name: &str,
+) -> Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>> {
+    let found = names.resolve(name, Purpose::Sending).await?;
+    admitted(guard, transport, name, &found)
 }
 
 /// Those of `found` that may be dialled; a [`BlockedAddress`](super::BlockedAddress) or [`LookupError`] when there is none.
