@@ -253,7 +253,7 @@ mod tests {
             [
                 "Example:  innesco send order.created '{\"id\": 7, \"total\": 1500}'",
                 "",
-                "Send an event, or a file of them",
+                "Send one event, or a file of events",
                 "",
                 "Usage: send [OPTIONS] [TYPE] [DATA]",
                 "",
