@@ -66,7 +66,7 @@ async fn each_way_to_misbehave_ends_in_its_own_word() {
         ("memory", "out-of-memory", "its limit is 64 MiB"),
         ("recursion", "trapped", "its own stack is full"),
         ("panic", "trapped", "unlucky 13"),
-        ("output", "bad-output", "4"),
+        ("output", "bad-output", "returned more than "),
         ("webhooks", "bad-output", "10000 webhooks; the limit is 1000"),
         ("header", "bad-output", "sets the header webhook-id, which is the engine's own"),
         ("typo", "bad-output", "webhook 1 goes to endpoint \"reciever\", which does not exist; the nearest name is \"receiver\""),
@@ -296,7 +296,7 @@ async fn a_thousand_broken_files_cost_no_event() {
         for file in 0..FILES / 10 {
             engine.write_plugin(&format!("broken-{batch}-{file}.wasm"), &mutator.next());
             if file % 10 == 0 {
-                engine.send("job.created", json!({ "job": sent })).await;
+                engine.send("job.created", json!({ "job": sent * 7 })).await;
                 sent += 1;
             }
         }
@@ -305,7 +305,7 @@ async fn a_thousand_broken_files_cost_no_event() {
     let until = std::time::Instant::now() + 4 * DEADLINE;
     while engine.get("/v1/plugins").await["items"].as_array().unwrap().len() <= FILES {
         assert!(std::time::Instant::now() < until, "not every file is judged; the log:\n{}", engine.log());
-        engine.send("job.created", json!({ "job": sent })).await;
+        engine.send("job.created", json!({ "job": sent * 7 })).await;
         sent += 1;
     }
     receiver.wait_for("every job arrives", DEADLINE, |all| all.len() >= sent).await;
@@ -337,10 +337,11 @@ async fn a_file_that_is_too_complex_is_refused_and_tried_again_only_on_request()
     let record = || {
         let cache = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
         let records: Vec<_> = cache.filter(|path| path.extension().is_some_and(|kind| kind == "too-complex")).collect();
-        assert_eq!(records.len(), 1);
-        std::fs::metadata(&records[0]).unwrap().modified().unwrap()
+        assert!(records.len() <= 1, "{records:?}");
+        records.first().map(|record| std::fs::metadata(record).unwrap().modified().unwrap())
     };
     let first = record();
+    assert!(first.is_some());
     engine.kill();
     engine.launch();
     let list = engine.get("/v1/plugins").await;
@@ -350,7 +351,7 @@ async fn a_file_that_is_too_complex_is_refused_and_tried_again_only_on_request()
     // Touched, it is tried again, and the record is made anew.
     let file = std::fs::File::options().write(true).open(engine.plugin_folder().join("heavy.wasm")).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    engine.until("it is tried again", || record() != first).await;
+    engine.until("it is tried again", || record().is_some_and(|again| Some(again) != first)).await;
 }
 
 /// Which file a plugin is served from.

@@ -171,10 +171,15 @@ impl Folder {
         self.files.values().any(|known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin))
     }
 
-    /// A file that waited for a plugin's name, and may have it now.
+    /// A file that waited for a plugin's name, and may have it now. While the file that had it is only missing, it may be being replaced.
     fn heir(&self) -> Option<String> {
+        let comes_back = |plugin: &Slug| {
+            let had = |known: &Known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin);
+            self.files.values().any(|known| known.missing_since.is_some() && had(known))
+        };
         let is_free = |file: &str, known: &Known| {
-            known.missing_since.is_none() && known.wants.as_ref().is_some_and(|plugin| self.provider(plugin, file).is_none())
+            known.missing_since.is_none()
+                && known.wants.as_ref().is_some_and(|plugin| self.provider(plugin, file).is_none() && !comes_back(plugin))
         };
         self.files.iter().find(|(file, known)| is_free(file, known)).map(|(file, _)| file.clone())
     }
@@ -262,7 +267,8 @@ impl Catalog {
         let Content { bytes, digest, stamp, settled } = content;
         let is_same = before.is_some_and(|read| read.digest == digest);
         // The same bytes again are nothing new, unless somebody touched the file to have it tried again.
-        let asks = touched && (folder.known(file).refused.is_some() || self.store.depot().is_some());
+        let known = folder.known(file);
+        let asks = touched && (known.refused.is_some() || known.plugin.is_none() || self.store.depot().is_some());
         let passed = is_same && !asks || self.take(file, bytes, digest, folder).await?;
         folder.known(file).read = passed.then_some(Read { stamp, settled, digest });
         Ok(())
