@@ -58,7 +58,7 @@ impl Engine {
         let home = tempfile::tempdir().expect("a temporary folder");
         let set = |key: &'static str, name: &str| (key, home.path().join(name).display().to_string());
         let flags = [set("data", "data"), set("plugins", "plugins")];
-        let config = Config::check(&Raw::gather(&flags, |_| None, None).expect("settings")).expect("good settings");
+        let config = Config::check(&Raw::gather(&flags, |_| Ok(None), None).expect("settings")).expect("good settings");
         let (told, hears) = std::sync::mpsc::channel();
         // It lives as long as this process.
         std::thread::spawn(move || {
