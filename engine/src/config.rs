@@ -1,8 +1,7 @@
-//! Settings: what was typed (flags, environment, `innesco.toml`, in that order) becomes checked sections, each for its owner.
+//! Settings: flags, environment and `innesco.toml` (in that order) become checked sections, each for its owner.
 //!
-//! Every setting has a line in [`SETTINGS`] with its default and its meaning; there is no other. `serve --check` prints them with
-//! where each came from. An unknown key in the file is refused; an unknown `INNESCO_…` variable is not, since orchestrators set
-//! variables of their own under such names.
+//! Every setting has a line in [`SETTINGS`] with its default and its meaning; no others exist. `serve --check` prints them with their
+//! origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is not, because orchestrators set such variables.
 
 use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 

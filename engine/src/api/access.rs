@@ -1,7 +1,7 @@
-//! Who may do what: the one table of roles and routes. The guard of the routes, the API's document, the manual's table and the
-//! tests all read it.
+//! Who may do what: the one table of roles and routes. The guard of the routes, the OpenAPI document, the manual's table and the tests all
+//! read it.
 //!
-//! What must stay true: a route without a row is reached with no key at all, and a test below names it.
+//! What must stay true: a route without a row is not served ([`guard`](super::auth::guard) refuses it), and a test below names it.
 
 use std::{collections::HashMap, fmt::Write as _, sync::LazyLock};
 

@@ -1,8 +1,9 @@
-//! The audit trail: every change over a route whose row says so is noted before it is made, and completed with what was answered.
-//! Neither bodies nor secrets are noted. Published events are not: they are the data.
+//! The audit trail: every change over an audited route is recorded before it is made, and completed with the status afterwards. So no
+//! change is without an entry, and an entry without a status means that the engine stopped in between. A change runs in a separate task,
+//! so a caller that disconnects does not leave it half recorded. Bodies and secrets are not recorded. Published events are not
+//! either: they are the data.
 //!
-//! A call that changed nothing is kept only up to a number per key and action, so that repeating one cannot fill the disk or drown
-//! the trail.
+//! Calls that changed nothing are kept only up to a number per key and action, so repeating one cannot fill the disk or drown the trail.
 
 use std::{
     collections::HashMap,

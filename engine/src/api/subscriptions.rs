@@ -1,11 +1,11 @@
-//! Subscriptions of automation tools (REST hooks): a program says where it wants which events, and takes that back by itself. Each is
-//! an endpoint that a `410` removes; what else there is to it is the endpoint's business.
+//! Subscriptions of automation tools (REST hooks): a program subscribes to events, and unsubscribes. Each subscription is an endpoint
+//! that a `410` removes; everything else about it is the endpoint's business.
 //!
-//! A key of the role `subscribe` sees and ends only what it made itself, and what it makes reaches public addresses only: such keys lie
-//! with other people's services.
+//! A key of the role `subscribe` sees and ends only its own subscriptions, and these reach public addresses only. Such keys are stored by
+//! other companies' services; `admin` would be too much for them.
 //!
-//! A subscription is made first and looked for afterwards: its name is unique in the store, so that the same one asked for twice, at
-//! once or on two nodes, is one.
+//! The name of the endpoint is derived from the event and the target URL, and names are unique in the store. So the same subscription,
+//! requested twice, at once or on two nodes, exists once. It is created first and looked up afterwards.
 
 use std::sync::Arc;
 

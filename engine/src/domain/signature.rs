@@ -1,8 +1,12 @@
-//! Signatures: Standard Webhooks 1.0 by HMAC-SHA256 (`v1`) and ed25519 (`v1a`), and those of well-known senders, for receivers that
-//! were written for them.
+//! Signatures: Standard Webhooks 1.0 by HMAC-SHA256 (`v1`) and ed25519 (`v1a`), and the schemes of well-known senders, for receivers
+//! that were written for them.
 //!
-//! What Standard Webhooks signs is `{webhook-id}.{webhook-timestamp}.{body}`; the header lists one `version,base64` per secret, so
-//! that a receiver that knows any of them accepts. Every webhook carries its id and time, whatever it is signed with.
+//! Standard Webhooks signs `{webhook-id}.{webhook-timestamp}.{body}`. The header lists one `version,base64` per secret, so a receiver
+//! that knows any of them accepts. Every webhook carries its id and time, whatever scheme signs it.
+//!
+//! Signatures are compared as text, in constant time: the right signature is written as its sender would write it. No second spelling of
+//! the same bytes passes, so a change of any byte of a signature is refused too.
+//!
 //! A secret never appears in `Debug` or `Display`; [`Secret::reveal`] is the only way out.
 
 use std::{

@@ -1,8 +1,11 @@
-//! One exchange: the request goes out, the answer is read up to its cap, and all of it fits into one timeout.
+//! One exchange: the request goes out, the answer is read up to a limit, and all of it fits into one timeout.
 //!
-//! A status that was read counts, whatever is wrong with the rest of the answer. A request is sent a second time within an attempt only where
-//! it is certain that nothing of it arrived. Connections are kept and used again; that, and bodies that are shared instead of copied, is
-//! what makes this fast.
+//! A status that was read counts, whatever is wrong with the rest of the answer. That includes an answer that is too long: a receiver
+//! that says 200 and then streams for ever has the webhook, and sending it again would only double it.
+//!
+//! A request is sent a second time within an attempt only if it is certain that nothing of it arrived: a kept connection that the peer
+//! closed between two uses is not the receiver's failure. Connections are reused and bodies are shared instead of copied; both make
+//! this fast.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 

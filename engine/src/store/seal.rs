@@ -1,10 +1,14 @@
-//! Secrets at rest: encrypted with XChaCha20-Poly1305 under a master key that lies in a file of its own.
+//! Secrets at rest: encrypted with XChaCha20-Poly1305 under a master key in a separate file.
 //!
-//! Whoever has the store without that file can read no secret, nor put one row's secrets into another's: each is bound to what it
-//! belongs to. Nonces are random; at 192 bits they do not repeat. The key can be changed while the engine runs ([`KeyFile`]).
+//! Without that file a copy of the store reveals no secret, and no row's secrets can be moved to another row: each sealed value is bound
+//! to its owner's name. Nonces are random; at 192 bits they do not repeat. One sealed value per endpoint holds everything secret:
+//! signing secrets, headers, the key of a client certificate.
 //!
-//! A sealed value is not bound to a version: an attacker who can write the store can put an older row back, its version included. Only a counter
-//! outside the store could reveal that.
+//! The master key can be changed while the engine runs ([`KeyFile`]). The next key is written beside the old one, all values are sealed
+//! again in one transaction, then the file is renamed. After an interruption the store says which key it was sealed with.
+//!
+//! A sealed value is not bound to a version: an attacker who can write the store can put an older row back, its version included. Only a
+//! counter outside the store could reveal that.
 
 use std::{
     fmt, fs,

@@ -1,5 +1,8 @@
-//! What is remembered of each source's requests: how many were taken and refused, who was refused last and why; and how fast more
-//! may come. All of it is in memory, bounded, and begins anew with the process.
+//! Counts of each source's requests (accepted, refused, the last refusals and their reasons), and how fast more may come. All of it is in
+//! memory, bounded, and starts at zero with the process.
+//!
+//! A caller that is refused too often is limited source by source and address by address, in a table of fixed size with a random seed. A
+//! flood costs only its own address, and no caller can choose whose place in the table it shares.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,8 +1,15 @@
-//! A source: an address for third parties, with the rule by which its senders prove themselves and what becomes of what they send.
+//! A source: an inbound address for third parties, with the rule by which they prove who they are and what becomes of their requests.
 //!
-//! What was typed is a [`Draft`], in which only what differs from the preset stands; [`Draft::settle`] makes [`Settings`] of it, in
-//! which everything is known and valid. A request that [`Source::verify`] believes becomes an event by [`Source::event`], whatever
-//! its body is: what was signed is never lost.
+//! A [`Draft`] holds what an operator typed: only the differences from the preset. [`Draft::settle`] turns it into [`Settings`], in which
+//! everything is known and valid. Storing the draft has a reason: a preset that learns something new serves all its sources, and what an
+//! operator chose stays chosen.
+//!
+//! [`Source::verify`] decides whether a request is believed; [`Source::event`] makes it an event, whatever its body is, so signed bytes are
+//! never lost. A repeat is recognised by the signed id, else by the digest of what was signed. Where nothing is signed (a password, a
+//! token) only an id that the source names counts: two equal bodies may be two events, and losing one is worse than having it twice.
+//!
+//! Headers and method reach plugins as attributes with a dot in the name (`http.header.…`). No CloudEvents attribute can have a dot, the
+//! contract's records are frozen, and neither envelopes nor subscriptions see them.
 
 pub mod data;
 mod hmac;

@@ -1,5 +1,8 @@
-//! Commit 2: an event's routing and runs, or one later run, take effect as a whole. First everything that could refuse is asked,
-//! then everything is written.
+//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole. Everything that could refuse is checked first, then
+//! everything is written.
+//!
+//! The version of a state value is the token of the lease that wrote it. No two claims share a token, so a key that was deleted and
+//! created again cannot be mistaken for the old one, nor one node's write for another's.
 
 use std::sync::Arc;
 
