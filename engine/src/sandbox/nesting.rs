@@ -323,7 +323,7 @@ mod tests {
         let cases: [(Vec<u8>, Vec<u8>, &str); 9] = [
             (types_in_types(15), types_in_types(1_000_000), "its types nest more than 16 deep"),
             (components_in_components(4), components_in_components(1_000), "its components nest more than 4 deep"),
-            (chain(64), chain(100_000), "it has more than 10000 types, imports and exports"),
+            (announced(3, 10_000), announced(3, 10_001), "it has more than 10000 types, imports and exports"),
             (chain(64), chain(65), "more than 64 names in a row lead to one of its types"),
             (embedding(&chain(64)), embedding(&chain(65)), "more than 64 names in a row lead to one of its types"),
             (modules(100), modules(101), "it has more than 100 core modules"),
