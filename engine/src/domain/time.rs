@@ -66,8 +66,12 @@ pub fn rfc3339(text: &str) -> Option<String> {
         part.bytes().all(|c| c.is_ascii_digit()).then(|| part.parse().ok())?.filter(|number: &u8| *number <= most)
     };
     let mark = |place: usize, marks: &[u8]| text.as_bytes().get(place).filter(|c| marks.contains(c));
-    (digits(0..2, 99)?, digits(2..4, 99)?, mark(4, b"-")?, digits(5..7, 12)?, mark(7, b"-")?, digits(8..10, 31)?);
-    (mark(10, b"Tt ")?, digits(11..13, 23)?, mark(13, b":")?, digits(14..16, 59)?, mark(16, b":")?);
+    for (range, most) in [(0..2, 99), (2..4, 99), (5..7, 12), (8..10, 31), (11..13, 23), (14..16, 59)] {
+        digits(range, most)?;
+    }
+    for (place, marks) in [(4, &b"-"[..]), (7, b"-"), (10, b"Tt "), (13, b":"), (16, b":")] {
+        mark(place, marks)?;
+    }
     // A leap second, which most clocks do not have.
     let second = digits(17..19, 60)?.min(59);
     let rest = text.get(19..)?;

@@ -98,7 +98,7 @@ impl Algorithm {
     }
 
     /// Bytes of a signature.
-    pub const fn len(self) -> usize {
+    pub const fn signature_len(self) -> usize {
         match self {
             Self::Sha1 => 20,
             Self::Sha256 => 32,
@@ -249,11 +249,11 @@ impl HmacRule {
         let (body, evidence) = self.signed_body(request)?;
         let parts = self.template.fill(request, &body, &time).map_err(Refusal::Missing)?;
         let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
-        let signed_with = |secret: &&str| {
+        let signed_with = |secret: &str| {
             let right = self.key.key(secret).map(|key| self.algorithm.sign(&key, &parts));
             right.is_some_and(|right| candidates.iter().fold(false, |found, one| found | bool::from(right.ct_eq(one))))
         };
-        let secret = secrets.iter().position(|secret| signed_with(&secret)).ok_or(Refusal::Mismatch)?;
+        let secret = secrets.iter().position(|secret| signed_with(secret)).ok_or(Refusal::Mismatch)?;
         Ok(Believed { secret, digest: Some(digest(&parts)), evidence, ..Believed::default() })
     }
 
@@ -296,7 +296,7 @@ impl HmacRule {
             };
             match self.encoding.read(rest.trim_start_matches(' ')) {
                 None => why = format!("is not {}", self.encoding.as_str()),
-                Some(bytes) if bytes.len() != self.algorithm.len() => {
+                Some(bytes) if bytes.len() != self.algorithm.signature_len() => {
                     why = format!("is not as long as a signature by {}", self.algorithm.as_str());
                 }
                 Some(bytes) => found.push(bytes),

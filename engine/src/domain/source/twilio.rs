@@ -40,7 +40,7 @@ fn algorithm(request: &Incoming<'_>) -> Result<Algorithm, Refusal> {
 pub fn given(request: &Incoming<'_>) -> Result<(Algorithm, Vec<u8>), Refusal> {
     let text = request.only(HEADER)?;
     let algorithm = algorithm(request)?;
-    let read = PADDED_OR_NOT.decode(text).ok().filter(|bytes| bytes.len() == algorithm.len());
+    let read = PADDED_OR_NOT.decode(text).ok().filter(|bytes| bytes.len() == algorithm.signature_len());
     let malformed = || Refusal::malformed(HEADER, format!("is not the base64 of a signature by {}", algorithm.as_str()));
     Ok((algorithm, read.ok_or_else(malformed)?))
 }
@@ -74,13 +74,16 @@ pub fn verify(secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refu
         return Err(Refusal::Mismatch);
     }
     let signed = digest(&[&[request.url.as_bytes()], fields.as_slice()].concat());
-    let owned = |(name, value): (Cow<'_, str>, Cow<'_, str>)| (name.into_owned(), value.into_owned());
+    let owned = |(name, value): Pair<'_>| (name.into_owned(), value.into_owned());
     let evidence = if pairs.is_empty() { Evidence::Whole } else { Evidence::Form(pairs.into_iter().map(owned).collect()) };
     Ok(Believed { digest: Some(signed), evidence, ..Believed::default() })
 }
 
+/// A field's name and value.
+type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 /// The fields as they are signed: sorted, each once. Borrowed from the body where nothing in them is escaped.
-fn sorted(form: &[u8]) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Refusal> {
+fn sorted(form: &[u8]) -> Result<Vec<Pair<'_>>, Refusal> {
     let mut pairs: Vec<_> = form_urlencoded::parse(form).take(FIELDS_MAX + 1).collect();
     if pairs.len() > FIELDS_MAX {
         return Err(Refusal::TooManyFields);
