@@ -24,7 +24,7 @@ import twilio from "twilio";
 const [binary] = process.argv.slice(2);
 const examples = createRequire(import.meta.url)("@octokit/webhooks-examples");
 const beside = (file) => fileURLToPath(new URL(file, import.meta.url));
-const adminKey = "a-key-for-verify-only";
+const adminKey = "verify-only-6b0f6a1e3c9d4857a2e1f0b7c8d95a34";
 const home = mkdtempSync(join(tmpdir(), "innesco-verify-"));
 const python = join(home, "venv", "bin", "python");
 
