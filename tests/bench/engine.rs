@@ -35,6 +35,7 @@ impl Engine {
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins", "--allow-net", "127.0.0.0/8"])
             .env("INNESCO_ADMIN_KEY", KEY)
+            .env("INNESCO_EXTERNAL_URL", "https://hooks.example.com")
             .env("INNESCO_LOG_LEVEL", "error")
             .envs(settings.iter().copied())
             .current_dir(folder)
