@@ -131,11 +131,9 @@ fn named_tests(line: &str) -> impl Iterator<Item = (&str, &str)> {
     line.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::"))
 }
 
-#[test]
-fn the_threat_model_names_tests_that_exist() {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let text = fs::read_to_string(top.join("docs/security.md")).expect("docs/security.md");
-    let mut wrong = Vec::new();
+/// The tests that a document names and that do not exist.
+fn missing_tests(top: &Path, document: &str, text: &str) -> Vec<String> {
+    let mut missing = Vec::new();
     let mut known = 0;
     for (file, test) in text.lines().flat_map(named_tests).filter(|named| *named != ("FILE", "TEST")) {
         let path = match file.strip_prefix("engine/") {
@@ -146,12 +144,24 @@ fn the_threat_model_names_tests_that_exist() {
         let source = fs::read_to_string(path.with_extension("rs")).unwrap_or_default();
         // What both stores promise is a list of cases that a macro makes tests of.
         let has_tests = file.contains("/conformance/") || source.contains("#[test]") || source.contains("::test");
-        let is_there = has_tests && source.contains(&format!("fn {test}("));
-        if is_there { known += 1 } else { wrong.push(format!("{file}.rs::{test} does not exist")) }
+        let exists = has_tests && source.contains(&format!("fn {test}("));
+        if exists { known += 1 } else { missing.push(format!("{document}: {file}.rs::{test} does not exist")) }
     }
-    assert!(known > 0, "docs/security.md names no test");
-    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
+    assert!(known > 0, "{document} names no test");
+    missing
+}
+
+#[test]
+fn documents_name_tests_that_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |document: &str| fs::read_to_string(top.join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
+    let (threats, promises) = (read("docs/security.md"), read("tests/README.md"));
+    let mut wrong = missing_tests(&top, "docs/security.md", &threats);
+    wrong.extend(missing_tests(&top, "tests/README.md", &promises));
+    let rows = threats.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
     let untested = rows.filter(|row| named_tests(row).next().is_none() && !row.contains("no test"));
     wrong.extend(untested.map(|row| format!("no test is named, and no reason why not: {row}")));
+    let unproved = promises.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
+    assert_eq!(unproved.filter(|row| named_tests(row).next().is_some()).count(), 8, "each of the eight promises names its tests");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
