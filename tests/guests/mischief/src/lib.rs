@@ -25,7 +25,7 @@ impl Plugin for Mischief {
             "panic" => panic!("unlucky {}", 13),
             "output" => Ok(Webhook::to("receiver").body("text/plain", vec![b'x'; 32 << 20]).into()),
             "hoard" => {
-                state::set(&event.id, b"for ever".to_vec());
+                state::set(&event.id, b"for ever");
                 Ok(Outcome::none())
             }
             "several" => Ok((0..250).map(|_| Webhook::to("receiver").body("text/plain", "x")).collect()),
