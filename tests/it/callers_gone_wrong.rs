@@ -459,6 +459,41 @@ async fn takes_nothing(to: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Bytes that the system holds of what the server at `server` has written to `caller`, and `caller` has not received.
+#[cfg(target_os = "linux")]
+fn unreceived(server: SocketAddr, caller: SocketAddr) -> u64 {
+    // Addresses stand there as the processor reads four bytes; here only the ports are compared.
+    let ports = |local: &str, remote: &str| Some((local.rsplit_once(':')?.1.to_owned(), remote.rsplit_once(':')?.1.to_owned()));
+    let wanted = (format!("{:04X}", server.port()), format!("{:04X}", caller.port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the system's list of connections");
+    let row = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let queues = row.filter(|fields| ports(fields[1], fields[2]) == Some(wanted.clone())).map(|fields| fields[4].to_owned());
+    let queues: Vec<_> = queues.collect();
+    let [queue] = queues.as_slice() else { panic!("one connection has these ports: {wanted:?} {queues:?}") };
+    u64::from_str_radix(queue.split(':').next().expect("bytes to send"), 16).expect("hex digits")
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_system_holds_little_of_an_answer_that_is_not_taken() {
+    let engine = Engine::start(&[]);
+    let to = address(&engine);
+    let stalled = takes_nothing(to).await;
+    let caller = stalled.local_addr().expect("an address");
+    // It is full once it does not grow any more.
+    let (mut before, mut same) = (0, 0);
+    let until = Instant::now() + DEADLINE;
+    while same < 10 {
+        assert!(Instant::now() < until, "{before} bytes wait, and they become more");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = unreceived(to, caller);
+        same = if now > 0 && now == before { same + 1 } else { 0 };
+        before = now;
+    }
+    // 128 KiB, and what one write adds; it would be 3 MiB.
+    assert!(before < 512 << 10, "the system holds {before} bytes for one connection");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_take_no_answer_make_room_and_hold_up_no_stop() {
     const PLACES: usize = 5;

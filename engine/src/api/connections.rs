@@ -64,6 +64,11 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const HTTP_1_1_REQUIRED: &[u8] = b"\
     \0\0\0\x04\0\0\0\0\0\
     \0\0\x15\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0dHTTP/1.1 only";
+/// Bytes of answers that the system holds for one connection before it sends them. Its own limit is several MiB, which a caller that
+/// reads nothing would have the engine write at once, on every connection. What is on its way to the caller does not count, so
+/// this slows down no fast reader.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// A caller that takes nothing of its answer for this long loses it.
 const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Bytes per second that a caller has to take of an answer that waits for it, after the first [`STALL_TIME_MAX`]. A slow mobile
@@ -176,6 +181,10 @@ impl Server {
         // Small answers must not wait for more to be sent with them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps the delay of small packets");
+        }
+        #[cfg(target_os = "linux")]
+        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
+            tracing::debug!(%error, "the system's own limit holds for a connection's unsent bytes");
         }
         let connection = Arc::new(Connection::default());
         self.open().insert(number, Arc::clone(&connection));
