@@ -10,9 +10,9 @@ use url::Url;
 
 use crate::{
     api::{self, ConnectionLimits, ForwardedHeader, Proxies},
-    domain::{duration, given, name::nearest, rate::Rate},
+    domain::{duration, given, name::nearest, rate::Rate, retention::Retention},
     sandbox,
-    store::{AdmissionLimits, Retention, StateLimits},
+    store::{AdmissionLimits, StateLimits},
     traces,
 };
 

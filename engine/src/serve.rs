@@ -11,11 +11,12 @@ use crate::{
     catalog::{Catalog, FileCache, Folder, Keys, Sources, check_given_key, hash_key, new_key, watch},
     clock,
     config::{Config, StoreAt},
+    domain::key::Role,
     files,
     news::Feed,
     outbound::{Guard, Outbound},
     sandbox::Sandbox,
-    store::{self, About, Handoff, KeyFile, NewKey, Postgres, PostgresSettings, Role, Sqlite, Store, Width},
+    store::{self, About, Handoff, KeyFile, NewKey, Postgres, PostgresSettings, Sqlite, Store, Width},
     traces::{self, Traces},
     work::{self, Work},
 };

@@ -9,7 +9,7 @@ use std::{
 
 use innesco::{
     api::access::{self, Gate},
-    store::Role,
+    domain::key::Role,
 };
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt::Write as _, sync::LazyLock};
 
 use axum::http::Method;
 
-use crate::store::Role::{self, Admin, Metrics, Operate, Publish, Read, Subscribe};
+use crate::domain::key::Role::{self, Admin, Metrics, Operate, Publish, Read, Subscribe};
 
 /// How much of what a route answers a role sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

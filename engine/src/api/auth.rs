@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     clock,
-    domain::{id::KeyId, rate::Rate},
-    store::{KeyRow, Role},
+    domain::{id::KeyId, key::Role, rate::Rate},
+    store::KeyRow,
 };
 
 /// The key that a request was let in with, and how much it sees.

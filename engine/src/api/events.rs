@@ -25,14 +25,14 @@ use super::{
 use crate::{
     clock,
     domain::{
-        event::{NewEvent, is_reserved_source},
+        event::{EventState, NewEvent, is_reserved_source},
         id::{CHILDREN_MAX, EventId, Tag},
         name::{EventType, nearest},
         time::Timestamp,
     },
     metrics::meters,
     news::News,
-    store::{self, EventFilter, EventState, StoryPlace},
+    store::{self, EventFilter, StoryPlace},
 };
 
 /// Accept one event, or a list of them.

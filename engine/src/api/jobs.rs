@@ -25,8 +25,13 @@ use super::{
 };
 use crate::{
     clock,
-    domain::{delivery::DeadReason, id::JobId, pattern::Pattern, time::Timestamp},
-    store::{Ended, JobState, RetryFilter},
+    domain::{
+        delivery::DeadReason,
+        id::JobId,
+        job::{Ended, JobState, RetryFilter},
+        pattern::Pattern,
+        time::Timestamp,
+    },
 };
 
 /// Which deliveries are to be sent again. Nothing said means every dead one.

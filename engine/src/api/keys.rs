@@ -22,8 +22,8 @@ use super::{
 use crate::{
     catalog::{hash_key, new_key},
     clock,
-    domain::{duration, id::KeyId, time::Timestamp},
-    store::{NewKey, Role},
+    domain::{duration, id::KeyId, key::Role, time::Timestamp},
+    store::NewKey,
 };
 
 /// Length of a key's name in bytes.

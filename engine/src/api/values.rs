@@ -18,14 +18,16 @@ use crate::{
         delivery::{AttemptOutcome, DeadReason, DeliveryState},
         endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
         envelope::{Envelope, Format},
+        event::EventState,
         id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
+        job::{Ended, JobState},
+        key::Role,
         name::{EventType, Slug},
         pattern::Pattern,
         run::{LogLevel, RunOutcome, RunState},
         signature::Scheme,
         time::Timestamp,
     },
-    store::{Ended, EventState, JobState, Role},
 };
 
 /// A schema in JSON, for what `utoipa` has no word.

@@ -13,17 +13,16 @@ use crate::{
     clock,
     domain::{
         delivery::{Attempt, AttemptOutcome, DeadReason, DeliveryState},
-        event::Event,
+        event::{Event, EventState},
         id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, Tag},
+        job::{Ended, Job, JobState},
+        key::Role,
         name::EventType,
         pattern::Pattern,
         run::{LogLevel, LogLine, RunOutcome, RunState},
         time::Timestamp,
     },
-    store::{
-        AuditEntry, DeliveryStory, DeliverySummary, Ended, EventState, EventStory, EventSummary, Job, JobState, KeyRow, Role,
-        StoredAttempt, StoredRun, StoryPlace,
-    },
+    store::{AuditEntry, DeliveryStory, DeliverySummary, EventStory, EventSummary, KeyRow, StoredAttempt, StoredRun, StoryPlace},
 };
 
 /// One page of a list.

@@ -8,7 +8,7 @@
 //! that one is removed, broken or another plugin.
 //!
 //! Where many nodes work on one store, it is the store that says what serves, and what happens in a folder is told to it
-//! ([`Depot`](crate::store::Depot)): a file that is written is published, and its removal withdraws its version. What other nodes did
+//! ([`PluginRegistry`](crate::store::PluginRegistry)): a file that is written is published, and its removal withdraws its version. What other nodes did
 //! is the business of `follow.rs`.
 
 use std::{
@@ -34,7 +34,7 @@ use crate::{
     metrics::meters,
     news::News,
     sandbox::{LoadError, Plugin},
-    store::{self, PluginRow, Published, Shown},
+    store::{self, FileSeen, PluginRow, Published},
 };
 
 /// How long a file may be missing before its plugin is taken out.
@@ -268,7 +268,7 @@ impl Catalog {
         let is_same = before.is_some_and(|read| read.digest == digest);
         // The same bytes again are nothing new, unless somebody touched the file to have it tried again.
         let known = folder.known(file);
-        let asks = touched && (known.refused.is_some() || known.plugin.is_none() || self.store.depot().is_some());
+        let asks = touched && (known.refused.is_some() || known.plugin.is_none() || self.store.plugin_registry().is_some());
         let passed = is_same && !asks || self.take(file, bytes, digest, folder).await?;
         folder.known(file).read = passed.then_some(Read { stamp, settled, digest });
         Ok(())
@@ -309,9 +309,9 @@ impl Catalog {
             config: Default::default(),
         };
         let mut is_used = true;
-        if let Some(depot) = self.store.depot() {
-            let shown = if folder.looked { Shown::Written } else { Shown::AtStart };
-            is_used = depot.publish(row.clone(), bytes, shown).await? != Published::Outdated;
+        if let Some(registry) = self.store.plugin_registry() {
+            let seen = if folder.looked { FileSeen::Written } else { FileSeen::AtStart };
+            is_used = registry.publish(row.clone(), bytes, seen).await? != Published::Outdated;
         } else {
             self.store.remember_plugin(row.clone()).await?;
         }
@@ -359,7 +359,7 @@ impl Catalog {
                 refused: None,
             });
         });
-        let driven = self.store.drive_not_loadable(&row.name, clock::steady()).await?;
+        let driven = self.store.requeue_not_loadable(&row.name, clock::steady()).await?;
         tracing::info!(plugin = %row.name, version = %row.version.short(), file = row.file, driven, "plugin serves");
         let plugin = row.name.to_string();
         self.feed.tell(|| News::PluginServes { plugin, version: row.version, was: was.filter(|was| *was != row.version), bytes });
@@ -398,7 +398,7 @@ impl Catalog {
         if let Some(entry) = entry {
             self.change_plugins(|table| table.set_refused(&entry.row.name, Some(reason.clone())));
         } else {
-            let served = match self.store.depot() {
+            let served = match self.store.plugin_registry() {
                 None => self.store.plugins().await?.into_iter().find(|row| row.file == file),
                 // What served serves on, whatever lies in this folder.
                 Some(_) => None,
@@ -432,9 +432,9 @@ impl Catalog {
 
     /// Takes a plugin out that no file provides any more.
     async fn take_out(&self, file: &str, plugin: &Provided) -> Result<(), store::Error> {
-        if let Some(depot) = self.store.depot() {
+        if let Some(registry) = self.store.plugin_registry() {
             // Where another version was written meanwhile, that one serves on.
-            depot.withdraw(&plugin.name, plugin.version).await?;
+            registry.withdraw(&plugin.name, plugin.version).await?;
             return Ok(());
         }
         self.change_plugins(|table| table.remove(&plugin.name));

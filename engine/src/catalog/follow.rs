@@ -9,18 +9,18 @@ use super::{Catalog, Folder, PluginState, PluginTable, folder::NotLoaded};
 use crate::{
     news::News,
     sandbox::Plugin,
-    store::{self, Depot, NodePlugin, PluginRow},
+    store::{self, NodePlugin, PluginRegistry, PluginRow},
 };
 
 impl Catalog {
     /// Brings the plugins in line with the store, if it is the store that says what serves, and tells the other nodes what came of it.
     pub async fn follow(&self, folder: &mut Folder) -> Result<(), store::Error> {
-        let Some(depot) = self.store.depot() else { return Ok(()) };
-        let serving = depot.serving().await?;
+        let Some(registry) = self.store.plugin_registry() else { return Ok(()) };
+        let serving = registry.serving().await?;
         let mut behind = 0;
         for row in &serving {
             let is_done = is_ready(&self.plugins(), row) && !folder.undriven.contains(&row.name);
-            if !is_done && !self.fetch(depot, row, folder).await? {
+            if !is_done && !self.fetch(registry, row, folder).await? {
                 behind += 1;
             }
         }
@@ -32,16 +32,16 @@ impl Catalog {
             self.feed.tell(|| News::PluginGone { plugin });
         }
         self.behind.store(behind, Ordering::Relaxed);
-        depot.report(said_of(&self.plugins())).await
+        registry.report(said_of(&self.plugins())).await
     }
 
     /// Takes a version from the store and swaps it in. Says whether it serves here.
-    async fn fetch(&self, depot: &dyn Depot, row: &PluginRow, folder: &mut Folder) -> Result<bool, store::Error> {
+    async fn fetch(&self, registry: &dyn PluginRegistry, row: &PluginRow, folder: &mut Folder) -> Result<bool, store::Error> {
         if folder.failed.get(&row.name) == Some(&row.version) {
             return Ok(false);
         }
         let loaded = match self.check_len(row.bytes) {
-            Ok(()) => match depot.file(row.version).await? {
+            Ok(()) => match registry.file(row.version).await? {
                 Some(file) => self.load_version(row, &file),
                 // Another version serves by now, and that is told of as well.
                 None => return Ok(false),

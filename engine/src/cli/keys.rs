@@ -7,7 +7,7 @@ use super::{
     client::Client,
     output::{Column, Printer, confirm, text},
 };
-use crate::store::Role;
+use crate::domain::key::Role;
 
 #[derive(clap::Subcommand)]
 pub enum KeysCommand {

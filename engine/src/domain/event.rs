@@ -52,6 +52,36 @@ impl NewEvent {
     }
 }
 
+/// State of an event as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventState {
+    /// Not run yet.
+    Waiting,
+    /// Run; its deliveries have their own states.
+    Done,
+    /// At least one run is parked.
+    Failed,
+    /// No plugin and no endpoint subscribes to it.
+    Unrouted,
+}
+
+impl EventState {
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Done, Self::Failed, Self::Unrouted];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Unrouted => "unrouted",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
 /// An accepted event.
 #[derive(Clone, Debug)]
 pub struct Event {

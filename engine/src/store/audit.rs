@@ -1,7 +1,38 @@
-//! The audit trail: who changed what, when, and what came of it. An entry is stored before its change is made, so a change without
-//! an entry does not exist; an entry without a status belongs to a change during which the engine ended.
+//! The audit trail: who changed what, when, and with which result. An entry is stored before its change is made, so no change lacks an
+//! entry. An entry without a status belongs to a change during which the engine ended.
 
+use async_trait::async_trait;
+
+use super::{Error, Page, PageRequest};
 use crate::domain::{id::AuditId, time::Timestamp};
+
+/// Stores the audit trail.
+#[async_trait]
+pub trait Audit {
+    /// Stores that a change is about to be made. The entry is on disk when this returns.
+    ///
+    /// # Errors
+    /// If the commit failed: the change must not be made.
+    async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error>;
+
+    /// Stores the result of a change, and its target if that became known only with the change.
+    ///
+    /// # Errors
+    /// If the commit failed.
+    async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error>;
+
+    /// Removes the entry of a change that was not made. An entry that does not exist is no error.
+    ///
+    /// # Errors
+    /// If the commit failed.
+    async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error>;
+
+    /// Returns one page of the trail, newest first.
+    ///
+    /// # Errors
+    /// [`Error::TooSlow`] after [`READ_TIME_MAX`](super::READ_TIME_MAX); [`Error::Corrupt`] if an entry cannot be read.
+    async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error>;
+}
 
 /// A change that is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Ended, Error, RetryFilter, Seal};
+use super::{Error, Seal};
 use crate::domain::{
     breaker::BreakerRule,
     certificate::ClientCertificate,
@@ -15,6 +15,7 @@ use crate::domain::{
     endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, OnGone, Ordering, Policy, Reach, Subscription},
     envelope::{Envelope, Format},
     id::{EndpointId, KeyId},
+    job::{Ended, RetryFilter},
     name::{Attributes, Slug},
     pattern::Pattern,
     rate::Rate,

@@ -1,12 +1,44 @@
-//! How much state a plugin may keep, and who goes too far. Both stores keep the figures ([`StateSize`]) exactly, with each change; what a run
-//! may add to them is decided here.
+//! State of plugins: reading it, clearing it, and how much a plugin may store. Both stores count [`StateSize`] exactly, with each change.
+//! [`Ledger`] decides what a run may add. Commit 2 writes state.
 
 use std::{collections::HashMap, fmt};
 
-use crate::{
-    domain::run::{StateUse, StateWrite},
-    store::RunRecord,
+use async_trait::async_trait;
+
+use super::{Error, RunRecord};
+use crate::domain::{
+    name::Slug,
+    run::{StateUse, StateWrite},
 };
+
+/// Reads and clears the state of plugins.
+#[async_trait]
+pub trait PluginState {
+    /// Returns the last committed value.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error>;
+
+    /// Returns how much each plugin may store.
+    fn state_limits(&self) -> StateLimits;
+
+    /// Returns how much a plugin stores.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error>;
+
+    /// Deletes one batch of a plugin's state. Returns the number of keys; 0 means that none was left. A run that has read one of them
+    /// meanwhile runs again.
+    ///
+    /// # Errors
+    /// If the commit failed: nothing was deleted.
+    async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error>;
+}
+
+/// A value of a plugin's state and its version, by which a commit detects a change.
+pub type StateValue = (Vec<u8>, i64);
 
 /// What one plugin may keep. State has no age at which it leaves by itself, so it has to have a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

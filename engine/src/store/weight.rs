@@ -1,7 +1,7 @@
 //! What things take in memory while they wait for the store, in bytes. Limits in bytes are only as good as these sums, so each names every
 //! field of what it weighs: a new field does not compile until somebody has decided what it weighs.
 
-use super::{AttemptRecord, NewDelivery, RunRecord, Settlement, arrival};
+use super::{AttemptRecord, NewDelivery, RunRecord, Settlement, accept};
 use crate::domain::{
     delivery::{Attempt, Payload},
     event::NewEvent,
@@ -76,7 +76,7 @@ pub fn payload(payload: &Payload) -> usize {
 pub fn event(event: &NewEvent) -> usize {
     let NewEvent { id, source, event_type, subject, time: _, content, attributes, depth: _, cause: _, request } = event;
     let of_attribute = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();
-    arrival::EVENT_WEIGHT
+    accept::EVENT_WEIGHT
         + id.as_ref().map_or(0, |id| id.len())
         + source.len()
         + event_type.len()

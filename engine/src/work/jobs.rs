@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
-    store::{Error, Handoff, JOBS_RUNNING_MAX, JobState, PageRequest, Store},
+    domain::job::{JOBS_RUNNING_MAX, JobState},
+    store::{Error, Handoff, PageRequest, Store},
 };
 
 /// How often the store is asked although nothing rang. A lost wake-up costs this.

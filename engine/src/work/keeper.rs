@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     catalog::Keys,
     clock,
-    store::{Error, Retention, Store},
+    domain::retention::Retention,
+    store::{Error, Store},
 };
 
 /// How often there may be something to bury or to drive.
@@ -75,10 +76,10 @@ impl Keeper {
     }
 
     async fn keep(&self, retire: bool, level: &mut Level) -> Result<(), Error> {
-        while self.store.bury(clock::wall()).await? > 0 && !self.stop.is_cancelled() {
+        while self.store.close_deliveries(clock::wall()).await? > 0 && !self.stop.is_cancelled() {
             tokio::time::sleep(PAUSE).await;
         }
-        while self.store.drive_wanting(clock::steady()).await? > 0 && !self.stop.is_cancelled() {
+        while self.store.requeue_wanting(clock::steady()).await? > 0 && !self.stop.is_cancelled() {
             tokio::time::sleep(PAUSE).await;
         }
         if !retire {
@@ -111,9 +112,9 @@ impl Keeper {
         let mut left = 0;
         let mut all_looked_at = false;
         while bytes >= bytes_max && !all_looked_at && !self.stop.is_cancelled() {
-            let relief = self.store.relieve(bytes_max).await?;
-            left += relief.left;
-            all_looked_at = relief.looked_at == 0;
+            let evicted = self.store.evict(bytes_max).await?;
+            left += evicted.events;
+            all_looked_at = evicted.looked_at == 0;
             bytes = self.store.size().await?;
             tokio::time::sleep(PAUSE).await;
         }

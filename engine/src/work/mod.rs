@@ -29,10 +29,11 @@ use tokio_util::sync::CancellationToken;
 use self::{gates::Gates, keeper::Keeper, recorder::Recorder, runner::Runner, sender::Sender, settler::Settler};
 use crate::{
     catalog::{Catalog, Keys},
+    domain::retention::Retention,
     news::Feed,
     outbound::Outbound,
     sandbox::Limits,
-    store::{Budget, Handoff, Retention, Store},
+    store::{Budget, Handoff, Store},
     traces::Traces,
 };
 

@@ -63,7 +63,7 @@ pub async fn create(
     let endpoint = api.store.create_endpoint(input.check(&api, None).await?).await?;
     api.catalog.refresh_endpoints().await?;
     // The first of what waited for it, at once; the keeper sees to the rest.
-    if let Err(error) = api.store.drive_wanting(clock::steady()).await {
+    if let Err(error) = api.store.requeue_wanting(clock::steady()).await {
         tracing::debug!(%error, "what waited for the new endpoint is not driven yet");
     }
     tracing::info!(endpoint = %endpoint.new.name, "endpoint created");

@@ -9,12 +9,12 @@ use super::bench::*;
 use crate::{
     domain::{
         content::Content,
-        event::NewEvent,
+        event::{EventState, NewEvent},
         id::EventId,
         name::{Attributes, EventType},
         request::Request,
     },
-    store::{Accepted, Error, EventFilter, EventState, Settled},
+    store::{Accepted, Error, EventFilter, Settled},
 };
 
 pub async fn an_accepted_event_is_handed_over_and_survives_a_restart(bench: &Bench) {

@@ -247,17 +247,17 @@ pub async fn what_waits_for_a_disabled_endpoint_is_buried_as_dead(bench: &Bench)
     let waiting = bench.finished(crm, retry_in(3600)).await;
     let other = bench.finished(slack, retry_in(3600)).await;
     let on_its_way = bench.delivery_to(crm).await;
-    assert_eq!(bench.store.bury(clock::wall()).await.unwrap(), 0);
+    assert_eq!(bench.store.close_deliveries(clock::wall()).await.unwrap(), 0);
     bench.set(crm, EndpointState::Disabled(DisabledReason::Gone)).await;
     let at = clock::wall();
-    assert_eq!(bench.store.bury(at).await.unwrap(), 1, "what is on its way comes back by itself");
+    assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 1, "what is on its way comes back by itself");
     let dead = DeliveryState::Dead { at, reason: DeadReason::EndpointDisabled };
     assert_eq!(bench.store.delivery(waiting).await.unwrap().summary.state, dead);
     assert_eq!(bench.stands(other).await, ("retrying", 1));
     bench.store.release(vec![], vec![], vec![(on_its_way.id, on_its_way.lease)]).await.unwrap();
     assert_eq!(bench.claim().await, 0, "it takes nothing");
-    assert_eq!(bench.store.bury(at).await.unwrap(), 1);
-    assert_eq!(bench.store.bury(at).await.unwrap(), 0);
+    assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 1);
+    assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 0);
     assert_eq!(bench.stands(on_its_way.id).await, ("dead", 0));
 
     bench.set(crm, EndpointState::Active).await;
@@ -275,7 +275,7 @@ pub async fn what_waits_for_a_deleted_endpoint_is_cancelled(bench: &Bench) {
     assert_eq!(bench.claim().await, 0);
     assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "nobody waits for it any more");
     let at = clock::wall();
-    assert_eq!(bench.store.bury(at).await.unwrap(), 3);
+    assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 3);
     for id in waiting {
         let summary = bench.store.delivery(id).await.unwrap().summary;
         assert_eq!(summary.state, DeliveryState::Cancelled { at });

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::bench::*;
 use crate::{
     clock,
-    domain::time::Timestamp,
-    store::{AuditEntry, AuditFilter, NewAudit, PageRequest, Retention},
+    domain::{retention::Retention, time::Timestamp},
+    store::{AuditEntry, AuditFilter, NewAudit, PageRequest},
 };
 
 fn change(key: &str, action: &str, at: Timestamp) -> NewAudit {

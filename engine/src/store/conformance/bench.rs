@@ -12,7 +12,7 @@ use crate::{
         content::Content,
         delivery::{Attempt, AttemptOutcome, DeadReason, Next, Payload},
         endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
-        event::{Event, NewEvent},
+        event::{Event, EventState, NewEvent},
         id::{DeliveryId, EndpointId, EventId},
         name::{Attributes, EventType, Slug},
         run::{RunFailure, RunLog, RunOutcome, RunState, StateRead, StateUse, StateWrite},
@@ -20,9 +20,9 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        AttemptRecord, Birth, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventState, EventStory,
-        EventSummary, Handoff, LEASE, Lanes, Lease, NewDelivery, PageRequest, RunClaim, RunRecord, Settled, Settlement, Settles,
-        Store, StoryPlace,
+        AttemptRecord, Birth, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventStory, EventSummary,
+        Handoff, LEASE, Lanes, Lease, NewDelivery, PageRequest, RunClaim, RunRecord, Settled, Settlement, Settles, Store,
+        StoryPlace,
     },
 };
 

@@ -8,10 +8,11 @@ use crate::{
     domain::{
         delivery::{DeadReason, Next},
         endpoint::{EndpointState, Ordering},
+        event::EventState,
         run::RunOutcome,
         time::Timestamp,
     },
-    store::{Birth, EventClaim, EventState, NewDelivery, RunRecord, Settled, Settlement},
+    store::{Birth, EventClaim, NewDelivery, RunRecord, Settled, Settlement},
 };
 
 pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
@@ -190,7 +191,7 @@ pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
     bench.store.replay_event(retrying.event(), clock::steady()).await.unwrap();
     rung("a replay").await;
     bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
-    bench.store.drive_not_loadable(&slug("q"), clock::steady()).await.unwrap();
+    bench.store.requeue_not_loadable(&slug("q"), clock::steady()).await.unwrap();
     rung("a run that is driven").await;
     let claim = bench.accept(event("a")).await;
     bench.store.release(vec![(claim.event.id, claim.lease)], vec![], vec![]).await.unwrap();
@@ -218,7 +219,7 @@ pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench)
     assert_eq!(bench.settle(Settlement { direct: vec![held], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.claim_at(soon(1_000_000)).await, 0);
     bench.nothing("it is paused").await;
-    assert_eq!(bench.store.bury(clock::wall()).await.unwrap(), 0, "what waits for it is kept");
+    assert_eq!(bench.store.close_deliveries(clock::wall()).await.unwrap(), 0, "what waits for it is kept");
 
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 0, "also after a restart");

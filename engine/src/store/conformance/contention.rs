@@ -16,10 +16,11 @@ use crate::{
     clock,
     domain::{
         delivery::Next,
+        event::EventState,
         id::{DeliveryId, EndpointId},
         run::RunOutcome,
     },
-    store::{Accepted, DeliveryFilter, EventFilter, EventState, Handoff, PageRequest, RunRecord, Settled, Settlement, Store},
+    store::{Accepted, DeliveryFilter, EventFilter, Handoff, PageRequest, RunRecord, Settled, Settlement, Store},
 };
 
 const SENDERS: usize = 3;

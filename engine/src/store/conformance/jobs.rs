@@ -9,12 +9,11 @@ use crate::{
         delivery::{DeadReason, Next},
         endpoint::{DisabledReason, EndpointState},
         id::{DeliveryId, EndpointId, JobId},
+        job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
         pattern::Pattern,
+        retention::Retention,
     },
-    store::{
-        Birth, Ended, Error, JOBS_RUNNING_MAX, Job, JobState, NewDelivery, PageRequest, Retention, RetryFilter, Settled,
-        Settlement,
-    },
+    store::{Birth, Error, NewDelivery, PageRequest, Settled, Settlement},
 };
 
 /// More than one step of a job takes.

@@ -18,14 +18,15 @@ use crate::{
     domain::{
         delivery::{DeadReason, Next},
         endpoint::EndpointState,
-        event::NewEvent,
+        event::{EventState, NewEvent},
         id::{DeliveryId, EndpointId, EventId, RunId},
+        retention::Retention,
         run::RunState,
         time::Timestamp,
     },
     store::{
-        Accepted, DeliveryClaim, DeliveryFilter, Error, EventClaim, EventFilter, EventState, LEASE, Lease, Retention, RunClaim,
-        RunRecord, Settled, Settlement,
+        Accepted, DeliveryClaim, DeliveryFilter, Error, EventClaim, EventFilter, LEASE, Lease, RunClaim, RunRecord, Settled,
+        Settlement,
     },
 };
 

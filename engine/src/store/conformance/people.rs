@@ -15,7 +15,9 @@ use crate::{
         delivery::{DeadReason, Next},
         endpoint::{DisabledReason, EndpointState, HeldSecret, NewEndpoint, OnGone, Ordering, Policy, Reach, Subscription},
         envelope::{Envelope, Format},
+        event::EventState,
         id::{EndpointId, EventId, KeyId},
+        key::Role,
         pattern::Pattern,
         plugin::Digest,
         rate::Rate,
@@ -24,7 +26,7 @@ use crate::{
         signature::{Scheme, Secret},
         time::Timestamp,
     },
-    store::{Error, EventState, NewKey, PluginRow, Role, RunRecord, Settled, Settlement},
+    store::{Error, NewKey, PluginRow, RunRecord, Settled, Settlement},
 };
 
 pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
@@ -79,7 +81,7 @@ pub async fn a_replay_drops_what_earlier_rounds_left_waiting(bench: &Bench) {
 
     let late = run_settlement(&on_its_way, RunRecord { deliveries: vec![direct(crm)], ..ran("q") });
     assert_eq!(bench.settle(late).await, Settled::LeaseLost, "the replay runs everything itself");
-    assert_eq!(bench.store.drive_not_loadable(&slug("p"), clock::steady()).await.unwrap(), 0);
+    assert_eq!(bench.store.requeue_not_loadable(&slug("p"), clock::steady()).await.unwrap(), 0);
     assert_eq!(bench.claim_at(soon(60)).await, 1);
     let replay = bench.event().await;
     assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
@@ -107,7 +109,7 @@ pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
     ];
     bench.settled_with(parked("p", RunOutcome::Trapped)).await;
     bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
-    let drive = async |bench: &Bench| bench.store.drive_not_loadable(&slug("p"), clock::steady()).await.unwrap();
+    let drive = async |bench: &Bench| bench.store.requeue_not_loadable(&slug("p"), clock::steady()).await.unwrap();
     assert_eq!(drive(bench).await, 2);
     assert_eq!(drive(bench).await, 0, "they are driven already");
     let after = bench.after_a_crash().await;
@@ -125,7 +127,7 @@ pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
 
 pub async fn an_endpoint_that_there_is_drives_the_runs_that_named_it(bench: &Bench) {
     let wants = |name: &str| RunRecord { wants: Some(name.into()), ..parked("p", RunOutcome::BadOutput) };
-    let drive = async |bench: &Bench| bench.store.drive_wanting(clock::steady()).await.unwrap();
+    let drive = async |bench: &Bench| bench.store.requeue_wanting(clock::steady()).await.unwrap();
     let wanting = bench.settled_with(wants("crm")).await;
     bench.settled_with(wants("Not a Slug")).await;
     bench.settled_with(parked("p", RunOutcome::BadOutput)).await;

@@ -7,14 +7,14 @@ use crate::{
     clock,
     domain::{
         delivery::{DeadReason, Next},
-        event::NewEvent,
+        event::{EventState, NewEvent},
         id::{DeliveryId, EventId},
         run::{RunOutcome, RunState},
         time::Timestamp,
     },
     store::{
-        Birth, DeliveryFilter, Error, EventFilter, EventState, NewDelivery, PageRequest, RunRecord, STORY_ATTEMPTS,
-        STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, Settlement, StoredAttempt, StoryPlace,
+        Birth, DeliveryFilter, Error, EventFilter, NewDelivery, PageRequest, RunRecord, STORY_ATTEMPTS, STORY_DELIVERIES,
+        STORY_EMITTED, STORY_RUNS, Settlement, StoredAttempt, StoryPlace,
     },
 };
 
@@ -37,7 +37,7 @@ pub async fn an_event_shows_what_it_has_come_to(bench: &Bench) {
         assert_eq!(listed.state, state);
     }
     let failed = bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
-    bench.store.drive_not_loadable(&slug("q"), clock::steady()).await.unwrap();
+    bench.store.requeue_not_loadable(&slug("q"), clock::steady()).await.unwrap();
     bench.claim().await;
     assert_eq!(bench.state_of(failed).await, EventState::Done, "nothing of it is parked any more");
     let run = bench.run().await;

@@ -10,10 +10,11 @@ use crate::{
         delivery::{DeadReason, Next},
         event::NewEvent,
         id::EventId,
+        retention::Retention,
         run::RunOutcome,
         time::Timestamp,
     },
-    store::{Accepted, Birth, DeliveryFilter, Error, EventFilter, NewDelivery, Retention, RunRecord, Settlement, StoryPlace},
+    store::{Accepted, Birth, DeliveryFilter, Error, EventFilter, NewDelivery, RunRecord, Settlement, StoryPlace},
 };
 
 const DAY: u64 = 24 * 3600;
@@ -239,18 +240,18 @@ pub async fn a_full_store_lets_the_oldest_finished_events_go(bench: &Bench) {
     let youngest = bench.settled_with(ran("p")).await;
     let before = bench.store.size().await.unwrap();
     assert!(before > 2 << 20, "{before}");
-    let relieve = async |bytes_max| {
+    let evict = async |bytes_max| {
         let mut left = 0;
         loop {
-            let relief = bench.store.relieve(bytes_max).await.unwrap();
-            left += relief.left;
-            if relief.looked_at == 0 {
+            let evicted = bench.store.evict(bytes_max).await.unwrap();
+            left += evicted.events;
+            if evicted.looked_at == 0 {
                 return left;
             }
         }
     };
-    assert_eq!(relieve(before + 1).await, 0, "there is room");
-    assert_eq!(relieve(before - (1 << 20)).await, 2, "whatever their age, and no more than has to");
+    assert_eq!(evict(before + 1).await, 0, "there is room");
+    assert_eq!(evict(before - (1 << 20)).await, 2, "whatever their age, and no more than has to");
     assert!(is_there(bench, youngest).await);
     let there = [is_there(bench, waits).await, is_there(bench, dead).await, is_there(bench, delivered).await];
     assert_eq!(there, [true, false, false], "what is not finished stays");
@@ -259,7 +260,7 @@ pub async fn a_full_store_lets_the_oldest_finished_events_go(bench: &Bench) {
     let again = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap()[0];
     assert_eq!(again, Accepted::Duplicate(delivered), "its id is remembered for its window");
     assert!(bench.accept(event("a")).await.event.id > delivered, "and never issued again");
-    assert_eq!(relieve(0).await, 1, "all that is finished");
+    assert_eq!(evict(0).await, 1, "all that is finished");
     assert!(is_there(bench, waits).await);
 }
 
@@ -272,7 +273,7 @@ pub async fn a_plugins_state_makes_no_event_leave(bench: &Bench) {
     bench.settled_with(RunRecord { state_use: state_use(&[], &writes), ..ran("p") }).await;
     let after = bench.store.size().await.unwrap();
     assert!(after < before + (1 << 20), "4 MiB of state do not count: {after} after {before}");
-    assert_eq!(bench.store.relieve(before + (1 << 20)).await.unwrap().left, 0);
+    assert_eq!(bench.store.evict(before + (1 << 20)).await.unwrap().events, 0);
     assert!(is_there(bench, small).await);
 }
 

@@ -6,13 +6,14 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
+        event::EventState,
         id::CHILDREN_MAX,
         plugin::Digest,
         run::{LogLevel, LogLine, RunLog, RunOutcome, RunState},
     },
     store::{
-        Birth, DeliveryFilter, EventFilter, EventState, NewDelivery, RunRecord, Settled, Settlement, Settles, StateFull,
-        StateLimits, StateSize,
+        Birth, DeliveryFilter, EventFilter, NewDelivery, RunRecord, Settled, Settlement, Settles, StateFull, StateLimits,
+        StateSize,
     },
 };
 

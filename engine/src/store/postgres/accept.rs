@@ -6,14 +6,16 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
-    Local,
+    Local, Postgres,
     commit::After,
-    db::{clean, execute, get, rows},
+    db::{clean, execute, get, limit, rows},
+    health,
+    transactions::read,
 };
-pub use crate::store::arrival::{minute, weight};
 use crate::{
     clock,
     domain::{
@@ -22,19 +24,33 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Accepted, Error, EventClaim, IdTaken, LEASE, Lease,
-        arrival::own_data,
+        Accept, Accepted, Error, EventClaim, IdTaken, LEASE, Lease,
+        accept::{minute, own_data},
         columns::{PLAIN, attributes_to_column, request_to_column},
+        weight,
     },
 };
 
 /// What an event counts for beside its data, of what the store holds: its rows and their indexes.
 pub const EVENT_BYTES: i64 = 1_024;
 
+#[async_trait]
+impl Accept for Postgres {
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
+        let (pool, local, most) = (self.pool.clone(), Arc::clone(&self.local), self.backlog_max.saturating_add(1));
+        self.admission.keep_counted(clock::steady(), async move {
+            read(&pool, &local, move |tx, _| Box::pin(health::events_to_run(tx, most))).await
+        });
+        self.admission.check(self.committer.queued(), self.committer.waited()).map_err(Error::Overloaded)?;
+        let weight = events.iter().map(weight::event).sum();
+        self.committer.accept(weight, events).await
+    }
+}
+
 /// Numbers for events that are about to be written, in their order. They are taken here and not in blocks beforehand: an event that
 /// is submitted after another was answered must have the larger number, whichever nodes take the two.
 async fn take_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<EventId>, Error> {
-    let found = rows(tx, "SELECT nextval('event_id') FROM generate_series(1, $1::bigint)", &[&super::db::limit(count)]).await?;
+    let found = rows(tx, "SELECT nextval('event_id') FROM generate_series(1, $1::bigint)", &[&limit(count)]).await?;
     found.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect()
 }
 
@@ -118,7 +134,7 @@ async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -
     }
     let sources: Vec<&str> = known.iter().map(|one| &*one.0).collect();
     let callers: Vec<&str> = known.iter().map(|one| one.1).collect();
-    let places: Vec<i64> = known.iter().map(|one| super::db::limit(one.3)).collect();
+    let places: Vec<i64> = known.iter().map(|one| limit(one.3)).collect();
     // Another statement, so that it sees what was committed meanwhile.
     let earlier = rows(
         tx,
@@ -208,7 +224,7 @@ async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<
     let until = now.plus(LEASE);
     let (mut next, mut leases) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
     for event in events {
-        match local.handoff.events.reserve(&(), weight(&event.new)) {
+        match local.handoff.events.reserve(&(), weight::event(&event.new)) {
             Some(slot) => {
                 let lease = Lease { token: local.next_token(node), until };
                 next.push(local.db_at(until));

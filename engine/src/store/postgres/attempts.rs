@@ -1,23 +1,30 @@
 //! Commit 3: attempts and the next states of their deliveries, many at once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
-    Local, accept,
+    Local, Postgres, accept,
     commit::After,
     db::{clean, execute, get, rows},
 };
 use crate::{
-    domain::{delivery::Next, time::Timestamp},
-    store::{AttemptRecord, Error},
+    domain::delivery::Next,
+    store::{AttemptRecord, Attempts, Error, weight},
 };
 
 /// What an attempt counts for beside its excerpt, of what the store holds.
 pub const ATTEMPT_BYTES: i64 = 256;
-/// Deliveries that one step of `bury` finishes.
-const BURY_MAX: i64 = 500;
+
+#[async_trait]
+impl Attempts for Postgres {
+    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
+        let weight = records.iter().map(weight::attempt).sum();
+        self.committer.record(weight, records).await
+    }
+}
 
 /// Says of each record whether its lease was still held.
 pub async fn record(
@@ -120,30 +127,4 @@ async fn write(tx: &Transaction<'_>, local: &Local, taken: &[(&AttemptRecord, i6
     .await?;
     after.bytes += attempt().map(|one| ATTEMPT_BYTES + one.excerpt.len() as i64).sum::<i64>();
     Ok(())
-}
-
-/// Finishes up to [`BURY_MAX`] deliveries that wait for endpoints which take nothing any more. Says how many, and how many of them are
-/// dead.
-pub async fn bury(tx: &Transaction<'_>, at: Timestamp) -> Result<(usize, usize), Error> {
-    let (mut buried, mut dead) = (0, 0);
-    // Each kind has an index of its own. From the endpoints to what waits for them: there is far more of that.
-    for kind in ["l.lease IS NULL AND l.ordering IS NULL", "l.lease IS NULL AND l.ordering IS NOT NULL"] {
-        let sql = format!(
-            "WITH gone AS (
-                 DELETE FROM live WHERE id IN (
-                     SELECT l.id FROM endpoint e CROSS JOIN LATERAL (
-                         SELECT l.id FROM live l WHERE l.endpoint = e.id AND {kind} LIMIT $2 FOR UPDATE SKIP LOCKED) l
-                     WHERE e.deleted_at IS NOT NULL OR e.state LIKE 'disabled%' LIMIT $2)
-                 RETURNING id, endpoint, round, attempts)
-             INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at)
-             SELECT g.id, g.endpoint, g.round, CASE WHEN e.deleted_at IS NULL THEN 'dead' ELSE 'cancelled' END,
-                 CASE WHEN e.deleted_at IS NULL THEN 'endpoint-disabled' END, g.attempts, $1
-             FROM gone g JOIN endpoint e ON e.id = g.endpoint RETURNING state = 'dead'"
-        );
-        for row in rows(tx, &sql, &[&at.millis(), &BURY_MAX]).await? {
-            buried += 1;
-            dead += usize::from(get::<bool>(&row, 0)?);
-        }
-    }
-    Ok((buried, dead))
 }

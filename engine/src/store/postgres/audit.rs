@@ -1,31 +1,56 @@
-//! The audit trail's rows: written before a change, completed after it, listed newest first, forgotten in batches.
+//! The audit trail: written before a change, completed after it, listed newest first, deleted in batches.
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
-use super::db::{Value, clean, execute, get, limit, rows, the_row};
+use super::{
+    Postgres,
+    db::{Value, clean, execute, get, limit, rows, the_row},
+};
 use crate::{
     domain::{id::AuditId, time::Timestamp},
-    store::{AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest, columns::Place},
+    store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest, columns::Place},
 };
 
-pub async fn begin(tx: &Transaction<'_>, entry: &NewAudit) -> Result<AuditId, Error> {
-    let sql = "INSERT INTO audit (at, key, action, target) VALUES ($1, $2, $3, $4) RETURNING id";
-    let target = entry.target.as_deref().map(clean);
-    let row = the_row(tx, sql, &[&entry.at.millis(), &clean(&entry.key), &clean(&entry.action), &target]).await?;
-    Ok(AuditId::from_i64(get(&row, 0)?))
-}
+#[async_trait]
+impl Audit for Postgres {
+    async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error> {
+        self.step(move |tx, _| {
+            Box::pin(async move {
+                let sql = "INSERT INTO audit (at, key, action, target) VALUES ($1, $2, $3, $4) RETURNING id";
+                let target = entry.target.as_deref().map(clean);
+                let row = the_row(tx, sql, &[&entry.at.millis(), &clean(&entry.key), &clean(&entry.action), &target]).await?;
+                Ok(AuditId::from_i64(get(&row, 0)?))
+            })
+        })
+        .await
+    }
 
-/// A target that became known only with the change takes the place of none.
-pub async fn finish(tx: &Transaction<'_>, id: AuditId, status: u16, target: Option<&str>) -> Result<(), Error> {
-    let sql = "UPDATE audit SET status = $1, target = coalesce(target, $2) WHERE id = $3";
-    execute(tx, sql, &[&i64::from(status), &target.map(clean), &id.as_i64()]).await?;
-    Ok(())
-}
+    async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error> {
+        self.step(move |tx, _| {
+            Box::pin(async move {
+                let sql = "UPDATE audit SET status = $1, target = coalesce(target, $2) WHERE id = $3";
+                execute(tx, sql, &[&i64::from(status), &target.as_deref().map(clean), &id.as_i64()]).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
 
-pub async fn withdraw(tx: &Transaction<'_>, id: AuditId) -> Result<(), Error> {
-    execute(tx, "DELETE FROM audit WHERE id = $1", &[&id.as_i64()]).await?;
-    Ok(())
+    async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
+        self.step(move |tx, _| {
+            Box::pin(async move {
+                execute(tx, "DELETE FROM audit WHERE id = $1", &[&id.as_i64()]).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error> {
+        self.read_for_people(move |tx, _| Box::pin(async move { list(tx, &filter, page).await })).await
+    }
 }
 
 fn entry(row: &Row) -> Result<AuditEntry, Error> {
@@ -37,7 +62,7 @@ fn entry(row: &Row) -> Result<AuditEntry, Error> {
     })
 }
 
-pub async fn list(tx: &Transaction<'_>, filter: &AuditFilter, request: PageRequest) -> Result<Page<AuditEntry>, Error> {
+async fn list(tx: &Transaction<'_>, filter: &AuditFilter, request: PageRequest) -> Result<Page<AuditEntry>, Error> {
     let (cursor, most) = (request.cursor.unwrap_or(i64::MAX), limit(request.limit + 1));
     let (since, until) = (filter.since.map(Timestamp::millis), filter.until.map(Timestamp::millis));
     let mut conditions = vec!["id < $1".to_owned()];

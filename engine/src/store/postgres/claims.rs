@@ -7,14 +7,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
 use super::{
-    Local, accept,
+    Local, Postgres,
     commit::After,
     db::{execute, get, get_u32, limit, row, rows, the_row},
-    node::tell_of_settings,
+    nodes::tell_of_settings,
     rows::{self as values, EVENT_COLUMNS, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
     settle::{delivery_weight, lock_key},
 };
@@ -28,7 +29,7 @@ use crate::{
         name::Slug,
         time::Timestamp,
     },
-    store::{DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place},
+    store::{Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place, weight},
 };
 
 /// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long it takes.
@@ -42,6 +43,51 @@ const HELD_BACK_POLL: Duration = Duration::from_millis(100);
 /// Rows whose lease has run out that one claim frees, of each kind.
 const EXPIRED_MAX: i64 = 10_000;
 
+#[async_trait]
+impl Claims for Postgres {
+    async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
+        self.step_as_node(move |tx, local, node, after| {
+            Box::pin(async move {
+                claim_due(tx, local, node, now, after).await?;
+                Ok(after.events.len() + after.runs.len() + after.deliveries.len())
+            })
+        })
+        .await
+    }
+
+    async fn release(
+        &self,
+        events: Vec<(EventId, Lease)>,
+        runs: Vec<(RunId, Lease)>,
+        deliveries: Vec<(DeliveryId, Lease)>,
+    ) -> Result<(), Error> {
+        let events: Vec<_> = events.into_iter().map(|(id, lease)| (id.as_i64(), lease.token)).collect();
+        let runs: Vec<_> = runs.into_iter().map(|(id, lease)| (id.as_i64(), lease.token)).collect();
+        let deliveries: Vec<_> = deliveries.into_iter().map(|(id, lease)| (id.as_i64(), lease.token)).collect();
+        let tokens: Vec<i64> = [&events, &runs, &deliveries].into_iter().flatten().map(|(_, token)| *token).collect();
+        let released = self.step(move |tx, local| {
+            Box::pin(async move {
+                release(tx, local, "event_queue", &events).await?;
+                release(tx, local, "run_queue", &runs).await?;
+                release(tx, local, "live", &deliveries).await
+            })
+        });
+        match released.await {
+            Ok(()) => self.local.due(clock::steady()),
+            // No worker holds these claims any more: they become due as soon as the database can be reached.
+            Err(error) => {
+                tracing::debug!(%error, count = tokens.len(), "claims not given back yet; retrying with the next heartbeat");
+                self.local.add_orphans(tokens.into_iter());
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_due(&self, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
+        self.read(move |tx, local| Box::pin(next_due(tx, local, local.me(), claimed_at))).await
+    }
+}
+
 /// One claim under way.
 struct Claiming<'a> {
     tx: &'a Transaction<'a>,
@@ -52,7 +98,7 @@ struct Claiming<'a> {
 }
 
 /// Claims as far as there is room; the caller hands over after the commit.
-pub async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestamp, after: &mut After) -> Result<(), Error> {
+async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(tx, local.db_at(now)).await?;
     let mut claiming = Claiming { tx, local, node, now, after };
     claiming.events().await?;
@@ -134,7 +180,7 @@ impl Claiming<'_> {
                 None => Err(Place { table: "event_queue", id }.corrupt("id")),
             };
             let Some(event) = self.readable("event_queue", id, event).await? else { continue };
-            let Some(slot) = self.local.handoff.events.reserve_for_stored(&(), accept::weight(&event.new)) else { break };
+            let Some(slot) = self.local.handoff.events.reserve_for_stored(&(), weight::event(&event.new)) else { break };
             let lease = self.lease();
             ids.push(id);
             leases.push(lease);
@@ -169,7 +215,7 @@ impl Claiming<'_> {
                     (Ok(plugin), Some(_)) => values::whole_event(row, 4).map(|event| (plugin.clone(), event)),
                 };
                 let Some((plugin, event)) = self.readable("run_queue", id, found).await? else { continue };
-                let Some(slot) = self.local.handoff.runs.reserve_for_stored(&plugin, accept::weight(&event.new)) else { break };
+                let Some(slot) = self.local.handoff.runs.reserve_for_stored(&plugin, weight::event(&event.new)) else { break };
                 let lease = self.lease();
                 ids.push(id);
                 leases.push(lease);
@@ -421,7 +467,7 @@ async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error> {
 }
 
 /// When the next unclaimed thing is due for which there is room: where there is none, its announcement wakes the claimer.
-pub async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
+async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let sql = "SELECT least(
             (SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1),
             (SELECT min(q.next_at) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL))";
@@ -446,7 +492,7 @@ pub async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at
 }
 
 /// Gives things claimed back: due at once.
-pub async fn release(tx: &Transaction<'_>, local: &Local, table: &str, claims: &[(i64, i64)]) -> Result<(), Error> {
+async fn release(tx: &Transaction<'_>, local: &Local, table: &str, claims: &[(i64, i64)]) -> Result<(), Error> {
     if claims.is_empty() {
         return Ok(());
     }

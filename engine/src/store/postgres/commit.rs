@@ -22,12 +22,12 @@ use tokio::sync::{
     oneshot,
 };
 
-use super::{Local, accept, attempts, db::execute, node, settle};
+use super::{Local, accept, attempts, db::execute, nodes, settle};
 use crate::{
     clock,
     domain::{event::NewEvent, time::Timestamp},
     metrics::meters,
-    store::{Accepted, AttemptRecord, DeliveryClaim, Error, EventClaim, RunClaim, Settled, Settlement},
+    store::{Accepted, AttemptRecord, DeliveryClaim, Error, EventClaim, RunClaim, Settled, Settlement, accept::minute},
 };
 
 /// Jobs in one transaction at most: bounds how long the first one waits for its answer.
@@ -75,7 +75,7 @@ impl After {
     /// Hands over and rings, once all of it is committed.
     pub fn act(self, local: &Local) {
         if let Some(last) = self.events.last() {
-            local.minute.store(accept::minute(last.event.accepted_at), Ordering::Relaxed);
+            local.minute.store(minute(last.event.accepted_at), Ordering::Relaxed);
         }
         // What has been told by now is no older than what was told to this transaction.
         let settings = local.handoff.settings.told();
@@ -314,12 +314,12 @@ impl Task {
             let mut after = After::default();
             let tx = client.transaction().await.map_err(|error| Failure::Lost(error.into()))?;
             let me = self.local.me();
-            let done = match node::enter(&tx, &self.local).await {
+            let done = match nodes::enter(&tx, &self.local).await {
                 Ok(Some(node)) => self.work(&tx, node, batch, &mut after).await,
                 Ok(None) if again => {
                     drop(tx);
                     again = false;
-                    node::come_back(&self.pool, &self.local, me).await.map_err(Failure::Lost)?;
+                    nodes::come_back(&self.pool, &self.local, me).await.map_err(Failure::Lost)?;
                     continue;
                 }
                 Ok(None) => Err(Error::Unavailable("this node was removed by the others twice in a row".into())),

@@ -190,6 +190,16 @@ pub fn get_u32(row: &Row, column: usize) -> Result<u32, Error> {
     u32::try_from(number).map_err(|error| Error::Internal(format!("column {column}: {number}: {error}")))
 }
 
+/// Returns [`Error::NotFound`] if a statement changed nothing.
+pub fn found(changed: u64, what: &'static str) -> Result<(), Error> {
+    if changed == 0 { Err(Error::NotFound { what }) } else { Ok(()) }
+}
+
+/// Reads an entry of the table `meta`.
+pub async fn meta(tx: &Transaction<'_>, key: &str) -> Result<Option<Vec<u8>>, Error> {
+    row(tx, "SELECT value FROM meta WHERE key = $1", &[&key]).await?.map(|row| get(&row, 0)).transpose()
+}
+
 /// Postgres has no text with a zero character in it; what people read shows its symbol instead.
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{2400}")) } else { Cow::Borrowed(text) }

@@ -6,10 +6,10 @@ use tokio_postgres::types::ToSql;
 
 use super::{
     accept::EVENT_BYTES,
-    admin,
     attempts::ATTEMPT_BYTES,
     commit::count_bytes,
-    db::{Server, clean, execute, get, rows, the_row},
+    db::{Server, clean, execute, get, meta, rows, the_row},
+    endpoints,
     settle::PAYLOAD_BYTES,
     upgrade,
 };
@@ -41,7 +41,7 @@ pub enum Begun {
 
 /// Refuses a database whose store is not all there yet.
 pub async fn refuse_unfinished(tx: &Transaction<'_>) -> Result<(), Error> {
-    match admin::meta(tx, MOVING).await? {
+    match meta(tx, MOVING).await? {
         None => Ok(()),
         Some(_) => Err(Error::Conflict(
             "a store is being moved into it, and not all of it is here yet; let innesco migrate finish, then start the engine"
@@ -170,7 +170,7 @@ fn written(progress: &Progress) -> Vec<u8> {
 
 async fn read(tx: &Transaction<'_>, key: &str) -> Result<Option<Progress>, Error> {
     let corrupt = |_| Error::Corrupt { table: "meta", column: "value", id: 0 };
-    admin::meta(tx, key).await?.map(|text| serde_json::from_slice(&text).map_err(corrupt)).transpose()
+    meta(tx, key).await?.map(|text| serde_json::from_slice(&text).map_err(corrupt)).transpose()
 }
 
 /// Refuses whoever moves the same store at the same time.
@@ -271,7 +271,7 @@ fn is_single(table: &Table, row: &[Value]) -> Result<bool, Error> {
     let place = Place { table: "endpoint", id };
     let policy = table.columns.iter().position(|(name, _)| *name == "policy").map(|column| &row[column]);
     let Some(Value::Text(policy)) = policy else { return Err(place.corrupt("policy")) };
-    Ok(admin::is_single(&policy_from_column(&place, policy)?))
+    Ok(endpoints::is_single(&policy_from_column(&place, policy)?))
 }
 
 async fn sum(tx: &Transaction<'_>, name: &str) -> Result<Sum, Error> {

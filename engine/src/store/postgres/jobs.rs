@@ -2,22 +2,23 @@
 //! that sends the deliveries behind it again, so none is taken up twice, whenever a node ends. A job's row is locked while a batch of it
 //! is under way: nodes that work on the same job take turns.
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
 use super::{
-    Local, admin,
+    Local, Postgres, commands,
     db::{execute, get, limit, row, rows, the_row},
-    people,
 };
 use crate::{
     domain::{
         delivery::{DeadReason, DeliveryState},
         id::{DeliveryId, EndpointId, EventId, JobId},
+        job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
         time::Timestamp,
     },
     store::{
-        Ended, Error, JOBS_RUNNING_MAX, Job, JobState, Page, PageRequest, RetryFilter,
+        Error, Jobs, Page, PageRequest,
         columns::{FilterColumn, Place, json_column},
     },
 };
@@ -29,6 +30,40 @@ const RETRIES_MAX: usize = 200;
 const LOOKED_AT_MAX: usize = 1_000;
 /// Deliveries that are looked at to say how many a new job means.
 const COUNTED_MAX: usize = 100_000;
+
+#[async_trait]
+impl Jobs for Postgres {
+    async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error> {
+        let job = self
+            .step(move |tx, _| {
+                Box::pin(async move {
+                    let total = count(tx, &filter).await?;
+                    create(tx, &filter, total, at).await
+                })
+            })
+            .await?;
+        self.local.handoff.jobs.notify_one();
+        Ok(job)
+    }
+
+    async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
+        let job = self.step(move |tx, local| Box::pin(advance(tx, local, id, now, at))).await?;
+        self.local.due(now);
+        Ok(job)
+    }
+
+    async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<Job, Error> {
+        self.step(move |tx, _| Box::pin(cancel(tx, id, at))).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Job, Error> {
+        self.read_for_people(move |tx, _| Box::pin(show(tx, id))).await
+    }
+
+    async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error> {
+        self.read_for_people(move |tx, _| Box::pin(list(tx, state, page))).await
+    }
+}
 
 /// A job and how far it has come.
 struct Stored {
@@ -68,11 +103,11 @@ async fn load(tx: &Transaction<'_>, id: JobId, lock: &str) -> Result<Stored, Err
     stored(&found.ok_or(Error::NotFound { what: "job" })?)
 }
 
-pub async fn show(tx: &Transaction<'_>, id: JobId) -> Result<Job, Error> {
+async fn show(tx: &Transaction<'_>, id: JobId) -> Result<Job, Error> {
     Ok(load(tx, id, "").await?.job)
 }
 
-pub async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageRequest) -> Result<Page<Job>, Error> {
+async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageRequest) -> Result<Page<Job>, Error> {
     let sql =
         format!("SELECT {JOB_COLUMNS} FROM job WHERE id < $1 AND ($2::text IS NULL OR state = $2) ORDER BY id DESC LIMIT $3");
     let (cursor, most) = (request.cursor.unwrap_or(i64::MAX), limit(request.limit + 1));
@@ -82,7 +117,7 @@ pub async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageRe
 }
 
 /// How many deliveries a filter means at this moment; `None` if that takes too long to find out.
-pub async fn count(tx: &Transaction<'_>, filter: &RetryFilter) -> Result<Option<u64>, Error> {
+async fn count(tx: &Transaction<'_>, filter: &RetryFilter) -> Result<Option<u64>, Error> {
     let found = finished(tx, filter, 0, i64::MAX, COUNTED_MAX).await?;
     if found.len() >= COUNTED_MAX {
         return Ok(None);
@@ -90,7 +125,7 @@ pub async fn count(tx: &Transaction<'_>, filter: &RetryFilter) -> Result<Option<
     Ok(Some(found.iter().filter(|one| one.is_meant(filter)).count() as u64))
 }
 
-pub async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
+async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
     // One at a time, so that the limit holds.
     tx.batch_execute("LOCK TABLE job IN SHARE ROW EXCLUSIVE MODE").await?;
     let running: i64 = get(&the_row(tx, "SELECT count(*) FROM job WHERE state = 'running'", &[]).await?, 0)?;
@@ -99,11 +134,11 @@ pub async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u6
         return Err(Error::Conflict(text));
     }
     if let Some(endpoint) = filter.endpoint
-        && let Some(refusal) = people::takes_nothing(tx, endpoint.as_i64()).await?
+        && let Some(refusal) = commands::takes_nothing(tx, endpoint.as_i64()).await?
     {
         return Err(Error::Conflict(refusal));
     }
-    let (_, end) = EventId::from_i64(admin::last_event(tx).await?).children();
+    let (_, end) = EventId::from_i64(last_event(tx).await?).children();
     let column = serde_json::to_string(&FilterColumn::of(filter, end)).expect("numbers and texts are always JSON");
     let sql = "INSERT INTO job (kind, filter, cursor, done, failed, total, state, created_at)
                VALUES ($1, $2, 0, 0, 0, $3, 'running', $4) RETURNING id";
@@ -113,7 +148,7 @@ pub async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u6
 }
 
 /// One batch of a job. `now` is the steady clock, `at` the wall clock.
-pub async fn advance(tx: &Transaction<'_>, local: &Local, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
+async fn advance(tx: &Transaction<'_>, local: &Local, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
     let Stored { mut job, mut cursor, end } = load(tx, id, "FOR UPDATE").await?;
     if job.state != JobState::Running {
         return Ok(job);
@@ -137,7 +172,7 @@ pub async fn advance(tx: &Transaction<'_>, local: &Local, id: JobId, now: Timest
             job.failed += 1;
             continue;
         }
-        match people::retry(tx, local, one.id, now).await {
+        match commands::retry(tx, local, one.id, now).await {
             Ok(()) => job.done += 1,
             Err(error) if error.is_refusal() => job.failed += 1,
             Err(error) => return Err(error),
@@ -152,7 +187,7 @@ pub async fn advance(tx: &Transaction<'_>, local: &Local, id: JobId, now: Timest
 }
 
 /// What a job did before stands.
-pub async fn cancel(tx: &Transaction<'_>, id: JobId, at: Timestamp) -> Result<Job, Error> {
+async fn cancel(tx: &Transaction<'_>, id: JobId, at: Timestamp) -> Result<Job, Error> {
     let Stored { mut job, cursor, .. } = load(tx, id, "FOR UPDATE").await?;
     if job.state != JobState::Running {
         return Err(Error::Conflict(format!("it is {} already; only what runs can be cancelled", job.state.as_str())));
@@ -224,4 +259,9 @@ async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, from: i64, end: i6
         Ok(Finished { id, endpoint, state, event_type: get(row, 4)? })
     };
     rows(tx, &sql, &[&from, &end, &limit(most)]).await?.iter().map(finished).collect()
+}
+
+/// Returns the last number that was issued to an event.
+async fn last_event(tx: &Transaction<'_>) -> Result<i64, Error> {
+    get(&the_row(tx, "SELECT last_value FROM event_id", &[]).await?, 0)
 }

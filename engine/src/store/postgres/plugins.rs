@@ -1,128 +1,84 @@
-//! The plugin files that nodes share. The version of a plugin that serves is the one whose file is here; what served before is known
-//! by its digest alone, so that an old file in some folder is known for one.
+//! Plugins: the version that served last, and the configuration.
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
 
 use super::{
-    Postgres, admin,
-    db::{execute, get, row, rows},
-    node::tell_settings,
+    Postgres,
+    db::{clean, execute, found, get, rows},
+    nodes::tell_settings,
 };
 use crate::{
-    clock,
     domain::{name::Slug, plugin::Digest},
     store::{
-        Depot, Error, NodePlugin, PluginRow, Published, Shown,
-        columns::{Place, json},
+        Error, PluginRow, Plugins,
+        columns::{Place, config_to_column, json_column, patterns_to_column},
     },
 };
 
-/// Versions of one plugin that are known; the oldest are forgotten.
-const VERSIONS_MAX: i64 = 1_000;
-/// Files are larger than anything else, and the way to the database may be narrow: 64 MiB at 1 MiB/s. While it reads a file the database
-/// counts itself idle.
-const FILE_TIME: &str = "SET LOCAL statement_timeout = '64s'; SET LOCAL idle_in_transaction_session_timeout = '64s'";
-
 #[async_trait]
-impl Depot for Postgres {
-    async fn publish(&self, plugin: PluginRow, file: Vec<u8>, shown: Shown) -> Result<Published, Error> {
-        self.step(move |tx, _| Box::pin(async move { publish(tx, &plugin, &file, shown).await })).await
+impl Plugins for Postgres {
+    async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error> {
+        self.step(move |tx, _| Box::pin(async move { remember(tx, &plugin).await })).await
     }
 
-    async fn withdraw(&self, plugin: &Slug, version: Digest) -> Result<bool, Error> {
-        let plugin = plugin.clone();
-        self.step(move |tx, _| Box::pin(async move { withdraw(tx, &plugin, version).await })).await
-    }
-
-    async fn serving(&self) -> Result<Vec<PluginRow>, Error> {
-        self.read(|tx, _| Box::pin(serving(tx))).await
-    }
-
-    async fn file(&self, version: Digest) -> Result<Option<Vec<u8>>, Error> {
-        self.read(move |tx, _| Box::pin(file(tx, version))).await
-    }
-
-    async fn report(&self, plugins: Vec<NodePlugin>) -> Result<(), Error> {
-        self.step(move |tx, local| {
+    async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error> {
+        let name = name.clone();
+        self.step(move |tx, _| {
             Box::pin(async move {
-                let said = reported_to_column(&plugins);
-                // A node that was removed meanwhile says it again once it has come back.
-                execute(tx, "UPDATE node SET plugins = $2 WHERE id = $1 AND plugins <> $2", &[&local.me(), &said]).await?;
-                Ok(())
+                let sql = "UPDATE plugin SET config = $1 WHERE name = $2";
+                found(execute(tx, sql, &[&config_to_column(&config), &&*name]).await?, "plugin")?;
+                tell_settings(tx).await
             })
         })
         .await
     }
-}
 
-async fn publish(tx: &Transaction<'_>, plugin: &PluginRow, file: &[u8], shown: Shown) -> Result<Published, Error> {
-    tx.batch_execute(FILE_TIME).await?;
-    let (name, version) = (&*plugin.name, plugin.version.as_bytes().as_slice());
-    let sql = "INSERT INTO plugin_version (version, plugin, published_at) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING";
-    let is_new = execute(tx, sql, &[&version, &name, &clock::wall().millis()]).await? > 0;
-    let known = row(tx, "SELECT file IS NOT NULL FROM plugin_version WHERE version = $1", &[&version]).await?;
-    if known.map(|row| get(&row, 0)).transpose()? == Some(true) {
-        return Ok(Published::Serves);
+    async fn plugins(&self) -> Result<Vec<PluginRow>, Error> {
+        self.read(|tx, _| Box::pin(all(tx))).await
     }
-    if !is_new && shown == Shown::AtStart {
-        return Ok(Published::Outdated);
-    }
-    // Whoever publishes under the same name waits here until this is committed.
-    admin::remember_plugin(tx, plugin).await?;
-    let sql = "UPDATE plugin_version SET file = NULL WHERE plugin = $1 AND version <> $2 AND file IS NOT NULL";
-    execute(tx, sql, &[&name, &version]).await?;
-    let sql = "UPDATE plugin_version SET file = $1, published_at = $2 WHERE version = $3";
-    execute(tx, sql, &[&file, &clock::wall().millis(), &version]).await?;
-    let sql = "DELETE FROM plugin_version WHERE version IN (
-                   SELECT version FROM plugin_version WHERE plugin = $1 AND file IS NULL ORDER BY published_at DESC OFFSET $2)";
-    execute(tx, sql, &[&name, &VERSIONS_MAX]).await?;
-    tell_settings(tx).await?;
-    Ok(Published::Serves)
 }
 
-async fn withdraw(tx: &Transaction<'_>, plugin: &str, version: Digest) -> Result<bool, Error> {
-    let sql = "UPDATE plugin_version SET file = NULL WHERE plugin = $1 AND version = $2 AND file IS NOT NULL";
-    let served = execute(tx, sql, &[&plugin, &version.as_bytes().as_slice()]).await? > 0;
-    if served {
-        tell_settings(tx).await?;
-    }
-    Ok(served)
+pub async fn remember(tx: &Transaction<'_>, plugin: &PluginRow) -> Result<(), Error> {
+    execute(
+        tx,
+        "INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, '{}')
+         ON CONFLICT (name) DO UPDATE SET version = excluded.version, author_version = excluded.author_version,
+             description = excluded.description, patterns = excluded.patterns, file = excluded.file, bytes = excluded.bytes",
+        &[
+            &&*plugin.name,
+            &plugin.version.as_bytes().as_slice(),
+            &clean(&plugin.author_version),
+            &clean(&plugin.description),
+            &patterns_to_column(&plugin.on),
+            &clean(&plugin.file),
+            &i64::try_from(plugin.bytes).unwrap_or(i64::MAX),
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
-async fn serving(tx: &Transaction<'_>) -> Result<Vec<PluginRow>, Error> {
-    let sql = "SELECT plugin FROM plugin_version WHERE file IS NOT NULL";
-    let names = rows(tx, sql, &[]).await?.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>, Error>>()?;
-    let known = admin::plugins(tx).await?;
-    Ok(known.into_iter().filter(|plugin| names.iter().any(|name| **name == *plugin.name)).collect())
+pub async fn all(tx: &Transaction<'_>) -> Result<Vec<PluginRow>, Error> {
+    let sql = "SELECT name, version, author_version, description, patterns, file, bytes, config FROM plugin ORDER BY name COLLATE \"C\"";
+    rows(tx, sql, &[]).await?.iter().map(plugin).collect()
 }
 
-async fn file(tx: &Transaction<'_>, version: Digest) -> Result<Option<Vec<u8>>, Error> {
-    tx.batch_execute(FILE_TIME).await?;
-    let sql = "SELECT file FROM plugin_version WHERE version = $1";
-    let found = row(tx, sql, &[&version.as_bytes().as_slice()]).await?;
-    Ok(found.map(|row| get(&row, 0)).transpose()?.flatten())
-}
-
-/// The column `plugins` of a node: name, digest, error of each.
-type Reported = Vec<(String, Option<String>, Option<String>)>;
-
-fn reported_to_column(plugins: &[NodePlugin]) -> String {
-    let reported = plugins
-        .iter()
-        .map(|plugin| (plugin.name.clone(), plugin.version.map(|version| version.to_string()), plugin.error.clone()));
-    json::<Reported>(&reported.collect())
-}
-
-/// What a node has reported.
-pub fn reported_from_column(node: i64, text: &str) -> Result<Vec<NodePlugin>, Error> {
-    let place = Place { table: "node", id: node };
-    let read = |(name, version, error): (String, Option<String>, Option<String>)| {
-        let version = match version {
-            Some(version) => Some(Digest::parse(&version).ok_or_else(|| place.corrupt("plugins"))?),
-            None => None,
-        };
-        Ok(NodePlugin { name, version, error })
-    };
-    place.json::<Reported>("plugins", text)?.into_iter().map(read).collect()
+fn plugin(row: &Row) -> Result<PluginRow, Error> {
+    let place = Place { table: "plugin", id: 0 };
+    let version: [u8; 32] = get::<&[u8]>(row, 1)?.try_into().map_err(|_| place.corrupt("version"))?;
+    Ok(PluginRow {
+        name: Slug::parse(get(row, 0)?).map_err(|_| place.corrupt("name"))?,
+        version: Digest::from_bytes(version),
+        author_version: get(row, 2)?,
+        description: get(row, 3)?,
+        on: json_column(&place, "patterns", get(row, 4)?)?,
+        file: get(row, 5)?,
+        bytes: get::<i64>(row, 6)?.unsigned_abs(),
+        config: json_column(&place, "config", get(row, 7)?)?,
+    })
 }

@@ -4,9 +4,11 @@
 //! What the store holds is counted by what it was given (bodies, and something for the rows around them): a database gives no space back
 //! when rows are deleted, and its own figures lag behind.
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
+    Postgres,
     accept::EVENT_BYTES,
     attempts::ATTEMPT_BYTES,
     audit,
@@ -16,17 +18,43 @@ use super::{
     settle::{PAYLOAD_BYTES, lock_key},
 };
 use crate::{
-    domain::time::Timestamp,
+    domain::{
+        retention::{Retention, endpoints_forgotten_before},
+        time::Timestamp,
+    },
     store::{
-        Error, Relief, Retention, endpoints_forgotten_before,
-        walks::{Walk, Walks},
+        Error, Evicted, Retire,
+        retention::{Walk, Walks},
     },
 };
 
 /// Rows of each kind looked at in one step.
 const BATCH: i64 = 500;
-/// Events that one step of [`relieve`] looks at: each leaves by itself, so that no more leave than have to.
-const RELIEF_BATCH: i64 = 64;
+/// Events that one step of [`evict`] looks at: each leaves by itself, so that no more leave than have to.
+const EVICTION_BATCH: i64 = 64;
+
+#[async_trait]
+impl Retire for Postgres {
+    async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error> {
+        let walks = *self.local.walks();
+        let step = self.step(move |tx, local| Box::pin(retire(tx, local.me(), walks, retention, now)));
+        let (looked_at, walks) = step.await?;
+        *self.local.walks() = walks;
+        Ok(looked_at)
+    }
+
+    async fn evict(&self, bytes_max: u64) -> Result<Evicted, Error> {
+        let walks = *self.local.walks();
+        let step = self.step(move |tx, local| Box::pin(evict(tx, local.me(), walks, bytes_max)));
+        let (evicted, walks) = step.await?;
+        *self.local.walks() = walks;
+        Ok(evicted)
+    }
+
+    async fn size(&self) -> Result<u64, Error> {
+        self.read(|tx, _| Box::pin(size(tx))).await
+    }
+}
 
 /// What an event on a walk has come to.
 struct Looked {
@@ -43,7 +71,7 @@ async fn is_alone(tx: &Transaction<'_>) -> Result<bool, Error> {
 }
 
 /// One step of all walks. Says how many rows were looked at, and where the walks stand once that is committed.
-pub async fn retire(
+async fn retire(
     tx: &Transaction<'_>,
     node: i64,
     mut walks: Walks,
@@ -83,33 +111,33 @@ pub async fn retire(
 }
 
 /// One step of the walk that makes room, until the store holds less than `bytes_max`. It begins anew when it has come to its end.
-pub async fn relieve(tx: &Transaction<'_>, node: i64, mut walks: Walks, bytes_max: u64) -> Result<(Relief, Walks), Error> {
-    let mut relief = Relief { looked_at: 0, left: 0 };
+async fn evict(tx: &Transaction<'_>, node: i64, mut walks: Walks, bytes_max: u64) -> Result<(Evicted, Walks), Error> {
+    let mut evicted = Evicted { looked_at: 0, events: 0 };
     if !is_alone(tx).await? {
-        return Ok((relief, walks));
+        return Ok((evicted, walks));
     }
     let sql = "SELECT id FROM event WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED";
-    let found = rows(tx, sql, &[&walks.relief.cursor, &RELIEF_BATCH]).await?;
-    walks.relief.ended = found.is_empty();
+    let found = rows(tx, sql, &[&walks.eviction.cursor, &EVICTION_BATCH]).await?;
+    walks.eviction.ended = found.is_empty();
     for one in look_at(tx, found).await? {
         if size(tx).await? < bytes_max {
-            return Ok((relief, walks));
+            return Ok((evicted, walks));
         }
         if one.finished {
             leave(tx, node, [&one].into_iter()).await?;
-            relief.left += 1;
+            evicted.events += 1;
         }
-        relief.looked_at += 1;
-        walks.relief.cursor = one.id;
+        evicted.looked_at += 1;
+        walks.eviction.cursor = one.id;
     }
-    if walks.relief.ended {
-        walks.relief = Walk::default();
+    if walks.eviction.ended {
+        walks.eviction = Walk::default();
     }
-    Ok((relief, walks))
+    Ok((evicted, walks))
 }
 
 /// What the store holds, in bytes.
-pub async fn size(tx: &Transaction<'_>) -> Result<u64, Error> {
+async fn size(tx: &Transaction<'_>) -> Result<u64, Error> {
     let bytes: i64 = get(&the_row(tx, "SELECT sum(bytes)::bigint FROM usage", &[]).await?, 0)?;
     Ok(u64::try_from(bytes).unwrap_or(0))
 }

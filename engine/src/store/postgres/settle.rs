@@ -6,11 +6,12 @@ use std::{
     sync::Arc,
 };
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Local, accept,
+    Local, Postgres, accept,
     commit::After,
     db::{clean, execute, get, rows},
     state,
@@ -24,9 +25,10 @@ use crate::{
         run::{RunOutcome, RunState, StateUse},
     },
     store::{
-        Birth, DeliveryClaim, Error, LEASE, Lease, NewDelivery, RunRecord, Settled, Settlement, Settles,
+        Birth, DeliveryClaim, Error, LEASE, Lease, NewDelivery, RunRecord, Settle, Settled, Settlement, Settles,
         columns::{PLAIN, headers_to_column, log_to_column},
         state::Ledger,
+        weight,
     },
 };
 
@@ -38,7 +40,7 @@ pub const PAYLOAD_BYTES: i64 = 512;
 
 /// What a delivery holds in memory while it waits.
 pub fn delivery_weight(event: &Event, payload: Option<&Payload>) -> usize {
-    accept::weight(&event.new) + payload.map_or(0, crate::store::weight::payload)
+    weight::event(&event.new) + payload.map_or(0, weight::payload)
 }
 
 /// A number to lock by, the same on every node.
@@ -50,6 +52,14 @@ pub fn lock_key(kind: &str, name: &[&[u8]]) -> i64 {
     }
     let digest: [u8; 32] = hash.finalize().into();
     i64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
+}
+
+#[async_trait]
+impl Settle for Postgres {
+    async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
+        let weight = settlements.iter().map(weight::settlement).sum();
+        self.committer.settle(weight, settlements).await
+    }
 }
 
 pub async fn settle(

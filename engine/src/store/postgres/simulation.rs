@@ -13,7 +13,7 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::node::{BEAT, Looks, looks_most, tenure, token, tokens};
+use super::nodes::{BEAT, Looks, looks_most, tenure, token, tokens};
 use crate::{
     domain::time::Timestamp,
     store::{Handoff, LEASE, Lease},

@@ -1,25 +1,51 @@
-//! What plugins keep: read, measured, cleared. It is written with commit 2 (`settle.rs`).
+//! State of plugins: read, measured, cleared. Commit 2 writes it (`settle.rs`).
 
 use std::collections::BTreeSet;
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
+    Postgres,
     db::{execute, get, row, rows, the_row},
     settle::lock_key,
+    transactions::read,
 };
 use crate::{
     domain::name::Slug,
-    store::{Error, StateSize, StateValue, state::Ledger},
+    store::{Error, PluginState, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
 /// Keys that one step of [`clear`] deletes.
 const CLEAR_MAX: i64 = 500;
 
-pub async fn read(tx: &Transaction<'_>, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
-    let found =
-        row(tx, "SELECT value, version FROM state WHERE plugin = $1 AND key = $2", &[&&**plugin, &key.as_bytes()]).await?;
-    found.map(|row| Ok((get(&row, 0)?, get(&row, 1)?))).transpose()
+#[async_trait]
+impl PluginState for Postgres {
+    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+        let (plugin, key) = (plugin.clone(), key.to_owned());
+        let sql = "SELECT value, version FROM state WHERE plugin = $1 AND key = $2";
+        read(&self.state_pool, &self.local, move |tx, _| {
+            Box::pin(async move {
+                let found = row(tx, sql, &[&&*plugin, &key.as_bytes()]).await?;
+                found.map(|row| Ok((get(&row, 0)?, get(&row, 1)?))).transpose()
+            })
+        })
+        .await
+    }
+
+    fn state_limits(&self) -> StateLimits {
+        self.local.state_limits
+    }
+
+    async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error> {
+        let plugin = plugin.clone();
+        self.read(move |tx, _| Box::pin(async move { size(tx, &plugin).await })).await
+    }
+
+    async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error> {
+        let plugin = plugin.clone();
+        self.step(move |tx, _| Box::pin(async move { clear(tx, &plugin).await })).await
+    }
 }
 
 /// What is known of state before these keys are written. What other nodes are adding under other keys at this moment is not in it: a plugin
@@ -49,14 +75,14 @@ fn counted(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-pub async fn size(tx: &Transaction<'_>, plugin: &Slug) -> Result<StateSize, Error> {
+async fn size(tx: &Transaction<'_>, plugin: &Slug) -> Result<StateSize, Error> {
     let sql = "SELECT coalesce(sum(keys), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM state_size WHERE plugin = $1";
     let row = the_row(tx, sql, &[&&**plugin]).await?;
     Ok(StateSize { keys: counted(get(&row, 0)?), bytes: counted(get(&row, 1)?) })
 }
 
 /// Deletes a part of a plugin's state; returns how many keys.
-pub async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
+async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
     let keys = rows(tx, "SELECT key FROM state WHERE plugin = $1 ORDER BY key LIMIT $2", &[&&**plugin, &CLEAR_MAX]).await?;
     let keys = keys.iter().map(|row| get(row, 0)).collect::<Result<Vec<&[u8]>, _>>()?;
     if keys.is_empty() {

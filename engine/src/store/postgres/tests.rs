@@ -21,8 +21,9 @@ use crate::{
         rate::Rate,
     },
     store::{
-        Accepted, AdmissionLimits, Depot, Error, EventClaim, Handoff, KeyFile, Migration, Moved, NewDelivery, NodePlugin,
-        PluginRow, Published, Settled, Settlement, Shown, Sqlite, StateSize, Store,
+        Accept as _, Accepted, AdmissionLimits, Claims as _, Endpoints as _, Error, EventClaim, FileSeen, Handoff, KeyFile,
+        Migration, Moved, NewDelivery, NodePlugin, Nodes as _, PluginRegistry, PluginRow, PluginState as _, Published, Settled,
+        Settlement, Sqlite, StateSize, Store,
         conformance::{bench::*, conformance},
         migrate,
     },
@@ -454,12 +455,12 @@ fn version(number: u32) -> (PluginRow, Vec<u8>) {
     (row, file)
 }
 
-fn depot(node: &Bench) -> &dyn Depot {
-    node.store.depot().expect("many nodes share plugins")
+fn registry(node: &Bench) -> &dyn PluginRegistry {
+    node.store.plugin_registry().expect("many nodes share plugins")
 }
 
 async fn serving(node: &Bench) -> Vec<Digest> {
-    depot(node).serving().await.unwrap().iter().map(|plugin| plugin.version).collect()
+    registry(node).serving().await.unwrap().iter().map(|plugin| plugin.version).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -467,28 +468,28 @@ async fn what_is_written_last_serves_on_every_node() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let ((first, first_file), (second, second_file)) = (version(1), version(2));
-    let publish = async |node: &Bench, (row, file), shown| depot(node).publish(row, file, shown).await.unwrap();
+    let publish = async |node: &Bench, (row, file), shown| registry(node).publish(row, file, shown).await.unwrap();
 
-    assert_eq!(publish(one, version(1), Shown::AtStart).await, Published::Serves, "nobody has shown it before");
-    assert_eq!(depot(two).file(first.version).await.unwrap(), Some(first_file));
-    assert_eq!(publish(two, version(1), Shown::AtStart).await, Published::Serves, "it does already");
+    assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Serves, "nobody has shown it before");
+    assert_eq!(registry(two).file(first.version).await.unwrap(), Some(first_file));
+    assert_eq!(publish(two, version(1), FileSeen::AtStart).await, Published::Serves, "it does already");
     two.store.set_plugin_config(&first.name, [("limit".to_owned(), "7".to_owned())].into()).await.unwrap();
-    assert_eq!(publish(two, version(2), Shown::AtStart).await, Published::Serves, "nobody has shown that one before");
-    assert_eq!(publish(one, version(1), Shown::AtStart).await, Published::Outdated);
-    let known = depot(one).serving().await.unwrap();
+    assert_eq!(publish(two, version(2), FileSeen::AtStart).await, Published::Serves, "nobody has shown that one before");
+    assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Outdated);
+    let known = registry(one).serving().await.unwrap();
     assert_eq!((known.len(), known[0].version, &*known[0].author_version), (1, second.version, "2"));
     assert_eq!(known[0].config["limit"], "7", "settings belong to the name");
-    assert_eq!(depot(one).file(second.version).await.unwrap(), Some(second_file));
-    assert_eq!(depot(one).file(first.version).await.unwrap(), None, "only what serves is kept");
+    assert_eq!(registry(one).file(second.version).await.unwrap(), Some(second_file));
+    assert_eq!(registry(one).file(first.version).await.unwrap(), None, "only what serves is kept");
 
-    assert_eq!(publish(one, version(1), Shown::Written).await, Published::Serves, "whatever it is");
+    assert_eq!(publish(one, version(1), FileSeen::Written).await, Published::Serves, "whatever it is");
     assert_eq!(serving(two).await, [first.version]);
-    assert!(!depot(two).withdraw(&second.name, second.version).await.unwrap(), "that does not serve");
+    assert!(!registry(two).withdraw(&second.name, second.version).await.unwrap(), "that does not serve");
     assert_eq!(serving(one).await, [first.version]);
-    assert!(depot(two).withdraw(&first.name, first.version).await.unwrap());
+    assert!(registry(two).withdraw(&first.name, first.version).await.unwrap());
     assert!(serving(one).await.is_empty());
     for number in [1, 2] {
-        assert_eq!(publish(one, version(number), Shown::AtStart).await, Published::Outdated, "withdrawn is withdrawn");
+        assert_eq!(publish(one, version(number), FileSeen::AtStart).await, Published::Outdated, "withdrawn is withdrawn");
     }
     assert!(serving(one).await.is_empty());
     assert_eq!(one.store.plugins().await.unwrap().len(), 1, "its settings are kept");
@@ -503,9 +504,9 @@ async fn a_plugin_that_is_published_or_withdrawn_is_told_to_the_other_nodes() {
         two.handoff.settings.know(told.unwrap_or_else(|_| panic!("{what} is not heard of")));
     };
     let (row, file) = version(1);
-    depot(one).publish(row.clone(), file.clone(), Shown::Written).await.unwrap();
+    registry(one).publish(row.clone(), file.clone(), FileSeen::Written).await.unwrap();
     heard("a new plugin").await;
-    depot(one).withdraw(&row.name, row.version).await.unwrap();
+    registry(one).withdraw(&row.name, row.version).await.unwrap();
     heard("its end").await;
 }
 
@@ -517,13 +518,13 @@ async fn of_versions_that_are_published_at_once_one_serves() {
         for (number, node) in cluster.nodes.iter().enumerate() {
             let store = Arc::clone(&node.store);
             let (row, file) = version(round * 10 + number as u32 % 2);
-            publishing.spawn(async move { store.depot().unwrap().publish(row, file, Shown::Written).await });
+            publishing.spawn(async move { store.plugin_registry().unwrap().publish(row, file, FileSeen::Written).await });
         }
         for published in publishing.join_all().await {
             assert_eq!(published, Ok(Published::Serves), "each of them did, for a moment at least");
         }
         let [last] = serving(&cluster.nodes[0]).await[..] else { panic!("one of them") };
-        assert!(depot(&cluster.nodes[1]).file(last).await.unwrap().is_some());
+        assert!(registry(&cluster.nodes[1]).file(last).await.unwrap().is_some());
     }
     assert_eq!(cluster.backing.raw("SELECT count(*) FROM plugin_version WHERE file IS NOT NULL"), "1");
 }
@@ -536,7 +537,7 @@ async fn nodes_tell_what_they_have_ready_and_since_when_they_hold_what_they_hold
         NodePlugin { name: "p".into(), version: Some(version(1).0.version), error: None },
         NodePlugin { name: "q.wasm".into(), version: None, error: Some("it is \"empty\"\0".into()) },
     ];
-    depot(one).report(ready.clone()).await.unwrap();
+    registry(one).report(ready.clone()).await.unwrap();
     let before = clock::wall();
     let claim = one.accept(event("a")).await;
     let nodes = two.store.nodes().await.unwrap();

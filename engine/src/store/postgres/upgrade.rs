@@ -8,8 +8,7 @@
 use deadpool_postgres::Transaction;
 
 use super::{
-    admin,
-    db::{execute, get, the_row},
+    db::{execute, get, meta, the_row},
     import,
     settle::lock_key,
 };
@@ -49,7 +48,7 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
         execute(tx, sql, &[&MARK.as_slice(), &tag.as_str().as_bytes()]).await?;
     }
     import::refuse_unfinished(tx).await?;
-    let layout = admin::meta(tx, "layout").await?;
+    let layout = meta(tx, "layout").await?;
     match layout.as_deref() {
         Some([LAYOUT, ..]) => {}
         Some([1, _]) => {
@@ -78,12 +77,12 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
         }
         _ => return Err(corrupt()),
     }
-    let mark = admin::meta(tx, "seal").await?;
+    let mark = meta(tx, "seal").await?;
     let seal = key_file.open(mark.as_deref())?;
     if mark.is_none() {
         execute(tx, "INSERT INTO meta (key, value) VALUES ('seal', $1)", &[&seal.mark()?]).await?;
     }
-    let tag = admin::meta(tx, "tag").await?.and_then(|tag| Tag::parse(std::str::from_utf8(&tag).ok()?));
+    let tag = meta(tx, "tag").await?.and_then(|tag| Tag::parse(std::str::from_utf8(&tag).ok()?));
     Ok((tag.ok_or_else(corrupt)?, seal))
 }
 

@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, rows};
-pub use crate::store::arrival::{minute, weight};
+use super::{Local, Sqlite, health, rows, settle::Claimed, writer::Keeps};
 use crate::{
     clock,
     domain::{
@@ -16,8 +16,36 @@ use crate::{
         id::EventId,
         time::Timestamp,
     },
-    store::{Accepted, Error, EventClaim, IdTaken, LEASE, Lease, arrival::own_data},
+    store::{
+        Accept, Accepted, Error, EventClaim, IdTaken, LEASE, Lease,
+        accept::{minute, own_data},
+        weight,
+    },
 };
+
+#[async_trait]
+impl Accept for Sqlite {
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
+        let readers = self.own_readers.clone();
+        self.admission.keep_counted(clock::steady(), async move { readers.read(None, health::events_to_run).await });
+        self.admission.check(self.writer.queued(), self.writer.waited()).map_err(Error::Overloaded)?;
+        let weight = events.iter().map(weight::event).sum();
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, weight, move |db| {
+                let mut claims = Claimed::default();
+                let answers = accept(db, &local, events, &mut claims.events)?;
+                let waiting = claims.events.len() < answers.len();
+                Ok((answers, move || {
+                    if waiting {
+                        local.handoff.alarm.set(clock::steady());
+                    }
+                    local.hand_over(claims);
+                }))
+            })
+            .await
+    }
+}
 
 /// Stores events that follow from something else, with it. Claims are to be handed over after the commit.
 pub fn insert_all(
@@ -33,12 +61,7 @@ pub fn insert_all(
 }
 
 /// Stores events that came together. Claims are to be handed over after the commit.
-pub fn accept(
-    db: &Connection,
-    local: &Local,
-    events: Vec<NewEvent>,
-    claims: &mut Vec<EventClaim>,
-) -> Result<Vec<Accepted>, Error> {
+fn accept(db: &Connection, local: &Local, events: Vec<NewEvent>, claims: &mut Vec<EventClaim>) -> Result<Vec<Accepted>, Error> {
     refuse_other_types(db, &events)?;
     let accepted_at = clock::wall();
     let mut answers = Vec::with_capacity(events.len());
@@ -125,7 +148,7 @@ pub fn insert(
 /// Puts an event into the queue: leased to this process if there is room for it in memory, else to be claimed later.
 pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, claims: &mut Vec<EventClaim>) -> Result<(), Error> {
     let now = clock::steady();
-    let slot = local.handoff.events.reserve(&(), weight(&event.new));
+    let slot = local.handoff.events.reserve(&(), weight::event(&event.new));
     let lease = Lease { token: local.next_token(), until: now.plus(LEASE) };
     let (next_at, token) = if slot.is_some() { (lease.until, Some(lease.token)) } else { (now, None) };
     db.prepare_cached("INSERT INTO event_queue (id, round, next_at, lease) VALUES (?1, ?2, ?3, ?4)")?.execute(params![

@@ -1,15 +1,40 @@
 //! Commit 3: an attempt and the delivery's next state, as one change.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, accept};
+use super::{Local, Sqlite, accept, settle::Claimed, writer::Keeps};
 use crate::{
     domain::{delivery::Next, id::DeliveryId, time::Timestamp},
-    store::{AttemptRecord, Error, EventClaim},
+    store::{AttemptRecord, Attempts, Error, EventClaim, weight},
 };
 
+#[async_trait]
+impl Attempts for Sqlite {
+    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
+        let weight = records.iter().map(weight::attempt).sum();
+        // A forgotten attempt is made again, under the same id: that is what at-least-once means.
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write_apart(Keeps::Progress, weight, move |db| {
+                let mut claims = Claimed::default();
+                let mut recorded = Vec::with_capacity(records.len());
+                for attempt in &*records {
+                    recorded.push(record(db, &local, attempt, &mut claims.events)?);
+                }
+                Ok((recorded, move || {
+                    local.hand_over(claims);
+                    local.handoff.alarm.let_go();
+                }))
+            })
+            .await
+    }
+}
+
 /// Says `false`, changing nothing, if the lease was lost.
-pub fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut Vec<EventClaim>) -> Result<bool, Error> {
+fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut Vec<EventClaim>) -> Result<bool, Error> {
     let AttemptRecord { delivery, endpoint, lease, n, attempt, next, news } = record;
     match next {
         Next::Retry { due } => {
@@ -68,21 +93,4 @@ pub fn finish(
     )?
     .execute(params![id.as_i64(), endpoint, round, state, reason, attempts, at.millis()])?;
     Ok(())
-}
-
-/// Finishes up to `limit` deliveries that wait for endpoints which take nothing any more. Says how many, and how many of them are dead.
-pub fn bury(db: &Connection, at: Timestamp, limit: u32) -> Result<(usize, usize), Error> {
-    let mut select = db.prepare_cached(
-        "SELECT l.id, l.endpoint, l.round, l.attempts, e.deleted_at IS NOT NULL
-         FROM endpoint e CROSS JOIN live l ON l.endpoint = e.id
-         WHERE (e.deleted_at IS NOT NULL OR e.state LIKE 'disabled%') AND l.lease IS NULL LIMIT ?1",
-    )?;
-    let rows = select.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
-    let rows: Vec<(i64, i64, i64, i64, bool)> = rows.collect::<Result<_, _>>()?;
-    for (id, endpoint, round, attempts, deleted) in &rows {
-        db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id])?;
-        let (state, reason) = if *deleted { ("cancelled", None) } else { ("dead", Some("endpoint-disabled")) };
-        finish(db, DeliveryId::from_i64(*id), *endpoint, *round, state, reason, *attempts, at)?;
-    }
-    Ok((rows.len(), rows.iter().filter(|(.., deleted)| !deleted).count()))
 }

@@ -1,36 +1,54 @@
-//! The audit trail's rows: written before a change, completed after it, listed newest first, forgotten in batches.
+//! The audit trail: written before a change, completed after it, listed newest first, deleted in batches.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
 
-use super::rows::Place;
+use super::{Sqlite, rows::Place, writer::Keeps};
 use crate::{
     domain::{id::AuditId, time::Timestamp},
-    store::{AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest},
+    store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest},
 };
 
-pub fn begin(db: &Connection, entry: &NewAudit) -> Result<AuditId, Error> {
-    db.prepare_cached("INSERT INTO audit (at, key, action, target) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-        entry.at.millis(),
-        entry.key,
-        entry.action,
-        entry.target
-    ])?;
-    Ok(AuditId::from_i64(db.last_insert_rowid()))
-}
+#[async_trait]
+impl Audit for Sqlite {
+    async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error> {
+        self.write(0, move |db, _| {
+            db.prepare_cached("INSERT INTO audit (at, key, action, target) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+                entry.at.millis(),
+                entry.key,
+                entry.action,
+                entry.target
+            ])?;
+            Ok(AuditId::from_i64(db.last_insert_rowid()))
+        })
+        .await
+    }
 
-/// A target that became known only with the change takes the place of none.
-pub fn finish(db: &Connection, id: AuditId, status: u16, target: Option<&str>) -> Result<(), Error> {
-    db.prepare_cached("UPDATE audit SET status = ?1, target = coalesce(target, ?2) WHERE id = ?3")?.execute(params![
-        status,
-        target,
-        id.as_i64()
-    ])?;
-    Ok(())
-}
+    async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error> {
+        // The entry is on disk, and so is the change itself if it was answered as done.
+        self.write_as(Keeps::Progress, 0, move |db, _| {
+            db.prepare_cached("UPDATE audit SET status = ?1, target = coalesce(target, ?2) WHERE id = ?3")?.execute(params![
+                status,
+                target,
+                id.as_i64()
+            ])?;
+            Ok(())
+        })
+        .await
+    }
 
-pub fn withdraw(db: &Connection, id: AuditId) -> Result<(), Error> {
-    db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([id.as_i64()])?;
-    Ok(())
+    async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
+        // After a crash the entry of a change that was not made may be back: the trail has too much, never too little.
+        self.write_as(Keeps::Progress, 0, move |db, _| {
+            db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([id.as_i64()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn audit(&self, filter: AuditFilter, page: PageRequest) -> Result<Page<AuditEntry>, Error> {
+        self.read_for_people(move |db| list(db, &filter, page)).await
+    }
 }
 
 pub const AUDIT_COLUMNS: &str = "id, at, key, action, target, status";
@@ -50,7 +68,7 @@ pub fn entry(row: &Row<'_>) -> Result<AuditEntry, Error> {
     })
 }
 
-pub fn list(db: &Connection, filter: &AuditFilter, request: PageRequest) -> Result<Page<AuditEntry>, Error> {
+fn list(db: &Connection, filter: &AuditFilter, request: PageRequest) -> Result<Page<AuditEntry>, Error> {
     let mut conditions = vec!["id < ?"];
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(request.cursor.unwrap_or(i64::MAX))];
     let mut also = |condition, value: Box<dyn ToSql>| {

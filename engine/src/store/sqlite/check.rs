@@ -5,9 +5,9 @@ use std::{path::Path, sync::Arc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
 
 use super::{
-    Sqlite, admin, audit, connect, jobs, reads,
+    Sqlite, audit, connect, jobs, keys, plugins,
     rows::{self, ATTEMPT_COLUMNS, ENDPOINT_COLUMNS, Place, WHOLE_EVENT_COLUMNS},
-    sources,
+    sources, story,
     upgrade::LAYOUT,
 };
 use crate::{
@@ -130,7 +130,7 @@ impl Check<'_> {
     /// Every row becomes the value that the engine would read.
     fn rows(&mut self) {
         self.each("event", &format!("SELECT {WHOLE_EVENT_COLUMNS} FROM event e"), |row| rows::whole_event(row).map(drop));
-        self.each("run", &format!("SELECT {} FROM {}", reads::RUN_COLUMNS, reads::RUN_TABLES), |row| reads::run(row).map(drop));
+        self.each("run", &format!("SELECT {} FROM {}", story::RUN_COLUMNS, story::RUN_TABLES), |row| story::run(row).map(drop));
         self.each("run_queue", "SELECT id, plugin, outcome FROM run_queue", |row| {
             let place = Place { table: "run_queue", id: row.get(0)? };
             Slug::parse(&row.get::<_, String>(1)?).map_err(|_| place.corrupt("plugin"))?;
@@ -149,12 +149,12 @@ impl Check<'_> {
         let db = self.db;
         self.each("payload", "SELECT id FROM payload", |row| rows::load_payload(db, row.get(0)?).map(drop));
         self.each("attempt", &format!("SELECT {ATTEMPT_COLUMNS} FROM attempt"), |row| rows::attempt(row, 0).map(drop));
-        self.each("plugin", &format!("SELECT {} FROM plugin", admin::PLUGIN_COLUMNS), |row| admin::plugin(row).map(drop));
+        self.each("plugin", &format!("SELECT {} FROM plugin", plugins::PLUGIN_COLUMNS), |row| plugins::plugin(row).map(drop));
         self.each("state", "SELECT plugin FROM state", |row| {
             let parsed = Slug::parse(&row.get::<_, String>(0)?);
             parsed.map(drop).map_err(|_| Place { table: "state", id: 0 }.corrupt("plugin"))
         });
-        self.each("api_key", &format!("SELECT {} FROM api_key", admin::KEY_COLUMNS), |row| admin::key(row).map(drop));
+        self.each("api_key", &format!("SELECT {} FROM api_key", keys::KEY_COLUMNS), |row| keys::key(row).map(drop));
         self.each("audit", &format!("SELECT {} FROM audit", audit::AUDIT_COLUMNS), |row| audit::entry(row).map(drop));
         self.each("job", &format!("SELECT {} FROM job", jobs::JOB_COLUMNS), |row| jobs::job(row).map(drop));
     }

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
 use super::{
-    Local, accept,
+    Local, Sqlite,
     rows::{self, Place},
-    settle::{Claims, delivery_weight},
+    settle::{Claimed, delivery_weight},
+    writer::Keeps,
 };
 use crate::{
     clock,
@@ -21,7 +23,7 @@ use crate::{
         name::Slug,
         time::Timestamp,
     },
-    store::{DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim},
+    store::{Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, weight},
 };
 
 /// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long the writer is busy with it.
@@ -31,12 +33,59 @@ const DELIVERIES_MAX: usize = 128;
 /// Orders of one endpoint that one claim looks at.
 const ORDERS_MAX: usize = 256;
 
+#[async_trait]
+impl Claims for Sqlite {
+    async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            // Leases end with the process in any case.
+            .write(Keeps::Progress, 0, move |db| {
+                let mut claims = Claimed::default();
+                let mut runs = Vec::new();
+                claim_due(db, &local, now, &mut claims, &mut runs)?;
+                let count = claims.events.len() + claims.deliveries.len() + runs.len();
+                Ok((count, move || {
+                    local.hand_over(claims);
+                    local.handoff.runs.push_all(runs.into_iter().map(|claim| (claim.plugin.clone(), claim)));
+                }))
+            })
+            .await
+    }
+
+    async fn release(
+        &self,
+        events: Vec<(EventId, Lease)>,
+        runs: Vec<(RunId, Lease)>,
+        deliveries: Vec<(DeliveryId, Lease)>,
+    ) -> Result<(), Error> {
+        // A claim that was given back is found again in any case.
+        self.write_as(Keeps::Progress, 0, move |db, local| {
+            for (id, lease) in events {
+                release(db, local, "event_queue", id.as_i64(), lease.token)?;
+            }
+            for (id, lease) in runs {
+                release(db, local, "run_queue", id.as_i64(), lease.token)?;
+            }
+            for (id, lease) in deliveries {
+                release(db, local, "live", id.as_i64(), lease.token)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn next_due(&self, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let local = Arc::clone(&self.local);
+        self.read(move |db| next_due(db, &local, claimed_at)).await
+    }
+}
+
 /// Claims as far as there is room; the caller hands over after the commit.
-pub fn claim_due(
+fn claim_due(
     db: &Connection,
     local: &Local,
     now: Timestamp,
-    claims: &mut Claims,
+    claims: &mut Claimed,
     runs: &mut Vec<RunClaim>,
 ) -> Result<(), Error> {
     expire(db, now)?;
@@ -102,7 +151,7 @@ fn owner(db: &Connection, id: EventId, table: &'static str, row: i64) -> Result<
     Ok(Arc::new(event))
 }
 
-fn claim_events(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claims) -> Result<(), Error> {
+fn claim_events(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claimed) -> Result<(), Error> {
     let mut select =
         db.prepare_cached("SELECT id, round FROM event_queue WHERE lease IS NULL AND next_at <= ?1 ORDER BY id LIMIT ?2")?;
     let due = select.query_map(params![now.millis(), EVENTS_MAX], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
@@ -110,7 +159,7 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cla
         let (id, round) = row;
         let loaded = owner(db, EventId::from_i64(id), "event_queue", id);
         let Some(event) = readable(db, local, now, "event_queue", id, loaded)? else { continue };
-        let Some(slot) = local.handoff.events.reserve_for_stored(&(), accept::weight(&event.new)) else { break };
+        let Some(slot) = local.handoff.events.reserve_for_stored(&(), weight::event(&event.new)) else { break };
         let lease = new_lease(local, now);
         take(db, "event_queue", id, lease)?;
         claims.events.push(EventClaim { event, round, lease, settings: 0, slot });
@@ -136,7 +185,7 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, claims: &mut Vec<R
                 .map_err(|_| Place { table: "run_queue", id }.corrupt("plugin"))
                 .and_then(|plugin| Ok((plugin, owner(db, run.event(), "run_queue", id)?)));
             let Some((plugin, event)) = readable(db, local, now, "run_queue", id, loaded)? else { continue };
-            let Some(slot) = local.handoff.runs.reserve_for_stored(&plugin, accept::weight(&event.new)) else { break };
+            let Some(slot) = local.handoff.runs.reserve_for_stored(&plugin, weight::event(&event.new)) else { break };
             let lease = new_lease(local, now);
             take(db, "run_queue", id, lease)?;
             let endpoint = endpoint.map(EndpointId::from_i64);
@@ -175,7 +224,7 @@ pub fn waiting_endpoints(db: &Connection) -> Result<Vec<Waiting>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claims) -> Result<(), Error> {
+fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claimed) -> Result<(), Error> {
     for Waiting { endpoint, first, retry } in waiting_endpoints(db)? {
         let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
         let (first, retry) = (is_due(first), is_due(retry));
@@ -227,7 +276,7 @@ fn claim_delivery(
     endpoint: EndpointId,
     id: i64,
     attempts: u32,
-    claims: &mut Claims,
+    claims: &mut Claimed,
 ) -> Result<bool, Error> {
     let delivery = DeliveryId::from_i64(id);
     let loaded = owner(db, delivery.event(), "live", id).and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
@@ -302,7 +351,7 @@ fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
 
 /// Claims what goes in order: of each order a train of those at its head, which are sent one after the other, or its head alone
 /// where several orders of an endpoint go side by side.
-fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claims) -> Result<(), Error> {
+fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claimed) -> Result<(), Error> {
     let barrier = first_to_run(db)?;
     let mut held_back = false;
     for endpoint in ordered_endpoints(db)? {
@@ -339,7 +388,7 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cl
 }
 
 /// When the next unclaimed thing is due for which there is room: where there is none, its announcement wakes the claimer.
-pub fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
+fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let least = |sql: &str| -> Result<Option<Timestamp>, Error> {
         let millis: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         Ok(millis.map(Timestamp::from_millis))
@@ -362,7 +411,7 @@ pub fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result
 }
 
 /// Gives something claimed back: due at once.
-pub fn release(db: &Connection, local: &Local, table: &str, id: i64, token: i64) -> Result<(), Error> {
+fn release(db: &Connection, local: &Local, table: &str, id: i64, token: i64) -> Result<(), Error> {
     let now = clock::steady();
     db.prepare_cached(&format!("UPDATE {table} SET next_at = ?1, lease = NULL WHERE id = ?2 AND lease = ?3"))?
         .execute(params![now.millis(), id, token])?;

@@ -1,16 +1,20 @@
 //! Jobs: rows whose filter is walked over the finished deliveries, a batch per transaction. The cursor moves in the transaction
 //! that sends the deliveries behind it again, so none is taken up twice, whenever the process ends.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
-use super::{Local, people, reads, rows::Place};
+use super::{Local, Sqlite, commands, rows::Place, story, writer::Keeps};
 use crate::{
     domain::{
         delivery::{DeadReason, DeliveryState},
         id::{DeliveryId, EndpointId, JobId},
+        job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
         time::Timestamp,
     },
-    store::{Ended, Error, JOBS_RUNNING_MAX, Job, JobState, Page, PageRequest, RetryFilter, columns::FilterColumn},
+    store::{Error, Jobs, Page, PageRequest, columns::FilterColumn},
 };
 
 const KIND: &str = "delivery.retry";
@@ -20,6 +24,39 @@ const RETRIES_MAX: usize = 200;
 const LOOKED_AT_MAX: u32 = 1_000;
 /// Deliveries that are looked at to say how many a new job means.
 const COUNTED_MAX: u32 = 100_000;
+
+#[async_trait]
+impl Jobs for Sqlite {
+    async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error> {
+        let counted = filter.clone();
+        // Counted beside the writer, which has others to serve.
+        let total = self.read(move |db| count(db, &counted)).await?;
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let job = create(db, &local, &filter, total, at)?;
+                Ok((job, move || local.handoff.jobs.notify_one()))
+            })
+            .await
+    }
+
+    async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
+        // A batch that is lost with the machine is lost whole, and done again.
+        self.write_as(Keeps::Progress, 0, move |db, local| advance(db, local, id, now, at)).await
+    }
+
+    async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<Job, Error> {
+        self.write(0, move |db, _| cancel(db, id, at)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Job, Error> {
+        self.read_for_people(move |db| show(db, id)).await
+    }
+
+    async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error> {
+        self.read_for_people(move |db| list(db, state, page)).await
+    }
+}
 
 /// A job and how far it has come.
 struct Stored {
@@ -64,11 +101,11 @@ fn load(db: &Connection, id: JobId) -> Result<Stored, Error> {
     rows.next()?.map(stored).unwrap_or(Err(Error::NotFound { what: "job" }))
 }
 
-pub fn show(db: &Connection, id: JobId) -> Result<Job, Error> {
+fn show(db: &Connection, id: JobId) -> Result<Job, Error> {
     Ok(load(db, id)?.job)
 }
 
-pub fn list(db: &Connection, state: Option<JobState>, request: PageRequest) -> Result<Page<Job>, Error> {
+fn list(db: &Connection, state: Option<JobState>, request: PageRequest) -> Result<Page<Job>, Error> {
     let mut select = db.prepare_cached(&format!(
         "SELECT {JOB_COLUMNS} FROM job WHERE id < ?1 AND (?2 IS NULL OR state = ?2) ORDER BY id DESC LIMIT ?3"
     ))?;
@@ -82,7 +119,7 @@ pub fn list(db: &Connection, state: Option<JobState>, request: PageRequest) -> R
 }
 
 /// How many deliveries a filter means at this moment; `None` if that takes too long to find out.
-pub fn count(db: &Connection, filter: &RetryFilter) -> Result<Option<u64>, Error> {
+fn count(db: &Connection, filter: &RetryFilter) -> Result<Option<u64>, Error> {
     let found = finished(db, filter, 0, i64::MAX, COUNTED_MAX)?;
     if found.len() as u32 >= COUNTED_MAX {
         return Ok(None);
@@ -94,14 +131,14 @@ pub fn count(db: &Connection, filter: &RetryFilter) -> Result<Option<u64>, Error
     Ok(Some(total))
 }
 
-pub fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
+fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
     let running: i64 = db.prepare_cached("SELECT count(*) FROM job WHERE state = 'running'")?.query_row([], |row| row.get(0))?;
     if running.unsigned_abs() >= JOBS_RUNNING_MAX as u64 {
         let text = format!("{running} jobs are running, as many as can at once; wait until one is done, or cancel one");
         return Err(Error::Conflict(text));
     }
     if let Some(endpoint) = filter.endpoint
-        && let Some(refusal) = people::takes_nothing(db, endpoint.as_i64())?
+        && let Some(refusal) = commands::takes_nothing(db, endpoint.as_i64())?
     {
         return Err(Error::Conflict(refusal));
     }
@@ -115,7 +152,7 @@ pub fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Optio
 }
 
 /// One batch of a job. `now` is the steady clock, `at` the wall clock.
-pub fn advance(db: &Connection, local: &Local, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
+fn advance(db: &Connection, local: &Local, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
     let Stored { mut job, mut cursor, end } = load(db, id)?;
     if job.state != JobState::Running {
         return Ok(job);
@@ -139,7 +176,7 @@ pub fn advance(db: &Connection, local: &Local, id: JobId, now: Timestamp, at: Ti
             job.failed += 1;
             continue;
         }
-        match people::retry(db, local, one.id, now) {
+        match commands::retry(db, local, one.id, now) {
             Ok(()) => job.done += 1,
             Err(error) if error.is_refusal() => job.failed += 1,
             Err(error) => return Err(error),
@@ -154,7 +191,7 @@ pub fn advance(db: &Connection, local: &Local, id: JobId, now: Timestamp, at: Ti
 }
 
 /// What a job did before stands.
-pub fn cancel(db: &Connection, id: JobId, at: Timestamp) -> Result<Job, Error> {
+fn cancel(db: &Connection, id: JobId, at: Timestamp) -> Result<Job, Error> {
     let Stored { mut job, cursor, .. } = load(db, id)?;
     if job.state != JobState::Running {
         return Err(Error::Conflict(format!("it is {} already; only what runs can be cancelled", job.state.as_str())));
@@ -225,5 +262,5 @@ fn takes(db: &Connection, filter: &RetryFilter, one: &Finished) -> Result<bool, 
         return Ok(false);
     }
     let Some(pattern) = &filter.event_type else { return Ok(true) };
-    Ok(reads::delivery_type(db, one.id)?.is_some_and(|event_type| pattern.matches(&event_type)))
+    Ok(story::delivery_type(db, one.id)?.is_some_and(|event_type| pattern.matches(&event_type)))
 }

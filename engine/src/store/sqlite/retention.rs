@@ -6,18 +6,26 @@
 //! left (dead or parked parts, or unfinished when they passed) once it is finished and older than its own limit. The first walk
 //! continues from its position; the others start again once all have reached their end.
 //!
-//! A fourth walk ([`relieve`]) runs when the store is full: it removes the oldest finished events whatever their age.
+//! A fourth walk ([`evict`]) runs when the store is full: it removes the oldest finished events whatever their age.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, audit, jobs, state, steady};
+use super::{Local, Sqlite, audit, jobs, state, steady, writer::Keeps};
 use crate::{
-    domain::{id::EventId, time::Timestamp},
+    domain::{
+        id::EventId,
+        retention::{Retention, endpoints_forgotten_before},
+        time::Timestamp,
+    },
     store::{
-        Error, Relief, Retention, endpoints_forgotten_before,
-        walks::{Walk, Walks},
+        Error, Evicted, Retire,
+        retention::{Walk, Walks},
     },
 };
 
@@ -28,8 +36,37 @@ const STEP_MAX: Duration = Duration::from_millis(5);
 /// Events between two looks at the clock.
 const UNTIMED: usize = 8;
 
+#[async_trait]
+impl Retire for Sqlite {
+    async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let walks = *local.walks();
+                let (looked_at, walks) = retire(db, &local, walks, retention, now)?;
+                Ok((looked_at, move || *local.walks() = walks))
+            })
+            .await
+    }
+
+    async fn evict(&self, bytes_max: u64) -> Result<Evicted, Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let walks = *local.walks();
+                let (evicted, walks) = evict(db, &local, walks, bytes_max)?;
+                Ok((evicted, move || *local.walks() = walks))
+            })
+            .await
+    }
+
+    async fn size(&self) -> Result<u64, Error> {
+        self.read(size).await
+    }
+}
+
 /// One step of all walks. Says how many rows were looked at, and where the walks stand once that is committed.
-pub fn retire(
+fn retire(
     db: &Connection,
     local: &Local,
     mut walks: Walks,
@@ -73,18 +110,18 @@ pub fn retire(
 }
 
 /// One step of the walk that makes room, until the store holds less than `bytes_max`. It begins anew when it has come to its end.
-pub fn relieve(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Result<(Relief, Walks), Error> {
+fn evict(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Result<(Evicted, Walks), Error> {
     let mut step = Step { bytes_max: Some(bytes_max), ..Step::begin(db, local)? };
-    step.walk(&mut walks.relief, |cursor| oldest_events(db, cursor), |id| is_finished(db, id))?;
-    if walks.relief.ended {
-        walks.relief = Walk::default();
+    step.walk(&mut walks.eviction, |cursor| oldest_events(db, cursor), |id| is_finished(db, id))?;
+    if walks.eviction.ended {
+        walks.eviction = Walk::default();
     }
-    Ok((Relief { looked_at: step.looked_at, left: step.left }, walks))
+    Ok((Evicted { looked_at: step.looked_at, events: step.left }, walks))
 }
 
 /// What the store holds, in bytes: pages that are free for what comes next do not count, nor does plugins' state, which has limits by
 /// itself. Events would have to leave early for what no event's leaving makes smaller.
-pub fn size(db: &Connection) -> Result<u64, Error> {
+fn size(db: &Connection) -> Result<u64, Error> {
     let pragma = |name: &str| -> Result<u64, Error> {
         let number: i64 = db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
         Ok(number.unsigned_abs())

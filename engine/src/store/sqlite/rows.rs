@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 pub use crate::store::columns::{
     EndpointColumns, PLAIN, Place, attributes_to_column, config_to_column, endpoint_of_layout_1, headers_to_column, json_column,
-    log_from_columns, log_to_column, patterns_to_column, request_to_column, seal_context,
+    log_from_columns, log_to_column, patterns_to_column, request_to_column,
 };
 use crate::{
     domain::{
@@ -149,4 +149,9 @@ pub fn endpoint(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
         failing_since: row.get(12)?,
     };
     stored.read(seals)
+}
+
+/// Returns [`Error::NotFound`] if a statement changed nothing.
+pub fn found(changed: usize, what: &'static str) -> Result<(), Error> {
+    if changed == 0 { Err(Error::NotFound { what }) } else { Ok(()) }
 }

@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, accept, rows, state};
+use super::{Local, Sqlite, accept, rows, state, writer::Keeps};
 use crate::{
     clock,
     domain::{
@@ -17,25 +18,51 @@ use crate::{
         id::{CHILDREN_MAX, DeliveryId, EventId, RunId},
         run::{RunOutcome, RunState, StateUse},
     },
-    store::{Birth, DeliveryClaim, Error, EventClaim, LEASE, Lease, NewDelivery, RunRecord, Settled, Settlement, Settles},
+    store::{
+        Birth, DeliveryClaim, Error, EventClaim, LEASE, Lease, NewDelivery, RunRecord, Settle, Settled, Settlement, Settles,
+        weight,
+    },
 };
 
 /// What is to be handed over once the commit has succeeded.
 #[derive(Default)]
-pub struct Claims {
+pub struct Claimed {
     pub events: Vec<EventClaim>,
     pub deliveries: Vec<DeliveryClaim>,
 }
 
+#[async_trait]
+impl Settle for Sqlite {
+    async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
+        let weight = settlements.iter().map(weight::settlement).sum();
+        // A settlement without effects is computed again after a crash.
+        let keeps = if settlements.iter().any(has_effect) { Keeps::Promise } else { Keeps::Progress };
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write_apart(keeps, weight, move |db| {
+                let mut claims = Claimed::default();
+                let mut answers = Vec::with_capacity(settlements.len());
+                for settlement in &*settlements {
+                    answers.push(settle(db, &local, settlement, &mut claims)?);
+                }
+                Ok((answers, move || {
+                    local.hand_over(claims);
+                    local.handoff.alarm.let_go();
+                }))
+            })
+            .await
+    }
+}
+
 /// Whether anything outside may come to know of it: deliveries, emitted events, state.
-pub fn has_effect(settlement: &Settlement) -> bool {
+fn has_effect(settlement: &Settlement) -> bool {
     let of_run = |run: &RunRecord| {
         !(run.deliveries.is_empty() && run.emitted.is_empty() && run.news.is_empty() && run.state_use.writes.is_empty())
     };
     !settlement.direct.is_empty() || settlement.runs.iter().any(of_run)
 }
 
-pub fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut Claims) -> Result<Settled, Error> {
+fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut Claimed) -> Result<Settled, Error> {
     if !holds(db, settlement.settles)? {
         return Ok(Settled::LeaseLost);
     }
@@ -227,7 +254,7 @@ fn write_delivery(
     id: DeliveryId,
     round: u32,
     delivery: &NewDelivery,
-    claims: &mut Claims,
+    claims: &mut Claimed,
 ) -> Result<(), Error> {
     if let Some(payload) = &delivery.payload {
         write_payload(db, id, payload)?;
@@ -271,7 +298,7 @@ fn write_delivery(
 
 /// What a delivery holds in memory while it waits.
 pub fn delivery_weight(event: &Event, payload: Option<&Payload>) -> usize {
-    accept::weight(&event.new) + payload.map_or(0, crate::store::weight::payload)
+    weight::event(&event.new) + payload.map_or(0, weight::payload)
 }
 
 fn write_payload(db: &Connection, id: DeliveryId, payload: &Payload) -> Result<(), Error> {

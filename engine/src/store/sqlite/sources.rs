@@ -1,10 +1,11 @@
-//! Sources: what operators set of the addresses for third parties.
+//! Sources: inbound addresses for third parties.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
-use super::rows::Place;
+use super::{Sqlite, rows::found};
 use crate::{
     clock,
     domain::{
@@ -12,12 +13,33 @@ use crate::{
         source::{NewSource, Source},
     },
     store::{
-        Error, Seal,
-        source_columns::{StoredSource, draft, seal_context, sealed},
+        Error, Seal, Sources,
+        source_columns::{StoredSource, draft, sealed},
     },
 };
 
-pub fn create(db: &Connection, seal: &Seal, new: NewSource) -> Result<Source, Error> {
+#[async_trait]
+impl Sources for Sqlite {
+    async fn create_source(&self, source: NewSource) -> Result<Source, Error> {
+        self.write(0, move |db, local| create(db, &local.seals.current(), source)).await
+    }
+
+    async fn update_source(&self, source: Source) -> Result<(), Error> {
+        self.write(0, move |db, local| update(db, &local.seals.current(), &source)).await
+    }
+
+    async fn delete_source(&self, id: SourceId) -> Result<(), Error> {
+        self.write(0, move |db, _| delete(db, id)).await
+    }
+
+    async fn sources(&self) -> Result<Vec<Source>, Error> {
+        let local = Arc::clone(&self.local);
+        // Reads the keys after the transaction has begun, as for endpoints.
+        self.read(move |db| all(db, &local.seals.all())).await
+    }
+}
+
+fn create(db: &Connection, seal: &Seal, new: NewSource) -> Result<Source, Error> {
     let taken: bool =
         db.prepare_cached("SELECT EXISTS (SELECT 1 FROM source WHERE name = ?1)")?.query_row([&*new.name], |row| row.get(0))?;
     if taken {
@@ -29,35 +51,17 @@ pub fn create(db: &Connection, seal: &Seal, new: NewSource) -> Result<Source, Er
     Ok(Source { id: SourceId::from_i64(db.last_insert_rowid()), created_at, new })
 }
 
-pub fn update(db: &Connection, seal: &Seal, source: &Source) -> Result<(), Error> {
+fn update(db: &Connection, seal: &Seal, source: &Source) -> Result<(), Error> {
     let new = &source.new;
     // Its name is fixed, and its secrets are bound to it.
     let changed = db
         .prepare_cached("UPDATE source SET title = ?1, draft = ?2, sealed = ?3 WHERE id = ?4 AND name = ?5")?
         .execute(params![new.title, draft(new), sealed(new, seal)?, source.id.as_i64(), &*new.name])?;
-    found(changed)
+    found(changed, "source")
 }
 
-pub fn delete(db: &Connection, id: SourceId) -> Result<(), Error> {
-    found(db.prepare_cached("DELETE FROM source WHERE id = ?1")?.execute([id.as_i64()])?)
-}
-
-fn found(changed: usize) -> Result<(), Error> {
-    if changed == 0 { Err(Error::NotFound { what: "source" }) } else { Ok(()) }
-}
-
-/// Seals every source's secrets anew.
-pub fn reseal(db: &Connection, old: &[Arc<Seal>], new: &Seal) -> Result<(), Error> {
-    let mut select = db.prepare("SELECT id, name, sealed FROM source")?;
-    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    for row in rows.collect::<Result<Vec<(i64, String, Vec<u8>)>, _>>()? {
-        let (id, name, sealed) = row;
-        let context = seal_context(&name);
-        let plain = old.iter().find_map(|seal| seal.open(&context, &sealed));
-        let plain = plain.ok_or_else(|| Place { table: "source", id }.corrupt("sealed"))?;
-        db.execute("UPDATE source SET sealed = ?1 WHERE id = ?2", params![new.seal(&context, &plain)?, id])?;
-    }
-    Ok(())
+fn delete(db: &Connection, id: SourceId) -> Result<(), Error> {
+    found(db.prepare_cached("DELETE FROM source WHERE id = ?1")?.execute([id.as_i64()])?, "source")
 }
 
 /// The columns of [`source`], in its order.
@@ -76,7 +80,7 @@ pub fn source(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Source, Error> {
     stored.read(seals)
 }
 
-pub fn all(db: &Connection, seals: &[Arc<Seal>]) -> Result<Vec<Source>, Error> {
+fn all(db: &Connection, seals: &[Arc<Seal>]) -> Result<Vec<Source>, Error> {
     let mut select = db.prepare_cached(&format!("SELECT {SOURCE_COLUMNS} FROM source ORDER BY name"))?;
     let mut rows = select.query([])?;
     let mut found = Vec::new();

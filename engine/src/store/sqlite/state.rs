@@ -1,18 +1,41 @@
-//! What plugins keep: read, written with commit 2, measured, cleared.
+//! State of plugins: read, written with commit 2, measured, cleared.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::Sqlite;
 use crate::{
     domain::name::Slug,
-    store::{Error, RunRecord, StateFull, StateLimits, StateSize, StateValue, state::Ledger},
+    store::{Error, PluginState, RunRecord, StateFull, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
 /// Keys that one step of [`clear`] deletes: whoever waits for the writer waits for one step.
 const CLEAR_MAX: u32 = 500;
 
-pub fn read(db: &Connection, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
-    let mut select = db.prepare_cached("SELECT value, version FROM state WHERE plugin = ?1 AND key = ?2")?;
-    Ok(select.query_row(params![&**plugin, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+#[async_trait]
+impl PluginState for Sqlite {
+    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+        let (plugin, key) = (plugin.clone(), key.to_owned());
+        let read = move |db: &Connection| {
+            let mut select = db.prepare_cached("SELECT value, version FROM state WHERE plugin = ?1 AND key = ?2")?;
+            Ok(select.query_row(params![&*plugin, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+        };
+        self.state_readers.read(None, read).await
+    }
+
+    fn state_limits(&self) -> StateLimits {
+        self.local.state_limits
+    }
+
+    async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error> {
+        let plugin = plugin.clone();
+        self.read(move |db| size(db, &plugin)).await
+    }
+
+    async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error> {
+        let plugin = plugin.clone();
+        self.write(0, move |db, _| clear(db, &plugin)).await
+    }
 }
 
 /// Writes what a run leaves behind.
@@ -50,7 +73,7 @@ pub fn over_the_limit(db: &Connection, runs: &[RunRecord], limits: StateLimits) 
     Ok(ledger.admit(runs, limits))
 }
 
-pub fn size(db: &Connection, plugin: &Slug) -> Result<StateSize, Error> {
+fn size(db: &Connection, plugin: &Slug) -> Result<StateSize, Error> {
     let mut select = db.prepare_cached("SELECT keys, bytes FROM state_size WHERE plugin = ?1")?;
     let size = |row: &rusqlite::Row<'_>| {
         Ok(StateSize { keys: row.get::<_, i64>(0)?.unsigned_abs(), bytes: row.get::<_, i64>(1)?.unsigned_abs() })
@@ -65,7 +88,7 @@ pub fn bytes_of_all(db: &Connection) -> Result<u64, Error> {
 }
 
 /// Deletes a part of a plugin's state; returns how many keys.
-pub fn clear(db: &Connection, plugin: &Slug) -> Result<usize, Error> {
+fn clear(db: &Connection, plugin: &Slug) -> Result<usize, Error> {
     let gone = db
         .prepare_cached(
             "DELETE FROM state WHERE plugin = ?1 AND key IN (SELECT key FROM state WHERE plugin = ?1 ORDER BY key LIMIT ?2)",

@@ -17,13 +17,17 @@ use crate::{
     domain::{
         delivery::{DeadReason, Next},
         id::EventId,
+        job::RetryFilter,
+        key::Role,
         name::Slug,
         plugin::Digest,
+        retention::Retention,
         run::RunOutcome,
     },
     store::{
-        AdmissionLimits, DeliveryFilter, Error, EventFilter, Handoff, KeyFile, NewAudit, NewKey, PageRequest, PluginRow,
-        READ_TIME_MAX, Retention, RetryFilter, Role, RunRecord, Settled, Settlement, Store, StoryPlace,
+        Accept as _, AdmissionLimits, Claims as _, DeliveryFilter, Endpoints as _, Error, EventFilter, Handoff, KeyFile,
+        NewAudit, NewKey, PageRequest, PluginRow, PluginState as _, READ_TIME_MAX, RunRecord, Settled, Settlement, Store,
+        Story as _, StoryPlace,
         conformance::{bench::*, conformance},
     },
 };

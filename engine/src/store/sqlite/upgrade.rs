@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::signature::Scheme,
-        store::{AdmissionLimits, Handoff, Sqlite, Store as _},
+        store::{AdmissionLimits, Endpoints as _, Handoff, PluginState as _, Sources as _, Sqlite, Story as _},
     };
 
     /// Every table's columns, and every index and trigger, as SQLite understands them.

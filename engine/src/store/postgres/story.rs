@@ -1,19 +1,21 @@
-//! What people look at: lists and stories, each in a transaction that reads one moment.
+//! The story of events and deliveries: lists and details, each read in a transaction that sees one moment.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
 use super::{
-    Local,
+    Local, Postgres,
     db::{Value, get, get_u32, limit, row, rows},
     rows::{self as values, ATTEMPT_COLUMNS, EVENT_COLUMNS, EVENT_COLUMNS_COUNT, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
 };
 use crate::{
     domain::{
         delivery::{DeadReason, DeliveryState},
+        event::EventState,
         id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
         name::Slug,
         plugin::Digest,
@@ -21,11 +23,30 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventState, EventStory, EventSummary, Page,
-        PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, StoryPlace,
+        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
+        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
         columns::{Place, log_from_columns},
     },
 };
+
+#[async_trait]
+impl Story for Postgres {
+    async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error> {
+        self.read_for_people(move |tx, _| Box::pin(async move { events(tx, &filter, page).await })).await
+    }
+
+    async fn event(&self, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
+        self.read_for_people(move |tx, local| Box::pin(event(tx, local, id, from))).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
+        self.read_for_people(move |tx, local| Box::pin(async move { deliveries(tx, local, &filter, page).await })).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error> {
+        self.read_for_people(move |tx, local| Box::pin(delivery(tx, local, id))).await
+    }
+}
 
 /// What the event `e` has come to, as [`event_state`] reads it.
 const STATE: &str = "CASE WHEN EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id) THEN 'waiting'
@@ -36,7 +57,7 @@ fn event_state(row: &Row, column: usize) -> Result<EventState, Error> {
     EventState::parse(get(row, column)?).ok_or_else(|| Error::Internal("an event's state is none of its words".into()))
 }
 
-pub async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
+async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
     // Rare states are listed from their own small tables, newest first.
     let (from, id) = match filter.state {
         None | Some(EventState::Done) => ("event e", "e.id"),
@@ -91,7 +112,7 @@ pub async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageReq
     Ok(Page::of(found, request, |summary: &EventSummary| summary.event.id.as_i64()))
 }
 
-pub async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
+async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
     let sql = format!("SELECT {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {STATE} FROM event e WHERE e.id = $1");
     let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "event" })?;
     let (event, state) = (values::whole_event(&found, 0)?, event_state(&found, WHOLE_EVENT_COLUMNS_COUNT)?);
@@ -167,7 +188,7 @@ const LIVE: &str = "SELECT id, endpoint, round, attempts, next_at AS at, NULL::t
 const FINISHED: &str = "SELECT id, endpoint, round, attempts, at, state, reason FROM delivery";
 
 /// A list is the newest of what is not finished, merged with the newest of what is.
-pub async fn deliveries(
+async fn deliveries(
     tx: &Transaction<'_>,
     local: &Local,
     filter: &DeliveryFilter,
@@ -239,7 +260,7 @@ fn stored_attempt(row: &Row, first: usize, id: i64) -> Result<StoredAttempt, Err
     Ok(StoredAttempt { id: AttemptId::from_i64(id), attempt: values::attempt(row, first)? })
 }
 
-pub async fn delivery(tx: &Transaction<'_>, local: &Local, id: DeliveryId) -> Result<DeliveryStory, Error> {
+async fn delivery(tx: &Transaction<'_>, local: &Local, id: DeliveryId) -> Result<DeliveryStory, Error> {
     let sql = with_all_that_is_shown(&format!("{LIVE} WHERE id = $1 UNION ALL {FINISHED} WHERE id = $1"));
     let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "delivery" })?;
     let attempts = last_attempts(tx, &[id.as_i64()], usize::from(u8::MAX)).await?.remove(&id).unwrap_or_default();

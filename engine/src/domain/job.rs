@@ -4,7 +4,7 @@
 //! The cursor moves in the transaction of each batch. An interrupted job therefore takes up each delivery once, and a delivery that
 //! dies again lies behind the cursor.
 
-use crate::domain::{
+use super::{
     delivery::{DeadReason, DeliveryState},
     id::{EndpointId, JobId},
     pattern::Pattern,

@@ -2,21 +2,54 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
-    Local, claims,
-    db::{get, limit, row, the_row},
+    Local, Postgres, claims,
+    db::{execute, get, limit, row, the_row},
 };
 use crate::{
     clock,
     domain::time::Timestamp,
     metrics::Stage,
-    store::{Error, LEASE},
+    store::{Error, Health, LEASE, Load},
 };
 
+#[async_trait]
+impl Health for Postgres {
+    async fn load(&self) -> Result<Load, Error> {
+        let (stages, bytes) =
+            self.read(|tx, local| Box::pin(async move { Ok((stages(tx, local).await?, database_bytes(tx).await?)) })).await?;
+        Ok(Load {
+            stages,
+            lanes: self.local.handoff.lanes(),
+            queued_bytes: self.committer.queued() as u64,
+            file_bytes: vec![("database", bytes)],
+            // The disk is the database server's.
+            disk_bytes: 0,
+            disk_free_bytes: 0,
+        })
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        if let Some(trouble) = self.committer.trouble() {
+            return Err(trouble);
+        }
+        self.step(|tx, local| {
+            Box::pin(async move {
+                let sql =
+                    "INSERT INTO meta (key, value) VALUES ('probe', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+                execute(tx, sql, &[&local.me().to_le_bytes().as_slice()]).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
 /// What waits at each stage, in the whole store. Runs and deliveries that wait for a time to come are counted, and are not late.
-pub async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Stage>, Error> {
+async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Stage>, Error> {
     let counts = the_row(
         tx,
         "SELECT (SELECT count(*) FROM event_queue), (SELECT count(*) FROM run_queue WHERE state = 'waiting'),
@@ -65,7 +98,7 @@ async fn oldest_event(tx: &Transaction<'_>, local: &Local) -> Result<Duration, E
 }
 
 /// What the database takes on its disk.
-pub async fn database_bytes(tx: &Transaction<'_>) -> Result<u64, Error> {
+async fn database_bytes(tx: &Transaction<'_>) -> Result<u64, Error> {
     let bytes: i64 = get(&the_row(tx, "SELECT pg_database_size(current_database())", &[]).await?, 0)?;
     Ok(bytes.unsigned_abs())
 }

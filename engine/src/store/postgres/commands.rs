@@ -1,23 +1,42 @@
-//! What people do with deliveries and events: send again, call off, replay. And what is run again once what it lacked is there.
+//! Commands of operators on deliveries and events: retry, cancel, replay.
 
+use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
-    Local,
+    Local, Postgres,
     db::{execute, get, get_u32, row, the_row},
 };
 use crate::{
     domain::{
         endpoint::EndpointState,
         id::{ATTEMPTS_MAX, DeliveryId, EndpointId, EventId},
-        name::Slug,
         time::Timestamp,
     },
-    store::Error,
+    store::{Commands, Error},
 };
 
-/// Runs that one step of [`drive_wanting`] makes due.
-const WANTING_MAX: i64 = 500;
+#[async_trait]
+impl Commands for Postgres {
+    async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
+        self.step(move |tx, local| Box::pin(retry(tx, local, id, now))).await?;
+        self.local.due(now);
+        Ok(())
+    }
+
+    async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
+        let endpoint = self.step(move |tx, _| Box::pin(cancel(tx, id, at))).await?;
+        drop(self.local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
+        self.local.handoff.alarm.let_go();
+        Ok(())
+    }
+
+    async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
+        let round = self.step(move |tx, local| Box::pin(replay(tx, local, id, now))).await?;
+        self.local.due(now);
+        Ok(round)
+    }
+}
 
 async fn finish(
     tx: &Transaction<'_>,
@@ -31,15 +50,15 @@ async fn finish(
     Ok(())
 }
 
-/// Makes a delivery due. Rings are the caller's.
+/// Makes a delivery due. The caller wakes the claimer after the commit.
 pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
-    // What is being retried does not leave meanwhile, and what is leaving is not there any more.
+    // Retention deletes no event that is locked here, and an event that it is deleting is not found.
     row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.event().as_i64()]).await?;
     // Twice: it may just be moving from one table to the other.
     for _ in 0..2 {
         let waiting = row(tx, "SELECT endpoint, lease FROM live WHERE id = $1 FOR UPDATE", &[&id.as_i64()]).await?;
         if let Some(row) = waiting {
-            // It is on its way at this moment.
+            // It is being sent.
             if get::<Option<i64>>(&row, 1)?.is_some() {
                 return Ok(());
             }
@@ -71,7 +90,7 @@ async fn may_take(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Error> {
     }
 }
 
-/// Why nothing can be sent to an endpoint, and what to do about it; `None` if it can, now or once it is resumed.
+/// Returns why nothing can be sent to an endpoint and what to do about it. `None` if it can, now or once it is resumed.
 pub async fn takes_nothing(tx: &Transaction<'_>, endpoint: i64) -> Result<Option<String>, Error> {
     let row = row(tx, "SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = $1", &[&endpoint]).await?;
     let Some(row) = row else {
@@ -89,9 +108,9 @@ pub async fn takes_nothing(tx: &Transaction<'_>, endpoint: i64) -> Result<Option
     })
 }
 
-/// Says whose it was: there it may wait in memory as well.
-pub async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
-    // Whatever the attempt under way comes to, its record will find the lease gone; the receiver may have it already.
+/// Returns the delivery's endpoint: the delivery may wait in memory as well.
+async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
+    // An attempt under way will find its lease gone when it is recorded; the receiver may have the webhook already.
     let sql = "DELETE FROM live WHERE id = $1 RETURNING endpoint, round, attempts";
     if let Some(row) = row(tx, sql, &[&id.as_i64()]).await? {
         let of = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
@@ -107,9 +126,9 @@ pub async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Resu
     }
 }
 
-/// Runs an event again. Says which round that is.
-pub async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
-    // Held until the end: what is replayed does not leave meanwhile.
+/// Runs an event again. Returns the new round.
+async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
+    // Locked until the commit, so that retention does not delete it meanwhile.
     if row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.as_i64()]).await?.is_none() {
         return Err(Error::NotFound { what: "event" });
     }
@@ -123,22 +142,4 @@ pub async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Times
     let round = get_u32(&the_row(tx, sql, &[&id.as_i64()]).await?, 0)?;
     execute(tx, "UPDATE event_queue SET round = $2 WHERE id = $1", &[&id.as_i64(), &i64::from(round)]).await?;
     Ok(round)
-}
-
-/// Makes due what was parked because a plugin did not load. Says how many runs.
-pub async fn drive_not_loadable(tx: &Transaction<'_>, local: &Local, plugin: &Slug, now: Timestamp) -> Result<usize, Error> {
-    let sql = "UPDATE run_queue SET state = 'waiting', next_at = $1
-               WHERE plugin = $2 AND state = 'parked' AND outcome = 'not-loadable'";
-    Ok(execute(tx, sql, &[&local.db_at(now), &&**plugin]).await? as usize)
-}
-
-/// Makes due what is parked for want of an endpoint that there is, a batch of it. Says how many runs.
-pub async fn drive_wanting(tx: &Transaction<'_>, local: &Local, now: Timestamp) -> Result<usize, Error> {
-    // From the endpoints to what wants them: names that plugins make up may be without number.
-    let sql = "UPDATE run_queue SET state = 'waiting', next_at = $1, wants = NULL WHERE id IN (
-                   SELECT r.id FROM endpoint e CROSS JOIN LATERAL (
-                       SELECT r.id FROM run_queue r WHERE r.wants = e.name AND r.state = 'parked' AND r.wants IS NOT NULL
-                       LIMIT $2 FOR UPDATE SKIP LOCKED) r
-                   WHERE e.deleted_at IS NULL LIMIT $2)";
-    Ok(execute(tx, sql, &[&local.db_at(now), &WANTING_MAX]).await? as usize)
 }

@@ -16,20 +16,21 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use deadpool_postgres::{Pool, Transaction};
 use tokio::{task::AbortHandle, time::MissedTickBehavior};
 use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Local,
+    Local, Postgres,
     db::{self, Server, execute, get, row, rows, the_row},
-    plugins::reported_from_column,
+    registry::reported_from_column,
 };
 use crate::{
     clock,
     domain::time::Timestamp,
-    store::{Error, LEASE, Node},
+    store::{Error, LEASE, Node, Nodes, PluginRegistry},
 };
 
 /// How often a node beats, and looks at the others.
@@ -55,6 +56,22 @@ pub struct About {
     pub name: String,
     pub role: String,
     pub address: String,
+}
+
+#[async_trait]
+impl Nodes for Postgres {
+    async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        self.read(|tx, local| Box::pin(list(tx, local))).await
+    }
+
+    fn plugin_registry(&self) -> Option<&dyn PluginRegistry> {
+        Some(self)
+    }
+
+    async fn leave(&self) -> Result<(), Error> {
+        self.stop.cancel();
+        self.step(|tx, local| Box::pin(leave(tx, local))).await
+    }
 }
 
 /// The token of a node's `count`-th lease.
@@ -156,7 +173,7 @@ async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
 }
 
 /// Leaves: what this node holds is free for the others at once.
-pub async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
+async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     let me = local.me();
     if execute(tx, "DELETE FROM node WHERE id = $1", &[&me]).await? > 0 {
         end_leases(tx, me, local.now()).await?;
@@ -172,7 +189,7 @@ pub async fn tell_settings(tx: &Transaction<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-pub async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
+async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
     let found = rows(
         tx,
         "WITH held (node, count, first_end) AS MATERIALIZED (

@@ -1,14 +1,19 @@
-//! What people look at: lists and stories, on reading connections beside the writer.
+//! The story of events and deliveries: lists and details, read on connections beside the writer.
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, params_from_iter};
 
-use super::rows::{self, ATTEMPT_COLUMNS, EVENT_COLUMNS, Place};
+use super::{
+    Sqlite,
+    rows::{self, ATTEMPT_COLUMNS, EVENT_COLUMNS, Place},
+};
 use crate::{
     domain::{
         delivery::{DeadReason, DeliveryState},
+        event::EventState,
         id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
         name::Slug,
         plugin::Digest,
@@ -16,12 +21,31 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventState, EventStory, EventSummary, Page,
-        PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, StoryPlace,
+        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
+        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
     },
 };
 
-pub fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
+#[async_trait]
+impl Story for Sqlite {
+    async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error> {
+        self.read_for_people(move |db| events(db, &filter, page)).await
+    }
+
+    async fn event(&self, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
+        self.read_for_people(move |db| event(db, id, from)).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
+        self.read_for_people(move |db| deliveries(db, &filter, page)).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error> {
+        self.read_for_people(move |db| delivery(db, id)).await
+    }
+}
+
+fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
     // Rare states are listed from their own small tables, newest first.
     let from = match filter.state {
         None => "event e",
@@ -100,7 +124,7 @@ fn event_state(db: &Connection, id: EventId) -> Result<EventState, Error> {
     })
 }
 
-pub fn event(db: &Connection, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
+fn event(db: &Connection, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
     let event = rows::load_event(db, id)?.ok_or(Error::NotFound { what: "event" })?;
     let (first, until) = id.children();
     let mut deliveries = Vec::new();
@@ -179,7 +203,7 @@ pub fn run(row: &Row<'_>) -> Result<StoredRun, Error> {
 }
 
 /// A list is the newest of what is not finished, merged with the newest of what is.
-pub fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) -> Result<Page<DeliverySummary>, Error> {
+fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) -> Result<Page<DeliverySummary>, Error> {
     let (from, until) = filter.event.map_or((0, i64::MAX), EventId::children);
     let until = until.min(request.cursor.unwrap_or(i64::MAX));
     let limit = i64::try_from(request.limit + 1).unwrap_or(i64::MAX);
@@ -299,7 +323,7 @@ pub fn delivery_type(db: &Connection, id: DeliveryId) -> Result<Option<String>, 
         .query_row([id.as_i64(), id.event().as_i64()], |row| row.get(0))?)
 }
 
-pub fn delivery(db: &Connection, id: DeliveryId) -> Result<DeliveryStory, Error> {
+fn delivery(db: &Connection, id: DeliveryId) -> Result<DeliveryStory, Error> {
     let mut found = Vec::new();
     let live = "SELECT id, endpoint, round, attempts, next_at, NULL, NULL FROM live WHERE id = ?1";
     collect(db, live, params![id.as_i64()], &mut found)?;

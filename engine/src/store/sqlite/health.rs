@@ -3,14 +3,44 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::claims;
+use super::{Sqlite, claims};
 use crate::{
+    clock,
     domain::time::Timestamp,
     metrics::Stage,
-    store::{Error, LEASE},
+    store::{Error, Health, LEASE, Load},
 };
+
+#[async_trait]
+impl Health for Sqlite {
+    async fn load(&self) -> Result<Load, Error> {
+        let stages = self.read(|db| stages(db, clock::wall(), clock::steady())).await?;
+        let (disk_bytes, disk_free_bytes) = disk(&self.file)?;
+        Ok(Load {
+            stages,
+            lanes: self.local.handoff.lanes(),
+            queued_bytes: self.writer.queued() as u64,
+            file_bytes: file_bytes(&self.file),
+            disk_bytes,
+            disk_free_bytes,
+        })
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        if let Some(trouble) = self.writer.trouble() {
+            return Err(trouble);
+        }
+        self.write(0, |db, _| {
+            // Large enough to need whole pages, so that a full disk shows.
+            db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', zeroblob(16384))")?.execute([])?;
+            Ok(())
+        })
+        .await
+    }
+}
 
 /// Without a condition, so that pages are counted and not rows.
 const EVENTS: &str = "SELECT count(*) FROM event_queue";
@@ -37,7 +67,7 @@ const OLDEST_RUN: &str = "WITH RECURSIVE waiting (plugin) AS (
 const OLDEST_DEAD: &str = "SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1";
 
 /// What waits at each stage. Runs and deliveries that wait for a time to come are counted, and are not late.
-pub fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Stage>, Error> {
+fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Stage>, Error> {
     let count = |sql: &str| -> Result<u64, Error> {
         let count: i64 = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         Ok(count.unsigned_abs())
@@ -81,7 +111,7 @@ fn oldest_event(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<D
 }
 
 /// Sizes of the files; one that is not there has none.
-pub fn file_bytes(file: &Path) -> Vec<(&'static str, u64)> {
+fn file_bytes(file: &Path) -> Vec<(&'static str, u64)> {
     let size = |suffix: &str| {
         let mut path = file.as_os_str().to_owned();
         path.push(suffix);
@@ -91,7 +121,7 @@ pub fn file_bytes(file: &Path) -> Vec<(&'static str, u64)> {
 }
 
 /// How large the file's disk is, and what is free of it for this process.
-pub fn disk(file: &Path) -> Result<(u64, u64), Error> {
+fn disk(file: &Path) -> Result<(u64, u64), Error> {
     let disk = rustix::fs::statvfs(file).map_err(|error| Error::Unavailable(error.to_string()))?;
     Ok((disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize))
 }

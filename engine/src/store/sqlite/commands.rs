@@ -1,24 +1,50 @@
-//! What people do with deliveries and events: send again, call off, replay. And what is run again once what it lacked is there.
+//! Commands of operators on deliveries and events: retry, cancel, replay.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, attempts::finish};
+use super::{Local, Sqlite, attempts::finish, writer::Keeps};
 use crate::{
     domain::{
         endpoint::EndpointState,
         id::{ATTEMPTS_MAX, DeliveryId, EndpointId, EventId},
-        name::Slug,
         time::Timestamp,
     },
-    store::Error,
+    store::{Commands, Error},
 };
+
+#[async_trait]
+impl Commands for Sqlite {
+    async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
+        self.write(0, move |db, local| retry(db, local, id, now)).await
+    }
+
+    async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let endpoint = cancel(db, id, at)?;
+                Ok(((), move || {
+                    drop(local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
+                    local.handoff.alarm.let_go();
+                }))
+            })
+            .await
+    }
+
+    async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
+        self.write(0, move |db, local| replay(db, local, id, now)).await
+    }
+}
 
 /// Makes a delivery due.
 pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
     let waiting: Option<Option<i64>> =
         db.prepare_cached("SELECT lease FROM live WHERE id = ?1")?.query_row([id.as_i64()], |row| row.get(0)).optional()?;
     match waiting {
-        // It is on its way at this moment.
+        // It is being sent.
         Some(Some(_)) => return Ok(()),
         Some(None) => {
             let endpoint: i64 =
@@ -52,7 +78,7 @@ pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> 
     Ok(())
 }
 
-/// Why nothing can be sent to an endpoint, and what to do about it; `None` if it can, now or once it is resumed.
+/// Returns why nothing can be sent to an endpoint and what to do about it. `None` if it can, now or once it is resumed.
 pub fn takes_nothing(db: &Connection, endpoint: i64) -> Result<Option<String>, Error> {
     let row: Option<(String, String, bool)> = db
         .prepare_cached("SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = ?1")?
@@ -70,14 +96,14 @@ pub fn takes_nothing(db: &Connection, endpoint: i64) -> Result<Option<String>, E
     })
 }
 
-/// Says whose it was: there it may wait in memory as well.
-pub fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
+/// Returns the delivery's endpoint: the delivery may wait in memory as well.
+fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
     let row: Option<(i64, i64, i64, Option<i64>)> = db
         .prepare_cached("SELECT endpoint, round, attempts, lease FROM live WHERE id = ?1")?
         .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
     match row {
-        // Whatever the attempt under way comes to, its record will find the lease gone; the receiver may have it already.
+        // An attempt under way will find its lease gone when it is recorded; the receiver may have the webhook already.
         Some((endpoint, round, attempts, _)) => {
             db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id.as_i64()])?;
             finish(db, id, endpoint, round, "cancelled", None, attempts, at)?;
@@ -96,8 +122,8 @@ pub fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<Endpoint
     }
 }
 
-/// Runs an event again. Says which round that is.
-pub fn replay(db: &Connection, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
+/// Runs an event again. Returns the new round.
+fn replay(db: &Connection, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
     let exists: bool =
         db.prepare_cached("SELECT EXISTS (SELECT 1 FROM event WHERE id = ?1)")?.query_row([id.as_i64()], |row| row.get(0))?;
     if !exists {
@@ -123,37 +149,4 @@ pub fn replay(db: &Connection, local: &Local, id: EventId, now: Timestamp) -> Re
     ])?;
     local.handoff.alarm.set(now);
     Ok(round)
-}
-
-/// Makes due what was parked because a plugin did not load. Says how many runs.
-pub fn drive_not_loadable(db: &Connection, local: &Local, plugin: &Slug, now: Timestamp) -> Result<usize, Error> {
-    let driven = db
-        .prepare_cached(
-            "UPDATE run_queue SET state = 'waiting', next_at = ?1
-             WHERE plugin = ?2 AND state = 'parked' AND outcome = 'not-loadable'",
-        )?
-        .execute(params![now.millis(), &**plugin])?;
-    if driven > 0 {
-        local.handoff.alarm.set(now);
-    }
-    Ok(driven)
-}
-
-const WANTING: &str =
-    "SELECT r.id FROM endpoint e CROSS JOIN run_queue r ON r.wants = e.name AND r.state = 'parked' AND r.wants IS NOT NULL
-     WHERE e.deleted_at IS NULL LIMIT 500";
-
-/// Whether anything is parked for want of an endpoint that there is.
-pub fn is_wanting(db: &Connection) -> Result<bool, Error> {
-    Ok(db.prepare_cached(WANTING)?.exists([])?)
-}
-
-/// Makes a batch of that due. Says how many runs.
-pub fn drive_wanting(db: &Connection, local: &Local, now: Timestamp) -> Result<usize, Error> {
-    let sql = format!("UPDATE run_queue SET state = 'waiting', next_at = ?1, wants = NULL WHERE id IN ({WANTING})");
-    let driven = db.prepare_cached(&sql)?.execute([now.millis()])?;
-    if driven > 0 {
-        local.handoff.alarm.set(now);
-    }
-    Ok(driven)
 }

@@ -1,0 +1,37 @@
+//! Commit 3: recording an attempt.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Error, Lease};
+use crate::domain::{
+    delivery::{Attempt, Next},
+    event::NewEvent,
+    id::{DeliveryId, EndpointId},
+};
+
+/// Records attempts.
+#[async_trait]
+pub trait Attempts {
+    /// Stores attempts and the next states of their deliveries, many at once. Returns `false` for a record whose lease was lost; such a
+    /// record changes nothing.
+    ///
+    /// # Errors
+    /// If the commit failed: no record took effect.
+    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error>;
+}
+
+/// One attempt and the delivery's next state.
+#[derive(Clone, Debug)]
+pub struct AttemptRecord {
+    pub delivery: DeliveryId,
+    pub endpoint: EndpointId,
+    pub lease: Lease,
+    /// Counted from 1.
+    pub n: u32,
+    pub attempt: Attempt,
+    pub next: Next,
+    /// Operational events about this attempt, stored with it.
+    pub news: Vec<NewEvent>,
+}

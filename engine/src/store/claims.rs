@@ -1,0 +1,98 @@
+//! Claims: the right of one worker to finish an event, a run or a delivery, until its lease ends.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{DeliverySlot, Error, EventSlot, RunSlot};
+use crate::domain::{
+    delivery::Payload,
+    event::Event,
+    id::{DeliveryId, EndpointId, EventId, RunId},
+    name::Slug,
+    time::Timestamp,
+};
+
+/// Claims due rows that no worker holds.
+#[async_trait]
+pub trait Claims {
+    /// Claims events, runs and deliveries that are due and unclaimed, oldest first, as far as the hand-off has room, and hands
+    /// them over. Returns their number; there may be more when it is not zero.
+    ///
+    /// First attempts and retries of an endpoint each get half of the room if both wait. An ordered delivery is claimed only when no
+    /// delivery with the same order and a smaller id is unfinished, except as part of the same claim, and no earlier event has still to
+    /// be run.
+    ///
+    /// # Errors
+    /// If the commit failed: nothing was claimed.
+    async fn claim_due(&self, now: Timestamp) -> Result<usize, Error>;
+
+    /// Gives claims back unsettled: they are due at once. A lease that was lost is ignored.
+    ///
+    /// # Errors
+    /// If the commit failed: the claims become due when their leases end.
+    async fn release(
+        &self,
+        events: Vec<(EventId, Lease)>,
+        runs: Vec<(RunId, Lease)>,
+        deliveries: Vec<(DeliveryId, Lease)>,
+    ) -> Result<(), Error>;
+
+    /// Returns when the next unclaimed row is due, for a caller that claimed everything due at `claimed_at`. Rows that became due since
+    /// then count. Rows that were due before and wait for another row to finish do not.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    async fn next_due(&self, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error>;
+}
+
+/// How long a claim holds. Longer than any run or exchange may take, including the wait for a permit.
+pub const LEASE: Duration = Duration::from_secs(300);
+
+/// The right of one worker to settle something, until a moment in time (steady clock).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub token: i64,
+    pub until: Timestamp,
+}
+
+/// An event that this worker may run.
+pub struct EventClaim {
+    pub event: Arc<Event>,
+    /// 0 the first time, then one more per replay.
+    pub round: u32,
+    pub lease: Lease,
+    /// The config version that the event is judged by, or a later one.
+    pub settings: i64,
+    /// Its place in the hand-off, freed when the claim is done with.
+    pub slot: EventSlot,
+}
+
+/// A deferred or retried run that this worker may run.
+pub struct RunClaim {
+    pub id: RunId,
+    pub event: Arc<Event>,
+    pub round: u32,
+    pub plugin: Slug,
+    /// The endpoint that the run belongs to, if it is that endpoint's plugin.
+    pub endpoint: Option<EndpointId>,
+    /// Tries so far.
+    pub tries: u32,
+    pub lease: Lease,
+    /// The config version that the run is judged by, or a later one.
+    pub settings: i64,
+    pub slot: RunSlot,
+}
+
+/// A delivery that this worker may attempt.
+pub struct DeliveryClaim {
+    pub id: DeliveryId,
+    pub endpoint: EndpointId,
+    pub event: Arc<Event>,
+    /// What a plugin made. `None` sends the event's data in the endpoint's envelope.
+    pub payload: Option<Arc<Payload>>,
+    /// Attempts so far.
+    pub attempts: u32,
+    pub lease: Lease,
+    pub slot: DeliverySlot,
+}

@@ -1,0 +1,34 @@
+//! Commands of operators on deliveries and events: retry, cancel, replay.
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::domain::{
+    id::{DeliveryId, EventId},
+    time::Timestamp,
+};
+
+/// Commands on one delivery or event.
+#[async_trait]
+pub trait Commands {
+    /// Makes a delivery due now, under the same id. It may be waiting, dead, cancelled or delivered. One that is being sent is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], changing nothing, if its endpoint is disabled or deleted, or if it has had all its attempts;
+    /// [`Error::NotFound`].
+    async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error>;
+
+    /// Cancels a delivery that waits, in the store or in memory. A delivery that is being sent may still reach its receiver; it stays
+    /// cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it is finished already; [`Error::NotFound`].
+    async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error>;
+
+    /// Runs an event again with the current plugins and subscriptions. Returns the new round. Runs of earlier rounds that wait or are
+    /// parked are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it still waits to be run; [`Error::NotFound`].
+    async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error>;
+}

@@ -1,0 +1,56 @@
+//! API keys as they are stored: a hash, never the key.
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::domain::{id::KeyId, key::Role, time::Timestamp};
+
+/// Stores API keys.
+#[async_trait]
+pub trait Keys {
+    /// # Errors
+    /// [`Error::Taken`] if a key has this name.
+    async fn create_key(&self, key: NewKey) -> Result<KeyRow, Error>;
+
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn revoke_key(&self, id: KeyId) -> Result<(), Error>;
+
+    /// Returns all keys, by name, including expired ones.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if one cannot be read.
+    async fn keys(&self) -> Result<Vec<KeyRow>, Error>;
+
+    /// Notes when keys were last used. An instant before the noted one, or a key that does not exist, changes nothing.
+    ///
+    /// # Errors
+    /// If the commit failed.
+    async fn note_key_uses(&self, uses: Vec<(KeyId, Timestamp)>) -> Result<(), Error>;
+}
+
+/// An API key to create. Only its hash is stored.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    pub name: String,
+    pub role: Role,
+    pub hash: [u8; 32],
+    /// When it expires; `None` for a key that is valid until it is revoked.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An API key as it is stored.
+#[derive(Clone, Debug)]
+pub struct KeyRow {
+    pub id: KeyId,
+    pub new: NewKey,
+    pub created_at: Timestamp,
+    /// To the minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl KeyRow {
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.new.expires_at.is_some_and(|expires_at| now >= expires_at)
+    }
+}

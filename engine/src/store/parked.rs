@@ -1,0 +1,22 @@
+//! Parked runs: requeued once their plugin loads or their endpoint exists.
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::domain::{name::Slug, time::Timestamp};
+
+/// Requeues parked runs.
+#[async_trait]
+pub trait Parked {
+    /// Makes due the runs that were parked because this plugin did not load. Returns their number.
+    ///
+    /// # Errors
+    /// If the commit failed.
+    async fn requeue_not_loadable(&self, plugin: &Slug, now: Timestamp) -> Result<usize, Error>;
+
+    /// Makes due one batch of the runs that were parked because an endpoint was missing that now exists. Returns their number.
+    ///
+    /// # Errors
+    /// If the commit failed.
+    async fn requeue_wanting(&self, now: Timestamp) -> Result<usize, Error>;
+}

@@ -1,0 +1,46 @@
+//! Plugins as they are stored: the version that served last, and the configuration.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::domain::{name::Slug, plugin::Digest};
+
+/// Stores what is known of plugins.
+#[async_trait]
+pub trait Plugins {
+    /// Stores which version of a plugin serves. Its configuration is not changed.
+    ///
+    /// # Errors
+    /// If the commit failed.
+    async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error>;
+
+    /// Replaces the configuration.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error>;
+
+    /// Returns all plugins, by name.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if one cannot be read.
+    async fn plugins(&self) -> Result<Vec<PluginRow>, Error>;
+}
+
+/// A plugin as it is stored.
+#[derive(Clone, Debug)]
+pub struct PluginRow {
+    pub name: Slug,
+    /// The version that served last.
+    pub version: Digest,
+    /// From the metadata of that version.
+    pub author_version: String,
+    pub description: String,
+    pub on: Vec<String>,
+    /// The file's name in the plugin folder.
+    pub file: String,
+    pub bytes: u64,
+    pub config: BTreeMap<String, String>,
+}

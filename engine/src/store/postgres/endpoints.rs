@@ -1,0 +1,214 @@
+//! Endpoints: created, changed, deleted. Every change raises the config version in its transaction.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deadpool_postgres::Transaction;
+
+use super::{
+    Postgres, accept,
+    db::{clean, execute, found, get, row, rows},
+    nodes::tell_settings,
+    rows::{self as values, ENDPOINT_COLUMNS},
+};
+use crate::{
+    clock,
+    domain::{
+        delivery::DeadReason,
+        endpoint::{Endpoint, EndpointState, NewEndpoint, Policy},
+        event::NewEvent,
+        id::EndpointId,
+        name::Slug,
+        time::Timestamp,
+    },
+    metrics::meters,
+    store::{
+        Endpoints, Error, Seal,
+        columns::{EndpointColumns, Place},
+    },
+};
+
+/// Deliveries that one step of [`Endpoints::close_deliveries`] ends.
+const CLOSE_MAX: i64 = 500;
+
+#[async_trait]
+impl Endpoints for Postgres {
+    async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
+        let seal = self.local.seals.current();
+        self.step(move |tx, _| Box::pin(async move { create(tx, &seal, endpoint).await })).await
+    }
+
+    async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
+        let seal = self.local.seals.current();
+        self.step(move |tx, _| Box::pin(async move { update(tx, &seal, endpoint).await })).await
+    }
+
+    async fn set_endpoint_state(
+        &self,
+        id: EndpointId,
+        from: &[EndpointState],
+        to: EndpointState,
+        notice: Option<NewEvent>,
+    ) -> Result<bool, Error> {
+        let from = from.to_vec();
+        let changed = self
+            .step_as_node(move |tx, local, node, after| {
+                Box::pin(async move {
+                    let changed = set_state(tx, id, &from, to).await?;
+                    if changed {
+                        accept::insert_all(tx, local, node, notice.into_iter().collect(), after).await?;
+                    }
+                    Ok(changed)
+                })
+            })
+            .await?;
+        self.local.due(clock::steady());
+        Ok(changed)
+    }
+
+    async fn delete_endpoint(&self, id: EndpointId, notice: Option<NewEvent>) -> Result<(), Error> {
+        self.step_as_node(move |tx, local, node, after| {
+            Box::pin(async move {
+                delete(tx, id).await?;
+                accept::insert_all(tx, local, node, notice.into_iter().collect(), after).await
+            })
+        })
+        .await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        self.read_sealed(|tx, local| Box::pin(async move { all(tx, &local.seals.all()).await })).await
+    }
+
+    async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error> {
+        self.step(move |tx, _| {
+            Box::pin(async move {
+                let sql = "UPDATE endpoint SET failing_since = $1 WHERE id = $2";
+                execute(tx, sql, &[&since.map(Timestamp::millis), &id.as_i64()]).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn close_deliveries(&self, at: Timestamp) -> Result<usize, Error> {
+        let (closed, dead) = self.step(move |tx, _| Box::pin(close_deliveries(tx, at))).await?;
+        meters().dead(DeadReason::EndpointDisabled.as_str(), dead);
+        Ok(closed)
+    }
+}
+
+/// Returns whether only one node at a time may send to an endpoint: its order, its rate, and a concurrency below the default would not hold
+/// if several did.
+pub fn is_single(policy: &Policy) -> bool {
+    policy.rate.is_some() || policy.ordering.is_some() || policy.concurrency < Policy::CONCURRENCY_DEFAULT
+}
+
+async fn create(tx: &Transaction<'_>, seal: &Seal, new: NewEndpoint) -> Result<Endpoint, Error> {
+    let created_at = clock::wall();
+    let columns = EndpointColumns::of(&new, seal)?;
+    let sql =
+        "INSERT INTO endpoint (name, title, url, events, conditions, plugin, scheme, state, created_at, policy, sealed, single)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+               ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING RETURNING id";
+    let created = row(
+        tx,
+        sql,
+        &[
+            &columns.name,
+            &columns.title.as_deref().map(clean),
+            &columns.url,
+            &columns.events,
+            &columns.conditions,
+            &columns.plugin,
+            &columns.scheme,
+            &columns.state,
+            &created_at.millis(),
+            &columns.policy,
+            &columns.sealed,
+            &is_single(&new.policy),
+        ],
+    )
+    .await?;
+    let Some(created) = created else {
+        return Err(Error::Taken { what: "endpoint", name: new.name.to_string() });
+    };
+    tell_settings(tx).await?;
+    Ok(Endpoint { id: EndpointId::from_i64(get(&created, 0)?), created_at, failing_since: None, new })
+}
+
+async fn update(tx: &Transaction<'_>, seal: &Seal, mut endpoint: Endpoint) -> Result<(), Error> {
+    let id = endpoint.id.as_i64();
+    let known = row(tx, "SELECT name FROM endpoint WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", &[&id]).await?;
+    let known = known.ok_or(Error::NotFound { what: "endpoint" })?;
+    // Its name is fixed, and its secrets are bound to it.
+    endpoint.new.name = Slug::parse(get(&known, 0)?).map_err(|_| Place { table: "endpoint", id }.corrupt("name"))?;
+    let columns = EndpointColumns::of(&endpoint.new, seal)?;
+    execute(
+        tx,
+        "UPDATE endpoint SET title = $1, url = $2, events = $3, conditions = $4, plugin = $5, scheme = $6, policy = $7, sealed = $8,
+             single = $9
+         WHERE id = $10",
+        &[
+            &columns.title.as_deref().map(clean),
+            &columns.url,
+            &columns.events,
+            &columns.conditions,
+            &columns.plugin,
+            &columns.scheme,
+            &columns.policy,
+            &columns.sealed,
+            &is_single(&endpoint.new.policy),
+            &id,
+        ],
+    )
+    .await?;
+    tell_settings(tx).await
+}
+
+async fn set_state(tx: &Transaction<'_>, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
+    let from: Vec<&str> = from.iter().map(|state| state.as_str()).collect();
+    let sql = "UPDATE endpoint SET state = $1 WHERE id = $2 AND state = ANY($3) AND deleted_at IS NULL";
+    let changed = execute(tx, sql, &[&to.as_str(), &id.as_i64(), &from]).await? > 0;
+    if changed {
+        tell_settings(tx).await?;
+    }
+    Ok(changed)
+}
+
+async fn delete(tx: &Transaction<'_>, id: EndpointId) -> Result<(), Error> {
+    let sql = "UPDATE endpoint SET deleted_at = $1, sealed = NULL WHERE id = $2 AND deleted_at IS NULL";
+    found(execute(tx, sql, &[&clock::wall().millis(), &id.as_i64()]).await?, "endpoint")?;
+    tell_settings(tx).await
+}
+
+async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>, Error> {
+    // By the bytes of the name, whatever the database sorts by.
+    let sql = format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL ORDER BY name COLLATE \"C\"");
+    rows(tx, &sql, &[]).await?.iter().map(|row| values::endpoint(row, seals)).collect()
+}
+
+/// Ends up to [`CLOSE_MAX`] deliveries that wait for disabled or deleted endpoints. Returns their number, and how many of them are dead.
+async fn close_deliveries(tx: &Transaction<'_>, at: Timestamp) -> Result<(usize, usize), Error> {
+    let (mut closed, mut dead) = (0, 0);
+    // Each kind has its own index. From the endpoints to their deliveries: there are far more deliveries than endpoints.
+    for kind in ["l.lease IS NULL AND l.ordering IS NULL", "l.lease IS NULL AND l.ordering IS NOT NULL"] {
+        let sql = format!(
+            "WITH gone AS (
+                 DELETE FROM live WHERE id IN (
+                     SELECT l.id FROM endpoint e CROSS JOIN LATERAL (
+                         SELECT l.id FROM live l WHERE l.endpoint = e.id AND {kind} LIMIT $2 FOR UPDATE SKIP LOCKED) l
+                     WHERE e.deleted_at IS NOT NULL OR e.state LIKE 'disabled%' LIMIT $2)
+                 RETURNING id, endpoint, round, attempts)
+             INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at)
+             SELECT g.id, g.endpoint, g.round, CASE WHEN e.deleted_at IS NULL THEN 'dead' ELSE 'cancelled' END,
+                 CASE WHEN e.deleted_at IS NULL THEN $3 END, g.attempts, $1
+             FROM gone g JOIN endpoint e ON e.id = g.endpoint RETURNING state = 'dead'"
+        );
+        for row in rows(tx, &sql, &[&at.millis(), &CLOSE_MAX, &DeadReason::EndpointDisabled.as_str()]).await? {
+            closed += 1;
+            dead += usize::from(get::<bool>(&row, 0)?);
+        }
+    }
+    Ok((closed, dead))
+}

@@ -1,0 +1,85 @@
+//! API keys. Every change raises the config version in its transaction.
+
+use async_trait::async_trait;
+use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
+
+use super::{
+    Postgres,
+    db::{clean, execute, found, get, row, rows},
+    nodes::tell_settings,
+};
+use crate::{
+    clock,
+    domain::{id::KeyId, key::Role, time::Timestamp},
+    store::{Error, KeyRow, Keys, NewKey, columns::Place},
+};
+
+#[async_trait]
+impl Keys for Postgres {
+    async fn create_key(&self, key: NewKey) -> Result<KeyRow, Error> {
+        self.step(move |tx, _| Box::pin(create(tx, key))).await
+    }
+
+    async fn revoke_key(&self, id: KeyId) -> Result<(), Error> {
+        self.step(move |tx, _| {
+            Box::pin(async move {
+                found(execute(tx, "DELETE FROM api_key WHERE id = $1", &[&id.as_i64()]).await?, "key")?;
+                tell_settings(tx).await
+            })
+        })
+        .await
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRow>, Error> {
+        self.read(|tx, _| Box::pin(all(tx))).await
+    }
+
+    async fn note_key_uses(&self, uses: Vec<(KeyId, Timestamp)>) -> Result<(), Error> {
+        self.step(move |tx, _| Box::pin(async move { note_uses(tx, &uses).await })).await
+    }
+}
+
+async fn create(tx: &Transaction<'_>, new: NewKey) -> Result<KeyRow, Error> {
+    let created_at = clock::wall();
+    let sql = "INSERT INTO api_key (name, role, hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)
+               ON CONFLICT DO NOTHING RETURNING id";
+    let expires_at = new.expires_at.map(Timestamp::millis);
+    let created =
+        row(tx, sql, &[&clean(&new.name), &new.role.as_str(), &new.hash.as_slice(), &created_at.millis(), &expires_at]).await?;
+    let Some(created) = created else {
+        return Err(Error::Taken { what: "key", name: new.name });
+    };
+    tell_settings(tx).await?;
+    Ok(KeyRow { id: KeyId::from_i64(get(&created, 0)?), new, created_at, last_used_at: None })
+}
+
+async fn all(tx: &Transaction<'_>) -> Result<Vec<KeyRow>, Error> {
+    let sql = "SELECT id, name, role, hash, created_at, expires_at, last_used_at FROM api_key ORDER BY name COLLATE \"C\"";
+    rows(tx, sql, &[]).await?.iter().map(key).collect()
+}
+
+fn key(row: &Row) -> Result<KeyRow, Error> {
+    let place = Place { table: "api_key", id: get(row, 0)? };
+    Ok(KeyRow {
+        id: KeyId::from_i64(place.id),
+        new: NewKey {
+            name: get(row, 1)?,
+            role: Role::parse(get(row, 2)?).ok_or_else(|| place.corrupt("role"))?,
+            hash: get::<&[u8]>(row, 3)?.try_into().map_err(|_| place.corrupt("hash"))?,
+            expires_at: get::<Option<i64>>(row, 5)?.map(Timestamp::from_millis),
+        },
+        created_at: Timestamp::from_millis(get(row, 4)?),
+        last_used_at: get::<Option<i64>>(row, 6)?.map(Timestamp::from_millis),
+    })
+}
+
+async fn note_uses(tx: &Transaction<'_>, uses: &[(KeyId, Timestamp)]) -> Result<(), Error> {
+    let mut uses: Vec<(i64, i64)> = uses.iter().map(|(id, at)| (id.as_i64(), at.millis())).collect();
+    uses.sort_unstable();
+    for (id, at) in uses {
+        let sql = "UPDATE api_key SET last_used_at = greatest(coalesce(last_used_at, $1), $1) WHERE id = $2";
+        execute(tx, sql, &[&at, &id]).await?;
+    }
+    Ok(())
+}

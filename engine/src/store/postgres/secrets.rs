@@ -1,0 +1,101 @@
+//! Replacing the master key: every secret is sealed again in one transaction. The other nodes follow when they find a secret that their key
+//! does not open.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deadpool_postgres::Transaction;
+
+use super::{
+    Local, Postgres,
+    db::{execute, get, meta, rows},
+    nodes::tell_settings,
+    transactions::Doing,
+    upgrade,
+};
+use crate::store::{
+    Error, Seal, Secrets,
+    columns::{self, Place},
+    source_columns,
+};
+
+#[async_trait]
+impl Secrets for Postgres {
+    async fn reseal(&self) -> Result<(), Error> {
+        self.follow_key().await?;
+        let old = self.local.seals.all();
+        let seal = self
+            .step(move |tx, local| {
+                Box::pin(async move {
+                    upgrade::alone(tx).await?;
+                    let seal = Arc::new(local.seals.file().begin_change()?);
+                    reseal(tx, "source", source_columns::seal_context, &old, &seal).await?;
+                    reseal(tx, "endpoint", columns::seal_context, &old, &seal).await?;
+                    execute(tx, "UPDATE meta SET value = $1 WHERE key = 'seal'", &[&seal.mark()?]).await?;
+                    tell_settings(tx).await?;
+                    local.seals.announce(&seal);
+                    Ok(seal)
+                })
+            })
+            .await?;
+        self.local.seals.commit(seal);
+        Ok(())
+    }
+}
+
+impl Postgres {
+    /// Reads rows with secrets. If one does not open, another node may have replaced the master key: then takes up that key and reads again.
+    pub async fn read_sealed<T>(
+        &self,
+        work: impl for<'a> Fn(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + Sync,
+    ) -> Result<T, Error> {
+        match self.read(&work).await {
+            Err(Error::Corrupt { column: "sealed", .. }) => {
+                self.follow_key().await?;
+                self.read(&work).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Takes up a master key that another node has put in force, where the file is shared.
+    async fn follow_key(&self) -> Result<(), Error> {
+        let seals = self.local.seals.all();
+        let seal = self
+            .step(move |tx, local| {
+                Box::pin(async move {
+                    // A change that is under way has written its key file, which must not look like an abandoned change.
+                    upgrade::alone(tx).await?;
+                    let mark = meta(tx, "seal").await?.ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?;
+                    if seals.iter().any(|seal| seal.made(&mark)) {
+                        return Ok(None);
+                    }
+                    Ok(Some(local.seals.file().open(Some(&mark))?))
+                })
+            })
+            .await?;
+        if let Some(seal) = seal {
+            self.local.seals.put_in_force(Arc::new(seal));
+        }
+        Ok(())
+    }
+}
+
+/// Seals the secrets of every row of a table again.
+async fn reseal(
+    tx: &Transaction<'_>,
+    table: &'static str,
+    context: fn(&str) -> String,
+    old: &[Arc<Seal>],
+    new: &Seal,
+) -> Result<(), Error> {
+    let sql = format!("SELECT id, name, sealed FROM {table} WHERE sealed IS NOT NULL FOR UPDATE");
+    for row in rows(tx, &sql, &[]).await? {
+        let (id, name, sealed): (i64, &str, &[u8]) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+        let context = context(name);
+        let plain = old.iter().find_map(|seal| seal.open(&context, sealed));
+        let plain = plain.ok_or_else(|| Place { table, id }.corrupt("sealed"))?;
+        execute(tx, &format!("UPDATE {table} SET sealed = $1 WHERE id = $2"), &[&new.seal(&context, &plain)?, &id]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! Sources as they are stored.
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::domain::{
+    id::SourceId,
+    source::{NewSource, Source},
+};
+
+/// Stores sources.
+#[async_trait]
+pub trait Sources {
+    /// # Errors
+    /// [`Error::Taken`] if a source has this name.
+    async fn create_source(&self, source: NewSource) -> Result<Source, Error>;
+
+    /// Replaces everything but the id and the name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn update_source(&self, source: Source) -> Result<(), Error>;
+
+    /// Deletes a source. Its events stay; its name and its address are free.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn delete_source(&self, id: SourceId) -> Result<(), Error>;
+
+    /// Returns all sources, by name.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if one cannot be read.
+    async fn sources(&self) -> Result<Vec<Source>, Error>;
+}

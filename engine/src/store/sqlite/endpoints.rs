@@ -1,0 +1,199 @@
+//! Endpoints: created, changed, deleted. Every step checks before it changes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{
+    Sqlite, accept,
+    attempts::finish,
+    rows::{self, ENDPOINT_COLUMNS, EndpointColumns, Place, found},
+    settle::Claimed,
+    writer::Keeps,
+};
+use crate::{
+    clock,
+    domain::{
+        delivery::DeadReason,
+        endpoint::{Endpoint, EndpointState, NewEndpoint},
+        event::NewEvent,
+        id::{DeliveryId, EndpointId},
+        name::Slug,
+        time::Timestamp,
+    },
+    metrics::meters,
+    store::{Endpoints, Error, Seal},
+};
+
+/// Deliveries that one step of [`Endpoints::close_deliveries`] ends.
+const CLOSE_MAX: u32 = 500;
+
+#[async_trait]
+impl Endpoints for Sqlite {
+    async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
+        self.write(0, move |db, local| create(db, &local.seals.current(), endpoint)).await
+    }
+
+    async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
+        self.write(0, move |db, local| update(db, &local.seals.current(), endpoint)).await
+    }
+
+    async fn set_endpoint_state(
+        &self,
+        id: EndpointId,
+        from: &[EndpointState],
+        to: EndpointState,
+        notice: Option<NewEvent>,
+    ) -> Result<bool, Error> {
+        let (from, local) = (from.to_vec(), Arc::clone(&self.local));
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let mut claims = Claimed::default();
+                let changed = set_state(db, id, &from, to)?;
+                if changed {
+                    accept::insert_all(db, &local, notice, &mut claims.events)?;
+                }
+                Ok((changed, move || {
+                    local.hand_over(claims);
+                    local.handoff.alarm.set(clock::steady());
+                }))
+            })
+            .await
+    }
+
+    async fn delete_endpoint(&self, id: EndpointId, notice: Option<NewEvent>) -> Result<(), Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let mut claims = Claimed::default();
+                delete(db, id)?;
+                accept::insert_all(db, &local, notice, &mut claims.events)?;
+                Ok(((), move || local.hand_over(claims)))
+            })
+            .await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        let local = Arc::clone(&self.local);
+        // Reads the keys after the transaction has begun: a change of them in between would leave it with neither.
+        self.read(move |db| all(db, &local.seals.all())).await
+    }
+
+    async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error> {
+        self.write_as(Keeps::Progress, 0, move |db, _| {
+            db.prepare_cached("UPDATE endpoint SET failing_since = ?1 WHERE id = ?2")?
+                .execute(params![since.map(Timestamp::millis), id.as_i64()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn close_deliveries(&self, at: Timestamp) -> Result<usize, Error> {
+        let (closed, dead) = self.write(0, move |db, _| close_deliveries(db, at, CLOSE_MAX)).await?;
+        meters().dead(DeadReason::EndpointDisabled.as_str(), dead);
+        Ok(closed)
+    }
+}
+
+fn create(db: &Connection, seal: &Seal, new: NewEndpoint) -> Result<Endpoint, Error> {
+    let taken: bool = db
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM endpoint WHERE name = ?1 AND deleted_at IS NULL)")?
+        .query_row([&*new.name], |row| row.get(0))?;
+    if taken {
+        return Err(Error::Taken { what: "endpoint", name: new.name.to_string() });
+    }
+    let created_at = clock::wall();
+    let columns = EndpointColumns::of(&new, seal)?;
+    db.prepare_cached(
+        "INSERT INTO endpoint (name, title, url, events, conditions, plugin, scheme, state, created_at, policy, sealed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        columns.name,
+        columns.title,
+        columns.url,
+        columns.events,
+        columns.conditions,
+        columns.plugin,
+        columns.scheme,
+        columns.state,
+        created_at.millis(),
+        columns.policy,
+        columns.sealed,
+    ])?;
+    Ok(Endpoint { id: EndpointId::from_i64(db.last_insert_rowid()), created_at, failing_since: None, new })
+}
+
+fn update(db: &Connection, seal: &Seal, mut endpoint: Endpoint) -> Result<(), Error> {
+    let name: Option<String> = db
+        .prepare_cached("SELECT name FROM endpoint WHERE id = ?1 AND deleted_at IS NULL")?
+        .query_row([endpoint.id.as_i64()], |row| row.get(0))
+        .optional()?;
+    let name = name.ok_or(Error::NotFound { what: "endpoint" })?;
+    // Its name is fixed, and its secrets are bound to it.
+    endpoint.new.name = Slug::parse(&name).map_err(|_| Place { table: "endpoint", id: endpoint.id.as_i64() }.corrupt("name"))?;
+    let columns = EndpointColumns::of(&endpoint.new, seal)?;
+    let changed = db
+        .prepare_cached(
+            "UPDATE endpoint SET title = ?1, url = ?2, events = ?3, conditions = ?4, plugin = ?5, scheme = ?6, policy = ?7, sealed = ?8
+             WHERE id = ?9 AND deleted_at IS NULL",
+        )?
+        .execute(params![
+            columns.title,
+            columns.url,
+            columns.events,
+            columns.conditions,
+            columns.plugin,
+            columns.scheme,
+            columns.policy,
+            columns.sealed,
+            endpoint.id.as_i64(),
+        ])?;
+    found(changed, "endpoint")
+}
+
+fn set_state(db: &Connection, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
+    let mut changed = 0;
+    for state in from {
+        changed += db
+            .prepare_cached("UPDATE endpoint SET state = ?1 WHERE id = ?2 AND state = ?3 AND deleted_at IS NULL")?
+            .execute(params![to.as_str(), id.as_i64(), state.as_str()])?;
+    }
+    Ok(changed > 0)
+}
+
+fn delete(db: &Connection, id: EndpointId) -> Result<(), Error> {
+    let changed = db
+        .prepare_cached("UPDATE endpoint SET deleted_at = ?1, sealed = NULL WHERE id = ?2 AND deleted_at IS NULL")?
+        .execute(params![clock::wall().millis(), id.as_i64()])?;
+    found(changed, "endpoint")
+}
+
+fn all(db: &Connection, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>, Error> {
+    let sql = format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL ORDER BY name");
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(rows::endpoint(row, seals)?);
+    }
+    Ok(found)
+}
+
+/// Ends up to `limit` deliveries that wait for disabled or deleted endpoints. Returns their number, and how many of them are dead.
+fn close_deliveries(db: &Connection, at: Timestamp, limit: u32) -> Result<(usize, usize), Error> {
+    let mut select = db.prepare_cached(
+        "SELECT l.id, l.endpoint, l.round, l.attempts, e.deleted_at IS NOT NULL
+         FROM endpoint e CROSS JOIN live l ON l.endpoint = e.id
+         WHERE (e.deleted_at IS NOT NULL OR e.state LIKE 'disabled%') AND l.lease IS NULL LIMIT ?1",
+    )?;
+    let rows = select.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
+    let rows: Vec<(i64, i64, i64, i64, bool)> = rows.collect::<Result<_, _>>()?;
+    for (id, endpoint, round, attempts, deleted) in &rows {
+        db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id])?;
+        let (state, reason) = if *deleted { ("cancelled", None) } else { ("dead", Some(DeadReason::EndpointDisabled.as_str())) };
+        finish(db, DeliveryId::from_i64(*id), *endpoint, *round, state, reason, *attempts, at)?;
+    }
+    Ok((rows.len(), rows.iter().filter(|(.., deleted)| !deleted).count()))
+}

@@ -1,0 +1,41 @@
+//! Replacing the master key: every secret is sealed again in one transaction.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, params};
+
+use super::{Sqlite, rows::Place, writer::Keeps};
+use crate::store::{Error, Seal, Secrets, columns, source_columns};
+
+#[async_trait]
+impl Secrets for Sqlite {
+    async fn reseal(&self) -> Result<(), Error> {
+        let local = Arc::clone(&self.local);
+        self.writer
+            .write(Keeps::Promise, 0, move |db| {
+                let seals = &local.seals;
+                let (old, new) = (seals.all(), Arc::new(seals.file().begin_change()?));
+                reseal(db, "source", source_columns::seal_context, &old, &new)?;
+                reseal(db, "endpoint", columns::seal_context, &old, &new)?;
+                db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('seal', ?1)", [new.mark()?])?;
+                seals.announce(&new);
+                Ok(((), move || local.seals.commit(new)))
+            })
+            .await
+    }
+}
+
+/// Seals the secrets of every row of a table again.
+fn reseal(db: &Connection, table: &'static str, context: fn(&str) -> String, old: &[Arc<Seal>], new: &Seal) -> Result<(), Error> {
+    let mut select = db.prepare(&format!("SELECT id, name, sealed FROM {table} WHERE sealed IS NOT NULL"))?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    for row in rows.collect::<Result<Vec<(i64, String, Vec<u8>)>, _>>()? {
+        let (id, name, sealed) = row;
+        let context = context(&name);
+        let plain = old.iter().find_map(|seal| seal.open(&context, &sealed));
+        let plain = plain.ok_or_else(|| Place { table, id }.corrupt("sealed"))?;
+        db.execute(&format!("UPDATE {table} SET sealed = ?1 WHERE id = ?2"), params![new.seal(&context, &plain)?, id])?;
+    }
+    Ok(())
+}
