@@ -148,24 +148,7 @@ impl Engine {
     }
 }
 
-/// The bytes of the benchmark's plugin, built as its authors would.
-pub fn bench_plugin() -> anyhow::Result<Vec<u8>> {
-    // A folder of its own: whoever started the benchmark may hold the lock of the usual one.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-    let built = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--target",
-            "wasm32-unknown-unknown",
-            "--package",
-            "bench-plugin",
-            "--target-dir",
-        ])
-        .arg(&target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status()?;
-    ensure!(built.success(), "the plugin does not build (is the target there? rustup target add wasm32-unknown-unknown)");
-    Ok(fs::read(target.join("wasm32-unknown-unknown/release/bench_plugin.wasm"))?)
+/// Builds the benchmark's plugin as its authors would, and returns its bytes.
+pub fn bench_plugin() -> Vec<u8> {
+    support::crates::wasm("bench-plugin")
 }

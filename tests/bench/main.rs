@@ -3,8 +3,9 @@
 //! Absolute figures say more about the machine than about the engine, so every scenario runs what it compares against in the same
 //! minute, in turns, and prints ratios. Nothing here passes or fails. What each figure means: `docs/bench.md`.
 
+use support::{postgres, process};
+
 mod load;
-mod process;
 mod wire;
 
 mod engine;
@@ -18,9 +19,6 @@ mod fairness;
 mod figures;
 mod hostile;
 mod nodes;
-#[path = "../postgres/server.rs"]
-#[expect(dead_code, reason = "nothing is broken here")]
-mod postgres;
 mod retention;
 mod side_by_side;
 mod soak;

@@ -13,7 +13,7 @@ const PEAK_EVENTS: usize = 20_000;
 const EVENTS_MAX: usize = 1_000_000;
 
 pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
-    let plugin = engine::bench_plugin()?;
+    let plugin = engine::bench_plugin();
     let folder = place.fresh()?;
     let ledger = Ledger::new(EVENTS_MAX);
     let mut engine = Engine::start(folder.path(), &[("bench-plugin", &plugin)])?;

@@ -3,14 +3,14 @@
 //! `STORE=postgres` in the environment puts every engine's store into a Postgres database of its own: the same tests, on the other store.
 
 use std::{
-    io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::LazyLock,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
+use support::process::Server;
 use tempfile::TempDir;
 
 use crate::postgres::PostgresServer;
@@ -40,7 +40,7 @@ pub fn store_is_a_file() -> bool {
 
 /// One engine with its own folders.
 pub struct Engine {
-    child: Option<Child>,
+    server: Option<Server>,
     pub url: String,
     home: TempDir,
     arguments: Vec<String>,
@@ -72,7 +72,7 @@ impl Engine {
         let home = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(home.path().join("plugins")).expect("a plugin folder");
         let mut engine = Self {
-            child: None,
+            server: None,
             url: String::new(),
             home,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -137,30 +137,15 @@ impl Engine {
             command.args(arguments).arg(engine.get_program()).current_dir(self.home.path());
             command.envs(engine.get_envs().filter_map(|(name, value)| Some((name, value?))));
         }
-        let mut child = command
+        command
             .envs(self.database.iter().map(|url| ("INNESCO_STORE", url)))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"])
             .args(&self.arguments)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the engine starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
-        let url = loop {
-            match lines.next() {
-                Some(Ok(line)) => {
-                    if let Some(rest) = line.strip_prefix("engine ") {
-                        break rest.split_whitespace().next().expect("an address").to_owned();
-                    }
-                }
-                _ => panic!("the engine ended before it listened; its log:\n{}", self.log()),
-            }
-        };
-        // The rest of its output is read, so that it never blocks on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        self.url = url;
-        self.child = Some(child);
+            .stderr(log);
+        let server = Server::start(command).unwrap_or_else(|error| panic!("{error}; its log:\n{}", self.log()));
+        self.url = server.url.clone();
+        self.server = Some(server);
     }
 
     /// Has its store do something, beside the engine: one statement, written for SQLite or for Postgres.
@@ -188,36 +173,28 @@ impl Engine {
 
     /// `kill -9`.
     pub fn kill(&mut self) {
-        if self.child.is_none() {
+        if self.server.is_none() {
             return;
         }
         let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).expect("a process");
-        if let Some(mut child) = self.child.take() {
-            // One that has ended by itself cannot be killed any more.
+        if let Some(mut server) = self.server.take() {
+            // One that has ended already takes no signal.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            child.wait().expect("the engine has ended");
+            server.wait();
         }
     }
 
-    /// `kill -TERM`, and waits for the end. Says whether it ended well.
+    /// `kill -TERM`, and waits for the end. Returns whether it ended well.
     pub fn stop(&mut self) -> bool {
-        let mut child = self.child.take().expect("the engine runs");
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the engine can be told");
-        let until = Instant::now() + DEADLINE;
-        while Instant::now() < until {
-            if let Some(status) = child.try_wait().expect("the engine can be waited for") {
-                return status.success();
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let mut server = self.server.take().expect("the engine runs");
+        match server.terminate(DEADLINE) {
+            Some(status) => status.success(),
+            None => panic!("the engine did not stop within {DEADLINE:?}; its log:\n{}", self.log()),
         }
-        child.kill().expect("the engine can be killed");
-        child.wait().expect("the engine has ended");
-        panic!("the engine did not stop within {DEADLINE:?}; its log:\n{}", self.log());
     }
 
     pub fn pid(&self) -> u32 {
-        let started = self.child.as_ref().expect("the engine runs").id();
+        let started = self.server.as_ref().expect("the engine runs").pid();
         // A wrapper that starts the engine as its child instead of becoming it.
         let child = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap_or_default();
         match child.trim().parse() {

@@ -1,16 +1,8 @@
 //! The whole engine from outside: the real binary over HTTP, real receivers, real plugins built from source.
 
-#[path = "../guests/crates.rs"]
-mod crates;
-#[path = "../guests/mod.rs"]
-mod guests;
-#[path = "../receivers/mod.rs"]
-mod receivers;
+use support::{crates, guests, postgres, receivers};
 
 mod engine;
-#[path = "../postgres/server.rs"]
-#[expect(dead_code, reason = "here each server has one database, and both go together")]
-mod postgres;
 mod proxy;
 
 mod access;

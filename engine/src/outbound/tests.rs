@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
-use receivers::{Answer, Hostile, Identity, Reads, Receiver};
+use support::receivers::{Answer, Hostile, Identity, Reads, Receiver};
 use url::Url;
 
 use super::*;
@@ -23,9 +23,6 @@ use crate::domain::{
     endpoint::Reach,
     id::EndpointId,
 };
-
-#[path = "../../../tests/receivers/mod.rs"]
-mod receivers;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9));

@@ -13,12 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use support::guests::{self, mutate::Mutator};
+
 use super::{
     child::{self, Budget, Cause},
     engine::{Places, Sandbox},
     error::LoadError,
     limits::Settings,
-    tests::guests::{self, mutate::Mutator},
 };
 
 const INPUTS: u64 = 3_000;

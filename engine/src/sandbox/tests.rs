@@ -8,6 +8,8 @@ use std::{
 
 use bytes::Bytes;
 
+use support::guests;
+
 use super::{
     child::Children,
     engine::{Compiler, Places},
@@ -22,9 +24,6 @@ use crate::domain::{
     run::{RunFailure, RunOutcome},
     time::Timestamp,
 };
-
-#[path = "../../../tests/guests/mod.rs"]
-pub mod guests;
 
 /// One sandbox for all tests: its pools are large.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| sandbox(4, Places::Pooled));

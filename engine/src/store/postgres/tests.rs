@@ -8,7 +8,6 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::server::PostgresServer;
 use super::{About, CONNECTIONS, PEOPLE_MAX, Postgres, PostgresSettings};
 use crate::{
     clock,
@@ -28,10 +27,7 @@ use crate::{
         migrate,
     },
 };
-
-#[path = "../../../../tests/postgres/server.rs"]
-#[expect(dead_code, reason = "what a crash of the server does is tried on whole nodes, in tests/it/cluster.rs")]
-mod server;
+use support::postgres::PostgresServer;
 
 conformance!(conforms, PostgresBacking);
 

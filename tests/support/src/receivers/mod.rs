@@ -5,7 +5,6 @@
 //! with a deadline; when that passes, the message shows the last state.
 //!
 //! Written on bare sockets, so that a test sees the bytes as they came and can break every rule.
-#![allow(dead_code, unused_imports, reason = "several test crates share this file, and each uses a part of it")]
 
 mod hostile;
 mod wire;

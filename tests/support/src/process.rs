@@ -1,10 +1,10 @@
-//! A server as a process of its own, and what the kernel says that it used.
+//! A server as a process: started, measured through the kernel, ended.
 
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
-    time::Duration,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -12,7 +12,7 @@ use anyhow::Context as _;
 /// What `/proc` counts processor time in; the same on every Linux that runs this.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A running server. Dropping it kills it: what it would still have to write is of no interest.
+/// A running server. Dropping it kills it.
 pub struct Server {
     child: Child,
     /// `http://127.0.0.1:PORT`.
@@ -54,6 +54,30 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
         line.split_whitespace().next().and_then(|number| number.parse().ok()).map_or(f64::NAN, |kib: f64| kib * 1024.0 / 1e6)
+    }
+
+    /// Its number in the system.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends `SIGTERM` and waits for the end. Returns `None` if it has not ended by then.
+    pub fn terminate(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a running process takes signals");
+        let until = Instant::now() + deadline;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("a child can be waited for")
     }
 
     pub fn has_ended(&mut self) -> bool {

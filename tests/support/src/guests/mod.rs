@@ -3,12 +3,10 @@
 //! [`wasm`] makes of such a text what the SDK makes of a crate: a core module with the types of its world in a custom section,
 //! ready to be dropped into a plugin folder. Lines that begin with `;;@` stand for the parts that every guest needs; the line
 //! `;; world: …` names another world than the contract's own.
-//!
-//! Included by path, both by the sandbox's own tests and by those of the whole engine.
 
 pub mod mutate;
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs};
 
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -37,7 +35,7 @@ pub fn wasm(guest: &str) -> Vec<u8> {
 
 /// The same under another name, on other event types.
 pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the engine lies in the workspace");
+    let root = crate::root();
     let path = root.join("tests/guests").join(format!("{guest}.wat"));
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("guest {guest}: {error}"));
     let world = text.lines().find_map(|line| line.strip_prefix(";; world: ")).unwrap_or("contract");

@@ -1,13 +1,12 @@
-//! Test plugins, built from source: crates of the workspace for wasm32, and small modules written as text.
+//! Plugins that are crates of the workspace, built from source for wasm32.
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     process::Command,
     sync::{LazyLock, Mutex},
 };
 
-/// The bytes of a plugin crate, as `cargo build --release --target wasm32-unknown-unknown` writes them.
+/// Builds a plugin crate and returns its bytes, as `cargo build --release --target wasm32-unknown-unknown` writes them.
 pub fn wasm(package: &str) -> Vec<u8> {
     static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
     // A build that failed has failed its own test; the others are still there.
@@ -16,12 +15,12 @@ pub fn wasm(package: &str) -> Vec<u8> {
 }
 
 fn build(package: &str) -> Vec<u8> {
-    // A folder of its own: the outer cargo may hold the lock of the usual one.
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guests");
+    // Not the usual target folder: the outer cargo may hold its lock.
+    let target = crate::kept_folder().join("guests");
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"])
         .arg(&target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .current_dir(crate::root())
         .output()
         .expect("cargo runs");
     assert!(
