@@ -1,13 +1,16 @@
 //! What a healthy publisher and its receiver notice of a flood beside them: each kind of request or file that was made to be expensive.
+//! `ATTACK=forms` measures only the floods whose name contains that word.
 
 use std::{
     path::{Path, PathBuf},
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
+    sync::oneshot,
     task::JoinSet,
     time::sleep,
 };
@@ -33,6 +36,7 @@ const CALLERS: usize = 4;
 const FILE_GAP: Duration = Duration::from_millis(200);
 
 /// What is done beside the healthy publisher.
+#[derive(Clone)]
 enum Flood {
     /// HTTP/2 connections that ask and whose window is 0.
     Windows,
@@ -87,6 +91,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         "flood: answers",
         "peak memory MB",
     ]);
+    let only = std::env::var("ATTACK").unwrap_or_default();
     let mut lost = 0;
     let count = {
         let folder = place.fresh()?;
@@ -99,6 +104,9 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         engine.endpoint("receiver", &sink(&ledger).await?, &["order.*"]).await?;
         let target = Target::new(&engine.server.url, "order.created");
         let (name, flood) = floods(&engine).await?.swap_remove(nth);
+        if !name.contains(&only) {
+            continue;
+        }
         let warm = open_loop(&target, &ledger, RATE, Duration::from_secs(1)).await;
         ledger.settled(&warm).await;
         let [mut quiet, mut beside]: [Figure; 2] = Default::default();
@@ -111,10 +119,10 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
             lost += report.lost;
             let (phase, answered) = {
                 let counter = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-                let mut flooding = start(&flood, &engine, &folder.path().join("plugins"), &counter);
+                let flooding = Flooding::start(flood.clone(), &engine, &folder.path().join("plugins"), &counter)?;
                 let phase = open_loop(&target, &ledger, RATE, TIME).await;
                 ledger.settled(&phase).await;
-                flooding.shutdown().await;
+                flooding.end().await?;
                 (phase, counter.load(std::sync::atomic::Ordering::Relaxed))
             };
             let report = ledger.report(phase);
@@ -141,9 +149,43 @@ fn note(counter: &Counter) {
     counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// Starts a flood; it goes on until it is shut down. `answers` counts what the engine answered, or how many files were dropped.
-fn start(flood: &Flood, engine: &Engine, plugins: &Path, answers: &Counter) -> JoinSet<()> {
-    let address = engine.server.url.trim_start_matches("http://").to_owned();
+/// A flood that is under way.
+///
+/// It has a thread of low priority: an attacker brings processors, and what is measured is what the engine does about the flood, not
+/// what the attacker's own work takes from the engine and from the healthy publisher.
+struct Flooding {
+    stop: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Flooding {
+    /// `answers` counts what the engine answered, or how many files were dropped.
+    fn start(flood: Flood, engine: &Engine, plugins: &Path, answers: &Counter) -> anyhow::Result<Self> {
+        let address = engine.server.url.trim_start_matches("http://").to_owned();
+        let (plugins, answers) = (plugins.to_owned(), answers.clone());
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = thread::spawn(move || {
+            // On Linux this is the calling thread's alone.
+            let _ = rustix::process::nice(10);
+            runtime.block_on(async {
+                let _tasks = begin(&flood, address, &plugins, &answers);
+                // A flood whose end nobody awaits any more ends as well.
+                let _ = stopped.await;
+            });
+        });
+        Ok(Self { stop, thread })
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        // It may have panicked, which joining shows.
+        let _ = self.stop.send(());
+        let ended = tokio::task::spawn_blocking(|| self.thread.join()).await?;
+        ended.map_err(|_| anyhow::anyhow!("a flood panicked"))
+    }
+}
+
+fn begin(flood: &Flood, address: String, plugins: &Path, answers: &Counter) -> JoinSet<()> {
     let mut flooding = JoinSet::new();
     match flood {
         Flood::Windows => {
