@@ -1,11 +1,10 @@
-//! The plugin's allocator: it hands out memory from front to back, and takes back only what it handed out last.
+//! The plugin's allocator. It hands out memory from front to back, and frees only the most recent allocation.
 //!
-//! Each event meets a fresh instance, which is thrown away whole after it, so nothing needs to be given back in between.
-//! And memory that is there from the start costs nothing to get, while asking the engine for more moves the edge of the
-//! instance's memory, which costs more than a whole small run: hence the block, which most events never outgrow.
-//! An engine that keeps an instance for many events would be wrong for this allocator (see the feature `arena`).
+//! Each event gets a fresh instance, which is discarded afterwards, so most memory never needs to be freed. A block exists from
+//! the start and costs nothing. Growing the instance's memory costs more than a whole small run, and most events never need to.
+//! An engine that reuses an instance for many events must not use this allocator (see the feature `arena`).
 
-/// A stretch of memory, used up from its front. Addresses only: it touches nothing.
+/// A range of free memory, used from its front. It holds addresses only and accesses no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stretch {
     next: usize,
@@ -13,7 +12,7 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// Takes `size` bytes, and says where they are; or `None`, unchanged, when they do not fit.
+    /// Takes `size` bytes and returns their address, or returns `None` and changes nothing if they do not fit.
     fn take(&mut self, size: usize, align: usize) -> Option<usize> {
         let at = self.next.checked_next_multiple_of(align)?;
         let next = at.checked_add(size)?;
@@ -24,7 +23,7 @@ impl Stretch {
         Some(at)
     }
 
-    /// Gives back what was taken last; anything else stays taken.
+    /// Frees the most recent allocation. Ignores any other.
     fn give_back(&mut self, at: usize, size: usize) {
         if self.is_last(at, size) {
             self.next = at;
@@ -35,7 +34,7 @@ impl Stretch {
         at + size == self.next
     }
 
-    /// Makes what was taken larger or smaller where it is; `false`, unchanged, when that is not possible.
+    /// Resizes an allocation in place. Returns `false` and changes nothing if that is not possible.
     fn resize(&mut self, at: usize, size: usize, new_size: usize) -> bool {
         if !self.is_last(at, size) {
             return new_size <= size;
@@ -49,7 +48,7 @@ impl Stretch {
         }
     }
 
-    /// Goes on with new memory: together with what is left, if it lies right behind.
+    /// Continues with new memory, joined with the remaining memory if it is adjacent.
     fn extend(&mut self, start: usize, end: usize) {
         if start != self.end {
             self.next = start;
@@ -59,7 +58,7 @@ impl Stretch {
 }
 
 #[cfg(all(target_arch = "wasm32", feature = "arena"))]
-#[expect(unsafe_code, reason = "an allocator is made of addresses")]
+#[expect(unsafe_code, reason = "an allocator works on addresses")]
 mod global {
     use std::{
         alloc::{GlobalAlloc, Layout},
@@ -73,11 +72,11 @@ mod global {
     #[cfg(target_feature = "atomics")]
     compile_error!("the arena serves one thread: build innesco-sdk without the feature `arena`");
 
-    /// There from the start, as zeroes that no file holds. Small enough that stack, statics and block together are what the engine
-    /// cleans by writing: a single page touched behind that costs more than a whole small run.
+    /// Zeroes that are in no file. Small enough that the engine resets stack, statics and block by writing. Touching one page
+    /// beyond them costs more than a whole small run.
     const BLOCK_BYTES: usize = 128 * 1024;
     const PAGE_BYTES: usize = 64 * 1024;
-    /// What is asked for at least when the block is full: growing is dear, and most of it is the asking.
+    /// The minimum growth once the block is full. Growing is expensive, and most of the cost is per call.
     const GROW_PAGES: usize = 8;
 
     #[repr(align(16))]
@@ -99,7 +98,7 @@ mod global {
     static ARENA: Arena = Arena { stretch: Cell::new(Stretch { next: 0, end: 0 }), started: Cell::new(false) };
 
     impl Arena {
-        /// Makes an attempt that needs `bytes` at most: with what is left, then with the block, then with more memory.
+        /// Runs an attempt that needs at most `bytes`: with the remaining memory, then with the block, then with more memory.
         fn attempt<T>(&self, bytes: usize, attempt: impl Fn(&mut Stretch) -> Option<T>) -> Option<T> {
             let mut stretch = self.stretch.get();
             let mut found = attempt(&mut stretch);
@@ -116,7 +115,7 @@ mod global {
         }
     }
 
-    /// Adds at least `bytes` to the stretch; `false` when the engine gives no more.
+    /// Adds at least `bytes` to the range. Returns `false` if the engine gives no more memory.
     fn grow(stretch: &mut Stretch, bytes: usize) -> bool {
         let needed = bytes.div_ceil(PAGE_BYTES);
         for pages in [needed.max(GROW_PAGES), needed] {
@@ -130,11 +129,11 @@ mod global {
         false
     }
 
-    // SAFETY: what is handed out lies inside memory that is ours alone (the block, or pages that we grew), aligned as asked,
-    // and a stretch never hands out a byte twice unless it was given back.
+    // SAFETY: every address handed out is inside memory that only this allocator uses (the block, or pages that it grew), and
+    // aligned as requested. No byte is handed out twice unless it was freed.
     unsafe impl GlobalAlloc for Arena {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            // Aligning may cost up to `align` bytes on top.
+            // Alignment may add up to `align` bytes.
             let bytes = layout.size().saturating_add(layout.align());
             self.attempt(bytes, |stretch| stretch.take(layout.size(), layout.align())).map_or(ptr::null_mut(), |at| at as *mut u8)
         }
@@ -157,8 +156,8 @@ mod global {
             // SAFETY: the caller promises that `new_size` is not zero and fits a layout of this alignment.
             let new = unsafe { self.alloc(Layout::from_size_align_unchecked(new_size, layout.align())) };
             if !new.is_null() {
-                // SAFETY: both are ours and apart, the old one `layout.size()` long, and the new one longer: what does not grow
-                // stayed in place above.
+                // SAFETY: both ranges belong to this allocator and do not overlap. The old one has `layout.size()` bytes and the
+                // new one more, because a smaller size is resized in place.
                 unsafe { ptr::copy_nonoverlapping(at, new, layout.size()) };
             }
             new
@@ -171,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_taken_front_to_back_and_aligned() {
+    fn takes_aligned_memory_from_the_front() {
         let mut stretch = Stretch { next: 100, end: 200 };
         assert_eq!(stretch.take(1, 1), Some(100));
         assert_eq!(stretch.take(8, 8), Some(104));
@@ -181,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_piece_is_given_back_or_grows_in_place() {
+    fn frees_and_grows_only_the_most_recent_allocation() {
         let mut stretch = Stretch { next: 0, end: 100 };
         let first = stretch.take(10, 1).unwrap();
         let last = stretch.take(10, 1).unwrap();
         stretch.give_back(first, 10);
-        assert_eq!(stretch.next, 20, "the first lies in front of another");
+        assert_eq!(stretch.next, 20, "the first is followed by another");
         assert!(!stretch.resize(first, 10, 11));
-        assert!(stretch.resize(first, 10, 5), "smaller is always possible");
+        assert!(stretch.resize(first, 10, 5), "shrinking is always possible");
         assert!(stretch.resize(last, 10, 90));
         assert!(!stretch.resize(last, 90, 91));
         stretch.give_back(last, 90);
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn new_memory_right_behind_joins_what_is_left() {
+    fn joins_adjacent_new_memory() {
         let mut stretch = Stretch { next: 90, end: 100 };
         stretch.extend(100, 200);
         assert_eq!(stretch.take(110, 1), Some(90));

@@ -1,4 +1,4 @@
-//! What wit-bindgen makes of the contract. For [`export!`](crate::export) and this crate's own use; no part of the API.
+//! The types that wit-bindgen generates from the contract. For [`export!`](crate::export) and this crate; no part of the API.
 
 wit_bindgen::generate!({
     world: "plugin",

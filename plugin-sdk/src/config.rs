@@ -1,8 +1,8 @@
-//! Settings that the operator gives the plugin, by key, outside of its code.
+//! Settings of the plugin, by key. The operator sets them outside of the plugin's code.
 
 use crate::host;
 
-/// The setting of this key, if the operator made it.
+/// Returns the setting of this key, if the operator set it.
 ///
 /// ```
 /// # use innesco_sdk::config;

@@ -4,26 +4,27 @@ use serde::Serialize;
 
 use crate::Result;
 
-/// A new event, which goes through plugins and subscriptions as any other, and knows the event that caused it.
+/// A new event, which reaches plugins and subscriptions like any other. The engine records which event caused it.
 ///
-/// A chain of events that cause events may be 8 deep; a loop ends in a failure that says so.
+/// A chain of events that cause each other may have 8 links; a longer one fails with an error that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Emit {
-    /// What kind of thing happened: `contact.unreachable`.
+    /// Type of the event: `contact.unreachable`.
     pub event_type: String,
-    /// What it happened to.
+    /// Subject of the event, such as a customer's id.
     pub subject: Option<String>,
-    /// What `data` is.
+    /// Content type of `data`.
     pub content_type: String,
     /// The payload, byte for byte.
     pub data: Vec<u8>,
-    /// Extension attributes, which subscriptions can select by.
+    /// Extension attributes; subscriptions can filter by them.
     pub attributes: Vec<(String, String)>,
 }
 
 impl Emit {
-    /// An event of this type (letters, digits and the other characters of a URI, except `*` and the comma), without data until some is given.
+    /// Creates an event of this type, without data. A type has letters, digits and the other characters of a URI, except `*` and
+    /// the comma.
     pub fn new(event_type: impl Into<String>) -> Self {
         Self {
             event_type: event_type.into(),
@@ -34,7 +35,7 @@ impl Emit {
         }
     }
 
-    /// Says what it happened to.
+    /// Sets the subject.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
@@ -44,7 +45,7 @@ impl Emit {
     ///
     /// # Errors
     ///
-    /// `bad-payload` for what JSON cannot say, such as a map whose keys are not text. `json!({…})` never fails.
+    /// `bad-payload` if JSON cannot represent the value, such as a map whose keys are not text. `json!({…})` never fails.
     pub fn json(self, value: &(impl Serialize + ?Sized)) -> Result<Self> {
         Ok(self.data("application/json", serde_json::to_vec(value)?))
     }
@@ -56,7 +57,7 @@ impl Emit {
         self
     }
 
-    /// Adds an extension attribute. CloudEvents wants its name in lower-case letters and digits.
+    /// Adds an extension attribute. CloudEvents requires lower-case letters and digits for its name.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.attributes.push((name.into(), value.into()));
         self
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_emitted_event_says_what_it_was_told() {
+    fn an_emitted_event_holds_its_parts() {
         let emit = Emit::new("contact.unreachable")
             .subject("anna@example.com")
             .json(&json!({ "bounces": 3 }))

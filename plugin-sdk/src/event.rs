@@ -1,4 +1,4 @@
-//! What a plugin is given: one event.
+//! The input of a plugin: one event.
 
 use serde::Deserialize;
 
@@ -10,18 +10,18 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The sender's id of it; together with [`source`](Self::source) it names the event for ever. The same when the event
-    /// is run again, so a good seed for ids of your own.
+    /// The sender's id of the event; unique together with [`source`](Self::source). It stays the same when the event runs again,
+    /// so you can derive ids from it.
     pub id: String,
-    /// Who says so: a system's name or address.
+    /// The sender: name or address of a system.
     pub source: String,
-    /// What kind of thing happened: `order.created`. (CloudEvents calls it `type`, which Rust keeps to itself.)
+    /// Type of the event: `order.created`. (CloudEvents calls it `type`, a keyword in Rust.)
     pub event_type: String,
-    /// What it happened to, if the sender said so.
+    /// Subject of the event, if the sender gave one.
     pub subject: Option<String>,
-    /// When, in RFC 3339. A plugin has no clock: this is its time.
+    /// Time of the event in RFC 3339. A plugin has no clock; it uses this.
     pub time: String,
-    /// What `data` is: `application/json`, most often.
+    /// Content type of `data`, usually `application/json`.
     pub content_type: String,
     /// The payload, byte for byte.
     pub data: Vec<u8>,
@@ -30,41 +30,42 @@ pub struct Event {
 }
 
 impl Event {
-    /// The extension attribute of that name.
+    /// Returns the extension attribute of this name.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A header of the request that a source took the event from, by its name in lower case. Credentials are not kept.
+    /// Returns a header of the request from which a source made the event. The name is in lower case. Headers with credentials
+    /// are not kept.
     pub fn header(&self, name: &str) -> Option<&str> {
         let of = |(key, _): &&(String, String)| key.strip_prefix("http.header.") == Some(name);
         self.attributes.iter().find(of).map(|(_, value)| value.as_str())
     }
 
-    /// What followed the question mark in the address of that request.
+    /// Returns the query of that request: the part of the address after the question mark.
     pub fn query(&self) -> Option<&str> {
         self.attribute("http.query")
     }
 
-    /// The body of that request as it came, where the data is something else: a form or XML, which come as JSON.
+    /// Returns the received body of that request, if the data is something else. Forms and XML arrive as JSON.
     pub fn raw_body(&self) -> Option<&str> {
         self.attribute("http.body")
     }
 
-    /// Reads the data as JSON, whatever the content type says. Text may be borrowed from the event.
+    /// Reads the data as JSON, regardless of the content type. Text may be borrowed from the event.
     ///
     /// # Errors
     ///
-    /// `bad-payload`, not retryable, when it is not JSON or not of that shape.
+    /// `bad-payload`, not retryable, if the data is not JSON or has another shape.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         serde_json::from_slice(&self.data).map_err(|error| self.bad_payload(error))
     }
 
-    /// The data as text.
+    /// Returns the data as text.
     ///
     /// # Errors
     ///
-    /// `bad-payload`, not retryable, when it is not UTF-8.
+    /// `bad-payload`, not retryable, if the data is not UTF-8.
     pub fn text(&self) -> Result<&str> {
         std::str::from_utf8(&self.data).map_err(|error| self.bad_payload(error))
     }
@@ -100,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn data_that_is_not_utf8_is_no_text() {
+    fn text_fails_for_data_that_is_not_utf8() {
         let event = testing::event("file.received").data("application/octet-stream", [0xff, 0xfe]).build();
         assert_eq!(event.text().unwrap_err().code, "bad-payload");
         assert_eq!(testing::event("note").data("text/plain", "ciao").build().text().unwrap(), "ciao");
     }
 
     #[test]
-    fn the_request_of_a_source_is_seen() {
+    fn exposes_the_request_of_a_source() {
         let event = testing::event("shop.received")
             .attribute("http.method", "POST")
             .attribute("http.query", "a=1")

@@ -1,10 +1,10 @@
-//! Between the contract's records and the types a plugin sees. [`export!`](crate::export) calls it; no part of the API.
+//! Converts between the contract's records and the types of the SDK. [`export!`](crate::export) calls it; no part of the API.
 
 use crate::{__bindings::innesco::plugin::types, Emit, Error, Plugin, Webhook, host};
 
 pub use types::{Event, Failure, Manifest, Outcome};
 
-/// What the plugin says about itself when it is loaded. The attribute `sdk` tells what an old file was built with.
+/// Describes the plugin. The attribute `sdk` shows with which SDK an old file was built.
 pub fn describe<P: Plugin>(name: &str, version: &str, description: &str) -> Manifest {
     Manifest {
         name: name.to_owned(),
@@ -15,13 +15,13 @@ pub fn describe<P: Plugin>(name: &str, version: &str, description: &str) -> Mani
     }
 }
 
-/// One run.
+/// Executes one run.
 pub fn handle(plugin: &impl Plugin, event: Event) -> Result<Outcome, Failure> {
     report_panics();
     plugin.handle(&event.into()).map(Outcome::from).map_err(Failure::from)
 }
 
-/// Sends a panic's message and place to the run's log. The trap that follows could not tell either.
+/// Writes a panic's message and place to the run's log. The trap that follows contains neither.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("(no message)");

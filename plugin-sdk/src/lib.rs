@@ -1,7 +1,7 @@
 //! Write plugins for Innesco, the webhook engine.
 //!
-//! A plugin is handed one event at a time and answers with what shall happen: webhooks to named endpoints, new events,
-//! or nothing. The engine does the rest: it signs, sends, retries, and keeps everything that was decided.
+//! A plugin receives one event at a time and returns webhooks to named endpoints, new events, or nothing. The engine stores that
+//! outcome, and signs, sends and retries the webhooks.
 //!
 //! ```
 //! use innesco_sdk::prelude::*;
@@ -30,19 +30,19 @@
 //! innesco_sdk::export!(BigOrders);
 //! ```
 //!
-//! In reading order: the trait ([`Plugin`]) and what it is given ([`Event`]); what it returns ([`Outcome`], made of
-//! [`Webhook`]s and [`Emit`]s, or an [`Error`]); what it may ask the engine ([`config`], [`state`], [`log`]); and how it is
-//! tried out without one ([`testing`], in native builds).
+//! In reading order: the trait ([`Plugin`]) and its input ([`Event`]); its result ([`Outcome`], made of [`Webhook`]s and
+//! [`Emit`]s, or an [`Error`]); services of the engine ([`config`], [`state`], [`log`]); tests without an engine ([`testing`],
+//! native builds only).
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! - **Each event meets a fresh instance.** A `static` starts anew every time; what must outlive a run goes into [`state`].
-//! - **All or nothing.** Webhooks, emitted events and state writes of a run take effect together, or none does.
-//! - **At least once.** After a crash the same event may be run again, so the same event should lead to the same answer.
-//!   There is no clock and no randomness: time is [`Event::time`], a stable id is [`Event::id`].
-//! - **Nothing else is there.** `SystemTime::now` and `thread::spawn` panic, `std::fs` returns errors, `println!` goes nowhere. The README
-//!   says what to write instead, also of `chrono`, `uuid`, `rand`, `reqwest` and `tokio`.
-//! - **A failure loses nothing.** After an [`Error`], a panic or a breached limit the event is kept and can be run again.
+//! - **A fresh instance for each event.** A `static` starts anew every time. Put values that must outlive a run into [`state`].
+//! - **All or nothing.** Webhooks, emitted events and state writes of a run take effect together, or not at all.
+//! - **At least once.** After a crash the same event may run again, so the same event should give the same outcome. There is no
+//!   clock and no randomness: the time is [`Event::time`], a stable id is [`Event::id`].
+//! - **No other resources.** `SystemTime::now` and `thread::spawn` panic, `std::fs` returns errors, and the output of `println!`
+//!   is discarded. The README lists replacements, also for `chrono`, `uuid`, `rand`, `reqwest` and `tokio`.
+//! - **A failure loses nothing.** After an [`Error`], a panic or an exceeded limit the event is kept and can run again.
 
 mod plugin;
 
@@ -88,7 +88,7 @@ pub use serde;
 #[doc(no_inline)]
 pub use serde_json;
 
-/// Everything that a plugin usually needs: `use innesco_sdk::prelude::*;`
+/// The usual imports of a plugin: `use innesco_sdk::prelude::*;`
 pub mod prelude {
     pub use crate::{Emit, Error, Event, Outcome, Plugin, Result, Webhook, config, log, state};
     #[doc(no_inline)]
@@ -97,7 +97,7 @@ pub mod prelude {
     pub use serde_json::{Value, json};
 }
 
-/// The README's examples are compiled and run as well.
+/// Compiles and runs the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

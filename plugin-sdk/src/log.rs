@@ -1,33 +1,33 @@
-//! Log lines, kept with the run and shown with it: `log::info!("order {id} is new")`.
+//! Log lines, stored and shown with the run: `log::info!("order {id} is new")`.
 //!
-//! Macros that take what `format!` takes. The engine keeps a limited number of bytes for each run and drops the rest. A
-//! panic needs no line of its own: its message and place arrive here by themselves.
+//! The macros take the arguments of `format!`. The engine keeps a limited number of bytes for each run and drops the rest. The
+//! message and place of a panic are logged automatically.
 
 #[doc(inline)]
 pub use crate::{__debug as debug, __error as error, __info as info, __warn as warn};
 
-/// A line for the plugin's author.
+/// Logs details for the plugin's author.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __debug {
     ($($message:tt)+) => { $crate::log::__write("debug", ::core::format_args!($($message)+)) };
 }
 
-/// A line worth having in an ordinary run.
+/// Logs a fact of an ordinary run.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __info {
     ($($message:tt)+) => { $crate::log::__write("info", ::core::format_args!($($message)+)) };
 }
 
-/// Something odd that the plugin coped with.
+/// Logs something unusual that the plugin handled.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __warn {
     ($($message:tt)+) => { $crate::log::__write("warn", ::core::format_args!($($message)+)) };
 }
 
-/// Something that a person should look at.
+/// Logs something that needs a person's attention.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __error {

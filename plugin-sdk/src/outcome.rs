@@ -1,10 +1,10 @@
-//! What a run asks for.
+//! The result of a run.
 
 use crate::{Emit, Webhook};
 
-/// What a run asks for: webhooks, new events, or nothing. All of it takes effect, or none.
+/// The result of a run: webhooks, new events, or nothing. All of it takes effect, or none.
 ///
-/// One webhook is `Ok(webhook.into())`, several are `Ok(webhooks.collect())`.
+/// Return one webhook as `Ok(webhook.into())`, several as `Ok(webhooks.collect())`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub(crate) webhooks: Vec<Webhook>,
@@ -13,12 +13,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Nothing: the event is done as far as this plugin is concerned.
+    /// Returns an empty outcome: this plugin does nothing for the event.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// An outcome to add to.
+    /// Creates an empty outcome to add to.
     pub fn new() -> Self {
         Self::default()
     }
@@ -35,23 +35,23 @@ impl Outcome {
         self
     }
 
-    /// Adds an attribute: whatever later versions of the engine understand; none today.
+    /// Adds an attribute for later versions of the engine. This version uses none.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.attributes.push((name.into(), value.into()));
         self
     }
 
-    /// The webhooks asked for so far.
+    /// Returns the webhooks.
     pub fn webhooks(&self) -> &[Webhook] {
         &self.webhooks
     }
 
-    /// The new events asked for so far.
+    /// Returns the new events.
     pub fn events(&self) -> &[Emit] {
         &self.events
     }
 
-    /// Whether it asks for nothing.
+    /// Returns whether the outcome is empty.
     pub fn is_none(&self) -> bool {
         self.webhooks.is_empty() && self.events.is_empty() && self.attributes.is_empty()
     }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_come_from_what_they_hold() {
+    fn builds_outcomes_from_webhooks_and_events() {
         let both = Outcome::new().webhook(Webhook::to("a")).emit(Emit::new("b"));
         assert_eq!((both.webhooks().len(), both.events().len()), (1, 1));
         assert_eq!(Outcome::from(Webhook::to("a")), ["a"].map(Webhook::to).into_iter().collect());

@@ -1,30 +1,31 @@
-//! What a plugin is, and the one macro that turns a type into one.
+//! The trait of a plugin, and the macro that exports one.
 
 use crate::{Event, Outcome, Result};
 
-/// A plugin: which events it runs on, and what it does with one.
+/// A plugin: the events that it runs on, and its reaction to one.
 pub trait Plugin {
-    /// The event types that it runs on: exactly (`order.created`), everything below (`order.*`), or all (`*`).
+    /// The event types that it runs on: one (`order.created`), all below a prefix (`order.*`), or all (`*`).
     ///
-    /// Empty for a plugin that only serves endpoints which name it: those events reach it whatever their type.
+    /// Leave it empty for a plugin that only serves endpoints that name it. Events to those endpoints reach it regardless of
+    /// their type.
     const ON: &'static [&'static str];
 
-    /// Decides what shall happen because of this event.
+    /// Decides what happens because of this event.
     ///
-    /// Runs in an instance of its own, with limits on time, memory and output. What it returns takes effect as a whole,
-    /// together with its state writes, or not at all.
+    /// Each call gets a fresh instance with limits on time, memory and output. The outcome takes effect as a whole, together with
+    /// the state writes, or not at all.
     ///
     /// # Errors
     ///
-    /// An [`Error`](crate::Error) ends the run as `failed`, and nothing of it takes effect. A retryable one is tried again on
-    /// a short schedule; a permanent one waits, visibly, until a person runs the event again.
+    /// An [`Error`](crate::Error) ends the run as `failed`, and nothing of it takes effect. The engine retries a retryable error
+    /// on a short schedule. After a permanent one the run is parked until an operator replays the event.
     fn handle(&self, event: &Event) -> Result<Outcome>;
 }
 
-/// Makes a unit struct that implements [`Plugin`] the plugin of this crate: `innesco_sdk::export!(BigOrders);`
+/// Exports a unit struct that implements [`Plugin`] as the plugin of this crate: `innesco_sdk::export!(BigOrders);`
 ///
-/// Once per crate, at its top level. Name, version and description are those of the crate's `Cargo.toml`. In a native
-/// build, where `cargo test` runs, it only checks the types.
+/// Use it once per crate, at its top level. Name, version and description come from the crate's `Cargo.toml`. In a native build,
+/// such as that of `cargo test`, it only checks the types.
 #[macro_export]
 macro_rules! export {
     ($plugin:ident) => {
@@ -49,7 +50,7 @@ macro_rules! export {
             $crate::__bindings::export_component!(Component with_types_in $crate::__bindings);
         }
 
-        // Natively nothing else mentions the type, and the compiler would call it unused.
+        // In a native build nothing else uses the type, and the compiler would report it as unused.
         #[cfg(not(target_arch = "wasm32"))]
         const _: fn(&$crate::Event) -> $crate::Result<$crate::Outcome> = |event| $crate::Plugin::handle(&$plugin, event);
     };

@@ -1,4 +1,4 @@
-//! Try a plugin out with plain `cargo test`: no engine, no WebAssembly. Native builds only.
+//! Tests a plugin with `cargo test`, without an engine and WebAssembly. Native builds only.
 //!
 //! ```
 //! use innesco_sdk::{prelude::*, testing};
@@ -39,7 +39,7 @@ use crate::{
     host::stand_in::{self, World},
 };
 
-/// Begins an event of this type; everything else has a default. [`EventBuilder::build`] ends it.
+/// Starts an event of this type with defaults. [`EventBuilder::build`] returns it.
 pub fn event(event_type: impl Into<String>) -> EventBuilder {
     EventBuilder(Event {
         id: "evt-1".to_owned(),
@@ -53,7 +53,7 @@ pub fn event(event_type: impl Into<String>) -> EventBuilder {
     })
 }
 
-/// A fresh engine to run plugins in: no settings, no state. Keep it for several runs, as state is kept.
+/// Creates an engine without settings and state. Use one engine for several runs to keep state between them.
 pub fn engine() -> Engine {
     Engine::default()
 }
@@ -62,35 +62,35 @@ pub fn engine() -> Engine {
 ///
 /// # Errors
 ///
-/// What the plugin returned.
+/// The error of the plugin.
 pub fn run(plugin: &impl Plugin, event: &Event) -> Result<Outcome> {
     engine().run(plugin, event)
 }
 
-/// An event in the making: from [`event`].
+/// Builds an event; see [`event`].
 #[derive(Clone, Debug)]
 pub struct EventBuilder(Event);
 
 impl EventBuilder {
-    /// Sets the id; `evt-1` unless told.
+    /// Sets the id; default `evt-1`.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.0.id = id.into();
         self
     }
 
-    /// Sets the source; `test` unless told.
+    /// Sets the source; default `test`.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.0.source = source.into();
         self
     }
 
-    /// Sets the subject; none unless told.
+    /// Sets the subject; default none.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.0.subject = Some(subject.into());
         self
     }
 
-    /// Sets the time, in RFC 3339; `2026-01-02T03:04:05Z` unless told.
+    /// Sets the time, in RFC 3339; default `2026-01-02T03:04:05Z`.
     pub fn time(mut self, time: impl Into<String>) -> Self {
         self.0.time = time.into();
         self
@@ -102,11 +102,11 @@ impl EventBuilder {
         self
     }
 
-    /// Sets the data to this value as JSON; `{}` unless told.
+    /// Sets the data to this value as JSON; default `{}`.
     ///
     /// # Panics
     ///
-    /// For what JSON cannot say, such as a map whose keys are not text.
+    /// If JSON cannot represent the value, such as a map whose keys are not text.
     pub fn json(self, value: impl Serialize) -> Self {
         self.data("application/json", serde_json::to_vec(&value).expect("the event's data can be written as JSON"))
     }
@@ -118,34 +118,34 @@ impl EventBuilder {
         self
     }
 
-    /// The event.
+    /// Returns the event.
     pub fn build(self) -> Event {
         self.0
     }
 }
 
-/// Stands in for the engine: settings, state, and the log. From [`engine`].
+/// Replaces the engine in tests: settings, state and log. Create one with [`engine`].
 #[derive(Clone, Debug, Default)]
 pub struct Engine(World);
 
 impl Engine {
-    /// Makes a setting.
+    /// Adds a setting.
     pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.config.insert(key.into(), value.into());
         self
     }
 
-    /// Puts a value into the plugin's state.
+    /// Adds a value to the plugin's state.
     pub fn with_state(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.0.state.insert(key.into(), value.into());
         self
     }
 
-    /// Runs a plugin on an event. As in the engine, its state writes count only if it succeeds; a panic is a panic.
+    /// Runs a plugin on an event. As in the engine, its state writes take effect only if it succeeds. A panic is passed on.
     ///
     /// # Errors
     ///
-    /// What the plugin returned.
+    /// The error of the plugin.
     pub fn run(&mut self, plugin: &impl Plugin, event: &Event) -> Result<Outcome> {
         let mut world = World { log: Vec::new(), ..self.0.clone() };
         let outcome = stand_in::with(&mut world, || plugin.handle(event));
@@ -156,26 +156,26 @@ impl Engine {
         outcome
     }
 
-    /// What the state holds under this key.
+    /// Returns the state of this key.
     pub fn state(&self, key: &str) -> Option<&[u8]> {
         self.0.state.get(key).map(Vec::as_slice)
     }
 
-    /// What the state holds under this key, read as JSON.
+    /// Returns the state of this key, read as JSON.
     ///
     /// # Panics
     ///
-    /// When it is not JSON of that shape.
+    /// If it is not JSON of that shape.
     pub fn state_json<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         self.state(key).map(|value| from_json(value, &format!("state {key:?}")))
     }
 
-    /// The keys that the state holds, in order.
+    /// Returns the keys of the state, in order.
     pub fn state_keys(&self) -> Vec<&str> {
         self.0.state.keys().map(String::as_str).collect()
     }
 
-    /// The log lines of all runs so far, comparable with text: `info: order 7 is new`.
+    /// Returns the log lines of all runs, comparable with text: `info: order 7 is new`.
     pub fn log(&self) -> &[Line] {
         &self.0.log
     }
@@ -186,7 +186,7 @@ impl Engine {
 pub struct Line {
     /// `debug`, `info`, `warn` or `error`.
     pub level: String,
-    /// What was said.
+    /// The text.
     pub message: String,
 }
 
@@ -198,22 +198,22 @@ impl PartialEq<&str> for Line {
 }
 
 impl Webhook {
-    /// The body, read as JSON. For tests: native builds only.
+    /// Returns the body, read as JSON. For tests: native builds only.
     ///
     /// # Panics
     ///
-    /// When it is not JSON.
+    /// If it is not JSON.
     pub fn json_body(&self) -> Value {
         from_json(&self.body, "the webhook's body")
     }
 }
 
 impl Emit {
-    /// The data, read as JSON. For tests: native builds only.
+    /// Returns the data, read as JSON. For tests: native builds only.
     ///
     /// # Panics
     ///
-    /// When it is not JSON.
+    /// If it is not JSON.
     pub fn json_data(&self) -> Value {
         from_json(&self.data, "the emitted event's data")
     }
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::prelude::*;
 
-    /// Counts, and does at the end what the event says.
+    /// Counts, and ends as the event requests.
     struct Counter;
 
     impl Plugin for Counter {
@@ -243,7 +243,7 @@ mod tests {
             log::info!("count is {count}");
             match event.text()? {
                 "fail" => Err(Error::retryable("asked-to", "fail")),
-                "panic" => panic!("asked to"),
+                "panic" => panic!("requested"),
                 "forget" => {
                     state::delete("count");
                     Ok(Outcome::none())

@@ -4,35 +4,35 @@ use serde::Serialize;
 
 use crate::Result;
 
-/// One message to one endpoint. Its body leaves byte for byte; the engine signs, sends and retries it.
+/// One message to one endpoint. The engine signs and sends the body byte for byte, with retries.
 ///
-/// The endpoint's address and secrets are the operator's business: a plugin only knows its name. A name that does not
-/// exist ends the run as `bad-output`, and the run is driven again once the endpoint is there.
+/// A plugin knows only the endpoint's name; the operator sets its address and secrets. If the endpoint does not exist, the run
+/// ends as `bad-output`. It runs again once the endpoint is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Webhook {
-    /// The endpoint's name; `None` in a plugin that belongs to an endpoint.
+    /// Name of the endpoint; `None` in the plugin of an endpoint.
     pub to: Option<String>,
-    /// The event type that the receiver is told; the event's own when `None`.
+    /// Event type for the receiver; `None` means the event's own.
     pub event_type: Option<String>,
-    /// What `body` is.
+    /// Content type of `body`.
     pub content_type: String,
-    /// What is sent, byte for byte.
+    /// The message, byte for byte.
     pub body: Vec<u8>,
-    /// Headers beside the engine's own.
+    /// Headers in addition to the engine's.
     pub headers: Vec<(String, String)>,
-    /// Whatever later versions of the engine understand; none today.
+    /// Attributes for later versions of the engine. This version uses none.
     pub attributes: Vec<(String, String)>,
 }
 
 impl Webhook {
-    /// A webhook to the endpoint of this name, with an empty body until one is given.
+    /// Creates a webhook to this endpoint, with an empty body.
     pub fn to(endpoint: impl Into<String>) -> Self {
         Self { to: Some(endpoint.into()), ..Self::onward() }
     }
 
-    /// A webhook onward to the endpoint that names this plugin as its own: the event is on its way there, and passes
-    /// through. Such a plugin can send nowhere else.
+    /// Creates a webhook to the endpoint whose plugin this is. Such a plugin transforms the events on their way to its endpoint,
+    /// and can send to no other.
     pub fn onward() -> Self {
         Self {
             to: None,
@@ -48,7 +48,7 @@ impl Webhook {
     ///
     /// # Errors
     ///
-    /// `bad-payload` for what JSON cannot say, such as a map whose keys are not text. `json!({…})` never fails.
+    /// `bad-payload` if JSON cannot represent the value, such as a map whose keys are not text. `json!({…})` never fails.
     pub fn json(self, value: &(impl Serialize + ?Sized)) -> Result<Self> {
         Ok(self.body("application/json", serde_json::to_vec(value)?))
     }
@@ -60,14 +60,14 @@ impl Webhook {
         self
     }
 
-    /// Adds a header. Not those that are the engine's or the endpoint's: `authorization`, `cookie`, `host`, `content-*`,
-    /// the signature, and what concerns the connection.
+    /// Adds a header. Headers of the engine, the endpoint or the connection are not allowed: `authorization`, `cookie`, `host`,
+    /// `content-*`, the signature.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Tells the receiver another event type than the event's own.
+    /// Sets the event type for the receiver.
     pub fn event_type(mut self, event_type: impl Into<String>) -> Self {
         self.event_type = Some(event_type.into());
         self
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_webhook_says_what_it_was_told() {
+    fn a_webhook_holds_its_parts() {
         let webhook = Webhook::to("crm")
             .json(&json!({ "id": 7 }))
             .unwrap()
@@ -100,8 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn what_json_cannot_say_is_an_error() {
-        let unsayable = std::collections::HashMap::from([(vec![1], "a list is no key")]);
+    fn json_fails_for_a_value_that_json_cannot_represent() {
+        let unsayable = std::collections::HashMap::from([(vec![1], "a list is not a key")]);
         assert_eq!(Webhook::to("crm").json(&unsayable).unwrap_err().code, "bad-payload");
     }
 }

@@ -1,4 +1,4 @@
-//! The engine's functions, as the contract gives them.
+//! The engine's functions, as the contract defines them.
 
 use crate::__bindings::innesco::plugin as engine;
 

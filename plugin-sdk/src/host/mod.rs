@@ -1,6 +1,6 @@
-//! The seam to the engine: its imports inside WebAssembly, a stand-in for them everywhere else.
+//! The boundary to the engine: its imports inside WebAssembly, a replacement for native builds.
 //!
-//! Both sides have the same five functions, so nothing above this module knows where it runs.
+//! Both sides have the same five functions, so no module above depends on where it runs.
 
 #[cfg(target_arch = "wasm32")]
 mod imports;

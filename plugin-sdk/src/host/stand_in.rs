@@ -1,13 +1,13 @@
 //! The engine's functions for a native build, over plain maps.
 //!
-//! One world per thread, so that tests which run side by side do not see each other. [`with`] puts a world in place for
-//! the length of a call; outside of it each thread has an empty one, so that a helper that logs can be tested alone.
+//! Each thread has its own world, so that parallel tests do not see each other. [`with`] installs a world during a call. Outside
+//! of a call each thread has an empty world, so that a helper that logs can be tested alone.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
 use crate::testing::Line;
 
-/// What a plugin can reach of the engine.
+/// The part of the engine that a plugin can reach.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
     pub config: BTreeMap<String, String>,
@@ -19,7 +19,7 @@ thread_local! {
     static WORLD: RefCell<World> = RefCell::default();
 }
 
-/// Runs `call` in this world, and puts the thread's former one back, also after a panic.
+/// Runs `call` in this world, then restores the thread's previous world, also after a panic.
 pub(crate) fn with<T>(world: &mut World, call: impl FnOnce() -> T) -> T {
     struct Swapped<'a>(&'a mut World);
     impl Drop for Swapped<'_> {

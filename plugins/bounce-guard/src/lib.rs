@@ -1,12 +1,12 @@
-//! State: what a plugin remembers from one event to the next.
+//! State: values that a plugin keeps from one event to the next.
 //!
-//! Three `mail.bounced` for one address make one `contact.unreachable`; a `mail.delivered` starts anew.
+//! Three `mail.bounced` for one address emit one `contact.unreachable`. A `mail.delivered` resets the count.
 
 use innesco_sdk::prelude::*;
 
 /// The bounce that makes an address unreachable.
 const BOUNCES_MAX: u8 = 3;
-/// No mail address is longer (RFC 5321).
+/// The maximum length of a mail address (RFC 5321).
 const ADDRESS_BYTES_MAX: usize = 254;
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ impl Plugin for BounceGuard {
             }
             return Ok(Outcome::none());
         }
-        // Once told, the count stands still: nothing more is emitted, and nothing more is written.
+        // After the event is emitted the count stays: nothing more is emitted or written.
         if bounces >= BOUNCES_MAX {
             return Ok(Outcome::none());
         }
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// What a series of mails, each `b`ounced or `d`elivered, emits.
+    /// Returns what a series of mails emits, each `b`ounced or `d`elivered.
     fn emitted(engine: &mut testing::Engine, email: &str, mails: &str) -> Vec<Option<u64>> {
         let run = |mail| {
             let event_type = if mail == 'b' { "mail.bounced" } else { "mail.delivered" };
@@ -69,23 +69,23 @@ mod tests {
     }
 
     #[test]
-    fn the_third_bounce_is_told_and_no_other() {
+    fn emits_at_the_third_bounce_only() {
         let mut engine = testing::engine();
         assert_eq!(emitted(&mut engine, "anna@example.com", "bbbbb"), [None, None, Some(3), None, None]);
         assert_eq!(engine.state_json("bounces/anna@example.com"), Some(3));
     }
 
     #[test]
-    fn a_delivered_mail_starts_anew() {
+    fn a_delivered_mail_resets_the_count() {
         let mut engine = testing::engine();
         assert_eq!(emitted(&mut engine, "anna@example.com", "bbdbb"), [None; 5]);
         assert_eq!(emitted(&mut engine, "anna@example.com", "bdd"), [Some(3), None, None]);
-        assert!(engine.state_keys().is_empty(), "nothing is kept of an address that works");
+        assert!(engine.state_keys().is_empty(), "a working address leaves no state");
         assert_eq!(emitted(&mut engine, "anna@example.com", "bbb"), [None, None, Some(3)]);
     }
 
     #[test]
-    fn addresses_are_counted_apart_whatever_their_case() {
+    fn counts_per_address_and_ignores_case() {
         let mut engine = testing::engine();
         assert_eq!(emitted(&mut engine, "anna@example.com", "bb"), [None, None]);
         assert_eq!(emitted(&mut engine, "bruno@example.com", "b"), [None]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_says_whom_it_is_about() {
+    fn the_event_names_its_address() {
         let mut engine = testing::engine().with_state("bounces/anna@example.com", "2");
         let event = testing::event("mail.bounced").json(json!({ "email": "anna@example.com" })).build();
         let outcome = engine.run(&BounceGuard, &event).unwrap();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mail_without_a_possible_address_is_a_bad_payload() {
+    fn a_mail_without_a_valid_address_is_a_bad_payload() {
         for email in [json!(null), json!(" "), json!("a".repeat(255))] {
             let event = testing::event("mail.bounced").json(json!({ "email": email })).build();
             assert_eq!(testing::run(&BounceGuard, &event).unwrap_err().code, "bad-payload");

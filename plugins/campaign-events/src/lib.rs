@@ -1,7 +1,7 @@
-//! Attributes: the form that a mail tool sends becomes an event whose `channel` and `initiator` endpoints choose by.
+//! Attributes: a mail tool's form becomes an event. Endpoints filter it by its `channel` and `initiator`.
 //!
-//! Made for a source of ActiveCampaign-like senders: `type=subscribe&list=3&initiated_by=admin&contact[email]=…`, which comes in as
-//! JSON of that shape. Settings, optional: `list.3` = the name of list 3.
+//! For a source that sends forms like ActiveCampaign: `type=subscribe&list=3&initiated_by=admin&contact[email]=…`, which arrives
+//! as JSON of that shape. Settings, optional: `list.3` = the name of list 3.
 
 use innesco_sdk::prelude::*;
 
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_becomes_an_event_that_can_be_chosen() {
+    fn a_form_becomes_an_event_with_filter_attributes() {
         let outcome = testing::run(&CampaignEvents, &form("3")).unwrap();
         let event = &outcome.events()[0];
         assert_eq!((event.event_type.as_str(), event.subject.as_deref()), ("contact.subscribe", Some("anna@example.com")));

@@ -1,7 +1,7 @@
-//! Routing: one event, endpoints chosen by what is in it.
+//! Routing: the content of an event selects its endpoints.
 //!
-//! Settings, all optional: `threshold` (1000) is what an order must exceed to be big, `big-orders` (`receiver`) the endpoint
-//! for big orders, and `country.IT`, `country.DE`, … the endpoints for every order from there.
+//! Settings, all optional: `threshold` (1000), above which an order is big; `big-orders` (`receiver`), the endpoint for big
+//! orders; `country.IT`, `country.DE`, …, the endpoints for all orders from a country.
 
 use innesco_sdk::{
     prelude::*,
@@ -40,7 +40,7 @@ impl Plugin for OrderRouter {
             endpoints.push(config::get("big-orders").unwrap_or("receiver".to_owned()));
         }
         endpoints.extend(country.and_then(|country| config::get(&format!("country.{country}"))));
-        endpoints.dedup(); // an endpoint that is both hears of it once
+        endpoints.dedup(); // an endpoint for both gets one webhook
 
         endpoints.into_iter().map(|endpoint| Webhook::to(endpoint).json(&Message { text: &text, country })).collect()
     }
@@ -49,7 +49,7 @@ impl Plugin for OrderRouter {
 innesco_sdk::export!(OrderRouter);
 
 fn number(threshold: &str) -> Result<f64> {
-    threshold.parse().map_err(|_| Error::permanent("bad-config", format!("threshold = {threshold:?} is no number; write 1000")))
+    threshold.parse().map_err(|_| Error::permanent("bad-config", format!("threshold = {threshold:?} is not a number; write for example 1000")))
 }
 
 /// Shops send amounts as numbers or as text: 1500, "1500.00".
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn a_small_order_from_nowhere_in_particular_goes_nowhere() {
+    fn sends_nothing_for_a_small_order_without_a_country_endpoint() {
         for total in [json!(1000), json!("999.99"), json!(0), json!(-5000)] {
             assert!(testing::run(&OrderRouter, &order(json!({ "id": 7, "total": total }))).unwrap().is_none());
         }
     }
 
     #[test]
-    fn a_country_with_an_endpoint_hears_of_every_order() {
+    fn sends_every_order_of_a_country_to_its_endpoint() {
         let mut engine = testing::engine().config("country.IT", "milano").config("big-orders", "sales");
         let small = engine.run(&OrderRouter, &order(json!({ "id": "A-1", "total": "20.00", "country": "IT" }))).unwrap();
         assert_eq!(endpoints(&small), ["milano"]);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_both_hears_of_it_once() {
+    fn sends_one_webhook_to_an_endpoint_for_both() {
         let mut engine = testing::engine().config("country.IT", "receiver").config("threshold", "99.5");
         let outcome = engine.run(&OrderRouter, &order(json!({ "id": 7, "total": 100, "country": "IT" }))).unwrap();
         assert_eq!(endpoints(&outcome), ["receiver"]);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_a_bad_payload() {
+    fn an_invalid_amount_is_a_bad_payload() {
         for total in [json!("a lot"), json!("NaN"), json!("inf"), json!(null), json!([1500])] {
             let event = order(json!({ "id": 7, "total": total }));
             assert_eq!(testing::run(&OrderRouter, &event).unwrap_err().code, "bad-payload");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_that_is_no_number_is_named() {
+    fn the_error_names_an_invalid_threshold() {
         let mut engine = testing::engine().config("threshold", "much");
         let error = engine.run(&OrderRouter, &order(json!({ "id": 7, "total": 1 }))).unwrap_err();
         assert!(error.message.contains("threshold = \"much\""), "{error}");

@@ -1,11 +1,11 @@
-//! Changing what is on its way to an endpoint: personal data is masked, every other byte stays as it was.
+//! Transforming webhooks of an endpoint: masks personal data and keeps every other byte.
 //!
-//! For endpoints that name this plugin as their own. Masked, anywhere in a JSON body:
+//! For endpoints that name this plugin as their own. It masks, anywhere in a JSON body:
 //! - e-mail addresses in any text, also in the names of members: `***@example.com`;
 //! - phone numbers in international form in any text: `+39 333 1234567` becomes `***67`;
-//! - all text and numbers in members that hold names or phone numbers, whatever is nested in them: `***`.
+//! - all text and numbers in members that hold names or phone numbers, at any depth below them: `***`.
 //!
-//! Setting, optional: `fields`, further members to mask, such as `notes, address`. Case, dashes and underscores are ignored.
+//! Setting, optional: `fields`, more members to mask, such as `notes, address`. Case, dashes and underscores are ignored.
 
 mod mask;
 
@@ -17,7 +17,7 @@ use innesco_sdk::{
     serde_json,
 };
 
-/// Members that hold personal data, written as [`plain`] does. Not `name`: products have names too.
+/// Members that hold personal data, as [`plain`] writes them. Not `name`: products have names too.
 #[rustfmt::skip]
 const FIELDS: &[&str] = &[
     "firstname", "middlename", "lastname", "fullname", "givenname", "familyname", "surname", "customername", "contactname",
@@ -27,7 +27,7 @@ const FIELDS: &[&str] = &[
 struct PiiRedact;
 
 impl Plugin for PiiRedact {
-    // None: it runs where an endpoint names it, whatever the event's type.
+    // Empty: it runs for endpoints that name it, for every event type.
     const ON: &'static [&'static str] = &[];
 
     fn handle(&self, event: &Event) -> Result<Outcome> {
@@ -45,12 +45,12 @@ impl Plugin for PiiRedact {
 
 innesco_sdk::export!(PiiRedact);
 
-/// Copies valid JSON token by token, so that spaces, the order of members and the digits of numbers survive.
+/// Copies valid JSON token by token, to keep spaces, the order of members and the digits of numbers.
 fn redact(json: &str, is_personal: impl Fn(&str) -> bool) -> Result<String> {
     let mut out = String::with_capacity(json.len());
     let mut rest = json;
-    let mut personal = false; // whether what comes next is in a personal member
-    let mut around = Vec::new(); // the same, for each object and array around it
+    let mut personal = false; // whether the next token is in a personal member
+    let mut around = Vec::new(); // the same for each enclosing object and array
     while let Some(first) = rest.chars().next() {
         let token;
         (token, rest) = rest.split_at(token_len(rest, first));
@@ -76,8 +76,8 @@ fn redact(json: &str, is_personal: impl Fn(&str) -> bool) -> Result<String> {
     Ok(out)
 }
 
-/// The text of a string token. Half of a surrogate pair (`\ud83d`) is JSON and no text: here it becomes U+FFFD, and a token that is not
-/// masked is copied as it was.
+/// Decodes a string token. Half of a surrogate pair (`\ud83d`) is valid JSON but not text: it becomes U+FFFD. A token without
+/// personal data is copied unchanged.
 fn decoded(token: &str) -> Result<String> {
     struct Lossy;
     impl serde::de::Visitor<'_> for Lossy {
@@ -92,11 +92,11 @@ fn decoded(token: &str) -> Result<String> {
     serde_json::Deserializer::from_str(token).deserialize_bytes(Lossy).map_err(not_json)
 }
 
-/// How long the token is that `rest` begins with: a string, a number, or one other character.
+/// Returns the length of the first token of `rest`: a string, a number, or one other character.
 fn token_len(rest: &str, first: char) -> usize {
     match first {
         '"' => {
-            let mut escaped = true; // so that the opening quote does not close
+            let mut escaped = true; // so that the opening quote does not end the string
             let closing = rest.find(|c| {
                 let closes = c == '"' && !escaped;
                 escaped = c == '\\' && !escaped;
@@ -109,7 +109,7 @@ fn token_len(rest: &str, first: char) -> usize {
     }
 }
 
-/// `First_Name`, `first-name` and `firstName` are all `firstname`.
+/// Normalizes a member's name: `First_Name`, `first-name` and `firstName` become `firstname`.
 fn plain(member: &str) -> String {
     member.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_personal_stays_byte_for_byte() {
+    fn keeps_other_data_byte_for_byte() {
         for json in [
             "{ \"b\" : 1.10,\r\n\t\"a\":12345678901234567890123, \"b\":-1e+2 }\n",
             r#"{"text":"caf\u00e9 \"quoted\\\" \/ 😀","ok":[true,false,null,{},[]],"name":"Green tea","":"","email":null}"#,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_numbers_are_masked_in_any_text() {
+    fn masks_addresses_and_numbers_in_any_text() {
         check(
             r#"{"note":"Write to anna@example.com or +39 (333) 123-4567.","deep":[{"x":["o'brien+x@mail.example.org"]}]}"#,
             r#"{"note":"Write to ***@example.com or ***67.","deep":[{"x":["***@mail.example.org"]}]}"#,
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_does_not_hide_behind_escapes() {
+    fn masks_escaped_addresses() {
         check(r#"{"a":"anna\u0040example.com","b":"\u002b393331234567"}"#, r#"{"a":"***@example.com","b":"***67"}"#);
         check(
             r#""https://shop.example/unsubscribe?anna%40example.com""#,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn personal_members_are_masked_whatever_is_in_them() {
+    fn masks_everything_in_personal_members() {
         check(
             r#"{"first_name":"Anna","lastName": "","phone":3331234567,"id":7,"Mobile":["333 123",{"kind":"home","ok":true}],"n":1}"#,
             r#"{"first_name":"***","lastName": "","phone":"***","id":7,"Mobile":["***",{"kind":"***","ok":true}],"n":1}"#,
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn further_members_are_a_setting() {
+    fn masks_members_from_the_setting() {
         let mut engine = testing::engine().config("fields", "notes, Home-Address,");
         let json = r#"{"notes":"tall","homeAddress":{"street":"Via Roma","no":1},"other":"x","":"y"}"#;
         assert_eq!(
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_not_sent() {
+    fn sends_nothing_that_is_not_json() {
         for data in [b"name=Anna".as_slice(), b"", b"{\"a\":1", b"{} {}", b"\"\xff\""] {
             let event = testing::event("contact.created").data("text/plain", data).build();
             let error = testing::run(&PiiRedact, &event).unwrap_err();
@@ -196,9 +196,9 @@ mod tests {
         }
     }
 
-    /// What the engine takes for JSON goes through: nothing that it accepted may be lost here.
+    /// All JSON that the engine accepts passes: the plugin must not lose an accepted event.
     #[test]
-    fn whatever_is_json_passes() {
+    fn accepts_all_valid_json() {
         for json in [
             r#"{"text":"ciao \ud83d","\udc00":1}"#,
             r#""\ud800""#,

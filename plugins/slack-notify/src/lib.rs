@@ -1,13 +1,13 @@
-//! Translating: GitHub's payloads, as GitHub sends them, into Slack messages.
+//! Translating: GitHub's payloads become Slack messages.
 //!
-//! Setting, optional: `endpoint` (`slack`), the endpoint that holds the Slack webhook's address.
+//! Setting, optional: `endpoint` (`slack`), the endpoint with the Slack webhook's address.
 
 use innesco_sdk::prelude::*;
 
-/// How many commits of a push are listed.
+/// Maximum number of commits listed for a push.
 const COMMITS_SHOWN: usize = 5;
 
-// As much of the payloads as is needed. What GitHub leaves out or sets to null now and then is an `Option`.
+// Only the members that this plugin reads. A member that GitHub may omit or set to null is an `Option`.
 
 #[derive(Deserialize)]
 struct Push {
@@ -79,7 +79,7 @@ impl Plugin for SlackNotify {
 
 innesco_sdk::export!(SlackNotify);
 
-/// `anna pushed branch main of acme/shop with 2 commits`, and the commits below it.
+/// Returns `anna pushed branch main of acme/shop with 2 commits`, and the commits on the next lines.
 fn push_text(push: &Push) -> String {
     let (kind, name) = match push.r#ref.strip_prefix("refs/tags/") {
         Some(tag) => ("tag", tag),
@@ -116,19 +116,19 @@ fn push_text(push: &Push) -> String {
     text
 }
 
-/// `anna opened #12 Checkout is slow in acme/shop`
+/// Returns `anna opened #12 Checkout is slow in acme/shop`.
 fn issues_text(event: &Issues) -> String {
     let who = escape(event.sender.as_ref().map_or("someone", |sender| &sender.login));
     let issue = link(&event.issue.html_url, &format!("#{} {}", event.issue.number, escape(&event.issue.title)));
     format!("{who} {} {issue} in {}", escape(&event.action), escape(&event.repository.full_name))
 }
 
-/// Slack's form of a link. The label is escaped already.
+/// Formats a link for Slack. The label is already escaped.
 fn link(url: &str, label: &str) -> String {
     if url.is_empty() { label.to_owned() } else { format!("<{}|{label}>", escape(url)) }
 }
 
-/// The three characters that mean something to Slack: without this, a title such as `<!channel>` would wake everyone.
+/// Escapes the three special characters of Slack: otherwise a title such as `<!channel>` would notify everyone.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -145,7 +145,7 @@ mod tests {
         outcome.webhooks()[0].json_body()["text"].as_str().unwrap().to_owned()
     }
 
-    /// A push shaped as GitHub's are, shortened, with these members instead.
+    /// A push in GitHub's shape, shortened, with changed members.
     fn pushed(changes: Value) -> Value {
         let commit = json!({
             "id": "0d1a26e67d8f5eaf1f6ba5c57fc3c7d91ac0fd1c", "tree_id": "f9d2a07e9488b91af2641b26b9407fe22a451433",
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn deleted_and_new_branches_and_tags_are_told_apart() {
+    fn distinguishes_deleted_and_new_branches_and_tags() {
         let deleted = json!({ "deleted": true, "commits": [], "head_commit": null, "ref": "refs/heads/fix/a&b" });
         assert_eq!(text("github.push", pushed(deleted)), "anna deleted branch fix/a&amp;b of acme/shop");
         let tag = json!({ "created": true, "commits": [], "ref": "refs/tags/v1.0", "compare": "", "sender": null });
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issue_is_one_line_with_a_link_that_no_title_breaks_out_of() {
+    fn an_issue_is_one_line_and_its_title_stays_inside_the_link() {
         let data = json!({
             "action": "opened",
             "issue": { "number": 12, "title": "<!channel> is > slow", "html_url": "https://github.com/acme/shop/issues/12", "body": null },

@@ -1,12 +1,12 @@
-//! Fanning out: one WooCommerce order becomes a CRM contact and, once paid for, a call to a mail service.
+//! Fanning out: one WooCommerce order becomes a CRM contact and, once paid, a call to a mail service.
 //!
-//! Settings, both optional: `crm` (`crm`) and `mailer` (`mailer`), the endpoints.
+//! Settings, both optional: `crm` (`crm`) and `mailer` (`mailer`), the names of the endpoints.
 
 use innesco_sdk::prelude::*;
 
-/// A WooCommerce order, as much of it as is needed. Amounts and quantities are passed on as they came.
+/// A WooCommerce order, with only the members that this plugin reads. Amounts and quantities are passed on unchanged.
 ///
-/// `order.deleted` holds an id and nothing else, hence the defaults.
+/// `order.deleted` has only an id, therefore the defaults.
 #[derive(Deserialize)]
 struct Order {
     id: u64,
@@ -48,7 +48,7 @@ impl Plugin for WooToCrm {
     fn handle(&self, event: &Event) -> Result<Outcome> {
         let order: Order = event.json()?;
         let Some(email) = order.billing.email.as_deref().filter(|email| !email.is_empty()) else {
-            log::info!("order {} names no e-mail address", order.id);
+            log::info!("order {} has no e-mail address", order.id);
             return Ok(Outcome::none());
         };
 
@@ -87,7 +87,7 @@ fn mail(order: &Order, email: &str) -> Result<Webhook> {
             "items": order.line_items.iter().map(item).collect::<Vec<_>>(),
         },
     });
-    // WooCommerce tells of an order each time anything about it changes; the customer wants each mail once.
+    // WooCommerce sends an event for each change of an order. The key ensures one mail per status.
     let key = format!("order-{}-{}", order.id, order.status);
     Webhook::to(endpoint("mailer")).header("idempotency-key", key).json(&mail)
 }
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// An order shaped as WooCommerce's are, shortened, in this status.
+    /// An order in WooCommerce's shape, shortened, with this status.
     fn order(status: &str) -> Value {
         json!({
             "id": 727, "parent_id": 0, "number": "727", "order_key": "wc_order_58d2d042d1d", "created_via": "checkout",
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paid_order_is_mailed_about_as_well() {
+    fn a_paid_order_also_sends_a_mail() {
         for status in ["processing", "completed"] {
             let outcome = run(order(status));
             let mail = &outcome.webhooks()[1];
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_without_an_address_asks_for_nothing() {
+    fn an_order_without_an_address_sends_nothing() {
         assert!(run(json!({ "id": 727 })).is_none(), "deleted");
         for email in [json!(""), json!(null)] {
             let at_the_till = json!({ "id": 727, "status": "completed", "billing": { "email": email } });
