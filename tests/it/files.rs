@@ -136,7 +136,7 @@ fn a_key_is_not_sent_to_an_address_that_a_folder_brings() {
     set(&file, 0o666);
     let refused = command(None).output().unwrap();
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && text.contains("is not used; --url and --key do without it"), "{text}");
+    assert!(!refused.status.success() && text.contains("is ignored; use --url and --key instead"), "{text}");
 
     set(&file, 0o600);
     let heard = overheard(listener);

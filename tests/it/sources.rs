@@ -605,11 +605,11 @@ async fn an_address_is_rotated_while_both_are_taken() {
     };
     let (code, said) = run(&["source", "rotate-address", "campaign", "--grace", "2d"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("and the one before it") && said.contains("beside the new one for 2d"), "{said}");
+    assert!(said.contains("and the previous one") && said.contains("stays valid for 2d"), "{said}");
     let (code, said) = run(&["source", "rotate-address", "campaign", "--grace", "0s"]);
     assert!(code == Some(2) && said.contains("senders to the old one get 404"), "{said}");
     let (code, said) = run(&["source", "rotate-address", "campaign", "--grace", "0s", "--yes"]);
-    assert!(code == Some(0) && said.contains("The old address has ended"), "{said}");
+    assert!(code == Some(0) && said.contains("The old address is no longer valid"), "{said}");
     assert_eq!(sent(&engine, path(&short)).await, 404);
     assert!(!engine.log().contains(&second[13..]), "an address is a secret: {}", engine.log());
 }
@@ -722,7 +722,7 @@ async fn sources_are_made_changed_listed_and_removed() {
     assert_eq!(code, Some(0), "{said}");
     assert!(added.contains("/in/github-") && added.contains("it is not shown again"), "{added}");
     assert!(run(&["source", "list"]).1.contains("github"));
-    assert!(run(&["source", "rotate-secret", "github", "--grace", "1h"]).1.contains("believed beside it for 1h"));
+    assert!(run(&["source", "rotate-secret", "github", "--grace", "1h"]).1.contains("the old secret stays valid for 1h"));
     assert!(run(&["source", "show", "github"]).1.contains("header:x-github-event"));
     assert_eq!(run(&["source", "remove", "github", "--yes"]).0, Some(0));
 }

@@ -1,4 +1,4 @@
-//! `innesco audit`: who changed what, when, and what came of it.
+//! `innesco audit`: lists the audit trail.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::clock;
 #[derive(clap::Args)]
 pub struct AuditArgs {
     /// Only changes by this key, by name
-    // An id of its own: the global --key is another one.
+    // A distinct id: the global `--key` is another argument.
     #[arg(id = "by_key", long = "by", value_name = "NAME")]
     by: Option<String>,
     /// Only this action, such as endpoint.update or key.create
@@ -48,7 +48,7 @@ pub fn run(args: &AuditArgs, client: &Client, out: &Printer) -> anyhow::Result<(
     Ok(out.list(&client.list(&["v1", "audit"], &query, args.limit)?, &columns, "No such change.")?)
 }
 
-/// The status, or that there is none.
+/// Returns the status, or that there is none.
 fn answered(entry: &Value) -> String {
-    entry["status"].as_u64().map_or_else(|| "under way, or the engine ended".to_owned(), |status| status.to_string())
+    entry["status"].as_u64().map_or_else(|| "in progress, or the engine stopped".to_owned(), |status| status.to_string())
 }

@@ -1,4 +1,4 @@
-//! `innesco backup`: a copy of the store, taken while the engine runs or not.
+//! `innesco backup`: copies the store, also while the engine runs.
 
 use std::path::PathBuf;
 
@@ -19,13 +19,13 @@ pub struct BackupArgs {
 pub fn run(args: &BackupArgs, out: &Printer) -> anyhow::Result<()> {
     let config = args.folder.config()?;
     let copy = Sqlite::backup(&config.data.join("innesco.db"), &args.file)
-        .with_context(|| format!("the store in {} is not copied", config.data.display()))?;
+        .with_context(|| format!("the store in {} was not copied", config.data.display()))?;
     let (file, key) = (args.file.display().to_string(), config.master_key_file.display().to_string());
     let answer = json!({ "file": file, "bytes": copy.bytes, "events": copy.events, "master_key_file": key });
     Ok(out.thing(&answer, |_| {
         format!(
-            "copied  {file}  {}, {}\n\nIts secrets open only with the master key, which is not in it: {key}\nKeep a copy of that file, \
-             in another place than this one. How to restore both: docs/operations.md",
+            "copied  {file}  {}, {}\n\nThe master key is not in the backup. Without it the secrets cannot be decrypted: {key}\nKeep a copy of that file \
+             in another place. How to restore both: docs/operations.md",
             measure::size(copy.bytes),
             measure::count(copy.events, "event"),
         )

@@ -1,4 +1,4 @@
-//! Building plugin crates: cargo does it, and says what is wrong in its own words.
+//! Builds plugin crates with cargo, and passes on cargo's messages.
 
 use std::{
     fmt, fs,
@@ -13,17 +13,17 @@ use serde_json::Value;
 
 use crate::{clock, sandbox::advice};
 
-/// What plugins are compiled to.
+/// The compilation target of plugins.
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// A crate that is a plugin.
+/// A plugin's crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginCrate {
     pub name: String,
     pub folder: PathBuf,
 }
 
-/// Crates below a folder, and what is no crate although it looks like one.
+/// The crates below a folder, and folders that only look like crates.
 #[derive(Debug, Default)]
 pub struct Found {
     pub crates: Vec<PluginCrate>,
@@ -36,7 +36,7 @@ impl PluginCrate {
         let text = fs::read_to_string(&manifest).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 anyhow::anyhow!(
-                    "{} is no crate: it has no Cargo.toml. Begin one with: innesco plugin new my-first",
+                    "{} is not a crate: it has no Cargo.toml. Create one with: innesco plugin new my-first",
                     folder.display()
                 )
             }
@@ -47,12 +47,12 @@ impl PluginCrate {
             .map_err(|error: toml::de::Error| anyhow::anyhow!("{} is not TOML: {}", manifest.display(), error.message()))?;
         let name = table.get("package").and_then(|package| package.get("name")).and_then(|name| name.as_str());
         let name = name.with_context(|| {
-            format!("{} names no package; name the crate of one plugin, such as plugins/my-first", manifest.display())
+            format!("{} has no package; give the crate of one plugin, such as plugins/my-first", manifest.display())
         })?;
         Ok(Self { name: name.to_owned(), folder: folder.to_owned() })
     }
 
-    /// Every crate directly below a folder, in the order of their names.
+    /// Finds every crate directly below a folder, ordered by name.
     pub fn below(folder: &Path) -> anyhow::Result<Found> {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
@@ -73,10 +73,10 @@ impl PluginCrate {
         Ok(found)
     }
 
-    /// Builds it.
+    /// Builds the crate.
     ///
-    /// Each crate is built by itself: built together, crates of one workspace would share the features of
-    /// what they depend on, and the same source would give other bytes, thus another version.
+    /// Each crate is built separately. Built together, crates of one workspace share the features of their dependencies, and the
+    /// same source would give other bytes, which is another version.
     pub fn build(&self) -> Result<Built, BuildFailed> {
         let began = clock::steady();
         let failed = |reason: String| BuildFailed { name: self.name.clone(), reason };
@@ -85,8 +85,8 @@ impl PluginCrate {
         let output = Command::new(cargo)
             .args(["build", "--release", "--target", TARGET, "--quiet", "--color", colour])
             .args(["--message-format", "json-render-diagnostics"])
-            // What a plugin's own Cargo.toml cannot say where it lies in a workspace: one unit and LTO are worth a quarter of a run, a
-            // small stack half of one (`.cargo/config.toml` says why).
+            // A crate in a workspace cannot set these in its Cargo.toml. One codegen unit and LTO save a quarter of a run, a
+            // small stack saves half of one (see `.cargo/config.toml`).
             .envs([
                 ("CARGO_PROFILE_RELEASE_LTO", "true"),
                 ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
@@ -109,13 +109,13 @@ impl PluginCrate {
         }
         let wasm = String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| self.artifact(line)).next_back();
         let wasm = wasm.ok_or_else(|| {
-            failed("it builds, but not to a .wasm file. Its Cargo.toml needs: [lib] crate-type = [\"cdylib\"]".to_owned())
+            failed("the build gives no .wasm file. Its Cargo.toml needs: [lib] crate-type = [\"cdylib\"]".to_owned())
         })?;
         let bytes = fs::metadata(&wasm).map_err(|error| failed(format!("{} cannot be read: {error}", wasm.display())))?.len();
         Ok(Built { wasm, bytes, took: clock::steady().since(began) })
     }
 
-    /// The .wasm file that a line of cargo's report is about, if it is this crate's.
+    /// Returns the .wasm file named in a line of cargo's report, if it belongs to this crate.
     fn artifact(&self, line: &str) -> Option<PathBuf> {
         let message: Value = serde_json::from_str(line).ok()?;
         let manifest = fs::canonicalize(self.folder.join("Cargo.toml")).ok()?;
@@ -126,7 +126,7 @@ impl PluginCrate {
     }
 }
 
-/// A crate that does not build: cargo's own message, whole.
+/// A failed build, with cargo's whole message.
 #[derive(Debug)]
 pub struct BuildFailed {
     pub name: String,
@@ -149,9 +149,9 @@ pub struct Built {
 }
 
 impl Built {
-    /// Puts the file into a folder whole: under another name first, then renamed. Returns where it is.
+    /// Copies the file into a folder atomically: first under another name, then renamed. Returns its path.
     pub fn drop_into(&self, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
-        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
         let draft = folder.join(format!(".{name}.{}.draft", std::process::id()));
         let place = folder.join(format!("{name}.wasm"));
         fs::copy(&self.wasm, &draft)
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_are_found_and_a_broken_one_hides_no_other() {
+    fn finds_crates_beside_a_broken_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         crate_in(path, "b", "[package]\nname = \"two\"\n");
@@ -188,15 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_crate_says_so() {
+    fn explains_a_folder_that_is_not_a_crate() {
         let folder = tempfile::tempdir().unwrap();
         let error = PluginCrate::at(folder.path()).unwrap_err().to_string();
         let shown = folder.path().display();
-        assert_eq!(error, format!("{shown} is no crate: it has no Cargo.toml. Begin one with: innesco plugin new my-first"));
+        assert_eq!(error, format!("{shown} is not a crate: it has no Cargo.toml. Create one with: innesco plugin new my-first"));
     }
 
     #[test]
-    fn a_file_is_dropped_whole() {
+    fn copies_a_file_atomically() {
         let folder = tempfile::tempdir().unwrap();
         let wasm = folder.path().join("my_first.wasm");
         fs::write(&wasm, b"\0asm").unwrap();
@@ -205,11 +205,11 @@ mod tests {
         assert_eq!(built.drop_into(&to, "my-first").unwrap(), to.join("my-first.wasm"));
         built.drop_into(&to, "my-first").unwrap();
         let names: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["my-first.wasm"], "nothing else is left");
+        assert_eq!(names, ["my-first.wasm"], "no other file is left");
     }
 
     #[test]
-    fn cargo_names_the_file() {
+    fn finds_the_file_in_cargos_report() {
         let folder = tempfile::tempdir().unwrap();
         crate_in(folder.path(), "a", "[package]\nname = \"a-b\"\n");
         let plugin = PluginCrate::at(&folder.path().join("a")).unwrap();

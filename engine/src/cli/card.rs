@@ -1,4 +1,4 @@
-//! One thing as a person reads it: a headline, and below it a line for each member that there is something to say of.
+//! Formats one thing for a person: a headline, and a line for each known member.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::{
     output::{DIM, Styled, text},
 };
 
-/// Lines under a headline; each begins with a name, all of which are as wide.
+/// Lines under a headline. Each starts with a name of the same width.
 pub struct Card(Vec<String>);
 
 impl Card {
@@ -15,7 +15,7 @@ impl Card {
         Self(vec![headline])
     }
 
-    /// With a word before the headline: what has become of the thing.
+    /// Adds a word before the headline, such as `added`.
     pub fn after(mut self, verb: &str) -> Self {
         self.0[0] = format!("{verb} {}", self.0[0]);
         self
@@ -25,26 +25,26 @@ impl Card {
         self.0.push(format!("  {:<9} {}", Styled(DIM, name), value.as_ref()));
     }
 
-    /// A line about a member that may be `null`: then there is none.
+    /// Adds a line for a member, unless it is `null`.
     pub fn known(&mut self, name: &str, value: &Value) {
         if !value.is_null() {
             self.line(name, one_line(value));
         }
     }
 
-    /// A secret, which only this answer has.
+    /// Adds a secret, which only this answer contains.
     pub fn secret(&mut self, secret: &Value) {
         self.0.push(String::new());
         self.line("secret", text(secret));
         self.below("copy it now: it is not shown again");
     }
 
-    /// One line more about what the line before says.
+    /// Adds a line that continues the previous one.
     pub fn below(&mut self, words: &str) {
         self.0.push(format!("            {words}"));
     }
 
-    /// A sentence of its own at the end.
+    /// Adds a sentence at the end.
     pub fn remark(&mut self, words: &str) {
         self.0.extend([String::new(), words.to_owned()]);
     }
@@ -54,7 +54,7 @@ impl Card {
     }
 }
 
-/// What a member holds, fit for a line of a terminal.
+/// Returns a member's text for a line of a terminal.
 pub fn one_line(value: &Value) -> String {
     measure::one_line(&text(value))
 }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_card_has_a_line_for_what_is_known() {
+    fn a_card_has_a_line_for_each_known_member() {
         let mut card = Card::new("crm  ● active".to_owned()).after("added");
         card.known("title", &Value::Null);
         card.known("rate", &json!("50/s\n"));

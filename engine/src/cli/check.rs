@@ -1,4 +1,4 @@
-//! `innesco check`: verifies a data folder, row by row, while no engine uses it.
+//! `innesco check`: verifies the data folder of a stopped engine, row by row.
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub struct CheckArgs {
     folder: Folder,
 }
 
-/// What was found is not in order: the exit code is 1.
+/// The check has findings: the exit code is 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} found in {1}; restore a backup, or report this")]
 struct NotInOrder(String, String);
@@ -27,8 +27,8 @@ struct NotInOrder(String, String);
 pub fn run(args: &CheckArgs, out: &Printer) -> anyhow::Result<()> {
     let config = args.folder.config()?;
     let file = config.data.join("innesco.db");
-    anyhow::ensure!(file.exists(), "there is no store in {}; name its folder with --data", config.data.display());
-    // A row that moves while it is looked for would be found missing.
+    anyhow::ensure!(file.exists(), "no store in {}; give its folder with --data", config.data.display());
+    // A row that moves during the search would be reported as missing.
     let _lock = lock_folder(&config.data)?;
     let report = Sqlite::check(&file, &KeyFile::at(config.master_key_file))
         .with_context(|| format!("the store in {} cannot be checked", config.data.display()))?;
@@ -58,7 +58,7 @@ fn page(report: &CheckReport) -> String {
         lines.push(format!("{}  {}{times}{examples}", Styled(RED, "✕"), finding.what));
     }
     if report.findings.is_empty() {
-        lines.push("everything is in order".to_owned());
+        lines.push("no findings".to_owned());
     }
     lines.join("\n")
 }

@@ -1,4 +1,4 @@
-//! Speaking to a running engine: finding it, asking it, and saying what to do when it does not answer.
+//! Talks to a running engine: finds it, sends requests, and explains what to do if it does not answer.
 
 use std::{
     fmt,
@@ -13,18 +13,18 @@ use url::Url;
 use super::{measure, wrong};
 use crate::{config, domain::given, files};
 
-/// Where `innesco dev` leaves word of its engine.
+/// The file in which `innesco dev` stores the address and key of its engine.
 const LOCAL_FILE: &str = ".innesco/local.toml";
-/// Where an engine listens that was not told otherwise.
+/// The default address of an engine.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
-/// For a connection to come about.
+/// Timeout for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// For a whole answer. The engine itself gives up on a store that hangs sooner.
+/// Timeout for a complete answer. The engine gives up on a slow store sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Items of one page of a list.
 const PAGE: usize = 500;
 
-/// The body of a request without what was not said, so that the engine's defaults hold for it.
+/// Removes members without a value, so that the engine's defaults apply to them.
 pub fn without_nulls(mut body: Value) -> Value {
     if let Some(members) = body.as_object_mut() {
         members.retain(|_, value| !value.is_null());
@@ -32,14 +32,14 @@ pub fn without_nulls(mut body: Value) -> Value {
     body
 }
 
-/// Which engine is meant.
+/// Selects the engine.
 #[derive(clap::Args, Default)]
 pub struct Target {
-    /// Address of the engine [default: INNESCO_URL, else what `innesco dev` left here]
-    // Ids of their own: commands have arguments called `url` and `key`, and clap would take one for the other.
+    /// Address of the engine [default: INNESCO_URL, else the engine of `innesco dev` in this folder]
+    // Distinct ids: commands have arguments called `url` and `key`, and clap would mix them up.
     #[arg(id = "engine_url", long = "url", global = true, value_name = "URL", help_heading = "Which engine")]
     url: Option<String>,
-    /// Key of its API [default: INNESCO_KEY, else what `innesco dev` left here]
+    /// API key [default: INNESCO_KEY, else the key of `innesco dev` in this folder]
     #[arg(id = "engine_key", long = "key", global = true, value_name = "KEY", help_heading = "Which engine")]
     key: Option<String>,
     /// Log each API request and its duration
@@ -54,15 +54,15 @@ impl Target {
     }
 }
 
-/// An address or a key, and where it came from: for when it turns out to be wrong.
+/// An address or a key and its origin, for error messages.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
     value: String,
     origin: String,
 }
 
-/// Flags, else environment, else what `innesco dev` left. What it left is a pair: its address gets no other key, and its key is sent to no
-/// other address.
+/// Looks at flags, then environment, then the file of `innesco dev`. The file's address and key belong together: its address gets
+/// no other key, and its key is sent to no other address.
 fn find(
     target: &Target,
     environment: impl Fn(&str) -> anyhow::Result<Option<String>>,
@@ -97,25 +97,25 @@ fn find(
         (None, Some(key), Some((path, local))) if local.key == key.value => {
             Ok((Found { value: local.url, origin: shown(&path) }, key))
         }
-        // The file may be somebody else's: one that came with a repository, for one.
+        // The file may belong to another user, for example if it came with a repository.
         (None, Some(key), Some((path, local))) => Err(wrong(format!(
-            "the key from {} is not sent to the address in {}, which was left with another key; name the engine as well, such as --url {}",
+            "the key from {} is not sent to the address in {}, which has another key; give the address too, such as --url {}",
             key.origin,
             shown(&path),
             measure::one_line(&local.url),
         ))),
         (None, Some(key), None) => Ok((Found { value: DEFAULT_URL.to_owned(), origin: "by default".to_owned() }, key)),
         (None, None, None) => Err(wrong(
-            "which engine? Start one here with: innesco dev. For another give --url and --key, or set INNESCO_URL and INNESCO_KEY",
+            "no engine is selected. Start one here with: innesco dev. Or give --url and --key, or set INNESCO_URL and INNESCO_KEY",
         )),
         (Some(url), _, _) => Err(wrong(format!(
-            "{} needs a key: give --key, or set INNESCO_KEY. Its administrator makes one with: innesco keys create",
+            "{} needs a key: give --key, or set INNESCO_KEY. Its administrator creates one with: innesco keys create",
             url.value
         ))),
     }
 }
 
-/// One engine.
+/// A client of one engine.
 pub struct Client {
     url: Url,
     url_origin: String,
@@ -125,16 +125,16 @@ pub struct Client {
     runtime: tokio::runtime::Runtime,
 }
 
-/// The engine's no, in its own words.
+/// The engine's refusal, in its words.
 #[derive(Debug, thiserror::Error)]
 pub struct Refused {
     pub status: u16,
     pub detail: String,
-    /// JSON pointer to the part of the request that is wrong.
+    /// JSON pointer to the wrong part of the request.
     pub pointer: Option<String>,
-    /// When the same may succeed.
+    /// When the same request may succeed.
     pub retry_after: Option<Duration>,
-    /// What to do about it, where the engine cannot know.
+    /// Advice that only the client can give.
     advice: Option<String>,
 }
 
@@ -155,13 +155,13 @@ impl Refused {
     }
 }
 
-/// No answer came.
+/// The engine did not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NoAnswer(String);
 
 impl Client {
-    /// Finds the engine: flags, else environment, else what `innesco dev` left in this folder or one above.
+    /// Finds the engine: flags, then environment, then the file of `innesco dev` in this folder or above.
     pub fn find(target: &Target) -> anyhow::Result<Self> {
         let local = || match local_file() {
             Some(path) => Ok(read_local(&path)?.map(|local| (path, local))),
@@ -186,11 +186,11 @@ impl Client {
             .connect_timeout(CONNECT_MAX)
             .timeout(ANSWER_MAX);
         if is_here(&parsed) {
-            // A proxy that the environment names leads away from this machine.
+            // A proxy from the environment would lead away from this machine.
             http = http.no_proxy();
         }
         if parsed.scheme() == "http" {
-            // Without TLS, a machine that has no certificates is no obstacle.
+            // Without TLS, a machine without certificates still works.
             http = http.tls_certs_only([]);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -201,7 +201,7 @@ impl Client {
         self.ask("GET", self.address(path, &[]), None)
     }
 
-    /// As [`Self::get`], the answer as it was written.
+    /// As [`Self::get`], but returns the answer's text.
     pub fn get_text(&self, path: &[&str]) -> anyhow::Result<String> {
         self.get_text_with(path, &[])
     }
@@ -219,7 +219,7 @@ impl Client {
         self.ask("POST", self.address(path, &[]), body.map(Value::to_string))
     }
 
-    /// Sends a body that is JSON already.
+    /// Sends a body that is already JSON.
     pub fn post_text(&self, path: &[&str], body: String) -> anyhow::Result<Value> {
         self.ask("POST", self.address(path, &[]), Some(body))
     }
@@ -228,13 +228,13 @@ impl Client {
         self.ask("DELETE", self.address(path, &[]), None)
     }
 
-    /// Follows a list from page to page until `wanted` items are there, or it ends.
+    /// Follows a list page by page until it has `wanted` items, or the list ends.
     pub fn list(&self, path: &[&str], query: &[(&str, Option<&str>)], wanted: usize) -> anyhow::Result<Vec<Value>> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         while items.len() < wanted {
             let limit = (wanted - items.len()).min(PAGE).to_string();
-            // Whoever wants everything takes it in pages of the engine's size.
+            // Without a limit, pages have the engine's page size.
             let mut pairs: Vec<(&str, &str)> = Vec::new();
             pairs.extend((wanted < usize::MAX).then_some(("limit", limit.as_str())));
             pairs.extend(query.iter().filter_map(|(name, value)| value.map(|value| (*name, value))));
@@ -267,7 +267,7 @@ impl Client {
         self.read(method, &address, status, retry_after, &text)
     }
 
-    /// Status, `Retry-After` and body of an answer.
+    /// Sends a request and returns status, `Retry-After` and body of the answer.
     fn exchange(&self, method: &str, address: &Url, body: Option<String>) -> anyhow::Result<(u16, Option<u64>, String)> {
         let began = Instant::now();
         let answer = self.runtime.block_on(async {
@@ -294,16 +294,16 @@ impl Client {
         let url = self.url.as_str().trim_end_matches('/');
         NoAnswer(if error.is_connect() {
             format!(
-                "no engine answers at {url} ({origin}). Start one with: innesco dev, or innesco serve; or name another with --url"
+                "no engine answers at {url} ({origin}). Start one with: innesco dev, or innesco serve; or give another address with --url"
             )
         } else if error.is_timeout() {
-            format!("{url} took more than {} to answer; look at its log, or try again", measure::coarse(ANSWER_MAX))
+            format!("{url} did not answer within {}; check its log, or try again", measure::coarse(ANSWER_MAX))
         } else {
-            format!("the answer of {url} broke off; whether it was done shows: innesco event list")
+            format!("the connection to {url} broke before the answer; check the result with: innesco event list")
         })
     }
 
-    /// What an answer comes to: its JSON, or why not.
+    /// Returns the JSON of an answer, or an error.
     fn read(&self, method: &str, address: &Url, status: u16, retry_after: Option<u64>, text: &str) -> anyhow::Result<Value> {
         let answer: Option<Value> = if text.is_empty() { Some(Value::Null) } else { serde_json::from_str(text).ok() };
         if (200..300).contains(&status)
@@ -315,13 +315,16 @@ impl Client {
         let Some(problem) = problem else {
             let begins = measure::cut(&measure::one_line(text), 100);
             anyhow::bail!(
-                "{method} {address} was answered {status} and not as an engine answers ({begins}). Is that address ({}) an engine's?",
+                "{method} {address} was answered {status}, but not by an engine ({begins}). Check the address ({})",
                 self.url_origin
             );
         };
         let advice = match status {
             401 => Some(format!("The key came from {}", self.key.origin)),
-            403 => Some(format!("The key came from {}; use one with another role, or: innesco keys create", self.key.origin)),
+            403 => Some(format!(
+                "The key came from {}; use a key with another role, or create one: innesco keys create",
+                self.key.origin
+            )),
             _ => None,
         };
         Err(Refused {
@@ -335,7 +338,7 @@ impl Client {
     }
 }
 
-/// Whether an address is this machine's own.
+/// Returns whether an address is on this machine.
 fn is_here(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -345,28 +348,27 @@ fn is_here(url: &Url) -> bool {
     }
 }
 
-/// What `innesco dev` leaves for the other commands.
+/// The address and key of the engine that `innesco dev` started.
 pub struct Local {
     pub url: String,
     pub key: String,
 }
 
-/// The nearest one, from here upwards.
+/// Finds the nearest file, from this folder upwards.
 fn local_file() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     here.ancestors().map(|folder| folder.join(LOCAL_FILE)).find(|path| path.exists())
 }
 
-/// A path as it is typed from here.
+/// Returns a path as typed from here.
 pub fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
-/// Reads a file that this user's `innesco dev` left, and no other.
+/// Reads the file if this user's `innesco dev` wrote it, and no other.
 fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
-    let text =
-        files::read_own_text(path).with_context(|| format!("{} is not used; --url and --key do without it", shown(path)))?;
+    let text = files::read_own_text(path).with_context(|| format!("{} is ignored; use --url and --key instead", shown(path)))?;
     let Some(text) = text else { return Ok(None) };
     let table: Option<toml::Table> = text.trim_start_matches('\u{feff}').parse().ok();
     let value = |name: &str| table.as_ref()?.get(name)?.as_str();
@@ -374,21 +376,21 @@ fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
     let key = value("key").and_then(|key| given::key(key).ok());
     match (url, key) {
         (Some(url), Some(key)) => Ok(Some(Local { url: url.to_owned(), key: key.to_owned() })),
-        _ => anyhow::bail!("{} is damaged; innesco dev writes it anew, and --url and --key do without it", shown(path)),
+        _ => anyhow::bail!("{} is damaged; start innesco dev to write it again, or use --url and --key instead", shown(path)),
     }
 }
 
-/// The key that `innesco dev` used here before, so that its data folder can be opened again.
+/// Returns the previous key of `innesco dev` here, so that its data folder can be opened again.
 pub fn earlier_key() -> Option<String> {
     read_local(Path::new(LOCAL_FILE)).ok().flatten().map(|local| local.key)
 }
 
-/// Leaves word of an engine, readable by its owner alone.
+/// Writes address and key to a file that only its owner can read.
 pub fn write_local(local: &Local) -> anyhow::Result<()> {
     write_local_to(Path::new(LOCAL_FILE), local).with_context(|| format!("{LOCAL_FILE} cannot be written"))
 }
 
-/// What `innesco dev` makes in its folder.
+/// Returns whether `innesco dev` creates a file of this name in its folder.
 pub fn made_by_dev(name: &str) -> bool {
     ["data", "plugins", "local.toml", "local.draft"].contains(&name)
 }
@@ -438,18 +440,18 @@ mod tests {
     }
 
     #[test]
-    fn a_local_key_is_not_shown_to_another_engine() {
+    fn a_local_key_is_not_sent_to_another_engine() {
         let local = local();
         assert!(found(&target(Some("http://127.0.0.1:8080/"), None), &[], Some(&local)).is_ok());
         let error = found(&target(Some("https://elsewhere.example"), None), &[], Some(&local)).unwrap_err();
         assert_eq!(
             error,
-            "https://elsewhere.example needs a key: give --key, or set INNESCO_KEY. Its administrator makes one with: innesco keys create"
+            "https://elsewhere.example needs a key: give --key, or set INNESCO_KEY. Its administrator creates one with: innesco keys create"
         );
     }
 
     #[test]
-    fn an_address_that_was_left_gets_no_key_but_the_one_left_with_it() {
+    fn a_local_address_gets_only_its_key() {
         let local = local();
         for (target, variables, origin) in [
             (target(None, None), vec![("INNESCO_KEY", "innk_admin")], "INNESCO_KEY"),
@@ -460,11 +462,11 @@ mod tests {
             assert!(refused.starts_with(&expected) && refused.ends_with("such as --url http://127.0.0.1:8080"), "{refused}");
         }
         let same = found(&target(None, Some("innk_local")), &[], Some(&local)).unwrap();
-        assert_eq!(same, ["http://127.0.0.1:8080", LOCAL_FILE, "innk_local", "--key"], "the key that was left with it");
+        assert_eq!(same, ["http://127.0.0.1:8080", LOCAL_FILE, "innk_local", "--key"], "the key in the same file");
     }
 
     #[test]
-    fn what_was_left_is_not_even_read_where_both_are_given() {
+    fn the_local_file_is_not_read_if_both_are_given() {
         let was_read = Cell::new(false);
         let target = target(Some("http://flag"), Some("innk_flag"));
         let local = || {
@@ -475,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_one_word_without_what_an_editor_adds_to_it() {
+    fn a_key_is_one_word_without_invisible_characters() {
         for text in ["innk_x\n", "innk_x\r\n", " innk_x ", "\u{feff}innk_x", "innk_x\t", "innk_x\u{a0}", "innk_x\u{200b}\n"] {
             let variables = [("INNESCO_URL", " http://env\r\n"), ("INNESCO_KEY", text)];
             assert_eq!(
@@ -496,16 +498,16 @@ mod tests {
     }
 
     #[test]
-    fn no_engine_at_all() {
+    fn explains_how_to_select_an_engine() {
         let error = found(&target(None, None), &[("INNESCO_URL", ""), ("INNESCO_KEY", "\n")], None).unwrap_err();
         assert_eq!(
             error,
-            "which engine? Start one here with: innesco dev. For another give --url and --key, or set INNESCO_URL and INNESCO_KEY"
+            "no engine is selected. Start one here with: innesco dev. Or give --url and --key, or set INNESCO_URL and INNESCO_KEY"
         );
     }
 
     fn client(url: &str) -> anyhow::Result<Client> {
-        // Fails only where it was done before.
+        // Fails only if another test installed it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Client::new(
             Found { value: url.into(), origin: "--url".into() },
@@ -526,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_no() {
+    fn explains_refusals() {
         let client = client("http://127.0.0.1:8080").unwrap();
         let read = |status, retry_after, text: &str| {
             let address = client.address(&["v1", "events"], &[]);
@@ -536,32 +538,32 @@ mod tests {
         assert_eq!(read(401, None, &detail("the key is not known")), "the key is not known. The key came from INNESCO_KEY");
         assert_eq!(
             read(403, None, &detail("it needs the role admin.")),
-            "it needs the role admin. The key came from INNESCO_KEY; use one with another role, or: innesco keys create"
+            "it needs the role admin. The key came from INNESCO_KEY; use a key with another role, or create one: innesco keys create"
         );
         assert_eq!(read(503, Some(5), &detail("the disk is full")), "the disk is full. Try again in 5 s");
         assert_eq!(
             read(200, None, "<html>\u{1b}[2J"),
-            "GET http://127.0.0.1:8080/v1/events was answered 200 and not as an engine answers (<html>\\u{1b}[2J). \
-             Is that address (--url) an engine's?"
+            "GET http://127.0.0.1:8080/v1/events was answered 200, but not by an engine (<html>\\u{1b}[2J). \
+             Check the address (--url)"
         );
         assert_eq!(client.read("DELETE", &client.url, 204, None, "").unwrap(), Value::Null);
     }
 
     #[test]
-    fn nobody_listens() {
+    fn explains_that_no_engine_answers() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let error = client(&format!("http://127.0.0.1:{port}")).unwrap().get(&["v1"]).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
                 "no engine answers at http://127.0.0.1:{port} (--url). Start one with: innesco dev, or innesco serve; \
-                 or name another with --url"
+                 or give another address with --url"
             )
         );
     }
 
     #[test]
-    fn what_dev_leaves_is_its_owners_alone() {
+    fn the_local_file_is_only_for_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(LOCAL_FILE);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -572,14 +574,14 @@ mod tests {
         let read = read_local(&path).unwrap().unwrap();
         assert_eq!((read.url.as_str(), read.key.as_str()), ("http://127.0.0.1:8080", "innk_local"));
         fs::write(&path, "url = 7").unwrap();
-        assert!(read_local(&path).err().unwrap().to_string().ends_with("and --url and --key do without it"));
+        assert!(read_local(&path).err().unwrap().to_string().ends_with("use --url and --key instead"));
         fs::write(&path, "\u{feff}url = \"http://127.0.0.1:8080\\n\"\r\nkey = \" innk_local\"\r\n").unwrap();
         let read = read_local(&path).unwrap().unwrap();
         assert_eq!((read.url.as_str(), read.key.as_str()), ("http://127.0.0.1:8080", "innk_local"));
         for mode in [0o644, 0o660, 0o622] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let refused = format!("{:#}", read_local(&path).err().unwrap());
-            assert!(refused.contains("--url and --key do without it: other users may open it"), "{refused}");
+            assert!(refused.contains("use --url and --key instead: other users may open it"), "{refused}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `innesco delivery`: webhooks on their way, and those that did not get there.
+//! `innesco delivery`: lists, retries and cancels deliveries.
 
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ pub enum DeliveryCommand {
     },
 }
 
-/// Which of very many are sent again.
+/// Filter of a bulk retry.
 #[derive(clap::Args)]
 pub struct Bulk {
     /// All dead deliveries
@@ -128,7 +128,7 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
     Ok(())
 }
 
-/// What the last attempt came to.
+/// Returns the result of the last attempt.
 fn last(delivery: &Value) -> String {
     match (&delivery["last"]["outcome"], delivery["last"]["status"].as_u64()) {
         (Value::Null, _) => "-".to_owned(),
@@ -141,10 +141,10 @@ fn page(delivery: &Value, out: &Printer) -> String {
     // Writing into a string cannot fail.
     let _ = event::write_delivery(&mut page, delivery, out);
     let event = text(&delivery["event"]);
-    format!("{}\n\nof the event {event}, {}: innesco event show {event}", page.trim(), text(&delivery["type"]))
+    format!("{}\n\nfrom event {event}, {}: innesco event show {event}", page.trim(), text(&delivery["type"]))
 }
 
-/// Has the engine send again what is meant, and watches it.
+/// Has the engine retry all matching deliveries, and watches the job.
 fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let state = if bulk.dead { "dead" } else { "cancelled" };
     let instant = |flag, text: &Option<String>| text.as_deref().map(|text| event::instant(flag, text, clock::wall())).transpose();
@@ -188,7 +188,7 @@ mod tests {
 webhook   → crm  ● delivered  dlv_2
           09:14:02  200  9.1 ms
 
-of the event evt_1, order.created: innesco event show evt_1";
+from event evt_1, order.created: innesco event show evt_1";
         assert_eq!(anstream::adapter::strip_str(&page(&delivery, &out)).to_string(), expected);
     }
 

@@ -1,5 +1,5 @@
-//! `innesco dev`: the shortest way from an edited plugin to a changed webhook. Serves what `watch.rs` builds, with a receiver beside
-//! it, and has `teller.rs` print what happens.
+//! `innesco dev`: runs an engine for plugin development. `watch.rs` builds the plugins, a test receiver prints their webhooks,
+//! and `teller.rs` prints what happens.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,7 @@ use crate::{
     store::Store,
 };
 
-/// Endpoints that are made for a newcomer, all at the receiver beside the engine: those that the example plugins send to.
+/// Endpoints of the example plugins, created at the test receiver.
 const ENDPOINTS: [(&str, &[&str]); 4] = [("receiver", &["contact.unreachable"]), ("slack", &[]), ("crm", &[]), ("mailer", &[])];
 
 #[derive(clap::Args)]
@@ -54,7 +54,7 @@ pub struct DevArgs {
 
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let home = Path::new(".innesco");
-    files::own_folder(home, client::made_by_dev).with_context(|| format!("{} cannot be made", home.display()))?;
+    files::own_folder(home, client::made_by_dev).with_context(|| format!("{} cannot be created", home.display()))?;
     let wasm = home.join("plugins");
     watch::build_all(&args.plugins, &wasm)?;
 
@@ -70,7 +70,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         let listener = serve::listen(config.listen)?;
         let receiver = tokio::net::TcpListener::bind(args.receiver).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-                "the receiver cannot listen on {}: another program does. Choose one with --receiver",
+                "the receiver cannot listen on {}: another program uses it. Choose another with --receiver",
                 args.receiver
             ),
             _ => anyhow::anyhow!("the receiver cannot listen on {}: {error}. Choose another with --receiver", args.receiver),
@@ -89,7 +89,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         engine.catalog().refresh_endpoints().await?;
         client::write_local(&Local { url: format!("http://{}", listener.local_addr()?), key })?;
         greet(&engine, args, listener.local_addr()?, receiver_address);
-        // What loaded before anyone could ask is in the greeting.
+        // Plugins that loaded before the live feed started are in the greeting.
         while news.try_recv().is_ok() {}
 
         let stop = CancellationToken::new();
@@ -117,7 +117,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Makes the endpoints that are missing, and points all of ours at the receiver.
+/// Creates missing endpoints, and points all of them at the receiver.
 async fn wire(store: &dyn Store, receiver: SocketAddr) -> anyhow::Result<()> {
     let existing = store.endpoints().await?;
     for (name, events) in ENDPOINTS {
@@ -150,7 +150,7 @@ async fn wire(store: &dyn Store, receiver: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Path → what its webhooks are verified with.
+/// Returns the verifiers for each path.
 fn verifiers(endpoints: &[Endpoint]) -> HashMap<String, Vec<Verifier>> {
     let of = |endpoint: &Endpoint| {
         let secrets = endpoint.new.secrets.iter().map(|held| held.secret.reveal());
@@ -168,7 +168,7 @@ fn greet(engine: &Engine, args: &DevArgs, listener: SocketAddr, receiver: Socket
         anstream::println!("  plugin   {}  {}", Styled(RED, format!("{file} is not loaded")), measure::lines(reason));
     }
     anstream::println!("  engine   http://{listener}     data in .innesco/data, SQLite");
-    anstream::println!("  receiver http://{receiver}     prints and verifies what the endpoints {} are sent", names.join(", "));
+    anstream::println!("  receiver http://{receiver}     prints and verifies webhooks to the endpoints {}", names.join(", "));
     let innesco = program();
     anstream::println!(
         "
@@ -181,7 +181,7 @@ fn greet(engine: &Engine, args: &DevArgs, listener: SocketAddr, receiver: Socket
     );
 }
 
-/// How this program is called from here: by its name where the shell finds it, else by its path.
+/// Returns how to call this program here: by name if the shell finds it, otherwise by path.
 fn program() -> String {
     let named =
         std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("innesco").exists()));

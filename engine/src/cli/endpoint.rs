@@ -1,4 +1,4 @@
-//! `innesco endpoint`: where webhooks go.
+//! `innesco endpoint`: manages the receivers of webhooks.
 
 use std::{
     fs, io,
@@ -188,7 +188,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let answer = client.post(&["v1", "endpoints", endpoint, "pause"], None)?;
             out.thing(&answer, |found| {
                 let mut card = card(found, out);
-                card.remark(&format!("Its webhooks are kept and wait for: innesco endpoint resume {endpoint}"));
+                card.remark(&format!("Its webhooks wait until: innesco endpoint resume {endpoint}"));
                 card.into_text()
             })?;
         }
@@ -197,7 +197,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             out.thing(&answer, |found| {
                 let mut card = card(found, out);
                 let again = format!("innesco delivery retry --dead --endpoint {endpoint}");
-                card.remark(&format!("What waited for it is given up; after a resume: {again}"));
+                card.remark(&format!("Its waiting webhooks are dead; after a resume: {again}"));
                 card.into_text()
             })?;
         }
@@ -225,7 +225,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             if at_once {
                 confirm(
                     &format!(
-                        "the current secret of {endpoint} ends at once; its receiver refuses webhooks until it has the new one"
+                        "the current secret of {endpoint} becomes invalid at once; its receiver refuses webhooks until it has the new one"
                     ),
                     *yes,
                 )?;
@@ -235,7 +235,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             out.thing(&answer, |endpoint| {
                 let mut card = revealed("rotated", endpoint, out);
                 card.below(&match grace {
-                    _ if at_once => "the old secret has ended".to_owned(),
+                    _ if at_once => "the old secret is no longer valid".to_owned(),
                     grace => format!("the old secret stays valid for {}", grace.as_deref().unwrap_or("24h")),
                 });
                 card.into_text()
@@ -245,7 +245,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
     Ok(())
 }
 
-/// Whether a rotation ends the old secret at once: because the grace is zero, or because this signature carries one secret only.
+/// Returns whether a rotation ends the old secret at once: the grace is zero, or the signature carries only one secret.
 fn ends_at_once(endpoint: &Value, grace: Option<&str>) -> bool {
     match (grace, endpoint["signature"].as_str().and_then(Scheme::parse)) {
         (Some(grace), _) => duration::parse(grace).is_some_and(|grace| grace.is_zero()),
@@ -254,7 +254,7 @@ fn ends_at_once(endpoint: &Value, grace: Option<&str>) -> bool {
     }
 }
 
-/// Waiting deliveries that are counted before a removal; more are shown as "more than".
+/// Maximum number of waiting deliveries counted before a removal; more are shown as "more than".
 const COUNTED_MAX: usize = 1_000;
 
 fn waiting(client: &Client, endpoint: &str, state: &str) -> anyhow::Result<Vec<Value>> {
@@ -264,14 +264,14 @@ fn waiting(client: &Client, endpoint: &str, state: &str) -> anyhow::Result<Vec<V
 fn removal(endpoint: &Value, waiting: usize) -> String {
     let waiting = match waiting {
         0 => String::new(),
-        1 => ", and the webhook that waits for it is cancelled".to_owned(),
-        COUNTED_MAX.. => ", and all webhooks that wait for it, more than a thousand, are cancelled".to_owned(),
-        more => format!(", and {} that wait for it are cancelled", count(more as u64, "webhook")),
+        1 => ", and its waiting webhook is cancelled".to_owned(),
+        COUNTED_MAX.. => ", and its waiting webhooks, more than a thousand, are cancelled".to_owned(),
+        more => format!(", and its {} are cancelled", count(more as u64, "waiting webhook")),
     };
     format!("endpoint {} ({}) is removed{waiting}", text(&endpoint["name"]), measure::one_line(&text(&endpoint["url"])))
 }
 
-/// The body of the request that adds an endpoint: only what was typed, so that the engine's defaults hold for the rest.
+/// Builds the request body with only the typed members, so that the engine's defaults apply to the rest.
 fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
     let mut conditions: Map<String, Value> = Map::new();
     for condition in &args.conditions {
@@ -285,7 +285,7 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
     }
     let mut headers: Map<String, Value> = Map::new();
     for header in &args.headers {
-        // The first of the two signs counts: values have either in them.
+        // The first of the two signs separates: values may contain both.
         let Some((name, value)) = header.split_once([':', '=']) else {
             return Err(wrong(format!(
                 "--header {header:?} has no value; write it as 'name: value', such as --header 'x-shop: 7'"
@@ -324,7 +324,7 @@ fn pem(file: &Path) -> anyhow::Result<String> {
     fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// A private key, which no other user may read.
+/// Reads a private key, which no other user may read.
 fn secret_pem(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let read = files::read_secret(file).and_then(|text| text.ok_or_else(|| io::ErrorKind::NotFound.into()));
     read.with_context(|| format!("{} cannot be read", file.display()))
@@ -335,21 +335,21 @@ fn card(endpoint: &Value, out: &Printer) -> Card {
     let mut card = Card::new(format!("{}  {state}  {}", one_line(&endpoint["name"]), one_line(&endpoint["url"])));
     if let Some(reason) = endpoint["disabled_reason"].as_str() {
         let reason = match reason {
-            "gone" => "it answered 410: it wants no more",
-            "failing" => "nothing that was sent to it has succeeded for too long (delivery.disable_after)",
-            _ => "by hand",
+            "gone" => "it answered 410 (gone)",
+            "failing" => "no webhook succeeded for too long (delivery.disable_after)",
+            _ => "disabled by a person",
         };
-        card.line("why", format!("{reason}; again with: innesco endpoint resume {}", one_line(&endpoint["name"])));
+        card.line("why", format!("{reason}; enable it with: innesco endpoint resume {}", one_line(&endpoint["name"])));
     }
     card.known("title", &endpoint["title"]);
     let events = texts(&endpoint["events"]);
-    card.line("events", if events == "-" { "none directly; what plugins send to it".to_owned() } else { events });
+    card.line("events", if events == "-" { "no subscription; only webhooks that plugins send to it".to_owned() } else { events });
     for (name, values) in endpoint["where"].as_object().into_iter().flatten() {
         card.line("where", format!("{name} is {}", texts(values).replace(' ', " or ")));
     }
     card.known("plugin", &endpoint["plugin"]);
     let (envelope, format) = (text(&endpoint["envelope"]), text(&endpoint["format"]));
-    // What most have goes without saying.
+    // Defaults are not shown.
     if ![envelope.as_str(), format.as_str()].iter().all(|word| ["-", "standard", "json"].contains(word)) {
         card.line("body", format!("{envelope} in {format}"));
     }
@@ -373,10 +373,10 @@ fn card(endpoint: &Value, out: &Printer) -> Card {
         card.line("rate", format!("at most {}", one_line(&endpoint["rate"])));
     }
     if let Some(ordered) = endpoint["ordered"].as_str() {
-        card.line("ordered", if ordered == "endpoint" { "one after the other" } else { "one after the other of each subject" });
+        card.line("ordered", if ordered == "endpoint" { "one after the other" } else { "one after the other for each subject" });
     }
     if endpoint["on_gone"] == "remove" {
-        card.line("on 410", "it is removed: a program has subscribed it");
+        card.line("on 410", "removed: a program created this subscription");
     }
     if !endpoint["failing_since"].is_null() {
         card.line("failing", format!("since {}", out.time(&text(&endpoint["failing_since"]))));
@@ -389,7 +389,7 @@ fn card(endpoint: &Value, out: &Printer) -> Card {
     card
 }
 
-/// What came of a test send.
+/// Formats the result of a test.
 fn tested(endpoint: &str, answer: &Value) -> String {
     let outcome = output::attempt(&text(&answer["outcome"]), answer["status"].as_u64());
     let latency = Duration::from_secs_f64(answer["latency_ms"].as_f64().unwrap_or(0.0).max(0.0) / 1000.0);
@@ -403,11 +403,11 @@ fn tested(endpoint: &str, answer: &Value) -> String {
     card.into_text()
 }
 
-/// A card with the secret that was made.
+/// Returns a card with the new secret.
 fn revealed(verb: &str, endpoint: &Value, out: &Printer) -> Card {
     let mut card = card(endpoint, out).after(verb);
     if endpoint["secret"].is_null() {
-        card.remark("  nothing proves to its receiver who sends: it has no secret");
+        card.remark("  Unsigned: the receiver cannot verify the sender");
     } else {
         card.secret(&endpoint["secret"]);
     }
@@ -422,7 +422,7 @@ mod tests {
     };
 
     #[test]
-    fn only_what_was_typed_is_asked_for() {
+    fn sends_only_the_typed_members() {
         assert_eq!(
             wanted(&args(&["crm", "https://crm.example"])).unwrap(),
             json!({ "name": "crm", "url": "https://crm.example" })
@@ -455,27 +455,27 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_says_what_it_does() {
+    fn a_removal_is_described_before_it_happens() {
         let endpoint = json!({ "name": "crm", "url": "https://crm.example/hook" });
         assert_eq!(removal(&endpoint, 0), "endpoint crm (https://crm.example/hook) is removed");
         assert_eq!(
             removal(&endpoint, 1),
-            "endpoint crm (https://crm.example/hook) is removed, and the webhook that waits for it is cancelled"
+            "endpoint crm (https://crm.example/hook) is removed, and its waiting webhook is cancelled"
         );
         assert_eq!(
             removal(&endpoint, 12),
-            "endpoint crm (https://crm.example/hook) is removed, and 12 webhooks that wait for it are cancelled"
+            "endpoint crm (https://crm.example/hook) is removed, and its 12 waiting webhooks are cancelled"
         );
     }
 
     #[test]
-    fn a_rotation_says_beforehand_when_the_old_secret_has_no_time() {
+    fn a_rotation_warns_if_the_old_secret_ends_at_once() {
         for (signature, grace, at_once) in [
             ("v1", None, false),
             ("v1", Some("0s"), true),
             ("stripe", None, false),
             ("github", None, true),
-            ("github", Some("1h"), false), // which the engine refuses
+            ("github", Some("1h"), false), // the engine refuses this
             ("none", None, false),
             ("of a later engine", None, false),
         ] {
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_tells_what_is_unlike_others() {
+    fn a_card_shows_what_differs_from_the_defaults() {
         let endpoint = json!({
             "id": "ep_1", "name": "bank", "title": null, "url": "https://bank.example/", "events": ["*"], "where": {},
             "plugin": null, "signature": "token", "token_header": "x-api-key", "envelope": "cloudevents", "format": "json",
@@ -521,9 +521,9 @@ bank  ● active  https://bank.example/
   id        ep_1";
         assert_eq!(anstream::adapter::strip_str(&card(&endpoint, &out).into_text()).to_string(), expected);
         let none = revealed("added", &json!({ "signature": "none", "secret": null }), &out).into_text();
-        assert!(none.ends_with("\n\n  nothing proves to its receiver who sends: it has no secret"), "{none}");
+        assert!(none.ends_with("\n\n  Unsigned: the receiver cannot verify the sender"), "{none}");
         let subscribed = card(&json!({ "on_gone": "remove" }), &out).into_text();
-        assert!(subscribed.contains("it is removed: a program has subscribed it"), "{subscribed}");
+        assert!(subscribed.contains("removed: a program created this subscription"), "{subscribed}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `innesco event`: what happened, and everything that followed from it.
+//! `innesco event`: lists events, shows their history, replays them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,45 +21,45 @@ use crate::{
     domain::{duration, time::Timestamp},
 };
 
-/// Lines of an event's data that are shown.
+/// Maximum number of lines shown of an event's data.
 const DATA_LINES: usize = 40;
-/// Characters of a receiver's answer that are shown.
+/// Maximum number of characters shown of a receiver's answer.
 const EXCERPT_CHARS: usize = 300;
 
 #[derive(clap::Subcommand)]
 pub enum EventCommand {
-    /// The newest events
+    /// List the newest events
     #[command(before_help = "Example:  innesco event list --state failed --since 2h")]
     List {
-        /// Only this type
+        /// Only events of this type
         #[arg(long = "type", value_name = "TYPE")]
         event_type: Option<String>,
-        /// Only from this source
+        /// Only events from this source
         #[arg(long)]
         source: Option<String>,
-        /// Only in this state: waiting, done, failed, unrouted
+        /// Only events in this state: waiting, done, failed, unrouted
         #[arg(long)]
         state: Option<String>,
-        /// Only accepted since then: 2h (ago), or 2026-01-31T09:30:00Z
+        /// Only events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
         #[arg(long, value_name = "WHEN")]
         since: Option<String>,
-        /// Only accepted before then
+        /// Only events accepted before this time
         #[arg(long, value_name = "WHEN")]
         until: Option<String>,
-        /// How many
+        /// Number of events
         #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
     },
-    /// Everything about one event: who sent it, what ran, what was sent, what came back
+    /// Show one event with its sender, runs, webhooks and the receivers' answers
     #[command(before_help = "Example:  innesco event show evt_k7q212")]
     Show {
-        /// Its id, evt_…
+        /// Event id, evt_…
         event: String,
     },
-    /// Run events again through today's plugins and subscriptions: new webhooks under new ids
+    /// Run events again through the current plugins and subscriptions: new webhooks under new ids
     #[command(before_help = "Example:  innesco event replay evt_k7q212")]
     Replay {
-        /// Their ids, evt_…
+        /// Event ids, evt_…
         #[arg(required = true, value_name = "EVENT")]
         events: Vec<String>,
     },
@@ -99,7 +99,7 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
             for event in events {
                 let answer = client.post(&["v1", "events", event, "replay"], None)?;
                 out.thing(&answer, |answer| {
-                    format!("replaying {event}  replay {}; what comes of it: innesco event show {event}", answer["round"])
+                    format!("replaying {event}  replay {}; see the result with: innesco event show {event}", answer["round"])
                 })?;
             }
         }
@@ -107,8 +107,7 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
     Ok(())
 }
 
-/// An event's story, and apart from it the event's data as it is written: a value has no place for all that JSON can hold (long
-/// numbers, half surrogates).
+/// An event's history, and separately its data as it is written: a `Value` cannot hold all JSON (long numbers, half surrogates).
 struct Told {
     story: Value,
     data: Option<String>,
@@ -121,7 +120,7 @@ impl Told {
         Ok(Self { story: serde_json::from_str(&serde_json::to_string(&members)?)?, data })
     }
 
-    /// Both together again.
+    /// Returns both as one JSON text.
     fn json(&self) -> String {
         let story = self.story.to_string();
         match (&self.data, story.strip_prefix('{')) {
@@ -131,7 +130,7 @@ impl Told {
     }
 }
 
-/// All parts of an event's story as one.
+/// Joins all parts of an event's history.
 fn whole_story(client: &Client, event: &str) -> anyhow::Result<Told> {
     let first = client.get_text(&["v1", "events", event])?;
     let mut told = Told::read(&first).context("the engine's answer cannot be read")?;
@@ -149,7 +148,7 @@ fn whole_story(client: &Client, event: &str) -> anyhow::Result<Told> {
     Ok(told)
 }
 
-/// `2h` is two hours ago; anything else is RFC 3339.
+/// Reads `2h` as two hours ago, and everything else as RFC 3339.
 pub fn instant(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<String> {
     if let Some(ago) = duration::parse(text) {
         return Ok(now.minus(ago).to_string());
@@ -162,7 +161,7 @@ pub fn instant(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<String>
     }
 }
 
-/// The whole story, to be read from top to bottom.
+/// Formats the history, to be read from top to bottom.
 fn story(event: &Value, data: Option<&str>, out: &Printer) -> String {
     let mut page = String::new();
     // Writing into a string cannot fail.
@@ -197,12 +196,12 @@ fn write_story(page: &mut String, story: &Value, data: Option<&str>, out: &Print
         line(name, &text(value))?;
     }
     if let Some(cause) = story["cause"].as_str() {
-        line("cause", &format!("{cause}, {} deep in its chain", text(&story["depth"])))?;
+        line("cause", &format!("{cause}, link {} of its chain", text(&story["depth"])))?;
     }
     line("data", &format!("{}, {}", text(&story["content_type"]), measure::size(story["bytes"].as_u64().unwrap_or(0))))?;
     write_data(page, data, story["data_base64"].as_str())?;
 
-    // A replay is a chapter of its own.
+    // Each replay gets a section.
     let rounds: BTreeSet<u64> =
         list(story, "runs").chain(list(story, "deliveries")).map(|one| one["round"].as_u64().unwrap_or(0)).collect();
     for round in rounds {
@@ -269,7 +268,7 @@ fn write_run(page: &mut String, run: &Value, out: &Printer) -> fmt::Result {
     if let (Some(due), "waiting") = (run["due"].as_str(), run["state"].as_str().unwrap_or_default())
         && run["outcome"].is_string()
     {
-        writeln!(page, "          tried {}; again at {}", count(run["tries"].as_u64().unwrap_or(0), "time"), out.time(due))?;
+        writeln!(page, "          tried {}; next try at {}", count(run["tries"].as_u64().unwrap_or(0), "time"), out.time(due))?;
     }
     for line in list(run, "log") {
         let level = format!("{:<5}", text(&line["level"]));
@@ -277,19 +276,19 @@ fn write_run(page: &mut String, run: &Value, out: &Printer) -> fmt::Result {
         writeln!(page, "          {} {}", Styled(DIM, level), message.trim_start())?;
     }
     if let Some(dropped @ 1..) = run["log_dropped"].as_u64() {
-        writeln!(page, "          {}", Styled(DIM, format!("… {} not kept", count(dropped, "more line"))))?;
+        writeln!(page, "          {}", Styled(DIM, format!("… {} dropped", count(dropped, "more line"))))?;
     }
     Ok(())
 }
 
-/// What a run asked for: `2 webhooks`, `1 webhook, 1 event`, `nothing`.
+/// Formats the result of a run: `2 webhooks`, `1 webhook, 1 event`, `nothing to send`.
 pub fn asked(webhooks: u64, events: u64) -> String {
     let parts: Vec<String> =
         [(webhooks, "webhook"), (events, "event")].iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
     if parts.is_empty() { "nothing to send".to_owned() } else { parts.join(", ") }
 }
 
-/// The first six digits of a version.
+/// Returns the first six digits of a version.
 pub fn short(version: &str) -> String {
     version.chars().take(6).collect()
 }
@@ -298,7 +297,7 @@ fn took(millis: &Value) -> String {
     measure::took(Duration::from_secs_f64(millis.as_f64().unwrap_or(0.0).clamp(0.0, 1e12) / 1_000.0))
 }
 
-/// One delivery with its attempts.
+/// Writes one delivery with its attempts.
 pub fn write_delivery(page: &mut String, delivery: &Value, out: &Printer) -> fmt::Result {
     let state = text(&delivery["state"]);
     write!(
@@ -309,8 +308,8 @@ pub fn write_delivery(page: &mut String, delivery: &Value, out: &Printer) -> fmt
         Styled(DIM, text(&delivery["id"]))
     )?;
     match (delivery["reason"].as_str(), delivery["due"].as_str()) {
-        (Some("exhausted"), _) => writeln!(page, "  given up after {}", count(attempts(delivery), "attempt"))?,
-        (Some("gone"), _) => writeln!(page, "  the receiver wants no more (410)")?,
+        (Some("exhausted"), _) => writeln!(page, "  dead after {}", count(attempts(delivery), "attempt"))?,
+        (Some("gone"), _) => writeln!(page, "  the receiver answered 410 (gone)")?,
         (Some("endpoint-disabled"), _) => writeln!(page, "  the endpoint is disabled")?,
         (Some(reason), _) => writeln!(page, "  {}", measure::one_line(reason))?,
         (None, Some(due)) if state == "retrying" => writeln!(page, "  next at {}", out.time(due))?,
@@ -338,7 +337,7 @@ fn attempts(delivery: &Value) -> u64 {
     delivery["attempt_count"].as_u64().unwrap_or(0)
 }
 
-/// What can be done now, where something is to be done.
+/// Writes what the user can do now, if anything.
 fn write_advice(page: &mut String, story: &Value, event: &str) -> fmt::Result {
     let mut advice = Vec::new();
     if list(story, "runs").any(|run| run["state"] == "parked") {
@@ -346,14 +345,14 @@ fn write_advice(page: &mut String, story: &Value, event: &str) -> fmt::Result {
     }
     for delivery in list(story, "deliveries").filter(|delivery| delivery["state"] == "dead") {
         advice.push(format!(
-            "Once {} takes it again: innesco delivery retry {}",
+            "Once {} answers again: innesco delivery retry {}",
             text(&delivery["endpoint_name"]),
             text(&delivery["id"])
         ));
     }
     if story["state"] == "unrouted" {
         advice.push(format!(
-            "Nobody wants {}: no plugin is on it, and no endpoint subscribes to it. See: innesco plugin list, innesco endpoint list",
+            "No plugin and no endpoint subscribes to {}. See: innesco plugin list, innesco endpoint list",
             measure::one_line(&text(&story["type"]))
         ));
     }
@@ -427,7 +426,7 @@ evt_4f2k9  order.created  ✕ failed
 run       order-router@3fa2c1  ● ok  0.05 ms  1.1 MB  2 webhooks
           info  big\\u{1b}[2J
           order
-          … 3 more lines not kept
+          … 3 more lines dropped
 
 run       slack-notify@91be07  ✕ trapped  0.03 ms
           panicked at src/lib.rs:13:29: unlucky 13
@@ -444,10 +443,10 @@ webhook   → crm  ◔ retrying  dlv_2  next at 09:25:00, in 5 min
 
 replay 1
 
-webhook   → crm  ✕ dead  dlv_3  given up after 10 attempts
+webhook   → crm  ✕ dead  dlv_3  dead after 10 attempts
 
 The event is kept. After a fix of the plugin: innesco event replay evt_4f2k9
-Once crm takes it again: innesco delivery retry dlv_3
+Once crm answers again: innesco delivery retry dlv_3
 ";
         assert_eq!(shown(&event(), Reader::Person), expected);
     }
@@ -460,7 +459,7 @@ Once crm takes it again: innesco delivery retry dlv_3
     }
 
     #[test]
-    fn an_event_nobody_wants_says_so() {
+    fn an_unrouted_event_is_explained() {
         let event = json!({
             "event": "evt_1", "id": "evt_1", "source": "cli", "type": "x", "state": "unrouted", "accepted_at": NOW, "time": NOW,
             "attributes": {}, "content_type": "application/octet-stream", "bytes": 2, "data_base64": "/wA=",
@@ -473,7 +472,7 @@ evt_1  x  – unrouted
   data    application/octet-stream, 2 bytes
           (base64) /wA=
 
-Nobody wants x: no plugin is on it, and no endpoint subscribes to it. See: innesco plugin list, innesco endpoint list
+No plugin and no endpoint subscribes to x. See: innesco plugin list, innesco endpoint list
 ";
         assert_eq!(shown(&event, Reader::Person), expected);
     }
@@ -500,7 +499,7 @@ Nobody wants x: no plugin is on it, and no endpoint subscribes to it. See: innes
     }
 
     #[test]
-    fn times_are_read_as_they_are_said() {
+    fn reads_times_as_ages_or_rfc_3339() {
         let now = Timestamp::parse_rfc3339(NOW).unwrap();
         assert_eq!(instant("--since", "2h", now).unwrap(), "2026-11-24T07:20:00.000Z");
         assert_eq!(instant("--since", "2026-11-24T10:00:00+01:00", now).unwrap(), "2026-11-24T09:00:00.000Z");
@@ -511,7 +510,7 @@ Nobody wants x: no plugin is on it, and no endpoint subscribes to it. See: innes
     }
 
     #[test]
-    fn what_was_asked() {
+    fn formats_the_result_of_a_run() {
         assert_eq!(asked(2, 0), "2 webhooks");
         assert_eq!(asked(1, 1), "1 webhook, 1 event");
         assert_eq!(asked(0, 0), "nothing to send");

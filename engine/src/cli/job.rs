@@ -1,4 +1,4 @@
-//! `innesco job`: what the engine is doing with many deliveries, and watching it.
+//! `innesco job`: lists, watches and cancels background jobs.
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -14,9 +14,9 @@ use super::{
     output::{Column, Printer, confirm, text},
 };
 
-/// How often a job is asked how far it has come.
+/// Time between two requests for a job's progress.
 const ASK_EVERY: Duration = Duration::from_millis(300);
-/// How often that is said where no bar can be drawn.
+/// Time between two progress lines when standard error is not a terminal.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(clap::Subcommand)]
@@ -76,12 +76,12 @@ pub fn run(command: &JobCommand, client: &Client, out: &Printer) -> anyhow::Resu
     Ok(())
 }
 
-/// Follows a job to its end: with a bar on a terminal, with a line now and then elsewhere. Whoever stops watching does not stop it.
+/// Watches a job until it ends: with a bar on a terminal, otherwise with progress lines. Interrupting this does not stop the job.
 pub fn watch(mut job: Value, client: &Client) -> anyhow::Result<Value> {
     let id = text(&job["id"]);
     let bar = stderr().is_terminal().then(|| {
         let bar = job["total"].as_u64().map_or_else(indicatif::ProgressBar::no_length, indicatif::ProgressBar::new);
-        bar.println(format!("{id}  goes on also without you; to look again: innesco job watch {id}"));
+        bar.println(format!("{id}  continues if you interrupt this command; watch it again with: innesco job watch {id}"));
         bar
     });
     let mut said = Instant::now();
@@ -103,12 +103,12 @@ pub fn watch(mut job: Value, client: &Client) -> anyhow::Result<Value> {
     Ok(job)
 }
 
-/// Deliveries that a job is through with.
+/// Returns the number of deliveries that the job has processed.
 fn reached(job: &Value) -> u64 {
     job["done"].as_u64().unwrap_or(0) + job["failed"].as_u64().unwrap_or(0)
 }
 
-/// How a job stands, in a line.
+/// Formats the state of a job in one line.
 pub fn summary(job: &Value) -> String {
     let (id, state) = (text(&job["id"]), text(&job["state"]));
     let done = count(job["done"].as_u64().unwrap_or(0), "webhook");
@@ -119,7 +119,7 @@ pub fn summary(job: &Value) -> String {
     let failed = match job["failed"].as_u64() {
         None | Some(0) => String::new(),
         Some(failed) => format!(
-            "; {failed} could not be: their endpoint is disabled or deleted, or they have had all their attempts \
+            "; {failed} not retried: the endpoint is disabled or deleted, or all attempts are used up \
              (innesco delivery list --state {})",
             text(&job["filter"]["state"])
         ),
@@ -134,14 +134,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_a_job_stands() {
+    fn summarizes_a_job() {
         let job = |state: &str, failed: u64, total: Option<u64>| json!({ "id": "job_1", "state": state, "done": 7, "failed": failed, "total": total, "filter": { "state": "dead" } });
         assert_eq!(summary(&job("running", 0, Some(20))), "job_1  running  7 webhooks of 20 due again");
         assert_eq!(summary(&job("done", 0, Some(7))), "job_1  done  7 webhooks due again");
         assert_eq!(
             summary(&job("done", 2, None)),
-            "job_1  done  7 webhooks due again; 2 could not be: their endpoint is disabled or deleted, or they have had all their \
-             attempts (innesco delivery list --state dead)"
+            "job_1  done  7 webhooks due again; 2 not retried: the endpoint is disabled or deleted, or all \
+             attempts are used up (innesco delivery list --state dead)"
         );
         assert_eq!(reached(&job("done", 2, None)), 9);
     }

@@ -1,4 +1,4 @@
-//! `innesco keys`: who may speak to the API.
+//! `innesco keys`: manages keys of the API.
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -11,32 +11,32 @@ use crate::domain::key::Role;
 
 #[derive(clap::Subcommand)]
 pub enum KeysCommand {
-    /// Make a key; it is shown once
+    /// Create a key. It is printed once
     #[command(before_help = "Example:  innesco keys create shop --role publish --expires 90d")]
     Create {
-        /// Whose it is, or what for
+        /// Name: the program or person that uses the key
         name: String,
-        /// What it may do: publish (send events), read (read, without secrets), subscribe (its own subscriptions, for automation
-        /// tools), metrics (read /metrics), operate (also retry, replay, and manage endpoints and sources) or admin (everything)
+        /// Role: publish (send events), read (read, without secrets), subscribe (its own subscriptions, for automation tools),
+        /// metrics (read /metrics), operate (also retry, replay, and manage endpoints and sources) or admin (everything)
         #[arg(long, default_value = "publish", value_parser = clap::builder::PossibleValuesParser::new(Role::ALL.map(Role::as_str)))]
         role: String,
-        /// After how long it opens nothing any more, such as 90d, or when: 2027-01-31T09:30:00Z
+        /// When the key expires: a duration, such as 90d, or a time: 2027-01-31T09:30:00Z
         #[arg(long, value_name = "WHEN")]
         expires: Option<String>,
     },
-    /// All keys
+    /// List all keys
     #[command(before_help = "Example:  innesco keys list")]
     List,
-    /// Take a key back
+    /// Revoke a key
     #[command(before_help = "Example:  innesco keys revoke shop")]
     Revoke {
-        /// Its id, key_…, or its name if no other has it
+        /// Key id, key_…, or a name that only this key has
         key: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Encrypt the engine's secrets anew, under a fresh master key
+    /// Encrypt all secrets again with a new master key
     #[command(before_help = "Example:  innesco keys rekey")]
     Rekey,
 }
@@ -82,7 +82,7 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
         KeysCommand::Rekey => {
             client.post(&["v1", "keys", "rekey"], None)?;
             out.thing(&json!({ "rekeyed": true }), |_| {
-                "every secret is encrypted under a new master key; the old one opens nothing any more. \
+                "every secret is encrypted under a new master key; the old one no longer decrypts anything. \
                  Copy the new key file to wherever you keep it apart from backups"
                     .to_owned()
             })?;
@@ -91,7 +91,7 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
     Ok(())
 }
 
-/// The key that an id or a name means.
+/// Finds the key by id or name.
 fn meant<'a>(keys: &'a [Value], typed: &str) -> anyhow::Result<&'a Value> {
     if let Some(key) = keys.iter().find(|key| key["id"] == typed) {
         return Ok(key);
@@ -99,10 +99,10 @@ fn meant<'a>(keys: &'a [Value], typed: &str) -> anyhow::Result<&'a Value> {
     let named: Vec<&Value> = keys.iter().filter(|key| key["name"] == typed).collect();
     match named.as_slice() {
         [key] => Ok(key),
-        [] => bail!("there is no key {typed:?}; all of them: innesco keys list"),
+        [] => bail!("no key {typed:?}; list all keys with: innesco keys list"),
         more => {
             let ids: Vec<String> = more.iter().map(|key| text(&key["id"])).collect();
-            bail!("{} keys are called {typed:?}; name one by its id: {}", more.len(), ids.join(", "))
+            bail!("{} keys have the name {typed:?}; give the id of one: {}", more.len(), ids.join(", "))
         }
     }
 }
@@ -112,13 +112,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_found_by_id_and_by_a_name_that_is_theirs_alone() {
+    fn finds_keys_by_id_and_by_unique_name() {
         let key = |id: &str, name: &str| json!({ "id": id, "name": name });
         let keys = [key("key_1", "shop"), key("key_2", "shop"), key("key_3", "crm")];
         let meant = |typed: &str| meant(&keys, typed).map(|key| text(&key["id"])).map_err(|error| error.to_string());
         assert_eq!(meant("key_2").unwrap(), "key_2");
         assert_eq!(meant("crm").unwrap(), "key_3");
-        assert_eq!(meant("shop").unwrap_err(), "2 keys are called \"shop\"; name one by its id: key_1, key_2");
-        assert_eq!(meant("x").unwrap_err(), "there is no key \"x\"; all of them: innesco keys list");
+        assert_eq!(meant("shop").unwrap_err(), "2 keys have the name \"shop\"; give the id of one: key_1, key_2");
+        assert_eq!(meant("x").unwrap_err(), "no key \"x\"; list all keys with: innesco keys list");
     }
 }

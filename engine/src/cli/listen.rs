@@ -22,11 +22,11 @@ use crate::{
     domain::signature::{Rejection, Verifier, verify},
 };
 
-/// Bytes of one webhook that are taken.
+/// Maximum size of a webhook's body, in bytes.
 const BODY_MAX: usize = 16 << 20;
-/// What is shown of one body.
+/// Maximum number of characters shown of a body.
 const SHOWN_CHARS: usize = 4_000;
-/// JSON that fits is shown on one line.
+/// Longest JSON shown on one line, in characters.
 const ONE_LINE: usize = 100;
 
 #[derive(clap::Args)]
@@ -42,17 +42,17 @@ pub struct ListenArgs {
     status: u16,
 }
 
-/// One webhook, as it arrived.
+/// One received webhook.
 pub struct Heard {
     pub path: String,
     pub id: String,
-    /// `None` where there is nothing to verify with.
+    /// `None` if no secret was given.
     pub verified: Option<Result<(), Rejection>>,
     pub body: Bytes,
 }
 
 impl Heard {
-    /// What the verification came to, in words.
+    /// Formats the result of the verification.
     pub fn verdict(&self) -> String {
         match &self.verified {
             None => Styled(DIM, "not verified: no --secret was given").to_string(),
@@ -61,7 +61,7 @@ impl Heard {
         }
     }
 
-    /// The body as a person reads it: JSON on one line where it fits, else spread out; cut to a screenful.
+    /// Formats the body for a person: JSON on one line if it fits, otherwise indented; cut after a screenful.
     pub fn shown_body(&self) -> String {
         let text = match serde_json::from_slice::<Value>(&self.body) {
             Ok(value) if self.body.len() > ONE_LINE => serde_json::to_string_pretty(&value).unwrap_or_default(),
@@ -74,7 +74,7 @@ impl Heard {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Time, type, id and verdict on one line, the body below.
+    /// Formats time, type, id and verdict on one line, and the body below.
     fn told(&self) -> String {
         let event_type = self.json().and_then(|body| body["type"].as_str().map(measure::one_line));
         let path = if self.path == "/" { String::new() } else { format!("  {}", measure::one_line(&self.path)) };
@@ -99,10 +99,10 @@ impl Heard {
     }
 }
 
-/// Whoever wants to know what was heard. Called before the answer is sent.
+/// A callback for received webhooks. It is called before the answer is sent.
 pub type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
 
-/// What the webhooks of a path are verified with.
+/// Returns the verifiers for a path.
 pub type Keyring = Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>;
 
 #[derive(Clone)]
@@ -112,7 +112,7 @@ struct Receiver {
     status: StatusCode,
 }
 
-/// Receives until `stop`.
+/// Receives webhooks until `stop`.
 pub async fn receive(
     listener: TcpListener,
     verifiers: Keyring,
@@ -132,19 +132,19 @@ async fn hear(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, BytesRejection> {
     let body = body.inspect_err(|error| {
-        anstream::eprintln!("a webhook was not taken: {}", measure::one_line(&error.to_string()));
+        anstream::eprintln!("a webhook was not received: {}", measure::one_line(&error.to_string()));
     })?;
     let verifiers = (receiver.verifiers)(uri.path());
     let verified = (!verifiers.is_empty()).then(|| verify(&verifiers, |name| header(&headers, name), &body, clock::wall()));
     let id = header(&headers, "webhook-id").unwrap_or("(no id)").to_owned();
     let heard = Heard { path: uri.path().to_owned(), id, verified, body };
-    // As a receiver should: what does not verify is not taken.
+    // As a receiver should: a webhook that does not verify is refused.
     let status = if matches!(heard.verified, Some(Err(_))) { StatusCode::UNAUTHORIZED } else { receiver.status };
     (receiver.ear)(heard);
     Ok(status)
 }
 
-/// A header of Standard Webhooks, also under the older name that some senders still use.
+/// Returns a header of Standard Webhooks, also under its older name, which some senders still use.
 fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
     let older = || headers.get(format!("svix-{}", name.trim_start_matches("webhook-")));
     headers.get(name).or_else(older).and_then(|value| value.to_str().ok())
@@ -160,7 +160,7 @@ pub fn run(args: &ListenArgs, out: &Printer) -> anyhow::Result<()> {
         Arc::new(move |heard: Heard| {
             let text = if json { heard.as_json().to_string() } else { heard.told() };
             if output::print(&text).is_err() {
-                // Whoever read along has left.
+                // The reader of standard output has closed it.
                 stop.cancel();
             }
         })
@@ -168,7 +168,7 @@ pub fn run(args: &ListenArgs, out: &Printer) -> anyhow::Result<()> {
     serve::runtime()?.block_on(async {
         let listener = serve::listen(args.listen)?;
         let verifying = match verifiers.len() {
-            0 => "not verifying: give --secret".to_owned(),
+            0 => "not verifying: no --secret was given".to_owned(),
             secrets => format!("verifying with {}", measure::count(secrets as u64, "secret")),
         };
         anstream::eprintln!("listening at http://{}  {verifying}; Ctrl-C ends", listener.local_addr()?);
@@ -181,7 +181,7 @@ fn verifiers(secrets: &[String]) -> anyhow::Result<Vec<Verifier>> {
     let read = |secret: &String| {
         Verifier::parse(secret.trim()).map_err(|_| {
             wrong(
-                "--secret cannot be read: write the secret as the sender gave it, whsec_ and base64; \
+                "--secret is malformed: give the sender's secret, whsec_ and base64; \
                  or for ed25519 its public key, whpk_ and base64",
             )
         })
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn webhooks_are_told() {
+    fn formats_received_webhooks() {
         let short = heard(b"{\"type\": \"order.created\", \"data\": {\"id\": 7}}", Some(Ok(())));
         let expected =
             "webhook  order.created  dlv_1  signature verified\n          {\"type\": \"order.created\", \"data\": {\"id\": 7}}";
@@ -223,16 +223,16 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_cannot_be_read() {
+    fn refuses_malformed_secrets() {
         assert_eq!(verifiers(&[SECRET.into(), " whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=\n".into()]).unwrap().len(), 2);
         let error = verifiers(&["whsec_secret!".into()]).err().unwrap().to_string();
-        assert!(!error.contains("secret!"), "what may be a secret is not repeated: {error}");
+        assert!(!error.contains("secret!"), "the error does not repeat a possible secret: {error}");
     }
 
-    /// What the official library signs is believed, over a real socket; what is changed on the way is not.
+    /// Over a real socket: a webhook that the official library signed verifies, and a changed one does not.
     #[tokio::test]
-    async fn the_receiver_believes_the_official_signer() {
-        // Fails only where it was done before.
+    async fn the_receiver_verifies_the_official_signer() {
+        // Fails only if another test installed it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());

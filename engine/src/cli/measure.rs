@@ -1,8 +1,8 @@
-//! Amounts as people read them: sizes, durations, counts, how long ago, and text that a terminal can be trusted with.
+//! Formats amounts for people: sizes, durations, counts, ages, and text that is safe for a terminal.
 
 use std::{fmt::Write as _, time::Duration};
 
-/// `61 kB`, `1.4 MB`. Never less than it is.
+/// Formats a size: `61 kB`, `1.4 MB`. kB are rounded up.
 pub fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} bytes"),
@@ -12,7 +12,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// `0.05 ms`, `1.8 ms`, `12 ms`, `1.1 s`, `2 min`: as many digits as say something.
+/// Formats a duration: `0.05 ms`, `1.8 ms`, `12 ms`, `1.1 s`, `2 min`.
 pub fn took(duration: Duration) -> String {
     let millis = duration.as_secs_f64() * 1_000.0;
     match millis {
@@ -24,7 +24,7 @@ pub fn took(duration: Duration) -> String {
     }
 }
 
-/// `5 s`, `5 min`, `2 h`, `3 d`: the largest unit that is not zero.
+/// Formats a duration: `5 s`, `5 min`, `2 h`, `3 d`, in the largest unit that is not zero.
 pub fn coarse(duration: Duration) -> String {
     match duration.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -34,23 +34,23 @@ pub fn coarse(duration: Duration) -> String {
     }
 }
 
-/// `1 webhook`, `2 webhooks`.
+/// Formats a count: `1 webhook`, `2 webhooks`.
 pub fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// A text from elsewhere, on one line. What would steer a terminal is written out instead of obeyed.
+/// Returns text from elsewhere on one line. Characters that would control a terminal are escaped.
 pub fn one_line(text: &str) -> String {
     written_out(text, |_| false)
 }
 
-/// A text from elsewhere, with its lines and tabs.
+/// As [`one_line`], but keeps lines and tabs.
 pub fn lines(text: &str) -> String {
     written_out(text, |c| matches!(c, '\n' | '\t')).trim_end().to_owned()
 }
 
 fn written_out(text: &str, keep: impl Fn(char) -> bool) -> String {
-    // Beside the control characters, those that turn the direction of text around: they can make a line read as another.
+    // Besides control characters, those that change the direction of text: they can make a line read as another.
     let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -63,7 +63,7 @@ fn written_out(text: &str, keep: impl Fn(char) -> bool) -> String {
     out
 }
 
-/// A text cut to so many characters, with an ellipsis where something is missing.
+/// Cuts a text to this length, with an ellipsis for the rest.
 pub fn cut(text: &str, length: usize) -> String {
     if text.chars().count() <= length {
         return text.to_owned();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_cannot_steer_the_terminal() {
+    fn text_from_elsewhere_cannot_control_the_terminal() {
         assert_eq!(one_line("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
         assert_eq!(lines("a\tb\n\u{9b}31mc\n\n"), "a\tb\n\\u{9b}31mc");
         assert_eq!(one_line("evil\u{202e}txt"), "evil\\u{202e}txt");

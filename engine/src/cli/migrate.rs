@@ -1,4 +1,4 @@
-//! `innesco migrate`: moves the store of one engine into a database that many can share.
+//! `innesco migrate`: moves the store of one engine into a Postgres database.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -23,7 +23,7 @@ use crate::{
     store::{self, KeyFile, Migration, Moved},
 };
 
-/// How often is said how far it has come, where nobody can watch a bar.
+/// Time between two progress lines when standard error is not a terminal.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
@@ -44,13 +44,13 @@ pub fn run(args: &MigrateArgs, out: &Printer) -> anyhow::Result<()> {
     let settings = ServeArgs { data, store: args.to.clone(), config: args.config.clone(), ..ServeArgs::default() };
     let config = Config::check(&settings.raw()?)?;
     let StoreAt::Postgres(url) = &config.store else {
-        return Err(wrong("where to? Name an empty database with --to postgres://user:password@host/database"));
+        return Err(wrong("the target is missing: give an empty database with --to postgres://user:password@host/database"));
     };
     let (from, shown) = (config.data.display().to_string(), config.store.to_string());
     let file = config.data.join("innesco.db");
-    anyhow::ensure!(file.exists(), "there is no store in {from}; name the data folder with --from");
-    // What changed while it is copied would be missing there.
-    let _lock = lock_folder(&config.data).context("the engine must be stopped while its store is moved")?;
+    anyhow::ensure!(file.exists(), "no store in {from}; give the data folder with --from");
+    // A change during the copy would be missing in the database.
+    let _lock = lock_folder(&config.data).context("stop the engine before you move its store")?;
     let began = clock::steady();
     let mut progress = Progress::new();
     let key_file = KeyFile::at(config.master_key_file.clone());
@@ -59,18 +59,18 @@ pub fn run(args: &MigrateArgs, out: &Printer) -> anyhow::Result<()> {
     progress.end();
     let moved = moved.map_err(|error| match error.passes() {
         true => anyhow::Error::new(error)
-            .context(format!("{from} is not moved to {shown} yet; the same command goes on where this one stopped")),
-        false => anyhow::Error::new(error).context(format!("{from} is not moved to {shown}")),
+            .context(format!("{from} is not completely moved to {shown}; run the same command again to continue")),
+        false => anyhow::Error::new(error).context(format!("{from} was not moved to {shown}")),
     })?;
     let key = config.master_key_file.display().to_string();
     let ended = clock::steady().since(began);
     Ok(out.thing(&view(&moved, &from, &shown, &key, ended), |_| page(&moved, &from, &shown, &key, ended))?)
 }
 
-/// The folder of `sqlite:DIR`, `sqlite:DIR/innesco.db` or `DIR`.
+/// Returns the folder of `sqlite:DIR`, `sqlite:DIR/innesco.db` or `DIR`.
 fn folder(from: &str) -> anyhow::Result<String> {
     if from.starts_with("postgres:") || from.starts_with("postgresql:") {
-        return Err(wrong("--from is the data folder of an engine with sqlite; a database of Postgres is moved with pg_dump"));
+        return Err(wrong("--from must be the data folder of an engine with SQLite; move a Postgres database with pg_dump"));
     }
     let path = from.strip_prefix("sqlite://").or_else(|| from.strip_prefix("sqlite:")).unwrap_or(from);
     let folder = path.strip_suffix("innesco.db").unwrap_or(path);
@@ -92,22 +92,22 @@ fn page(moved: &Migration, from: &str, to: &str, key: &str, ended: Duration) -> 
     let rows = count(moved.tables.iter().map(|(_, sum)| sum.rows).sum(), "row");
     lines.push(String::new());
     lines.push(match (moved.was_done, moved.rows_before) {
-        (true, _) => format!("{from} was moved to {to} by an earlier command; nothing was left to do"),
-        (false, 0) => format!("moved {rows} to {to} in {}; every table was counted on both sides", took(ended)),
+        (true, _) => format!("{from} was already moved to {to} by an earlier command"),
+        (false, 0) => format!("moved {rows} to {to} in {}; every table was verified on both sides", took(ended)),
         (false, before) => format!(
-            "moved {rows} to {to}, {before} of them by earlier commands, the rest in {}; every table was counted on both sides",
+            "moved {rows} to {to}, {before} of them by earlier commands, the rest in {}; every table was verified on both sides",
             took(ended)
         ),
     });
     lines.push(format!(
-        "\nIts secrets open with the same master key: give every node that file as master_key_file: {key}\n\
+        "\nThe master key is unchanged: give every node this file as master_key_file: {key}\n\
          No engine serves from {from} any more; its file is as it was. Start the first node:\n\n  \
          innesco serve --data {from} --store postgres://…"
     ));
     lines.join("\n")
 }
 
-/// A bar on a terminal; elsewhere a line for each table that is done, and every few seconds.
+/// A bar on a terminal; otherwise a line for each finished table, and one every few seconds.
 struct Progress {
     bar: Option<indicatif::ProgressBar>,
     reported: Timestamp,
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_may_be_written_as_an_address() {
+    fn accepts_the_folder_as_an_address() {
         for (from, expected) in [
             ("innesco-data", "innesco-data"),
             ("sqlite:/var/lib/innesco", "/var/lib/innesco"),

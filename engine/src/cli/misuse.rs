@@ -1,8 +1,8 @@
-//! What is said of a command line that cannot be understood: what is wrong with it, and what would be right.
+//! Error messages for wrong command lines: what is wrong, and what would be right.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// One sentence of fact, one of advice; `None` where clap's own text is the better one (help that was not asked for).
+/// Returns one sentence of fact and one of advice, or `None` if clap's text is better (help that was requested).
 pub fn sentence(error: &clap::Error) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -20,7 +20,7 @@ pub fn sentence(error: &clap::Error) -> Option<String> {
             let typed = text(ContextKind::InvalidSubcommand)?;
             let near = nearest(error, ContextKind::SuggestedSubcommand);
             let near = near.map(|near| format!("The nearest is: {command} {near}. ")).unwrap_or_default();
-            format!("{command} has no command {typed:?}. {near}All of them: {help}")
+            format!("{command} has no command {typed:?}. {near}See: {help}")
         }
         ErrorKind::UnknownArgument => {
             let typed = text(ContextKind::InvalidArg)?;
@@ -28,10 +28,10 @@ pub fn sentence(error: &clap::Error) -> Option<String> {
             let near = near.map(|near| format!("The nearest is {near}. ")).unwrap_or_default();
             let what = if typed.starts_with('-') { "option" } else { "place for" };
             let typed = if typed.starts_with('-') { typed } else { format!("{typed:?}") };
-            format!("{command} has no {what} {typed}. {near}All of them: {help}")
+            format!("{command} has no {what} {typed}. {near}See: {help}")
         }
         ErrorKind::MissingRequiredArgument => {
-            format!("{command} needs {}. With an example: {help}", text(ContextKind::InvalidArg)?)
+            format!("{command} needs {}. Example: {help}", text(ContextKind::InvalidArg)?)
         }
         ErrorKind::InvalidValue => {
             let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
@@ -52,7 +52,7 @@ pub fn sentence(error: &clap::Error) -> Option<String> {
         _ => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
-            format!("{}. With an example: {help}", line.strip_prefix("error: ").unwrap_or(line).trim_end_matches('.'))
+            format!("{}. Example: {help}", line.strip_prefix("error: ").unwrap_or(line).trim_end_matches('.'))
         }
     })
 }
@@ -60,13 +60,13 @@ pub fn sentence(error: &clap::Error) -> Option<String> {
 fn nearest(error: &clap::Error, kind: ContextKind) -> Option<String> {
     match error.get(kind)? {
         ContextValue::String(text) => Some(text.clone()),
-        // Likeliest last.
+        // The most likely last.
         ContextValue::Strings(texts) => texts.last().cloned(),
         _ => None,
     }
 }
 
-/// `innesco endpoint`, out of the usage line that clap prints.
+/// Reads the command, such as `innesco endpoint`, from clap's usage line.
 fn command_of(error: &clap::Error) -> String {
     let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else { return "innesco".to_owned() };
     let usage = usage.to_string();
@@ -87,23 +87,20 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_with_what_would_be_right() {
+    fn errors_name_what_would_be_right() {
         let cases = [
-            (
-                "innesco sned order.created",
-                "innesco has no command \"sned\". The nearest is: innesco send. All of them: innesco help",
-            ),
+            ("innesco sned order.created", "innesco has no command \"sned\". The nearest is: innesco send. See: innesco help"),
             (
                 "innesco event lst",
-                "innesco event has no command \"lst\". The nearest is: innesco event list. All of them: innesco help event",
+                "innesco event has no command \"lst\". The nearest is: innesco event list. See: innesco help event",
             ),
-            ("innesco zzz", "innesco has no command \"zzz\". All of them: innesco help"),
+            ("innesco zzz", "innesco has no command \"zzz\". See: innesco help"),
             (
                 "innesco event list --stat done",
-                "innesco event list has no option --stat. The nearest is --state. All of them: innesco help event list",
+                "innesco event list has no option --stat. The nearest is --state. See: innesco help event list",
             ),
-            ("innesco event show", "innesco event show needs <EVENT>. With an example: innesco help event show"),
-            ("innesco send", "innesco send needs <TYPE>. With an example: innesco help send"),
+            ("innesco event show", "innesco event show needs <EVENT>. Example: innesco help event show"),
+            ("innesco send", "innesco send needs <TYPE>. Example: innesco help send"),
             ("innesco event list --limit", "--limit needs a value"),
             ("innesco event list --limit many", "--limit <COUNT> cannot be \"many\": invalid digit found in string"),
             ("innesco completions csh", "<SHELL> cannot be \"csh\"; it is one of: bash, elvish, fish, powershell, zsh"),

@@ -1,7 +1,7 @@
-//! The command line: what people type, and what they read.
+//! The command line: commands and their output.
 //!
-//! Noun then verb for things, bare verbs for what one does all day. Answers go to standard output, everything else to standard
-//! error; exit codes are 0 (done), 1 (it failed), 2 (used wrongly), 130 (interrupted).
+//! Commands on things are noun then verb; frequent commands are bare verbs. Answers go to standard output, everything else to
+//! standard error. Exit codes: 0 (done), 1 (failed), 2 (wrong usage), 130 (interrupted).
 
 mod audit;
 mod backup;
@@ -39,7 +39,7 @@ use self::{
 };
 use crate::api::openapi;
 
-/// What `innesco` alone prints.
+/// The output of `innesco` without arguments.
 const HELLO: &str = "\
 Innesco: events in, signed webhooks out, your WebAssembly in between.
 
@@ -123,7 +123,7 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
-/// Used wrongly: the exit code is 2.
+/// Wrong usage: the exit code is 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Wrong(String);
@@ -134,7 +134,7 @@ fn wrong(text: impl Into<String>) -> anyhow::Error {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    // Which cryptography TLS uses has to be said once; it fails only where it was said before.
+    // The cryptography of TLS is chosen once. This fails only if another part chose before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ExitCode::from(start(std::env::args_os()))
 }
@@ -145,7 +145,7 @@ fn start(arguments: impl Iterator<Item = OsString>) -> u8 {
         Err(error) if error.use_stderr() => {
             match misuse::sentence(&error) {
                 Some(sentence) => anstream::eprintln!("{sentence}"),
-                // Nothing can be said where nothing can be written.
+                // Ignored: standard error itself cannot be written.
                 None => drop(error.print()),
             }
             return 2;
@@ -161,7 +161,7 @@ fn start(arguments: impl Iterator<Item = OsString>) -> u8 {
     };
     match done {
         Ok(()) => 0,
-        // Whoever read our output has left: there is nothing more to do.
+        // The reader of standard output has closed it: nothing remains to be done.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => 0,
         Err(error) => {
             anstream::eprintln!("{error:#}");
@@ -197,12 +197,12 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
     }
 }
 
-/// What a command is given when these words are typed behind it.
+/// Parses these words as the arguments of a command.
 #[cfg(test)]
 fn typed<A: clap::Args>(words: &[&str]) -> A {
     let command = A::augment_args(clap::Command::new("test"));
     let matches = command.try_get_matches_from(["test"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}"));
-    A::from_arg_matches(&matches).expect("clap has judged them")
+    A::from_arg_matches(&matches).expect("clap has checked them")
 }
 
 #[cfg(test)]
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    /// Help of every command that does something, below which groups.
+    /// Lists the help of every command that is not a group.
     fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
         for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
             let path = format!("{path} {}", inner.get_name());
@@ -261,10 +261,10 @@ mod tests {
         );
     }
 
-    /// clap fills a command's own argument from a global one of the same id, and the other way round: the key would go to a
-    /// stranger's address.
+    /// clap fills a command's own argument from a global one of the same id, and the reverse. The key would then be sent to an
+    /// unintended address.
     #[test]
-    fn no_argument_is_taken_for_a_global_one() {
+    fn no_argument_has_the_id_of_a_global_one() {
         fn check(command: &clap::Command, globals: &[String], path: &str) {
             for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
                 assert!(!globals.contains(&argument.get_id().to_string()), "{path} has its own {}", argument.get_id());

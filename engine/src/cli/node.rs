@@ -1,4 +1,4 @@
-//! `innesco node`: the processes that work on one store together.
+//! `innesco node`: lists the nodes of one store.
 
 use serde_json::Value;
 
@@ -28,12 +28,12 @@ pub fn run(command: &NodeCommand, client: &Client, out: &Printer) -> anyhow::Res
         Column::time("oldest since", |item| text(&item["holds_since"])),
         Column::text("plugins", |item| plugins(&item["plugins"])),
     ];
-    let none = "No nodes: this engine has its store to itself.";
+    let none = "No nodes: this engine uses SQLite alone.";
     out.list(&client.list(&["v1", "nodes"], &[], usize::MAX)?, &columns, none)?;
     Ok(())
 }
 
-/// What a node has ready. What is wrong comes first: the end of a long list may be cut.
+/// Lists the plugins of a node. Failed ones come first, because the end of a long list may be cut.
 fn plugins(plugins: &Value) -> String {
     let plugins = plugins.as_array().map(Vec::as_slice).unwrap_or_default();
     let (wrong, fine): (Vec<&Value>, Vec<&Value>) = plugins.iter().partition(|plugin| !plugin["error"].is_null());
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_a_nodes_plugins_comes_first() {
+    fn failed_plugins_of_a_node_come_first() {
         let version = "3fa2c1".to_owned() + &"0".repeat(58);
         let said = json!([
             { "name": "ledger", "version": version, "error": null },

@@ -1,8 +1,8 @@
-//! How answers look: tables on a terminal, tab-separated lines in a pipe, JSON lines with `--json`; one word, mark and colour per
-//! state, everywhere the same.
+//! Output formats: tables on a terminal, tab-separated lines in a pipe, JSON lines with `--json`. Each state has one word, mark
+//! and colour everywhere.
 //!
-//! Colours are written always, and taken out on the way where nobody wants them (`NO_COLOR`, pipes). Whatever came from elsewhere
-//! passes through [`measure::one_line`] or [`measure::lines`] before it reaches a terminal.
+//! Colours are always written, and removed on the way if they are unwanted (`NO_COLOR`, pipes). Text from elsewhere passes
+//! [`measure::one_line`] or [`measure::lines`] before it reaches a terminal.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ pub const MAGENTA: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Mag
 pub const BLUE: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Blue)));
 pub const DIM: Style = Style::new().dimmed();
 
-/// Characters of one cell of a table on a terminal; what is longer is cut.
+/// Maximum number of characters of a table cell on a terminal; longer text is cut.
 const CELL_MAX: usize = 60;
 
 /// A text in a style.
@@ -32,13 +32,13 @@ pub struct Styled<T>(pub Style, pub T);
 impl<T: fmt::Display> fmt::Display for Styled<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.1.to_string();
-        // Padded by hand: the invisible characters of a style must not count.
+        // Padded manually: the invisible characters of a style must not count.
         let padding = f.width().unwrap_or(0).saturating_sub(text.chars().count());
         write!(f, "{}{text}{}{:padding$}", self.0.render(), self.0.render_reset(), "")
     }
 }
 
-/// The mark and the style of a state or outcome.
+/// Returns the mark and the style of a state or outcome.
 pub fn look(state: &str) -> (char, Style) {
     match state {
         "delivered" | "ok" | "serving" | "done" | "active" => ('●', GREEN),
@@ -51,13 +51,13 @@ pub fn look(state: &str) -> (char, Style) {
     }
 }
 
-/// A state as it stands in text: mark and word.
+/// Formats a state as text: mark and word.
 pub fn state(state: &str) -> Styled<String> {
     let (mark, style) = look(state);
     Styled(style, format!("{mark} {}", measure::one_line(state)))
 }
 
-/// The status that an attempt was answered with, or what happened instead.
+/// Returns the status of an attempt's answer, or its outcome.
 pub fn attempt(outcome: &str, status: Option<u64>) -> Styled<String> {
     let word = match (outcome, status) {
         ("answered", Some(status)) => status.to_string(),
@@ -68,7 +68,7 @@ pub fn attempt(outcome: &str, status: Option<u64>) -> Styled<String> {
     Styled(style, word)
 }
 
-/// What a column holds, and so how it is shown.
+/// The content of a column, which decides its format.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
@@ -88,27 +88,27 @@ impl Column {
         Self { title, kind: Kind::Text, of }
     }
 
-    /// A state, shown with its mark and colour.
+    /// A state, with mark and colour.
     pub const fn state(title: &'static str, of: fn(&Value) -> String) -> Self {
         Self { title, kind: Kind::State, of }
     }
 
-    /// An instant in RFC 3339, shown in the reader's own time.
+    /// A time in RFC 3339, shown in the reader's time zone.
     pub const fn time(title: &'static str, of: fn(&Value) -> String) -> Self {
         Self { title, kind: Kind::Time, of }
     }
 }
 
-/// Who reads.
+/// The reader of the output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     Person,
     Pipe,
-    /// Asked for JSON.
+    /// A program that requested JSON.
     Script,
 }
 
-/// Prints answers in the form that the reader can use.
+/// Prints answers in the format for the reader.
 pub struct Printer {
     reader: Reader,
     now: Timestamp,
@@ -134,12 +134,12 @@ impl Printer {
         self.reader == Reader::Script
     }
 
-    /// Prints one thing: as JSON, or as `words` say.
+    /// Prints one thing: as JSON, or as the text of `words`.
     pub fn thing(&self, thing: &Value, words: impl FnOnce(&Value) -> String) -> io::Result<()> {
         print(&if self.for_script() { thing.to_string() } else { words(thing) })
     }
 
-    /// Prints one thing whose JSON is to be seen as it was written.
+    /// Prints one thing, with its JSON unchanged.
     pub fn exact(&self, json: &str, words: impl FnOnce() -> String) -> io::Result<()> {
         print(&if self.for_script() { json.to_owned() } else { words() })
     }
@@ -193,7 +193,7 @@ impl Printer {
         lines.join("\n")
     }
 
-    /// An instant as this reader wants it: in local time and how long ago on a terminal, as it is elsewhere.
+    /// Formats a time for the reader: local time and age on a terminal, unchanged elsewhere.
     pub fn time(&self, text: &str) -> String {
         match Timestamp::parse_rfc3339(text) {
             Some(at) if self.reader == Reader::Person => format!("{}, {}", self.clock(at), self.relative(at)),
@@ -201,7 +201,7 @@ impl Printer {
         }
     }
 
-    /// As [`Self::time`], without how long ago.
+    /// As [`Self::time`], without the age.
     pub fn clock_time(&self, text: &str) -> String {
         match Timestamp::parse_rfc3339(text) {
             Some(at) if self.reader == Reader::Person => self.clock(at),
@@ -240,25 +240,25 @@ fn clock_face(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
     at.strftime(form).to_string()
 }
 
-/// The wall clock, as it stands in front of a line that says what just happened.
+/// The wall clock time for the start of a line.
 pub fn now() -> Styled<String> {
     let now = clock::wall();
     Styled(DIM, clock_face(now, now, &TimeZone::system()))
 }
 
-/// What stands in a cell: one line, and never nothing, so that columns stay apart whoever splits them.
+/// Returns a cell's text: one line, never empty, so that columns can be split.
 fn filled(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { measure::one_line(text) }
 }
 
-/// Prints a text and ends its line.
+/// Prints a text with a line end.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     writeln!(out, "{}", text.trim_end())?;
     out.flush()
 }
 
-/// The text of a member, or a dash.
+/// Returns the text of a member, or a dash.
 pub fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -267,18 +267,18 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// The texts of a list, or a dash.
+/// Returns the texts of a list, or a dash.
 pub fn texts(values: &Value) -> String {
     let texts: Vec<String> = values.as_array().into_iter().flatten().map(text).collect();
     if texts.is_empty() { "-".to_owned() } else { texts.join(" ") }
 }
 
-/// Every line moved to the right, below the line that it belongs to.
+/// Indents every line.
 pub fn indent(text: &str) -> String {
     text.lines().map(|line| format!("          {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// Says what is about to be done that cannot be undone, and asks.
+/// Announces an action that cannot be undone, and asks for confirmation.
 pub fn confirm(what: &str, yes: bool) -> anyhow::Result<()> {
     if yes {
         return Ok(());
@@ -333,7 +333,7 @@ dlv_22    2025-11-20 09:14, 369 d ago  ✕ dead       -";
         assert_eq!(squeezed(&table), squeezed(expected));
         let starts: Vec<usize> =
             table.lines().zip(["state", "●", "✕"]).map(|(line, word)| line[..line.find(word).unwrap()].chars().count()).collect();
-        assert!(starts.iter().all(|start| *start == starts[0]), "columns stand below each other: {starts:?}");
+        assert!(starts.iter().all(|start| *start == starts[0]), "columns are aligned: {starts:?}");
         assert_eq!(printer.table(&[], &columns(), "No delivery."), "No delivery.");
     }
 

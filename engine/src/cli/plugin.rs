@@ -1,4 +1,4 @@
-//! `innesco plugin`: begin one, build it, see which serve.
+//! `innesco plugin`: creates, builds and lists plugins.
 
 use std::{
     fs,
@@ -23,38 +23,38 @@ const SOURCE: &str = include_str!("../../../plugin-sdk/template/lib.rs.tmpl");
 
 #[derive(clap::Subcommand)]
 pub enum PluginCommand {
-    /// Begin a plugin: a small crate with a test, ready to build
+    /// Create a plugin: a small crate with tests, ready to build
     #[command(before_help = "Example:  innesco plugin new my-first")]
     New {
-        /// Its name: lower-case letters, digits, dashes
+        /// Name: lower-case letters, digits, dashes
         name: String,
     },
     /// Build a plugin crate to a .wasm file
     #[command(before_help = "Example:  innesco plugin build my-first --to /etc/innesco/plugins")]
     Build {
-        /// Its folder, or its name below plugins/ [default: this folder, or all below plugins/]
+        /// Folder of the crate, or its name below plugins/ [default: this folder, or all below plugins/]
         plugin: Option<PathBuf>,
-        /// Also drop the file into this folder, where an engine picks it up
+        /// Also copy the file into this folder, from which an engine loads it
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
-    /// The plugins of a running engine
+    /// List the plugins of a running engine
     #[command(before_help = "Example:  innesco plugin list")]
     List,
-    /// What plugins keep between events: how much it is, and how to clear it
+    /// State of plugins: list its size, clear it
     #[command(subcommand, before_help = "Example:  innesco plugin state list")]
     State(StateCommand),
 }
 
 #[derive(clap::Subcommand)]
 pub enum StateCommand {
-    /// How much state each plugin keeps, and how much it may
+    /// List how much state each plugin stores, and its limits
     #[command(before_help = "Example:  innesco plugin state list")]
     List,
-    /// Delete all state of a plugin: it begins anew, as on its first event
+    /// Delete all state of a plugin; it starts anew, as on its first event
     #[command(before_help = "Example:  innesco plugin state clear order-counter")]
     Clear {
-        /// The plugin's name
+        /// Plugin name
         plugin: String,
     },
 }
@@ -87,7 +87,7 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
             let client = client()?;
             let mut items = Vec::new();
             for plugin in client.list(&["v1", "plugins"], &[], usize::MAX)? {
-                // A file that never became a plugin keeps nothing.
+                // A file that never became a plugin has no state.
                 if !plugin["version"].is_null() {
                     items.push(client.get(&["v1", "plugins", &text(&plugin["name"]), "state"])?);
                 }
@@ -116,12 +116,12 @@ fn size(bytes: &Value) -> String {
     measure::size(bytes.as_u64().unwrap_or_default())
 }
 
-const NO_PLUGIN: &str = "No plugin yet. Begin one with: innesco plugin new my-first";
+const NO_PLUGIN: &str = "No plugin yet. Create one with: innesco plugin new my-first";
 
-/// A crate that was begun.
+/// A new crate.
 struct Made {
     folder: PathBuf,
-    /// The checkout that it became a part of.
+    /// The checkout that contains the crate, if any.
     checkout: Option<PathBuf>,
 }
 
@@ -133,7 +133,7 @@ fn new(name: &str, here: &Path) -> anyhow::Result<Made> {
         None => here.join(name),
     };
     if folder.exists() {
-        bail!("{} is there already; choose another name", from(here, &folder));
+        bail!("{} already exists; choose another name", from(here, &folder));
     }
     let dependency = match &checkout {
         Some(_) => "{ path = \"../../plugin-sdk\" }".to_owned(),
@@ -150,26 +150,26 @@ fn new(name: &str, here: &Path) -> anyhow::Result<Made> {
     Ok(Made { folder, checkout })
 }
 
-/// What is said of a new crate, with the three next commands.
+/// Formats the message about a new crate, with the next three commands.
 fn welcome(name: &str, made: &Made, here: &Path) -> String {
     let place = from(here, &made.folder);
     let last = match made.checkout {
         Some(_) => ["innesco dev".to_owned(), "serve it, and rebuild on every save".to_owned()],
-        None => [format!("innesco plugin build {place} --to DIR"), "drop it into an engine's plugin folder".to_owned()],
+        None => [format!("innesco plugin build {place} --to DIR"), "copy it into an engine's plugin folder".to_owned()],
     };
     let next = [
-        [format!("edit {place}/src/lib.rs"), "what it does, and its tests".to_owned()],
-        [format!("cargo test --manifest-path {place}/Cargo.toml"), "try it without an engine".to_owned()],
+        [format!("edit {place}/src/lib.rs"), "the plugin and its tests".to_owned()],
+        [format!("cargo test --manifest-path {place}/Cargo.toml"), "test it without an engine".to_owned()],
         last,
     ];
     let width = next.iter().map(|[command, _]| command.chars().count()).max().unwrap_or(0);
     let lines: Vec<String> = next.iter().map(|[command, what]| format!("  {command:<width$}   {what}")).collect();
-    format!("began {name} in {place}. Next:\n\n{}", lines.join("\n"))
+    format!("created {name} in {place}. Next:\n\n{}", lines.join("\n"))
 }
 
-/// A plugin's name is also its crate's, which allows less.
+/// Checks a plugin's name, which is also the name of its crate.
 fn crate_name(name: &str) -> anyhow::Result<()> {
-    /// Names that cargo refuses, or that would hide a crate which every plugin needs.
+    /// Names that cargo refuses, or that hide a crate which every plugin needs.
     const TAKEN: [&str; 57] = [
         "alloc",
         "core",
@@ -231,25 +231,28 @@ fn crate_name(name: &str) -> anyhow::Result<()> {
     ];
     Slug::parse(name).map_err(|bad| wrong(bad.to_string()))?;
     if name.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err(wrong(format!("{name:?} begins with a digit, which a crate cannot; try {:?}", format!("plugin-{name}"))));
+        return Err(wrong(format!(
+            "{name:?} starts with a digit, which a crate's name cannot; try {:?}",
+            format!("plugin-{name}")
+        )));
     }
     if TAKEN.contains(&name) {
-        return Err(wrong(format!("{name:?} means something to Rust; try {:?}", format!("my-{}", name.replace('_', "-")))));
+        return Err(wrong(format!("{name:?} is a reserved name in Rust; try {:?}", format!("my-{}", name.replace('_', "-")))));
     }
     Ok(())
 }
 
-/// The checkout that a folder lies in, if it has the SDK.
+/// Finds the checkout that contains the folder, if it has the SDK.
 fn find_checkout(here: &Path) -> Option<PathBuf> {
     here.ancestors().find(|folder| folder.join("plugin-sdk/Cargo.toml").exists()).map(Path::to_owned)
 }
 
-/// A path as it is typed from a folder.
+/// Returns a path as typed from a folder.
 fn from(here: &Path, path: &Path) -> String {
     if let Ok(below) = path.strip_prefix(here) {
         return below.display().to_string();
     }
-    // Beside or above: as many steps up as are shared not.
+    // Beside or above: one `../` for each folder that the paths do not share.
     let shared = here.ancestors().find(|folder| path.starts_with(folder));
     let Some((shared, steps)) = shared.map(|shared| (shared, here.components().count() - shared.components().count())) else {
         return path.display().to_string();
@@ -283,17 +286,17 @@ fn build(plugin: Option<&Path>, to: Option<&Path>, out: &Printer) -> anyhow::Res
     }
     if to.is_none() && !out.for_script() {
         let name = if crates.len() == 1 { format!(" {}", crates[0].name) } else { String::new() };
-        output::print(&format!("Copy it into an engine's plugin folder, or: innesco plugin build{name} --to DIR"))?;
+        output::print(&format!("Copy it into an engine's plugin folder, or run: innesco plugin build{name} --to DIR"))?;
     }
     Ok(())
 }
 
 fn line(plugin: &PluginCrate, built: &Built, dropped: Option<&Path>) -> String {
-    let place = dropped.map_or_else(|| shown(&built.wasm), |place| format!("dropped into {}", shown(place)));
+    let place = dropped.map_or_else(|| shown(&built.wasm), |place| format!("copied to {}", shown(place)));
     format!("built {}  {}  {}  {place}", plugin.name, measure::size(built.bytes), measure::took(built.took))
 }
 
-/// The crates that `plugin build` is to build.
+/// Finds the crates that `plugin build` builds.
 fn meant(plugin: Option<&Path>, here: &Path) -> anyhow::Result<Vec<PluginCrate>> {
     let checkout = find_checkout(here);
     let plugins = checkout.as_deref().unwrap_or(here).join("plugins");
@@ -301,7 +304,7 @@ fn meant(plugin: Option<&Path>, here: &Path) -> anyhow::Result<Vec<PluginCrate>>
         let own = PluginCrate::at(here);
         let all = PluginCrate::below(&plugins)?;
         return match own {
-            // The checkout itself is no plugin, even where its Cargo.toml names a package.
+            // The checkout is not a plugin, even if its Cargo.toml has a package.
             Ok(own) if checkout.as_deref() != Some(here) => Ok(vec![own]),
             _ if !all.crates.is_empty() => Ok(all.crates),
             own => Ok(vec![own?]),
@@ -317,7 +320,7 @@ fn meant(plugin: Option<&Path>, here: &Path) -> anyhow::Result<Vec<PluginCrate>>
         None => {
             let near = nearest(&name, all.iter().map(|plugin| plugin.name.as_str()));
             let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
-            bail!("there is no plugin crate {name:?} here or in {}{near}", from(here, &plugins))
+            bail!("no plugin crate {name:?} here or in {}{near}", from(here, &plugins))
         }
     }
 }
@@ -333,11 +336,11 @@ mod tests {
     }
 
     #[test]
-    fn names_that_cannot_be() {
+    fn refuses_invalid_names() {
         let cases = [
-            ("7up", "\"7up\" begins with a digit, which a crate cannot; try \"plugin-7up\""),
-            ("self", "\"self\" means something to Rust; try \"my-self\""),
-            ("serde_json", "\"serde_json\" means something to Rust; try \"my-serde-json\""),
+            ("7up", "\"7up\" starts with a digit, which a crate's name cannot; try \"plugin-7up\""),
+            ("self", "\"self\" is a reserved name in Rust; try \"my-self\""),
+            ("serde_json", "\"serde_json\" is a reserved name in Rust; try \"my-serde-json\""),
         ];
         for (name, sentence) in cases {
             assert_eq!(crate_name(name).unwrap_err().to_string(), sentence);
@@ -347,14 +350,14 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_written_as_they_are_typed() {
+    fn writes_paths_as_typed() {
         for (path, text) in [("/a/b/c", "c"), ("/a/x", "../x"), ("/x/y", "../../x/y")] {
             assert_eq!(from(Path::new("/a/b"), Path::new(path)), text);
         }
     }
 
     #[test]
-    fn a_plugin_begins_in_the_checkout_or_here() {
+    fn creates_a_plugin_in_the_checkout_or_here() {
         let folder = tempfile::tempdir().unwrap();
         let (checkout, outside) = (folder.path().join("checkout"), folder.path().join("outside"));
         fs::create_dir_all(checkout.join("plugin-sdk")).unwrap();
@@ -370,16 +373,16 @@ mod tests {
         assert!(source.contains("struct MyFirst;"), "{source}");
         assert!(!manifest.contains("{{") && !source.contains("{{name}}") && !source.contains("{{struct}}"));
         let expected = "\
-began my-first in plugins/my-first. Next:
+created my-first in plugins/my-first. Next:
 
-  edit plugins/my-first/src/lib.rs                          what it does, and its tests
-  cargo test --manifest-path plugins/my-first/Cargo.toml   try it without an engine
+  edit plugins/my-first/src/lib.rs                          the plugin and its tests
+  cargo test --manifest-path plugins/my-first/Cargo.toml   test it without an engine
   innesco dev                                               serve it, and rebuild on every save";
         let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(squeezed(&welcome("my-first", &made, &checkout)), squeezed(expected));
 
         let error = new("my-first", &checkout).err().unwrap().to_string();
-        assert_eq!(error, "plugins/my-first is there already; choose another name");
+        assert_eq!(error, "plugins/my-first already exists; choose another name");
 
         let made = new("my-first", &outside).unwrap();
         assert_eq!(made.folder, outside.join("my-first"));
@@ -389,7 +392,7 @@ began my-first in plugins/my-first. Next:
     }
 
     #[test]
-    fn what_is_to_be_built() {
+    fn selects_the_crates_to_build() {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path();
         for name in ["one", "two"] {
@@ -407,7 +410,7 @@ began my-first in plugins/my-first. Next:
         assert_eq!(names(Some("plugins/two"), here).unwrap(), "two");
         assert_eq!(
             names(Some("twoo"), here).unwrap_err(),
-            "there is no plugin crate \"twoo\" here or in plugins; the nearest name is \"two\""
+            "no plugin crate \"twoo\" here or in plugins; the nearest name is \"two\""
         );
     }
 }

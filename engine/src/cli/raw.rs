@@ -1,6 +1,6 @@
-//! JSON as it is written: its digits, its order and its escapes are shown as they came, which a parsed value would not do.
+//! Formats JSON and keeps its digits, order and escapes, which a parsed value would not.
 
-/// Spreads JSON over lines, two spaces a level. Strings and numbers are copied.
+/// Spreads JSON over lines, with two spaces per level. Strings and numbers are copied.
 pub fn pretty(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
@@ -46,7 +46,7 @@ fn new_line(out: &mut String, depth: usize) {
     out.extend(std::iter::repeat_n("  ", depth));
 }
 
-/// Length of the string that the text begins with, its quotes included.
+/// Returns the length of the first string of the text, including its quotes.
 fn string_len(text: &str) -> usize {
     let mut escaped = false;
     for (place, c) in text.char_indices().skip(1) {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_token_is_shown_as_it_is_written() {
+    fn every_token_is_copied() {
         for (json, shown) in [
             (
                 r#"{"z":1,"id":123456789012345678901234,"p":1.10}"#,

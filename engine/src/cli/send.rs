@@ -1,4 +1,4 @@
-//! `innesco send`: an event, or a file of them.
+//! `innesco send`: sends one event, or a file of events.
 
 use std::{
     collections::BTreeMap,
@@ -27,12 +27,12 @@ use crate::{
     },
 };
 
-/// Events in one request, and their bytes: well within what an engine takes by default.
+/// Events in one request, and their bytes: well below an engine's default limits.
 const BATCH: usize = 1_000;
 const BATCH_BYTES: usize = 4 << 20;
-/// How often a batch is tried that an engine cannot take at the moment.
+/// Number of tries for a batch while the engine is overloaded or unreachable.
 const TRIES: u32 = 8;
-/// Between two lines about progress, where there is no terminal.
+/// Time between two progress lines when standard error is not a terminal.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
@@ -76,15 +76,11 @@ pub fn run(args: &SendArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
     Ok(())
 }
 
-/// What is printed of an accepted event.
+/// Formats the receipt of an accepted event.
 fn receipt(answer: &Value, args: &SendArgs) -> String {
     let event = output::text(&answer["event"]);
     if answer["duplicate"] == true {
-        return format!(
-            "duplicate of {event}  nothing was accepted: {} from {} came before",
-            output::text(&answer["id"]),
-            args.source
-        );
+        return format!("duplicate of {event}  the id {} from {} was accepted before", output::text(&answer["id"]), args.source);
     }
     format!("accepted {event}  {}  from {}", args.event_type.as_deref().unwrap_or_default(), args.source)
 }
@@ -102,7 +98,7 @@ fn read_data(data: Option<&str>) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The event as JSON, its data byte for byte as given.
+/// Builds the event as JSON, its data byte for byte as given.
 fn event(args: &SendArgs, data: Option<Vec<u8>>) -> anyhow::Result<String> {
     let event_type = args.event_type.as_deref().unwrap_or_default();
     EventType::parse(event_type).map_err(|bad| wrong(bad.to_string()))?;
@@ -136,11 +132,13 @@ fn event(args: &SendArgs, data: Option<Vec<u8>>) -> anyhow::Result<String> {
 }
 
 fn not_json(why: &str) -> anyhow::Error {
-    wrong(format!("the data is not JSON ({why}); put it in single quotes, or say what it is with --content-type text/plain"))
+    wrong(format!(
+        "the data is not JSON ({why}); put it in single quotes, or give its content type, such as --content-type text/plain"
+    ))
 }
 
 fn attributes(pairs: &[String]) -> anyhow::Result<Attributes> {
-    /// Members of an event with a flag, or no place at all, on this command line.
+    /// Members of an event that are not attributes: they have their own flag, or none.
     const OWN: [&str; 7] = ["type", "source", "id", "subject", "data", "datacontenttype", "time"];
     let mut attributes = Attributes::default();
     for pair in pairs {
@@ -151,7 +149,7 @@ fn attributes(pairs: &[String]) -> anyhow::Result<Attributes> {
         };
         if OWN.contains(&name) {
             return Err(wrong(format!(
-                "--attr {pair:?}: {name} is not an attribute but a part of every event; see innesco help send"
+                "--attr {pair:?}: {name} is a member of every event, not an attribute; see innesco help send"
             )));
         }
         attributes.push(name, value.to_owned()).map_err(|bad| wrong(format!("--attr {pair:?}: {bad}")))?;
@@ -165,16 +163,16 @@ struct Line {
     event: String,
 }
 
-/// What a file came to so far.
+/// Progress through a file.
 #[derive(Default)]
 struct Tally {
     accepted: u64,
     duplicates: u64,
-    /// Everything up to this line is accepted.
+    /// The last line up to which everything is accepted.
     last_line: usize,
 }
 
-/// Sends line by line in batches. What was accepted before a mistake stays accepted, and the mistake's line is named.
+/// Sends a file line by line in batches. Events before an error stay accepted, and the error names its line.
 fn send_file(file: &str, args: &SendArgs, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let (mut reader, length): (Box<dyn BufRead>, u64) = if file == "-" {
         (Box::new(std::io::stdin().lock()), 0)
@@ -201,7 +199,7 @@ fn send_file(file: &str, args: &SendArgs, client: &Client, out: &Printer) -> any
             let event = match event {
                 Ok(event) => event,
                 Err(why) => {
-                    // What stands before the mistake is sent: the message then says where to go on.
+                    // The lines before the error are sent, so that the message can say where to continue.
                     send_batch(client, file, &batch, &mut tally)?;
                     bail!("{}", told(file, number, &why, &tally));
                 }
@@ -227,7 +225,7 @@ fn send_file(file: &str, args: &SendArgs, client: &Client, out: &Printer) -> any
     Ok(())
 }
 
-/// Gives an event what it lacks. With an id of its own it can be sent again after a broken connection without being there twice.
+/// Adds missing members to an event. With an id, a repeat after a broken connection is detected as a duplicate.
 fn complete(text: &str, source: &str, id: &str) -> Result<String, String> {
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(|error| {
         format!("is not an event as a JSON object, such as {{\"type\": \"order.created\", \"data\": {{}}}} ({error})")
@@ -283,7 +281,7 @@ fn send_batch(client: &Client, file: &str, batch: &[Line], tally: &mut Tally) ->
     unreachable!("the loop ends only by returning")
 }
 
-/// How long to wait for an engine that has no room now, or that was there a moment ago.
+/// Returns how long to wait for an engine that is overloaded, or that has just become unreachable.
 fn wait_after(error: &anyhow::Error, tries: u32, tally: &Tally) -> Option<Duration> {
     let doubled = Duration::from_secs(1 << tries.min(5));
     match error.downcast_ref::<Refused>() {
@@ -293,7 +291,7 @@ fn wait_after(error: &anyhow::Error, tries: u32, tally: &Tally) -> Option<Durati
     }
 }
 
-/// The line that an engine refuses, and what it says of it.
+/// Returns the line that the engine refused, and the reason.
 fn blame(error: &anyhow::Error, batch: &[Line]) -> Option<(usize, String)> {
     let refused = error.downcast_ref::<Refused>()?;
     let place = refused.pointer.as_deref()?.split('/').nth(1)?;
@@ -302,7 +300,7 @@ fn blame(error: &anyhow::Error, batch: &[Line]) -> Option<(usize, String)> {
     Some((line.number, why.to_owned()))
 }
 
-/// A bar on a terminal, a line every few seconds elsewhere.
+/// A bar on a terminal, otherwise a line every few seconds.
 struct Progress {
     bar: Option<indicatif::ProgressBar>,
     reported: crate::domain::time::Timestamp,
@@ -359,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn data_stays_as_it_was_typed() {
+    fn data_is_sent_as_typed() {
         let event = built("order.created", Some(b" {\"z\": 1500.00, \"a\": 12345678901234567890123} \n")).unwrap();
         assert_eq!(
             event,
@@ -378,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_wrong_argument() {
         let cases = [
             (
                 built("order|created", None),
@@ -390,12 +388,12 @@ mod tests {
             ),
             (
                 built("x --attr id=7", None),
-                "--attr \"id=7\": id is not an attribute but a part of every event; see innesco help send",
+                "--attr \"id=7\": id is a member of every event, not an attribute; see innesco help send",
             ),
             (
                 built("x", Some(b"{id: 7}")),
                 "the data is not JSON (key must be a string at line 1 column 2); put it in single quotes, \
-                 or say what it is with --content-type text/plain",
+                 or give its content type, such as --content-type text/plain",
             ),
         ];
         for (built, sentence) in cases {
@@ -408,11 +406,11 @@ mod tests {
         let args = args("order.created --id 7");
         let answer = |duplicate: bool| json!({ "id": "7", "event": "evt_4f2k9", "duplicate": duplicate });
         assert_eq!(receipt(&answer(false), &args), "accepted evt_4f2k9  order.created  from cli");
-        assert_eq!(receipt(&answer(true), &args), "duplicate of evt_4f2k9  nothing was accepted: 7 from cli came before");
+        assert_eq!(receipt(&answer(true), &args), "duplicate of evt_4f2k9  the id 7 from cli was accepted before");
     }
 
     #[test]
-    fn lines_get_what_they_lack() {
+    fn completes_lines_with_missing_members() {
         assert_eq!(complete("{\"type\": \"x\"}", "cli", "1-1").unwrap(), "{\"source\":\"cli\",\"id\":\"1-1\",\"type\": \"x\"}");
         let whole = "{\"id\":\"a\",\"source\":\"s\",\"type\":\"x\",\"data\":1.0}";
         assert_eq!(complete(whole, "cli", "1-1").unwrap(), whole);
@@ -421,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_at_fault_is_named() {
+    fn the_error_names_the_faulty_line() {
         let batch: Vec<Line> = [3, 5].map(|number| Line { number, event: "{}".into() }).into();
         let refused = Refused::new(400, "items[1].type is \"order created\": use letters", Some("/1/type"));
         let (line, why) = blame(&refused.into(), &batch).unwrap();
@@ -434,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_passes_is_waited_for() {
+    fn waits_only_for_temporary_errors() {
         let tally = Tally::default();
         let wait = |status| wait_after(&Refused::new(status, "", None).into(), 1, &tally);
         assert_eq!(wait(503), Some(Duration::from_secs(2)));

@@ -18,7 +18,7 @@ use crate::{
     serve::Engine,
 };
 
-/// Where settings are read from, unless `--config` names another file.
+/// The default settings file; `--config` names another.
 const SETTINGS_FILE: &str = "innesco.toml";
 
 /// Flags of `serve`; every other setting is in innesco.toml or the environment.
@@ -76,7 +76,7 @@ impl ServeArgs {
         Ok(Raw::gather(&flags, config::variable, file.as_deref())?)
     }
 
-    /// Warns of a settings file with a password in it that every user of the machine may read.
+    /// Warns if the settings file has a password and other users may read it.
     fn warn_of_exposed_password(&self, raw: &Raw) {
         let file = self.config.as_deref().unwrap_or(Path::new(SETTINGS_FILE));
         if raw.file_holds_password() && files::others_may_read(file) {
@@ -88,7 +88,7 @@ impl ServeArgs {
     }
 }
 
-/// Which data folder is meant, for commands that work on it beside its engine.
+/// Selects the data folder, for commands that work on it without its engine's API.
 #[derive(clap::Args, Debug)]
 pub struct Folder {
     /// Folder of the store [default: innesco-data]
@@ -100,14 +100,14 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// The settings that an engine of this folder would have.
+    /// Returns the settings that an engine of this folder would have.
     pub fn config(&self) -> anyhow::Result<Config> {
         let flags = ServeArgs { data: self.data.clone(), config: self.config.clone(), ..ServeArgs::default() };
         Ok(Config::check(&flags.raw()?)?)
     }
 }
 
-/// Serves until told to stop. The first signal drains, the second cuts.
+/// Serves until a stop signal. The first signal drains, the second exits at once.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let raw = args.raw()?;
     let config = Config::check(&raw)?;
@@ -119,7 +119,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     }
     start_log(config.log, config::variable(LOG_LEVEL)?.as_deref())?;
     args.warn_of_exposed_password(&raw);
-    // Before anything is opened: a key that cannot be used must not leave a store that nobody can administer.
+    // Before anything is opened: an unusable key must not leave a store without an administrator.
     let admin_key = config::key_variable("INNESCO_ADMIN_KEY")?;
     raise_file_limit();
     runtime()?.block_on(async {
@@ -128,11 +128,11 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let mut engine = Engine::open(config.clone(), address, admin_key, Feed::default()).await?;
         if let Some(key) = engine.new_admin_key.take() {
             anstream::println!(
-                "admin key  {key}\n           shown once; copy it now. A log that keeps this output keeps the key: replace it with\n           \
+                "admin key  {key}\n           shown once; copy it now. A log that stores this output stores the key: replace it with\n           \
                  innesco keys create NAME --role admin, then innesco keys revoke admin"
             );
         }
-        // Before anyone is told that it serves: whoever reads that may stop it at once.
+        // Before the address is printed: a program that reads it may send a stop signal at once.
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
         match &config.store {
@@ -145,32 +145,34 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Two worker threads at least: a handler that waits must not hold up the others.
+/// At least two worker threads: a handler that waits must not delay the others.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name("io").build()?)
 }
 
-/// Connections that may wait to be accepted. With the usual 128, callers that all come at once lose some, and try those again only a
+/// Connections that may wait to be accepted. With the usual 128, a burst of callers loses some connections, and they retry only a
 /// second later.
 const BACKLOG: u32 = 4096;
 
-/// Binds, or says what to do.
+/// Binds the address, or returns an error that says what to do.
 pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Else a restart waits until what is left of the last connections has timed out.
+        // Without this, a restart waits until the system has timed out the last connections.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
     bind().map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!("cannot listen on {address}: another program does. Choose one with --listen"),
+        io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("cannot listen on {address}: another program uses it. Choose another with --listen")
+        }
         _ => anyhow::anyhow!("cannot listen on {address}: {error}. Choose another with --listen"),
     })
 }
 
-/// The variable that says what is logged.
+/// The variable with the log level.
 const LOG_LEVEL: &str = "INNESCO_LOG_LEVEL";
 const LOG_LEVEL_DEFAULT: &str = "warn,innesco=info";
 
@@ -183,7 +185,7 @@ fn start_log(form: LogForm, level: Option<&str>) -> anyhow::Result<()> {
         LogForm::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogForm::Json => {
             log.json().init();
-            // A panic is a line like any other, so that whoever reads the log reads JSON only.
+            // A panic is logged as a line, so that a JSON log has only JSON lines.
             std::panic::set_hook(Box::new(|panic| {
                 let place = panic.location().map(ToString::to_string).unwrap_or_default();
                 tracing::error!(place, message = panic.payload_as_str().unwrap_or_default(), "a part of the engine panicked");
@@ -193,13 +195,13 @@ fn start_log(form: LogForm, level: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every connection is a file; many systems allow few unless asked.
+/// Raises the limit of open files. Every connection is a file, and many systems have a low soft limit.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the number of open files could not be raised");
+        tracing::warn!(%error, "limit of open files could not be raised");
     }
 }
 
@@ -215,10 +217,10 @@ pub fn stop_on_signal(stop: CancellationToken) -> io::Result<()> {
                 _ = interrupt.recv() => {}
             }
             if stop.is_cancelled() {
-                tracing::warn!("stopped at once; what was in hand is taken up at the next start");
+                tracing::warn!("stopped at once; the next start continues the work in flight");
                 std::process::exit(130);
             }
-            tracing::info!("stopping: what is in hand is finished first; once more stops at once");
+            tracing::info!("stopping: work in flight is finished first; a second signal stops at once");
             stop.cancel();
         }
     });

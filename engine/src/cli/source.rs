@@ -1,4 +1,4 @@
-//! `innesco source`: where webhooks of third parties come in.
+//! `innesco source`: manages the addresses that receive webhooks of third parties.
 
 use serde_json::{Map, Value, json};
 
@@ -11,53 +11,53 @@ use super::{
 };
 use crate::domain::duration;
 
-/// How long the engine lets what was there before a rotation hold unless it is told otherwise.
+/// The engine's default grace period of a replaced secret or address.
 const GRACE_DEFAULT: &str = "24h";
 
 #[derive(clap::Subcommand)]
 pub enum SourceCommand {
-    /// All sources
+    /// List all sources
     #[command(before_help = "Example:  innesco source list")]
     List,
-    /// One source, with who was refused last and why
+    /// Show one source, with its last refused requests and the reasons
     #[command(before_help = "Example:  innesco source show github")]
     Show {
-        /// Its name, or its id, src_…
+        /// Source name, or id src_…
         source: String,
     },
-    /// Add one; its secret is shown once
+    /// Create a source. The secret is printed once
     #[command(before_help = "Example:  innesco source add github --preset github")]
     Add(Box<AddArgs>),
-    /// Remove one; its address takes nothing any more
+    /// Remove a source; requests to its address get 404
     #[command(before_help = "Example:  innesco source remove github")]
     Remove {
-        /// Its name, or its id, src_…
+        /// Source name, or id src_…
         source: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Make a new secret; the old one is believed for a while
+    /// Create a new secret; the old one stays valid during a grace period
     #[command(before_help = "Example:  innesco source rotate-secret github --grace 2d")]
     RotateSecret {
-        /// Its name, or its id, src_…
+        /// Source name, or id src_…
         source: String,
-        /// For how long the old one is believed [default: 24h]
+        /// Grace period of the old secret [default: 24h]
         #[arg(long, value_name = "DURATION")]
         grace: Option<String>,
-        /// The new secret, where its sender makes it
+        /// New secret, if the sender creates it
         #[arg(long, value_name = "SECRET")]
         secret: Option<String>,
     },
-    /// Make a new address; the old one is taken for a while
+    /// Create a new address; the old one stays valid during a grace period
     #[command(before_help = "Example:  innesco source rotate-address campaign --grace 2d")]
     RotateAddress {
-        /// Its name, or its id, src_…
+        /// Source name, or id src_…
         source: String,
-        /// For how long the old one is taken; 0s ends it at once [default: 24h]
+        /// Grace period of the old address; 0s ends it at once [default: 24h]
         #[arg(long, value_name = "DURATION")]
         grace: Option<String>,
-        /// Do not ask, where the old one ends at once
+        /// Do not ask for confirmation when the old address ends at once
         #[arg(long)]
         yes: bool,
     },
@@ -65,79 +65,79 @@ pub enum SourceCommand {
 
 #[derive(clap::Args)]
 pub struct AddArgs {
-    /// Its fixed name, which its events carry
+    /// Name, which the events carry; cannot be changed later
     name: String,
-    /// The sender: standard-webhooks, github, stripe, shopify, woocommerce, slack, twilio, gitlab, zendesk, gitea, meta, zoom, strava,
-    /// linear, mailgun; or the proof: hmac, basic, bearer, header-token, none
+    /// Sender: standard-webhooks, github, stripe, shopify, woocommerce, slack, twilio, gitlab, zendesk, gitea, meta, zoom,
+    /// strava, linear, mailgun; or method: hmac, basic, bearer, header-token, none
     #[arg(long)]
     preset: String,
-    /// What senders sign with or show, where they make it [default: a new one]
+    /// Secret that the sender signs with or sends, if the sender creates it [default: generated]
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
-    /// Free text for people
+    /// Title: free text
     #[arg(long)]
     title: Option<String>,
-    /// For hmac and header-token: the header with the signature or the token
+    /// For hmac and header-token: header with the signature or the token
     #[arg(long, value_name = "NAME")]
     header: Option<String>,
-    /// For hmac: where the signature stands if not in a header, such as body:/signature
+    /// For hmac: place of the signature if not a header, such as body:/signature
     #[arg(long, value_name = "PLACE")]
     signature: Option<String>,
-    /// For hmac: how the secret becomes the key: text, base64 or hex [default: text]
+    /// For hmac: encoding of the secret: text, base64 or hex [default: text]
     #[arg(long, value_name = "ENCODING")]
     secret_encoding: Option<String>,
-    /// For hmac: sha256, sha512 or sha1 [default: sha256]
+    /// For hmac: algorithm, sha256, sha512 or sha1 [default: sha256]
     #[arg(long)]
     algorithm: Option<String>,
-    /// For hmac: hex, base64 or base64url [default: hex]
+    /// For hmac: encoding of the signature, hex, base64 or base64url [default: hex]
     #[arg(long)]
     encoding: Option<String>,
-    /// For hmac: what stands before the signature, such as sha256=
+    /// For hmac: prefix of the signature, such as sha256=
     #[arg(long)]
     prefix: Option<String>,
-    /// For hmac: what is signed, such as {timestamp}.{body} [default: {body}]
+    /// For hmac: signed text, such as {timestamp}.{body} [default: {body}]
     #[arg(long)]
     template: Option<String>,
-    /// For hmac: the key of signatures in a header such as t=1,v1=ab
+    /// For hmac: name of the signature in a list header such as t=1,v1=ab
     #[arg(long, value_name = "KEY")]
     list_key: Option<String>,
-    /// For hmac: where the signed time stands, such as header:x-time, body:/time or list:t
+    /// For hmac: place of the signed time, such as header:x-time, body:/time or list:t
     #[arg(long, value_name = "PLACE")]
     timestamp: Option<String>,
-    /// How far a signed time may be from now [default: 5m]
+    /// Maximum difference between the signed time and now [default: 5m]
     #[arg(long, value_name = "DURATION")]
     tolerance: Option<String>,
-    /// For basic: the user [default: innesco]
+    /// For basic: user name [default: innesco]
     #[arg(long)]
     username: Option<String>,
-    /// What a hub (Meta, Strava, WebSub) sends as hub.verify_token before it sends webhooks
+    /// Token that a hub (Meta, Strava, WebSub) sends as hub.verify_token before its first webhook
     #[arg(long, value_name = "TOKEN")]
     verify_token: Option<String>,
-    /// The parameter whose value is repeated to senders that ask for it, such as query:challenge
+    /// Parameter that is echoed to senders that verify the address, such as query:challenge
     #[arg(long, value_name = "PLACE")]
     challenge: Option<String>,
-    /// Where the kind of event stands: header:NAME, body:/POINTER or constant:TEXT
+    /// Place of the event type: header:NAME, body:/POINTER or constant:TEXT
     #[arg(long, value_name = "PLACE")]
     type_from: Option<String>,
-    /// What stands before it in the event's type [default: the source's name]
+    /// Prefix of the event type [default: the source's name]
     #[arg(long, value_name = "PREFIX")]
     type_prefix: Option<String>,
-    /// By what a repeat is known: header:NAME, body:/POINTER, digest or none
+    /// Place of the id that identifies duplicates: header:NAME, body:/POINTER, digest or none
     #[arg(long, value_name = "PLACE")]
     dedupe: Option<String>,
-    /// What bodies are read as, whatever they say they are: auto, json, form, xml, text or bytes
+    /// Format of bodies, overriding their content type: auto, json, form, xml, text or bytes
     #[arg(long, value_name = "KIND")]
     body_as: Option<String>,
-    /// An attribute of its events and where its value stands, such as initiator=body:/initiated_by; can be repeated
+    /// Attribute of the events, and the place of its value, such as initiator=body:/initiated_by; can be repeated
     #[arg(long = "attribute", value_name = "NAME=PLACE")]
     attributes: Vec<String>,
-    /// A method that is taken, such as GET; can be repeated [default: POST]
+    /// Allowed method, such as GET; can be repeated [default: POST]
     #[arg(long = "method", value_name = "METHOD")]
     methods: Vec<String>,
-    /// A network that requests may come from; can be repeated [default: anywhere]
+    /// Network from which requests are allowed; can be repeated [default: all]
     #[arg(long, value_name = "NETWORK")]
     allow: Vec<String>,
-    /// How many are taken at most, such as 50/s [default: no limit]
+    /// Rate limit, such as 50/s [default: none]
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
 }
@@ -175,7 +175,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             let answer = client.post(&["v1", "sources", source, "rotate-secret"], Some(&body))?;
             out.thing(&answer, |source| {
                 let mut card = revealed("rotated", source, out);
-                card.below(&format!("the old one is believed beside it for {}", grace.as_deref().unwrap_or(GRACE_DEFAULT)));
+                card.below(&format!("the old secret stays valid for {}", grace.as_deref().unwrap_or(GRACE_DEFAULT)));
                 card.into_text()
             })?;
         }
@@ -189,9 +189,9 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             out.thing(&answer, |source| {
                 let mut card = card(source, out).after("rotated");
                 card.remark(&match grace {
-                    _ if at_once => "The old address has ended.".to_owned(),
+                    _ if at_once => "The old address is no longer valid.".to_owned(),
                     grace => format!(
-                        "The old address is taken beside the new one for {}: tell its senders in the meantime.",
+                        "The old address stays valid for {}. Give the new one to its senders before then.",
                         grace.as_deref().unwrap_or(GRACE_DEFAULT)
                     ),
                 });
@@ -202,7 +202,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
     Ok(())
 }
 
-/// The body of the request that adds a source: only what was typed, so that the engine's defaults hold for the rest.
+/// Builds the request body with only the typed members, so that the engine's defaults apply to the rest.
 fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
     let mut attributes = Map::new();
     for attribute in &args.attributes {
@@ -248,14 +248,14 @@ fn card(source: &Value, out: &Printer) -> Card {
     if source["path"].is_null() {
         card.line("address", "not shown to a key of the role read");
     } else if source["url"].is_null() {
-        card.line("address", format!("{}, after the engine's own (external_url says it whole)", one_line(&source["path"])));
+        card.line("address", format!("{}, below the engine's URL; set external_url to see all of it", one_line(&source["path"])));
     } else {
         card.line("address", one_line(&source["url"]));
     }
     if let Some(older) = source["addresses"].as_u64().and_then(|all| all.checked_sub(1)).filter(|older| *older > 0) {
         card.below(&match older {
-            1 => "and the one before it, until its grace is over".to_owned(),
-            more => format!("and the {more} before it, until their grace is over"),
+            1 => "and the previous one, until its grace period ends".to_owned(),
+            more => format!("and the {more} previous ones, until their grace periods end"),
         });
     }
     for (name, member) in [("warning", "warning"), ("title", "title"), ("header", "header"), ("signed", "template")] {
@@ -270,7 +270,7 @@ fn card(source: &Value, out: &Printer) -> Card {
     };
     let told = source["type_from"].as_str().map_or("received".to_owned(), |place| format!("… by {}", measure::one_line(place)));
     card.line("type", format!("{prefix}{told}"));
-    card.line("repeats", format!("known by {}", one_line(&source["dedupe"])));
+    card.line("repeats", format!("detected by {}", one_line(&source["dedupe"])));
     for (name, place) in source["attributes"].as_object().into_iter().flatten() {
         card.line("attribute", format!("{name} from {}", one_line(place)));
     }
@@ -292,7 +292,7 @@ fn card(source: &Value, out: &Printer) -> Card {
     card
 }
 
-/// A card with the secret that was made, if it has one.
+/// Returns a card with the new secret, if the source has one.
 fn revealed(verb: &str, source: &Value, out: &Printer) -> Card {
     let mut card = card(source, out).after(verb);
     if !source["secret"].is_null() {
@@ -309,7 +309,7 @@ mod tests {
     };
 
     #[test]
-    fn only_what_was_typed_is_asked_for() {
+    fn sends_only_the_typed_members() {
         let least = wanted(&args(&["github", "--preset", "github"])).unwrap();
         assert_eq!(least, json!({ "name": "github", "preset": "github" }));
         let full = args(&["crm", "--preset", "none", "--attribute", "initiator=body:/by", "--method", "GET", "--method", "POST"]);
@@ -321,13 +321,13 @@ mod tests {
     }
 
     #[test]
-    fn a_card_tells_of_every_address() {
+    fn a_card_lists_every_address() {
         let source = |addresses: u64| json!({ "name": "shop", "preset": "none", "path": "/in/shop-0", "url": null, "addresses": addresses, "secret": null });
         let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
         let of =
             |addresses: u64| anstream::adapter::strip_str(&revealed("added", &source(addresses), &out).into_text()).to_string();
-        assert!(of(1).starts_with("added shop  none\n  address   /in/shop-0, after the engine's own"), "{}", of(1));
-        assert!(of(2).contains("\n            and the one before it, until its grace is over\n"), "{}", of(2));
-        assert!(of(3).contains("and the 2 before it, until their grace is over"), "{}", of(3));
+        assert!(of(1).starts_with("added shop  none\n  address   /in/shop-0, below the engine's URL"), "{}", of(1));
+        assert!(of(2).contains("\n            and the previous one, until its grace period ends\n"), "{}", of(2));
+        assert!(of(3).contains("and the 2 previous ones, until their grace periods end"), "{}", of(3));
     }
 }

@@ -1,4 +1,5 @@
-//! Tells the engine's news on a developer's terminal: one line per fact, newest last. A busy engine is counted, not printed.
+//! Prints the engine's live feed on a developer's terminal: one line per fact, newest last. Facts of a busy engine are counted
+//! instead.
 
 use std::{
     collections::HashMap,
@@ -23,35 +24,35 @@ use crate::{
     news::News,
 };
 
-/// Facts of one second that are printed, where all is well and where something went wrong; more are counted.
+/// Maximum number of facts printed per second, for routine facts and for failures. More are counted.
 const ROUTINE_MAX: usize = 20;
 const NOTABLE_MAX: usize = 40;
-/// Webhooks that the receiver heard and the engine has not spoken of.
+/// Maximum number of webhooks that the receiver got and the engine has not yet reported.
 const HEARD_MAX: usize = 10_000;
 
-/// One line per fact, aligned; more lines of the same fact stand below it.
+/// Prints one aligned line per fact, with details below it.
 pub fn say(what: &str, fact: &str) {
     anstream::println!("{}  {what:<8} {fact}", output::now());
 }
 
-/// What the receiver heard, by webhook-id, until the engine says that it was sent.
+/// Webhooks that the receiver got, by webhook-id, until the engine reports them.
 #[derive(Clone, Default)]
 pub struct HeardSoFar(Arc<Mutex<HashMap<String, Heard>>>);
 
 impl HeardSoFar {
     pub fn put(&self, heard: Heard) {
-        let mut all = self.0.lock().expect("no code panics while it holds what was heard");
+        let mut all = self.0.lock().expect("no code panics while it holds this lock");
         if all.len() < HEARD_MAX {
             all.insert(heard.id.clone(), heard);
         }
     }
 
     fn take(&self, id: &str) -> Option<Heard> {
-        self.0.lock().expect("no code panics while it holds what was heard").remove(id)
+        self.0.lock().expect("no code panics while it holds this lock").remove(id)
     }
 }
 
-/// How much of one second is printed, and what is only counted.
+/// Limits how many facts of one second are printed; the rest is counted.
 #[derive(Default)]
 struct Room {
     routine: usize,
@@ -60,12 +61,12 @@ struct Room {
     runs: u64,
     webhooks: u64,
     plugins: u64,
-    /// Came faster than it could be told.
+    /// Facts lost because they came faster than they were printed.
     missed: u64,
 }
 
 impl Room {
-    /// Takes a place for one fact, or counts it.
+    /// Reserves a line for one fact, or counts it.
     fn has_for(&mut self, news: &News) -> bool {
         let (taken, places) = if is_routine(news) { (&mut self.routine, ROUTINE_MAX) } else { (&mut self.notable, NOTABLE_MAX) };
         *taken += 1;
@@ -81,7 +82,7 @@ impl Room {
         false
     }
 
-    /// What was not printed, in one line.
+    /// Formats the number of unprinted facts.
     fn counted(&self) -> Option<String> {
         let kinds = [
             (self.events, "event"),
@@ -95,7 +96,7 @@ impl Room {
     }
 }
 
-/// Whether all is well with what happened.
+/// Returns whether a fact is routine, not a failure.
 fn is_routine(news: &News) -> bool {
     match news {
         News::Accepted { .. } => true,
@@ -105,14 +106,14 @@ fn is_routine(news: &News) -> bool {
     }
 }
 
-/// Prints the engine's news.
+/// Prints the engine's live feed.
 pub struct Teller {
     pub tag: Tag,
     pub heard: HeardSoFar,
 }
 
 impl Teller {
-    /// Tells until the engine has no more to say.
+    /// Prints until the feed ends.
     pub async fn tell(self, mut news: Receiver<Arc<News>>) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         let mut room = Room::default();
@@ -144,7 +145,7 @@ impl Teller {
         }
     }
 
-    /// What happened, in two columns.
+    /// Formats a fact in two columns.
     fn fact(&self, news: &News) -> (&'static str, String) {
         match news {
             News::Accepted { event, event_type, source } => {
@@ -159,7 +160,7 @@ impl Teller {
                 }
                 let message = measure::lines(message.as_deref().unwrap_or_default());
                 let advice = match state {
-                    RunState::Waiting { .. } => "it is tried again by itself".to_owned(),
+                    RunState::Waiting { .. } => "it is retried automatically".to_owned(),
                     _ => format!("the event is kept; after a fix: innesco event replay {}", event.text(self.tag)),
                 };
                 let mut lines = message.lines();
@@ -171,7 +172,7 @@ impl Teller {
                 let heard = self.heard.take(&delivery.text(self.tag));
                 let word = output::attempt(outcome.as_str(), outcome.status().map(u64::from));
                 let mut fact = format!("→ {endpoint}  {word}");
-                // What never left has no latency worth telling.
+                // A webhook that was never sent has no latency.
                 if !latency.is_zero() {
                     fact.push_str(&format!("  {}", measure::took(*latency)));
                 }
@@ -189,10 +190,9 @@ impl Teller {
                         let wait = measure::coarse(due.since(*now).saturating_add(Duration::from_millis(500)));
                         fact.push_str(&format!("  {}", Styled(YELLOW, format!("{count}, next in {wait}"))));
                     }
-                    Next::Dead(DeadReason::Gone) => {
-                        fact.push_str(&format!("  {}", Styled(RED, "the endpoint wants no more, and is sent nothing any more")))
-                    }
-                    Next::Dead(_) => fact.push_str(&format!("  {}", Styled(RED, format!("{count}, given up")))),
+                    Next::Dead(DeadReason::Gone) => fact
+                        .push_str(&format!("  {}", Styled(RED, "the receiver answered 410 (gone): nothing more is sent to it"))),
+                    Next::Dead(_) => fact.push_str(&format!("  {}", Styled(RED, format!("{count}, dead")))),
                 }
                 if let Some(heard) = heard.filter(|heard| !heard.body.is_empty()) {
                     fact.push_str(&format!("\n{}", indent(&heard.shown_body())));
@@ -208,7 +208,7 @@ impl Teller {
                 let word = Styled(RED, format!("{file} is not loaded"));
                 ("plugin", format!("{word}{keeps}\n{}", indent(&measure::lines(message))))
             }
-            News::PluginGone { plugin } => ("plugin", format!("{plugin} serves no more: its file was removed")),
+            News::PluginGone { plugin } => ("plugin", format!("{plugin} no longer serves: its file was removed")),
         }
     }
 }
@@ -280,7 +280,7 @@ mod tests {
         let waiting = RunState::Waiting { due: Timestamp::from_millis(1) };
         assert!(
             told(&teller, &ran(RunOutcome::Failed, waiting, Some("busy")))
-                .ends_with("busy\n          it is tried again by itself")
+                .ends_with("busy\n          it is retried automatically")
         );
     }
 
@@ -295,7 +295,7 @@ mod tests {
             (attempted(answered(200), None, 1, Next::Delivered), "webhook  → crm  200  12 ms"),
             (
                 attempted(AttemptOutcome::Blocked, Some("10.0.0.7 is a private address"), 10, Next::Dead(DeadReason::Exhausted)),
-                "webhook  → crm  blocked  10.0.0.7 is a private address  attempt 10 of 10, given up",
+                "webhook  → crm  blocked  10.0.0.7 is a private address  attempt 10 of 10, dead",
             ),
         ];
         for (news, line) in cases {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_receiver_heard_stands_below_what_was_sent() {
+    fn prints_the_received_body_below_the_webhook() {
         let teller = teller();
         let id = DeliveryId::from_i64(7).text(teller.tag);
         let body = Bytes::from_static(b"{\"text\": \"Order 7 over 1000\"}");
@@ -314,7 +314,7 @@ mod tests {
             told(&teller, &news),
             "webhook  → crm  200  12 ms  signature verified\n          {\"text\": \"Order 7 over 1000\"}"
         );
-        assert!(teller.heard.take(&id).is_none(), "it is told once");
+        assert!(teller.heard.take(&id).is_none(), "it is printed once");
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! Builds plugin crates: all of them once, and then each when its source is edited, dropping what comes out into a folder that an
-//! engine watches.
+//! Builds all plugin crates once, then each one when its source changes. The files go into a folder that an engine watches.
 
 use std::{
     collections::BTreeSet,
@@ -22,10 +21,10 @@ use super::{
 };
 use crate::clock;
 
-/// How long sources must be left alone before they are built.
+/// How long sources must be unchanged before a build.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Builds every crate; one that fails is told and left out.
+/// Builds every crate. A failed crate is reported and skipped.
 pub fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
     let began = clock::steady();
     let found = PluginCrate::below(plugins)?;
@@ -34,11 +33,11 @@ pub fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
     }
     let crates = found.crates;
     if crates.is_empty() {
-        anstream::println!("  built    no crate under {}; begin one with: innesco plugin new my-first", plugins.display());
+        anstream::println!("  built    no crate under {}; create one with: innesco plugin new my-first", plugins.display());
     }
     if !crates.is_empty() && !wasm.exists() {
         let plugins = measure::count(crates.len() as u64, "plugin");
-        anstream::println!("  building {plugins} for the first time, with what they need: about a minute");
+        anstream::println!("  building {plugins} for the first time, with dependencies: about a minute");
     }
     let bar = if std::io::stderr().is_terminal() {
         indicatif::ProgressBar::new(crates.len() as u64)
@@ -70,7 +69,7 @@ pub fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
     clear_out(wasm, &crates)
 }
 
-/// A crate that is no longer there serves no longer.
+/// Removes the files of crates that no longer exist, so that they no longer serve.
 fn clear_out(wasm: &Path, crates: &[PluginCrate]) -> anyhow::Result<()> {
     for entry in fs::read_dir(wasm).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -82,15 +81,15 @@ fn clear_out(wasm: &Path, crates: &[PluginCrate]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds again what is edited, until `stop`. `serves` says which version of a plugin goes on when its build fails.
+/// Builds changed crates until `stop`. `serves` returns the version of a plugin that keeps serving when its build fails.
 pub fn watch(
     plugins: PathBuf,
     wasm: PathBuf,
     serves: impl Fn(&str) -> Option<String> + Send + 'static,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    fs::create_dir_all(&plugins).with_context(|| format!("{} cannot be made", plugins.display()))?;
-    // Absolute, as the watcher names what has changed.
+    fs::create_dir_all(&plugins).with_context(|| format!("{} cannot be created", plugins.display()))?;
+    // Absolute, because the watcher reports absolute paths.
     let plugins = fs::canonicalize(&plugins).with_context(|| format!("{} cannot be read", plugins.display()))?;
     let (watcher, mut edits) = edits(&plugins)?;
     tokio::spawn(async move {
@@ -123,7 +122,7 @@ pub fn watch(
                     let dropped = built.as_ref().ok().map(|built| built.drop_into(&wasm, &plugin.name)).transpose();
                     (plugin, built, dropped)
                 });
-                // Its panic has been reported by the panic hook already.
+                // The panic hook has already reported the panic.
                 let Ok((plugin, built, dropped)) = building.await else { continue };
                 say("build", &told(&plugin, &built, serves(&plugin.name)));
                 if let Err(error) = dropped {
@@ -135,7 +134,7 @@ pub fn watch(
     Ok(())
 }
 
-/// What is said of a build.
+/// Formats the result of a build.
 fn told(plugin: &PluginCrate, built: &Result<Built, BuildFailed>, serves: Option<String>) -> String {
     match built {
         Ok(built) => format!("{}  {}  {}", plugin.name, measure::took(built.took), measure::size(built.bytes)),
@@ -146,28 +145,28 @@ fn told(plugin: &PluginCrate, built: &Result<Built, BuildFailed>, serves: Option
     }
 }
 
-/// Starts watching: every path that an editor changes comes out of the channel.
+/// Starts watching. The channel returns every changed path.
 fn edits(folder: &Path) -> anyhow::Result<(notify::RecommendedWatcher, mpsc::UnboundedReceiver<PathBuf>)> {
     let (changed, edits) = mpsc::unbounded_channel::<PathBuf>();
     let root = folder.to_owned();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let Ok(event) = event else { return };
-        // A build reads what it builds: that must not be a reason to build.
+        // A build reads its sources, which must not start another build.
         if matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_))) {
             return;
         }
         for path in event.paths.into_iter().filter(|path| path.strip_prefix(&root).is_ok_and(is_source)) {
-            // The receiver of this is gone only when the program ends.
+            // The receiver is dropped only when the program ends.
             let _ = changed.send(path);
         }
     })?;
     watcher.watch(folder, notify::RecursiveMode::Recursive).with_context(|| {
-        format!("{} cannot be watched; it is built once, and then when innesco dev starts again", folder.display())
+        format!("{} cannot be watched; its plugins are built now, and again at the next start of innesco dev", folder.display())
     })?;
     Ok((watcher, edits))
 }
 
-/// The next edits, once nothing has been edited for a while.
+/// Waits for changes, and then until nothing has changed for a while.
 async fn next_edits(edits: &mut mpsc::UnboundedReceiver<PathBuf>) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::new();
     paths.extend(edits.recv().await);
@@ -177,12 +176,12 @@ async fn next_edits(edits: &mut mpsc::UnboundedReceiver<PathBuf>) -> BTreeSet<Pa
     paths
 }
 
-/// Whether a file below the plugin folder can matter to a build: anything but what builds and editors leave around.
+/// Returns whether a file below the plugin folder can affect a build. Output of builds and files of editors cannot.
 fn is_source(below: &Path) -> bool {
     let Some(name) = below.file_name().and_then(|name| name.to_str()) else { return false };
     let inside = below.components().skip(1).any(|part| part.as_os_str() == "target")
         || below.components().any(|part| part.as_os_str().to_str().is_some_and(|part| part.starts_with('.')));
-    // vim tries whether it can write with a file called 4913.
+    // vim creates a file named 4913 to test whether it can write.
     !(inside || name.ends_with(['~', '#']) || name.ends_with(".swp") || name.ends_with(".tmp") || name == "4913")
         && name != "Cargo.lock"
 }
@@ -192,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sources_count() {
+    fn only_sources_start_a_build() {
         for source in ["a/src/lib.rs", "a/Cargo.toml", "a/src/words.json", "a"] {
             assert!(is_source(Path::new(source)), "{source}");
         }
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn builds_are_told() {
+    fn formats_results_of_builds() {
         let plugin = PluginCrate { name: "order-router".into(), folder: "plugins/order-router".into() };
         let plain = |built, serves: Option<&str>| {
             anstream::adapter::strip_str(&told(&plugin, &built, serves.map(str::to_owned))).to_string()
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_crate_is_cleared_out() {
+    fn removes_files_without_a_crate() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["kept.wasm", "gone.wasm", "notes.txt"] {
             fs::write(folder.path().join(name), "").unwrap();
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_burst_of_edits_is_one_and_reading_is_none() {
+    async fn a_burst_of_changes_is_one_build_and_reading_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(folder.path()).unwrap();
         fs::create_dir_all(root.join("a/src")).unwrap();
@@ -245,6 +244,6 @@ mod tests {
         let paths = tokio::time::timeout(Duration::from_secs(20), next_edits(&mut edits)).await.expect("edits are noticed");
         assert_eq!(paths, BTreeSet::from([file.clone()]));
         fs::read_to_string(&file).unwrap();
-        assert!(edits.try_recv().is_err(), "reading is no edit");
+        assert!(edits.try_recv().is_err(), "reading is not a change");
     }
 }

@@ -49,7 +49,9 @@ impl Plugin for OrderRouter {
 innesco_sdk::export!(OrderRouter);
 
 fn number(threshold: &str) -> Result<f64> {
-    threshold.parse().map_err(|_| Error::permanent("bad-config", format!("threshold = {threshold:?} is not a number; write for example 1000")))
+    threshold
+        .parse()
+        .map_err(|_| Error::permanent("bad-config", format!("threshold = {threshold:?} is not a number; write for example 1000")))
 }
 
 /// Shops send amounts as numbers or as text: 1500, "1500.00".
