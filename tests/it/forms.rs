@@ -133,16 +133,16 @@ async fn what_an_endpoint_cannot_be_is_told() {
         (json!({ "envelope": "soap" }), "/envelope", "\"soap\" is not known; write standard, cloudevents or data"),
         (json!({ "format": "yaml" }), "/format", "\"yaml\" is not known; write json, xml or form"),
         (json!({ "signature": "v2" }), "/signature", "write v1, v1a, github, stripe, woocommerce, shopify, token or none"),
-        (json!({ "token_header": "x-api-key" }), "/token_header", "belongs to signature \"token\""),
-        (json!({ "signature": "token", "token_header": "Content-Type" }), "/token_header", "is not a header that can be chosen"),
-        (json!({ "signature": "token", "token_header": "a b" }), "/token_header", "is not a header that can be chosen"),
+        (json!({ "token_header": "x-api-key" }), "/token_header", "needs the signature \"token\""),
+        (json!({ "signature": "token", "token_header": "Content-Type" }), "/token_header", "is not an allowed header"),
+        (json!({ "signature": "token", "token_header": "a b" }), "/token_header", "is not an allowed header"),
         (
             json!({ "signature": "github", "headers": { "X-Hub-Signature-256": "sha256=00" } }),
             "/headers",
             "carries the endpoint's signature (github)",
         ),
         (json!({ "signature": "github", "secret": "short" }), "/secret", "is 16 to 256 ASCII characters"),
-        (json!({ "signature": "none", "secret": "a text of my own" }), "/secret", "is not one for signature none"),
+        (json!({ "signature": "none", "secret": "a text of my own" }), "/secret", "does not fit the signature none"),
         (json!({ "signature": "v1", "secret": "a text of my own" }), "/secret", "a secret is \"whsec_\""),
         (
             json!({ "client_certificate": { "certificate": own.pem(), "key": other.key_pem() } }),
@@ -157,7 +157,7 @@ async fn what_an_endpoint_cannot_be_is_told() {
         (
             json!({ "url": "http://127.0.0.1:9/", "client_certificate": certificate }),
             "/client_certificate",
-            "the URL has to begin with https://",
+            "the URL must begin with https://",
         ),
     ] {
         let mut body = json!({ "name": "crm", "url": url });
@@ -249,7 +249,7 @@ async fn what_calls_itself_json_has_to_be_json() {
     assert_eq!(refused.status(), 400);
     let problem: Value = refused.json().await.unwrap();
     assert!(
-        problem["detail"].as_str().unwrap().starts_with("the body is not the application/json that it claims to be"),
+        problem["detail"].as_str().unwrap().starts_with("the body is not valid application/json"),
         "{problem}"
     );
 }

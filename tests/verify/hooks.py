@@ -7,15 +7,15 @@ from schemathesis.core.parameters import ParameterLocation
 BEYOND_A_SCHEMA = (
     "cursor is ",  # it has to come from the store that is asked
     "secret: ",  # it has to be one of the endpoint's signature, and a key of its kind
-    "token_header: belongs",  # and this to the signature `token`
+    "token_header: needs the signature",  # and this to the signature `token`
     "client_certificate",  # it has to be a certificate with its key
     "where: narrows",  # in a change: of an endpoint that subscribes to nothing
     "breaker.wait_max: must not be shorter",
-    "has passed already",  # an instant that is to come
+    "is in the past",  # a time in the future
     "is more than a hundred years away",
     '" carries the endpoint\'s signature',
     "is set by the engine or the connection",  # whatever the case of its letters
-    "is given twice; names of headers",
+    "is given twice; header names",
     "url: ",  # it has to be a URL that the engine may send to
     "belongs to preset",  # of a source
     "preset: Twilio signs",  # the engine has to know its own address

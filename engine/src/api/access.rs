@@ -1,7 +1,7 @@
-//! Who may do what: the one table of roles and routes. The guard of the routes, the OpenAPI document, the manual's table and the tests all
-//! read it.
+//! The table of roles and routes. The guard of the routes, the OpenAPI document, the manual's table and the tests all read it.
 //!
-//! What must stay true: a route without a row is not served ([`guard`](super::auth::guard) refuses it), and a test below names it.
+//! What must stay true: a route without a row is not served ([`guard`](super::auth::guard) refuses it), and a test below names
+//! it.
 
 use std::{collections::HashMap, fmt::Write as _, sync::LazyLock};
 
@@ -9,31 +9,31 @@ use axum::http::Method;
 
 use crate::domain::key::Role::{self, Admin, Metrics, Operate, Publish, Read, Subscribe};
 
-/// How much of what a route answers a role sees.
+/// How much of a route's answer a role sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     Whole,
-    /// Without what is a credential by itself: the address of a source, the path and the query of a URL.
+    /// Without parts that are credentials: the address of a source, the path and the query of a URL.
     WithoutSecrets,
-    /// Only what the same key has made.
+    /// Only what the same key created.
     Own,
 }
 
-/// Who gets past a route.
+/// Which callers may use a route.
 #[derive(Clone, Copy, Debug)]
 pub enum Gate {
-    /// Everyone, without a key.
+    /// Every caller, without a key.
     Anyone,
-    /// Senders that prove themselves to their source.
+    /// Senders that their source verifies.
     Senders,
-    /// Keys of these roles. The first is the one to ask for: it can do the least beside.
+    /// Keys with one of these roles. Errors suggest the first one, which has the fewest other rights.
     Keys(&'static [(Role, Sight)]),
-    /// The same where the setting `metrics` is `key`; everyone where it is `open`.
+    /// The same if the setting `metrics` is `key`; every caller if it is `open`.
     Figures(&'static [(Role, Sight)]),
 }
 
 impl Gate {
-    /// The roles that open it; none where no key is asked for.
+    /// Returns the allowed roles; empty if no key is needed.
     pub const fn roles(self) -> &'static [(Role, Sight)] {
         match self {
             Self::Anyone | Self::Senders => &[],
@@ -47,9 +47,9 @@ pub struct Row {
     /// What they do, for people.
     pub what: &'static str,
     pub gate: Gate,
-    /// Each is a method and a path as the document has it. `ANY` stands for every method.
+    /// Methods and paths as in the document. `ANY` means every method.
     pub routes: &'static [&'static str],
-    /// Whether what changes something here is noted in the audit trail. Events are not: they are the data.
+    /// Whether changes are recorded in the audit trail. Events are not: they are the data.
     pub is_audited: bool,
 }
 
@@ -142,12 +142,12 @@ pub const TABLE: &[Row] = &[
         &["GET /v1/keys", "POST /v1/keys", "DELETE /v1/keys/{key_id}", "POST /v1/keys/rekey"],
     ),
     row("read the audit trail", ADMINISTERING, &["GET /v1/audit"]),
-    row("read the figures, where `metrics = \"key\"`", FIGURES, &["GET /metrics"]),
-    row("ask for health and for the API's document", Gate::Anyone, &["GET /healthz", "GET /readyz", "GET /openapi.json"]),
-    row("send webhooks to a source, as its preset asks", Gate::Senders, &["ANY /in/{source}"]),
+    row("read the metrics, if `metrics = \"key\"`", FIGURES, &["GET /metrics"]),
+    row("read health and the API's document", Gate::Anyone, &["GET /healthz", "GET /readyz", "GET /openapi.json"]),
+    row("send webhooks to a source, as its preset requires", Gate::Senders, &["ANY /in/{source}"]),
 ];
 
-/// Every method of that route.
+/// Every method of a route.
 const ANY: &str = "ANY";
 
 type Methods = Vec<(&'static str, &'static Row)>;
@@ -163,24 +163,24 @@ static BY_PATH: LazyLock<HashMap<&str, Methods>> = LazyLock::new(|| {
     by_path
 });
 
-/// The row of a route. A path is as the router has it, with names in braces.
+/// Returns the row of a route. The path is the router's, with names in braces.
 pub fn of(method: &Method, path: &str) -> Option<&'static Row> {
-    // The router answers HEAD with what answers GET.
+    // The router answers HEAD with the handler of GET.
     let method = if *method == Method::HEAD { Method::GET.as_str() } else { method.as_str() };
     let methods = BY_PATH.get(path)?;
     methods.iter().find(|(known, _)| *known == method || *known == ANY).map(|(_, row)| *row)
 }
 
-/// The table as the manual shows it.
+/// Formats the table for the manual.
 pub fn manual() -> String {
     let mut text = String::from("| a key may |");
     for role in Role::ALL {
-        write!(text, " `{}` |", role.as_str()).expect("a text takes text");
+        write!(text, " `{}` |", role.as_str()).expect("writing to a String cannot fail");
     }
     text.push_str("\n|---|");
     text.push_str(&"---|".repeat(Role::ALL.len()));
     for row in TABLE.iter().filter(|row| !row.gate.roles().is_empty()) {
-        write!(text, "\n| {} |", row.what).expect("a text takes text");
+        write!(text, "\n| {} |", row.what).expect("writing to a String cannot fail");
         for role in Role::ALL {
             let sight = row.gate.roles().iter().find(|(able, _)| *able == role).map(|(_, sight)| *sight);
             text.push_str(match sight {
@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// Every operation of the document, as `METHOD path`.
+    /// Returns every operation of the document, as `METHOD path`.
     fn operations() -> BTreeSet<String> {
         let document: Value = serde_json::from_str(crate::api::openapi::text()).expect("the document is JSON");
         let paths = document["paths"].as_object().expect("paths");
@@ -217,18 +217,18 @@ mod tests {
     fn every_route_has_one_row_and_every_row_a_route() {
         let routes: Vec<&str> = TABLE.iter().flat_map(|row| row.routes).copied().collect();
         let known: BTreeSet<String> = routes.iter().map(|route| (*route).to_owned()).collect();
-        assert_eq!(known.len(), routes.len(), "a route stands in two rows");
-        // The document has the usual method of what takes any.
+        assert_eq!(known.len(), routes.len(), "a route is in two rows");
+        // For a route of any method, the document has the usual one.
         let known: BTreeSet<String> = known.iter().map(|route| route.replace(ANY, "POST")).collect();
         assert_eq!(known, operations(), "left: the table in api/access.rs; right: what the router serves");
     }
 
     #[test]
-    fn a_route_is_found_by_method_and_path_and_by_nothing_else() {
+    fn finds_a_route_by_exact_method_and_path() {
         let what = |method: Method, path: &str| of(&method, path).map(|row| row.what);
         assert_eq!(what(Method::GET, "/v1/keys"), Some("manage keys and the master key"));
         assert_eq!(what(Method::HEAD, "/v1/audit"), Some("read the audit trail"));
-        assert_eq!(what(Method::DELETE, "/in/{source}"), Some("send webhooks to a source, as its preset asks"));
+        assert_eq!(what(Method::DELETE, "/in/{source}"), Some("send webhooks to a source, as its preset requires"));
         for (method, path) in
             [(Method::PUT, "/v1/keys"), (Method::OPTIONS, "/v1/keys"), (Method::GET, "/v1/keys/"), (Method::GET, "/x")]
         {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_may_do_everything_and_nobody_else_manages_keys() {
+    fn an_admin_may_do_everything_and_only_admins_manage_keys() {
         for row in TABLE {
             let roles = row.gate.roles();
             if !roles.is_empty() {

@@ -36,37 +36,37 @@ use crate::{
     store::{AuditFilter, KeyRow, NewAudit},
 };
 
-/// Characters of a target that are kept; ids and names are shorter.
+/// Maximum number of characters kept of a target; ids and names are shorter.
 const TARGET_CHARS_MAX: usize = 200;
 
-/// What a change turned out to be about, told by the handler of one that makes something new.
+/// The target of a change that creates something; the handler sets it.
 #[derive(Clone)]
 pub struct Target(pub String);
 
-/// In a successful answer: the call changed nothing, since what it asks for was there already.
+/// In a successful answer: the call changed nothing, because the requested state already existed.
 #[derive(Clone)]
 pub struct Unchanged;
 
-/// Entries of calls that changed nothing that are kept of one key and action within [`REFUSALS_SPAN`]. Ten show what a caller tried;
-/// a year of them, from a key that tries without a break, is 88,000 rows per action.
+/// Maximum number of entries for calls that changed nothing, per key and action within [`REFUSALS_SPAN`]. Ten show what a caller
+/// tried. A key that never stops creates 88,000 rows per action and year.
 const REFUSALS_MAX: u32 = 10;
 const REFUSALS_SPAN: Duration = Duration::from_secs(3600);
 
-/// Counts the entries of calls that changed nothing.
+/// Counts entries of calls that changed nothing.
 #[derive(Default)]
 pub struct Refusals(Mutex<HashMap<(KeyId, String), Span>>);
 
-/// What was kept of one key and action since an instant by the steady clock.
+/// Entries of one key and action since an instant of the steady clock.
 struct Span {
     since: Timestamp,
     kept: u32,
 }
 
 impl Refusals {
-    /// Whether one more entry is kept.
+    /// Returns whether one more entry may be kept.
     fn has_room(&self, key: KeyId, action: &str, now: Timestamp) -> bool {
         let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // As many as keys were active within one span, times their actions.
+        // At most the keys active within one span, times their actions.
         spans.retain(|_, span| now.since(span.since) < REFUSALS_SPAN);
         let span = spans.entry((key, action.to_owned())).or_insert(Span { since: now, kept: 0 });
         span.kept += 1;
@@ -74,8 +74,7 @@ impl Refusals {
     }
 }
 
-/// Notes a change, lets it be made, and notes what came of it. A change that has begun is made to its end, also when the caller
-/// has left meanwhile.
+/// Records a change, runs it, and records its result. A change that has started is completed, even if the caller disconnects.
 pub async fn record(api: Arc<Api>, key: &KeyRow, route: &str, request: Request, next: Next) -> Result<Response, Problem> {
     let entry = NewAudit {
         at: clock::wall(),
@@ -89,7 +88,7 @@ pub async fn record(api: Arc<Api>, key: &KeyRow, route: &str, request: Request, 
         let id = api.store.begin_audit(entry).await?;
         let made = tokio::spawn(next.run(request)).await;
         let mut response = made.unwrap_or_else(|_| {
-            Problem::internal("the change broke off; the log of the engine says why, and the audit trail that it was begun")
+            Problem::internal("the change failed; see the log of the engine. The audit trail has an entry without a result")
                 .into_response()
         });
         let target = response.extensions_mut().remove::<Target>().map(|Target(text)| shortened(&text));
@@ -100,14 +99,14 @@ pub async fn record(api: Arc<Api>, key: &KeyRow, route: &str, request: Request, 
             api.store.finish_audit(id, response.status().as_u16(), target).await
         };
         if let Err(error) = noted {
-            tracing::warn!(%error, "what came of a change is missing in the audit trail");
+            tracing::warn!(%error, "audit entry has no result: it could not be written");
         }
         Ok(response)
     };
-    tokio::spawn(change).await.unwrap_or_else(|_| Err(Problem::internal("the change broke off; the log of the engine says why")))
+    tokio::spawn(change).await.unwrap_or_else(|_| Err(Problem::internal("the change failed; see the log of the engine")))
 }
 
-/// `endpoint.update`, from the method and the route that matched.
+/// Returns the action, such as `endpoint.update`, from the method and the matched route.
 fn action(method: &Method, route: &str) -> String {
     let mut words = route.split('/').filter(|word| !word.is_empty()).skip(1);
     let noun = singular(words.next().unwrap_or_default());
@@ -119,7 +118,7 @@ fn action(method: &Method, route: &str) -> String {
     };
     match rest.as_slice() {
         [] => format!("{noun}.{verb}"),
-        // An address of its own for a verb of its own.
+        // A route for one verb.
         [word] if *method == Method::POST => format!("{noun}.{word}"),
         more => format!("{noun}.{}.{verb}", more.join(".")),
     }
@@ -132,7 +131,7 @@ fn singular(word: &str) -> String {
     }
 }
 
-/// What stands in a path where its route has a name in braces.
+/// Returns the part of the path at the route's name in braces.
 fn target(route: &str, path: &str) -> Option<String> {
     let places = route.split('/').zip(path.split('/'));
     let named: Vec<&str> = places.filter(|(word, _)| word.starts_with('{')).map(|(_, text)| text).collect();
@@ -147,25 +146,25 @@ fn shortened(text: &str) -> String {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// By the key of exactly this name.
+    /// Only changes by the key with this name.
     key: Option<String>,
-    /// Of exactly this kind, such as `endpoint.update`.
+    /// Only this action, such as `endpoint.update`.
     action: Option<String>,
-    /// Made at this time or later.
+    /// Only changes at this time or later.
     #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
-    /// Made before this time.
+    /// Only changes before this time.
     #[param(value_type = Option<Timestamp>)]
     until: Option<String>,
-    /// How many at most.
+    /// Maximum number of entries.
     #[param(value_type = Option<Limit>)]
     limit: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     #[param(value_type = Option<AuditId>)]
     cursor: Option<String>,
 }
 
-/// List who changed what, newest first.
+/// List the audit trail, newest first.
 #[utoipa::path(
     get, path = "/v1/audit", operation_id = "list_audit", tag = "audit", params(Filter),
     responses((status = 200, description = "One page.", body = PageView<AuditView>)),
@@ -192,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_calls_that_change_nothing_a_few_are_kept_per_key_and_action() {
+    fn keeps_a_few_entries_without_change_per_key_and_action() {
         let (refusals, key, other) = (Refusals::default(), KeyId::from_i64(1), KeyId::from_i64(2));
         let at = |seconds: u64| Timestamp::from_millis(0).plus(Duration::from_secs(seconds));
         let kept = |key, action, at| (0..1000).filter(|_| refusals.has_room(key, action, at)).count();
@@ -202,11 +201,11 @@ mod tests {
         assert_eq!(kept(key, "endpoint.update", at(3599)), 0);
         assert_eq!(kept(key, "endpoint.update", at(3600)), 10, "an hour later");
         assert_eq!(kept(key, "endpoint.update", at(3 * 3600)), 10);
-        assert_eq!(refusals.0.lock().unwrap().len(), 1, "what is over is forgotten");
+        assert_eq!(refusals.0.lock().unwrap().len(), 1, "expired spans are removed");
     }
 
     #[test]
-    fn actions_say_what_is_done_to_what() {
+    fn names_actions_by_noun_and_verb() {
         let cases = [
             (Method::POST, "/v1/endpoints", "endpoint.create"),
             (Method::PATCH, "/v1/endpoints/{endpoint}", "endpoint.update"),
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_stand_in_the_path() {
+    fn reads_targets_from_the_path() {
         assert_eq!(target("/v1/endpoints/{endpoint}/pause", "/v1/endpoints/crm/pause").as_deref(), Some("crm"));
         assert_eq!(target("/v1/endpoints", "/v1/endpoints"), None);
         let long = "x".repeat(1_000);

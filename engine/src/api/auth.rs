@@ -1,5 +1,4 @@
-//! Lets a request through or not: the bearer key that it shows against the row of its route in [`access`]. Which keys there are is the
-//! catalog's business.
+//! Authorizes a request: compares the role of its bearer key with the row of its route in [`access`]. The catalog knows the keys.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,14 +26,15 @@ use crate::{
     store::KeyRow,
 };
 
-/// The key that a request was let in with, and how much it sees.
+/// The key of an authorized request, and how much it sees.
 #[derive(Clone)]
 pub struct Caller {
     pub key: Arc<KeyRow>,
     pub sight: Sight,
 }
 
-/// Lets through what the table allows. It also answers a route that has no row, with every method: such a route cannot be reached.
+/// Passes requests that the table allows. It also answers every method of a route without a row, so such a route cannot be
+/// reached.
 pub async fn guard(
     State(api): State<Arc<Api>>,
     route: MatchedPath,
@@ -67,7 +67,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-/// The command that makes a key which opens this.
+/// Returns the command that creates a suitable key.
 fn cure(roles: &[(Role, Sight)]) -> String {
     let role = roles.first().map_or(Role::Admin, |(role, _)| *role);
     format!("innesco keys create NAME --role {}", role.as_str())
@@ -78,21 +78,21 @@ fn admit(api: &Api, headers: &HeaderMap, roles: &[(Role, Sight)]) -> Result<Call
     let key = bearer(headers).ok_or_else(|| {
         let (able, cure) = needed();
         Problem::unauthorized(format!(
-            "this needs a key of the role {able}; send it as: Authorization: Bearer innk_…; an admin makes one with: {cure}"
+            "this needs a key of the role {able}; send it as: Authorization: Bearer innk_…; an admin creates one with: {cure}"
         ))
     })?;
     let now = clock::wall();
     let key = api.keys.find(key, now).ok_or_else(|| {
         let (able, cure) = needed();
         Problem::unauthorized(format!(
-            "this engine does not know the key; it may have been revoked. This needs the role {able}; an admin makes a key with: {cure}"
+            "the key is unknown to this engine; it may have been revoked. This needs the role {able}; an admin creates a key with: {cure}"
         ))
     })?;
     let name = &key.new.name;
     if let Some(expired_at) = key.new.expires_at.filter(|_| key.has_expired(now)) {
         let cure = cure(roles);
         return Err(Problem::key_expired(format!(
-            "the key {name:?} expired at {expired_at}; an admin makes another one with: {cure}"
+            "the key {name:?} expired at {expired_at}; an admin creates another one with: {cure}"
         )));
     }
     let role = key.new.role;
@@ -101,13 +101,13 @@ fn admit(api: &Api, headers: &HeaderMap, roles: &[(Role, Sight)]) -> Result<Call
         None => {
             let ((able, cure), role) = (needed(), role.as_str());
             Err(Problem::forbidden(format!(
-                "the key {name:?} has the role {role}; this needs {able}; an admin makes such a key with: {cure}"
+                "the key {name:?} has the role {role}; this needs {able}; an admin creates such a key with: {cure}"
             )))
         }
     }
 }
 
-/// `read, operate or admin`.
+/// Lists roles: `read, operate or admin`.
 fn in_words(roles: &[(Role, Sight)]) -> String {
     let words: Vec<_> = roles.iter().map(|(role, _)| role.as_str()).collect();
     match words.as_slice() {
@@ -116,8 +116,8 @@ fn in_words(roles: &[(Role, Sight)]) -> String {
     }
 }
 
-/// How fast each key of the role `subscribe` may change its subscriptions (`limits.subscribe_rate`). Such keys are kept by tools in
-/// other people's hands, and each change writes rows that stay.
+/// Limits how often each key of the role `subscribe` may change its subscriptions (`limits.subscribe_rate`). Such keys are in the
+/// hands of third-party tools, and each change writes rows that stay.
 pub struct Subscribers {
     rate: Rate,
     clock: DefaultClock,
@@ -136,7 +136,7 @@ impl Subscribers {
         let seconds = u16::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u16::MAX);
         let (name, rate) = (&key.new.name, self.rate);
         Err(Problem::rate_limited(format!(
-            "the key {name:?} has changed subscriptions {rate}, the most that one may (limits.subscribe_rate); try again in {seconds} s"
+            "the key {name:?} reached the limit of subscription changes, {rate} (limits.subscribe_rate); try again in {seconds} s"
         ))
         .after(seconds))
     }

@@ -1,7 +1,7 @@
-//! Reading bodies: bounded in size, in time, and in how much all of them together may hold in memory.
+//! Reads bodies within limits of size, time and total memory.
 //!
-//! A body takes room as it arrives, not as it is announced: a caller that promises much and sends little holds little. The first
-//! bytes of every body have a room of their own, so that a few large bodies that never end keep no small one out.
+//! A body reserves memory as it arrives, not as it is announced: a caller that announces much and sends little holds little. The
+//! first bytes of every body have a separate budget, so that a few large bodies that never end do not block small ones.
 
 use std::{
     pin::{Pin, pin},
@@ -24,34 +24,34 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Api, error::Problem};
 
-/// Bytes of a body that count as its first.
+/// Number of bytes that count as the first part of a body.
 const FIRST_BYTES: usize = 64 << 10;
-/// What the first bytes of all bodies that are being read may hold together.
+/// Maximum memory for the first parts of all bodies that are being read.
 const FIRST_ROOM: usize = 64 << 20;
-/// What all that follows may hold together.
+/// Maximum memory for the rest of all bodies that are being read.
 const REST_ROOM: usize = 192 << 20;
-/// Room is taken in pieces of so many bytes.
+/// Memory is reserved in pieces of this many bytes.
 const PIECE: usize = 4 << 10;
 
-/// Bytes of a body that manages the engine: everything but events and settings of plugins. An endpoint with all of its headers and a
-/// client certificate takes half of it. Read as values, such a body may take 150 times its size.
+/// Maximum size of the body of a management request (everything but events and settings of plugins). An endpoint with all of its
+/// headers and a client certificate needs half of it. Parsed, such a body may take 150 times its size.
 pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes of a body too large that are read and thrown away.
+/// Maximum number of bytes that are read and discarded of a body that is too large.
 const SWALLOW_MAX: usize = 64 << 20;
 
-/// What bodies to one source may hold of each room: a quarter of the first, half of the rest. Everyone who knows an address can send
-/// slow bodies to it; the others still find room.
+/// The share of one source: a quarter of the first budget, half of the rest. A caller that knows one address can send slow bodies
+/// to it; other sources still have room.
 const SOURCE_FIRST_ROOM: usize = FIRST_ROOM / 4;
 const SOURCE_REST_ROOM: usize = REST_ROOM / 2;
-/// What bodies to all sources together may hold: three quarters. The last quarter is for callers with a key.
+/// The share of all sources together: three quarters. The last quarter is for callers with a key.
 const INBOUND_FIRST_ROOM: usize = FIRST_ROOM / 4 * 3;
 const INBOUND_REST_ROOM: usize = REST_ROOM / 4 * 3;
 
-/// Bytes of the largest body to a source, whatever its limit is: a larger one would never find room.
+/// Size of the largest possible body to a source, regardless of its limit: a larger one would never have room.
 pub const SOURCE_BODY_BYTES_MAX: usize = SOURCE_REST_ROOM;
 
-/// How much bodies in flight may hold together.
+/// A memory budget for bodies in flight.
 pub struct Room {
     first: Arc<Semaphore>,
     rest: Arc<Semaphore>,
@@ -63,16 +63,16 @@ impl Room {
         Self { first: of(first), rest: of(rest) }
     }
 
-    /// The share of one source.
+    /// Creates the share of one source.
     pub fn of_source() -> Self {
         Self::new(SOURCE_FIRST_ROOM, SOURCE_REST_ROOM)
     }
 }
 
-/// The rooms that all requests share.
+/// The budgets that all requests share.
 pub struct BodyRoom {
     all: Room,
-    /// What of it bodies to sources may hold.
+    /// The part that bodies to sources may hold.
     inbound: Room,
 }
 
@@ -83,17 +83,17 @@ impl Default for BodyRoom {
 }
 
 impl BodyRoom {
-    /// The rooms that a body to a source with this share is counted in.
+    /// Returns the budgets in which a body to a source with this share counts.
     pub fn for_source<'r>(&'r self, share: &'r Room) -> [&'r Room; 3] {
         [share, &self.inbound, &self.all]
     }
 }
 
-/// The room that one body holds, in each of the rooms that it is counted in.
+/// The memory that one body holds, in each of its budgets.
 #[derive(Default)]
 pub struct Held(Vec<HeldIn>);
 
-/// The room that one body holds in one room.
+/// The memory that one body holds in one budget.
 #[derive(Default)]
 struct HeldIn {
     first: Option<OwnedSemaphorePermit>,
@@ -101,7 +101,7 @@ struct HeldIn {
 }
 
 impl Held {
-    /// Makes it enough for `bytes`. `None`: one of the rooms has no more.
+    /// Extends the reservation to `bytes`. Returns `None` if one of the budgets is exhausted.
     fn grow(&mut self, rooms: &[&Room], bytes: usize) -> Option<()> {
         let first = bytes.min(FIRST_BYTES);
         self.0.resize_with(rooms.len(), HeldIn::default);
@@ -125,13 +125,13 @@ fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: u
     Some(())
 }
 
-/// Reads a body whole, or says why not.
+/// Reads a body completely, or returns why not.
 pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let (whole, _held) = read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await?;
     Ok(whole)
 }
 
-/// As [`read`], with another limit, counted in `rooms`. The room is held until the caller drops it.
+/// As [`read`], with another limit, counted in `rooms`. The memory stays reserved until the caller drops the result.
 pub async fn read_within(
     api: &Api,
     headers: &HeaderMap,
@@ -140,7 +140,7 @@ pub async fn read_within(
     rooms: &[&Room],
 ) -> Result<(Bytes, Held), Problem> {
     let name = if limit == api.body_bytes_max { " (limits.body_bytes_max)" } else { "" };
-    let too_large = || Problem::body_too_large(format!("the body is larger than {}, which is the limit{name}", size(limit)));
+    let too_large = || Problem::body_too_large(format!("the body is larger than the limit of {}{name}", size(limit)));
     let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > limit) {
         swallow(&mut pin!(body.into_data_stream())).await;
@@ -178,15 +178,15 @@ fn size(bytes: usize) -> String {
 }
 
 fn no_room() -> Problem {
-    Problem::come_back("too many bytes are being received at this moment, by this source or by the engine; try again in a second")
+    Problem::come_back("too many bytes are being received at the moment, by this source or by the engine; try again in a second")
 }
 
 async fn next(frames: &mut Pin<&mut BodyDataStream>) -> Result<Option<Bytes>, Problem> {
     let frame = std::future::poll_fn(|context| frames.as_mut().poll_next(context)).await;
-    frame.transpose().map_err(|_| Problem::bad_request("the body could not be read to its end"))
+    frame.transpose().map_err(|_| Problem::bad_request("the connection ended before the body was complete"))
 }
 
-/// What has arrived so far. Most bodies are one piece, which is not copied.
+/// The bytes received so far. Most bodies are one piece, which is not copied.
 enum Whole {
     First(Bytes),
     Many(Vec<u8>),
@@ -215,8 +215,7 @@ impl Whole {
     }
 }
 
-/// Lets a caller finish sending what is refused, so that it reads the answer instead of finding its connection broken: up to a
-/// point.
+/// Reads the rest of a refused body, up to a limit. Otherwise the caller would see a broken connection instead of the answer.
 async fn swallow(frames: &mut Pin<&mut BodyDataStream>) {
     let swallowing = async {
         let mut bytes = 0;
@@ -227,12 +226,12 @@ async fn swallow(frames: &mut Pin<&mut BodyDataStream>) {
             }
         }
     };
-    // Either way the answer follows.
+    // The answer follows in either case.
     let _ = tokio::time::timeout(Duration::from_secs(5), swallowing).await;
 }
 
-/// The coding that a body is sent in, if `content-encoding` names one. Senders also write there what is no coding: `identity`, nothing,
-/// a charset, or how mail would carry it. Such a body is as it is.
+/// Returns the compression named in `content-encoding`. Some senders write other things there: `identity`, nothing, a charset, or
+/// a transfer encoding of mail. Such a body is not compressed.
 pub fn coding(headers: &HeaderMap) -> Option<String> {
     let named = headers.get_all(http::header::CONTENT_ENCODING).iter();
     let named = named.flat_map(|value| value.as_bytes().split(|c| *c == b',')).map(<[u8]>::trim_ascii);
@@ -244,7 +243,7 @@ pub fn coding(headers: &HeaderMap) -> Option<String> {
     named.filter(|name| !is_none(name)).map(|name| String::from_utf8_lossy(name).into_owned()).next()
 }
 
-/// Reads a JSON body into a value; what does not fit is told in words, with `wrong` choosing the problem.
+/// Parses a JSON body. `wrong` creates the problem for a value of the wrong shape.
 pub async fn json<T: DeserializeOwned>(
     api: &Api,
     headers: &HeaderMap,
@@ -269,7 +268,7 @@ pub async fn json_within<T: DeserializeOwned>(
     api.heavy.run(bytes.len(), || parse(&bytes, wrong)).await?
 }
 
-/// As [`json`], of a body that may be missing.
+/// As [`json`], for an optional body.
 pub async fn optional_json<T: DeserializeOwned>(
     api: &Api,
     headers: &HeaderMap,
@@ -282,7 +281,7 @@ pub async fn optional_json<T: DeserializeOwned>(
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], wrong: fn(String) -> Problem) -> Result<T, Problem> {
-    // Members have names: an array would otherwise be taken for their values, in some order.
+    // Otherwise serde would read an array as the members' values in order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(wrong("the body is an array; send a JSON object".to_owned()));
     }
@@ -296,7 +295,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], wrong: fn(String) -> Problem) -> Res
     })
 }
 
-/// Writes `5.0` as `5`, which to JSON it is and to serde it is not. Says whether there was one.
+/// Rewrites `5.0` as `5`: equal in JSON, but not for serde. Returns whether it changed anything.
 pub fn whole_numbers(value: &mut Value) -> bool {
     match value {
         Value::Number(number) if number.is_f64() => {
@@ -312,20 +311,20 @@ pub fn whole_numbers(value: &mut Value) -> bool {
     }
 }
 
-/// The whole number that a floating-point number is.
+/// Returns the whole number that a floating-point number equals.
 pub fn whole(number: f64) -> Option<i64> {
-    /// Up to here a floating-point number is exactly one whole number.
+    /// Up to here a floating-point number represents whole numbers exactly.
     const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
     (number.fract() == 0.0 && number.abs() <= EXACT_MAX).then_some(number as i64)
 }
 
-/// Reads a member that is an object or `null`, and is not an array of the object's values.
+/// Reads a member that is an object or `null`. Refuses an array of the object's values.
 pub fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     let members = Option::<serde_json::Map<String, Value>>::deserialize(deserializer)?;
     members.map(|members| serde_json::from_value(members.into()).map_err(D::Error::custom)).transpose()
 }
 
-/// A serde message without its position, which means nothing to someone who sent one object.
+/// Returns serde's message without its position, which is useless for one object.
 fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
@@ -338,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_bodies_leave_small_ones_their_room() {
+    fn large_bodies_leave_room_for_small_ones() {
         let room = BodyRoom::default().all;
         let mut large = Vec::new();
         loop {
@@ -351,16 +350,16 @@ mod tests {
         assert_eq!(large.len(), 24, "bodies of 8 MiB");
         let mut small = Held::default();
         small.grow(&[&room], FIRST_BYTES).expect("a small body");
-        assert!(small.grow(&[&room], 4 << 20).is_none(), "there is no room for more of it");
+        assert!(small.grow(&[&room], 4 << 20).is_none(), "no room for more of it");
         large.pop();
-        small.grow(&[&room], 4 << 20).expect("now there is");
+        small.grow(&[&room], 4 << 20).expect("room is free again");
         drop((large, small));
         assert_eq!(room.first.available_permits() * PIECE, FIRST_ROOM);
         assert_eq!(room.rest.available_permits() * PIECE, REST_ROOM);
     }
 
     #[test]
-    fn a_body_takes_room_as_it_arrives() {
+    fn a_body_reserves_memory_as_it_arrives() {
         let room = BodyRoom::default().all;
         let mut held = Held::default();
         for bytes in [1, 100, PIECE, PIECE + 1] {
@@ -401,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_an_object_and_a_whole_number_is_one() {
+    fn reads_objects_and_whole_numbers_strictly() {
         let inner = Some(Box::new(Input { count: 2, inner: None }));
         assert_eq!(read(r#"{"count": 1.0, "inner": {"count": 2}}"#), Ok(Input { count: 1, inner }));
         assert_eq!(read(r#"{"count": 1, "inner": null}"#), Ok(Input { count: 1, inner: None }));
@@ -411,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_encoding_that_names_no_coding_is_none() {
+    fn ignores_content_encodings_without_compression() {
         let none = [
             "",
             "identity",

@@ -1,19 +1,19 @@
-//! Connections: how many may be open at once, and how long each may hold its place.
+//! Connections: how many may be open, and how long each may keep its place.
 //!
-//! A caller holds a place only while it makes progress. Each state of a connection ends by a limit: without a request or with half a
-//! head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives (`limits.body_time_max`, see
-//! `body.rs`), and while the caller does not take its answer ([`STALL_TIME_MAX`], [`ANSWER_RATE_MIN`]). If all places are taken, a
-//! connection that waits makes room for the new one: first those that never had a request, then idle ones, then those whose
-//! answers are not taken. Only if the engine works for every connection, the new one is refused. hyper's own timer starts with the wait
+//! A caller keeps a place only while it makes progress. Each state of a connection has a time limit: without a request or with
+//! half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives (`limits.body_time_max`,
+//! see `body.rs`), and while the caller does not read its answer ([`STALL_TIME_MAX`], [`ANSWER_RATE_MIN`]). If all places are
+//! taken, a waiting connection is evicted for a new one: first those that never had a request, then idle ones, then those whose
+//! answers are not read. The new one is refused only if the engine works for every connection. hyper's timer starts with the wait
 //! for a request, not with its first byte, so the times are measured here.
 //!
-//! **HTTP/1.1 alone is spoken.** Clear-text HTTP/2 has hardly any users: proxies speak HTTP/1.1 to the server behind them unless told
-//! otherwise, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. Its flow control lies above the socket: a caller
-//! whose window is 0 holds its answer for ever while no write to the socket waits, and all clocks in this file measure the
-//! socket. To offer HTTP/2, give each stream its own clock first. A client that starts with HTTP/2 is told `HTTP_1_1_REQUIRED`.
+//! **The engine speaks only HTTP/1.1.** Clear-text HTTP/2 has hardly any users: proxies speak HTTP/1.1 to their servers by
+//! default, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. Its flow control is above the socket: a caller
+//! with a window of 0 holds its answer forever while no write to the socket waits, and this file measures only the socket. To
+//! offer HTTP/2, add a clock per stream first. A client that starts with HTTP/2 gets `HTTP_1_1_REQUIRED`.
 //!
-//! There is no limit per peer address: behind a proxy all callers share one address, and an attacker has many. A proxy in front is the
-//! place for such a limit.
+//! There is no limit per peer address: behind a proxy all callers share one address, and an attacker has many. A proxy in front
+//! is the place for such a limit.
 
 use std::{
     collections::HashMap,
@@ -48,46 +48,45 @@ use tower::ServiceExt as _;
 
 use super::{error::Problem, inbound::Peer};
 
-/// The limits that are settings.
+/// The configurable limits.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     pub connections_max: usize,
-    /// From the first byte of a request (or the beginning of its connection) to the end of its head.
+    /// From the first byte of a request (or the start of its connection) to the end of its head.
     pub head_time_max: Duration,
     /// Between two requests of a connection.
     pub idle_time_max: Duration,
 }
 
-/// The head of a request: line and headers. What is larger is refused with 431.
+/// Maximum size of a request's head: line and headers. A larger one is refused with 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Answers a client that starts with HTTP/2: an empty SETTINGS frame, then GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.8 and 7).
 const HTTP_1_1_REQUIRED: &[u8] = b"\
     \0\0\0\x04\0\0\0\0\0\
     \0\0\x15\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0dHTTP/1.1 only";
-/// Bytes of answers that the system holds for one connection before it sends them. Its own limit is several MiB, which a caller that
-/// reads nothing would have the engine write at once, on every connection. What is on its way to the caller does not count, so
-/// this slows down no fast reader.
+/// Bytes of answers that the system buffers for one connection. The system's own limit is several MiB, which the engine would
+/// fill for a caller that reads nothing, on every connection. Bytes in transit do not count, so this slows down no fast reader.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
-/// A caller that takes nothing of its answer for this long loses it.
+/// A caller that reads nothing of its answer for this long loses the connection.
 const STALL_TIME_MAX: Duration = Duration::from_secs(30);
-/// Bytes per second that a caller has to take of an answer that waits for it, after the first [`STALL_TIME_MAX`]. A slow mobile
-/// network carries more.
+/// Minimum rate, in bytes per second, at which a caller must read a waiting answer after the first [`STALL_TIME_MAX`]. A slow
+/// mobile network is faster.
 const ANSWER_RATE_MIN: u64 = 16 << 10;
-/// A caller that has not taken its answer for this long may lose it to a new connection.
+/// After this time a caller that does not read its answer may be evicted for a new connection.
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
-/// After the stop signal: for the rest of a head, and for taking an answer.
+/// After the stop signal: time for the rest of a head, and for reading an answer.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
-/// Connections that receive a refusal at the same time. More are closed without an answer.
+/// Maximum number of connections that receive a refusal at the same time. More are closed without an answer.
 const REFUSALS_MAX: usize = 256;
-/// For sending a refusal.
+/// Time for sending a refusal.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
-/// For an evicted connection to close.
+/// Time for an evicted connection to close.
 const ROOM_TIME: Duration = Duration::from_secs(1);
-/// Before the next attempt when the system gives no more connections, mostly because file descriptors are missing.
+/// Pause after the system refused a connection, usually because file descriptors are exhausted.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// Serves `router` on `listener` until `stop`, then finishes the requests that are under way.
+/// Serves `router` on `listener` until `stop`, then finishes the requests in progress.
 pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, stop: impl Future<Output = ()>) {
     let server = Arc::new(Server {
         router,
@@ -118,9 +117,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
             Err(error) if is_the_connections(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::error!(%error, "no connection can be accepted; trying again. Does the process run out of files?");
+                    tracing::error!(%error, "connection could not be accepted, retrying; check the limit of open files");
                 }
-                // A file that an idle connection holds is better used for one with a request.
+                // An idle connection's file is more useful for one with a request.
                 server.evict();
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
@@ -132,13 +131,13 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
     connections.wait().await;
 }
 
-/// Whether an error is about the one connection that was to be accepted, and says nothing about the next.
+/// Returns whether an error concerns only the connection that was to be accepted, not the next one.
 fn is_the_connections(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct Server {
     router: Router,
     limits: ConnectionLimits,
@@ -150,10 +149,10 @@ struct Server {
 
 impl Server {
     fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
-        self.open.lock().expect("no code panics while it holds the connections")
+        self.open.lock().expect("no code panics while it holds this lock")
     }
 
-    /// A place for one more connection, if need be that of one that waits.
+    /// Returns a place for one more connection. If necessary, it evicts a waiting one.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
@@ -165,7 +164,7 @@ impl Server {
         tokio::time::timeout(ROOM_TIME, place).await.ok()?.ok()
     }
 
-    /// Closes the connection that can best be spared. Returns whether there was one.
+    /// Closes the least important connection. Returns whether there was one.
     fn evict(&self) -> bool {
         let open = self.open();
         let left = open.values().filter(|connection| !connection.leave.is_cancelled());
@@ -176,15 +175,15 @@ impl Server {
         spared.is_some()
     }
 
-    /// Serves one connection to its end.
+    /// Serves one connection until it ends.
     async fn serve(self: Arc<Self>, number: u64, stream: TcpStream, place: OwnedSemaphorePermit) {
-        // Small answers must not wait for more to be sent with them.
+        // Small answers must not wait for more data.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps the delay of small packets");
+            tracing::debug!(%error, "connection keeps the delay of small packets");
         }
         #[cfg(target_os = "linux")]
         if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
-            tracing::debug!(%error, "the system's own limit holds for a connection's unsent bytes");
+            tracing::debug!(%error, "connection keeps the system's limit of unsent bytes");
         }
         let connection = Arc::new(Connection::default());
         self.open().insert(number, Arc::clone(&connection));
@@ -221,7 +220,7 @@ impl Server {
                 Some((end, _)) => end - now,
                 None => STALL_TIME_MAX,
             };
-            // What begins meanwhile may have less time than what is waited for now, so it is looked at this often.
+            // A state that starts meanwhile may have a shorter limit than the current one, so this checks regularly.
             let wait = wait.min(self.limits.head_time_max / 2).max(Duration::from_millis(1));
             tokio::select! {
                 ended = &mut serving => {
@@ -231,7 +230,7 @@ impl Server {
                     }
                     return None;
                 }
-                () = connection.leave.cancelled() => return Some("another connection needed its place"),
+                () = connection.leave.cancelled() => return Some("evicted for a new connection"),
                 () = self.stopping.cancelled(), if stopped.is_none() => {
                     stopped = Some(connection.now());
                     Pin::new(&mut serving).graceful_shutdown();
@@ -241,21 +240,21 @@ impl Server {
         }
     }
 
-    /// Answers a caller that there is no place.
+    /// Answers a caller that no place is free.
     fn refuse(self: Arc<Self>, stream: TcpStream) {
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         tokio::spawn(async move {
             let max = self.limits.connections_max;
             let service = service_fn(move |_: Request<Incoming>| async move {
                 let problem = Problem::come_back(format!(
-                    "{max} connections are open, the most that are kept (limits.connections_max), and every one is busy; try \
+                    "{max} connections are open, the limit (limits.connections_max), and every one is busy; try \
                      again in a second"
                 ));
                 Ok::<_, Infallible>(problem.into_response())
             });
             let mut http = http();
             http.keep_alive(false);
-            // A caller that does not listen in time gets no answer.
+            // A caller that does not read in time gets no answer.
             let _ = tokio::time::timeout(REFUSAL_TIME, http.serve_connection(TokioIo::new(stream), service)).await;
             drop(permit);
         });
@@ -274,7 +273,7 @@ async fn ask_for_http1(mut stream: TcpStream) {
         stream.write_all(HTTP_1_1_REQUIRED).await?;
         stream.shutdown().await
     };
-    // The connection ends either way.
+    // The connection ends in either case.
     let _ = tokio::time::timeout(REFUSAL_TIME, asking).await;
 }
 
@@ -282,7 +281,7 @@ async fn ask_for_http1(mut stream: TcpStream) {
 struct Connection {
     began: Instant,
     activity: Mutex<Activity>,
-    /// Cancelled when its place is needed.
+    /// Cancelled when the connection is evicted.
     leave: CancellationToken,
 }
 
@@ -294,7 +293,7 @@ impl Default for Connection {
 
 impl Connection {
     fn activity(&self) -> MutexGuard<'_, Activity> {
-        self.activity.lock().expect("no code panics while it holds what is known about a connection")
+        self.activity.lock().expect("no code panics while it holds this lock")
     }
 
     /// The time since the connection was accepted.
@@ -302,14 +301,14 @@ impl Connection {
         self.began.elapsed()
     }
 
-    /// Returns in which order it is evicted; `None` while the engine works for it.
+    /// Returns its rank for eviction; `None` while the engine works for it.
     fn spared(&self) -> Option<(Spared, Instant)> {
         let (order, since) = self.activity().spared(self.now())?;
         Some((order, self.began + since))
     }
 }
 
-/// Which connections are evicted first.
+/// The order in which connections are evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Spared {
     Unused,
@@ -317,38 +316,38 @@ enum Spared {
     TakesNoAnswer,
 }
 
-/// What is known about a connection. Times are since it was accepted.
+/// The state of a connection. Times are relative to its acceptance.
 #[derive(Clone, Copy, Debug, Default)]
 struct Activity {
-    /// Requests that are being answered.
+    /// Number of requests that are being answered.
     answering: u32,
     /// Whether it has had a request.
     used: bool,
-    /// Since when no request is being answered.
+    /// The time since when no request is being answered.
     waiting_since: Duration,
-    /// When the first byte of a head arrived.
+    /// The time when the first byte of a head arrived.
     head_since: Option<Duration>,
-    /// Bytes of an answer wait for the caller.
+    /// Set while bytes of an answer wait for the caller.
     blocked: Option<Blocked>,
 }
 
-/// An answer that the caller takes more slowly than the engine writes it.
+/// An answer that the caller reads more slowly than the engine writes it.
 #[derive(Clone, Copy, Debug)]
 struct Blocked {
     since: Duration,
-    /// When the caller last took something.
+    /// When the caller last read something.
     moved: Duration,
-    /// Bytes that it has taken since then.
+    /// Number of bytes read since `since`.
     taken: u64,
 }
 
 impl Activity {
-    /// Returns when the connection is closed unless something happens, and why. `None`: the engine works for it. `stopped` is when the
-    /// engine was told to stop.
+    /// Returns when and why the connection is closed unless something happens. `None`: the engine works for it. `stopped` is the
+    /// time of the stop signal.
     fn ends(&self, limits: &ConnectionLimits, stopped: Option<Duration>) -> Option<(Duration, &'static str)> {
         let (since, end, why) = if let Some(blocked) = self.blocked {
             let at_rate = blocked.since + STALL_TIME_MAX + Duration::from_secs(blocked.taken / ANSWER_RATE_MIN);
-            (blocked.since, at_rate.min(blocked.moved + STALL_TIME_MAX), "the caller does not take its answer")
+            (blocked.since, at_rate.min(blocked.moved + STALL_TIME_MAX), "the caller does not read its answer")
         } else if self.answering > 0 {
             return None;
         } else if let Some(head) = self.head_since {
@@ -363,7 +362,7 @@ impl Activity {
         Some((at_stop.map_or(end, |at_stop| at_stop.min(end)), why))
     }
 
-    /// Returns in which order the connection is evicted, and since when it waits. `None` while the engine works for it.
+    /// Returns the rank for eviction, and since when the connection waits. `None` while the engine works for it.
     fn spared(&self, now: Duration) -> Option<(Spared, Duration)> {
         match self.blocked {
             Some(blocked) => (now - blocked.since >= EVICTABLE_AFTER).then_some((Spared::TakesNoAnswer, blocked.since)),
@@ -373,14 +372,14 @@ impl Activity {
         }
     }
 
-    /// Notes that bytes arrived.
+    /// Records that bytes arrived.
     fn read(&mut self, now: Duration) {
         if self.answering == 0 {
             self.head_since.get_or_insert(now);
         }
     }
 
-    /// Notes what became of a write: how many bytes the caller took, or that it takes none now.
+    /// Records the result of a write: the number of bytes that the caller read, or that it reads none now.
     fn wrote(&mut self, now: Duration, taken: Option<usize>) {
         match (taken, &mut self.blocked) {
             (Some(bytes), Some(blocked)) if bytes > 0 => {
@@ -392,7 +391,7 @@ impl Activity {
         }
     }
 
-    /// Notes that everything written so far was taken. Only now the next request can be read, whenever its head arrived.
+    /// Records that the caller read everything. Only now can the next request be read, even if its head arrived earlier.
     fn flushed(&mut self, now: Duration) {
         if self.blocked.take().is_some() {
             self.head_since = self.head_since.map(|_| now);
@@ -400,7 +399,7 @@ impl Activity {
     }
 }
 
-/// A request is under way. Dropping it notes that its answer was handed to the connection, or that the caller left.
+/// A request in progress. Dropping it records that the answer was handed to the connection, or that the caller left.
 struct Answering(Arc<Connection>);
 
 impl Answering {
@@ -423,7 +422,7 @@ impl Drop for Answering {
     }
 }
 
-/// The body of an answer, which knows when the connection has it whole.
+/// The body of an answer. It records when the connection has all of it.
 struct Answer {
     body: Body,
     _answering: Answering,
@@ -446,7 +445,7 @@ impl HttpBody for Answer {
     }
 }
 
-/// A socket that notes what its connection does.
+/// A socket that records the activity of its connection.
 struct Watched {
     stream: TcpStream,
     connection: Arc<Connection>,
@@ -493,7 +492,7 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
-    // hyper flushes only after it has written all that it has.
+    // hyper flushes only after it has written everything.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.connection.activity().flushed(self.connection.now());
         Pin::new(&mut self.stream).poll_flush(context)
@@ -514,7 +513,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// A connection whose caller has asked at 1 s for an answer that it does not take whole.
+    /// A connection whose caller sent a request at 1 s and does not read the whole answer.
     fn blocked() -> Activity {
         let mut activity = Activity { answering: 1, used: true, ..Activity::default() };
         activity.wrote(secs(1), Some(100_000));
@@ -540,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_taken_at_a_rate_or_lost() {
+    fn an_answer_is_read_at_a_minimum_rate_or_lost() {
         assert_eq!(end(blocked()), Some(31), "nothing is taken");
         let mut slow = blocked();
         let mut now = 1;
@@ -549,21 +548,21 @@ mod tests {
             slow.wrote(secs(now), Some(1));
             slow.wrote(secs(now), None);
         }
-        assert!(now < 60, "a byte every 29 s is no progress, and ended at {now} s");
+        assert!(now < 60, "a byte every 29 s does not count as progress: it ended at {now} s");
         let mut fast = blocked();
         for now in 2..100 {
             fast.wrote(secs(now), Some(16 << 10));
-            assert_eq!(end(fast), Some(now + 30), "the rate is kept");
+            assert_eq!(end(fast), Some(now + 30), "the rate is sufficient");
         }
         fast.flushed(secs(100));
         assert_eq!(end(fast), None, "nothing waits any more");
         let mut pause = blocked();
         pause.wrote(secs(2), Some(1 << 30));
-        assert_eq!(end(pause), Some(32), "what was taken before is no excuse for taking nothing");
+        assert_eq!(end(pause), Some(32), "earlier progress does not excuse a stall");
     }
 
     #[test]
-    fn what_was_handed_over_but_not_taken_is_no_idle_connection() {
+    fn a_connection_with_an_unread_answer_is_not_idle() {
         let mut activity = blocked();
         activity.answering = 0;
         assert_eq!(end(activity), Some(31));
@@ -586,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stop_leaves_a_stalled_caller_little_time() {
+    fn a_stop_gives_a_stalled_caller_little_time() {
         let at_stop = |activity: Activity| activity.ends(&LIMITS, Some(secs(20))).map(|(end, _)| end.as_secs());
         assert_eq!(at_stop(blocked()), Some(25));
         let mut head = Activity::default();

@@ -1,4 +1,4 @@
-//! Deliveries: listed, explained, retried, called off.
+//! Deliveries: list, read, retry, cancel.
 
 use std::sync::Arc;
 
@@ -27,18 +27,18 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// To this endpoint: its id or its name.
+    /// Only to this endpoint: id or name.
     endpoint: Option<String>,
-    /// Of this event.
+    /// Only of this event.
     #[param(value_type = Option<EventId>)]
     event: Option<String>,
-    /// In this state.
+    /// Only in this state.
     #[param(value_type = Option<DeliveryState>)]
     state: Option<String>,
-    /// How many at most.
+    /// Maximum number of deliveries.
     #[param(value_type = Option<Limit>)]
     limit: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     #[param(value_type = Option<DeliveryId>)]
     cursor: Option<String>,
 }
@@ -76,13 +76,13 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
 }
 
 fn delivery_id(api: &Api, text: &str) -> Result<DeliveryId, Problem> {
-    DeliveryId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no delivery {text:?}")))
+    DeliveryId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no delivery {text:?}")))
 }
 
 /// Read one delivery with every attempt.
 #[utoipa::path(
     get, path = "/v1/deliveries/{delivery}", operation_id = "show_delivery", tag = "deliveries",
-    params(("delivery" = DeliveryId, Path, description = "Its id.")),
+    params(("delivery" = DeliveryId, Path, description = "Id of the delivery.")),
     responses((status = 200, description = "The delivery.", body = DeliveryStoryView)),
 )]
 pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<DeliveryStoryView>, Problem> {
@@ -90,11 +90,11 @@ pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result
     Ok(Json(DeliveryStoryView::new(&story, api.store.tag())))
 }
 
-/// Send a delivery again, at once and under the same id.
+/// Retry a delivery now, under the same id.
 #[utoipa::path(
     post, path = "/v1/deliveries/{delivery}/retry", operation_id = "retry_delivery", tag = "deliveries",
-    params(("delivery" = DeliveryId, Path, description = "Its id.")),
-    responses((status = 202, description = "It is to be sent.", body = DeliveryStoryView)),
+    params(("delivery" = DeliveryId, Path, description = "Id of the delivery.")),
+    responses((status = 202, description = "The delivery is due.", body = DeliveryStoryView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
 pub async fn retry(
@@ -105,11 +105,11 @@ pub async fn retry(
     Ok((StatusCode::ACCEPTED, show(State(api), Path(id)).await?))
 }
 
-/// Call a delivery off.
+/// Cancel a delivery.
 #[utoipa::path(
     post, path = "/v1/deliveries/{delivery}/cancel", operation_id = "cancel_delivery", tag = "deliveries",
-    params(("delivery" = DeliveryId, Path, description = "Its id.")),
-    responses((status = 200, description = "The delivery as it is now.", body = DeliveryStoryView)),
+    params(("delivery" = DeliveryId, Path, description = "Id of the delivery.")),
+    responses((status = 200, description = "The cancelled delivery.", body = DeliveryStoryView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
 pub async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<DeliveryStoryView>, Problem> {

@@ -1,5 +1,5 @@
-//! What a caller is told when something is not done: RFC 9457 problems with a stable `code` and a sentence that says what to do.
-//! Status codes are chosen here alone.
+//! Refusals of the API: RFC 9457 problems with a stable `code` and a sentence that says what to do. Only this file chooses status
+//! codes.
 
 use axum::{
     Json,
@@ -22,13 +22,13 @@ pub struct Problem {
     code: &'static str,
     title: &'static str,
     detail: String,
-    /// JSON pointer (RFC 6901) to the member that is wrong.
+    /// JSON pointer (RFC 6901) to the wrong member.
     pointer: Option<String>,
-    /// Seconds after which the same may succeed.
+    /// Seconds after which the same request may succeed.
     retry_after: Option<u16>,
 }
 
-/// A kind of problem, for the document.
+/// A kind of problem, for the OpenAPI document.
 pub struct Kind {
     pub code: &'static str,
     pub status: StatusCode,
@@ -38,7 +38,7 @@ pub struct Kind {
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $status:ident $code:literal $title:literal;)*) => {
         impl Problem {
-            /// Every kind that there is.
+            /// All kinds.
             pub const KINDS: &[Kind] = &[$(Kind { code: $code, status: StatusCode::$status, title: $title }),*];
 
             $($(#[$doc])* pub fn $name(detail: impl Into<String>) -> Self {
@@ -59,29 +59,29 @@ problems! {
     bad_json = BAD_REQUEST "bad_json" "The body is not JSON";
     bad_event = BAD_REQUEST "bad_event" "The event is not valid";
     bad_request = BAD_REQUEST "bad_request" "The request is not valid";
-    unauthorized = UNAUTHORIZED "unauthorized" "A key is needed";
+    unauthorized = UNAUTHORIZED "unauthorized" "A valid key is required";
     key_expired = UNAUTHORIZED "key_expired" "The key has expired";
-    not_verified = UNAUTHORIZED "not_verified" "The request does not prove who sent it";
-    address_not_allowed = FORBIDDEN "address_not_allowed" "The source does not take requests from there";
-    forbidden = FORBIDDEN "forbidden" "The key may not do this";
-    not_found = NOT_FOUND "not_found" "There is no such thing";
-    method_not_allowed = METHOD_NOT_ALLOWED "method_not_allowed" "The address does not take this method";
+    not_verified = UNAUTHORIZED "not_verified" "The request is not verified";
+    address_not_allowed = FORBIDDEN "address_not_allowed" "The source refuses requests from this address";
+    forbidden = FORBIDDEN "forbidden" "The role of the key does not allow this";
+    not_found = NOT_FOUND "not_found" "Not found";
+    method_not_allowed = METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed";
     request_timeout = REQUEST_TIMEOUT "request_timeout" "The body did not arrive in time";
     name_taken = CONFLICT "name_taken" "The name is taken";
     id_taken = CONFLICT "id_taken" "The id belongs to another event";
-    conflict = CONFLICT "conflict" "It is not in a state for this";
+    conflict = CONFLICT "conflict" "Not possible in the current state";
     body_too_large = PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
     batch_too_large = PAYLOAD_TOO_LARGE "batch_too_large" "The batch is too large";
-    unsupported_media_type = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not taken here";
+    unsupported_media_type = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not supported";
     bad_endpoint = UNPROCESSABLE_ENTITY "bad_endpoint" "The endpoint is not valid";
     bad_source = UNPROCESSABLE_ENTITY "bad_source" "The source is not valid";
-    rate_limited = TOO_MANY_REQUESTS "rate_limited" "There are too many requests";
+    rate_limited = TOO_MANY_REQUESTS "rate_limited" "Too many requests";
     blocked_address = UNPROCESSABLE_ENTITY "blocked_address" "The address is not allowed";
     bad_value = UNPROCESSABLE_ENTITY "bad_value" "A value is not valid";
-    loop_detected = LOOP_DETECTED "loop_detected" "The event comes from itself";
-    internal = INTERNAL_SERVER_ERROR "internal" "The engine made a mistake";
+    loop_detected = LOOP_DETECTED "loop_detected" "The event is part of a loop";
+    internal = INTERNAL_SERVER_ERROR "internal" "Internal error";
     store_full = SERVICE_UNAVAILABLE "store_full" "The disk is full";
-    store_unavailable = SERVICE_UNAVAILABLE "store_unavailable" "The store cannot be used";
+    store_unavailable = SERVICE_UNAVAILABLE "store_unavailable" "The store is unavailable";
     query_too_slow = SERVICE_UNAVAILABLE "query_too_slow" "The query takes too long";
     overloaded = SERVICE_UNAVAILABLE "overloaded" "The engine is overloaded";
 }
@@ -96,22 +96,22 @@ impl Problem {
         Self { retry_after: Some(seconds), ..self }
     }
 
-    /// The same may succeed after so many seconds.
+    /// Sets the seconds after which the same request may succeed.
     pub fn after(self, seconds: u16) -> Self {
         self.retry_after(seconds)
     }
 
-    /// Whether the caller could not have done anything about it.
+    /// Returns whether the engine, not the caller, is the cause.
     pub fn is_ours(&self) -> bool {
         self.status.is_server_error() && self.status != StatusCode::LOOP_DETECTED
     }
 
-    /// What is wrong, in words.
+    /// Returns what is wrong.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// More is waiting than a named limit allows; the caller is to come back.
+    /// Creates an overload: a named limit is reached, and the caller should retry.
     pub fn come_back(detail: impl Into<String>) -> Self {
         Self::overloaded(detail).retry_after(1)
     }
@@ -121,19 +121,19 @@ impl Problem {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct Body<'a> {
-    /// Stands for the kind of problem.
+    /// Identifies the kind of problem.
     #[schema(format = "uri-reference")]
     r#type: String,
     /// The kind of problem in words.
     title: &'a str,
-    /// The status of the answer.
+    /// Status of the answer.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
     #[schema(schema_with = codes)]
     code: &'a str,
     /// What is wrong with this request, and what to do.
     detail: &'a str,
-    /// JSON pointer (RFC 6901) to the member of the body that is wrong.
+    /// JSON pointer (RFC 6901) to the wrong member of the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pointer: Option<&'a str>,
@@ -141,7 +141,7 @@ pub struct Body<'a> {
 
 fn codes() -> RefOr<Schema> {
     let codes: Vec<_> = Problem::KINDS.iter().map(|kind| kind.code).collect();
-    schema(words("The kind of problem for programs: it never changes its meaning.", &codes))
+    schema(words("The kind of problem, for programs. Its meaning never changes.", &codes))
 }
 
 impl IntoResponse for Problem {
@@ -176,14 +176,12 @@ impl From<store::Error> for Problem {
             Error::Full => Self::store_full(text).retry_after(5),
             Error::Unavailable(_) | Error::Sealed(_) => {
                 match &error {
-                    Error::Sealed(_) => tracing::error!(%text, "the store refused a request"),
-                    // The store has said once that it fails; this is said to each caller.
-                    _ => tracing::debug!(%text, "the store refused a request"),
+                    Error::Sealed(_) => tracing::error!(%text, "store refused a request"),
+                    // The store has already reported its failure once; this repeats for each caller.
+                    _ => tracing::debug!(%text, "store refused a request"),
                 }
-                Self::store_unavailable(
-                    "the store cannot be used at the moment; nothing was stored. The log of the engine says why",
-                )
-                .retry_after(5)
+                Self::store_unavailable("the store is unavailable and nothing was stored; see the log of the engine")
+                    .retry_after(5)
             }
             Error::Overloaded(_) => Self::come_back(text),
             Error::TooSlow(_) => Self::query_too_slow(text).retry_after(5),
@@ -192,8 +190,8 @@ impl From<store::Error> for Problem {
             Error::IdTaken(_) => Self::id_taken(text),
             Error::Conflict(_) => Self::conflict(text),
             Error::Corrupt { .. } | Error::Internal(_) => {
-                tracing::error!(%text, "a request could not be answered");
-                Self::internal("the request could not be answered; the log of the engine says why")
+                tracing::error!(%text, "request failed");
+                Self::internal("the request failed; see the log of the engine")
             }
         }
     }

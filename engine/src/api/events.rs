@@ -1,4 +1,4 @@
-//! Events: accepting, listing, explaining, replaying.
+//! Events: accept, list, inspect, replay.
 
 use std::sync::Arc;
 
@@ -38,32 +38,32 @@ use crate::{
 /// Accept one event, or a list of them.
 ///
 /// The answer is sent after the events are on disk. One event is answered with one object, a list with a list in the same order.
-/// An event whose `source`, `id` and `type` were here before changes nothing and is answered with the first one's `event`. The same
-/// `source` and `id` with another `type` is refused. Names of sources cannot be the `source` of an event that is sent here.
+/// An event with a known `source`, `id` and `type` changes nothing; its answer has the `event` of the first one. A known `source`
+/// and `id` with another `type` is refused. The name of a source cannot be the `source` of an event sent here.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "accept_events", tag = "events",
     params(
-        ("idempotency-key" = Option<intake::HeaderText>, Header, description = "Stands in for the `id` of a single event that has none."),
+        ("idempotency-key" = Option<intake::HeaderText>, Header, description = "The `id` of a single event without one."),
         ("innesco-depth" = Option<intake::Depth>, Header, description =
-            "How many events stand before these in their chain, as webhooks of an engine carry it. More than 8 are a loop."),
+            "Number of earlier events in the chain; webhooks of an engine carry it. More than 8 are a loop."),
         ("traceparent" = Option<String>, Header, description =
-            "The trace that the events belong to (W3C Trace Context). Events that name one themselves keep theirs; a bad one is ignored."),
-        ("tracestate" = Option<String>, Header, description = "Goes with `traceparent`; a bad one is ignored."),
+            "Trace of the events (W3C Trace Context). An event with its own trace keeps it. A malformed value is ignored."),
+        ("tracestate" = Option<String>, Header, description = "Belongs to `traceparent`. A malformed value is ignored."),
         ("ce-type" = Option<EventType>, Header, description =
-            "With this header or `ce-specversion` the request is one CloudEvent in binary mode: the body is its data, of whatever content type."),
+            "With this header or `ce-specversion` the request is one CloudEvent in binary mode: the body is its data, of any content type."),
         ("ce-specversion" = Option<intake::SpecVersion>, Header, description = "Binary mode: the version of CloudEvents."),
         ("ce-id" = Option<intake::HeaderText>, Header, description = "Binary mode: the event's id, percent-encoded."),
         ("ce-source" = Option<intake::HeaderText>, Header, description = "Binary mode: the event's source, percent-encoded."),
         ("ce-subject" = Option<intake::HeaderText>, Header, description = "Binary mode: the event's subject, percent-encoded."),
         ("ce-time" = Option<Timestamp>, Header, description =
-            "Binary mode: when it happened. Every other header that begins with `ce-` is an extension attribute."),
+            "Binary mode: time of the event. Every other header that begins with `ce-` is an extension attribute."),
     ),
     request_body(description = "One event or 1 to 1,000 of them, as JSON; or any data, with the headers of CloudEvents' binary mode.", content(
         (intake::EventsInput = "application/json", examples(
             ("one" = (summary = "One event", value = json!({
                 "type": "order.created", "source": "shop", "id": "order-4711", "channel": "web", "data": { "total": 129.5 },
             }))),
-            ("least" = (summary = "The least that an event is", value = json!({ "type": "order.created" }))),
+            ("least" = (summary = "The smallest event", value = json!({ "type": "order.created" }))),
             ("list" = (summary = "Several at once", value = json!([
                 { "type": "order.created", "data": { "total": 129.5 } },
                 { "type": "order.paid", "data": { "total": 129.5 } },
@@ -99,7 +99,7 @@ pub async fn accept(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body)
     Ok((status, Json(AcceptedAll { items })).into_response())
 }
 
-/// Stores events, and tells whoever counts and watches. `began` is for the trace.
+/// Stores events, and updates metrics and the live feed. `began` is for the trace.
 pub async fn keep(api: &Api, began: Option<std::time::SystemTime>, events: Vec<NewEvent>) -> Result<Vec<AcceptedView>, Problem> {
     let told =
         |event: &NewEvent| (event.id.clone(), Arc::clone(&event.source), event.event_type.clone(), api.traces.brought(event));
@@ -138,15 +138,14 @@ pub async fn keep(api: &Api, began: Option<std::time::SystemTime>, events: Vec<N
 fn id_taken(taken: &store::IdTaken, count: usize, tag: Tag) -> Problem {
     let earlier = match taken.earlier {
         Some(earlier) => format!("the event {}", earlier.text(tag)),
-        None => "an event before it in the batch".to_owned(),
+        None => "an earlier event in the batch".to_owned(),
     };
     let item = if count == 1 { String::new() } else { format!("/{}", taken.place) };
     Problem::id_taken(format!("{taken}; {earlier} has it. Nothing was stored; give each event its own id"))
         .at(format!("{item}/id"))
 }
 
-/// Refuses events that claim to come from a source of the engine's: those are believed because of their address, and a source's name in
-/// an event says that its rule was kept.
+/// Refuses events that claim to come from a source of the engine. A source's name in an event proves that the source verified it.
 fn refuse_taken_sources(api: &Api, events: &[NewEvent], single: bool) -> Result<(), Problem> {
     let sources = api.sources.table();
     let taken = |event: &&NewEvent| sources.named(&event.source).is_some() || is_reserved_source(&event.source);
@@ -155,21 +154,21 @@ fn refuse_taken_sources(api: &Api, events: &[NewEvent], single: bool) -> Result<
     let whose = if is_reserved_source(source) { "belongs to the engine" } else { "is the name of a source" };
     let item = if single { String::new() } else { format!("/{place}") };
     Err(Problem::bad_event(format!(
-        "source: {source:?} {whose}, and only what comes in through it can name it; give your events another source, such as \"my-{source}\""
+        "source: {source:?} {whose}, and only events received there may use it; give your events another source, such as \"my-{source}\""
     ))
     .at(format!("{item}/source")))
 }
 
-/// The answers for a list of events, in its order.
+/// The answers to a list of events, in its order.
 #[derive(Serialize, ToSchema)]
 struct AcceptedAll {
     items: Vec<AcceptedView>,
 }
 
-/// One event is answered with an object, a list of them with a list.
+/// One event is answered with an object, a list of events with a list.
 #[derive(ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "says in the document which of the two it is")]
+#[expect(dead_code, reason = "only describes the alternatives in the document")]
 enum Answer {
     One(AcceptedView),
     All(AcceptedAll),
@@ -179,23 +178,23 @@ enum Answer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// Of exactly this type.
+    /// Only events of this type.
     r#type: Option<String>,
-    /// From exactly this source.
+    /// Only events from this source.
     source: Option<String>,
-    /// In this state.
+    /// Only events in this state.
     #[param(value_type = Option<EventState>)]
     state: Option<String>,
-    /// Accepted at this time or later.
+    /// Only events accepted at this time or later.
     #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
-    /// Accepted before this time.
+    /// Only events accepted before this time.
     #[param(value_type = Option<Timestamp>)]
     until: Option<String>,
-    /// How many at most.
+    /// Maximum number of events.
     #[param(value_type = Option<Limit>)]
     limit: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     #[param(value_type = Option<EventId>)]
     cursor: Option<String>,
 }
@@ -232,27 +231,27 @@ fn event_state(text: &str) -> Result<EventState, Problem> {
     })
 }
 
-/// Reads an id in an address; one that this store did not issue is simply not there.
+/// Reads an id from the path. An id that this store did not issue does not exist.
 pub fn event_id(api: &Api, text: &str) -> Result<EventId, Problem> {
-    EventId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no event {text:?}")))
+    EventId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no event {text:?}")))
 }
 
-/// Which part of an event's story is asked for.
+/// Selects a part of an event's history.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct StoryPart {
-    /// The `next` of the part before.
+    /// The `next` of the previous part.
     #[param(value_type = Option<StoryCursor>)]
     cursor: Option<String>,
 }
 
-/// Where a part of a story begins, for the document.
+/// Start of a part of the history, for the document.
 pub enum StoryCursor {}
 
 values! {
     StoryCursor, "StoryCursor", json!({
-        "type": "string", "pattern": "^[0-9]+\\.[0-9]+\\.[0-9]+$", "description": "Where the next part of a story begins.",
+        "type": "string", "pattern": "^[0-9]+\\.[0-9]+\\.[0-9]+$", "description": "Start of the next part of the history.",
     });
 }
 
@@ -266,14 +265,14 @@ fn story_place(text: &str) -> Option<StoryPlace> {
     numbers.next().is_none().then_some(place)
 }
 
-/// Read one event with what happened to it.
+/// Read one event with its history.
 ///
-/// The answer holds the first 100 runs, the first 100 deliveries with the last 10 attempts of each, and the first 1,000 emitted events. Where
-/// there are more, `next` is the `cursor` of the next part, which repeats the event without its data. All attempts of a delivery are in
-/// `/v1/deliveries/{delivery}`.
+/// The answer holds the first 100 runs, the first 100 deliveries with the last 10 attempts of each, and the first 1,000 emitted
+/// events. If there are more, `next` is the `cursor` of the next part, which repeats the event without its data.
+/// `/v1/deliveries/{delivery}` has all attempts of a delivery.
 #[utoipa::path(
     get, path = "/v1/events/{event}", operation_id = "show_event", tag = "events",
-    params(("event" = EventId, Path, description = "The engine's id of the event."), StoryPart),
+    params(("event" = EventId, Path, description = "Id of the event, `evt_…`."), StoryPart),
     responses((status = 200, description = "The event, its data, its runs and its deliveries.", body = EventStoryView)),
 )]
 pub async fn show(
@@ -282,7 +281,7 @@ pub async fn show(
     Query(part): Query<StoryPart>,
 ) -> Result<Response, Problem> {
     let id = event_id(&api, &id)?;
-    let wrong = |text: &String| Problem::bad_request(format!("cursor is {text:?}; take it from the `next` of the part before"));
+    let wrong = |text: &String| Problem::bad_request(format!("cursor is {text:?}; use the `next` of the previous part"));
     let from = part.cursor.as_ref().map(|text| story_place(text).ok_or_else(|| wrong(text))).transpose()?;
     let story = api.store.event(id, from.unwrap_or_default()).await?;
     let written = || {
@@ -292,22 +291,22 @@ pub async fn show(
     api.heavy.run(story.event.new.content.bytes().len(), written).await
 }
 
-/// That an event is run again.
+/// An accepted replay.
 #[derive(Serialize, ToSchema)]
 pub struct Replayed {
     #[schema(value_type = EventId)]
     event: String,
-    /// Which replay of the event this is, counted from 1.
+    /// Number of this replay of the event, counted from 1.
     round: u32,
 }
 
-/// Run an event again, through the plugins and subscriptions of today.
+/// Replay an event through the current plugins and subscriptions.
 ///
-/// What comes of it are new deliveries under new ids.
+/// The replay creates new deliveries with new ids.
 #[utoipa::path(
     post, path = "/v1/events/{event}/replay", operation_id = "replay_event", tag = "events",
-    params(("event" = EventId, Path, description = "The engine's id of the event.")),
-    responses((status = 202, description = "It is to run again.", body = Replayed)),
+    params(("event" = EventId, Path, description = "Id of the event, `evt_…`.")),
+    responses((status = 202, description = "The replay is accepted.", body = Replayed)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
 pub async fn replay(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<(StatusCode, Json<Replayed>), Problem> {

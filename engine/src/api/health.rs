@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it is ready: for those who start, stop and balance it.
+//! Liveness and readiness, for supervisors and balancers.
 
 use std::{
     sync::Arc,
@@ -13,35 +13,35 @@ use utoipa::ToSchema;
 use super::Api;
 use crate::store::Error;
 
-/// How long an answer of the store is good for: asking writes.
+/// How long a probe of the store stays valid. A probe writes.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What the last probe of the store found.
+/// Result of the last probe of the store.
 #[derive(Default)]
 pub struct LastProbe(Mutex<Option<(Instant, Option<String>)>>);
 
-/// Whether the engine is ready, and why not.
+/// Whether the engine is ready, and if not, why.
 #[derive(Serialize, ToSchema)]
 pub struct Ready {
     ready: bool,
     reasons: Vec<String>,
 }
 
-/// Ask whether the process lives.
+/// Check whether the process is alive.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "is_alive", tag = "engine",
-    responses((status = 200, description = "It does.", body = String, content_type = "text/plain", example = json!("ok\n"))),
+    responses((status = 200, description = "The process is alive.", body = String, content_type = "text/plain", example = json!("ok\n"))),
 )]
 pub async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Ask whether the engine is ready: the store takes events, and nobody has told it to stop.
+/// Check whether the engine is ready: the store accepts events, and the engine is not stopping.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "is_ready", tag = "engine",
     responses(
-        (status = 200, description = "It is.", body = Ready, example = json!({ "ready": true, "reasons": [] })),
-        (status = 503, description = "It is not.", body = Ready, example = json!({
+        (status = 200, description = "The engine is ready.", body = Ready, example = json!({ "ready": true, "reasons": [] })),
+        (status = 503, description = "The engine is not ready.", body = Ready, example = json!({
             "ready": false, "reasons": ["the engine is stopping"],
         })),
     ),
@@ -73,11 +73,11 @@ async fn store_trouble(api: &Api) -> Option<String> {
     }
 }
 
-/// Returns what anyone may know of a failure. The words of the database name users, hosts and files, so they go to the log alone.
+/// Returns the public part of a failure. The database's own text names users, hosts and files, so only the log has it.
 fn reason(error: &Error) -> String {
     match error {
         Error::Full | Error::Overloaded(_) => error.to_string(),
-        _ => "the store cannot be used at the moment; the log of the engine says why".to_owned(),
+        _ => "the store is unavailable; see the log of the engine".to_owned(),
     }
 }
 
@@ -86,10 +86,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_the_database_stay_in_the_log() {
+    fn the_text_of_the_database_stays_in_the_log() {
         let words = "FATAL: password authentication failed for user \"innesco\" at 10.1.2.3";
         for error in [Error::Unavailable(words.into()), Error::Internal(words.into()), Error::Sealed(words.into())] {
-            assert_eq!(reason(&error), "the store cannot be used at the moment; the log of the engine says why");
+            assert_eq!(reason(&error), "the store is unavailable; see the log of the engine");
         }
         assert!(reason(&Error::Full).contains("disk"));
     }

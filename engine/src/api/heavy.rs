@@ -1,8 +1,8 @@
-//! Work whose time grows with the bytes of a request: parsing, verifying, searching. It must not hold up other connections.
+//! Work whose time grows with the bytes of a request: parsing, verifying, searching. It must not delay other connections.
 //!
-//! Threads that serve sockets take turns between connections. Anything that needs more than about 1 ms of processor time delays
-//! every other connection of its thread, so it runs through [`Heavy::run`] and nowhere else. Small bodies stay on their thread,
-//! because handing them over costs more than it saves.
+//! A thread that serves sockets alternates between its connections. Work of more than about 1 ms delays every other connection of
+//! the thread, so it runs through [`Heavy::run`] and nowhere else. Small bodies stay on their thread, because moving them costs
+//! more than it saves.
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -12,21 +12,21 @@ use tokio::{
 
 use super::error::Problem;
 
-/// Up to this many bytes the slowest reader of a body (XML, at some 100 MB/s) needs less than 1 ms.
+/// Up to this size the slowest parser of a body (XML, at about 100 MB/s) needs less than 1 ms.
 const INLINE_BYTES_MAX: usize = 64 << 10;
-/// Bytes of all bodies that wait for their turn or have it. At 50 MB/s the last of them waits less than 3 s.
+/// Maximum size of all bodies that wait or run, in bytes. At 50 MB/s the last of them waits less than 3 s.
 const WAITING_BYTES_MAX: usize = 128 << 20;
-/// Room is taken in pieces of this many bytes.
+/// Memory is reserved in pieces of this many bytes.
 const PIECE: usize = 4 << 10;
 
-/// The turns for heavy work.
+/// Permits for heavy work.
 pub struct Heavy {
     turns: Semaphore,
     room: Semaphore,
 }
 
 impl Default for Heavy {
-    /// Half of the cores: the other half goes on serving sockets, whatever arrives.
+    /// Half of the cores: the other half continues to serve sockets.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { turns: Semaphore::new((cores / 2).max(1)), room: Semaphore::new(WAITING_BYTES_MAX / PIECE) }
@@ -36,10 +36,10 @@ impl Default for Heavy {
 impl Heavy {
     /// Runs `work`, which reads `bytes` bytes, where it delays no other connection.
     ///
-    /// The caller drops what `work` returns on the thread that serves sockets, so `work` should return little.
+    /// The caller drops the result on the thread that serves sockets, so `work` should return little.
     ///
     /// # Errors
-    /// [`Problem::come_back`] if [`WAITING_BYTES_MAX`] are waiting already; `work` has not run then.
+    /// [`Problem::come_back`] if [`WAITING_BYTES_MAX`] are already waiting; then `work` does not run.
     pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> Result<T, Problem> {
         if bytes <= INLINE_BYTES_MAX {
             return Ok(work());
@@ -52,9 +52,9 @@ impl Heavy {
         })?;
         let _turn = self.turns.acquire().await.expect("the turns are never closed");
         Ok(match Handle::current().runtime_flavor() {
-            // The thread hands the connections that it serves to another one first.
+            // Moves the other connections of this thread to another thread first.
             RuntimeFlavor::MultiThread => block_in_place(work),
-            // A runtime of one thread has nobody to hand them to. Only tests have one.
+            // A runtime with one thread cannot move them. Only tests have one.
             _ => work(),
         })
     }
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     const LARGE: usize = INLINE_BYTES_MAX + 1;
-    /// For what happens at once.
+    /// Deadline for things that happen immediately.
     const DEADLINE: Duration = Duration::from_secs(30);
 
     #[test]
@@ -79,7 +79,7 @@ mod tests {
         let (told, hears) = mpsc::channel();
         let heard = runtime.block_on(async {
             let heavy = tokio::spawn(async move { Heavy::default().run(LARGE, move || hears.recv_timeout(DEADLINE)).await });
-            // Runs on the only thread there is, while the work above waits for it.
+            // Runs on the only thread, while the work above waits for it.
             tokio::spawn(async move { told.send("served") }).await.unwrap().unwrap();
             heavy.await.unwrap()
         });
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_work_runs_at_once_than_there_are_turns() {
+    async fn permits_bound_concurrent_work() {
         let heavy = Arc::new(Heavy::default());
         let all = u32::try_from(heavy.turns.available_permits()).unwrap();
         let taken = heavy.turns.acquire_many(all).await.unwrap();
@@ -97,19 +97,19 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(!waits.is_finished());
-        assert_eq!(heavy.run(INLINE_BYTES_MAX, || 7).await.ok(), Some(7), "small bodies need no turn");
+        assert_eq!(heavy.run(INLINE_BYTES_MAX, || 7).await.ok(), Some(7), "small bodies need no permit");
         drop(taken);
         assert!(waits.await.unwrap());
-        assert_eq!(heavy.room.available_permits(), WAITING_BYTES_MAX / PIECE, "nothing is held afterwards");
+        assert_eq!(heavy.room.available_permits(), WAITING_BYTES_MAX / PIECE, "all room is free afterwards");
     }
 
     #[tokio::test]
-    async fn what_waits_is_bounded_in_bytes() {
+    async fn waiting_bodies_are_bounded_in_bytes() {
         let heavy = Heavy::default();
         let taken = heavy.room.try_acquire_many(u32::try_from(WAITING_BYTES_MAX / PIECE).unwrap()).unwrap();
         let refused = heavy.run(LARGE, || panic!("must not run")).await.expect_err("there is no room");
         assert!(refused.is_ours() && refused.detail().contains("128 MiB"), "{refused:?}");
         drop(taken);
-        assert!(heavy.run(WAITING_BYTES_MAX * 2, || ()).await.is_ok(), "a body larger than all room is read alone");
+        assert!(heavy.run(WAITING_BYTES_MAX * 2, || ()).await.is_ok(), "a body larger than the limit is read alone");
     }
 }

@@ -1,5 +1,5 @@
-//! What callers send becomes events: CloudEvents 1.0 in structured, batched and binary mode, and the same JSON with everything but
-//! `type` optional. The bytes of `data` are never parsed into values and written again: they are cut out of the body as they stand.
+//! Reads requests into events: CloudEvents 1.0 in structured, batched and binary mode, and the same JSON with everything but
+//! `type` optional. The bytes of `data` are cut out of the body unchanged. They are never parsed and written again.
 
 use std::{borrow::Cow, collections::HashSet, fmt, sync::Arc};
 
@@ -27,26 +27,26 @@ use crate::domain::{
     trace::{self, TRACEPARENT, TRACESTATE, TraceParent},
 };
 
-/// Events in one request.
+/// Maximum number of events in one request.
 pub const BATCH_MAX: usize = 1_000;
-/// Members of one event: those with a meaning, and the attributes. A member that is `null` counts as well.
+/// Maximum number of members of one event: context attributes and extension attributes. A `null` member counts too.
 const MEMBERS_MAX: usize = 9 + Attributes::COUNT_MAX;
-/// Length of `id`, `source` and `subject` in bytes.
+/// Maximum length of `id`, `source` and `subject`, in bytes.
 const TEXT_LEN_MAX: usize = 512;
-/// Length of a content type.
+/// Maximum length of a content type, in bytes.
 const CONTENT_TYPE_LEN_MAX: usize = 256;
-/// Attributes that CloudEvents says are strings: `7` and `"7"` must not be two ids that look like one.
+/// Attributes that must be strings (CloudEvents): `7` and `"7"` must not be two ids that look alike.
 const CORE: [&str; 7] = ["id", "source", "type", "subject", "time", "specversion", "datacontenttype"];
-/// The source of events whose sender gives none.
+/// The source of events without one.
 pub const DEFAULT_SOURCE: &str = "api";
 
-/// One or more events, for the document: [`read`] takes the bytes apart itself.
+/// One or more events, for the document: [`read`] parses the bytes itself.
 pub enum EventsInput {}
-/// One event, likewise.
+/// One event, for the document.
 pub enum EventInput {}
 /// The data of an event in binary mode.
 pub enum AnyData {}
-/// The value of a header that stands for `id`, `source` or `subject`.
+/// A header's value for `id`, `source` or `subject`.
 pub enum HeaderText {}
 /// The value of `ce-specversion`.
 pub enum SpecVersion {}
@@ -62,18 +62,18 @@ values! {
             { "type": "array", "items": { "$ref": "#/components/schemas/EventInput" }, "minItems": 1, "maxItems": BATCH_MAX },
         ],
     });
-    AnyData, "AnyData", json!({ "type": "string", "format": "binary", "description": "The event's data, kept byte for byte." });
+    AnyData, "AnyData", json!({ "type": "string", "format": "binary", "description": "The event's data, stored byte for byte." });
     HeaderText, "HeaderText", json!({
         "type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$", "minLength": 1, "maxLength": TEXT_LEN_MAX,
-        "description": "Text of a header, percent-encoded.",
+        "description": "Percent-encoded text.",
     });
     SpecVersion, "SpecVersion", json!({ "type": "string", "enum": ["1.0"], "description": "The version of CloudEvents." });
     Depth, "Depth", json!({
-        "type": "integer", "minimum": 0, "maximum": u32::MAX, "description": "Events that stand before one in its chain.",
+        "type": "integer", "minimum": 0, "maximum": u32::MAX, "description": "Number of earlier events in the chain.",
     });
 }
 
-/// What [`read`] takes for an event.
+/// Returns the schema of an event that [`read`] accepts.
 fn event_schema() -> Value {
     let text = |description: &str| {
         json!({
@@ -91,23 +91,23 @@ fn event_schema() -> Value {
     });
     json!({
         "type": "object",
-        "description": "A CloudEvent as JSON, of which only the type is needed.",
+        "description": "A CloudEvent as JSON. Only the type is required.",
         "required": ["type"],
         "properties": {
             "type": {
                 "type": "string", "pattern": format!(r"^(?!innesco\.){}$", EventType::PATTERN), "minLength": 1, "maxLength": EventType::LEN_MAX,
-                "description": "What happened. Types that begin with `innesco.` are the engine's own.",
+                "description": "Event type. Types that begin with `innesco.` are reserved for the engine.",
             },
-            "id": text("The sender's own id: the same source and id again is the same event. Without one, the engine's id stands for it."),
-            "source": text("Where it happened; `api` where it is missing."),
-            "subject": text("What it is about, within its source."),
-            "time": { "type": ["string", "null"], "format": "date-time", "description": "When it happened; now where it is missing." },
+            "id": text("The sender's id. The same source and id again is a duplicate. Default: the engine's id."),
+            "source": text("The sender. Default: `api`."),
+            "subject": text("Subject of the event, within its source."),
+            "time": { "type": ["string", "null"], "format": "date-time", "description": "Time of the event. Default: now." },
             "specversion": { "enum": ["1.0", null], "description": "The version of CloudEvents." },
             "datacontenttype": {
                 "type": ["string", "null"], "pattern": "^[ -~]+$", "minLength": 1, "maxLength": CONTENT_TYPE_LEN_MAX,
-                "description": "The content type of the data; `application/json` where it is missing.",
+                "description": "Content type of the data. Default: `application/json`.",
             },
-            "data": { "description": "The data, kept as it stands; a string where the content type is not JSON." },
+            "data": { "description": "The data, stored unchanged. A string if the content type is not JSON." },
             "data_base64": {
                 "type": ["string", "null"], "contentEncoding": "base64",
                 "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$",
@@ -132,26 +132,27 @@ fn event_schema() -> Value {
     })
 }
 
-/// What a request carried.
+/// The events of a request.
 pub struct Intake {
     pub events: Vec<NewEvent>,
-    /// One event, not a list of one: the answer has the same shape.
+    /// Whether it is one event, not a list: the answer has the same shape.
     pub single: bool,
 }
 
-/// Reads a request. Either all of it is valid, or the problem says which part is not.
+/// Reads a request. Either all of it is valid, or the problem names the invalid part.
 pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
     let depth = depth(headers)?;
     if let Some(coding) = body::coding(headers) {
         return Err(Problem::unsupported_media_type(format!(
-            "bodies are not taken with content-encoding {coding:?}; send the event as it is, uncompressed"
+            "bodies with content-encoding {coding:?} are not supported; send the event uncompressed"
         )));
     }
     let content_type = header_text(headers, header::CONTENT_TYPE.as_str())?.map(str::trim).filter(|text| !text.is_empty());
     let essence = essence(content_type.unwrap_or(JSON));
     let key = header_text(headers, "idempotency-key")?;
 
-    // The content type decides the mode; structured events may carry the headers of binary mode as well (HTTP binding, 3 and 3.2.3).
+    // The content type decides the mode. Structured events may carry the headers of binary mode as well (HTTP binding, 3 and
+    // 3.2.3).
     let is_binary = headers.contains_key("ce-type") || headers.contains_key("ce-specversion");
     let mut intake = if is_binary && !essence.starts_with("application/cloudevents") {
         Intake { events: vec![binary(headers, content_type, body)?], single: true }
@@ -163,7 +164,7 @@ pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
             "application/cloudevents-batch+json" => json(body)?,
             other => {
                 return Err(Problem::unsupported_media_type(format!(
-                    "{other:?} is not taken here: send application/json, application/cloudevents+json or \
+                    "{other:?} is not supported: send application/json, application/cloudevents+json or \
                      application/cloudevents-batch+json, or any content type together with the headers ce-type, ce-source and ce-id"
                 )));
             }
@@ -171,7 +172,7 @@ pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
     };
     if let Some(key) = key {
         let [event] = intake.events.as_mut_slice() else {
-            return Err(Problem::bad_request("Idempotency-Key names one event; in a batch give each event its own id"));
+            return Err(Problem::bad_request("Idempotency-Key is for one event; in a batch give each event an id"));
         };
         event.id.get_or_insert(Arc::from(key));
         checked_text("Idempotency-Key", key).map_err(Problem::bad_request)?;
@@ -186,17 +187,17 @@ pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
     Ok(intake)
 }
 
-/// The trace that a request belongs to (W3C Trace Context). What breaks the standard is as good as absent.
+/// Returns the trace of a request (W3C Trace Context). A malformed trace is ignored.
 pub fn trace(headers: &HeaderMap) -> Option<(String, Option<String>)> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else { return None };
     let parent = TraceParent::parse(parent)?;
-    // Several headers of it count as one list.
+    // Several headers count as one list.
     let states: Vec<_> = headers.get_all(TRACESTATE).iter().map(|value| value.to_str().unwrap_or("=")).collect();
     Some((parent.to_string(), trace::trace_state(&states.join(","))))
 }
 
-/// How many events stand before these in their chain: what we sent out counts on when it comes back.
+/// Returns the number of earlier events in the chain. The engine's webhooks carry the count, so that a loop is detected.
 pub fn depth(headers: &HeaderMap) -> Result<u8, Problem> {
     let Some(text) = header_text(headers, "innesco-depth")? else { return Ok(0) };
     let depth: u32 =
@@ -204,8 +205,8 @@ pub fn depth(headers: &HeaderMap) -> Result<u8, Problem> {
     match u8::try_from(depth) {
         Ok(depth) if depth <= DEPTH_MAX => Ok(depth),
         _ => Err(Problem::loop_detected(format!(
-            "this event is the end of a chain of {depth} that caused each other, more than the {DEPTH_MAX} that are followed; \
-             two systems are probably answering each other"
+            "this event ends a chain of {depth} events that caused each other, more than the limit of {DEPTH_MAX}; \
+             two systems probably react to each other"
         ))),
     }
 }
@@ -228,7 +229,9 @@ fn json(body: &Bytes) -> Result<Intake, Problem> {
     let items = match parse(text)? {
         Items::All(items) => items,
         Items::TooMany => {
-            return Err(Problem::batch_too_large(format!("the batch has more than {BATCH_MAX} events; send them in several")));
+            return Err(Problem::batch_too_large(format!(
+                "the batch has more than {BATCH_MAX} events; send several smaller batches"
+            )));
         }
     };
     if items.is_empty() {
@@ -258,10 +261,10 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
     })
 }
 
-/// The events of a batch, unread.
+/// The events of a batch, unparsed.
 enum Items<'a> {
     All(Vec<&'a RawValue>),
-    /// More than [`BATCH_MAX`]; those behind were only read over.
+    /// More than [`BATCH_MAX`] events; those beyond it were skipped.
     TooMany,
 }
 
@@ -289,10 +292,10 @@ impl<'de> Deserialize<'de> for Items<'de> {
     }
 }
 
-/// The members of an object, in order, their values uninterpreted.
+/// The members of an object, in order, with unparsed values.
 struct Members<'a> {
     all: Vec<(Cow<'a, str>, &'a RawValue)>,
-    /// There are more than [`MEMBERS_MAX`]; those behind were only read over.
+    /// More than [`MEMBERS_MAX`] members; those beyond it were skipped.
     too_many: bool,
 }
 
@@ -321,12 +324,12 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// A member's name, borrowed unless it is written with escapes.
+/// A member's name, borrowed unless it contains escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// What is wrong with one event.
+/// The error in one event.
 struct Bad {
     member: Option<String>,
     detail: String,
@@ -337,7 +340,7 @@ impl Bad {
         Self { member: Some(member.to_owned()), detail: detail.to_string() }
     }
 
-    /// The problem, naming the item of the batch that it is in.
+    /// Creates the problem, with the item's place in the batch.
     fn problem(self, place: Option<usize>) -> Problem {
         let item = place.map(|place| format!("items[{place}]"));
         let subject = match (&item, &self.member) {
@@ -358,7 +361,7 @@ impl Bad {
 fn event(members: Members<'_>, body: &Bytes, parts: &mut Parts) -> Result<NewEvent, Bad> {
     parts.take(1 + members.all.len()).map_err(|error| Bad { member: None, detail: format!("cannot be read: {error}") })?;
     if members.too_many {
-        return Err(Bad { member: None, detail: format!("has more than the {MEMBERS_MAX} members that an event can have") });
+        return Err(Bad { member: None, detail: format!("has more than {MEMBERS_MAX} members, the maximum of an event") });
     }
     let mut draft = Draft::default();
     let mut data: Option<&RawValue> = None;
@@ -395,7 +398,7 @@ fn text(name: &str, value: &RawValue) -> Result<Option<String>, Bad> {
     }
 }
 
-/// The value of an attribute as text: CloudEvents attributes are strings, booleans and integers. `null` is as good as absent.
+/// Returns the value of an attribute as text. CloudEvents attributes are strings, booleans and integers; `null` counts as absent.
 fn scalar(name: &str, value: &RawValue) -> Result<Option<String>, Bad> {
     let raw = value.get();
     match raw.as_bytes().first() {
@@ -404,11 +407,11 @@ fn scalar(name: &str, value: &RawValue) -> Result<Option<String>, Bad> {
         Some(b't' | b'f') => Ok(Some(raw.to_owned())),
         Some(b'-' | b'0'..=b'9') if raw.parse::<i64>().is_ok() => Ok(Some(raw.to_owned())),
         Some(b'-' | b'0'..=b'9') if let Some(whole) = raw.parse().ok().and_then(whole) => Ok(Some(whole.to_string())),
-        _ => Err(Bad::of(name, "must be a string, a boolean or a whole number; what has structure belongs into data")),
+        _ => Err(Bad::of(name, "must be a string, a boolean or a whole number; put structured values into data")),
     }
 }
 
-/// An event as far as it has been read.
+/// A partly read event.
 #[derive(Default)]
 struct Draft {
     id: Option<Arc<str>>,
@@ -433,7 +436,10 @@ impl Draft {
             "type" => {
                 let event_type = EventType::parse(&value).map_err(|bad| Bad::of(name, bad))?;
                 if event_type.is_ours() {
-                    return Err(Bad::of(name, "types that begin with innesco. are the engine's own; choose another prefix"));
+                    return Err(Bad::of(
+                        name,
+                        "types that begin with innesco. are reserved for the engine; choose another prefix",
+                    ));
                 }
                 self.event_type = Some(event_type);
             }
@@ -444,7 +450,7 @@ impl Draft {
                 self.time = Some(time.into());
             }
             "specversion" if value == "1.0" => {}
-            "specversion" => return Err(Bad::of(name, format!("{value:?} is not known here; send CloudEvents 1.0"))),
+            "specversion" => return Err(Bad::of(name, format!("{value:?} is not supported; send CloudEvents 1.0"))),
             "datacontenttype" => {
                 let sendable =
                     !value.is_empty() && value.len() <= CONTENT_TYPE_LEN_MAX && value.bytes().all(|c| (32..127).contains(&c));
@@ -458,7 +464,7 @@ impl Draft {
         Ok(())
     }
 
-    /// `data` as it stands; a string is the data itself where the content type is not JSON (CloudEvents 1.0, JSON format, 3.1).
+    /// Sets `data` unchanged. If the content type is not JSON, a string is the data itself (CloudEvents 1.0, JSON format, 3.1).
     fn set_data(&mut self, raw: &RawValue, body: &Bytes) -> Result<(), Bad> {
         let json = self.content_type.as_deref().is_none_or(is_json);
         let data =
@@ -466,17 +472,17 @@ impl Draft {
         self.set_content("data", data)
     }
 
-    /// Takes the data, which came in this member. Each way in ends here.
+    /// Sets the data from this member. Every way to send data ends here.
     fn set_content(&mut self, member: &str, data: Bytes) -> Result<(), Bad> {
         let content_type = self.content_type.take().unwrap_or_else(|| JSON.to_owned());
-        let wrong = |error| Bad::of(member, format!("is not the {content_type} that it claims to be: {error}"));
+        let wrong = |error| Bad::of(member, format!("is not valid {content_type}: {error}"));
         self.content = Some(Content::new(content_type.as_str(), data).map_err(wrong)?);
         Ok(())
     }
 
     fn finish(self) -> Result<NewEvent, Bad> {
         let event_type =
-            self.event_type.ok_or_else(|| Bad::of("type", "is missing; say what happened, such as order.created"))?;
+            self.event_type.ok_or_else(|| Bad::of("type", "is missing; give an event type, such as order.created"))?;
         let content = match (self.content, self.content_type) {
             (Some(content), _) => content,
             (None, Some(content_type)) => Content::stored(content_type, Bytes::new()),
@@ -504,8 +510,8 @@ fn checked_text(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, the body is the data. Without a content type it is
-/// bytes: nothing says that it is JSON.
+/// Reads CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, data in the body. Without a content
+/// type the data is bytes, because it may not be JSON.
 fn binary(headers: &HeaderMap, content_type: Option<&str>, body: &Bytes) -> Result<NewEvent, Problem> {
     let mut draft = Draft::default();
     let mut parts = Parts::default();
@@ -516,7 +522,7 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, body: &Bytes) -> Resu
         let mut values = headers.get_all(name).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return Err(wrong("is given twice".to_owned())) };
         if attribute == "datacontenttype" {
-            return Err(wrong("is not taken; the header content-type says what the data is".to_owned()));
+            return Err(wrong("is not allowed; use the header content-type".to_owned()));
         }
         let value = header_value(value.as_bytes()).map_err(|detail| wrong(detail.to_owned()))?;
         draft.set(attribute, Some(value)).map_err(|bad| wrong(bad.detail))?;
@@ -528,8 +534,8 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, body: &Bytes) -> Resu
     draft.finish().map_err(|bad| Problem::bad_event(format!("the header ce-type {}", bad.detail)).at("/type"))
 }
 
-/// The text of a `ce-` header: without the quotes that older senders write, then percent-decoded once (HTTP binding, 3.1.3.2). Bytes
-/// beyond ASCII, which some senders do not encode, are taken as the UTF-8 that they are.
+/// Returns the text of a `ce-` header: without the quotes of older senders, then percent-decoded once (HTTP binding, 3.1.3.2).
+/// Bytes beyond ASCII, which some senders do not encode, are read as UTF-8.
 fn header_value(value: &[u8]) -> Result<String, &'static str> {
     let unquoted: Cow<'_, [u8]> = match value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) {
         Some(quoted) => {
@@ -542,7 +548,7 @@ fn header_value(value: &[u8]) -> Result<String, &'static str> {
         }
         None => value.into(),
     };
-    let decoded = percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, or percent-encodes what is not")?;
+    let decoded = percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, or is not after percent-decoding")?;
     Ok(decoded.into_owned())
 }
 
@@ -607,9 +613,9 @@ mod tests {
         );
     }
 
-    /// A request is read over to its end, but nothing is made of what comes after the last member or event that could be taken.
+    /// A request is read to its end, but members and events beyond the limit allocate nothing.
     #[test]
-    fn what_is_made_of_a_request_does_not_grow_with_it() {
+    fn items_beyond_the_limits_allocate_nothing() {
         let nulls = |count: usize| (0..count).map(|number| format!(",\"m{number}\":null")).collect::<String>();
         for count in [MEMBERS_MAX, 10_000] {
             let text = format!("{{\"type\":\"a.b\"{}}}", nulls(count));
@@ -617,7 +623,7 @@ mod tests {
             assert_eq!((members.all.len(), members.too_many), (MEMBERS_MAX, true));
             let mut parts = Parts::default();
             let bad = event(members, &Bytes::from(text.clone()), &mut parts).expect_err("too many members");
-            assert_eq!(bad.detail, "has more than the 41 members that an event can have");
+            assert_eq!(bad.detail, "has more than 41 members, the maximum of an event");
             assert_eq!(parts.made(), 1 + MEMBERS_MAX);
         }
         let text = format!("{{\"type\":\"a.b\"{}}}", nulls(MEMBERS_MAX - 1));
@@ -630,12 +636,15 @@ mod tests {
                 Items::TooMany => assert!(count > BATCH_MAX),
             }
         }
-        assert!(serde_json::from_str::<Items<'_>>(&format!("[{}", "0,".repeat(2_000))).is_err(), "what is read over is JSON too");
+        assert!(
+            serde_json::from_str::<Items<'_>>(&format!("[{}", "0,".repeat(2_000))).is_err(),
+            "skipped items must be JSON too"
+        );
     }
 
-    /// Each way in asks the same question of data that calls itself JSON.
+    /// Every way to send data checks that data declared as JSON is JSON.
     #[tokio::test]
-    async fn every_way_in_refuses_what_only_claims_to_be_json() {
+    async fn every_way_to_send_data_refuses_invalid_json() {
         for (data, good) in [
             (r#"{"a":1}"#, true),
             ("\u{feff}{}", true),
@@ -658,9 +667,9 @@ mod tests {
         }
     }
 
-    /// Kind: what the HTTP binding of CloudEvents lets senders write in binary mode.
+    /// Kind: forms of binary mode that the HTTP binding of CloudEvents allows.
     #[tokio::test]
-    async fn headers_of_binary_mode_are_read_as_the_binding_says() {
+    async fn reads_headers_of_binary_mode_as_the_binding_requires() {
         let event = |headers: &[(&'static str, &str)]| {
             let all: Vec<_> = [("ce-specversion", "1.0"), ("ce-type", "a")].iter().chain(headers).copied().collect();
             read(&headers_of(&all), &Bytes::from_static(b"plain text")).map(|mut read| read.events.remove(0))
@@ -688,7 +697,7 @@ mod tests {
         for (name, value, detail) in [
             ("ce-subject", "%C0%A0", "is not UTF-8"),
             ("ce-subject", "%0A", "without control characters"),
-            ("ce-datacontenttype", "text/plain", "the header content-type says"),
+            ("ce-datacontenttype", "text/plain", "use the header content-type"),
             ("ce-type", "b", "is given twice"),
             ("ce-data", "x", "is a part of every event"),
             ("ce-Some-Name", "x", "is not an attribute name"),
@@ -698,7 +707,7 @@ mod tests {
         }
     }
 
-    /// Kind: requests that could be two modes at once. The content type decides.
+    /// Kind: requests that fit two modes. The content type decides.
     #[test]
     fn structured_events_may_carry_the_headers_of_binary_mode() {
         let structured = [("content-type", "application/cloudevents+json"), ("ce-type", "outer"), ("ce-id", "1")];
@@ -713,7 +722,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_on_is_what_every_receiver_reads() {
+    fn normalizes_values_for_every_receiver() {
         let time = |text: &str| good(&[], &format!(r#"{{"type":"a","time":"{text}"}}"#))[0].time.clone();
         assert_eq!(time("2026-01-31t09:30:00.5z").as_deref(), Some("2026-01-31T09:30:00.5Z"));
         assert_eq!(time("2026-01-31 09:30:60Z").as_deref(), Some("2026-01-31T09:30:59Z"));
@@ -723,26 +732,26 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_before_the_body_is_no_part_of_it() {
+    fn ignores_a_byte_order_mark_before_the_body() {
         assert_eq!(good(&[], "\u{feff}{\"type\":\"a\",\"data\":{\"x\":1}}")[0].content.json().unwrap().as_str(), r#"{"x":1}"#);
         assert_eq!(good(&[], "\u{feff}[{\"type\":\"a\"}]").len(), 1);
     }
 
     #[test]
-    fn an_idempotency_key_stands_in_for_the_id() {
+    fn an_idempotency_key_replaces_a_missing_id() {
         let key = [("idempotency-key", "k1")];
         assert_eq!(good(&key, r#"{"type":"a"}"#)[0].id.as_deref(), Some("k1"));
         assert_eq!(good(&key, r#"{"type":"a","id":"own"}"#)[0].id.as_deref(), Some("own"));
     }
 
     #[tokio::test]
-    async fn bad_input_is_told_where_it_is_bad() {
+    async fn errors_point_to_the_wrong_member() {
         let json = [("content-type", "application/json")];
         for (body, code, detail, pointer) in [
             ("", "bad_json", "the body ends too early, at line 1, column 0", Value::Null),
             ("{\"type\": \"a\",}", "bad_json", "trailing comma at line 1, column 14", Value::Null),
             ("7", "bad_event", "an event as an object", Value::Null),
-            ("{}", "bad_event", "type: is missing; say what happened, such as order.created", json!("/type")),
+            ("{}", "bad_event", "type: is missing; give an event type, such as order.created", json!("/type")),
             (
                 r#"[{"type":"a"},{"type":"order created"}]"#,
                 "bad_event",
@@ -761,7 +770,7 @@ mod tests {
             (
                 r#"{"type":"a","data_base64":"MSwidHlwZSI6ImZvcmdlZCI=","datacontenttype":"application/json"}"#,
                 "bad_event",
-                "data_base64: is not the application/json that it claims to be",
+                "data_base64: is not valid application/json",
                 json!("/data_base64"),
             ),
             (r#"{"type":"a","specversion":"0.3"}"#, "bad_event", "specversion: \"0.3\"", json!("/specversion")),
@@ -783,12 +792,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_a_stranger_sends_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_request_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(&HeaderMap::new(), &Bytes::from(body));
         }
 
         #[test]
-        fn nothing_that_looks_like_an_event_panics(body in "[\\[{]?(\"(type|data|id|é|\\\\u00e9)\": ?(\"a.b\"|1|null|\\{\\}|\\[1\\]),? ?){0,4}[}\\]]?") {
+        fn no_request_similar_to_an_event_panics(body in "[\\[{]?(\"(type|data|id|é|\\\\u00e9)\": ?(\"a.b\"|1|null|\\{\\}|\\[1\\]),? ?){0,4}[}\\]]?") {
             let _ = read(&HeaderMap::new(), &Bytes::from(body));
         }
     }

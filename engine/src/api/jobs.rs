@@ -1,4 +1,4 @@
-//! Jobs: a retry in bulk is asked for here, listed, watched and called off. The work does it.
+//! Jobs: create, list, read and cancel bulk retries. A worker executes them.
 
 use std::sync::Arc;
 
@@ -34,26 +34,26 @@ use crate::{
     },
 };
 
-/// Which deliveries are to be sent again. Nothing said means every dead one.
+/// Selects the deliveries of a bulk retry. Without members: all dead deliveries.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RetryInput)]
 struct Input {
-    /// To this endpoint: its id or its name.
+    /// Only to this endpoint: id or name.
     endpoint: Option<String>,
-    /// What became of them; dead unless it says otherwise.
+    /// State of the deliveries; default `dead`.
     #[schema(value_type = Option<Ended>)]
     state: Option<String>,
-    /// Dead for this reason.
+    /// Only dead deliveries with this reason.
     #[schema(schema_with = reason_schema)]
     reason: Option<String>,
-    /// Of types like this.
+    /// Only events of matching types.
     #[schema(value_type = Option<Pattern>)]
     event_type: Option<String>,
-    /// Given up or called off at this time or later.
+    /// Only deliveries that died or were cancelled at this time or later.
     #[schema(value_type = Option<Timestamp>)]
     since: Option<String>,
-    /// Given up or called off before this time.
+    /// Only deliveries that died or were cancelled before this time.
     #[schema(value_type = Option<Timestamp>)]
     until: Option<String>,
 }
@@ -61,7 +61,7 @@ struct Input {
 fn reason_schema() -> RefOr<Schema> {
     schema(json!({
         "anyOf": [{ "$ref": "#/components/schemas/DeadReason" }, { "type": "null" }],
-        "description": "Dead for this reason.",
+        "description": "Only dead deliveries with this reason.",
         "x-beside": { "dependentSchemas": { "reason": { "anyOf": [
             { "properties": { "reason": { "type": "null" } } },
             { "properties": { "state": { "enum": [Ended::Dead.as_str(), null] } } },
@@ -80,7 +80,7 @@ impl Input {
             let instant = Timestamp::parse_rfc3339(&text);
             instant
                 .map(Some)
-                .ok_or_else(|| wrong(member, format!("{text:?} is not an instant; write RFC 3339, such as 2026-01-31T09:30:00Z")))
+                .ok_or_else(|| wrong(member, format!("{text:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z")))
         };
         let ended = match &self.state {
             None => Ended::default(),
@@ -96,10 +96,10 @@ impl Input {
         };
         let reason = match &self.reason {
             None => None,
-            Some(_) if ended != Ended::Dead => return Err(wrong("reason", "only dead deliveries have one; leave it out")),
+            Some(_) if ended != Ended::Dead => return Err(wrong("reason", "only dead deliveries have a reason; leave it out")),
             Some(text) => Some(DeadReason::parse(text).ok_or_else(|| {
                 let all = DeadReason::ALL.map(DeadReason::as_str).join(", ");
-                wrong("reason", format!("{text:?} is not why a delivery is dead; write one of {all}"))
+                wrong("reason", format!("{text:?} is not a reason of dead deliveries; write one of {all}"))
             })?),
         };
         Ok(RetryFilter {
@@ -113,9 +113,10 @@ impl Input {
     }
 }
 
-/// Begin a job that sends many finished deliveries again, each under its own id.
+/// Start a bulk retry of finished deliveries, each under its own id.
 ///
-/// It goes on by itself, also over a restart, and takes up each delivery once. What comes into being after it is not meant.
+/// The job continues after a restart of the engine and retries each delivery once. Deliveries that finish after its creation are
+/// not included.
 #[utoipa::path(
     post, path = "/v1/deliveries/retry", operation_id = "retry_deliveries", tag = "jobs",
     request_body(content = Option<Input>, example = json!({ "endpoint": "crm", "since": "2026-01-31T09:30:00Z" })),
@@ -137,13 +138,13 @@ pub async fn retry(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// In this state.
+    /// Only jobs in this state.
     #[param(value_type = Option<JobState>)]
     state: Option<String>,
-    /// How many at most.
+    /// Maximum number of jobs.
     #[param(value_type = Option<Limit>)]
     limit: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     #[param(value_type = Option<JobId>)]
     cursor: Option<String>,
 }
@@ -171,13 +172,13 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
 }
 
 fn job_id(api: &Api, text: &str) -> Result<JobId, Problem> {
-    JobId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no job {text:?}")))
+    JobId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no job {text:?}")))
 }
 
-/// Read how far a job has come.
+/// Read the progress of a job.
 #[utoipa::path(
     get, path = "/v1/jobs/{job}", operation_id = "show_job", tag = "jobs",
-    params(("job" = JobId, Path, description = "Its id.")),
+    params(("job" = JobId, Path, description = "Id of the job.")),
     responses((status = 200, description = "The job.", body = JobView)),
 )]
 pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<JobView>, Problem> {
@@ -185,12 +186,12 @@ pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result
     Ok(Json(JobView::new(&job, api.store.tag())))
 }
 
-/// Call a job off.
+/// Cancel a job.
 ///
-/// What it did before stands.
+/// Its completed work stays.
 #[utoipa::path(
     post, path = "/v1/jobs/{job}/cancel", operation_id = "cancel_job", tag = "jobs",
-    params(("job" = JobId, Path, description = "Its id.")),
+    params(("job" = JobId, Path, description = "Id of the job.")),
     responses((status = 200, description = "The job.", body = JobView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]

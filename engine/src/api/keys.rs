@@ -1,4 +1,4 @@
-//! API keys: made, listed, revoked. A key is shown once, in the reply that makes it.
+//! API keys: create, list, revoke. The answer that creates a key is the only one that contains it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,26 +26,25 @@ use crate::{
     store::NewKey,
 };
 
-/// Length of a key's name in bytes.
+/// Maximum length of a key's name, in bytes.
 const NAME_LEN_MAX: usize = 100;
 
-/// What a caller says of a key.
+/// Request to create a key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = KeyInput)]
 struct Input {
-    /// Whose it is, or what for.
+    /// Name: the program or person that uses the key.
     #[schema(min_length = 1, max_length = 100, pattern = r"\S")]
     name: String,
     #[schema(value_type = Role)]
     role: String,
-    /// When it is to open nothing any more: how long from now (`90d`), or an instant (RFC 3339). Without it, it is good until it is
-    /// revoked.
+    /// When the key expires: a duration from now (`90d`), or a time (RFC 3339). Without it, the key is valid until it is revoked.
     #[schema(value_type = Option<Expiry>)]
     expires: Option<String>,
 }
 
-/// When a key expires, for the document.
+/// Expiry of a key, for the document.
 enum Expiry {}
 
 const DAYS_MAX: u64 = EXPIRY_MAX.as_secs() / (24 * 3600);
@@ -59,17 +58,17 @@ values! {
             ]) },
             { "type": "string", "format": "date-time" },
         ],
-        "description": "How long from now, or an instant that is to come: at most a hundred years away.", "examples": ["90d"],
+        "description": "A duration from now, or a time in the future: at most a hundred years away.", "examples": ["90d"],
     });
 }
 
-/// Make a key.
+/// Create a key.
 ///
-/// The answer alone carries it.
+/// Only this answer contains the key.
 #[utoipa::path(
     post, path = "/v1/keys", operation_id = "create_key", tag = "keys",
     request_body(content = Input, example = json!({ "name": "shop", "role": "publish", "expires": "90d" })),
-    responses((status = 201, description = "What is known of the key, and the key itself.", body = KeyView)),
+    responses((status = 201, description = "The key and its properties.", body = KeyView)),
     extensions(("x-problems" = json!(["bad_value", "name_taken"]))),
 )]
 pub async fn create(
@@ -87,7 +86,7 @@ pub async fn create(
     }
     let now = clock::wall();
     let expires_at = input.expires.map(|text| expiry(&text, now)).transpose()?;
-    let key = new_key().map_err(|_| Problem::internal("the system gives no randomness for a key"))?;
+    let key = new_key().map_err(|_| Problem::internal("the system provides no random bytes for a key"))?;
     let new = NewKey { name: input.name, role, hash: hash_key(&key), expires_at };
     let row = api.store.create_key(new).await?;
     api.keys.refresh().await?;
@@ -95,18 +94,18 @@ pub async fn create(
     Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
 }
 
-/// A key that is to live longer does so without an end.
+/// Maximum lifetime of a key that expires.
 const EXPIRY_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// An instant that is still to come: RFC 3339, or how long from now.
+/// Reads a time in the future: RFC 3339, or a duration from now.
 fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
     let at = duration::parse(text).map(|after| now.plus(after)).or_else(|| Timestamp::parse_rfc3339(text));
     let wrong = |detail: &str| Err(Problem::bad_value(format!("expires: {text:?} {detail}")).at("/expires"));
     match at {
-        None => wrong("is not when a key can expire; write 90d (from now), or 2027-01-31T09:30:00Z"),
-        Some(at) if at <= now => wrong("has passed already; write an instant that is to come"),
+        None => wrong("is not a time; write 90d (from now), or 2027-01-31T09:30:00Z"),
+        Some(at) if at <= now => wrong("is in the past; give a time in the future"),
         Some(at) if at > now.plus(EXPIRY_MAX) => {
-            wrong("is more than a hundred years away; leave it out for a key without an end")
+            wrong("is more than a hundred years away; leave it out for a key that does not expire")
         }
         Some(at) => Ok(at),
     }
@@ -115,7 +114,7 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
 /// List all keys.
 #[utoipa::path(
     get, path = "/v1/keys", operation_id = "list_keys", tag = "keys",
-    responses((status = 200, description = "All of them, without the keys themselves.", body = PageView<KeyView>)),
+    responses((status = 200, description = "All keys, without their secrets.", body = PageView<KeyView>)),
 )]
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<KeyView>>, Problem> {
     let now = clock::wall();
@@ -124,34 +123,34 @@ pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<KeyView>>
     Ok(Json(PageView { items: keys.iter().map(view).collect(), next: None }))
 }
 
-/// Encrypt every secret of the store anew, under a fresh master key.
+/// Encrypt every secret of the store with a new master key.
 #[utoipa::path(
     post, path = "/v1/keys/rekey", operation_id = "rekey", tag = "keys",
-    responses((status = 204, description = "It is done.")),
+    responses((status = 204, description = "All secrets are encrypted with the new key.")),
 )]
 pub async fn rekey(State(api): State<Arc<Api>>) -> Result<StatusCode, Problem> {
     api.store.reseal().await?;
-    tracing::info!("the store's secrets are sealed under a new master key");
+    tracing::info!("master key replaced; all secrets are encrypted with the new one");
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Take a key back.
+/// Revoke a key.
 ///
-/// Whoever uses it is refused from now on.
+/// Requests with this key are refused from now on.
 #[utoipa::path(
     delete, path = "/v1/keys/{key_id}", operation_id = "revoke_key", tag = "keys",
-    params(("key_id" = KeyId, Path, description = "Its id.")),
-    responses((status = 204, description = "It is gone.")),
+    params(("key_id" = KeyId, Path, description = "Id of the key.")),
+    responses((status = 204, description = "The key is revoked.")),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
 pub async fn revoke(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let key = KeyId::parse(&id, api.store.tag()).ok_or_else(|| Problem::not_found(format!("there is no key {id:?}")))?;
+    let key = KeyId::parse(&id, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no key {id:?}")))?;
     let keys = api.store.keys().await?;
     let now = clock::wall();
     let is_good_admin = |key: &crate::store::KeyRow| key.new.role == Role::Admin && !key.has_expired(now);
     let others = keys.iter().any(|other| other.id != key && is_good_admin(other));
     if !others && keys.iter().any(|one| one.id == key) {
-        return Err(Problem::conflict("it is the last admin key; make another one first"));
+        return Err(Problem::conflict("this is the last admin key; create another one first"));
     }
     api.store.revoke_key(key).await?;
     api.keys.refresh().await?;
@@ -163,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn when_a_key_can_expire() {
+    fn reads_expiry_times() {
         let now = Timestamp::parse_rfc3339("2026-11-24T09:00:00Z").unwrap();
         let at = |text: &str| expiry(text, now).map(|at| at.to_string()).ok();
         assert_eq!(at("90d").as_deref(), Some("2027-02-22T09:00:00.000Z"));

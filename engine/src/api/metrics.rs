@@ -1,7 +1,7 @@
-//! `/metrics`: what the engine has counted and what there is, as Prometheus text.
+//! `/metrics`: counters and gauges of the engine, as Prometheus text.
 //!
-//! Open like `/healthz` unless the setting `metrics` asks for a key: it holds counts under the names of plugins, endpoints and
-//! sources, and nothing that was sent.
+//! Open like `/healthz` unless the setting `metrics` requires a key. It has counts and the names of plugins, endpoints and
+//! sources, and no payload.
 
 use std::{
     net::IpAddr,
@@ -26,26 +26,27 @@ use crate::{
     store::{Error, Load, Node, Store},
 };
 
-/// How long a reading of the store is good for at least, however many ask: it counts rows.
+/// Minimum age before the store is read again: counting rows costs time.
 const FRESH: Duration = Duration::from_secs(5);
-/// And for this many times what it took, so that counting never takes more than a twentieth of one core.
+/// The store is not read again for this many times the duration of the last reading, so that counting uses at most a twentieth of
+/// one core.
 const REST: u32 = 20;
 
-/// Who may read the figures.
+/// Who may read the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Open,
     Key,
 }
 
-/// What the store last said of its load.
+/// The last reading of the store's load.
 pub struct LastLoad {
     access: Access,
     started: Instant,
     load: Mutex<Option<(Instant, Arc<Said>)>>,
 }
 
-/// What the store says of what waits in it, and of those who work on it.
+/// The store's queues and nodes.
 #[derive(Default)]
 struct Said {
     load: Load,
@@ -80,18 +81,18 @@ impl LastLoad {
     }
 }
 
-/// Read the engine's figures, as Prometheus text.
+/// Read the metrics, as Prometheus text.
 ///
-/// Open like `/healthz`, unless the setting `metrics` is `key`: then it asks for a key. The role `metrics` opens this and nothing else.
+/// Open like `/healthz`, unless the setting `metrics` is `key`: then it needs a key. The role `metrics` opens only this.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "read_metrics", tag = "engine",
     responses((
-        status = 200, description = "Every figure with its meaning.", body = String, content_type = "text/plain",
+        status = 200, description = "Every metric with its meaning.", body = String, content_type = "text/plain",
         example = json!("# TYPE innesco_events_duplicate_total counter\ninnesco_events_duplicate_total 0\n"),
     )),
 )]
 pub async fn figures(State(api): State<Arc<Api>>) -> Response {
-    // Also the order in which figures are noted and written: one at a time.
+    // Also serializes updating and writing metrics: one request at a time.
     let mut last = api.last_load.load.lock().await;
     let said = current_load(&api, &mut last).await;
     let load = &said.load;
@@ -113,9 +114,9 @@ pub async fn figures(State(api): State<Arc<Api>>) -> Response {
     response
 }
 
-/// Whether a stranger's web page may be asking, through a browser on this machine (DNS rebinding): the caller is the machine itself,
-/// and the host that it names is neither an address nor a name of the engine. Such a request needs a key. A request from another
-/// machine is not judged: it names the host as its network does.
+/// Returns whether a foreign web page may have sent the request through a browser on this machine (DNS rebinding): the caller is
+/// this machine, and the named host is neither an address nor a name of the engine. Such a request needs a key. Requests from
+/// other machines are not checked: their networks have their own names for the host.
 pub fn may_be_rebound<B>(request: &Request<B>, external_url: Option<&Url>) -> bool {
     let is_local = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.to_canonical().is_loopback());
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
@@ -128,7 +129,7 @@ pub fn may_be_rebound<B>(request: &Request<B>, external_url: Option<&Url>) -> bo
     !is_ours
 }
 
-/// What the store says, now or a moment ago. A store that does not answer costs its own figures and no others: they stay as they were.
+/// Returns the load of the store, now or shortly before. If the store does not answer, its metrics keep their last values.
 async fn current_load(api: &Api, last: &mut Option<(Instant, Arc<Said>)>) -> Arc<Said> {
     if let Some((good_until, said)) = last
         && Instant::now() < *good_until
@@ -143,7 +144,7 @@ async fn current_load(api: &Api, last: &mut Option<(Instant, Arc<Said>)>) -> Arc
             said
         }
         Err(error) => {
-            tracing::warn!(%error, "the store did not say how much waits in it; the figures are those of before");
+            tracing::warn!(%error, "store load could not be read; metrics keep their last values");
             last.as_ref().map(|(_, said)| Arc::clone(said)).unwrap_or_default()
         }
     }
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_that_rebinds_its_name_is_told_apart() {
+    fn detects_dns_rebinding() {
         let external = Url::parse("https://hooks.example.com/").unwrap();
         for (peer, host, rebound) in [
             ("127.0.0.1", "localhost:8080", false),

@@ -1,5 +1,5 @@
-//! The HTTP API. Handlers take typed input, call one thing and turn it into a view; rules are lower down. It meets the work only in
-//! the store.
+//! The HTTP API. Handlers take typed input, make one call and turn the result into a view. Rules are in lower modules. The API
+//! and the workers meet only in the store.
 
 pub mod access;
 mod audit;
@@ -57,7 +57,7 @@ use crate::{
     traces::Traces,
 };
 
-/// What handlers work with.
+/// The shared parts that handlers use.
 pub struct Api {
     pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
@@ -69,23 +69,23 @@ pub struct Api {
     pub inbound: Inbound,
     pub subscribers: Subscribers,
     pub refusals: Refusals,
-    /// Bytes of one request's body.
+    /// Maximum size of a request's body, in bytes.
     pub body_bytes_max: usize,
-    /// For one body to arrive whole.
+    /// Maximum time for a body to arrive.
     pub body_time_max: Duration,
     pub body_room: BodyRoom,
     pub heavy: Heavy,
     pub last_probe: LastProbe,
     pub last_load: LastLoad,
-    /// Cancelled once the engine has been told to stop.
+    /// Cancelled when the engine begins to stop.
     pub stopping: CancellationToken,
 }
 
-/// Addresses with their handlers, and what these say of themselves.
+/// Routes with their handlers and their part of the OpenAPI document.
 type Addresses = OpenApiRouter<Arc<Api>>;
 
-/// Every address of an engine that takes calls. (A handler's method and path stand beside it, in `#[utoipa::path]`; who may use it
-/// is said in [`access::TABLE`], without which it is not served.)
+/// Every route of an engine that takes calls. Each handler declares its method and path in `#[utoipa::path]`. [`access::TABLE`]
+/// declares the allowed roles; a route without a row there is not served.
 fn all() -> Addresses {
     Addresses::default()
         .routes(routes!(events::list, events::accept))
@@ -122,13 +122,13 @@ fn all() -> Addresses {
         .routes(routes!(nodes::list))
         .routes(routes!(audit::list))
         .routes(routes!(inbound::receive))
-        // The document tells of the usual method; which of these are taken is the source's business.
+        // The document shows the usual method; each source decides which of these it accepts.
         .route("/in/{source}", on(OTHER_METHODS, inbound::receive))
         .routes(routes!(openapi::show))
         .merge(about_the_process())
 }
 
-/// What third parties may send beside `POST`.
+/// Methods of third parties besides `POST`.
 const OTHER_METHODS: MethodFilter = MethodFilter::GET
     .or(MethodFilter::HEAD)
     .or(MethodFilter::PUT)
@@ -136,12 +136,12 @@ const OTHER_METHODS: MethodFilter = MethodFilter::GET
     .or(MethodFilter::DELETE)
     .or(MethodFilter::OPTIONS);
 
-/// What is asked of every process, whatever it does.
+/// Routes about the process, served by every process.
 fn about_the_process() -> Addresses {
     Addresses::default().routes(routes!(health::alive)).routes(routes!(health::ready)).routes(routes!(metrics::figures))
 }
 
-/// The routes of the engine; or, where it takes no calls, those about the process alone.
+/// Returns the engine's routes, or only those about the process if it takes no calls.
 pub fn router(api: Arc<Api>, takes_calls: bool) -> Router {
     crate::metrics::meters().expect_refusals(Problem::KINDS.iter().map(|kind| kind.code));
     let addresses = if takes_calls { all() } else { about_the_process() };
@@ -151,7 +151,7 @@ pub fn router(api: Arc<Api>, takes_calls: bool) -> Router {
 }
 
 async fn nothing_there(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is nothing at {:?}", uri.path()))
+    Problem::not_found(format!("no route at {:?}", uri.path()))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
@@ -159,5 +159,5 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 }
 
 fn does_not_take(method: &Method, uri: &Uri) -> Problem {
-    Problem::method_not_allowed(format!("{:?} does not take {method}", uri.path()))
+    Problem::method_not_allowed(format!("{:?} does not allow {method}", uri.path()))
 }

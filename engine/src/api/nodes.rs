@@ -1,4 +1,4 @@
-//! Nodes: the processes that work on one store together, as the store knows them.
+//! Nodes: the processes that share one store.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::{
 
 /// List the nodes.
 ///
-/// The processes that work on the same store, by name. A store that belongs to one process (sqlite) has none.
+/// The processes that share the store, by name. With SQLite the list is empty.
 #[utoipa::path(
     get, path = "/v1/nodes", operation_id = "list_nodes", tag = "engine",
-    responses((status = 200, description = "All of them.", body = PageView<NodeView>, example = json!({
+    responses((status = 200, description = "All live nodes.", body = PageView<NodeView>, example = json!({
         "items": [{
             "name": "node-1f0c22aa", "role": "all", "version": "0.1.0", "address": "10.1.0.7:8080",
             "started_at": "2026-01-31T09:30:00.000Z", "seen_at": "2026-01-31T09:45:12.250Z", "leases": 12,
@@ -35,43 +35,43 @@ pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<NodeView>
     Ok(Json(PageView { items, next: None }))
 }
 
-/// A process that works on the store.
+/// A process that shares the store.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Node)]
 pub struct NodeView {
-    /// The same after a restart of the same node.
+    /// Name; stays the same after a restart of the node.
     pub name: String,
-    /// What it does: `all`, `api` (takes and answers calls) or `work` (runs and sends).
+    /// Role: `all`, `api` (answers calls) or `work` (runs and sends).
     pub role: String,
-    /// Of its engine.
+    /// Version of its engine.
     pub version: String,
-    /// Where it listens.
+    /// Address on which it listens.
     pub address: String,
     #[schema(value_type = Timestamp)]
     pub started_at: String,
-    /// When it was last heard of: every second while it lives.
+    /// Last heartbeat; one per second while the node lives.
     #[schema(value_type = Timestamp)]
     pub seen_at: String,
-    /// Events, runs and deliveries that it is working on.
+    /// Number of events, runs and deliveries that it holds.
     pub leases: u64,
-    /// Since when it has had the oldest of them.
+    /// Since when it has held the oldest of them.
     #[schema(value_type = Option<Timestamp>)]
     pub holds_since: Option<String>,
-    /// What it has ready.
+    /// Its plugins.
     pub plugins: Vec<NodePluginView>,
-    /// Whether this is the node that answers.
+    /// Whether this node answers the request.
     pub answers: bool,
 }
 
-/// A plugin as a node has it.
+/// A plugin on a node.
 #[derive(Serialize, ToSchema)]
 #[schema(as = NodePlugin)]
 pub struct NodePluginView {
-    /// Its name; the file's, where it never became a plugin.
+    /// Name of the plugin, or of the file if it never became a plugin.
     pub name: String,
-    /// SHA-256 of the version that serves there; `null` if none does.
+    /// SHA-256 of the version that serves on this node; `null` if none serves.
     pub version: Option<String>,
-    /// Why none does, or why a newer one is not taken.
+    /// Why no version serves, or why a newer one does not.
     pub error: Option<String>,
 }
 

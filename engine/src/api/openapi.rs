@@ -1,9 +1,9 @@
-//! The OpenAPI document, out of the code: what each handler says of itself (`#[utoipa::path]` beside it), what each shape says of
-//! itself (`ToSchema`), and here what is true of all of them: who may, and what any request can be refused for.
+//! The OpenAPI document, generated from the code. Each handler describes itself in `#[utoipa::path]`, each shape in `ToSchema`.
+//! This file adds what is common: allowed roles and general refusals.
 //!
-//! A new handler needs a doc comment (its first paragraph is the summary), `operation_id`, `tag`, its answers when all is well, and
-//! under `x-problems` the codes of [`Problem`](super::Problem) that are its own. Those that follow from having a body, a part in the
-//! address, a query or a key are added. What `utoipa` cannot say of a schema is said in JSON: see [`super::values::schema`].
+//! A new handler needs a doc comment (its first paragraph is the summary), `operation_id`, `tag`, its successful answers, and
+//! under `x-problems` the codes of its own [`Problem`](super::Problem)s. Codes that follow from a body, a path parameter, a query
+//! or a key are added automatically. Schemas that `utoipa` cannot express are written in JSON: see [`super::values::schema`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,27 +19,27 @@ use super::{
     events, intake, page, values,
 };
 
-/// Marks a schema that is said in JSON; its members replace the mark.
+/// Marks a schema written in JSON; its members replace the mark.
 pub const AS_IT_IS: &str = "x-as-it-is";
-/// On a member: what it asks of the others, for the schema that the member is in.
+/// On a member: its constraint on other members, for the enclosing schema.
 const BESIDE: &str = "x-beside";
 /// On an operation: the codes of its own problems.
 const PROBLEMS: &str = "x-problems";
-/// The name of the one way to prove oneself.
+/// Name of the only security scheme.
 const KEY: &str = "key";
 
-/// What operations are about, in reading order.
+/// Groups of operations, in reading order.
 const TAGS: &[(&str, &str)] = &[
-    ("events", "What happened: accepted, listed, explained, replayed."),
-    ("sources", "Where webhooks of third parties come in."),
-    ("endpoints", "Where webhooks go."),
-    ("subscriptions", "What automation tools subscribe to and take back by themselves (REST hooks)."),
-    ("deliveries", "Webhooks on their way: listed, explained, retried, called off."),
-    ("plugins", "What decides about events: what serves, what does not and why, settings."),
-    ("jobs", "Work on many deliveries, which the engine goes on with by itself."),
-    ("keys", "Who may speak to this API."),
-    ("audit", "Who has changed what, and what came of it."),
-    ("engine", "The engine itself: whether it lives and is ready, and what it answers to."),
+    ("events", "Accept, list, inspect and replay events."),
+    ("sources", "Addresses that verify webhooks from third parties."),
+    ("endpoints", "Receivers of webhooks."),
+    ("subscriptions", "Subscriptions that automation tools create and delete (REST hooks)."),
+    ("deliveries", "List, inspect, retry and cancel deliveries."),
+    ("plugins", "Plugins: state, settings, stored values."),
+    ("jobs", "Background jobs, such as bulk retries."),
+    ("keys", "API keys."),
+    ("audit", "Audit trail: who changed what, and with which result."),
+    ("engine", "The engine: health, nodes, metrics and this document."),
 ];
 
 const ABOUT: &str = "\
@@ -53,9 +53,9 @@ Lists come in pages: send the `next` of one as `cursor` for the one after; `null
 `application/problem+json` whose `code` never changes its meaning and whose `detail` says what to do. In an answer every member that \
 is not known is there as `null`; new members may be added at any time.";
 
-/// Reads the whole document.
+/// Read this document.
 ///
-/// What you are reading: generated from the engine's own code, for the version that answers.
+/// Generated from the code of the engine that answers.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "read_openapi", tag = "engine",
     responses((status = 200, description = "This document.", content_type = "application/json", body = Object)),
@@ -64,7 +64,7 @@ pub async fn show() -> ([(header::HeaderName, &'static str); 1], &'static str) {
     ([(header::CONTENT_TYPE, "application/json")], text())
 }
 
-/// The document as text.
+/// Returns the document as text.
 pub fn text() -> &'static str {
     static TEXT: LazyLock<String> =
         LazyLock::new(|| serde_json::to_string_pretty(&document()).expect("a JSON value has only keys that are text"));
@@ -107,8 +107,8 @@ fn document() -> Value {
     document["components"]["responses"] = json!(refusals);
     document["components"]["securitySchemes"] = json!({ KEY: {
         "type": "http", "scheme": "bearer",
-        "description": "A key of this engine (`innesco keys create NAME --role ROLE`). Any one of the roles that an operation \
-                        names opens it.",
+        "description": "A key of this engine (`innesco keys create NAME --role ROLE`). Each operation \
+                        lists the roles that may call it.",
     } });
     document["info"] = json!({
         "title": "Innesco", "version": env!("CARGO_PKG_VERSION"), "description": ABOUT,
@@ -119,13 +119,13 @@ fn document() -> Value {
     document
 }
 
-/// Each role that opens a gate, as one way of several.
+/// Returns each role that may pass a gate, as alternatives.
 fn security(gate: Gate) -> Value {
     let open = matches!(gate, Gate::Figures(_)).then(|| json!({}));
     open.into_iter().chain(gate.roles().iter().map(|(role, _)| json!({ KEY: [role.as_str()] }))).collect()
 }
 
-/// The shapes that `utoipa` does not find by itself: those of parameters alone, and what is answered by [`refusal`].
+/// Returns the shapes that `utoipa` does not find: those of parameters only, and those of [`refusal`].
 fn unreached() -> [(String, Value); 6] {
     [
         values::named::<error::Body<'_>>(),
@@ -137,7 +137,7 @@ fn unreached() -> [(String, Value); 6] {
     ]
 }
 
-/// Every operation with its path and method.
+/// Iterates over every operation with its path and method.
 fn operations(document: &mut Value) -> impl Iterator<Item = (String, axum::http::Method, &mut Map<String, Value>)> {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     paths.flat_map(|(path, item)| {
@@ -159,7 +159,7 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// A parameter is there or not; `null` is nothing that it can be.
+/// Removes `null` from a parameter's schema: a parameter is present or absent.
 fn absent_is_not_null(schema: &mut Value) {
     let ways = schema["oneOf"].as_array().map_or(&[][..], Vec::as_slice);
     if let [one, null] = ways
@@ -174,7 +174,7 @@ fn absent_is_not_null(schema: &mut Value) {
     }
 }
 
-/// The codes of all problems that an operation can answer with: its own, and those that follow from what it takes.
+/// Returns the codes of all problems of an operation: its own, and those that follow from its input.
 fn refused_for(operation: &mut Map<String, Value>, method: &axum::http::Method) -> BTreeSet<String> {
     let own = operation.remove(PROBLEMS).unwrap_or_default();
     let own: Vec<_> = own.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -187,7 +187,7 @@ fn refused_for(operation: &mut Map<String, Value>, method: &axum::http::Method) 
         (takes("path"), &["bad_request", "not_found"]),
         (takes("query"), &["bad_request"]),
         (operation.contains_key("requestBody"), &["bad_json", "bad_request", "body_too_large", "overloaded", "request_timeout"]),
-        // What asks for a key asks the store.
+        // A route that needs a key reads the store.
         (secured, &["unauthorized", "key_expired", "forbidden", "internal", "overloaded", "store_unavailable"]),
         (secured && !method.is_safe(), &["store_full"]),
         (secured && method.is_safe(), &["query_too_slow"]),
@@ -199,7 +199,7 @@ fn by_status(codes: &BTreeSet<String>) -> BTreeMap<StatusCode, Vec<&str>> {
     let mut by_status: BTreeMap<StatusCode, Vec<&str>> = BTreeMap::new();
     for code in codes {
         let kind = Problem::KINDS.iter().find(|kind| kind.code == code);
-        let kind = kind.unwrap_or_else(|| panic!("{code:?} in {PROBLEMS} is no code of a problem"));
+        let kind = kind.unwrap_or_else(|| panic!("{code:?} in {PROBLEMS} is not the code of a problem"));
         by_status.entry(kind.status).or_default().push(kind.code);
     }
     by_status
@@ -217,12 +217,12 @@ fn refusal(status: StatusCode, codes: &[&str]) -> Value {
     match status {
         StatusCode::UNAUTHORIZED => {
             response["headers"] = json!({ "WWW-Authenticate": {
-                "description": "How to prove oneself.", "required": true, "schema": { "const": "Bearer" },
+                "description": "The authentication scheme.", "required": true, "schema": { "const": "Bearer" },
             } });
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
             response["headers"] = json!({ "Retry-After": {
-                "description": "Seconds after which to try again.", "required": true, "schema": { "type": "integer", "minimum": 1 },
+                "description": "Seconds after which to retry.", "required": true, "schema": { "type": "integer", "minimum": 1 },
             } });
         }
         _ => {}
@@ -230,7 +230,7 @@ fn refusal(status: StatusCode, codes: &[&str]) -> Value {
     response
 }
 
-/// Puts what is marked into its place.
+/// Replaces marked schemas.
 pub fn settle(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(settle),
@@ -251,7 +251,7 @@ pub fn settle(value: &mut Value) {
     }
 }
 
-/// The schemas that are reached from a part (`responses` or `requestBody`) of any operation.
+/// Returns the schemas that are reached from a part (`responses` or `requestBody`) of any operation.
 fn reached(document: &Value, part: &str) -> BTreeSet<String> {
     fn walk(document: &Value, value: &Value, found: &mut BTreeSet<String>) {
         match value {
@@ -277,7 +277,7 @@ fn reached(document: &Value, part: &str) -> BTreeSet<String> {
     found
 }
 
-/// In an answer, what may be `null` is always there; what may be missing is never `null`.
+/// In an answer, a member that may be `null` is always present, and a member that may be absent is never `null`.
 fn whole(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(whole),
@@ -305,7 +305,7 @@ fn whole(schema: &mut Value) {
 mod tests {
     use super::*;
 
-    /// Every operation under its id.
+    /// Returns every operation with its id.
     fn said() -> (Value, Vec<(String, String, Value)>) {
         let mut document = document();
         let operations =
@@ -314,14 +314,14 @@ mod tests {
         (document, operations)
     }
 
-    /// Every schema that stands beside an example, with it.
+    /// Collects every schema with its examples.
     fn examples<'a>(value: &'a Value, found: &mut Vec<(&'a Value, &'a Value)>) {
         match value {
             Value::Array(items) => items.iter().for_each(|item| examples(item, found)),
             Value::Object(members) => {
-                // A schema's own.
+                // Examples of a schema.
                 found.extend(members.get("examples").and_then(Value::as_array).into_iter().flatten().map(|one| (value, one)));
-                // A parameter's, a body's.
+                // Examples of a parameter or body.
                 if let Some(schema) = members.get("schema") {
                     found.extend(members.get("example").map(|one| (schema, one)));
                     let named = members.get("examples").and_then(Value::as_object);
@@ -335,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn somebody_else_reads_it_as_openapi_3_1() {
+    fn another_library_reads_it_as_openapi_3_1() {
         let document = oas3::from_json(text()).expect("OpenAPI 3.1");
         assert!(document.openapi.starts_with("3.1."), "{}", document.openapi);
         assert!(document.operations().count() > 20);
     }
 
     #[test]
-    fn every_operation_says_what_it_is_for() {
+    fn every_operation_is_described() {
         let (document, operations) = said();
         let mut ids = BTreeSet::new();
         for (name, path, operation) in operations {
@@ -352,7 +352,7 @@ mod tests {
             assert!(summary.ends_with('.') && summary.len() < 120, "{name}: {summary:?}");
             let tags = operation["tags"].as_array().unwrap_or_else(|| panic!("{name} has no tag"));
             assert!(tags.iter().all(|tag| TAGS.iter().any(|(known, _)| tag == known)), "{name}: {tags:?}");
-            assert!(operation["security"].is_array() || !path.starts_with("/v1/"), "{name} says nothing of keys");
+            assert!(operation["security"].is_array() || !path.starts_with("/v1/"), "{name} does not declare its keys");
             let statuses: Vec<_> = operation["responses"].as_object().expect("answers").keys().collect();
             assert!(statuses.iter().any(|status| status.starts_with('2')), "{name}: {statuses:?}");
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
@@ -375,18 +375,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_marked_and_everything_is_there() {
+    fn no_mark_remains_and_every_reference_resolves() {
         let (document, _) = said();
         let text = document.to_string();
-        assert!(!text.contains("\"x-"), "a mark was left");
+        assert!(!text.contains("\"x-"), "a mark remains");
         for (place, _) in text.match_indices("\"$ref\":\"#") {
             let pointer = text[place + 9..].split('"').next().unwrap_or_default();
-            assert!(document.pointer(pointer).is_some(), "{pointer} leads nowhere");
+            assert!(document.pointer(pointer).is_some(), "{pointer} does not exist");
         }
         let (asked, answered) = (reached(&document, "requestBody"), reached(&document, "responses"));
         for both in asked.intersection(&answered) {
             let schema = &document["components"]["schemas"][both];
-            assert!(schema["properties"].is_null(), "{both} is both asked for and answered; what may be missing differs");
+            assert!(schema["properties"].is_null(), "{both} is used in requests and answers, whose optional members differ");
         }
     }
 
@@ -397,7 +397,7 @@ mod tests {
         examples(&document, &mut found);
         assert!(found.len() > 20, "{}", found.len());
         for (schema, example) in found {
-            // Under the document's root, so that what it refers to is found.
+            // Inside the document's root, so that its references resolve.
             let mut rooted = json!({ "components": document["components"], "allOf": [schema] });
             rooted["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
             let fits = jsonschema::options().should_validate_formats(true).build(&rooted).expect("a schema");
@@ -408,19 +408,19 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_can_be_met() {
+    fn every_problem_belongs_to_an_operation() {
         let (document, operations) = said();
         let codes: Vec<_> = Problem::KINDS.iter().map(|kind| kind.code).collect();
         assert_eq!(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"], json!(codes));
         let answers: String = operations.iter().map(|(_, _, operation)| operation["responses"].to_string()).collect();
-        // Whoever uses another method has not read the document.
+        // A caller with a wrong method has not read the document.
         for code in codes.iter().filter(|code| **code != "method_not_allowed") {
             assert!(answers.contains(code), "no operation answers {code}");
         }
     }
 
     #[test]
-    fn events_that_it_shows_are_taken() {
+    fn example_events_are_accepted() {
         let (_, operations) = said();
         let (_, _, accept) = operations.into_iter().find(|(name, _, _)| name == "POST /v1/events").expect("the operation");
         let mut taken = 0;

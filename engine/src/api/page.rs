@@ -1,4 +1,4 @@
-//! Query strings and paging: unknown parameters are refused, a cursor is the id after which the next page begins.
+//! Query strings and paging. Unknown parameters are refused. A cursor is the last id of the previous page.
 
 use axum::{
     extract::{FromRequestParts, Query as AxumQuery},
@@ -13,7 +13,7 @@ use crate::{domain::time::Timestamp, store::PageRequest};
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 500;
 
-/// A query string; one that does not fit is a problem that says which parameter.
+/// A parsed query string. A malformed one is a problem that names the parameter.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
@@ -29,14 +29,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// How many items a page may have, for the document.
+/// Maximum number of items of a page, for the document.
 pub enum Limit {}
 
 values! {
-    Limit, "Limit", json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT, "description": "Items in one page." });
+    Limit, "Limit", json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT, "description": "Maximum number of items in a page." });
 }
 
-/// Which page is asked for.
+/// Selects a page.
 pub struct Paging {
     pub request: PageRequest,
 }
@@ -51,15 +51,13 @@ impl Paging {
             },
         };
         let cursor = cursor
-            .map(|text| {
-                parse(text).ok_or_else(|| Problem::bad_request(format!("cursor is {text:?}; take it from the `next` of a page")))
-            })
+            .map(|text| parse(text).ok_or_else(|| Problem::bad_request(format!("cursor is {text:?}; use the `next` of a page"))))
             .transpose()?;
         Ok(Self { request: PageRequest { cursor, limit } })
     }
 }
 
-/// An instant in a query string.
+/// Reads a time in a query string.
 pub fn instant(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
     text.map(|text| {
         Timestamp::parse_rfc3339(text)

@@ -1,4 +1,4 @@
-//! What stands in an address.
+//! Path parameters.
 
 use axum::{
     extract::{FromRequestParts, Path as AxumPath},
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::Problem;
 
-/// A part of an address; one that is no text is a problem like any other.
+/// A path parameter. One that is not text is a problem.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
@@ -18,7 +18,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
         let path = AxumPath::<T>::from_request_parts(parts, state).await;
         path.map(|AxumPath(path)| Self(path)).map_err(|rejection| {
             let text = rejection.body_text();
-            Problem::bad_request(format!("the address cannot be read: {}", text.strip_prefix("Invalid URL: ").unwrap_or(&text)))
+            Problem::bad_request(format!("the path cannot be read: {}", text.strip_prefix("Invalid URL: ").unwrap_or(&text)))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Plugins: what serves, what does not and why, and their settings.
+//! Plugins: list, read, settings, state.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,10 +19,10 @@ use crate::{
     store::{self, StateSize, Store},
 };
 
-/// Settings of one plugin, and the length of a name or a value in bytes.
+/// Maximum number of settings of one plugin; maximum length of a name or a value, in bytes.
 const CONFIG_COUNT_MAX: usize = 100;
 const CONFIG_LEN_MAX: usize = 8 << 10;
-/// Bytes of all settings as JSON: every value may have its full length.
+/// Maximum size of all settings as JSON, in bytes: every value may have its full length.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 
 /// The settings of a plugin, for the document.
@@ -31,16 +31,16 @@ pub enum Settings {}
 values! {
     Settings, "PluginSettings", json!({
         "type": "object", "maxProperties": CONFIG_COUNT_MAX,
-        "description": "Settings that the plugin reads by name.",
+        "description": "Settings by name, which the plugin can read.",
         "propertyNames": { "maxLength": CONFIG_LEN_MAX },
         "additionalProperties": { "type": "string", "maxLength": CONFIG_LEN_MAX },
     });
 }
 
-/// List all plugins, with the files that are none.
+/// List all plugins, and files that are not plugins.
 #[utoipa::path(
     get, path = "/v1/plugins", operation_id = "list_plugins", tag = "plugins",
-    responses((status = 200, description = "All of them.", body = PageView<PluginView>)),
+    responses((status = 200, description = "All plugins and files.", body = PageView<PluginView>)),
 )]
 pub async fn list(State(api): State<Arc<Api>>) -> Json<PageView<PluginView>> {
     let plugins = api.catalog.plugins();
@@ -54,14 +54,14 @@ fn find(api: &Api, name: &str) -> Result<Arc<PluginEntry>, Problem> {
     plugins.get(name).cloned().ok_or_else(|| {
         let near = nearest(name, plugins.iter().map(|entry| &*entry.row.name));
         let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
-        Problem::not_found(format!("there is no plugin {name:?}{near}"))
+        Problem::not_found(format!("no plugin {name:?}{near}"))
     })
 }
 
 /// Read one plugin.
 #[utoipa::path(
     get, path = "/v1/plugins/{plugin}", operation_id = "show_plugin", tag = "plugins",
-    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
+    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
     responses((status = 200, description = "The plugin.", body = PluginView)),
 )]
 pub async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<PluginView>, Problem> {
@@ -71,19 +71,19 @@ pub async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resu
 /// Read the settings of a plugin.
 #[utoipa::path(
     get, path = "/v1/plugins/{plugin}/config", operation_id = "show_plugin_settings", tag = "plugins",
-    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
-    responses((status = 200, description = "All of its settings.", body = Settings)),
+    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
+    responses((status = 200, description = "All settings of the plugin.", body = Settings)),
 )]
 pub async fn config(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<BTreeMap<String, String>>, Problem> {
     Ok(Json(BTreeMap::clone(&find(&api, &name)?.config)))
 }
 
-/// Replace the settings of a plugin, as a whole.
+/// Replace all settings of a plugin.
 #[utoipa::path(
     put, path = "/v1/plugins/{plugin}/config", operation_id = "set_plugin_settings", tag = "plugins",
-    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
+    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
     request_body(content = Settings, content_type = "application/json", example = json!({ "threshold": "1000" })),
-    responses((status = 200, description = "The settings as they are now.", body = Settings)),
+    responses((status = 200, description = "The new settings.", body = Settings)),
     extensions(("x-problems" = json!(["bad_value"]))),
 )]
 pub async fn set_config(
@@ -104,7 +104,7 @@ pub async fn set_config(
     Ok(Json(config))
 }
 
-/// A plugin that serves, or one that is gone and has left state behind.
+/// Returns a plugin that serves, or a removed one that has state.
 async fn keeper_of_state(api: &Api, name: &str) -> Result<(Slug, StateSize), Problem> {
     let unknown = || find(api, name).map(|entry| entry.row.name.clone());
     let Ok(plugin) = Slug::parse(name) else { return Ok((unknown()?, StateSize::default())) };
@@ -115,11 +115,11 @@ async fn keeper_of_state(api: &Api, name: &str) -> Result<(Slug, StateSize), Pro
     Ok((plugin, size))
 }
 
-/// Read how much state a plugin keeps. The values are the plugin's own and are not shown.
+/// Read the size of a plugin's state. The values are not shown.
 #[utoipa::path(
     get, path = "/v1/plugins/{plugin}/state", operation_id = "show_plugin_state", tag = "plugins",
-    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
-    responses((status = 200, description = "How much, and how much it may keep.", body = StateSizeView)),
+    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
+    responses((status = 200, description = "Size of the state and its limits.", body = StateSizeView)),
 )]
 pub async fn state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<StateSizeView>, Problem> {
     let (plugin, size) = keeper_of_state(&api, &name).await?;
@@ -133,13 +133,13 @@ pub async fn state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Res
     }))
 }
 
-/// Delete all state of a plugin. It cannot be taken back.
+/// Delete all state of a plugin. This cannot be undone.
 ///
-/// The plugin begins anew, as on its first event. Runs that have read some of it and are not yet committed run again.
+/// The plugin starts anew, as on its first event. Runs that have read state and are not yet committed run again.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}/state", operation_id = "clear_plugin_state", tag = "plugins",
-    params(("plugin" = String, Path, description = "Its name.", example = "order-router")),
-    responses((status = 200, description = "What was deleted.", body = ClearedStateView)),
+    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
+    responses((status = 200, description = "Size of the deleted state.", body = ClearedStateView)),
 )]
 pub async fn clear_state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<ClearedStateView>, Problem> {
     let (plugin, _) = keeper_of_state(&api, &name).await?;
@@ -147,7 +147,7 @@ pub async fn clear_state(State(api): State<Arc<Api>>, Path(name): Path<String>) 
     Ok(Json(ClearedStateView { plugin: plugin.to_string(), keys }))
 }
 
-/// Clears by steps, between which others write. What a plugin writes anew meanwhile does not keep it going for ever.
+/// Deletes in steps, so that other writes go between them. State that the plugin writes meanwhile does not prolong the deletion.
 async fn clear(store: &dyn Store, plugin: &Slug) -> Result<u64, store::Error> {
     let there = store.state_size(plugin).await?.keys;
     let mut gone = 0;

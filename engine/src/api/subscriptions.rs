@@ -1,11 +1,11 @@
-//! Subscriptions of automation tools (REST hooks): a program subscribes to events, and unsubscribes. Each subscription is an endpoint
-//! that a `410` removes; everything else about it is the endpoint's business.
+//! Subscriptions of automation tools (REST hooks): a program subscribes to events, and unsubscribes. Each subscription is an
+//! endpoint that a `410` removes; everything else works as for other endpoints.
 //!
-//! A key of the role `subscribe` sees and ends only its own subscriptions, and these reach public addresses only. Such keys are stored by
-//! other companies' services; `admin` would be too much for them.
+//! A key of the role `subscribe` sees and deletes only its own subscriptions, and these reach only public addresses. Services of
+//! other companies store such keys; `admin` would be too much for them.
 //!
-//! The name of the endpoint is derived from the event and the target URL, and names are unique in the store. So the same subscription,
-//! requested twice, at once or on two nodes, exists once. It is created first and looked up afterwards.
+//! The endpoint's name is derived from the event and the target URL, and names are unique in the store. So the same subscription,
+//! requested twice, concurrently or on two nodes, exists once. It is created first and looked up afterwards.
 
 use std::sync::Arc;
 
@@ -42,39 +42,39 @@ use crate::{
     store::Error,
 };
 
-/// What a program wants to hear of, and where.
+/// Request of a program to subscribe.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SubscriptionInput)]
 struct Input {
-    /// Where the events are to be sent. Private and other special addresses are refused.
+    /// URL that receives the events. Private and other special addresses are refused.
     #[schema(format = "uri")]
     target_url: String,
-    /// Which events.
+    /// Pattern of event types.
     #[schema(value_type = Pattern)]
     event: String,
 }
 
-/// What a program has subscribed to: an endpoint that is removed when it answers `410`.
+/// A subscription of a program: an endpoint that is removed when it answers `410`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Subscription)]
 pub struct SubscriptionView {
-    /// What it is taken back by; also the endpoint's id.
+    /// Id, also the endpoint's id.
     #[schema(value_type = EndpointId)]
     id: String,
-    /// A key of the role `read` sees `***` in the place of its path and query.
+    /// A key of the role `read` sees `***` instead of its path and query.
     #[schema(format = "uri")]
     target_url: String,
     #[schema(value_type = Pattern)]
     event: String,
-    /// The name of the endpoint.
+    /// Name of the endpoint.
     #[schema(value_type = Slug)]
     endpoint: String,
     #[schema(value_type = EndpointState)]
     state: &'static str,
     #[schema(value_type = Timestamp)]
     created_at: String,
-    /// What its webhooks are signed with. Only in the reply that creates it.
+    /// Secret that signs its webhooks. Only in the answer that creates the subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     secret: Option<String>,
@@ -100,15 +100,15 @@ impl SubscriptionView {
 
 /// Subscribe to events.
 ///
-/// They are sent to the URL, signed by Standard Webhooks, until the subscription is deleted or the URL answers `410`. The same URL and
-/// events again are answered with the subscription that exists; if it was disabled after days of failures, it goes on. With a key of
-/// the role `subscribe`, the URL has to lead to a public address.
+/// The engine sends them to the URL, signed by Standard Webhooks, until the subscription is deleted or the URL answers `410`. The
+/// same URL and events again return the existing subscription; if it was disabled after days of failures, it is resumed. With a
+/// key of the role `subscribe`, the URL must have a public address.
 #[utoipa::path(
     post, path = "/v1/subscriptions", operation_id = "subscribe", tag = "subscriptions",
     request_body(content = Input, example = json!({ "target_url": "https://hooks.example.com/hooks/1/2", "event": "order.created" })),
     responses(
         (status = 201, description = "The new subscription, with its secret.", body = SubscriptionView),
-        (status = 200, description = "The subscription that there was already, without its secret.", body = SubscriptionView),
+        (status = 200, description = "The existing subscription, without its secret.", body = SubscriptionView),
     ),
     extensions(("x-problems" = json!(["bad_endpoint", "blocked_address", "conflict", "name_taken", "rate_limited"]))),
 )]
@@ -127,7 +127,7 @@ pub async fn create(
     if reach == Reach::Public && input.event.starts_with("innesco.") {
         return Err(endpoints::wrong(
             "event",
-            "innesco.* are the engine's own events, which go to endpoints of operators alone; subscribe with a key of the role operate",
+            "innesco.* events are only for operators; subscribe with a key of the role operate",
         ));
     }
     let url = api.outbound.check_form(&input.target_url, reach).map_err(|bad| endpoints::bad_url("target_url", &bad))?;
@@ -135,7 +135,8 @@ pub async fn create(
     let secret = endpoints::secret(None, Scheme::default())?;
     let new = NewEndpoint::subscription(url.to_string(), events, title, secret, key.id, reach);
     if api.catalog.endpoints().named(&new.name).is_none() {
-        // Room before addresses: when there is none, no name server is asked. What exists already was judged when it was made.
+        // The number of endpoints is checked before addresses, so that a refused request asks no name server. An existing
+        // subscription was checked when it was created.
         endpoints::check_room(&api)?;
         api.outbound.check_addresses(&url, reach).await.map_err(|bad| endpoints::bad_url("target_url", &bad))?;
     }
@@ -160,8 +161,8 @@ pub async fn create(
     }
 }
 
-/// The subscription that exists already, and whether it is another one now. One that was given up since its target failed for days
-/// is wanted after all; one whose maker is not known becomes the asker's, with the asker's reach.
+/// Returns the existing subscription, and whether it changed. A subscription that was disabled after failures is resumed. One
+/// without a known creator becomes the caller's, with the caller's reach.
 async fn again(api: &Api, new: &NewEndpoint) -> Result<Option<(Arc<Endpoint>, bool)>, Problem> {
     let find = || api.catalog.endpoints().named(&new.name).filter(|known| known.new.is_same_subscription(new)).cloned();
     api.catalog.refresh_endpoints().await?;
@@ -183,7 +184,7 @@ async fn again(api: &Api, new: &NewEndpoint) -> Result<Option<(Arc<Endpoint>, bo
 }
 
 impl Caller {
-    /// Whether the caller may know of a subscription.
+    /// Returns whether the caller may see a subscription.
     fn sees(&self, endpoint: &Endpoint) -> bool {
         endpoint.new.is_subscription()
             && match self.sight {
@@ -195,10 +196,10 @@ impl Caller {
 
 /// List subscriptions.
 ///
-/// With a key of the role `subscribe`, those that this key made.
+/// A key of the role `subscribe` sees those that it created.
 #[utoipa::path(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "subscriptions",
-    responses((status = 200, description = "All that the key may see.", body = PageView<SubscriptionView>)),
+    responses((status = 200, description = "All subscriptions that the key may see.", body = PageView<SubscriptionView>)),
 )]
 pub async fn list(
     State(api): State<Arc<Api>>,
@@ -210,12 +211,13 @@ pub async fn list(
     Ok(Json(PageView { items, next: None }))
 }
 
-/// Finds a subscription that the caller may know of. Another key's is answered like one that never existed.
+/// Finds a subscription that the caller may see. The answer for another key's subscription is the same as for one that never
+/// existed.
 fn find(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Endpoint>, Problem> {
     let found = endpoints::find(api, id).ok().filter(|endpoint| caller.sees(endpoint));
     found.ok_or_else(|| {
         Problem::not_found(format!(
-            "there is no subscription {id:?} of this key; it may have been deleted, have ended with a 410, or belong to another key"
+            "no subscription {id:?} of this key; it may have been deleted, have ended with a 410, or belong to another key"
         ))
     })
 }
@@ -223,7 +225,7 @@ fn find(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Endpoint>, Problem> 
 /// Read one subscription.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}", operation_id = "show_subscription", tag = "subscriptions",
-    params(("subscription" = String, Path, description = "Its id.", example = "ep_k7q22a9")),
+    params(("subscription" = String, Path, description = "Id of the subscription.", example = "ep_k7q22a9")),
     responses((status = 200, description = "The subscription, without its secret.", body = SubscriptionView)),
 )]
 pub async fn show(
@@ -236,11 +238,11 @@ pub async fn show(
 
 /// Delete a subscription.
 ///
-/// Deliveries that wait for it are cancelled.
+/// Its waiting deliveries are cancelled.
 #[utoipa::path(
     delete, path = "/v1/subscriptions/{subscription}", operation_id = "unsubscribe", tag = "subscriptions",
-    params(("subscription" = String, Path, description = "Its id.", example = "ep_k7q22a9")),
-    responses((status = 204, description = "It is gone.")),
+    params(("subscription" = String, Path, description = "Id of the subscription.", example = "ep_k7q22a9")),
+    responses((status = 204, description = "The subscription is deleted.")),
     extensions(("x-problems" = json!(["rate_limited"]))),
 )]
 pub async fn remove(
@@ -251,6 +253,6 @@ pub async fn remove(
     let subscription = find(&api, &caller, &id)?;
     api.store.delete_endpoint(subscription.id, None).await?;
     api.catalog.refresh_endpoints().await?;
-    tracing::info!(endpoint = %subscription.new.name, "unsubscribed; what waited for it is cancelled");
+    tracing::info!(endpoint = %subscription.new.name, "subscription deleted; its waiting deliveries are cancelled");
     Ok(StatusCode::NO_CONTENT)
 }

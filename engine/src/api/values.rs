@@ -1,5 +1,5 @@
-//! What a value of the API may be, for the OpenAPI document: ids, names, times, words. Each is said of the type that reads it, with
-//! the limits that type keeps; nothing here reads anything itself.
+//! Schemas of values for the OpenAPI document: ids, names, times, enumerations. Each schema is declared for the type that parses
+//! the value, with that type's limits. This file parses nothing.
 
 use serde_json::{Value, json};
 use utoipa::{
@@ -30,14 +30,14 @@ use crate::{
     },
 };
 
-/// A schema in JSON, for what `utoipa` has no word.
+/// Wraps a JSON schema that `utoipa` cannot express.
 pub fn schema(json: Value) -> RefOr<Schema> {
     let mut object = Object::with_type(SchemaType::AnyValue);
     object.extensions = Some(Extensions::from_iter([(AS_IT_IS, json)]));
     RefOr::T(Schema::Object(object))
 }
 
-/// Says what a type looks like in the document: the type, its name there (and a type that its schema refers to), its schema in JSON.
+/// Declares a type's schema: the type, its name in the document (and a type that its schema refers to), its schema in JSON.
 macro_rules! values {
     ($($type:ty, $name:literal $(with $part:ty)?, $schema:expr;)*) => {$(
         impl utoipa::PartialSchema for $type {
@@ -60,66 +60,66 @@ macro_rules! values {
 pub(super) use values;
 
 values! {
-    EventId, "EventId", id("evt", "One accepted event.");
-    RunId, "RunId", id("run", "One plugin on one event.");
-    DeliveryId, "DeliveryId", id("dlv", "One webhook on its way to one endpoint; also the `webhook-id` of every attempt.");
-    AttemptId, "AttemptId", id("att", "One try of a delivery.");
-    EndpointId, "EndpointId", id("ep", "An outbound target.");
-    SourceId, "SourceId", id("src", "An address for third parties.");
+    EventId, "EventId", id("evt", "An accepted event.");
+    RunId, "RunId", id("run", "A run: one plugin on one event.");
+    DeliveryId, "DeliveryId", id("dlv", "A delivery: one webhook to one endpoint. Also the `webhook-id` of every attempt.");
+    AttemptId, "AttemptId", id("att", "An attempt of a delivery.");
+    EndpointId, "EndpointId", id("ep", "An endpoint.");
+    SourceId, "SourceId", id("src", "A source.");
     KeyId, "KeyId", id("key", "An API key.");
-    JobId, "JobId", id("job", "Work on many rows that goes on by itself.");
-    AuditId, "AuditId", id("aud", "One change in the audit trail.");
+    JobId, "JobId", id("job", "A background job.");
+    AuditId, "AuditId", id("aud", "An entry of the audit trail.");
 
     Timestamp, "Timestamp", json!({
-        "type": "string", "format": "date-time", "description": "RFC 3339; what the engine writes is in UTC, to the millisecond.",
+        "type": "string", "format": "date-time", "description": "RFC 3339. The engine writes UTC with milliseconds.",
         "examples": ["2026-01-31T09:30:00.000Z"],
     });
     Slug, "Name", json!({
         "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*$", "minLength": 1, "maxLength": Slug::LEN_MAX,
-        "description": "A fixed name: lower-case letters, digits, dashes and underscores.", "examples": ["crm"],
+        "description": "A name: lower-case letters, digits, dashes and underscores.", "examples": ["crm"],
     });
     EventType, "EventType", json!({
         "type": "string", "pattern": format!("^{}$", EventType::PATTERN), "minLength": 1, "maxLength": EventType::LEN_MAX,
-        "description": "What kind of thing happened.", "examples": ["order.created"],
+        "description": "An event type.", "examples": ["order.created"],
     });
     Pattern, "EventPattern", json!({
         "type": "string", "pattern": format!(r"^(\*|{}(\.\*)?)$", EventType::PATTERN),
-        "description": "Which event types: one of them, all below a prefix (`order.*`), or all (`*`).", "examples": ["order.*"],
+        "description": "A pattern of event types: one type, all below a prefix (`order.*`), or all (`*`).", "examples": ["order.*"],
     });
 
-    EventState, "EventState", words("Where an event stands.", &EventState::ALL.map(EventState::as_str));
+    EventState, "EventState", words("State of an event.", &EventState::ALL.map(EventState::as_str));
     RunState, "RunState", words(
-        "Whether a run is over, is to be tried again by itself, or waits for a person.", &RunState::WORDS);
-    RunOutcome, "RunOutcome", words("How a run ended.", &RunOutcome::ALL.map(RunOutcome::as_str));
-    LogLevel, "LogLevel", words("How grave a plugin meant it.", &LogLevel::ALL.map(LogLevel::as_str));
-    DeliveryState, "DeliveryState", words("Where a delivery stands.", &DeliveryState::WORDS);
-    DeadReason, "DeadReason", words("Why a delivery was given up.", &DeadReason::ALL.map(DeadReason::as_str));
-    Ended, "Ended", words("How a delivery ended that can be retried in bulk.", &Ended::ALL.map(Ended::as_str));
-    JobState, "JobState", words("Whether a job goes on, has come to its end, or was called off.", &JobState::ALL.map(JobState::as_str));
-    AttemptOutcome, "AttemptOutcome", words("What the other side did.", &AttemptOutcome::WORDS);
-    EndpointState, "EndpointState", words("Whether an endpoint takes webhooks.", &ENDPOINT_STATES);
+        "State of a run: done, waiting for an automatic retry, or parked until an operator acts.", &RunState::WORDS);
+    RunOutcome, "RunOutcome", words("Outcome of a run.", &RunOutcome::ALL.map(RunOutcome::as_str));
+    LogLevel, "LogLevel", words("Severity of a log line.", &LogLevel::ALL.map(LogLevel::as_str));
+    DeliveryState, "DeliveryState", words("State of a delivery.", &DeliveryState::WORDS);
+    DeadReason, "DeadReason", words("Why a delivery is dead.", &DeadReason::ALL.map(DeadReason::as_str));
+    Ended, "Ended", words("Final state of deliveries for a bulk retry.", &Ended::ALL.map(Ended::as_str));
+    JobState, "JobState", words("State of a job: running, done or cancelled.", &JobState::ALL.map(JobState::as_str));
+    AttemptOutcome, "AttemptOutcome", words("Outcome of an attempt.", &AttemptOutcome::WORDS);
+    EndpointState, "EndpointState", words("State of an endpoint.", &ENDPOINT_STATES);
     DisabledReason, "DisabledReason", words("Why an endpoint is disabled.", &DisabledReason::ALL.map(DisabledReason::as_str));
     Ordering, "Ordering", words(
-        "In which order webhooks arrive: one after the other (`endpoint`), or so among events of one `subject`.",
+        "Order of webhooks: one after the other for the whole endpoint (`endpoint`), or for each `subject`.",
         &[Ordering::Endpoint, Ordering::Subject].map(Ordering::as_str));
     OnGone, "OnGone", words(
-        "What becomes of an endpoint that answers `410`: it is disabled, or removed as the subscription of a program.",
+        "Reaction to the answer `410`: the endpoint is disabled, or removed (subscriptions of programs).",
         &OnGone::ALL.map(OnGone::as_str));
     Reach, "Reach", words(
-        "Which addresses webhooks may reach: public ones and the networks that the operator opened (`opened`), or `public` ones alone.",
+        "Addresses that webhooks may reach: public ones and networks that the operator opened (`opened`), or only `public` ones.",
         &Reach::ALL.map(Reach::as_str));
-    PluginState, "PluginState", words("Whether a plugin runs.", &PLUGIN_STATES);
+    PluginState, "PluginState", words("State of a plugin.", &PLUGIN_STATES);
     Scheme, "Signature", words(
-        "How webhooks prove themselves: Standard Webhooks (`v1`: HMAC-SHA256, `v1a`: ed25519), the way of another sender, a `token` in a \
-         header, or not at all (`none`).",
+        "Signature scheme: Standard Webhooks (`v1`: HMAC-SHA256, `v1a`: ed25519), the scheme of another sender, a `token` in a \
+         header, or `none`.",
         &Scheme::ALL.map(Scheme::as_str));
     Envelope, "Envelope", words(
-        "What stands around an event's data: `{type, timestamp, data}` (`standard`), a CloudEvent, or nothing (`data`).",
+        "Body format: `standard` (`{type, timestamp, data}`), `cloudevents`, or `data` (event data only).",
         &Envelope::ALL.map(Envelope::as_str));
-    Format, "Format", words("How a body is written.", &Format::ALL.map(Format::as_str));
+    Format, "Format", words("Body encoding.", &Format::ALL.map(Format::as_str));
     Role, "Role", words(
-        "What a key may do: send events (`publish`), read without secrets (`read`), manage its own subscriptions (`subscribe`), read \
-         `/metrics` alone (`metrics`), run deliveries, endpoints and sources (`operate`), everything (`admin`).",
+        "Role of a key: send events (`publish`), read without secrets (`read`), manage its own subscriptions (`subscribe`), read \
+         only `/metrics` (`metrics`), manage deliveries, endpoints and sources (`operate`), everything (`admin`).",
         &Role::ALL.map(Role::as_str));
 }
 
@@ -130,35 +130,35 @@ fn id(prefix: &str, description: &str) -> Value {
     })
 }
 
-/// What a type is called in the document, and what it looks like there.
+/// Returns a type's name in the document and its schema.
 pub fn named<T: ToSchema>() -> (String, Value) {
     (T::name().into_owned(), serde_json::to_value(T::schema()).expect("utoipa's shapes are JSON"))
 }
 
-/// One of a few words.
+/// Returns the schema of an enumeration.
 pub fn words(description: &str, words: &[&str]) -> Value {
     json!({ "type": "string", "enum": words, "description": description })
 }
 
-/// The pattern of durations in one unit or another, such as `20s`; `units` are names with the least and the most of them. The least
-/// is a power of ten, or zero.
+/// Returns a pattern for durations such as `20s`. `units` are names with their minimum and maximum. The minimum is a power of
+/// ten, or zero.
 pub fn durations(units: &[(&str, u64, u64)]) -> String {
     let of = |(unit, least, most): &(&str, u64, u64)| format!("({}){unit}", between(*least, *most));
     format!("^({})$", units.iter().map(of).collect::<Vec<_>>().join("|"))
 }
 
-/// The pattern of whole numbers from `least` (a power of ten, or zero) to `most`, without leading zeros.
+/// Returns a pattern for whole numbers from `least` (a power of ten, or zero) to `most`, without leading zeros.
 pub fn between(least: u64, most: u64) -> String {
     let mut ways = Vec::new();
     let digits: Vec<u8> = most.to_string().into_bytes().iter().map(|digit| digit - b'0').collect();
-    // Shorter ones.
+    // Numbers with fewer digits.
     for length in least.to_string().len()..digits.len() {
         ways.push(match length {
             1 if least == 0 => "[0-9]".to_owned(),
             length => format!("[1-9][0-9]{{{}}}", length - 1),
         });
     }
-    // As long, and smaller at one place.
+    // Numbers with the same length that are smaller at one digit.
     for (place, digit) in digits.iter().enumerate() {
         let first = u8::from(place == 0 && (digits.len() > 1 || least > 0));
         if *digit > first {
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_a_range_and_no_others_fit_its_pattern() {
+    fn a_range_pattern_matches_exactly_its_numbers() {
         for (least, most) in [(0, 0), (0, 7), (1, 9), (1, 60), (100, 60_000), (0, 168), (0, 604_800), (1, 100)] {
             let schema = json!({ "pattern": format!("^({})$", between(least, most)) });
             let fits = jsonschema::validator_for(&schema).expect("a pattern");

@@ -1,4 +1,4 @@
-//! What a caller may say of an endpoint: its members, their limits, and the document's words for them.
+//! Input for endpoints: members, limits and their schemas.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -37,78 +37,78 @@ use crate::{
     outbound::check_certificate,
 };
 
-/// Attributes in the conditions of one subscription.
+/// Maximum number of attributes in the conditions of one subscription.
 const CONDITIONS_MAX: usize = 10;
-/// Patterns in one subscription, and values of one condition.
+/// Maximum number of patterns in one subscription, and of values in one condition.
 const SUBSCRIPTION_MAX: usize = 100;
-/// Parts of an event that a condition can be about although they are no extension attributes.
+/// Members of an event that conditions may use although they are not extension attributes.
 const CONDITIONS_TOO: [&str; 2] = ["source", "subject"];
-/// Length of a header's value in bytes.
+/// Maximum length of a header's value, in bytes.
 const HEADER_LEN_MAX: usize = 4096;
-/// Length of a title in characters.
+/// Maximum length of a title, in characters.
 const TITLE_LEN_MAX: usize = 200;
-/// How long an old secret goes on signing unless the caller says otherwise.
+/// Default grace period of an old secret.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
-/// What a caller says of an endpoint. Also what a change is merged into.
+/// Request to create an endpoint; a change is merged into it.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointInput)]
 pub struct Input {
-    /// Unique and fixed, since plugins send to it.
+    /// Unique name. Cannot be changed, because plugins send to it.
     #[schema(value_type = Slug)]
     name: String,
-    /// Free text for people.
+    /// Title: free text.
     #[schema(max_length = 200)]
     title: Option<String>,
-    /// `https`, or `http` to where the engine is told that it may. Private and other special addresses are refused.
+    /// `https`, or `http` to networks that the operator allowed. Private and other special addresses are refused.
     #[schema(format = "uri")]
     url: String,
-    /// The events that it subscribes to, without a plugin.
+    /// Event types that it subscribes to.
     #[serde(default)]
     #[schema(value_type = Vec<Pattern>, max_items = 100)]
     events: Vec<String>,
     #[serde(default)]
     #[schema(schema_with = conditions_schema)]
     r#where: BTreeMap<String, Vec<String>>,
-    /// The plugin through which each event passes on its way here.
+    /// Plugin that processes each event on its way to the endpoint.
     #[schema(value_type = Option<Slug>)]
     plugin: Option<String>,
-    /// `v1` unless said otherwise.
+    /// Default `v1`.
     #[schema(value_type = Option<Scheme>)]
     signature: Option<String>,
     #[serde(default)]
     #[schema(schema_with = headers_schema)]
     headers: BTreeMap<String, String>,
-    /// For the whole exchange: 100ms to 60s; 20s unless said otherwise.
+    /// Time for one complete attempt: 100ms to 60s; default 20s.
     #[schema(value_type = Option<Timeout>)]
     timeout: Option<String>,
-    /// How long to wait before each attempt, at most 7 days each: as many attempts as entries.
+    /// Waits before each attempt, at most 7 days each. The number of entries is the number of attempts.
     #[schema(value_type = Option<Vec<Wait>>, min_items = 1, max_items = 50)]
     schedule: Option<Vec<String>>,
-    /// Webhooks on their way at once.
+    /// Maximum number of concurrent webhooks.
     #[schema(value_type = Option<Concurrency>)]
     concurrency: Option<usize>,
-    /// No more than so many per second, minute or hour.
+    /// Maximum number of attempts per second, minute or hour.
     #[schema(value_type = Option<RateText>)]
     rate: Option<String>,
-    /// Whether webhooks arrive in the order of their events: all of them (`endpoint`, or `true`), those of one `subject`, or none.
+    /// Order of webhooks: of the whole endpoint (`endpoint`, or `true`), of each `subject`, or none.
     ordered: Option<Ordered>,
-    /// When to leave a receiver alone that fails again and again.
+    /// Circuit breaker: when to stop sending to a failing receiver.
     #[serde(default, deserialize_with = "body::object")]
     breaker: Option<BreakerInput>,
-    /// What a direct delivery's body holds; `standard` unless said otherwise.
+    /// Body format of a direct delivery; default `standard`.
     #[schema(value_type = Option<Envelope>)]
     envelope: Option<String>,
-    /// How it is written; `json` unless said otherwise.
+    /// Body encoding; default `json`.
     #[schema(value_type = Option<Format>)]
     format: Option<String>,
-    /// The header of the signature `token`; `x-webhook-token` unless said otherwise.
+    /// Header of the signature `token`; default `x-webhook-token`.
     token_header: Option<String>,
-    /// Presented to receivers that ask for one.
+    /// Client certificate for receivers that ask for one.
     #[serde(default, deserialize_with = "body::object")]
     client_certificate: Option<CertificateInput>,
-    /// To sign with; made at random unless given.
+    /// Secret; generated by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<GivenSecret>)]
     secret: Option<String>,
@@ -123,23 +123,23 @@ enum Ordered {
     By(String),
 }
 
-/// What is left out keeps its default.
+/// Missing members keep their defaults.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = BreakerInput)]
 #[serde(deny_unknown_fields)]
 struct BreakerInput {
-    /// Failures in a row that open it; 0: it never opens.
+    /// Number of failures in a row that open the breaker; 0: it never opens.
     #[schema(value_type = Option<BreakerFailures>)]
     failures: Option<u32>,
-    /// How long it is open the first time; each failed probe doubles it.
+    /// First open time; each failed probe doubles it.
     #[schema(value_type = Option<BreakerWait>)]
     wait: Option<String>,
-    /// The longest that it is open between two probes; not shorter than `wait`.
+    /// Maximum open time between two probes; not shorter than `wait`.
     #[schema(value_type = Option<BreakerWait>)]
     wait_max: Option<String>,
 }
 
-/// Both in PEM. The key as a view shows it stands for the one that is known.
+/// Both in PEM. A key as shown by a view keeps the stored key.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ClientCertificateInput)]
@@ -150,58 +150,58 @@ struct CertificateInput {
 
 /// A timeout.
 enum Timeout {}
-/// How many at once.
+/// A concurrency.
 enum Concurrency {}
 /// A rate.
 pub enum RateText {}
-/// Failures in a row.
+/// Number of failures in a row.
 enum BreakerFailures {}
-/// How long a breaker is open.
+/// Open time of a breaker.
 enum BreakerWait {}
 /// A wait in a schedule.
 enum Wait {}
-/// How long an old secret goes on signing.
+/// Grace period of an old secret.
 pub enum Grace {}
-/// A secret of the caller's own.
+/// A secret chosen by the caller.
 pub enum GivenSecret {}
-/// A change: [`Input`], of which anything may be left out.
+/// A change: [`Input`] with every member optional.
 pub enum Patch {}
 
 const DAY: u64 = 24 * 60 * 60;
-/// Units of durations of at most a week, with the least and the most of each.
+/// Units of durations of at most a week, with the minimum and maximum of each.
 const WITHIN_A_WEEK: [(&str, u64, u64); 5] =
     [("ms", 0, 7 * DAY * 1000), ("s", 0, 7 * DAY), ("(m|min)", 0, 7 * DAY / 60), ("h", 0, 7 * 24), ("d", 0, 7)];
 
 values! {
     Timeout, "Timeout", json!({
         "type": "string", "pattern": durations(&[("ms", 100, 60_000), ("s", 1, 60), ("(m|min)", 1, 1)]), "examples": ["20s"],
-        "description": "How long a whole exchange may take: 100ms to 60s.",
+        "description": "Time for one complete attempt: 100ms to 60s.",
     });
     Wait, "Wait", json!({
         "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": ["10m"],
-        "description": "How long to wait before an attempt: at most 7 days.",
+        "description": "Wait before an attempt: at most 7 days.",
     });
     Concurrency, "Concurrency", json!({
         "type": "integer", "minimum": 1, "maximum": Policy::CONCURRENCY_MAX, "default": Policy::CONCURRENCY_DEFAULT,
-        "description": "Webhooks on their way at once.",
+        "description": "Maximum number of concurrent webhooks.",
     });
     RateText, "Rate", json!({
         "type": "string", "pattern": format!("^({})/(s|m|h)$", between(1, Rate::COUNT_MAX.into())), "examples": ["50/s"],
-        "description": "So many per second, minute or hour.",
+        "description": "Maximum number per second, minute or hour.",
     });
     BreakerFailures, "BreakerFailures", json!({
         "type": "integer", "minimum": 0, "maximum": BreakerRule::FAILURES_MAX, "default": BreakerRule::default().failures,
-        "description": "Failures in a row that open it; 0: it never opens.",
+        "description": "Number of failures in a row that open the breaker; 0: it never opens.",
     });
     BreakerWait, "BreakerWait", json!({
         "type": "string", "pattern": durations(&[
             ("ms", 100, 24 * 3_600_000), ("s", 1, 24 * 3600), ("(m|min)", 1, 24 * 60), ("h", 1, 24), ("d", 1, 1),
         ]), "examples": ["10s"],
-        "description": "How long a breaker is open: 100ms to 24h.",
+        "description": "Open time of a breaker: 100ms to 24h.",
     });
     Grace, "Grace", json!({
         "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": [duration::write(GRACE_DEFAULT)],
-        "description": "How long the old secret goes on signing: at most 7 days.",
+        "description": "Grace period in which the old secret still signs: at most 7 days.",
     });
     GivenSecret, "GivenSecret", json!({
         "type": "string", "pattern": "^[!-~]{16,256}$",
@@ -214,8 +214,8 @@ values! {
 fn conditions_schema() -> RefOr<Schema> {
     schema(json!({
         "type": "object", "maxProperties": CONDITIONS_MAX,
-        "description": "Attribute → the values of which an event must have one (`source` and `subject` count as attributes). It \
-                        narrows `events`, and means nothing without.",
+        "description": "Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes). It \
+                        narrows `events`, and has no effect without it.",
         "propertyNames": {
             "pattern": format!("^[a-z0-9]{{1,{}}}$", Attributes::NAME_LEN_MAX),
             "not": { "enum": Attributes::TAKEN.iter().filter(|name| !CONDITIONS_TOO.contains(name)).collect::<Vec<_>>() },
@@ -232,7 +232,7 @@ fn conditions_schema() -> RefOr<Schema> {
 fn headers_schema() -> RefOr<Schema> {
     schema(json!({
         "type": "object", "maxProperties": Policy::HEADERS_MAX,
-        "description": format!("Sent on every webhook. Names that are the engine's or the connection's are refused: {}, and what begins \
+        "description": format!("Sent with every webhook. Headers of the engine or the connection are refused: {}, and names that begin \
             with {}.", OUR_HEADERS.join(", "), OUR_HEADER_PREFIXES.join(", ")),
         "propertyNames": { "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" },
         "additionalProperties": {
@@ -242,16 +242,16 @@ fn headers_schema() -> RefOr<Schema> {
     }))
 }
 
-/// A merge patch of [`Input`]: nothing is needed, and `null` goes back to the default.
+/// The schema of a merge patch of [`Input`]: no member is required, and `null` restores the default.
 fn patch_schema() -> Value {
     let mut schema = serde_json::to_value(Input::schema()).expect("utoipa's shapes are JSON");
     openapi::settle(&mut schema);
     for needless in ["required", "dependentSchemas"] {
         schema.as_object_mut().expect("an input is an object").remove(needless);
     }
-    schema["description"] = json!("A change of an endpoint: what is named is replaced, `null` goes back to the default.");
+    schema["description"] = json!("A change of an endpoint: given members are replaced, `null` restores the default.");
     let properties = schema["properties"].as_object_mut().expect("an input has members");
-    // Fixed, and changed by rotation.
+    // Not changeable here: the name is fixed, the secret is rotated.
     properties.remove("name");
     properties.remove("secret");
     for (_, member) in properties.iter_mut().filter(|(name, _)| *name != "url") {
@@ -302,7 +302,7 @@ impl Input {
         }
     }
 
-    /// Checks everything. `before` is the endpoint that is being changed.
+    /// Checks all members. `before` is the endpoint to be changed.
     pub async fn check(self, api: &Api, before: Option<&Endpoint>) -> Result<NewEndpoint, Problem> {
         let name = Slug::parse(&self.name).map_err(|bad| wrong("name", bad))?;
         if self.title.as_ref().is_some_and(|title| title.chars().count() > TITLE_LEN_MAX) {
@@ -332,7 +332,7 @@ impl Input {
         let rate = self.rate.map(|text| Rate::parse(&text)).transpose().map_err(|bad| wrong("rate", bad))?;
         let ordering = self.ordered.map_or(Ok(None), ordering)?;
         let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
-        // What a program subscribed keeps its reach, whoever changes it.
+        // A program's subscription keeps its reach, regardless of who changes it.
         let (reach, maker) = before.map_or((Reach::Opened, None), |before| (before.new.policy.reach, before.new.policy.maker));
         let url = api.outbound.check_url(&self.url, reach).await.map_err(|bad| bad_url("url", &bad))?;
         if let Some(before) = before.filter(|before| before.new.is_subscription()) {
@@ -342,7 +342,10 @@ impl Input {
         let secrets = match (before, self.secret.as_deref()) {
             (Some(before), None) if before.new.scheme == scheme => before.new.secrets.clone(),
             (Some(before), Some(_)) if before.new.scheme == scheme => {
-                return Err(wrong("secret", "is changed with rotate-secret, so that the old one goes on signing for a while"));
+                return Err(wrong(
+                    "secret",
+                    "cannot be changed here; use rotate-secret, which keeps the old one valid during a grace period",
+                ));
             }
             (_, None) if scheme == Scheme::None => Vec::new(),
             (_, given) => vec![HeldSecret { secret: secret(given, scheme)?, until: None }],
@@ -376,7 +379,7 @@ impl Input {
     }
 }
 
-/// `v1, v1a or none`.
+/// Lists words: `v1, v1a or none`.
 fn alternatives(words: &[&str]) -> String {
     match words {
         [rest @ .., last] if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
@@ -384,7 +387,7 @@ fn alternatives(words: &[&str]) -> String {
     }
 }
 
-/// One of a few words; none is the default.
+/// Parses one of several words; a missing word is the default.
 fn word<T: Copy + Default>(member: &str, given: Option<&str>, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, Problem> {
     let Some(text) = given else { return Ok(T::default()) };
     all.iter().copied().find(|one| as_str(*one) == text).ok_or_else(|| {
@@ -396,17 +399,17 @@ fn word<T: Copy + Default>(member: &str, given: Option<&str>, all: &[T], as_str:
 fn token_header(given: Option<String>, scheme: Scheme, before: Option<&Endpoint>) -> Result<Option<String>, Problem> {
     let Some(name) = given else { return Ok(None) };
     if scheme != Scheme::Token {
-        // It goes with the signature that it belonged to.
+        // Applies only to the signature that it was given for.
         let left = before.is_some_and(|before| before.new.policy.token_header.as_ref() == Some(&name));
         return if left {
             Ok(None)
         } else {
-            Err(wrong("token_header", "belongs to signature \"token\"; choose that, or leave it out"))
+            Err(wrong("token_header", "needs the signature \"token\"; choose that, or leave it out"))
         };
     }
     let name = name.to_ascii_lowercase();
     if HeaderName::try_from(&name).is_err() || header_is_ours(&name) {
-        return Err(wrong("token_header", format!("{name:?} is not a header that can be chosen; write one such as x-api-key")));
+        return Err(wrong("token_header", format!("{name:?} is not an allowed header; write one such as x-api-key")));
     }
     Ok(Some(name))
 }
@@ -418,11 +421,11 @@ fn client_certificate(
 ) -> Result<Option<Arc<ClientCertificate>>, Problem> {
     let Some(CertificateInput { certificate: chain, key }) = given else { return Ok(None) };
     if url.scheme() != "https" {
-        return Err(wrong("client_certificate", "is presented in a TLS handshake, so the URL has to begin with https://"));
+        return Err(wrong("client_certificate", "needs TLS, so the URL must begin with https://"));
     }
     if chain.len().max(key.len()) > ClientCertificate::PEM_BYTES_MAX {
         let max = ClientCertificate::PEM_BYTES_MAX >> 10;
-        return Err(wrong("client_certificate", format!("neither the certificates nor the key can be longer than {max} KiB")));
+        return Err(wrong("client_certificate", format!("certificates and key must each be at most {max} KiB")));
     }
     let known = before.and_then(|before| before.new.policy.client_certificate.as_ref());
     let key = match known {
@@ -435,10 +438,13 @@ fn client_certificate(
     Ok(Some(Arc::new(certificate)))
 }
 
-/// A program knows its subscription by what it subscribed to, and where.
+/// Event and URL identify a program's subscription, so they cannot be changed.
 fn still_subscribed(before: &Endpoint, url: &Url, subscription: &Subscription) -> Result<(), Problem> {
     let fixed = |member: &str| {
-        Err(wrong(member, "is what a program has subscribed to, and fixed; have it unsubscribe, or add an endpoint of your own"))
+        Err(wrong(
+            member,
+            "belongs to a program's subscription and cannot be changed; let the program unsubscribe, or create another endpoint",
+        ))
     };
     if url.as_str() != before.new.url {
         return fixed("url");
@@ -475,11 +481,11 @@ fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) 
             Attributes::default().push(name, String::new()).map_err(|bad| wrong("where", bad))?;
         }
         if values.is_empty() {
-            return Err(wrong("where", format!("{name:?} has no value that it may have; name at least one, or leave it out")));
+            return Err(wrong("where", format!("{name:?} has no allowed value; give at least one, or leave it out")));
         }
     }
     if patterns.is_empty() && !conditions.is_empty() {
-        return Err(wrong("where", "narrows a subscription; name the events that it subscribes to, such as \"events\": [\"*\"]"));
+        return Err(wrong("where", "narrows a subscription; give events to subscribe to, such as \"events\": [\"*\"]"));
     }
     Ok(Subscription { events: patterns, conditions: conditions.into_iter().collect() })
 }
@@ -495,7 +501,7 @@ fn headers(given: BTreeMap<String, String>, before: Option<&Endpoint>) -> Result
             return Err(wrong("headers", format!("{name:?} is not a header name")));
         }
         if headers.iter().any(|(known, _)| *known == name) {
-            return Err(wrong("headers", format!("{name:?} is given twice; names of headers do not differ by case")));
+            return Err(wrong("headers", format!("{name:?} is given twice; header names ignore case")));
         }
         if header_is_ours(&name) {
             return Err(wrong("headers", format!("{name:?} is set by the engine or the connection and cannot be chosen")));
@@ -527,7 +533,7 @@ fn concurrency(given: Option<usize>) -> Result<usize, Problem> {
         return Ok(concurrency);
     }
     let max = Policy::CONCURRENCY_MAX;
-    Err(wrong("concurrency", format!("{concurrency} webhooks at once are not possible; write 1 to {max}")))
+    Err(wrong("concurrency", format!("{concurrency} is not possible; write 1 to {max}")))
 }
 
 fn ordering(given: Ordered) -> Result<Option<Ordering>, Problem> {
@@ -574,21 +580,24 @@ fn schedule(waits: &[String]) -> Result<Schedule, Problem> {
     Schedule::new(parsed).map_err(|bad| wrong("schedule", bad))
 }
 
-/// To sign with: the caller's, or one made at random.
+/// Returns the caller's secret, or generates one.
 pub fn secret(given: Option<&str>, scheme: Scheme) -> Result<Secret, Problem> {
     match given {
         Some(text) => {
             let secret = Secret::read(scheme, text).map_err(|bad| wrong("secret", bad))?;
             if !secret.is_for(scheme) {
-                return Err(wrong("secret", format!("is not one for signature {}; leave it out for a new one", scheme.as_str())));
+                return Err(wrong(
+                    "secret",
+                    format!("does not fit the signature {}; leave it out to generate one", scheme.as_str()),
+                ));
             }
             Ok(secret)
         }
         None => {
             let mut seed = [0; Secret::SEED_LEN];
             getrandom::fill(&mut seed).map_err(|error| {
-                tracing::error!(%error, "the system gives no randomness");
-                Problem::internal("the system gives no randomness for a secret")
+                tracing::error!(%error, "system provides no random bytes");
+                Problem::internal("the system provides no random bytes for a secret")
             })?;
             Ok(Secret::from_seed(scheme, seed))
         }

@@ -1,4 +1,4 @@
-//! Endpoints: made, changed, rotated, paused, tested, removed. What is saved is valid; its address has been judged.
+//! Endpoints: create, change, rotate, pause, test, delete. A saved endpoint is valid, and its address was checked.
 
 mod input;
 pub mod test_send;
@@ -31,13 +31,13 @@ use crate::{
     },
 };
 
-/// Endpoints that one engine keeps.
+/// Maximum number of endpoints of one engine.
 const ENDPOINTS_MAX: usize = 10_000;
 const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Create an endpoint.
 ///
-/// The answer alone carries the secret that its webhooks are signed with.
+/// Only this answer contains the secret that signs its webhooks.
 #[utoipa::path(
     post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
     request_body(content = Input, examples(
@@ -46,7 +46,7 @@ const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
             "where": { "channel": ["web", "newsletter"] }, "headers": { "authorization": "Bearer their-key" }, "timeout": "10s",
             "schedule": ["0s", "10s", "5m", "1h"],
         }))),
-        ("least" = (summary = "One that only plugins send to", value = json!({
+        ("least" = (summary = "Without a subscription, for webhooks of plugins", value = json!({
             "name": "sales-slack", "url": "https://hooks.example.com/sales",
         }))),
     )),
@@ -62,19 +62,19 @@ pub async fn create(
     check_room(&api)?;
     let endpoint = api.store.create_endpoint(input.check(&api, None).await?).await?;
     api.catalog.refresh_endpoints().await?;
-    // The first of what waited for it, at once; the keeper sees to the rest.
+    // Requeues the first parked runs at once; the maintenance task requeues the rest.
     if let Err(error) = api.store.requeue_wanting(clock::steady()).await {
-        tracing::debug!(%error, "what waited for the new endpoint is not driven yet");
+        tracing::debug!(%error, "runs parked for the new endpoint are not requeued yet");
     }
     tracing::info!(endpoint = %endpoint.new.name, "endpoint created");
     let view = EndpointView::revealing(&endpoint, api.store.tag());
     Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
 }
 
-/// Whether there may be one endpoint more.
+/// Checks that one more endpoint is allowed.
 pub fn check_room(api: &Api) -> Result<(), Problem> {
     if api.catalog.endpoints().iter().count() >= ENDPOINTS_MAX {
-        return Err(Problem::conflict(format!("there are {ENDPOINTS_MAX} endpoints, the most that one engine keeps")));
+        return Err(Problem::conflict(format!("there are already {ENDPOINTS_MAX} endpoints, the limit of one engine")));
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ pub fn check_room(api: &Api) -> Result<(), Problem> {
 /// List all endpoints.
 #[utoipa::path(
     get, path = "/v1/endpoints", operation_id = "list_endpoints", tag = "endpoints",
-    responses((status = 200, description = "All of them.", body = PageView<EndpointView>)),
+    responses((status = 200, description = "All endpoints.", body = PageView<EndpointView>)),
 )]
 pub async fn list(
     State(api): State<Arc<Api>>,
@@ -99,14 +99,14 @@ pub fn find(api: &Api, text: &str) -> Result<Arc<Endpoint>, Problem> {
     let by_id = crate::domain::id::EndpointId::parse(text, api.store.tag()).and_then(|id| endpoints.get(id));
     by_id.or_else(|| endpoints.named(text)).cloned().ok_or_else(|| {
         let near = endpoints.nearest(text).map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
-        Problem::not_found(format!("there is no endpoint {text:?}{near}"))
+        Problem::not_found(format!("no endpoint {text:?}{near}"))
     })
 }
 
 /// Read one endpoint.
 #[utoipa::path(
     get, path = "/v1/endpoints/{endpoint}", operation_id = "show_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
     responses((status = 200, description = "The endpoint, without its secret.", body = EndpointView)),
 )]
 pub async fn show(
@@ -119,16 +119,16 @@ pub async fn show(
 
 /// Change an endpoint.
 ///
-/// A JSON merge patch (RFC 7396): what is named is replaced, `null` goes back to the default. Where the signature changes, the answer
-/// carries the new secret.
+/// A JSON merge patch (RFC 7396): given members are replaced, `null` restores the default. If the signature changes, the answer
+/// contains the new secret.
 #[utoipa::path(
     patch, path = "/v1/endpoints/{endpoint}", operation_id = "change_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
     request_body(content(
         (Patch = "application/merge-patch+json", example = json!({ "events": ["order.*", "customer.created"], "timeout": null })),
         (Patch = "application/json", example = json!({ "title": "The new CRM" })),
     )),
-    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    responses((status = 200, description = "The changed endpoint.", body = EndpointView)),
     extensions(("x-problems" = json!(["bad_endpoint", "blocked_address"]))),
 )]
 pub async fn change(
@@ -142,7 +142,7 @@ pub async fn change(
     let before = find(&api, &id)?;
     let tag = api.store.tag();
     if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
-        return Err(wrong("name", "is fixed, since plugins send to it; change the title instead"));
+        return Err(wrong("name", "cannot be changed, because plugins send to it; change the title instead"));
     }
     let current = Input::of(&before, EndpointView::new(&before, tag, Sight::Whole));
     let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
@@ -153,12 +153,12 @@ pub async fn change(
     api.store.update_endpoint(changed.clone()).await?;
     api.catalog.refresh_endpoints().await?;
     let new_secret = changed.new.scheme != before.new.scheme;
-    // As it is now: its state may have changed meanwhile.
+    // Read again: its state may have changed meanwhile.
     let changed = find(&api, &id)?;
     Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag, caller.sight) }))
 }
 
-/// A JSON merge patch (RFC 7396).
+/// Applies a JSON merge patch (RFC 7396).
 pub fn merge(target: &mut Value, patch: Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
@@ -176,38 +176,38 @@ pub fn merge(target: &mut Value, patch: Value) {
 
 /// Delete an endpoint.
 ///
-/// What waits for it is cancelled.
+/// Its waiting deliveries are cancelled.
 #[utoipa::path(
     delete, path = "/v1/endpoints/{endpoint}", operation_id = "delete_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    responses((status = 204, description = "It is gone.")),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
+    responses((status = 204, description = "The endpoint is deleted.")),
 )]
 pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let endpoint = find(&api, &id)?;
     api.store.delete_endpoint(endpoint.id, None).await?;
     api.catalog.refresh_endpoints().await?;
-    tracing::info!(endpoint = %endpoint.new.name, "endpoint deleted; what waited for it is cancelled");
+    tracing::info!(endpoint = %endpoint.new.name, "endpoint deleted; its waiting deliveries are cancelled");
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What a rotation may be told.
+/// Options of a rotation.
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Rotation {
-    /// To sign with; made at random unless given.
+    /// New secret; generated by default.
     #[schema(value_type = Option<GivenSecret>)]
     secret: Option<String>,
-    /// How long the old one goes on signing: at most 7 days; a day unless said otherwise.
+    /// Grace period in which the old secret still signs: at most 7 days; default 24h.
     #[schema(value_type = Option<Grace>)]
     grace: Option<String>,
 }
 
-/// Give an endpoint a new secret.
+/// Create a new secret for an endpoint.
 ///
-/// The old one goes on signing beside it until its grace is over.
+/// Webhooks are also signed with the old secret until its grace period ends.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/rotate-secret", operation_id = "rotate_endpoint_secret", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
     request_body(content = Option<Rotation>, example = json!({ "grace": "12h" })),
     responses((status = 200, description = "The endpoint, with its new secret.", body = EndpointView)),
     extensions(("x-problems" = json!(["bad_endpoint", "bad_value"]))),
@@ -222,7 +222,7 @@ pub async fn rotate(
     let mut endpoint = Endpoint::clone(&*find(&api, &id)?);
     let scheme = endpoint.new.scheme;
     if scheme == Scheme::None {
-        return Err(Problem::conflict("signature \"none\" has no secret; choose another signature, which makes one"));
+        return Err(Problem::conflict("signature \"none\" has no secret; choose another signature first"));
     }
     let grace = match rotation.grace.as_deref() {
         None if scheme.carries_several() => GRACE_DEFAULT,
@@ -233,7 +233,7 @@ pub async fn rotate(
     };
     if !grace.is_zero() && !scheme.carries_several() {
         let detail = format!(
-            "grace: a webhook has room for one {} signature, so the old secret ends at once; leave it out",
+            "grace: a webhook carries only one {} signature, so the old secret ends at once; leave it out",
             scheme.as_str()
         );
         return Err(Problem::bad_value(detail).at("/grace"));
@@ -246,11 +246,11 @@ pub async fn rotate(
 
 /// Pause an endpoint.
 ///
-/// What is meant for it is stored and waits.
+/// Its deliveries are stored and wait.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/pause", operation_id = "pause_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
+    responses((status = 200, description = "The changed endpoint.", body = EndpointView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
 pub async fn pause(
@@ -263,11 +263,11 @@ pub async fn pause(
 
 /// Disable an endpoint.
 ///
-/// What waits for it is given up and kept as dead; events that are meant for it leave a dead delivery each, until it is resumed.
+/// Its waiting deliveries are marked dead and kept. Until it is resumed, each new delivery is dead too.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/disable", operation_id = "disable_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
+    responses((status = 200, description = "The changed endpoint.", body = EndpointView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
 pub async fn disable(
@@ -280,11 +280,11 @@ pub async fn disable(
 
 /// Resume an endpoint.
 ///
-/// Also what enables a disabled one again.
+/// Also enables a disabled endpoint again.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/resume", operation_id = "resume_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
-    responses((status = 200, description = "The endpoint as it is now.", body = EndpointView)),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
+    responses((status = 200, description = "The changed endpoint.", body = EndpointView)),
     extensions(("x-problems" = json!(["conflict"]))),
 )]
 pub async fn resume(

@@ -1,5 +1,5 @@
-//! A test send: one webhook, made and signed like any other, sent at once and answered with what came of it. It leaves nothing
-//! behind: no event, no delivery, and nothing that counts for or against the endpoint.
+//! Test send: one webhook, created and signed like any other, sent at once. The answer has the result. No event and no delivery
+//! is stored, and the endpoint's health is not affected.
 
 use std::sync::Arc;
 
@@ -22,32 +22,32 @@ use crate::{
     outbound::Webhook,
 };
 
-/// The event of a test that names none.
+/// The default event type of a test.
 const TYPE: &str = "innesco.test";
 
-/// What came of a test send.
+/// The result of a test send.
 #[derive(Serialize, ToSchema)]
 pub struct TestSend {
-    /// The `webhook-id` that it carried; no other webhook has it.
+    /// Its `webhook-id`; no other webhook has it.
     webhook_id: String,
-    /// The type of the event that it was about.
+    /// Type of the test event.
     event_type: String,
-    /// Whether a delivery would count as delivered by this.
+    /// Whether a delivery with this outcome would be delivered.
     delivered: bool,
     #[serde(flatten)]
     result: AttemptResultView,
 }
 
-/// Send an endpoint a test.
+/// Test an endpoint.
 ///
-/// One webhook about an event of your own (as in `POST /v1/events`), or about one of type `innesco.test`; signed like any other, and
-/// sent whatever state the endpoint is in. The answer says what the receiver did. Nothing is stored, no plugin runs, nothing is tried
-/// again, and a failure counts nowhere.
+/// Sends one webhook for your event (as in `POST /v1/events`), or for one of type `innesco.test`. It is signed like any other,
+/// and sent in every state of the endpoint. The answer has the receiver's answer. Nothing is stored, no plugin runs, nothing is
+/// retried, and a failure is not recorded.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/test", operation_id = "test_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Its id or its name.", example = "crm")),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
     request_body(content = Option<intake::EventInput>, example = json!({ "type": "order.created", "data": { "total": 129.5 } })),
-    responses((status = 200, description = "It was sent, or could not be: `outcome` says which.", body = TestSend)),
+    responses((status = 200, description = "The result; `outcome` shows whether it was sent.", body = TestSend)),
     extensions(("x-problems" = json!(["bad_endpoint", "bad_event", "batch_too_large", "loop_detected", "unsupported_media_type"]))),
 )]
 pub async fn send(
@@ -60,7 +60,7 @@ pub async fn send(
     let body = body::read(&api, &headers, body).await?;
     let webhook_id = format!("test_{:032x}", u128::from_le_bytes(random()?));
     let now = clock::wall();
-    // No event, as the document has it, may also be written out; in binary mode that would be an event's data.
+    // `null` means no event, as documented. In binary mode it would be an event's data.
     let none = body.is_empty() || body.trim_ascii() == b"null" && !headers.contains_key("ce-type");
     let new = if none { plain(&webhook_id) } else { api.heavy.run(body.len(), || named(&headers, &body)).await?? };
     let event =
@@ -80,8 +80,8 @@ pub async fn send(
 fn random() -> Result<[u8; 16], Problem> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| {
-        tracing::error!(%error, "the system gives no randomness");
-        Problem::internal("the system gives no randomness for an id")
+        tracing::error!(%error, "system provides no random bytes");
+        Problem::internal("the system provides no random bytes for an id")
     })?;
     Ok(random)
 }
@@ -93,7 +93,7 @@ fn plain(id: &str) -> NewEvent {
         event_type: EventType::parse(TYPE).expect("the type of a test is valid"),
         subject: None,
         time: None,
-        content: Content::of(&json!({ "test": id, "hint": "a test send; nothing has happened" })),
+        content: Content::of(&json!({ "test": id, "hint": "this is only a test" })),
         attributes: Arc::default(),
         depth: 0,
         cause: None,
@@ -105,6 +105,6 @@ fn named(headers: &HeaderMap, body: &Bytes) -> Result<NewEvent, Problem> {
     let mut events = intake::read(headers, body)?.events;
     match (events.pop(), events.len()) {
         (Some(event), 0) => Ok(event),
-        (_, more) => Err(Problem::batch_too_large(format!("a test is about one event; {} were given", more + 1))),
+        (_, more) => Err(Problem::batch_too_large(format!("a test sends one event; {} were given", more + 1))),
     }
 }

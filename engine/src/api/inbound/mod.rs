@@ -1,12 +1,12 @@
-//! `/in/{source}`: webhooks of third parties come in. Nothing of a request is believed before its sender has proved itself; then it is
-//! an event like any other, on the disk before its sender is answered.
+//! `/in/{source}`: receives webhooks of third parties. Nothing in a request is trusted before its sender is verified. Then it
+//! becomes an event, which is on disk before the sender is answered.
 //!
-//! Work before a proof is cheap. A request is charged to its caller before anything is done for it, and a request whose head already
-//! shows that it has no proof is refused before its body is read. Bodies take room from their source's share. A caller that floods is
-//! still accepted with a right proof, but its requests are checked one by one.
+//! Work before the verification is cheap. A request is charged to its caller before any work. If its head already shows that it
+//! has no proof, it is refused before its body is read. Bodies use their source's share of memory. A flooding caller with valid
+//! proof is still accepted, but its requests are checked one by one.
 //!
-//! A refusal explains what is wrong in words that hold no secret and would help nobody to find one. Each is counted and remembered
-//! ([`watch`]).
+//! A refusal explains the error without revealing a secret or helping to find one. Refusals are counted, and the last ones are
+//! stored ([`watch`]).
 
 mod peer;
 mod view;
@@ -47,22 +47,22 @@ use crate::{
     },
 };
 
-/// What all sources have in common.
+/// Settings that all sources share.
 pub struct Inbound {
     pub watches: Watches,
     pub proxies: Proxies,
-    /// Under which senders reach the engine; `None`: as they say themselves.
+    /// URL under which senders reach the engine; `None`: as their requests say.
     pub external_url: Option<Url>,
 }
 
 impl Inbound {
-    /// The address of a source as its senders know it, if that is known.
+    /// Returns the address of a source as its senders know it, if that is known.
     pub fn url(&self, source: &Source) -> Option<String> {
         let base = self.external_url.as_ref()?.as_str().trim_end_matches('/');
         Some(format!("{base}/in/{}", source.address()))
     }
 
-    /// The address that a request was sent to, with its query, as its sender wrote it.
+    /// Returns the full URL of a request, with its query, as its sender wrote it.
     fn requested(&self, uri: &Uri, headers: &HeaderMap) -> String {
         let path = uri.path_and_query().map_or(uri.path(), |whole| whole.as_str());
         match &self.external_url {
@@ -76,45 +76,45 @@ impl Inbound {
     }
 }
 
-/// What is sent to a source, for the document.
+/// The body of a request to a source, for the document.
 pub enum AnyBody {}
 
 values! {
-    AnyBody, "AnyBody", json!({ "description": "Whatever its sender sends: JSON, a form, XML or any bytes." });
+    AnyBody, "AnyBody", json!({ "description": "The sender's webhook: JSON, a form, XML or any bytes." });
 }
 
-/// The answer to an accepted request, unless its source says otherwise.
+/// The answer to an accepted request, unless its source defines another.
 #[derive(Serialize, ToSchema)]
 pub struct Taken {
-    /// The engine's id of the event.
+    /// Id of the event.
     #[schema(value_type = crate::domain::id::EventId)]
     accepted: String,
 }
 
-/// A request that is not taken: why, in a word of [`crate::metrics::REFUSALS`] and in the answer.
+/// A refused request: the reason as a word of [`crate::metrics::REFUSALS`], and the answer.
 struct No(&'static str, Problem);
 
-/// A request under way.
+/// A request in progress.
 struct Visit<'a> {
     api: &'a Api,
     source: &'a Source,
     caller: IpAddr,
     watch: Arc<Watch>,
-    /// Whether its caller has been refused too often of late.
+    /// Whether its caller was recently refused too often.
     is_flooding: bool,
 }
 
 /// Send a webhook to a source.
 ///
-/// What its sender has to prove, and which other methods are taken, is the source's rule. The answer is sent after the event is on disk;
-/// a source can have another status and body for it.
+/// The source defines the proof of its sender and the allowed methods. The answer is sent after the event is on disk; a source
+/// can define another status and body for it.
 #[utoipa::path(
     post, path = "/in/{source}", operation_id = "receive_webhook", tag = "sources",
-    params(("source" = String, Path, description = "The address of the source: its name and what nobody guesses.")),
-    request_body(description = "Whatever the source's senders send.", content(
+    params(("source" = String, Path, description = "The address of the source: its name and an unguessable part.")),
+    request_body(description = "The sender's webhook.", content(
         (AnyBody = "application/json", example = json!({ "id": 7, "total": "129.50" })),
     )),
-    responses((status = 200, description = "The event is on disk, or was before.", body = Taken)),
+    responses((status = 200, description = "The event is on disk, or was already.", body = Taken)),
     extensions(("x-problems" = json!([
         "not_verified", "address_not_allowed", "unsupported_media_type", "id_taken", "rate_limited", "loop_detected", "store_full", "store_unavailable",
     ]))),
@@ -126,8 +126,8 @@ pub async fn receive(
     request: Request,
 ) -> Result<Response, Problem> {
     let sources = api.sources.table();
-    let source = sources.at(&address, clock::steady()).ok_or_else(|| Problem::not_found("there is no source at this address"))?;
-    // Every connection has one; where a test speaks without, it is nobody.
+    let source = sources.at(&address, clock::steady()).ok_or_else(|| Problem::not_found("no source at this address"))?;
+    // Every connection has a peer; a test without one has an unspecified address.
     let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(Peer(address))| address);
     let caller = api.inbound.proxies.caller(peer, request.headers());
     let watches = &api.inbound.watches;
@@ -139,13 +139,13 @@ pub async fn receive(
             watches.refund(charge);
             Ok(response)
         }
-        // The sender is not to blame for what the engine cannot accept.
+        // The sender is not the cause of what the engine cannot accept.
         Err(No(_, problem)) if problem.is_ours() => {
             watches.refund(charge);
             Err(problem)
         }
         Err(No(reason, problem)) => {
-            // A caller that is only too fast, or repeats an id, has proved itself.
+            // A caller that is only too fast, or repeats an id, is verified.
             let has_proved_itself = ["rate", "depth", "id"].contains(&reason);
             let (reason, problem) = match is_flooding && !has_proved_itself {
                 true => ("flood", Problem::rate_limited(FLOODING).after(60)),
@@ -166,15 +166,15 @@ pub async fn receive(
     }
 }
 
-const FLOODING: &str = "too many requests from this address were refused; mend them, and try again in a minute";
+const FLOODING: &str = "too many requests from this address were refused; correct them, and try again in a minute";
 
-/// The answer to a question. It may repeat a stranger's text, which no browser may take for a page.
+/// Answers a challenge. The answer may repeat text of a stranger, which no browser may interpret as a page.
 fn plain(reply: Reply) -> Response {
     let Some(content_type) = reply.content_type else { return StatusCode::OK.into_response() };
     ([(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], reply.body).into_response()
 }
 
-/// Says which methods a source takes.
+/// Adds the header that lists the allowed methods of a source.
 fn allow(response: &mut Response, source: &Source) {
     if let Ok(methods) = HeaderValue::from_str(&source.new.settings.methods.join(", ")) {
         response.headers_mut().insert(header::ALLOW, methods);
@@ -185,7 +185,7 @@ impl Visit<'_> {
     async fn go(&self, request: Request) -> Result<Response, No> {
         let settings = &self.source.new.settings;
         if !self.source.admits(self.caller) {
-            return Err(No("address", Problem::address_not_allowed("this source takes nothing from this address")));
+            return Err(No("address", Problem::address_not_allowed("this source refuses requests from this address")));
         }
         let (parts, body) = request.into_parts();
         if parts.method == Method::OPTIONS {
@@ -207,7 +207,7 @@ impl Visit<'_> {
             return Ok(plain(reply));
         }
         if !settings.methods.iter().any(|method| method == parts.method.as_str()) {
-            let text = format!("this source takes {}", settings.methods.join(", "));
+            let text = format!("this source allows {}", settings.methods.join(", "));
             return Err(No("method", Problem::method_not_allowed(text)));
         }
         self.check_kind(&parts.headers)?;
@@ -232,10 +232,10 @@ impl Visit<'_> {
             }
         };
         drop(held);
-        // From here on its sender is known, and only now what it sends counts for the rate.
+        // From here on the sender is verified. Only verified requests count for the rate.
         if !self.watch.has_room(settings.rate) {
             let rate = settings.rate.map(|rate| rate.to_string()).unwrap_or_default();
-            return Err(No("rate", Problem::rate_limited(format!("this source takes at most {rate}")).after(1)));
+            return Err(No("rate", Problem::rate_limited(format!("this source accepts at most {rate}")).after(1)));
         }
         let read = || match self.source.challenge(&incoming, &believed, clock::steady()) {
             Some(challenge) => Err(challenge),
@@ -250,14 +250,14 @@ impl Visit<'_> {
             trace::adopt(Arc::make_mut(&mut event.attributes), &parent, state.as_deref());
         }
         let kept = events::keep(self.api, self.api.traces.begin(), vec![event]).await;
-        // What is not the store's own trouble is an id that an event of another type has.
+        // A problem that is not the store's is an id that another event has.
         let kept = kept.map_err(|problem| No(if problem.is_ours() { "store" } else { "id" }, problem))?;
         let event = kept.into_iter().next().map(|one| one.event).unwrap_or_default();
         self.watch.note_accepted(clock::wall());
         Ok(self.answer(event))
     }
 
-    /// Reads a body where that delays no other connection.
+    /// Parses a body where that delays no other connection.
     async fn heavy<T>(&self, body: &[u8], work: impl FnOnce() -> T) -> Result<T, No> {
         self.api.heavy.run(body.len(), work).await.map_err(|problem| No("body", problem))
     }
@@ -265,9 +265,7 @@ impl Visit<'_> {
     fn check_kind(&self, headers: &HeaderMap) -> Result<(), No> {
         let refuse = |text: String| Err(No("content-type", Problem::unsupported_media_type(text)));
         if let Some(coding) = body::coding(headers) {
-            return refuse(format!(
-                "bodies are not taken with content-encoding {coding:?}; send the body as it is, uncompressed"
-            ));
+            return refuse(format!("bodies with content-encoding {coding:?} are not supported; send the body uncompressed"));
         }
         let known = &self.source.new.settings.content_types;
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -279,7 +277,7 @@ impl Visit<'_> {
         if known.is_empty() || known.iter().any(fits) {
             return Ok(());
         }
-        refuse(format!("this source takes {}", known.join(", ")))
+        refuse(format!("this source accepts {}", known.join(", ")))
     }
 
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(bytes::Bytes, Held), No> {
@@ -289,7 +287,8 @@ impl Visit<'_> {
         body::read_within(self.api, headers, body, limit, &rooms).await.map_err(|problem| No("body", problem))
     }
 
-    /// CloudEvents asks before it sends ("HTTP 1.1 Web Hooks", abuse protection): whoever knows the address may.
+    /// Answers the question of CloudEvents senders before they send ("HTTP 1.1 Web Hooks", abuse protection): every caller that
+    /// knows the address may send.
     fn handshake(&self, asked: &HeaderMap) -> Response {
         let settings = &self.source.new.settings;
         let mut response = StatusCode::NO_CONTENT.into_response();

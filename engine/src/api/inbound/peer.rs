@@ -1,4 +1,4 @@
-//! Who calls: the other end of the connection, or whoever a trusted proxy says that it passes on for.
+//! The caller's address: the other end of the connection, or the address that a trusted proxy reports.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,8 +9,8 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Which header proxies write whom they pass on for. Only one is believed: a proxy that writes the one passes the other on as a
-/// stranger wrote it.
+/// The header in which trusted proxies report their caller. Only one header is trusted: a proxy that writes one forwards the
+/// other unchanged from a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`
@@ -34,7 +34,7 @@ impl ForwardedHeader {
     }
 }
 
-/// Which proxies are believed.
+/// The trusted proxies.
 #[derive(Clone, Debug)]
 pub struct Proxies {
     pub trusted: Vec<IpNet>,
@@ -46,8 +46,8 @@ impl Proxies {
         self.trusted.iter().any(|net| net.contains(&address))
     }
 
-    /// The address that a request comes from. From the last entry backwards, each that a trusted proxy wrote is believed; the first
-    /// that is no trusted proxy's own is the caller's.
+    /// Returns the caller's address. The entries are read backwards while a trusted proxy wrote them. The first address that is
+    /// not a trusted proxy is the caller's.
     pub fn caller(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut caller = peer.to_canonical();
         let lines = headers.get_all(self.header.as_str()).iter().filter_map(|value| value.to_str().ok());
@@ -60,7 +60,7 @@ impl Proxies {
                 ForwardedHeader::XForwardedFor => Some(*entry),
                 ForwardedHeader::Forwarded => of_forwarded(entry),
             };
-            // What cannot be read says nothing about what stands before it.
+            // Entries before an unreadable one cannot be trusted.
             let Some(address) = text.and_then(address) else { break };
             caller = address;
         }
@@ -68,7 +68,7 @@ impl Proxies {
     }
 }
 
-/// The value of `for` in an entry such as `for="[2001:db8::1]:4711";proto=https`.
+/// Returns the value of `for` in an entry such as `for="[2001:db8::1]:4711";proto=https`.
 fn of_forwarded(entry: &str) -> Option<&str> {
     entry.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
@@ -76,7 +76,7 @@ fn of_forwarded(entry: &str) -> Option<&str> {
     })
 }
 
-/// An address, also with a port or in brackets.
+/// Parses an address, also with a port or in brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let whole = text.parse::<IpAddr>().ok().or_else(bare);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn trusts_only_configured_proxies() {
         use ForwardedHeader::{Forwarded, XForwardedFor};
         for (header, peer, lines, expected) in [
             (XForwardedFor, "192.0.2.1", &["198.51.100.7"][..], "192.0.2.1"),

@@ -1,8 +1,8 @@
-//! Counts of each source's requests (accepted, refused, the last refusals and their reasons), and how fast more may come. All of it is in
+//! Counts each source's requests (accepted, refused, the last refusals with reasons), and limits their rate. All of it is in
 //! memory, bounded, and starts at zero with the process.
 //!
-//! A caller that is refused too often is limited source by source and address by address, in a table of fixed size with a random seed. A
-//! flood costs only its own address, and no caller can choose whose place in the table it shares.
+//! A caller that is refused too often is limited per source and address, in a table of fixed size with a random seed. A flood
+//! affects only its own address, and no caller can choose whose table entry it shares.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,15 +23,15 @@ use crate::{
     metrics::meters,
 };
 
-/// Refusals of one source that are remembered.
+/// Maximum number of stored refusals of one source.
 const REFUSALS_MAX: usize = 20;
-/// Refusals that one caller may have at once; then so many each second.
+/// Refusals that one caller may have at once; then this many per second.
 const BURST: f64 = 30.0;
 const PER_SECOND: f64 = 1.0;
-/// Callers that are told apart; more share a place.
+/// Number of distinct callers; more share entries.
 const BUCKETS: usize = 4096;
 
-/// A request that was refused.
+/// A refused request.
 #[derive(Clone, Debug)]
 pub struct Refused {
     pub at: Timestamp,
@@ -41,11 +41,11 @@ pub struct Refused {
     pub detail: String,
 }
 
-/// What is remembered of one source.
+/// The state of one source.
 pub struct Watch {
-    /// What bodies to this source may hold.
+    /// Memory for bodies to this source.
     pub room: Room,
-    /// Requests of flooding callers are checked one after another.
+    /// Requests of flooding callers are checked one by one.
     pub one_by_one: Semaphore,
     accepted: AtomicU64,
     refused: AtomicU64,
@@ -78,7 +78,7 @@ impl Watch {
     fn note_refused(&self, source: &str, refused: Refused) {
         self.refused.fetch_add(1, Relaxed);
         meters().source_refused(source, refused.reason);
-        // They would only drive out what led to them.
+        // Refusals of floods would displace those before the flood.
         if refused.reason == "flood" {
             return;
         }
@@ -101,12 +101,12 @@ impl Watch {
         Some(self.last_accepted.load(Relaxed)).filter(|at| *at > 0).map(Timestamp::from_millis)
     }
 
-    /// Newest first.
+    /// Returns the last refusals, newest first.
     pub fn last_refusals(&self) -> Vec<Refused> {
         lock(&self.last_refusals).iter().cloned().collect()
     }
 
-    /// Whether the source's rate has room for one more.
+    /// Returns whether the source's rate allows one more request.
     pub fn has_room(&self, rate: Option<Rate>) -> bool {
         let Some(rate) = rate else { return true };
         let limiter = {
@@ -124,7 +124,7 @@ impl Watch {
     }
 }
 
-/// Lets through a second's worth at once.
+/// Creates a limiter that allows one second's requests at once.
 fn limiter(rate: Rate) -> DefaultDirectRateLimiter {
     let quota = Quota::with_period(rate.interval()).expect("an interval is never zero");
     let burst = u32::try_from(rate.within(std::time::Duration::from_secs(1))).ok().and_then(std::num::NonZeroU32::new);
@@ -132,18 +132,18 @@ fn limiter(rate: Rate) -> DefaultDirectRateLimiter {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no code panics while it holds what is remembered of a source")
+    mutex.lock().expect("no code panics while it holds this lock")
 }
 
-/// What is remembered of all sources.
+/// The state of all sources.
 pub struct Watches {
     by_source: Mutex<HashMap<SourceId, Arc<Watch>>>,
     floods: Mutex<Vec<Bucket>>,
-    /// Makes it unpredictable who shares a bucket.
+    /// Makes the sharing of entries unpredictable.
     seed: RandomState,
 }
 
-/// How many more refusals a caller may have, and as of when.
+/// Number of refusals that a caller may still have, and since when.
 #[derive(Clone, Copy)]
 struct Bucket {
     left: f64,
@@ -176,7 +176,7 @@ impl Watches {
     }
 
     fn place(&self, source: SourceId, caller: IpAddr) -> usize {
-        // A whole network of that kind is usually one person's.
+        // A network of this size usually belongs to one person.
         let caller = match caller {
             IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
             v4 => v4,
@@ -185,8 +185,8 @@ impl Watches {
         usize::try_from(hash % BUCKETS as u64).expect("there are few buckets")
     }
 
-    /// Takes from a caller what a refusal costs, before anything is done for its request: requests that are under way at the same
-    /// time count as well. `now` is the steady clock.
+    /// Charges a caller for one refusal before any work for its request, so that concurrent requests count too. `now` is the
+    /// steady clock.
     pub fn charge(&self, source: SourceId, caller: IpAddr, now: Timestamp) -> Charge {
         let place = self.place(source, caller);
         let mut floods = lock(&self.floods);
@@ -196,26 +196,25 @@ impl Watches {
         Charge { place, paid, is_flooding: paid < 1.0 }
     }
 
-    /// Gives a charge back: the request was no refusal, or none that counts.
+    /// Returns a charge: the request was not refused, or the refusal does not count.
     pub fn refund(&self, charge: Charge) {
         let mut floods = lock(&self.floods);
         let bucket = &mut floods[charge.place];
         bucket.left = (bucket.left + charge.paid).min(BURST);
     }
 
-    /// Notes a refusal.
+    /// Records a refusal.
     pub fn refuse(&self, source: (SourceId, &str), refused: Refused) {
         self.of(source.0).note_refused(source.1, refused);
     }
 }
 
-/// What was taken from a caller for one request. Whatever is not given back has counted as a refusal; so has a request whose caller
-/// hung up.
+/// A caller's charge for one request. A charge that is not returned counts as a refusal, also if the caller hung up.
 #[derive(Debug)]
 pub struct Charge {
     place: usize,
     paid: f64,
-    /// Whether the caller has been refused so often that its requests are checked one by one, and its refusals not explained.
+    /// Whether the caller was refused so often that its requests are checked one by one and its refusals are not explained.
     pub is_flooding: bool,
 }
 
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_is_refused_again_and_again_floods_for_a_while() {
+    fn a_caller_refused_repeatedly_counts_as_flooding_for_a_while() {
         let watches = Watches::default();
         let (source, other) = (SourceId::from_i64(1), SourceId::from_i64(2));
         let (bad, near) = (address("2001:db8::1"), address("2001:db8::ffff"));
@@ -251,11 +250,11 @@ mod tests {
             watches.refuse((source, "shop"), refused(bad, &n.to_string()));
         }
         assert!(floods(source, bad, at(0)) && floods(source, near, at(0)));
-        // Another place, unless chance has it that they share one.
+        // Another entry, unless the two share one by chance.
         if watches.place(source, bad) != watches.place(other, bad) {
             assert!(!floods(other, bad, at(0)));
         }
-        assert!(!floods(source, bad, at(1)), "one more each second");
+        assert!(!floods(source, bad, at(1)), "one more per second");
         let watch = watches.of(source);
         let last: Vec<_> = watch.last_refusals().into_iter().map(|one| one.detail).collect();
         assert_eq!((last.len(), last[0].as_str(), watch.refused()), (REFUSALS_MAX, "29", 30));
@@ -271,18 +270,18 @@ mod tests {
         let one_more = watches.charge(source, caller, at(0));
         assert!(one_more.is_flooding);
         watches.refund(one_more);
-        assert!(watches.charge(source, caller, at(0)).is_flooding, "what was not paid is not given back");
+        assert!(watches.charge(source, caller, at(0)).is_flooding, "nothing is returned beyond the charges");
         under_way.drain(..).for_each(|charge| watches.refund(charge));
-        assert!((0..30).all(|_| !watches.charge(source, caller, at(0)).is_flooding), "all of it is given back");
+        assert!((0..30).all(|_| !watches.charge(source, caller, at(0)).is_flooding), "all of it is returned");
         assert!(watches.charge(source, caller, at(0)).is_flooding);
     }
 
     #[test]
-    fn a_rate_has_room_for_its_second() {
+    fn a_rate_allows_one_seconds_requests_at_once() {
         let watch = Watch::default();
         let rate = Rate::parse("2/s").ok();
         assert!(watch.has_room(rate) && watch.has_room(rate) && !watch.has_room(rate));
         assert!(watch.has_room(None));
-        assert!(watch.has_room(Rate::parse("1/h").ok()), "a new rate begins anew");
+        assert!(watch.has_room(Rate::parse("1/h").ok()), "a new rate starts full");
     }
 }

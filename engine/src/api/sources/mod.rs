@@ -1,4 +1,4 @@
-//! Sources: made, changed, rotated, removed. What they do with what comes in is [`super::inbound`]'s business.
+//! Sources: create, change, rotate, delete. [`super::inbound`] handles their requests.
 
 mod input;
 mod view;
@@ -25,19 +25,19 @@ use crate::{
     domain::{duration, id::SourceId, source::Source},
 };
 
-/// Sources that one engine keeps.
+/// Maximum number of sources of one engine.
 const SOURCES_MAX: usize = 1_000;
 const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Create a source.
 ///
-/// The answer alone carries the secret that its senders prove themselves with.
+/// Only this answer contains the secret of its senders.
 #[utoipa::path(
     post, path = "/v1/sources", operation_id = "create_source", tag = "sources",
     request_body(content = Input, examples(
-        ("github" = (summary = "A sender that is known", value = json!({ "name": "github", "preset": "github" }))),
-        ("hmac" = (summary = "A signature that is described", value = json!({
+        ("github" = (summary = "A known sender", value = json!({ "name": "github", "preset": "github" }))),
+        ("hmac" = (summary = "A custom signature", value = json!({
             "name": "crm", "title": "Our CRM", "preset": "hmac", "secret": "what-it-signs-with", "header": "crm-signature",
             "prefix": "sha256=", "template": "{timestamp}.{body}", "timestamp": "header:crm-time", "tolerance": "10m",
             "type_from": "body:/event", "dedupe": "body:/id", "attributes": { "initiator": "body:/initiated_by" },
@@ -53,7 +53,7 @@ pub async fn create(
 ) -> Result<(StatusCode, Extension<audit::Target>, Json<SourceView>), Problem> {
     let input: Input = body::json(&api, &headers, body, Problem::bad_source).await?;
     if api.sources.table().count() >= SOURCES_MAX {
-        return Err(Problem::conflict(format!("there are {SOURCES_MAX} sources, the most that one engine keeps")));
+        return Err(Problem::conflict(format!("there are already {SOURCES_MAX} sources, the limit of one engine")));
     }
     let source = api.store.create_source(input.check(&api, None)?).await?;
     api.sources.refresh().await?;
@@ -65,7 +65,7 @@ pub async fn create(
 /// List all sources.
 #[utoipa::path(
     get, path = "/v1/sources", operation_id = "list_sources", tag = "sources",
-    responses((status = 200, description = "All of them.", body = PageView<SourceView>)),
+    responses((status = 200, description = "All sources.", body = PageView<SourceView>)),
 )]
 pub async fn list(
     State(api): State<Arc<Api>>,
@@ -81,16 +81,16 @@ fn find(api: &Api, text: &str) -> Result<Arc<Source>, Problem> {
     let by_id = SourceId::parse(text, api.store.tag()).and_then(|id| sources.get(id));
     by_id.or_else(|| sources.named(text)).cloned().ok_or_else(|| {
         let near = sources.nearest(text).map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
-        Problem::not_found(format!("there is no source {text:?}{near}"))
+        Problem::not_found(format!("no source {text:?}{near}"))
     })
 }
 
 /// Read one source.
 ///
-/// With what it took and refused since the engine started, and who was refused last and why.
+/// Includes counts of accepted and refused requests since the engine started, and the last refusals with reasons.
 #[utoipa::path(
     get, path = "/v1/sources/{source}", operation_id = "show_source", tag = "sources",
-    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    params(("source" = String, Path, description = "Id or name of the source.", example = "github")),
     responses((status = 200, description = "The source, without its secret.", body = SourceView)),
 )]
 pub async fn show(
@@ -103,16 +103,16 @@ pub async fn show(
 
 /// Change a source.
 ///
-/// A JSON merge patch (RFC 7396): what is named is replaced, `null` goes back to the default. Where the preset changes, the secret
-/// ends with it, and the answer carries the new one.
+/// A JSON merge patch (RFC 7396): given members are replaced, `null` restores the default. If the preset changes, the old secret
+/// ends, and the answer contains the new one.
 #[utoipa::path(
     patch, path = "/v1/sources/{source}", operation_id = "change_source", tag = "sources",
-    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    params(("source" = String, Path, description = "Id or name of the source.", example = "github")),
     request_body(content(
         (Patch = "application/merge-patch+json", example = json!({ "allow": ["192.0.2.0/24"], "rate": null })),
         (Patch = "application/json", example = json!({ "title": "GitHub" })),
     )),
-    responses((status = 200, description = "The source as it is now.", body = SourceView)),
+    responses((status = 200, description = "The changed source.", body = SourceView)),
     extensions(("x-problems" = json!(["bad_source"]))),
 )]
 pub async fn change(
@@ -125,7 +125,7 @@ pub async fn change(
     let patch: serde_json::Map<String, Value> = body::json(&api, &headers, body, Problem::bad_source).await?;
     let before = find(&api, &id)?;
     if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
-        return Err(wrong("name", "is fixed, since its events carry it; change the title instead"));
+        return Err(wrong("name", "cannot be changed, because events carry it; change the title instead"));
     }
     let keeps_verify_token = !patch.contains_key("verify_token");
     let mut merged = serde_json::to_value(Input::of(&before)).map_err(|error| Problem::internal(error.to_string()))?;
@@ -144,11 +144,11 @@ pub async fn change(
 
 /// Delete a source.
 ///
-/// Its address takes nothing any more; the events that came in stay.
+/// Requests to its address get 404. Its events stay.
 #[utoipa::path(
     delete, path = "/v1/sources/{source}", operation_id = "delete_source", tag = "sources",
-    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
-    responses((status = 204, description = "It is gone.")),
+    params(("source" = String, Path, description = "Id or name of the source.", example = "github")),
+    responses((status = 204, description = "The source is deleted.")),
 )]
 pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let source = find(&api, &id)?;
@@ -159,25 +159,25 @@ pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What the rotation of a source's secret may be told.
+/// Options of a secret rotation.
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SourceRotation)]
 struct Rotation {
-    /// What senders are to use from now on; made at random unless given.
+    /// New secret of the senders; generated by default.
     #[schema(value_type = Option<SourceSecret>)]
     secret: Option<String>,
-    /// How long the old one is believed: at most 7 days; a day unless said otherwise.
+    /// Grace period in which the old secret stays valid: at most 7 days; default 24h.
     #[schema(value_type = Option<endpoints::Grace>)]
     grace: Option<String>,
 }
 
-/// Give a source a new secret.
+/// Create a new secret for a source.
 ///
-/// The old one is believed beside it until its grace is over, so that the sender can be told in the meantime.
+/// The old secret stays valid until its grace period ends, so that you can give the new one to the sender.
 #[utoipa::path(
     post, path = "/v1/sources/{source}/rotate-secret", operation_id = "rotate_source_secret", tag = "sources",
-    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    params(("source" = String, Path, description = "Id or name of the source.", example = "github")),
     request_body(content = Option<Rotation>, example = json!({ "grace": "12h" })),
     responses((status = 200, description = "The source, with its new secret.", body = SourceView)),
     extensions(("x-problems" = json!(["bad_source", "bad_value", "conflict"]))),
@@ -192,7 +192,7 @@ pub async fn rotate(
     let mut source = Source::clone(&*find(&api, &id)?);
     if !source.new.settings.proofs.have_secret() {
         return Err(Problem::conflict(format!(
-            "preset \"{}\" has no secret; choose another preset, which has one",
+            "preset \"{}\" has no secret; choose a preset with one",
             source.new.settings.preset.as_str()
         )));
     }
@@ -203,22 +203,22 @@ pub async fn rotate(
     Ok(Json(SourceView::revealing(&api, &source)))
 }
 
-/// What the rotation of a source's address may be told.
+/// Options of an address rotation.
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = AddressRotation)]
 struct AddressRotation {
-    /// How long the old one is taken: at most 7 days; a day unless said otherwise.
+    /// Grace period in which the old address stays valid: at most 7 days; default 24h.
     #[schema(value_type = Option<endpoints::Grace>)]
     grace: Option<String>,
 }
 
-/// Give a source a new address.
+/// Create a new address for a source.
 ///
-/// What is sent to the old one is taken until its grace is over, so that the sender can be told in the meantime; `0s` ends it at once.
+/// The old address stays valid until its grace period ends, so that you can give the new one to the sender. `0s` ends it at once.
 #[utoipa::path(
     post, path = "/v1/sources/{source}/rotate-address", operation_id = "rotate_source_address", tag = "sources",
-    params(("source" = String, Path, description = "Its id or its name.", example = "github")),
+    params(("source" = String, Path, description = "Id or name of the source.", example = "github")),
     request_body(content = Option<AddressRotation>, example = json!({ "grace": "12h" })),
     responses((status = 200, description = "The source, with its new address.", body = SourceView)),
     extensions(("x-problems" = json!(["bad_value"]))),
@@ -239,7 +239,7 @@ pub async fn rotate_address(
     Ok(Json(SourceView::new(&api, &source, caller.sight)))
 }
 
-/// How long what was there before a rotation still holds.
+/// Reads the grace period of a rotation.
 fn grace(given: Option<&str>) -> Result<Duration, Problem> {
     let grace = given.map_or(Some(GRACE_DEFAULT), duration::parse).filter(|grace| *grace <= GRACE_MAX);
     grace.ok_or_else(|| Problem::bad_value("grace: must be a duration of at most 7 days; write 0s, 1h or 24h").at("/grace"))
