@@ -248,8 +248,5 @@ async fn what_calls_itself_json_has_to_be_json() {
     let refused = send("{\"a\":").await;
     assert_eq!(refused.status(), 400);
     let problem: Value = refused.json().await.unwrap();
-    assert!(
-        problem["detail"].as_str().unwrap().starts_with("the body is not valid application/json"),
-        "{problem}"
-    );
+    assert!(problem["detail"].as_str().unwrap().starts_with("the body is not valid application/json"), "{problem}");
 }

@@ -165,7 +165,7 @@ async fn nodes_tell_what_they_have_not_ready() {
         let said = said_of(node, "ledger").expect("each of them");
         if node["role"] == "work" {
             assert!(said["version"].is_null(), "{said}");
-            assert!(said["error"].as_str().unwrap().contains("more than the 1024 that a plugin may have"), "{said}");
+            assert!(said["error"].as_str().unwrap().contains("more than the limit of 1024"), "{said}");
         } else {
             assert_eq!(said["version"], digest(&crates::wasm("ledger")));
             assert!(said["error"].is_null());

@@ -372,12 +372,12 @@ async fn of_two_files_with_one_plugin_the_other_takes_over() {
     serves_from(&engine, "twin", "a.wasm").await;
     engine.write_plugin("b.wasm", &guests::build("echo", "twin", &["hostile.*"]));
     let list = engine.wait("/v1/plugins", "the second is refused", |list| refused(list).contains_key("b")).await;
-    assert_eq!(refused(&list)["b"], "plugin twin is provided by a.wasm already; remove one of the two files");
+    assert_eq!(refused(&list)["b"], "plugin twin is already provided by a.wasm; remove one of the two files");
 
     // The first is removed, …
     std::fs::remove_file(folder.join("a.wasm")).unwrap();
     serves_from(&engine, "twin", "b.wasm").await;
-    assert!(!engine.log().contains("serves no more"), "{}", engine.log());
+    assert!(!engine.log().contains("plugin no longer serves"), "{}", engine.log());
     // … broken, …
     engine.write_plugin("a.wasm", &named("twin"));
     engine.wait("/v1/plugins", "the first is second now", |list| refused(list).contains_key("a")).await;
@@ -421,7 +421,7 @@ async fn a_renamed_file_serves_on() {
     serves_from(&engine, "last", "last.wasm").await;
     std::fs::remove_file(folder.join("last.wasm")).unwrap();
     engine.wait("/v1/plugins", "the last is gone", |list| list["items"].as_array().unwrap().len() == 1).await;
-    let gone: Vec<_> = engine.log().lines().filter(|line| line.contains("serves no more")).map(str::to_owned).collect();
+    let gone: Vec<_> = engine.log().lines().filter(|line| line.contains("plugin no longer serves")).map(str::to_owned).collect();
     assert!(gone.len() == 1 && gone[0].contains("last"), "{gone:?}");
 }
 
@@ -458,7 +458,7 @@ async fn links_are_followed_inside_the_folder_only_and_a_pipe_holds_nothing_up()
     let reasons = refused(&list);
     assert_eq!(reasons["pipe"], "it is a named pipe, not a file");
     for link in ["link", "key"] {
-        assert_eq!(reasons[link], "it is a link that leads out of the plugin folder; copy the file there instead");
+        assert_eq!(reasons[link], "it is a link that leaves the plugin folder; copy the file into the folder instead");
     }
 
     for (round, guest) in ["no-op", "echo"].into_iter().enumerate() {

@@ -324,7 +324,10 @@ async fn a_tool_that_subscribes_without_end_is_slowed_down_and_leaves_no_more_ro
         assert!((1..=1200).contains(&wait), "{wait}");
         let problem: Value = answer.json().await.expect("JSON");
         assert_eq!(problem["code"], "rate_limited");
-        assert!(problem["detail"].as_str().unwrap().contains("the limit of subscription changes, 3/h (limits.subscribe_rate)"), "{problem}");
+        assert!(
+            problem["detail"].as_str().unwrap().contains("the limit of subscription changes, 3/h (limits.subscribe_rate)"),
+            "{problem}"
+        );
     }
     assert_eq!(tool.call("GET", "/v1/subscriptions", Value::Null).await.0, 200, "it may still look");
     assert_eq!(other.subscribe(url, "order.*").await.0, 201, "another key has its own");

@@ -1,8 +1,8 @@
-//! What loading plugin files taught, on disk: the code of those that compiled, so that a start need not compile again, and the digests of
-//! those that were too complex, so that it does not try them again. In the data folder, never in the plugin folder.
+//! The cache of loading plugin files: code of compiled files, so that a start need not compile them again, and digests of files
+//! that were too complex, so that a start does not try them again. It is in the data folder, never in the plugin folder.
 //!
-//! Compiled code is trusted blindly by whoever runs it, so every file carries a MAC under a key that only this folder has; a file
-//! that does not verify is thrown away and compiled again. Files are written whole under another name and renamed, never changed.
+//! Compiled code runs unchecked, so every file carries a MAC under a key that only this folder has. A file that does not verify
+//! is removed and compiled again. Files are written completely under another name and renamed, never changed.
 
 use std::{
     fs, io,
@@ -14,9 +14,9 @@ use sha2::Sha256;
 
 use crate::{domain::plugin::Digest, files, sandbox::CodeCache};
 
-/// Compiled versions that are kept; the oldest go first.
+/// Maximum number of stored compiled versions; the oldest are removed first.
 const CODE_FILES_MAX: usize = 256;
-/// Digests of files that were too complex; the oldest go first. A forgotten one costs one more try.
+/// Maximum number of stored digests of too complex files; the oldest are removed first. A removed one costs one more try.
 const TOO_COMPLEX_FILES_MAX: usize = 4096;
 const CODE: &str = "code";
 const TOO_COMPLEX: &str = "too-complex";
@@ -29,10 +29,11 @@ pub struct FileCache {
 }
 
 impl FileCache {
-    /// Opens the cache in `folder`, making the folder and its key if they do not exist.
+    /// Opens the cache in `folder`. Creates the folder and its key if they do not exist.
     ///
     /// # Errors
-    /// Other users may have changed the compiled code or read the key: the folder or the key is open to them, or belongs to one of them.
+    /// Other users may have changed the compiled code or read the key: the folder or the key is open to them, or belongs to one
+    /// of them.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         let of = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if !folder.exists() {
@@ -53,9 +54,9 @@ impl FileCache {
         Ok(Self { folder, key })
     }
 
-    /// Forgets that a file was too complex: somebody asks for another try.
+    /// Removes the record that a file was too complex, so that it is tried again.
     pub fn forgive(&self, digest: &Digest) {
-        // Most files never were.
+        // Most files have no record.
         let _ = fs::remove_file(self.path(&too_complex_key(digest), TOO_COMPLEX));
     }
 
@@ -69,8 +70,8 @@ impl FileCache {
         let verified =
             bytes.split_at_checked(MAC_LEN).is_some_and(|(mac, content)| self.mac(key, content).verify_slice(mac).is_ok());
         if !verified {
-            tracing::warn!(file = %path.display(), "cache file does not verify; it is removed and made again");
-            // If it cannot be removed it is refused again next time.
+            tracing::warn!(file = %path.display(), "cache file does not verify; it is removed and written again");
+            // If the removal fails, the file is refused again next time.
             let _ = fs::remove_file(&path);
             return None;
         }
@@ -120,12 +121,12 @@ impl CodeCache for FileCache {
 
     fn put_too_complex(&self, digest: &Digest, reason: &str) {
         if let Err(error) = self.write(&too_complex_key(digest), TOO_COMPLEX, reason.as_bytes()) {
-            tracing::warn!(%error, "a file that is too complex could not be recorded; the next start tries it again");
+            tracing::warn!(%error, "digest of a too complex file could not be recorded; the next start tries the file again");
         }
     }
 }
 
-/// Another version of the engine may load what this one cannot.
+/// The key has the engine's version: another version may be able to load the file.
 fn too_complex_key(digest: &Digest) -> String {
     format!("{TOO_COMPLEX} {} {digest}", env!("CARGO_PKG_VERSION"))
 }
@@ -137,32 +138,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_put_comes_back() {
+    fn returns_only_stored_files() {
         let folder = tempfile::tempdir().unwrap();
         let cache = FileCache::open(folder.path().join("cache")).unwrap();
         assert_eq!(cache.get("a"), None);
         cache.put("a", b"code of a");
         assert_eq!(cache.get("a").as_deref(), Some(b"code of a".as_slice()));
         let again = FileCache::open(folder.path().join("cache")).unwrap();
-        assert_eq!(again.get("a").as_deref(), Some(b"code of a".as_slice()), "the key stays");
+        assert_eq!(again.get("a").as_deref(), Some(b"code of a".as_slice()), "the key is the same");
 
         fs::copy(cache.path("a", CODE), cache.path("b", CODE)).unwrap();
-        assert_eq!(cache.get("b"), None, "one version's code is not another's");
+        assert_eq!(cache.get("b"), None, "code of another version is refused");
         let mut bytes = fs::read(cache.path("a", CODE)).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(cache.path("a", CODE), bytes).unwrap();
-        assert_eq!(cache.get("a"), None, "changed code is thrown away");
+        assert_eq!(cache.get("a"), None, "changed code is removed");
         assert!(!cache.path("a", CODE).exists());
     }
 
     #[test]
-    fn a_file_that_was_too_complex_is_known_until_it_is_forgiven() {
+    fn a_too_complex_file_is_recorded_until_it_is_forgiven() {
         let folder = tempfile::tempdir().unwrap();
         let cache = FileCache::open(folder.path().join("cache")).unwrap();
         let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
         cache.put_too_complex(&one, "too deep");
         let again = FileCache::open(folder.path().join("cache")).unwrap();
-        assert_eq!(again.too_complex(&one).as_deref(), Some("too deep"), "the next start knows it");
+        assert_eq!(again.too_complex(&one).as_deref(), Some("too deep"), "the next start finds it");
         assert_eq!(again.too_complex(&other), None);
         again.forgive(&other);
         again.forgive(&one);
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_too_complex_push_no_code_out() {
+    fn digests_of_too_complex_files_displace_no_code() {
         let folder = tempfile::tempdir().unwrap();
         let cache = FileCache::open(folder.path().join("cache")).unwrap();
         cache.put("a", b"code of a");
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_or_key_that_others_may_open_is_refused_with_the_command_that_closes_it() {
+    fn refuses_a_cache_or_key_open_to_others_and_names_the_repair() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("cache");
         let open = || FileCache::open(folder.clone()).map(drop).map_err(|error| error.to_string());

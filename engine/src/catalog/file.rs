@@ -1,8 +1,8 @@
-//! One file of the plugin folder, opened without trust in what has its name.
+//! One file of the plugin folder, opened without trust in its name.
 //!
-//! Whoever can write to the folder can put a link, a named pipe or a device there, also between two looks. So nothing is asked by
-//! name: the file is opened once, in a way that never waits and never leaves the folder, and everything else is asked of the open file.
-//! Links that stay in the folder are followed, because Kubernetes mounts each file of a ConfigMap or Secret as such a link.
+//! A user who can write to the folder can put a link, a named pipe or a device there, also between two looks. So nothing is
+//! checked by name: the file is opened once, in a way that never waits and never leaves the folder, and all checks use the open
+//! file. Links that stay in the folder are followed, because Kubernetes mounts each file of a ConfigMap or Secret as such a link.
 
 use std::{
     fs::{self, File},
@@ -19,61 +19,63 @@ use rustix::{
 
 use crate::{clock, domain::plugin::Digest};
 
-/// A file that changed less than this before it was read may change again and look the same: some file systems count whole or even
-/// seconds (FAT, two of them).
+/// A file that changed less than this before it was read may change again with the same stamp: some file systems store whole or
+/// even seconds (FAT, two seconds).
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// A plugin file, open.
+/// An open plugin file.
 #[derive(Debug)]
 pub struct PluginFile {
     file: File,
     pub stamp: Stamp,
 }
 
-/// What tells cheaply that a file may have changed. Only its content tells that it has.
+/// A cheap sign that a file may have changed. Only its content proves a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
     inode: u64,
     pub bytes: u64,
-    /// Seconds and nanoseconds. Anyone can set this one …
+    /// Seconds and nanoseconds. Users can set this time …
     modified: (i64, i64),
-    /// … and nobody that one.
+    /// … but not this one.
     changed: (i64, i64),
 }
 
-/// Why a file of the folder is not open.
+/// Why a file of the folder was not opened.
 #[derive(Debug)]
 pub enum Unopened {
-    /// It vanished between the listing and now.
+    /// It vanished after the listing.
     Gone,
-    /// It will never be a plugin, for this reason.
+    /// It can never be a plugin, for this reason.
     Refused(&'static str),
     /// The system did not open it this time.
     Unreadable(io::Error),
 }
 
-/// What was read of a file.
+/// The content of a file.
 #[derive(Debug)]
 pub struct Content {
     pub bytes: Vec<u8>,
     pub digest: Digest,
     pub stamp: Stamp,
-    /// Whether the same stamp means the same content from now on.
+    /// Whether an equal stamp means equal content from now on.
     pub settled: bool,
 }
 
 impl PluginFile {
-    /// Opens a file of the folder. Never waits, whatever it is.
+    /// Opens a file of the folder. Never waits, regardless of its type.
     pub fn open(folder: &Path, name: &str) -> Result<Self, Unopened> {
         let file = open_inside(folder, name).map_err(|errno| match errno {
             Errno::NOENT if folder.join(name).symlink_metadata().is_ok() => {
                 Unopened::Refused("it is a link to a file that does not exist")
             }
             Errno::NOENT => Unopened::Gone,
-            Errno::XDEV => Unopened::Refused("it is a link that leads out of the plugin folder; copy the file there instead"),
-            Errno::LOOP => Unopened::Refused("it is a link that cannot be followed safely; copy the file there instead"),
-            // What opening a socket answers.
+            Errno::XDEV => Unopened::Refused("it is a link that leaves the plugin folder; copy the file into the folder instead"),
+            Errno::LOOP => {
+                Unopened::Refused("it is a link that cannot be followed safely; copy the file into the folder instead")
+            }
+            // The error of opening a socket.
             Errno::NXIO => Unopened::Refused("it is a socket, not a file"),
             errno => Unopened::Unreadable(errno.into()),
         })?;
@@ -91,7 +93,7 @@ impl PluginFile {
         }))
     }
 
-    /// Reads the file, at most to one byte more than `bytes_max`. Returns `None` while somebody writes to it.
+    /// Reads the file, at most one byte more than `bytes_max`. Returns `None` while another process writes to it.
     pub fn read(mut self, bytes_max: u64) -> io::Result<Option<Content>> {
         let now = clock::system().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut bytes = Vec::with_capacity(usize::try_from(self.stamp.bytes.min(bytes_max)).unwrap_or(0));
@@ -119,19 +121,19 @@ impl Stamp {
 
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// Opens a file, following links as long as they stay in the folder.
+/// Opens a file. Follows links as long as they stay in the folder.
 fn open_inside(folder: &Path, name: &str) -> Result<File, Errno> {
     let folder = rustix::fs::open(folder, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY, Mode::empty())?;
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{ResolveFlags, openat2};
         match openat2(&folder, name, FLAGS, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS) {
-            // A kernel before 5.6, or a filter of system calls that does not know this one.
+            // A kernel before 5.6, or a filter of system calls without this one.
             Err(Errno::NOSYS | Errno::PERM) => {}
             opened => return opened.map(File::from),
         }
     }
-    // Without the kernel's help a link can change between the look at it and the opening, so none is followed.
+    // Without the kernel's help a link can change between the check and the opening, so none is followed.
     rustix::fs::openat(&folder, name, FLAGS | OFlags::NOFOLLOW, Mode::empty()).map(File::from)
 }
 
@@ -154,7 +156,7 @@ mod tests {
         let folder = home.path().join("plugins");
         fs::create_dir_all(folder.join("..2026_11_28")).unwrap();
         fs::write(folder.join("..2026_11_28/mounted.wasm"), b"mounted").unwrap();
-        // As Kubernetes mounts a ConfigMap.
+        // As in a ConfigMap mounted by Kubernetes.
         symlink("..2026_11_28", folder.join("..data")).unwrap();
         symlink("..data/mounted.wasm", folder.join("mounted.wasm")).unwrap();
         fs::write(folder.join("plain.wasm"), b"plain").unwrap();
@@ -162,13 +164,13 @@ mod tests {
             let read = PluginFile::open(&folder, name).unwrap().read(100).unwrap().unwrap();
             assert_eq!(read.bytes, content);
             assert_eq!(read.digest, Digest::of(content));
-            assert!(!read.settled, "it was written a moment ago");
+            assert!(!read.settled, "it was just written");
         }
         assert_eq!(PluginFile::open(&folder, "plain.wasm").unwrap().read(2).unwrap().unwrap().bytes, b"pla");
     }
 
     #[test]
-    fn refuses_whatever_is_no_file_of_the_folder() {
+    fn refuses_everything_but_files_of_the_folder() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("plugins");
         fs::create_dir_all(folder.join("folder.wasm")).unwrap();
@@ -182,10 +184,10 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, folder.join("pipe.wasm"), rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket.wasm")).unwrap();
         let cases = [
-            ("up.wasm", "leads out of the plugin folder"),
-            ("absolute.wasm", "leads out of the plugin folder"),
-            ("magic.wasm", "leads out of the plugin folder"),
-            ("device.wasm", "leads out of the plugin folder"),
+            ("up.wasm", "leaves the plugin folder"),
+            ("absolute.wasm", "leaves the plugin folder"),
+            ("magic.wasm", "leaves the plugin folder"),
+            ("device.wasm", "leaves the plugin folder"),
             ("circle.wasm", "cannot be followed safely"),
             ("dangling.wasm", "a file that does not exist"),
             ("folder.wasm", "it is a folder, not a file"),
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_took_the_place_of_another_has_another_stamp() {
+    fn a_replaced_file_has_another_stamp() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wasm");
         let stamp = || PluginFile::open(folder.path(), "a.wasm").unwrap().stamp;

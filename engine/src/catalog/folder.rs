@@ -1,15 +1,14 @@
-//! The plugin folder: what lies in it serves. Changes are seen by notification and, since those can be lost, by a slow poll.
+//! The plugin folder: its files serve. Changes are found by notification and, because notifications can be lost, by a slow poll.
 //!
-//! A file is read once its writer seems done, hashed, loaded whole off the async threads, one at a time, and only then swapped
-//! in. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. What a file is, its content says: its time, its length
-//! and the like only tell when to read it again. What cannot be read is tried again at every look.
+//! A file is read once its writer seems finished. It is hashed, and loaded completely outside of the async threads, one file at a
+//! time, before it serves. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. Only its content
+//! identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every look.
 //!
-//! A plugin is provided by one file. Of two with the same plugin the one that serves goes on serving, and the other has its place as soon as
-//! that one is removed, broken or another plugin.
+//! One file provides a plugin. If two files hold the same plugin, the serving one keeps serving. The other replaces it once that
+//! one is removed, broken or another plugin.
 //!
-//! Where many nodes work on one store, it is the store that says what serves, and what happens in a folder is told to it
-//! ([`PluginRegistry`](crate::store::PluginRegistry)): a file that is written is published, and its removal withdraws its version. What other nodes did
-//! is the business of `follow.rs`.
+//! With many nodes, the store decides which version serves, and the folder reports to it ([`Depot`](crate::store::Depot)): a
+//! written file is published, and a removed file withdraws its version. `follow.rs` handles changes of other nodes.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -37,30 +36,30 @@ use crate::{
     store::{self, FileSeen, PluginRow, Published},
 };
 
-/// How long a file may be missing before its plugin is taken out.
+/// How long a file may be missing before its plugin stops serving.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long the folder must be quiet before it is looked at: files arrive in pieces.
+/// How long the folder must be unchanged before it is scanned: files arrive in pieces.
 const QUIET: Duration = Duration::from_millis(200);
-/// How long it may be unquiet: then it is looked at all the same.
+/// After this time a folder is scanned even if it still changes.
 const UNQUIET_MAX: Duration = Duration::from_secs(1);
-/// How often it is looked at without any notification.
+/// Interval of scans without notifications.
 const POLL: Duration = Duration::from_secs(5);
 
-/// What is known of one file.
+/// State of one file.
 #[derive(Default)]
 struct Known {
-    /// What was read of it last. `None`: it could not be read, or has to be tried again, so every look does.
+    /// The last content. `None`: unreadable, or to be tried again, so every scan reads the file.
     read: Option<Read>,
     /// The plugin that it provides, in the version that loaded last.
     plugin: Option<Provided>,
     /// The plugin that it would provide if no other file did.
     wants: Option<Slug>,
-    /// Why its present content is not used.
+    /// Why its current content is not used.
     refused: Option<String>,
     missing_since: Option<Instant>,
 }
 
-/// The content that was read of a file, as far as that can be told from the outside.
+/// The content that was read of a file, as far as its metadata shows.
 #[derive(Clone, Copy)]
 struct Read {
     stamp: Stamp,
@@ -75,24 +74,24 @@ struct Provided {
     version: Digest,
 }
 
-/// The folder as last seen.
+/// State of the folder at the last scan.
 #[derive(Default)]
 pub struct Folder {
     files: BTreeMap<String, Known>,
-    /// Plugins whose files are gone or became other plugins. Unless another file provides them, they leave.
+    /// Plugins whose files were removed or became other plugins. They stop serving unless another file provides them.
     vacated: Vec<(String, Provided)>,
-    /// Whether it was ever looked at: what is found before that may have lain there for long.
+    /// Whether the folder was scanned before: files found at the first scan may be old.
     looked: bool,
-    /// Versions that other nodes have published and that do not load here: they are not tried again and again.
+    /// Versions published by other nodes that do not load here. They are not tried repeatedly.
     pub(super) failed: HashMap<Slug, Digest>,
-    /// Versions of other nodes' that serve, and whose parked runs have still to be driven.
+    /// Serving versions of other nodes whose parked runs still have to be requeued.
     pub(super) undriven: HashSet<Slug>,
 }
 
 /// Why bytes did not become a plugin.
 pub(super) struct NotLoaded {
     pub reason: String,
-    /// Whether the same bytes may load the next time.
+    /// Whether the same bytes may load next time.
     pub passes: bool,
 }
 
@@ -108,32 +107,32 @@ impl From<String> for NotLoaded {
     }
 }
 
-/// Follows the folder until `stop`. `folder` holds what the first scan saw.
+/// Follows the folder until `stop`. `folder` has the result of the first scan.
 pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: CancellationToken) {
     let (changed, mut changes) = mpsc::channel(1);
     let watcher = notify::recommended_watcher(move |_| {
-        // A full channel holds a notification already.
+        // A full channel already holds a notification.
         let _ = changed.try_send(());
     });
-    // Without notifications (some file systems have none) the poll does it alone.
-    let mut watcher = watcher.inspect_err(|error| tracing::warn!(%error, "the plugin folder is polled, not watched")).ok();
+    // Without notifications (some file systems have none) only the poll finds changes.
+    let mut watcher = watcher.inspect_err(|error| tracing::warn!(%error, "plugin folder is polled, not watched")).ok();
     if let Some(watcher) = &mut watcher
         && let Err(error) = watcher.watch(&catalog.folder, notify::RecursiveMode::NonRecursive)
     {
-        tracing::warn!(%error, "the plugin folder is polled, not watched");
+        tracing::warn!(%error, "plugin folder is polled, not watched");
     }
-    // First of all, for what changed before the folder was watched.
+    // Scans at once, because the folder may have changed before it was watched.
     let mut look = true;
     let mut looked_at = Instant::now();
     loop {
         if look {
             looked_at = Instant::now();
             if let Err(error) = catalog.scan(&mut folder).await {
-                tracing::error!(%error, "the plugin folder could not be brought in line with the store; it is tried again");
+                tracing::error!(%error, "plugin folder could not be synchronized with the store; retrying");
             }
         }
         if let Err(error) = catalog.follow(&mut folder).await {
-            tracing::debug!(%error, "the plugins could not be brought in line with the store; it is tried again");
+            tracing::debug!(%error, "plugins could not be synchronized with the store; retrying");
         }
         look = tokio::select! {
             () = stop.cancelled() => return,
@@ -142,7 +141,7 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
                 while began.elapsed() < UNQUIET_MAX && matches!(tokio::time::timeout(QUIET, changes.recv()).await, Ok(Some(()))) {}
                 true
             }
-            // Not a reason to look into the folder, where a file may be half written.
+            // Does not scan the folder, where a file may be half written.
             () = catalog.told.notified() => false,
             () = tokio::time::sleep(folder.next_look().saturating_sub(looked_at.elapsed())) => true,
         };
@@ -150,13 +149,13 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
 }
 
 impl Folder {
-    /// A missing file is looked for again as soon as its time is over.
+    /// Returns the time of the next scan; a missing file is checked as soon as its time is over.
     fn next_look(&self) -> Duration {
         let missing = self.files.values().filter_map(|known| known.missing_since);
         missing.map(|since| SETTLE.saturating_sub(since.elapsed())).min().unwrap_or(POLL).clamp(QUIET, POLL)
     }
 
-    /// The other file whose present content provides a plugin, if there is one.
+    /// Returns the other file whose current content provides a plugin, if any.
     fn provider(&self, plugin: &Slug, except: &str) -> Option<&str> {
         let provides = |known: &Known| {
             known.refused.is_none()
@@ -166,12 +165,13 @@ impl Folder {
         self.files.iter().find(|(file, known)| *file != except && provides(known)).map(|(file, _)| file.as_str())
     }
 
-    /// Whether any file has to do with a plugin: it provides it, did before it was broken, or may come back.
+    /// Returns whether a file concerns a plugin: it provides it, did before it was broken, or may come back.
     fn holds(&self, plugin: &Slug) -> bool {
         self.files.values().any(|known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin))
     }
 
-    /// A file that waited for a plugin's name, and may have it now. While the file that had it is only missing, it may be being replaced.
+    /// Returns a file that waits for a plugin's name and may get it now. While the providing file is only missing, it may be
+    /// being replaced.
     fn heir(&self) -> Option<String> {
         let comes_back = |plugin: &Slug| {
             let had = |known: &Known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin);
@@ -190,21 +190,21 @@ impl Folder {
 }
 
 impl Catalog {
-    /// Brings the plugins in line with the folder. After the first scan every file found has loaded or failed.
+    /// Updates the plugins from the folder. After the first scan every file has loaded or failed.
     pub async fn scan(&self, folder: &mut Folder) -> Result<(), store::Error> {
         let mut found = match list(&self.folder) {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(folder = %self.folder.display(), %error, "the plugin folder cannot be read; what serves goes on serving");
+                tracing::error!(folder = %self.folder.display(), %error, "plugin folder cannot be read; serving versions keep serving");
                 return Ok(());
             }
         };
         if !folder.looked {
-            // Of two files with the same plugin the one that served goes on serving.
+            // Of two files with the same plugin, the serving one keeps serving.
             let served: HashSet<String> = self.store.plugins().await?.into_iter().map(|row| row.file).collect();
             found.sort_by_key(|file| !served.contains(file));
         }
-        // First of all, so that a file that was renamed does not stand in its own way.
+        // First, so that a renamed file does not compete with itself.
         for (file, known) in &mut folder.files {
             match found.contains(file) {
                 true => known.missing_since = None,
@@ -237,7 +237,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Looks at one file, and takes what is new.
+    /// Checks one file, and loads new content.
     async fn look(&self, file: &str, folder: &mut Folder) -> Result<(), store::Error> {
         let before = folder.known(file).read.take();
         let opened = match PluginFile::open(&self.folder, file) {
@@ -260,13 +260,13 @@ impl Catalog {
         let limit = self.sandbox.plugin_bytes_max() as u64;
         let content = match tokio::task::block_in_place(|| opened.read(limit)) {
             Ok(Some(content)) => content,
-            // Somebody writes to it; it is looked at again when that is over.
+            // Another process writes to it; the file is checked again when that is over.
             Ok(None) => return Ok(()),
             Err(error) => return self.refuse(file, unreadable(&error), folder).await,
         };
         let Content { bytes, digest, stamp, settled } = content;
         let is_same = before.is_some_and(|read| read.digest == digest);
-        // The same bytes again are nothing new, unless somebody touched the file to have it tried again.
+        // The same bytes again change nothing, unless a person touched the file to have it tried again.
         let known = folder.known(file);
         let asks = touched && (known.refused.is_some() || known.plugin.is_none() || self.store.plugin_registry().is_some());
         let passed = is_same && !asks || self.take(file, bytes, digest, folder).await?;
@@ -274,10 +274,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Loads the content of one file and swaps it in, or notes why not. Returns whether that is settled until the file changes.
+    /// Loads the content of one file and serves it, or records why not. Returns whether the result is final until the file
+    /// changes.
     async fn take(&self, file: &str, bytes: Vec<u8>, digest: Digest, folder: &mut Folder) -> Result<bool, store::Error> {
         if folder.looked {
-            // Whoever writes a file while the engine runs wants it tried.
+            // A file written while the engine runs is to be tried.
             self.cache.forgive(&digest);
         }
         let loaded = match self.load(&bytes) {
@@ -291,7 +292,7 @@ impl Catalog {
         let before = folder.known(file).plugin.take_if(|before| before.name != manifest.name);
         folder.vacated.extend(before.map(|before| (file.to_owned(), before)));
         if let Some(other) = folder.provider(&manifest.name, file) {
-            let reason = format!("plugin {} is provided by {other} already; remove one of the two files", manifest.name);
+            let reason = format!("plugin {} is already provided by {other}; remove one of the two files", manifest.name);
             folder.known(file).wants = Some(manifest.name);
             self.refuse(file, reason, folder).await?;
             return Ok(true);
@@ -322,14 +323,14 @@ impl Catalog {
                 plugin = %row.name,
                 version = %row.version.short(),
                 file,
-                "plugin file is not used: the nodes have had this version and no longer serve it; to serve it again, write the file \
-                 anew (touch is enough) while the engine runs"
+                "plugin file is not used: the nodes had this version and no longer serve it; to serve it again, write the file \
+                 again (touch is enough) while the engine runs"
             );
         }
         let name = provided.name.clone();
         let known = folder.known(file);
         (known.plugin, known.wants, known.refused) = (Some(provided), None, None);
-        // A file that provided the plugin before it was broken or removed has lost it.
+        // A file that provided the plugin before it was broken or removed no longer does.
         for (other, known) in folder.files.iter_mut().filter(|(other, _)| *other != file) {
             if known.plugin.take_if(|provided| provided.name == name).is_some() {
                 self.change_plugins(|table| table.set_broken(other, known.refused.clone()));
@@ -339,13 +340,13 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Swaps a version in.
+    /// Makes a version serve.
     pub(super) async fn serve(&self, row: PluginRow, loaded: Plugin) -> Result<(), store::Error> {
         let stored = self.store.plugins().await?.into_iter().find(|stored| stored.name == row.name);
         let config = stored.map(|stored| stored.config).unwrap_or_default();
         let serving = self.plugins().get(&row.name).cloned();
         let was = serving.as_ref().map(|entry| entry.row.version);
-        // The same version from another file, or again: what is known of its pace stays known.
+        // The same version from another file keeps its measured pace.
         let same = serving.filter(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.version == row.version);
         let bytes = loaded.bytes_len();
         self.change_plugins(|table| {
@@ -366,26 +367,25 @@ impl Catalog {
         Ok(())
     }
 
-    /// Loads bytes. Where the cache does not know them they are compiled, which takes as long as it takes: never on the threads that
-    /// serve sockets.
+    /// Loads bytes. Without a cached result they are compiled, which can take long, so never on the threads that serve sockets.
     pub(super) fn load(&self, bytes: &[u8]) -> Result<Plugin, NotLoaded> {
         Ok(tokio::task::block_in_place(|| self.sandbox.load(bytes, &self.cache))?)
     }
 
-    /// Refuses what is too long before it is read.
+    /// Refuses a file that is too large before it is read.
     pub(super) fn check_len(&self, len: u64) -> Result<(), String> {
         let limit = self.sandbox.plugin_bytes_max() as u64;
         if len > limit {
-            return Err(format!("it has {len} bytes, more than the {limit} that a plugin may have"));
+            return Err(format!("it has {len} bytes, more than the limit of {limit}"));
         }
         Ok(())
     }
 
-    /// Notes why a file is not used. What served goes on serving; what served in an earlier life of the engine still matches.
+    /// Records why a file is not used. The serving version keeps serving; a version from before the restart still matches.
     async fn refuse(&self, file: &str, reason: String, folder: &mut Folder) -> Result<(), store::Error> {
         let known = folder.known(file);
         if known.refused.as_ref() == Some(&reason) {
-            // It was tried again, and said so before.
+            // A repeated failure was already logged.
             return Ok(());
         }
         let before = known.plugin.clone();
@@ -400,7 +400,7 @@ impl Catalog {
         } else {
             let served = match self.store.plugin_registry() {
                 None => self.store.plugins().await?.into_iter().find(|row| row.file == file),
-                // What served serves on, whatever lies in this folder.
+                // The serving version keeps serving, regardless of this folder.
                 Some(_) => None,
             };
             match served.filter(|row| table.get(&row.name).is_none() && known.wants.is_none()) {
@@ -415,7 +415,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// A plugin that matches by what its last version said of itself; its runs are parked until it loads.
+    /// Sets a plugin as not loadable. It matches by its last manifest; its runs are parked until it loads.
     pub(super) fn set_not_loadable(&self, row: PluginRow, reason: String) {
         self.change_plugins(|table| {
             table.insert(PluginEntry {
@@ -430,25 +430,25 @@ impl Catalog {
         });
     }
 
-    /// Takes a plugin out that no file provides any more.
+    /// Removes a plugin that no file provides any more.
     async fn take_out(&self, file: &str, plugin: &Provided) -> Result<(), store::Error> {
         if let Some(registry) = self.store.plugin_registry() {
-            // Where another version was written meanwhile, that one serves on.
+            // If another version was written meanwhile, it keeps serving.
             registry.withdraw(&plugin.name, plugin.version).await?;
             return Ok(());
         }
         self.change_plugins(|table| table.remove(&plugin.name));
-        tracing::info!(plugin = %plugin.name, file, "plugin file was removed; the plugin serves no more");
+        tracing::info!(plugin = %plugin.name, file, "plugin no longer serves: its file was removed");
         self.feed.tell(|| News::PluginGone { plugin: plugin.name.to_string() });
         Ok(())
     }
 }
 
 fn unreadable(error: &io::Error) -> String {
-    format!("it cannot be read: {error}. It is tried again every {} s", POLL.as_secs())
+    format!("it cannot be read: {error}. The engine retries every {} s", POLL.as_secs())
 }
 
-/// The names that end in `.wasm` in a folder, in their order.
+/// Lists the names in a folder that end in `.wasm`, sorted.
 fn list(folder: &Path) -> io::Result<Vec<String>> {
     let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
     let names: Vec<OsString> = names.collect::<io::Result<_>>()?;

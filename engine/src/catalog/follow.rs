@@ -28,7 +28,7 @@ impl Catalog {
         for entry in known.iter().filter(|entry| !serving.iter().any(|row| row.name == entry.row.name)) {
             self.change_plugins(|table| table.remove(&entry.row.name));
             let plugin = entry.row.name.to_string();
-            tracing::info!(plugin, "plugin serves no more: its file was removed from the folder of a node");
+            tracing::info!(plugin, "plugin no longer serves: its file was removed from the folder of a node");
             self.feed.tell(|| News::PluginGone { plugin });
         }
         self.behind.store(behind, Ordering::Relaxed);

@@ -1,6 +1,7 @@
-//! The API keys, and when each was last used. Only a hash of a key is kept, here as in the store.
+//! The API keys and their last use. Only a hash of a key is stored, here as in the store.
 //!
-//! A use is noted in memory and written by the keeper now and then ([`Keys::write_uses`]): a request must not cost a commit.
+//! A use is recorded in memory, and the maintenance task writes it regularly ([`Keys::write_uses`]): a request must not cost a
+//! commit.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,21 +19,21 @@ use crate::{
     store::{self, KeyRow, Store},
 };
 
-/// What every key begins with, so that a leaked one is recognised.
+/// Prefix of every key, so that a leaked one is recognized.
 pub const KEY_PREFIX: &str = "innk_";
 
-/// Never used, as far as this process knows.
+/// Never used since the process started.
 const NEVER: i64 = i64::MIN;
 
-/// Makes a key of random bytes.
+/// Creates a key from random bytes.
 pub fn new_key() -> Result<String, getrandom::Error> {
     let mut random = [0; 24];
     getrandom::fill(&mut random)?;
     Ok(format!("{KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random)))
 }
 
-/// Characters of a key that an operator brings, and how many of them must differ. 32 hexadecimal digits are 128 bits when they are
-/// random; sixteen random ones of base64 would be enough too, but a person's sixteen are a few words.
+/// Minimum length of an operator's key in characters, and how many of them must differ. 32 random hexadecimal digits are 128
+/// bits. Sixteen random characters of base64 would be enough too, but sixteen typed ones are a few words.
 const GIVEN_KEY_LEN_MIN: usize = 32;
 const GIVEN_KEY_DIFFERENT_MIN: usize = 8;
 
@@ -40,7 +41,7 @@ const GIVEN_KEY_DIFFERENT_MIN: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "has {length} characters, {different} of them different; it must have at least {GIVEN_KEY_LEN_MIN}, at least \
-     {GIVEN_KEY_DIFFERENT_MIN} of them different, since whoever reads a copy of the store can try keys at leisure. Make a random one with: \
+     {GIVEN_KEY_DIFFERENT_MIN} of them different, because an attacker with a copy of the store can try keys offline. Create a random one with: \
      openssl rand -hex 32"
 )]
 pub struct GuessableKey {
@@ -48,11 +49,11 @@ pub struct GuessableKey {
     different: usize,
 }
 
-/// Checks a key that an operator brings. No rule can tell chance from choice: this one refuses what people type and takes what
-/// `openssl rand -hex 16` and longer make.
+/// Checks an operator's key. No rule can distinguish random from chosen: this one refuses typical typed text and accepts the
+/// output of `openssl rand -hex 16` and longer.
 ///
 /// # Errors
-/// It is too short, or too much of it is the same character.
+/// The key is too short, or has too few different characters.
 pub fn check_given_key(key: &str) -> Result<(), GuessableKey> {
     let (length, different) = (key.chars().count(), key.chars().collect::<HashSet<_>>().len());
     match length >= GIVEN_KEY_LEN_MIN && different >= GIVEN_KEY_DIFFERENT_MIN {
@@ -61,17 +62,17 @@ pub fn check_given_key(key: &str) -> Result<(), GuessableKey> {
     }
 }
 
-/// Returns what is stored of a key. One that the engine made has 192 random bits and one that an operator brought has been checked
-/// ([`check_given_key`]), so a plain hash is enough, and a request does not pay for a slow one.
+/// Returns the stored hash of a key. A generated key has 192 random bits, and an operator's key was checked
+/// ([`check_given_key`]). So a plain hash is enough, and a request need not pay for a slow one.
 pub fn hash_key(key: &str) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-/// The keys as last committed. A look-up is by the key's hash, so its time tells nothing about a key.
+/// The last committed keys. The look-up is by hash, so its time reveals nothing about a key.
 pub struct Keys {
     store: Arc<dyn Store>,
     known: RwLock<HashMap<[u8; 32], Known>>,
-    /// Whoever read last swaps last: a key that was revoked must not come back with what someone else read before.
+    /// Serializes refreshes: an older reading must not replace a newer one and revive a revoked key.
     refreshing: tokio::sync::Mutex<()>,
 }
 
@@ -79,7 +80,7 @@ struct Known {
     row: Arc<KeyRow>,
     /// Wall clock, ms.
     used: AtomicI64,
-    /// The use that is in the store.
+    /// The last use that the store has.
     written: AtomicI64,
 }
 
@@ -90,7 +91,7 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Makes the keys as last committed the ones that are known. Whoever changes one calls this before it answers.
+    /// Reads the last committed keys. A request that changes a key calls this before it answers.
     pub async fn refresh(&self) -> Result<(), store::Error> {
         let _alone = self.refreshing.lock().await;
         let rows = self.store.keys().await?;
@@ -98,7 +99,7 @@ impl Keys {
         let before = std::mem::take(&mut *known);
         for row in rows {
             let stored = row.last_used_at.map_or(NEVER, Timestamp::millis);
-            // What is not written yet must not be forgotten.
+            // Uses that are not yet written must not be lost.
             let used = before.get(&row.new.hash).map_or(NEVER, |known| known.used.load(Ordering::Relaxed)).max(stored);
             let one = Known { row: Arc::new(row), used: AtomicI64::new(used), written: AtomicI64::new(stored) };
             known.insert(one.row.new.hash, one);
@@ -106,7 +107,7 @@ impl Keys {
         Ok(())
     }
 
-    /// The key that a caller shows, if it is known. One that has not expired counts as used now.
+    /// Returns the caller's key, if it is known. A key that has not expired counts as used now.
     pub fn find(&self, key: &str, now: Timestamp) -> Option<Arc<KeyRow>> {
         let known = self.read();
         let found = known.get(&hash_key(key))?;
@@ -116,14 +117,14 @@ impl Keys {
         Some(Arc::clone(&found.row))
     }
 
-    /// When a key was last used, to the last request.
+    /// Returns when a key was last used, to the last request.
     pub fn last_used(&self, id: KeyId) -> Option<Timestamp> {
         let known = self.read();
         let found = known.values().find(|known| known.row.id == id)?;
         Some(found.used.load(Ordering::Relaxed)).filter(|used| *used != NEVER).map(Timestamp::from_millis)
     }
 
-    /// Writes the uses that are not in the store yet.
+    /// Writes uses that the store does not have yet.
     pub async fn write_uses(&self) -> Result<(), store::Error> {
         let uses: Vec<(KeyId, Timestamp)> = self
             .read()
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_given_key_that_can_be_guessed_is_refused() {
+    fn refuses_a_given_key_that_can_be_guessed() {
         for bad in
             ["", "admin", "sixteen-characters", "a-key-for-tests-only", "CHANGE-THIS-TO-SOMETHING-LONG", &"ab12".repeat(16)]
         {
@@ -167,6 +168,6 @@ mod tests {
         }
         let said = check_given_key("a-key-for-tests-only").unwrap_err().to_string();
         assert!(said.starts_with("has 20 characters, 12 of them different; it must have at least 32"), "{said}");
-        assert!(said.ends_with("Make a random one with: openssl rand -hex 32"), "{said}");
+        assert!(said.ends_with("Create a random one with: openssl rand -hex 32"), "{said}");
     }
 }

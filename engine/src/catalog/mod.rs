@@ -1,10 +1,9 @@
-//! What there is at this moment: which plugin versions serve, which endpoints exist and which keys open the API, as snapshots for
-//! many look-ups.
+//! Snapshots of what currently exists: serving plugin versions, endpoints, sources and API keys.
 //!
-//! The plugin folder decides which plugins there are (`folder.rs`), or, where many nodes work on one store, the folders of all of
-//! them, by way of the store (`follow.rs`); the store decides which endpoints. Workers take a snapshot per event and never see half a
-//! change. A version is swapped in only after it has loaded whole, so a broken file leaves the old version
-//! serving; runs that have begun end on the version they began with.
+//! The plugin folder decides which plugins exist (`folder.rs`). With many nodes, the folders of all nodes decide, through the
+//! store (`follow.rs`). The store decides which endpoints exist. Workers take a snapshot per event and never see half a change. A
+//! version serves only after it has loaded completely, so a broken file leaves the old version serving. Runs in progress end on
+//! the version that they started with.
 
 mod cache;
 mod file;
@@ -41,7 +40,7 @@ use crate::{
     store::{self, Store},
 };
 
-/// The snapshots, and what it takes to renew them.
+/// The snapshots, and the means to refresh them.
 pub struct Catalog {
     store: Arc<dyn Store>,
     sandbox: Sandbox,
@@ -50,16 +49,16 @@ pub struct Catalog {
     folder: PathBuf,
     plugins: RwLock<Arc<PluginTable>>,
     endpoints: RwLock<Arc<EndpointTable>>,
-    /// Another node may have changed which plugins serve.
+    /// Notified when another node may have changed which plugins serve.
     told: Notify,
-    /// Plugins whose version that serves on other nodes is not ready on this one.
+    /// Number of plugins whose serving version on other nodes is not ready here.
     behind: AtomicUsize,
-    /// Held from the reading of the endpoints until they are swapped in: what was read last is what stands last.
+    /// Held while the endpoints are read and swapped in, so that the newest reading stays.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 impl Catalog {
-    /// Reads the endpoints; plugins come with the first scan of the folder ([`Self::scan`]).
+    /// Reads the endpoints. The first scan of the folder reads the plugins ([`Self::scan`]).
     pub async fn new(
         store: Arc<dyn Store>,
         sandbox: Sandbox,
@@ -90,7 +89,7 @@ impl Catalog {
         Arc::clone(&self.endpoints.read().expect("no code panics while it swaps a snapshot"))
     }
 
-    /// Makes the endpoints as last committed the ones that everyone sees. Whoever changes one calls this before it answers.
+    /// Reads the last committed endpoints. A request that changes an endpoint calls this before it answers.
     pub async fn refresh_endpoints(&self) -> Result<(), store::Error> {
         let _alone = self.refreshing.lock().await;
         let table = Arc::new(EndpointTable::new(self.store.endpoints().await?));
@@ -98,14 +97,14 @@ impl Catalog {
         Ok(())
     }
 
-    /// Stores a plugin's settings and makes its next runs see them.
+    /// Stores a plugin's settings. Its next runs use them.
     pub async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), store::Error> {
         self.store.set_plugin_config(name, config.clone()).await?;
         self.change_plugins(|table| table.set_config(name, config));
         Ok(())
     }
 
-    /// Makes the plugins' settings as last committed the ones that their next runs see.
+    /// Reads the last committed settings of plugins. Their next runs use them.
     pub async fn refresh_plugin_configs(&self) -> Result<(), store::Error> {
         for row in self.store.plugins().await? {
             self.change_plugins(|table| table.set_config(&row.name, row.config));
@@ -113,12 +112,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Has whoever follows the plugin folder look at what other nodes did.
+    /// Notifies the task that follows the plugin folder of changes on other nodes.
     pub fn plugins_told(&self) {
         self.told.notify_one();
     }
 
-    /// Plugins whose version that serves on other nodes is not ready on this one.
+    /// Returns the number of plugins whose serving version on other nodes is not ready here.
     pub fn plugins_behind(&self) -> usize {
         self.behind.load(Ordering::Relaxed)
     }

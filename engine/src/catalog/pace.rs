@@ -1,8 +1,8 @@
-//! How fast a plugin version runs, and so where its runs belong.
+//! The pace of each plugin version, which decides where its runs execute.
 //!
-//! An event's commit waits for the plugins that run with it, so only plugins that have proved fast do. A new version starts set
-//! apart, a slow one is put there, and one whose runs compete for the same state as well: their runs get rows of their own, and
-//! go one after another on threads of low priority. Nobody else ever waits for them.
+//! An event's commit waits for the plugins that run inline, so only plugins that have proved fast do. Runs of a new version, of a
+//! slow one, and of one whose runs compete for the same state are deferred: each gets a row and they execute one after another on
+//! threads of low priority. No other run waits for them.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
@@ -11,28 +11,28 @@ use std::{
 
 use crate::domain::time::Timestamp;
 
-/// A run that uses more processor time on average than this holds others up. Ten times what a run of JavaScript takes, a hundred times what one
-/// of Rust does; a flood of log lines takes more.
+/// Average processor time above which a run counts as slow, because it delays others. Ten times the time of a run in JavaScript,
+/// a hundred times that of one in Rust. A flood of log lines takes longer.
 const SLOW: Duration = Duration::from_millis(2);
-/// How long after the last lost race for its state a plugin's runs go one after another.
+/// How long a plugin's runs execute one after another after its last state conflict.
 const CONTENDED_FOR: Duration = Duration::from_secs(1);
 
-/// How often a plugin that fails is told of.
+/// Minimum time between two reports of a failing plugin.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The recent pace of one plugin version.
 #[derive(Debug)]
 pub struct Pace {
-    /// A moving average in microseconds; recent runs count most.
+    /// Moving average in microseconds; recent runs count most.
     average: AtomicU64,
-    /// Until when (steady clock) runs of this plugin go one after another.
+    /// Until when (steady clock) runs of this plugin execute one after another.
     contended_until: AtomicI64,
-    /// Before which (steady clock) no further failure is told of.
+    /// Until when (steady clock) failures are not reported again.
     quiet_until: AtomicI64,
 }
 
 impl Default for Pace {
-    /// Set apart until a first run has been fast.
+    /// Deferred until a first run was fast.
     fn default() -> Self {
         Self {
             average: AtomicU64::new(SLOW.as_micros() as u64 + 1),
@@ -43,20 +43,20 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A run used this much processor time.
+    /// Records the processor time of a run.
     pub fn note(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let average = self.average.load(Ordering::Relaxed);
-        // Races between threads lose a sample at most.
+        // A race between threads loses at most a sample.
         self.average.store((average / 8).saturating_mul(7).saturating_add(took / 8), Ordering::Relaxed);
     }
 
-    /// A run lost a race for the plugin's state.
+    /// Records a state conflict of a run.
     pub fn note_conflict(&self, now: Timestamp) {
         self.contended_until.store(now.plus(CONTENDED_FOR).millis(), Ordering::Relaxed);
     }
 
-    /// Whether a failed run is to be told of: one in a while, since a broken plugin fails on every event.
+    /// Returns whether a failed run is to be reported: one per interval, because a broken plugin fails on every event.
     pub fn tells_failure(&self, now: Timestamp) -> bool {
         let quiet_until = self.quiet_until.load(Ordering::Relaxed);
         let next = now.plus(TOLD_EVERY).millis();
@@ -64,7 +64,7 @@ impl Pace {
             && self.quiet_until.compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Whether a run may hold up its event.
+    /// Returns whether a run may execute inline with its event.
     pub fn is_fast(&self, now: Timestamp) -> bool {
         u128::from(self.average.load(Ordering::Relaxed)) <= SLOW.as_micros()
             && self.contended_until.load(Ordering::Relaxed) <= now.millis()
@@ -79,11 +79,11 @@ mod tests {
     fn a_version_proves_itself_falls_back_and_recovers() {
         let now = Timestamp::from_millis(0);
         let pace = Pace::default();
-        assert!(!pace.is_fast(now), "a new version is set apart");
+        assert!(!pace.is_fast(now), "a new version is deferred");
         pace.note(Duration::from_micros(50));
         assert!(pace.is_fast(now));
         pace.note(Duration::from_secs(1));
-        assert!(!pace.is_fast(now), "one runaway is enough");
+        assert!(!pace.is_fast(now), "one very slow run is enough");
         (0..40).for_each(|_| pace.note(Duration::from_micros(50)));
         assert!(pace.is_fast(now));
         pace.note_conflict(now);

@@ -1,4 +1,4 @@
-//! The plugins as one snapshot: by name, and by the event types they run on.
+//! A snapshot of the plugins: by name, and by the event types that they run on.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,14 +27,14 @@ pub enum PluginState {
 /// One plugin.
 #[derive(Clone)]
 pub struct PluginEntry {
-    /// What the store remembers: the version that serves, or served last.
+    /// The stored row of the version that serves, or served last.
     pub row: PluginRow,
     pub on: Vec<Pattern>,
     pub state: PluginState,
     pub config: Arc<BTreeMap<String, String>>,
     pub pace: Arc<Pace>,
     pub meters: Arc<PluginMeters>,
-    /// Why a newer file was not taken while this version serves on.
+    /// Why a newer file is not used while this version serves.
     pub refused: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct PluginEntry {
 #[derive(Clone, Default)]
 pub struct PluginTable {
     entries: BTreeMap<Slug, Arc<PluginEntry>>,
-    /// File name → why it is no plugin.
+    /// File name → why it is not a plugin.
     broken: BTreeMap<String, String>,
     order: Vec<Slug>,
     index: PatternIndex<usize>,
@@ -53,7 +53,7 @@ impl PluginTable {
         self.entries.get(&Slug::parse(name).ok()?)
     }
 
-    /// The plugins that run on this event type, in the order of their names.
+    /// Returns the plugins that run on this event type, ordered by name.
     pub fn matching(&self, event_type: &str) -> impl Iterator<Item = &Arc<PluginEntry>> {
         self.index.matching(event_type).into_iter().filter_map(|place| self.entries.get(&self.order[place]))
     }
@@ -62,7 +62,7 @@ impl PluginTable {
         self.entries.values()
     }
 
-    /// Files that never became a plugin, with the reason.
+    /// Returns files that never became a plugin, with the reason.
     pub fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
         self.broken.iter().map(|(file, reason)| (file.as_str(), reason.as_str()))
     }

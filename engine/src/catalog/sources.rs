@@ -1,4 +1,4 @@
-//! The sources, as a snapshot for many look-ups.
+//! A snapshot of the sources.
 
 use std::{
     collections::HashMap,
@@ -15,18 +15,18 @@ use crate::{
     store::{self, Store},
 };
 
-/// The sources as last committed.
+/// The last committed sources.
 pub struct Sources {
     store: Arc<dyn Store>,
     table: RwLock<Arc<SourceTable>>,
-    /// Whoever read last swaps last.
+    /// Serializes refreshes, so that the newest reading stays.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 /// Every source, by address and by name.
 #[derive(Default)]
 pub struct SourceTable {
-    /// Each with when it ends, if a newer one has replaced it.
+    /// Each with its end, if a newer address has replaced it.
     by_address: HashMap<String, (Option<Timestamp>, Arc<Source>)>,
     by_name: HashMap<Slug, Arc<Source>>,
 }
@@ -38,7 +38,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Makes the sources as last committed the ones that are known. Whoever changes one calls this before it answers.
+    /// Reads the last committed sources. A request that changes a source calls this before it answers.
     pub async fn refresh(&self) -> Result<(), store::Error> {
         let _alone = self.refreshing.lock().await;
         let mut table = SourceTable::default();
@@ -58,8 +58,8 @@ impl Sources {
 }
 
 impl SourceTable {
-    /// The source whose address ends so at this moment (steady clock). It is found by a hash with a key of this process, so the time
-    /// that it takes tells nothing of addresses.
+    /// Returns the source with this address at this time (steady clock). The look-up uses a hash keyed per process, so its time
+    /// reveals nothing about addresses.
     pub fn at(&self, address: &str, now: Timestamp) -> Option<&Arc<Source>> {
         let (until, source) = self.by_address.get(address)?;
         until.is_none_or(|until| now < until).then_some(source)
@@ -77,7 +77,7 @@ impl SourceTable {
         self.by_name.len()
     }
 
-    /// The name that someone most likely meant.
+    /// Returns the most similar name.
     pub fn nearest(&self, typed: &str) -> Option<&str> {
         nearest(typed, self.by_name.keys().map(|name| &**name))
     }
