@@ -64,11 +64,11 @@ async fn each_way_to_misbehave_ends_in_its_own_word() {
     for (deed, outcome, message) in [
         ("loop", "deadline", "longer than its deadline of 1 s"),
         ("memory", "out-of-memory", "its limit is 64 MiB"),
-        ("recursion", "trapped", "its own stack is full"),
+        ("recursion", "trapped", "its stack is full"),
         ("panic", "trapped", "unlucky 13"),
         ("output", "bad-output", "returned more than "),
         ("webhooks", "bad-output", "10000 webhooks; the limit is 1000"),
-        ("header", "bad-output", "sets the header webhook-id, which is the engine's own"),
+        ("header", "bad-output", "sets the header webhook-id, which is reserved for the engine"),
         ("typo", "bad-output", "webhook 1 goes to endpoint \"reciever\", which does not exist; the nearest name is \"receiver\""),
         ("state", "bad-output", "sets a state value of 1 MiB; the limit is 64 KiB"),
         ("fail", "failed", "it is not to be"),

@@ -1,12 +1,12 @@
-//! What to write instead of what a plugin does not have: a clock, randomness, files, a network, threads.
+//! Advice for what a plugin does not have: a clock, randomness, files, a network, threads.
 //!
-//! Common crates ask for these deep inside, and say so in words that do not name the plugin's own way: at build time, as imports of a
-//! browser's JavaScript, or as a panic. Each function takes such words and returns the advice that goes with them.
+//! Common crates need these deep inside. Their errors do not name the plugin's replacement: at build time, as imports of a
+//! browser's JavaScript, or as a panic. Each function takes such an error and returns the matching advice.
 
-/// A text to look for, and what to advise where it stands.
+/// A text to search for, and the advice for it.
 type Case = (&'static str, &'static str);
 
-/// Panics of Rust's standard library, and of crates that expect more of a machine. The first that fits is used.
+/// Panics of Rust's standard library, and of crates that expect more from a machine. The first match applies.
 const PANICS: [Case; 10] = [
     (
         "time not implemented on this platform",
@@ -30,12 +30,13 @@ const PANICS: [Case; 10] = [
     ("no processes on this platform", "a plugin has no processes; to end early return Ok(Outcome::none()) or an Error"),
 ];
 
-/// Returns what a plugin that panicked with this message should do instead, where the message is about the machine.
+/// Returns what a plugin that panicked with this message should do instead, if the cause is a missing part of the machine.
 pub fn for_panic(message: &str) -> Option<&'static str> {
     find(&PANICS, message)
 }
 
-/// What the names of wasm-bindgen's imports say about who brings it. The first that fits is used: a client of HTTP also imports dates.
+/// What the names of wasm-bindgen's imports reveal about the crate that needs them. The first match applies: an HTTP client also
+/// imports dates.
 const BROWSER: [Case; 9] = [
     ("fetch", "reqwest and other HTTP clients do that; a plugin has no network: return a Webhook, and the engine sends it"),
     ("WebSocket", "clients of WebSockets do that; a plugin has no network: return a Webhook, and the engine sends it"),
@@ -52,7 +53,7 @@ const RANDOM: &str = "getrandom does that with its \"js\" or \"wasm_js\" feature
 const CHRONO: &str = "chrono does that with its default features; write chrono = { default-features = false, features = [\"std\"] }, and use \
                       event.time instead of Utc::now";
 
-/// Returns who is likely to bring wasm-bindgen along, and what to do, from the names of the imports.
+/// Returns which crate probably needs wasm-bindgen, and what to do, from the names of the imports.
 pub fn for_browser_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> &'static str {
     let fits = |(word, _): &&Case| names.clone().any(|name| name.contains(word) || name.contains(&word.to_lowercase()));
     BROWSER.iter().find(fits).map_or(
@@ -62,7 +63,7 @@ pub fn for_browser_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> 
     )
 }
 
-/// What imports that no plugin gets are for.
+/// The purpose of imports that plugins cannot use.
 const IMPORTS: [Case; 9] = [
     ("wasi:http", NETWORK),
     ("socket", NETWORK),
@@ -78,13 +79,13 @@ const NETWORK: &str = "plugins have no network. Return a webhook and the engine 
 const FOREIGN: &str =
     "such imports come from C, Emscripten or a missing extern crate. Build with the SDK for wasm32-unknown-unknown";
 
-/// Returns what to do about imports that no plugin gets.
+/// Returns what to do about imports that plugins cannot use.
 pub fn for_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> &'static str {
     let case = IMPORTS.iter().find(|(word, _)| names.clone().any(|name| name.contains(word)));
-    case.map_or("a plugin has its log, its config and its state. Build with the SDK alone", |(_, advice)| advice)
+    case.map_or("a plugin has only its log, its config and its state. Build with the SDK alone", |(_, advice)| advice)
 }
 
-/// Errors of crates that do not build for a plugin's target.
+/// Errors of crates that do not build for the target of plugins.
 const BUILDS: [Case; 5] = [
     (
         "to use `uuid` on `wasm32-unknown-unknown`",
@@ -92,12 +93,12 @@ const BUILDS: [Case; 5] = [
     ),
     (
         "wasm32-unknown-unknown targets are not supported by default",
-        "A plugin has no randomness: find who needs getrandom with cargo tree --invert getrandom (often rand, or uuid with \"v4\"), leave that \
+        "A plugin has no randomness: find which crate needs getrandom with cargo tree --invert getrandom (often rand, or uuid with \"v4\"), leave that \
          feature out, and take ids from event.id.",
     ),
     (
         "wasm*-unknown-unknown targets are not supported by default",
-        "A plugin has no randomness: find who needs getrandom with cargo tree --invert getrandom (often rand, or uuid with \"v4\"), leave that \
+        "A plugin has no randomness: find which crate needs getrandom with cargo tree --invert getrandom (often rand, or uuid with \"v4\"), leave that \
          feature out, and take ids from event.id.",
     ),
     (
@@ -111,7 +112,7 @@ const BUILDS: [Case; 5] = [
     ),
 ];
 
-/// Returns what to do about a crate that does not build for a plugin's target, where the compiler's words are known.
+/// Returns what to do about a crate that does not build for the target of plugins, if the compiler's error is known.
 pub fn for_build(errors: &str) -> Option<&'static str> {
     find(&BUILDS, errors)
 }
@@ -125,8 +126,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn advice_names_the_plugins_own_way() {
-        // What Rust 1.95 says for wasm32-unknown-unknown.
+    fn advice_names_the_replacement() {
+        // The output of Rust 1.95 for wasm32-unknown-unknown.
         let io = "called `Result::unwrap()` on an `Err` value: Error { kind: Unsupported, message: \"operation not supported on this platform\" }";
         let panics = [
             ("time not implemented on this platform", "event.time"),
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn browser_imports_name_the_crate_that_brings_them() {
+    fn browser_imports_reveal_the_crate() {
         let cases = [
             ("__wbg_getRandomValues_38a1ff1ea09f6cc7", "getrandom"),
             ("__wbg_getTime_14776bfb48a1bff9", "chrono"),
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_fails_for_want_of_randomness_says_where_to_look() {
+    fn a_build_that_fails_without_randomness_gets_advice() {
         let error = "error: The wasm*-unknown-unknown targets are not supported by default; you may need to enable the \"wasm_js\" configuration flag.";
         assert!(for_build(error).unwrap().contains("cargo tree --invert getrandom"));
         assert_eq!(for_build("error[E0425]: cannot find value `x`"), None);

@@ -1,4 +1,4 @@
-//! What `bindgen!` makes of the plugin contract. What a guest is given is borrowed, what it returns is owned.
+//! The types that `bindgen!` generates from the plugin contract. Arguments of a guest are borrowed, its results are owned.
 
 wasmtime::component::bindgen!({
     path: "../plugin-sdk/wit",
@@ -7,10 +7,10 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
 });
 
-/// The version of the contract that this engine speaks: that of the WIT file above.
+/// The version of the contract that this engine supports: that of the WIT file above.
 pub const CONTRACT: &str = "1.0.0";
 
-/// What a plugin may import, interface by interface. A test holds this against the WIT file.
+/// The imports that a plugin may use, by interface. A test compares this with the WIT file.
 pub const OFFERED: [(&str, &[&str]); 4] =
     [("types", &[]), ("log", &["write"]), ("config", &["get"]), ("state", &["get", "set", "delete"])];
 

@@ -1,18 +1,18 @@
-//! Compiles a plugin file in a child process, so that a file cannot hurt the engine that loads it.
+//! Compiles a plugin file in a child process, so that a file cannot harm the engine that loads it.
 //!
-//! Validation, encoding and compiling run hundreds of thousands of lines that other people wrote for files that tools write. A file
-//! made by hand can overflow their stack, or have them take any amount of memory and time; nothing inside a process can prevent
-//! that. So the engine starts its own program again for each unknown file, hands it the bytes on standard input, and reads compiled code or a
-//! refusal from standard output. The child has a budget of memory, processor time and wall time ([`Budget`]), no inherited files, no
-//! environment, no right to open files, the lowest claim on memory and a low priority. If it dies, the file is refused
-//! ([`LoadError::TooComplex`]) and the engine goes on.
+//! Validation, encoding and compiling run hundreds of thousands of lines of third-party code that expects files written by tools.
+//! A hand-made file can overflow their stack, or make them use any amount of memory and time, and nothing inside a process can
+//! prevent that. So the engine starts its own program again for each unknown file. It sends the bytes to standard input, and
+//! reads compiled code or a refusal from standard output. The child has a budget of memory, processor time and wall time
+//! ([`Budget`]). It has no inherited files, no environment and no right to open files. It runs at low priority and is the first
+//! to be killed when memory is short. If it dies, the file is refused ([`LoadError::TooComplex`]) and the engine continues.
 //!
-//! What comes back is trusted like the compile cache: the engine runs it as machine code. That is sound as long as the child did what
-//! its program says, because then the code is what Cranelift made of WebAssembly that was validated in whole, as it would be in this
-//! process. It is not sound against a child that a file has taken over through a memory error in those parsers, which are safe
-//! Rust. The child protects the engine from exhaustion and crashes. It moves no trust from the compiler to the file.
+//! The result is trusted like the compile cache: the engine runs it as machine code. That is sound while the child does what its
+//! program says. Then the code is what Cranelift made of validated WebAssembly, as it would be in this process. It is not sound
+//! against a child that a file has taken over through a memory error in those parsers, which are safe Rust. The child protects
+//! the engine from exhaustion and crashes. It does not move trust from the compiler to the file.
 //!
-//! `describe` does not run here: it is the plugin's own code, and runs in the engine's sandbox under the limits of every run.
+//! `describe` does not run here: it is the plugin's code, and runs in the engine's sandbox under the limits of every run.
 
 use std::{
     ffi::OsString,
@@ -36,28 +36,29 @@ use super::{
     log::printable,
 };
 
-/// The first argument of the child. No command of the command line has this name.
+/// The first argument of the child. No command has this name.
 pub const COMMAND: &str = ":compile-plugin";
 
-/// Children at once. One compiles on several cores; a second would add memory, not speed.
+/// Maximum number of concurrent children. One compiles on several cores; a second would add memory, not speed.
 const CHILDREN_MAX: usize = 1;
-/// Threads on which a child compiles. More shorten only the largest files, and each takes memory.
+/// Maximum number of threads on which a child compiles. More speed up only the largest files, and each takes memory.
 const THREADS_MAX: usize = 4;
-/// The stack on which a child reads a file, in bytes. Tools' files need less than one MiB; the rest is for the largest function.
+/// Stack on which a child reads a file, in bytes. Files of tools need less than one MiB; the rest is for the largest function.
 pub(super) const STACK_BYTES: usize = 16 << 20;
-/// How much of a child's standard error is read, in bytes. Only its last words matter, and they are short.
+/// Maximum number of bytes read of a child's standard error. Only the last, short message matters.
 const WORDS_BYTES: u64 = 4 << 10;
-/// Where a refusal is cut, in bytes. It quotes at most a few hundred bytes of other people's errors.
+/// Longer refusals are cut, in bytes. They quote at most a few hundred bytes of third-party errors.
 const REASON_BYTES: usize = 4 << 10;
 
-/// What loading one file may take. It grows with the file, so that a small file can never cost what only a large one needs.
+/// The budget for loading one file. It grows with the file, so that a small file never costs as much as a large one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Budget {
-    /// Address space beyond that of the program itself, in bytes.
+    /// Address space in addition to that of the program, in bytes.
     memory_bytes: u64,
     /// Processor time of all threads together.
     pub cpu: Duration,
-    /// Time until the engine ends the child. Longer than `cpu`, because a busy machine gives a child of low priority little of it.
+    /// Time until the engine kills the child. Longer than `cpu`, because a busy machine gives a low-priority child little
+    /// processor time.
     wall: Duration,
 }
 
@@ -86,19 +87,19 @@ pub struct Children {
     free: Mutex<()>,
 }
 
-const _: () = assert!(CHILDREN_MAX == 1, "`free` is one place");
+const _: () = assert!(CHILDREN_MAX == 1, "`free` counts one child");
 
 impl Children {
     pub fn new(settings: Settings, places: Places) -> Self {
         Self { settings, places, free: Mutex::new(()) }
     }
 
-    /// Has a child compile a file, and waits for it.
+    /// Compiles a file in a child, and waits for it.
     ///
     /// # Errors
     ///
-    /// What is the matter with the file; [`LoadError::TooComplex`] where the child died of it; [`LoadError::NoLoader`] where it was
-    /// not the file's fault.
+    /// The reason why the file does not load; [`LoadError::TooComplex`] if it made the child fail; [`LoadError::NoLoader`] if the
+    /// file was not the cause.
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
         let budget = Budget::of(bytes.len());
         let order = Order {
@@ -128,25 +129,25 @@ impl Children {
 /// How a child ended.
 struct End {
     status: ExitStatus,
-    /// `None` if it is not whole.
+    /// `None` if it is incomplete.
     reply: Option<Result<Compiled, LoadError>>,
-    /// What it wrote to standard error.
+    /// Its output on standard error.
     words: String,
-    /// Whether the engine ended it because its wall time was over.
+    /// Whether the engine killed it because its wall time was over.
     timed_out: bool,
 }
 
 /// Why a child gave no reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The file is too much for it. It would be again.
+    /// The file is too much for it, and would be again.
     File(String),
-    /// Something outside ended it, or it did not start. The file may be good.
+    /// Something outside killed it, or it did not start. The file may be good.
     Elsewhere(String),
 }
 
 impl Cause {
-    /// What a child died of, from its status and its last words.
+    /// Returns why a child died, from its status and its last message.
     pub fn of_death(status: ExitStatus, words: &str, budget: Budget) -> Self {
         let signal = status.signal();
         if signal == Some(Signal::XCPU.as_raw()) {
@@ -159,19 +160,19 @@ impl Cause {
             return Cause::File(format!("loading it took more than {} of memory", size(budget.memory_bytes as usize)));
         }
         if signal == Some(Signal::KILL.as_raw()) {
-            return Cause::File("the system ended the process that loaded it, most often because memory is short".to_owned());
+            return Cause::File("the system killed the process that loaded it, usually because memory was short".to_owned());
         }
         match signal {
-            // The compiler's own faults, whatever their kind.
+            // Faults of the compiler, of any kind.
             Some(signal) if [Signal::ABORT, Signal::SEGV, Signal::BUS, Signal::ILL].map(Signal::as_raw).contains(&signal) => {
-                Cause::File(format!("loading it broke the compiler (signal {signal})"))
+                Cause::File(format!("loading it crashed the compiler (signal {signal})"))
             }
             _ => Cause::Elsewhere(format!("it ended with {status}")),
         }
     }
 }
 
-/// Runs a child to its end.
+/// Runs a child until it ends.
 fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
     let mut child = Command::new(program()?)
         .arg0("innesco")
@@ -179,11 +180,11 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
         .args(order.arguments())
         .args([budget.memory_bytes.to_string(), budget.cpu.as_secs().to_string()])
         .env_clear()
-        // Without these the allocator reserves a GiB before the child can limit itself, and the compiler takes every core.
+        // Otherwise the allocator reserves a GiB before the child can limit itself, and the compiler uses every core.
         .env("MIMALLOC_ARENA_RESERVE", "0")
         .env("RAYON_NUM_THREADS", threads().to_string())
         .current_dir("/")
-        // A Ctrl-C is for the engine, which then lets go of the child.
+        // Ctrl-C is for the engine, which then stops the child.
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -196,11 +197,11 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
         child.stderr.take().expect("it is piped"),
     );
     thread::scope(|scope| {
-        // A child that dies does not read on; what it died of is in its status.
+        // A child that dies stops reading; its status has the cause.
         scope.spawn(move || drop(input.write_all(bytes)));
         let words = scope.spawn(move || last_words(words));
         let (ended, has_ended) = mpsc::channel::<()>();
-        // The number stays the child's until it is waited for, which is after this thread has ended.
+        // The process id stays the child's until it is waited for, which happens after this thread has ended.
         let watch = scope.spawn(move || {
             let timed_out = has_ended.recv_timeout(budget.wall) == Err(mpsc::RecvTimeoutError::Timeout);
             if timed_out {
@@ -209,9 +210,9 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
             timed_out
         });
         let mut reply = Vec::new();
-        // It has no more memory than that to make a reply in. One that says more finds nobody who reads on.
+        // A valid reply is never larger than the child's memory. The rest of a longer one is not read.
         let read = output.take(budget.memory_bytes).read_to_end(&mut reply);
-        // It may also close its output and live on, so the watch goes on until it has ended.
+        // The child may close its output and continue to run, so the watch continues until it has ended.
         let ended_by_now = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
         drop(ended);
         let timed_out = watch.join().unwrap_or(false);
@@ -222,7 +223,7 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
     })
 }
 
-/// The program to start. Not its path: the file there may be another by now, as in an upgrade.
+/// The program to start, not by its path: after an upgrade the file there may be another.
 fn program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
 }
@@ -234,12 +235,12 @@ fn threads() -> usize {
 fn last_words(mut words: impl io::Read) -> String {
     let mut text = Vec::new();
     let _ = (&mut words).take(WORDS_BYTES).read_to_end(&mut text);
-    // So that it never waits for somebody to read.
+    // So that it never waits for a reader.
     let _ = io::copy(&mut words, &mut io::sink());
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// What a child needs to know to compile as the engine would: everything that decides how, and nothing else.
+/// What a child needs to know to compile like the engine: everything that affects the result, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Order {
     places: Places,
@@ -270,17 +271,17 @@ impl Order {
             big_memory_bytes: big.parse().ok()?,
             file_bytes: file.parse().ok()?,
         };
-        // Wall time is kept by the engine.
+        // The engine measures wall time.
         let cpu = Duration::from_secs(cpu.parse().ok()?);
         Some((order, Budget { memory_bytes: memory.parse().ok()?, cpu, wall: Duration::MAX }))
     }
 }
 
-/// The child, from its arguments to its exit code. Anyone else who starts it gets an error: it is no command for people.
+/// The child, from its arguments to its exit code. Any other caller gets an error: this is not a command for people.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Option<Vec<String>> = arguments.map(|argument| argument.into_string().ok()).collect();
     let Some((order, budget)) = arguments.as_deref().and_then(Order::parse) else {
-        eprintln!("{COMMAND} is for the engine alone");
+        eprintln!("{COMMAND} is only for the engine");
         return ExitCode::from(2);
     };
     match serve(&order, budget) {
@@ -296,7 +297,7 @@ fn serve(order: &Order, budget: Budget) -> anyhow::Result<()> {
     confine(budget)?;
     let mut bytes = Vec::with_capacity(order.file_bytes);
     io::stdin().take(order.file_bytes as u64).read_to_end(&mut bytes)?;
-    anyhow::ensure!(bytes.len() == order.file_bytes, "the engine has gone");
+    anyhow::ensure!(bytes.len() == order.file_bytes, "the engine has ended");
     let mut settings = Settings { threads: 1, plugin_bytes_max: order.file_bytes, ..Settings::default() };
     settings.limits.memory_bytes = order.small_memory_bytes;
     settings.limits.big_memory_bytes = order.big_memory_bytes;
@@ -309,19 +310,19 @@ fn serve(order: &Order, budget: Budget) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
-/// Gives up everything that loading a file does not need. Called before a byte of it is read.
+/// Drops all rights that loading a file does not need. Called before a byte of the file is read.
 fn confine(budget: Budget) -> anyhow::Result<()> {
     close_inherited();
-    // What these three do is for the engine's good. Where the system refuses them, the limits below still hold.
+    // These three protect the engine's performance. If the system refuses them, the limits below still hold.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let _ = rustix::process::nice(10);
-    // Where memory is short, the child goes first.
+    // When memory is short, the child is killed first.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     limit_cpu(budget.cpu)?;
     limit_memory(budget)?;
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, 0)?;
-    // Its standard streams stay; nothing else can be opened, neither file nor socket.
+    // Its standard streams stay; it can open neither files nor sockets.
     limit(Resource::Nofile, 3)
 }
 
@@ -329,7 +330,7 @@ pub(super) fn limit_memory(budget: Budget) -> anyhow::Result<()> {
     limit(Resource::As, mapped_bytes().saturating_add(budget.memory_bytes))
 }
 
-/// Has the kernel end this process, with a signal of its own, once it has used this much processor time.
+/// Makes the kernel kill this process with a distinct signal after this much processor time.
 pub(super) fn limit_cpu(cpu: Duration) -> anyhow::Result<()> {
     let limit = Rlimit { current: Some(cpu.as_secs()), maximum: getrlimit(Resource::Cpu).maximum };
     Ok(setrlimit(Resource::Cpu, limit)?)
@@ -339,27 +340,27 @@ fn limit(resource: Resource, value: u64) -> anyhow::Result<()> {
     Ok(setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?)
 }
 
-/// The address space that the program itself takes, which is no part of what loading takes.
+/// Returns the address space of the program itself, which does not count for loading.
 fn mapped_bytes() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-    // Where the system does not say: more than any build of the program takes.
+    // If the system does not report it: more than any build of the program takes.
     pages.map_or(1 << 30, |pages| pages * rustix::param::page_size() as u64)
 }
 
-/// Closes what the engine was started with and does not know of. What it opens itself is not inherited.
+/// Closes files inherited from the engine's parent. Files that the engine opens itself are not inherited.
 #[expect(unsafe_code, reason = "closes files by their number")]
 fn close_inherited() {
     let Ok(listed) = fs::read_dir("/proc/self/fd") else { return };
     let files: Vec<i32> = listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    // The listing's own number was closed with it.
+    // The listing's file descriptor was already closed.
     let is_open = |file: &i32| fs::symlink_metadata(format!("/proc/self/fd/{file}")).is_ok();
     for file in files.into_iter().filter(|file| *file > 2 && is_open(file)) {
-        // SAFETY: this is the first thing that the process does, in its only thread; nothing in it has opened a file that it still uses.
+        // SAFETY: this is the first action of the process, in its only thread; it has opened no file that it still uses.
         unsafe { rustix::io::close(file) };
     }
 }
 
-/// A reply: what it is (one byte), the length of what follows, and that.
+/// Encodes a reply: its kind (one byte), its length, its content.
 fn reply(result: &Result<Compiled, LoadError>) -> [Vec<u8>; 2] {
     let (tag, content) = match result {
         Ok(compiled) => (if compiled.kind == Kind::Small { b's' } else { b'b' }, compiled.code.clone()),
@@ -370,7 +371,7 @@ fn reply(result: &Result<Compiled, LoadError>) -> [Vec<u8>; 2] {
     [[&[tag][..], &(content.len() as u64).to_le_bytes()].concat(), content]
 }
 
-/// Reads a reply, if it is whole.
+/// Decodes a reply, if it is complete.
 fn parse_reply(mut bytes: Vec<u8>) -> Option<Result<Compiled, LoadError>> {
     let (&[tag, ref length @ ..], content) = bytes.split_first_chunk::<9>()?;
     if u64::from_le_bytes(*length) != content.len() as u64 {
@@ -393,7 +394,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_arrives_as_it_was_given() {
+    fn an_order_survives_encoding() {
         let order = Order { places: Places::OnDemand, small_memory_bytes: 1, big_memory_bytes: 2, file_bytes: 3 };
         let budget = Budget { memory_bytes: 4, cpu: Duration::from_secs(5), wall: Duration::MAX };
         let arguments = [&order.arguments()[..], &["4".to_owned(), "5".to_owned()]].concat();
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_reply_counts() {
+    fn ignores_an_incomplete_reply() {
         let compiled = Ok(Compiled { kind: Kind::Big, code: b"code".to_vec() });
         let whole = reply(&compiled).concat();
         let parsed = parse_reply(whole.clone()).unwrap().unwrap();
@@ -424,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_has_a_cause() {
+    fn explains_why_a_child_died() {
         let budget = Budget::of(1 << 20);
         let signal = |signal: Signal, words: &str| Cause::of_death(ExitStatus::from_raw(signal.as_raw()), words, budget);
         let file = |reason: &str| Cause::File(reason.to_owned());
@@ -435,10 +436,10 @@ mod tests {
             file("loading it took more than 416 MiB of memory")
         );
         assert_eq!(signal(Signal::XCPU, ""), file("loading it took more than 13 s of processor time"));
-        assert_eq!(signal(Signal::SEGV, ""), file("loading it broke the compiler (signal 11)"));
+        assert_eq!(signal(Signal::SEGV, ""), file("loading it crashed the compiler (signal 11)"));
         assert!(matches!(signal(Signal::KILL, ""), Cause::File(_)));
-        // Somebody else's doing, or ours: not the file's.
+        // Another process or the engine is the cause, not the file.
         assert!(matches!(signal(Signal::TERM, ""), Cause::Elsewhere(_)));
-        assert!(matches!(Cause::of_death(ExitStatus::from_raw(1 << 8), "the engine has gone", budget), Cause::Elsewhere(_)));
+        assert!(matches!(Cause::of_death(ExitStatus::from_raw(1 << 8), "the engine has ended", budget), Cause::Elsewhere(_)));
     }
 }

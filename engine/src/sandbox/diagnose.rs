@@ -1,4 +1,4 @@
-//! What is the matter with a file: from its first bytes, its structure and its imports to a sentence that helps.
+//! Explains what is wrong with a file, from its first bytes, its structure and its imports.
 
 use std::collections::BTreeSet;
 
@@ -15,23 +15,23 @@ use super::{
     log::printable,
 };
 
-/// How many imports an error names.
+/// Maximum number of imports that an error names.
 const NAMED_MAX: usize = 5;
-/// Where a foreign tool's sentence is cut, in bytes.
+/// Longer errors of third-party tools are cut, in bytes.
 const DETAIL_BYTES: usize = 600;
 
 /// The unit in which memories are declared.
 const PAGE_BYTES: u64 = 64 << 10;
 
-/// What a valid file is.
+/// The form of a valid file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// What cargo writes for wasm32-unknown-unknown.
+    /// The output of cargo for wasm32-unknown-unknown.
     CoreModule,
     Component,
 }
 
-/// Judges the first bytes: is this WebAssembly at all, and of which form?
+/// Checks the first bytes: whether this is WebAssembly, and in which form.
 pub fn form(bytes: &[u8]) -> Result<Form, LoadError> {
     const MAGIC: &[u8] = b"\0asm";
     if Parser::is_core_wasm(bytes) {
@@ -47,28 +47,28 @@ pub fn form(bytes: &[u8]) -> Result<Form, LoadError> {
         _ if bytes.starts_with(b"\x7fELF") => LoadError::Native,
         _ if is_text(bytes) => LoadError::Text,
         _ if bytes.starts_with(MAGIC) => {
-            LoadError::Invalid { detail: "it is of a version of WebAssembly that is unknown here".to_owned(), offset: 4 }
+            LoadError::Invalid { detail: "its version of WebAssembly is unknown".to_owned(), offset: 4 }
         }
         _ => LoadError::NotWasm { looks_like: looks_like(bytes) },
     })
 }
 
-/// Validates a file to its last byte, so that the compiler never sees a broken one.
+/// Validates a file completely, so that the compiler never reads a broken one.
 pub fn validate(bytes: &[u8]) -> Result<(), LoadError> {
     let features = WasmFeatures::default() - WasmFeatures::MEMORY64 - WasmFeatures::RELAXED_SIMD - WasmFeatures::CM_ASYNC;
     Validator::new_with_features(features).validate_all(bytes).map(drop).map_err(|error| broken(&error, bytes))
 }
 
-/// What a component brings along, and what it asks for from the start.
+/// The size of a component, and its initial memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Bytes of code and data, debug information left out.
+    /// Bytes of code and data, without debug information.
     pub code_bytes: usize,
-    /// Bytes that its largest memory starts with.
+    /// Initial size of its largest memory, in bytes.
     pub memory_bytes: u64,
 }
 
-/// Weighs a component with all that is nested in it.
+/// Computes the weight of a component with everything nested in it.
 pub fn weight(bytes: &[u8]) -> Result<Weight, LoadError> {
     let mut weight = Weight::default();
     for payload in Parser::new(0).parse_all(bytes) {
@@ -87,7 +87,7 @@ pub fn weight(bytes: &[u8]) -> Result<Weight, LoadError> {
     Ok(weight)
 }
 
-/// Looks for what keeps a core module from becoming a component.
+/// Finds what prevents a core module from becoming a component.
 pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
     let mut has_types = false;
     let mut unknown = BTreeSet::new();
@@ -106,7 +106,7 @@ pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
                     if import.module.starts_with("wasi_snapshot_preview1") || import.module.starts_with("wasi_unstable") {
                         return Err(LoadError::Wasip1);
                     }
-                    // What the SDK imports has the name of an interface, `innesco:plugin/log@1.0.0`, or is the encoder's own.
+                    // Imports of the SDK have the name of an interface, `innesco:plugin/log@1.0.0`, or belong to the encoder.
                     if import.module.contains(':') {
                         if !import.module.contains(PACKAGE) && !is_wasi(import.module) {
                             unknown.insert(printable(import.module, 128));
@@ -128,7 +128,7 @@ pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
     if has_types { Ok(()) } else { Err(LoadError::NoSdk) }
 }
 
-/// Says why a component does not link: the first import that this engine does not have, in the order of helpfulness.
+/// Explains why a component does not link: the first import that this engine does not have, the most helpful first.
 pub fn unlinkable(component: &Component, engine: &Engine, error: &wasmtime::Error) -> LoadError {
     let mut unknown = BTreeSet::new();
     for (name, import) in component.component_type().imports(engine) {
@@ -154,7 +154,7 @@ pub fn unlinkable(component: &Component, engine: &Engine, error: &wasmtime::Erro
     unknown_imports(unknown)
 }
 
-/// Whether a component has the handler, or why not.
+/// Checks that a component exports the handler.
 pub fn handler(component: &Component, engine: &Engine) -> Result<(), LoadError> {
     let exports = component.component_type();
     let mut exports = exports.exports(engine).filter_map(|(name, _)| name.strip_prefix(PACKAGE).map(split_version));
@@ -167,7 +167,7 @@ pub fn handler(component: &Component, engine: &Engine) -> Result<(), LoadError> 
     }
 }
 
-/// The names of everything that a component imports.
+/// Returns the names of everything that a component imports.
 pub fn imports(component: &Component, engine: &Engine) -> Vec<String> {
     component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
 }
@@ -178,7 +178,7 @@ pub fn is_wasi(import: &str) -> bool {
     package.is_some_and(|(package, rest)| GIVEN.contains(&package) && split_version(rest).1.starts_with("0.2."))
 }
 
-/// Whether the compiler refused for want of room in the pool rather than for a fault.
+/// Distinguishes a component that does not fit into the pool from a fault.
 pub fn not_compilable(error: &wasmtime::Error) -> LoadError {
     let detail = chain(error);
     if error.is::<wasmtime::error::OutOfMemory>() {
@@ -190,12 +190,12 @@ pub fn not_compilable(error: &wasmtime::Error) -> LoadError {
     LoadError::NotCompilable { detail }
 }
 
-/// An error with its causes, as one bounded line.
+/// Formats an error with its causes as one line of limited length.
 pub fn chain(error: &wasmtime::Error) -> String {
     printable(&format!("{error:#}").replace('\n', " "), DETAIL_BYTES)
 }
 
-/// What the parser says, in our words; a file that ends too early is called incomplete.
+/// Translates the parser's error. A file that ends too early is reported as incomplete.
 pub fn broken(error: &wasmparser::Error, bytes: &[u8]) -> LoadError {
     if error.message().starts_with("unexpected end") {
         return LoadError::Truncated { length: bytes.len() };
@@ -226,7 +226,8 @@ fn is_text(bytes: &[u8]) -> bool {
     [b"(module".as_slice(), b"(component", b"(;", b";;"].iter().any(|opening| start.starts_with(opening))
 }
 
-/// What a file is that is no WebAssembly, as far as its first bytes tell. Never the bytes themselves: a secret may have been copied to the wrong place.
+/// Describes a file that is not WebAssembly by its first bytes. Never returns the bytes themselves: a secret may have been copied
+/// to the wrong place.
 fn looks_like(bytes: &[u8]) -> &'static str {
     const BEGINNINGS: [(&[u8], &str); 10] = [
         (b"version https://git-lfs", "a pointer of Git LFS (fetch the file itself with git lfs pull)"),

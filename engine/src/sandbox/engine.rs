@@ -1,5 +1,5 @@
-//! Two engines: a small one for ordinary plugins, and a large one for components that bring an interpreter along. Each has a
-//! pool of places, reserved once, and a thread of the sandbox moves their epochs on, by which deadlines are kept.
+//! Two engines: a small one for ordinary plugins, and a large one for components with an interpreter. Each has a pool of
+//! instances, reserved at start. A thread of the sandbox advances their epochs, which enforce deadlines.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -14,10 +14,10 @@ use wasmtime::{
 
 use super::{bindings, child::Children, host::Host, limiter::Counts, limits::Limits, limits::Settings, wasi};
 
-/// How often deadlines are looked at. A run ends at most one tick after its deadline.
+/// Interval of deadline checks. A run ends at most one tick after its deadline.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Compiles and runs plugins. Cheap to clone; all clones are one.
+/// Compiles and runs plugins. Clones are cheap and share everything.
 #[derive(Clone)]
 pub struct Sandbox {
     pub(super) settings: Arc<Settings>,
@@ -26,12 +26,12 @@ pub struct Sandbox {
     pub(super) compiler: Compiler,
 }
 
-/// Where files that the cache does not know are compiled.
+/// Where files that are not in the cache are compiled.
 #[derive(Clone)]
 pub(super) enum Compiler {
-    /// In a process that the file can only end, not harm.
+    /// In a child process, which the file can only kill.
     Child(Arc<Children>),
-    /// In this process: the child itself, and tests.
+    /// In this process: for the child itself, and tests.
     Here,
 }
 
@@ -41,27 +41,27 @@ pub(super) enum Compiler {
 pub struct SetupError(#[source] anyhow::Error);
 
 impl Sandbox {
-    /// Reserves the pools (or does without, where there is no room for them) and starts the thread that keeps deadlines. The thread ends
-    /// with the last clone and the last plugin. Files are compiled in a child process of this program, so its `main` must begin
-    /// as [`run_child`](super::run_child) says.
+    /// Reserves the pools (or works without them if there is no room) and starts the thread that enforces deadlines. The thread
+    /// ends with the last clone and the last plugin. Files are compiled in a child process of this program, so its `main` must
+    /// begin as [`run_child`](super::run_child) requires.
     ///
     /// # Errors
     ///
-    /// When the machine's processor or kernel lacks what the compiler needs.
+    /// If the machine's processor or kernel lacks what the compiler needs.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
         let in_child = |places| Compiler::Child(Arc::new(Children::new(settings.clone(), places)));
         Self::with_places(&settings, Places::Pooled, in_child(Places::Pooled))
             .or_else(|_| Self::with_places(&settings, Places::OnDemand, in_child(Places::OnDemand)))
     }
 
-    /// A sandbox whose plugins run in `places`.
+    /// Creates a sandbox whose plugins run in `places`.
     pub(super) fn with_places(settings: &Settings, places: Places, compiler: Compiler) -> Result<Self, SetupError> {
         let sandbox = Self::build(settings, places, Purpose::Run, compiler)?;
         keep_deadlines([sandbox.small.engine.weak(), sandbox.big.engine.weak()]).map_err(|error| SetupError(error.into()))?;
         Ok(sandbox)
     }
 
-    /// A sandbox that compiles what one with `places` runs, and runs nothing itself: it reserves no memory for instances.
+    /// Creates a sandbox that compiles for one with `places` and runs nothing: it reserves no memory for instances.
     pub(super) fn compiler(settings: &Settings, places: Places) -> Result<Self, SetupError> {
         Self::build(settings, places, Purpose::Compile, Compiler::Here)
     }
@@ -72,16 +72,16 @@ impl Sandbox {
     }
 }
 
-/// Where instances live.
+/// Where instances are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Places {
-    /// In a pool, for which address space is reserved at start.
+    /// In a pool whose address space is reserved at start.
     Pooled,
-    /// Each in memory of its own: slower, and possible everywhere.
+    /// Each separately: slower, and possible everywhere.
     OnDemand,
 }
 
-/// What an engine is made for. Both compile to the same code.
+/// The purpose of an engine. Both compile to the same code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Run,
@@ -102,7 +102,7 @@ impl Kind {
         }
     }
 
-    /// A Rust component is three core instances, one memory, two tables; an interpreter brings up to ten times as many.
+    /// A Rust component has three core instances, one memory, two tables; an interpreter has up to ten times as many.
     const fn counts(self) -> Counts {
         match self {
             Self::Small => Counts { instances: 16, memories: 2, tables: 8 },
@@ -111,16 +111,16 @@ impl Kind {
     }
 }
 
-/// An engine with its places and its linkers.
+/// An engine with its pool and its linkers.
 pub(super) struct Pool {
     pub engine: Engine,
     pub kind: Kind,
-    /// The most memory that a run here can be given, whatever its limits say.
+    /// Maximum memory of a run in this pool, regardless of its limits.
     pub memory_bytes_max: usize,
     pub counts: Counts,
-    /// With what the contract offers, and nothing else.
+    /// Links what the contract offers, and nothing else.
     pub linker: Linker<Host>,
-    /// The same with the locked-down WASI, for components that import it.
+    /// The same with the restricted WASI, for components that import it.
     pub wasi_linker: Linker<Host>,
     turns: Turns,
 }
@@ -128,7 +128,7 @@ pub(super) struct Pool {
 impl Pool {
     fn new(kind: Kind, settings: &Settings, places: Places, purpose: Purpose) -> wasmtime::Result<Self> {
         let threads = settings.threads.clamp(1, 1024);
-        // One more than runs, so that loading a plugin need not wait for a run to end.
+        // One more than concurrent runs, so that loading a plugin need not wait for a run to end.
         let turns = match kind {
             Kind::Small => threads + 1,
             Kind::Big => threads.min(4) + 1,
@@ -150,13 +150,13 @@ impl Pool {
         Ok(Self { engine, kind, memory_bytes_max, counts: kind.counts(), linker, wasi_linker, turns })
     }
 
-    /// Waits for a place. An exhausted pool refuses, so nobody may instantiate without a turn.
+    /// Waits for a permit. An exhausted pool refuses, so nothing may be instantiated without a permit.
     pub fn turn(&self) -> Turn<'_> {
         self.turns.take()
     }
 }
 
-/// How many can be inside at once.
+/// The permits of a pool.
 struct Turns {
     free: Mutex<usize>,
     freed: Condvar,
@@ -171,7 +171,7 @@ impl Turns {
     }
 }
 
-/// A place in a pool, given back when this is dropped.
+/// A permit of a pool, returned on drop.
 pub(super) struct Turn<'a>(&'a Turns);
 
 impl Drop for Turn<'_> {
@@ -181,18 +181,18 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// How many ticks a run may see: never fewer than its deadline takes.
+/// Returns how many ticks a run may see: never fewer than its deadline has.
 pub(super) fn ticks(deadline: Duration) -> u64 {
     let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
     u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1)
 }
 
-/// How many whole ticks a time has.
+/// Returns the number of whole ticks in a time.
 pub(super) fn whole_ticks(time: Duration) -> u64 {
     u64::try_from(time.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
-/// What every engine is set to: runs repeat bit for bit, and can be stopped.
+/// The configuration of every engine: runs are deterministic and can be stopped.
 fn config() -> Config {
     let mut config = Config::new();
     config
@@ -205,7 +205,7 @@ fn config() -> Config {
         .max_wasm_stack(Limits::STACK_BYTES)
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(None)
-        // Less surface, and nothing whose result depends on the machine.
+        // Reduces the attack surface and everything whose result depends on the machine.
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
         .wasm_component_model_async(false);
@@ -226,13 +226,12 @@ fn pooled(config: &mut Config, kind: Kind, turns: u32, memory_bytes: usize) {
         .max_tables_per_component(counts.tables)
         .max_tables_per_module(counts.tables)
         .max_memory_size(memory_bytes)
-        // What an event touches is wiped by hand rather than given back to the kernel. Measured: more than this is slower.
-        // What a fresh instance finds cleaned by writing instead of by giving pages back: a stack of 128 KiB, statics, and the
-        // SDK's block of 128 KiB. Each page touched behind it is faulted in and given back in every run, which costs more than
-        // the whole of a small run.
+        // Memory that the engine resets by writing instead of returning pages to the kernel: a stack of 128 KiB, statics, and the
+        // SDK's block of 128 KiB. Each page touched beyond that is faulted in and returned in every run, which costs more than a
+        // whole small run. Measured: a larger value is slower.
         .linear_memory_keep_resident(320 << 10)
         .table_keep_resident(16 << 10)
-        // Faster, but pages that were swapped out in between are not wiped (wasmtime pull request 14357).
+        // Faster, but pages that were swapped out in between are not reset (wasmtime pull request 14357).
         .pagemap_scan(Enabled::No);
     if kind == Kind::Big {
         pool.table_elements(100_000).max_component_instance_size(16 << 20).max_core_instance_size(16 << 20);
@@ -240,13 +239,13 @@ fn pooled(config: &mut Config, kind: Kind, turns: u32, memory_bytes: usize) {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
 }
 
-/// For machines whose address space has no room for a pool (39-bit processors, `ulimit -v`): an instance reserves what it may
-/// grow to, so that growing moves nothing, and no more.
+/// For machines whose address space has no room for a pool (39-bit processors, `ulimit -v`): an instance reserves its maximum
+/// size, so that growing moves nothing, and no more.
 fn on_demand(config: &mut Config, memory_bytes: usize) {
     config.memory_reservation(memory_bytes as u64).memory_guard_size(64 << 10).memory_reservation_for_growth(1 << 20);
 }
 
-/// Moves the epochs on for as long as one of the engines is alive.
+/// Advances the epochs while one of the engines exists.
 fn keep_deadlines(engines: [EngineWeak; 2]) -> wasmtime::Result<()> {
     let tick = move || {
         loop {
@@ -270,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_deadline_is_cut_short() {
+    fn no_run_ends_before_its_deadline() {
         assert_eq!(ticks(Duration::from_millis(5)), 2);
         assert_eq!(ticks(Duration::from_millis(6)), 3);
         assert_eq!(ticks(Duration::ZERO), 1);
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_given_back() {
+    fn a_permit_is_returned() {
         let turns = Turns { free: Mutex::new(1), freed: Condvar::new() };
         thread::scope(|scope| {
             let first = turns.take();

@@ -1,4 +1,4 @@
-//! What a guest can call: its log, its settings, its state. Nothing here can wait, except for a read of state.
+//! The functions that a guest can call: log, settings, state. None of them can wait, except for a read of state.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::domain::run::LogLevel;
 
-/// What belongs to one run: the data of its wasmtime store.
+/// The data of one run in its wasmtime store.
 pub struct Host {
     pub limiter: Limiter,
     pub log: SharedLog,

@@ -1,30 +1,30 @@
-//! Memory is counted as a sum over all linear memories and tables of a run; past the limit the guest is stopped by name.
+//! Counts memory over all linear memories and tables of a run. Beyond the limit the guest is stopped with a named outcome.
 
 use wasmtime::ResourceLimiter;
 
 use super::limits::size;
 
-/// The guest asked for more memory than it may have.
+/// The guest requested more memory than its limit.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum OutOfMemory {
-    #[error("asked for {} of memory; its limit is {}", size(*asked), size(*limit))]
+    #[error("requested {} of memory; its limit is {}", size(*asked), size(*limit))]
     Limit { asked: usize, limit: usize },
-    #[error("asked for memory that the machine does not have")]
+    #[error("requested memory that the machine does not have")]
     Machine,
 }
 
-/// wasmtime asks per memory; this adds up.
+/// Adds up the memories, for each of which wasmtime asks separately.
 pub struct Limiter {
     limit: usize,
     used: usize,
     peak: usize,
-    /// What the growth that was allowed last added, in case it does not happen.
+    /// The size of the last allowed growth, in case it does not happen.
     last: Option<usize>,
-    /// How many core instances, memories and tables one component may have, where no pool says so.
+    /// Limits of core instances, memories and tables of one component, when no pool limits them.
     counts: Counts,
 }
 
-/// How many parts a component may consist of. Without these one component could take every place in the pool.
+/// Limits of the parts of one component. Without them one component could take every place in the pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     pub instances: u32,
@@ -37,7 +37,7 @@ impl Limiter {
         Self { limit, used: 0, peak: 0, last: None, counts }
     }
 
-    /// The most that was used at once, in bytes.
+    /// Returns the peak usage, in bytes.
     pub fn peak(&self) -> u64 {
         self.peak as u64
     }
@@ -48,7 +48,7 @@ impl Limiter {
             return Err(wasmtime::Error::new(OutOfMemory::Limit { asked, limit: self.limit }));
         }
         if !within_maximum {
-            // The guest's own declared bound: it is told, as WebAssembly has it, and may go on.
+            // The guest's own declared limit: the growth fails, as WebAssembly specifies, and the guest may continue.
             return Ok(false);
         }
         self.used = asked;

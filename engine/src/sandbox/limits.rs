@@ -1,16 +1,16 @@
-//! How much a plugin may have and take. Every bound has a name, a unit and a reason.
+//! Limits of plugins. Every limit has a name, a unit and a reason.
 
 use std::{num::NonZero, thread, time::Duration};
 
-/// What the sandbox as a whole is set to.
+/// Settings of the whole sandbox.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What a run may take, where nobody says otherwise for a plugin.
+    /// Default limits of a run.
     pub limits: Limits,
-    /// The largest file, in bytes. Python brings 18 to 38 MiB, JavaScript 8 to 14, Rust a tenth of one; compiling takes time
-    /// and memory by size, so there is an end.
+    /// Maximum file size, in bytes. Python needs 18 to 38 MiB, JavaScript 8 to 14, Rust a tenth of one. Compiling takes time and
+    /// memory by size.
     pub plugin_bytes_max: usize,
-    /// How many runs can be at once; more wait for their turn. Each has a place in the pool, reserved once at start.
+    /// Maximum number of concurrent runs; more wait. Each has a place in the pool, reserved at start.
     pub threads: usize,
 }
 
@@ -24,48 +24,48 @@ impl Default for Settings {
     }
 }
 
-/// What one run may take.
+/// Limits of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Wall-clock time from start to answer. A plugin takes microseconds; a second is a mistake, or a machine in trouble.
+    /// Wall-clock time from start to answer. A plugin takes microseconds; a second means a bug or an overloaded machine.
     pub deadline: Duration,
-    /// Bytes of all linear memories and tables together. Generous for Rust, which starts at about one MiB.
+    /// Maximum size of all linear memories and tables together, in bytes. Generous for Rust, which starts at about one MiB.
     pub memory_bytes: usize,
-    /// The same for big components (see [`Limits::BIG_CODE_BYTES`]), which bring a JavaScript or Python engine along.
+    /// The same for big components (see [`Limits::BIG_CODE_BYTES`]), which contain a JavaScript or Python engine.
     pub big_memory_bytes: usize,
-    /// Bytes that cross from the guest in one call: above all what it returns. Each webhook is stored before it is sent. More than
-    /// twice the default of `limits.body_bytes_max`: what is accepted must fit through a plugin that changes nothing, and a form or
-    /// document may double as it becomes JSON.
+    /// Maximum number of bytes that the guest passes in one call: mainly its result. Each webhook is stored before it is sent.
+    /// More than twice the default of `limits.body_bytes_max`: an accepted event must fit through a plugin that changes nothing,
+    /// and a form or document may double when it becomes JSON.
     pub output_bytes: usize,
-    /// Webhooks that one run may ask for; each becomes a delivery row.
+    /// Maximum number of webhooks of one run; each becomes a delivery row.
     pub webhooks: usize,
-    /// Events that one run may emit; each may run plugins again.
+    /// Maximum number of events that one run may emit; each may run plugins again.
     pub events: usize,
-    /// Log lines that are kept with a run; the rest is counted.
+    /// Maximum number of log lines stored with a run; the rest is counted.
     pub log_lines: usize,
-    /// Bytes of all kept log lines together.
+    /// Maximum size of all stored log lines together, in bytes.
     pub log_bytes: usize,
-    /// Keys of its state that one run may read or write; each is checked when the event commits.
+    /// Maximum number of state keys that one run may read or write; each is checked when the event commits.
     pub state_keys: usize,
-    /// Bytes of one value. State is for counters and cursors, not for documents.
+    /// Maximum size of one value, in bytes. State is for counters and cursors, not for documents.
     pub state_value_bytes: usize,
-    /// Bytes of one key.
+    /// Maximum size of one key, in bytes.
     pub state_key_bytes: usize,
 }
 
 impl Limits {
-    /// Code and data beyond this many bytes make a component a big one: it brings an interpreter along.
+    /// Above this size of code and data, in bytes, a component counts as big: it contains an interpreter.
     pub const BIG_CODE_BYTES: usize = 2 << 20;
-    /// Where one log line is cut. Longer ones are data, which belongs elsewhere.
+    /// Longer log lines are cut, in bytes. Longer text is data, not a log line.
     pub const LOG_LINE_BYTES: usize = 4 << 10;
-    /// Where the message of a plugin's own failure is cut, in bytes.
+    /// Longer messages of a plugin's own failure are cut, in bytes.
     pub const MESSAGE_BYTES: usize = 2 << 10;
-    /// Where the code of a plugin's own failure is cut, in bytes.
+    /// Longer codes of a plugin's own failure are cut, in bytes.
     pub const CODE_BYTES: usize = 64;
-    /// How long one run may wait for reads of state, all together. It does not count towards [`Limits::deadline`], and ends well before the lease
-    /// of the run's event; a run that is not answered by then is tried again.
+    /// Total time that one run may wait for reads of state. It does not count towards [`Limits::deadline`], and is well below the
+    /// lease of the run's event. A run without an answer by then is tried again.
     pub const STATE_WAIT: Duration = Duration::from_secs(60);
-    /// What a plugin may nest its calls to, in bytes; wasmtime's default, which every worker thread's stack has room for.
+    /// Maximum stack of a plugin's calls, in bytes; wasmtime's default, for which every worker thread's stack has room.
     pub const STACK_BYTES: usize = 512 << 10;
 }
 
@@ -87,7 +87,7 @@ impl Default for Limits {
     }
 }
 
-/// A size as people read it: `64 MiB`, `1500 B`.
+/// Formats a size: `64 MiB`, `1500 B`.
 pub(super) fn size(bytes: usize) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(unit, _)| bytes >= *unit) {
@@ -97,7 +97,7 @@ pub(super) fn size(bytes: usize) -> String {
     }
 }
 
-/// A duration as people read it: `1 s`, `250 ms`.
+/// Formats a duration: `1 s`, `250 ms`.
 pub(super) fn time(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis > 0 && millis.is_multiple_of(1000) { format!("{} s", millis / 1000) } else { format!("{millis} ms") }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_read_well() {
+    fn formats_sizes_and_times() {
         assert_eq!(size(64 << 20), "64 MiB");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(12), "12 B");

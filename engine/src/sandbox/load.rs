@@ -1,8 +1,8 @@
-//! From a file's bytes to a plugin that can run.
+//! Turns a file's bytes into a plugin that can run.
 //!
-//! [`Sandbox::compile`] does all that reads a file: it validates, encodes, compiles and links it once, as a trial. The engine has a
-//! child process do that (`child.rs`). [`Sandbox::load`] takes the code that comes of it, or that was kept from an earlier start,
-//! links it and asks the plugin what it is. So a start with a full cache starts no child.
+//! [`Sandbox::compile`] does everything that reads a file: it validates, encodes, compiles and links it once on trial. The engine
+//! runs that in a child process (`child.rs`). [`Sandbox::load`] takes the code from the child or from the cache, links it and
+//! reads the plugin's manifest. So a start with a full cache starts no child.
 
 use std::{
     collections::BTreeMap,
@@ -33,31 +33,31 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// The longest description and version that are kept, in bytes.
+/// Maximum length of a description and a version, in bytes.
 const DESCRIPTION_BYTES: usize = 1 << 10;
 const VERSION_BYTES: usize = 64;
-/// How many patterns a plugin can be `on`.
+/// Maximum number of patterns in a plugin's `on`.
 const PATTERNS_MAX: usize = 256;
 
-/// What is known of files from earlier loads: compiling takes milliseconds to seconds, loading what was compiled microseconds.
+/// Results of earlier loads. Compiling takes milliseconds to seconds, loading compiled code takes microseconds.
 pub trait CodeCache: Send + Sync {
     /// Returns the code that was stored under this key.
     ///
-    /// The implementer promises that it returns only bytes that [`CodeCache::put`] received under the same key, unchanged, and
-    /// proves that with a keyed hash: compiled code runs without any sandbox around it.
+    /// The implementer must return only bytes that [`CodeCache::put`] received under the same key, unchanged, and must prove it
+    /// with a keyed hash: compiled code runs without a sandbox.
     fn get(&self, key: &str) -> Option<Vec<u8>>;
 
-    /// Stores code, if it can; failing to costs only the time to compile.
+    /// Stores code if possible. A failure costs only the time to compile again.
     fn put(&self, key: &str, code: &[u8]);
 
     /// Returns why this file was too complex for this version of the engine, if it was.
     fn too_complex(&self, digest: &Digest) -> Option<String>;
 
-    /// Records that a file is too complex, so that the next start does not spend its time and memory on it again.
+    /// Records that a file is too complex, so that the next start does not try it again.
     fn put_too_complex(&self, digest: &Digest, reason: &str);
 }
 
-/// Stores nothing.
+/// A cache that stores nothing.
 pub struct NoCache;
 
 impl CodeCache for NoCache {
@@ -74,14 +74,14 @@ impl CodeCache for NoCache {
     fn put_too_complex(&self, _: &Digest, _: &str) {}
 }
 
-/// A component as machine code, and the pool whose plugins it joins.
+/// A component as machine code, and the pool in which it runs.
 #[derive(Clone)]
 pub struct Compiled {
     pub(super) kind: Kind,
     pub(super) code: Vec<u8>,
 }
 
-/// A version of a plugin, compiled and linked. Share it in an `Arc`; runs may go on side by side.
+/// A compiled and linked version of a plugin. Share it in an `Arc`; runs may be concurrent.
 pub struct Plugin {
     pub(super) guest: Guest,
     manifest: Manifest,
@@ -90,7 +90,7 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// What identifies this version: the SHA-256 of the file as it was dropped.
+    /// Returns what identifies this version: the SHA-256 of the file.
     pub fn digest(&self) -> &Digest {
         &self.guest.digest
     }
@@ -99,22 +99,22 @@ impl Plugin {
         &self.manifest
     }
 
-    /// The size of the file as it was dropped.
+    /// Returns the size of the file.
     pub fn bytes_len(&self) -> usize {
         self.bytes_len
     }
 
-    /// Whether it can read and write state; if not, its runs need none.
+    /// Returns whether it can read and write state; otherwise its runs need none.
     pub fn uses_state(&self) -> bool {
         self.imports.iter().any(|import| import.strip_prefix(PACKAGE).is_some_and(|rest| rest.starts_with("state@")))
     }
 
-    /// Whether it brings an interpreter along, and is given more memory for it.
+    /// Returns whether it contains an interpreter and therefore gets more memory.
     pub fn is_big(&self) -> bool {
         self.guest.pool.kind == Kind::Big
     }
 
-    /// Everything that it imports, and with that everything that it can ask for.
+    /// Returns everything that it imports, and so everything that it can request.
     pub fn imports(&self) -> &[String] {
         &self.imports
     }
@@ -127,16 +127,16 @@ impl fmt::Debug for Plugin {
 }
 
 impl Sandbox {
-    /// Size of a plugin file in bytes.
+    /// Returns the maximum size of a plugin file, in bytes.
     pub fn plugin_bytes_max(&self) -> usize {
         self.settings.plugin_bytes_max
     }
 
-    /// Makes a plugin of a file's bytes. Blocks for as long as compiling takes, unless `cache` has the code.
+    /// Loads a plugin from a file's bytes. Blocks while it compiles, unless `cache` has the code.
     ///
     /// # Errors
     ///
-    /// Each says what is the matter with the file and what to do.
+    /// Each explains what is wrong with the file and what to do.
     pub fn load(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
         guarded(|| self.load_unguarded(bytes, cache))
     }
@@ -146,7 +146,7 @@ impl Sandbox {
         if bytes.len() > limit {
             return Err(LoadError::TooLarge { found: bytes.len(), limit });
         }
-        // A look at the first bytes alone.
+        // Checks only the first bytes.
         diagnose::form(bytes)?;
         let digest = Digest::of(bytes);
         let (pool, component) = match self.cached(&digest, cache) {
@@ -159,7 +159,7 @@ impl Sandbox {
         Ok(Plugin { guest, manifest, bytes_len: bytes.len(), imports })
     }
 
-    /// Takes compiled code from the cache. What is there was validated when it was compiled.
+    /// Returns compiled code from the cache. It was validated when it was compiled.
     fn cached(&self, digest: &Digest, cache: &dyn CodeCache) -> Option<(Arc<Pool>, Component)> {
         [&self.small, &self.big].into_iter().find_map(|pool| {
             let code = cache.get(&pool.key(digest))?;
@@ -167,7 +167,7 @@ impl Sandbox {
         })
     }
 
-    /// Has a file compiled that the cache does not know.
+    /// Compiles a file that is not in the cache.
     fn compiled(&self, bytes: &[u8], digest: &Digest, cache: &dyn CodeCache) -> Result<(Arc<Pool>, Component), LoadError> {
         if let Some(reason) = cache.too_complex(digest) {
             return Err(LoadError::TooComplex { reason });
@@ -190,11 +190,12 @@ impl Sandbox {
         Ok((pool.clone(), component))
     }
 
-    /// Compiles a file in this process. Everything that reads a stranger's bytes is here, and depends on them and the settings alone.
+    /// Compiles a file in this process. Everything that reads untrusted bytes is here, and depends only on the bytes and the
+    /// settings.
     ///
     /// # Errors
     ///
-    /// Each says what is the matter with the file and what to do.
+    /// Each explains what is wrong with the file and what to do.
     pub(super) fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
         guarded(|| self.compile_unguarded(bytes))
     }
@@ -212,23 +213,24 @@ impl Sandbox {
         let pool = if weight.code_bytes > Limits::BIG_CODE_BYTES { &self.big } else { &self.small };
         let asked = usize::try_from(weight.memory_bytes).unwrap_or(usize::MAX);
         if asked > pool.memory_bytes_max {
-            let detail = format!("a memory of {} from the start; the limit is {}", size(asked), size(pool.memory_bytes_max));
+            let detail =
+                format!("it declares an initial memory of {}; the limit is {}", size(asked), size(pool.memory_bytes_max));
             return Err(LoadError::TooDemanding { detail });
         }
         let code = pool.engine.precompile_component(component).map_err(|error| diagnose::not_compilable(&error))?;
-        // What breaks here must not break in the engine first.
+        // A failure here must not happen in the engine first.
         let component = pool.deserialize(&code).map_err(|error| diagnose::not_compilable(&error))?;
         link(pool, &component)?;
         Ok(Compiled { kind: pool.kind, code })
     }
 }
 
-/// Compilers are large programs. One that panics on a strange file must not take its caller's thread along.
+/// Catches panics. Compilers are large programs, and a panic on a malformed file must not end the caller's thread.
 fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(LoadError::Engine { detail: panic_text(&*panic) }))
 }
 
-/// A component with its imports found.
+/// A component with its imports resolved.
 struct Linked {
     pre: PluginPre<Host>,
     imports: Vec<String>,
@@ -249,7 +251,7 @@ fn link(pool: &Pool, component: &Component) -> Result<Linked, LoadError> {
 }
 
 impl Pool {
-    /// Names compiled code by what it was compiled from, and by everything that decides how.
+    /// Names compiled code by its source and by everything that affects the result.
     fn key(&self, digest: &Digest) -> String {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -261,24 +263,24 @@ impl Pool {
         format!("{digest}-{kind}-{:016x}", hasher.finish())
     }
 
-    /// Fails where the code is of another engine, or asks for more than this pool has.
-    #[expect(unsafe_code, reason = "compiled code is taken back; this is the only place that trusts bytes")]
+    /// Fails if the code belongs to another engine, or exceeds this pool's limits.
+    #[expect(unsafe_code, reason = "loads compiled code; this is the only place that trusts bytes")]
     fn deserialize(&self, code: &[u8]) -> wasmtime::Result<Component> {
-        // SAFETY: `code` must be what `Engine::precompile_component` gave. It comes from `Sandbox::compile`, run here or by a child of
-        // the same program (`child.rs` says why its word counts), or from the cache. `CodeCache` promises, and its
-        // implementer proves with a keyed hash, that it returns only what `put` received, and `put` receives nothing else. Files from
-        // a plugin folder never come here: `diagnose::form` refuses precompiled ones.
+        // SAFETY: `code` must be the result of `Engine::precompile_component`. It comes from `Sandbox::compile`, run here or by a
+        // child of the same program (`child.rs` explains why its result is trusted), or from the cache. `CodeCache` promises, and
+        // its implementer proves with a keyed hash, that it returns only what `put` received, and `put` receives nothing else.
+        // Files from a plugin folder never get here: `diagnose::form` refuses precompiled ones.
         unsafe { Component::deserialize(&self.engine, code) }
     }
 }
 
-/// Turns what cargo writes into a component.
+/// Turns a core module into a component.
 pub(super) fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     diagnose::core_module(module)?;
     let encode = || ComponentEncoder::default().validate(true).module(module)?.encode();
     encode().map_err(|error: anyhow::Error| {
         let detail = format!("{error:#}");
-        // A module that has no `…/handler@…#describe` at all was built for a world without the handler, or lost its exports.
+        // A module without any `…/handler@…#describe` was built for a world without the handler, or lost its exports.
         if detail.contains("handler") && detail.contains("failed to find export") {
             return LoadError::NoHandler;
         }
@@ -286,7 +288,7 @@ pub(super) fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     })
 }
 
-/// Starts the plugin once, without any event, and asks it what it is.
+/// Starts the plugin once, without an event, and reads its manifest.
 fn describe(guest: &Guest, limits: &Limits) -> Result<Manifest, LoadError> {
     let nothing = Arc::new(BTreeMap::new());
     let host = |log| guest.host(limits, log, nothing.clone(), None, "", Timestamp::from_millis(0));
@@ -305,7 +307,7 @@ fn manifest(said: types::Manifest) -> Result<Manifest, LoadError> {
     let bad = |field: &str, detail: &str| LoadError::BadManifest { detail: format!("{field}: {}", printable(detail, 400)) };
     let name = Slug::parse(&said.name).map_err(|error| bad("name", &error.0))?;
     if said.on.len() > PATTERNS_MAX {
-        return Err(bad("on", &format!("{} patterns are too many; the limit is {PATTERNS_MAX}", said.on.len())));
+        return Err(bad("on", &format!("{} patterns exceed the limit of {PATTERNS_MAX}", said.on.len())));
     }
     let on: Result<Vec<_>, _> = said.on.iter().map(|pattern| Pattern::parse(pattern)).collect();
     Ok(Manifest {

@@ -1,14 +1,14 @@
-//! A run's log, within its limits: a flood is counted, not kept.
+//! The log of a run, within its limits: a flood is counted, not stored.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::limits::Limits;
 use crate::domain::run::{LogLevel, LogLine, RunLog};
 
-/// How the SDK's panic hook begins its line.
+/// The prefix of the line that the SDK's panic hook writes.
 const PANIC: &str = "panicked at ";
 
-/// What a run has logged so far. Shared, since a guest with WASI also writes to its standard streams.
+/// The log of a run so far. Shared, because a guest with WASI also writes to its standard streams.
 #[derive(Clone)]
 pub struct SharedLog(Arc<Mutex<Log>>);
 
@@ -16,7 +16,7 @@ struct Log {
     kept: RunLog,
     lines_max: usize,
     bytes_left: usize,
-    /// The last panic, even if the flood before it took all the room: it is what explains the trap.
+    /// The last panic, stored even after a flood, because it explains the trap.
     panic: Option<String>,
 }
 
@@ -34,12 +34,12 @@ impl SharedLog {
         self.lock().write(level, message);
     }
 
-    /// The text of the panic that the guest logged, if it did.
+    /// Returns the text of the panic that the guest logged, if any.
     pub fn panic(&self) -> Option<String> {
         self.lock().panic.clone()
     }
 
-    /// Takes what was logged and leaves nothing.
+    /// Returns the log and empties it.
     pub fn take(&self) -> RunLog {
         std::mem::take(&mut self.lock().kept)
     }
@@ -64,8 +64,8 @@ impl Log {
     }
 }
 
-/// A guest's text as it may be shown to people: cut at `bytes_max`, and without control characters (which could draw on a
-/// terminal) other than line breaks and tabs.
+/// Makes a guest's text safe to show: cut at `bytes_max`, and without control characters (which could draw on a terminal) except
+/// line breaks and tabs.
 pub fn printable(text: &str, bytes_max: usize) -> String {
     let mut kept = String::with_capacity(text.len().min(bytes_max));
     for c in text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')) {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_not_for_people() {
+    fn removes_control_characters() {
         assert_eq!(printable("a\x1b[31mred\r\n\tb\u{9b}", 100), "a[31mred\n\tb");
     }
 }

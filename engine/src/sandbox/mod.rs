@@ -1,15 +1,16 @@
-//! The sandbox: compiles and runs plugins that nobody here has read.
+//! The sandbox: compiles and runs plugins that are not trusted.
 //!
-//! A file becomes a [`Plugin`] by [`Sandbox::load`]: validated whole, turned into a component if it is what cargo writes, compiled
-//! (all that in a child process with limits, or taken from the cache), linked, started once and asked for its manifest. A [`Plugin::run`] gives one event to a fresh
-//! instance and comes back with a [`Report`], whatever the guest does: each limit ends in a named outcome that a person can read.
+//! [`Sandbox::load`] turns a file into a [`Plugin`]: it validates the file, turns a core module into a component, compiles it
+//! (all in a child process with limits, or from the cache), links it, starts it once and reads its manifest. [`Plugin::run`]
+//! gives one event to a fresh instance and returns a [`Report`], regardless of the guest: each limit ends in a named outcome with
+//! a message.
 //!
-//! What must stay true: a guest gets an event, its settings, its own state and a log, and nothing else: no clock, no randomness,
-//! no files, no network. Nothing that a guest returns is believed before `output.rs` has looked at it. Nothing that one run left
-//! in memory is there for the next.
+//! What must stay true: a guest gets an event, its settings, its state and a log, and nothing else: no clock, no randomness, no
+//! files, no network. No result of a guest is used before `output.rs` has checked it. A run leaves nothing in memory for the
+//! next.
 //!
-//! Which versions exist and which one serves is the catalog's business; this module knows no files and no database. It blocks:
-//! callers run it on threads of their own, with at least 2 MiB of stack (a guest may use 512 KiB of it).
+//! The catalog decides which versions exist and which one serves; this module knows no files and no database. Its functions
+//! block: callers use dedicated threads with at least 2 MiB of stack (a guest may use 512 KiB of it).
 
 pub mod advice;
 mod bindings;

@@ -1,9 +1,9 @@
-//! Bounds the structure of a plugin file before any parser with recursion reads it.
+//! Limits the structure of a plugin file before any recursive parser reads it.
 //!
-//! Validation, encoding and compiling follow some structures by recursion, and some at a cost that grows by the square: types nested
-//! in types, types that are other names of types, components nested in components, packages that use each other in a circle. This
-//! module counts them in one pass, on a stack of its own, and refuses what no tool writes. Such a list is never complete, so the
-//! child process that loads a file (`child.rs`) has limits too. The bounds here give a precise error, and soon.
+//! Validation, encoding and compiling follow some structures recursively, and some at quadratic cost: types nested in types,
+//! types that are aliases of types, components nested in components, packages that use each other in a circle. This module counts
+//! them in one pass, on an explicit stack, and refuses more than any tool writes. Such a list is never complete, so the child
+//! process that loads a file (`child.rs`) has limits too. The limits here give a precise error early.
 
 use wasmparser::{
     BinaryReader, ComponentAlias, ComponentExternName, ComponentExternalKind, ComponentImport, ComponentOuterAliasKind,
@@ -12,21 +12,22 @@ use wasmparser::{
 
 use super::{diagnose::broken, error::LoadError};
 
-/// How deep types may nest. Tools write types three deep.
+/// Maximum nesting of types. Tools write types three deep.
 const TYPE_DEPTH_MAX: usize = 16;
-/// How deep components may nest. Tools write one component in another; composing components adds one or two.
+/// Maximum nesting of components. Tools write one component in another; composing components adds one or two.
 const COMPONENT_DEPTH_MAX: usize = 4;
-/// Components in a file. Tools write one for each exported interface.
+/// Maximum number of components in a file. Tools write one for each exported interface.
 const COMPONENTS_MAX: usize = 100;
-/// Core modules in a file. Tools write three; a Python component has one for each of its libraries, tens in all.
+/// Maximum number of core modules in a file. Tools write three; a Python component has tens, one for each of its libraries.
 const MODULES_MAX: usize = 100;
-/// Core and component instances in a file. Tools write a few for each module and interface.
+/// Maximum number of core and component instances in a file. Tools write a few for each module and interface.
 const INSTANCES_MAX: usize = 1_000;
-/// Types, imports and exports of components in a file. Tools write tens for each interface; all of WASI has about a thousand.
+/// Maximum number of types, imports and exports of components in a file. Tools write tens for each interface; all of WASI has
+/// about a thousand.
 const DECLARATIONS_MAX: usize = 10_000;
-/// Aliases in a file. Tools write one for each function and each shared type.
+/// Maximum number of aliases in a file. Tools write one for each function and each shared type.
 const ALIASES_MAX: usize = 10_000;
-/// How many names in a row may lead to one type. Tools write three for each interface that passes a type on.
+/// Maximum length of a chain of names that lead to one type. Tools write three for each interface that passes a type on.
 const ALIAS_CHAIN_MAX: u32 = 64;
 
 /// Why a file must not be read any further.
@@ -42,7 +43,7 @@ impl From<wasmparser::Error> for Stop {
     }
 }
 
-/// Refuses a file that has more of a structure than tools write, and packages in a circle in the types that a core module embeds.
+/// Refuses a file with more of a structure than tools write, and circular packages in the types that a core module embeds.
 ///
 /// # Errors
 ///
@@ -63,19 +64,19 @@ pub fn check(bytes: &[u8]) -> Result<(), LoadError> {
         })?;
     }
     let mut packages = walk.packages;
-    // A declaration can only refer to those before it. So there is no circle if each package stands in one piece.
+    // A declaration can only refer to earlier ones. So there is no circle if the declarations of each package are contiguous.
     packages.dedup();
     let pieces = packages.len();
     packages.sort_unstable();
     packages.dedup();
     if packages.len() < pieces {
-        let detail = "the interfaces in its types go to and fro between packages".to_owned();
+        let detail = "the interfaces in its types alternate between packages".to_owned();
         return Err(LoadError::NotAComponent { detail });
     }
     Ok(())
 }
 
-/// What was counted so far, in a file and in the types that it embeds.
+/// The counts so far, in a file and in the types that it embeds.
 #[derive(Default)]
 struct Walk {
     components: usize,
@@ -83,7 +84,7 @@ struct Walk {
     instances: usize,
     declarations: usize,
     aliases: usize,
-    /// Packages of the interfaces that component types import and export, in their order.
+    /// Packages of the interfaces that component types import and export, in order.
     packages: Vec<String>,
 }
 
@@ -94,10 +95,10 @@ fn count(total: &mut usize, more: usize, max: usize, of: &str) -> Result<(), Sto
 }
 
 impl Walk {
-    /// Walks a file with everything nested in it. Returns the types that its core modules embed, which are components themselves.
+    /// Walks a file with everything nested in it. Returns the types that its core modules embed, which are components.
     fn file<'a>(&mut self, bytes: &'a [u8]) -> Result<Vec<&'a [u8]>, Stop> {
         let mut embedded = Vec::new();
-        // Whether each part that is open is a component. The file itself is the first.
+        // Whether each open part is a component. The file itself is the first.
         let mut open = Vec::new();
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
@@ -123,7 +124,7 @@ impl Walk {
                     self.declarations(&bytes[range.clone()], range.start)?;
                 }
                 Payload::CustomSection(section) if section.name().starts_with("component-type") => {
-                    // Each is parsed as a component, so there are no more of them than components.
+                    // Each is parsed as a component, so they are not more than components.
                     count(&mut self.components, 1, COMPONENTS_MAX, "components")?;
                     embedded.push(section.data());
                 }
@@ -144,7 +145,7 @@ impl Walk {
     /// Walks the declarations of one section.
     fn declarations(&mut self, section: &[u8], offset: usize) -> Result<(), Stop> {
         let mut reader = BinaryReader::new(section, offset);
-        // The first level has types alone, and no byte that says so.
+        // The first level has only types, without a byte for the kind.
         let mut levels = vec![Level::of(reader.read_var_u32()?)];
         while let Some(level) = levels.last_mut() {
             if level.left == 0 {
@@ -185,7 +186,7 @@ impl Walk {
                     let ty = reader.read::<ComponentTypeRef>()?;
                     last(&mut levels).add(ty)?;
                 }
-                // An unknown kind of declaration: the parser has the words for it.
+                // An unknown kind of declaration; the parser reports it.
                 _ => drop(BinaryReader::new(&[0xff], offset).read::<InstanceTypeDeclaration<'_>>()?),
             }
         }
@@ -202,9 +203,9 @@ impl Walk {
 
 /// The declarations of one component or instance type.
 struct Level {
-    /// How many are still to be read.
+    /// Number of declarations still to be read.
     left: u32,
-    /// For each type: how many names lead to it, or to a type in it.
+    /// For each type: the number of names that lead to it, or to a type in it.
     types: Vec<u32>,
     /// The same for each instance.
     instances: Vec<u32>,
@@ -225,7 +226,7 @@ impl Level {
         Ok(())
     }
 
-    /// Adds what is imported or exported. An index that leads nowhere is for the validator to refuse.
+    /// Adds an import or export. The validator refuses an index that does not exist.
     fn add(&mut self, ty: ComponentTypeRef) -> Result<(), Stop> {
         let chain = |index: u32| self.types.get(index as usize).copied().unwrap_or(0);
         match ty {
@@ -291,7 +292,7 @@ mod tests {
         [COMPONENT, sections].concat()
     }
 
-    /// A component whose one type is `depth` component types, one in the other.
+    /// A component whose only type is `depth` nested component types.
     fn types_in_types(depth: usize) -> Vec<u8> {
         component(&section(7, &[&[1][..], &[0x41, 1, 1].repeat(depth), &[0x41, 0]].concat()))
     }
@@ -334,13 +335,13 @@ mod tests {
         for (taken, refused, reason) in cases {
             assert!(!matches!(check(&taken), Err(LoadError::TooDemanding { .. })), "{reason}: {:?}", check(&taken));
             let error = check(&refused).unwrap_err().to_string();
-            assert_eq!(error, format!("it asks for more than a plugin gets: {reason}"));
+            assert_eq!(error, format!("it exceeds a limit of plugins: {reason}"));
         }
     }
 
     #[test]
     fn follows_names_through_aliases() {
-        // Each interface passes on the type of the one before it.
+        // Each interface passes on the type of the previous one.
         let passes_on = |count: usize| {
             let mut text = String::from(
                 "(component (type (component (import \"a:a/i0\" (instance (type (;0;) bool) (export \"t\" (type (eq 0)))))\n",
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_in_a_circle_are_refused() {
+    fn refuses_circular_packages() {
         let circle = wat::parse_str(
             r#"(component (type (component (type (component
                 (type (instance)) (import "a:a/one" (instance (type 0)))
@@ -371,6 +372,6 @@ mod tests {
         .unwrap();
         let module = embedding(&circle);
         let error = check(&module).unwrap_err().to_string();
-        assert!(error.contains("go to and fro between packages"), "{error}");
+        assert!(error.contains("alternate between packages"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! What comes back from a plugin is looked at here before anyone believes it: first breach ends the run as `bad-output`, with a
-//! sentence that names the webhook or event (counted from 1), what is wrong, and the rule.
+//! Checks a plugin's result before anything uses it. The first violation ends the run as `bad-output`. The message names the
+//! webhook or event (counted from 1), what is wrong, and the rule.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -17,12 +17,12 @@ use crate::domain::{
     run::{Emitted, Requests, RunFailure, RunOutcome, Webhook},
 };
 
-/// The longest content type, in bytes.
+/// Maximum length of a content type, in bytes.
 const CONTENT_TYPE_BYTES: usize = 255;
-/// The longest value of one header, in bytes: receivers commonly refuse more.
+/// Maximum length of one header's value, in bytes: receivers commonly refuse more.
 const HEADER_VALUE_BYTES: usize = 4 << 10;
 
-/// What breaks a rule: a stable word, and a sentence about it.
+/// A violated rule: a stable word, and a sentence.
 pub struct Breach {
     code: &'static str,
     message: String,
@@ -33,7 +33,7 @@ impl Breach {
         Self { code, message: message.into() }
     }
 
-    /// Says which webhook or event it is, counted from 1.
+    /// Adds which webhook or event it is, counted from 1.
     fn of(self, thing: &str, place: usize) -> Self {
         Self { message: format!("{thing} {}: {}", place + 1, self.message), ..self }
     }
@@ -48,17 +48,17 @@ impl From<Breach> for RunFailure {
 /// Whether a plugin's webhooks name their endpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
-    /// Each says where it goes.
+    /// Each names its endpoint.
     Named,
-    /// All go to the endpoint that the plugin belongs to.
+    /// All go to the endpoint whose plugin this is.
     Bound,
 }
 
-/// Turns what a plugin returned into what the engine will do.
+/// Converts a plugin's result into requests to the engine.
 pub fn requests(outcome: Outcome, addressing: Addressing, limits: &Limits) -> Result<Requests, Breach> {
     let (webhooks, events) = (outcome.webhooks.len(), outcome.events.len());
     if webhooks > limits.webhooks {
-        return Err(Breach::new("too_many_webhooks", format!("asked for {webhooks} webhooks; the limit is {}", limits.webhooks)));
+        return Err(Breach::new("too_many_webhooks", format!("returned {webhooks} webhooks; the limit is {}", limits.webhooks)));
     }
     if events > limits.events {
         return Err(Breach::new("too_many_events", format!("emitted {events} events; the limit is {}", limits.events)));
@@ -73,7 +73,7 @@ pub fn requests(outcome: Outcome, addressing: Addressing, limits: &Limits) -> Re
     })
 }
 
-/// What a plugin says when it cannot handle an event, cut to what people read.
+/// Converts a plugin's own failure, cut to a readable length.
 pub fn failure(failure: types::Failure) -> RunFailure {
     let or = |text: String, otherwise: &str| if text.trim().is_empty() { otherwise.to_owned() } else { text };
     let code = printable(&failure.code, Limits::CODE_BYTES).replace(['\n', '\t'], " ");
@@ -88,16 +88,16 @@ pub fn failure(failure: types::Failure) -> RunFailure {
 fn webhook(asked: types::Webhook, addressing: Addressing) -> Result<Webhook, Breach> {
     match (&asked.to, addressing) {
         (None, Addressing::Named) => {
-            return Err(Breach::new("no_endpoint", "names no endpoint; say where it goes with `to`"));
+            return Err(Breach::new("no_endpoint", "names no endpoint; set `to`"));
         }
         (Some(to), Addressing::Bound) => {
             let message = format!(
-                "goes to {:?}, but a plugin that belongs to an endpoint sends only there; leave `to` out",
+                "goes to {:?}, but the plugin of an endpoint can send only to that endpoint; leave `to` out",
                 printable(to, Slug::LEN_MAX)
             );
             return Err(Breach::new("endpoint_not_allowed", message));
         }
-        // Whether an endpoint has this name is asked where endpoints are known, with the nearest name at hand.
+        // Whether the endpoint exists is checked where endpoints are known, so that the error can name the nearest one.
         (Some(to), Addressing::Named) if to.is_empty() || to.len() > Slug::LEN_MAX => {
             let message = format!("goes to {:?}, which cannot be an endpoint's name", printable(to, Slug::LEN_MAX));
             return Err(Breach::new("bad_endpoint", message));
@@ -123,7 +123,7 @@ fn event(asked: types::Emitted) -> Result<Emitted, Breach> {
     let event_type = event_type(&asked.type_)?;
     let content_type = content_type(asked.content_type)?;
     let content = Content::new(content_type.as_str(), Bytes::from(asked.data)).map_err(|error| {
-        Breach::new("bad_data", format!("says that its data is {content_type}, but that does not parse: {error}"))
+        Breach::new("bad_data", format!("declares its data as {content_type}, but the data does not parse: {error}"))
     })?;
     let mut attributes = Attributes::default();
     for (name, value) in asked.attributes {
@@ -159,10 +159,10 @@ fn header(name: &str, value: String) -> Result<(String, String), Breach> {
     };
     let name = name.as_str();
     if header_is_ours(name) {
-        return Err(Breach::new("header_not_allowed", format!("sets the header {name}, which is the engine's own")));
+        return Err(Breach::new("header_not_allowed", format!("sets the header {name}, which is reserved for the engine")));
     }
     if header_is_the_endpoints(name) {
-        let message = format!("sets the header {name}, which only the endpoint can have; set it there");
+        let message = format!("sets the header {name}, which only the endpoint may set; set it there");
         return Err(Breach::new("header_not_allowed", message));
     }
     if value.len() > HEADER_VALUE_BYTES || !value.is_ascii() || HeaderValue::from_str(&value).is_err() {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn good_output_passes() {
+    fn accepts_good_output() {
         let requests = look(vec![webhook()], vec![emitted()], Addressing::Named).unwrap();
         assert_eq!(requests.webhooks[0].to.as_deref(), Some("crm"));
         assert_eq!(requests.webhooks[0].payload.headers, [("x-shop".to_owned(), "1".to_owned())]);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhooks_breach_is_named() {
+    fn names_the_violation_of_a_webhook() {
         type Change = fn(&mut types::Webhook);
         let cases: [(Change, &str); 9] = [
             (|it| it.to = None, "no_endpoint: webhook 2: names no endpoint"),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_plugin_names_no_endpoint() {
+    fn refuses_an_endpoint_from_a_bound_plugin() {
         let found = look(vec![webhook()], vec![], Addressing::Bound).unwrap_err();
         assert!(found.starts_with("endpoint_not_allowed: webhook 1: goes to \"crm\""), "{found}");
         let nameless = types::Webhook { to: None, ..webhook() };
@@ -245,11 +245,11 @@ mod tests {
     }
 
     #[test]
-    fn an_events_breach_is_named() {
+    fn names_the_violation_of_an_event() {
         type Change = fn(&mut types::Emitted);
         let cases: [(Change, &str); 5] = [
             (|it| it.type_ = "é".into(), "bad_event_type: event 1: \"é\""),
-            (|it| it.data = b"{".to_vec(), "bad_data: event 1: says that its data is application/json"),
+            (|it| it.data = b"{".to_vec(), "bad_data: event 1: declares its data as application/json"),
             (|it| it.attributes = vec![("Channel".into(), "x".into())], "bad_attribute: event 1: \"Channel\""),
             (|it| it.attributes = vec![("type".into(), "x".into())], "bad_attribute: event 1: \"type\""),
             (|it| it.subject = Some("a\nb".into()), "bad_subject: event 1: its subject"),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugins_own_failure_is_cut_to_size() {
+    fn cuts_a_plugins_own_failure() {
         let given = types::Failure { code: "x".repeat(100), message: "é\x1b[1m".repeat(2000), retryable: true };
         let failure = failure(given);
         assert_eq!((failure.code.len(), failure.message.len(), failure.retryable), (64, 2048, true));

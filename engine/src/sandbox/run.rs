@@ -33,33 +33,33 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// What a run is given.
+/// The input of a run.
 #[derive(Clone, Copy)]
 pub struct RunInput<'a> {
     pub event: &'a Event,
-    /// The store's tag: an event that came without an id is known to plugins by ours, as people see it.
+    /// The store's tag, for the id of an event that came without one.
     pub tag: Tag,
-    /// What the operator set for the plugin.
+    /// The plugin's settings.
     pub config: &'a Arc<BTreeMap<String, String>>,
     pub limits: &'a Limits,
-    /// Whether the plugin runs for the endpoint that names it: its webhooks then leave `to` out; otherwise each has one.
+    /// Whether the plugin belongs to an endpoint: then its webhooks leave `to` out, otherwise each has one.
     pub bound: bool,
 }
 
-/// How a run ended, and what is to be known about it.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub result: Result<Requests, RunFailure>,
     pub log: RunLog,
-    /// From the start of the instance to the end of what it returned.
+    /// From the start of the instance to the end of its result.
     pub took: Duration,
-    /// The most memory that it had at once, in bytes.
+    /// Peak memory, in bytes.
     pub memory_peak: u64,
-    /// What it read; and what it wrote, which is empty unless it ended `ok`.
+    /// What it read, and what it wrote; the latter is empty unless it ended `ok`.
     pub state: StateUse,
 }
 
-/// The state could not be read: our own fault, not the plugin's. The run is to be tried again as if it had not been.
+/// The state could not be read, which is not the plugin's fault. The run is tried again and this one does not count.
 #[derive(Debug, thiserror::Error)]
 #[error("the plugin's state could not be read")]
 pub struct StateUnavailable(#[source] pub anyhow::Error);
@@ -71,16 +71,16 @@ impl StateUnavailable {
 }
 
 impl Plugin {
-    /// Runs the plugin on one event, in an instance of its own. Blocks until it is over, and never panics.
+    /// Runs the plugin on one event, in a fresh instance. Blocks until the end, and never panics.
     ///
     /// # Errors
     ///
-    /// Only when `state` did not answer. Whatever the guest does is in the report.
+    /// Only if `state` did not answer. Every result of the guest is in the report.
     pub fn run(&self, input: RunInput<'_>, state: Box<dyn StateSource>) -> Result<Report, StateUnavailable> {
         let started = Instant::now();
-        // The runtime is a large program too. Should it panic on a strange guest, that guest's run has failed, and nothing else.
+        // The runtime is a large program too. If it panics on a guest, only that guest's run fails.
         catch_unwind(AssertUnwindSafe(|| self.run_unguarded(input, state))).unwrap_or_else(|panic| {
-            let message = format!("broke the WebAssembly runtime: {}", panic_text(&*panic));
+            let message = format!("crashed the WebAssembly runtime: {}", panic_text(&*panic));
             Ok(Report {
                 result: Err(ended(RunOutcome::Trapped, "engine_fault", message)),
                 log: RunLog::default(),
@@ -129,7 +129,7 @@ impl Plugin {
     }
 }
 
-/// Compiled and linked code, and the place where it runs.
+/// Compiled and linked code, and the pool in which it runs.
 pub struct Guest {
     pub(super) pool: Arc<Pool>,
     pub(super) pre: PluginPre<Host>,
@@ -138,7 +138,7 @@ pub struct Guest {
     pub(super) wasi: bool,
 }
 
-/// What is known after a call, beside its answer.
+/// Facts about a call, besides its answer.
 pub struct Told {
     pub log: SharedLog,
     pub took: Duration,
@@ -147,7 +147,7 @@ pub struct Told {
 }
 
 impl Guest {
-    /// What belongs to one call of this guest.
+    /// Creates the data for one call of this guest.
     pub fn host(
         &self,
         limits: &Limits,
@@ -162,7 +162,7 @@ impl Guest {
         Host { limiter: Limiter::new(memory, self.pool.counts), log, config, state: State::new(state, limits), wasi }
     }
 
-    /// Calls a fresh instance and lets go of it.
+    /// Calls a fresh instance and drops it.
     pub fn call<T>(
         &self,
         limits: &Limits,
@@ -175,7 +175,7 @@ impl Guest {
         let mut store = Store::new(&self.pool.engine, host(log.clone()));
         store.limiter(|host| &mut host.limiter);
         store.set_epoch_deadline(ticks(limits.deadline));
-        // A slow store must not turn a good run into one that was too slow: what the run waited for state is added to its time.
+        // A slow store must not make a good run too slow: the wait for state is added to its time.
         store.epoch_deadline_callback(|mut store| match whole_ticks(store.data_mut().state.take_waited()) {
             0 => Err(Trap::Interrupt.into()),
             waited => Ok(UpdateDeadline::Continue(waited)),
@@ -193,7 +193,7 @@ impl Guest {
 }
 
 impl Told {
-    /// Gives a call's end its name.
+    /// Converts the end of a call into its named outcome.
     pub fn explain(&self, error: wasmtime::Error, limits: &Limits) -> Result<RunFailure, StateUnavailable> {
         let error = match error.downcast::<StateRefused>() {
             Ok(StateRefused::Unavailable(cause)) => return Err(StateUnavailable(cause)),
@@ -228,7 +228,7 @@ impl Told {
                 let message = format!("returned more than {} in one call", size(limits.output_bytes));
                 Breach::new("output_too_large", message).into()
             }
-            None => Breach::new("invalid_output", format!("handed over something invalid: {}", diagnose::chain(&error))).into(),
+            None => Breach::new("invalid_output", format!("passed an invalid value: {}", diagnose::chain(&error))).into(),
         })
     }
 }
@@ -246,7 +246,7 @@ fn trap_text(trap: Trap) -> String {
         }
         Trap::IntegerDivisionByZero => "divided by zero".to_owned(),
         Trap::MemoryOutOfBounds => {
-            "reached beyond its memory; most often its own stack is full, from too deep a recursion".to_owned()
+            "accessed memory out of bounds; usually its stack is full, because of too deep recursion".to_owned()
         }
         other => {
             let text = other.to_string();
@@ -255,7 +255,7 @@ fn trap_text(trap: Trap) -> String {
     }
 }
 
-/// What a panic of the engine's own says.
+/// Returns the text of a panic in the engine.
 pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     printable(text.unwrap_or("it gives no reason"), Limits::MESSAGE_BYTES)

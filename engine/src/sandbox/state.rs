@@ -1,4 +1,4 @@
-//! What a run sees of its plugin's state: the last commit, under its own writes. Nothing leaves here before the event commits.
+//! A run's view of its plugin's state: the last commit plus its own writes. Nothing is written before the event commits.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,17 +8,17 @@ use std::{
 use super::limits::{Limits, size, time};
 use crate::domain::run::{StateRead, StateUse, StateWrite};
 
-/// Where the last committed values are.
+/// The source of the last committed values.
 pub trait StateSource: Send {
-    /// The value and its version, which is never 0.
+    /// Returns the value and its version, which is never 0.
     ///
     /// # Errors
     ///
-    /// Only when the store cannot answer: the run is then to be tried again, and does not count against the plugin.
+    /// Only if the store cannot answer. The run is then tried again, which does not count against the plugin.
     fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error>;
 }
 
-/// For plugins that have no state yet, and for tests.
+/// For plugins without state, and for tests.
 pub struct NoState;
 
 impl StateSource for NoState {
@@ -36,25 +36,25 @@ pub enum StateRefused {
     ValueTooLarge { found: usize, limit: usize },
     #[error("uses more than {limit} state keys in one run")]
     TooManyKeys { limit: usize },
-    #[error("asks for state while it describes itself, when there is none")]
+    #[error("requests state in describe, which has none")]
     Describing,
-    /// Our own fault.
+    /// Not the plugin's fault.
     #[error("the state could not be read")]
     Unavailable(#[source] anyhow::Error),
 }
 
 /// One run's view of the state.
 pub struct State {
-    /// `None` while a plugin describes itself.
+    /// `None` while the plugin describes itself.
     source: Option<Box<dyn StateSource>>,
     keys_max: usize,
     key_bytes_max: usize,
     value_bytes_max: usize,
-    /// What was read from the source, so that a key reads the same all through a run.
+    /// Values read from the source, so that a key reads the same during the whole run.
     seen: HashMap<String, Option<Vec<u8>>>,
     reads: Vec<StateRead>,
     writes: BTreeMap<String, Option<Vec<u8>>>,
-    /// How long the source took, and how much of that [`Self::take_waited`] has told.
+    /// Time that the source took, and the part of it that [`Self::take_waited`] has returned.
     waited: Duration,
     told: Duration,
 }
@@ -84,7 +84,7 @@ impl State {
         self.admit(key)?;
         let source = self.source.as_mut().ok_or(StateRefused::Describing)?;
         if self.waited > Limits::STATE_WAIT {
-            let text = format!("it has taken more than {} for one run", time(Limits::STATE_WAIT));
+            let text = format!("it took more than {} for one run", time(Limits::STATE_WAIT));
             return Err(StateRefused::Unavailable(anyhow::Error::msg(text)));
         }
         let asked = Instant::now();
@@ -107,7 +107,7 @@ impl State {
         Ok(())
     }
 
-    /// Refuses a key that is too long, or new where there are enough.
+    /// Refuses a key that is too long, or a new key beyond the limit.
     fn admit(&self, key: &str) -> Result<(), StateRefused> {
         if self.source.is_none() {
             return Err(StateRefused::Describing);
@@ -123,14 +123,14 @@ impl State {
         Ok(())
     }
 
-    /// How long the run has waited for its source since this was asked last: time that is the store's and not the plugin's.
+    /// Returns the wait for the source since the last call: time of the store, not of the plugin.
     pub fn take_waited(&mut self) -> Duration {
         let waited = self.waited.saturating_sub(self.told);
         self.told = self.waited;
         waited
     }
 
-    /// What is to be checked and written when the event commits.
+    /// Returns what must be checked and written when the event commits.
     pub fn take(&mut self) -> StateUse {
         let writes = std::mem::take(&mut self.writes).into_iter().map(|(key, value)| StateWrite { key, value }).collect();
         StateUse { reads: std::mem::take(&mut self.reads), writes }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_are_recorded_once_and_served_from_the_runs_own_writes() {
+    fn reads_are_recorded_once_and_see_the_runs_own_writes() {
         let mut state = state(&Limits::default());
         assert_eq!(state.get("known").unwrap(), Some(b"old".to_vec()));
         assert_eq!(state.get("absent").unwrap(), None);
@@ -169,13 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_source_took_is_told_once_and_has_an_end() {
+    fn waiting_time_is_returned_once_and_limited() {
         let mut state = state(&Limits::default());
         state.get("a").unwrap();
         assert!(!state.take_waited().is_zero());
-        assert!(state.take_waited().is_zero(), "it was told");
+        assert!(state.take_waited().is_zero(), "it was already returned");
         state.waited = Limits::STATE_WAIT + Duration::from_secs(1);
-        assert_eq!(state.get("a").unwrap(), None, "what is known needs no source");
+        assert_eq!(state.get("a").unwrap(), None, "a known key needs no source");
         let refused = state.get("b").unwrap_err();
         assert!(matches!(&refused, StateRefused::Unavailable(cause) if cause.to_string().contains("60 s")), "{refused:?}");
     }

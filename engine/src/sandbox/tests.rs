@@ -1,4 +1,4 @@
-//! The sandbox against its guests: what loads, how each run ends, and what no guest ever finds.
+//! Tests of the sandbox with its guests: which files load, how each run ends, and what no guest can reach.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,10 +25,10 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// One sandbox for all tests: its pools are large.
+/// One sandbox for all tests, because its pools are large.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| sandbox(4, Places::Pooled));
 
-/// A sandbox that compiles in this process: the child process is this program, which a test is not.
+/// Creates a sandbox that compiles in this process: a child process would start this test program.
 fn sandbox(threads: usize, places: Places) -> Sandbox {
     Sandbox::with_places(&Settings { threads, ..Settings::default() }, places, Compiler::Here).unwrap()
 }
@@ -62,7 +62,7 @@ fn event() -> Event {
     }
 }
 
-/// A run with everything usual.
+/// A run with common defaults.
 struct Run {
     event: Event,
     config: Arc<BTreeMap<String, String>>,
@@ -72,7 +72,7 @@ struct Run {
 
 impl Default for Run {
     fn default() -> Self {
-        // Short, so that the tests are.
+        // Short, so that the tests are fast.
         let limits = Limits { deadline: Duration::from_millis(200), ..Limits::default() };
         Self { event: event(), config: Arc::default(), limits, bound: false }
     }
@@ -128,11 +128,11 @@ fn every_hostile_guest_ends_as_its_named_outcome() {
 fn messages_name_the_limit() {
     let cases = [
         ("endless-loop", "deadline: ran longer than its deadline of 200 ms"),
-        ("memory-bomb", "out_of_memory: asked for 64.1 MiB of memory; its limit is 64 MiB"),
-        ("several-memories", "out_of_memory: asked for 64.2 MiB of memory; its limit is 64 MiB"),
+        ("memory-bomb", "out_of_memory: requested 64.1 MiB of memory; its limit is 64 MiB"),
+        ("several-memories", "out_of_memory: requested 64.2 MiB of memory; its limit is 64 MiB"),
         ("deep-recursion", "stack_overflow: nested its calls deeper than its stack of 512 KiB allows"),
         ("huge-output", "output_too_large: returned more than 20 MiB in one call"),
-        ("ten-thousand-webhooks", "too_many_webhooks: asked for 10000 webhooks; the limit is 1000"),
+        ("ten-thousand-webhooks", "too_many_webhooks: returned 10000 webhooks; the limit is 1000"),
         ("panic", "panic: panicked at src/lib.rs:13:29: unlucky 13"),
         (
             "trap",
@@ -140,9 +140,9 @@ fn messages_name_the_limit() {
              Ok(Outcome::none()) or an Error",
         ),
         ("divide-by-zero", "trap: divided by zero"),
-        ("out-of-bounds", "trap: reached beyond its memory; most often its own stack is full, from too deep a recursion"),
+        ("out-of-bounds", "trap: accessed memory out of bounds; usually its stack is full, because of too deep recursion"),
         ("state-flood", "state_limit: uses more than 64 state keys in one run"),
-        ("nameless-webhook", "no_endpoint: webhook 1: names no endpoint; say where it goes with `to`"),
+        ("nameless-webhook", "no_endpoint: webhook 1: names no endpoint; set `to`"),
         ("failure", "crm-down: the CRM has no such customer yet"),
     ];
     for (guest, expected) in cases {
@@ -157,7 +157,7 @@ fn messages_name_the_limit() {
 }
 
 #[test]
-fn a_runaway_is_stopped_in_time_and_the_others_go_on() {
+fn an_endless_run_is_stopped_in_time_and_others_continue() {
     let (runaway, good) = (load("endless-loop").unwrap(), load("no-op").unwrap());
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| {
@@ -178,7 +178,7 @@ fn a_runaway_is_stopped_in_time_and_the_others_go_on() {
 fn a_lower_limit_holds_for_one_run() {
     let limits = Limits { memory_bytes: 64 << 10, ..Run::default().limits };
     let failure = Run { limits, ..Run::default() }.failure("no-op");
-    assert_eq!(failure.message, "asked for 128 KiB of memory; its limit is 64 KiB");
+    assert_eq!(failure.message, "requested 128 KiB of memory; its limit is 64 KiB");
     assert_eq!(failure.outcome, RunOutcome::OutOfMemory);
 }
 
@@ -229,7 +229,7 @@ fn state_is_read_through_the_runs_own_writes() {
     assert_eq!(report.state.writes[0].value.as_deref(), Some(&b"new"[..]));
 }
 
-/// A store that takes its time.
+/// A store that answers slowly.
 struct Slow(Duration);
 
 impl StateSource for Slow {
@@ -243,12 +243,12 @@ impl StateSource for Slow {
 }
 
 #[test]
-fn what_a_run_waits_for_its_state_does_not_count_towards_its_deadline() {
+fn waiting_for_state_does_not_count_towards_the_deadline() {
     let run = Run { limits: Limits { deadline: Duration::from_millis(50), ..Limits::default() }, ..Run::default() };
     let report = run.of(&load("state").unwrap(), Slow(Duration::from_millis(150))).unwrap();
     assert_eq!(body(&report), b"new");
     let failure = run.of(&load("endless-loop").unwrap(), Slow(Duration::ZERO)).unwrap().result.expect_err("it never ends");
-    assert_eq!(failure.outcome, RunOutcome::Deadline, "its own time still does");
+    assert_eq!(failure.outcome, RunOutcome::Deadline, "its own time still counts");
 }
 
 #[test]
@@ -258,13 +258,13 @@ fn a_run_that_failed_writes_no_state() {
 }
 
 #[test]
-fn a_store_that_does_not_answer_is_not_the_plugins_fault() {
+fn an_unavailable_store_does_not_fail_the_run() {
     let unavailable = Run::default().of(&load("state").unwrap(), Stored(Err("disk gone"))).unwrap_err();
     assert_eq!(format!("{:#}", anyhow::Error::new(unavailable)), "the plugin's state could not be read: disk gone");
 }
 
 #[test]
-fn nothing_of_an_instance_is_there_for_the_next_thousand() {
+fn no_instance_leaves_anything_to_the_next_thousand() {
     let plugin = load("secret").unwrap();
     let other = SANDBOX.load(&guests::build("secret", "other", &["*"]), &NoCache).unwrap();
     for turn in 0..1000 {
@@ -286,35 +286,35 @@ fn a_machine_without_room_for_a_pool_keeps_the_same_promises() {
 }
 
 #[test]
-fn what_does_not_load_says_why_and_what_to_do() {
+fn refusals_explain_why_and_what_to_do() {
     let cases = [
         ("no-sdk", "it was built without the SDK"),
         ("no-handler", "it exports no innesco:plugin/handler. Build a crate that calls innesco_sdk::export!(…)"),
-        ("unknown-import", "it imports env.launch_missiles, which no plugin gets: "),
-        ("unknown-interface", "it imports acme:net/http@1.0.0, which no plugin gets: "),
+        ("unknown-import", "it imports env.launch_missiles, which plugins cannot use: "),
+        ("unknown-interface", "it imports acme:net/http@1.0.0, which plugins cannot use: "),
         (
             "newer-used",
-            "it was built against contract 1.1.0 and uses state.keys; this engine speaks 1.0.0. \
+            "it was built against contract 1.1.0 and uses state.keys; this engine supports 1.0.0. \
              Upgrade the engine, or build with innesco-sdk 1.0",
         ),
-        ("wasm-bindgen", "it brings wasm-bindgen, which works only in browsers"),
+        ("wasm-bindgen", "it contains wasm-bindgen, which works only in browsers"),
         ("wasip1", "it is built for wasm32-wasip1. Build it for wasm32-unknown-unknown, or for wasm32-wasip2"),
-        ("huge-minimum", "it asks for more than a plugin gets: a memory of 4 GiB from the start; the limit is 64 MiB"),
-        ("endless-describe", "it cannot say what it is: its describe ran longer than its deadline of 1 s"),
-        ("state-describe", "it cannot say what it is: its describe asks for state while it describes itself"),
+        ("huge-minimum", "it exceeds a limit of plugins: it declares an initial memory of 4 GiB; the limit is 64 MiB"),
+        ("endless-describe", "its describe function failed: it ran longer than its deadline of 1 s"),
+        ("state-describe", "its describe function failed: it requests state in describe"),
     ];
     for (guest, expected) in cases {
         let found = refusal(&guests::wasm(guest));
         assert!(found.starts_with(expected), "{guest}: {found}");
     }
     let bad_name = refusal(&guests::build("no-op", "No Op", &["*"]));
-    assert!(bad_name.starts_with("what it says of itself is not valid: name: \"No Op\" is not a name"), "{bad_name}");
+    assert!(bad_name.starts_with("its manifest is not valid: name: \"No Op\" is not a name"), "{bad_name}");
     let bad_pattern = refusal(&guests::build("no-op", "no-op", &["order*"]));
-    assert!(bad_pattern.starts_with("what it says of itself is not valid: on: \"order*\""), "{bad_pattern}");
+    assert!(bad_pattern.starts_with("its manifest is not valid: on: \"order*\""), "{bad_pattern}");
 }
 
 #[test]
-fn what_is_not_webassembly_is_called_by_its_name() {
+fn names_the_kind_of_a_file_that_is_not_webassembly() {
     let huge = vec![0; 100 << 20];
     let code = SANDBOX.small.engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap();
     let cases: [(&[u8], &str); 10] = [
@@ -324,8 +324,8 @@ fn what_is_not_webassembly_is_called_by_its_name() {
         (b"\x89PNG\r\n\x1a\n", "it is not WebAssembly but an image"),
         (b"\x7fELF\x02\x01\x01 and so on", "it is a native program"),
         (b"\n (module)", "it is WebAssembly text"),
-        (b"\0asm\x07\0\0\0", "it is broken: it is of a version of WebAssembly that is unknown here"),
-        (&code, "it is compiled machine code, which is never taken from a plugin folder"),
+        (b"\0asm\x07\0\0\0", "it is broken: its version of WebAssembly is unknown"),
+        (&code, "it is compiled machine code, which is never loaded from a plugin folder"),
         (&huge, "it is 100 MiB; the limit is 64 MiB"),
         (&wat::parse_str("(component)").unwrap(), "it exports no innesco:plugin/handler"),
     ];
@@ -336,18 +336,18 @@ fn what_is_not_webassembly_is_called_by_its_name() {
 }
 
 #[test]
-fn a_half_written_file_is_refused_wherever_it_ends() {
+fn refuses_a_file_cut_at_any_byte() {
     let whole = guests::wasm("echo");
     for length in 1..whole.len() {
         let error = SANDBOX.load(&whole[..length], &NoCache).unwrap_err();
-        // Where a section ends, what is there may be a whole module of another kind.
+        // At the end of a section, the bytes may be a complete module of another kind.
         assert!(!matches!(error, LoadError::Engine { .. }), "{length}: {error}");
     }
     assert!(SANDBOX.load(&whole[..whole.len() / 2], &NoCache).unwrap_err().may_be_incomplete());
 }
 
 #[test]
-fn a_flipped_byte_never_takes_the_engine_down() {
+fn a_flipped_byte_never_crashes_the_engine() {
     let whole = guests::wasm("echo");
     for place in (8..whole.len()).step_by(3) {
         let mut broken = whole.clone();
@@ -359,12 +359,12 @@ fn a_flipped_byte_never_takes_the_engine_down() {
 }
 
 #[test]
-fn a_newer_contract_is_served_as_long_as_nothing_new_is_used() {
+fn a_newer_contract_works_if_nothing_new_is_used() {
     assert!(Run::default().report("newer-unused").result.is_ok());
 }
 
 #[test]
-fn what_the_errors_say_is_offered_is_what_the_contract_has() {
+fn errors_list_exactly_the_functions_of_the_contract() {
     let mut resolve = wit_parser::Resolve::default();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugin-sdk/wit/plugin.wit");
     let package = resolve.push_str("plugin.wit", &std::fs::read_to_string(path).unwrap()).unwrap();
@@ -412,17 +412,17 @@ fn compiled_code_comes_back_from_the_cache() {
     assert!(keys[0].starts_with(&first.digest().to_string()));
     let again = SANDBOX.load(&bytes, &shelf).unwrap();
     assert_eq!(body(&Run::default().of(&again, NoState).unwrap()), br#"{"id": 7}"#);
-    // Code of another engine is not code: the file is compiled again.
+    // Code of another engine is not usable: the file is compiled again.
     shelf.put(&keys[0], b"not code");
     assert!(SANDBOX.load(&bytes, &shelf).is_ok());
     assert_ne!(shelf.get(&keys[0]).unwrap(), b"not code");
 }
 
 #[test]
-fn what_the_cache_knows_needs_no_child() {
+fn cached_code_needs_no_child() {
     let (shelf, bytes) = (Shelf::default(), guests::wasm("echo"));
     SANDBOX.load(&bytes, &shelf).unwrap();
-    // A child of this test program compiles nothing, so each that is started shows.
+    // A child of this test program compiles nothing, so a started child is noticed.
     let settings = Settings { threads: 1, ..Settings::default() };
     let children = Children::new(settings.clone(), Places::Pooled);
     let sandbox = Sandbox::with_places(&settings, Places::Pooled, Compiler::Child(Arc::new(children))).unwrap();
@@ -432,7 +432,7 @@ fn what_the_cache_knows_needs_no_child() {
 }
 
 #[test]
-fn a_file_that_was_too_complex_is_not_tried_again() {
+fn a_too_complex_file_is_not_tried_again() {
     let (shelf, bytes) = (Shelf::default(), guests::wasm("echo"));
     shelf.put_too_complex(&Digest::of(&bytes), "loading it nests calls too deep");
     let error = SANDBOX.load(&bytes, &shelf).unwrap_err().to_string();
@@ -443,7 +443,7 @@ fn a_file_that_was_too_complex_is_not_tried_again() {
 }
 
 #[test]
-fn wasi_stands_still_and_repeats_itself() {
+fn wasi_has_a_fixed_clock_and_repeatable_random_numbers() {
     let report = Run::default().report("wasi-sleep");
     let again = Run::default().report("wasi-sleep");
     assert_eq!(report.log.lines[0].message, "awake");
@@ -452,17 +452,17 @@ fn wasi_stands_still_and_repeats_itself() {
     assert_eq!(body(&again), body(&report), "the same event gives the same numbers");
     let other = Event { id: EventId::from_i64(42), ..event() };
     let other = Run { event: other, ..Run::default() }.report("wasi-sleep");
-    assert_ne!(&body(&other)[..8], random, "another event gives others");
+    assert_ne!(&body(&other)[..8], random, "another event gives other numbers");
 }
 
 #[test]
-fn what_wasi_hands_out_is_bounded() {
+fn wasi_resources_are_bounded() {
     let failure = Run::default().failure("wasi-hoard");
     assert_eq!(failure.outcome, RunOutcome::BadOutput, "{}", failure.message);
 }
 
 #[test]
-fn turns_are_given_back_whatever_happens() {
+fn permits_are_always_returned() {
     let plugin = load("trap").unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {

@@ -1,8 +1,8 @@
-//! WASI for ready-made components (wasm32-wasip2, JavaScript, Python), locked down.
+//! A restricted WASI for ready-made components (wasm32-wasip2, JavaScript, Python).
 //!
-//! No files, arguments, environment or sockets. Standard output and error are lines of the run's log. The clock stands still at
-//! the event's time, and what waits for it is ready at once: a guest that could sleep would hold a worker where no deadline
-//! reaches. Randomness follows from the event and the plugin's version, so that a run can be repeated.
+//! No files, arguments, environment or sockets. Standard output and error are lines of the run's log. The clock stays at the
+//! event's time, and a wait for it ends at once: a guest that could sleep would occupy a worker beyond its deadline. Random
+//! numbers are derived from the event and the plugin's version, so that a run can be repeated.
 
 use std::{
     io,
@@ -28,9 +28,9 @@ use wasmtime_wasi::{
 use super::{host::Host, limits::Limits, log::SharedLog};
 use crate::domain::{plugin::Digest, run::LogLevel, time::Timestamp};
 
-/// What a guest may hold of the host at once: streams, pollables. Each costs the host memory.
+/// Maximum number of host resources of a guest: streams, pollables. Each costs memory of the host.
 const RESOURCES_MAX: usize = 1000;
-/// The most random bytes that one call gives.
+/// Maximum number of random bytes of one call.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
 /// WASI's part of one run.
@@ -62,7 +62,7 @@ impl Wasi {
         Self { ctx: builder.build(), table, now, streams }
     }
 
-    /// Puts what stands in a line without an end into the log.
+    /// Writes an unfinished line to the log.
     pub fn finish(&self) {
         self.streams.iter().for_each(LogStream::end_line);
     }
@@ -75,7 +75,7 @@ impl WasiView for Host {
     }
 }
 
-/// Adds WASI, and puts the clocks that stand still over those that do not.
+/// Adds WASI, and replaces its clocks by ones that stand still.
 pub fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     p2::add_to_linker_sync(linker)?;
     linker.allow_shadowing(true);
@@ -96,7 +96,7 @@ fn still_clocks(host: &mut Host) -> StillClocks<'_> {
     StillClocks { table: &mut wasi.table, now: wasi.now }
 }
 
-/// Clocks that show the event's time for as long as the run lasts.
+/// Clocks that show the event's time during the whole run.
 struct StillClocks<'a> {
     table: &'a mut ResourceTable,
     now: Timestamp,
