@@ -185,7 +185,7 @@ async fn a_receiver_that_asks_who_calls_is_shown_the_endpoints_certificate() {
     assert_eq!((&known["delivered"], &known["status"]), (&json!(true), &json!(200)), "{known}");
     let nobody = engine.ok("POST", "/v1/endpoints/nobody/test", Value::Null).await;
     assert_eq!((&nobody["delivered"], &nobody["outcome"]), (&json!(false), &json!("tls-failed")), "{nobody}");
-    assert!(nobody["detail"].as_str().unwrap().contains("wants a client certificate"), "{nobody}");
+    assert!(nobody["detail"].as_str().unwrap().contains("requires a client certificate"), "{nobody}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

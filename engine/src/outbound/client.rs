@@ -1,11 +1,11 @@
-//! One exchange: the request goes out, the answer is read up to a limit, and all of it fits into one timeout.
+//! One exchange: sends the request and reads the answer up to a limit, within one timeout.
 //!
-//! A status that was read counts, whatever is wrong with the rest of the answer. That includes an answer that is too long: a receiver
-//! that says 200 and then streams for ever has the webhook, and sending it again would only double it.
+//! A status that was read counts, even if the rest of the answer is faulty or too long. A receiver that answers 200 and then
+//! streams forever has the webhook; a retry would only duplicate it.
 //!
-//! A request is sent a second time within an attempt only if it is certain that nothing of it arrived: a kept connection that the peer
-//! closed between two uses is not the receiver's failure. Connections are reused and bodies are shared instead of copied; both make
-//! this fast.
+//! A request is sent a second time within an attempt only if it is certain that nothing of it arrived. A kept connection that the
+//! peer closed between two uses is not the receiver's failure. Connections are reused and bodies are shared instead of copied,
+//! for speed.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -38,34 +38,34 @@ use crate::{
     trust::{self, Names},
 };
 
-/// How much of an answer is read. Receivers say "ok"; what is longer is an error page at best.
+/// Maximum number of bytes read of an answer. Receivers say "ok"; a longer answer is at best an error page.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a look-up may take when a URL is checked at save.
+/// Timeout of a look-up when a URL is checked at save.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest name that the DNS knows.
+/// Maximum length of a DNS name, in bytes.
 const HOST_BYTES_MAX: usize = 253;
 
 const USER_AGENT: &str = concat!("innesco/", env!("CARGO_PKG_VERSION"));
 
-/// One attempt to make: everything that goes over the wire.
+/// One attempt: everything that is sent.
 #[derive(Clone)]
 pub struct Request {
     pub url: Url,
-    /// Complete: signatures, content type, the endpoint's own. Only `host`, `content-length`, `accept` and `user-agent` are
+    /// Complete: signatures, content type, the endpoint's headers. Only `host`, `content-length`, `accept` and `user-agent` are
     /// added.
     pub headers: HeaderMap,
     pub body: Bytes,
     /// For the whole exchange, from the look-up of the name to the last byte of the answer.
     pub timeout: Duration,
-    /// Presented in the TLS handshake, where the endpoint has one.
+    /// Client certificate for the TLS handshake, if the endpoint has one.
     pub identity: Option<Identity>,
-    /// The endpoint's.
+    /// The endpoint's reach.
     pub reach: Reach,
 }
 
-/// Shows neither the secret part of the URL nor the value of a header.
+/// Shows neither the secret part of the URL nor the values of headers.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, headers, body, timeout, identity, reach } = self;
@@ -89,19 +89,19 @@ pub enum StartError {
     Client(#[source] reqwest::Error),
 }
 
-/// The way out. Cheap to share, and meant to be one for the whole engine, since it holds the kept connections.
+/// The HTTP client. Cheap to share; use one for the whole engine, because it holds the kept connections.
 pub struct Outbound {
     opened: Way,
-    /// Has kept connections of its own: one that leads into an opened network must not be used again for an endpoint that cannot
-    /// reach it.
+    /// Has separate kept connections: a connection into an opened network must not be reused for an endpoint that may not reach
+    /// it.
     public: Way,
     identities: Identities,
 }
 
-/// What endpoints of one [`Reach`] share.
+/// The part that endpoints of one [`Reach`] share.
 struct Way {
     clients: Clients,
-    /// Those on which no client certificate was presented.
+    /// Connections without a client certificate.
     anonymous: Arc<Connections>,
 }
 
@@ -125,7 +125,7 @@ impl Way {
                 heard.stage = Stage::LookingUp;
                 admitted_addresses(&**names, guard, transport, name).await.map_err(|error| Failure::of_dial(&*error, url))?
             }
-            // The guard has judged it with the URL.
+            // The guard has already checked it with the URL.
             _ => Vec::new(),
         };
         heard.stage = Stage::Connecting;
@@ -136,7 +136,7 @@ impl Way {
     }
 }
 
-/// What all connections have in common.
+/// The configuration that all connections share.
 pub(super) struct Clients {
     guard: Arc<Guard>,
     names: Arc<dyn Resolve>,
@@ -144,7 +144,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Connections on which the other side learns who calls.
+    /// Creates connections that present a client certificate.
     pub(super) fn presenting(
         &self,
         chain: Vec<CertificateDer<'static>>,
@@ -164,12 +164,12 @@ impl Outbound {
         Self::with_resolver(guard, Arc::new(SystemResolver::default()))
     }
 
-    /// As [`Self::new`], with a look-up of one's own.
+    /// As [`Self::new`], with another resolver.
     pub fn with_resolver(guard: Guard, names: Arc<dyn Resolve>) -> Result<Self, StartError> {
         Self::with_roots(guard, names, trust::roots())
     }
 
-    /// As [`Self::new`], with a look-up of one's own, and trusting receivers that these certificates vouch for.
+    /// As [`Self::new`], with another resolver, and trusting receivers with certificates of these authorities.
     pub fn with_trust(guard: Guard, names: Arc<dyn Resolve>, trusted: Vec<CertificateDer<'static>>) -> Result<Self, StartError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(trusted);
@@ -191,23 +191,23 @@ impl Outbound {
         }
     }
 
-    /// Judges a URL that someone wants to save for an endpoint of this reach, with every address that its name has now.
+    /// Checks a URL that is to be saved for an endpoint of this reach, with every current address of its name.
     ///
-    /// A name that does not resolve yet is taken: it is judged again at each connection.
+    /// A name that does not resolve yet is accepted, because it is checked again at each connection.
     pub async fn check_url(&self, url: &str, reach: Reach) -> Result<Url, BadUrl> {
         let url = self.check_form(url, reach)?;
         self.check_addresses(&url, reach).await?;
         Ok(url)
     }
 
-    /// The part of [`Self::check_url`] that needs no look-up: the URL as it would be saved.
+    /// The part of [`Self::check_url`] without a look-up. Returns the URL as it would be saved.
     pub fn check_form(&self, url: &str, reach: Reach) -> Result<Url, BadUrl> {
         let url = parse_url(url)?;
         self.way(reach).clients.guard.admit_url(&url)?;
         Ok(url)
     }
 
-    /// The part of [`Self::check_url`] that asks a name server, whose answer may be long in coming.
+    /// The part of [`Self::check_url`] that asks a name server, which may be slow.
     pub async fn check_addresses(&self, url: &Url, reach: Reach) -> Result<(), BadUrl> {
         let guard = &self.way(reach).clients.guard;
         let transport = guard.admit_url(url)?;
@@ -219,8 +219,8 @@ impl Outbound {
         Ok(())
     }
 
-    /// A client for addresses that the operator has chosen, such as a collector of traces: without the guard, and without a proxy
-    /// or a redirect all the same.
+    /// Creates a client for addresses that the operator chose, such as a trace collector: without the guard, but also without a
+    /// proxy or redirects.
     pub fn operators_client(&self, timeout: Duration) -> Result<reqwest::Client, StartError> {
         let tls = self.opened.clients.tls().map_err(StartError::Tls)?.with_no_client_auth();
         reqwest::Client::builder()
@@ -241,7 +241,7 @@ impl Outbound {
         }
     }
 
-    /// Makes one attempt. Never an `Err`: what the other side does is the attempt's outcome.
+    /// Makes one attempt. Never fails: every reaction of the other side is an outcome.
     pub async fn send(&self, request: Request) -> Attempt {
         let (at, started) = (clock::wall(), Instant::now());
         let mut heard = Heard::default();
@@ -276,7 +276,7 @@ impl Outbound {
             heard.stage = Stage::Exchanging(Arc::clone(&connection.seen));
             let answer = match connection.send(prepared(request, connection.is_http2())?).await {
                 Ok(answer) => answer,
-                // The receiver closed a kept connection in the instant in which it was to be used again.
+                // The receiver closed a kept connection just as it was reused.
                 Err(none) if none.unsent && connection.kept => continue,
                 Err(none) => return Err(Failure::of_exchange(&none.error, heard.status(), &request.url)),
             };
@@ -289,7 +289,7 @@ impl Outbound {
     }
 }
 
-/// Reads the answer as far as it is wanted.
+/// Reads the answer up to the limit.
 async fn hear(answer: hyper::Response<hyper::body::Incoming>, heard: &mut Heard, url: &Url) -> Result<AttemptOutcome, Failure> {
     let status = answer.status().as_u16();
     heard.head(status, answer.headers(), url);
@@ -308,7 +308,7 @@ async fn hear(answer: hyper::Response<hyper::body::Incoming>, heard: &mut Heard,
     Ok(AttemptOutcome::Answered { status })
 }
 
-/// The request as the HTTP library wants it: HTTP/1 names the host in a header, HTTP/2 in the target.
+/// Builds the request for the HTTP library: HTTP/1 names the host in a header, HTTP/2 in the target.
 fn prepared(request: &Request, http2: bool) -> Result<http::Request<Full<Bytes>>, Failure> {
     let unsendable = || Failure::refused(BadUrl::Unsendable);
     let (url, mut headers) = (&request.url, request.headers.clone());
@@ -327,19 +327,19 @@ fn prepared(request: &Request, http2: bool) -> Result<http::Request<Full<Bytes>>
     Ok(prepared)
 }
 
-/// What came back so far. It outlives an exchange that ran out of time.
+/// The answer so far. It survives an exchange that ran out of time.
 #[derive(Default)]
 struct Heard {
     stage: Stage,
-    /// Of an answer whose head is whole.
+    /// Of an answer with a complete head.
     status: Option<u16>,
     detail: Option<String>,
-    /// Copied out, because a slice would keep the connection's whole read buffer alive as long as the attempt.
+    /// A copy, because a slice would keep the connection's whole read buffer as long as the attempt.
     excerpt: Vec<u8>,
     retry_after: Option<Duration>,
 }
 
-/// What an exchange is busy with.
+/// The current stage of an exchange.
 #[derive(Default)]
 enum Stage {
     #[default]
@@ -349,7 +349,7 @@ enum Stage {
 }
 
 impl Heard {
-    /// The status that was read, also where nothing but the status line came.
+    /// Returns the status that was read, even if only the status line arrived.
     fn status(&self) -> Option<u16> {
         match &self.stage {
             Stage::Exchanging(seen) => self.status.or_else(|| seen.status()),
@@ -357,7 +357,7 @@ impl Heard {
         }
     }
 
-    /// What had not come when the time was up.
+    /// Returns what was missing when the time was over.
     fn missing(&self) -> Wait {
         match (&self.stage, self.status()) {
             (Stage::LookingUp, _) => Wait::Name,
@@ -372,7 +372,7 @@ impl Heard {
         self.retry_after = headers.get(RETRY_AFTER).and_then(|asked| parse_retry_after(asked.to_str().ok()?, clock::wall()));
         if (300..400).contains(&status) {
             let target = headers.get(LOCATION).and_then(|value| url.join(value.to_str().ok()?).ok());
-            // The target is the receiver's text: it is named only where it is as short as the name of a host can be.
+            // The target is the receiver's text. It is shown only if it is as short as a host name can be.
             let named = target.filter(|target| target.host_str().is_some_and(|host| host.len() <= HOST_BYTES_MAX));
             self.detail = Some(match named {
                 Some(target) => format!("a redirect to {}, which is not followed", Place(&target)),

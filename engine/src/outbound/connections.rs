@@ -1,7 +1,7 @@
-//! Connections to receivers: opened through the guard, kept for a while, and used again.
+//! Connections to receivers: opened through the guard, kept for a while, and reused.
 //!
-//! A connection speaks HTTP/2 where TLS has agreed on it, and then many exchanges share it; else HTTP/1.1, one exchange at a time.
-//! What is here hides nothing of an exchange: whether a request was sent at all, and which status came back, is known also when it failed.
+//! A connection uses HTTP/2 if TLS negotiated it, and many exchanges share it. Otherwise it uses HTTP/1.1, one exchange at a
+//! time. Even for a failed exchange, this module reports whether a request was sent at all, and which status was received.
 
 use std::{
     collections::HashMap,
@@ -33,37 +33,37 @@ use url::{Host, Url};
 
 use super::wire::{Overheard, Seen, Socket};
 
-/// The longest wait for a connection, within the whole exchange's timeout and after the look-up.
+/// Maximum time to connect, within the timeout of the exchange and after the look-up.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an unused connection is kept. Many servers hang up after five seconds of silence (Node, Apache, uvicorn); leaving
-/// first means that a request seldom meets a connection that is just being closed.
+/// How long an unused connection is kept. Many servers close after five idle seconds (Node, Apache, uvicorn). Closing earlier
+/// means that a request rarely meets a connection that is just being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Unused connections kept to one receiver.
+/// Maximum number of unused connections to one receiver.
 const IDLE_CONNECTIONS_MAX: usize = 256;
 
-/// How often connections that were kept long enough are looked for.
+/// Interval of the check for expired connections.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// What one HTTP/2 answer, and all of them on a connection, may hold in memory before it is read.
+/// Buffer of one HTTP/2 answer, and of a connection, before it is read.
 const H2_STREAM_BYTES: u32 = 128 * 1024;
 const H2_CONNECTION_BYTES: u32 = 1024 * 1024;
 
-/// Header lines of an answer. Servers that set a cookie for everything come to dozens.
+/// Maximum number of header lines of an answer. Servers that set many cookies reach dozens.
 const ANSWER_HEADERS_MAX: usize = 256;
 
 type Body = Full<Bytes>;
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Where connections lead: scheme, host and port.
+/// Target of a connection: scheme, host and port.
 pub(super) type Origin = url::Origin;
 
-/// One connection that is ready for an exchange.
+/// A connection that is ready for an exchange.
 pub(super) struct Connection {
     speaks: Protocol,
     pub(super) seen: Arc<Seen>,
-    /// Whether it served another exchange before.
+    /// Whether it served an earlier exchange.
     pub(super) kept: bool,
 }
 
@@ -72,11 +72,11 @@ enum Protocol {
     Http2 { sender: http2::SendRequest<Body> },
 }
 
-/// The task behind an HTTP/1 connection. Ends with it: an exchange that was given up must not go on being sent.
+/// The task that drives an HTTP/1 connection. Dropping it ends the task, so that an abandoned exchange is not sent further.
 struct Driver(Option<AbortHandle>);
 
 impl Driver {
-    /// Lets the connection say good-bye.
+    /// Lets the connection close in good order.
     fn release(&mut self) {
         self.0 = None;
     }
@@ -94,7 +94,7 @@ impl Drop for Driver {
 #[derive(Debug)]
 pub(super) struct NoAnswer {
     pub(super) error: hyper::Error,
-    /// Nothing of the request reached the receiver, and that is certain.
+    /// It is certain that nothing of the request reached the receiver.
     pub(super) unsent: bool,
 }
 
@@ -119,13 +119,13 @@ impl Connection {
     }
 }
 
-/// The error, and whether the request came back, which it does only if nothing of it was written.
+/// Returns the error, and whether the request was returned, which happens only if nothing of it was written.
 fn parts(mut failed: TrySendError<Request<Body>>) -> (hyper::Error, bool) {
     let returned = failed.take_message().is_some();
     (failed.into_error(), returned)
 }
 
-/// Whether a server said that it did nothing with a request (RFC 9113, section 8.7).
+/// Returns whether the server declared that it did not process the request (RFC 9113, section 8.7).
 fn is_refused(error: &hyper::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -139,7 +139,7 @@ fn is_refused(error: &hyper::Error) -> bool {
     false
 }
 
-/// Opens connections that `tls` describes, or plain ones for `http://`, and keeps them.
+/// Opens connections with `tls`, or plain ones for `http://`, and keeps them.
 pub(super) struct Connections {
     tls: Arc<ClientConfig>,
     kept: Mutex<HashMap<Origin, Kept>>,
@@ -147,7 +147,7 @@ pub(super) struct Connections {
 
 #[derive(Default)]
 struct Kept {
-    /// The one that was used last stands last.
+    /// The most recently used one is last.
     idle: Vec<(Connection, Instant)>,
     shared: Option<(http2::SendRequest<Body>, Arc<Seen>, Instant)>,
 }
@@ -162,7 +162,7 @@ impl Connections {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A kept connection, if there is one that still lives.
+    /// Returns a kept connection that is still alive, if any.
     pub(super) fn take(&self, origin: &Origin) -> Option<Connection> {
         let mut kept = self.kept();
         let kept = kept.get_mut(origin)?;
@@ -186,7 +186,7 @@ impl Connections {
         None
     }
 
-    /// Keeps a connection whose exchange is over, once it is ready for the next one.
+    /// Keeps a connection after its exchange, once it is ready for the next one.
     pub(super) fn give_back(self: &Arc<Self>, origin: Origin, mut connection: Connection) {
         let Protocol::Http1 { sender, .. } = &connection.speaks else { return };
         if sender.is_ready() {
@@ -195,7 +195,7 @@ impl Connections {
         let connections = Arc::downgrade(self);
         tokio::spawn(async move {
             let Protocol::Http1 { sender, .. } = &mut connection.speaks else { return };
-            // A receiver that has answered and does not read the rest of the request never gets ready.
+            // A receiver that answered without reading the rest of the request never becomes ready.
             let ready = tokio::time::timeout(IDLE_TIMEOUT, sender.ready()).await;
             if let (Ok(Ok(())), Some(connections)) = (ready, Weak::upgrade(&connections)) {
                 connections.keep(origin, connection);
@@ -224,7 +224,7 @@ impl Connections {
         }
     }
 
-    /// Starts the sweeper with the first connection that is kept; it ends with the last one.
+    /// Starts the sweeper with the first kept connection; it ends with the last one.
     fn sweep_later(self: &Arc<Self>, kept: &HashMap<Origin, Kept>) {
         if !kept.is_empty() {
             return;
@@ -241,7 +241,7 @@ impl Connections {
         });
     }
 
-    /// Lets go of what was kept for long enough. Whether nothing is left.
+    /// Drops expired connections. Returns whether none is left.
     fn sweep(&self) -> bool {
         let mut all = self.kept();
         all.retain(|_, kept| {
@@ -258,7 +258,7 @@ impl Connections {
         all.is_empty()
     }
 
-    /// Opens a connection to `url`, at one of `addresses` where it holds a name.
+    /// Opens a connection to `url`; if its host is a name, to one of `addresses`.
     pub(super) async fn open(self: &Arc<Self>, url: &Url, addresses: Vec<IpAddr>) -> Result<Connection, BoxError> {
         let stream = dial(url, addresses).await?;
         let (seen, encrypted) = (Arc::<Seen>::default(), url.scheme() == "https");
@@ -274,7 +274,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .initial_stream_window_size(H2_STREAM_BYTES)
             .initial_connection_window_size(H2_CONNECTION_BYTES)
-            // Many webhooks share one connection; one that went silent must not swallow them all.
+            // Many webhooks share one connection; a silent one must not block them all.
             .keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
             .handshake(TokioIo::new(stream))
@@ -307,7 +307,7 @@ async fn over_http1(
     seen: Arc<Seen>,
 ) -> Result<Connection, BoxError> {
     let (sender, connection) = http1::Builder::new()
-        // What a server wrote wrongly after its status is no reason to send the webhook ten times.
+        // Faulty data after the status is no reason to send the webhook ten times.
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true)
         .ignore_invalid_headers_in_responses(true)
@@ -318,13 +318,13 @@ async fn over_http1(
     Ok(Connection { speaks: Protocol::Http1 { sender, driver }, seen, kept: false })
 }
 
-/// Connects to the first address that answers, trying both families where a name has both (RFC 8305).
+/// Connects to the first address that answers, trying both families if a name has both (RFC 8305).
 async fn dial(url: &Url, addresses: Vec<IpAddr>) -> Result<TcpStream, BoxError> {
     let mut connector = HttpConnector::new_with_resolver(Found(addresses));
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_keepalive(Some(Duration::from_secs(15)));
-    // Divided among the addresses, so that the first one's silence does not use up the time of the others.
+    // Divided among the addresses, so that a silent first address does not use up the time of the others.
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let uri: Uri = url[..url::Position::BeforePath].parse()?;
     let stream = tower::Service::call(&mut connector, uri).await?;
@@ -341,7 +341,7 @@ fn server_name(url: &Url) -> Result<ServerName<'static>, BoxError> {
     })
 }
 
-/// The addresses that were found and admitted. The connector never looks a name up itself.
+/// The admitted addresses. The connector never looks up a name.
 #[derive(Clone)]
 struct Found(Vec<IpAddr>);
 
@@ -355,7 +355,7 @@ impl tower::Service<Name> for Found {
     }
 
     fn call(&mut self, _: Name) -> Self::Future {
-        // Port 0 stands for the URL's own.
+        // Port 0 means the URL's port.
         let addresses: Vec<SocketAddr> = self.0.iter().map(|ip| SocketAddr::new(*ip, 0)).collect();
         std::future::ready(Ok(addresses.into_iter()))
     }

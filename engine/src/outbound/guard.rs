@@ -1,7 +1,7 @@
-//! Which addresses and URLs we may go to. Pure judgement: nothing is looked up and nothing is dialled here.
+//! Decides which addresses and URLs are allowed. Pure functions: no look-up, no connection.
 //!
-//! Only what is known to be public is let through; every other address is refused unless the operator opened its network.
-//! An IPv6 address that stands for an IPv4 one is judged by that one, since that is where the packets end up.
+//! Only addresses that are known to be public are allowed. Every other address is refused unless the operator opened its network.
+//! An IPv6 address that embeds an IPv4 address is checked by the IPv4 address, because packets end up there.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use url::{Host, Url};
 
 use crate::domain::endpoint::Reach;
 
-/// What the guard makes of an address.
+/// The guard's decision on an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Public,
@@ -28,11 +28,11 @@ pub struct Special {
     pub net: IpNet,
     /// What such an address is, as the end of a sentence: `a private address`.
     pub what: &'static str,
-    /// Whether to open it as a whole is a sensible thing to suggest.
+    /// Whether it makes sense to suggest opening the whole range.
     whole: bool,
 }
 
-/// Whether the exchange is encrypted on its way.
+/// Whether the exchange is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Encrypted,
@@ -40,7 +40,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Of `https` and `http`; nothing else carries webhooks.
+    /// Returns the transport of `https` and `http`; other schemes cannot carry webhooks.
     pub fn of(url: &Url) -> Option<Self> {
         match url.scheme() {
             "https" => Some(Self::Encrypted),
@@ -50,7 +50,7 @@ impl Transport {
     }
 }
 
-/// Judges addresses by what is public and by what the operator allows (`--allow-net`).
+/// Checks addresses by what is public and what the operator allows (`--allow-net`).
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allowed: Vec<IpNet>,
@@ -62,7 +62,7 @@ impl Guard {
         Self { allowed: allowed.iter().map(IpNet::trunc).collect(), reach: Reach::Opened }
     }
 
-    /// Returns the guard of endpoints that programs subscribed by themselves: no network is opened for them.
+    /// Returns the guard for subscriptions of programs: no network is opened for them.
     pub const fn public() -> Self {
         Self { allowed: Vec::new(), reach: Reach::Public }
     }
@@ -79,7 +79,7 @@ impl Guard {
         }
     }
 
-    /// Whether an exchange may go to `ip`: encrypted to what is public, in any way to what is allowed.
+    /// Checks whether an exchange may go to `ip`: encrypted to public addresses, in any way to allowed networks.
     pub fn admit(&self, ip: IpAddr, transport: Transport) -> Result<(), BlockedAddress> {
         let why = match (self.judge(ip), transport) {
             (Verdict::Allowed, _) | (Verdict::Public, Transport::Encrypted) => return Ok(()),
@@ -89,7 +89,7 @@ impl Guard {
         Err(BlockedAddress { name: None, ip, why, reach: self.reach })
     }
 
-    /// Judges everything about `url` that needs no look-up: its form, and its host where that is an address.
+    /// Checks everything about `url` that needs no look-up: its form, and its host if that is an address.
     pub fn admit_url(&self, url: &Url) -> Result<Transport, BadUrl> {
         let transport = Transport::of(url).ok_or_else(|| BadUrl::Scheme(url.scheme().to_owned()))?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -108,19 +108,19 @@ impl Guard {
     }
 }
 
-/// The longest URL that is taken.
+/// Maximum length of a URL, in bytes.
 pub(super) const URL_BYTES_MAX: usize = 2048;
 
-/// Reads a URL as a person typed it. The host comes out in the form that will be dialled: `0x7f.1` is `127.0.0.1` from here on.
+/// Parses a URL as typed. The host gets the form that is dialled: `0x7f.1` becomes `127.0.0.1`.
 pub(super) fn parse_url(text: &str) -> Result<Url, BadUrl> {
     if text.len() > URL_BYTES_MAX {
         return Err(BadUrl::TooLong);
     }
     let mut url = Url::parse(text).map_err(BadUrl::Unreadable)?;
-    // A fragment is for the reader of a document and is never sent.
+    // A fragment is for the reader of a document and never sent.
     url.set_fragment(None);
-    // The client speaks in `http::Uri`, which is stricter than what browsers take. Both must mean the same host, or we would
-    // judge one and dial another.
+    // The client uses `http::Uri`, which is stricter than browsers. Both must give the same host: otherwise the guard would check
+    // one host and the client dial another.
     if Transport::of(&url).is_some() {
         let uri: http::Uri = url.as_str().parse().map_err(|_| BadUrl::Unsendable)?;
         if uri.host() != url.host_str() {
@@ -137,29 +137,29 @@ pub enum BadUrl {
     Unreadable(url::ParseError),
     #[error("the URL is longer than {URL_BYTES_MAX} bytes")]
     TooLong,
-    #[error("the URL holds a character that cannot be sent; percent-encode it")]
+    #[error("the URL contains a character that cannot be sent; percent-encode it")]
     Unsendable,
-    #[error("webhooks go to https:// addresses, not to {0}://")]
+    #[error("webhook URLs begin with https:// (or http:// for allowed networks), not {0}://")]
     Scheme(String),
-    #[error("the URL holds a user name or password; put credentials into a header of the endpoint")]
+    #[error("the URL contains a user name or password; put credentials into a header of the endpoint")]
     UserInfo,
-    #[error("the URL's port is 0, where nobody can listen")]
+    #[error("the URL's port is 0, which is not a valid port")]
     PortZero,
     #[error(transparent)]
     Blocked(#[from] BlockedAddress),
 }
 
 impl BadUrl {
-    /// Whether the URL is fine and only its address is not.
+    /// Returns whether only the address of the URL is refused, not its form.
     pub const fn is_blocked(&self) -> bool {
         matches!(self, Self::Blocked(_))
     }
 }
 
-/// An address that the guard does not let us go to, and what would open it.
+/// An address that the guard refuses, and what would allow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedAddress {
-    /// The name that led there; `None` where the URL itself holds the address.
+    /// The name that resolved to it; `None` if the URL has the address.
     name: Option<Box<str>>,
     ip: IpAddr,
     why: Why,
@@ -181,7 +181,7 @@ impl BlockedAddress {
         Self { name: Some(name.into()), ..self }
     }
 
-    /// The network to open: the whole range where that is a habit, else this address alone.
+    /// Returns the network to open: the whole range if that is usual, otherwise only this address.
     fn cure(&self) -> IpNet {
         match self.why {
             Why::Special(special) if special.whole => special.net,
@@ -189,18 +189,18 @@ impl BlockedAddress {
         }
     }
 
-    /// Says it to a program. Where a name leads inside the operator's networks is not its business.
+    /// Formats the refusal for a program. Names inside the operator's networks are not shown to it.
     fn write_for_public(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.why == Why::Unencrypted {
             return f.write_str("http:// is not encrypted; use https://");
         }
         match &self.name {
-            Some(name) => write!(f, "{name} leads to an address that is not public")?,
+            Some(name) => write!(f, "{name} resolves to an address that is not public")?,
             None => write!(f, "{} is not a public address", self.ip)?,
         }
         f.write_str(
-            "; a subscription that was made with a key of the role subscribe reaches public addresses only: make it with a key \
-             of the role operate, or add an endpoint (innesco endpoint add)",
+            "; a subscription of a key with the role subscribe reaches only public addresses: create it with a key \
+             of the role operate, or create an endpoint (innesco endpoint add)",
         )
     }
 }
@@ -213,7 +213,7 @@ impl fmt::Display for BlockedAddress {
             return self.write_for_public(f);
         }
         if let Some(name) = &self.name {
-            write!(f, "{name} is at ")?;
+            write!(f, "{name} resolves to ")?;
         }
         let (ip, real) = (self.ip, behind(self.ip));
         write!(f, "{ip}")?;
@@ -225,13 +225,13 @@ impl fmt::Display for BlockedAddress {
             Why::Special(special) => write!(f, "{}; ", special.what)?,
             Why::Unencrypted => f.write_str("a public address, and http:// is not encrypted; use https://, or ")?,
         }
-        write!(f, "allow it with --allow-net {}", self.cure())
+        write!(f, "allow it with --allow-net {} when you start the engine", self.cure())
     }
 }
 
-/// The address that packets to `ip` end up at: IPv4-mapped and NAT64 addresses (RFC 4291, 6052) carry an IPv4 one.
+/// Returns the address where packets to `ip` end up: IPv4-mapped and NAT64 addresses (RFC 4291, 6052) embed an IPv4 address.
 ///
-/// NAT64 is judged rather than refused because on a network that has only IPv6 every IPv4 receiver is reached through it.
+/// NAT64 is checked instead of refused, because on an IPv6-only network every IPv4 receiver is reached through it.
 fn behind(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
     match v6.segments() {
@@ -242,13 +242,13 @@ fn behind(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// All that IPv6 has handed out for use between networks.
+/// All IPv6 addresses that are assigned for use between networks.
 const GLOBAL_UNICAST: IpNet = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
 const UNASSIGNED: Special = one(v6([0; 8], 0), "not a public address");
 
-/// The IANA registries of special-purpose addresses, and what clouds answer metadata on. The first match names the address, so
-/// the narrower range stands before the wider one. IPv6 outside of [`GLOBAL_UNICAST`] is refused whether it is listed or not.
+/// The IANA registries of special-purpose addresses, and the metadata addresses of clouds. The first match names the address, so
+/// a narrower range is before a wider one. IPv6 outside of [`GLOBAL_UNICAST`] is refused even if it is not listed.
 const SPECIAL: &[Special] = &[
     one(v4(0, 0, 0, 0, 8), "an unspecified address, which leads to this machine"),
     whole(v4(127, 0, 0, 0, 8), "a loopback address"),
@@ -276,8 +276,8 @@ const SPECIAL: &[Special] = &[
     one(v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), "a discard address"),
     one(v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32), "a Teredo address"),
     one(v6([0x2001, 2, 0, 0, 0, 0, 0, 0], 48), "a benchmarking address"),
-    one(v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28), "an ORCHID, which names a host and leads nowhere"),
-    one(v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), "an ORCHID, which names a host and leads nowhere"),
+    one(v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28), "an ORCHID, which is not routable"),
+    one(v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28), "an ORCHID, which is not routable"),
     one(v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), "an address reserved for protocols"),
     one(v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32), "a documentation address"),
     one(v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), "a documentation address"),
@@ -318,32 +318,38 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_address_and_the_cure() {
+    fn a_refusal_names_the_address_and_the_remedy() {
         let guard = Guard::default();
         let said = |url| admit(&guard, url).unwrap_err();
-        assert_eq!(said("https://10.0.0.7/a"), "10.0.0.7 is a private address; allow it with --allow-net 10.0.0.0/8");
+        assert_eq!(
+            said("https://10.0.0.7/a"),
+            "10.0.0.7 is a private address; allow it with --allow-net 10.0.0.0/8 when you start the engine"
+        );
         assert_eq!(
             said("https://169.254.169.254/"),
-            "169.254.169.254 is a cloud's metadata address; allow it with --allow-net 169.254.169.254/32"
+            "169.254.169.254 is a cloud's metadata address; allow it with --allow-net 169.254.169.254/32 when you start the engine"
         );
-        assert_eq!(said("https://[::1]/"), "::1 is a loopback address; allow it with --allow-net ::1/128");
+        assert_eq!(
+            said("https://[::1]/"),
+            "::1 is a loopback address; allow it with --allow-net ::1/128 when you start the engine"
+        );
         assert_eq!(
             said("https://[64:ff9b::a00:7]/"),
-            "64:ff9b::a00:7 (10.0.0.7) is a private address; allow it with --allow-net 10.0.0.0/8"
+            "64:ff9b::a00:7 (10.0.0.7) is a private address; allow it with --allow-net 10.0.0.0/8 when you start the engine"
         );
         assert_eq!(
             said("http://9.9.9.9/"),
-            "9.9.9.9 is a public address, and http:// is not encrypted; use https://, or allow it with --allow-net 9.9.9.9/32"
+            "9.9.9.9 is a public address, and http:// is not encrypted; use https://, or allow it with --allow-net 9.9.9.9/32 when you start the engine"
         );
         let named = guard.admit([10, 0, 0, 7].into(), Transport::Encrypted).unwrap_err().behind_name("crm.example");
         assert_eq!(
             named.to_string(),
-            "crm.example is at 10.0.0.7, which is a private address; allow it with --allow-net 10.0.0.0/8"
+            "crm.example resolves to 10.0.0.7, which is a private address; allow it with --allow-net 10.0.0.0/8 when you start the engine"
         );
     }
 
     #[test]
-    fn an_address_hides_behind_no_notation() {
+    fn no_notation_hides_an_address() {
         let guard = Guard::default();
         for host in [
             "127.1",
@@ -372,13 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn a_url_has_a_form() {
+    fn checks_the_form_of_a_url() {
         let guard = Guard::default();
         let said = |url: &str| admit(&guard, url).unwrap_err();
         assert_eq!(admit(&guard, "https://crm.example/hook?token=x"), Ok(Transport::Encrypted));
-        assert_eq!(admit(&guard, "http://crm.example"), Ok(Transport::Plain), "its addresses decide, once they are known");
-        assert_eq!(said("ftp://crm.example/"), "webhooks go to https:// addresses, not to ftp://");
-        assert_eq!(said("file:///etc/passwd"), "webhooks go to https:// addresses, not to file://");
+        assert_eq!(admit(&guard, "http://crm.example"), Ok(Transport::Plain), "its addresses decide later");
+        assert_eq!(said("ftp://crm.example/"), "webhook URLs begin with https:// (or http:// for allowed networks), not ftp://");
+        assert_eq!(said("file:///etc/passwd"), "webhook URLs begin with https:// (or http:// for allowed networks), not file://");
         assert!(said("https://me:pass@crm.example/").contains("user name"));
         assert!(said("https://me@crm.example/").contains("user name"));
         assert!(said("https://crm.example:0/").contains("port is 0"));
@@ -390,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opened_network_is_open_and_no_more() {
+    fn only_an_opened_network_is_allowed() {
         let guard = Guard::new(vec!["10.1.2.3/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
         assert_eq!(guard.judge([10, 200, 0, 1].into()), Verdict::Allowed);
         assert_eq!(guard.judge("::ffff:10.0.0.7".parse().unwrap()), Verdict::Allowed);
@@ -400,7 +406,7 @@ mod tests {
         assert_eq!(guard.judge([9, 9, 9, 9].into()), Verdict::Public);
     }
 
-    /// The special ranges, written down a second time and by their names, so that a slip in the table shows.
+    /// The special ranges a second time, by their names, so that an error in the table shows.
     fn plainly_special(ip: Ipv4Addr) -> bool {
         let [a, b, c, _] = ip.octets();
         ip.is_loopback()
@@ -418,7 +424,7 @@ mod tests {
             || ip == Ipv4Addr::new(168, 63, 129, 16)
     }
 
-    /// Any address of any special range: the prefix is the range's, the rest is anything.
+    /// Any address of any special range: the prefix of the range, the rest random.
     fn special() -> impl Strategy<Value = IpAddr> {
         (select(SPECIAL), any::<u128>()).prop_map(|(special, noise)| match special.net {
             IpNet::V4(net) => {
@@ -454,7 +460,7 @@ mod tests {
         }
 
         #[test]
-        fn a_special_address_is_refused_in_every_wrapping(ip in special()) {
+        fn refuses_a_special_address_in_every_embedding(ip in special()) {
             if let IpAddr::V4(ip) = ip {
                 for wrapped in embeddings(ip) {
                     let verdict = Guard::default().judge(wrapped.into());

@@ -1,6 +1,7 @@
-//! Endpoints whose receivers want to know who calls: a client certificate, presented in the TLS handshake.
+//! Client certificates for endpoints whose receivers require one in the TLS handshake.
 //!
-//! A connection belongs to the certificate that it was opened with, so each such endpoint has connections of its own. The guard and everything else is as for all others.
+//! A connection belongs to the certificate that it was opened with, so each such endpoint has separate connections. Everything
+//! else, such as the guard, is shared.
 
 use std::{
     collections::HashMap,
@@ -19,24 +20,24 @@ use super::{
 };
 use crate::domain::{certificate::ClientCertificate, endpoint::Reach, id::EndpointId, plugin::Digest};
 
-/// Endpoints whose connections are kept. Each holds a few kilobytes and the connections of its last seconds; what is made anew costs a
-/// handshake.
+/// Maximum number of endpoints with kept connections. Each holds a few kilobytes and its recent connections. Creating one again
+/// costs a handshake.
 const CLIENTS_MAX: usize = 256;
 
-/// Who calls: the certificate, and whose it is.
+/// The client certificate of an endpoint.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub endpoint: EndpointId,
     pub certificate: Arc<ClientCertificate>,
 }
 
-/// A certificate or a key that cannot be used: what is wrong with it, ready to follow the member's name in a sentence.
+/// A certificate or key that cannot be used. The text follows the member's name in a sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCertificate {
-    #[error("certificate: is not PEM with a certificate in it (-----BEGIN CERTIFICATE-----)")]
+    #[error("certificate: is not PEM with a certificate (-----BEGIN CERTIFICATE-----)")]
     NoCertificate,
     #[error(
-        "key: is not PEM with a private key in it (-----BEGIN PRIVATE KEY-----); one that is encrypted has to be decrypted first, \
+        "key: is not PEM with a private key (-----BEGIN PRIVATE KEY-----); decrypt an encrypted one first, \
          such as with: openssl pkey -in key.pem"
     )]
     NoKey,
@@ -61,7 +62,7 @@ fn parts(certificate: &ClientCertificate) -> Result<Parts, BadCertificate> {
     Ok((chain, key))
 }
 
-/// Whether a certificate that someone wants to save can be presented.
+/// Checks whether a certificate that is to be saved can be used.
 pub fn check_certificate(certificate: &ClientCertificate) -> Result<(), BadCertificate> {
     let (chain, key) = parts(certificate)?;
     let key = rustls::crypto::ring::default_provider().key_provider.load_private_key(key).map_err(BadCertificate::Key)?;
@@ -72,12 +73,12 @@ pub fn check_certificate(certificate: &ClientCertificate) -> Result<(), BadCerti
     }
 }
 
-/// The SHA-256 of the certificate itself, as `openssl x509 -fingerprint -sha256` has it. It names the certificate in views.
+/// Returns the SHA-256 of the certificate, like `openssl x509 -fingerprint -sha256`. It identifies the certificate in views.
 pub fn fingerprint(certificate: &ClientCertificate) -> Option<Digest> {
     CertificateDer::from_pem_slice(certificate.chain.as_bytes()).ok().map(|first| Digest::of(&first))
 }
 
-/// The connections of those endpoints.
+/// The connections of endpoints with a certificate.
 #[derive(Default)]
 pub(super) struct Identities {
     kept: Mutex<Kept>,
@@ -85,7 +86,7 @@ pub(super) struct Identities {
 
 #[derive(Default)]
 struct Kept {
-    /// One an endpoint: a certificate that was replaced is forgotten with its key.
+    /// One per endpoint: a replaced certificate is dropped with its key.
     clients: HashMap<EndpointId, Client>,
     uses: u64,
 }
@@ -94,13 +95,13 @@ struct Client {
     certificate: Arc<ClientCertificate>,
     reach: Reach,
     connections: Arc<Connections>,
-    /// When it was used last, as [`Kept::uses`] counts.
+    /// When it was last used, as counted by [`Kept::uses`].
     used: u64,
 }
 
 impl Identities {
-    /// The endpoint's connections: those that are kept if its certificate and its reach are still the same, else new ones. `clients` are
-    /// those of `reach`.
+    /// Returns the endpoint's connections: the kept ones if its certificate and reach are unchanged, otherwise new ones.
+    /// `clients` are those of `reach`.
     pub(super) fn connections(
         &self,
         identity: &Identity,
@@ -128,7 +129,7 @@ impl Identities {
     }
 }
 
-/// No client could be made for an endpoint.
+/// No client could be created for an endpoint.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BadClient {
     #[error("the endpoint's client_certificate.{0}")]

@@ -1,13 +1,13 @@
-//! Look-ups through the operating system: shared, bounded, and divided so that no name server holds up the names of others.
+//! Look-ups through the operating system: shared, bounded, and divided so that no name server delays the names of others.
 //!
-//! The system's call (`getaddrinfo`) is used rather than a resolver of our own, so that a name means here what it means to every other
-//! program on the machine: `/etc/hosts`, `nsswitch.conf`, search domains, a container's name server, and changes to any of them without a
-//! restart. The price is that the call blocks a thread and cannot be taken back. So threads are what is divided:
+//! The engine uses the system's call (`getaddrinfo`) instead of its own resolver, so that a name means the same as for every
+//! other program on the machine: `/etc/hosts`, `nsswitch.conf`, search domains, a container's name server, and changes to them
+//! without a restart. The price is that the call blocks a thread and cannot be cancelled. So the threads are divided:
 //!
-//! - Sending and checking have separate threads and separate queues: a delivery never waits behind a URL that is being saved.
-//! - The names of one registered domain have a share of either, so a name server that swallows queries holds up its own names alone.
-//! - A name is looked up once at a time for all who ask. A look-up that nobody waits for any more leaves the queue.
-//! - Every asker has a deadline. A failure is remembered for seconds, so that it is not paid for again at once.
+//! - Sending and checking have separate threads and separate queues: a delivery never waits for a URL that is being saved.
+//! - The names of one registered domain have a share of each, so a name server that never answers delays only its own names.
+//! - Concurrent look-ups of one name share one call. A look-up without waiters leaves the queue.
+//! - Every waiter has a deadline. A failure is remembered for seconds, so that it is not repeated at once.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,13 +24,13 @@ use super::resolver::{LookupError, Purpose, Resolve};
 
 type Found = Result<Vec<IpAddr>, LookupError>;
 
-/// What may be in use at once for one [`Purpose`].
+/// Limits of concurrent look-ups for one [`Purpose`].
 #[derive(Clone, Copy)]
 struct Share {
     threads: usize,
-    /// Of them, for the names of one registered domain.
+    /// Threads for the names of one registered domain.
     domain_threads: usize,
-    /// Names that wait for a thread. What comes on top fails at once.
+    /// Maximum number of names that wait for a thread. More fail at once.
     waiting: usize,
 }
 
@@ -38,15 +38,15 @@ struct Share {
 struct Limits {
     sending: Share,
     checking: Share,
-    /// How long an asker waits. Two name servers are common, and the system turns to the second one after five seconds.
+    /// Maximum wait. Two name servers are common, and the system turns to the second one after five seconds.
     deadline: Duration,
-    /// How long a failure is remembered: less than the five seconds after which a delivery is tried again by default.
+    /// How long a failure is remembered: shorter than the five seconds after which a delivery is retried by default.
     failure_kept: Duration,
-    /// Failures that are remembered at once, so that made-up names cost no memory.
+    /// Maximum number of remembered failures, so that invented names cost no memory.
     failures: usize,
 }
 
-/// The runtime has 512 threads for all that blocks, files included; these are a third of them.
+/// The runtime has 512 threads for all blocking work, files included; these are a third of them.
 const LIMITS: Limits = Limits {
     sending: Share { threads: 128, domain_threads: 8, waiting: 4096 },
     checking: Share { threads: 32, domain_threads: 4, waiting: 128 },
@@ -91,7 +91,7 @@ struct Queue {
     /// In order of arrival.
     waiting: VecDeque<Arc<str>>,
     threads: usize,
-    /// Threads by registered domain.
+    /// Threads in use, by registered domain.
     domains: HashMap<Arc<str>, usize>,
 }
 
@@ -120,7 +120,7 @@ impl Resolve for SystemResolver {
     async fn resolve(&self, name: &str, purpose: Purpose) -> Found {
         let (_asking, mut found) = self.shared.join(name, purpose)?;
         match tokio::time::timeout(self.shared.limits.deadline, found.wait_for(Option::is_some)).await {
-            Ok(Ok(found)) => found.clone().expect("it was waited for"),
+            Ok(Ok(found)) => found.clone().expect("the result was awaited"),
             Ok(Err(_)) => Err(LookupError::stopped(name)),
             Err(_) => Err(LookupError::TimedOut { name: name.to_owned() }),
         }
@@ -138,7 +138,7 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The look-up of `name` that is under way, or a new one.
+    /// Joins the current look-up of `name`, or starts one.
     fn join(self: &Arc<Self>, name: &str, purpose: Purpose) -> Result<(Asking, watch::Receiver<Option<Found>>), LookupError> {
         let mut table = self.table();
         if let Some((at, error)) = table.failures.get(name)
@@ -179,7 +179,7 @@ impl Shared {
         Ok((Asking { shared: Arc::clone(self), name: name.into() }, found))
     }
 
-    /// Takes free threads for the names that wait and whose domain has some of its share left.
+    /// Assigns free threads to waiting names whose domain has some of its share left.
     fn ready(self: &Arc<Self>, table: &mut Table) -> Vec<Running> {
         let mut ready = Vec::new();
         for purpose in [Purpose::Sending, Purpose::Checking] {
@@ -204,7 +204,7 @@ impl Shared {
         if let Some(lookup) = table.lookups.remove(name) {
             lookup.found.send_replace(Some(found));
         }
-        // A thread that never ran belongs to a runtime that ends: there are no further ones.
+        // A thread that never ran belongs to a runtime that ends; no more follow.
         if running.began {
             let ready = self.ready(&mut table);
             drop(table);
@@ -262,7 +262,7 @@ impl Queue {
     }
 }
 
-/// One who waits for a look-up. When the last one leaves, a look-up that has not begun is forgotten; one that runs cannot be stopped.
+/// A waiter of a look-up. When the last one leaves, a look-up that has not started is dropped. A running one cannot be stopped.
 struct Asking {
     shared: Arc<Shared>,
     name: Arc<str>,
@@ -281,7 +281,7 @@ impl Drop for Asking {
     }
 }
 
-/// A look-up that has a thread. Gives it back also where the thread never ran or the look-up panicked.
+/// A look-up with a thread. Returns the thread even if it never ran or the look-up panicked.
 struct Running {
     shared: Arc<Shared>,
     name: Arc<str>,
@@ -311,12 +311,12 @@ impl Drop for Running {
     }
 }
 
-/// The last labels of a name: those that one owner registers, and whose name servers answer for all beneath.
+/// Returns the last labels of a name: the part that one owner registers, and whose name servers answer for all names below.
 ///
-/// A rule of thumb instead of the public suffix list. Where it is wrong, strangers under one unusual suffix share a share; with the list, each
-/// label under a suffix that hands out delegations would have a share, which is what the share is to prevent.
+/// A rule of thumb instead of the public suffix list. If it is wrong, different owners under one unusual suffix share one share.
+/// With the list, each label under a suffix that hands out delegations would have a share, which the share is meant to prevent.
 fn registered_domain(name: &str) -> &str {
-    /// What stands before a country where names are registered below it, as in `example.co.uk`.
+    /// Labels before a country code where names are registered below, as in `example.co.uk`.
     const SECOND_LEVEL: [&str; 12] = ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"];
     let name = name.strip_suffix('.').unwrap_or(name);
     let mut labels = name.rsplit('.');
@@ -334,7 +334,7 @@ fn ask_system(name: &str) -> Found {
     }
 }
 
-/// The system's own words, without what the standard library puts before them.
+/// Returns the system's message, without the prefix of the standard library.
 fn in_words(error: &io::Error) -> String {
     let text = error.to_string();
     text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_lowercase()
@@ -350,7 +350,7 @@ pub(super) mod tests {
 
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    /// A name server that answers nothing for names with `slow` in them, until it is dropped; all other names are on loopback.
+    /// A name server that never answers for names that contain `slow`, until it is dropped. All other names are on loopback.
     pub struct Swallowing {
         shared: Arc<Shared>,
         asked: watch::Sender<Vec<String>>,
@@ -381,7 +381,7 @@ pub(super) mod tests {
             (Self { shared: Arc::clone(&resolver.shared), asked, open }, resolver)
         }
 
-        /// Waits until so many queries for slow names were swallowed; returns the names.
+        /// Waits until this many queries for slow names have arrived; returns the names.
         pub async fn swallowed(&self, count: usize) -> Vec<String> {
             let slow = |asked: &[String]| asked.iter().filter(|name| name.contains("slow")).cloned().collect::<Vec<_>>();
             let mut asked = self.asked.subscribe();
@@ -422,7 +422,7 @@ pub(super) mod tests {
         assert!(reached.await.is_ok(), "waited for {what}");
     }
 
-    /// Asks for each of `names`.
+    /// Resolves each of `names`.
     fn ask(resolver: &SystemResolver, names: impl IntoIterator<Item = String>, purpose: Purpose) -> JoinSet<Found> {
         let mut asking = JoinSet::new();
         for name in names {
@@ -442,7 +442,7 @@ pub(super) mod tests {
             ("hooks.shop.co.uk", "shop.co.uk"),
             ("co.uk", "co.uk"),
             ("a.shop.com.au", "shop.com.au"),
-            // An owner of two letters below a country has one share, however many names.
+            // An owner with two letters below a country code has one share, regardless of its number of names.
             ("n1.ab.de", "ab.de"),
             ("n2.ab.de", "ab.de"),
             ("a.co.example", "co.example"),
@@ -454,22 +454,22 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn checks_that_get_no_answer_leave_the_threads_of_sending_alone() {
+    async fn checks_without_an_answer_use_no_threads_of_sending() {
         let (server, resolver) = Swallowing::start();
-        // Each a domain of its own, so that no share holds them back.
+        // Each a separate domain, so that no share limits them.
         let checks = ask(&resolver, (0..500).map(|n| format!("slow{n}.example")), Purpose::Checking);
         server.swallowed(LIMITS.checking.threads).await;
         assert_eq!(resolver.resolve("crm.example", Purpose::Sending).await, Ok(vec![LOOPBACK]));
         until("the queue to be full", || server.waiting().1 == LIMITS.checking.waiting).await;
         assert_eq!(server.swallowed(0).await.len(), LIMITS.checking.threads, "no more threads than the share");
-        // What is abandoned leaves the queue.
+        // Abandoned names leave the queue.
         drop(checks);
         until("the queue to be empty", || server.waiting() == (0, 0)).await;
-        assert_eq!(server.shared.table().lookups.len(), LIMITS.checking.threads, "what runs cannot be stopped");
+        assert_eq!(server.shared.table().lookups.len(), LIMITS.checking.threads, "running look-ups cannot be stopped");
     }
 
     #[tokio::test]
-    async fn the_names_of_one_domain_hold_up_no_other_domain() {
+    async fn the_names_of_one_domain_delay_no_other_domain() {
         let (server, resolver) = Swallowing::start();
         let _sending = ask(&resolver, (0..500).map(|n| format!("n{n}.slow.example")), Purpose::Sending);
         let _checks = ask(&resolver, (0..100).map(|n| format!("c{n}.slow.example")), Purpose::Checking);
@@ -484,7 +484,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_check_that_waits_is_hurried_by_a_delivery_to_the_same_name() {
+    async fn a_delivery_speeds_up_a_waiting_check_of_the_same_name() {
         let (server, resolver) = Swallowing::start();
         let _checks = ask(&resolver, (0..100).map(|n| format!("slow{n}.example")), Purpose::Checking);
         server.swallowed(LIMITS.checking.threads).await;
@@ -496,26 +496,26 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn an_asker_waits_until_its_deadline_and_later_ones_not_at_all() {
+    async fn a_waiter_waits_until_its_deadline_and_later_ones_fail_at_once() {
         let deadline = Duration::from_millis(20);
         let (server, resolver) = Swallowing::with(Limits { deadline, failure_kept: Duration::from_secs(600), ..LIMITS });
         let late = Err(LookupError::TimedOut { name: "slow.example".to_owned() });
         assert_eq!(resolver.resolve("slow.example", Purpose::Sending).await, late);
-        // Its thread is still busy: who asks now is told at once, from whatever side.
+        // Its thread is still busy: later callers fail at once, for either purpose.
         let (resolver, server) = (&resolver, &server);
         for purpose in [Purpose::Sending, Purpose::Checking] {
             assert!(resolver.shared.join("slow.example", purpose).is_err());
         }
         server.answer();
         until("the thread to come back", || server.shared.table().lookups.is_empty()).await;
-        // The failure is remembered, and the name server is left in peace.
+        // The failure is remembered, and the name server is not asked again.
         let missing = resolver.resolve("slow.example", Purpose::Sending).await.unwrap_err();
         assert_eq!(missing.to_string(), "the name slow.example has no address (the name server did not answer)");
         assert_eq!(server.swallowed(0).await.len(), 1);
     }
 
     #[tokio::test]
-    async fn a_failure_is_forgotten_and_takes_bounded_memory() {
+    async fn failures_expire_and_take_bounded_memory() {
         let (server, resolver) = Swallowing::with(Limits { failure_kept: Duration::ZERO, failures: 2, ..LIMITS });
         server.answer();
         for _ in 0..2 {
@@ -532,7 +532,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_up_that_panics_gives_its_thread_back() {
+    async fn a_look_up_that_panics_returns_its_thread() {
         let resolver = SystemResolver::with(LIMITS, |name| panic!("asked for {name}"));
         let stopped = resolver.resolve("crm.example", Purpose::Sending).await.unwrap_err();
         assert_eq!(stopped.to_string(), "the name crm.example has no address (the look-up was stopped)");
@@ -541,7 +541,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn the_system_is_asked_once_for_many_askers_of_one_name() {
+    async fn concurrent_look_ups_of_a_name_share_one_call() {
         let (server, resolver) = Swallowing::start();
         let mut asking = ask(&resolver, (0..50).map(|_| "slow.example".to_owned()), Purpose::Sending);
         server.swallowed(1).await;
@@ -554,11 +554,11 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn the_system_knows_this_machine_and_says_what_it_does_not_know() {
+    async fn resolves_localhost_and_reports_unknown_names() {
         let resolver = SystemResolver::default();
         let found = resolver.resolve("localhost", Purpose::Sending).await.unwrap();
         assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
-        assert!(resolver.shared.table().lookups.is_empty(), "a look-up that ended is forgotten");
+        assert!(resolver.shared.table().lookups.is_empty(), "a finished look-up is removed");
         let missing = resolver.resolve("no-such-name.invalid", Purpose::Sending).await.unwrap_err();
         assert!(missing.to_string().starts_with("the name no-such-name.invalid has no address ("), "{missing}");
     }

@@ -1,14 +1,15 @@
-//! The only HTTP client: one signed webhook goes out, one [`Attempt`](crate::domain::delivery::Attempt) comes back.
+//! The only HTTP client: sends one signed webhook and returns one [`Attempt`](crate::domain::delivery::Attempt).
 //!
-//! [`Guard`] judges addresses. [`Outbound::check_url`] asks it when an endpoint is saved; the resolver asks it again for every
-//! connection, between the look-up and the dialling, so that a name that pointed to a public address yesterday leads nowhere
-//! private today. A URL that holds an address instead of a name is judged before the request. Redirects are never followed.
+//! [`Guard`] checks addresses. [`Outbound::check_url`] uses it when an endpoint is saved. The resolver uses it again for every
+//! connection, between the look-up and the dialling: a name that had a public address yesterday may have a private one today. A
+//! URL with an address instead of a name is checked before the request. Redirects are never followed.
 //!
-//! Whatever the other side does is an [`AttemptOutcome`](crate::domain::delivery::AttemptOutcome), reached in the endpoint's
-//! timeout and in bounded memory; when to try again and how many exchanges may run at once is decided elsewhere.
-//! [`Webhook`] makes the request of an attempt out of what the domain says about bodies and signatures.
-//! What stays true: no byte is sent to an address that the guard did not admit, and no text made here holds a path, a query or
-//! a header.
+//! Every result is an [`AttemptOutcome`](crate::domain::delivery::AttemptOutcome), reached within the endpoint's timeout and
+//! bounded memory. Other modules decide when to retry and how many exchanges may be concurrent. [`Webhook`] builds the request of
+//! an attempt from the domain's bodies and signatures.
+//!
+//! What must stay true: no byte is sent to an address that the guard did not admit, and no text created here contains a path, a
+//! query or a header.
 
 mod client;
 mod connections;

@@ -1,7 +1,7 @@
-//! From what went wrong to the attempt's outcome and a sentence about it.
+//! Converts an error into the attempt's outcome and a sentence.
 //!
-//! The client wraps causes in causes; the innermost known one decides. Sentences name the receiver as scheme, host and port:
-//! paths and queries may hold tokens.
+//! The client nests causes in causes; the innermost known one decides. Sentences name the receiver by scheme, host and port,
+//! because paths and queries may contain tokens.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -15,14 +15,14 @@ use super::{
 };
 use crate::{domain::delivery::AttemptOutcome, trust};
 
-/// How an exchange without a whole answer ended.
+/// How an exchange without a complete answer ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) outcome: AttemptOutcome,
     pub(super) detail: String,
 }
 
-/// What an exchange was waiting for when its time was up.
+/// What an exchange was waiting for when its time was over.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wait {
     Name,
@@ -36,12 +36,12 @@ impl Failure {
         Self { outcome, detail: detail.into() }
     }
 
-    /// The guard refused the URL itself.
+    /// The guard refused the URL.
     pub(super) fn refused(bad: BadUrl) -> Self {
         Self::new(AttemptOutcome::Blocked, bad.to_string())
     }
 
-    /// The endpoint's certificate cannot be presented.
+    /// The endpoint's certificate cannot be used.
     pub(super) fn no_client(bad: BadClient) -> Self {
         Self::new(AttemptOutcome::TlsFailed, bad.to_string())
     }
@@ -54,14 +54,14 @@ impl Failure {
             Wait::Head => format!("no answer within {seconds}"),
             Wait::Answer { status } => {
                 let detail =
-                    format!("{} answered {status}, and the rest of its answer did not come within {seconds}", Place(url));
+                    format!("{} answered {status}, and the rest of its answer did not arrive within {seconds}", Place(url));
                 return Self::new(AttemptOutcome::Answered { status }, detail);
             }
         };
         Self::new(AttemptOutcome::TimedOut, detail)
     }
 
-    /// Before a connection was there.
+    /// Before the connection was open.
     pub(super) fn of_dial(error: &(dyn Error + 'static), url: &Url) -> Self {
         let place = Place(url);
         match causes(error).find_map(|cause| known(cause, &place)) {
@@ -73,30 +73,32 @@ impl Failure {
         }
     }
 
-    /// After the connection was there; `status` is that of the answer, as far as it came.
+    /// After the connection was open. `status` is that of the answer, if it arrived.
     pub(super) fn of_exchange(error: &hyper::Error, status: Option<u16>, url: &Url) -> Self {
         let place = Place(url);
         let Some(status) = status else {
             let failure = causes(error).find_map(|cause| known(cause, &place));
-            return failure.unwrap_or_else(|| Self::new(AttemptOutcome::Reset, format!("the exchange with {place} broke off")));
+            return failure.unwrap_or_else(|| {
+                Self::new(AttemptOutcome::Reset, format!("the connection to {place} broke during the exchange"))
+            });
         };
         let detail = if error.is_parse_too_large() {
             format!("{place} answered {status} with too many headers; the rest was not read")
         } else if error.is_parse() {
-            format!("{place} answered {status}; what it sent after that is not HTTP")
+            format!("{place} answered {status}; the data after that is not HTTP")
         } else {
-            format!("{place} answered {status} and broke the connection off in the middle of its answer")
+            format!("{place} answered {status} and closed the connection in the middle of its answer")
         };
         Self::new(AttemptOutcome::Answered { status }, detail)
     }
 }
 
-/// `error` and all that lies beneath it, outermost first.
+/// Returns `error` and its causes, outermost first.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| beneath(*error))
 }
 
-/// An I/O error passes over what it wraps when it is asked for its source.
+/// An I/O error skips the error that it wraps when asked for its source.
 fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
@@ -104,7 +106,7 @@ fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'sta
     }
 }
 
-/// What this cause alone says; `None` where a deeper one must.
+/// Explains this cause alone; `None` if a deeper one is needed.
 fn known(cause: &(dyn Error + 'static), place: &Place<'_>) -> Option<Failure> {
     if let Some(blocked) = cause.downcast_ref::<BlockedAddress>() {
         return Some(Failure::new(AttemptOutcome::Blocked, blocked.to_string()));
@@ -130,7 +132,7 @@ fn of_http(error: &hyper::Error, place: &Place<'_>) -> Option<Failure> {
     let detail = if error.is_parse_too_large() {
         format!("{place} answered with too many headers")
     } else if error.is_parse() {
-        format!("what {place} answered is not HTTP")
+        format!("the answer of {place} is not HTTP")
     } else if error.is_incomplete_message() {
         format!("{place} closed the connection without an answer")
     } else {
@@ -141,7 +143,7 @@ fn of_http(error: &hyper::Error, place: &Place<'_>) -> Option<Failure> {
 
 fn of_io(error: &io::Error, place: &Place<'_>) -> Option<Failure> {
     use io::ErrorKind as Kind;
-    // What is wrapped inside says more than the wrapping's kind.
+    // The wrapped error is more precise than the kind of its wrapper.
     if error.get_ref().is_some_and(|wrapped| wrapped.is::<io::Error>() || wrapped.is::<rustls::Error>()) {
         return None;
     }
@@ -158,12 +160,12 @@ fn of_io(error: &io::Error, place: &Place<'_>) -> Option<Failure> {
     })
 }
 
-/// What an endpoint's owner can do about its client certificate; all else is the same for whoever speaks TLS.
+/// Explains what an endpoint's owner can do about its client certificate; other errors are explained by the TLS module.
 fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
     use rustls::AlertDescription as Alert;
     match error {
         rustls::Error::AlertReceived(Alert::CertificateRequired) => {
-            format!("{place} wants a client certificate; give the endpoint one as its client_certificate")
+            format!("{place} requires a client certificate; set client_certificate of the endpoint")
         }
         rustls::Error::AlertReceived(
             alert @ (Alert::BadCertificate
@@ -173,12 +175,12 @@ fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
             | Alert::CertificateUnknown
             | Alert::UnknownCA
             | Alert::AccessDenied),
-        ) => format!("{place} does not accept the endpoint's client certificate, or its lack ({alert:?})"),
+        ) => format!("{place} does not accept the endpoint's client certificate, or requires one ({alert:?})"),
         error => trust::in_words(error, place),
     }
 }
 
-/// A receiver as sentences name it: without path, query and user.
+/// A receiver in a sentence: without path, query and user.
 pub(super) struct Place<'a>(pub(super) &'a Url);
 
 impl fmt::Display for Place<'_> {
@@ -191,7 +193,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// A span as people say it: `20 s`, `300 ms`.
+/// Formats a duration: `20 s`, `300 ms`.
 struct Seconds(Duration);
 
 impl fmt::Display for Seconds {
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_says_has_a_name() {
+    fn names_errors_of_the_system() {
         let place = Url::parse("http://10.0.0.7:8080/").unwrap();
         let table = [
             (io::ErrorKind::ConnectionRefused, AttemptOutcome::Refused, "nothing listens at http://10.0.0.7:8080"),
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_says_how_long_and_for_what() {
+    fn a_timeout_names_its_length_and_stage() {
         let url = Url::parse("https://crm.example/hook?token=secret").unwrap();
         let said = |wait, millis| Failure::timed_out(wait, Duration::from_millis(millis), &url).detail;
         assert_eq!(said(Wait::Name, 20_000), "the name crm.example was not looked up within 20 s");
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(said(Wait::Head, 1500), "no answer within 1.5 s");
         assert_eq!(
             said(Wait::Answer { status: 200 }, 20_000),
-            "https://crm.example:443 answered 200, and the rest of its answer did not come within 20 s"
+            "https://crm.example:443 answered 200, and the rest of its answer did not arrive within 20 s"
         );
     }
 }

@@ -1,6 +1,6 @@
-//! From names to addresses, and the judge between a look-up and the connector.
+//! Resolves names, and checks their addresses before the connector gets them.
 //!
-//! What [`admitted_addresses`] returns is what is dialled; the connector never looks a name up itself.
+//! Only the results of [`admitted_addresses`] are dialled; the connector never looks up a name.
 
 use std::{error::Error, net::IpAddr, time::Duration};
 
@@ -8,29 +8,29 @@ use async_trait::async_trait;
 
 use super::guard::{Guard, Transport};
 
-/// Finds the addresses of a name. The system does it in the engine; a table does it in tests.
+/// Finds the addresses of a name: the system in the engine, a table in tests.
 #[async_trait]
 pub trait Resolve: Send + Sync {
     async fn resolve(&self, name: &str, purpose: Purpose) -> Result<Vec<IpAddr>, LookupError>;
 }
 
-/// What the addresses of a name are wanted for.
+/// The purpose of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A webhook is on its way.
+    /// To send a webhook.
     Sending,
-    /// A URL is being saved.
+    /// To save a URL.
     Checking,
 }
 
-/// A name without an address to go to.
+/// A name without a usable address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    /// It has no address, or its name server said that it cannot say.
+    /// It has no address, or its name server cannot answer.
     #[error("the name {name} has no address ({reason})")]
     NotFound {
         name: String,
-        /// What the system said about it.
+        /// The system's message.
         reason: String,
     },
     #[error("the name {name} was not looked up within {} s; its name server does not answer", Self::DEADLINE.as_secs())]
@@ -40,7 +40,7 @@ pub enum LookupError {
 }
 
 impl LookupError {
-    /// How long a look-up may take. The system turns to a second name server after five seconds.
+    /// Timeout of a look-up. The system turns to a second name server after five seconds.
     pub(super) const DEADLINE: Duration = Duration::from_secs(8);
 
     pub(super) fn stopped(name: &str) -> Self {
@@ -48,7 +48,7 @@ impl LookupError {
     }
 }
 
-/// Looks a name up and lets through only addresses that the guard admits.
+/// Looks up a name and returns only addresses that the guard admits.
 pub(super) async fn admitted_addresses(
     names: &dyn Resolve,
     guard: &Guard,
@@ -59,7 +59,7 @@ pub(super) async fn admitted_addresses(
     admitted(guard, transport, name, &found)
 }
 
-/// Those of `found` that may be dialled; a [`BlockedAddress`](super::BlockedAddress) or [`LookupError`] when there is none.
+/// Returns those of `found` that may be dialled, or a [`BlockedAddress`](super::BlockedAddress) or [`LookupError`] if none may.
 fn admitted(
     guard: &Guard,
     transport: Transport,

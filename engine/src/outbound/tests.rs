@@ -207,7 +207,7 @@ async fn a_dripping_answer_ends_at_the_timeout_and_its_status_counts() {
     let outbound = local();
     let attempt = send_in_a_hurry(&outbound, &receiver.url("/")).await;
     assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 });
-    assert!(detail(&attempt).ends_with("answered 200, and the rest of its answer did not come within 300 ms"), "{attempt:?}");
+    assert!(detail(&attempt).ends_with("answered 200, and the rest of its answer did not arrive within 300 ms"), "{attempt:?}");
     assert!(attempt.excerpt.starts_with(b".."), "what came is kept");
     receiver.wait_until_left().await;
 }
@@ -218,7 +218,7 @@ async fn dripping_headers_end_at_the_timeout() {
     let outbound = local();
     let attempt = send_in_a_hurry(&outbound, &receiver.url("/")).await;
     assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 });
-    assert!(detail(&attempt).ends_with("answered 200, and the rest of its answer did not come within 300 ms"), "{attempt:?}");
+    assert!(detail(&attempt).ends_with("answered 200, and the rest of its answer did not arrive within 300 ms"), "{attempt:?}");
     receiver.wait_until_left().await;
 }
 
@@ -259,7 +259,7 @@ async fn a_connection_that_breaks_off_is_a_reset() {
     let receiver = Hostile::not_http().await;
     let attempt = send(&local(), &receiver.url("/")).await;
     assert_eq!(attempt.outcome, AttemptOutcome::Reset);
-    assert_eq!(detail(&attempt), format!("what {} answered is not HTTP", place(&receiver)));
+    assert_eq!(detail(&attempt), format!("the answer of {} is not HTTP", place(&receiver)));
 }
 
 #[tokio::test]
@@ -304,8 +304,8 @@ fn at_localhost(receiver: &Hostile) -> String {
 fn imperfect_answers() -> Vec<(&'static str, Vec<u8>, u16, Option<&'static str>)> {
     let ok = |rest: &str| [b"HTTP/1.1 200 OK\r\n".as_slice(), rest.as_bytes()].concat();
     let header = |line: &str| ok(&format!("{line}\r\ncontent-length: 2\r\n\r\nok"));
-    let cut_off = Some("answered 200 and broke the connection off in the middle of its answer");
-    let not_http = Some("answered 200; what it sent after that is not HTTP");
+    let cut_off = Some("answered 200 and closed the connection in the middle of its answer");
+    let not_http = Some("answered 200; the data after that is not HTTP");
     let too_many = Some("answered 200 with too many headers; the rest was not read");
     vec![
         // The end.
@@ -316,7 +316,7 @@ fn imperfect_answers() -> Vec<(&'static str, Vec<u8>, u16, Option<&'static str>)
         ("a chunk that ends early", ok("transfer-encoding: chunked\r\n\r\n8\r\nok"), 200, cut_off),
         ("a length of chunks that is none", ok("transfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n"), 200, cut_off),
         ("more than the length", ok("content-length: 2\r\n\r\nok and more"), 200, None),
-        ("nothing but the status", b"HTTP/1.1 410 Gone\r\n".to_vec(), 410, Some("answered 410 and broke the connection off")),
+        ("nothing but the status", b"HTTP/1.1 410 Gone\r\n".to_vec(), 410, Some("answered 410 and closed the connection")),
         ("half a header", ok("x-a: b\r\nx-"), 200, cut_off),
         ("no blank line", ok("content-length: 2\r\n"), 200, cut_off),
         // Header lines.
@@ -669,7 +669,7 @@ async fn a_url_is_judged_when_it_is_saved() {
     assert_eq!(check("https://not-yet.example/").await, Ok("https://not-yet.example/".to_owned()));
     assert_eq!(
         check("https://half.example/").await,
-        Err("half.example is at 10.0.0.7, which is a private address; allow it with --allow-net 10.0.0.0/8".to_owned())
+        Err("half.example resolves to 10.0.0.7, which is a private address; allow it with --allow-net 10.0.0.0/8 when you start the engine".to_owned())
     );
     assert!(check("http://good.example/").await.unwrap_err().contains("use https://"));
     assert!(check("https://169.254.169.254/latest").await.unwrap_err().contains("metadata"));
@@ -799,7 +799,7 @@ async fn a_client_certificate_is_presented_where_the_endpoint_has_one() {
     // Each endpoint on connections of its own; none on those of another.
     let attempt = as_endpoint(2, None).await;
     assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed, "{attempt:?}");
-    assert_eq!(detail(&attempt), format!("{at} wants a client certificate; give the endpoint one as its client_certificate"));
+    assert_eq!(detail(&attempt), format!("{at} requires a client certificate; set client_certificate of the endpoint"));
     let attempt = as_endpoint(3, Some(&stranger)).await;
     assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed, "{attempt:?}");
     assert!(detail(&attempt).starts_with(&format!("{at} does not accept the endpoint's client certificate")), "{attempt:?}");
@@ -836,7 +836,7 @@ fn a_client_certificate_is_judged_when_it_is_saved() {
     assert!(check("-----BEGIN CERTIFICATE-----\n!".to_owned(), known.key_pem()).unwrap_err().starts_with("certificate: "));
     assert!(check(known.pem(), known.pem()).unwrap_err().starts_with("key: is not PEM with a private key"));
     let encrypted = known.key_pem().replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
-    assert!(check(known.pem(), encrypted).unwrap_err().contains("has to be decrypted first"));
+    assert!(check(known.pem(), encrypted).unwrap_err().contains("decrypt an encrypted one first"));
     let (begin, end) = ("-----BEGIN CERTIFICATE-----\n", "\n-----END CERTIFICATE-----\n");
     assert!(
         check(format!("{begin}bm8gY2VydGlmaWNhdGU={end}"), known.key_pem())

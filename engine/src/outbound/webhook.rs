@@ -1,7 +1,7 @@
-//! The request of one attempt: the body and its type, the endpoint's headers, the signature. Whoever sends a webhook makes it here,
-//! so that a test looks to a receiver exactly as the real thing does.
+//! Builds the request of one attempt: body and content type, the endpoint's headers, the signature. Tests use the same function,
+//! so that they look to a receiver exactly like deliveries.
 //!
-//! Made per attempt, not per delivery: receivers reject old timestamps, and the last retry is hours later.
+//! Built per attempt, not per delivery: receivers reject old timestamps, and the last retry is hours later.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -21,20 +21,20 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// What goes to whom, and under which name.
+/// The content, the endpoint and the id of one webhook.
 #[derive(Clone, Copy)]
 pub struct Webhook<'a> {
     pub endpoint: &'a Endpoint,
     pub event: &'a Event,
-    /// What a plugin made of the event; without one the event itself goes.
+    /// The result of a plugin; without one the event itself is sent.
     pub payload: Option<&'a Payload>,
     /// The `webhook-id`: the same on every attempt.
     pub id: &'a str,
-    /// The store's, in which an event without a caller's id is named.
+    /// The store's tag, for the id of an event that came without one.
     pub tag: Tag,
 }
 
-/// A webhook that cannot be put into a request, as a sentence that its owner can act on.
+/// A webhook that cannot be built, with the reason for its owner.
 #[derive(Debug, thiserror::Error)]
 pub enum Unsendable {
     #[error("the endpoint's URL cannot be used: {0}")]
@@ -48,8 +48,8 @@ pub enum Unsendable {
 }
 
 impl Webhook<'_> {
-    /// The signed request of an attempt that is made at `now`, by the wall clock; `steady` is the other clock, by which the grace of a
-    /// replaced secret ends.
+    /// Builds the signed request of an attempt at `now` (wall clock). `steady` is the other clock, which ends the grace period of
+    /// a replaced secret.
     pub fn request(&self, now: Timestamp, steady: Timestamp) -> Result<Request, Unsendable> {
         let new = &self.endpoint.new;
         let url = Url::parse(&new.url)?;
@@ -64,7 +64,7 @@ impl Webhook<'_> {
 
         let mut headers = HeaderMap::with_capacity(8);
         let own = self.payload.map(|payload| payload.headers.as_slice()).unwrap_or_default();
-        // The endpoint's headers last: where both set one, its owner decides. Then the engine's.
+        // The endpoint's headers replace those of the plugin, because its owner decides. The engine's headers are last.
         for (name, value) in own.iter().chain(&policy.headers) {
             set(&mut headers, header_name(name)?, value)?;
         }
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_goes_in_the_form_that_its_endpoint_chose() {
+    fn sends_an_event_in_the_format_of_its_endpoint() {
         let secret = Secret::from_seed(Scheme::Github, [7; 32]).reveal();
         let (scheme, headers) = (Scheme::Token, vec![("x-shop".to_owned(), "7".to_owned())]);
         let policy = Policy {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plugin_made_goes_as_it_is_and_its_headers_yield() {
+    fn sends_a_plugins_body_unchanged_and_its_headers_last() {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let payload = Payload {
             event_type: None,
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_says_why() {
+    fn explains_what_cannot_be_sent() {
         let mut wrong = endpoint(Scheme::V1, Policy { format: Format::Xml, ..Policy::default() });
         let mut event = event();
         let refused = |endpoint: &Endpoint, event: &Event| {

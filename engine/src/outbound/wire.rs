@@ -1,8 +1,8 @@
-//! What goes over the wire of one connection, beneath the HTTP library: whether anything of a request was sent, and which status was read.
+//! Observes one connection below the HTTP library: whether anything of a request was sent, and which status was received.
 //!
-//! The library forgets both when an exchange fails. A receiver may write its answer and close before it has read the request (a `413`, a
-//! `401`): then writing fails first, although the answer is there to be read. So a failed write is not reported here while reading may still
-//! bring the answer; and the status line is read along, so that a status counts whatever is wrong with what follows it.
+//! The library discards both when an exchange fails. A receiver may answer and close before it has read the request (a `413`, a
+//! `401`): then writing fails first, although the answer can still be read. So a failed write is not reported while reading may
+//! still give the answer. The status line is parsed here, so that a status counts even if the data after it is faulty.
 
 use std::{
     io,
@@ -20,19 +20,19 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What was seen of the exchange that a connection serves now.
+/// Observations of the current exchange of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The connection has served another exchange before.
+    /// Whether the connection has served an earlier exchange.
     kept: AtomicBool,
     sent: AtomicBool,
-    /// 0 for none.
+    /// 0 means none.
     status: AtomicU16,
     line: Mutex<StatusLine>,
 }
 
 impl Seen {
-    /// The next exchange begins. Only while nothing is under way on the connection.
+    /// Starts the next exchange. Call it only while the connection is idle.
     pub(super) fn begin(&self, kept: bool) {
         self.kept.store(kept, Ordering::Relaxed);
         self.sent.store(false, Ordering::Relaxed);
@@ -40,12 +40,12 @@ impl Seen {
         *self.line() = StatusLine::default();
     }
 
-    /// Whether the system took a byte of the request for sending.
+    /// Returns whether the system accepted a byte of the request for sending.
     pub(super) fn sent(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// The status of the answer, which need not be whole.
+    /// Returns the status of the answer, which may be incomplete.
     pub(super) fn status(&self) -> Option<u16> {
         Some(self.status.load(Ordering::Relaxed)).filter(|status| *status != 0)
     }
@@ -61,12 +61,12 @@ impl Seen {
     }
 }
 
-/// Finds the status of a final answer in HTTP/1, behind any interim ones (`100`, `103`), however it is cut into parts.
+/// Finds the status of a final answer in HTTP/1 after any interim ones (`100`, `103`), however the bytes are divided.
 #[derive(Debug)]
 enum StatusLine {
-    /// The first bytes of an answer: `HTTP/1.1 200` and the one after it.
+    /// The first bytes of an answer: `HTTP/1.1 200` and the next one.
     Begun { bytes: [u8; StatusLine::BYTES], length: usize },
-    /// In the head of an interim answer; whether nothing has come on its present line.
+    /// In the head of an interim answer; whether the current line is empty.
     Interim { line_is_empty: bool },
     /// The status is known, or this is not HTTP.
     Done,
@@ -84,14 +84,14 @@ impl StatusLine {
     fn read(&mut self, bytes: &[u8]) -> Option<u16> {
         for byte in bytes {
             match self {
-                // Empty lines before an answer are what an earlier one left behind.
+                // Empty lines before an answer are left from an earlier one.
                 Self::Begun { length: 0, .. } if matches!(byte, b'\r' | b'\n') => {}
                 Self::Begun { bytes, length } => {
                     bytes[*length] = *byte;
                     *length += 1;
                     if *length == Self::BYTES {
                         let status = status(bytes);
-                        // 101 is final: the other side speaks something else from here on.
+                        // 101 is final: the other side changes the protocol.
                         let interim = status.is_some_and(|status| status < 200 && status != 101);
                         if !interim {
                             *self = Self::Done;
@@ -109,7 +109,7 @@ impl StatusLine {
     }
 }
 
-/// The status in `HTTP/1.1 200` and a blank or the end of the line.
+/// Parses the status in `HTTP/1.1 200` before a blank or the end of the line.
 fn status(line: &[u8; StatusLine::BYTES]) -> Option<u16> {
     let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9', b' ', digits @ .., b' ' | b'\r' | b'\n'] = line else {
         return None;
@@ -119,13 +119,13 @@ fn status(line: &[u8; StatusLine::BYTES]) -> Option<u16> {
     (100..1000).contains(&number).then_some(number)
 }
 
-/// A TCP connection whose other side may stop listening before it answers.
+/// A TCP connection whose other side may stop reading before it answers.
 pub(super) struct Socket {
     stream: TcpStream,
     seen: Arc<Seen>,
-    /// Whether TLS is spoken on it, which says something by itself now and then.
+    /// Whether it carries TLS, which sends data without a request now and then.
     encrypted: bool,
-    /// The other side takes no more. What it said before that can still be read.
+    /// The other side reads no more. Its earlier data can still be read.
     deaf: bool,
 }
 
@@ -159,13 +159,13 @@ impl Socket {
         }
     }
 
-    /// Whether the other side has hung up on a kept connection that was not used yet. Asks the system itself: what the runtime knows of the
-    /// connection may be older.
+    /// Returns whether the other side has closed a kept connection that is not yet reused. Asks the system, because the runtime's
+    /// knowledge of the connection may be older.
     fn was_closed(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         match socket2::SockRef::from(&self.stream).peek(&mut byte) {
             Ok(0) => true,
-            // Without TLS, nothing may come before it is asked for.
+            // Without TLS, no data may arrive before a request.
             Ok(_) => !self.encrypted,
             Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
         }
@@ -209,9 +209,10 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// The plain text of a connection that carries HTTP/1: reads its status lines along.
+/// The plain text of a connection that carries HTTP/1; parses its status lines.
 ///
-/// An end of TLS without `close_notify` is an end. Servers that end so are common, and whether an answer is whole is for HTTP to say.
+/// An end of TLS without `close_notify` counts as an end. Many servers end this way, and HTTP shows whether an answer is
+/// complete.
 pub(super) struct Overheard<T> {
     stream: T,
     seen: Arc<Seen>,
@@ -266,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_found_however_it_is_cut() {
+    fn finds_a_status_in_any_division_of_bytes() {
         for (answer, status) in [
             ("HTTP/1.1 200 OK\r\n\r\n", Some(200)),
             ("HTTP/1.0 404\r\n", Some(404)),
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_status_changes_nothing_and_the_next_exchange_begins_anew() {
+    fn ignores_data_after_the_status_and_resets_for_the_next_exchange() {
         let seen = Seen::default();
         seen.read(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 500 Oh\r\n\r\n");
         seen.read(b"HTTP/1.1 500 Oh\r\n\r\n");
