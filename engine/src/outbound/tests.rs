@@ -594,12 +594,15 @@ async fn a_name_that_leads_to_loopback_is_blocked() {
         assert_eq!(attempt.outcome, AttemptOutcome::Blocked);
         assert_eq!(
             detail(&attempt),
-            "evil.example is at 127.0.0.1, which is a loopback address; allow it with --allow-net 127.0.0.0/8"
+            "evil.example resolves to 127.0.0.1, which is a loopback address; allow it with --allow-net 127.0.0.0/8 when you start the engine"
         );
     }
     let attempt = send(&outbound, &receiver.url("/")).await;
     assert_eq!(attempt.outcome, AttemptOutcome::Blocked);
-    assert_eq!(detail(&attempt), "127.0.0.1 is a loopback address; allow it with --allow-net 127.0.0.0/8");
+    assert_eq!(
+        detail(&attempt),
+        "127.0.0.1 is a loopback address; allow it with --allow-net 127.0.0.0/8 when you start the engine"
+    );
     assert_eq!(receiver.connections(), 0);
 }
 
@@ -698,7 +701,7 @@ async fn an_opened_network_is_out_of_reach_for_what_programs_subscribed() {
         // The connection is still open, and would be used again by the same client.
         let attempt = send(&url, Reach::Public, identity).await;
         assert_eq!(attempt.outcome, AttemptOutcome::Blocked, "{attempt:?}");
-        assert!(detail(&attempt).starts_with("localhost leads to an address that is not public; "), "{attempt:?}");
+        assert!(detail(&attempt).starts_with("localhost resolves to an address that is not public; "), "{attempt:?}");
         assert!(!detail(&attempt).contains("127."), "a name must not be told apart by where it leads inside: {attempt:?}");
     }
     for url in [format!("https://127.0.0.1:{port}/"), format!("http://127.0.0.1:{port}/"), format!("http://localhost:{port}/")] {
