@@ -600,7 +600,7 @@ mod tests {
         assert_eq!(config.store, StoreAt::Postgres(store.trim_end().into()));
         let refused = gather(&[], &[("INNESCO_STORE", "postgres://me:sec\nret@db/events")], "").err().unwrap().to_string();
         assert_eq!(
-            refused, "INNESCO_STORE: store has a line end in it; write it on one line, without invisible characters",
+            refused, "INNESCO_STORE: store contains a line end; write it on one line, without invisible characters",
             "the variable is named, and what may be a secret is not repeated"
         );
     }

@@ -699,7 +699,7 @@ mod tests {
             ("ce-subject", "%0A", "without control characters"),
             ("ce-datacontenttype", "text/plain", "use the header content-type"),
             ("ce-type", "b", "is given twice"),
-            ("ce-data", "x", "is a part of every event"),
+            ("ce-data", "x", "is a member of every event"),
             ("ce-Some-Name", "x", "is not an attribute name"),
         ] {
             let problem = event(&[(name.to_ascii_lowercase().leak(), value)]).expect_err(name);

@@ -492,7 +492,7 @@ mod tests {
             [("innk_x\ninnk_y", "a line end"), ("Bearer innk_x", "a blank"), ("innk_\u{fc}", "the character U+00FC")]
         {
             let refused = found(&target(None, None), &[("INNESCO_KEY", text)], None).unwrap_err();
-            assert!(refused.starts_with(&format!("INNESCO_KEY has {named} in it; ")), "{refused}");
+            assert!(refused.starts_with(&format!("INNESCO_KEY contains {named}; ")), "{refused}");
             assert!(!refused.contains("innk_"), "{refused}");
         }
     }

@@ -1,18 +1,18 @@
-//! A circuit breaker: an endpoint that keeps failing is left alone for a while, then asked with one webhook at a time whether it is
-//! back. What waits for it meanwhile waits; only what was really tried counts as an attempt.
+//! A circuit breaker: after repeated failures the engine pauses an endpoint, then probes it with one webhook at a time. Other
+//! deliveries wait meanwhile; only webhooks that were sent count as attempts.
 
 use std::time::Duration;
 
 use super::time::Timestamp;
 
-/// When a breaker opens and how long it stays so.
+/// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerRule {
-    /// Failures in a row that open it; 0: it never opens.
+    /// Number of failures in a row that open it; 0: it never opens.
     pub failures: u32,
-    /// How long it is open the first time; each failed probe doubles it.
+    /// First open time; each failed probe doubles it.
     pub wait: Duration,
-    /// The longest that it is open between two probes.
+    /// Maximum open time between two probes.
     pub wait_max: Duration,
 }
 
@@ -22,22 +22,22 @@ impl BreakerRule {
     pub const WAIT_MOST: Duration = Duration::from_secs(24 * 3600);
 }
 
-/// Twenty failures in a row are no accident; ten seconds let a restart pass; five minutes are what a receiver that is back may have
-/// to wait at most until it is noticed.
+/// Twenty failures in a row are not chance. Ten seconds are enough for a restart. Five minutes are the maximum delay before a
+/// recovered receiver is noticed.
 impl Default for BreakerRule {
     fn default() -> Self {
         Self { failures: 20, wait: Duration::from_secs(10), wait_max: Duration::from_secs(300) }
     }
 }
 
-/// Where a breaker stands.
+/// State of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breaker {
-    /// All may pass. Counts the failures in a row.
+    /// All webhooks pass. Counts the failures in a row.
     Closed { failures: u32 },
-    /// None may pass before `until`.
+    /// No webhook passes before `until`.
     Open { until: Timestamp, wait: Duration },
-    /// One at a time may pass, to find out.
+    /// One webhook at a time passes, as a probe.
     Probing { wait: Duration },
 }
 
@@ -47,14 +47,14 @@ impl Default for Breaker {
     }
 }
 
-/// What an attempt did to the breaker.
+/// The effect of an attempt on the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing more is to be sent before this moment.
+    /// Nothing may be sent before this time.
     Opened {
         until: Timestamp,
     },
-    /// A probe has failed: nothing more before this moment, as before.
+    /// A probe failed: nothing may be sent before this time.
     StillOpen {
         until: Timestamp,
     },
@@ -62,7 +62,7 @@ pub enum Change {
 }
 
 impl Breaker {
-    /// Takes note of how an attempt ended. `jitter` in 0..1 spreads the wait by ±10 %.
+    /// Records the result of an attempt. `jitter` in 0..1 spreads the wait by ±10 %.
     pub fn note(&mut self, success: bool, rule: &BreakerRule, now: Timestamp, jitter: f64) -> Option<Change> {
         match (&*self, success) {
             (Self::Closed { failures: 0 }, true) => None,
@@ -70,12 +70,12 @@ impl Breaker {
                 *self = Self::default();
                 None
             }
-            // Whatever it was, it answers again.
+            // In every state: the endpoint answers again.
             (Self::Open { .. } | Self::Probing { .. }, true) => {
                 *self = Self::default();
                 Some(Change::Closed)
             }
-            // Sent before it opened: known already.
+            // Sent before the breaker opened: this failure is not new.
             (Self::Open { .. }, false) => None,
             (Self::Probing { wait }, false) => {
                 let wait = (*wait * 2).min(rule.wait_max);
@@ -100,7 +100,7 @@ impl Breaker {
         until
     }
 
-    /// Lets probes pass if its time has come; says whether it does now.
+    /// Starts probing if it is time. Returns whether probing has just started.
     pub fn probe(&mut self, now: Timestamp) -> bool {
         match *self {
             Self::Open { until, wait } if until <= now => {
@@ -135,13 +135,13 @@ mod tests {
     #[test]
     fn opens_probes_backs_off_and_closes() {
         let mut breaker = Breaker::default();
-        // (attempt ended well, when) → what follows.
+        // (attempt succeeded, time) → effect.
         let mut note = |success, now| breaker.note(success, &RULE, at(now), 0.5);
         assert_eq!(note(false, 0), None);
-        assert_eq!(note(true, 0), None, "a success starts the count anew");
+        assert_eq!(note(true, 0), None, "a success resets the count");
         assert_eq!([note(false, 1), note(false, 1)], [None; 2]);
         assert_eq!(note(false, 2), Some(Change::Opened { until: at(12) }));
-        assert_eq!(note(false, 3), None, "one that was under way tells nothing new");
+        assert_eq!(note(false, 3), None, "an attempt in flight changes nothing");
         assert!(!breaker.probe(at(11)));
         assert!(breaker.probe(at(12)));
         assert_eq!(breaker.note(false, &RULE, at(13), 0.5), Some(Change::StillOpen { until: at(33) }), "twice as long");
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(
             breaker.note(false, &RULE, at(73), 0.5),
             Some(Change::StillOpen { until: at(113) }),
-            "never longer than the most"
+            "never longer than the maximum"
         );
         assert!(breaker.probe(at(113)));
         assert_eq!(breaker.note(true, &RULE, at(114), 0.5), Some(Change::Closed));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: it is never open longer than the longest wait, and a success always closes it.
+        /// In every case: it is never open longer than the maximum, and a success always closes it.
         #[test]
         fn never_stuck(steps in prop::collection::vec((any::<bool>(), 0i64..100, 0.0f64..1.0), 1..200)) {
             let (mut breaker, mut now) = (Breaker::default(), at(0));

@@ -1,18 +1,18 @@
-//! What an endpoint shows its receiver in the TLS handshake, where the receiver wants to know who calls.
+//! The client certificate of an endpoint, for receivers that require one in the TLS handshake.
 
 use std::fmt;
 
-/// A certificate with its chain and its key, both in PEM. Never shown whole, in no way: it holds a secret.
+/// A certificate with its chain and its key, both in PEM. Never shown completely: it contains a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The endpoint's own first, then those that vouch for it.
+    /// The endpoint's certificate first, then those of its issuers.
     pub chain: String,
     /// Not encrypted.
     pub key: String,
 }
 
 impl ClientCertificate {
-    /// Of the chain and of the key, each: a dozen certificates, or the longest RSA key in use.
+    /// Maximum size of the chain and of the key, each in bytes: a dozen certificates, or the longest RSA key in use.
     pub const PEM_BYTES_MAX: usize = 32 << 10;
 }
 

@@ -1,9 +1,9 @@
-//! The data of an event together with its content type. Data that calls itself JSON has passed the one check of this module, on
-//! every way in: `data`, `data_base64`, binary mode, sources, plugins and rows of the store. So a reader behind it never meets
-//! bytes that only claim to be JSON, and an envelope can paste the data as it stands.
+//! The data of an event with its content type. This module is the only check of data declared as JSON, for every way in: `data`,
+//! `data_base64`, binary mode, sources, plugins and rows of the store. So later readers never meet bytes that only claim to be
+//! JSON, and an envelope can embed the data unchanged.
 //!
-//! The grammar is RFC 8259. Numbers of any size, repeated member names and escaped half surrogates (`\ud83d`) belong to it. The bytes
-//! stay as they were sent; only a byte-order mark before them is dropped (RFC 8259, section 8.1, allows that).
+//! The grammar is RFC 8259. It includes numbers of any size, repeated member names and escaped half surrogates (`\ud83d`). The
+//! bytes stay as they were sent; only a byte-order mark before them is dropped (RFC 8259, section 8.1, allows that).
 
 use std::sync::Arc;
 
@@ -11,12 +11,11 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 pub const JSON: &str = "application/json";
-/// The content type of bytes about which nothing is known.
+/// The content type of unknown bytes.
 pub const OCTETS: &str = "application/octet-stream";
-/// How deep objects and arrays stand in each other. serde_json, which most plugins read with, ends at 128; this leaves room for
-/// envelopes.
+/// Maximum nesting of objects and arrays. serde_json, which most plugins use, stops at 128; this leaves room for envelopes.
 pub const JSON_DEPTH_MAX: usize = 120;
-/// Drawn before text by some editors and platforms.
+/// Written before text by some editors and platforms.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why bytes are not JSON.
@@ -30,7 +29,7 @@ pub enum NotJson {
     TooDeep,
 }
 
-/// JSON text that was checked. Only this module can make one.
+/// JSON text that was checked. Only this module can create one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
 
@@ -50,13 +49,13 @@ impl<'a> Json<'a> {
         self.0
     }
 
-    /// The value without the space around it.
+    /// Returns the value without surrounding blanks.
     pub fn value(self) -> &'a RawValue {
         serde_json::from_str(self.0).expect("checked text is JSON")
     }
 }
 
-/// How deep the objects and arrays of valid JSON stand in each other.
+/// Returns the nesting depth of valid JSON.
 fn depth(json: &[u8]) -> usize {
     let (mut deep, mut deepest) = (0_usize, 0);
     let mut bytes = json.iter();
@@ -82,7 +81,8 @@ fn depth(json: &[u8]) -> usize {
     deepest
 }
 
-/// An event's data and what it is. If the content type is JSON, the data is checked JSON, or empty: an event without data.
+/// An event's data with its content type. If the content type is JSON, the data is checked JSON, or empty (an event without
+/// data).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     content_type: Arc<str>,
@@ -90,10 +90,10 @@ pub struct Content {
 }
 
 impl Content {
-    /// Takes data under a content type, and checks it if that is JSON.
+    /// Creates content, and checks it if the content type is JSON.
     ///
     /// # Errors
-    /// If it calls itself JSON and is none.
+    /// If it is declared as JSON and is not.
     pub fn new(content_type: impl Into<Arc<str>>, bytes: Bytes) -> Result<Self, NotJson> {
         let content_type = content_type.into();
         if !is_json(&content_type) || bytes.is_empty() {
@@ -105,22 +105,22 @@ impl Content {
         Ok(Self { content_type, bytes })
     }
 
-    /// As [`Self::new`]; data that is not the JSON that it claims to be is bytes. For rows, which an earlier version may have written.
+    /// As [`Self::new`], but data that is not valid JSON becomes bytes. For rows, which an earlier version may have written.
     pub fn stored(content_type: impl Into<Arc<str>>, bytes: Bytes) -> Self {
         Self::new(content_type, bytes.clone()).unwrap_or_else(|_| Self::octets(bytes))
     }
 
-    /// Bytes about which nothing is known.
+    /// Creates content of unknown bytes.
     pub fn octets(bytes: Bytes) -> Self {
         Self { content_type: OCTETS.into(), bytes }
     }
 
-    /// A value of the engine's as JSON.
+    /// Creates JSON content from a value of the engine.
     pub fn of(value: &serde_json::Value) -> Self {
         Self { content_type: JSON.into(), bytes: value.to_string().into() }
     }
 
-    /// No data, under the content type that an event has by default.
+    /// Creates empty content with the default content type of events.
     pub fn none() -> Self {
         Self { content_type: JSON.into(), bytes: Bytes::new() }
     }
@@ -133,7 +133,7 @@ impl Content {
         &self.bytes
     }
 
-    /// The data as JSON, if it is JSON; `null` for an event without data.
+    /// Returns the data as JSON if it is JSON; `null` for an event without data.
     pub fn json(&self) -> Option<Json<'_>> {
         if !is_json(&self.content_type) {
             return None;
@@ -144,23 +144,23 @@ impl Content {
         Some(Json(std::str::from_utf8(&self.bytes).expect("checked JSON is UTF-8")))
     }
 
-    /// The same, in memory of its own.
+    /// Returns a copy in separate memory.
     pub fn detached(&self) -> Self {
         Self { content_type: Arc::clone(&self.content_type), bytes: Bytes::copy_from_slice(&self.bytes) }
     }
 }
 
-/// Drops a UTF-8 byte-order mark before the data.
+/// Removes a UTF-8 byte-order mark before the data.
 pub fn without_mark(bytes: Bytes) -> Bytes {
     if bytes.starts_with(BYTE_ORDER_MARK) { bytes.slice(BYTE_ORDER_MARK.len()..) } else { bytes }
 }
 
-/// A content type without its parameters, in lower case.
+/// Returns a content type without its parameters, in lower case.
 pub fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Whether a content type is JSON: its subtype is `json` or ends in `+json` (CloudEvents 1.0, JSON format, section 3.1).
+/// Returns whether a content type is JSON: its subtype is `json` or ends in `+json` (CloudEvents 1.0, JSON format, section 3.1).
 pub fn is_json(content_type: &str) -> bool {
     let essence = essence(content_type);
     ["/json", "+json"].iter().any(|end| essence.len() > end.len() && essence.ends_with(end))

@@ -1,4 +1,4 @@
-//! A delivery: one webhook on its way to one endpoint. What an attempt can end as, and what follows from it.
+//! A delivery: one webhook to one endpoint. Defines the outcomes of an attempt, and what follows from them.
 
 use std::{fmt, time::Duration};
 
@@ -6,25 +6,25 @@ use bytes::Bytes;
 
 use super::{name::EventType, retry::Schedule, time::Timestamp};
 
-/// What a plugin made for a receiver. It leaves byte for byte, on every attempt.
+/// The webhook of a plugin. It is sent byte for byte, on every attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// The type that the receiver is told; the event's own when `None`.
+    /// Event type for the receiver; `None` means the event's own.
     pub event_type: Option<EventType>,
     pub content_type: String,
-    /// Checked against the list of names that are the endpoint's alone.
+    /// Checked: none of these headers is reserved for the endpoint.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
 
-/// Why a delivery was given up.
+/// Why a delivery is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadReason {
     /// The last attempt of its schedule failed.
     Exhausted,
-    /// The receiver answered `410`: it wants no more.
+    /// The receiver answered `410` (gone).
     Gone,
-    /// Its endpoint was disabled when it was stored, or has been since.
+    /// Its endpoint was disabled when it was stored, or later.
     EndpointDisabled,
 }
 
@@ -44,14 +44,14 @@ impl DeadReason {
     }
 }
 
-/// Where a delivery stands.
+/// State of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// Not tried yet.
+    /// Without an attempt yet.
     Pending {
         due: Timestamp,
     },
-    /// Tried, and to be tried again.
+    /// After a failed attempt, waiting for the next.
     Retrying {
         due: Timestamp,
     },
@@ -62,14 +62,14 @@ pub enum DeliveryState {
         at: Timestamp,
         reason: DeadReason,
     },
-    /// Called off by a person, or its endpoint was deleted.
+    /// Cancelled by a person, or because its endpoint was deleted.
     Cancelled {
         at: Timestamp,
     },
 }
 
 impl DeliveryState {
-    /// What [`Self::as_str`] can say.
+    /// The words of [`Self::as_str`].
     pub const WORDS: [&str; 5] = ["pending", "retrying", "delivered", "dead", "cancelled"];
 
     pub const fn as_str(self) -> &'static str {
@@ -83,33 +83,33 @@ impl DeliveryState {
     }
 }
 
-/// What the other side did. Every attempt ends as exactly one of these.
+/// The result of an attempt. Every attempt ends as exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptOutcome {
-    /// A status came. It counts, whatever is wrong with the rest of the answer.
+    /// A status arrived. It counts, even if the rest of the answer is faulty.
     Answered {
         status: u16,
     },
-    /// No status came within the endpoint's timeout.
+    /// No status arrived within the endpoint's timeout.
     TimedOut,
-    /// Nobody listens at the address.
+    /// No program listens at the address.
     Refused,
-    /// The connection broke off before a status came.
+    /// The connection broke before a status arrived.
     Reset,
-    /// The address cannot be reached.
+    /// The address is unreachable.
     Unreachable,
     NameNotFound,
-    /// The address guard does not let us go there.
+    /// The address guard refused the address.
     Blocked,
     TlsFailed,
-    /// An answer came, with more body than is read; its status counts.
+    /// The body of the answer exceeds the limit; its status counts.
     BodyTooLarge {
         status: u16,
     },
 }
 
 impl AttemptOutcome {
-    /// What [`Self::as_str`] can say.
+    /// The words of [`Self::as_str`].
     pub const WORDS: [&str; 9] =
         ["answered", "timed-out", "refused", "reset", "unreachable", "name-not-found", "blocked", "tls-failed", "body-too-large"];
 
@@ -127,7 +127,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// Reads back what [`Self::as_str`] and [`Self::status`] gave.
+    /// Reads what [`Self::as_str`] and [`Self::status`] wrote.
     pub fn parse(text: &str, status: Option<u16>) -> Option<Self> {
         Some(match text {
             "answered" => Self::Answered { status: status? },
@@ -150,7 +150,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// 2xx and nothing else; a redirect is a failure and is never followed.
+    /// Returns whether it is 2xx. A redirect is a failure and never followed.
     pub fn is_success(self) -> bool {
         self.status().is_some_and(|status| (200..300).contains(&status))
     }
@@ -165,17 +165,17 @@ impl fmt::Display for AttemptOutcome {
     }
 }
 
-/// One try of a delivery.
+/// One attempt of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     pub at: Timestamp,
     pub outcome: AttemptOutcome,
     pub latency: Duration,
-    /// A sentence about the outcome, where its name alone does not explain it.
+    /// A sentence about the outcome, if its name does not explain it.
     pub detail: Option<String>,
     /// The first bytes of the answer, at most [`Self::EXCERPT_MAX`].
     pub excerpt: Bytes,
-    /// What the receiver asked for with a `429` or `503`.
+    /// The wait that the receiver requested with a `429` or `503`.
     pub retry_after: Option<Duration>,
 }
 
@@ -183,7 +183,7 @@ impl Attempt {
     pub const EXCERPT_MAX: usize = 4096;
 }
 
-/// What becomes of a delivery after an attempt.
+/// The state of a delivery after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Delivered,
@@ -193,12 +193,12 @@ pub enum Next {
 
 /// Decides what follows the `made`-th attempt (from 1) under `schedule`.
 ///
-/// `now` is the clock that due times are measured by; `jitter` is in 0..1.
+/// `now` is the clock of due times; `jitter` is in 0..1.
 pub fn after_attempt(attempt: &Attempt, made: u32, schedule: &Schedule, now: Timestamp, jitter: f64) -> Next {
     if attempt.outcome.is_success() {
         return Next::Delivered;
     }
-    // Standard Webhooks 1.0: 410 says that the endpoint wants no more webhooks.
+    // Standard Webhooks 1.0: with 410 an endpoint declines further webhooks.
     if attempt.outcome.status() == Some(410) {
         return Next::Dead(DeadReason::Gone);
     }
@@ -237,9 +237,9 @@ mod tests {
         assert_eq!(after(status(204), 1, None), Next::Delivered);
         assert_eq!(after(AttemptOutcome::BodyTooLarge { status: 200 }, 1, None), Next::Delivered);
         assert_eq!(after(status(302), 1, None), retry(5), "a redirect is a failure");
-        assert_eq!(after(status(500), 1, Some(60)), retry(5), "only 429 and 503 may ask");
+        assert_eq!(after(status(500), 1, Some(60)), retry(5), "only 429 and 503 may set it");
         assert_eq!(after(status(503), 1, Some(60)), retry(60));
-        assert_eq!(after(status(429), 2, Some(60)), retry(300), "it may only lengthen the wait");
+        assert_eq!(after(status(429), 2, Some(60)), retry(300), "it can only lengthen the wait");
         assert_eq!(after(status(410), 1, None), Next::Dead(DeadReason::Gone));
         assert_eq!(after(AttemptOutcome::TimedOut, 10, None), Next::Dead(DeadReason::Exhausted));
     }

@@ -1,9 +1,9 @@
-//! Numbers and bytes as short lower-case text without look-alikes: Crockford's base 32 (no `i`, `l`, `o`, `u`).
+//! Writes numbers and bytes as short lower-case text without look-alikes: Crockford's base 32 (no `i`, `l`, `o`, `u`).
 
-/// The digits in order of their value, which is also the order in which text sorts.
+/// The digits ordered by value, which is also the sort order of text.
 pub const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Appends how many digits follow, then the digits: shorter numbers sort before longer ones.
+/// Appends the number of digits, then the digits, so that shorter numbers sort before longer ones.
 pub fn push_ordered(text: &mut String, number: u64) {
     let digits = (64 - number.leading_zeros()).div_ceil(5).max(1);
     text.push(char::from(ALPHABET[digits as usize]));
@@ -12,7 +12,7 @@ pub fn push_ordered(text: &mut String, number: u64) {
     }
 }
 
-/// Reads what [`push_ordered`] wrote, and nothing else: every number has exactly one text.
+/// Reads the output of [`push_ordered`], and nothing else: every number has exactly one text.
 pub fn parse_ordered(text: &str) -> Option<u64> {
     let (length, digits) = text.as_bytes().split_first()?;
     if value(*length)? != digits.len() as u64 {

@@ -17,7 +17,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     number.checked_mul(millis).map(Duration::from_millis)
 }
 
-/// Writes what [`parse`] reads, in the largest unit that fits.
+/// Writes a duration in the largest fitting unit, so that [`parse`] can read it.
 pub fn write(duration: Duration) -> String {
     let millis = duration.as_millis();
     for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {

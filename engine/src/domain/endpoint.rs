@@ -1,4 +1,4 @@
-//! An endpoint: an outbound target. Where it is, which events it wants, how it is signed for, and whether it takes any.
+//! An endpoint: a receiver of webhooks, with its URL, subscription, signature, policy and state.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
     time::Timestamp,
 };
 
-/// Whether an endpoint takes webhooks.
+/// State of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointState {
     Active,
@@ -30,11 +30,11 @@ pub enum EndpointState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisabledReason {
-    /// A person did it.
+    /// A person disabled it.
     ByHand,
     /// It answered `410`.
     Gone,
-    /// Nothing has succeeded for days.
+    /// No delivery has succeeded for days.
     Failing,
 }
 
@@ -67,16 +67,16 @@ impl EndpointState {
     }
 }
 
-/// Which events an endpoint receives directly: any of the patterns, and every condition.
+/// The events that an endpoint receives directly: those that match any pattern and every condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
     pub events: Vec<Pattern>,
-    /// Attribute name → the values it may have (`source` and `subject` count as attributes).
+    /// Attribute name → allowed values (`source` and `subject` count as attributes).
     pub conditions: Vec<(String, Vec<String>)>,
 }
 
 impl Subscription {
-    /// Whether the conditions hold; the patterns are asked through an index.
+    /// Returns whether the conditions hold; an index checks the patterns.
     pub fn conditions_hold(&self, event: &NewEvent) -> bool {
         self.conditions.iter().all(|(name, allowed)| {
             let value = match name.as_str() {
@@ -89,24 +89,24 @@ impl Subscription {
     }
 }
 
-/// A secret with the end of its grace by the steady clock, once a newer one has replaced it.
+/// A secret. Once a newer one has replaced it, it has an end of its grace period (steady clock).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldSecret {
     pub secret: Secret,
     pub until: Option<Timestamp>,
 }
 
-/// In which order an endpoint receives: a webhook that is being retried holds back those that come after it.
+/// The order of an endpoint's webhooks: a webhook that is being retried holds back later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ordering {
     /// One after the other, in the order in which their events were accepted.
     Endpoint,
-    /// The same among events of one subject.
+    /// The same, separately for each subject.
     Subject,
 }
 
 impl Ordering {
-    /// The key of the order that a whole endpoint has.
+    /// The key of the order of a whole endpoint.
     pub const WHOLE: i64 = 0;
 
     pub const fn as_str(self) -> &'static str {
@@ -120,7 +120,7 @@ impl Ordering {
         [Self::Endpoint, Self::Subject].into_iter().find(|ordering| ordering.as_str() == text)
     }
 
-    /// What two webhooks must have in common to be held in order. The same for ever: it is stored.
+    /// Returns the key that two webhooks must share to be ordered. It must never change, because it is stored.
     pub fn key(self, subject: Option<&str>) -> i64 {
         match self {
             Self::Endpoint => Self::WHOLE,
@@ -133,13 +133,13 @@ impl Ordering {
     }
 }
 
-/// What becomes of an endpoint that answers `410`: it wants no more.
+/// Reaction to an endpoint that answers `410`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnGone {
     /// It is disabled until a person resumes it.
     #[default]
     Disable,
-    /// It is removed: a program subscribed it, and subscribes anew when it wants more.
+    /// It is removed: a program created this subscription, and subscribes again if it wants more.
     Remove,
 }
 
@@ -158,13 +158,13 @@ impl OnGone {
     }
 }
 
-/// Which addresses webhooks to an endpoint may reach.
+/// The addresses that webhooks to an endpoint may reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Public addresses, and the networks that the operator opened (`allow_net`): an operator made the endpoint.
+    /// Public addresses, and networks that the operator opened (`allow_net`): an operator created the endpoint.
     #[default]
     Opened,
-    /// Public addresses only: a program subscribed the endpoint with a key that is no operator's.
+    /// Public addresses only: a program created the endpoint with a key that is not an operator's.
     Public,
 }
 
@@ -182,8 +182,8 @@ impl Reach {
         Self::ALL.into_iter().find(|reach| reach.as_str() == text)
     }
 
-    /// The reach of an endpoint whose row does not name one. A subscription may have come from any key, so it gets no more than
-    /// the least of them.
+    /// Returns the reach of an endpoint whose row has none. A subscription may have come from any key, so it gets the smallest
+    /// reach.
     pub const fn unsaid(on_gone: OnGone) -> Self {
         match on_gone {
             OnGone::Disable => Self::Opened,
@@ -195,33 +195,33 @@ impl Reach {
 /// How webhooks to an endpoint are sent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// For the whole exchange.
+    /// Timeout of one complete attempt.
     pub timeout: Duration,
-    /// Sent on every webhook; checked against the names that are ours.
+    /// Headers of every webhook, without names that the engine reserves.
     pub headers: Vec<(String, String)>,
-    /// `None` is the default schedule.
+    /// `None` means the default schedule.
     pub schedule: Option<Arc<Schedule>>,
-    /// Webhooks on their way at once.
+    /// Maximum number of concurrent webhooks.
     pub concurrency: usize,
-    /// `None`: as fast as it answers.
+    /// `None` means no limit.
     pub rate: Option<Rate>,
-    /// `None`: as they come.
+    /// `None` means no order.
     pub ordering: Option<Ordering>,
     pub breaker: BreakerRule,
-    /// What stands around an event that goes there directly.
+    /// Body format of events that are sent directly.
     pub envelope: Envelope,
     pub format: Format,
-    /// For [`Scheme::Token`], in lower case; `None` is [`Scheme::TOKEN_HEADER_DEFAULT`].
+    /// For [`Scheme::Token`], in lower case; `None` means [`Scheme::TOKEN_HEADER_DEFAULT`].
     pub token_header: Option<String>,
-    /// Presented where it asks who calls.
+    /// For receivers that require a client certificate.
     pub client_certificate: Option<Arc<ClientCertificate>>,
     pub on_gone: OnGone,
     pub reach: Reach,
-    /// The key that subscribed it; `None` for what people made, and for a subscription whose key is not known.
+    /// The key that created the subscription; `None` for endpoints of people, and for a subscription whose key is not known.
     pub maker: Option<KeyId>,
 }
 
-/// Shows the names of headers, never their values: those are often credentials.
+/// Shows the names of headers, but not their values, which are often credentials.
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -288,8 +288,8 @@ impl Policy {
     pub const CONCURRENCY_MAX: usize = 256;
 }
 
-/// What may be shown of a URL to those who must not have its secret: where it leads, without user, path and query. Many services
-/// hand out hook URLs whose path is the only proof that they ask for.
+/// Returns a URL without its secret parts: scheme and host, without user, path and query. Many services use hook URLs whose path
+/// is the only proof.
 pub fn shown_url(url: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = url.split_once("://") else { return Cow::Borrowed("***") };
     let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -300,20 +300,20 @@ pub fn shown_url(url: &str) -> Cow<'_, str> {
     }
 }
 
-/// An endpoint before it has an id.
+/// An endpoint without an id.
 #[derive(Clone)]
 pub struct NewEndpoint {
-    /// Unique and fixed, since plugins send to it.
+    /// Unique name. Never changes, because plugins send to it.
     pub name: Slug,
-    /// Free text for people.
+    /// Title: free text.
     pub title: Option<String>,
-    /// Judged by the address guard when it is saved, and again at every connection.
+    /// The address guard checks it when it is saved, and again at every connection.
     pub url: String,
     pub subscription: Subscription,
-    /// The plugin through which each event passes on its way here.
+    /// The plugin that processes each event on its way to the endpoint.
     pub plugin: Option<Slug>,
     pub scheme: Scheme,
-    /// Newest first; every one that holds signs.
+    /// Newest first; every valid one signs.
     pub secrets: Vec<HeldSecret>,
     pub policy: Policy,
     pub state: EndpointState,
@@ -338,12 +338,12 @@ impl fmt::Debug for NewEndpoint {
 }
 
 impl NewEndpoint {
-    /// Hex digits of a subscription's name: two of them do not get one name by accident.
+    /// Number of hex digits in a subscription's name; enough that two never collide by chance.
     const SUBSCRIPTION_DIGITS: usize = 16;
 
-    /// Returns the endpoint that stands for a program's subscription. Its name follows from what is subscribed to where, so that
-    /// there is one of it, however often and by however many at once it is asked for. Keys that see only their own subscriptions
-    /// have each their own: sharing one would show a key what another has subscribed.
+    /// Returns the endpoint of a program's subscription. Its name is derived from event pattern and URL, so concurrent and
+    /// repeated requests create one endpoint. Keys that see only their own subscriptions get separate ones: a shared one would
+    /// show a key what another key subscribed to.
     pub fn subscription(url: String, events: Pattern, title: String, secret: Secret, maker: KeyId, reach: Reach) -> Self {
         let whose = match reach {
             Reach::Opened => String::new(),
@@ -364,19 +364,20 @@ impl NewEndpoint {
         }
     }
 
-    /// Whether an event may go there, whatever it subscribes to. An event of the engine's own about an endpoint never goes to that
-    /// endpoint: it would feed on itself. It names other endpoints and carries what plugins say, so it is for operators' endpoints alone.
+    /// Returns whether an event may go to this endpoint, regardless of its subscription. An operational event about an endpoint
+    /// never goes to that endpoint, because it would cause itself. It names other endpoints and contains text of plugins, so it
+    /// goes only to operators' endpoints.
     pub fn may_hear(&self, event: &NewEvent) -> bool {
         let is_for_operators = event.event_type.is_ours();
         !is_for_operators || self.policy.reach == Reach::Opened && event.subject.as_deref() != Some(&self.name)
     }
 
-    /// Whether it stands for a program's subscription. Nothing else is made so.
+    /// Returns whether it is a program's subscription.
     pub fn is_subscription(&self) -> bool {
         self.policy.on_gone == OnGone::Remove
     }
 
-    /// Whether both stand for the same one.
+    /// Returns whether both are the same subscription.
     pub fn is_same_subscription(&self, other: &Self) -> bool {
         let what = |one: &Self| (one.is_subscription(), one.url.clone(), one.subscription.events.clone());
         what(self) == what(other)
@@ -388,25 +389,25 @@ impl NewEndpoint {
 pub struct Endpoint {
     pub id: EndpointId,
     pub created_at: Timestamp,
-    /// Since when nothing has succeeded (wall clock), if that has gone on for a while.
+    /// Since when no delivery has succeeded (wall clock), if that has lasted for a while.
     pub failing_since: Option<Timestamp>,
     pub new: NewEndpoint,
 }
 
 impl Endpoint {
-    /// The secrets that sign at `now`.
+    /// Returns the secrets that sign at `now`.
     pub fn signing_secrets(&self, now: Timestamp) -> impl Iterator<Item = &Secret> {
         let holds = move |held: &&HeldSecret| held.until.is_none_or(|until| now < until);
         self.new.secrets.iter().filter(holds).map(|held| &held.secret)
     }
 
-    /// How its webhooks prove themselves.
+    /// Returns how its webhooks are signed.
     pub fn proof(&self) -> Proof<'_> {
         let token_header = self.new.policy.token_header.as_deref().unwrap_or(Scheme::TOKEN_HEADER_DEFAULT);
         Proof { scheme: self.new.scheme, token_header }
     }
 
-    /// Puts a new secret first; those before it go on signing until `grace` is over, and end with it.
+    /// Adds a new secret first. The previous ones sign until `grace` is over.
     pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));
@@ -417,7 +418,7 @@ impl Endpoint {
     }
 }
 
-/// Header names that are the engine's or the connection's.
+/// Header names that are reserved for the engine or the connection.
 pub const OUR_HEADERS: [&str; 16] = [
     "host",
     "connection",
@@ -436,15 +437,15 @@ pub const OUR_HEADERS: [&str; 16] = [
     "forwarded",
     "via",
 ];
-/// How more of them begin.
+/// Prefixes of further reserved header names.
 pub const OUR_HEADER_PREFIXES: [&str; 6] = ["webhook-", "svix-", "content-", "proxy-", "x-forwarded-", "ce-"];
 
-/// Whether neither an endpoint nor a plugin can set a header.
+/// Returns whether a header is reserved for the engine.
 pub fn header_is_ours(name: &str) -> bool {
     OUR_HEADERS.contains(&name) || OUR_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Header names that only an endpoint can set: they carry its owner's credentials.
+/// Returns whether only an endpoint may set a header, because it carries its owner's credentials.
 pub fn header_is_the_endpoints(name: &str) -> bool {
     const PROOFS: [&str; 4] = ["x-hub-signature-256", "stripe-signature", "x-wc-webhook-signature", "x-shopify-hmac-sha256"];
     ["authorization", "cookie"].contains(&name) || PROOFS.contains(&name)
@@ -516,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_see_only_their_own_subscriptions_never_share_one() {
+    fn keys_with_own_subscriptions_never_share_one() {
         let by = |key: i64, reach: Reach| {
             let (secret, events) = (Secret::from_seed(Scheme::V1, [1; 32]), Pattern::parse("order.*").unwrap());
             let url = "https://hooks.example/1".to_owned();
@@ -524,12 +525,12 @@ mod tests {
         };
         assert_eq!(by(1, Reach::Public), by(1, Reach::Public));
         assert_ne!(by(1, Reach::Public), by(2, Reach::Public));
-        assert_eq!(by(1, Reach::Opened), by(2, Reach::Opened), "operators see all of them, so they share");
+        assert_eq!(by(1, Reach::Opened), by(2, Reach::Opened), "operators see all subscriptions, so they share them");
         assert_ne!(by(1, Reach::Opened), by(1, Reach::Public));
     }
 
     #[test]
-    fn the_engines_own_events_go_to_operators_and_never_to_their_own_endpoint() {
+    fn operational_events_go_to_operators_and_never_to_their_own_endpoint() {
         let endpoint = |reach: Reach| {
             let (secret, events) = (Secret::from_seed(Scheme::V1, [1; 32]), Pattern::parse("*").unwrap());
             let url = "https://hooks.example/1".to_owned();
@@ -554,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_shown_without_what_may_be_its_secret() {
+    fn shows_a_url_without_its_secret_parts() {
         for (url, shown) in [
             ("https://hooks.example", "https://hooks.example"),
             ("https://hooks.example/", "https://hooks.example/"),
@@ -572,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_of_an_endpoint_holds_no_credential() {
+    fn debug_output_of_an_endpoint_contains_no_credential() {
         let planted = "planted-credential";
         let new = NewEndpoint {
             name: Slug::parse("crm").unwrap(),

@@ -1,6 +1,6 @@
-//! The body of a webhook that goes to a subscriber without a plugin in between. Its envelope says what stands around the event's
-//! data, its format how that is written. JSON data stands in JSON byte for byte, as it was received; what is written as XML or as
-//! a form is bounded in size and depth, whatever the data is.
+//! The body of a webhook that is sent to a subscriber without a plugin. The envelope is the structure around the event's data,
+//! the format its encoding. JSON data is embedded in JSON byte for byte. XML and forms are limited in size and depth, regardless
+//! of the data.
 
 mod form;
 mod xml;
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::{content::Json, event::Event, id::Tag};
 
-/// What stands around the data.
+/// The structure around the data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Envelope {
     /// `{"type", "timestamp", "data"}`, as Standard Webhooks 1.0 suggests ("Payload structure").
@@ -22,7 +22,7 @@ pub enum Envelope {
     Standard,
     /// CloudEvents 1.0: in JSON its structured mode.
     CloudEvents,
-    /// Nothing: the data alone, under its own content type.
+    /// None: the data alone, under its own content type.
     Data,
 }
 
@@ -42,7 +42,7 @@ impl Envelope {
     }
 }
 
-/// How it is written.
+/// The encoding of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     #[default]
@@ -67,29 +67,30 @@ impl Format {
     }
 }
 
-/// A body as it leaves.
+/// A complete body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered<'a> {
     pub content_type: Cow<'a, str>,
     pub body: Bytes,
 }
 
-/// A body that grew too long as it was written: names are repeated in XML and in forms, so a small event can become a huge one.
+/// A body that became too long. XML and forms repeat names, so a small event can become a huge body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "as {} the event is longer than {} MiB, the most that is written; choose another format, or let a plugin shorten it",
+    "as {} the event is longer than {} MiB, the limit; choose another format, or let a plugin shorten it",
     .0.as_str(),
     BYTES_MAX >> 20
 )]
 pub struct TooLong(pub Format);
 
-/// The longest body in XML or as a form. Twice what an event can hold by default: enough for any that is not made to swell.
+/// Maximum size of a body in XML or as a form, in bytes. Twice the default limit of an event: enough for all events that are not
+/// made to grow.
 pub const BYTES_MAX: usize = 16 << 20;
 
-/// How deep objects and lists stand in XML and in forms as such; what lies deeper is written as the JSON text that it is.
+/// Maximum depth at which objects and lists become XML or form parts; deeper values are written as JSON text.
 pub const DEPTH_MAX: usize = 32;
 
-/// Writes the event for a receiver. `tag` names an event that has no id of its sender's.
+/// Writes the event for a receiver. `tag` is for an event without a sender's id.
 ///
 /// # Errors
 /// Only XML and forms can be [`TooLong`].
@@ -104,7 +105,7 @@ pub fn render(event: &Event, tag: Tag, envelope: Envelope, format: Format) -> Re
     };
     let root = match (envelope, data) {
         (Envelope::Data, Data::Json(value)) => Root::Value(value),
-        // Neither format has a place for it: it goes as it is.
+        // Neither format can represent it: the bytes are sent unchanged.
         (Envelope::Data, Data::Text(_) | Data::Binary(_)) => return Ok(own()),
         (Envelope::Standard, data) => {
             let context = [("type", event.new.event_type.to_string()), ("timestamp", event.time())];
@@ -123,8 +124,8 @@ fn ready(content_type: &'static str, body: Vec<u8>) -> Rendered<'static> {
     Rendered { content_type: Cow::Borrowed(content_type), body: body.into() }
 }
 
-/// `{"type", "timestamp", "data"}`. JSON data stands in it byte for byte; text becomes a string; anything else becomes
-/// `data_base64` (the member that the JSON format of CloudEvents 1.0 has for it).
+/// Writes `{"type", "timestamp", "data"}`. JSON data is embedded byte for byte; text becomes a string; other data becomes
+/// `data_base64`, as in the JSON format of CloudEvents 1.0.
 fn standard(event: &Event) -> Vec<u8> {
     let data = event.new.content.bytes();
     let mut body = Vec::with_capacity(data.len() + event.new.event_type.len() + 64);
@@ -145,8 +146,8 @@ fn standard(event: &Event) -> Vec<u8> {
     body
 }
 
-/// CloudEvents 1.0, JSON format: JSON data byte for byte in `data`, anything else in `data_base64`, so that its bytes too are
-/// those that came.
+/// Writes CloudEvents 1.0, JSON format: JSON data byte for byte in `data`, other data in `data_base64`, so that the bytes are
+/// unchanged.
 fn cloud_event(event: &Event, tag: Tag) -> Vec<u8> {
     let data = event.new.content.bytes();
     let mut body = Vec::with_capacity(data.len() + 512);
@@ -157,7 +158,7 @@ fn cloud_event(event: &Event, tag: Tag) -> Vec<u8> {
         push_string(&mut body, &value);
     }
     if data.is_empty() {
-        // CloudEvents has no member for data that is missing.
+        // CloudEvents has no member for missing data.
     } else if let Some(json) = event.new.content.json() {
         push_data(&mut body, json);
     } else {
@@ -168,7 +169,7 @@ fn cloud_event(event: &Event, tag: Tag) -> Vec<u8> {
     body
 }
 
-/// What CloudEvents 1.0 calls the context attributes, extensions last.
+/// Returns the context attributes of CloudEvents 1.0, extensions last.
 fn context(event: &Event, tag: Tag) -> Vec<(Cow<'_, str>, String)> {
     let new = &event.new;
     let mut context = vec![
@@ -184,7 +185,7 @@ fn context(event: &Event, tag: Tag) -> Vec<(Cow<'_, str>, String)> {
     context
 }
 
-/// What an event brought.
+/// The data of an event.
 enum Data<'a> {
     Json(&'a RawValue),
     Text(&'a str),
@@ -201,7 +202,7 @@ impl<'a> Data<'a> {
     }
 }
 
-/// What [`xml`] and [`form`] write.
+/// The input of [`xml`] and [`form`].
 enum Root<'a> {
     Members(Vec<(Cow<'a, str>, Node<'a>)>),
     Value(&'a RawValue),
@@ -225,7 +226,7 @@ fn members<'a, N: Into<Cow<'a, str>>>(
     members
 }
 
-/// A JSON value, one level of it read. Numbers stay as they are written, and members in their order.
+/// A JSON value, parsed one level deep. Numbers stay as written, and members in their order.
 enum Value<'a> {
     Members(IndexMap<String, &'a RawValue>),
     List(Vec<&'a RawValue>),
@@ -233,7 +234,7 @@ enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// `depth` is how many objects and lists stand around it.
+    /// Parses a value. `depth` is the number of enclosing objects and lists.
     fn read(raw: &'a RawValue, depth: usize) -> Self {
         let json = raw.get();
         let read = match json.as_bytes().first() {
@@ -243,12 +244,12 @@ impl<'a> Value<'a> {
             Some(b'n') => Ok(Self::Text("".into())),
             _ => Ok(Self::Text(json.into())),
         };
-        // Half of a surrogate pair is JSON and no text: what holds one stays the JSON that it is.
+        // Half of a surrogate pair is valid JSON but not text: such a value is written as JSON.
         read.unwrap_or_else(|_| Self::Text(json.into()))
     }
 }
 
-/// Pastes data as it stands. It takes checked JSON only: anything else could end the member and begin others.
+/// Embeds data unchanged. It takes only checked JSON: other bytes could end the member and start new ones.
 fn push_data(body: &mut Vec<u8>, data: Json<'_>) {
     body.extend_from_slice(b",\"data\":");
     body.extend_from_slice(data.as_str().as_bytes());
@@ -298,7 +299,7 @@ mod tests {
         Tag::from_random([7; 4])
     }
 
-    /// Content type and body as text.
+    /// Returns content type and body as text.
     fn rendered(event: &Event, envelope: Envelope, format: Format) -> (String, String) {
         let rendered = render(event, tag(), envelope, format).unwrap();
         (rendered.content_type.into_owned(), String::from_utf8(rendered.body.to_vec()).unwrap())
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stands_byte_for_byte() {
+    fn embeds_json_byte_for_byte() {
         let data = br#"{"z": 1.50, "a":  [true]}"#;
         let body = |envelope| body("application/json", data, envelope, Format::Json);
         assert_eq!(
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_still_carried() {
+    fn carries_data_that_is_not_json() {
         let parse = |content_type, data, envelope| -> Json {
             serde_json::from_str(&body(content_type, data, envelope, Format::Json)).unwrap()
         };
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cloud_event_has_all_that_is_known() {
+    fn a_cloud_event_has_all_known_attributes() {
         let mut event = event("application/vnd.shop+json", &b"[1]"[..]);
         let mut attributes = Attributes::default();
         attributes.push("channel", "news \"letter\"".to_owned()).unwrap();
@@ -420,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_stays_json_and_what_swells_is_refused() {
+    fn deep_values_stay_json_and_growing_bodies_are_refused() {
         let deep = "[".repeat(JSON_DEPTH_MAX) + &"]".repeat(JSON_DEPTH_MAX);
         let xml = rendered(&event("application/json", deep.clone()), Envelope::Data, Format::Xml).1;
         assert_eq!(xml.matches("<item>").count(), DEPTH_MAX);
@@ -437,7 +438,7 @@ mod tests {
         assert!(TooLong(Format::Xml).to_string().starts_with("as xml the event is longer than 16 MiB"));
     }
 
-    /// Any JSON, with names and texts that nobody would write by hand.
+    /// Any JSON, with names and texts that people would not write.
     fn any_json() -> impl Strategy<Value = Json> {
         let leaf = prop_oneof![
             Just(Json::Null),
@@ -456,7 +457,7 @@ mod tests {
         })
     }
 
-    /// The texts of all leaves in order, as the XML should have them.
+    /// Collects the texts of all leaves in order, as in the XML.
     fn leaves(value: &Json, texts: &mut Vec<String>) {
         match value {
             Json::Object(members) => members.values().for_each(|value| leaves(value, texts)),
@@ -469,7 +470,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn xml_reads_back_whatever_the_data_is(value in any_json()) {
+        fn xml_of_any_data_can_be_read(value in any_json()) {
             let event = event("application/json", value.to_string());
             let body = render(&event, tag(), Envelope::Data, Format::Xml).unwrap().body;
             let body = std::str::from_utf8(&body).unwrap();
@@ -505,7 +506,7 @@ mod tests {
         }
 
         #[test]
-        fn a_form_reads_back_whatever_the_data_is(value in any_json()) {
+        fn a_form_of_any_data_can_be_read(value in any_json()) {
             let event = event("application/json", value.to_string());
             let body = render(&event, tag(), Envelope::Data, Format::Form).unwrap().body;
             let values: Vec<String> = url::form_urlencoded::parse(&body).map(|(_, value)| value.into_owned()).collect();
@@ -524,7 +525,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cloud_event_is_json_whatever_the_context_is(source in any::<String>(), subject in any::<Option<String>>(), value in any_json()) {
+        fn a_cloud_event_of_any_context_is_json(source in any::<String>(), subject in any::<Option<String>>(), value in any_json()) {
             let mut event = event("application/json", value.to_string());
             event.new.source = source.clone().into();
             event.new.subject = subject.clone().map(Into::into);

@@ -1,4 +1,4 @@
-//! An event: one thing that happened. A CloudEvent (1.0) whose data is kept byte for byte as it came.
+//! An event: one thing that happened. A CloudEvent (1.0) whose data is stored byte for byte.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -10,41 +10,41 @@ use super::{
     time::Timestamp,
 };
 
-/// How deep a chain of events that cause events can be; one deeper is a loop and ends in a named error.
+/// Maximum length of a chain of events that cause each other. A longer one is a loop and ends in a named error.
 pub const DEPTH_MAX: u8 = 8;
 
-/// An event before it has an id of ours.
+/// An event without the engine's id.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// The id that the sender gave, by which a repeat is known: see [`NewEvent::repeat_key`].
+    /// The sender's id, which identifies a duplicate: see [`NewEvent::repeat_key`].
     pub id: Option<Arc<str>>,
     pub source: Arc<str>,
     pub event_type: EventType,
     pub subject: Option<Arc<str>>,
-    /// RFC 3339, as the caller wrote it; `None` means the instant of acceptance.
+    /// RFC 3339, as the caller wrote it; `None` means the time of acceptance.
     pub time: Option<Arc<str>>,
-    /// Its data, and what that is.
+    /// Its data with the content type.
     pub content: Content,
     pub attributes: Arc<Attributes>,
-    /// How many events stand before this one in its chain.
+    /// Number of earlier events in its chain.
     pub depth: u8,
     /// The event whose run emitted this one.
     pub cause: Option<EventId>,
-    /// The request that a source took it from.
+    /// The request from which a source created it.
     pub request: Option<Arc<Request>>,
 }
 
-/// Stands before the source in the key of an event that a source took. No `source` of `/v1/events` can contain it, so a published
-/// event can neither take the place of a source's nor be taken for one.
+/// Prefix of the source in the key of an event from a source. No `source` of `/v1/events` can contain it, so a published event
+/// can neither replace a source's event nor be mistaken for one.
 const SOURCE_DOOR: char = '\u{1}';
 
-/// Whether a `source` is one that only the engine gives: its own, or that of a plugin.
+/// Returns whether only the engine may use a `source`: its own, or that of a plugin.
 pub fn is_reserved_source(source: &str) -> bool {
     source == "innesco" || source.starts_with("plugin/")
 }
 
 impl NewEvent {
-    /// The pair under which the store remembers the sender's id. Events of sources have a name space that `/v1/events` cannot reach.
+    /// Returns the pair under which the store remembers the sender's id. `/v1/events` cannot reach the name space of sources.
     pub fn repeat_key(&self) -> Option<(Cow<'_, str>, &str)> {
         let id = self.id.as_deref()?;
         let source = if self.request.is_some() { format!("{SOURCE_DOOR}{}", self.source).into() } else { (&*self.source).into() };
@@ -55,9 +55,9 @@ impl NewEvent {
 /// State of an event as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventState {
-    /// Not run yet.
+    /// Its runs are not finished.
     Waiting,
-    /// Run; its deliveries have their own states.
+    /// Its runs are finished; its deliveries have their own states.
     Done,
     /// At least one run is parked.
     Failed,
@@ -85,20 +85,20 @@ impl EventState {
 /// An accepted event.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Our id.
+    /// The engine's id.
     pub id: EventId,
     pub accepted_at: Timestamp,
-    /// What the sender said.
+    /// The sender's part of the event.
     pub new: NewEvent,
 }
 
 impl Event {
-    /// `id` as CloudEvents has it: the sender's, else ours.
+    /// Returns `id` as in CloudEvents: the sender's, otherwise the engine's.
     pub fn public_id(&self, tag: Tag) -> String {
         self.new.id.as_deref().map_or_else(|| self.id.text(tag), str::to_owned)
     }
 
-    /// `time` as CloudEvents has it: the sender's, else the instant of acceptance.
+    /// Returns `time` as in CloudEvents: the sender's, otherwise the time of acceptance.
     pub fn time(&self) -> String {
         match &self.new.time {
             Some(time) => time.to_string(),

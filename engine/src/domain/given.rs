@@ -1,22 +1,22 @@
-//! Text that a person or a tool gave as a setting, an address or a key: in the environment, in a file, or as a flag.
+//! Cleans text of settings, addresses and keys from the environment, a file or a flag.
 //!
-//! `echo key | base64`, an editor on Windows and a web page that was copied from all add characters that nobody sees. Those around a value are
-//! removed. Those inside it are refused, as the value cannot be what was meant.
+//! `echo key | base64`, editors on Windows and copied web pages add invisible characters. Those around a value are removed. Those
+//! inside are refused, because such a value cannot be intended.
 
 use std::borrow::Cow;
 
-/// A character inside a value that nobody sees. The text completes a sentence about the value, and does not repeat it.
+/// An invisible character inside a value. The text completes a sentence about the value, and does not repeat it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadText {
-    #[error("has {} in it; write it on one line, without invisible characters", name(*.0))]
+    #[error("contains {}; write it on one line, without invisible characters", name(*.0))]
     Invisible(char),
-    #[error("has {} in it; a key is letters, digits and punctuation of ASCII, without blanks", name(*.0))]
+    #[error("contains {}; a key has only ASCII letters, digits and punctuation, without blanks", name(*.0))]
     NotOfAKey(char),
     #[error("is empty")]
     Empty,
 }
 
-/// `U+000A`, and its name where that helps.
+/// Returns `U+000A`, or its name if that helps.
 fn name(c: char) -> Cow<'static, str> {
     match c {
         '\n' => "a line end".into(),
@@ -28,15 +28,15 @@ fn name(c: char) -> Cow<'static, str> {
     }
 }
 
-/// Whether a character shows nothing and moves nothing but the cursor. Blanks are not among these: a path may have them.
+/// Returns whether a character is invisible. Blanks are not: a path may have them.
 fn is_invisible(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
-/// Returns a value without the blanks, line ends and invisible characters around it.
+/// Returns a value without blanks, line ends and invisible characters around it.
 ///
 /// # Errors
-/// An invisible character stands inside the value.
+/// An invisible character is inside the value.
 pub fn value(text: &str) -> Result<&str, BadText> {
     let value = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
     match value.chars().find(|c| is_invisible(*c)) {
@@ -45,7 +45,7 @@ pub fn value(text: &str) -> Result<&str, BadText> {
     }
 }
 
-/// As [`value`], for a key of the API: it travels in a header, as one word.
+/// As [`value`], for a key of the API, which is sent in a header as one word.
 pub fn key(text: &str) -> Result<&str, BadText> {
     let key = value(text)?;
     match key.chars().find(|c| !c.is_ascii_graphic()) {
@@ -55,13 +55,13 @@ pub fn key(text: &str) -> Result<&str, BadText> {
     }
 }
 
-/// Shows a setting without the passwords in it: those of a URL (`user:password@`) and of parameters (`?password=…`).
+/// Returns a setting without its passwords: those of a URL (`user:password@`) and of parameters (`?password=…`).
 ///
-/// Works on text, as an address that cannot be read may hold a password too. It hides too much rather than too little.
+/// Works on text, because a malformed address may contain a password too. It hides too much rather than too little.
 pub fn without_passwords(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let rest = match (rest.find(':'), rest.rfind('@')) {
-        // The last @: one inside a password belongs to it.
+        // The last @: an earlier one belongs to the password.
         (Some(colon), Some(at)) if colon < at => format!("{}:***{}", &rest[..colon], &rest[at..]),
         _ => rest.to_owned(),
     };
@@ -73,7 +73,7 @@ pub fn without_passwords(text: &str) -> String {
 fn without_value(pair: &str) -> String {
     const SECRET: [&str; 4] = ["pass", "secret", "token", "key"];
     match pair.split_once('=') {
-        // A name that is written with escapes can be any name.
+        // An escaped name can be any name.
         Some((name, _)) if name.contains('%') || SECRET.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
             format!("{name}=***")
         }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_surrounds_a_value_is_removed() {
+    fn removes_invisible_characters_around_a_value() {
         for given in [
             "value",
             "value\n",
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invisible_inside_a_value_is_refused_by_name() {
+    fn refuses_and_names_invisible_characters_inside_a_value() {
         for (given, named) in [
             ("first\nsecond", "a line end"),
             ("first\r\nsecond", "a carriage return"),
@@ -123,14 +123,14 @@ mod tests {
             ("first\0second", "the character U+0000"),
         ] {
             let refused = value(given).unwrap_err().to_string();
-            assert!(refused.starts_with(&format!("has {named} in it; ")), "{given:?}: {refused}");
-            assert!(!refused.contains("first"), "what may be a secret is not repeated: {refused}");
+            assert!(refused.starts_with(&format!("contains {named}; ")), "{given:?}: {refused}");
+            assert!(!refused.contains("first"), "the error does not repeat a possible secret: {refused}");
             assert!(key(given).is_err(), "{given:?}");
         }
         for (given, named) in
             [("one two", "a blank"), ("schlüssel", "the character U+00FC"), ("a\u{a0}b", "the character U+00A0")]
         {
-            assert!(key(given).unwrap_err().to_string().starts_with(&format!("has {named} in it; ")), "{given:?}");
+            assert!(key(given).unwrap_err().to_string().starts_with(&format!("contains {named}; ")), "{given:?}");
         }
         assert_eq!(key("\n"), Err(BadText::Empty));
     }

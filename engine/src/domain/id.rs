@@ -1,22 +1,22 @@
 //! Ids: 64-bit sequences inside, opaque text outside.
 //!
-//! An event is a sequence number; its runs and deliveries carry that number in their upper bits, and an attempt carries its
-//! delivery's. A parent's children are therefore one range of row ids, and no foreign-key index exists anywhere.
-//! Outside, an id is a prefix, the store's tag and the number (`evt_k7q22a9`). The tag is drawn once per store and again by a
-//! restore, so that an id is never issued twice. Texts of one tag sort as their numbers do.
+//! An event has a sequence number. Its runs and deliveries carry that number in their upper bits, and an attempt carries its
+//! delivery's. So the children of a parent are one range of row ids, and no foreign-key index exists. Outside, an id is a prefix,
+//! the store's tag and the number (`evt_k7q22a9`). The tag is random per store and replaced by a restore, so that no id is issued
+//! twice. Texts with one tag sort like their numbers.
 
 use std::fmt;
 
 use super::digits;
 
-/// Bits that number an event's runs, and likewise its deliveries.
+/// Bits for the number of an event's run, and of its delivery.
 const CHILD_BITS: u32 = 14;
-/// Bits that number a delivery's attempts.
+/// Bits for the number of a delivery's attempt.
 const ATTEMPT_BITS: u32 = 8;
 
-/// How many deliveries one event can have, over all its rounds; runs likewise.
+/// Maximum number of deliveries of one event, over all its rounds; the same for runs.
 pub const CHILDREN_MAX: u32 = 1 << CHILD_BITS;
-/// How many attempts one delivery can have, retries by hand included.
+/// Maximum number of attempts of one delivery, manual ones included.
 pub const ATTEMPTS_MAX: u32 = (1 << ATTEMPT_BITS) - 1;
 
 macro_rules! id {
@@ -28,7 +28,7 @@ macro_rules! id {
         impl $name {
             pub const PREFIX: &'static str = $prefix;
 
-            /// Takes a number that a store issued.
+            /// Creates an id from a number that a store issued.
             pub const fn from_i64(number: i64) -> Self {
                 Self(number)
             }
@@ -37,12 +37,12 @@ macro_rules! id {
                 self.0
             }
 
-            /// The text that people and programs outside see.
+            /// Returns the text for users and programs.
             pub fn text(self, tag: Tag) -> String {
                 tag.write(Self::PREFIX, self.0)
             }
 
-            /// Reads [`Self::text`]; `None` for anything that this store did not issue.
+            /// Reads [`Self::text`]; returns `None` for ids that this store did not issue.
             pub fn parse(text: &str, tag: Tag) -> Option<Self> {
                 tag.read(Self::PREFIX, text).map(Self)
             }
@@ -51,27 +51,27 @@ macro_rules! id {
 }
 
 id!(
-    /// One accepted event.
+    /// An accepted event.
     EventId, "evt"
 );
 id!(
-    /// One plugin on one event.
+    /// A run: one plugin on one event.
     RunId, "run"
 );
 id!(
-    /// One webhook on its way to one endpoint; its text is the `webhook-id` of every attempt.
+    /// A delivery: one webhook to one endpoint. Its text is the `webhook-id` of every attempt.
     DeliveryId, "dlv"
 );
 id!(
-    /// One try of a delivery.
+    /// An attempt of a delivery.
     AttemptId, "att"
 );
 id!(
-    /// An outbound target.
+    /// An endpoint.
     EndpointId, "ep"
 );
 id!(
-    /// An address for third parties.
+    /// A source.
     SourceId, "src"
 );
 id!(
@@ -79,33 +79,33 @@ id!(
     KeyId, "key"
 );
 id!(
-    /// Work on many rows that goes on by itself.
+    /// A background job.
     JobId, "job"
 );
 id!(
-    /// One change in the audit trail.
+    /// An entry of the audit trail.
     AuditId, "aud"
 );
 
 impl EventId {
-    /// The `k`-th delivery of this event.
+    /// Returns the `k`-th delivery of this event.
     pub fn delivery(self, k: u32) -> DeliveryId {
         debug_assert!(k < CHILDREN_MAX);
         DeliveryId(self.0 << CHILD_BITS | i64::from(k))
     }
 
-    /// The `k`-th run on this event.
+    /// Returns the `k`-th run of this event.
     pub fn run(self, k: u32) -> RunId {
         debug_assert!(k < CHILDREN_MAX);
         RunId(self.0 << CHILD_BITS | i64::from(k))
     }
 
-    /// Row ids that this event's runs, and likewise its deliveries, can have.
+    /// Returns the range of row ids of this event's runs, which is also that of its deliveries.
     pub const fn children(self) -> (i64, i64) {
         (self.0 << CHILD_BITS, (self.0 + 1) << CHILD_BITS)
     }
 
-    /// Row ids that the attempts of this event's deliveries can have.
+    /// Returns the range of row ids of attempts of this event's deliveries.
     pub const fn attempts(self) -> (i64, i64) {
         let (from, until) = self.children();
         (from << ATTEMPT_BITS, until << ATTEMPT_BITS)
@@ -117,7 +117,7 @@ impl RunId {
         EventId(self.0 >> CHILD_BITS)
     }
 
-    /// Which of its event's runs this is.
+    /// Returns its number among its event's runs.
     pub const fn k(self) -> u32 {
         (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
     }
@@ -128,18 +128,18 @@ impl DeliveryId {
         EventId(self.0 >> CHILD_BITS)
     }
 
-    /// Which of its event's deliveries this is.
+    /// Returns its number among its event's deliveries.
     pub const fn k(self) -> u32 {
         (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
     }
 
-    /// The `n`-th attempt, counted from 1.
+    /// Returns the `n`-th attempt, counted from 1.
     pub fn attempt(self, n: u32) -> AttemptId {
         debug_assert!((1..=ATTEMPTS_MAX).contains(&n));
         AttemptId(self.0 << ATTEMPT_BITS | i64::from(n))
     }
 
-    /// Row ids that this delivery's attempts can have.
+    /// Returns the range of row ids of this delivery's attempts.
     pub const fn attempts(self) -> (i64, i64) {
         (self.0 << ATTEMPT_BITS, (self.0 + 1) << ATTEMPT_BITS)
     }
@@ -150,20 +150,20 @@ impl AttemptId {
         DeliveryId(self.0 >> ATTEMPT_BITS)
     }
 
-    /// Counted from 1.
+    /// Returns its number, counted from 1.
     pub const fn n(self) -> u32 {
         (self.0 & ATTEMPTS_MAX as i64) as u32
     }
 }
 
-/// What makes one store's ids different from another's: four digits, drawn at random.
+/// Distinguishes the ids of one store from those of another: four random digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Tag([u8; Tag::LEN]);
 
 impl Tag {
     const LEN: usize = 4;
 
-    /// Makes a tag of random bytes.
+    /// Creates a tag from random bytes.
     pub fn from_random(random: [u8; 4]) -> Self {
         Self(random.map(|byte| digits::ALPHABET[usize::from(byte % 32)]))
     }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn children_lie_in_their_parents_range() {
+    fn children_are_in_their_parents_range() {
         let event = EventId::from_i64(7);
         let delivery = event.delivery(CHILDREN_MAX - 1);
         let (from, until) = event.children();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn another_stores_ids_are_not_ours() {
+    fn refuses_ids_of_another_store() {
         let text = EventId::from_i64(41).text(tag());
         assert_eq!(EventId::parse(&text, tag()), Some(EventId::from_i64(41)));
         assert_eq!(EventId::parse(&text, Tag::from_random([2, 77, 200, 9])), None);
@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_sorts_as_the_numbers_do(a in 0i64.., b in 0i64..) {
+        fn text_sorts_like_the_numbers(a in 0i64.., b in 0i64..) {
             let (one, two) = (EventId::from_i64(a), EventId::from_i64(b));
             prop_assert_eq!(one.text(tag()).cmp(&two.text(tag())), a.cmp(&b));
             prop_assert_eq!(EventId::parse(&one.text(tag()), tag()), Some(one));

@@ -1,8 +1,8 @@
-//! Jobs: one command over many deliveries, worked off in batches. A job is a row with its filter, its cursor and its end (the last
-//! delivery that existed when it was created), so it survives the process.
+//! Jobs: one command on many deliveries, executed in batches. A job is a row with its filter, its cursor and its end (the last
+//! delivery at its creation), so it survives the process.
 //!
-//! The cursor moves in the transaction of each batch. An interrupted job therefore takes up each delivery once, and a delivery that
-//! dies again lies behind the cursor.
+//! The cursor moves in the transaction of each batch. So an interrupted job processes each delivery once, and a delivery that
+//! dies again is behind the cursor.
 
 use super::{
     delivery::{DeadReason, DeliveryState},
@@ -11,10 +11,10 @@ use super::{
     time::Timestamp,
 };
 
-/// Jobs that can be running at once: each takes its turn between other commits.
+/// Maximum number of running jobs: each takes turns with other commits.
 pub const JOBS_RUNNING_MAX: usize = 10;
 
-/// How a delivery ended that a job takes up again.
+/// The final state of deliveries that a job retries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ended {
     #[default]
@@ -25,7 +25,7 @@ pub enum Ended {
 impl Ended {
     pub const ALL: [Self; 2] = [Self::Dead, Self::Cancelled];
 
-    /// The word of [`DeliveryState::as_str`].
+    /// Returns the word of [`DeliveryState::as_str`].
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dead => "dead",
@@ -38,22 +38,22 @@ impl Ended {
     }
 }
 
-/// Which finished deliveries a job sends again.
+/// Selects the finished deliveries that a job retries.
 #[derive(Clone, Debug, Default)]
 pub struct RetryFilter {
     pub endpoint: Option<EndpointId>,
     pub ended: Ended,
     pub reason: Option<DeadReason>,
-    /// The type that the receiver is told.
+    /// The event type for the receiver.
     pub event_type: Option<Pattern>,
-    /// Given up or called off at or after.
+    /// Died or cancelled at or after this time.
     pub since: Option<Timestamp>,
-    /// Given up or called off before.
+    /// Died or cancelled before this time.
     pub until: Option<Timestamp>,
 }
 
 impl RetryFilter {
-    /// Whether a delivery is meant, by everything but its type, which costs a look-up.
+    /// Returns whether a delivery matches everything but its type, which needs a look-up.
     pub fn takes(&self, endpoint: EndpointId, state: &DeliveryState) -> bool {
         let at = match (self.ended, state) {
             (Ended::Dead, DeliveryState::Dead { at, reason }) if self.reason.is_none_or(|wanted| wanted == *reason) => *at,
@@ -69,9 +69,9 @@ impl RetryFilter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
     Running,
-    /// Every delivery that it meant was looked at.
+    /// All matching deliveries were processed.
     Done,
-    /// Called off by a person; what it did before stands.
+    /// Cancelled by a person; completed work stays.
     Cancelled,
 }
 
@@ -91,17 +91,17 @@ impl JobState {
     }
 }
 
-/// A bulk retry as it stands.
+/// A bulk retry with its progress.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: JobId,
     pub filter: RetryFilter,
     pub state: JobState,
-    /// Deliveries that are due again.
+    /// Number of deliveries that are due again.
     pub done: u64,
-    /// Deliveries that could not be: their endpoint is gone or disabled, or they have had all their attempts.
+    /// Number of deliveries that cannot be retried: their endpoint is deleted or disabled, or all attempts are used up.
     pub failed: u64,
-    /// How many there were when it was created; `None` when they were too many to count.
+    /// Number of matching deliveries at creation; `None` if there were too many to count.
     pub total: Option<u64>,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
@@ -112,13 +112,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_deliveries_a_filter_takes() {
+    fn selects_matching_deliveries() {
         let at = Timestamp::from_millis;
         let crm = EndpointId::from_i64(1);
         let dead = |at| DeliveryState::Dead { at, reason: DeadReason::Exhausted };
         let all = RetryFilter::default();
         assert!(all.takes(crm, &dead(at(5))));
-        assert!(!all.takes(crm, &DeliveryState::Cancelled { at: at(5) }), "dead ones unless it says otherwise");
+        assert!(!all.takes(crm, &DeliveryState::Cancelled { at: at(5) }), "dead deliveries by default");
         assert!(!all.takes(crm, &DeliveryState::Delivered { at: at(5) }));
         let cancelled = RetryFilter { ended: Ended::Cancelled, ..RetryFilter::default() };
         assert!(cancelled.takes(crm, &DeliveryState::Cancelled { at: at(5) }));

@@ -1,17 +1,17 @@
-//! API keys: what each role may do.
+//! API keys: their roles.
 
-/// What an API key may do. Which role opens what is a table of the API (`api/access.rs`).
+/// The role of an API key. A table of the API (`api/access.rs`) maps routes to roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Sends events.
     Publish,
-    /// Reads what there is, without what is a secret by itself.
+    /// Reads everything but secrets.
     Read,
-    /// Subscribes, and sees and ends its own subscriptions: what an automation tool needs.
+    /// Creates, sees and deletes its own subscriptions, for automation tools.
     Subscribe,
-    /// Reads `/metrics` alone.
+    /// Reads only `/metrics`.
     Metrics,
-    /// Runs the engine from day to day: deliveries, endpoints, sources.
+    /// Daily operation: deliveries, endpoints, sources.
     Operate,
     Admin,
 }

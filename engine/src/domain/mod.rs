@@ -1,7 +1,7 @@
-//! The nouns and rules of Innesco: what things are, and what follows from what.
+//! The nouns and rules of Innesco.
 //!
-//! No I/O, no async, no SQL, no HTTP, no clock and no randomness: instants, random bytes and ids come in as arguments, so every
-//! rule is tested as a table. Text from outside is parsed into these types once, at the rim, and trusted from then on.
+//! No I/O, no async, no SQL, no HTTP, no clock and no randomness: times, random bytes and ids are arguments, so every rule is
+//! tested as a table. Text from outside is parsed into these types once, at the boundary, and trusted afterwards.
 
 pub mod breaker;
 pub mod certificate;

@@ -1,8 +1,8 @@
-//! Names as they are typed: slugs of our own things, event types, attributes. Parsed at the rim, trusted afterwards.
+//! Names: slugs, event types, attributes. Parsed at the boundary, trusted afterwards.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-/// A name that breaks its rule: what is wrong with it, ready to follow the field's name in a sentence.
+/// A name that breaks its rule. The text follows the field's name in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadName(pub String);
@@ -55,17 +55,17 @@ impl Slug {
 }
 
 name!(
-    /// What kind of thing happened: `order.created`.
+    /// An event type: `order.created`.
     EventType
 );
 
 impl EventType {
     pub const LEN_MAX: usize = 255;
-    /// The rule as a regular expression, for the document.
+    /// The rule as a regular expression, for the OpenAPI document.
     pub const PATTERN: &str = r"[A-Za-z0-9._~:/?#\[\]@!$&'()+;=%-]+";
 
-    /// CloudEvents allows any text. Taken are the characters of a URI (RFC 3986), without the star of patterns and the comma of lists: every
-    /// header, log and command line carries them as they are.
+    /// CloudEvents allows any text. This accepts the characters of a URI (RFC 3986), without the star of patterns and the comma
+    /// of lists. Every header, log and command line can carry them unchanged.
     pub fn parse(text: &str) -> Result<Self, BadName> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._~:/?#[]@!$&'()+;=%-".contains(&c);
         if text.is_empty() || text.len() > Self::LEN_MAX || !text.bytes().all(allowed) {
@@ -77,34 +77,34 @@ impl EventType {
         Ok(Self(text.into()))
     }
 
-    /// Whether it has only the characters of usual types: letters, digits, dots, dashes and underscores.
+    /// Returns whether it has only usual characters: letters, digits, dots, dashes and underscores.
     pub fn is_plain(&self) -> bool {
         self.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_'))
     }
 
-    /// Whether it is one of the engine's own, which nobody else may send.
+    /// Returns whether it is an operational event of the engine, which only the engine may send.
     pub fn is_ours(&self) -> bool {
         self.starts_with("innesco.")
     }
 }
 
-/// Extension attributes of an event, in the order in which they came.
+/// Extension attributes of an event, in their original order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes(pub Vec<(String, String)>);
 
 impl Attributes {
-    /// How many an event can carry.
+    /// Maximum number of attributes of an event.
     pub const COUNT_MAX: usize = 32;
     pub const NAME_LEN_MAX: usize = 64;
     pub const VALUE_LEN_MAX: usize = 1024;
-    /// Names that CloudEvents 1.0 has for an event's own parts: an extension of that name would stand twice in its JSON.
+    /// Names of an event's own members in CloudEvents 1.0: an extension with such a name would appear twice in JSON.
     pub const TAKEN: [&str; 8] = ["id", "source", "specversion", "type", "subject", "time", "datacontenttype", "data"];
 
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Adds one, or says why it cannot be: CloudEvents 1.0, "Attribute naming convention", plus our bounds.
+    /// Adds an attribute. Rules: CloudEvents 1.0, "Attribute naming convention", and the limits above.
     pub fn push(&mut self, name: &str, value: String) -> Result<(), BadName> {
         let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
         if name.is_empty() || name.len() > Self::NAME_LEN_MAX || !name.bytes().all(allowed) {
@@ -114,7 +114,7 @@ impl Attributes {
             )));
         }
         if Self::TAKEN.contains(&name) {
-            return Err(BadName(format!("{name:?} is a part of every event, not an attribute")));
+            return Err(BadName(format!("{name:?} is a member of every event, not an attribute")));
         }
         if value.len() > Self::VALUE_LEN_MAX || value.bytes().any(|c| c.is_ascii_control()) {
             return Err(BadName(format!(
@@ -133,10 +133,9 @@ impl Attributes {
     }
 }
 
-/// Returns the known name nearest to a mistyped one, for errors that help.
+/// Returns the known name most similar to a mistyped one, for helpful errors.
 ///
-/// The search is a courtesy in an error, so its work is bounded: it skips texts that are no name, and compares at most
-/// [`COMPARED_MAX`] names.
+/// The work is bounded: it skips texts that are not names, and compares at most [`COMPARED_MAX`] names.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Comparing two names of usual length takes half a microsecond, so a search ends within about 1 ms.
     const COMPARED_MAX: usize = 2_000;
@@ -186,27 +185,27 @@ mod tests {
     }
 
     #[test]
-    fn attributes_keep_their_order_and_their_bounds() {
+    fn attributes_are_ordered_and_limited() {
         let mut attributes = Attributes::default();
         attributes.push("channel", "newsletter".into()).unwrap();
         assert!(attributes.push("channel", "again".into()).is_err());
         assert!(attributes.push("Channel", "x".into()).is_err());
-        assert!(attributes.push("type", "x".into()).is_err(), "an event has a type already");
+        assert!(attributes.push("type", "x".into()).is_err(), "an event already has a type");
         assert!(attributes.push("b", "line\nbreak".into()).is_err());
         assert_eq!(attributes.get("channel"), Some("newsletter"));
     }
 
     #[test]
-    fn the_nearest_name_is_near() {
+    fn finds_a_similar_name() {
         let known = ["sales-slack", "crm", "mailer"];
         assert_eq!(nearest("sales-slak", known), Some("sales-slack"));
         assert_eq!(nearest("zzz", known), None);
     }
 
     #[test]
-    fn the_search_for_a_near_name_is_bounded() {
+    fn the_search_for_a_similar_name_is_bounded() {
         let long = "x".repeat(60_000);
-        assert_eq!(nearest(&long, [&*long]), None, "a text that is no name is compared with none");
+        assert_eq!(nearest(&long, [&*long]), None, "a text that is not a name is not compared");
         let compared = std::cell::Cell::new(0);
         let known = std::iter::repeat_n("sales", 10_000).inspect(|_| compared.set(compared.get() + 1));
         assert_eq!(nearest("sale", known), Some("sales"));

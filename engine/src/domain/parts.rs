@@ -1,8 +1,8 @@
-//! The budget of things that are made from one body: fields, members, elements, attributes, items. Each of them costs far more memory
-//! than it has bytes (an object with one member takes some 500 bytes, and `[a]` in a form makes one), so the length of a body does
-//! not bound what is made of it. Every parser draws from this one budget, before it makes the thing.
+//! The budget of things that are created from one body: fields, members, elements, attributes, items. Each needs far more memory
+//! than it has bytes (an object with one member takes about 500 bytes, and `[a]` in a form creates one). So the size of a body
+//! does not limit its parsed form. Every parser uses this budget before it creates a thing.
 
-/// The most things that are made from one body: at some 500 bytes each, 25 MB.
+/// Maximum number of things created from one body: at about 500 bytes each, 25 MB.
 pub const PARTS_MAX: usize = 50_000;
 
 /// The body has more parts than [`PARTS_MAX`].
@@ -10,7 +10,7 @@ pub const PARTS_MAX: usize = 50_000;
 #[error("it has more than {PARTS_MAX} parts: fields, members, elements and attributes together")]
 pub struct TooManyParts;
 
-/// What is left of the budget of one body.
+/// The remaining budget of one body.
 #[derive(Debug)]
 pub struct Parts {
     left: usize,
@@ -23,16 +23,16 @@ impl Default for Parts {
 }
 
 impl Parts {
-    /// Takes the room of `count` more.
+    /// Takes `count` from the budget.
     ///
     /// # Errors
-    /// If there is not so much left; nothing is taken then.
+    /// If less is left; then nothing is taken.
     pub fn take(&mut self, count: usize) -> Result<(), TooManyParts> {
         self.left = self.left.checked_sub(count).ok_or(TooManyParts)?;
         Ok(())
     }
 
-    /// How many were made.
+    /// Returns the number of things created.
     pub fn made(&self) -> usize {
         PARTS_MAX - self.left
     }
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_left_is_not_taken() {
+    fn refuses_more_than_is_left() {
         let mut parts = Parts::default();
         parts.take(PARTS_MAX - 1).unwrap();
         assert_eq!(parts.take(2), Err(TooManyParts));

@@ -1,4 +1,4 @@
-//! Which event types someone wants: `order.created`, `order.*`, `*`.
+//! Patterns of event types: `order.created`, `order.*`, `*`.
 
 use std::{collections::HashMap, fmt, hash::Hash};
 
@@ -9,7 +9,7 @@ use super::name::{BadName, EventType};
 pub enum Pattern {
     /// `*`
     All,
-    /// `order.*`: everything below `order.`, however deep. Holds the prefix with its dot.
+    /// `order.*`: everything below `order.`, at any depth. Contains the prefix with its dot.
     Below(String),
     /// `order.created`
     Exactly(String),
@@ -49,7 +49,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Who wants what, arranged so that a look-up costs what an event type's dots cost, however many patterns there are.
+/// Subscribers by pattern. The cost of a look-up depends on the number of dots in the event type, not on the number of patterns.
 #[derive(Clone, Debug)]
 pub struct PatternIndex<T> {
     all: Vec<T>,
@@ -72,7 +72,7 @@ impl<T: Copy + Ord> PatternIndex<T> {
         }
     }
 
-    /// Everyone who wants this type, each once, in their own order.
+    /// Returns every subscriber of this type, once each, in their order.
     pub fn matching(&self, event_type: &str) -> Vec<T> {
         let mut found = self.all.clone();
         if !self.below.is_empty() {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_what_they_say() {
+    fn patterns_match_their_types() {
         let cases = [
             ("*", "anything.at.all", true),
             ("order.*", "order.created", true),
@@ -113,9 +113,9 @@ mod tests {
     }
 
     proptest! {
-        /// The index is only a faster way to ask every pattern.
+        /// The index gives the same result as checking every pattern.
         #[test]
-        fn the_index_finds_exactly_who_matches(
+        fn the_index_finds_exactly_the_matching_subscribers(
             patterns in prop::collection::vec("(\\*|[ab](\\.[ab]){0,2}(\\.\\*)?)", 0..20),
             event_type in "[ab](\\.[ab]){0,3}",
         ) {

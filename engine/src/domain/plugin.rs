@@ -1,4 +1,4 @@
-//! A plugin's identity: its name, its version (the SHA-256 of its bytes) and what it says of itself.
+//! A plugin's identity: its name, its version (the SHA-256 of its bytes) and its manifest.
 
 use std::fmt;
 
@@ -23,12 +23,12 @@ impl Digest {
         &self.0
     }
 
-    /// Reads all of its hex digits, as they are displayed.
+    /// Reads all hex digits, as displayed.
     pub fn parse(text: &str) -> Option<Self> {
         hex(text.as_bytes()).map(Self)
     }
 
-    /// The first six hex digits, as they stand behind a plugin's name: `order-router@3fa2c1`.
+    /// Returns the first six hex digits, as shown after a plugin's name: `order-router@3fa2c1`.
     pub fn short(&self) -> String {
         self.to_string()[..6].to_owned()
     }
@@ -46,14 +46,14 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// What a plugin says of itself when it is loaded.
+/// The manifest that a plugin returns when it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     pub name: Slug,
-    /// The author's version, for people; the digest is what identifies.
+    /// The author's version, for people; the digest identifies the version.
     pub version: String,
     pub description: String,
-    /// The event types it runs on; none for a plugin that only serves endpoints which name it.
+    /// The event types that it runs on; empty for a plugin that only serves endpoints that name it.
     pub on: Vec<Pattern>,
 }
 

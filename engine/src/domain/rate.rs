@@ -1,4 +1,4 @@
-//! A rate: so many per second, minute or hour, as people write it.
+//! A rate: a number per second, minute or hour.
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
@@ -36,7 +36,7 @@ impl Unit {
     }
 }
 
-/// A text that is no rate.
+/// A text that is not a rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a rate; write a number from 1 to {max} per second, minute or hour, such as 50/s, 100/m or 1000/h", max = Rate::COUNT_MAX)]
 pub struct BadRate(String);
@@ -52,17 +52,17 @@ impl Rate {
         if count.get() <= Self::COUNT_MAX { Ok(Self { count, unit }) } else { Err(bad()) }
     }
 
-    /// How many in one unit.
+    /// Returns the number per unit.
     pub const fn count(self) -> NonZeroU32 {
         self.count
     }
 
-    /// The time between one and the next.
+    /// Returns the time between two.
     pub fn interval(self) -> Duration {
         self.unit.length() / self.count.get()
     }
 
-    /// How many fit into `span`.
+    /// Returns how many fit into `span`.
     pub fn within(self, span: Duration) -> usize {
         let fits = span.as_nanos() / self.interval().as_nanos().max(1);
         usize::try_from(fits).unwrap_or(usize::MAX)

@@ -1,4 +1,4 @@
-//! The request that an event came in: what its sender said around the data, kept beside it.
+//! The request from which an event was created: the parts around the data, stored with it.
 
 use bytes::Bytes;
 
@@ -6,16 +6,16 @@ use bytes::Bytes;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
-    /// As it stood in the address; empty if there was none.
+    /// The query of the URL; empty if there was none.
     pub query: String,
-    /// Names in lower case. Credentials are not among them.
+    /// Names in lower case, without credentials.
     pub headers: Vec<(String, String)>,
-    /// The body as it came, where the data is something else.
+    /// The received body, if the data is something else.
     pub body: Option<Bytes>,
 }
 
 impl Request {
-    /// Its parts as a plugin sees them, among the attributes: their names have a dot, which no attribute's has.
+    /// Returns its parts as attributes for plugins. Their names have a dot, which other attributes cannot have.
     pub fn attributes(&self) -> Vec<(String, String)> {
         use base64::{Engine as _, prelude::BASE64_STANDARD};
         let mut all = vec![("http.method".to_owned(), self.method.clone())];
@@ -32,7 +32,7 @@ impl Request {
         all
     }
 
-    /// Bytes that it takes in memory and in the store, give or take a few.
+    /// Returns its approximate size in memory and in the store, in bytes.
     pub fn weight(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
         self.query.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plugin_sees_what_was_around_the_data() {
+    fn plugins_see_the_parts_around_the_data() {
         let request = |body: &'static [u8]| Request {
             method: "POST".to_owned(),
             query: "a=1".to_owned(),

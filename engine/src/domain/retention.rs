@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::time::Timestamp;
 
-/// How long finished things are kept.
+/// Retention times of finished items.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// An event whose runs are all ok and whose deliveries were delivered or cancelled.
@@ -39,13 +39,13 @@ impl Retention {
     }
 }
 
-/// How long a deleted endpoint is stored at least. It is stored longer while an event from before its deletion is stored: a delivery that was
-/// settled meanwhile must find its endpoint, to be cancelled.
+/// Minimum time for which a deleted endpoint is stored. It is stored longer while an event from before its deletion exists: a
+/// delivery that is settled meanwhile must find its endpoint, to be cancelled.
 pub const DELETED_ENDPOINT_KEPT: Duration = Duration::from_secs(3600);
-/// How far the clocks of two nodes may differ. One may delete an endpoint while the other accepts an event for it.
+/// Maximum difference between the clocks of two nodes. One may delete an endpoint while the other accepts an event for it.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
-/// Returns the instant before which a deleted endpoint may be forgotten. `oldest_event` is when the oldest stored event was accepted.
+/// Returns the time before which a deleted endpoint may be removed. `oldest_event` is when the oldest stored event was accepted.
 pub fn endpoints_forgotten_before(now: Timestamp, oldest_event: Option<Timestamp>) -> Timestamp {
     let aged = now.minus(DELETED_ENDPOINT_KEPT);
     oldest_event.map_or(aged, |oldest| aged.min(oldest.minus(CLOCKS_DIFFER)))

@@ -1,10 +1,10 @@
-//! When a failed delivery is tried again: the schedule, its jitter, and what `Retry-After` may do to it.
+//! Decides when a failed delivery is retried: the schedule, its jitter, and the effect of `Retry-After`.
 
 use std::time::Duration;
 
 use super::time::Timestamp;
 
-/// How long to wait before each attempt; the first is usually zero. As many attempts as entries.
+/// Waits before each attempt; the first is usually zero. The number of entries is the number of attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Vec<Duration>);
 
@@ -26,10 +26,10 @@ impl Schedule {
         &self.0
     }
 
-    /// When the attempt after the `made`-th (from 1) is due; `None` when there is none left.
+    /// Returns when the attempt after the `made`-th (from 1) is due; `None` if none is left.
     ///
-    /// `jitter` in 0..1 spreads the wait by ±10 %, so that what failed together does not come back together.
-    /// `retry_after`, what the receiver asked for, may only lengthen it, and by no more than a day.
+    /// `jitter` in 0..1 spreads the wait by ±10 %, so that deliveries that failed together are not retried together.
+    /// `retry_after` is the receiver's wish. It can only lengthen the wait, and by at most a day.
     pub fn next_due(&self, made: u32, now: Timestamp, jitter: f64, retry_after: Option<Duration>) -> Option<Timestamp> {
         let wait = *self.0.get(made as usize)?;
         let spread = wait.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
@@ -47,21 +47,21 @@ impl Default for Schedule {
     }
 }
 
-/// The longest `Retry-After` that is told apart: what asks for more asks for never.
+/// Maximum `Retry-After`; a longer one counts as this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date in any of the three forms that recipients must read (5.6.7).
-/// A date that has passed asks for no wait.
+/// Reads a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date in any of the three forms that recipients must
+/// read (5.6.7). A date in the past means no wait.
 pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than the number has room for are a long wait, not a word that is not understood.
+        // A number with too many digits is a long wait, not a malformed value.
         let seconds = value.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
     }
     let millis = match httpdate::parse_http_date(value) {
         Ok(date) => i64::try_from(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()?,
-        // What mail writes: a zone of its own, a day of one digit, no weekday. Some servers take it for HTTP's.
+        // The form of mail: a time zone, a day with one digit, no weekday. Some servers send it in HTTP.
         Err(_) => jiff::fmt::rfc2822::parse(value).ok()?.timestamp().as_millisecond(),
     };
     Some(Timestamp::from_millis(millis).since(now).min(RETRY_AFTER_MAX))
@@ -88,14 +88,14 @@ mod tests {
             ("Sunday, 06-Nov-94 08:49:37 GMT", seconds(60)),
             ("Sun Nov  6 08:49:37 1994", seconds(60)),
             ("Wed Nov 16 08:48:37 1994", seconds(10 * 24 * 3600)),
-            // What has passed, and what is far off.
+            // Dates in the past and the far future.
             ("Sun, 06 Nov 1994 08:47:37 GMT", seconds(0)),
             ("Fri, 31 Dec 1999 23:59:59 GMT", Some(RETRY_AFTER_MAX)),
-            // As mail writes it.
+            // The form of mail.
             ("Sun, 06 Nov 1994 09:49:37 +0100", seconds(60)),
             ("Sun, 6 Nov 1994 08:49:37 GMT", seconds(60)),
             ("6 Nov 1994 08:49:37 +0000", seconds(60)),
-            // Nothing that can be waited for.
+            // Values without a wait.
             ("", None),
             ("soon", None),
             ("-1", None),

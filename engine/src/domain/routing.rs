@@ -1,4 +1,4 @@
-//! Which endpoints there are and which of them an event goes to directly, as one snapshot for many look-ups.
+//! A snapshot of all endpoints, for looking up an event's direct subscribers.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{
     pattern::PatternIndex,
 };
 
-/// Every endpoint as last committed, indexed by id, by name and by what it subscribes to.
+/// Every committed endpoint, indexed by id, by name and by subscription.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointTable {
     by_id: HashMap<EndpointId, Arc<Endpoint>>,
@@ -36,12 +36,12 @@ impl EndpointTable {
     }
 
     pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
-        // A slug is the only key that can be in the map; a name that is none is simply not there.
+        // Only slugs are keys of the map, so other texts are not found.
         let slug = Slug::parse(name).ok()?;
         self.by_id.get(self.by_name.get(&slug)?)
     }
 
-    /// The endpoints that receive this event without any plugin deciding so.
+    /// Returns the endpoints that receive this event without a plugin's decision.
     pub fn subscribers(&self, event: &NewEvent) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.subscribers
             .matching(&event.event_type)
@@ -50,7 +50,7 @@ impl EndpointTable {
             .filter(|endpoint| endpoint.new.subscription.conditions_hold(event))
     }
 
-    /// The name that someone most likely meant.
+    /// Returns the most similar name.
     pub fn nearest(&self, typed: &str) -> Option<&str> {
         nearest(typed, self.by_name.keys().map(|name| &**name))
     }

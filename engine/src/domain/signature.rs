@@ -1,13 +1,13 @@
-//! Signatures: Standard Webhooks 1.0 by HMAC-SHA256 (`v1`) and ed25519 (`v1a`), and the schemes of well-known senders, for receivers
-//! that were written for them.
+//! Signatures: Standard Webhooks 1.0 with HMAC-SHA256 (`v1`) and ed25519 (`v1a`), and the schemes of well-known senders, for
+//! receivers written for them.
 //!
-//! Standard Webhooks signs `{webhook-id}.{webhook-timestamp}.{body}`. The header lists one `version,base64` per secret, so a receiver
-//! that knows any of them accepts. Every webhook carries its id and time, whatever scheme signs it.
+//! Standard Webhooks signs `{webhook-id}.{webhook-timestamp}.{body}`. The header lists one `version,base64` per secret, so a
+//! receiver that knows any of them accepts. Every webhook carries its id and time, regardless of the scheme.
 //!
-//! Signatures are compared as text, in constant time: the right signature is written as its sender would write it. No second spelling of
-//! the same bytes passes, so a change of any byte of a signature is refused too.
+//! Signatures are compared as text, in constant time: the expected signature is written as its sender would write it. Another
+//! spelling of the same bytes does not pass, so a change of any byte of a signature is refused too.
 //!
-//! A secret never appears in `Debug` or `Display`; [`Secret::reveal`] is the only way out.
+//! A secret never appears in `Debug` or `Display`. Only [`Secret::reveal`] returns it.
 
 use std::{
     fmt::{self, Write as _},
@@ -27,13 +27,13 @@ use subtle::ConstantTimeEq as _;
 
 use super::time::Timestamp;
 
-/// Which signature an endpoint's webhooks carry.
+/// The signature scheme of an endpoint's webhooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {
     /// Standard Webhooks, HMAC-SHA256 under a shared secret.
     #[default]
     V1,
-    /// Standard Webhooks, ed25519: receivers hold the public key only.
+    /// Standard Webhooks, ed25519: receivers need only the public key.
     V1a,
     /// `X-Hub-Signature-256: sha256=<hex>`, HMAC-SHA256 of the body.
     Github,
@@ -43,9 +43,9 @@ pub enum Scheme {
     WooCommerce,
     /// `X-Shopify-Hmac-SHA256: <base64>`, HMAC-SHA256 of the body.
     Shopify,
-    /// The secret itself in a header of the endpoint's choice.
+    /// The secret itself, in a header that the endpoint chooses.
     Token,
-    /// None: a receiver cannot tell who sent it.
+    /// None: a receiver cannot verify the sender.
     None,
 }
 
@@ -53,7 +53,7 @@ impl Scheme {
     pub const ALL: [Self; 8] =
         [Self::V1, Self::V1a, Self::Github, Self::Stripe, Self::WooCommerce, Self::Shopify, Self::Token, Self::None];
 
-    /// The header of [`Self::Token`] unless the endpoint names one.
+    /// The default header of [`Self::Token`].
     pub const TOKEN_HEADER_DEFAULT: &'static str = "x-webhook-token";
 
     pub const fn as_str(self) -> &'static str {
@@ -73,13 +73,13 @@ impl Scheme {
         Self::ALL.into_iter().find(|scheme| scheme.as_str() == text)
     }
 
-    /// Whether a webhook can prove itself with several secrets at once, so that an old one goes on signing beside a new one.
-    /// Elsewhere the newest alone does.
+    /// Returns whether a webhook can carry signatures of several secrets, so that an old secret signs beside a new one. Otherwise
+    /// only the newest signs.
     pub const fn carries_several(self) -> bool {
         matches!(self, Self::V1 | Self::V1a | Self::Stripe)
     }
 
-    /// The header that carries the proof, in lower case.
+    /// Returns the header with the signature, in lower case.
     pub const fn header(self, token_header: &str) -> Option<&str> {
         match self {
             Self::V1 | Self::V1a => Some("webhook-signature"),
@@ -93,18 +93,18 @@ impl Scheme {
     }
 }
 
-/// What an endpoint's webhooks are signed with.
+/// The secret that signs an endpoint's webhooks.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// The decoded bytes behind `whsec_`.
+    /// The decoded bytes after `whsec_`.
     Hmac(Vec<u8>),
-    /// The 32-byte seed behind `whsk_`.
+    /// The 32-byte seed after `whsk_`.
     Ed25519([u8; 32]),
-    /// Text that is the key as it stands: what all schemes but those of Standard Webhooks have.
+    /// Text used as the key, for all schemes but those of Standard Webhooks.
     Text(String),
 }
 
-/// A secret that cannot be read.
+/// A malformed secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSecret {
     #[error(
@@ -117,17 +117,17 @@ pub enum BadSecret {
 }
 
 impl Secret {
-    /// Random bytes that a new secret needs.
+    /// Number of random bytes for a new secret.
     pub const SEED_LEN: usize = 32;
-    /// Of a secret that is text: long enough not to be guessed, short enough for a header.
+    /// Length of a text secret: long enough not to be guessed, short enough for a header.
     pub const TEXT_LEN: RangeInclusive<usize> = 16..=256;
 
-    /// A new one. ([`Scheme::None`] has no use for it.)
+    /// Creates a secret. ([`Scheme::None`] does not use it.)
     pub fn from_seed(scheme: Scheme, seed: [u8; Self::SEED_LEN]) -> Self {
         match scheme {
             Scheme::V1 => Self::Hmac(seed.to_vec()),
             Scheme::V1a => Self::Ed25519(seed),
-            // The shape that Stripe's own have.
+            // The form of Stripe's secrets.
             Scheme::Stripe => Self::Text(format!("whsec_{}", hex(&seed))),
             _ => Self::Text(hex(&seed)),
         }
@@ -155,7 +155,7 @@ impl Secret {
         if (24..=64).contains(&key.len()) { Ok(Self::Hmac(key)) } else { Err(BadSecret::Key) }
     }
 
-    /// Whether webhooks of `scheme` can be signed with it.
+    /// Returns whether it can sign webhooks of `scheme`.
     pub const fn is_for(&self, scheme: Scheme) -> bool {
         match (self, scheme) {
             (Self::Hmac(_), Scheme::V1) | (Self::Ed25519(_), Scheme::V1a) => true,
@@ -164,7 +164,7 @@ impl Secret {
         }
     }
 
-    /// The secret itself, for the one reply that may carry it and for the store.
+    /// Returns the secret itself, for the one answer that may contain it and for the store.
     pub fn reveal(&self) -> String {
         match self {
             Self::Hmac(key) => format!("whsec_{}", BASE64_STANDARD.encode(key)),
@@ -177,7 +177,7 @@ impl Secret {
         }
     }
 
-    /// What a receiver verifies with, where that is not the secret itself.
+    /// Returns the receiver's verification key, if that is not the secret itself.
     pub fn public(&self) -> Option<String> {
         match self {
             Self::Hmac(_) | Self::Text(_) => None,
@@ -188,7 +188,7 @@ impl Secret {
         }
     }
 
-    /// One entry of `webhook-signature`.
+    /// Returns one entry of `webhook-signature`.
     fn sign(&self, content: &[&[u8]]) -> String {
         match self {
             Self::Hmac(key) => format!("v1,{}", BASE64_STANDARD.encode(hmac(key, content))),
@@ -200,7 +200,7 @@ impl Secret {
         }
     }
 
-    /// HMAC-SHA256 whose key is the secret as its owner was shown it: receivers of such schemes are given that text.
+    /// Computes HMAC-SHA256 with the secret's text as the key: receivers of such schemes get that text.
     fn sign_as_text(&self, content: &[&[u8]]) -> [u8; 32] {
         hmac(self.reveal().as_bytes(), content)
     }
@@ -214,10 +214,10 @@ fn hmac(key: &[u8], content: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// In small letters.
+/// Returns lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes all that is written");
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
         text
     })
 }
@@ -228,17 +228,17 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How an endpoint's webhooks prove themselves.
+/// How an endpoint's webhooks are signed.
 #[derive(Clone, Copy, Debug)]
 pub struct Proof<'a> {
     pub scheme: Scheme,
-    /// In lower case; counts for [`Scheme::Token`] alone.
+    /// In lower case; only for [`Scheme::Token`].
     pub token_header: &'a str,
 }
 
 impl<'a> Proof<'a> {
-    /// The names, in lower case, and values of all headers that say which webhook this attempt is of, when it was made and that
-    /// nobody else made it. `secrets` are those that hold, the newest first.
+    /// Returns names (in lower case) and values of the headers with the webhook's id, its time and its signature. `secrets` are
+    /// the valid ones, newest first.
     pub fn headers<'s>(
         self,
         secrets: impl IntoIterator<Item = &'s Secret>,
@@ -264,14 +264,14 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// The value of `webhook-signature` for one attempt: every secret's signature, separated by spaces.
+/// Returns the value of `webhook-signature` for one attempt: every secret's signature, separated by spaces.
 pub fn signature<'a>(secrets: impl IntoIterator<Item = &'a Secret>, webhook_id: &str, at: Timestamp, body: &[u8]) -> String {
     let stamp = format!("{webhook_id}.{}.", at.seconds());
     let signatures: Vec<String> = secrets.into_iter().map(|secret| secret.sign(&[stamp.as_bytes(), body])).collect();
     signatures.join(" ")
 }
 
-/// The value of `Stripe-Signature`: the time, and every secret's signature.
+/// Returns the value of `Stripe-Signature`: the time, and every secret's signature.
 fn stripe<'a>(secrets: impl Iterator<Item = &'a Secret>, at: Timestamp, body: &[u8]) -> String {
     let stamp = format!("{}.", at.seconds());
     secrets.fold(format!("t={}", at.seconds()), |mut value, secret| {
@@ -280,7 +280,7 @@ fn stripe<'a>(secrets: impl Iterator<Item = &'a Secret>, at: Timestamp, body: &[
     })
 }
 
-/// What a receiver verifies with.
+/// A receiver's verification key.
 #[derive(Clone)]
 pub enum Verifier {
     Hmac(Vec<u8>),
@@ -288,7 +288,7 @@ pub enum Verifier {
 }
 
 impl Verifier {
-    /// Reads `whsec_…` (shared), `whpk_…` (public) or `whsk_…` (secret, whose public half is taken).
+    /// Reads `whsec_…` (shared), `whpk_…` (public) or `whsk_…` (secret, of which the public half is used).
     pub fn parse(text: &str) -> Result<Self, BadSecret> {
         if let Some(base64) = text.strip_prefix("whpk_") {
             let bytes = BASE64_STANDARD.decode(base64).map_err(|_| BadSecret::Key)?;
@@ -303,7 +303,7 @@ impl Verifier {
     }
 }
 
-/// Why a webhook is not believed.
+/// Why a webhook is not verified.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     #[error("the header {0} is missing")]
@@ -318,17 +318,18 @@ pub enum Rejection {
     NoMatch,
 }
 
-/// How far a webhook's timestamp may be from the receiver's clock, either way.
+/// Maximum difference between a webhook's timestamp and the receiver's clock.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// Signatures that one webhook may list. Senders list one per secret, which is two during a rotation. Each costs a receiver work
-/// before anything is proved.
+/// Maximum number of signatures of one webhook. Senders list one per secret, which is two during a rotation. Each costs a
+/// receiver work before the sender is verified.
 pub const SIGNATURES_MAX: usize = 10;
 
-/// Pairs of an ed25519 signature and a key that are tried per webhook. Unlike an HMAC, each pair hashes the whole body again.
+/// Maximum number of pairs of an ed25519 signature and a key that are checked per webhook. Unlike an HMAC, each pair hashes the
+/// whole body again.
 const PUBLIC_KEY_CHECKS_MAX: usize = 10;
 
-/// What the headers of a webhook claim (Standard Webhooks 1.0), before its body is known.
+/// The claims in a webhook's headers (Standard Webhooks 1.0), before its body is read.
 pub struct Claim<'a> {
     pub id: &'a str,
     timestamp: &'a str,
@@ -336,7 +337,7 @@ pub struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// Reads the claim from the headers. Computes no signature.
+    /// Reads the claims from the headers. Computes no signature.
     ///
     /// # Errors
     /// Refuses missing headers, a timestamp outside [`TOLERANCE`], and more than [`SIGNATURES_MAX`] signatures.
@@ -353,24 +354,24 @@ impl<'a> Claim<'a> {
         Ok(Self { id, timestamp, signatures })
     }
 
-    /// What stands before the body in what is signed.
+    /// Returns the signed text before the body.
     pub fn stamp(&self) -> String {
         format!("{}.{}.", self.id, self.timestamp)
     }
 
-    /// The signatures of one version that have the length of one. Versions that are not known are skipped, as the spec says.
+    /// Returns the signatures of one version that have the given length. Unknown versions are skipped, as the spec requires.
     fn of_version(&self, version: &str, length: usize) -> Vec<Vec<u8>> {
         let entries = self.signatures.split(' ').filter_map(|entry| entry.split_once(','));
         let known = entries.filter(|(known, _)| *known == version);
         known.filter_map(|(_, base64)| PADDED_OR_NOT.decode(base64).ok()).filter(|one| one.len() == length).collect()
     }
 
-    /// Whether any of the verifiers accepts any of the signatures (Standard Webhooks 1.0, "Verifying signatures"). Computes one HMAC
-    /// per secret, however many signatures are listed.
+    /// Returns whether any of the verifiers accepts any of the signatures (Standard Webhooks 1.0, "Verifying signatures").
+    /// Computes one HMAC per secret, regardless of the number of signatures.
     pub fn matches(&self, verifiers: &[Verifier], body: &[u8]) -> bool {
         let stamp = self.stamp();
         let (shared, public) = (self.of_version("v1", 32), self.of_version("v1a", 64));
-        // All candidates are compared, in constant time, whichever matches.
+        // All candidates are compared, in constant time, even after a match.
         let by_shared = |key: &[u8]| {
             let right = hmac(key, &[stamp.as_bytes(), body]);
             shared.iter().fold(false, |found, one| found | bool::from(right.as_slice().ct_eq(one)))
@@ -399,13 +400,13 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// Base64 with or without its padding: libraries differ.
+/// Base64 with or without padding, because libraries differ.
 pub const PADDED_OR_NOT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Verifies as a receiver does: reads the headers, then compares.
+/// Verifies like a receiver: reads the headers, then compares.
 pub fn verify<'a>(
     verifiers: &[Verifier],
     header: impl Fn(&'static str) -> Option<&'a str>,
@@ -416,7 +417,7 @@ pub fn verify<'a>(
     if claim.matches(verifiers, body) { Ok(()) } else { Err(Rejection::NoMatch) }
 }
 
-/// Counts the signatures that are computed, so that tests can bound the work that a stranger can ask for.
+/// Counts computed signatures, so that tests can limit the work that a stranger can cause.
 #[cfg(test)]
 pub mod work {
     use std::cell::Cell;
@@ -429,7 +430,7 @@ pub mod work {
         COMPUTED.with(|computed| computed.set(computed.get() + 1));
     }
 
-    /// Runs `step` and returns what it returned, with the number of signatures that it computed on this thread.
+    /// Runs `step` and returns its result, with the number of signatures that it computed on this thread.
     pub fn of<T>(step: impl FnOnce() -> T) -> (T, usize) {
         let before = COMPUTED.with(Cell::get);
         let done = step();
@@ -478,7 +479,7 @@ mod tests {
         }
     }
 
-    /// The headers of an attempt as lines.
+    /// Returns the headers of an attempt as lines.
     fn headers(scheme: Scheme, secrets: &[&Secret], body: &[u8]) -> Vec<String> {
         let proof = Proof { scheme, token_header: "x-api-key" };
         let headers = proof.headers(secrets.iter().copied(), ID, at(), body);
@@ -490,7 +491,7 @@ mod tests {
         let text = |text: &str| Secret::Text(text.to_owned());
         let (stripe, stripe_v1) = ("whsec_test_secret", "10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c");
         let base64 = "xL5cCS2Qf6JA8tpSTB/YKRNwU3knTRE8rNXsOmZ61NQ=";
-        // GitHub's is printed in its documentation, "Testing the webhook payload validation".
+        // GitHub's vector is in its documentation, "Testing the webhook payload validation".
         let table: [(Scheme, &str, &[u8], Option<String>); 6] = [
             (
                 Scheme::Github,
@@ -512,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn during_a_rotation_all_sign_where_there_is_room_for_them() {
+    fn during_a_rotation_all_secrets_sign_if_the_scheme_allows() {
         let of = |scheme, byte| Secret::from_seed(scheme, [byte; 32]);
         for scheme in Scheme::ALL {
             let (new, old) = (of(scheme, 2), of(scheme, 1));
@@ -554,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_believes_what_it_should_and_nothing_else() {
+    fn a_receiver_accepts_only_valid_webhooks() {
         const PUBLIC: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
         let v1 = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         let v1a = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==";
@@ -588,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn work_before_proof_is_bounded_however_many_signatures_are_listed() {
+    fn work_before_verification_is_bounded_for_any_number_of_signatures() {
         let shared: Vec<Verifier> = (0..5).map(|byte| Verifier::Hmac(vec![byte; 32])).collect();
         let public = |byte| SigningKey::from_bytes(&[byte; 32]).verifying_key();
         let public: Vec<Verifier> = (0..5).map(|byte| Verifier::Ed25519(Box::new(public(byte)))).collect();
@@ -617,9 +618,9 @@ mod tests {
     }
 
     proptest! {
-        /// An independent implementation accepts what we sign.
+        /// An independent implementation accepts the engine's signatures.
         #[test]
-        fn the_official_library_accepts_what_we_sign(key in prop::array::uniform32(0u8..), body in "\\PC{0,200}") {
+        fn the_official_library_accepts_the_signatures(key in prop::array::uniform32(0u8..), body in "\\PC{0,200}") {
             let secret = Secret::from_seed(Scheme::V1, key);
             let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
             let mut headers = http::HeaderMap::new();

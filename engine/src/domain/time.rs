@@ -1,8 +1,8 @@
-//! Instants and their text. Where an instant comes from is `clock.rs`'s business; here it is a number with a meaning.
+//! Times and their text. `clock.rs` reads the clocks; here a time is a number with a meaning.
 
 use std::{fmt, time::Duration};
 
-/// An instant: milliseconds since the Unix epoch.
+/// A time: milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -15,7 +15,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds, as signatures carry them.
+    /// Returns whole seconds, as in signatures.
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
@@ -30,19 +30,19 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis))
     }
 
-    /// How long it is from `earlier` to `self`; zero when `earlier` is the later one.
+    /// Returns the time from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Reads RFC 3339, as CloudEvents' `time` is written.
+    /// Reads RFC 3339, the format of CloudEvents' `time`.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let instant: jiff::Timestamp = text.parse().ok()?;
         Some(Self(instant.as_millisecond()))
     }
 }
 
-/// RFC 3339 in UTC, to the millisecond.
+/// Writes RFC 3339 in UTC, with milliseconds.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
@@ -52,10 +52,10 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Reads a time as RFC 3339 has it, and writes it as every receiver reads it: `T` and `Z` large, at most nine digits of a second, no
-/// leap second. jiff alone takes more than RFC 3339, and the standard itself allows what SDKs refuse (small letters, a space for `T`).
+/// Reads RFC 3339 and writes it in the form that every receiver reads: upper-case `T` and `Z`, at most nine digits of a second,
+/// no leap second. jiff accepts more than RFC 3339, and the standard allows forms that SDKs refuse (lower case, a space for `T`).
 pub fn rfc3339(text: &str) -> Option<String> {
-    /// Digits of a fraction: nanoseconds, the finest that SDKs read.
+    /// Maximum digits of a fraction: nanoseconds, the finest that SDKs read.
     const FRACTION_MAX: usize = 9;
     // A year that many calendars do not have.
     if text.starts_with("0000") {
@@ -93,7 +93,7 @@ pub fn rfc3339(text: &str) -> Option<String> {
     };
     let dot = if fraction.is_empty() { "" } else { "." };
     let written = format!("{}T{}:{second:02}{dot}{fraction}{zone}", &text[..10], &text[11..16]);
-    // That there is such a day.
+    // Checks that the day exists.
     Timestamp::parse_rfc3339(&written).map(|_| written)
 }
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_rfc_3339_and_written_as_every_receiver_reads_them() {
+    fn normalizes_times_for_every_receiver() {
         for (text, expected) in [
             ("2026-01-31T09:30:00Z", Some("2026-01-31T09:30:00Z")),
             ("2026-01-31T09:30:00.123456789+01:00", Some("2026-01-31T09:30:00.123456789+01:00")),

@@ -1,7 +1,7 @@
-//! The trace of an event: W3C Trace Context, kept as the attributes of CloudEvents' distributed-tracing extension.
+//! The trace of an event: W3C Trace Context, stored as the attributes of CloudEvents' distributed-tracing extension.
 //!
-//! An event carries `traceparent` and `tracestate` as received. Span ids are derived from the ids of what they describe (event, run,
-//! attempt), so a run's span knows its parent and a webhook's `traceparent` its attempt, and nothing has to be stored for it.
+//! An event carries `traceparent` and `tracestate` as received. Span ids are derived from the ids of their subjects (event, run,
+//! attempt). So a run's span knows its parent, a webhook's `traceparent` names its attempt, and nothing has to be stored.
 
 use std::fmt;
 
@@ -13,19 +13,19 @@ use super::{
     name::Attributes,
 };
 
-/// Both the header's and the attribute's name.
+/// Name of both the header and the attribute.
 pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 
-/// Characters of `tracestate` that are passed on; the standard asks for 512 at least.
+/// Maximum number of characters of `tracestate` that are passed on; the standard requires at least 512.
 const STATE_LEN_MAX: usize = 512;
-/// Its entries at most, as the standard has it.
+/// Maximum number of its entries, from the standard.
 const STATE_COUNT_MAX: usize = 32;
 
 pub type TraceId = [u8; 16];
 pub type SpanId = [u8; 8];
 
-/// A place in a trace, as `traceparent` writes it.
+/// A position in a trace, as in `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     pub trace: TraceId,
@@ -38,7 +38,7 @@ impl TraceParent {
     const SAMPLED: u8 = 1;
     const KNOWN_FLAGS: u8 = 3;
 
-    /// Reads `traceparent`, or `None` where it breaks the standard and is to be ignored. Versions to come may be longer.
+    /// Reads `traceparent`. Returns `None` if it is malformed and must be ignored. Later versions may be longer.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let (version, rest) = bytes.split_at_checked(2)?;
@@ -61,18 +61,18 @@ impl TraceParent {
         self.flags & Self::SAMPLED != 0
     }
 
-    /// The same trace, one step further.
+    /// Returns the same trace with another span.
     #[must_use]
     pub const fn at(self, span: SpanId) -> Self {
         Self { span, ..self }
     }
 
-    /// What an event's attributes say.
+    /// Returns the trace in an event's attributes.
     pub fn of(event: &NewEvent) -> Option<Self> {
         Self::parse(event.attributes.get(TRACEPARENT)?)
     }
 
-    /// The trace of an event that came without one: it begins with the event.
+    /// Starts a trace for an event without one.
     pub fn begin(tag: Tag, event: EventId) -> Self {
         Self {
             trace: derived(&[b"trace", tag.as_str().as_bytes(), &number(event.as_i64())]),
@@ -92,7 +92,7 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Reads lower-case hexadecimal digits: the standard has no others.
+/// Reads lower-case hexadecimal digits, the only ones in the standard.
 pub(super) fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),
@@ -109,8 +109,8 @@ pub(super) fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// `tracestate` as it is passed on: the entries that find room, from the left, where the newest stand. `None` where it breaks the
-/// standard, and is then dropped as a whole.
+/// Returns `tracestate` to pass on: as many entries as fit, from the left, where the newest are. Returns `None` if it is
+/// malformed; then it is dropped completely.
 pub fn trace_state(text: &str) -> Option<String> {
     let mut kept = String::new();
     let entries = text.split(',').map(|entry| entry.trim_matches([' ', '\t'])).filter(|entry| !entry.is_empty());
@@ -132,15 +132,15 @@ pub fn trace_state(text: &str) -> Option<String> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Gives attributes the trace of what brought them, unless they name one themselves. Where there is no room for it they go without.
+/// Adds a trace to attributes without one, if there is room.
 pub fn adopt(attributes: &mut Attributes, parent: &str, state: Option<&str>) {
     if attributes.get(TRACEPARENT).is_none() && attributes.push(TRACEPARENT, parent.to_owned()).is_ok() {
-        // A state of their own stays; without room it is left out, as the standard allows.
+        // An existing state stays. Without room it is left out, as the standard allows.
         let _ = state.map(|state| attributes.push(TRACESTATE, state.to_owned()));
     }
 }
 
-/// Gives an event that a plugin emits the trace of the event that it was run on.
+/// Adds the trace of the causing event to an emitted event.
 pub fn inherit(attributes: &mut Attributes, cause: &Event) {
     if TraceParent::of(&cause.new).is_some()
         && let Some(parent) = cause.new.attributes.get(TRACEPARENT)
@@ -149,19 +149,19 @@ pub fn inherit(attributes: &mut Attributes, cause: &Event) {
     }
 }
 
-/// The span of an event's acceptance.
+/// Returns the span of an event's acceptance.
 pub fn accept_span(tag: Tag, event: EventId) -> SpanId {
     derived(&[b"accept", tag.as_str().as_bytes(), &number(event.as_i64())])
 }
 
-/// The span of one try of one run.
+/// Returns the span of one try of one run.
 pub fn run_span(tag: Tag, event: EventId, round: u32, plugin: &str, endpoint: Option<EndpointId>, tries: u32) -> SpanId {
     let (round, tries) = (number(round.into()), number(tries.into()));
     let endpoint = number(endpoint.map_or(0, EndpointId::as_i64));
     derived(&[b"run", tag.as_str().as_bytes(), &number(event.as_i64()), &round, &endpoint, &tries, plugin.as_bytes()])
 }
 
-/// The span of one attempt.
+/// Returns the span of one attempt.
 pub fn attempt_span(tag: Tag, delivery: DeliveryId, n: u32) -> SpanId {
     derived(&[b"attempt", tag.as_str().as_bytes(), &number(delivery.as_i64()), &number(n.into())])
 }
@@ -170,7 +170,7 @@ const fn number(number: i64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-/// An id that follows from what it is of, and looks random. Never all zeros, which the standard forbids.
+/// Derives an id that looks random. Never all zeros, which the standard forbids.
 fn derived<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(parent.to_string(), GOOD);
         assert!(parent.is_sampled());
         assert_eq!((parent.trace[0], parent.span[7]), (0x0a, 0x31));
-        // Of a version to come what is known is used, under the version that we speak.
+        // Of a later version, the known part is used and written as the supported version.
         let newer = GOOD.replacen("00", "cc", 1) + "-what-the-future-will-be-like";
         assert_eq!(TraceParent::parse(&newer).unwrap().to_string(), GOOD);
         let unknown_flags = GOOD.replace("-01", "-fe");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_standard_is_no_parent() {
+    fn refuses_a_malformed_parent() {
         for bad in [
             "",
             "00",
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_kept_as_far_as_there_is_room() {
+    fn keeps_as_many_entries_of_a_state_as_fit() {
         assert_eq!(trace_state("a=1, b@x=2 ,,c=3").as_deref(), Some("a=1,b@x=2,c=3"));
         for bad in ["", ",", "novalue", "A=1", "a=", "a=b=c", "a=\u{7f}"] {
             assert_eq!(trace_state(bad), None, "{bad}");
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_differ_by_what_they_are_of() {
+    fn spans_differ_by_their_subject() {
         let tag = Tag::from_random([7; 4]);
         let event = EventId::from_i64(5);
         let spans = [
@@ -256,6 +256,6 @@ mod tests {
         for (place, span) in spans.iter().enumerate() {
             assert!(!spans[..place].contains(span), "{place}");
         }
-        assert_eq!(accept_span(tag, event), spans[0], "and are the same when told again");
+        assert_eq!(accept_span(tag, event), spans[0], "and are the same each time");
     }
 }

@@ -1,15 +1,15 @@
-//! A body as a web form sends it: pairs of name and value, what lies deeper named `a[b][0]`, as PHP, Rails and most libraries for
-//! queries read it. `null` is the empty value; an empty object or list has no pair, since a form has no way to say it.
+//! Encodes a body as a web form: pairs of name and value, with nested names such as `a[b][0]`, which PHP, Rails and most query
+//! libraries read. `null` is the empty value. An empty object or list has no pair, because a form cannot represent it.
 
 use serde_json::value::RawValue;
 use url::form_urlencoded::byte_serialize;
 
 use super::{BYTES_MAX, Node, Root, Value};
 
-/// The name of a value that stands alone.
+/// The name of a value without one.
 const ALONE: &str = "data";
 
-/// `None` when it grows past [`BYTES_MAX`].
+/// Writes a form. Returns `None` if it exceeds [`BYTES_MAX`].
 pub fn write(root: &Root<'_>) -> Option<Vec<u8>> {
     let mut form = Form { written: String::new(), name: String::new(), parts: 0 };
     match root {
@@ -28,7 +28,7 @@ pub fn write(root: &Root<'_>) -> Option<Vec<u8>> {
 
 struct Form {
     written: String,
-    /// Of what is written next, and how many parts it has.
+    /// Name of the next value, and its number of parts.
     name: String,
     parts: usize,
 }
@@ -47,7 +47,7 @@ impl Form {
         }
     }
 
-    /// Does something one level deeper.
+    /// Runs `inside` one level deeper.
     fn within(&mut self, name: &str, inside: impl FnOnce(&mut Self) -> Option<()>) -> Option<()> {
         let before = self.name.len();
         if self.parts == 0 {

@@ -1,7 +1,7 @@
-//! A body in XML 1.0: objects become elements, lists become repeated elements, everything else becomes text.
+//! Encodes a body in XML 1.0: objects become elements, lists become repeated elements, other values become text.
 //!
-//! Whatever the data holds, what is written can be read: a name that is no plain XML name becomes an attribute, a character that
-//! XML does not have becomes U+FFFD.
+//! The output is always well-formed: a name that is not a plain XML name becomes an attribute, and a character that XML does not
+//! allow becomes U+FFFD.
 
 use std::{
     borrow::Cow,
@@ -16,19 +16,19 @@ use serde_json::value::RawValue;
 
 use super::{BYTES_MAX, Node, Root, Value};
 
-/// The element around all of it.
+/// The root element.
 const ROOT: &str = "webhook";
-/// The element of what has no name, or none that XML could have.
+/// The element for values without a name, or with one that XML does not allow.
 const ITEM: &str = "item";
 
-/// `None` when it grows past [`BYTES_MAX`].
+/// Writes XML. Returns `None` if it exceeds [`BYTES_MAX`].
 pub fn write(root: &Root<'_>) -> Option<Vec<u8>> {
     let mut to = Writer::new(Bounded(Vec::new()));
     document(&mut to, root).ok()?;
     Some(to.into_inner().0)
 }
 
-/// The one thing that can go wrong is that no room is left.
+/// A buffer with a limit; exceeding it is the only possible error.
 struct Bounded(Vec<u8>);
 
 impl Write for Bounded {
@@ -62,7 +62,7 @@ fn document(to: &mut Writer<Bounded>, root: &Root<'_>) -> io::Result<()> {
     to.write_event(Event::End(BytesEnd::new(ROOT)))
 }
 
-/// One member of an object: an element, or for a list as many as it has items.
+/// Writes one member of an object: an element, or one element per item of a list.
 fn member(to: &mut Writer<Bounded>, name: &str, value: &RawValue, depth: usize) -> io::Result<()> {
     match Value::read(value, depth) {
         Value::List(items) => items.into_iter().try_for_each(|item| element(to, name, |to| content(to, item, depth + 1))),
@@ -98,7 +98,7 @@ fn text(to: &mut Writer<Bounded>, text: &str) -> io::Result<()> {
     to.write_event(Event::Text(BytesText::new(&characters(text))))
 }
 
-/// Whether it can name an element: ASCII alone, no colon (that is a namespace's), and not the beginning that XML keeps to itself.
+/// Returns whether it can name an element: only ASCII, no colon (used by namespaces), and not the reserved prefix of XML.
 fn is_plain(name: &str) -> bool {
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let goes_on = name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'));
@@ -106,7 +106,7 @@ fn is_plain(name: &str) -> bool {
     begins && goes_on && !reserved
 }
 
-/// What XML 1.0 calls a character (production 2); anything else is replaced.
+/// Replaces what is not a character in XML 1.0 (production 2).
 fn characters(text: &str) -> Cow<'_, str> {
     let known = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..);
     if text.chars().all(known) {

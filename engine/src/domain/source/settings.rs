@@ -508,7 +508,11 @@ mod tests {
             (Draft { type_prefix: some("a b"), ..draft("none") }, "type_prefix", "is not an event type"),
             (Draft { dedupe: some("digest"), ..draft("bearer") }, "dedupe", "nothing is signed"),
             (Draft { dedupe: some("id"), ..draft("bearer") }, "dedupe", "digest or none"),
-            (Draft { attributes: vec![("type".into(), "body:/a".into())], ..draft("none") }, "attributes", "part of every event"),
+            (
+                Draft { attributes: vec![("type".into(), "body:/a".into())], ..draft("none") },
+                "attributes",
+                "member of every event",
+            ),
             (Draft { methods: vec!["TRACE".into()], ..draft("none") }, "methods", "\"TRACE\""),
             (Draft { methods: vec!["HEAD".into()], ..draft("none") }, "methods", "always answered"),
             (Draft { signature: some("x-sig"), ..draft("hmac") }, "signature", "header:NAME or body:/POINTER"),
