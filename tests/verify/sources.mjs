@@ -225,7 +225,7 @@ try {
     const sign = sender.sign ?? (async (key, what) => signedByPython(library, key, what));
     const proof = await sign(key, asked);
     const headers = { "content-type": kinds[kind], ...proof };
-    if (sender.verify) check(await holds(() => sender.verify(key, headers, body)), `${library} does not believe what was signed for it`);
+    if (sender.verify) check(await holds(() => sender.verify(key, headers, body)), `${library} does not verify a signature made for it`);
     const good = await send(made.path + query, headers, body);
     check(good.status === 200, `${library}: ${JSON.stringify(good)}`);
     await send(made.path + query, headers, body);

@@ -1,7 +1,7 @@
-//! A body as an event's data: JSON as it is, forms and XML as JSON, anything else as the bytes that came. This is the one place that
-//! decides what a body is read as, by the source's setting `body_as` and by what the body says it is.
+//! Reads a body as an event's data: JSON unchanged, forms and XML as JSON, other bodies unchanged. Only this file decides how a
+//! body is read, by the source's setting `body_as` and the body's content type.
 //!
-//! A body that is not what it says, or grows past a limit, is kept as bytes with the reason beside it: it was sent, so it must not be
+//! A body that is not what it declares, or exceeds a limit, is stored as bytes with the reason. It was sent, so it must not be
 //! lost.
 
 mod form;
@@ -21,16 +21,16 @@ use crate::domain::{
 /// The content type of a body that a source reads as text.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// How many times its length a body may have as JSON: text in a charset of single bytes doubles, other bodies become shorter. Plugins
-/// may return as much (`plugin.output_max`).
+/// Maximum growth factor of a body as JSON: text in a single-byte charset doubles, other bodies become shorter. Plugins may
+/// return as much (`plugin.output_max`).
 const GROWTH_MAX: usize = 2;
-/// What a short body may grow beside that, in bytes: quotes, commas and the names of items.
+/// Additional growth of a short body, in bytes: quotes, commas and names of items.
 const GROWTH_SLACK: usize = 512 << 10;
 
-/// What a source reads its bodies as.
+/// How a source reads its bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyAs {
-    /// What each body says it is.
+    /// As each body declares.
     #[default]
     Auto,
     Json,
@@ -59,34 +59,34 @@ impl BodyAs {
     }
 }
 
-/// What becomes of a body.
+/// The data of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data {
     pub content: Content,
-    /// Whether it is something else than the body as it came.
+    /// Whether it differs from the received body.
     pub rewritten: bool,
-    /// Why a body was kept as bytes that should have been read.
+    /// Why a body was stored as bytes although it should have been read.
     pub unread: Option<Unread>,
 }
 
-/// Why a body was kept as bytes. The text begins with a code that does not change.
+/// Why a body was stored as bytes. The text begins with a code that does not change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
     #[error("not-json: {0}")]
     NotJson(#[from] NotJson),
-    #[error("not-text: a character is not of the charset that the body has or says it has")]
+    #[error("not-text: a character is not in the charset of the body")]
     NotText,
-    #[error("unknown-charset: {0:?} is not a charset that can be read")]
+    #[error("unknown-charset: the charset {0:?} is not supported")]
     UnknownCharset(String),
     #[error("not-multipart: {0}")]
     NotMultipart(String),
     #[error("not-xml: {0}")]
     NotXml(String),
-    #[error("document-type: documents with a document type or with entities are not read")]
+    #[error("document-type: documents with a document type or entities are not supported")]
     DocumentType,
     #[error("too-deep: its elements are nested deeper than {} levels", xml::DEPTH_MAX)]
     TooDeep,
-    #[error("too-long: as JSON it is more than {GROWTH_MAX} times as long as it came")]
+    #[error("too-long: as JSON it is more than {GROWTH_MAX} times as long as received")]
     TooLong,
     #[error("too-many-parts: {0}")]
     TooManyParts(#[from] TooManyParts),
@@ -104,7 +104,7 @@ impl Data {
         Self { content: Content::octets(body.clone()), rewritten: false, unread: Some(why) }
     }
 
-    /// What a reader made of the body.
+    /// Creates data from a reader's result.
     fn of(body: &Bytes, read: Result<Content, Unread>) -> Self {
         match read {
             Ok(content) if content.bytes().len() > body.len() * GROWTH_MAX + GROWTH_SLACK => Self::unread(body, Unread::TooLong),
@@ -113,7 +113,7 @@ impl Data {
         }
     }
 
-    /// What it is as JSON, if it is that.
+    /// Returns the data as JSON, if it is JSON.
     pub fn as_json(&self) -> Option<&str> {
         self.content.json().filter(|_| !self.content.bytes().is_empty()).map(Json::as_str)
     }
@@ -132,12 +132,12 @@ fn is_xml(content_type: &str) -> bool {
     essence == "application/xml" || essence == "text/xml" || essence.ends_with("+xml")
 }
 
-/// Whether it can only be meant as JSON: an object or an array.
+/// Returns whether it can only be JSON: an object or an array.
 fn looks_like_json(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[")
 }
 
-/// Reads a body. A request without one is about its query.
+/// Reads a body. Without a body, the query is read.
 pub fn read(body_as: BodyAs, content_type: Option<&str>, query: &str, body: &Bytes) -> Data {
     let content_type = content_type.map(str::trim).filter(|text| is_sendable(text));
     if body.is_empty() {
@@ -154,7 +154,7 @@ pub fn read(body_as: BodyAs, content_type: Option<&str>, query: &str, body: &Byt
         kind => kind,
     };
     if body_as == BodyAs::Auto && (content_type.is_none() || is_form(said)) && looks_like_json(&text::unmarked(body).1) {
-        // Senders that forget the type, and those like `curl -d` that call everything a form.
+        // Some senders omit the content type, or declare everything a form, like `curl -d`.
         let read = json(JSON, body);
         if read.is_ok() {
             return Data::of(body, read);
@@ -179,12 +179,13 @@ fn is_sendable(content_type: &str) -> bool {
     !content_type.is_empty() && content_type.len() <= LEN_MAX && content_type.bytes().all(|c| (32..127).contains(&c))
 }
 
-/// What another reader wrote.
+/// Wraps the JSON of another reader.
 fn json_text(text: String) -> Result<Content, Unread> {
     Ok(Content::new(JSON, text.into())?)
 }
 
-/// JSON is UTF-8 whatever its type says (RFC 8259, section 8.1), and read in another charset only where it is not.
+/// Reads JSON. JSON is UTF-8 regardless of its content type (RFC 8259, section 8.1); another charset is used only if it is not
+/// UTF-8.
 fn json(content_type: &str, body: &Bytes) -> Result<Content, Unread> {
     let (mark, unmarked) = text::unmarked(body);
     if mark.is_none_or(|charset| charset == UTF_8) && std::str::from_utf8(&unmarked).is_ok() {
@@ -217,7 +218,7 @@ fn as_form(content_type: &str, body: &Bytes, parts: &mut Parts) -> Result<String
     form::read(&unmarked, mark.or(charset(content_type)?), parts)
 }
 
-/// The charset of a document is what its mark says, else its content type, else its declaration (RFC 7303, section 3).
+/// Reads XML. Its charset is that of its byte-order mark, then its content type, then its declaration (RFC 7303, section 3).
 fn as_xml(content_type: &str, body: &Bytes, parts: &mut Parts) -> Result<String, Unread> {
     let (mark, unmarked) = text::unmarked(body);
     let charset = match mark.or(charset(content_type)?) {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_as_it_is() {
+    fn json_is_unchanged() {
         let body = r#"{ "z": 1.50,  "a": [ ] }"#;
         for content_type in ["application/json", "application/vnd.api+json; charset=utf-8"] {
             let data = of(content_type, body);
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_what_it_says_is_kept_as_bytes_and_says_why() {
+    fn mislabelled_bodies_are_stored_as_bytes_with_a_reason() {
         let deep = format!("{}{}", "<a>".repeat(xml::DEPTH_MAX + 1), "</a>".repeat(xml::DEPTH_MAX + 1));
         let wide = format!("<a>{}</a>", "<b/>".repeat(PARTS_MAX));
         let attributes = (0..=PARTS_MAX).map(|number| format!(" a{number}=''")).collect::<String>();
@@ -270,8 +271,8 @@ mod tests {
             (form, "a=1&b=%ff&charset=utf-8", "not-text: "),
             ("application/x-www-form-urlencoded; charset=klingon", "a=1", "unknown-charset: \"klingon\""),
             ("text/xml", "<?xml version='1.0' encoding='klingon'?><a/>", "unknown-charset: "),
-            ("multipart/form-data", "--x\r\n\r\n\r\n--x--", "not-multipart: its content type names no boundary"),
-            ("multipart/form-data; boundary=x", "--y--", "not-multipart: its boundary is not in it"),
+            ("multipart/form-data", "--x\r\n\r\n\r\n--x--", "not-multipart: its content type has no boundary"),
+            ("multipart/form-data; boundary=x", "--y--", "not-multipart: its boundary does not occur"),
             (
                 "multipart/form-data; boundary=x",
                 "--x\r\nContent-Disposition: form-data; name=a\r\n\r\n1",
@@ -280,8 +281,8 @@ mod tests {
             ("multipart/form-data; boundary=x", "--x\r\n\r\n1\r\n--x--", "not-multipart: a part has no name"),
             ("application/json", "[[[", "not-json: EOF while parsing a list"),
             ("text/xml", "<a><b></a>", "not-xml: "),
-            ("text/xml", "<a/><b/>", "not-xml: there is something beside its one element"),
-            ("text/xml", "no element", "not-xml: there is something beside its one element"),
+            ("text/xml", "<a/><b/>", "not-xml: there is content outside of its root element"),
+            ("text/xml", "no element", "not-xml: there is content outside of its root element"),
             ("text/xml", "<a>", "not-xml: an element has no end"),
             ("text/xml", "<a>&mine;</a>", "document-type: "),
             ("text/xml", "<a b='&mine;'/>", "not-xml: "),
@@ -305,7 +306,7 @@ mod tests {
         assert_eq!(&**read(BodyAs::Auto, None, "", &Bytes::from_static(b"x")).content.content_type(), OCTETS);
     }
 
-    /// What a tree holds: every node counts, however few bytes of the body it came from.
+    /// Counts the nodes of a tree, regardless of the bytes from which each was created.
     fn nodes(node: &Node) -> usize {
         match node {
             Node::Text(_) | Node::Json(_) => 1,
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_node_that_is_made_is_drawn_from_the_budget() {
+    fn every_node_counts_against_the_budget() {
         for body in
             ["a=1", "a=1&a=2&a=3", "a[]=1&a[]=2", "a[b][c][d]=1&a[b][c][e]=2", "a=1&a[b]=2", "a[b]=1&a=2", "a[0][x]=1&a[1][x]=2"]
         {
@@ -328,7 +329,7 @@ mod tests {
                     _ => 1,
                 }
             }
-            // The root is free; so is the list that a second field of one name begins, which takes the place of a text.
+            // The root is free. So is the list that a second field of one name starts, because it replaces a text.
             let doubled = usize::from(body.starts_with("a=1&a=2") || body == "a[b]=1&a=2");
             assert_eq!(parts.made(), count(&value) - 1 - doubled, "{body}");
         }
@@ -341,13 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn a_form_of_brackets_makes_no_more_nodes_than_the_budget_has() {
+    fn a_form_of_brackets_stays_within_the_budget() {
         // 8 MiB, the default limit of a body.
         let body: String = (0..43_000).map(|number| format!("{number:05x}{}=&", "[a]".repeat(form::DEPTH_MAX - 1))).collect();
         let mut parts = Parts::default();
         assert_eq!(form::read(body.as_bytes(), None, &mut parts), Err(Unread::TooManyParts(TooManyParts)));
         assert!(parts.made() <= PARTS_MAX);
-        // A name that goes deeper is not taken apart at all.
+        // A deeper name is not divided at all.
         let deep = format!("a{}=1", "[a]".repeat(form::DEPTH_MAX));
         let mut parts = Parts::default();
         form::read(deep.as_bytes(), None, &mut parts).unwrap();
@@ -390,9 +391,9 @@ mod tests {
         }
     }
 
-    /// Kind: JSON, forms and documents that are not plain UTF-8, or have a mark before them.
+    /// Kind: JSON, forms and documents that are not plain UTF-8, or start with a byte-order mark.
     #[test]
-    fn bodies_are_read_in_the_charset_that_they_have() {
+    fn bodies_are_read_in_their_charset() {
         let utf16 =
             |text: &str| -> Vec<u8> { [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect() };
         let form = "application/x-www-form-urlencoded";
@@ -426,9 +427,9 @@ mod tests {
         }
     }
 
-    /// Kind: bodies that are JSON, under another name or none.
+    /// Kind: bodies that are JSON under another content type or none.
     #[test]
-    fn what_can_only_be_json_is_json() {
+    fn recognizes_undeclared_json() {
         let form = Some("application/x-www-form-urlencoded");
         for (content_type, body, is_json) in [
             (None, r#"{"id":"evt_1"}"#, true),
@@ -456,9 +457,9 @@ mod tests {
         assert_eq!(document.as_json(), Some(r#"{"a":"1"}"#));
     }
 
-    /// Kind: a body whose sender names it wrongly, where the source knows better.
+    /// Kind: a body with a wrong content type, corrected by the source's setting.
     #[test]
-    fn a_source_says_what_its_bodies_are() {
+    fn a_source_overrides_the_content_type() {
         let form = "application/x-www-form-urlencoded";
         for (body_as, content_type, body, expected, kind) in [
             (BodyAs::Json, "text/plain; charset=UTF-8", r#"{"Type":"Notification"}"#, r#"{"Type":"Notification"}"#, JSON),
@@ -486,9 +487,9 @@ mod tests {
         assert!(BodyAs::ALL.iter().all(|one| BodyAs::parse(one.as_str()) == Some(*one)));
     }
 
-    /// Kind: forms in parts, as mail services, media servers and browsers send them.
+    /// Kind: multipart forms of mail services, media servers and browsers.
     #[test]
-    fn forms_in_parts_become_objects() {
+    fn multipart_forms_become_objects() {
         let part = |headers: &str, body: &str| format!("--x\r\nContent-Disposition: form-data; {headers}\r\n\r\n{body}\r\n");
         let plex = part("name=\"payload\"\r\nContent-Type: application/json", r#"{"event":"media.play","n":1.10}"#);
         let text = part("name=\"from\"", "anna");
@@ -526,21 +527,21 @@ mod tests {
         assert_eq!(
             raw(unknown).as_json(),
             Some(r#"{"text":{"content_type":"text/plain","size":1}}"#),
-            "what is no text is a file"
+            "bytes that are not text are a file"
         );
         let many = format!("{}--x--", part("name=a", "").repeat(PARTS_MAX / 2 + 1));
         assert!(matches!(of("multipart/form-data; boundary=x", &many).unread, Some(Unread::TooManyParts(_))));
     }
 
     #[test]
-    fn a_body_that_swells_as_json_is_kept_as_bytes() {
+    fn a_body_that_grows_as_json_is_stored_as_bytes() {
         let body = format!("a={}", "\u{1}".repeat(GROWTH_SLACK));
         let data = of("application/x-www-form-urlencoded", &body);
         assert_eq!((data.unread, data.rewritten), (Some(Unread::TooLong), false));
     }
 
     #[test]
-    fn a_request_without_a_body_is_about_its_query() {
+    fn without_a_body_the_query_is_read() {
         let data = read(BodyAs::Auto, None, "a=1&b[]=2", &Bytes::new());
         let content = data.content;
         assert_eq!(serde_json::from_slice::<Value>(content.bytes()).unwrap(), json!({ "a": "1", "b": ["2"] }));
@@ -550,7 +551,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes, what is called JSON is JSON, and what was not rewritten is what came.
+        /// For any body: data declared as JSON is JSON, and data that was not rewritten equals the body.
         #[test]
         fn nothing_panics_and_nothing_is_lost(
             kind in prop::sample::select(vec![

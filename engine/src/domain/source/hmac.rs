@@ -1,7 +1,7 @@
-//! A signature by a shared secret, described by parts: where it stands, how it is written, and what it signs.
+//! A signature with a shared secret, described by parts: its place, its encoding, and the signed text.
 //!
-//! Signatures are compared as bytes, in constant time. How a signature is written (capitals in hex, padding in base64) is no part of
-//! what it proves, and libraries differ there. The id of a repeat comes from what was signed, never from the signature's text.
+//! Signatures are compared as bytes, in constant time. Their spelling (upper case in hex, padding in base64) proves nothing, and
+//! libraries differ there. The id of a duplicate is derived from the signed text, never from the signature.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -24,33 +24,33 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// A signature by a shared secret.
+/// A signature with a shared secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HmacRule {
     pub place: Place,
     pub algorithm: Algorithm,
     pub encoding: Encoding,
-    /// The text before the signature. Blanks behind it are skipped.
+    /// Text before the signature. Blanks after it are skipped.
     pub prefix: String,
-    /// What is signed.
+    /// The signed text.
     pub template: Template,
-    /// What `{body}` stands for.
+    /// The meaning of `{body}`.
     pub body: SignedBody,
-    /// Where the header is a list such as `t=1,v1=ab`: the key of signatures in it. Any of them will do.
+    /// For a list header such as `t=1,v1=ab`: the name of signatures in it. One valid signature is enough.
     pub list_key: Option<String>,
     /// How the secret's text becomes the key.
     pub key: KeyEncoding,
     pub stamp: Option<Stamp>,
 }
 
-/// Where a signature or a time stands.
+/// The place of a signature or a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In lower case.
+    /// Name in lower case.
     Header(String),
-    /// In a JSON body, or the field of a form.
+    /// In a JSON body, or a field of a form.
     Body(Path),
-    /// Under this key in the list of [`HmacRule::list_key`]. (Of a time only.)
+    /// Under this name in the list of [`HmacRule::list_key`]. (Only for a time.)
     List(String),
 }
 
@@ -68,11 +68,11 @@ impl fmt::Display for Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignedBody {
     AsSent,
-    /// The field `payload` of a form or, with `GET`, of the query; any other body as sent (Gitea, Forgejo, Gogs).
+    /// The field `payload` of a form or, with `GET`, of the query; other bodies as sent (Gitea, Forgejo, Gogs).
     PayloadField,
 }
 
-/// Where the time of signing stands, and how far it may be from now.
+/// The place of the signed time, and its maximum difference from now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub place: Place,
@@ -97,7 +97,7 @@ impl Algorithm {
         }
     }
 
-    /// Bytes of a signature.
+    /// Returns the length of a signature, in bytes.
     pub const fn signature_len(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -124,18 +124,18 @@ impl Algorithm {
     }
 }
 
-/// How a signature is written.
+/// The encoding of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// In small letters or capitals.
+    /// Lower or upper case.
     Hex,
-    /// With padding or without.
+    /// With or without padding.
     Base64,
-    /// In the alphabet of URLs, with padding or without.
+    /// In the URL alphabet, with or without padding.
     Base64Url,
 }
 
-/// Base64 for URLs, with or without its padding.
+/// Base64 for URLs, with or without padding.
 const URL_PADDED_OR_NOT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -191,7 +191,7 @@ impl KeyEncoding {
         }
     }
 
-    /// The key. `None`: the text is not written so.
+    /// Returns the key, or `None` if the text has another encoding.
     pub fn key(self, secret: &str) -> Option<Cow<'_, [u8]>> {
         match self {
             Self::Text => Some(secret.as_bytes().into()),
@@ -201,9 +201,9 @@ impl KeyEncoding {
     }
 }
 
-/// A time of signing: seconds since 1970, or milliseconds where the number is too large for that, or RFC 3339.
+/// Reads a signed time: seconds since 1970, milliseconds if the number is too large, or RFC 3339.
 fn instant(text: &str) -> Option<Timestamp> {
-    /// In seconds it would be the year 5138.
+    /// In seconds this is the year 5138.
     const MILLIS_FROM: i64 = 100_000_000_000;
     if text.bytes().all(|c| c.is_ascii_digit()) {
         let number: i64 = text.parse().ok()?;
@@ -212,13 +212,13 @@ fn instant(text: &str) -> Option<Timestamp> {
     Timestamp::parse_rfc3339(text)
 }
 
-/// The entries of a list such as `t=1,v1=ab` or `ts=1;h1=ab`.
+/// Returns the entries of a list such as `t=1,v1=ab` or `ts=1;h1=ab`.
 fn entries(list: &str) -> impl Iterator<Item = (&str, &str)> {
     list.split([',', ';', ' ']).filter_map(|entry| entry.split_once('='))
 }
 
 impl HmacRule {
-    /// The header that carries the signature.
+    /// Returns the header with the signature.
     pub fn header(&self) -> Option<&str> {
         match &self.place {
             Place::Header(name) => Some(name),
@@ -226,12 +226,12 @@ impl HmacRule {
         }
     }
 
-    /// Whether the signature covers this header.
+    /// Returns whether the signature covers this header.
     pub fn covers_header(&self, name: &str) -> bool {
         self.template.has_header(name)
     }
 
-    /// Checks what the head of a request says, so that a request without a usable proof is refused before its body is read.
+    /// Checks the head of a request, so that a request without a usable proof is refused before its body is read.
     pub fn check_head(&self, request: &Incoming<'_>, now: Timestamp) -> Result<(), Refusal> {
         if matches!(self.place, Place::Header(_)) {
             self.candidates(request)?;
@@ -242,7 +242,7 @@ impl HmacRule {
         Ok(())
     }
 
-    /// Verifies a request. Computes one HMAC per secret, however many signatures are listed.
+    /// Verifies a request. Computes one HMAC per secret, regardless of the number of signatures.
     pub fn verify(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Believed, Refusal> {
         let candidates = self.candidates(request)?;
         let time = self.time(request, now)?;
@@ -257,7 +257,7 @@ impl HmacRule {
         Ok(Believed { secret, digest: Some(digest(&parts)), evidence, ..Believed::default() })
     }
 
-    /// The text at a place, where there is one of it.
+    /// Returns the text at a place, if it is unique.
     fn at<'a>(&self, place: &Place, request: &Incoming<'a>) -> Result<Cow<'a, str>, Refusal> {
         match place {
             Place::Header(name) => request.only(name).map(Into::into),
@@ -275,7 +275,7 @@ impl HmacRule {
         }
     }
 
-    /// The signatures that a request carries, as bytes.
+    /// Returns the signatures of a request, as bytes.
     fn candidates(&self, request: &Incoming<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
         let text = self.at(&self.place, request)?;
         let part = self.header().map_or_else(|| "the signature in the body".to_owned(), |name| format!("the header {name}"));
@@ -305,7 +305,7 @@ impl HmacRule {
         if found.is_empty() { Err(malformed(why)) } else { Ok(found) }
     }
 
-    /// The time of signing as it was signed; empty where none is.
+    /// Returns the signed time as text; empty if there is none.
     fn time<'a>(&self, request: &Incoming<'a>, now: Timestamp) -> Result<Cow<'a, str>, Refusal> {
         let Some(stamp) = &self.stamp else { return Ok(Cow::Borrowed("")) };
         let text = self.at(&stamp.place, request)?;
@@ -316,7 +316,7 @@ impl HmacRule {
         Ok(text)
     }
 
-    /// What `{body}` stands for, and what of the request it proves.
+    /// Returns the text for `{body}`, and which part of the request it proves.
     fn signed_body<'a>(&self, request: &Incoming<'a>) -> Result<(Cow<'a, [u8]>, Evidence), Refusal> {
         let from = match self.body {
             SignedBody::PayloadField if request.body.is_empty() && !request.query.is_empty() => request.query.as_bytes(),
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signatures_and_keys_are_read_as_senders_write_them() {
+    fn reads_signatures_and_keys_in_every_spelling() {
         let bytes = [0xfb, 0xff, 0x01, 0xab];
         for (encoding, texts, bad) in [
             (Encoding::Hex, vec!["fbff01ab", "FBFF01AB", "fbFF01aB"], vec!["fbff01a", "fbff01ag", "fb ff01ab", "0xfbff01"]),

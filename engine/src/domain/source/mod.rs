@@ -1,15 +1,16 @@
-//! A source: an inbound address for third parties, with the rule by which they prove who they are and what becomes of their requests.
+//! A source: an inbound address for third parties, with the rule that verifies its senders and turns their requests into events.
 //!
-//! A [`Draft`] holds what an operator typed: only the differences from the preset. [`Draft::settle`] turns it into [`Settings`], in which
-//! everything is known and valid. Storing the draft has a reason: a preset that learns something new serves all its sources, and what an
-//! operator chose stays chosen.
+//! A [`Draft`] holds what an operator set: only the differences from the preset. [`Draft::settle`] turns it into complete and
+//! valid [`Settings`]. The draft is stored, so that an improved preset applies to all its sources while the operator's choices
+//! stay.
 //!
-//! [`Source::verify`] decides whether a request is believed; [`Source::event`] makes it an event, whatever its body is, so signed bytes are
-//! never lost. A repeat is recognised by the signed id, else by the digest of what was signed. Where nothing is signed (a password, a
-//! token) only an id that the source names counts: two equal bodies may be two events, and losing one is worse than having it twice.
+//! [`Source::verify`] decides whether a request is verified. [`Source::event`] turns it into an event, whatever its body is, so
+//! signed bytes are never lost. A duplicate is detected by the signed id, otherwise by the digest of the signed text. Without a
+//! signature (a password, a token) only an id that the source names counts: two equal bodies may be two events, and losing one is
+//! worse than having it twice.
 //!
-//! Headers and method reach plugins as attributes with a dot in the name (`http.header.…`). No CloudEvents attribute can have a dot, the
-//! contract's records are frozen, and neither envelopes nor subscriptions see them.
+//! Headers and method reach plugins as attributes with a dot in the name (`http.header.…`). No CloudEvents attribute can have a
+//! dot, the contract's records never change, and envelopes and subscriptions do not see these attributes.
 
 pub mod data;
 mod hmac;
@@ -53,22 +54,22 @@ pub use self::{
     verify::{Believed, Evidence, Incoming, Proofs, Refusal, Rule},
 };
 
-/// A source before it has an id.
+/// A source without an id.
 #[derive(Clone, Debug)]
 pub struct NewSource {
-    /// Unique and fixed: events carry it as their `source`.
+    /// Unique name. Never changes: events carry it as their `source`.
     pub name: Slug,
-    /// Free text for people.
+    /// Title: free text.
     pub title: Option<String>,
-    /// The part of its address that cannot be guessed.
+    /// The unguessable part of its address.
     pub token: Token,
-    /// What stood there before, newest first.
+    /// Previous tokens, newest first.
     pub former: Vec<FormerToken>,
     pub draft: Draft,
     pub settings: Settings,
-    /// Newest first; every one that holds is believed.
+    /// Newest first; every valid one is accepted.
     pub secrets: Vec<HeldSecret>,
-    /// What a hub has to know that asks whether it may send here.
+    /// The token that a hub must send to verify the address.
     pub verify_token: Option<Secret>,
 }
 
@@ -80,7 +81,7 @@ pub struct Source {
     pub new: NewSource,
 }
 
-/// What makes an address unguessable.
+/// The unguessable part of an address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -102,7 +103,7 @@ impl Token {
     }
 }
 
-/// A token that a newer one has replaced: what is sent to its address is taken until its grace is over (steady clock).
+/// A replaced token: its address stays valid until its grace period ends (steady clock).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormerToken {
     pub token: Token,
@@ -115,20 +116,20 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Secrets that hold at once.
+/// Maximum number of valid secrets.
 pub const SECRETS_MAX: usize = 5;
-/// Former addresses that are taken at once.
+/// Maximum number of valid former addresses.
 pub const FORMER_MAX: usize = 4;
-/// Kept headers of one request, and bytes of all of them.
+/// Maximum number of stored headers of one request, and their total size in bytes.
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 16 << 10;
-/// Bytes of an event's id.
+/// Maximum length of an event's id, in bytes.
 const ID_LEN_MAX: usize = 512;
-/// The attribute of an event whose body was kept as bytes: why it could not be read as what it says it is.
+/// The attribute with the reason why a body was stored as bytes.
 const UNREAD: &str = "bodyerror";
-/// What an event is where nothing says so.
+/// The last part of an event type if nothing gives another.
 const RECEIVED: &str = "received";
-/// Headers that are a caller's credentials or the connection's own, and are never kept.
+/// Headers with credentials of a caller or about the connection, which are never stored.
 const NEVER_KEPT: [&str; 9] = [
     "authorization",
     "proxy-authorization",
@@ -142,22 +143,22 @@ const NEVER_KEPT: [&str; 9] = [
 ];
 
 impl NewSource {
-    /// Reads a secret that its senders sign with or show.
+    /// Reads a secret that its senders sign with or send.
     ///
     /// # Errors
-    /// Names what is wrong with it, without repeating it.
+    /// Explains what is wrong with it, without repeating it.
     pub fn secret(settings: &Settings, text: &str) -> Result<Secret, BadSecret> {
         secret::read(settings.preset, &settings.proofs, text)
     }
 
-    /// A new secret, to be told to its senders.
+    /// Creates a secret for its senders.
     pub fn new_secret(settings: &Settings, seed: [u8; Secret::SEED_LEN]) -> Secret {
         secret::make(&settings.proofs, seed)
     }
 }
 
 impl Source {
-    /// What follows `/in/`.
+    /// Returns the part of the path after `/in/`.
     pub fn address(&self) -> String {
         self.address_with(&self.new.token)
     }
@@ -166,13 +167,13 @@ impl Source {
         format!("{}-{}", self.new.name, token.as_str())
     }
 
-    /// Its address and those before it, each with when it ends.
+    /// Returns its address and the previous ones, each with its end.
     pub fn addresses(&self) -> impl Iterator<Item = (String, Option<Timestamp>)> {
         let former = self.new.former.iter().map(|former| (self.address_with(&former.token), Some(former.until)));
         std::iter::once((self.address(), None)).chain(former)
     }
 
-    /// Puts a new address in the place of the one it has, which is taken until `grace` is over; those before it end with it.
+    /// Replaces the address. The current one stays valid until `grace` is over; earlier ones end at the latest then.
     pub fn rotate_address(&mut self, token: Token, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         let new = &mut self.new;
@@ -184,7 +185,7 @@ impl Source {
         new.former.truncate(FORMER_MAX);
     }
 
-    /// Puts a new secret first; those before it are believed until `grace` is over, and end with it.
+    /// Adds a new secret first. Earlier ones stay valid until `grace` is over at the latest.
     pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));
@@ -195,28 +196,28 @@ impl Source {
         self.new.secrets.truncate(SECRETS_MAX);
     }
 
-    /// The secrets that hold at this moment (steady clock).
+    /// Returns the secrets that are valid at this time (steady clock).
     fn secrets(&self, steady: Timestamp) -> Vec<String> {
         let holds = |held: &&HeldSecret| held.until.is_none_or(|until| steady < until);
         self.new.secrets.iter().filter(holds).map(|held| held.secret.reveal()).collect()
     }
 
-    /// Checks what the head of a request says. `None`: the body has to be read, and [`Self::verify`] decides. `steady` is when secrets
-    /// end, `wall` what senders read.
+    /// Checks the head of a request. `None`: the body is needed, and [`Self::verify`] decides. `steady` is the clock for the end
+    /// of secrets, `wall` the senders' clock.
     pub fn check_head(&self, head: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Option<Believed>, Refusal> {
         let secrets = self.secrets(steady);
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         self.new.settings.proofs.check_head(&secrets, head, wall)
     }
 
-    /// Whether a request comes from one of its senders.
+    /// Verifies that a request comes from one of its senders.
     pub fn verify(&self, request: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Believed, Refusal> {
         let secrets = self.secrets(steady);
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         self.new.settings.proofs.verify(&secrets, request, wall)
     }
 
-    /// The event that a believed request is.
+    /// Creates the event of a verified request.
     pub fn event(&self, request: &Incoming<'_>, body: &Bytes, believed: &Believed) -> NewEvent {
         let settings = &self.new.settings;
         let data = self.data(request, body, believed);
@@ -225,7 +226,7 @@ impl Source {
         let mut attributes = Attributes::default();
         for (name, pick) in &settings.attributes {
             if let Some(value) = pick.from(request, json) {
-                // One that no attribute could have is in the data all the same.
+                // A value that no attribute can hold is still in the data.
                 let _ = attributes.push(name, value.into_owned());
             }
         }
@@ -251,7 +252,7 @@ impl Source {
         }
     }
 
-    /// What of a believed request becomes data: only what its sender vouches for.
+    /// Returns the part of a verified request that becomes data: only what its sender proved.
     fn data(&self, request: &Incoming<'_>, body: &Bytes, believed: &Believed) -> data::Data {
         let rewritten = |body_as: BodyAs, bytes: String| {
             let read = data::read(body_as, None, "", &bytes.into());
@@ -287,7 +288,7 @@ impl Source {
         told.or_else(|| if prefix.is_empty() { None } else { typed(RECEIVED) }).unwrap_or_else(received)
     }
 
-    /// The id by which a repeat of this request is known. `None`: every request is another event.
+    /// Returns the id by which a duplicate of this request is detected. `None`: every request is a new event.
     fn repeat_id(&self, request: &Incoming<'_>, json: Option<&str>, believed: &Believed) -> Option<String> {
         let digest = believed.digest.map(|digest| signature::hex(&digest));
         let whole = |digest: &str| format!("sha256:{digest}");
@@ -297,7 +298,7 @@ impl Source {
             Dedupe::Pick(pick) => pick,
         };
         let id = match (&believed.id, pick) {
-            // What was signed, never a header of that name beside it.
+            // The signed text, never an unsigned header beside it.
             (Some(id), Pick::Header(names)) if names.iter().any(|name| name == "webhook-id") => Some(id.clone()),
             _ => match (pick.from(request, json), digest.as_deref()) {
                 (Some(id), Some(digest)) if !self.new.settings.proofs.get(believed.by).covers(pick) => {
@@ -334,7 +335,7 @@ impl Source {
         kept
     }
 
-    /// Whether a request may come from there.
+    /// Returns whether requests from this address are allowed.
     pub fn admits(&self, address: IpAddr) -> bool {
         let allow = &self.new.settings.allow;
         let address = address.to_canonical();
@@ -342,7 +343,7 @@ impl Source {
     }
 }
 
-/// Text as the value of an attribute: without control characters, and not too long.
+/// Makes text a valid attribute value: without control characters, and not too long.
 fn cut(text: &str) -> String {
     let mut end = text.len().min(Attributes::VALUE_LEN_MAX);
     while !text.is_char_boundary(end) {
@@ -351,7 +352,7 @@ fn cut(text: &str) -> String {
     text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A kind of event in the letters that a type has: `orders/create` is `orders.create`, `Push Hook` is `push_hook`.
+/// Converts an event kind to an event type: `orders/create` becomes `orders.create`, `Push Hook` becomes `push_hook`.
 fn plain(told: &str) -> String {
     let letter = |c: char| match c {
         '/' | ':' | '.' => '.',

@@ -1,4 +1,4 @@
-//! Where in a request something stands: a header, a place in the body, or the same for all (`header:x-github-event`, `body:/type`,
+//! A place in a request: a header, a place in the body, or a constant (`header:x-github-event`, `body:/type`,
 //! `constant:order.created`).
 
 use std::{borrow::Cow, fmt};
@@ -11,28 +11,28 @@ use serde_json::value::RawValue;
 
 use super::verify::Incoming;
 
-/// Where something stands.
+/// A place in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// The first of these that is there, in lower case.
+    /// The first of these headers that exists, in lower case.
     Header(Vec<String>),
     Body(Path),
     Constant(String),
 }
 
-/// A place in JSON: the names of members and the numbers of items on the way to it.
+/// A place in JSON: the names of members and the numbers of items that lead to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path(Vec<String>);
 
-/// Bytes of a pick as it is written.
+/// Maximum length of a pick's text, in bytes.
 const LEN_MAX: usize = 256;
 
 impl Pick {
-    /// Reads one, or says what is wrong with it.
+    /// Parses a pick, or explains what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "{text:?} is no place in a request; write header:NAME, body:/POINTER (or body:$.path) or constant:TEXT, {LEN_MAX} \
+                "{text:?} is not a place in a request; write header:NAME, body:/POINTER (or body:$.path) or constant:TEXT, {LEN_MAX} \
                  characters at most"
             )
         };
@@ -49,7 +49,7 @@ impl Pick {
         }
     }
 
-    /// The text that stands there, with `data` as JSON. Numbers and booleans are text as they are written.
+    /// Returns the text at the place, with `data` as JSON. Numbers and booleans are text as written.
     pub fn from<'a>(&'a self, request: &Incoming<'a>, data: Option<&'a str>) -> Option<Cow<'a, str>> {
         let found = match self {
             Self::Header(names) => Cow::Borrowed(names.iter().find_map(|name| request.header(name))?),
@@ -71,7 +71,7 @@ impl fmt::Display for Pick {
 }
 
 impl Path {
-    /// A JSON pointer (RFC 6901), or the plain half of JSONPath: `$.order.lines[0].sku`.
+    /// Parses a JSON pointer (RFC 6901), or the plain part of JSONPath: `$.order.lines[0].sku`.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix('$') {
             let path = path.replace('[', ".").replace(']', "");
@@ -83,7 +83,7 @@ impl Path {
         Some(Self(names.map(|name| name.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
-    /// The name, where the path has one step.
+    /// Returns the name if the path has one step.
     pub fn only_step(&self) -> Option<&str> {
         match self.0.as_slice() {
             [name] => Some(name),
@@ -91,7 +91,7 @@ impl Path {
         }
     }
 
-    /// The scalar that stands there. Whatever else there is, is only read over.
+    /// Returns the scalar at the place. Everything else is skipped.
     pub fn find<'a>(&self, json: &'a str) -> Option<Cow<'a, str>> {
         let mut place = json;
         for name in &self.0 {
@@ -101,7 +101,7 @@ impl Path {
         match place.as_bytes().first()? {
             b'"' => match serde_json::from_str::<&str>(place) {
                 Ok(plain) => Some(plain.into()),
-                // Half a surrogate is JSON and no text; it is replaced.
+                // Half a surrogate is valid JSON but not text; it is replaced.
                 Err(_) => serde_json::from_str::<Name<'_>>(place).ok().map(|Name(text)| text),
             },
             b'{' | b'[' | b'n' => None,
@@ -116,7 +116,7 @@ impl fmt::Display for Path {
     }
 }
 
-/// One step into JSON: the member of this name, or the item of this number.
+/// One step into JSON: the member with this name, or the item with this number.
 struct Step<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Step<'_> {
@@ -137,7 +137,7 @@ impl<'de> Visitor<'de> for Step<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
         while let Some(Name(name)) = map.next_key()? {
-            // The last of two counts, as with most readers of JSON.
+            // Of two members with one name the last counts, as in most JSON parsers.
             if name == self.0 {
                 found = Some(map.next_value()?);
             } else {
@@ -161,8 +161,8 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 }
 
-/// Text, borrowed unless it is written with escapes. Read as bytes, since serde_json refuses half a surrogate as text; one such name must
-/// not hide the members beside it.
+/// Text, borrowed unless it has escapes. Read as bytes, because serde_json refuses half a surrogate as text; such a name must not
+/// hide the members beside it.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {

@@ -1,4 +1,4 @@
-//! What is known of well-known senders: how they prove themselves, and where in what they send the kind of event and its id stand.
+//! Presets of well-known senders: how they prove their requests, and the places of the event type and id.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     verify::{Proofs, Rule},
 };
 
-/// A sender, or a way to prove oneself that many have.
+/// A sender, or a common verification method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     StandardWebhooks,
@@ -35,13 +35,13 @@ pub enum Preset {
     None,
 }
 
-/// How old a signed time may be unless a source says otherwise.
+/// Default maximum age of a signed time.
 pub const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
-/// How old Mailgun's may be.
+/// Maximum age for Mailgun.
 const TOLERANCE_OF_MAILGUN: Duration = Duration::from_secs(24 * 3600);
-/// The header of [`Preset::HeaderToken`] unless the source names one.
+/// The default header of [`Preset::HeaderToken`].
 pub const TOKEN_HEADER_DEFAULT: &str = "x-webhook-token";
-/// The user of [`Preset::Basic`] unless the source names one.
+/// The default user name of [`Preset::Basic`].
 pub const USERNAME_DEFAULT: &str = "innesco";
 
 impl Preset {
@@ -97,7 +97,7 @@ impl Preset {
         Self::ALL.into_iter().find(|preset| preset.as_str() == text)
     }
 
-    /// Whether the sender makes the secret, so that it has to be given.
+    /// Returns whether the sender creates the secret, so that it must be given.
     pub const fn secret_is_theirs(self) -> bool {
         matches!(
             self,
@@ -113,7 +113,8 @@ impl Preset {
         )
     }
 
-    /// How its senders prove themselves, the proof that wins first. For [`Self::Hmac`] the defaults: the source has to name the rest.
+    /// Returns the verification methods, the deciding one first. For [`Self::Hmac`] these are defaults: the source must give the
+    /// rest.
     pub fn proofs(self) -> Proofs {
         let hmac = |header: &str, encoding, prefix: &str, template: &str, stamp: Option<&str>| HmacRule {
             place: Place::Header(header.to_owned()),
@@ -132,7 +133,7 @@ impl Preset {
             Self::StandardWebhooks => Rule::Standard,
             Self::Github => by_body("x-hub-signature-256", Encoding::Hex, "sha256="),
             Self::Stripe => Rule::Hmac(HmacRule {
-                // The older v0 is of test events alone, and worth nothing.
+                // The older v0 is only for test events and proves nothing.
                 list_key: Some("v1".to_owned()),
                 stamp: Some(Stamp { place: Place::List("t".to_owned()), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("stripe-signature", Encoding::Hex, "", "{timestamp}.{body}", None)
@@ -181,7 +182,7 @@ impl Preset {
             }),
             Self::Mailgun => Rule::Hmac(HmacRule {
                 place: in_body("/signature/signature"),
-                // It tries again for eight hours. A repeat is known by its token for longer than that.
+                // It retries for eight hours. A duplicate is detected by its token for longer.
                 stamp: Some(Stamp { place: in_body("/signature/timestamp"), tolerance: TOLERANCE_OF_MAILGUN }),
                 ..hmac("", Encoding::Hex, "", "{timestamp}{body:/signature/token}", None)
             }),
@@ -194,7 +195,7 @@ impl Preset {
         Proofs(vec![rule])
     }
 
-    /// Where the kind of event stands, with what stands before it in the event's type; `None`: the source's name.
+    /// Returns the place of the event type, and the prefix; `None`: the source's name.
     pub fn event_type(self) -> (Option<Pick>, Option<&'static str>) {
         let (pick, prefix) = match self {
             Self::Github => ("header:x-github-event", "github"),
@@ -217,9 +218,9 @@ impl Preset {
         (Some(known(pick)), Some(prefix))
     }
 
-    /// By what a repeat is known. An id that the signature does not cover is taken together with the digest of what was signed: with
-    /// one captured request, nobody can take the id of a later one. Not the digest alone, since senders repeat whole bodies: two
-    /// `workflow_dispatch` of GitHub's differ in the delivery's id only.
+    /// Returns how duplicates are detected. An id that the signature does not cover is combined with the digest of the signed
+    /// text, so that one captured request cannot claim the id of a later one. The digest alone is not enough, because senders
+    /// repeat whole bodies: two `workflow_dispatch` of GitHub differ only in the delivery's id.
     pub fn dedupe(self) -> Dedupe {
         let pick = match self {
             Self::Github => "header:x-github-delivery",
@@ -239,27 +240,27 @@ impl Preset {
         Dedupe::Pick(known(pick))
     }
 
-    /// The methods that its senders use.
+    /// Returns the methods that its senders use.
     pub const fn methods(self) -> &'static [&'static str] {
         match self {
-            // A webhook can be set to GET there: the payload is in the query then.
+            // Such a webhook can use GET, with the payload in the query.
             Self::Gitea => &["GET", "POST"],
             _ => &["POST"],
         }
     }
 
-    /// The answer that its senders expect: a content type and a body. `None`: they read none, and are answered with the event's id.
+    /// Returns the answer that its senders expect: a content type and a body. `None`: they ignore it and get the event's id.
     pub const fn answer(self) -> Option<(&'static str, &'static str)> {
         match self {
-            // Every body is an instruction: it is shown after a slash command, and breaks a modal.
+            // Slack reads every body as an instruction: it is shown after a slash command, and breaks a modal.
             Self::Slack => Some(("text/plain; charset=utf-8", "")),
-            // Every answer is read as TwiML. JSON is its error 12300, which a caller hears.
+            // Twilio reads every answer as TwiML. JSON is its error 12300, which a caller hears.
             Self::Twilio => Some(("text/xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>")),
             _ => None,
         }
     }
 
-    /// Bytes of the largest body that its senders say they send.
+    /// Returns the size of the largest body that its senders document, in bytes.
     pub const fn body_bytes_sent(self) -> Option<u64> {
         match self {
             // "Payloads are capped at 25 MB".
@@ -268,10 +269,10 @@ impl Preset {
         }
     }
 
-    /// Bytes of the largest body that is read unless the source says otherwise, beside the engine's own limit.
+    /// Returns the default limit of a body, in bytes, below the engine's limit.
     pub const fn body_bytes_max(self) -> Option<u64> {
         match self {
-            // Its forms have a few kilobytes. Each is hashed twice per secret, as it is not known how the address was written.
+            // Its forms have a few kilobytes. Each is hashed twice per secret, because the spelling of the address is not known.
             Self::Twilio => Some(1 << 20),
             _ => None,
         }
@@ -287,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_read_back_and_every_preset_is_whole() {
+    fn words_parse_and_every_preset_is_complete() {
         for preset in Preset::ALL {
             assert_eq!(Preset::parse(preset.as_str()), Some(preset));
             let (proofs, _, _) = (preset.proofs(), preset.event_type(), preset.dedupe());

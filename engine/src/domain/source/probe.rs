@@ -1,7 +1,7 @@
-//! Questions that senders ask of an address before or between their webhooks. They are answered and become no events.
+//! Questions that senders ask an address before or between their webhooks. They are answered and create no events.
 //!
-//! Most are asked without a proof: the sender has not yet stored the secret. Such an answer repeats a text of the question, or is empty.
-//! A sender that is asked for a secret in return ([`Source::challenge`]) has proved itself first.
+//! Most have no proof, because the sender has not yet stored the secret. Such an answer repeats a text of the question, or is
+//! empty. A sender that gets an answer made with a secret ([`Source::challenge`]) is verified first.
 
 use std::borrow::Cow;
 
@@ -30,15 +30,15 @@ impl Reply {
     }
 }
 
-/// Bytes of a text that is repeated. Challenges have a few dozen.
+/// Maximum length of a repeated text, in bytes. Challenges have a few dozen.
 const CHALLENGE_LEN_MAX: usize = 1024;
 
 impl Source {
-    /// Bytes of the longest unsigned question. A longer body is not read without a proof.
+    /// Maximum size of an unsigned question, in bytes. A larger body is not read without a proof.
     pub const PROBE_BYTES_MAX: u64 = 512;
 
-    /// The answer to a question that the head alone asks: `HEAD`, the challenge of a hub (Meta, WebSub, Strava), or the parameter that
-    /// the source names.
+    /// Answers a question in the head alone: `HEAD`, the challenge of a hub (Meta, WebSub, Strava), or the parameter that the
+    /// source names.
     ///
     /// # Errors
     /// Refuses a hub with another token.
@@ -55,7 +55,7 @@ impl Source {
         }
         let Some(expected) = self.new.verify_token.as_ref().filter(|_| head.method == "GET") else { return Ok(None) };
         let Some(mode) = parameter("hub.mode") else { return Ok(None) };
-        // A hub of WebSub 1.0 has no token and names what was subscribed to.
+        // A hub of WebSub 1.0 has no token and names the subscribed topic.
         let given = parameter("hub.verify_token").or_else(|| parameter("hub.topic")).unwrap_or_default();
         if !same(&expected.reveal(), &given) {
             return Err(Refusal::Malformed {
@@ -66,25 +66,25 @@ impl Source {
         Ok(match parameter("hub.challenge") {
             Some(challenge) if self.new.settings.preset == Preset::Strava => Some(Reply::json(&[("hub.challenge", &challenge)])),
             Some(challenge) => Some(Reply::text(challenge)),
-            // A hub that refuses a subscription reports it, and expects a success.
+            // A hub that denies a subscription reports it, and expects a success.
             None if mode == "denied" => Some(Reply::default()),
             None => None,
         })
     }
 
-    /// Whether a request without any proof may be an unsigned question, so that its short body is worth reading.
+    /// Returns whether a request without a proof may be an unsigned question, so that its short body is read.
     pub fn may_be_probe(&self, head: &Incoming<'_>, length: Option<u64>) -> bool {
         let short = length.is_some_and(|bytes| bytes <= Self::PROBE_BYTES_MAX);
         let asks = matches!(self.new.settings.preset, Preset::WooCommerce | Preset::Slack);
         asks && short && !self.new.settings.proofs.are_brought_by(head)
     }
 
-    /// The answer to an unsigned question in a body. `None`: it is none.
+    /// Answers an unsigned question in a body. `None`: it is not one.
     ///
-    /// WooCommerce tries an address before it has told its secret, by an unsigned form that names the webhook and nothing else. Slack
-    /// checks the certificate of an address by a form with `ssl_check=1`.
+    /// WooCommerce tests an address before it uses its secret, with an unsigned form that only names the webhook. Slack checks
+    /// the certificate of an address with a form with `ssl_check=1`.
     pub fn answer_probe(&self, request: &Incoming<'_>) -> Option<Reply> {
-        /// Digits of a webhook's number.
+        /// Maximum number of digits of a webhook's number.
         const DIGITS_MAX: usize = 20;
         if self.new.settings.proofs.are_brought_by(request) {
             return None;
@@ -100,7 +100,7 @@ impl Source {
         asks.then(Reply::default)
     }
 
-    /// The answer to a question that a believed request asks. `None`: it is an event. `steady` is when secrets end.
+    /// Answers a question in a verified request. `None`: it is an event. `steady` is the clock for the end of secrets.
     pub fn challenge(&self, request: &Incoming<'_>, believed: &Believed, steady: Timestamp) -> Option<Reply> {
         let preset = self.new.settings.preset;
         if preset == Preset::Slack && is_ssl_check(request) {
@@ -116,7 +116,7 @@ impl Source {
             Preset::Zoom if at("body:/event")? == "endpoint.url_validation" => {
                 let plain = at("body:/payload/plainToken")?;
                 let secrets = self.secrets(steady);
-                // With the secret that this request was signed with: during a rotation there are two.
+                // Uses the secret that signed this request, because there are two during a rotation.
                 let secret = secrets.get(believed.secret)?;
                 let hashed = signature::hex(&Algorithm::Sha256.sign(secret.as_bytes(), &[plain.as_bytes()]));
                 Some(Reply::json(&[("plainToken", &plain), ("encryptedToken", &hashed)]))

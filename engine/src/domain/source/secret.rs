@@ -1,5 +1,4 @@
-//! The secret of a source, read in the form in which its sender shows it. What is wrong with a text is said in words that repeat nothing
-//! of it.
+//! The secret of a source, read in the form in which its sender shows it. Errors never repeat any part of the text.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -10,39 +9,39 @@ use super::{
 };
 use crate::domain::signature::{Scheme, Secret, Verifier};
 
-/// Length of a secret in bytes. Shorter ones can be found by trying.
+/// Length of a secret in bytes. Shorter ones can be guessed.
 pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 8..=512;
-/// Bytes of a key of Standard Webhooks.
+/// Length of a key of Standard Webhooks, in bytes.
 const KEY_LEN: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// A secret that a source cannot have.
+/// A text that cannot be the secret of a source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSecret {
     #[error("must be {} to {} bytes long; this has {}", SECRET_LEN.start(), SECRET_LEN.end(), .0)]
     Length(usize),
-    #[error("has a line end or another control character in it; paste it without")]
+    #[error("contains a line end or another control character; remove it")]
     Control,
-    #[error("has a blank at its start or end; paste it without")]
+    #[error("has a blank at its start or end; remove it")]
     Blank,
-    #[error("has letters beyond ASCII, which a header cannot carry")]
+    #[error("contains characters beyond ASCII, which a header cannot carry")]
     NotAscii,
-    #[error("is not {}, as secret_encoding says; paste it as its sender shows it, or set secret_encoding to text", .0.as_str())]
+    #[error("is not {}, as secret_encoding requires; paste it as its sender shows it, or set secret_encoding to text", .0.as_str())]
     NotEncoded(KeyEncoding),
-    #[error("decodes to a key of {} bytes; shorter ones than {} can be found by trying", .0, SECRET_LEN.start())]
+    #[error("decodes to a key of {} bytes; keys shorter than {} can be guessed", .0, SECRET_LEN.start())]
     KeyLength(usize),
-    #[error("has a blank or a line end inside; paste it without")]
+    #[error("contains a blank or a line end; remove it")]
     Inside,
-    #[error("is not base64 behind \"{0}\"; write \"whsec_\" and base64, or \"whpk_\" and the base64 of an ed25519 public key")]
+    #[error("is not base64 after \"{0}\"; write \"whsec_\" and base64, or \"whpk_\" and the base64 of an ed25519 public key")]
     NotBase64(&'static str),
-    #[error("decodes to {} bytes behind \"whsec_\"; {} to {} are allowed", .0, KEY_LEN.start(), KEY_LEN.end())]
+    #[error("decodes to {} bytes after \"whsec_\"; {} to {} are allowed", .0, KEY_LEN.start(), KEY_LEN.end())]
     StandardLength(usize),
     #[error("is the secret half of an ed25519 key (\"whsk_\"), which only the sender needs; write the public half, \"whpk_…\"")]
     SecretHalf,
-    #[error("is no ed25519 public key behind \"whpk_\"")]
+    #[error("is not an ed25519 public key after \"whpk_\"")]
     NotAKey,
 }
 
-/// Reads a secret that senders sign with or show.
+/// Reads a secret that senders sign with or send.
 pub fn read(preset: Preset, proofs: &Proofs, text: &str) -> Result<Secret, BadSecret> {
     if *proofs.main() == Rule::Standard && proofs.0.len() == 1 {
         return standard(text).map(Secret::Text);
@@ -54,7 +53,7 @@ pub fn read(preset: Preset, proofs: &Proofs, text: &str) -> Result<Secret, BadSe
     if shown && !text.is_ascii() {
         return Err(BadSecret::NotAscii);
     }
-    // WooCommerce's own secrets can end in a blank, and a text that a person chose as well.
+    // WooCommerce's secrets can end in a blank, and so can a text that a person chose.
     let may_have_blanks = matches!(preset, Preset::WooCommerce | Preset::Hmac | Preset::Basic);
     if !may_have_blanks && text.trim() != text {
         return Err(BadSecret::Blank);
@@ -71,8 +70,8 @@ pub fn read(preset: Preset, proofs: &Proofs, text: &str) -> Result<Secret, BadSe
     Ok(Secret::Text(text.to_owned()))
 }
 
-/// A secret of Standard Webhooks: with its prefix or without, with padding or without, in either alphabet, also behind the `v1,` that
-/// Supabase shows it with. Returns it as the specification writes it.
+/// Reads a secret of Standard Webhooks: with or without its prefix, with or without padding, in either alphabet, also after the
+/// `v1,` that Supabase adds. Returns the specification's form.
 fn standard(text: &str) -> Result<String, BadSecret> {
     let text = text.trim();
     let text = text.strip_prefix("v1,").unwrap_or(text);
@@ -95,7 +94,7 @@ fn standard(text: &str) -> Result<String, BadSecret> {
     Ok(format!("whsec_{}", BASE64_STANDARD.encode(key)))
 }
 
-/// A new secret, to be told to its senders.
+/// Creates a secret for its senders.
 pub fn make(proofs: &Proofs, seed: [u8; Secret::SEED_LEN]) -> Secret {
     let text = |scheme| Secret::from_seed(scheme, seed).reveal();
     Secret::Text(match proofs.main() {
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_read_as_their_senders_show_them() {
+    fn reads_secrets_as_senders_show_them() {
         let key = BASE64_STANDARD.encode([0xfb; 32]);
         let whsec = format!("whsec_{key}");
         let url = key.replace('+', "-").replace('/', "_");
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_secret_is_named() {
+    fn explains_what_is_wrong_with_a_secret() {
         let whsk = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
         for (preset, encoding, text, wrong) in [
             ("github", None, "short", BadSecret::Length(5)),

@@ -1,5 +1,5 @@
-//! What senders really do, one table for each kind of difference between them. Where a sender publishes no vector, the signature is
-//! made here from the text that its documentation says it signs.
+//! Behaviour of real senders, one table for each kind of difference. If a sender publishes no test vector, the signature is
+//! computed here from the documented signed text.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -28,7 +28,7 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A request at [`AT`], and the event that it becomes: its type, id and data.
+/// A request at [`AT`], and the resulting event: its type, id and data.
 struct Sent<'a> {
     method: &'a str,
     query: &'a str,
@@ -54,9 +54,9 @@ fn post<'a>(headers: Vec<(&'a str, &'a str)>, body: &'a str) -> Sent<'a> {
     Sent { method: "POST", query: "", headers, body }
 }
 
-/// A preset accepts every spelling that its sender has, and the first of its proofs that is there decides.
+/// A preset accepts every spelling of its sender, and its first present proof decides.
 #[test]
-fn presets_know_every_spelling_of_their_senders() {
+fn presets_accept_every_spelling_of_their_senders() {
     let body = r#"{"id":7}"#;
     let (good, in_hex) = (base64(Algorithm::Sha256, body), hex(body));
     let other = base64(Algorithm::Sha256, "other");
@@ -76,7 +76,7 @@ fn presets_know_every_spelling_of_their_senders() {
         ("shopify without x-", &shopify, post(new_shopify.clone(), body), Ok("shopify.orders.create")),
         ("shopify with both", &shopify, post([x_shopify.as_slice(), &new_shopify].concat(), body), Ok("shopify.orders.create")),
         (
-            "shopify: the first decides",
+            "shopify: the first header decides",
             &shopify,
             post([&[("x-shopify-hmac-sha256", other.as_str())], new_shopify.as_slice()].concat(), body),
             Err(Refusal::Mismatch),
@@ -143,10 +143,10 @@ fn presets_know_every_spelling_of_their_senders() {
         let event = sent.to(source);
         assert_eq!(event.as_ref().map(|(event_type, _, _)| event_type.as_str()).map_err(Clone::clone), verdict, "{name}");
         if let Ok((_, _, data)) = event {
-            assert_eq!(data, body, "{name}: what was signed is the data");
+            assert_eq!(data, body, "{name}: the signed part is the data");
         }
     }
-    // What stands beside the signed field is no data, and a second one of its name neither.
+    // Fields beside the signed one are not data, nor is a second one of its name.
     for body in
         ["payload=%7B%22id%22%3A7%7D&ref=evil", "payload=%7B%22id%22%3A7%7D&payload=evil", "a=1&payload=%7B%22id%22%3A7%7D"]
     {
@@ -154,10 +154,10 @@ fn presets_know_every_spelling_of_their_senders() {
         assert_eq!(data, r#"{"id":7}"#, "{body}");
     }
     let (_, id, _) = post(with(&[("idempotency-key", "forged")]), body).to(&gitlab).unwrap();
-    assert_eq!(id, "m1", "the signed id, not another one beside it");
+    assert_eq!(id, "m1", "the signed id, not an unsigned one");
 }
 
-/// How signatures, times and keys are written, and where: each as a sender's documentation describes it.
+/// Encodings and places of signatures, times and keys, each as a sender's documentation describes it.
 #[test]
 fn signatures_of_other_senders_can_be_described() {
     let hmac = || Draft { preset: "hmac".to_owned(), ..Draft::default() };
@@ -362,7 +362,7 @@ fn signatures_of_other_senders_can_be_described() {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let sent = post(headers.clone(), body);
         assert!(sent.to(&source).is_ok(), "{name}: {:?}", sent.to(&source));
-        // Of what is signed, any other byte.
+        // Any other byte of the signed text.
         let changed = match body {
             body if body.contains("t1") => body.replacen("t1", "t2", 1),
             body => body.replacen('7', "8", 1),
@@ -371,9 +371,9 @@ fn signatures_of_other_senders_can_be_described() {
     }
 }
 
-/// A refusal names the part that is wrong.
+/// A refusal names the wrong part.
 #[test]
-fn a_refusal_names_the_part_that_is_wrong() {
+fn a_refusal_names_the_wrong_part() {
     let list = Draft {
         preset: "hmac".to_owned(),
         header: some("x-sig"),
@@ -399,14 +399,14 @@ fn a_refusal_names_the_part_that_is_wrong() {
         (preset("shopify", &[SECRET]), vec![("x-shopify-hmac-sha256", "_-_-")], "{}", "is not base64"),
         (source(list.clone(), &[SECRET]), vec![("x-sig", "abc")], "{}", "has no entry v1=…"),
         (source(list.clone(), &[SECRET]), vec![("x-sig", timeless.as_str())], "{}", "has no entry t=…"),
-        (source(list, &[SECRET]), vec![("x-sig", stale.as_str())], "{}", "it was signed more than 5m away from now"),
+        (source(list, &[SECRET]), vec![("x-sig", stale.as_str())], "{}", "the signed time differs from now by more than 5m"),
         (
             preset("linear", &[SECRET]),
             vec![("linear-signature", zeros.as_str())],
             "{}",
             "the member /webhookTimestamp of the body is missing",
         ),
-        (preset("linear", &[SECRET]), vec![("linear-signature", zeros.as_str())], linear, "the time of signing cannot be read"),
+        (preset("linear", &[SECRET]), vec![("linear-signature", zeros.as_str())], linear, "the signed time cannot be read"),
         (preset("mailgun", &[SECRET]), vec![JSON], "{}", "the member /signature/signature of the body is missing"),
         (preset("bearer", &[SECRET]), vec![("authorization", "Basic x")], "{}", "does not begin with \"Bearer \""),
         (preset("basic", &[SECRET]), vec![("authorization", "Basic !")], "{}", "the base64 of NAME:PASSWORD"),
@@ -416,9 +416,9 @@ fn a_refusal_names_the_part_that_is_wrong() {
     }
 }
 
-/// Questions are answered and become no event; what only looks like one does not.
+/// Questions are answered and create no event; requests that only look like questions do.
 #[test]
-fn senders_are_answered_what_they_ask() {
+fn questions_of_senders_are_answered() {
     let with_token = |draft: Draft| {
         let mut made = source(draft, &[SECRET]);
         made.new.verify_token = Some(Secret::Text("T-0123456789".to_owned()));
@@ -524,9 +524,9 @@ fn senders_are_answered_what_they_ask() {
     assert_eq!(zoom.challenge(&event, &signed_with_the_older, at(0)), None);
 }
 
-/// Senders that read the answer as an instruction are answered what changes nothing for them.
+/// Senders that read the answer as an instruction get one without effect.
 #[test]
-fn senders_are_answered_in_their_own_way() {
+fn senders_get_answers_in_their_format() {
     let answer = |draft: Draft| source(draft, &[]).new.settings.answer;
     let of = |name: &str| Draft { preset: name.to_owned(), ..Draft::default() };
     assert_eq!(answer(of("slack")).body.as_deref(), Some(""));

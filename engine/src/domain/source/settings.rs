@@ -1,4 +1,4 @@
-//! What can be said of a source, as it is typed and as it is meant.
+//! The settings of a source, as given and as completed.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::domain::{
     rate::Rate,
 };
 
-/// What was typed: what is `None` or empty is as the preset has it.
+/// The given settings; `None` or empty means the preset's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
     pub preset: String,
@@ -55,40 +55,40 @@ pub struct Draft {
     pub answer_content_type: Option<String>,
 }
 
-/// What is meant.
+/// The completed settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub preset: Preset,
     pub proofs: Proofs,
-    /// The parameter of the query whose value senders want to read back.
+    /// The query parameter whose value senders expect back.
     pub challenge: Option<String>,
     pub type_from: Option<Pick>,
     /// `None`: the source's name.
     pub type_prefix: Option<String>,
     pub dedupe: Dedupe,
-    /// Attributes of the event, with where their values stand.
+    /// Attributes of the event, with the places of their values.
     pub attributes: Vec<(String, Pick)>,
-    /// In capitals.
+    /// In upper case.
     pub methods: Vec<String>,
-    /// In lower case, `*` for any kind after the stroke; empty: all.
+    /// In lower case, with `*` for any subtype; empty: all.
     pub content_types: Vec<String>,
     pub body_as: BodyAs,
-    /// Where requests may come from; empty: from anywhere.
+    /// Networks from which requests are allowed; empty: all.
     pub allow: Vec<IpNet>,
-    /// Which headers are kept, in lower case; `None`: all that are no credentials.
+    /// Stored headers, in lower case; `None`: all without credentials.
     pub headers: Option<Vec<String>>,
-    /// Beside the engine's own limit.
+    /// In addition to the engine's limit.
     pub body_bytes_max: Option<u64>,
     pub rate: Option<Rate>,
     pub answer: Answer,
 }
 
-/// By what a repeat of a request is known.
+/// How a duplicate of a request is detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dedupe {
-    /// By what its sender calls it, else as [`Self::Digest`]. Where something was signed, but not this, by both together.
+    /// By the sender's id, otherwise as [`Self::Digest`]. If the id is not signed but something else is, by both together.
     Pick(Pick),
-    /// By what was signed, where something was.
+    /// By the signed text, if there is a signature.
     Digest,
     /// Not at all.
     Off,
@@ -104,7 +104,7 @@ impl fmt::Display for Dedupe {
     }
 }
 
-/// What the sender of an accepted request is answered.
+/// The answer to an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// A success.
@@ -114,7 +114,7 @@ pub struct Answer {
     pub content_type: String,
 }
 
-/// A member that is not what it can be.
+/// A member with an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{member}: {detail}")]
 pub struct BadSetting {
@@ -127,28 +127,28 @@ fn bad(member: &'static str, detail: impl fmt::Display) -> BadSetting {
 }
 
 impl Settings {
-    /// Methods that a source can take.
+    /// Methods that a source can allow.
     pub const METHODS: [&'static str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
     pub const ATTRIBUTES_MAX: usize = 16;
-    /// Entries of `allow`, `content_types` and `headers`.
+    /// Maximum number of entries of `allow`, `content_types` and `headers`.
     pub const LIST_MAX: usize = 64;
-    /// Bytes of one body: whatever the engine's own limit is, nothing larger is meant.
+    /// Maximum size of one body, in bytes, regardless of the engine's limit.
     pub const BODY_BYTES_MAX: u64 = 1 << 30;
-    /// Bytes of the answer's body.
+    /// Maximum size of the answer's body, in bytes.
     pub const ANSWER_BYTES_MAX: usize = 4096;
-    /// How far a signed time may be from now at most: repeats are known for days.
+    /// Maximum difference between a signed time and now: duplicates are detected for days.
     pub const TOLERANCE_MAX: Duration = Duration::from_secs(24 * 3600);
-    /// Bytes of the name of a header, and of what stands before a signature.
+    /// Maximum length of a header's name, and of the text before a signature, in bytes.
     const WORD_LEN_MAX: usize = 128;
 }
 
 impl Draft {
-    /// Checks everything.
+    /// Checks all settings.
     pub fn settle(&self) -> Result<Settings, BadSetting> {
         let preset = Preset::parse(&self.preset).ok_or_else(|| {
             let all = Preset::ALL.map(Preset::as_str);
             let near = nearest(&self.preset, all).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-            bad("preset", format!("{:?} is not known; write one of {}{near}", self.preset, all.join(", ")))
+            bad("preset", format!("{:?} is not supported; write one of {}{near}", self.preset, all.join(", ")))
         })?;
         let proofs = self.proofs(preset)?;
         let (type_from, type_prefix) = preset.event_type();
@@ -164,7 +164,7 @@ impl Draft {
             None => preset.dedupe(),
             Some("none") => Dedupe::Off,
             Some("digest") if proofs.sign() => Dedupe::Digest,
-            Some("digest") => return Err(bad("dedupe", "nothing is signed here, so there is nothing to take a digest of")),
+            Some("digest") => return Err(bad("dedupe", "nothing is signed here, so there is no digest")),
             Some(text) => Dedupe::Pick(Pick::parse(text).map_err(|wrong| bad("dedupe", format!("{wrong}, digest or none")))?),
         };
         Ok(Settings {
@@ -178,7 +178,7 @@ impl Draft {
             methods: self.methods(preset)?,
             content_types: self.content_types()?,
             body_as: self.body_as()?,
-            allow: list("allow", &self.allow, |text| network(text).ok_or("is no network; write 192.0.2.0/24 or 2001:db8::1"))?,
+            allow: list("allow", &self.allow, |text| network(text).ok_or("is not a network; write 192.0.2.0/24 or 2001:db8::1"))?,
             headers: self.headers.as_ref().map(|names| list("headers", names, header)).transpose()?,
             body_bytes_max: match self.body_bytes_max {
                 Some(bytes) if !(1..=Settings::BODY_BYTES_MAX).contains(&bytes) => {
@@ -204,15 +204,15 @@ impl Draft {
             ("timestamp", self.timestamp.is_some()),
         ];
         if let Some((member, _)) = of_hmac.iter().find(|(_, given)| *given && preset != Preset::Hmac) {
-            return Err(bad(member, "belongs to preset \"hmac\"; choose that, or leave it out"));
+            return Err(bad(member, "belongs to preset \"hmac\"; choose that preset, or leave it out"));
         }
         let rule = proofs.0.first_mut().expect("a preset has a proof");
         match (&mut *rule, &self.header) {
             (Rule::Hmac(_), None) if preset == Preset::Hmac && self.signature.is_none() => {
-                return Err(bad("header", "is missing; name the header that carries the signature, such as x-signature"));
+                return Err(bad("header", "is missing; give the header with the signature, such as x-signature"));
             }
             (Rule::Hmac(_), Some(_)) if self.signature.is_some() => {
-                return Err(bad("signature", "says the same as header; leave one of them out"));
+                return Err(bad("signature", "has the same purpose as header; leave one of them out"));
             }
             (Rule::Hmac(hmac), Some(name)) if preset == Preset::Hmac => {
                 hmac.place = Place::Header(header(name).map_err(|wrong| bad("header", format!("{name:?} {wrong}")))?);
@@ -246,7 +246,7 @@ impl Draft {
     fn hmac(&self, rule: &mut HmacRule) -> Result<(), BadSetting> {
         if let Some(text) = &self.signature {
             rule.place = place(text).ok_or_else(|| {
-                bad("signature", format!("{text:?} is no place; write header:NAME or body:/POINTER (or body:$.path)"))
+                bad("signature", format!("{text:?} is not a place; write header:NAME or body:/POINTER (or body:$.path)"))
             })?;
         }
         if let Some(text) = &self.secret_encoding {
@@ -285,14 +285,14 @@ impl Draft {
                 None => place(text),
             };
             let place = known.ok_or_else(|| {
-                let text = format!("{text:?} is no place; write header:NAME, body:/POINTER, or list:KEY beside a list_key");
+                let text = format!("{text:?} is not a place; write header:NAME, body:/POINTER, or list:KEY beside a list_key");
                 bad("timestamp", text)
             })?;
             rule.stamp = Some(Stamp { place, tolerance: super::preset::TOLERANCE_DEFAULT });
         }
         let signed_in_body = rule.template.has_body() && matches!(&rule.stamp, Some(Stamp { place: Place::Body(_), .. }));
         match (rule.template.has_timestamp() || signed_in_body, rule.stamp.is_some()) {
-            (true, false) => Err(bad("timestamp", "is missing: the template signs {timestamp}, so say where it stands")),
+            (true, false) => Err(bad("timestamp", "is missing: the template signs {timestamp}, so give its place")),
             (false, true) => Err(bad("template", "must sign {timestamp}: a time that is not signed proves nothing")),
             _ => Ok(()),
         }
@@ -306,7 +306,7 @@ impl Draft {
         });
         let mut stamps = stamps.peekable();
         if stamps.peek().is_none() {
-            return Err(bad("tolerance", "has no meaning here: no time that can be chosen is signed; leave it out"));
+            return Err(bad("tolerance", "has no meaning here, because no time is signed; leave it out"));
         }
         let range = Duration::from_secs(1)..=Settings::TOLERANCE_MAX;
         let tolerance = duration::parse(text).filter(|tolerance| range.contains(tolerance));
@@ -343,7 +343,7 @@ impl Draft {
             let why = if is_head {
                 "becomes no event, and is always answered with 200; leave it out"
             } else {
-                "is not taken; write GET, POST, PUT, PATCH or DELETE"
+                "is not allowed; write GET, POST, PUT, PATCH or DELETE"
             };
             known.then_some(method).ok_or(why)
         })?;
@@ -356,7 +356,7 @@ impl Draft {
         list("content_types", &self.content_types, |text| {
             let plain = |c: u8| c.is_ascii_alphanumeric() || b"!#$&-^_.+*/".contains(&c);
             let fits = text.len() <= Settings::WORD_LEN_MAX && text.matches('/').count() == 1 && text.bytes().all(plain);
-            fits.then(|| text.to_ascii_lowercase()).ok_or("is no content type; write application/json or text/*")
+            fits.then(|| text.to_ascii_lowercase()).ok_or("is not a content type; write application/json or text/*")
         })
     }
 
@@ -370,7 +370,7 @@ impl Draft {
     fn answer(&self, preset: Preset) -> Result<Answer, BadSetting> {
         let status = self.answer_status.unwrap_or(200);
         if !(200..=299).contains(&status) {
-            return Err(bad("answer_status", "must be 200 to 299: what is accepted is a success"));
+            return Err(bad("answer_status", "must be 200 to 299, a success"));
         }
         let (body, content_type) = match (&self.answer_body, preset.answer()) {
             (None, Some((content_type, body))) => (Some(body.to_owned()), content_type),
@@ -381,7 +381,7 @@ impl Draft {
             return Err(bad("answer_body", format!("must be at most {} bytes", Settings::ANSWER_BYTES_MAX)));
         }
         if self.answer_body.is_none() && self.answer_content_type.is_some() {
-            return Err(bad("answer_content_type", "belongs to an answer_body of your own; leave it out"));
+            return Err(bad("answer_content_type", "belongs to answer_body, which is missing; leave it out"));
         }
         let visible =
             |text: &String| text.bytes().all(|c| matches!(c, b' '..=b'~')) && (1..=Settings::WORD_LEN_MAX).contains(&text.len());
@@ -397,7 +397,7 @@ impl Draft {
 fn challenge(text: &str) -> Result<String, BadSetting> {
     let name = text.strip_prefix("query:").filter(|name| (1..=Settings::WORD_LEN_MAX).contains(&name.len()));
     name.map(str::to_owned)
-        .ok_or_else(|| bad("challenge", format!("{text:?} is no parameter; write query:NAME, such as query:challenge")))
+        .ok_or_else(|| bad("challenge", format!("{text:?} is not a parameter; write query:NAME, such as query:challenge")))
 }
 
 /// Reads `header:NAME` or `body:/POINTER`.
@@ -420,7 +420,7 @@ fn list<T, E: fmt::Display>(
     items.iter().map(|text| read(text.trim()).map_err(|wrong| bad(member, format!("{text:?} {wrong}")))).collect()
 }
 
-/// The name of a header, in lower case.
+/// Reads the name of a header, in lower case.
 fn header(name: &str) -> Result<String, &'static str> {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&c);
     let fits = (1..=Settings::WORD_LEN_MAX).contains(&name.len()) && name.bytes().all(plain);
@@ -430,7 +430,7 @@ fn header(name: &str) -> Result<String, &'static str> {
 fn prefix_of_types(text: &str) -> Result<String, BadSetting> {
     let text = text.trim_end_matches('.');
     if text == "innesco" || text.starts_with("innesco.") {
-        return Err(bad("type_prefix", "types that begin with innesco. are the engine's own; choose another"));
+        return Err(bad("type_prefix", "types that begin with innesco. are reserved for the engine; choose another"));
     }
     if !text.is_empty() {
         EventType::parse(text).map_err(|wrong| bad("type_prefix", wrong))?;
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_source_cannot_be_is_told() {
+    fn refuses_invalid_settings() {
         let hmac = || Draft { header: some("x-sig"), ..draft("hmac") };
         for (draft, member, said) in [
             (draft("gitbuh"), "preset", "did you mean \"github\"?"),
@@ -503,8 +503,8 @@ mod tests {
             (Draft { tolerance: some("2d"), ..draft("slack") }, "tolerance", "1s to 24h"),
             (Draft { username: some("a:b"), ..draft("basic") }, "username", "without a colon"),
             (Draft { username: some("a"), ..draft("bearer") }, "username", "belongs to preset \"basic\""),
-            (Draft { type_from: some("type"), ..draft("none") }, "type_from", "is no place"),
-            (Draft { type_prefix: some("innesco"), ..draft("none") }, "type_prefix", "the engine's own"),
+            (Draft { type_from: some("type"), ..draft("none") }, "type_from", "is not a place"),
+            (Draft { type_prefix: some("innesco"), ..draft("none") }, "type_prefix", "reserved for the engine"),
             (Draft { type_prefix: some("a b"), ..draft("none") }, "type_prefix", "is not an event type"),
             (Draft { dedupe: some("digest"), ..draft("bearer") }, "dedupe", "nothing is signed"),
             (Draft { dedupe: some("id"), ..draft("bearer") }, "dedupe", "digest or none"),
@@ -528,7 +528,7 @@ mod tests {
             (Draft { methods: vec!["GET".into(); 6], ..draft("none") }, "methods", "at most 5"),
             (Draft { content_types: vec!["json".into()], ..draft("none") }, "content_types", "\"json\""),
             (Draft { body_as: some("yaml"), ..draft("none") }, "body_as", "\"yaml\" is not known; write one of auto, json, form"),
-            (Draft { allow: vec!["10.0.0.0/33".into()], ..draft("none") }, "allow", "is no network"),
+            (Draft { allow: vec!["10.0.0.0/33".into()], ..draft("none") }, "allow", "is not a network"),
             (Draft { headers: Some(vec!["a b".into()]), ..draft("none") }, "headers", "\"a b\""),
             (Draft { body_bytes_max: Some(0), ..draft("none") }, "body_bytes_max", "must be 1 to"),
             (Draft { rate: some("fast"), ..draft("none") }, "rate", "is not a rate"),

@@ -1,11 +1,11 @@
-//! What a signature is made of: text with places for the body, the time of signing and parts of the request, such as
+//! The signed text: a template with places for the body, the signed time and parts of the request, such as
 //! `v0:{timestamp}:{body}`.
 
 use std::{borrow::Cow, fmt};
 
 use super::{pick::Path, verify::Incoming};
 
-/// A template, read.
+/// A parsed template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
@@ -23,10 +23,10 @@ enum Part {
 }
 
 impl Template {
-    /// Bytes of a template as it is written.
+    /// Maximum length of a template, in bytes.
     pub const LEN_MAX: usize = 256;
 
-    /// Reads one, or says what is wrong with it.
+    /// Parses a template, or explains what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > Self::LEN_MAX {
             return Err(format!("is longer than {} bytes", Self::LEN_MAX));
@@ -37,7 +37,7 @@ impl Template {
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));
             }
-            let (name, after) = after.split_once('}').ok_or("has a { without its }")?;
+            let (name, after) = after.split_once('}').ok_or("has a { without a }")?;
             parts.push(match name {
                 "body" => Part::Body,
                 "timestamp" => Part::Timestamp,
@@ -49,7 +49,7 @@ impl Template {
                     (_, Some(path)) => Part::InBody(path),
                     _ => {
                         return Err(format!(
-                            "names {{{name}}}, which is not known; write {{body}}, {{timestamp}}, {{method}}, {{url}}, {{query}}, \
+                            "contains {{{name}}}, which is unknown; write {{body}}, {{timestamp}}, {{method}}, {{url}}, {{query}}, \
                              {{header:NAME}} or {{body:/POINTER}}"
                         ));
                     }
@@ -63,34 +63,34 @@ impl Template {
         match parts.iter().filter(|part| **part == Part::Body).count() {
             1 => Ok(Self(parts)),
             0 if parts.iter().any(|part| matches!(part, Part::InBody(_))) => Ok(Self(parts)),
-            _ => Err("must name {body} once: what is not signed can be changed on the way".to_owned()),
+            _ => Err("must contain {body} once: an unsigned body could be changed in transit".to_owned()),
         }
     }
 
-    /// Whether the time of signing is part of what is signed.
+    /// Returns whether the time is signed.
     pub fn has_timestamp(&self) -> bool {
         self.0.contains(&Part::Timestamp)
     }
 
-    /// Whether the whole body is.
+    /// Returns whether the whole body is signed.
     pub fn has_body(&self) -> bool {
         self.0.contains(&Part::Body)
     }
 
-    /// Whether the query is.
+    /// Returns whether the query is signed.
     pub fn has_query(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Url | Part::Query))
     }
 
-    /// Whether this header is.
+    /// Returns whether this header is signed.
     pub fn has_header(&self, name: &str) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Header(known) if known == name))
     }
 
-    /// What was signed if the request is what its sender sent, in parts.
+    /// Returns the signed text of the request, in parts.
     ///
     /// # Errors
-    /// Names what the request does not have.
+    /// Names the part that the request does not have.
     pub fn fill<'a>(&'a self, request: &Incoming<'a>, body: &'a [u8], timestamp: &'a str) -> Result<Vec<Cow<'a, [u8]>>, String> {
         let part = |part: &'a Part| {
             let bytes = match part {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates_read_back_and_are_filled() {
+    fn templates_are_parsed_and_filled() {
         let headers = [("x-id".to_owned(), "7".to_owned())];
         let body = br#"{"a":{"b":7}}"#;
         let request = Incoming { method: "POST", url: "https://a/in?b", query: "b", headers: &headers, body };
@@ -153,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_told() {
+    fn refuses_invalid_templates() {
         for (bad, said) in [
             ("", "{body} once"),
             ("{timestamp}", "{body} once"),
             ("{body}{body}", "{body} once"),
-            ("{body", "{ without its }"),
+            ("{body", "{ without a }"),
             ("{secret}{body}", "{secret}"),
             ("{header:}{body}", "{header:}"),
         ] {

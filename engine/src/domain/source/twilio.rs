@@ -1,8 +1,8 @@
-//! Twilio's signature: an HMAC of the address and the sorted fields of a form; of any other body a digest that stands in the query. It is
-//! made by SHA-1 under the auth token, or by SHA-256 under a shared key, which another header says.
+//! Twilio's signature: an HMAC of the address and the sorted fields of a form; for other bodies a digest in the query. It uses
+//! SHA-1 with the auth token, or SHA-256 with a shared key if another header says so.
 //!
-//! What is signed has no separators, and a field that is given twice counts once. So the event's data is built from the pairs that
-//! were signed, and a repeat is known by the signed text, however its pairs are cut.
+//! The signed text has no separators, and a repeated field counts once. So the event's data is built from the signed pairs, and a
+//! duplicate is detected by the signed text, regardless of how its pairs are divided.
 
 use std::borrow::Cow;
 
@@ -18,10 +18,10 @@ use crate::domain::signature::{self, PADDED_OR_NOT};
 
 /// The header with the signature.
 pub const HEADER: &str = "x-twilio-signature";
-/// Beside a signature under a shared key: `key=…,algorithm=HMAC_SHA256`.
+/// Sent with a signature by a shared key: `key=…,algorithm=HMAC_SHA256`.
 const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
 
-/// How a request says that it is signed. It may lie: then no secret matches.
+/// Returns the algorithm that a request declares. If it is wrong, no secret matches.
 fn algorithm(request: &Incoming<'_>) -> Result<Algorithm, Refusal> {
     if request.header(SETTINGS).is_none_or(str::is_empty) {
         return Ok(Algorithm::Sha1);
@@ -32,11 +32,11 @@ fn algorithm(request: &Incoming<'_>) -> Result<Algorithm, Refusal> {
     match named.map(str::to_ascii_uppercase).as_deref() {
         None | Some("HMAC_SHA1") => Ok(Algorithm::Sha1),
         Some("HMAC_SHA256") => Ok(Algorithm::Sha256),
-        Some(_) => Err(Refusal::malformed(SETTINGS, "names an algorithm other than HMAC_SHA1 and HMAC_SHA256".to_owned())),
+        Some(_) => Err(Refusal::malformed(SETTINGS, "has an algorithm other than HMAC_SHA1 and HMAC_SHA256".to_owned())),
     }
 }
 
-/// The signature that a request carries, and what it was made with.
+/// Returns the signature of a request and its algorithm.
 pub fn given(request: &Incoming<'_>) -> Result<(Algorithm, Vec<u8>), Refusal> {
     let text = request.only(HEADER)?;
     let algorithm = algorithm(request)?;
@@ -45,8 +45,8 @@ pub fn given(request: &Incoming<'_>) -> Result<(Algorithm, Vec<u8>), Refusal> {
     Ok((algorithm, read.ok_or_else(malformed)?))
 }
 
-/// Verifies a request. Reads at most [`FIELDS_MAX`] fields, and computes one HMAC per secret and spelling of the address:
-/// two, or four where the address can be written otherwise.
+/// Verifies a request. Reads at most [`FIELDS_MAX`] fields, and computes one HMAC per secret and spelling of the address: two, or
+/// four if the address has another spelling.
 pub fn verify(secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refusal> {
     let (algorithm, given) = given(request)?;
     let in_query = request.field(request.query.as_bytes(), "bodySHA256");
@@ -82,7 +82,7 @@ pub fn verify(secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refu
 /// A field's name and value.
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// The fields as they are signed: sorted, each once. Borrowed from the body where nothing in them is escaped.
+/// Returns the fields as they are signed: sorted, each once. Borrowed from the body unless they contain escapes.
 fn sorted(form: &[u8]) -> Result<Vec<Pair<'_>>, Refusal> {
     let mut pairs: Vec<_> = form_urlencoded::parse(form).take(FIELDS_MAX + 1).collect();
     if pairs.len() > FIELDS_MAX {
@@ -93,8 +93,8 @@ fn sorted(form: &[u8]) -> Result<Vec<Pair<'_>>, Refusal> {
     Ok(pairs)
 }
 
-/// An address as it came and as a browser would write it (`'` as `%27`), each with and without the port that goes without saying:
-/// senders differ.
+/// Returns the spellings of an address: as received and as a browser would write it (`'` as `%27`), each with and without the
+/// default port. Senders differ.
 fn spellings(url: &str) -> Vec<String> {
     let mut ways = vec![url.to_owned()];
     let Ok(parsed) = url::Url::parse(url) else { return ways };
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_written_in_every_way_that_was_signed() {
+    fn tries_every_spelling_of_an_address() {
         for (url, ways) in [
             ("https://a/in", vec!["https://a/in", "https://a:443/in"]),
             ("https://a:443/in", vec!["https://a/in", "https://a:443/in"]),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_key_signs_by_the_algorithm_that_its_header_names() {
+    fn a_shared_key_uses_the_algorithm_of_its_header() {
         let (url, key) = ("https://a/in", "a-shared-key");
         let signed = |algorithm: Algorithm| {
             let signature = algorithm.sign(key.as_bytes(), &[url.as_bytes(), b"From2"]);

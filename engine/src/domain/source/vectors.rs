@@ -1,4 +1,4 @@
-//! Verification against what senders have published, what they can send wrong, and every change of a byte on the way.
+//! Verification of published vectors, of malformed requests, and of every changed byte.
 
 use std::time::Duration;
 
@@ -56,10 +56,10 @@ const STANDARD: [(&str, &str); 3] = [
 pub(super) const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SLACK_BODY: &[u8] = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
 
-/// The headers that carry a proof.
+/// The headers with a proof.
 type Proof = Vec<(&'static str, &'static str)>;
 
-/// Everyone who signs: the source, what they send with it, the body, and when.
+/// Every sender that signs: the source, its headers, the body, and the time.
 fn signers() -> Vec<(Source, Proof, &'static [u8], i64)> {
     let github = ("x-hub-signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
     let stripe = "t=1614265330,v1=10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c";
@@ -82,12 +82,12 @@ fn signers() -> Vec<(Source, Proof, &'static [u8], i64)> {
 }
 
 #[test]
-fn what_senders_have_published_is_believed() {
+fn accepts_published_vectors() {
     for (source, pairs, body, now) in signers() {
         let name = source.new.settings.preset.as_str();
         let believed = check(&source, &pairs, body, now).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         assert!(believed.digest.is_some(), "{name}");
-        // A secret that is being replaced, or is new, stands beside it.
+        // A secret that is being replaced, or is new, is valid beside it.
         let other = HeldSecret { secret: Secret::Text(WHSEC.replace('M', "N")), until: None };
         let mut rotated = source.clone();
         rotated.new.secrets.insert(0, other.clone());
@@ -146,7 +146,7 @@ fn a_twilio_signature_covers_the_address_and_the_form() {
 }
 
 #[test]
-fn lists_of_signatures_are_read_as_their_senders_write_them() {
+fn reads_lists_of_signatures() {
     let source = preset("stripe", &["whsec_test_secret"]);
     let good = "10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c";
     let check = |value: &str| check(&source, &[("stripe-signature", value)], BODY, AT).map(drop);
@@ -181,7 +181,7 @@ fn lists_of_signatures_are_read_as_their_senders_write_them() {
 }
 
 #[test]
-fn shown_secrets_are_compared_whole() {
+fn compares_sent_secrets_completely() {
     let cases = [
         (preset("bearer", &["a-long-token"]), "authorization", "Bearer a-long-token"),
         (preset("basic", &["a-long-token"]), "authorization", "Basic aW5uZXNjbzphLWxvbmctdG9rZW4="),
@@ -222,13 +222,13 @@ fn a_described_signature_is_verified() {
     let pairs = [("x-sig", signature.as_str()), ("x-time", stamp)];
     assert!(check(&source, &pairs, BODY, AT).is_ok());
     assert_eq!(check(&source, &pairs, BODY, AT + 301), Err(Refusal::OutsideWindow(Duration::from_secs(300))));
-    // A byte that wanders from the time to the body leaves a time that is none.
+    // Moving a byte from the time to the body makes the time unreadable.
     let shifted = [("x-sig", signature.as_str()), ("x-time", &stamp[..stamp.len() - 1])];
     assert_eq!(check(&source, &shifted, &[b"Z", BODY].concat(), AT), Err(Refusal::BadTimestamp));
 }
 
 #[test]
-fn an_event_has_what_its_sender_says_of_it() {
+fn an_event_has_its_senders_type_and_id() {
     let event = |source: &Source, pairs: &[(&str, &str)], body: &'static [u8]| {
         let headers = headers(pairs);
         let signed = source.new.settings.proofs.sign();
@@ -289,7 +289,7 @@ fn an_event_has_what_its_sender_says_of_it() {
     let own = source(own, &[]);
     let long = "i".repeat(600);
     let (event_type, id) = event(&own, &[json, ("x-id", &long)], br#"{"kind":"innesco.endpoint.disabled"}"#);
-    assert_eq!(event_type, "shop.received", "nobody sends the engine's own");
+    assert_eq!(event_type, "shop.received", "senders cannot send operational events");
     assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
     let headers = headers(&[("content-type", "application/x-www-form-urlencoded"), ("cookie", "c"), ("x-id", "1")]);
     let made = own.event(&post(&headers, b"kind=a.b&by=admin"), &Bytes::from_static(b"kind=a.b&by=admin"), &Believed::default());
@@ -316,7 +316,7 @@ fn habits_of_senders() {
     for body in [&b"webhook_id="[..], b"webhook_id=7&a=b", b"webhook_id=x", b"webhook_id=777777777777777777777", &[b'7'; 600]] {
         assert!(!probe(&[], body));
     }
-    assert!(!woo.may_be_probe(&post(&[], b""), None), "a body without a length is not read for it");
+    assert!(!woo.may_be_probe(&post(&[], b""), None), "a body without a length is not read");
     let github = preset("github", &["secret"]);
     assert!(!github.may_be_probe(&post(&[], b""), Some(12)) && github.answer_probe(&post(&[], b"webhook_id=7")).is_none());
 
@@ -337,7 +337,7 @@ fn habits_of_senders() {
 }
 
 #[test]
-fn a_replaced_secret_is_believed_until_its_grace_is_over() {
+fn a_replaced_secret_is_valid_during_its_grace_period() {
     let mut source = preset("header-token", &["first-secret"]);
     source.rotate(Secret::Text("second-secret".into()), at(10), Duration::from_secs(5));
     let believes = |token: &str, now: i64| {
@@ -352,7 +352,7 @@ fn a_replaced_secret_is_believed_until_its_grace_is_over() {
 }
 
 #[test]
-fn a_replaced_address_is_taken_until_its_grace_is_over() {
+fn a_replaced_address_is_valid_during_its_grace_period() {
     let mut source = preset("none", &[]);
     let token = |byte| Token::from_seed([byte; 16]);
     let old = source.address();
@@ -362,18 +362,18 @@ fn a_replaced_address_is_taken_until_its_grace_is_over() {
     let second = source.address();
     source.rotate_address(token(2), at(14), Duration::from_secs(60));
     let ends: Vec<_> = source.addresses().map(|(_, until)| until).collect();
-    assert_eq!(ends, [None, Some(at(74)), Some(at(15))], "a later rotation lengthens no grace");
+    assert_eq!(ends, [None, Some(at(74)), Some(at(15))], "a later rotation does not extend a grace period");
     source.rotate_address(token(3), at(15), Duration::from_secs(10));
     assert_eq!(source.addresses().nth(2), Some((second, Some(at(25)))), "and may shorten it");
     (0..20).for_each(|byte| source.rotate_address(token(byte), at(16), Duration::from_secs(60)));
     assert_eq!(source.new.former.len(), FORMER_MAX);
     source.rotate_address(token(9), at(16), Duration::ZERO);
-    assert_eq!(source.addresses().count(), 1, "without grace all others end at once");
+    assert_eq!(source.addresses().count(), 1, "without a grace period all others end at once");
 }
 
-/// What one request costs before its sender has proved itself, with all secrets that a source can have.
+/// Work for one request before its sender is verified, with the maximum number of secrets.
 #[test]
-fn work_before_proof_is_bounded() {
+fn work_before_verification_is_bounded() {
     let secrets: Vec<String> = (0..SECRETS_MAX).map(|n| format!("secret-number-{n}")).collect();
     let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
     let form = ("content-type", "application/x-www-form-urlencoded");
@@ -412,9 +412,9 @@ fn work_before_proof_is_bounded() {
     }
 }
 
-/// What the head alone decides is decided without the body.
+/// What the head alone can decide is decided before the body is read.
 #[test]
-fn a_head_without_a_usable_proof_is_refused_before_the_body() {
+fn refuses_a_head_without_a_usable_proof_before_the_body() {
     let now = AT.to_string();
     let signed = |value: &str| headers(&[("stripe-signature", value)]);
     let hex = "00".repeat(32);
@@ -453,9 +453,9 @@ fn a_head_without_a_usable_proof_is_refused_before_the_body() {
     }
 }
 
-/// An id that nothing signed neither names an event nor hides the one that it belongs to.
+/// An unsigned id neither names an event nor hides another one.
 #[test]
-fn a_repeat_is_known_by_what_was_signed() {
+fn detects_duplicates_by_the_signed_text() {
     let standard = preset("standard-webhooks", &[WHSEC]);
     let id_of = |pairs: &[(String, String)]| {
         let request = post(pairs, BODY);
@@ -470,7 +470,7 @@ fn a_repeat_is_known_by_what_was_signed() {
         assert_eq!(id_of(&both), Err(Refusal::BothFamilies), "{name} beside svix-…");
     }
 
-    // GitHub signs the body alone: with one captured request nobody takes the id of another.
+    // GitHub signs only the body: one captured request cannot claim the id of another.
     let github = preset("github", &["It's a Secret to Everybody"]);
     let event = |delivery: &str, digest: [u8; 32]| {
         let headers = headers(&[("x-github-delivery", delivery)]);
@@ -481,10 +481,10 @@ fn a_repeat_is_known_by_what_was_signed() {
     assert_ne!(event("d-1", [1; 32]), event("d-1", [2; 32]));
 }
 
-/// Twilio's signature has no separators and counts a repeated field once. What becomes data is what was signed, and a form that is
-/// cut in another way is a repeat.
+/// Twilio's signed text has no separators and counts a repeated field once. The data is what was signed, and a form divided in
+/// another way is a duplicate.
 #[test]
-fn data_is_made_of_the_pairs_that_twilio_signed() {
+fn data_has_exactly_the_pairs_that_twilio_signed() {
     let source = preset("twilio", &["12345678"]);
     let url = "https://hooks.example/in/shop";
     let signature = {
@@ -496,18 +496,18 @@ fn data_is_made_of_the_pairs_that_twilio_signed() {
         let request = Incoming { url, ..post(&headers, body) };
         let believed = source.verify(&request, at(0), at(0)).unwrap();
         let event = source.event(&request, &Bytes::from_static(body), &believed);
-        assert_eq!(event.request.unwrap().body.as_deref(), Some(body), "the form stays as it came");
+        assert_eq!(event.request.unwrap().body.as_deref(), Some(body), "the form is unchanged");
         (String::from_utf8(event.content.bytes().to_vec()).unwrap(), event.id)
     };
     let (data, id) = made(b"From=2&Body=1");
     assert_eq!(data, r#"{"Body":"1","From":"2"}"#);
     assert_eq!(made(b"From=2&Body=1&Body=1&From=2"), (data, id.clone()));
-    assert_eq!(made(b"Bo=dy1&From=2").1, id, "cut elsewhere: the same event");
+    assert_eq!(made(b"Bo=dy1&From=2").1, id, "divided elsewhere: the same event");
 }
 
-/// What no signature covers becomes no data.
+/// Unsigned parts become no data.
 #[test]
-fn a_query_becomes_data_where_its_sender_vouches_for_it() {
+fn a_query_becomes_data_if_it_is_verified() {
     let some = |text: &str| Some(text.to_owned());
     let hmac =
         |template: &str| Draft { preset: "hmac".to_owned(), header: some("x-sig"), template: some(template), ..Draft::default() };
@@ -530,7 +530,7 @@ fn a_query_becomes_data_where_its_sender_vouches_for_it() {
     }
 }
 
-/// Whether a header says the same in other letters: hex can be written in capitals.
+/// Returns whether a header differs only in letter case: hex may be upper case.
 fn is_same_hex(source: &Source, value: &str, changed: &str) -> bool {
     let Rule::Hmac(rule) = source.new.settings.proofs.main() else { return false };
     let (before, after) = value.split_at(value.rfind('=').map_or(0, |place| place + 1));
@@ -538,9 +538,9 @@ fn is_same_hex(source: &Source, value: &str, changed: &str) -> bool {
     rule.encoding == Encoding::Hex && rest.is_some_and(|rest| rest.eq_ignore_ascii_case(after))
 }
 
-/// Every byte of what proves something, with its lowest bit changed and with the case of its letter changed.
+/// Changes every byte of a proof: its lowest bit, and the case of its letter.
 #[test]
-fn no_place_is_left_out() {
+fn every_changed_byte_is_refused() {
     for (source, pairs, body, now) in signers() {
         let name = source.new.settings.preset.as_str();
         for (place, bit) in (0..body.len()).flat_map(|place| [(place, 1), (place, 0x20)]) {
@@ -565,7 +565,7 @@ fn no_place_is_left_out() {
 }
 
 proptest! {
-    /// Any other byte in the body, in the signature or in the time of signing.
+    /// Changes any byte in the body, in the signature or in the signed time.
     #[test]
     fn any_change_of_a_byte_is_refused(which in 0..7_usize, place in any::<prop::sample::Index>(), byte in 1..=u8::MAX, part in 0..3_usize) {
         let (source, pairs, body, now) = signers().swap_remove(which);
@@ -579,7 +579,7 @@ proptest! {
             let mut value = pairs[part].1.as_bytes().to_vec();
             let place = place.index(value.len());
             value[place] ^= byte;
-            // What is no text does not come this far.
+            // Bytes that are not text are refused earlier.
             let Ok(value) = String::from_utf8(value) else { return Ok(()) };
             if is_same_hex(&source, pairs[part].1, &value) {
                 return Ok(());
@@ -591,9 +591,9 @@ proptest! {
         }
     }
 
-    /// Whatever a stranger puts into headers and body, under every rule: refused, and nothing panics.
+    /// Random headers and bodies are refused under every rule, and nothing panics.
     #[test]
-    fn nothing_a_stranger_sends_is_believed(which in 0..7_usize, value in "[a-zA-Z0-9+/=,. vt]{0,80}", body in prop::collection::vec(any::<u8>(), 0..100)) {
+    fn no_random_request_is_verified(which in 0..7_usize, value in "[a-zA-Z0-9+/=,. vt]{0,80}", body in prop::collection::vec(any::<u8>(), 0..100)) {
         let (source, pairs, _, now) = signers().swap_remove(which);
         let changed: Vec<_> = pairs.iter().map(|(name, _)| ((*name).to_owned(), value.clone())).collect();
         prop_assert!(source.verify(&post(&changed, &body), at(0), at(now)).is_err());

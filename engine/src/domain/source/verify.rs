@@ -1,8 +1,8 @@
-//! Whether a request comes from a sender of the source: checked on the bytes as they came, before anything reads them.
+//! Verifies that a request comes from a sender of the source, on the received bytes, before anything reads them.
 //!
-//! A source accepts a list of proofs. The first of them whose header is present decides, so a wrong signature refuses a request even
-//! beside a right token. What the head of a request can decide is decided before the body is read ([`Proofs::check_head`]). The work
-//! for a request without a proof has a bound: one HMAC per secret (Twilio: two), ten signatures read, [`FIELDS_MAX`] fields read.
+//! A source accepts a list of proofs. The first one whose header is present decides, so a wrong signature refuses a request even
+//! with a valid token. What the head of a request can decide is decided before the body is read ([`Proofs::check_head`]). The
+//! work for a request without a proof is bounded: one HMAC per secret (Twilio: two), ten signatures, [`FIELDS_MAX`] fields.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -21,35 +21,35 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Fields of a form or a query that are read before the sender has proved itself. Twilio's longest forms have about a hundred.
+/// Maximum number of fields of a form or query that are read before verification. Twilio's longest forms have about a hundred.
 pub const FIELDS_MAX: usize = 1_000;
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
-    /// In capitals.
+    /// In upper case.
     pub method: &'a str,
-    /// The address as its sender knows it, with the query: some sign it.
+    /// The URL as its sender knows it, with the query, because some senders sign it.
     pub url: &'a str,
-    /// What follows the question mark; empty if nothing does.
+    /// The part after the question mark; may be empty.
     pub query: &'a str,
-    /// Names in lower case. What is no text is left out.
+    /// Names in lower case. Values that are not text are left out.
     pub headers: &'a [(String, String)],
     pub body: &'a [u8],
 }
 
 impl<'a> Incoming<'a> {
-    /// The first header of that name.
+    /// Returns the first header with that name.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The one header of that name: with two, a proxy could mean the one and the engine the other.
+    /// Returns the only header with that name. With two, a proxy could use one and the engine the other.
     pub fn only(&self, name: &str) -> Result<&'a str, Refusal> {
         let mut all = self.headers.iter().filter(|(known, _)| known == name);
         match (all.next(), all.next()) {
             (Some((_, value)), None) if !value.is_empty() => Ok(value),
-            (Some(_), Some(_)) => Err(Refusal::malformed(name, "is there twice".to_owned())),
+            (Some(_), Some(_)) => Err(Refusal::malformed(name, "is sent twice".to_owned())),
             _ => Err(Refusal::Missing(format!("the header {name}"))),
         }
     }
@@ -58,12 +58,12 @@ impl<'a> Incoming<'a> {
         self.header("content-type").is_some_and(super::data::is_form)
     }
 
-    /// The first field of that name in a form or a query, among its first [`FIELDS_MAX`].
+    /// Returns the first field with that name in a form or a query, among the first [`FIELDS_MAX`].
     pub fn field<'f>(&self, form: &'f [u8], name: &str) -> Option<Cow<'f, str>> {
         form_urlencoded::parse(form).take(FIELDS_MAX).find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// The text at a place in the body: of JSON, or the field of a form.
+    /// Returns the text at a place in the body: of JSON, or a field of a form.
     pub fn in_body(&self, path: &Path) -> Option<Cow<'a, str>> {
         if self.is_form() {
             return self.field(self.body, path.only_step()?);
@@ -72,10 +72,10 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// One way for senders to prove themselves.
+/// One verification method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Standard Webhooks, also under the names that Svix gives the headers.
+    /// Standard Webhooks, also with Svix's header names.
     Standard,
     Hmac(HmacRule),
     /// HMAC-SHA1 of the address and the sorted fields of the form.
@@ -88,38 +88,38 @@ pub enum Rule {
     Token {
         header: String,
     },
-    /// Everyone who knows the address may send.
+    /// Every caller that knows the address may send.
     Nothing,
 }
 
-/// Why a request is not believed. Contains nothing of a secret, nor of a right signature.
+/// Why a request is not verified. Contains no part of a secret, nor of a valid signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("{0} is missing")]
     Missing(String),
     #[error("{part} {why}")]
     Malformed { part: String, why: String },
-    #[error("the headers webhook-… and svix-… are both there; a sender sends one of the two")]
+    #[error("the request has both webhook-… and svix-… headers; send only one kind")]
     BothFamilies,
     #[error("the form has more than {FIELDS_MAX} fields")]
     TooManyFields,
-    #[error("the time of signing cannot be read")]
+    #[error("the signed time cannot be read")]
     BadTimestamp,
-    #[error("it was signed more than {} away from now", crate::domain::duration::write(*.0))]
+    #[error("the signed time differs from now by more than {}", crate::domain::duration::write(*.0))]
     OutsideWindow(Duration),
     #[error("the body is not covered by a signature")]
     NotCovered,
-    #[error("it does not match any secret of this source")]
+    #[error("the signature or token does not match any secret of this source")]
     Mismatch,
 }
 
 impl Refusal {
-    /// What is wrong with one header.
+    /// Reports what is wrong with one header.
     pub fn malformed(header: &str, why: String) -> Self {
         Self::Malformed { part: format!("the header {header}"), why }
     }
 
-    /// A word for programs, and for figures.
+    /// Returns a word for programs and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Missing(_) => "missing",
@@ -130,29 +130,29 @@ impl Refusal {
     }
 }
 
-/// A request that is believed, and what of it was proved.
+/// A verified request, and which part of it was proved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Believed {
-    /// Which of the source's proofs it was.
+    /// Index of the proof.
     pub by: usize,
-    /// Which of the secrets that hold it was signed with, the newest first.
+    /// Index of the valid secret, newest first.
     pub secret: usize,
-    /// The id that was signed.
+    /// The signed id.
     pub id: Option<String>,
-    /// Of what was signed, where something was.
+    /// Digest of the signed text, if there is a signature.
     pub digest: Option<[u8; 32]>,
     pub evidence: Evidence,
 }
 
-/// What of a believed request becomes the event's data.
+/// The part of a verified request that becomes the event's data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Evidence {
     /// The body.
     #[default]
     Whole,
-    /// A field that was signed alone.
+    /// One signed field.
     Payload(String),
-    /// The fields that were signed, sorted and each once.
+    /// The signed fields, sorted and each once.
     Form(Vec<(String, String)>),
 }
 
@@ -161,17 +161,17 @@ const FAMILIES: [[&str; 3]; 2] =
     [["webhook-id", "webhook-timestamp", "webhook-signature"], ["svix-id", "svix-timestamp", "svix-signature"]];
 
 impl Rule {
-    /// Whether a secret belongs to it.
+    /// Returns whether it uses a secret.
     pub const fn has_secret(&self) -> bool {
         !matches!(self, Self::Nothing)
     }
 
-    /// Whether what is sent is signed, and not only the sender's.
+    /// Returns whether the content is signed, not only the sender proved.
     pub const fn signs(&self) -> bool {
         matches!(self, Self::Standard | Self::Hmac(_) | Self::Twilio)
     }
 
-    /// The headers that carry the proof, in lower case.
+    /// Returns the headers with the proof, in lower case.
     pub fn headers(&self) -> Vec<&str> {
         match self {
             Self::Standard => FAMILIES.map(|[_, _, signature]| signature).to_vec(),
@@ -183,18 +183,18 @@ impl Rule {
         }
     }
 
-    /// Whether a request brings this proof, right or wrong. What stands in a body is known only once the body is read.
+    /// Returns whether a request has this proof, valid or not. A proof in the body is known only after the body is read.
     fn is_brought_by(&self, request: &Incoming<'_>) -> bool {
         let headers = self.headers();
         headers.is_empty() || headers.iter().any(|name| request.header(name).is_some())
     }
 
-    /// Whether any of these secrets can be used for it.
+    /// Returns whether it can use any of these secrets.
     fn has_use_for(&self, secrets: &[&str]) -> bool {
         *self != Self::Standard || secrets.iter().any(|secret| Verifier::parse(secret).is_ok())
     }
 
-    /// Whether the signature covers what a pick names. Of nothing that is not signed it does.
+    /// Returns whether the signature covers the place. Without a signature nothing is covered.
     pub fn covers(&self, pick: &Pick) -> bool {
         match (self, pick) {
             (Self::Hmac(rule), Pick::Header(names)) => names.iter().all(|name| rule.covers_header(name)),
@@ -204,7 +204,7 @@ impl Rule {
         }
     }
 
-    /// Whether the query is as the sender wrote it, so that it may become data. Where nothing is signed, it is as good as the body.
+    /// Returns whether the query is the sender's, so that it may become data. Without a signature it is as trusted as the body.
     pub fn vouches_for_query(&self) -> bool {
         match self {
             Self::Hmac(rule) => rule.template.has_query(),
@@ -213,7 +213,7 @@ impl Rule {
         }
     }
 
-    /// Checks what the head of a request says. `None`: the body has to be read, and [`Self::verify`] decides.
+    /// Checks the head of a request. `None`: the body is needed, and [`Self::verify`] decides.
     fn check_head(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Option<Believed>, Refusal> {
         match self {
             Self::Standard => claim(request, now).map(|_| None),
@@ -244,12 +244,12 @@ impl Rule {
     }
 }
 
-/// The proofs that a source accepts, the one that wins first. Never empty.
+/// The proofs that a source accepts, the deciding one first. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proofs(pub Vec<Rule>);
 
 impl Proofs {
-    /// The proof that new senders should use.
+    /// Returns the proof for new senders.
     pub fn main(&self) -> &Rule {
         self.0.first().unwrap_or(&Rule::Nothing)
     }
@@ -258,17 +258,17 @@ impl Proofs {
         self.0.get(place).unwrap_or(&Rule::Nothing)
     }
 
-    /// Whether a secret belongs to them.
+    /// Returns whether they use a secret.
     pub fn have_secret(&self) -> bool {
         self.main().has_secret()
     }
 
-    /// Whether any of them signs what is sent.
+    /// Returns whether any of them signs the content.
     pub fn sign(&self) -> bool {
         self.0.iter().any(Rule::signs)
     }
 
-    /// The headers that carry the secret itself, in lower case.
+    /// Returns the headers with the secret itself, in lower case.
     pub fn secret_headers(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|rule| match rule {
             Rule::Token { header } => Some(header.as_str()),
@@ -276,12 +276,12 @@ impl Proofs {
         })
     }
 
-    /// Whether a request has the header of any proof, right or wrong.
+    /// Returns whether a request has the header of any proof, valid or not.
     pub fn are_brought_by(&self, request: &Incoming<'_>) -> bool {
         self.0.iter().flat_map(Rule::headers).any(|name| request.header(name).is_some())
     }
 
-    /// The proof that decides about a request: the first that it brings.
+    /// Returns the deciding proof of a request: the first present one.
     fn deciding(&self, secrets: &[&str], request: &Incoming<'_>) -> Result<(usize, &Rule), Refusal> {
         let mut brought = self.0.iter().enumerate().filter(|(_, rule)| rule.is_brought_by(request));
         let usable = brought.clone().find(|(_, rule)| rule.has_use_for(secrets));
@@ -291,16 +291,16 @@ impl Proofs {
         })
     }
 
-    /// Checks what the head of a request says, so that a stranger's body is not even read. `None`: the body decides.
+    /// Checks the head of a request, so that a stranger's body is not read. `None`: the body decides.
     ///
     /// # Errors
-    /// Refuses a request whose head has no proof, or one that cannot be right.
+    /// Refuses a request whose head has no proof, or one that cannot be valid.
     pub fn check_head(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Option<Believed>, Refusal> {
         let (by, rule) = self.deciding(secrets, request)?;
         Ok(rule.check_head(secrets, request, now)?.map(|believed| Believed { by, ..believed }))
     }
 
-    /// Verifies a request with its body, under any of the secrets that hold.
+    /// Verifies a request with its body, with any valid secret.
     ///
     /// # Errors
     /// Refuses a request that none of the proofs covers.
@@ -310,12 +310,12 @@ impl Proofs {
     }
 }
 
-/// In constant time, but for the lengths.
+/// Compares in constant time, except for the lengths.
 pub fn same(one: &str, other: &str) -> bool {
     one.as_bytes().ct_eq(other.as_bytes()).into()
 }
 
-/// All are looked at, whichever matches.
+/// Compares all of them, even after a match.
 fn any_same<'a>(expected: impl Iterator<Item = &'a str>, given: &str) -> bool {
     expected.fold(false, |found, one| found | same(one, given))
 }
@@ -337,7 +337,7 @@ fn basic(username: &str, secrets: &[&str], request: &Incoming<'_>) -> Result<Bel
     if known { Ok(Believed::default()) } else { Err(Refusal::Mismatch) }
 }
 
-/// What the headers of Standard Webhooks claim, with the id's and the signature's names in this request.
+/// Reads the claims of Standard Webhooks headers, with the names used in this request.
 fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusal> {
     let has = |family: &[&str; 3]| family.iter().any(|name| request.header(name).is_some());
     // With both, one family would prove the request and the other would name it.
@@ -348,7 +348,7 @@ fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusa
     };
     let [id, stamp, list] = names.map(|name| request.only(name));
     let (id, stamp, list) = (id?, stamp?, list?);
-    // With a dot inside, what is signed could be cut at another place (Standard Webhooks 1.0).
+    // A dot inside would allow dividing the signed text at another place (Standard Webhooks 1.0).
     if id.contains('.') {
         return Err(Refusal::malformed(names[0], "has a dot".to_owned()));
     }

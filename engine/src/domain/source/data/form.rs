@@ -1,5 +1,5 @@
-//! A form as JSON. Its fields are text; `a[b]` is a member of an object, `a[]` an item of a list, and a name that is given several times
-//! a list. A form whose one field `payload` is JSON is that JSON (GitHub sends this).
+//! A form as JSON. Its fields are text. `a[b]` is a member of an object, `a[]` an item of a list, and a repeated name a list. A
+//! form whose only field `payload` is JSON becomes that JSON, as GitHub sends it.
 
 use std::borrow::Cow;
 
@@ -17,13 +17,13 @@ use crate::domain::{
     parts::{Parts, TooManyParts},
 };
 
-/// How deep names go: Rack, which many senders' forms are written for, reads as deep.
+/// Maximum depth of names: the limit of Rack, for which many forms are written.
 pub const DEPTH_MAX: usize = 32;
 
-/// Reads a form. `charset` is what its content type says.
+/// Reads a form. `charset` is that of its content type.
 ///
-/// Without one the fields are UTF-8 (WHATWG URL, "application/x-www-form-urlencoded parsing"). If they are not, a field of the form may
-/// say what they are: `_charset_` (HTML), or `charset` (PayPal).
+/// Without one the fields are UTF-8 (WHATWG URL, "application/x-www-form-urlencoded parsing"). If they are not, a field of the
+/// form may name the charset: `_charset_` (HTML), or `charset` (PayPal).
 pub fn read(body: &[u8], charset: Option<&'static Encoding>, parts: &mut Parts) -> Result<String, Unread> {
     let charset =
         charset.or_else(|| if fields(body).all(|(name, value)| is_utf8(&name) && is_utf8(&value)) { None } else { named(body) });
@@ -39,14 +39,14 @@ fn is_utf8(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok()
 }
 
-/// The charset that a field of the form names.
+/// Returns the charset that a field of the form names.
 fn named(body: &[u8]) -> Option<&'static Encoding> {
     let found =
         |wanted: &[u8]| fields(body).find(|(name, _)| &**name == wanted).and_then(|(_, value)| Encoding::for_label(&value));
     found(b"_charset_").or_else(|| found(b"charset"))
 }
 
-/// Names and values, their escapes undone.
+/// Returns names and values, unescaped.
 fn fields(body: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
     body.split(|c| *c == b'&').filter(|field| !field.is_empty()).map(|field| {
         let end = field.iter().position(|c| *c == b'=');
@@ -63,7 +63,7 @@ fn unescaped(bytes: &[u8]) -> Cow<'_, [u8]> {
     percent_decode(&spaced).collect::<Vec<u8>>().into()
 }
 
-/// Fields, as they come together.
+/// The fields collected so far.
 #[derive(Default)]
 pub struct Form {
     members: IndexMap<String, Node>,
@@ -71,12 +71,12 @@ pub struct Form {
 }
 
 impl Form {
-    /// Puts a field where its name says.
+    /// Adds a field at the place that its name describes.
     pub fn field(&mut self, name: &str, value: Node, parts: &mut Parts) -> Result<(), TooManyParts> {
         parts.take(1)?;
         self.fields += 1;
         if let Some(value) = insert(&mut self.members, &steps(name), value, parts)? {
-            // It contradicts an earlier one, so its name is taken as it is written.
+            // It contradicts an earlier one, so its name is used literally.
             add(&mut self.members, name, value);
         }
         Ok(())
@@ -95,20 +95,20 @@ impl Form {
     }
 }
 
-/// `a[b][]` as `a`, `b` and an empty step; a name that is not of that form is one step.
+/// Divides `a[b][]` into `a`, `b` and an empty step. A name of another form is one step.
 fn steps(name: &str) -> Vec<&str> {
     let Some((first, rest)) = name.split_once('[') else { return vec![name] };
     let Some(rest) = rest.strip_suffix(']') else { return vec![name] };
     let mut steps = vec![first];
     steps.extend(rest.split("][").take(DEPTH_MAX));
     let plain = |step: &&str| !step.contains(['[', ']']);
-    // An item of a list can only be the last step: which item would the next one be of?
+    // An item of a list can only be the last step, because the next one would be ambiguous.
     let only_last = steps[1..].iter().rev().skip(1).all(|step| !step.is_empty());
     let readable = !first.is_empty() && steps.len() <= DEPTH_MAX && only_last && steps.iter().all(plain);
     if readable { steps } else { vec![name] }
 }
 
-/// Puts a value where the steps lead. `Some`: something else stands there, nothing changed, and the value comes back.
+/// Inserts a value at the steps. Returns the value and changes nothing if the place is taken.
 fn insert(
     members: &mut IndexMap<String, Node>,
     steps: &[&str],

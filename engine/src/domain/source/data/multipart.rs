@@ -1,6 +1,5 @@
-//! `multipart/form-data` (RFC 7578) as JSON: a form whose fields stand in parts. A part with a file name is told of by its name, type
-//! and size; its bytes stay in the body, which is kept as it came. Read here, because the crates for it (multer) read streams, and this
-//! body is in memory.
+//! Reads `multipart/form-data` (RFC 7578) as JSON: a form with its fields in parts. A file is represented by name, type and size;
+//! its bytes stay in the body, which is stored unchanged. The crates for this (multer) read streams, but this body is in memory.
 
 use encoding_rs::Encoding;
 use memchr::memmem::Finder;
@@ -12,22 +11,22 @@ use crate::domain::{
     parts::Parts,
 };
 
-/// Headers of one part. Browsers and mail services write two to four.
+/// Maximum number of headers of one part. Browsers and mail services write two to four.
 const HEADERS_MAX: usize = 16;
-/// Length of a boundary (RFC 2046, section 5.1.1).
+/// Maximum length of a boundary (RFC 2046, section 5.1.1).
 const BOUNDARY_LEN_MAX: usize = 70;
 
-/// Bytes of a field that names the charsets of the others.
+/// Maximum size of a field that names the charsets of the others, in bytes.
 const CHARSETS_LEN_MAX: usize = 4 << 10;
 
-/// Reads a body whose content type says that it is one.
+/// Reads a body whose content type is multipart.
 pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String, Unread> {
     let bad = |what: &str| Unread::NotMultipart(what.to_owned());
     let boundary = text::parameter(content_type, "boundary").filter(|text| (1..=BOUNDARY_LEN_MAX).contains(&text.len()));
-    let boundary = boundary.ok_or_else(|| bad("its content type names no boundary"))?;
+    let boundary = boundary.ok_or_else(|| bad("its content type has no boundary"))?;
     let delimiter = format!("\r\n--{boundary}");
     let delimiter = Finder::new(delimiter.as_bytes());
-    let mut rest = after_first(body, &delimiter).ok_or_else(|| bad("its boundary is not in it"))?;
+    let mut rest = after_first(body, &delimiter).ok_or_else(|| bad("its boundary does not occur"))?;
     let mut fields = Vec::new();
     while !rest.starts_with(b"--") {
         parts.take(1)?;
@@ -38,7 +37,7 @@ pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String
     }
     let named = |wanted: &str| fields.iter().find(|part| part.name == wanted).map(|part| part.bytes);
     let all = named("_charset_").and_then(Encoding::for_label);
-    // SendGrid's Inbound Parse names the charset of each field in a field of its own.
+    // SendGrid's Inbound Parse has a field that names the charset of each other field.
     let each: Option<Value> =
         named("charsets").filter(|json| json.len() <= CHARSETS_LEN_MAX).and_then(|json| serde_json::from_slice(json).ok());
     let mut form = Form::default();
@@ -49,9 +48,9 @@ pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String
     Ok(form.finish())
 }
 
-/// What follows the first boundary; before it may be a preamble.
+/// Returns the bytes after the first boundary; a preamble may be before it.
 fn after_first<'a>(body: &'a [u8], delimiter: &Finder<'_>) -> Option<&'a [u8]> {
-    // At the beginning of the body it stands without its line end.
+    // At the start of the body the boundary has no line end before it.
     let marker = &delimiter.needle()[2..];
     match body.strip_prefix(marker).filter(|rest| ends_a_boundary(rest)) {
         Some(rest) => Some(rest),
@@ -59,7 +58,7 @@ fn after_first<'a>(body: &'a [u8], delimiter: &Finder<'_>) -> Option<&'a [u8]> {
     }
 }
 
-/// Where the next boundary begins. A line that only begins like one is data.
+/// Finds the next boundary. A line that only starts like one is data.
 fn find(bytes: &[u8], delimiter: &Finder<'_>) -> Option<usize> {
     delimiter.find_iter(bytes).find(|at| ends_a_boundary(&bytes[at + delimiter.needle().len()..]))
 }

@@ -1,12 +1,12 @@
-//! What forms and documents become on their way to JSON.
+//! A tree that forms and documents become before JSON.
 
 use indexmap::{IndexMap, map::Entry};
 
-/// What is read, on its way to JSON.
+/// A parsed value, before it is written as JSON.
 #[derive(Debug)]
 pub enum Node {
     Text(String),
-    /// Checked JSON, written as it stands.
+    /// Checked JSON, written unchanged.
     Json(String),
     List(Vec<Node>),
     Members(IndexMap<String, Node>),
@@ -53,7 +53,7 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("text is always JSON")
 }
 
-/// Adds a member; the second of a name makes it a list.
+/// Adds a member; a repeated name becomes a list.
 pub fn add(members: &mut IndexMap<String, Node>, name: &str, node: Node) {
     match members.entry(name.to_owned()) {
         Entry::Vacant(place) => {
@@ -69,7 +69,7 @@ pub fn add(members: &mut IndexMap<String, Node>, name: &str, node: Node) {
     }
 }
 
-/// Objects whose names count from 0 are lists: `a[0]`, `a[1]`.
+/// Turns objects whose names count from 0 into lists: `a[0]`, `a[1]`.
 pub fn numbered(node: &mut Node) {
     match node {
         Node::Text(_) | Node::Json(_) => {}

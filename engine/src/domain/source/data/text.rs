@@ -1,9 +1,9 @@
-//! What a content type says beside its kind, and text in any charset.
+//! Parameters of content types, and text in any charset.
 
 use bytes::Bytes;
 use encoding_rs::{Encoding, UTF_8};
 
-/// A parameter of a content type, such as `charset` or `boundary`; without its quotes (RFC 9110, section 5.6.6).
+/// Returns a parameter of a content type, such as `charset` or `boundary`, without quotes (RFC 9110, section 5.6.6).
 pub fn parameter(content_type: &str, wanted: &str) -> Option<String> {
     let (_, mut rest) = content_type.split_once(';')?;
     loop {
@@ -17,7 +17,7 @@ pub fn parameter(content_type: &str, wanted: &str) -> Option<String> {
     }
 }
 
-/// A token or a quoted string, and what follows it.
+/// Reads a token or a quoted string. Returns it and the rest.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());
@@ -34,7 +34,7 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// The charset that a content type names; `Err` if no decoder for it exists.
+/// Returns the charset of a content type; `Err` if it is not supported.
 pub fn charset(content_type: &str) -> Result<Option<&'static Encoding>, String> {
     match parameter(content_type, "charset") {
         None => Ok(None),
@@ -43,13 +43,13 @@ pub fn charset(content_type: &str) -> Result<Option<&'static Encoding>, String> 
     }
 }
 
-/// Text in this charset, UTF-8 where none is known. `None`: a character is not of it.
+/// Decodes text in this charset; the default is UTF-8. Returns `None` if a character is not in the charset.
 pub fn decode(charset: Option<&'static Encoding>, bytes: &[u8]) -> Option<String> {
     let charset = charset.unwrap_or(UTF_8);
     charset.decode_without_bom_handling_and_without_replacement(bytes).map(|text| text.into_owned())
 }
 
-/// A body without its byte-order mark, and the charset that the mark stands for.
+/// Removes a byte-order mark and returns its charset with the body.
 pub fn unmarked(body: &Bytes) -> (Option<&'static Encoding>, Bytes) {
     match Encoding::for_bom(body) {
         Some((charset, len)) => (Some(charset), body.slice(len..)),
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_found_as_they_are_written() {
+    fn finds_parameters() {
         for (content_type, wanted, found) in [
             ("text/plain; charset=utf-8", "charset", Some("utf-8")),
             ("text/plain;Charset=\"ISO-8859-1\"", "charset", Some("ISO-8859-1")),

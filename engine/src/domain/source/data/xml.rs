@@ -1,6 +1,6 @@
-//! An XML document as JSON. An element is an object: attributes under `@name`, children under their names (several of one name are a
-//! list), text under `#text`; an element with nothing but text is that text. Names are kept with their prefixes. There are no entities
-//! but the five of XML itself, and a document type is refused.
+//! An XML document as JSON. An element is an object with attributes as `@name`, children by name (repeated ones as a list) and
+//! text as `#text`. An element with only text becomes that text. Names keep their prefixes. Only the five entities of XML exist,
+//! and a document type is refused.
 
 use encoding_rs::Encoding;
 use indexmap::IndexMap;
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::parts::Parts;
 
-/// How deep elements stand in each other. serde_json reads 128 levels.
+/// Maximum nesting of elements. serde_json reads 128 levels.
 pub const DEPTH_MAX: usize = 64;
 
 impl From<XmlError> for Unread {
@@ -25,9 +25,9 @@ impl From<XmlError> for Unread {
     }
 }
 
-/// The charset that the declaration of a document names.
+/// Returns the charset in the declaration of a document.
 pub fn declared_charset(body: &[u8]) -> Result<Option<&'static Encoding>, Unread> {
-    /// Bytes in which a declaration stands.
+    /// Maximum length of a declaration, in bytes.
     const DECLARATION_MAX: usize = 256;
     let head = &body[..body.len().min(DECLARATION_MAX)];
     let head: String = head.iter().map(|c| char::from(*c)).collect();
@@ -43,7 +43,7 @@ pub fn read(text: &str, parts: &mut Parts) -> Result<String, Unread> {
     Ok(Node::Members(document(text, parts)?).to_json())
 }
 
-/// An element that is open.
+/// An open element.
 struct Open {
     name: String,
     members: IndexMap<String, Node>,
@@ -70,7 +70,7 @@ pub(super) fn document(text: &str, parts: &mut Parts) -> Result<IndexMap<String,
     reader.config_mut().expand_empty_elements = true;
     let mut root = IndexMap::new();
     let mut open: Vec<Open> = Vec::new();
-    let outside = || Unread::NotXml("there is something beside its one element".to_owned());
+    let outside = || Unread::NotXml("there is content outside of its root element".to_owned());
     loop {
         match reader.read_event()? {
             Xml::Start(start) => {
@@ -107,13 +107,13 @@ pub(super) fn document(text: &str, parts: &mut Parts) -> Result<IndexMap<String,
             Xml::DocType(_) => return Err(Unread::DocumentType),
             Xml::Eof if open.is_empty() && !root.is_empty() => return Ok(root),
             Xml::Eof => return Err(Unread::NotXml("an element has no end".to_owned())),
-            // Instructions to a program and comments are no data. `Empty` is expanded.
+            // Processing instructions and comments are not data. `Empty` is expanded.
             Xml::Decl(_) | Xml::PI(_) | Xml::Comment(_) | Xml::Empty(_) => {}
         }
     }
 }
 
-/// An element with its attributes. Its text belongs to it.
+/// Starts an element with its attributes; its text is added later.
 fn begin(start: &BytesStart<'_>, parts: &mut Parts) -> Result<Open, Unread> {
     parts.take(1)?;
     let mut members = IndexMap::new();
