@@ -1,4 +1,4 @@
-//! Who may do what until when, and who has done what.
+//! Roles, expiry of keys, and the audit trail.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use crate::{
     receivers::Receiver,
 };
 
-/// Asks with another key than the tests' own.
+/// Sends a request with another key than that of the tests.
 async fn get_with(engine: &Engine, key: &str, path: &str) -> (u16, Value) {
     let answer = client().get(format!("{}{path}", engine.url)).bearer_auth(key).send().await.expect("the engine answers");
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
@@ -30,7 +30,7 @@ fn cli(engine: &Engine, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8(text).expect("text"))
 }
 
-/// A key of each role.
+/// Creates a key of each role.
 async fn a_key_of_each_role(engine: &Engine) -> BTreeMap<&'static str, String> {
     let mut keys = BTreeMap::new();
     for role in Role::ALL.map(Role::as_str) {
@@ -40,7 +40,7 @@ async fn a_key_of_each_role(engine: &Engine) -> BTreeMap<&'static str, String> {
     keys
 }
 
-/// Every operation of the engine's document: method, path, and the roles that open it (`None`: no key is asked for).
+/// Every operation in the engine's document: method, path, and the allowed roles (`None`: no key is needed).
 async fn operations(engine: &Engine) -> Vec<(String, String, Option<BTreeSet<String>>)> {
     let document = engine.get("/openapi.json").await;
     let mut found = Vec::new();
@@ -55,7 +55,7 @@ async fn operations(engine: &Engine) -> Vec<(String, String, Option<BTreeSet<Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_is_open_to_the_roles_of_the_table_and_to_no_other() {
+async fn every_route_allows_exactly_the_roles_of_the_table() {
     let engine = Engine::start_set(&[("INNESCO_METRICS", "key")]);
     let keys = a_key_of_each_role(&engine).await;
     let mut asked = 0;
@@ -68,7 +68,7 @@ async fn every_route_is_open_to_the_roles_of_the_table_and_to_no_other() {
             }
         };
         assert_eq!(said, expected, "the document says of {method} {path} what the table says");
-        // Things that do not exist, and no body: what is let through changes nothing.
+        // Uses things that do not exist, and no body, so that an allowed call changes nothing.
         let address = path.replace('{', "no-").replace('}', "");
         let ask = async |key: Option<&str>| {
             let mut request = client().request(method.parse().expect("a method"), format!("{}{address}", engine.url));
@@ -115,7 +115,7 @@ async fn every_route_is_open_to_the_roles_of_the_table_and_to_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_role_sees_a_secret_that_is_not_for_it() {
+async fn no_role_reads_secrets_beyond_its_rights() {
     let engine = Engine::start_in(
         &["order-router"],
         &["--allow-net", "127.0.0.0/8"],
@@ -141,7 +141,7 @@ async fn no_role_sees_a_secret_that_is_not_for_it() {
     let own = subscribe(&keys["subscribe"], "planted-own").await;
     let other = engine.ok("POST", "/v1/keys", json!({ "name": "other tool", "role": "subscribe" })).await;
     subscribe(other["key"].as_str().expect("a key"), "planted-other").await;
-    // An event from a source and one of a caller, with runs, deliveries and attempts.
+    // An event from a source and one from a caller, with runs, deliveries and attempts.
     let sent =
         client().post(format!("{}{address}", engine.url)).json(&json!({ "a": 1 })).send().await.expect("the engine answers");
     assert!(sent.status().is_success());
@@ -152,7 +152,7 @@ async fn no_role_sees_a_secret_that_is_not_for_it() {
     let job = engine.ok("POST", "/v1/deliveries/retry", json!({})).await["id"].as_str().expect("a job").to_owned();
     let inbound = engine.get("/v1/events?source=open").await["items"][0]["event"].as_str().expect("an event").to_owned();
 
-    // Everything that a role can get, as one text.
+    // Everything that a role can read, as one text.
     let seen = async |key: &str| {
         let mut text = String::new();
         for (method, path, _) in operations(&engine).await {
@@ -210,7 +210,7 @@ async fn calls_that_change_nothing_cannot_fill_the_trail() {
     engine.endpoint("crm", "http://127.0.0.1:9/", &["a.b"]).await;
     engine.ok("DELETE", "/v1/endpoints/crm", Value::Null).await;
     assert_eq!(engine.call("DELETE", "/v1/sources/nothing", Value::Null).await.0, 404);
-    // What came of a call is noted beside its answer.
+    // The result of a call is recorded after its answer.
     let is_whole = |trail: &Value| {
         let items = trail["items"].as_array().expect("items");
         items.iter().all(|entry| entry["status"].is_number()) && items.len() == 13
@@ -224,7 +224,7 @@ async fn calls_that_change_nothing_cannot_fill_the_trail() {
 }
 
 #[test]
-fn a_first_key_that_can_be_guessed_is_refused_with_the_way_to_make_one() {
+fn refuses_a_first_key_that_can_be_guessed() {
     let home = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_innesco"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"]).current_dir(home.path());
@@ -352,9 +352,9 @@ async fn every_change_is_in_the_audit_trail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_was_begun_is_in_the_trail_whatever_becomes_of_it() {
+async fn every_started_change_is_in_the_trail() {
     let mut engine = Engine::start(&[]);
-    // A request whose body never comes to its end.
+    // A request whose body never ends.
     let mut stream = TcpStream::connect(engine.url.trim_start_matches("http://")).unwrap();
     let request = format!(
         "POST /v1/endpoints HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n\
@@ -369,7 +369,7 @@ async fn a_change_that_was_begun_is_in_the_trail_whatever_becomes_of_it() {
     let (_, said) = cli(&engine, &["audit"]);
     assert!(said.contains("the engine ended"), "{said}");
 
-    // A caller that leaves does not keep what came of it out of the trail.
+    // The result is recorded even if the caller disconnects.
     let mut stream = TcpStream::connect(engine.url.trim_start_matches("http://")).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     engine.wait("/v1/audit", "the next one is noted", |trail| trail["items"].as_array().unwrap().len() == 2).await;

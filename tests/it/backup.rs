@@ -1,4 +1,4 @@
-//! A copy taken under load, put in the place of the original, and a check that knows a sound folder from a damaged one.
+//! Backups taken under load, restored, and checked; the check distinguishes an intact folder from a damaged one.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +30,7 @@ fn check(engine: &Engine) -> (bool, Value) {
     (output.status.success(), report)
 }
 
-/// Puts a backup and its master key where an engine finds them, as `docs/operations.md` says.
+/// Restores a backup and its master key, as `docs/operations.md` describes.
 fn restore(engine: &Engine, copy: &Path, key: &Path) {
     let data = engine.data_folder();
     fs::remove_dir_all(&data).unwrap();
@@ -98,7 +98,7 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
         ids.insert(restored.send("a.b", json!({})).await);
     }
     assert!(ids.is_disjoint(&issued) && ids.first() > issued.last(), "ids go on above everything that was issued");
-    // It sends as the original does: the secret opened with the master key that was kept apart.
+    // It sends like the original: the secret is decrypted with the separately stored master key.
     let last = ids.last().unwrap().clone();
     let story = restored
         .wait(&format!("/v1/events/{last}"), "it is delivered", |story| story["deliveries"][0]["state"] == "delivered")
@@ -115,14 +115,14 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
         assert!(sound && report["ok"] == true, "{report:#}");
         assert!(report["counts"]["events"].as_u64() >= Some(before.len() as u64), "{report:#}");
     }
-    // Without its key it is not started over, and the check says why.
+    // Without its key it does not start, and the check reports why.
     fs::remove_file(restored.data_folder().join("master.key")).unwrap();
     let (sound, report) = check(&restored);
     assert!(!sound && report["findings"][0]["what"].as_str().unwrap().contains("master key"), "{report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_check_wants_the_folder_for_itself_and_names_what_is_damaged() {
+async fn a_check_needs_a_stopped_engine_and_names_damage() {
     if !store_is_a_file() {
         // A database has backups of its own.
         return;
@@ -140,7 +140,7 @@ async fn a_check_wants_the_folder_for_itself_and_names_what_is_damaged() {
     let words = engine.command().args(["check", "--data", "data"]).output().unwrap();
     assert!(words.status.success() && text(&words).contains("no findings"), "{}", text(&words));
 
-    // A copy has everything in its one file, where damage cannot hide.
+    // A backup is one file, in which damage must be visible.
     let copy = engine.data_folder().parent().unwrap().join("copy.db");
     let copied = engine.command().args(["backup", "copy.db", "--data", "data"]).output().unwrap();
     assert!(copied.status.success() && text(&copied).contains("50 events"), "also while no engine runs: {}", text(&copied));

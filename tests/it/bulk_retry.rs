@@ -1,4 +1,4 @@
-//! Repair in bulk: what was given up is sent again by a job of the engine, whatever happens to the engine meanwhile.
+//! Bulk retry: a job of the engine sends dead deliveries again, also across restarts of the engine.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,10 @@ use crate::{
     receivers::{Answer, Receiver},
 };
 
-/// More than one batch of a job, and more than the engine does between two looks.
+/// More than one batch of a job, and more than the engine does between two polls.
 const MANY: usize = 3_000;
 
-/// A receiver that is broken until it is mended.
+/// A receiver that fails until it is repaired.
 async fn receiver() -> (Receiver, Arc<AtomicBool>) {
     let mended = Arc::new(AtomicBool::new(false));
     let works = Arc::clone(&mended);
@@ -35,7 +35,7 @@ async fn endpoint(engine: &Engine, name: &str, receiver: &Receiver) {
     engine.ok("POST", "/v1/endpoints", endpoint).await;
 }
 
-/// Sends events that are all given up.
+/// Sends events whose deliveries all die.
 async fn let_die(engine: &Engine, name: &str, count: usize) {
     let event = json!({ "type": format!("{name}.x"), "data": {} });
     let mut left = count;
@@ -50,7 +50,7 @@ async fn let_die(engine: &Engine, name: &str, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_goes_on_after_a_kill_and_takes_up_each_delivery_once() {
+async fn a_job_continues_after_a_kill_and_retries_each_delivery_once() {
     let mut engine = Engine::start(&[]);
     let (receiver, mended) = receiver().await;
     endpoint(&engine, "crm", &receiver).await;
@@ -82,7 +82,7 @@ async fn a_job_goes_on_after_a_kill_and_takes_up_each_delivery_once() {
         *times.entry(one.header("webhook-id").unwrap().to_owned()).or_default() += 1;
     }
     assert_eq!(times.len(), MANY, "each arrives under its own id");
-    // Only what was on its way when the engine was killed, or had arrived and was not recorded yet, may come twice.
+    // Only webhooks in flight when the engine was killed, or received but not yet recorded, may arrive twice.
     let doubled = times.values().filter(|times| **times > 1).count();
     assert!(doubled <= 512 && times.values().all(|times| *times <= 2), "{doubled} came more than once");
     assert_eq!(engine.get("/v1/jobs?state=running").await["items"], json!([]));
@@ -92,7 +92,7 @@ async fn a_job_goes_on_after_a_kill_and_takes_up_each_delivery_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_retried_towards_a_disabled_endpoint() {
+async fn retries_nothing_for_a_disabled_endpoint() {
     let engine = Engine::start(&[]);
     let gone = Arc::new(AtomicBool::new(true));
     let still_gone = Arc::clone(&gone);
@@ -125,7 +125,7 @@ async fn nothing_is_retried_towards_a_disabled_endpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bulk_retry_that_makes_no_sense_is_refused() {
+async fn refuses_an_invalid_bulk_retry() {
     let engine = Engine::start(&[]);
     let cases = [
         (json!({ "endpoint": "nobody" }), 404, "nobody"),

@@ -1,5 +1,5 @@
-//! Callers that misbehave: silent, slow, dripping, lying, flooding. Each costs little and ends by a named limit, and good callers
-//! go on being served.
+//! Callers that misbehave: silent, slow, dripping, lying, flooding. Each costs little and ends by a named limit, while good
+//! callers are served.
 
 use std::{
     net::SocketAddr,
@@ -29,12 +29,12 @@ fn address(engine: &Engine) -> SocketAddr {
 /// Opens a connection and sends `bytes`.
 async fn dial(to: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.expect("a connection");
-    // It may have been closed already, to make room.
+    // It may already be closed to make room.
     let _ = stream.write_all(bytes).await;
     stream
 }
 
-/// Everything that comes until the other side hangs up.
+/// Returns everything received until the other side closes.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut all)).await;
@@ -42,7 +42,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// The status of the last answer among what came, 0 for none.
+/// Returns the status of the last answer received, 0 for none.
 fn status(text: &str) -> u16 {
     let lines = text.split("HTTP/1.1 ").skip(1);
     lines.filter_map(|line| line.split(' ').next()?.parse().ok()).last().unwrap_or(0)
@@ -54,7 +54,7 @@ fn head(more: &str) -> String {
     )
 }
 
-/// Opens a connection and begins a request whose body the engine is waiting for: it has said so.
+/// Opens a connection and starts a request whose body the engine is waiting for, as its `100 Continue` shows.
 async fn busy(to: SocketAddr, length: usize) -> TcpStream {
     let mut stream = dial(to, head(&format!("content-length: {length}\r\nexpect: 100-continue\r\n")).as_bytes()).await;
     let mut told = [0; 25];
@@ -63,8 +63,7 @@ async fn busy(to: SocketAddr, length: usize) -> TcpStream {
     stream
 }
 
-/// A good caller: sends one event after the other, each over a connection of its own, until it is told to stop. Anything but 202
-/// fails it.
+/// A good caller: sends events one after another, each over a new connection, until stopped. Any answer but 202 fails the test.
 struct GoodCaller {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -93,7 +92,7 @@ impl GoodCaller {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Waits until it has sent `more` events from here on.
+    /// Waits until it has sent `more` further events.
     async fn goes_on(&self, more: usize) {
         let (from, until) = (self.sent(), Instant::now() + DEADLINE);
         while self.sent() < from + more {
@@ -103,7 +102,7 @@ impl GoodCaller {
         }
     }
 
-    /// Says how many events were accepted.
+    /// Stops it and returns the number of accepted events.
     async fn finish(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.calling.await.expect("the good caller was served throughout");
@@ -111,7 +110,7 @@ impl GoodCaller {
     }
 }
 
-/// Waits until the engine has as few files open as before, and a few more.
+/// Waits until the engine has nearly as few open files as before.
 async fn wait_until_left(engine: &Engine, before: usize) {
     let until = Instant::now() + DEADLINE;
     while engine.open_files() > before + 40 {
@@ -121,7 +120,7 @@ async fn wait_until_left(engine: &Engine, before: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_silent_connections_keep_nobody_out() {
+async fn ten_thousand_silent_connections_block_no_caller() {
     const SILENT: usize = 10_000;
     raise_file_limit(SILENT + 1_000);
     let engine = Engine::start_set(&[("INNESCO_LIMITS_HEAD_TIME_MAX", "3s"), ("INNESCO_LIMITS_CONNECTIONS_MAX", "4096")]);
@@ -148,7 +147,7 @@ async fn ten_thousand_silent_connections_keep_nobody_out() {
     let grown = most_memory.saturating_sub(memory);
     assert!(grown < 100 << 10, "silent connections took {grown} KiB");
 
-    // Nobody closes them on this side: the engine does.
+    // This side closes none of them: the engine does.
     wait_until_left(&engine, files).await;
     for stream in silent.iter_mut().rev().take(10) {
         assert_eq!(rest(stream).await, "", "closed without a word");
@@ -157,7 +156,7 @@ async fn ten_thousand_silent_connections_keep_nobody_out() {
     receiver.wait_for_count(accepted, DEADLINE).await;
 }
 
-/// A test of many connections needs many files itself.
+/// A test of many connections needs many files.
 fn raise_file_limit(needed: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -168,7 +167,7 @@ fn raise_file_limit(needed: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_end_by_their_own_limits() {
+async fn connections_end_by_their_limits() {
     let engine = Engine::start_set(&[("INNESCO_LIMITS_HEAD_TIME_MAX", "500ms"), ("INNESCO_LIMITS_IDLE_TIME_MAX", "3s")]);
     let to = address(&engine);
     let began = Instant::now();
@@ -178,7 +177,7 @@ async fn connections_end_by_their_own_limits() {
     for stream in [&mut silent, &mut half] {
         assert_eq!(rest(stream).await, "");
     }
-    // One that had a request waits longer for the next, and drips that one in vain.
+    // A connection with an earlier request has a longer limit for the next one, and drips it in vain.
     let answer = rest(&mut used).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
     assert!(began.elapsed() >= Duration::from_secs(3), "a used connection may be idle for 3 s, not {:?}", began.elapsed());
@@ -193,7 +192,7 @@ async fn connections_end_by_their_own_limits() {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        // Closed with what it sent unread, it is reset: either way it is over.
+        // Closed with unread data, it is reset: it has ended in either case.
         read = tokio::time::timeout(DEADLINE, reader.read_to_end(&mut all)) => drop(read.expect("closed in time")),
         () = drip => {}
     }
@@ -201,7 +200,7 @@ async fn connections_end_by_their_own_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_every_connection_is_busy_the_next_is_told_and_none_is_cut() {
+async fn a_caller_beyond_the_limit_of_busy_connections_gets_an_answer() {
     let engine = Engine::start_set(&[("INNESCO_LIMITS_CONNECTIONS_MAX", "6"), ("INNESCO_LIMITS_BODY_TIME_MAX", "4s")]);
     let to = address(&engine);
     let mut all = Vec::new();
@@ -214,7 +213,7 @@ async fn where_every_connection_is_busy_the_next_is_told_and_none_is_cut() {
     assert!(told.to_ascii_lowercase().contains("retry-after: 1"), "{told}");
     assert!(told.contains("\"overloaded\"") && told.contains("limits.connections_max"), "{told}");
 
-    // A body that comes to its end is taken; the others are given up, and everyone is let in again.
+    // A body that ends is accepted; the others are dropped, and every caller can connect again.
     let body = r#"{"type":"a.b","data":"0123456789012345678901234"}"#;
     let body = format!("{body:<50}");
     all[0].write_all(body.as_bytes()).await.expect("it is still open");
@@ -230,7 +229,7 @@ async fn where_every_connection_is_busy_the_next_is_told_and_none_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_never_end_are_given_up_in_time_and_hold_no_room() {
+async fn endless_bodies_time_out_and_free_their_memory() {
     const EACH: usize = 100;
     let engine = Engine::start_set(&[("INNESCO_LIMITS_BODY_TIME_MAX", "3s")]);
     let receiver = Receiver::start().await;
@@ -239,7 +238,7 @@ async fn bodies_that_never_end_are_given_up_in_time_and_hold_no_room() {
     let memory = engine.memory_kib();
     let good = GoodCaller::start(&engine);
 
-    // Each announces (or may send) 8 MiB: together far more than all bodies may hold.
+    // Each announces (or may send) 8 MiB: together far more than the budget of all bodies.
     let announced = head(&format!("content-length: {}\r\n", 8 << 20));
     let chunked = head("transfer-encoding: chunked\r\n");
     let mut slow = tokio::task::JoinSet::new();
@@ -274,7 +273,7 @@ async fn bodies_that_never_end_are_given_up_in_time_and_hold_no_room() {
         assert_eq!(status(&answer), 408, "{answer}");
     }
 
-    // Chunks without an end, as fast as they are taken.
+    // Endless chunks, as fast as they are read.
     let mut endless = dial(to, chunked.as_bytes()).await;
     let (mut reader, mut writer) = endless.split();
     let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
@@ -289,7 +288,7 @@ async fn bodies_that_never_end_are_given_up_in_time_and_hold_no_room() {
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     assert_eq!(status(&answer), 413, "{answer}");
 
-    // A length that is more than what comes, and one that is less: neither is an event.
+    // A length that exceeds the data, and one that is shorter: neither is an event.
     let mut more = dial(to, format!("{}{}", head("content-length: 500\r\n"), r#"{"type":"bad.more"}"#).as_bytes()).await;
     more.shutdown().await.expect("half closed");
     let answer = rest(&mut more).await;
@@ -320,7 +319,7 @@ async fn a_management_request_is_small() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_files_the_engine_waits_for_some_and_goes_on() {
+async fn the_engine_recovers_when_files_run_out() {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let engine = Engine::start_set(&[("INNESCO_LIMITS_HEAD_TIME_MAX", "2s")]);
     let to = address(&engine);
@@ -339,7 +338,7 @@ async fn without_files_the_engine_waits_for_some_and_goes_on() {
         assert!(Instant::now() < until, "it never ran out of files: {} are open", engine.open_files());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Those who say nothing make room for who does, in their turn.
+    // Silent connections make room for those with requests.
     engine.send("good.one", json!({})).await;
     wait_until_left(&engine, files).await;
     engine.send("good.one", json!({})).await;
@@ -347,7 +346,7 @@ async fn without_files_the_engine_waits_for_some_and_goes_on() {
     assert!(said <= 200, "it waits between two tries instead of spinning: {said} lines");
 }
 
-/// Requests that are not what they seem, or too much of what they are. None is a mistake of the engine's, and none is an event.
+/// Malformed or oversized requests. None causes an internal error, and none becomes an event.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_requests_are_refused_and_change_nothing() {
     let engine = Engine::start_set(&[("INNESCO_LIMITS_HEAD_TIME_MAX", "2s"), ("INNESCO_LIMITS_IDLE_TIME_MAX", "500ms")]);
@@ -366,7 +365,7 @@ async fn odd_requests_are_refused_and_change_nothing() {
     let gzip = post(&format!("content-encoding: gzip\r\ncontent-length: {}\r\n", event.len()), event);
 
     let odd: Vec<(&str, Vec<u8>, &[u16])> = vec![
-        // Two opinions of where a body ends. What is hidden behind must not be taken for a request.
+        // Two conflicting lengths of a body. The hidden bytes must not be read as a request.
         (
             "a length and chunks",
             post(
@@ -398,7 +397,7 @@ async fn odd_requests_are_refused_and_change_nothing() {
         ("a chunk of a size beyond all numbers", post("transfer-encoding: chunked\r\n", "fffffffffffffffff\r\n"), &[400]),
         ("a chunk that is not hexadecimal", post("transfer-encoding: chunked\r\n", "zz\r\n"), &[400]),
         ("no length at all", post("", event), &[400]),
-        // Too much.
+        // Too large.
         ("a header of 1 MB", get("/healthz", &format!("x-a: {}\r\n", "y".repeat(1 << 20))), &[431]),
         ("a thousand headers", get("/healthz", &many), &[431]),
         ("a query of 100 kB", get(&format!("/v1/events?{query}"), ""), &[414, 431]),
@@ -410,7 +409,7 @@ async fn odd_requests_are_refused_and_change_nothing() {
         ("escaped bytes in an id", get("/v1/deliveries/%00%ff", ""), &[400, 404]),
         ("escaped bytes in a query", get("/v1/events?type=%ff", ""), &[200, 400]),
         ("a broken escape", get("/v1/events?type=%zz", ""), &[200, 400]),
-        // What is compressed may be anything once it is not.
+        // Compressed bodies could expand to any size.
         ("a compressed body", gzip, &[415]),
         ("another protocol", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), &[400]),
         ("no version", b"GET /healthz\r\n\r\n".to_vec(), &[400]),
@@ -428,7 +427,7 @@ async fn odd_requests_are_refused_and_change_nothing() {
         let mut stream = TcpStream::connect(to).await.expect("a connection");
         let (mut reader, mut writer) = stream.split();
         let mut answer = Vec::new();
-        // An answer may come before everything is sent, and what is sent after it resets the connection.
+        // An answer may arrive before everything is sent, and later data resets the connection.
         let (_, read) = tokio::join!(
             writer.write_all(bytes),
             tokio::time::timeout(DEADLINE, async { while matches!(reader.read_buf(&mut answer).await, Ok(1..)) {} })
@@ -448,21 +447,21 @@ async fn odd_requests_are_refused_and_change_nothing() {
     assert!(grown < 32 << 10, "odd requests took {grown} KiB");
 }
 
-/// Opens a connection over which little fits before this side reads: 100 answers of some 260 kB are asked for, and none is taken.
+/// Opens a connection with small buffers: 100 answers of about 260 kB are requested, and none is read.
 async fn takes_nothing(to: SocketAddr) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let mut stream = socket.connect(to).await.expect("a connection");
     let asked = "GET /openapi.json HTTP/1.1\r\nhost: innesco\r\n\r\n".repeat(100);
-    // It may be closed before the engine has read them all.
+    // It may be closed before the engine has read all requests.
     let _ = stream.write_all(asked.as_bytes()).await;
     stream
 }
 
-/// Bytes that the system holds of what the server at `server` has written to `caller`, and `caller` has not received.
+/// Returns the bytes that the server at `server` has written for `caller` and that the system still holds.
 #[cfg(target_os = "linux")]
 fn unreceived(server: SocketAddr, caller: SocketAddr) -> u64 {
-    // Addresses stand there as the processor reads four bytes; here only the ports are compared.
+    // The file has addresses in byte order of the processor; this compares only the ports.
     let ports = |local: &str, remote: &str| Some((local.rsplit_once(':')?.1.to_owned(), remote.rsplit_once(':')?.1.to_owned()));
     let wanted = (format!("{:04X}", server.port()), format!("{:04X}", caller.port()));
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the system's list of connections");
@@ -475,12 +474,12 @@ fn unreceived(server: SocketAddr, caller: SocketAddr) -> u64 {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_system_holds_little_of_an_answer_that_is_not_taken() {
+async fn the_system_buffers_little_of_an_unread_answer() {
     let engine = Engine::start(&[]);
     let to = address(&engine);
     let stalled = takes_nothing(to).await;
     let caller = stalled.local_addr().expect("an address");
-    // It is full once it does not grow any more.
+    // It is full once it no longer grows.
     let (mut before, mut same) = (0, 0);
     let until = Instant::now() + DEADLINE;
     while same < 10 {
@@ -490,12 +489,12 @@ async fn the_system_holds_little_of_an_answer_that_is_not_taken() {
         same = if now > 0 && now == before { same + 1 } else { 0 };
         before = now;
     }
-    // 128 KiB, and what one write adds; it would be 3 MiB.
+    // 128 KiB, and what one write adds; without the limit it would be 3 MiB.
     assert!(before < 512 << 10, "the system holds {before} bytes for one connection");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_that_take_no_answer_make_room_and_hold_up_no_stop() {
+async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
     const PLACES: usize = 5;
     let mut engine = Engine::start_set(&[("INNESCO_LIMITS_CONNECTIONS_MAX", "5"), ("INNESCO_DRAIN", "1h")]);
     let to = address(&engine);
@@ -503,7 +502,7 @@ async fn callers_that_take_no_answer_make_room_and_hold_up_no_stop() {
     for _ in 0..PLACES {
         stalled.push(takes_nothing(to).await);
     }
-    // Each new caller is refused only until the others have had their moment to take something.
+    // Each new caller is refused only until the others have had a moment to read.
     let fresh = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(DEADLINE).build().expect("a client");
     let until = Instant::now() + DEADLINE;
     for _ in 0..2 * PLACES {
@@ -520,12 +519,12 @@ async fn callers_that_take_no_answer_make_room_and_hold_up_no_stop() {
     for _ in 0..PLACES - 1 {
         stalled.push(takes_nothing(to).await);
     }
-    // The drain would be an hour.
+    // The drain limit would be an hour.
     assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it was told to stop"), "it ends well");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http2_is_not_spoken_and_its_callers_hold_no_place() {
+async fn http2_is_refused_and_its_callers_hold_no_connection() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     /// SETTINGS with an initial window of 0: with it an answer could wait for ever.
     const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
@@ -544,7 +543,7 @@ async fn http2_is_not_spoken_and_its_callers_hold_no_place() {
         assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0", "the preface of a server is its SETTINGS");
         assert_eq!((goaway[3], &goaway[13..17]), (GOAWAY, HTTP_1_1_REQUIRED));
     }
-    // HTTP/1.1 does not change into it either.
+    // An HTTP/1.1 connection cannot change to it either.
     let upgrade = "GET /healthz HTTP/1.1\r\nhost: innesco\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\n\
                    http2-settings: AAQAAAAA\r\n\r\n";
     let answer = rest(&mut dial(to, upgrade.as_bytes()).await).await;

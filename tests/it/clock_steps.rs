@@ -1,7 +1,7 @@
-//! The machine's clock is set an hour forward and back, while the engine runs and over a restart; the machine is started again and
-//! counts from zero. What waits comes when it is due and once, and a secret's grace is as long as it was promised.
+//! The machine's clock steps an hour forward and back, while the engine runs and across a restart; the machine restarts and its
+//! uptime begins at zero. Deliveries are retried once and when due, and a secret's grace period has its promised length.
 //!
-//! The clock that is set is the engine's alone: `libfaketime` stands between it and the system. The steady clock is left as it is.
+//! Only the engine's clock steps: `libfaketime` is between it and the system. The steady clock is unchanged.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use crate::{
     receivers::{Answer, Received, Receiver},
 };
 
-/// Where Debian puts it; the folder is named for the architecture.
+/// Debian's path; the folder is named after the architecture.
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
     folders
@@ -43,7 +43,7 @@ impl Clock {
         self.folder.path().join("clock")
     }
 
-    /// Sets it so many seconds from the system's.
+    /// Sets the clock to this many seconds from the system's.
     fn set(&self, seconds: i64) {
         let draft = self.folder.path().join("draft");
         std::fs::write(&draft, format!("{seconds:+}\n")).expect("the clock can be written");
@@ -65,7 +65,7 @@ impl Clock {
     }
 }
 
-/// Whether the engine's clock is within a minute of the system's and so many seconds.
+/// Returns whether the engine's clock is within a minute of the system's plus this many seconds.
 async fn reads(engine: &Engine, seconds: i64) -> bool {
     let event = engine.send("what.time", json!({})).await;
     let story = engine.get(&format!("/v1/events/{event}")).await;
@@ -77,7 +77,7 @@ fn id(received: &Received) -> &str {
     received.header("webhook-id").expect("an id")
 }
 
-/// What came for each delivery, in order.
+/// Groups received webhooks by delivery, in order.
 fn by_id(all: &[Received]) -> BTreeMap<String, Vec<Received>> {
     let mut found: BTreeMap<String, Vec<Received>> = BTreeMap::new();
     for one in all {
@@ -87,11 +87,11 @@ fn by_id(all: &[Received]) -> BTreeMap<String, Vec<Received>> {
 }
 
 const WAITING: usize = 10;
-/// Jitter shortens a wait by 10 % at most; what is sent and what is seen lie a little apart.
+/// Jitter shortens a wait by at most 10 %; sending and receiving differ a little.
 const RETRY: Duration = Duration::from_secs(2);
 const RETRY_LEAST: Duration = Duration::from_millis(1700);
 
-/// A receiver that refuses the first attempt of every delivery, and takes the second.
+/// A receiver that refuses the first attempt of every delivery, and accepts the second.
 async fn second_time() -> Receiver {
     let seen = std::sync::Mutex::new(BTreeMap::<String, usize>::new());
     Receiver::answering(move |received| {
@@ -108,7 +108,7 @@ async fn retrying_endpoint(engine: &Engine, receiver: &Receiver) {
     engine.ok("POST", "/v1/endpoints", endpoint).await;
 }
 
-/// Every delivery was tried twice, the second time when it was due and not before.
+/// Every delivery was attempted twice, the second time when it was due.
 async fn each_is_tried_when_due_and_once(receiver: &Receiver, deliveries: usize) {
     let twice = |all: &[Received]| by_id(all).values().filter(|tries| tries.len() >= 2).count() == deliveries;
     let all = receiver.wait_for("every delivery is tried again", DEADLINE, twice).await;
@@ -120,13 +120,13 @@ async fn each_is_tried_when_due_and_once(receiver: &Receiver, deliveries: usize)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_set_while_the_engine_runs_hastens_delays_and_doubles_nothing() {
+async fn a_clock_step_while_the_engine_runs_changes_no_retry() {
     let clock = Clock::new();
     let engine = clock.engine();
     assert!(reads(&engine, 0).await, "the clock that is set is the one that the engine reads");
     let retrying = second_time().await;
     retrying_endpoint(&engine, &retrying).await;
-    // Deliveries under way, each holding a lease.
+    // Deliveries in flight, each with a lease.
     let slow = Receiver::answering(|_| Answer::status(200).after(Duration::from_secs(1))).await;
     let created = engine.endpoint("slow", &slow.url("/"), &["job.*"]).await;
     let old = svix::webhooks::Webhook::new(created["secret"].as_str().unwrap()).unwrap();
@@ -159,7 +159,7 @@ async fn a_clock_set_while_the_engine_runs_hastens_delays_and_doubles_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_set_over_a_restart_hastens_delays_and_doubles_nothing() {
+async fn a_clock_step_across_a_restart_changes_no_retry() {
     let clock = Clock::new();
     let mut engine = clock.engine();
     let retrying = second_time().await;
@@ -184,13 +184,13 @@ async fn a_clock_set_over_a_restart_hastens_delays_and_doubles_nothing() {
     }
 }
 
-/// The uptime that the steady clock goes by begins anew, and a clock without a battery shows a time long past.
+/// The uptime behind the steady clock starts anew, and a clock without a battery shows an old time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_started_again_with_its_clock_fallen_back_lets_nothing_wait_for_years() {
+async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
     let clock = Clock::new();
     let mut engine = clock.engine();
     engine.kill();
-    // Up for ten days longer than the machine is, and then not.
+    // Its uptime is ten days more than the machine's, and then not.
     engine.set_wrapper(&namespace::up_for_longer("864000"));
     engine.launch();
     let retrying = second_time().await;
@@ -213,7 +213,7 @@ async fn a_machine_started_again_with_its_clock_fallen_back_lets_nothing_wait_fo
     let all = retrying.wait_for("every delivery is tried again", DEADLINE, twice).await;
     assert_eq!(all.len(), 2 * WAITING, "none is sent once more");
 
-    // What people read is the clock as it is set, not the one that goes on underneath.
+    // People see the clock as it is set, not the steady one.
     let refusing = Receiver::answering(|_| Answer::status(503)).await;
     let endpoint = json!({ "name": "refusing", "url": refusing.url("/"), "events": ["last.*"], "schedule": ["0s", "1h"] });
     engine.ok("POST", "/v1/endpoints", endpoint).await;

@@ -1,6 +1,5 @@
-//! Many nodes over one Postgres, while nodes are killed or stopped for longer than the others wait for them, the database breaks off,
-//! and the lines to it are cut or go silent: what was answered 202 is delivered, under one name, and counted once; order and rate hold
-//! whichever node does the work.
+//! Many nodes over one Postgres, while nodes are killed or stopped for long, the database fails, and connections to it are cut or
+//! go silent. Every accepted event is delivered under one id and counted once; order and rate hold on any node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,12 +25,12 @@ use crate::{
 const NODES: usize = 3;
 const ROUNDS: usize = 18;
 const CALLERS: usize = 6;
-/// For how long a node may be silent: short, so that it is soon taken over.
+/// Heartbeat timeout: short, so that the other nodes take over quickly.
 const SILENCE: Duration = Duration::from_secs(3);
-/// For a node to be taken over, and for what it had to be done by others.
+/// Time for a takeover of a node, and for the others to do its work.
 const LONG: Duration = Duration::from_secs(180);
 
-/// Nodes on a database of their own, each with a line to it.
+/// Nodes with a dedicated database, each with a connection that the test can cut.
 pub struct Cluster {
     server: PostgresServer,
     database: String,
@@ -52,7 +51,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts one more node, with these settings of its own.
+    /// Starts one more node with these settings.
     pub async fn join(&mut self, plugins: &[&str], settings: &[(&str, &str)]) {
         let line = Proxy::to(self.server.socket()).await;
         let url = format!("postgres://innesco@{}/{}", line.address(), self.database);
@@ -65,7 +64,7 @@ impl Cluster {
         self.lines.push(line);
     }
 
-    /// Waits until every node answers and the store takes writes.
+    /// Waits until every node answers and the store accepts writes.
     async fn ready(&self) {
         for node in &self.nodes {
             let until = Instant::now() + DEADLINE;
@@ -85,14 +84,14 @@ fn signal(node: &Engine, signal: Signal) {
     kill_process(Pid::from_raw(node.pid().cast_signed()).expect("a process"), signal).expect("the node can be told");
 }
 
-/// What the callers know to have been accepted.
+/// The events that callers know to be accepted.
 #[derive(Default)]
 struct Ledger {
     accepted: Mutex<BTreeSet<u64>>,
     broken: AtomicU64,
 }
 
-/// One caller: sends to whichever node it comes to, and goes on whatever happens.
+/// A caller: sends to a random node, and continues after errors.
 async fn call(
     urls: Arc<Mutex<Vec<String>>>,
     number: usize,
@@ -131,7 +130,7 @@ fn audit(one: &Received) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_while_nodes_die_and_hang_and_the_database_and_the_lines_to_it_break() {
+async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
     let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     println!("seed {seed} (set SEED to repeat the moments)");
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
@@ -162,7 +161,7 @@ async fn nothing_is_lost_while_nodes_die_and_hang_and_the_database_and_the_lines
         let which = random.random_range(0..NODES);
         match round % 6 {
             1 => {
-                // Longer than the others wait for it.
+                // Longer than the heartbeat timeout.
                 signal(&cluster.nodes[which], Signal::STOP);
                 tokio::time::sleep(SILENCE + Duration::from_secs(3)).await;
                 signal(&cluster.nodes[which], Signal::CONT);
@@ -173,12 +172,12 @@ async fn nothing_is_lost_while_nodes_die_and_hang_and_the_database_and_the_lines
                 crashes += 1;
             }
             4 => {
-                // Whoever has asked for a commit does not hear whether it took effect.
+                // A caller in a commit does not learn whether it succeeded.
                 cluster.lines[which].cut();
                 cuts += 1;
             }
             5 => {
-                // The node lives, and the others do not hear of it.
+                // The node lives, but the others receive no heartbeat.
                 cluster.lines[which].set_silent(true);
                 tokio::time::sleep(SILENCE + Duration::from_secs(3)).await;
                 cluster.lines[which].set_silent(false);
@@ -215,7 +214,7 @@ async fn nothing_is_lost_while_nodes_die_and_hang_and_the_database_and_the_lines
     assert_eq!(node.get("/v1/deliveries?state=dead").await["items"], json!([]), "none was given up");
     assert_eq!(node.get("/v1/events?state=failed").await["items"], json!([]), "and no run was");
 
-    // One name per webhook: whatever was sent twice was sent under one id.
+    // One id per webhook: a repeated webhook has the same id.
     let mut names: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
     for one in receiver.received().iter() {
         if let Some(job) = job(one) {
@@ -248,7 +247,7 @@ async fn nothing_is_lost_while_nodes_die_and_hang_and_the_database_and_the_lines
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn order_and_rate_hold_whichever_node_is_asked() {
+async fn order_and_rate_hold_across_nodes() {
     const EVENTS: usize = 60;
     let receiver = Receiver::answering(|received| Answer::status(if received.number % 9 == 0 { 503 } else { 200 })).await;
     let cluster = Cluster::start(&[], &["all"; NODES], false).await;
@@ -275,13 +274,13 @@ async fn order_and_rate_hold_whichever_node_is_asked() {
     assert!(order.is_sorted(), "in the order of their acceptance: {order:?}");
     let times: Vec<Instant> = all.iter().filter(|one| one.path == "/slow").map(|one| one.arrived).collect();
     let took = times[times.len() - 1].duration_since(times[0]);
-    // A tenth of a second's worth may come at once.
+    // A tenth of a second's webhooks may arrive at once.
     let least = Duration::from_millis(50) * (times.len() as u32 - 4);
     assert!(took >= least, "{} in {took:?}, and no faster than 20 a second", times.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_take_calls_and_nodes_that_work_do_it_together() {
+async fn api_nodes_and_work_nodes_cooperate() {
     let receiver = Receiver::start().await;
     let mut cluster = Cluster::start(&[], &["api", "work"], false).await;
     let [api, work] = &cluster.nodes[..] else { unreachable!("two nodes") };
@@ -303,9 +302,9 @@ async fn nodes_that_take_calls_and_nodes_that_work_do_it_together() {
     cluster.nodes[0].wait("/v1/nodes", "it has left", |page| page["items"].as_array().is_some_and(|all| all.len() == 1)).await;
 }
 
-/// Whoever has had an answer to a change, on whichever node, finds that whatever it sends then goes by it, on every other node.
+/// After the answer to a change on any node, every event sent afterwards sees that change on every node.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_to_one_node_goes_by_what_was_changed_on_another_before() {
+async fn an_event_on_one_node_sees_earlier_changes_on_another() {
     const ROUNDS: usize = 30;
     let receiver = Receiver::start().await;
     let cluster = Cluster::start(&["mischief"], &["all"; 2], false).await;

@@ -1,5 +1,5 @@
-//! `kill -9` at random moments under load, with deliveries and runs waiting to be tried again: what was answered 202 is delivered,
-//! under one name, and counted once.
+//! `kill -9` at random moments under load, while deliveries and runs wait for retries: every accepted event is delivered under
+//! one id and counted once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,21 +21,21 @@ use crate::{
 const ROUNDS: usize = 22;
 const CALLERS: usize = 8;
 
-/// What the callers know to have been accepted.
+/// The jobs that callers know to be accepted.
 #[derive(Default)]
 struct Ledger {
-    /// Each job with its event, where the answer came whole.
+    /// Each job with its event, if the answer was complete.
     accepted: Mutex<BTreeMap<u64, Option<String>>>,
     broken: AtomicU64,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed() {
+async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
     let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     println!("seed {seed} (set SEED to repeat the moments)");
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
 
-    // Every fifth request fails, so that retries are always in play.
+    // Every fifth request fails, so that there are always retries.
     let receiver = Receiver::answering(|received| Answer::status(if received.number % 5 == 0 { 503 } else { 200 })).await;
     let mut engine = Engine::start(&["ledger"]);
     for (name, events) in [("receiver", json!([])), ("done", json!(["job.done"]))] {
@@ -49,7 +49,7 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
     let ledger = Arc::new(Ledger::default());
     let next = Arc::new(AtomicU64::new(0));
     for round in 0..ROUNDS {
-        // Until here every seventh job fails and waits to be tried again, for 1 s and then for 10 s: in most rounds some do.
+        // Until here every seventh job fails and waits for a retry, for 1 s and then for 10 s: in most rounds some do.
         if round == ROUNDS / 4 {
             engine.send("job.repaired", json!({})).await;
         }
@@ -66,7 +66,7 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
         engine.launch();
     }
 
-    // Everything accepted arrives: once by the plugin, once by the event that it emits.
+    // Every accepted job arrives: once from the plugin, once from the event that it emits.
     let events = ledger.accepted.lock().unwrap().clone();
     let accepted: BTreeSet<u64> = events.keys().copied().collect();
     let arrived = |path: &str, all: &[crate::receivers::Received]| -> BTreeSet<u64> {
@@ -78,7 +78,7 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
         })
         .await;
 
-    // Wait for the last records, then ask the store what there is.
+    // Wait for the last records, then read the store.
     for state in ["pending", "retrying"] {
         engine.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
     }
@@ -86,7 +86,7 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
     let dead = engine.get("/v1/deliveries?state=dead").await;
     assert_eq!(dead["items"], json!([]), "none was given up");
 
-    // The jobs that failed at first: each ran again, and its failure has left nothing behind.
+    // The jobs that failed at first: each ran again, and its failure left nothing behind.
     let mut retried = 0;
     let whole = events.iter().filter_map(|(job, event)| Some((job, event.as_ref()?)));
     for (job, event) in whole.filter(|(job, _)| *job % 7 == 3) {
@@ -97,7 +97,7 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
         retried += usize::from(runs[0]["tries"].as_u64().expect("a number") > 1);
     }
 
-    // One name per webhook: whatever was sent twice was sent under one id.
+    // One id per webhook: a repeated webhook has the same id.
     let mut names: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
     for one in receiver.received().iter() {
         if let Some(job) = job(one) {
@@ -108,7 +108,7 @@ async fn nothing_accepted_is_lost_or_renamed_however_often_the_engine_is_killed(
     let renamed: Vec<_> = names.iter().filter(|(_, ids)| ids.len() != 1).collect();
     assert!(renamed.is_empty(), "sent under two names: {renamed:?}");
 
-    // The plugin's count is exact: one per stored job, whether its 202 was seen or cut off.
+    // The plugin's count is exact: one per stored job, whether its 202 was received or cut off.
     let stored = names.keys().filter(|(path, _)| path == "/receiver").count();
     engine.send("job.audit", json!({})).await;
     let all = receiver.wait_for("the audit", DEADLINE, |all| all.iter().any(|one| audit(one).is_some())).await;
@@ -144,7 +144,7 @@ fn audit(one: &crate::receivers::Received) -> Option<u64> {
     body(one)["audit"].as_u64()
 }
 
-/// One caller: sends until told to stop or until the engine dies under it.
+/// A caller: sends until stopped or until the engine dies.
 async fn call(url: String, ledger: Arc<Ledger>, next: Arc<AtomicU64>, stopped: tokio::sync::watch::Receiver<bool>) {
     let client = client();
     while !*stopped.borrow() {
@@ -153,7 +153,7 @@ async fn call(url: String, ledger: Arc<Ledger>, next: Arc<AtomicU64>, stopped: t
         let answer = client.post(format!("{url}/v1/events")).bearer_auth(KEY).json(&event).send().await;
         match answer {
             Ok(answer) if answer.status() == 202 => {
-                // Accepted, even if the answer is cut off behind its status.
+                // Accepted, even if the answer is cut off after its status.
                 let event = answer.json::<Value>().await.ok().map(|answer| answer["event"].as_str().expect("an id").to_owned());
                 ledger.accepted.lock().unwrap().insert(job, event);
             }

@@ -1,4 +1,4 @@
-//! What is shipped to deploy the engine with speaks of settings, flags, addresses and figures that there are.
+//! The deployment files name only settings, flags, addresses and metrics that exist.
 
 use std::{
     collections::BTreeSet,
@@ -42,7 +42,7 @@ fn output(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The words of a text that begin with `prefix` and go on with what `belongs`.
+/// Returns the words of a text that start with `prefix` and continue with matching characters.
 fn words<'a>(text: &'a str, prefix: &str, belongs: fn(char) -> bool) -> BTreeSet<&'a str> {
     let begins = |place: usize| !text[..place].ends_with(|c: char| belongs(c) || c == '-' || c == '_');
     text.match_indices(prefix)
@@ -56,7 +56,7 @@ fn words<'a>(text: &'a str, prefix: &str, belongs: fn(char) -> bool) -> BTreeSet
 }
 
 #[test]
-fn every_setting_that_is_shipped_is_one() {
+fn every_named_setting_exists() {
     let settings: BTreeSet<String> = output(&["serve", "--check"])
         .lines()
         .filter_map(|line| line.split_whitespace().next())
@@ -67,7 +67,7 @@ fn every_setting_that_is_shipped_is_one() {
     let mut used = 0;
     for (path, text) in shipped() {
         for word in words(&text, "INNESCO_", |c| c.is_ascii_uppercase() || c == '_') {
-            // `INNESCO_…`, of all of them.
+            // `INNESCO_…` as a placeholder.
             if word != "INNESCO_" {
                 assert!(settings.contains(word), "{path}: there is no setting {word}");
                 used += 1;
@@ -78,7 +78,7 @@ fn every_setting_that_is_shipped_is_one() {
 }
 
 #[test]
-fn every_command_that_is_shipped_is_one() {
+fn every_named_command_exists() {
     let mut seen = 0;
     for (path, text) in shipped() {
         for line in text.lines() {
@@ -94,7 +94,7 @@ fn every_command_that_is_shipped_is_one() {
 }
 
 #[test]
-fn every_figure_that_is_shipped_is_one() {
+fn every_named_metric_exists() {
     let table = fs::read_to_string(top().join("engine/src/metrics.rs")).expect("the table of figures");
     let mut seen = 0;
     for (path, text) in shipped() {
@@ -111,7 +111,7 @@ fn every_figure_that_is_shipped_is_one() {
 }
 
 #[test]
-fn manifests_are_what_they_say_and_ask_for_addresses_that_there_are() {
+fn manifests_are_valid_and_probe_existing_routes() {
     let api: Value = serde_json::from_str(&output(&["openapi"])).expect("the document is JSON");
     for (path, text) in shipped().iter().filter(|(path, _)| path.ends_with(".yaml") || path.ends_with(".yml")) {
         let manifest: Value = serde_norway::from_str(text).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -132,7 +132,7 @@ fn manifests_are_what_they_say_and_ask_for_addresses_that_there_are() {
     }
 }
 
-/// Values of a key wherever it stands in a manifest.
+/// Collects the values of a key anywhere in a manifest.
 fn values<'a>(manifest: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
     match manifest {
         Value::Object(members) => {
@@ -153,7 +153,7 @@ fn manifest(name: &str) -> Value {
     serde_norway::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// `name:1.2.3-suite`, `name:15.18`, or anything with a digest.
+/// Accepts `name:1.2.3-suite`, `name:15.18`, or a digest.
 fn is_exact(image: &str) -> bool {
     let version = image.rsplit_once(':').map_or("", |(_, tag)| tag.split('-').next().unwrap_or_default());
     image.contains("@sha256:") || (version.contains('.') && version.split('.').all(|part| part.parse::<u32>().is_ok()))
@@ -177,7 +177,7 @@ fn images_are_named_by_exact_version() {
         for line in text.lines().map(str::trim) {
             let image = line.strip_prefix("image: ").or_else(|| line.strip_prefix("FROM ")).map(|rest| rest.split(' ').next());
             let Some(image) = image.flatten() else { continue };
-            // The engine's own, and the base that is chosen by digest where a build is to be repeated.
+            // The engine's image, and the base image that is chosen by digest for reproducible builds.
             if image == "innesco" || image == "${RUNTIME}" {
                 continue;
             }
@@ -189,7 +189,7 @@ fn images_are_named_by_exact_version() {
 }
 
 #[test]
-fn only_a_proxy_is_trusted_about_callers() {
+fn trusts_only_proxies_about_callers() {
     let mut seen = 0;
     for name in ["compose/compose.yaml", "kubernetes/config.yaml"] {
         let manifest = manifest(name);
@@ -210,7 +210,7 @@ fn only_a_proxy_is_trusted_about_callers() {
 }
 
 #[test]
-fn third_parties_reach_their_addresses_alone() {
+fn third_parties_reach_only_source_addresses() {
     let ingress = manifest("kubernetes/ingress.yaml");
     let mut paths = Vec::new();
     values(&ingress, "path", &mut paths);
@@ -221,7 +221,7 @@ fn third_parties_reach_their_addresses_alone() {
 }
 
 #[test]
-fn the_network_policy_is_about_the_nodes_and_opens_their_port_only() {
+fn the_network_policy_opens_only_the_port_of_the_nodes() {
     let (policy, deployment) = (manifest("kubernetes/networkpolicy.yaml"), manifest("kubernetes/deployment.yaml"));
     let spec = &policy["spec"];
     assert_eq!(spec["podSelector"]["matchLabels"], deployment["spec"]["template"]["metadata"]["labels"]);
@@ -239,7 +239,7 @@ fn the_network_policy_is_about_the_nodes_and_opens_their_port_only() {
 }
 
 #[test]
-fn the_service_has_a_limit_of_memory_and_a_closed_umask() {
+fn the_service_has_a_memory_limit_and_a_closed_umask() {
     let unit = fs::read_to_string(top().join("deploy/systemd/innesco.service")).expect("the unit");
     for line in ["UMask=0077", "StateDirectoryMode=0700", "MemoryMax="] {
         assert!(unit.lines().any(|one| one.starts_with(line)), "{line}");
@@ -247,7 +247,7 @@ fn the_service_has_a_limit_of_memory_and_a_closed_umask() {
 }
 
 #[test]
-fn what_verification_installs_is_locked_by_digest() {
+fn packages_for_verification_are_locked_by_digest() {
     let folder = top().join("tests/verify");
     let lock = fs::read_to_string(folder.join("package-lock.json")).expect("the lock file");
     assert!(!lock.contains("://"), "a lock file without the names of registries fits every machine");

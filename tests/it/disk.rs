@@ -1,5 +1,4 @@
-//! A disk that is full or takes no writes: nothing is accepted, nothing that was is lost, and the engine goes on by itself once it
-//! can.
+//! A disk that is full or read-only: nothing is accepted, no accepted event is lost, and the engine resumes automatically.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +27,7 @@ impl<'a> SmallDisk<'a> {
         Self(folder)
     }
 
-    /// `ro` or `rw`. Of the mount alone: a namespace may not set the options of its file system again.
+    /// Remounts as `ro` or `rw`. Only the mount: a namespace may not change the options of its file system.
     fn remount(&self, how: &str) {
         let mounted = Command::new("mount").args(["-o", &format!("remount,bind,{how}")]).arg(self.0).status();
         assert!(mounted.is_ok_and(|status| status.success()), "the small disk is mounted anew as {how}");
@@ -37,7 +36,7 @@ impl<'a> SmallDisk<'a> {
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        // A lazy unmount succeeds whatever is still open.
+        // A lazy unmount succeeds even with open files.
         let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
     }
 }
@@ -58,7 +57,7 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers() {
     let receiver = Receiver::start().await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
 
-    // Space is taken away until the store says so.
+    // Fills the disk until the store reports it.
     let ballast = data.join("ballast");
     std::fs::write(&ballast, vec![0; 1 << 20]).unwrap();
     let mut accepted = 0;
@@ -82,8 +81,8 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_folder_that_takes_no_writes_is_refused_at_the_start() {
-    let test = "disk::a_data_folder_that_takes_no_writes_is_refused_at_the_start";
+async fn refuses_a_read_only_data_folder_at_start() {
+    let test = "disk::refuses_a_read_only_data_folder_at_start";
     if !store_is_a_file() || !has_rights(test, "mount a small disk") {
         // The disk of a database is not ours.
         return;
@@ -120,10 +119,10 @@ async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
         return;
     }
     let engine = Engine::start(&[]);
-    // Webhooks are on their way when it happens: what became of them has to be recorded afterwards.
+    // Webhooks are in flight when it happens; their results must be recorded afterwards.
     let receiver = Receiver::answering(|_| Answer::status(200).after(Duration::from_millis(200))).await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
-    // As on a disk that the system has turned read-only.
+    // As on a disk that the system has made read-only.
     let broken = Tampered::with(&engine, "pwrite64", "error=EROFS");
     let mut accepted = 0;
     let until = Instant::now() + DEADLINE;
@@ -139,7 +138,7 @@ async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
     engine.wait("/readyz", "it says so", |ready| ready["ready"] == false).await;
     let (status, _) = engine.call("GET", "/readyz", Value::Null).await;
     assert_eq!(status, 503);
-    // What is read is there all the same.
+    // Reads still work.
     engine.get("/v1/endpoints/crm").await;
 
     broken.end();

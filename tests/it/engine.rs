@@ -1,6 +1,6 @@
-//! The real binary, as a test drives it: started on a free port with its own folders, spoken to over HTTP, killed and started again.
+//! Runs the real binary for tests: started on a free port with separate folders, called over HTTP, killed and restarted.
 //!
-//! `STORE=postgres` in the environment puts every engine's store into a Postgres database of its own: the same tests, on the other store.
+//! With `STORE=postgres` in the environment every engine uses a separate Postgres database: the same tests on the other store.
 
 use std::{
     path::PathBuf,
@@ -16,36 +16,37 @@ use tempfile::TempDir;
 use crate::postgres::PostgresServer;
 
 pub const KEY: &str = "tests-only-6b0f6a1e3c9d4857a2e1f0b7c8d95a34";
-/// For anything that a test waits for. Long, so that a busy machine does not fail a test; a test that passes never waits so long.
+/// Deadline for everything that a test waits for. Long, so that a busy machine does not fail a test; a passing test never waits
+/// so long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A client for tests. Which cryptography it would use has to be said, although it speaks plain HTTP.
+/// Creates a client for tests. It needs a cryptography provider even for plain HTTP.
 pub fn client() -> reqwest::Client {
-    // Only the first one installs it.
+    // Only the first call installs it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
 }
 
-/// Where the databases of all engines are, if that is asked for.
+/// The server with the databases of all engines, if requested.
 static SERVER: LazyLock<Option<PostgresServer>> = LazyLock::new(|| match std::env::var("STORE").as_deref() {
     Err(_) | Ok("sqlite") => None,
     Ok("postgres") => Some(PostgresServer::start(false)),
     Ok(other) => panic!("STORE={other:?}: write sqlite or postgres"),
 });
 
-/// Whether the stores are files: what a test does to files concerns no other.
+/// Returns whether the stores are files: tests of files apply only then.
 pub fn store_is_a_file() -> bool {
     SERVER.is_none()
 }
 
-/// One engine with its own folders.
+/// One engine with separate folders.
 pub struct Engine {
     server: Option<Server>,
     pub url: String,
     home: TempDir,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    /// The address of its database, if that is where its store is.
+    /// The URL of its database, if its store is in Postgres.
     database: Option<String>,
     /// A program that starts the engine, such as `unshare`; empty for none.
     wrapper: Vec<String>,
@@ -53,7 +54,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts an engine that may send to loopback, with these plugins in its folder.
+    /// Starts an engine that may send to loopback addresses, with these plugins in its folder.
     pub fn start(plugins: &[&str]) -> Self {
         Self::start_with(plugins, &["--allow-net", "127.0.0.0/8"])
     }
@@ -62,12 +63,12 @@ impl Engine {
         Self::start_in(plugins, arguments, &[])
     }
 
-    /// As [`Self::start`], with these settings beside.
+    /// As [`Self::start`], with these settings.
     pub fn start_set(settings: &[(&str, &str)]) -> Self {
         Self::start_in(&[], &["--allow-net", "127.0.0.0/8"], settings)
     }
 
-    /// With these variables in its environment.
+    /// As [`Self::start`], with these environment variables.
     pub fn start_in(plugins: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(home.path().join("plugins")).expect("a plugin folder");
@@ -88,22 +89,22 @@ impl Engine {
         engine
     }
 
-    /// For the next start.
+    /// Sets the arguments of the next start.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     }
 
-    /// For the next start: the program that starts it.
+    /// Sets the program that starts the engine next time.
     pub fn set_wrapper(&mut self, wrapper: &[&str]) {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
     }
 
-    /// For the next start.
+    /// Sets the environment of the next start.
     pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
         self.environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
-    /// Copies a plugin into the folder as a careful person does: whole, under its final name at once.
+    /// Copies a plugin into the folder atomically, under its final name.
     pub fn drop_in(&self, plugin: &str) {
         self.write_plugin(&format!("{plugin}.wasm"), &super::crates::wasm(plugin));
     }
@@ -128,7 +129,7 @@ impl Engine {
         command
     }
 
-    /// Starts the process and waits until it says where it listens.
+    /// Starts the process and waits until it prints its address.
     pub fn launch(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("the log can be written");
         let mut command = self.command();
@@ -148,7 +149,7 @@ impl Engine {
         self.server = Some(server);
     }
 
-    /// Has its store do something, beside the engine: one statement, written for SQLite or for Postgres.
+    /// Executes one statement in its store, bypassing the engine, written for SQLite or for Postgres.
     pub fn tell_store(&self, sqlite: &str, postgres: &str) {
         match (&*SERVER, &self.database) {
             (Some(server), Some(url)) => {
@@ -171,20 +172,20 @@ impl Engine {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// `kill -9`.
+    /// Sends `kill -9`.
     pub fn kill(&mut self) {
         if self.server.is_none() {
             return;
         }
         let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).expect("a process");
         if let Some(mut server) = self.server.take() {
-            // One that has ended already takes no signal.
+            // A process that has already ended accepts no signal.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             server.wait();
         }
     }
 
-    /// `kill -TERM`, and waits for the end. Returns whether it ended well.
+    /// Sends `kill -TERM`, and waits for the end. Returns whether it ended successfully.
     pub fn stop(&mut self) -> bool {
         let mut server = self.server.take().expect("the engine runs");
         match server.terminate(DEADLINE) {
@@ -203,12 +204,12 @@ impl Engine {
         }
     }
 
-    /// How many files the engine has open, its connections among them.
+    /// Returns the number of open files of the engine, connections included.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the engine runs").count()
     }
 
-    /// Resident memory in KiB, from the kernel.
+    /// Returns the resident memory in KiB, from the kernel.
     pub fn memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the engine runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the kernel says how much");
@@ -232,7 +233,7 @@ impl Engine {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// As [`Self::call`], where anything but success fails the test.
+    /// As [`Self::call`], but only success passes the test.
     pub async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(method, path, body).await;
         assert!((200..300).contains(&status), "{method} {path} answered {status}: {answer}\n{}", self.log());
@@ -243,7 +244,7 @@ impl Engine {
         self.ok("GET", path, Value::Null).await
     }
 
-    /// Makes an endpoint and returns the reply, which has the secret.
+    /// Creates an endpoint and returns the answer, which has the secret.
     pub async fn endpoint(&self, name: &str, url: &str, events: &[&str]) -> Value {
         self.ok("POST", "/v1/endpoints", json!({ "name": name, "url": url, "events": events })).await
     }
@@ -254,11 +255,11 @@ impl Engine {
         answer["event"].as_str().expect("an event id").to_owned()
     }
 
-    /// Asks until the answer is as it should be.
+    /// Polls until the answer satisfies the condition.
     pub async fn wait(&self, path: &str, what: &str, mut condition: impl FnMut(&Value) -> bool) -> Value {
         let until = Instant::now() + DEADLINE;
         loop {
-            // What is not there yet is an answer like any other.
+            // An answer about a missing thing is polled too.
             let (_, answer) = self.call("GET", path, Value::Null).await;
             if condition(&answer) {
                 return answer;
@@ -277,7 +278,7 @@ impl Engine {
         }
     }
 
-    /// Waits until every run of an event has come to something, and returns its story.
+    /// Waits until every run of an event has an outcome, and returns its history.
     pub async fn settled(&self, event: &str) -> Value {
         self.wait(&format!("/v1/events/{event}"), "the event is settled", |story| {
             let runs = story["runs"].as_array().expect("runs");

@@ -1,4 +1,5 @@
-//! What the engine and the command line create on disk is their owner's alone, and what others may have read or changed is refused.
+//! Files that the engine and the command line create belong to their owner alone, and files that other users may have read or
+//! changed are refused.
 
 use std::{
     fs,
@@ -21,7 +22,7 @@ fn set(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Every file and folder below `folder` that other users have access to.
+/// Returns every file and folder below `folder` that other users can access.
 fn open_to_others(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -36,7 +37,7 @@ fn open_to_others(folder: &Path) -> Vec<String> {
     found
 }
 
-/// As typed under the umask that most systems have.
+/// Runs a command under the umask that most systems have.
 fn under_usual_umask(engine: &Engine, line: &[&str]) -> std::process::Output {
     let mut command = Command::new("sh");
     let program = engine.command().get_program().to_owned();
@@ -46,8 +47,8 @@ fn under_usual_umask(engine: &Engine, line: &[&str]) -> std::process::Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_engine_creates_is_closed_to_others_and_what_was_open_is_closed() {
-    // The files are the same beside a database, which would miss the master key that is removed here.
+async fn closes_new_and_existing_files_to_other_users() {
+    // The files are the same with a database, which would miss the master key that is removed here.
     if !store_is_a_file() {
         return;
     }
@@ -64,7 +65,7 @@ async fn what_the_engine_creates_is_closed_to_others_and_what_was_open_is_closed
     assert!(made.iter().all(|path| path.exists()), "{made:?}");
     assert_eq!((mode(&data), open_to_others(&data)), (0o700, Vec::<String>::new()));
 
-    // As an engine of an earlier version left them.
+    // As an earlier version left them.
     engine.kill();
     set(&data, 0o755);
     for name in ["innesco.db", "innesco.db-wal", "innesco.db-shm", "lock"] {
@@ -79,7 +80,7 @@ async fn what_the_engine_creates_is_closed_to_others_and_what_was_open_is_closed
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_and_compiled_code_that_others_may_open_are_refused_at_the_start() {
+async fn refuses_keys_and_compiled_code_open_to_others_at_start() {
     let mut engine = Engine::start(&[]);
     engine.stop();
     let data = engine.data_folder();
@@ -99,20 +100,20 @@ async fn keys_and_compiled_code_that_others_may_open_are_refused_at_the_start() 
     engine.launch();
 }
 
-/// Accepts one connection and returns what arrives over it first.
+/// Accepts one connection and returns the first received data.
 fn overheard(listener: TcpListener) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let (mut socket, _) = listener.accept().unwrap();
         let mut head = vec![0; 4096];
         let length = socket.read(&mut head).unwrap();
-        // Whoever sent it sees the end.
+        // The sender sees the end.
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
         String::from_utf8_lossy(&head[..length]).into_owned()
     })
 }
 
 #[test]
-fn a_key_is_not_sent_to_an_address_that_a_folder_brings() {
+fn a_key_is_not_sent_to_an_address_from_a_foreign_folder() {
     let home = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -132,7 +133,7 @@ fn a_key_is_not_sent_to_an_address_that_a_folder_brings() {
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{text}");
     assert!(text.starts_with("the key from INNESCO_KEY is not sent to the address in "), "{text}");
-    // Nor is the file used at all where others may have written it.
+    // A file that other users may have written is not used either.
     set(&file, 0o666);
     let refused = command(None).output().unwrap();
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -1,4 +1,4 @@
-//! What leaves can take other forms: envelopes, formats, other senders' signatures. Seen from a receiver, and from whoever chooses.
+//! Formats of webhooks: envelopes, encodings, signatures of other senders. Seen by a receiver and through the API.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -10,7 +10,7 @@ use crate::{
     receivers::{Answer, Identity, Received, Receiver},
 };
 
-/// HMAC-SHA256 as hex and in base64.
+/// Returns HMAC-SHA256 in hex and in base64.
 fn hmac(key: &str, content: &[u8]) -> (String, String) {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
     mac.update(content);
@@ -18,7 +18,7 @@ fn hmac(key: &str, content: &[u8]) -> (String, String) {
     (bytes.iter().map(|byte| format!("{byte:02x}")).collect(), BASE64_STANDARD.encode(bytes))
 }
 
-/// Adds an endpoint of that name and path for all events, and returns the reply.
+/// Creates an endpoint with this name and path for all events, and returns the answer.
 async fn endpoint(engine: &Engine, receiver: &Receiver, name: &str, members: Value) -> Value {
     let mut body = json!({ "name": name, "url": receiver.url(&format!("/{name}")), "events": ["*"] });
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
@@ -31,7 +31,7 @@ fn at<'a>(received: &'a [Received], name: &str) -> &'a Received {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_arrives_in_the_form_that_each_endpoint_chose() {
+async fn an_event_arrives_in_the_format_of_each_endpoint() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     let forms = [
@@ -73,7 +73,7 @@ async fn an_event_arrives_in_the_form_that_each_endpoint_chose() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_senders_signatures_hold_also_while_a_secret_is_rotated() {
+async fn signatures_of_other_senders_verify_during_a_rotation() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     let schemes = ["github", "stripe", "woocommerce", "shopify", "token", "none"];
@@ -88,7 +88,7 @@ async fn other_senders_signatures_hold_also_while_a_secret_is_rotated() {
     }
     assert_eq!((secrets[4].as_str(), secrets[5].as_str()), ("a text of my own", ""), "one's own, and none");
 
-    // What each webhook must carry, when `keys` hold, the newest first.
+    // The expected proof of each webhook with the valid `keys`, newest first.
     let check = |received: &[Received], keys: &[&[String]]| {
         let body = at(received, "none").body.clone();
         for (place, name) in schemes.iter().enumerate() {
@@ -124,7 +124,7 @@ async fn other_senders_signatures_hold_also_while_a_secret_is_rotated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_endpoint_cannot_be_is_told() {
+async fn refuses_invalid_endpoints() {
     let engine = Engine::start(&[]);
     let (own, other) = (Identity::client("own"), Identity::client("other"));
     let certificate = json!({ "certificate": own.pem(), "key": own.key_pem() });
@@ -171,7 +171,7 @@ async fn what_an_endpoint_cannot_be_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_asks_who_calls_is_shown_the_endpoints_certificate() {
+async fn presents_the_client_certificate_to_receivers_that_require_it() {
     let (server, known) = (Identity::self_signed("localhost"), Identity::client("known"));
     let receiver = Receiver::with_mutual_tls(&server, &known, |_| Answer::status(200)).await;
     let trusted = tempfile::NamedTempFile::new().unwrap();
@@ -189,7 +189,7 @@ async fn a_receiver_that_asks_who_calls_is_shown_the_endpoints_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_keeps_what_it_does_not_name_and_shows_no_key() {
+async fn a_change_keeps_other_members_and_shows_no_key() {
     let engine = Engine::start(&[]);
     let (own, other) = (Identity::client("own"), Identity::client("other"));
     let certificate = |of: &Identity, key: String| json!({ "certificate": of.pem(), "key": key });
@@ -208,7 +208,7 @@ async fn a_change_keeps_what_it_does_not_name_and_shows_no_key() {
     let change = async |patch: Value| engine.ok("PATCH", "/v1/endpoints/bank", patch).await;
     let titled = change(json!({ "title": "Our bank" })).await;
     assert_eq!((members(&titled), &titled["client_certificate"], &titled["secret"]), (members(&made), shown, &Value::Null));
-    // A renewed certificate has to have its key with it, or one that is known.
+    // A renewed certificate needs its key, or a known one.
     let renewed = change(json!({ "client_certificate": certificate(&other, other.key_pem()) })).await;
     assert_ne!(&renewed["client_certificate"], shown);
     let (status, problem) = engine
@@ -218,7 +218,7 @@ async fn a_change_keeps_what_it_does_not_name_and_shows_no_key() {
     let same = change(json!({ "client_certificate": certificate(&other, "(not shown)".into()) })).await;
     assert_eq!(same["client_certificate"], renewed["client_certificate"]);
 
-    // Another signature takes another secret, and leaves the token's header behind.
+    // Another signature needs another secret, and removes the token's header.
     let github = change(json!({ "signature": "github", "secret": "It's a Secret to Everybody" })).await;
     assert_eq!(members(&github), ["github", "-", "data", "xml"]);
     assert_eq!(github["secret"], "It's a Secret to Everybody");
@@ -237,7 +237,7 @@ async fn a_change_keeps_what_it_does_not_name_and_shows_no_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_calls_itself_json_has_to_be_json() {
+async fn refuses_invalid_json_on_every_way_in() {
     let engine = Engine::start(&[]);
     let send = async |body: &'static str| {
         let request = engine.request("POST", "/v1/events").header("content-type", "application/json").header("ce-type", "a.b");

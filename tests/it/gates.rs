@@ -1,4 +1,4 @@
-//! An endpoint's gate, from outside: its rate, its order, its breaker. In each the receiver says what it saw.
+//! Rate, order and circuit breaker of an endpoint, as its receiver sees them.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use crate::{
 
 const LOOPBACK: [&str; 2] = ["--allow-net", "127.0.0.0/8"];
 
-/// Events of one type, numbered, each list in one request.
+/// Sends numbered events of one type, each list in one request.
 async fn submit(engine: &Engine, event_type: &str, numbers: std::ops::Range<u64>) {
     for first in numbers.clone().step_by(500) {
         let last = (first + 500).min(numbers.end);
@@ -29,7 +29,7 @@ async fn submit(engine: &Engine, event_type: &str, numbers: std::ops::Range<u64>
     }
 }
 
-/// What numbers arrived, each counted at its first arrival only, and of which subject.
+/// Returns the numbers that arrived, each at its first arrival, with their subject.
 fn firsts(received: &[Received]) -> Vec<(u64, u64)> {
     let mut seen = BTreeMap::new();
     let mut order = Vec::new();
@@ -43,7 +43,7 @@ fn firsts(received: &[Received]) -> Vec<(u64, u64)> {
     order
 }
 
-/// 5 % of the answers are failures, and the engine is killed again and again.
+/// 5 % of the answers are failures, and the engine is killed repeatedly.
 async fn arrives_in_order(ordered: &str, events: u64, kills: usize) {
     let delivered = Arc::new(Mutex::new(Vec::new()));
     let taken = Arc::clone(&delivered);
@@ -63,7 +63,7 @@ async fn arrives_in_order(ordered: &str, events: u64, kills: usize) {
     engine.ok("POST", "/v1/endpoints", hook).await;
     submit(&engine, "order.created", 0..events).await;
     let (all, mut kills) = (events as usize, (1..=kills).map(|kill| events as usize * kill / (kills + 1)).peekable());
-    // One after the other, and each failure holds up the rest: on a busy machine this takes its time.
+    // One after the other, and each failure delays the rest: on a busy machine this takes long.
     let deadline = std::time::Instant::now() + 4 * DEADLINE;
     let order = loop {
         let order = firsts(&delivered.lock().expect("no code panics while it notes"));
@@ -97,7 +97,7 @@ async fn events_of_one_subject_arrive_in_order_through_failures_and_kills() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_holds_and_slows_down_nobody_else() {
+async fn a_rate_holds_and_slows_no_other_endpoint() {
     let (slow, fast) = (Receiver::answering(|_| Answer::status(200)).await, Receiver::answering(|_| Answer::status(200)).await);
     let engine = Engine::start_with(&[], &LOOPBACK);
     let hook = |name: &str, receiver: &Receiver| json!({ "name": name, "url": receiver.url("/"), "events": ["*"] });
@@ -111,7 +111,7 @@ async fn a_rate_holds_and_slows_down_nobody_else() {
     let in_time = slow.received().len();
     slow.wait_for_count(all, DEADLINE).await;
     let arrivals: Vec<_> = slow.received().iter().map(|one| one.arrived).collect();
-    // A burst of a tenth of a second may come at once; so the first of its length are not counted.
+    // A tenth of a second's burst may arrive at once, so its webhooks are not counted.
     let burst = 5;
     let rate = (all - burst) as f64 / arrivals[all - 1].duration_since(arrivals[burst - 1]).as_secs_f64();
     println!(
@@ -121,13 +121,13 @@ async fn a_rate_holds_and_slows_down_nobody_else() {
     assert!(in_time < all / 2, "the other endpoint did not wait for this one");
 }
 
-/// What the receiver saw and what was told of it, as far as something changed.
+/// Formats the received webhooks and the operational events, for failures of the test.
 fn timeline(received: &[Received], news: &[Received]) {
     let first = received[0].arrived;
     let at = |one: &Received| one.arrived.saturating_duration_since(first).as_millis();
     let mut before = 0;
     for (nth, one) in received.iter().enumerate() {
-        // A pause is what a breaker looks like from there. Those that come at once are noted in any order.
+        // A pause is the open breaker. Concurrent webhooks are recorded in any order.
         let pause = at(one).saturating_sub(before);
         if pause >= 100 {
             println!("{:>6} ms  attempt {}, after {pause} ms of silence", at(one), nth + 1);
@@ -155,7 +155,7 @@ async fn a_breaker_opens_probes_and_closes() {
     submit(&engine, "order.created", 0..500).await;
     news.wait_for_count(1, DEADLINE).await;
     let when_it_opened = receiver.received().len();
-    // While it is open, probes come one at a time: three of them take three waits.
+    // While it is open, probes are sent one at a time: three of them take three waits.
     receiver.wait_for_count(when_it_opened + 3, DEADLINE).await;
     let tried = receiver.received().len();
     assert!(tried < 500, "most was not even tried: {tried}");

@@ -1,4 +1,4 @@
-//! The whole engine from outside: the real binary over HTTP, real receivers, real plugins built from source.
+//! Tests of the whole engine: the real binary over HTTP, real receivers, real plugins built from source.
 
 use support::{crates, guests, postgres, receivers};
 

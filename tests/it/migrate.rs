@@ -1,5 +1,5 @@
-//! From one engine with its file to nodes over Postgres: the move is cut again and again, nothing is lost and nothing comes twice, what
-//! people read is what they read before, and what waited goes on.
+//! Migration from one engine with SQLite to nodes on Postgres: it is interrupted repeatedly. No event is lost or duplicated,
+//! reads are unchanged, and waiting work continues.
 
 use std::{
     collections::BTreeMap,
@@ -19,20 +19,20 @@ use crate::{
     receivers::{Answer, Received, Receiver},
 };
 
-/// Events that nobody wants: enough for many batches of a move.
+/// Unrouted events: enough for many batches of a migration.
 const MANY: usize = 6_000;
-/// Events that are on their way when the engine is killed.
+/// Events in flight when the engine is killed.
 const BURST: usize = 500;
-/// Times that the move is cut.
+/// Number of interruptions.
 const CUTS: usize = 4;
-/// What a due time may be off by: two clocks were read one after the other.
+/// Tolerance of due times, because two clocks are read one after the other.
 const OFF_MAX: i64 = 2;
 
 fn text(output: &Output) -> String {
     String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).expect("text")
 }
 
-/// Every page of a list.
+/// Returns every page of a list.
 async fn all(engine: &Engine, path: &str) -> Vec<Value> {
     let (mut items, mut next) = (Vec::new(), None::<String>);
     loop {
@@ -47,7 +47,7 @@ async fn all(engine: &Engine, path: &str) -> Vec<Value> {
     }
 }
 
-/// Takes the due times out of a story, which are compared apart.
+/// Removes the due times from a history, because they are compared separately.
 fn without_due(mut story: Value) -> (Value, Vec<i64>) {
     let mut due = Vec::new();
     for list in ["runs", "deliveries"] {
@@ -61,14 +61,14 @@ fn without_due(mut story: Value) -> (Value, Vec<i64>) {
     (story, due)
 }
 
-/// What somebody reads of an engine.
+/// Everything that the API of an engine shows.
 #[derive(Debug)]
 struct Seen {
     lists: BTreeMap<&'static str, Vec<Value>>,
     stories: BTreeMap<String, (Value, Vec<i64>)>,
 }
 
-/// Lists, and what changes in them by itself.
+/// Lists whose content changes over time.
 const LISTS: [(&str, &[&str]); 6] = [
     ("/v1/events", &[]),
     ("/v1/endpoints", &["failing_since"]),
@@ -102,22 +102,22 @@ fn migrate(engine: &Engine, url: &str) -> std::process::Command {
     command
 }
 
-/// Runs until so many tables are done, and is killed. Says whether that was before its end.
+/// Runs the migration until this many tables are done, then kills it. Returns whether it was unfinished.
 fn cut(engine: &Engine, url: &str, tables: usize) -> bool {
     let mut child = migrate(engine, url).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
     for line in lines.take(tables) {
         assert!(line.expect("text").contains(" rows  "), "it says how far it has come");
     }
-    // SIGKILL; one that has ended cannot be killed any more.
+    // SIGKILL; a process that has already ended cannot be killed.
     let _ = child.kill();
     !child.wait().expect("it has ended").success()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_moves_to_a_database_and_goes_on_there() {
+async fn a_store_moves_to_postgres_and_continues_there() {
     if !store_is_a_file() {
-        // There already.
+        // Already on Postgres.
         return;
     }
     let works = Arc::new(AtomicBool::new(false));
@@ -154,7 +154,7 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     let source = engine.ok("POST", "/v1/sources", json!({ "name": "forms", "preset": "none" })).await;
     let key = engine.ok("POST", "/v1/keys", json!({ "name": "shop", "role": "publish" })).await;
 
-    // Something of every kind, and all of it at rest but what says so.
+    // One item of every kind, all of them finished unless noted.
     let mut events = Vec::new();
     let raw = r#"{"type":"order.created","id":"o-1","source":"shop","subject":"é","data": {"z": 1500.00, "a": 12345678901234567890123}}"#;
     let answer = engine.request("POST", "/v1/events").body(raw).header("content-type", "application/json").send().await.unwrap();
@@ -198,7 +198,7 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     engine.wait("/v1/events?state=waiting", "all of them are run", |page| page["items"] == json!([])).await;
     let before = look(&engine, &events).await;
 
-    // And some that is not at rest: a run that waits, a delivery that is tried every moment, and a burst in the middle of everything.
+    // Unfinished items: a waiting run, a delivery that is being retried, and a burst in between.
     let flaky = engine.send("flaky.x", json!({})).await;
     engine.wait(&format!("/v1/events/{flaky}"), "it fails", |story| story["deliveries"][0]["state"] == "retrying").await;
     let running = migrate(&engine, "postgres://nobody@127.0.0.1:1/none").output().unwrap();
@@ -257,12 +257,12 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
     let old = engine.command().args(["serve", "--listen", "127.0.0.1:0", "--data", "data"]).output().unwrap();
     assert!(!old.status.success() && text(&old).contains("its events were moved to"), "{}", text(&old));
 
-    // The first node: the same folder, which has the master key and the plugins.
+    // The first node uses the same folder, which has the master key and the plugins.
     engine.set_environment(&[("INNESCO_STORE", url.as_str())]);
     engine.launch();
     let after = look(&engine, &events).await;
     for (path, items) in &before.lists {
-        // The newest come first, and there are more of them now.
+        // The newest come first, and there are more now.
         let known = after.lists[path].len().checked_sub(items.len()).map(|newer| &after.lists[path][newer..]);
         assert_eq!(known, Some(items.as_slice()), "{path}");
     }
@@ -273,7 +273,7 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
         assert!(due.iter().zip(due_now).all(|(then, now)| (then - now).abs() <= OFF_MAX), "{event}: {due:?} {due_now:?}");
     }
 
-    // What waited goes on.
+    // Waiting work continues.
     works.store(true, Ordering::SeqCst);
     let number = |one: &Received| serde_json::from_slice::<Value>(&one.body).expect("JSON")["data"]["number"].as_u64();
     let arrived = receiver
@@ -309,7 +309,7 @@ async fn a_store_moves_to_a_database_and_goes_on_there() {
         })
         .await;
 
-    // Keys, sources and callers' ids are known; numbers go on.
+    // Keys, sources and the callers' ids are known; numbers continue.
     let shop = key["key"].as_str().unwrap();
     let repeated =
         client().post(format!("{}/v1/events", engine.url)).bearer_auth(shop).header("content-type", "application/json");

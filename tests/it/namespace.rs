@@ -1,5 +1,6 @@
-//! Rights that a few tests need and an ordinary user does not have: to mount a small disk, to trace a running engine, to set a machine's uptime.
-//! Such a test gets them in a user namespace of its own. Where those are restricted it fails alone, and says which command helps.
+//! Rights that a few tests need and an ordinary user lacks: to mount a small disk, to trace a running engine, to set a machine's
+//! uptime. Such a test gets them in a separate user namespace. Where those are restricted only this test fails, and names the
+//! command that helps.
 
 use std::process::{Command, Output};
 
@@ -7,7 +8,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// What a user namespace is entered with, if this process needs one to `do_what`.
+/// Returns the command that enters a user namespace, if this process needs one to `do_what`.
 fn unshare(do_what: &str) -> Vec<&'static str> {
     if is_root() {
         return vec!["unshare"];
@@ -22,8 +23,8 @@ fn unshare(do_what: &str) -> Vec<&'static str> {
     vec!["unshare", "--map-root-user"]
 }
 
-/// Whether the caller, the test of this name, may go on and mount or trace. If not, the test has been run again in a namespace where it may,
-/// and has passed there.
+/// Returns whether the calling test may continue and mount or trace. If not, the test has been run again in a namespace with the
+/// rights, and has passed there.
 pub fn has_rights(test: &str, do_what: &str) -> bool {
     if is_root() {
         return true;
@@ -38,7 +39,7 @@ pub fn has_rights(test: &str, do_what: &str) -> bool {
     false
 }
 
-/// What starts an engine on a machine that has been up for so many seconds longer.
+/// Returns the command that starts an engine on a machine with this many more seconds of uptime.
 pub fn up_for_longer(seconds: &str) -> Vec<&str> {
     let mut wrapper = unshare("set the uptime of an engine");
     wrapper.extend(["--time", "--boottime", seconds, "--monotonic", seconds]);

@@ -1,4 +1,4 @@
-//! What nodes over one Postgres know of each other: the plugins that they share, and what each of them tells.
+//! Nodes over one Postgres: shared plugins, and what each node reports.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{
     receivers::Receiver,
 };
 
-/// The same plugin in a file of other bytes: another version.
+/// Returns the same plugin in a file with other bytes: another version.
 fn other_version(bytes: &[u8]) -> Vec<u8> {
     [bytes, &[0, 3, 1, b'v', 2]].concat()
 }
@@ -20,12 +20,12 @@ fn digest(bytes: &[u8]) -> String {
     innesco::domain::plugin::Digest::of(bytes).to_string()
 }
 
-/// What a node, as `/v1/nodes` shows it, says of a plugin.
+/// Returns a plugin in a node's entry of `/v1/nodes`.
 fn said_of<'a>(node: &'a Value, plugin: &str) -> Option<&'a Value> {
     node["plugins"].as_array().expect("plugins").iter().find(|said| said["name"] == plugin)
 }
 
-/// Waits until so many nodes say that this version of the plugin serves, or that they have no such plugin.
+/// Waits until this many nodes report that this version of the plugin serves, or that they do not have the plugin.
 async fn all_have(asked: &Engine, nodes: usize, plugin: &str, version: Option<&str>) {
     asked
         .wait("/v1/nodes", &format!("{nodes} nodes have {plugin} in the version {version:?}"), |page| {
@@ -39,7 +39,7 @@ async fn all_have(asked: &Engine, nodes: usize, plugin: &str, version: Option<&s
         .await;
 }
 
-/// Has a node look into its folder, and then brings it back to what it was. Each look is seen by what comes of it.
+/// Makes a node scan its folder, and then restores the folder. The effect of each scan is visible.
 async fn have_it_look(node: &Engine) {
     let reported = |page: &Value| {
         let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -52,7 +52,7 @@ async fn have_it_look(node: &Engine) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_dropped_on_one_node_serves_on_all() {
+async fn a_plugin_in_the_folder_of_one_node_serves_on_all() {
     let first = crates::wasm("ledger");
     let second = other_version(&first);
     let (one, two) = (digest(&first), digest(&second));
@@ -66,14 +66,14 @@ async fn a_plugin_dropped_on_one_node_serves_on_all() {
     receiver.wait_for_count(1, DEADLINE).await;
     assert_eq!(cluster.nodes[1].settled(&event).await["runs"][0]["version"], one);
 
-    // Nodes that come later get it at their start, whatever they do.
+    // Nodes that join later get it at their start, in every role.
     cluster.join(&[], &[("INNESCO_NODE_ROLE", "work")]).await;
     all_have(&cluster.nodes[0], 3, "ledger", Some(&one)).await;
     let listed = cluster.nodes[0].command().args(["node", "list"]).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(listed.matches(&format!("ledger@{}", &one[..6])).count(), 3, "{listed}");
 
-    // Replaced on another node, where it never was.
+    // Replaced on another node, which never had the file.
     let written = Instant::now();
     cluster.nodes[1].write_plugin("ledger.wasm", &second);
     all_have(&cluster.nodes[0], 3, "ledger", Some(&two)).await;
@@ -93,26 +93,26 @@ async fn a_plugin_dropped_on_one_node_serves_on_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_with_different_files_do_not_fight() {
+async fn nodes_with_different_files_agree_on_one_version() {
     let first = crates::wasm("ledger");
     let second = other_version(&first);
     let (one, two) = (digest(&first), digest(&second));
     let mut cluster = Cluster::start(&[], &["all", "all"], false).await;
-    // What no node has shown before is taken for newer.
+    // A file that no node had before counts as newer.
     for (number, bytes, version) in [(0, &first, &one), (1, &second, &two)] {
         assert!(cluster.nodes[number].stop());
         cluster.nodes[number].write_plugin("ledger.wasm", bytes);
         cluster.nodes[number].launch();
         all_have(&cluster.nodes[0], 2, "ledger", Some(version)).await;
     }
-    // An old file is known for one.
+    // An old file counts as known.
     cluster.nodes[0].kill();
     cluster.nodes[0].launch();
     all_have(&cluster.nodes[1], 2, "ledger", Some(&two)).await;
     let log = cluster.nodes[0].log();
     assert!(log.contains("plugin file is not used"), "{log}");
 
-    // Both look into their folders and at the store again and again, and nothing changes.
+    // Both scan their folders and the store repeatedly, and nothing changes.
     for round in 0..3 {
         for node in &cluster.nodes {
             have_it_look(node).await;
@@ -127,13 +127,14 @@ async fn nodes_with_different_files_do_not_fight() {
         }
     }
     let swaps = |node: &Engine| node.log().matches("plugin serves").count();
-    // The first node has served its own file, the other's, and that again after its restart; the second one the first's and its own.
+    // The first node has served its own file, the other's, and that again after its restart; the second one the first's and its
+    // own.
     assert_eq!((swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])), (3, 2), "one swap for each change");
 
-    // Whoever wants the old one writes it again.
+    // Writing the old file again brings it back.
     cluster.nodes[0].write_plugin("ledger.wasm", &first);
     all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
-    // A file is renamed without harm, and one that does not serve is removed without any.
+    // Renaming a file changes nothing, and removing one that does not serve changes nothing.
     let folder = cluster.nodes[0].plugin_folder();
     std::fs::rename(folder.join("ledger.wasm"), folder.join("book.wasm")).unwrap();
     std::fs::remove_file(cluster.nodes[1].plugin_folder().join("ledger.wasm")).unwrap();
@@ -141,7 +142,7 @@ async fn nodes_with_different_files_do_not_fight() {
         have_it_look(node).await;
     }
     all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
-    // What was withdrawn does not come back with a restart.
+    // A withdrawn version does not come back with a restart.
     std::fs::remove_file(folder.join("book.wasm")).unwrap();
     all_have(&cluster.nodes[1], 2, "ledger", None).await;
     assert!(cluster.nodes[1].stop());
@@ -151,7 +152,7 @@ async fn nodes_with_different_files_do_not_fight() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_tell_what_they_have_not_ready() {
+async fn nodes_report_plugins_that_are_not_ready() {
     let mut cluster = Cluster::start(&["ledger"], &["api"], false).await;
     cluster.join(&[], &[("INNESCO_NODE_ROLE", "work"), ("INNESCO_LIMITS_PLUGIN_BYTES_MAX", "1KiB")]).await;
     let [api, work] = &cluster.nodes[..] else { unreachable!("two nodes") };

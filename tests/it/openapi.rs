@@ -1,4 +1,4 @@
-//! The document and the engine say the same.
+//! The OpenAPI document and the engine agree.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::engine::Engine;
 
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// A path with something in the place of each parameter.
+/// Returns a path with a value for each parameter.
 fn filled(path: &str) -> String {
     path.replace("{endpoint}", "crm").replace("{plugin}", "order-router").replace("{source}", "github").replace(['{', '}'], "")
 }
@@ -18,7 +18,7 @@ async fn the_router_and_the_document_have_the_same_methods() {
     let engine = Engine::start(&[]);
     let document = engine.get("/openapi.json").await;
     for (path, item) in document["paths"].as_object().expect("paths") {
-        // There each source decides.
+        // Each source decides about these methods.
         if path == "/in/{source}" {
             continue;
         }
@@ -41,7 +41,7 @@ async fn the_router_and_the_document_have_the_same_methods() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_request_that_it_shows_is_taken() {
+async fn every_example_request_is_accepted() {
     let engine = Engine::start(&["order-router"]);
     let document = engine.get("/openapi.json").await;
     let mut requests = Vec::new();
@@ -59,7 +59,7 @@ async fn every_request_that_it_shows_is_taken() {
     let source = engine.ok("POST", "/v1/sources", json!({ "name": "any", "preset": "none" })).await;
     let address =
         |path: &str| if path == "/in/{source}" { source["path"].as_str().expect("a path").to_owned() } else { filled(path) };
-    // What is made is there before it is changed.
+    // A thing is created before it is changed.
     requests.sort_by_key(|(_, path, ..)| path.len());
     for (method, path, kind, example) in requests {
         let mut request = engine.request(&method, &address(path)).header("content-type", kind);
@@ -74,7 +74,7 @@ async fn every_request_that_it_shows_is_taken() {
 }
 
 #[test]
-fn the_command_prints_what_is_served() {
+fn the_command_prints_the_served_document() {
     let engine = Engine::start(&[]);
     let printed = engine.command().arg("openapi").output().expect("the command runs");
     let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");

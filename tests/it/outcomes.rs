@@ -1,5 +1,4 @@
-//! What plugins return and keep: bounded in bytes on its way into the store and in it, told in parts, and one run that the store refuses
-//! holds up no other.
+//! Results of plugins: bounded in bytes before and in the store, shown in parts. A run that the store refuses delays no other.
 
 use std::time::Instant;
 
@@ -12,19 +11,19 @@ use crate::{
     syscalls::Tampered,
 };
 
-/// Memory that may come with it, in KiB: the budget of outcomes, a batch and its copies, and the store's caches.
+/// Additional memory allowed, in KiB: the budget of outcomes, a batch and its copies, and the store's caches.
 const GROWTH_MAX: u64 = 150 << 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
     if !store_is_a_file() {
-        // What is slow here is this process's own syncs.
+        // The syncs of this process are slow.
         return;
     }
     const EVENTS: usize = 300;
     const PLUGINS: usize = 4;
     let engine = Engine::start(&[]);
-    // Several, since a plugin that is not fast on this machine has few runs in memory anyhow.
+    // Several plugins, because a plugin that is not fast on this machine has few runs in memory.
     for number in 0..PLUGINS {
         let name = format!("large-{number}");
         engine.write_plugin(&format!("{name}.wasm"), &guests::build("large", &name, &["a.*"]));
@@ -61,7 +60,7 @@ async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_the_store_refuses_is_parked_and_the_others_go_on() {
+async fn a_run_that_the_store_refuses_is_parked_and_others_continue() {
     let engine = Engine::start(&["mischief", "ledger"]);
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
@@ -88,7 +87,7 @@ async fn a_run_that_the_store_refuses_is_parked_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_keeps_too_much_is_stopped_and_cured() {
+async fn a_plugin_with_too_much_state_is_stopped_and_can_recover() {
     let set = [("INNESCO_PLUGIN_STATE_KEYS_MAX", "3")];
     let engine = Engine::start_in(&["mischief"], &["--allow-net", "127.0.0.0/8"], &set);
     let hoard = async || {
@@ -119,7 +118,7 @@ async fn a_plugin_that_keeps_too_much_is_stopped_and_cured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_story_comes_in_parts_and_the_command_line_shows_all_of_it() {
+async fn a_long_history_is_paged_and_the_command_line_shows_all_of_it() {
     let engine = Engine::start(&["mischief"]);
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;

@@ -1,4 +1,4 @@
-//! More than the engine can take: it says so before anything degrades, loses nothing of what it took, and goes on by itself.
+//! Overload: the engine refuses events before anything degrades, loses no accepted event, and recovers automatically.
 
 use std::{
     sync::Arc,
@@ -16,7 +16,7 @@ use crate::{
     syscalls::Tampered,
 };
 
-/// What a caller is told: status, `Retry-After`, the problem.
+/// Returns the answer to a caller: status, `Retry-After`, the problem.
 async fn post(engine: &Engine, body: &Value) -> (u16, Option<String>, Value) {
     let url = format!("{}/v1/events", engine.url);
     let answer = client().post(url).bearer_auth(KEY).json(body).send().await.expect("the engine answers");
@@ -24,7 +24,7 @@ async fn post(engine: &Engine, body: &Value) -> (u16, Option<String>, Value) {
     (answer.status().as_u16(), retry_after, answer.json().await.expect("the answer is JSON"))
 }
 
-/// Sends until it is refused, and says how many were taken and what the refusal was.
+/// Sends until it is refused, and returns the number of accepted events and the refusal.
 async fn post_until_refused(engine: &Engine, body: &Value) -> (usize, Value) {
     let until = Instant::now() + DEADLINE;
     let mut taken = 0;
@@ -43,7 +43,7 @@ async fn post_until_refused(engine: &Engine, body: &Value) -> (usize, Value) {
 async fn a_store_that_takes_too_long_refuses_and_recovers() {
     let test = "overload::a_store_that_takes_too_long_refuses_and_recovers";
     if !store_is_a_file() || !has_rights(test, "trace an engine") {
-        // What is slow here is this process's own syncs.
+        // The syncs of this process are slow.
         return;
     }
     let engine = Engine::start_set(&[("INNESCO_LIMITS_STORE_WAIT_MAX", "100ms")]);
@@ -53,7 +53,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
     let engine = Arc::new(engine);
     let (mut calls, mut taken, mut refused) = (JoinSet::new(), 0, Vec::new());
     let until = Instant::now() + DEADLINE;
-    // A caller every now and then, whatever became of those before.
+    // A caller now and then, regardless of earlier answers.
     while refused.is_empty() || !calls.is_empty() {
         if refused.is_empty() {
             let engine = Arc::clone(&engine);
@@ -82,7 +82,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_events_that_wait_refuse_new_ones_until_there_are_fewer() {
+async fn a_full_backlog_refuses_new_events_until_it_shrinks() {
     let engine = Engine::start_set(&[("INNESCO_LIMITS_BACKLOG_MAX", "300")]);
     engine.write_plugin("busy.wasm", &guests::build("busy", "busy", &["a.*"]));
     engine.wait("/v1/plugins/busy", "it serves", |plugin| plugin["state"] == "serving").await;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_decides_what_is_sent_and_what_follows() {
+async fn a_plugin_sends_webhooks_and_emits_events() {
     let engine = Engine::start(&["ledger"]);
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/plugin"), &[]).await;
@@ -32,8 +32,8 @@ async fn a_plugin_decides_what_is_sent_and_what_follows() {
     receiver.wait_for("the audit", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"audit":1}"#)).await;
 }
 
-/// Has a plugin name an endpoint while it is being made: whichever comes first, what the plugin made is sent. Who makes it and who runs
-/// the plugin may be two nodes.
+/// A plugin names an endpoint that is just being created: in either order, the plugin's webhooks are sent. `maker` creates it and
+/// `runner` runs the plugin; they may be two nodes.
 pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
     const EVENTS: usize = 5;
     let receiver = Receiver::start().await;
@@ -51,13 +51,13 @@ pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_may_name_an_endpoint_that_is_just_being_made() {
+async fn a_plugin_may_name_an_endpoint_that_is_being_created() {
     let engine = Engine::start(&["mischief"]);
     name_an_endpoint_in_the_making(&engine, &engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_way_to_misbehave_ends_in_its_own_word() {
+async fn each_kind_of_misbehaviour_has_a_named_outcome() {
     let engine = Engine::start(&["mischief", "ledger"]);
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
@@ -85,7 +85,7 @@ async fn each_way_to_misbehave_ends_in_its_own_word() {
     let run = engine.settled(&flood).await["runs"][0].clone();
     assert_eq!((&run["outcome"], run["log"].as_array().unwrap().len(), &run["log_dropped"]), (&json!("ok"), 100, &json!(99_900)));
 
-    // A chain that never ends, ends.
+    // An endless chain ends.
     engine.send("mischief.again", json!({})).await;
     let list = engine
         .wait("/v1/events?type=mischief.again&state=failed", "the chain ends", |page| {
@@ -94,14 +94,14 @@ async fn each_way_to_misbehave_ends_in_its_own_word() {
         .await;
     assert_eq!(list["items"][0]["depth"], 8);
 
-    // And all the while the others go on.
+    // Other plugins continue meanwhile.
     engine.send("job.created", json!({ "job": 1 })).await;
     engine.send("mischief.nothing", json!({})).await;
     receiver.wait_for_count(2, DEADLINE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_missed_its_endpoint_goes_on_once_it_is_there() {
+async fn a_run_without_its_endpoint_continues_once_it_exists() {
     let engine = Engine::start(&["mischief"]);
     let receiver = Receiver::start().await;
     let event = engine.send("mischief.typo", json!({})).await;
@@ -112,7 +112,7 @@ async fn a_run_that_missed_its_endpoint_goes_on_once_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_are_no_plugins_are_explained_and_harm_nobody() {
+async fn files_that_are_not_plugins_are_explained_and_harmless() {
     let engine = Engine::start(&["ledger"]);
     let good = crates::wasm("mischief");
     engine.write_plugin("text.wasm", b"hello");
@@ -148,12 +148,12 @@ async fn a_broken_replacement_leaves_the_old_version_serving() {
     engine.kill();
     engine.launch();
     if !store_is_a_file() {
-        // Where nodes share their plugins, what served serves on.
+        // With shared plugins the serving version keeps serving.
         engine.send("job.created", json!({ "job": 2 })).await;
         receiver.wait_for_count(2, DEADLINE).await;
         return;
     }
-    // After a restart there is no old version: the plugin still matches, its runs wait for a file that loads.
+    // After a restart there is no old version: the plugin still matches, and its runs wait for a file that loads.
     let event = engine.send("job.created", json!({ "job": 2 })).await;
     let story = engine.settled(&event).await;
     assert_eq!((&story["runs"][0]["outcome"], &story["runs"][0]["state"]), (&json!("not-loadable"), &json!("parked")));
@@ -167,7 +167,7 @@ async fn a_file_replaced_under_load_loses_nothing() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     let first = crates::wasm("ledger");
-    // The same code in a file of other bytes: another version.
+    // The same code in a file with other bytes: another version.
     let mut second = first.clone();
     second.extend_from_slice(&[0, 3, 1, b'v', 2]);
     let mut job = 0;
@@ -175,7 +175,7 @@ async fn a_file_replaced_under_load_loses_nothing() {
         let bytes = if round % 2 == 0 { &second } else { &first };
         let version = innesco::domain::plugin::Digest::of(bytes).to_string();
         engine.write_plugin("ledger.wasm", bytes);
-        // The load goes on until the new version serves, and a little longer.
+        // The load continues until the new version serves, and a little longer.
         let mut after = 0;
         let until = std::time::Instant::now() + DEADLINE;
         while after < 10 {
@@ -207,7 +207,7 @@ async fn a_file_replaced_under_load_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_file_serves_no_more_and_a_quick_return_is_a_replacement() {
+async fn a_removed_file_stops_serving_and_a_quick_return_is_a_replacement() {
     let engine = Engine::start(&["ledger"]);
     std::fs::remove_file(engine.plugin_folder().join("ledger.wasm")).unwrap();
     engine.wait("/v1/plugins", "it is gone", |list| list["items"] == json!([])).await;
@@ -215,9 +215,9 @@ async fn a_removed_file_serves_no_more_and_a_quick_return_is_a_replacement() {
     engine.wait("/v1/plugins/ledger", "it is back", |plugin| plugin["state"] == "serving").await;
 }
 
-/// A plugin that belongs to an endpoint stands between its events and the receiver.
+/// The plugin of an endpoint processes its events before the receiver gets them.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoints_own_plugin_changes_what_it_gets() {
+async fn an_endpoints_plugin_transforms_its_webhooks() {
     let engine = Engine::start(&["pii-redact"]);
     let receiver = Receiver::start().await;
     let endpoint = json!({ "name": "partner", "url": receiver.url("/"), "events": ["contact.*"], "plugin": "pii-redact" });
@@ -230,7 +230,7 @@ async fn an_endpoints_own_plugin_changes_what_it_gets() {
     assert_eq!(story["runs"][0]["endpoint"], "partner");
 }
 
-/// Replay goes through today's plugins, under new ids.
+/// A replay uses the current plugins and new ids.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_runs_again_under_new_ids() {
     let engine = Engine::start(&["ledger"]);
@@ -248,7 +248,8 @@ async fn a_replay_runs_again_under_new_ids() {
     assert_eq!(rounds, [0, 1]);
 }
 
-/// Every hostile guest at once, on the same events as a good plugin: each run ends in its own word, and the good one goes on.
+/// All hostile guests at once, on the same events as a good plugin: each run ends with its named outcome, and the good plugin
+/// continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_hostile_guests_together_hurt_only_themselves() {
     let engine = Engine::start(&["mischief"]);
@@ -274,14 +275,14 @@ async fn all_hostile_guests_together_hurt_only_themselves() {
     }
 }
 
-/// The names of the files that are no plugins, with the reason.
+/// Returns the names of files that are not plugins, with the reason.
 fn refused(list: &Value) -> std::collections::BTreeMap<String, String> {
     let items = list["items"].as_array().unwrap().iter();
     let reason = |item: &Value| Some((item["name"].as_str()?.to_owned(), item["error"].as_str()?.to_owned()));
     items.filter_map(reason).collect()
 }
 
-/// Broken files arrive in heaps and single, while events come in. Each file gets its word, and every event arrives.
+/// Broken files arrive, many and single, while events arrive. Each file is explained, and every event arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_broken_files_cost_no_event() {
     const FILES: usize = 1000;
@@ -301,7 +302,7 @@ async fn a_thousand_broken_files_cost_no_event() {
             }
         }
     }
-    // A few of them are plugins still. All are loaded one after another, so there is time for as many events again.
+    // A few of them are still plugins. All are loaded one after another, so there is time for as many events again.
     let until = std::time::Instant::now() + 4 * DEADLINE;
     while engine.get("/v1/plugins").await["items"].as_array().unwrap().len() <= FILES {
         assert!(std::time::Instant::now() < until, "not every file is judged; the log:\n{}", engine.log());
@@ -312,8 +313,8 @@ async fn a_thousand_broken_files_cost_no_event() {
     assert_eq!(engine.pid(), pid, "it is the same process");
 }
 
-/// A small file at which the child that loads it dies: loops in loops that all carry the same variables, so that what the compiler has to
-/// remember grows by the product of the two.
+/// A small file that makes the child fail: nested loops with the same variables, so that the compiler's memory grows with the
+/// product of both.
 fn too_complex() -> Vec<u8> {
     const VARIABLES: usize = 2000;
     const LOOPS: usize = 400;
@@ -348,13 +349,13 @@ async fn a_file_that_is_too_complex_is_refused_and_tried_again_only_on_request()
     assert_eq!(refused(&list)["heavy"], reason);
     assert_eq!(record(), first, "the start did not try it");
 
-    // Touched, it is tried again, and the record is made anew.
+    // When touched, it is tried again and recorded again.
     let file = std::fs::File::options().write(true).open(engine.plugin_folder().join("heavy.wasm")).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     engine.until("it is tried again", || record().is_some_and(|again| Some(again) != first)).await;
 }
 
-/// Which file a plugin is served from.
+/// Waits until a plugin is served from this file.
 async fn serves_from(engine: &Engine, plugin: &str, file: &str) {
     let is_so = |shown: &Value| shown["state"] == "serving" && shown["file"] == file && shown["error"].is_null();
     engine.wait(&format!("/v1/plugins/{plugin}"), &format!("it serves from {file}"), is_so).await;
@@ -409,14 +410,14 @@ async fn two_files_may_exchange_their_plugins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renamed_file_serves_on() {
+async fn a_renamed_file_keeps_serving() {
     let engine = Engine::start(&[]);
     let folder = engine.plugin_folder();
     engine.write_plugin("a.wasm", &named("one"));
     serves_from(&engine, "one", "a.wasm").await;
     std::fs::rename(folder.join("a.wasm"), folder.join("b.wasm")).unwrap();
     serves_from(&engine, "one", "b.wasm").await;
-    // Another file is taken out after the first one would have been.
+    // Another file is removed after the first one would have been.
     engine.write_plugin("last.wasm", &named("last"));
     serves_from(&engine, "last", "last.wasm").await;
     std::fs::remove_file(folder.join("last.wasm")).unwrap();
@@ -429,7 +430,7 @@ async fn a_renamed_file_serves_on() {
 async fn a_file_of_the_same_length_and_time_is_another_version() {
     let engine = Engine::start(&[]);
     let (first, mut second) = (named("one"), named("one"));
-    // The description has another word of the same length.
+    // The description has another word with the same length.
     let place = second.windows(5).position(|window| window == b"guest").unwrap();
     second[place..place + 5].copy_from_slice(b"ghost");
     let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
@@ -443,9 +444,9 @@ async fn a_file_of_the_same_length_and_time_is_another_version() {
     }
 }
 
-/// As Kubernetes mounts them; and whatever else can have the name of a plugin file.
+/// Links as in Kubernetes mounts, and other kinds of files with the name of a plugin file.
 #[tokio::test(flavor = "multi_thread")]
-async fn links_are_followed_inside_the_folder_only_and_a_pipe_holds_nothing_up() {
+async fn follows_links_only_inside_the_folder_and_a_pipe_blocks_nothing() {
     use std::os::unix::fs::symlink;
     let engine = Engine::start(&[]);
     let folder = engine.plugin_folder();
@@ -478,7 +479,7 @@ async fn links_are_followed_inside_the_folder_only_and_a_pipe_holds_nothing_up()
     }
 }
 
-/// What keeps a file from being read passes, and then it serves, although nothing happens to the file itself.
+/// The reason why a file cannot be read ends, and then it serves, although the file itself does not change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_could_not_be_read_is_tried_again() {
     let engine = Engine::start(&[]);
@@ -487,7 +488,7 @@ async fn a_file_that_could_not_be_read_is_tried_again() {
     std::fs::create_dir(&inner).unwrap();
     std::os::unix::fs::symlink("inner/one.wasm", folder.join("one.wasm")).unwrap();
     engine.wait("/v1/plugins", "it cannot be read", |list| refused(list).contains_key("one")).await;
-    // Nothing in the watched folder itself tells of this.
+    // The watched folder itself shows no change.
     std::fs::write(inner.join("one.wasm"), named("one")).unwrap();
     serves_from(&engine, "one", "one.wasm").await;
 }

@@ -1,4 +1,4 @@
-//! A line to a database that can be cut, or go silent: connections stay open then, and nothing comes through.
+//! A connection to a database that can be cut or go silent: a silent one stays open without data.
 
 use std::{
     net::SocketAddr,
@@ -11,16 +11,16 @@ use tokio::{
     sync::watch,
 };
 
-/// The line. It is gone when this is dropped.
+/// The proxy. It ends when this is dropped.
 pub struct Proxy {
     address: SocketAddr,
-    /// Goes up with each cut.
+    /// Incremented with each cut.
     cuts: watch::Sender<u64>,
     silent: watch::Sender<bool>,
 }
 
 impl Proxy {
-    /// A line to the socket of a server.
+    /// Creates a proxy to the socket of a server.
     pub async fn to(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
@@ -50,7 +50,7 @@ impl Proxy {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// From now on nothing comes through, or all of it again, what was sent meanwhile included.
+    /// Stops or resumes all data. Data sent meanwhile arrives afterwards.
     pub fn set_silent(&self, silent: bool) {
         self.silent.send_replace(silent);
     }
@@ -71,7 +71,7 @@ async fn serve(caller: TcpStream, socket: impl AsRef<Path>, mut cut: watch::Rece
     }
 }
 
-/// Carries one way until either side ends.
+/// Copies one direction until either side ends.
 async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut silence: watch::Receiver<bool>) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
@@ -79,6 +79,6 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
             return;
         }
     }
-    // The other side is to know.
+    // The other side must see the end.
     let _ = to.shutdown().await;
 }

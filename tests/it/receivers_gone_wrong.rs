@@ -1,4 +1,4 @@
-//! Receivers that misbehave: each is a named outcome in bounded time and memory, and nobody else waits for it.
+//! Receivers that misbehave: each has a named outcome in bounded time and memory, and delays no other.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ async fn each_bad_receiver_is_a_named_outcome_while_a_good_one_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_deliveries_to_a_hanging_receiver_hold_up_nobody_and_no_memory() {
+async fn a_thousand_deliveries_to_a_hanging_receiver_delay_no_other_and_take_no_memory() {
     let engine = Engine::start(&[]);
     let hang = Hostile::hang_before_headers().await;
     let good = Receiver::start().await;
@@ -80,12 +80,12 @@ async fn a_thousand_deliveries_to_a_hanging_receiver_hold_up_nobody_and_no_memor
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_allowed_at_save_is_judged_again_at_every_connection() {
+async fn addresses_are_checked_again_at_every_connection() {
     let mut engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     endpoint(&engine, "inside", &receiver.url("/"), "5s").await;
     engine.stop();
-    // The same data folder under an engine that allows nothing.
+    // The same data folder with an engine that allows nothing.
     engine.set_arguments(&[]);
     engine.launch();
     let event = engine.send("inside.x", json!({})).await;

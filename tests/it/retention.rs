@@ -1,11 +1,11 @@
-//! A store that may hold only so much: the oldest finished events make room, and the log says so.
+//! A store with a size limit: the oldest finished events are deleted, and the log reports it.
 
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_store_makes_room_and_says_so() {
+async fn a_full_store_deletes_old_events_and_logs_it() {
     let mut engine = Engine::start(&[]);
     let mut events = Vec::new();
     for _ in 0..40 {

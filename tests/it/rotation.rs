@@ -1,5 +1,5 @@
-//! A secret is rotated under load: whoever verifies with the old one, with both, and then with the new one alone, never meets a
-//! webhook that it cannot verify.
+//! A secret is rotated under load: a receiver that verifies with the old one, with both, and then only with the new one, can
+//! verify every webhook.
 
 use std::{
     collections::BTreeSet,
@@ -19,17 +19,17 @@ use crate::{
     receivers::{Answer, Received, Receiver},
 };
 
-/// What a receiver was given to verify with.
+/// The secret that a receiver has.
 #[derive(Clone)]
 enum Verifier {
     /// The official library.
     Official(Arc<standardwebhooks::Webhook>),
-    /// The official library has no `v1a`; this is its rule on a plain implementation of ed25519.
+    /// The official library has no `v1a`; this follows its rule with a plain implementation of ed25519.
     Ed25519(ed25519_dalek::VerifyingKey),
 }
 
 impl Verifier {
-    /// From the reply that creates or rotates.
+    /// Reads the secret from the answer that creates or rotates it.
     fn of(reply: &Value) -> Self {
         match reply["public_key"].as_str() {
             None => {
@@ -65,7 +65,7 @@ impl Verifier {
     }
 }
 
-/// Sends events as fast as they are taken, a few callers at once, until it is told to stop.
+/// Sends events as fast as they are accepted, from a few callers, until stopped.
 struct Load {
     stop: Arc<AtomicBool>,
     accepted: Arc<AtomicUsize>,
@@ -113,7 +113,7 @@ async fn rotated_under_load_every_webhook_verifies(signature: &str) {
                 refused.lock().unwrap().push(received.clone());
                 return Answer::status(401);
             }
-            // Every tenth comes again, signed anew.
+            // Every tenth webhook is retried with a new signature.
             Answer::status(if received.number % 10 == 9 { 503 } else { 200 })
         })
         .await
@@ -129,7 +129,7 @@ async fn rotated_under_load_every_webhook_verifies(signature: &str) {
         let old = verifiers.lock().unwrap()[0].clone();
         let reply = engine.ok("POST", "/v1/endpoints/crm/rotate-secret", json!({ "grace": "1s" })).await;
         let new = Verifier::of(&reply);
-        // What was signed before is still on its way.
+        // Webhooks signed earlier are still in flight.
         verifiers.lock().unwrap().push(new.clone());
         let seen = receiver.received().len();
         let both = |one: &Received| old.accepts(one) && new.accepts(one);
@@ -137,7 +137,7 @@ async fn rotated_under_load_every_webhook_verifies(signature: &str) {
             .wait_for("webhooks signed with both", DEADLINE, |all| all[seen..].iter().filter(|one| both(one)).count() >= 20)
             .await;
         let until = Instant::now() + DEADLINE;
-        // The end of the grace, as a receiver sees it.
+        // The end of the grace period, as a receiver sees it.
         while receiver.received().last().is_none_or(|one| old.accepts(one)) {
             assert!(Instant::now() < until, "the old secret goes on signing after its grace");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,4 +1,4 @@
-//! What those who operate the engine see: figures, traces, the log, and what is shipped for them.
+//! Monitoring: metrics, traces, the log, and the files shipped for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::{
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// `/metrics` as it was read: every sample by its name with labels.
+/// `/metrics` as read: every sample by its name with labels.
 struct Figures {
     text: String,
     samples: BTreeMap<String, f64>,
@@ -40,13 +40,13 @@ impl Figures {
         *self.samples.get(sample).unwrap_or_else(|| panic!("there is no {sample} in:\n{}", self.text))
     }
 
-    /// The names of families, as `# TYPE` gives them.
+    /// Returns the names of families, from `# TYPE`.
     fn families(&self) -> BTreeSet<&str> {
         self.text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()
     }
 }
 
-/// Reads until a figure is as it should be: some follow the answer that a test has seen.
+/// Polls until a metric satisfies the condition: some are updated after the answer that a test has received.
 async fn figures(engine: &Engine, what: &str, mut condition: impl FnMut(&Figures) -> bool) -> Figures {
     let until = std::time::Instant::now() + DEADLINE;
     loop {
@@ -59,7 +59,7 @@ async fn figures(engine: &Engine, what: &str, mut condition: impl FnMut(&Figures
     }
 }
 
-/// An engine that has seen a bit of everything.
+/// An engine with a bit of every activity.
 async fn busy(engine: &Engine, receiver: &Receiver) {
     engine.endpoint("receiver", &receiver.url("/ok"), &["good.*"]).await;
     let broken = json!({ "name": "broken", "url": receiver.url("/broken"), "events": ["bad.*"], "schedule": ["0s"] });
@@ -81,7 +81,7 @@ fn answers(path: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_figures_say_what_happened_and_no_more() {
+async fn metrics_count_what_happened_and_nothing_else() {
     let engine = Engine::start(&["mischief"]);
     let receiver = Receiver::answering(|received| answers(&received.path)).await;
     busy(&engine, &receiver).await;
@@ -95,7 +95,7 @@ async fn the_figures_say_what_happened_and_no_more() {
     .await;
     for (sample, value) in [
         ("innesco_events_accepted_total{source=\"shop\"}", 1.0),
-        // A source that is no plain name is not shown.
+        // A source without a plain name is not shown.
         ("innesco_events_accepted_total{source=\"other\"}", 1.0),
         ("innesco_events_accepted_total{source=\"api\"}", 4.0),
         ("innesco_events_duplicate_total", 1.0),
@@ -144,7 +144,7 @@ async fn the_figures_say_what_happened_and_no_more() {
     }
     assert_eq!(figures.get(&format!("innesco_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
 
-    // Every family is explained, and the names keep Prometheus' conventions.
+    // Every family is explained, and the names follow Prometheus' conventions.
     let table: BTreeMap<&str, &str> = innesco::metrics::NAMES.iter().copied().collect();
     for family in figures.families() {
         let help = format!("# HELP {family} {}", table[family]);
@@ -159,7 +159,7 @@ async fn the_figures_say_what_happened_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_figures_can_be_kept_behind_a_key() {
+async fn metrics_can_require_a_key() {
     let mut engine = Engine::start(&[]);
     engine.stop();
     std::fs::write(engine.data_folder().with_file_name("innesco.toml"), "metrics = \"key\"\n").unwrap();
@@ -175,7 +175,7 @@ async fn the_figures_can_be_kept_behind_a_key() {
     }
 }
 
-/// The spans that a collector was sent.
+/// Returns the spans that a collector received.
 fn spans(collector: &Receiver) -> Vec<Span> {
     let requests = collector.received().into_iter().filter(|one| one.path == "/v1/traces");
     let decoded = requests.map(|one| ExportTraceServiceRequest::decode(one.body).expect("OTLP as protobuf"));
@@ -196,12 +196,12 @@ fn attribute(span: &Span, name: &str) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_goes_on_from_the_caller_to_the_receiver() {
+async fn a_trace_continues_from_the_caller_to_the_receiver() {
     let collector = Receiver::start().await;
     let receiver = Receiver::start().await;
     let mut engine = Engine::start(&["ledger"]);
     engine.stop();
-    // A proxy that nobody should ask.
+    // A proxy that must not be used.
     engine.set_environment(&[
         ("INNESCO_OTEL_ENDPOINT", &collector.url("")),
         ("HTTP_PROXY", "http://127.0.0.1:9"),
@@ -222,7 +222,7 @@ async fn a_trace_goes_on_from_the_caller_to_the_receiver() {
         .unwrap();
     assert_eq!(sent.status(), 202);
     let event = sent.json::<Value>().await.unwrap()["event"].as_str().unwrap().to_owned();
-    // One webhook of the plugin's, one of the subscription, one of the event that the plugin emitted.
+    // One webhook of the plugin, one of the subscription, one of the emitted event.
     let received = receiver.wait_for_count(3, DEADLINE).await;
     let mut parents = BTreeSet::new();
     for webhook in &received {
@@ -234,7 +234,7 @@ async fn a_trace_goes_on_from_the_caller_to_the_receiver() {
     assert_eq!(parents.len(), 3, "each attempt is a place of its own");
     assert!(!parents.contains(CALLER));
 
-    // An event that brings no trace begins one; a bad header is no trace.
+    // An event without a trace starts one; a malformed header is ignored.
     let bad = engine
         .request("POST", "/v1/events")
         .header("traceparent", "00-nonsense")
@@ -261,7 +261,7 @@ async fn a_trace_goes_on_from_the_caller_to_the_receiver() {
     let attempts = named("attempt");
     assert_eq!(attempts.iter().map(|span| hex(&span.span_id)).collect::<BTreeSet<_>>(), parents, "what receivers were told");
     for attempt in attempts {
-        // The webhook of the emitted event comes of the run, the others of the event.
+        // The webhook of the emitted event has the run as its parent, the others the event.
         let emitted = attribute(attempt, "innesco.endpoint").as_deref() == Some("done");
         let parent = if emitted { &run.span_id } else { &accept.span_id };
         assert_eq!(hex(&attempt.parent_span_id), hex(parent), "{shown:?}");
@@ -279,14 +279,14 @@ async fn a_trace_goes_on_from_the_caller_to_the_receiver() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_collector_only_a_trace_that_came_goes_on() {
+async fn without_a_collector_only_received_traces_continue() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &["*"]).await;
     engine.send("a.b", json!({})).await;
     let received = receiver.wait_for_count(1, DEADLINE).await;
     assert_eq!(received[0].header("traceparent"), None);
-    // The attribute wins over the header: it is the event's own.
+    // The attribute has precedence over the header, because it belongs to the event.
     let event = json!({ "type": "a.b", "traceparent": format!("00-{TRACE}-{CALLER}-00") });
     let other = format!("00-{}-{CALLER}-01", "1".repeat(32));
     assert_eq!(
@@ -299,7 +299,7 @@ async fn without_a_collector_only_a_trace_that_came_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_says_each_failure_once_and_no_secret() {
+async fn the_log_has_each_failure_once_and_no_secret() {
     let receiver = Receiver::answering(|received| answers(&received.path).body("answer-s3cret")).await;
     let mut engine = Engine::start_with(&["mischief"], &["--allow-net", "127.0.0.0/8", "--log", "json"]);
     engine.stop();
@@ -343,19 +343,19 @@ async fn the_log_says_each_failure_once_and_no_secret() {
     }
 }
 
-/// A file that is shipped for operators.
+/// Reads a file that is shipped for operators.
 fn shipped(path: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The names of our own figures in a query.
+/// Returns the names of the engine's metrics in a query.
 fn names(query: &str) -> BTreeSet<String> {
     let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("innesco_") || word.starts_with("process_")).map(str::to_owned).collect()
 }
 
-/// Every `expr` in the dashboard, wherever it stands.
+/// Collects every `expr` in the dashboard.
 fn expressions(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
@@ -372,7 +372,7 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dashboard_and_alerts_ask_for_figures_that_there_are() {
+async fn dashboard_and_alerts_use_existing_metrics() {
     let engine = Engine::start(&["mischief"]);
     let receiver = Receiver::answering(|received| answers(&received.path)).await;
     busy(&engine, &receiver).await;

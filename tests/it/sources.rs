@@ -1,4 +1,4 @@
-//! Webhooks of third parties come in, seen from their senders and from whoever looks after the source.
+//! Sources: webhooks of third parties, as seen by senders and by operators.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -21,7 +21,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Adds a source and returns the reply.
+/// Creates a source and returns the answer.
 async fn source(engine: &Engine, name: &str, preset: &str, members: Value) -> Value {
     let mut body = json!({ "name": name, "preset": preset });
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
@@ -43,14 +43,14 @@ impl Sent {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The event that it was accepted as.
+    /// Returns the event as which the request was accepted.
     fn event(&self) -> String {
         assert_eq!(self.status, 200, "{}", self.text);
         self.json()["accepted"].as_str().expect("an event").to_owned()
     }
 }
 
-/// Sends without a key: senders have none.
+/// Sends without a key, because senders have none.
 async fn send(engine: &Engine, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Sent {
     let mut request = client().request(method.parse().unwrap(), format!("{}{path}", engine.url)).body(body);
     for (name, value) in headers {
@@ -66,7 +66,7 @@ fn path(source: &Value) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_github_sends_is_verified_and_arrives_byte_for_byte() {
+async fn requests_of_github_are_verified_and_arrive_byte_for_byte() {
     let mut engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     let github = source(&engine, "github", "github", json!({})).await;
@@ -94,13 +94,13 @@ async fn what_github_sends_is_verified_and_arrives_byte_for_byte() {
     assert!(kept["headers"].as_array().unwrap().contains(&json!(["x-github-event", "push"])), "{kept}");
     assert!(!kept.to_string().contains("of-somebody"), "{kept}");
 
-    // A captured request is a repeat, also after a restart; it changes nothing.
+    // A captured request is a duplicate, also after a restart; it changes nothing.
     engine.kill();
     engine.launch();
     assert_eq!(send(&engine, "POST", path(&github), &headers, body).await.event(), event);
     assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 1);
 
-    // Any change is refused, in words that help nobody.
+    // Every change is refused, in words that do not help an attacker.
     for (changed, with) in
         [(body.replace("1.50", "1.51"), signature.clone()), (body.to_owned(), signature.replace("sha256=", "sha256=0"))]
     {
@@ -126,7 +126,7 @@ async fn what_github_sends_is_verified_and_arrives_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_sender_is_believed_in_its_own_way() {
+async fn each_sender_is_verified_by_its_preset() {
     let engine = Engine::start_set(&[("INNESCO_EXTERNAL_URL", "https://hooks.example.com/base/")]);
     let (json, form) = (("content-type", "application/json"), ("content-type", "application/x-www-form-urlencoded"));
     let secret = "a-secret-of-theirs";
@@ -183,7 +183,7 @@ async fn each_sender_is_believed_in_its_own_way() {
         assert_eq!(answer.status, 200, "{preset}: {}", answer.text);
         let accepted = engine.get("/v1/events?limit=1").await;
         assert_eq!(accepted["items"][0]["type"], event_type, "{preset}: {accepted}");
-        // The last of the headers carries or completes the proof.
+        // The last header carries or completes the proof.
         let (last, _) = headers[0];
         let bad: Vec<_> = signed.iter().map(|(name, value)| (*name, if *name == last { "x" } else { *value })).collect();
         let refused = send(&engine, "POST", path(&made), &bad, body).await;
@@ -213,7 +213,7 @@ async fn each_sender_is_believed_in_its_own_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_form_flows_through_a_plugin_to_whom_it_concerns() {
+async fn a_campaign_form_reaches_the_right_endpoint_through_a_plugin() {
     let engine = Engine::start(&["campaign-events", "woo-to-crm"]);
     let receiver = Receiver::start().await;
     let endpoint = async |name: &str, chosen: Value| {
@@ -236,7 +236,7 @@ async fn a_campaign_form_flows_through_a_plugin_to_whom_it_concerns() {
     let body: Value = serde_json::from_slice(&received[0].body).unwrap();
     assert_eq!(body["data"], json!({ "email": "anna@example.com", "list": "3", "sent_by": "ActiveCampaign" }));
 
-    // WooCommerce tries the address first, then signs.
+    // WooCommerce tests the address first, then signs.
     engine.ok("POST", "/v1/endpoints", json!({ "name": "crm", "url": receiver.url("/crm") })).await;
     engine.ok("POST", "/v1/endpoints", json!({ "name": "mailer", "url": receiver.url("/mailer") })).await;
     let woo = source(&engine, "shop", "woocommerce", json!({})).await;
@@ -255,7 +255,7 @@ async fn a_campaign_form_flows_through_a_plugin_to_whom_it_concerns() {
     let mut paths: Vec<_> = received.iter().map(|one| one.path.as_str()).collect();
     paths.sort_unstable();
     assert_eq!(paths, ["/crm", "/editors", "/mailer"], "whom it does not concern hears nothing");
-    // Two orders of one second carry one id of WooCommerce's.
+    // Two WooCommerce orders within one second have the same id.
     let other = order.replace("129.50", "7.00");
     let signature = BASE64_STANDARD.encode(mac(woo["secret"].as_str().unwrap(), other.as_bytes()));
     let again = [headers[0], headers[1], headers[2], ("x-wc-webhook-signature", signature.as_str())];
@@ -264,7 +264,7 @@ async fn a_campaign_form_flows_through_a_plugin_to_whom_it_concerns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn senders_have_habits() {
+async fn special_requests_of_senders_are_handled() {
     let engine = Engine::start(&[]);
     let slack = source(&engine, "slack", "slack", json!({ "secret": "a-secret-of-theirs" })).await;
     let now = jiff::Timestamp::now().as_second().to_string();
@@ -287,7 +287,7 @@ async fn senders_have_habits() {
     assert_eq!((shown.status, shown.text.as_str()), (200, ""), "Slack shows every other answer to its user");
     assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 1, "the command alone is an event");
 
-    // A hub registers with the right token. Neither its questions nor HEAD count as refusals, however many there are.
+    // A hub registers with the right token. Neither its questions nor HEAD count as refusals, regardless of their number.
     let meta = source(&engine, "meta", "meta", json!({ "secret": "a-secret-of-theirs", "verify_token": "T-0123456789" })).await;
     assert_eq!((&meta["has_verify_token"], meta.to_string().contains("T-0123456789")), (&json!(true), false), "{meta}");
     let ask = async |token: &str| {
@@ -351,7 +351,7 @@ async fn bodies_become_data_and_nothing_signed_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_takes_only_what_it_says() {
+async fn a_source_accepts_only_configured_requests() {
     let engine = Engine::start_set(&[("INNESCO_TRUSTED_PROXIES", "127.0.0.1")]);
     let members = json!({
         "allow": ["192.0.2.0/24", "127.0.0.1"], "content_types": ["application/json", "text/*"], "body_bytes_max": 10,
@@ -393,7 +393,7 @@ async fn a_source_takes_only_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_bad_requests_is_not_listened_to_and_keeps_nobody_else_out() {
+async fn a_flood_of_bad_requests_is_limited_and_blocks_no_other_caller() {
     let engine = Engine::start_set(&[("INNESCO_TRUSTED_PROXIES", "127.0.0.1")]);
     let made = source(&engine, "shop", "header-token", json!({ "secret": "a-secret-of-theirs" })).await;
     let sent = async |from: &str, token: &str| {
@@ -429,7 +429,7 @@ async fn a_flood_of_bad_requests_is_not_listened_to_and_keeps_nobody_else_out() 
     assert_eq!(shown["refusals"].as_array().unwrap().len(), 20, "bounded");
 }
 
-/// Sends a head alone, of a request whose body would be 8 MiB, and returns the status of the answer.
+/// Sends only the head of a request whose body would be 8 MiB, and returns the status of the answer.
 async fn status_without_body(engine: &Engine, to: &str, headers: &[(&str, &str)]) -> u16 {
     let address = engine.url.strip_prefix("http://").expect("a plain address");
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
@@ -468,7 +468,7 @@ async fn a_head_without_a_usable_proof_is_answered_before_its_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_nothing_signed_names_no_event() {
+async fn an_unsigned_id_names_no_event() {
     let engine = Engine::start(&[]);
     let made = source(&engine, "svix", "standard-webhooks", json!({})).await;
     let (secret, now) = (made["secret"].as_str().unwrap(), jiff::Timestamp::now().as_second().to_string());
@@ -538,7 +538,7 @@ async fn slow_bodies_to_one_source_leave_room_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_is_rotated_while_both_are_believed() {
+async fn both_secrets_are_valid_during_a_rotation() {
     let mut engine = Engine::start(&[]);
     let made = source(&engine, "github", "github", json!({})).await;
     let signed = async |engine: &Engine, secret: &str, delivery: &str| {
@@ -558,7 +558,7 @@ async fn a_secret_is_rotated_while_both_are_believed() {
     engine.ok("POST", "/v1/sources/github/rotate-secret", json!({ "grace": "0s", "secret": "one-of-our-own" })).await;
     assert_eq!((signed(&engine, &old, "3").await, signed(&engine, &new, "4").await), (401, 401));
     assert_eq!(signed(&engine, "one-of-our-own", "5").await, 200);
-    // Nothing of it lies in clear on the disk.
+    // No part of it is in clear text on the disk.
     engine.stop();
     for entry in std::fs::read_dir(engine.data_folder()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
     {
@@ -570,7 +570,7 @@ async fn a_secret_is_rotated_while_both_are_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_is_rotated_while_both_are_taken() {
+async fn both_addresses_are_valid_during_a_rotation() {
     let mut engine = Engine::start_set(&[("INNESCO_EXTERNAL_URL", "https://hooks.example.com")]);
     let made = source(&engine, "campaign", "none", json!({})).await;
     let sent = async |engine: &Engine, to: &str| send(engine, "POST", to, &[], "x").await.status;
@@ -578,7 +578,7 @@ async fn an_address_is_rotated_while_both_are_taken() {
     let second = path(&rotated);
     assert!(first != second && second.starts_with("/in/campaign-") && rotated["id"] == made["id"], "{rotated}");
     assert_eq!((&rotated["url"], &rotated["addresses"]), (&json!(format!("https://hooks.example.com{second}")), &json!(2)));
-    // As said: for a day both, also for the next process and under another master key.
+    // Both are valid for a day, also for the next process and with another master key.
     engine.ok("POST", "/v1/keys/rekey", Value::Null).await;
     engine.kill();
     engine.launch();
@@ -586,7 +586,7 @@ async fn an_address_is_rotated_while_both_are_taken() {
     let changed = engine.ok("PATCH", "/v1/sources/campaign", json!({ "title": "The campaigns" })).await;
     assert_eq!((&changed["path"], &changed["addresses"]), (&json!(second), &json!(2)), "a change of anything else leaves them");
 
-    // Without grace all that was before ends at once.
+    // Without a grace period all earlier addresses end at once.
     let third = engine.ok("POST", "/v1/sources/campaign/rotate-address", json!({ "grace": "0s" })).await;
     assert_eq!([sent(&engine, first).await, sent(&engine, second).await, sent(&engine, path(&third)).await], [404, 404, 200]);
     let short = engine.ok("POST", "/v1/sources/campaign/rotate-address", json!({ "grace": "100ms" })).await;
@@ -615,7 +615,7 @@ async fn an_address_is_rotated_while_both_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sources_are_made_changed_listed_and_removed() {
+async fn sources_are_created_changed_listed_and_removed() {
     let engine = Engine::start(&[]);
     let made = source(&engine, "crm", "hmac", json!({ "header": "X-Sig", "title": "Our CRM", "rate": "50/s" })).await;
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Automation tools subscribe and unsubscribe by themselves (REST hooks), each with the key that is enough for it. A key of the role
-//! `subscribe` reaches public addresses only, so what is sent to a receiver of a test is subscribed with a key of the role `operate`.
+//! Automation tools subscribe and unsubscribe (REST hooks), each with a key of the smallest role. A key of the role `subscribe`
+//! reaches only public addresses, so tests with a receiver use a key of the role `operate`.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use crate::{
     receivers::{Answer, Received, Receiver},
 };
 
-/// A program with a key of its own.
+/// A program with its key.
 struct Program<'a> {
     engine: &'a Engine,
     key: String,
@@ -60,7 +60,7 @@ fn run(engine: &Engine, words: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_subscribes_hears_and_unsubscribes() {
+async fn a_program_subscribes_receives_and_unsubscribes() {
     let mut engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     let tool = Program::with_role(&engine, "operate").await;
@@ -71,7 +71,7 @@ async fn a_program_subscribes_hears_and_unsubscribes() {
         (201, &json!(url), &json!("order.*"), &json!("active"))
     );
 
-    // The same again, also by many at once, is the same; another event or another address is another.
+    // Repeated and concurrent requests give the same subscription; another event or address gives another.
     let (status, again) = tool.subscribe(&url, "order.*").await;
     assert_eq!((status, id(&again), &again["secret"]), (200, id(&made), &Value::Null));
     let other = receiver.url("/hooks/standard/2");
@@ -91,7 +91,7 @@ async fn a_program_subscribes_hears_and_unsubscribes() {
     let body: Value = serde_json::from_slice(&received[0].body).expect("JSON");
     assert_eq!((&body["type"], &body["data"]), (&json!("order.created"), &json!({ "id": 7 })));
 
-    // It is an endpoint like any other, and tells whose it is.
+    // It is an endpoint like others, and shows its key.
     let name = made["endpoint"].as_str().expect("a name").to_owned();
     let endpoint = engine.get(&format!("/v1/endpoints/{name}")).await;
     assert_eq!((&endpoint["id"], &endpoint["on_gone"]), (&made["id"], &json!("remove")));
@@ -100,7 +100,7 @@ async fn a_program_subscribes_hears_and_unsubscribes() {
     let audit = engine.get("/v1/audit?action=subscription.create").await;
     assert_eq!((&audit["items"][5]["key"], &audit["items"][5]["target"]), (&json!("a operate key"), &made["id"]), "{audit:#}");
 
-    // What waits when it is taken back is cancelled, and so is nothing that has arrived.
+    // Waiting deliveries are cancelled when it is deleted; delivered ones stay.
     engine.ok("POST", &format!("/v1/endpoints/{name}/pause"), Value::Null).await;
     let event = engine.send("order.paid", json!({})).await;
     assert_eq!(engine.settled(&event).await["deliveries"][0]["state"], "pending");
@@ -114,7 +114,7 @@ async fn a_program_subscribes_hears_and_unsubscribes() {
         .await;
     assert_eq!(engine.call("GET", &format!("/v1/endpoints/{name}"), Value::Null).await.0, 404);
 
-    // The others are still there, also for the next process.
+    // The others still exist, also for the next process.
     let key = tool.key;
     engine.kill();
     engine.launch();
@@ -128,9 +128,9 @@ async fn a_program_subscribes_hears_and_unsubscribes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_whose_target_is_gone_is_removed_and_what_waited_is_cancelled() {
+async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled() {
     let engine = Engine::start(&[]);
-    // The first is to be tried again in an hour, and waits meanwhile.
+    // The first is retried in an hour, and waits meanwhile.
     let receiver = Receiver::sequence(vec![Answer::status(503), Answer::status(410), Answer::status(200)]).await;
     let news = Receiver::start().await;
     engine.endpoint("news", &news.url("/"), &["innesco.endpoint.*"]).await;
@@ -139,7 +139,7 @@ async fn a_subscription_whose_target_is_gone_is_removed_and_what_waited_is_cance
     let (_, made) = tool.subscribe(&receiver.url("/"), "order.*").await;
     let name = made["endpoint"].as_str().expect("a name");
     engine.ok("PATCH", &format!("/v1/endpoints/{name}"), json!({ "schedule": ["0s", "1h"] })).await;
-    // A change of what a person may change leaves it a subscription.
+    // A change by a person keeps it a subscription.
     assert_eq!(tool.call("GET", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 200);
 
     let of = async |event: &str| {
@@ -166,7 +166,7 @@ async fn a_subscription_whose_target_is_gone_is_removed_and_what_waited_is_cance
     let told = told.iter().find(|one| one.path == "/").expect("news").text();
     assert!(told.contains(name) && told.contains("\"gone\""), "{told}");
 
-    // Whoever was not subscribed by a program goes on; and a program that wants more subscribes anew.
+    // An endpoint that is not a subscription stays; and a program that wants more subscribes again.
     news.wait_for("the other endpoint has both", DEADLINE, |all| all.iter().filter(|one| one.path == "/crm").count() == 2).await;
     let (status, new) = tool.subscribe(&receiver.url("/"), "order.*").await;
     assert_eq!((status, id(&new) == id(&made)), (201, false));
@@ -176,7 +176,7 @@ async fn a_subscription_whose_target_is_gone_is_removed_and_what_waited_is_cance
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_that_was_given_up_goes_on_when_it_is_asked_for_again() {
+async fn a_disabled_subscription_resumes_when_requested_again() {
     let engine = Engine::start_set(&[("INNESCO_DELIVERY_DISABLE_AFTER", "1s")]);
     let back = Arc::new(AtomicBool::new(false));
     let answers = Arc::clone(&back);
@@ -194,13 +194,13 @@ async fn a_subscription_that_was_given_up_goes_on_when_it_is_asked_for_again() {
     engine.send("order.created", json!("afterwards")).await;
     receiver.wait_for("it is sent to again", DEADLINE, |all| all.iter().any(|one| one.text().contains("afterwards"))).await;
 
-    // What a person has stopped stays so.
+    // A subscription that a person paused stays paused.
     engine.ok("POST", &format!("/v1/endpoints/{name}/disable"), Value::Null).await;
     assert_eq!(tool.subscribe(&receiver.url("/"), "order.*").await.1["state"], "disabled");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_subscription_is_refused_and_no_endpoint_of_a_person_is_taken_for_one() {
+async fn refuses_a_bad_subscription_and_keeps_endpoints_of_people() {
     let engine = Engine::start(&[]);
     let tool = Program::with_role(&engine, "operate").await;
     let url = "http://127.0.0.1:9/hook";
@@ -221,7 +221,7 @@ async fn a_bad_subscription_is_refused_and_no_endpoint_of_a_person_is_taken_for_
     }
     assert_eq!(engine.get("/v1/subscriptions").await["items"], json!([]), "nothing of it is kept");
 
-    // An endpoint of a person's is no subscription, and what is subscribed to is fixed.
+    // An endpoint of a person is not a subscription, and the events of a subscription cannot be changed.
     engine.endpoint("crm", url, &["a.b"]).await;
     assert_eq!(tool.call("DELETE", "/v1/subscriptions/crm", Value::Null).await.0, 404);
     let (_, made) = tool.subscribe(url, "a.b").await;
@@ -230,7 +230,7 @@ async fn a_bad_subscription_is_refused_and_no_endpoint_of_a_person_is_taken_for_
         let (status, problem) = engine.call("PATCH", &path, json!({ member: value })).await;
         assert_eq!((status, &problem["pointer"]), (422, &json!(format!("/{member}"))), "{problem}");
     }
-    // A name that somebody else has: nobody's endpoint is taken for a subscription.
+    // A taken name: an existing endpoint never counts as a subscription.
     let name = made["endpoint"].as_str().expect("a name").to_owned();
     assert_eq!(tool.call("DELETE", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 204);
     engine.endpoint(&name, "http://127.0.0.1:9/mine", &["*"]).await;
@@ -239,13 +239,13 @@ async fn a_bad_subscription_is_refused_and_no_endpoint_of_a_person_is_taken_for_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_sees_and_ends_only_what_it_subscribed_itself() {
+async fn a_key_sees_and_deletes_only_its_own_subscriptions() {
     let mut engine = Engine::start(&[]);
     let (one, other) = (Program::named(&engine, "one", "subscribe").await, Program::named(&engine, "other", "subscribe").await);
     let url = "https://hooks.innesco-test.invalid/token";
     let (status, made) = one.subscribe(url, "order.*").await;
     assert_eq!((status, one.subscribe(url, "order.*").await.0), (201, 200), "{made}");
-    // The same by another key is another subscription, and tells nothing of the first.
+    // The same with another key is another subscription, and reveals nothing of the first.
     let (status, others) = other.subscribe(url, "order.*").await;
     assert_eq!((status, id(&others) == id(&made)), (201, false), "{others}");
     let path = format!("/v1/subscriptions/{}", id(&made));
@@ -270,7 +270,7 @@ async fn a_key_sees_and_ends_only_what_it_subscribed_itself() {
     assert_eq!(listed(&reader).await, ids(&[&made, &others]));
     assert_eq!(reader.call("GET", &path, Value::Null).await.1["target_url"], "https://hooks.innesco-test.invalid/***");
 
-    // A change by an operator and a restart leave it the key's, and within its reach.
+    // After a change by an operator and a restart it still belongs to the key, with its reach.
     let endpoint = format!("/v1/endpoints/{}", id(&made));
     let changed = engine.ok("PATCH", &endpoint, json!({ "title": "Zapier", "timeout": "5s" })).await;
     let keys = engine.get("/v1/keys").await;
@@ -287,7 +287,7 @@ async fn a_key_sees_and_ends_only_what_it_subscribed_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_was_opened_is_open_to_operators_and_to_no_tool() {
+async fn an_opened_network_is_open_only_to_operators() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     let tool = Program::with_role(&engine, "subscribe").await;
@@ -308,7 +308,7 @@ async fn a_network_that_was_opened_is_open_to_operators_and_to_no_tool() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tool_that_subscribes_without_end_is_slowed_down_and_leaves_no_more_rows() {
+async fn a_tool_that_subscribes_endlessly_is_limited_and_leaves_no_more_rows() {
     let engine = Engine::start_set(&[("INNESCO_LIMITS_SUBSCRIBE_RATE", "3/h")]);
     let (tool, other) = (Program::named(&engine, "one", "subscribe").await, Program::named(&engine, "other", "subscribe").await);
     let url = "https://hooks.innesco-test.invalid/1";

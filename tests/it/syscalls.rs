@@ -1,11 +1,11 @@
-//! System calls of a running engine, tampered with from outside: a disk that fails, or takes its time.
+//! Tampers with system calls of a running engine: a disk that fails or is slow.
 
 use std::process::{Child, Command, Stdio};
 
 use crate::engine::Engine;
 
-/// As long as this lives, the engine's calls of `calls` go as `how` says, such as `error=EROFS` or `delay_enter=300000`
-/// (microseconds). May trace only what the machine allows: as root, or its own children.
+/// While this lives, the engine's calls of `calls` behave as `how` describes, such as `error=EROFS` or `delay_enter=300000`
+/// (microseconds). It may trace only what the machine allows: as root, or its own children.
 pub struct Tampered(Child);
 
 impl Tampered {
@@ -19,7 +19,7 @@ impl Tampered {
 
     pub fn end(mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
-        // Told to end, it lets go of the engine.
+        // When stopped, it detaches from the engine.
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("strace runs");
         self.0.wait().expect("strace has ended");
     }

@@ -1,4 +1,4 @@
-//! A test send: signed like the real thing, told at once, and gone without a trace.
+//! A test send: signed like a delivery, answered at once, not recorded.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_is_signed_told_and_leaves_nothing_behind() {
+async fn a_test_is_signed_answered_and_not_recorded() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::answering(|received| match received.number {
         0 | 1 => Answer::status(200).body("thanks"),
@@ -20,7 +20,7 @@ async fn a_test_is_signed_told_and_leaves_nothing_behind() {
     .await;
     let hook = json!({ "name": "crm", "url": receiver.url("/"), "events": ["order.*"], "breaker": { "failures": 2 } });
     let created = engine.ok("POST", "/v1/endpoints", hook).await;
-    // Paused or not.
+    // In every state of the endpoint.
     engine.ok("POST", "/v1/endpoints/crm/pause", Value::Null).await;
     let plain = engine.ok("POST", "/v1/endpoints/crm/test", Value::Null).await;
     assert_eq!(
@@ -37,7 +37,7 @@ async fn a_test_is_signed_told_and_leaves_nothing_behind() {
         assert_eq!(body["type"], event_type);
         assert!(received.header("webhook-id").unwrap().starts_with("test_"));
     }
-    // Failures count nowhere: neither the breaker nor the endpoint's record knows of them.
+    // Failures are not recorded: neither the breaker nor the endpoint's health changes.
     for _ in 0..5 {
         let failed = engine.ok("POST", "/v1/endpoints/crm/test", Value::Null).await;
         assert_eq!(
@@ -53,7 +53,7 @@ async fn a_test_is_signed_told_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_says_why_nothing_arrived() {
+async fn a_test_explains_why_nothing_arrived() {
     let engine = Engine::start(&[]);
     let silent = Receiver::answering(|_| Answer::status(200).after(Duration::from_secs(30))).await;
     let hook = json!({ "name": "silent", "url": silent.url("/"), "timeout": "200ms" });

@@ -165,7 +165,7 @@ pub async fn what_cannot_be_retried_says_why(bench: &Bench) {
     assert_eq!(bench.stands(id).await, ("dead", 1), "nothing changed");
 }
 
-pub async fn nothing_is_retried_towards_a_disabled_endpoint(bench: &Bench) {
+pub async fn retries_nothing_for_a_disabled_endpoint(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     let waiting = bench.finished(crm, retry_in(3600)).await;

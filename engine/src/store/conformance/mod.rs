@@ -70,7 +70,7 @@ macro_rules! conformance {
                     a_finished_delivery_can_be_sent_again,
                     a_delivery_on_its_way_is_left_alone_by_a_retry,
                     what_cannot_be_retried_says_why,
-                    nothing_is_retried_towards_a_disabled_endpoint,
+                    retries_nothing_for_a_disabled_endpoint,
                     a_delivery_has_only_so_many_attempts,
                     a_waiting_delivery_can_be_cancelled,
                     a_delivery_cancelled_on_its_way_stays_cancelled,
