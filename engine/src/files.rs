@@ -1,8 +1,9 @@
-//! Files and folders for their owner alone: the store, keys, compiled code, backups and what `innesco dev` leaves.
+//! Files and folders that only their owner can access: the store, keys, compiled code, backups and the files of `innesco dev`.
 //!
-//! Every file that holds payloads or secrets is created here, with a mode that does not depend on the umask. An existing file or folder that
-//! other users may open is closed to them ([`own_folder`], [`close_to_others`]). A secret that others may have read, and compiled code that
-//! others may have changed, is refused ([`read_secret`], [`read_own`], [`require_own`]): closing it now would come too late.
+//! Every file with payloads or secrets is created here, with a mode that does not depend on the umask. An existing file or folder
+//! that other users may open is closed to them ([`own_folder`], [`close_to_others`]). A secret that other users may have read,
+//! and compiled code that they may have changed, is refused ([`read_secret`], [`read_own`], [`require_own`]): closing it would be
+//! too late.
 
 use std::{
     fmt,
@@ -20,10 +21,10 @@ const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 /// Read, write and execute for the group and for all others.
 const OTHERS: u32 = 0o077;
-/// On a folder such as /tmp: everybody writes there, so it is nobody's own.
+/// Set on a folder such as /tmp, which every user may write to.
 const STICKY: u32 = 0o1000;
 
-/// A file that cannot be trusted because of who may read or write it. The text has the command that helps.
+/// A file that cannot be trusted because other users may read or write it. The text has the command that repairs it.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}. Run: {command}")]
 struct Exposed {
@@ -34,18 +35,20 @@ struct Exposed {
 /// Which files a reader trusts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// A secret that a person or a tool provides: no other user may read it. A mounted secret belongs to root and is readable by the group.
+    /// A secret that a person or a tool provides: no other user may read it. A mounted secret belongs to root and is readable by
+    /// the group.
     Secret,
-    /// A file or folder that this program made for itself: it belongs to the current user, and no other user may read or write it.
+    /// A file or folder that this program created: it belongs to the current user, and no other user may read or write it.
     Own,
 }
 
-/// What is wrong with a file of this mode and owner for a process of user `me`.
+/// Returns what is wrong with a file of this mode and owner, for a process of user `me`.
 fn complaint(trust: Trust, mode: u32, owner: u32, me: u32) -> Option<Complaint> {
     if trust == Trust::Own && owner != me {
         return Some(Complaint::Owner);
     }
-    // Another user's file is given to this one through its group (root's, mounted for a group). The same on one's own file gives it away.
+    // Another user's file may be shared with this process through its group (root's, mounted for a group). The same mode on a
+    // file of this user exposes it.
     let closed = if owner == me { OTHERS } else { 0o027 };
     (mode & closed != 0).then_some(Complaint::Mode)
 }
@@ -88,10 +91,10 @@ impl fmt::Display for Word<'_> {
     }
 }
 
-/// Creates a folder that only its owner can enter, and what is missing above it. Closes an existing one to other users.
+/// Creates a folder that only its owner can enter, and missing parents. Closes an existing one to other users.
 ///
-/// `made_here` says which names in it the program makes. A folder that also holds other files, or that everybody may write to like /tmp, is
-/// left as it is, with a warning: it may serve another purpose.
+/// `made_here` returns whether this program creates a file of that name. A folder with other files, or one that every user may
+/// write to like /tmp, is left unchanged with a warning, because it may serve another purpose.
 pub fn own_folder(path: &Path, made_here: impl Fn(&str) -> bool) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)?;
     let metadata = fs::metadata(path)?;
@@ -114,12 +117,13 @@ pub fn own_folder(path: &Path, made_here: impl Fn(&str) -> bool) -> io::Result<(
     Ok(())
 }
 
-/// Refuses a folder that this program made for itself and that others may enter or have made.
+/// Refuses a folder of this program that other users may enter or may have created.
 pub fn require_own(path: &Path) -> io::Result<()> {
     require(Trust::Own, path, &fs::metadata(path)?)
 }
 
-/// Takes away other users' access to a file, if it exists. Opens no handle: closing one would end the locks that this process has on it.
+/// Removes other users' access to a file, if it exists. Opens no handle, because closing one would end the locks of this process
+/// on it.
 pub fn close_to_others(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.mode() & OTHERS != 0 => {
@@ -139,7 +143,7 @@ fn close(path: &Path, metadata: &Metadata) {
             mode = format_args!("{mode:04o}"),
             "path was open to other users of this machine; it is closed to them now"
         ),
-        // The folder above may still keep others out, as it does in a container.
+        // The parent folder may still exclude other users, as in a container.
         Err(error) => tracing::warn!(
             path = %path.display(),
             mode = format_args!("{mode:04o}"),
@@ -161,10 +165,10 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes a file that appears whole or not at all, in place of an earlier one.
+/// Replaces a file atomically.
 pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let draft = path.with_extension("draft");
-    // A draft that an interrupted write left, or a link that leads elsewhere, is not written to.
+    // Never writes to the draft of an interrupted write, or through a link.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -175,7 +179,7 @@ pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     fs::rename(draft, path)
 }
 
-/// Reads a secret that a person or a tool provides. `None` if the file does not exist.
+/// Reads a secret that a person or a tool provides. Returns `None` if the file does not exist.
 ///
 /// # Errors
 /// Other users may read or write the file; the error has the command that closes it.
@@ -183,7 +187,7 @@ pub fn read_secret(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
     read(Trust::Secret, path)?.map(text).transpose()
 }
 
-/// Reads a file that this program wrote for itself. `None` if the file does not exist.
+/// Reads a file that this program wrote. Returns `None` if the file does not exist.
 ///
 /// # Errors
 /// The file belongs to another user, or others may read or write it.
@@ -207,7 +211,7 @@ fn read(trust: Trust, path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    // Of the handle: the path may lead elsewhere a moment later. A pipe has no mode that means anything.
+    // Checks the handle, because the path may lead elsewhere a moment later. The mode of a pipe means nothing.
     let metadata = file.metadata()?;
     if metadata.is_file() || trust == Trust::Own {
         require(trust, path, &metadata)?;
@@ -217,12 +221,12 @@ fn read(trust: Trust, path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     Ok(Some(bytes))
 }
 
-/// Whether other users may read this file, which may hold a password.
+/// Returns whether other users may read this file, which may contain a password.
 pub fn others_may_read(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o004 != 0)
 }
 
-/// The folder that holds `path`.
+/// Returns the folder that contains `path`.
 pub fn folder_of(path: &Path) -> PathBuf {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
@@ -308,7 +312,7 @@ mod tests {
         fs::write(folder.join("report.pdf"), "x").unwrap();
         set(&folder, 0o755);
         own_folder(&folder, |name| name == "store").unwrap();
-        assert_eq!(mode(&folder), 0o755, "a folder that serves another purpose is left as it is");
+        assert_eq!(mode(&folder), 0o755, "a folder with another purpose is unchanged");
     }
 
     #[test]

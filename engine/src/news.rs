@@ -1,7 +1,7 @@
-//! What is happening now, for whoever watches: the developer's terminal today, live pages later.
+//! The live feed of what happens now, for the developer's terminal.
 //!
-//! Nobody may rely on it: a watcher that is too slow misses news, and without one nothing is even put together. What must not be
-//! missed is in the store.
+//! It may lose messages: a slow watcher misses some, and without a watcher none is built. Facts that must not be lost are in the
+//! store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// News that a slow watcher can be behind; older news is lost to it.
+/// Maximum number of messages that a slow watcher can be behind; older ones are lost to it.
 const BACKLOG_MAX: usize = 1024;
 
-/// One thing that happened.
+/// A message of the live feed.
 #[derive(Clone, Debug)]
 pub enum News {
     Accepted {
@@ -47,7 +47,7 @@ pub enum News {
         attempt: u32,
         attempts_max: usize,
         next: Next,
-        /// The clock that [`Next::Retry`] is measured by.
+        /// The clock of [`Next::Retry`].
         now: Timestamp,
     },
     PluginServes {
@@ -58,7 +58,7 @@ pub enum News {
     },
     PluginFailed {
         file: String,
-        /// The version that goes on serving, if any.
+        /// The version that keeps serving, if any.
         keeps: Option<Digest>,
         message: String,
     },
@@ -67,7 +67,7 @@ pub enum News {
     },
 }
 
-/// Where news is told and heard.
+/// Sends and receives the live feed.
 #[derive(Clone)]
 pub struct Feed(broadcast::Sender<Arc<News>>);
 
@@ -78,10 +78,10 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Tells what `news` makes, if anybody listens.
+    /// Sends the result of `news`, if there is a watcher.
     pub fn tell(&self, news: impl FnOnce() -> News) {
         if self.0.receiver_count() > 0 {
-            // The last listener may have left in between.
+            // The last watcher may have left meanwhile.
             let _ = self.0.send(Arc::new(news()));
         }
     }

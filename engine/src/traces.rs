@@ -1,9 +1,9 @@
-//! Traces: every event continues the trace that it came with, and, where a collector is named (`otel.endpoint`), says what was done
-//! to it as spans: `accept`, `run`, `attempt`, with their true times.
+//! Traces: every event continues the trace that it came with. If a collector is set (`otel.endpoint`), the engine exports spans
+//! with their true times: `accept`, `run`, `attempt`.
 //!
-//! Without a collector nothing is put together and no clock is asked. With one, spans wait in a bounded queue and leave in batches
-//! from a thread of their own; a collector that is slow or away costs spans, never an event. Spans carry names, ids and outcomes, and
-//! nothing that was sent.
+//! Without a collector no span is built and no clock is read. With one, spans wait in a bounded queue, and a dedicated thread
+//! exports them in batches. A slow or unreachable collector costs spans, never an event. Spans have names, ids and outcomes, but
+//! no payload.
 
 use std::{
     borrow::Cow,
@@ -42,16 +42,16 @@ use crate::{
     },
 };
 
-/// Spans that wait to leave; more are dropped.
+/// Maximum number of waiting spans; more are dropped.
 const WAITING_MAX: usize = 8_192;
-/// How long spans wait for others to leave with them.
+/// How long spans wait to be exported together.
 const GATHER: Duration = Duration::from_secs(1);
-/// How long the collector may take for a batch, and the last batch at the end.
+/// Timeout of the collector for a batch, and for the last batch at the end.
 pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much of the collector's answer is read.
+/// Maximum number of bytes read of the collector's answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// The collector cannot be sent to.
+/// The collector cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("traces cannot be sent to otel.endpoint {place}: {reason}")]
 pub struct BadCollector {
@@ -59,7 +59,7 @@ pub struct BadCollector {
     reason: String,
 }
 
-/// Where spans go, if anywhere. Cheap to share.
+/// Exports spans, if a collector is set. Cheap to share.
 #[derive(Clone, Default)]
 pub struct Traces(Option<Arc<Exporting>>);
 
@@ -68,7 +68,7 @@ struct Exporting {
     scope: InstrumentationScope,
 }
 
-/// One run, as a span tells of it.
+/// One run, for a span.
 pub struct Ran<'a> {
     pub event: &'a Event,
     pub round: u32,
@@ -78,7 +78,7 @@ pub struct Ran<'a> {
     pub outcome: RunOutcome,
 }
 
-/// One attempt, as a span tells of it.
+/// One attempt, for a span.
 pub struct Attempted<'a> {
     pub event: &'a Event,
     pub delivery: DeliveryId,
@@ -89,7 +89,7 @@ pub struct Attempted<'a> {
 }
 
 impl Traces {
-    /// Sends spans to the collector at `endpoint`, with `client`. Where its path is empty, it is OTLP's own.
+    /// Exports spans to the collector at `endpoint`, with `client`. An empty path is replaced by that of OTLP.
     pub fn to(endpoint: &Url, client: reqwest::Client) -> Result<Self, BadCollector> {
         let mut address = endpoint.clone();
         if address.path() == "/" {
@@ -124,17 +124,17 @@ impl Traces {
         Ok(Self(Some(Arc::new(Exporting { processor, scope }))))
     }
 
-    /// The beginning of something that may become a span. Asks the clock only if somebody wants to know.
+    /// Returns the start time of a possible span. Reads the clock only if spans are exported.
     pub fn begin(&self) -> Option<SystemTime> {
         self.0.as_ref().map(|_| clock::system())
     }
 
-    /// The trace that an event brings along, for [`Self::accepted`].
+    /// Returns the trace of an event, for [`Self::accepted`].
     pub fn brought(&self, event: &NewEvent) -> Option<TraceParent> {
         self.0.as_ref().and_then(|_| TraceParent::of(event))
     }
 
-    /// An event was accepted.
+    /// Records the acceptance of an event.
     pub fn accepted(&self, tag: Tag, began: Option<SystemTime>, event: EventId, event_type: &str, brought: Option<TraceParent>) {
         let (Some(exporting), Some(began)) = (&self.0, began) else { return };
         let here = brought.map_or_else(|| TraceParent::begin(tag, event), |parent| parent.at(trace::accept_span(tag, event)));
@@ -154,7 +154,7 @@ impl Traces {
         });
     }
 
-    /// A run has ended. The events that it emitted go on from it.
+    /// Records the end of a run. The events that it emitted continue from it.
     pub fn ran(&self, tag: Tag, began: Option<SystemTime>, ran: &Ran<'_>, emitted: &mut [NewEvent]) {
         let (Some(exporting), Some(began)) = (&self.0, began) else { return };
         let parent = under(tag, ran.event);
@@ -179,13 +179,13 @@ impl Traces {
             ],
             status: match ran.outcome {
                 RunOutcome::Ok => Status::Unset,
-                // Not what the plugin said: that may hold what the event held.
+                // Without the plugin's message, which may contain data of the event.
                 outcome => Status::error(outcome.as_str()),
             },
         });
     }
 
-    /// An attempt has ended.
+    /// Records the end of an attempt.
     pub fn attempted(&self, tag: Tag, attempted: &Attempted<'_>) {
         let Some(exporting) = &self.0 else { return };
         let Attempted { event, delivery, endpoint, n, attempt } = *attempted;
@@ -213,7 +213,7 @@ impl Traces {
         });
     }
 
-    /// Makes an attempt's request go on with the trace of its event. One that has none begins one only if there is a collector.
+    /// Adds the trace of its event to an attempt's request. An event without one starts a trace only if there is a collector.
     pub fn go_on(&self, tag: Tag, event: &Event, delivery: DeliveryId, n: u32, headers: &mut HeaderMap) {
         let parent = match TraceParent::of(&event.new) {
             Some(parent) => parent,
@@ -224,17 +224,17 @@ impl Traces {
         headers.insert(trace::TRACEPARENT, HeaderValue::try_from(here).expect("hexadecimal digits are a header value"));
         match event.new.attributes.get(trace::TRACESTATE).and_then(trace::trace_state).map(HeaderValue::try_from) {
             Some(Ok(state)) => headers.insert(trace::TRACESTATE, state),
-            // A state of another trace must not go with this one.
+            // The state of another trace must not be sent with this one.
             _ => headers.remove(trace::TRACESTATE),
         };
     }
 
-    /// Sends what still waits. Blocks, for as long as the collector may take.
+    /// Exports the waiting spans. Blocks for at most the collector's timeout.
     pub fn finish(&self) {
         if let Some(exporting) = &self.0
             && let Err(error) = exporting.processor.shutdown_with_timeout(EXPORT_TIMEOUT)
         {
-            tracing::warn!(%error, "the last traces did not reach the collector");
+            tracing::warn!(%error, "last traces did not reach the collector");
         }
     }
 }
@@ -245,7 +245,7 @@ struct Told {
     kind: SpanKind,
     here: TraceParent,
     parent: Option<trace::SpanId>,
-    /// Whether the parent is a span of someone else.
+    /// Whether the parent is a span of another system.
     remote: bool,
     began: SystemTime,
     ended: SystemTime,
@@ -254,7 +254,7 @@ struct Told {
 }
 
 impl Exporting {
-    /// Queues a span, or drops it where its trace is not sampled or the queue is full.
+    /// Queues a span, or drops it if its trace is not sampled or the queue is full.
     fn tell(&self, told: Told) {
         let flags = if told.here.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() };
         let (trace, span) = (TraceId::from_bytes(told.here.trace), SpanId::from_bytes(told.here.span));
@@ -276,7 +276,7 @@ impl Exporting {
     }
 }
 
-/// The span that is the parent of what is done to an event: its acceptance, or the run that emitted it.
+/// Returns the parent of an event's spans: its acceptance, or the run that emitted it.
 fn under(tag: Tag, event: &Event) -> TraceParent {
     match TraceParent::of(&event.new) {
         None => TraceParent::begin(tag, event.id),
@@ -285,12 +285,12 @@ fn under(tag: Tag, event: &Event) -> TraceParent {
     }
 }
 
-/// The engine's own news was never accepted from anybody: what is done to it begins its trace.
+/// Operational events were never accepted from a caller, so their first span starts a trace.
 fn has_parent(event: &Event) -> bool {
     !event.new.event_type.is_ours() || TraceParent::of(&event.new).is_some()
 }
 
-/// Makes an emitted event that has inherited its trace go on from the run that emitted it. One that its plugin put into another
+/// Makes an emitted event that inherited its trace continue from the run that emitted it. One that its plugin put into another
 /// trace stays there.
 fn lead(emitted: &mut NewEvent, cause: &Event, run: TraceParent) {
     let (own, inherited) = (emitted.attributes.get(trace::TRACEPARENT), cause.new.attributes.get(trace::TRACEPARENT));
@@ -304,11 +304,11 @@ fn lead(emitted: &mut NewEvent, cause: &Event, run: TraceParent) {
     }
 }
 
-/// The way to the collector: the operator's own address, so neither guard nor proxy stands in between.
+/// The connection to the collector. Its address is the operator's, so neither guard nor proxy is used.
 struct Carrier {
     client: reqwest::Client,
     place: String,
-    /// The batches come from a thread that has no runtime.
+    /// The batches come from a thread without a runtime.
     runtime: tokio::runtime::Handle,
     failing: AtomicBool,
 }
@@ -327,10 +327,10 @@ impl HttpClient for Carrier {
         let trouble = match &sent {
             Ok(response) if response.status().is_success() => None,
             Ok(response) => Some(format!("it answered {}", response.status().as_u16())),
-            // Without its URL, which may hold a key.
+            // Without its URL, which may contain a key.
             Err(error) => Some(if error.is_timeout() { "it does not answer".into() } else { "it cannot be reached".into() }),
         };
-        // Said when it changes: a collector that is away for a night is two lines.
+        // Logged when it changes: an outage of a night is two lines.
         let failed_before = self.failing.swap(trouble.is_some(), Ordering::Relaxed);
         match trouble {
             Some(trouble) if !failed_before => {
@@ -359,7 +359,7 @@ async fn exchange(client: reqwest::Client, request: reqwest::Request) -> Result<
     Ok(response)
 }
 
-/// Reads `otel.endpoint`: an address of http or https, or nothing.
+/// Reads `otel.endpoint`: an http or https URL, or nothing.
 pub fn parse_endpoint(text: &str) -> Option<Option<Url>> {
     if text.is_empty() {
         return Some(None);

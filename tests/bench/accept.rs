@@ -1,4 +1,4 @@
-//! How fast events are accepted, against how fast the same disk syncs at all. Nobody is subscribed: nothing is sent.
+//! Rate of accepted events, compared with the sync rate of the same disk. No endpoint subscribes, so nothing is sent.
 
 use std::{
     fs::File,
@@ -33,7 +33,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let between = syncs_per_second(folder.path())?;
         let crowd = ledger.report(closed_loop(&target, &ledger, CALLERS, EVENTS_MAX, TIME).await);
         let after = syncs_per_second(folder.path())?;
-        // A shared disk drifts: each rate is held against what the disk did just before and just after.
+        // A shared disk drifts: each rate is compared with the disk just before and just after.
         raw.note(between);
         one_ratio.note(alone.accepted_per_second() / f64::midpoint(before, between));
         many_ratio.note(crowd.accepted_per_second() / f64::midpoint(between, after));
@@ -50,7 +50,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     table.row(row("accepted, 1 caller", &one, &one_ms, &one_ratio, "≥ 0.9"));
     table.row(row("accepted, 256 callers", &many, &many_ms, &many_ratio, "≥ 35"));
     table.print("Accept: events kept on the disk, against what the disk can do");
-    // Each accept waits for a sync of its own, so one caller cannot be faster than the disk.
+    // Each accept waits for a sync, so one caller cannot be faster than the disk.
     if one_ratio.highest() > 1.05 {
         println!(
             "  NOT VALID: one caller was faster than the raw syncs. Those waited for a processor, not for the disk: run it again"
@@ -60,7 +60,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a log does at best: the next 4 KiB of a file that has its size already, each synced before the next.
+/// The maximum of any log: the next 4 KiB of a preallocated file, each synced before the next.
 fn syncs_per_second(folder: &Path) -> anyhow::Result<f64> {
     const PAGES: u64 = 1_024;
     let file = File::create(folder.join("raw"))?;

@@ -1,5 +1,5 @@
-//! What a healthy publisher and its receiver notice of a flood beside them: each kind of request or file that was made to be expensive.
-//! `ATTACK=forms` measures only the floods whose name contains that word.
+//! Effect of floods on a healthy publisher and its receiver: each flood is an expensive kind of request or file. `ATTACK=forms`
+//! measures only the floods whose name contains that word.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,21 +28,21 @@ const RATE: u32 = 200;
 const TIME: Duration = Duration::from_secs(3);
 /// The default of `limits.body_bytes_max`.
 const BODY_BYTES: usize = 8 << 20;
-/// Connections of an attacker that needs no processor time itself.
+/// Connections of an attacker that needs no processor time.
 const CONNECTIONS: usize = 64;
-/// Callers that send large bodies, each its next once the last was answered.
+/// Callers that send large bodies, each its next one after the previous answer.
 const CALLERS: usize = 4;
-/// Between two plugin files.
+/// Pause between two plugin files.
 const FILE_GAP: Duration = Duration::from_millis(200);
 
-/// What is done beside the healthy publisher.
+/// Kinds of floods.
 #[derive(Clone)]
 enum Flood {
-    /// HTTP/2 connections that ask and whose window is 0.
+    /// HTTP/2 connections that send requests with a window of 0.
     Windows,
-    /// Connections that ask for large answers and take next to nothing of them.
+    /// Connections that request large answers and read nearly nothing.
     SlowReaders,
-    /// This request, over and over: a whole path with the headers it needs, and a body.
+    /// This request, repeatedly: a path with its headers and a body.
     Requests { path: String, headers: String, body: Vec<u8> },
     /// Plugin files that are expensive to load.
     Files(fn(usize) -> Vec<u8>),
@@ -133,7 +133,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
                 break;
             }
         }
-        // The others are measured all the same.
+        // The others are measured anyway.
         let ratio = if engine.server.has_ended() { "THE ENGINE ENDED".to_owned() } else { beside.against(&quiet).to_string() };
         let peak = format!("{:.0}", engine.server.peak_mb());
         table.row([name.to_owned(), quiet.to_string(), beside.to_string(), ratio, "≤ 3".to_owned(), answers.to_string(), peak]);
@@ -149,28 +149,28 @@ fn note(counter: &Counter) {
     counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// A flood that is under way.
+/// A running flood.
 ///
-/// It has a thread of low priority: an attacker brings processors, and what is measured is what the engine does about the flood, not
-/// what the attacker's own work takes from the engine and from the healthy publisher.
+/// It has a thread of low priority: an attacker brings processors, and this measures what the engine does about the flood, not
+/// what the attacker's work takes from the engine and the healthy publisher.
 struct Flooding {
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Flooding {
-    /// `answers` counts what the engine answered, or how many files were dropped.
+    /// `answers` counts the engine's answers, or the dropped files.
     fn start(flood: Flood, engine: &Engine, plugins: &Path, answers: &Counter) -> anyhow::Result<Self> {
         let address = engine.server.url.trim_start_matches("http://").to_owned();
         let (plugins, answers) = (plugins.to_owned(), answers.clone());
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::spawn(move || {
-            // On Linux this is the calling thread's alone.
+            // On Linux this applies only to the calling thread.
             let _ = rustix::process::nice(10);
             runtime.block_on(async {
                 let _tasks = begin(&flood, address, &plugins, &answers);
-                // A flood whose end nobody awaits any more ends as well.
+                // A flood ends when no task awaits its end any more.
                 let _ = stopped.await;
             });
         });
@@ -193,7 +193,7 @@ fn begin(flood: &Flood, address: String, plugins: &Path, answers: &Counter) -> J
                 let (address, answers) = (address.clone(), answers.clone());
                 flooding.spawn(async move {
                     loop {
-                        // A refused connection is tried again, like one that was closed.
+                        // A refused connection is retried, like a closed one.
                         let _ = window(&address).await;
                         note(&answers);
                         sleep(Duration::from_millis(20)).await;
@@ -220,7 +220,7 @@ fn begin(flood: &Flood, address: String, plugins: &Path, answers: &Counter) -> J
                 let (address, answers, message) = (address.clone(), answers.clone(), message.clone());
                 flooding.spawn(async move {
                     loop {
-                        // What is refused may end the connection.
+                        // A refusal may end the connection.
                         let _ = requests(&address, &message, &answers).await;
                         sleep(Duration::from_millis(5)).await;
                     }
@@ -231,7 +231,7 @@ fn begin(flood: &Flood, address: String, plugins: &Path, answers: &Counter) -> J
             let (folder, answers, make) = (plugins.to_owned(), answers.clone(), *make);
             flooding.spawn(async move {
                 for nth in 0.. {
-                    // Another file each time: what was seen is not loaded again.
+                    // Another file each time, because a known one is not loaded again.
                     let file = make(nth);
                     if drop_in(&folder, nth, &file).await.is_ok() {
                         note(&answers);
@@ -285,7 +285,7 @@ async fn drop_in(folder: &Path, nth: usize, file: &[u8]) -> std::io::Result<()> 
     tokio::fs::rename(draft, folder.join(format!("flood-{}.wasm", nth % 4))).await
 }
 
-/// `before`, then what `piece` makes of 0, 1, 2 …, separated by `between`, as often as it fits, then `after`.
+/// Returns `before`, then the pieces 0, 1, 2 … separated by `between`, as many as fit, then `after`.
 fn filled(before: &str, between: &str, after: &str, piece: impl Fn(usize) -> String) -> Vec<u8> {
     let mut text = before.to_owned();
     for number in 0.. {
@@ -336,7 +336,7 @@ fn section(id: u8, body: &[u8]) -> Vec<u8> {
     [vec![id], unsigned(body.len()), body.to_vec()].concat()
 }
 
-/// A module whose component type is a chain of 100,000 aliases, each of the one before.
+/// A module whose component type is a chain of 100,000 aliases, each of the previous one.
 fn aliases(nth: usize) -> Vec<u8> {
     let count = 100_000 + nth;
     let name = |word: &str| [vec![0], text(word)].concat();
@@ -374,10 +374,10 @@ fn aliases(nth: usize) -> Vec<u8> {
     .concat()
 }
 
-/// 10,000 components, each in the one before.
+/// 10,000 components, each nested in the previous one.
 fn components(nth: usize) -> Vec<u8> {
     const HEAD: &[u8] = b"\0asm\x0d\0\x01\0";
-    // From the innermost outwards: how many bytes each has.
+    // From the innermost outwards: the size of each.
     let mut sizes = vec![HEAD.len()];
     for level in 0..10_000 + nth {
         let inner = sizes[level];

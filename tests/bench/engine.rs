@@ -1,4 +1,4 @@
-//! The engine as its operators run it: the real binary with a data folder, a plugin folder and endpoints.
+//! The engine as in production: the real binary with a data folder, a plugin folder and endpoints.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts it in an empty folder, with these plugins (name, file).
+    /// Starts the engine in an empty folder, with these plugins (name, file).
     pub fn start(folder: &Path, plugins: &[(&str, &[u8])]) -> anyhow::Result<Self> {
         Self::start_with(folder, plugins, &[])
     }
@@ -46,12 +46,12 @@ impl Engine {
         Ok(Self { server, client: reqwest::Client::new() })
     }
 
-    /// An endpoint named `name` for events of `types`; with none, only plugins send to it.
+    /// Creates an endpoint for events of `types`; without types, only plugins send to it.
     pub async fn endpoint(&self, name: &str, url: &str, types: &[&str]) -> anyhow::Result<()> {
         self.create(json!({ "name": name, "url": url, "events": types })).await
     }
 
-    /// An endpoint as the API takes it.
+    /// Creates an endpoint from its API representation.
     pub async fn create(&self, endpoint: Value) -> anyhow::Result<()> {
         self.call(reqwest::Method::POST, "/v1/endpoints", Some(endpoint)).await?;
         Ok(())
@@ -59,14 +59,14 @@ impl Engine {
 
     /// Creates a source with this preset and returns its address.
     pub async fn source(&self, name: &str, preset: &str) -> anyhow::Result<String> {
-        // Some presets take the secret that their sender made; for the others the engine makes one.
+        // Some presets need the secret of their sender; for the others the engine generates one.
         let secret = (preset == "twilio").then_some("a-secret-for-the-benchmark");
         let source = json!({ "name": name, "preset": preset, "secret": secret });
         let made = self.call(reqwest::Method::POST, "/v1/sources", Some(source)).await?;
         Ok(made["path"].as_str().context("a source has a path")?.to_owned())
     }
 
-    /// Sends one event of this type and waits until its run has come to something; returns the run.
+    /// Sends one event of this type, waits until its run has an outcome, and returns the run.
     pub async fn run_once(&self, event_type: &str) -> anyhow::Result<Value> {
         let event = json!({ "type": event_type, "data": {} });
         let answer = self.call(reqwest::Method::POST, "/v1/events", Some(event)).await?;
@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// Waits until it knows of so many endpoints: another node may have made them.
+    /// Waits until it knows this many endpoints: another node may have created them.
     pub async fn knows_endpoints(&self, count: usize) -> anyhow::Result<()> {
         let until = Instant::now() + Duration::from_secs(30);
         while self.count("/v1/endpoints?", usize::MAX).await? < count {
@@ -112,12 +112,12 @@ impl Engine {
         Ok(())
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     pub async fn count_events(&self) -> anyhow::Result<usize> {
         self.count("/v1/events?", usize::MAX).await
     }
 
-    /// How many deliveries are in this state, counted up to `most`.
+    /// Returns the number of deliveries in this state, counted up to `most`.
     pub async fn count_deliveries(&self, state: &str, most: usize) -> anyhow::Result<usize> {
         self.count(&format!("/v1/deliveries?state={state}&"), most).await
     }

@@ -1,5 +1,5 @@
-//! What a healthy receiver notices of a dead one and of a hanging one that get the same events, and of a hundred hanging ones with
-//! a thousand due retries each.
+//! Effect of a dead and a hanging receiver with the same events on a healthy one, and of a hundred hanging receivers with a
+//! thousand due retries each.
 
 use std::{
     sync::{
@@ -20,10 +20,10 @@ use super::{
 
 const RATE: u32 = 200;
 const TIME: Duration = Duration::from_secs(3);
-/// Endpoints that hang, and webhooks that wait to be tried again for each.
+/// Number of hanging endpoints, and of retries that wait for each.
 const HANGING: usize = 100;
 const RETRIES: usize = 1_000;
-/// After their first attempt; by when all of them have had it.
+/// Wait after their first attempt, and the time when all of them are due.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 const BESIDE: [&str; 3] = ["alone", "beside a refused one", "beside a hanging one"];
 
@@ -64,7 +64,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No breaker, which would leave the hanging ones alone: only the places that each endpoint has protect the healthy one.
+/// Without breakers, which would pause the hanging endpoints: only the places of each endpoint protect the healthy one.
 pub async fn run_backlog(place: &Place) -> anyhow::Result<()> {
     let folder = place.fresh()?;
     let engine = Engine::start(folder.path(), &[])?;
@@ -94,7 +94,7 @@ pub async fn run_backlog(place: &Place) -> anyhow::Result<()> {
     closed_loop(&Target::new(&engine.server.url, "fill.up"), &filled, 8, RETRIES, Duration::from_secs(120)).await;
     engine.nobody_waits("pending").await?;
     turned.store(true, Ordering::Relaxed);
-    // A retry comes up to a fifth later than planned.
+    // A retry may be due up to a fifth later than planned.
     tokio::time::sleep(RETRY_AFTER.mul_f64(1.3)).await;
     for _ in 0..ROUNDS {
         let report = measure(&target, &ledger, &mut busy).await;

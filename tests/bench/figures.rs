@@ -1,4 +1,4 @@
-//! Figures of several rounds, and the table that they are printed in.
+//! Figures of several rounds, and the table that shows them.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ impl Figure {
         self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// This figure against another, round by round.
+    /// Returns the ratio of this figure to another, round by round.
     pub fn against(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }
 }
 
-/// The median with the lowest and the highest.
+/// Returns the median with the lowest and the highest.
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = self.0.clone();
@@ -31,7 +31,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Three digits that count, and thousands apart.
+/// Formats three significant digits with separated thousands.
 fn short(value: f64) -> String {
     match value.abs() {
         100_000.0.. => format!("{:.0}k", value / 1e3),
@@ -42,7 +42,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Columns that are as wide as their widest cell.
+/// Formats columns as wide as their widest cell.
 pub struct Table(Vec<Vec<String>>);
 
 impl Table {

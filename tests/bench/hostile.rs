@@ -1,4 +1,4 @@
-//! What a well-behaved plugin's events notice of hostile plugins beside it.
+//! Effect of hostile plugins on the events of a well-behaved one.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -51,7 +51,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let phase = open_loop(&target, &ledger, RATE, TIME).await;
         ledger.settled(&phase).await;
         let quiet = ledger.report(phase);
-        // Each has its way once, so that the report can say how that ends.
+        // Each runs once, so that the report can show how it ends.
         for (name, _) in &guests {
             let run = engine.run_once(&format!("hostile.{name}")).await?;
             if round == 0 {
@@ -87,9 +87,9 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A plugin file written by hand: its name is its text's, it runs on `hostile.NAME`, and `handle` does what `body` says.
+/// Builds a plugin file by hand: it runs on `hostile.NAME`, and `handle` executes `body`.
 fn guest(name: &str, body: &str) -> anyhow::Result<Vec<u8>> {
-    // The manifest as the canonical ABI lays it out: five pairs of address and length, then the list of one pattern.
+    // The manifest in the layout of the canonical ABI: five pairs of address and length, then the list of one pattern.
     let texts = format!("{name}1hostilehostile.{name}");
     let length = u32::try_from(name.len())?;
     let manifest = [2048, length, 2048 + length, 1, 2049 + length, 7, 1064, 1, 0, 0, 2056 + length, 8 + length];

@@ -1,4 +1,4 @@
-//! The load and the sink, in one process: who sent which event when, when it was accepted, and when its webhook arrived.
+//! The load and the sink, in one process: when each event was sent and accepted, and when its webhook arrived.
 
 use std::{
     ops::Range,
@@ -17,14 +17,14 @@ use tokio::{
 
 use super::wire::{Wire, find, number};
 
-/// Added to an event's place, so that all have the same number of digits.
+/// Added to an event's number, so that all have the same number of digits.
 const FIRST: usize = 1_000_000_000;
-/// Wherever an event goes, its number stands behind this.
+/// The text before an event's number, in every form of the event.
 const MARK: &[u8] = b"\"seq\":";
-/// How long the last webhooks of a phase may take to arrive.
+/// Maximum wait for the last webhooks of a phase.
 const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 
-/// What happened to each event, in nanoseconds since the ledger was opened; 0 where it has not happened.
+/// Times of each event, in nanoseconds since the ledger was opened; 0 if not yet.
 pub struct Ledger {
     opened: Instant,
     next: AtomicUsize,
@@ -63,7 +63,7 @@ impl Ledger {
         }
     }
 
-    /// Waits until every event of `phase` that was accepted has arrived, or until that takes too long.
+    /// Waits until every accepted event of `phase` has arrived, or until a deadline.
     pub async fn settled(&self, phase: &Range<usize>) {
         let until = Instant::now() + ARRIVAL_MAX;
         let missing = || {
@@ -76,7 +76,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets everything, so that the places can be used again.
+    /// Clears everything, so that the numbers can be used again.
     pub fn clear(&self) {
         for value in self.events.iter().flat_map(|event| [&event.sent, &event.accepted, &event.arrived]) {
             value.store(0, Ordering::Relaxed);
@@ -114,13 +114,13 @@ fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-/// One phase, once all of it has arrived.
+/// The results of one phase.
 pub struct Report {
     pub count: usize,
     pub lost: usize,
-    /// Webhooks that arrived again.
+    /// Number of repeated webhooks.
     pub repeats: usize,
-    /// Answers that were not 202; the event was sent again.
+    /// Number of answers that were not 202; the event was sent again.
     pub refusals: usize,
     /// From the first event sent until the last was accepted, in seconds.
     accepting: f64,
@@ -163,7 +163,7 @@ impl Latencies {
     }
 }
 
-/// What is sent, and where: a whole request, in which only the event's number changes.
+/// A whole request and its target, in which only the event's number changes.
 #[derive(Clone)]
 pub struct Target {
     address: String,
@@ -172,7 +172,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Events of this type to the server at `url`.
+    /// Creates events of this type for the server at `url`.
     pub fn new(url: &str, event_type: &str) -> Self {
         let address = url.trim_start_matches("http://").to_owned();
         let body = format!(r#"{{"type":"{event_type}","source":"shop","data":{}}}"#, include_str!("order.json").trim_end());
@@ -209,12 +209,12 @@ impl Target {
     }
 }
 
-/// Callers of which each sends its next event as soon as the last was accepted, until `events` are sent or `time` is up.
+/// Runs callers that each send their next event when the previous one was accepted, until `events` are sent or `time` is over.
 pub async fn closed_loop(target: &Target, ledger: &Arc<Ledger>, callers: usize, events: usize, time: Duration) -> Range<usize> {
     closed_loop_over(std::slice::from_ref(target), ledger, callers, events, time).await
 }
 
-/// As [`closed_loop`], the callers spread over several targets.
+/// As [`closed_loop`], with the callers spread over several targets.
 pub async fn closed_loop_over(
     targets: &[Target],
     ledger: &Arc<Ledger>,
@@ -247,7 +247,7 @@ pub async fn closed_loop_over(
     first..last
 }
 
-/// Sends at a fixed rate, whatever becomes of it. An event that had to wait for its connection counts from when it was due.
+/// Sends at a fixed rate. An event that waits for its connection counts from when it was due.
 pub async fn open_loop(target: &Target, ledger: &Arc<Ledger>, per_second: u32, time: Duration) -> Range<usize> {
     const CONNECTIONS: usize = 64;
     let first = ledger.next.load(Ordering::Relaxed);
@@ -284,7 +284,7 @@ async fn finish(mut tasks: JoinSet<std::io::Result<()>>) {
     }
 }
 
-/// Takes webhooks and notes when they arrived. Returns its address.
+/// Receives webhooks and records when they arrived. Returns its address.
 pub async fn sink(ledger: &Arc<Ledger>) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
@@ -305,7 +305,7 @@ pub async fn sink(ledger: &Arc<Ledger>) -> std::io::Result<String> {
     Ok(url)
 }
 
-/// A receiver that takes every request and never answers.
+/// Starts a receiver that reads every request and never answers.
 pub async fn hanging() -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
@@ -318,13 +318,13 @@ pub async fn hanging() -> std::io::Result<String> {
     Ok(url)
 }
 
-/// A receiver whose connections are refused.
+/// Returns the address of a receiver that refuses connections.
 pub async fn refused() -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     Ok(format!("http://{}/", listener.local_addr()?))
 }
 
-/// A receiver that answers 503, and once it has `turned` takes every request and never answers.
+/// Starts a receiver that answers 503, and after `turned` is set reads every request and never answers.
 pub async fn turning(turned: Arc<AtomicBool>) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);

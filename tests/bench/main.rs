@@ -1,7 +1,7 @@
-//! `make bench`: the engine beside the least that anyone must do, in one run on one machine.
+//! `make bench`: the engine compared with minimal programs, in one run on one machine.
 //!
-//! Absolute figures say more about the machine than about the engine, so every scenario runs what it compares against in the same
-//! minute, in turns, and prints ratios. Nothing here passes or fails. What each figure means: `docs/bench.md`.
+//! Absolute figures depend on the machine more than on the engine, so every scenario runs what it compares in the same minutes,
+//! alternating, and prints ratios. Nothing here passes or fails. `docs/bench.md` explains each figure.
 
 use support::{postgres, process};
 
@@ -27,16 +27,16 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-/// As in the engine, whose CPU is compared with the relays'.
+/// As in the engine, whose CPU is compared with that of the relays.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often everything is measured, in turns: what disturbs one round shows as its distance from the others.
+/// Number of alternating rounds: a disturbed round differs from the others.
 const ROUNDS: usize = 3;
 const DEFAULT: [&str; 8] = ["relay", "accept", "hostile", "attacks", "fairness", "backlog", "retention", "nodes"];
 
 fn main() -> anyhow::Result<()> {
-    // `cargo bench` adds a flag of its own.
+    // `cargo bench` adds a flag.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
@@ -70,14 +70,14 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Where scenarios keep what they need.
+/// Folders for the scenarios.
 struct Place {
-    /// On the disk that is to be measured.
+    /// On the disk that is measured.
     folder: tempfile::TempDir,
 }
 
 impl Place {
-    /// A new empty folder.
+    /// Creates a new empty folder.
     fn fresh(&self) -> anyhow::Result<tempfile::TempDir> {
         Ok(tempfile::tempdir_in(&self.folder)?)
     }
@@ -85,7 +85,7 @@ impl Place {
 
 fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Result<()> {
     install_cryptography();
-    // Beside the build's own output: /tmp is often kept in memory, where nothing has to be synced.
+    // Beside the build's output: /tmp is often in memory, where nothing has to be synced.
     let disk = std::env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     std::fs::create_dir_all(&disk)?;
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&disk);
@@ -93,7 +93,7 @@ fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Res
     let cores = std::thread::available_parallelism()?;
     let load = process::load_average();
     println!("{cores} cores, load {load} at the start, {ROUNDS} rounds in turns, mimalloc everywhere");
-    // What syncs then waits for its turn on a processor each time. The durable relay syncs most for what it does, so it suffers most,
+    // A process that syncs then waits for a processor each time. The durable relay syncs most for its work, so it is slowed most,
     // and the engine looks better against it than it is.
     if load > cores.get() as f64 {
         println!("OTHERS ARE COMPUTING: rates, latencies and their ratios are not to be trusted; CPU per event is, roughly");
@@ -104,8 +104,8 @@ fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Res
     Ok(())
 }
 
-/// The HTTP client wants to be told, although only plain HTTP is spoken.
+/// The HTTP client needs a cryptography provider even for plain HTTP.
 fn install_cryptography() {
-    // It can be installed once only, and is the same each time.
+    // Can be installed only once, and is the same each time.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

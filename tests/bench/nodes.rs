@@ -1,5 +1,5 @@
-//! One, two and three nodes on one Postgres: what they deliver, and what that costs the database and the nodes. All of it, with the load
-//! and the receiver, shares the cores of this machine, so the row where they are used up is where it ends.
+//! One, two and three nodes on one Postgres: deliveries, and their cost for the database and the nodes. They share the cores of
+//! this machine with the load and the receiver, so the first row that uses all cores is the limit.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says how many were lost.
+/// Returns the number of lost events.
 async fn measure(place: &Place, server: &PostgresServer, count: usize, figures: &mut Figures) -> anyhow::Result<usize> {
     let folder = place.fresh()?;
     let url = server.url(&server.database());

@@ -1,8 +1,7 @@
-//! The null relays: the least that anyone must do to take an event, transform it and send it on, signed. The engine is measured
-//! against them.
+//! The null relays: minimal programs that accept an event, transform it and send it signed. The engine is compared with them.
 //!
-//! `memory` answers at once and forgets everything when it stops. `durable` answers once the event is on the disk: one thread
-//! writes whatever queued up during the last sync into one transaction, and deletes what was delivered along with it. Neither
+//! `memory` answers at once and loses everything when it stops. `durable` answers once the event is on disk: one thread writes
+//! all events that queued up during the last sync in one transaction, and deletes delivered ones in the same transaction. Neither
 //! retries, checks, routes, explains or restarts anything.
 
 use std::{
@@ -27,13 +26,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::order::{DispatchNote, Order};
 
-/// Connections to the receiver, as many as the engine has to one endpoint.
+/// Maximum connections to the receiver, as many as the engine has to one endpoint.
 const SENDS_AT_ONCE: usize = 64;
-/// Events accepted and not delivered. Beyond it callers wait; without a bound all that is measured is the backlog.
+/// Maximum number of accepted, undelivered events. Beyond it callers wait; without a limit the backlog would be measured.
 const IN_HAND_MAX: usize = 8_192;
-/// Events in one transaction.
+/// Maximum number of events in one transaction.
 const BATCH_MAX: usize = 1_000;
-/// How long delivered events may wait for a transaction to be deleted in, when no new event brings one.
+/// Maximum wait of delivered events for a transaction that deletes them, when no new event starts one.
 const TIDY_AFTER: Duration = Duration::from_millis(50);
 const SECRET: &[u8] = b"the same secret for every webhook";
 
@@ -174,7 +173,7 @@ fn write_all(db: &Connection, queue: &mpsc::Receiver<Line>) -> rusqlite::Result<
                 Line::Forget { id } => forgotten.push(id),
             }
         }
-        // Deleting late costs nothing: at worst a crash would send again what has been sent.
+        // Deleting late is harmless: at worst a crash sends a delivered event again.
         let tidy = tidied.elapsed() > TIDY_AFTER || forgotten.len() >= BATCH_MAX;
         if kept.is_empty() && (forgotten.is_empty() || !tidy) {
             continue;

@@ -1,5 +1,5 @@
-//! What callers notice while many old events leave: the same load on the same full store, first with nothing old enough to leave,
-//! then with everything.
+//! Effect of deleting many old events on callers: the same load on the same full store, first with nothing old enough to be
+//! deleted, then with everything.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     load::{Ledger, Report, Target, closed_loop, open_loop},
 };
 
-/// Events that are there before, and then leave.
+/// Number of old events, which are deleted later.
 const OLD: usize = 100_000;
 const RATE: u32 = 200;
 const TIME: Duration = Duration::from_secs(8);
@@ -22,7 +22,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let folder = place.fresh()?;
         let engine = Engine::start(folder.path(), &[])?;
         let ledger = Ledger::new(OLD);
-        // Nobody is subscribed: each is finished once it is run.
+        // No endpoint subscribes: each is finished after its runs.
         closed_loop(&Target::new(&engine.server.url, "order.created"), &ledger, 64, OLD, Duration::from_secs(300)).await;
         engine.nothing_waits().await?;
         let before = engine.count_events().await?;

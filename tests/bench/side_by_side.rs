@@ -1,4 +1,4 @@
-//! The main table: two null relays and the engine, without and with a plugin, under the same load in turns.
+//! The main table: two null relays and the engine, without and with a plugin, under the same load, alternating.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
 
 const WARM_UP: usize = 2_000;
 const EVENTS: usize = 20_000;
-/// Ends a closed loop on a machine too slow for all of them.
+/// Ends a closed loop on a machine that is too slow for all events.
 const CLOSED_MAX: Duration = Duration::from_secs(8);
 const OPEN_RATE: u32 = 200;
 const OPEN: Duration = Duration::from_secs(10);
@@ -39,7 +39,8 @@ impl System {
         }
     }
 
-    /// A fresh process in an empty folder that sends everything to `target`. The engine's handle comes along, if it is one.
+    /// Starts a fresh process in an empty folder that sends everything to `target`. Also returns the engine's handle, if it is
+    /// one.
     async fn start(self, folder: &Path, target: &str, plugin: &[u8]) -> anyhow::Result<Server> {
         let relay = |more: &[&Path]| {
             let mut command = Command::new(std::env::current_exe()?);
@@ -63,15 +64,15 @@ impl System {
     }
 }
 
-/// What one phase gave.
+/// The results of one phase.
 struct Measured {
     report: Report,
-    /// Microseconds of processor time per event: the server's, and the harness's own.
+    /// Microseconds of processor time per event: of the server, and of the harness.
     server_cpu: f64,
     own_cpu: f64,
 }
 
-/// Every row of the table: its name, how it is read off a round, and what it should come to against the durable relay.
+/// Every row of the table: its name, its value in a round, and its goal relative to the durable relay.
 type Row = (&'static str, fn(&Round) -> f64, &'static str);
 
 struct Round {
@@ -106,7 +107,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let mut own = Figure::default();
     let mut remarks = Vec::new();
     for round in 0..ROUNDS {
-        // Each round begins with another one, so that none always follows the same neighbour.
+        // Each round starts with another system, so that none always follows the same neighbour.
         for nth in 0..System::ALL.len() {
             let at = (nth + round) % System::ALL.len();
             let system = System::ALL[at];
@@ -173,7 +174,7 @@ async fn measure(system: System, place: &Place, plugin: &[u8]) -> anyhow::Result
         let per_event = |used: Duration| used.as_secs_f64() * 1e6 / report.count.max(1) as f64;
         Measured { server_cpu: per_event(after.0 - before.0), own_cpu: per_event(after.1 - before.1), report }
     };
-    // The open one first: what a flood leaves to be tidied up is not what 200 events a second cost.
+    // The open loop first: cleaning up after a flood is not part of the cost of 200 events a second.
     let (open, c64, c256) = (phase(None).await, phase(Some(64)).await, phase(Some(256)).await);
     Ok(Round { c64, c256, open, peak_mb: server.peak_mb() })
 }

@@ -1,4 +1,4 @@
-//! Half of what the engine can do, for as long as asked, with a dead receiver among healthy ones: what grows, grows visibly.
+//! Half of the engine's peak rate for a given time, with a dead receiver among healthy ones, to show what grows.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
     let ledger = Ledger::new(EVENTS_MAX);
     let mut engine = Engine::start(folder.path(), &[("bench-plugin", &plugin)])?;
     engine.endpoint("receiver", &sink(&ledger).await?, &[]).await?;
-    // Only what the plugin sends to `receiver` is counted; the others are there to be served.
+    // Only webhooks of the plugin to `receiver` are counted; the others are only served.
     let uncounted = Ledger::new(0);
     engine.endpoint("second", &sink(&uncounted).await?, &["order.*"]).await?;
     engine.endpoint("dead", &refused().await?, &["order.*"]).await?;

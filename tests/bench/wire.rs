@@ -1,6 +1,6 @@
-//! As much of HTTP/1.1 as the load and the sink need: whole messages with a length, one after another on a kept connection.
+//! The part of HTTP/1.1 that the load and the sink need: whole messages with a length, one after another on a kept connection.
 //!
-//! Written by hand because it runs on the same processors as what is measured: every microsecond here is missing there.
+//! Written by hand because it shares the processors with what is measured: every microsecond here is missing there.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use tokio::{
     net::TcpStream,
 };
 
-/// One kept connection.
+/// A kept connection.
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Bytes of the message that was read last; dropped when the next one is read.
+    /// Bytes of the last message read; dropped when the next one is read.
     taken: usize,
 }
 
@@ -27,7 +27,7 @@ impl Wire {
         self.stream.write_all(message).await
     }
 
-    /// The next message, as its head and its body; `None` when the other side hung up between two.
+    /// Reads the next message: its head and its body. Returns `None` when the other side closed between two messages.
     pub async fn read(&mut self) -> io::Result<Option<(&[u8], &[u8])>> {
         self.buffer.drain(..self.taken);
         self.taken = 0;
@@ -50,12 +50,12 @@ impl Wire {
     }
 }
 
-/// Every server measured here sends the length, in lower case as HTTP libraries of today write it.
+/// Every measured server sends the length, in lower case like current HTTP libraries.
 fn content_length(head: &[u8]) -> usize {
     find(head, b"content-length: ").map_or(0, |at| number(&head[at + 16..]))
 }
 
-/// The number that a text begins with.
+/// Returns the number at the start of a text.
 pub fn number(text: &[u8]) -> usize {
     text.iter().take_while(|byte| byte.is_ascii_digit()).fold(0, |value, byte| value * 10 + usize::from(byte - b'0'))
 }

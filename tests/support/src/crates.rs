@@ -6,16 +6,16 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
-/// Builds a plugin crate and returns its bytes, as `cargo build --release --target wasm32-unknown-unknown` writes them.
+/// Builds a plugin crate and returns its bytes, as written by `cargo build --release --target wasm32-unknown-unknown`.
 pub fn wasm(package: &str) -> Vec<u8> {
     static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
-    // A build that failed has failed its own test; the others are still there.
+    // A failed build has already failed its test; the other crates are still usable.
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
 }
 
 fn build(package: &str) -> Vec<u8> {
-    // Not the usual target folder: the outer cargo may hold its lock.
+    // Not the usual target folder, because the outer cargo may hold its lock.
     let target = crate::kept_folder().join("guests");
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"])

@@ -1,6 +1,8 @@
-//! What several test programs share, once: the process under test, receivers on loopback, plugins built from source, and a Postgres server.
+//! Shared parts of several test programs: the process under test, receivers on loopback, plugins built from source, and a
+//! Postgres server.
 //!
-//! It knows nothing of the engine's code. A test program that needs the engine's API has its own wrapper around [`process::Server`].
+//! It knows nothing of the engine's code. A test program that needs the engine's API has its own wrapper around
+//! [`process::Server`].
 
 pub mod crates;
 pub mod guests;
@@ -10,12 +12,12 @@ pub mod receivers;
 
 use std::path::{Path, PathBuf};
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// A folder for what tests build, kept between runs. Cargo names it to integration tests alone, as `CARGO_TARGET_TMPDIR`.
+/// Returns a folder for test builds, kept between runs. Cargo names it only to integration tests, as `CARGO_TARGET_TMPDIR`.
 fn kept_folder() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     program.ancestors().nth(3).expect("cargo puts a test program into PROFILE/deps").join("tmp")

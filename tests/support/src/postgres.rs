@@ -1,5 +1,5 @@
-//! A Postgres server for tests: of its own, in a temporary folder, reached through a socket there, and gone with the process that
-//! started it, however that ends.
+//! A Postgres server for tests: dedicated, in a temporary folder, reached through a socket there, and removed with the process
+//! that started it, however that ends.
 
 use std::{
     fs,
@@ -9,25 +9,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the server may take to answer.
+/// Timeout for an answer of the server.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// Keeps the server for as long as its standard input is open, then takes everything away.
+/// Keeps the server running while its standard input is open, then removes everything.
 const KEEPER: &str = r#"folder="$1"; shift; "$@" & pid=$!; trap '' INT TERM; cat > /dev/null; kill -QUIT $pid 2> /dev/null; wait $pid; rm -rf "$folder""#;
 
 /// A running server.
 pub struct PostgresServer {
     folder: PathBuf,
     programs: PathBuf,
-    /// What every command that belongs to the server begins with: it refuses to work for root.
+    /// The start of every command of the server, which refuses to run as root.
     as_owner: Vec<String>,
-    /// One per start. Each waits for the end of this process, and then takes the folder away.
+    /// One per start. Each waits for the end of this process, and then removes the folder.
     keepers: Vec<Child>,
     databases: AtomicU32,
 }
 
 impl PostgresServer {
-    /// Makes a server and starts it. `durable` makes it sync what it commits, as in earnest; without, it only outlives its own death.
+    /// Creates and starts a server. `durable` makes it sync its commits, as in production; otherwise they only survive a crash of
+    /// the server.
     pub fn start(durable: bool) -> Self {
         let programs = programs();
         let folder = tempfile::Builder::new().prefix("innesco-pg").tempdir().expect("a folder for temporary files").keep();
@@ -82,7 +83,7 @@ impl PostgresServer {
         command
     }
 
-    /// Runs one statement and says what it printed; `None` if it failed.
+    /// Executes one statement and returns its output; `None` if it failed.
     pub fn ask(&self, database: &str, sql: &str) -> Option<String> {
         let output = self
             .command("psql")
@@ -98,13 +99,13 @@ impl PostgresServer {
         self.folder.join("data").join("postmaster.pid")
     }
 
-    /// The number of the process that the others descend from.
+    /// Returns the process id of the main server process.
     pub fn pid(&self) -> u32 {
         let text = fs::read_to_string(self.pid_file()).expect("a running server has a file with its number");
         text.lines().next().and_then(|line| line.parse().ok()).expect("which is in its first line")
     }
 
-    /// Breaks the server off in the middle of whatever it is doing, and starts it again after `pause`.
+    /// Kills the server in the middle of its work, and restarts it after `pause`.
     pub fn crash(&mut self, pause: Duration) {
         let number = self.pid().to_string();
         let killed = Command::new("kill").args(["-QUIT", &number]).status().expect("kill can be started");
@@ -118,15 +119,16 @@ impl PostgresServer {
         self.run();
     }
 
-    /// Has every commit in a database take effect and go unanswered until [`Self::break_off_commit`]. For connections made from now on.
+    /// Makes every commit in a database succeed without an answer until [`Self::break_off_commit`]. For connections opened from
+    /// now on.
     pub fn hold_back_commits(&self, database: &str) {
-        // It waits for a standby that will never come.
+        // It waits for a standby that never answers.
         self.ask("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = on")).expect("a setting");
         self.disconnect(database);
     }
 
-    /// Waits until the commit of a transaction goes unanswered, and breaks off all connections: whoever asked never hears that it took
-    /// effect.
+    /// Waits until the commit of a transaction hangs, and closes all connections: the client never learns that the commit
+    /// succeeded.
     pub fn break_off_commit(&self, database: &str) {
         let sql = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = 'COMMIT' AND datname = '{database}'"
@@ -140,37 +142,37 @@ impl PostgresServer {
         self.disconnect(database);
     }
 
-    /// Ends every connection to a database.
+    /// Closes every connection to a database.
     pub fn disconnect(&self, database: &str) {
         let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'");
         self.ask("postgres", &sql).expect("connections can be ended");
     }
 
-    /// Makes an empty database, and says its name.
+    /// Creates an empty database, and returns its name.
     pub fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.ask("postgres", &format!("CREATE DATABASE {name}")).expect("a database can be made");
         name
     }
 
-    /// Takes a database away, whoever is connected to it.
+    /// Removes a database, even with open connections.
     pub fn drop_database(&self, name: &str) {
         let _ = self.ask("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
     }
 
-    /// Where it listens.
+    /// Returns the path of its socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join(".s.PGSQL.5432")
     }
 
-    /// The address of a database.
+    /// Returns the URL of a database.
     pub fn url(&self, database: &str) -> String {
         let host = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://innesco@{host}/{database}")
     }
 }
 
-/// Where the server's programs are: they are on nobody's path.
+/// Returns the folder of the server's programs, which is not in PATH.
 fn programs() -> PathBuf {
     let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -179,10 +181,10 @@ fn programs() -> PathBuf {
         .filter(|programs| programs.join("initdb").exists())
         .collect();
     found.sort_by_key(|programs| programs.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok()));
-    found.pop().expect("PostgreSQL is not installed, and these tests start a server of their own: apt-get install postgresql")
+    found.pop().expect("PostgreSQL is not installed, and these tests start a server: apt-get install postgresql")
 }
 
-/// The server works for anyone but root: root gives the folder to the user `postgres`, who comes with the server.
+/// The server refuses to run as root: root gives the folder to the user `postgres` of the package.
 fn as_owner(folder: &Path) -> Vec<String> {
     let number = |args: &[&str]| {
         let output = Command::new("id").args(args).output().expect("id can be started");
@@ -200,7 +202,7 @@ fn as_owner(folder: &Path) -> Vec<String> {
 fn keeper(folder: &Path, command: &[String]) -> Child {
     let mut keeper = Command::new("sh");
     keeper.args(["-c", KEEPER, "keeper"]).arg(folder).args(command);
-    // In a group of its own: whoever interrupts the tests at a terminal does not interrupt what cleans up behind them.
+    // In a separate process group: an interrupt at the terminal does not stop the clean-up.
     std::os::unix::process::CommandExt::process_group(&mut keeper, 0);
     keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell can be started")
 }

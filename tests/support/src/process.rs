@@ -1,4 +1,4 @@
-//! A server as a process: started, measured through the kernel, ended.
+//! A server process: started, measured through the kernel, ended.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-/// What `/proc` counts processor time in; the same on every Linux that runs this.
+/// The unit of processor time in `/proc`; the same on every supported Linux.
 const TICK: Duration = Duration::from_millis(10);
 
 /// A running server. Dropping it kills it.
@@ -20,7 +20,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it and waits until it says where it listens.
+    /// Starts the process and waits until it prints its address.
     pub fn start(mut command: Command) -> anyhow::Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn().context("a server cannot be started")?;
         let mut lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
@@ -35,17 +35,17 @@ impl Server {
         Ok(Self { child, url })
     }
 
-    /// Processor time that it has used so far.
+    /// Returns the processor time used so far.
     pub fn cpu(&self) -> Duration {
         cpu(&self.child.id().to_string())
     }
 
-    /// The most memory that it ever had resident, in MB.
+    /// Returns the peak resident memory, in MB.
     pub fn peak_mb(&self) -> f64 {
         self.memory("VmHWM:")
     }
 
-    /// The memory that it has resident, in MB.
+    /// Returns the resident memory, in MB.
     pub fn resident_mb(&self) -> f64 {
         self.memory("VmRSS:")
     }
@@ -56,12 +56,12 @@ impl Server {
         line.split_whitespace().next().and_then(|number| number.parse().ok()).map_or(f64::NAN, |kib: f64| kib * 1024.0 / 1e6)
     }
 
-    /// Its number in the system.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends `SIGTERM` and waits for the end. Returns `None` if it has not ended by then.
+    /// Sends `SIGTERM` and waits for the end. Returns `None` if it has not ended by the deadline.
     pub fn terminate(&mut self, deadline: Duration) -> Option<ExitStatus> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a running process takes signals");
@@ -87,18 +87,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may already have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Processor time of the load and the sink themselves.
+/// Returns the processor time of the load and the sink.
 pub fn own_cpu() -> Duration {
     cpu("self")
 }
 
-/// Processor time that a process and its children have used so far, those that have ended included.
+/// Returns the processor time of a process and its children, including ended ones.
 pub fn tree_cpu(root: u32) -> Duration {
     let children = fs::read_to_string(format!("/proc/{root}/task/{root}/children")).unwrap_or_default();
     let ended = ticks(&root.to_string(), [13, 14]);
@@ -111,12 +111,12 @@ fn cpu(process: &str) -> Duration {
 
 fn ticks(process: &str, fields_at: [usize; 2]) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name in parentheses may contain anything; fields are counted from behind it.
+    // The name in parentheses may contain anything; fields are counted after it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     TICK * fields_at.into_iter().filter_map(|at| fields.get(at)?.parse::<u32>().ok()).sum::<u32>()
 }
 
-/// The load of the machine in the last minute; above the number of cores, others compute as well.
+/// Returns the load of the machine in the last minute; above the number of cores, other programs compute too.
 pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(f64::NAN)

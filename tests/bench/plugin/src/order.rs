@@ -1,12 +1,12 @@
 //! The work that every system of the benchmark does for every event: about 1 KB of order in, about 1.2 KB of note out.
 //!
-//! Compiled into the plugin and into the null relays alike, so that only what is around it differs.
+//! Compiled into the plugin and into the null relays, so that only their environment differs.
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
 pub struct Order {
-    /// Which event it was; the receiver tells by it when the event was sent. First, so that it is found at once.
+    /// The event's number, by which the receiver knows when it was sent. First, so that it is found quickly.
     seq: u64,
     number: String,
     currency: String,

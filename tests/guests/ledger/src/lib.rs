@@ -1,7 +1,7 @@
-//! Test guest: everything that a run can do, so that a crash at any instant has something to tear apart.
+//! Test guest that uses everything that a run can do, so that a crash at any time interrupts something.
 //!
-//! `job.created` counts in state, sends one webhook and emits `job.done`; every seventh job fails, retryably, until the receiver of
-//! its first failure has been noted in state by a `job.repaired` event. `job.audit` sends what was counted.
+//! `job.created` counts in state, sends one webhook and emits `job.done`. Every seventh job fails with a retryable error until a
+//! `job.repaired` event has recorded its receiver's first failure in state. `job.audit` sends the count.
 
 use innesco_sdk::prelude::*;
 

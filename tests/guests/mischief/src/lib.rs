@@ -1,4 +1,4 @@
-//! Test guest: does the bad thing that its event's type asks for.
+//! Test guest that misbehaves as its event type requests.
 
 use std::hint::black_box;
 
@@ -50,7 +50,7 @@ impl Plugin for Mischief {
     }
 }
 
-/// Goes down until the stack is full.
+/// Recurses until the stack is full.
 fn descend(depth: u64) -> u64 {
     let room = black_box([depth; 64]);
     if room[0] == u64::MAX { depth } else { descend(depth + 1) + room[63] }

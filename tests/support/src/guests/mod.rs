@@ -1,8 +1,8 @@
-//! Guests: plugins written as WebAssembly text, most of them hostile. Each file says at its top what it does.
+//! Guests: plugins in WebAssembly text, most of them hostile. The first lines of each file describe it.
 //!
-//! [`wasm`] makes of such a text what the SDK makes of a crate: a core module with the types of its world in a custom section,
-//! ready to be dropped into a plugin folder. Lines that begin with `;;@` stand for the parts that every guest needs; the line
-//! `;; world: …` names another world than the contract's own.
+//! [`wasm`] turns such a text into what the SDK builds from a crate: a core module with the types of its world in a custom
+//! section, ready for a plugin folder. Lines that begin with `;;@` insert parts that every guest needs. The line `;; world: …`
+//! names another world than the contract's.
 
 pub mod mutate;
 
@@ -11,7 +11,7 @@ use std::{fmt::Write as _, fs};
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// Guests that load, and each of whose runs ends as the named outcome, whatever the event.
+/// Guests that load, and whose runs end as the named outcome for every event.
 pub const HOSTILE: [(&str, &str); 13] = [
     ("deep-recursion", "trapped"),
     ("divide-by-zero", "trapped"),
@@ -28,12 +28,12 @@ pub const HOSTILE: [(&str, &str); 13] = [
     ("wild-pointer", "bad-output"),
 ];
 
-/// The guest of this name as the bytes of a `.wasm` file: a plugin that has the guest's name and runs on `hostile.*`.
+/// Returns the guest as the bytes of a `.wasm` file: a plugin with the guest's name that runs on `hostile.*`.
 pub fn wasm(guest: &str) -> Vec<u8> {
     build(guest, guest, &["hostile.*"])
 }
 
-/// The same under another name, on other event types.
+/// Builds the guest with another name, for other event types.
 pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
     let root = crate::root();
     let path = root.join("tests/guests").join(format!("{guest}.wat"));
@@ -68,7 +68,7 @@ pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
     module
 }
 
-/// `describe`, with the manifest laid out as the canonical ABI has it, between 1 KiB and 8 KiB.
+/// Returns `describe` with its manifest in the layout of the canonical ABI, between 1 KiB and 8 KiB.
 fn describe(name: &str, on: &[&str], version: &str) -> String {
     const RECORD: u32 = 1024;
     const LIST: u32 = 1088;
@@ -93,7 +93,7 @@ fn describe(name: &str, on: &[&str], version: &str) -> String {
     out
 }
 
-/// Memory for what the host hands over: from 64 KiB upwards, never given back.
+/// Memory for the host's arguments: from 64 KiB upwards, never freed.
 const REALLOC: &str = r#"
 (global $free (mut i32) (i32.const 65536))
 (func $realloc (export "cabi_realloc") (param $old i32) (param $was i32) (param $align i32) (param $bytes i32) (result i32)
@@ -108,7 +108,7 @@ const REALLOC: &str = r#"
   (local.get $at))
 "#;
 
-/// `$webhook` writes a good webhook of 56 bytes: to `receiver`, text, `hi`.
+/// `$webhook` writes a valid webhook of 56 bytes: to `receiver`, text, `hi`.
 const WEBHOOK: &str = r#"
 (data (i32.const 4096) "receiver")
 (data (i32.const 4112) "text/plain")

@@ -1,15 +1,15 @@
 //! Plugin files that no tool writes: real ones, changed at random, the same way for the same seed.
 //!
-//! Bytes that are flipped anywhere seldom get past the first check. So most changes go by the file's structure: they move, repeat, nest and
-//! remove whole sections, with lengths that fit, also in the types that a core module embeds and in what a component contains.
+//! Randomly flipped bytes seldom pass the first check. So most changes follow the file's structure: they move, repeat, nest and
+//! remove whole sections with matching lengths, also in the types that a core module embeds and in the contents of a component.
 
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 
-/// How often one section or one piece of a section is repeated at most.
+/// Maximum number of repetitions of one section or one piece of a section.
 const REPEATS_MAX: usize = 300;
-/// How deep a file is put into components at most.
+/// Maximum nesting of a file in components.
 const NESTING_MAX: usize = 40;
-/// The largest file that comes of it, in bytes.
+/// Maximum size of a resulting file, in bytes.
 const BYTES_MAX: usize = 256 << 10;
 
 /// A source of broken files.
@@ -24,7 +24,7 @@ impl Mutator {
         Self { corpus, random: StdRng::seed_from_u64(seed) }
     }
 
-    /// The next file.
+    /// Returns the next file.
     pub fn next(&mut self) -> Vec<u8> {
         let mut file = self.pick();
         for _ in 0..1 << self.random.random_range(0..4_u32) {
@@ -52,7 +52,7 @@ impl Mutator {
         }
     }
 
-    /// Changes bytes without a look at what they mean.
+    /// Changes bytes regardless of their meaning.
     fn bytes(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
         if bytes.is_empty() {
             return vec![self.random.random_range(0..=u8::MAX)];
@@ -68,7 +68,7 @@ impl Mutator {
                 let piece = bytes[at..until].repeat(self.random.random_range(1..REPEATS_MAX));
                 bytes.splice(at..at, piece);
             }
-            // Numbers at the edges of their range, short and long.
+            // Numbers at the limits of their range, short and long.
             5 => {
                 let number = [0, 1, 0x7f, 0x80, 0x7fff_ffff, 0xffff_ffff][self.random.random_range(0..6_usize)];
                 bytes.splice(at..=at, leb(number));
@@ -81,7 +81,7 @@ impl Mutator {
         bytes
     }
 
-    /// Puts a file into components, one in the other.
+    /// Nests a file in components.
     fn nested(&mut self, file: &[u8]) -> Vec<u8> {
         let depth = self.random.random_range(1..NESTING_MAX);
         (0..depth).fold(file.to_vec(), |inner, _| {
@@ -117,7 +117,7 @@ impl Mutator {
                     list.insert(at, other.list[from].clone());
                 }
             }
-            // Another number of members than there are.
+            // A wrong number of members.
             5 => {
                 let count = [0, 1, 0x7f, 0x4000, 0xffff_ffff][self.random.random_range(0..5_usize)];
                 let content = &mut list[at].1;
@@ -133,7 +133,7 @@ impl Mutator {
         sections
     }
 
-    /// Changes the content of a section; where that is a file itself, by its structure.
+    /// Changes the content of a section; if it is a file itself, by its structure.
     fn content(&mut self, id: u8, content: Vec<u8>, depth: usize) -> Vec<u8> {
         const TYPES: &[u8] = b"component-type";
         if depth < 4 && Sections::parse(&content).is_some() {
@@ -150,7 +150,7 @@ impl Mutator {
     }
 }
 
-/// A file as its sections: number and content.
+/// Divides a file into its sections: number and content.
 struct Sections {
     head: [u8; 8],
     list: Vec<(u8, Vec<u8>)>,
