@@ -103,7 +103,7 @@ impl Engine {
     }
 
     /// Waits until no delivery is in this state.
-    pub async fn nobody_waits(&self, state: &str) -> anyhow::Result<()> {
+    pub async fn no_delivery_is(&self, state: &str) -> anyhow::Result<()> {
         let until = Instant::now() + Duration::from_secs(300);
         while self.count_deliveries(state, 1).await? > 0 {
             ensure!(Instant::now() < until, "deliveries are still {state}");

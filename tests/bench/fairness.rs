@@ -92,7 +92,7 @@ pub async fn run_backlog(place: &Place) -> anyhow::Result<()> {
     }
     let filled = Ledger::new(RETRIES);
     closed_loop(&Target::new(&engine.server.url, "fill.up"), &filled, 8, RETRIES, Duration::from_secs(120)).await;
-    engine.nobody_waits("pending").await?;
+    engine.no_delivery_is("pending").await?;
     turned.store(true, Ordering::Relaxed);
     // A retry may be due up to a fifth later than planned.
     tokio::time::sleep(RETRY_AFTER.mul_f64(1.3)).await;

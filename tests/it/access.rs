@@ -317,8 +317,9 @@ async fn every_change_is_in_the_audit_trail() {
     let refused = client().delete(format!("{}/v1/endpoints/crm", engine.url)).bearer_auth(reader["key"].as_str().unwrap());
     assert_eq!(refused.send().await.unwrap().status(), 403);
 
-    let trail =
-        engine.wait("/v1/audit", "what came of the last change is noted", |trail| trail["items"][0]["status"].is_number()).await;
+    let trail = engine
+        .wait("/v1/audit", "the result of the last change is recorded", |trail| trail["items"][0]["status"].is_number())
+        .await;
     let shown: Vec<String> = trail["items"]
         .as_array()
         .unwrap()
@@ -374,5 +375,5 @@ async fn every_started_change_is_in_the_trail() {
     stream.write_all(request.as_bytes()).unwrap();
     engine.wait("/v1/audit", "the next one is noted", |trail| trail["items"].as_array().unwrap().len() == 2).await;
     drop(stream);
-    engine.wait("/v1/audit", "and what came of it", |trail| trail["items"][0]["status"] == 400).await;
+    engine.wait("/v1/audit", "and its result", |trail| trail["items"][0]["status"] == 400).await;
 }

@@ -128,7 +128,7 @@ async fn retries_nothing_for_a_disabled_endpoint() {
 async fn refuses_an_invalid_bulk_retry() {
     let engine = Engine::start(&[]);
     let cases = [
-        (json!({ "endpoint": "nobody" }), 404, "nobody"),
+        (json!({ "endpoint": "missing" }), 404, "missing"),
         (json!({ "state": "delivered" }), 422, "write dead or cancelled"),
         (json!({ "reason": "bad mood" }), 422, "write one of exhausted"),
         (json!({ "state": "cancelled", "reason": "gone" }), 422, "only dead deliveries have one"),

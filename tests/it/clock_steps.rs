@@ -154,7 +154,7 @@ async fn a_clock_step_while_the_engine_runs_changes_no_retry() {
         let headers: HeaderMap =
             one.headers.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect();
         old.verify_ignoring_timestamp(&one.body, &headers)
-            .expect("in its grace of 30 min the old secret signs, whatever the clock");
+            .expect("during its grace period of 30 min the old secret signs, regardless of the clock");
     }
 }
 

@@ -216,7 +216,7 @@ fn third_parties_reach_only_source_addresses() {
     values(&ingress, "path", &mut paths);
     assert_eq!(paths, ["/in/"]);
     let balancer = fs::read_to_string(top().join("deploy/compose/haproxy.cfg")).expect("the balancer's settings");
-    let (_, third_parties) = balancer.split_once("frontend third_parties").expect("a way in of their own");
+    let (_, third_parties) = balancer.split_once("frontend third_parties").expect("a separate way in");
     assert!(third_parties.contains("deny deny_status 404 unless { path_beg /in/ }"), "{third_parties}");
 }
 

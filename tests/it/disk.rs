@@ -75,7 +75,7 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers() {
     assert_eq!(status, 503, "{ready}");
 
     std::fs::remove_file(&ballast).unwrap();
-    engine.wait("/readyz", "it recovers by itself", |ready| ready["ready"] == true).await;
+    engine.wait("/readyz", "it recovers automatically", |ready| ready["ready"] == true).await;
     engine.send("a.b", json!({})).await;
     receiver.wait_for_count(accepted + 1, DEADLINE).await;
 }
@@ -142,7 +142,7 @@ async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
     engine.get("/v1/endpoints/crm").await;
 
     broken.end();
-    engine.wait("/readyz", "it recovers by itself", |ready| ready["ready"] == true).await;
+    engine.wait("/readyz", "it recovers automatically", |ready| ready["ready"] == true).await;
     engine.send("a.b", json!({})).await;
     accepted += 1;
     let ids =

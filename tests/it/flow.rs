@@ -47,7 +47,7 @@ async fn a_subscriber_gets_what_it_asked_for_signed() {
     let received = receiver.wait_for_count(2, DEADLINE).await;
     assert_eq!(received[1].path, "/news");
 
-    let unwanted = engine.send("nobody.cares", json!({})).await;
+    let unwanted = engine.send("unrouted.type", json!({})).await;
     let story = engine.settled(&unwanted).await;
     assert_eq!(story["state"], "unrouted");
 }

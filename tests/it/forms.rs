@@ -86,7 +86,7 @@ async fn signatures_of_other_senders_verify_during_a_rotation() {
         let made = endpoint(&engine, &receiver, name, members).await;
         secrets.push(made["secret"].as_str().unwrap_or_default().to_owned());
     }
-    assert_eq!((secrets[4].as_str(), secrets[5].as_str()), ("a text of my own", ""), "one's own, and none");
+    assert_eq!((secrets[4].as_str(), secrets[5].as_str()), ("a text of my own", ""), "the caller's secret, and none");
 
     // The expected proof of each webhook with the valid `keys`, newest first.
     let check = |received: &[Received], keys: &[&[String]]| {
@@ -180,12 +180,12 @@ async fn presents_the_client_certificate_to_receivers_that_require_it() {
     let url = format!("https://localhost:{}/", receiver.address().port());
     let certificate = json!({ "certificate": known.pem(), "key": known.key_pem() });
     engine.ok("POST", "/v1/endpoints", json!({ "name": "bank", "url": url, "client_certificate": certificate })).await;
-    engine.ok("POST", "/v1/endpoints", json!({ "name": "nobody", "url": url })).await;
+    engine.ok("POST", "/v1/endpoints", json!({ "name": "anonymous", "url": url })).await;
     let known = engine.ok("POST", "/v1/endpoints/bank/test", Value::Null).await;
     assert_eq!((&known["delivered"], &known["status"]), (&json!(true), &json!(200)), "{known}");
-    let nobody = engine.ok("POST", "/v1/endpoints/nobody/test", Value::Null).await;
-    assert_eq!((&nobody["delivered"], &nobody["outcome"]), (&json!(false), &json!("tls-failed")), "{nobody}");
-    assert!(nobody["detail"].as_str().unwrap().contains("requires a client certificate"), "{nobody}");
+    let anonymous = engine.ok("POST", "/v1/endpoints/anonymous/test", Value::Null).await;
+    assert_eq!((&anonymous["delivered"], &anonymous["outcome"]), (&json!(false), &json!("tls-failed")), "{anonymous}");
+    assert!(anonymous["detail"].as_str().unwrap().contains("requires a client certificate"), "{anonymous}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +222,7 @@ async fn a_change_keeps_other_members_and_shows_no_key() {
     let github = change(json!({ "signature": "github", "secret": "It's a Secret to Everybody" })).await;
     assert_eq!(members(&github), ["github", "-", "data", "xml"]);
     assert_eq!(github["secret"], "It's a Secret to Everybody");
-    let (status, problem) = engine.call("PATCH", "/v1/endpoints/bank", json!({ "secret": "It's a Secret to Nobody" })).await;
+    let (status, problem) = engine.call("PATCH", "/v1/endpoints/bank", json!({ "secret": "It's a Secret to the Bank" })).await;
     assert_eq!((status, problem["pointer"].as_str()), (422, Some("/secret")), "{problem}");
     let (status, problem) = engine.call("POST", "/v1/endpoints/bank/rotate-secret", json!({ "grace": "1h" })).await;
     assert_eq!((status, problem["pointer"].as_str()), (422, Some("/grace")), "{problem}");

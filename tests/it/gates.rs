@@ -115,7 +115,7 @@ async fn a_rate_holds_and_slows_no_other_endpoint() {
     let burst = 5;
     let rate = (all - burst) as f64 / arrivals[all - 1].duration_since(arrivals[burst - 1]).as_secs_f64();
     println!(
-        "{all} webhooks to an endpoint with 50/s: {rate:.1}/s; {in_time} of them by when the other endpoint had all of its own"
+        "{all} webhooks to an endpoint with 50/s: {rate:.1}/s; {in_time} of them when the other endpoint had received everything"
     );
     assert!((45.0..=52.5).contains(&rate), "{rate}/s");
     assert!(in_time < all / 2, "the other endpoint did not wait for this one");

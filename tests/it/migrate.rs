@@ -201,7 +201,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     // Unfinished items: a waiting run, a delivery that is being retried, and a burst in between.
     let flaky = engine.send("flaky.x", json!({})).await;
     engine.wait(&format!("/v1/events/{flaky}"), "it fails", |story| story["deliveries"][0]["state"] == "retrying").await;
-    let running = migrate(&engine, "postgres://nobody@127.0.0.1:1/none").output().unwrap();
+    let running = migrate(&engine, "postgres://missing@127.0.0.1:1/none").output().unwrap();
     let said = text(&running);
     assert!(
         running.status.code() == Some(1) && said.contains("must be stopped") && said.contains("in use by another engine"),

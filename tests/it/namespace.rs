@@ -35,7 +35,7 @@ pub fn has_rights(test: &str, do_what: &str) -> bool {
     let Output { status, stdout, stderr } = again.expect("unshare was found before");
     let text = [stdout, stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    assert!(status.success() && text.contains("1 passed"), "{test}, in a namespace of its own:\n{text}");
+    assert!(status.success() && text.contains("1 passed"), "{test}, in a separate namespace:\n{text}");
     false
 }
 

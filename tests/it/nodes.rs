@@ -89,7 +89,9 @@ async fn a_plugin_in_the_folder_of_one_node_serves_on_all() {
     all_have(&cluster.nodes[0], 3, "ledger", None).await;
     assert_eq!(cluster.nodes[0].get("/v1/plugins").await["items"], json!([]));
     let event = cluster.nodes[1].send("job.created", json!({ "job": 3 })).await;
-    cluster.nodes[1].wait(&format!("/v1/events/{event}"), "nobody wants it", |story| story["state"] == "unrouted").await;
+    cluster.nodes[1]
+        .wait(&format!("/v1/events/{event}"), "no plugin and no endpoint subscribes to it", |story| story["state"] == "unrouted")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,7 +68,7 @@ async fn busy(engine: &Engine, receiver: &Receiver) {
     engine.ok("POST", "/v1/events", json!({ "type": "good.one", "source": "shop", "id": "1" })).await;
     engine.ok("POST", "/v1/events", json!({ "type": "good.two", "source": "https://shop.example/?token=s3cret" })).await;
     engine.send("bad.one", json!({})).await;
-    engine.send("nobody.cares", json!({})).await;
+    engine.send("unrouted.type", json!({})).await;
     let failed = engine.send("mischief.fail", json!({})).await;
     engine.settled(&failed).await;
     let fine = engine.send("mischief.nothing", json!({})).await;
@@ -231,7 +231,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
         assert_eq!(webhook.header("tracestate"), Some("shop=1,other=2"));
         parents.insert(parent[36..52].to_owned());
     }
-    assert_eq!(parents.len(), 3, "each attempt is a place of its own");
+    assert_eq!(parents.len(), 3, "each attempt is a distinct position");
     assert!(!parents.contains(CALLER));
 
     // An event without a trace starts one; a malformed header is ignored.
@@ -241,7 +241,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
         .json(&json!({ "type": "job.created", "data": { "job": 1 } }));
     assert_eq!(bad.send().await.unwrap().status(), 202);
     let received = receiver.wait_for_count(6, DEADLINE).await;
-    let own = received[3].header("traceparent").expect("a trace of its own")[3..35].to_owned();
+    let own = received[3].header("traceparent").expect("a separate trace")[3..35].to_owned();
     assert_ne!(own, TRACE);
     assert!(received[3..].iter().all(|webhook| webhook.header("traceparent").unwrap()[3..35] == own));
     assert!(received[3..].iter().all(|webhook| webhook.header("tracestate").is_none()));

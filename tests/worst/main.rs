@@ -26,7 +26,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const BYTES_PER_BYTE: usize = 160;
 /// Bytes sent for which one allocation may be made. Each node of a form or a document is one or two.
 const BYTES_PER_ALLOCATION: usize = 2;
-/// What any request may cost, however small, with what the engine does meanwhile by itself.
+/// Allowed cost of any request, including background work of the engine.
 const BASE: Work = Work { bytes: 16 << 20, allocations: 50_000 };
 
 /// Collects what costs too much, so that one run shows all of it.
@@ -96,7 +96,7 @@ fn senders_without_a_proof_cost_a_multiple_of_their_bytes() {
     let bodies: Vec<Body> = forms(PUBLISH_BYTES).take(2).collect();
     for preset in innesco::domain::source::Preset::ALL.map(innesco::domain::source::Preset::as_str) {
         for (number, (header, value)) in signatures().enumerate() {
-            // A source of its own each time: whoever is refused too often is no longer looked at.
+            // A new source each time, because a caller that is refused too often is no longer checked.
             let address = engine.source(preset);
             let body = &bodies[number % bodies.len()];
             let headers = [("content-type", body.kind), (header, &value), ("webhook-id", "1"), ("svix-id", "1")];
@@ -141,7 +141,7 @@ fn paths_and_queries_cost_a_multiple_of_their_bytes() {
     let queries = ["a&".repeat(BYTES / 2), "[a]".repeat(BYTES / 3), "%41".repeat(BYTES / 3), "=".repeat(BYTES)];
     for route in engine.routes() {
         // What the other tests need is not deleted.
-        let plain = engine.filled(&route.path).replace("/crm", if route.method == "DELETE" { "/nobody" } else { "/crm" });
+        let plain = engine.filled(&route.path).replace("/crm", if route.method == "DELETE" { "/missing" } else { "/crm" });
         let long = "x".repeat(BYTES);
         let parameters = route
             .parameters

@@ -2,7 +2,7 @@
 //! This file adds what is common: allowed roles and general refusals.
 //!
 //! A new handler needs a doc comment (its first paragraph is the summary), `operation_id`, `tag`, its successful answers, and
-//! under `x-problems` the codes of its own [`Problem`](super::Problem)s. Codes that follow from a body, a path parameter, a query
+//! under `x-problems` the codes of its specific [`Problem`](super::Problem)s. Codes that follow from a body, a path parameter, a query
 //! or a key are added automatically. Schemas that `utoipa` cannot express are written in JSON: see [`super::values::schema`].
 
 use std::{
@@ -23,7 +23,7 @@ use super::{
 pub const AS_IT_IS: &str = "x-as-it-is";
 /// On a member: its constraint on other members, for the enclosing schema.
 const BESIDE: &str = "x-beside";
-/// On an operation: the codes of its own problems.
+/// On an operation: the codes of its specific problems.
 const PROBLEMS: &str = "x-problems";
 /// Name of the only security scheme.
 const KEY: &str = "key";

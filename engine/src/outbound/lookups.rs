@@ -1,6 +1,6 @@
 //! Look-ups through the operating system: shared, bounded, and divided so that no name server delays the names of others.
 //!
-//! The engine uses the system's call (`getaddrinfo`) instead of its own resolver, so that a name means the same as for every
+//! The engine uses the system's call (`getaddrinfo`) instead of a built-in resolver, so that a name means the same as for every
 //! other program on the machine: `/etc/hosts`, `nsswitch.conf`, search domains, a container's name server, and changes to them
 //! without a restart. The price is that the call blocks a thread and cannot be cancelled. So the threads are divided:
 //!

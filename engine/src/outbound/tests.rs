@@ -727,7 +727,7 @@ fn debug_output_of_a_request_holds_no_credential() {
 
 #[tokio::test]
 async fn proxies_of_the_environment_are_ignored() {
-    // The environment belongs to the whole process, so the part that needs it set runs in one of its own.
+    // The environment belongs to the whole process, so the part that needs it set runs in a separate process.
     const CHILD: &str = "INNESCO_TEST_PROXY_CHILD";
     if std::env::var_os(CHILD).is_some() {
         let receiver = Receiver::start().await;
@@ -799,7 +799,7 @@ async fn a_client_certificate_is_presented_where_the_endpoint_has_one() {
         );
     }
     assert_eq!(receiver.connections(), 1, "its connection is kept");
-    // Each endpoint on connections of its own; none on those of another.
+    // Each endpoint has separate connections; none uses those of another.
     let attempt = as_endpoint(2, None).await;
     assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed, "{attempt:?}");
     assert_eq!(detail(&attempt), format!("{at} requires a client certificate; set client_certificate of the endpoint"));

@@ -45,7 +45,7 @@ impl PostgresServer {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let settings = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\nfsync = {}\n\
-             full_page_writes = {}\nlog_min_messages = fatal\nsynchronous_standby_names = 'nobody'\nsynchronous_commit = local\n",
+             full_page_writes = {}\nlog_min_messages = fatal\nsynchronous_standby_names = 'missing'\nsynchronous_commit = local\n",
             server.folder.display(),
             if durable { "on" } else { "off" },
             if durable { "on" } else { "off" },

@@ -4,7 +4,7 @@
 //! valid [`Settings`]. The draft is stored, so that an improved preset applies to all its sources while the operator's choices
 //! stay.
 //!
-//! [`Source::verify`] decides whether a request is verified. [`Source::event`] turns it into an event, whatever its body is, so
+//! [`Source::verify`] decides whether a request is verified. [`Source::event`] turns it into an event with any body, so
 //! signed bytes are never lost. A duplicate is detected by the signed id, otherwise by the digest of the signed text. Without a
 //! signature (a password, a token) only an id that the source names counts: two equal bodies may be two events, and losing one is
 //! worse than having it twice.

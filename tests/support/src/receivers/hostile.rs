@@ -176,7 +176,7 @@ impl Hostile {
         Self::answering(wire::answer(status, &[], b"")).await
     }
 
-    /// Speaks TLS with a certificate that nobody vouches for.
+    /// Speaks TLS with a certificate of an unknown issuer.
     pub async fn bad_tls() -> Self {
         let tls = Identity::self_signed("localhost").acceptor(&[]);
         Self::serve("https", move |peer| {

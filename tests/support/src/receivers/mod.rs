@@ -270,7 +270,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Signed by itself: unknown to everyone who does not trust [`Self::certificate`] by name.
+    /// Creates a self-signed certificate, which only clients that trust [`Self::certificate`] accept.
     pub fn self_signed(name: &str) -> Self {
         Self::of(rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate for a plain name"))
     }
@@ -285,7 +285,7 @@ impl Identity {
         Self::of(CertifiedKey { cert, signing_key })
     }
 
-    /// For clients: signed by itself, so that it vouches for itself alone.
+    /// Creates a self-signed client certificate.
     pub fn client(name: &str) -> Self {
         let mut params = rcgen::CertificateParams::new([]).expect("no name at all");
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
