@@ -193,7 +193,7 @@ async fn silence_ends_at_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_large_body_that_nobody_reads_ends_at_the_timeout() {
+async fn a_large_unread_body_ends_at_the_timeout() {
     let receiver = Hostile::hang_before_reading().await;
     let mut request = request(&receiver.url("/"), Duration::from_millis(300));
     request.body = vec![b'x'; 32 * 1024 * 1024].into();
@@ -357,7 +357,7 @@ fn imperfect_answers() -> Vec<(&'static str, Vec<u8>, u16, Option<&'static str>)
 }
 
 #[tokio::test]
-async fn a_status_that_was_read_counts_whatever_is_wrong_with_the_rest_of_the_answer() {
+async fn a_status_counts_even_if_the_rest_of_the_answer_is_faulty() {
     let identity = Identity::self_signed("localhost");
     let outbound = outbound(&["127.0.0.0/8"], Table::of("localhost", vec![vec![LOOPBACK]]), &[&identity]);
     for (what, answer, status, said) in imperfect_answers() {
@@ -455,7 +455,7 @@ async fn a_delivery_goes_through_while_500_urls_wait_for_name_servers_that_swall
 }
 
 #[tokio::test]
-async fn nobody_there_is_refused() {
+async fn a_closed_port_is_refused() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let attempt = send(&local(), &format!("http://{address}/?token=secret")).await;
     assert_eq!(attempt.outcome, AttemptOutcome::Refused);
@@ -493,13 +493,13 @@ async fn bad_tls_is_told_apart() {
     let (trusted, expired, other) =
         (Identity::self_signed("localhost"), Identity::expired("localhost"), Identity::self_signed("other.example"));
     let names = Table::of("localhost", vec![vec![LOOPBACK]]);
-    let trusting_nobody = outbound(&["127.0.0.0/8"], Arc::clone(&names) as Arc<dyn Resolve>, &[]);
+    let without_authorities = outbound(&["127.0.0.0/8"], Arc::clone(&names) as Arc<dyn Resolve>, &[]);
     let outbound = outbound(&["127.0.0.0/8"], names, &[&trusted, &expired, &other]);
     let at = |port: u16| format!("https://localhost:{port}");
 
     let receiver = Hostile::bad_tls().await;
     let port = receiver.address().port();
-    let attempt = send(&trusting_nobody, &at(port)).await;
+    let attempt = send(&without_authorities, &at(port)).await;
     assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed);
     let said =
         format!("the certificate of {} is self-signed and not among the trusted ones; name its file in SSL_CERT_FILE", at(port));
@@ -750,7 +750,7 @@ async fn proxies_of_the_environment_are_ignored() {
 }
 
 #[tokio::test]
-async fn a_hanging_receiver_slows_nobody_else() {
+async fn a_hanging_receiver_slows_no_other() {
     let (hanging, quick) = (Hostile::hang_before_headers().await, Receiver::start().await);
     let outbound = Arc::new(local());
     let mut waiting = tokio::task::JoinSet::new();

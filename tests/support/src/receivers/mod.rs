@@ -41,9 +41,9 @@ use tokio_rustls::{
 /// One request as it arrived.
 #[derive(Clone)]
 pub struct Received {
-    /// The how-manieth it is, from 0.
+    /// Its number, from 0.
     pub number: usize,
-    /// The how-manieth connection brought it, from 0.
+    /// Number of its connection, from 0.
     pub connection: usize,
     pub method: String,
     /// With the query.
