@@ -58,7 +58,7 @@ use crate::{
         ("ce-time" = Option<Timestamp>, Header, description =
             "Binary mode: time of the event. Every other header that begins with `ce-` is an extension attribute."),
     ),
-    request_body(description = "One event or 1 to 1,000 of them, as JSON; or any data, with the headers of CloudEvents' binary mode.", content(
+    request_body(description = "One event or a list of 1 to 1,000 events, as JSON. Or any data, with the headers of CloudEvents' binary mode.", content(
         (intake::EventsInput = "application/json", examples(
             ("one" = (summary = "One event", value = json!({
                 "type": "order.created", "source": "shop", "id": "order-4711", "channel": "web", "data": { "total": 129.5 },

@@ -135,7 +135,7 @@ pub async fn state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Res
 
 /// Delete all state of a plugin. This cannot be undone.
 ///
-/// The plugin starts anew, as on its first event. Runs that have read state and are not yet committed run again.
+/// The plugin starts anew, as on its first event. Uncommitted runs that have read the state run again.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}/state", operation_id = "clear_plugin_state", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),

@@ -1,4 +1,4 @@
-//! The API keys and their last use. Only a hash of a key is stored, here as in the store.
+//! The API keys and their last use. Memory and store contain only a hash of each key.
 //!
 //! A use is recorded in memory, and the maintenance task writes it regularly ([`Keys::write_uses`]): a request must not cost a
 //! commit.

@@ -14,7 +14,7 @@ use crate::domain::time::Timestamp;
 /// Average processor time above which a run counts as slow, because it delays others. Ten times the time of a run in JavaScript,
 /// a hundred times that of one in Rust. A flood of log lines takes longer.
 const SLOW: Duration = Duration::from_millis(2);
-/// How long a plugin's runs execute one after another after its last state conflict.
+/// After a state conflict, the plugin's runs execute one after another for this long.
 const CONTENDED_FOR: Duration = Duration::from_secs(1);
 
 /// Minimum time between two reports of a failing plugin.
@@ -25,9 +25,9 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 pub struct Pace {
     /// Moving average in microseconds; recent runs count most.
     average: AtomicU64,
-    /// Until when (steady clock) runs of this plugin execute one after another.
+    /// Until this time (steady clock) the plugin's runs execute one after another.
     contended_until: AtomicI64,
-    /// Until when (steady clock) failures are not reported again.
+    /// Until this time (steady clock) no further failure is reported.
     quiet_until: AtomicI64,
 }
 

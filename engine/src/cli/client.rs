@@ -186,11 +186,11 @@ impl Client {
             .connect_timeout(CONNECT_MAX)
             .timeout(ANSWER_MAX);
         if is_here(&parsed) {
-            // A proxy from the environment would lead away from this machine.
+            // Proxy variables are ignored: with a proxy, a request to this machine would leave it.
             http = http.no_proxy();
         }
         if parsed.scheme() == "http" {
-            // Without TLS, a machine without certificates still works.
+            // Plain HTTP must work on a machine without certificates.
             http = http.tls_certs_only([]);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

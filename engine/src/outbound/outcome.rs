@@ -98,7 +98,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| beneath(*error))
 }
 
-/// An I/O error skips the error that it wraps when asked for its source.
+/// `source()` of an I/O error skips the error that it wraps, so this unwraps it.
 fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
@@ -106,7 +106,7 @@ fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'sta
     }
 }
 
-/// Explains this cause alone; `None` if a deeper one is needed.
+/// Explains this cause. Returns `None` if only a deeper cause can explain the failure.
 fn known(cause: &(dyn Error + 'static), place: &Place<'_>) -> Option<Failure> {
     if let Some(blocked) = cause.downcast_ref::<BlockedAddress>() {
         return Some(Failure::new(AttemptOutcome::Blocked, blocked.to_string()));

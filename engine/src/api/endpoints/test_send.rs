@@ -41,7 +41,7 @@ pub struct TestSend {
 /// Test an endpoint.
 ///
 /// Sends one webhook for your event (as in `POST /v1/events`), or for one of type `innesco.test`. It is signed like any other,
-/// and sent in every state of the endpoint. The answer has the receiver's answer. Nothing is stored, no plugin runs, nothing is
+/// and sent in every state of the endpoint. The response shows the receiver's answer. Nothing is stored, no plugin runs, nothing is
 /// retried, and a failure is not recorded.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/test", operation_id = "test_endpoint", tag = "endpoints",
