@@ -1,7 +1,8 @@
-//! Settings: flags, environment and `innesco.toml` (in that order) become checked sections, each for its owner.
+//! Settings: flags, environment and `innesco.toml` (in that order) become checked sections, one for each owner.
 //!
-//! Every setting has a line in [`SETTINGS`] with its default and its meaning; no others exist. `serve --check` prints them with their
-//! origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is not, because orchestrators set such variables.
+//! Every setting has a line in [`SETTINGS`] with its default and its meaning; no others exist. `serve --check` prints them with
+//! their origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is not, because orchestrators set such
+//! variables.
 
 use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -21,12 +22,12 @@ pub struct Setting {
     /// As in `innesco.toml`; a dot separates the section.
     pub key: &'static str,
     pub default: &'static str,
-    /// What it means, with its unit.
+    /// Its meaning, with its unit.
     pub meaning: &'static str,
 }
 
 impl Setting {
-    /// The environment variable that sets it.
+    /// Returns the environment variable that sets it.
     pub fn variable(&self) -> String {
         format!("INNESCO_{}", self.key.replace('.', "_").to_ascii_uppercase())
     }
@@ -34,57 +35,57 @@ impl Setting {
 
 macro_rules! settings {
     ($($key:literal = $default:literal, $meaning:literal;)*) => {
-        /// Every setting there is.
+        /// All settings.
         pub const SETTINGS: &[Setting] = &[$(Setting { key: $key, default: $default, meaning: $meaning }),*];
     };
 }
 
 settings! {
     "listen" = "127.0.0.1:8080", "address and port of the HTTP API";
-    "data" = "innesco-data", "folder of the compile cache, the lock and, with sqlite, the store; one engine at a time";
-    "master_key_file" = "", "file with the key that encrypts the secrets in the store; made at the first start. Default: master.key in the data folder";
-    "plugins" = "plugins", "folder whose .wasm files serve";
-    "store" = "sqlite", "where events are kept: sqlite (a file in the data folder), or postgres://user:password@host/database (shared by many nodes)";
-    "node.name" = "", "what this node is called among others on the same Postgres; keep it over restarts. Default: drawn once, and kept in the data folder";
-    "node.role" = "all", "what this node does: all, api (takes and answers calls), or work (runs and sends)";
-    "node.silence" = "30s", "for how long a node may not be heard of before the others take over what it was working on";
-    "allow_net" = "", "networks that webhooks may go to although they are not public, such as 10.1.0.0/16, separated by commas";
-    "external_url" = "", "the URL under which third parties reach the engine, such as https://hooks.example.com; some sign it";
-    "trusted_proxies" = "", "networks of the proxies before the engine, separated by commas; what they say of whom they pass on is believed";
-    "forwarded_header" = "x-forwarded-for", "where trusted proxies say it: x-forwarded-for or forwarded";
-    "log" = "text", "form of the log: text or json";
-    "metrics" = "open", "who may read /metrics: open (anyone who reaches the port), or key (a key of the role metrics, read, operate or admin)";
-    "drain" = "25s", "how long a stop waits for attempts that are under way";
-    "limits.body_bytes_max" = "8MiB", "size of one request's body";
-    "limits.body_time_max" = "30s", "how long one request's body may take to arrive";
-    "limits.connections_max" = "4096", "connections to the HTTP API at once; never more than half of the files that the process may open";
-    "limits.head_time_max" = "10s", "how long the head of a request may take to arrive, and the first request of a connection to begin";
-    "limits.idle_time_max" = "75s", "how long a connection may wait for another request";
-    "limits.backlog_max" = "1000000", "events that may wait to be run; with more, new ones are refused until there are fewer";
-    "limits.store_wait_max" = "2s", "how long the store may take to commit; while it takes longer, new events are refused";
-    "limits.subscribe_rate" = "120/h", "how often one key of the role subscribe may subscribe or unsubscribe: each time leaves rows in the store";
-    "limits.plugin_bytes_max" = "64MiB", "size of one plugin file";
-    "plugin.deadline" = "1s", "how long one run may take";
-    "plugin.memory_max" = "64MiB", "memory of one run, all its memories together";
-    "plugin.output_max" = "20MiB", "what one run may return, all bodies together; at least twice limits.body_bytes_max, so that what is accepted fits through";
-    "plugin.webhooks_max" = "1000", "webhooks that one run may ask for";
-    "plugin.events_max" = "1000", "events that one run may emit";
-    "plugin.state_max" = "64MiB", "state that one plugin may keep, keys and values together; a run that would add to more fails";
-    "plugin.state_keys_max" = "100000", "keys of state that one plugin may keep";
-    "plugin.log_lines_max" = "100", "log lines that are kept of one run";
+    "data" = "innesco-data", "folder of the compile cache, the lock and, with sqlite, the store; used by one engine at a time";
+    "master_key_file" = "", "file with the key that encrypts the secrets in the store; created at the first start. Default: master.key in the data folder";
+    "plugins" = "plugins", "folder with the plugins' .wasm files";
+    "store" = "sqlite", "the store: sqlite (a file in the data folder), or postgres://user:password@host/database (shared by many nodes)";
+    "node.name" = "", "name of this node among others on the same Postgres; must stay the same across restarts. Default: generated once and stored in the data folder";
+    "node.role" = "all", "role of this node: all, api (answers calls), or work (runs and sends)";
+    "node.silence" = "30s", "time without a heartbeat after which the other nodes take over a node's work";
+    "allow_net" = "", "private networks that webhooks may go to, such as 10.1.0.0/16, separated by commas";
+    "external_url" = "", "URL under which third parties reach the engine, such as https://hooks.example.com; some senders sign it";
+    "trusted_proxies" = "", "networks of the proxies in front of the engine, separated by commas; their reports of caller addresses are trusted";
+    "forwarded_header" = "x-forwarded-for", "header in which trusted proxies report the caller: x-forwarded-for or forwarded";
+    "log" = "text", "log format: text or json";
+    "metrics" = "open", "who may read /metrics: open (every caller that reaches the port), or key (a key of the role metrics, read, operate or admin)";
+    "drain" = "25s", "how long a stop waits for attempts in flight";
+    "limits.body_bytes_max" = "8MiB", "maximum size of a request's body";
+    "limits.body_time_max" = "30s", "maximum time for a request's body to arrive";
+    "limits.connections_max" = "4096", "maximum number of connections to the HTTP API; at most half of the files that the process may open";
+    "limits.head_time_max" = "10s", "maximum time for a request's head to arrive, and for the first request of a connection to start";
+    "limits.idle_time_max" = "75s", "maximum time that a connection may wait for another request";
+    "limits.backlog_max" = "1000000", "maximum number of events that wait for their runs; at the limit new events are refused";
+    "limits.store_wait_max" = "2s", "maximum time of a commit; while commits take longer, new events are refused";
+    "limits.subscribe_rate" = "120/h", "how often one key of the role subscribe may subscribe or unsubscribe; each time leaves rows in the store";
+    "limits.plugin_bytes_max" = "64MiB", "maximum size of a plugin file";
+    "plugin.deadline" = "1s", "maximum time of one run";
+    "plugin.memory_max" = "64MiB", "maximum memory of one run";
+    "plugin.output_max" = "20MiB", "maximum size of a run's result; at least twice limits.body_bytes_max, so that accepted events fit";
+    "plugin.webhooks_max" = "1000", "maximum number of webhooks of one run";
+    "plugin.events_max" = "1000", "maximum number of events that one run may emit";
+    "plugin.state_max" = "64MiB", "maximum size of one plugin's state, keys and values together; a run that would exceed it fails";
+    "plugin.state_keys_max" = "100000", "maximum number of state keys of one plugin";
+    "plugin.log_lines_max" = "100", "maximum number of stored log lines of one run";
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
-    "plugin.slow_threads" = "0", "threads of low priority for new, slow and retried runs; 0 means half as many as cores, at least 1";
-    "delivery.disable_after" = "5d", "an endpoint to which nothing has succeeded for so long is disabled";
-    "otel.endpoint" = "", "collector that is sent traces over OTLP/HTTP, such as http://127.0.0.1:4318; empty: none";
-    "retention.delivered" = "7d", "how long an event is kept once all of it is delivered";
-    "retention.dead" = "30d", "how long an event with a dead delivery or a failed run is kept";
-    "retention.unrouted" = "7d", "how long an event is kept that nobody wanted";
-    "retention.audit" = "365d", "how long the audit trail and finished jobs are kept";
-    "retention.size_max" = "0", "what the store may hold; from 80 % on it warns, at it the oldest finished events leave before their time; 0 means no limit";
-    "retention.dedupe_window" = "7d", "how long the same source and id count as the same event";
+    "plugin.slow_threads" = "0", "low-priority threads for deferred runs (new, slow, retried); 0 means half as many as cores, at least 1";
+    "delivery.disable_after" = "5d", "disable an endpoint after this long without a success";
+    "otel.endpoint" = "", "trace collector for OTLP/HTTP, such as http://127.0.0.1:4318; empty: none";
+    "retention.delivered" = "7d", "retention of events whose runs are ok and whose webhooks were delivered or cancelled";
+    "retention.dead" = "30d", "retention of events with a dead delivery or a parked run";
+    "retention.unrouted" = "7d", "retention of events that matched no plugin and no subscription";
+    "retention.audit" = "365d", "retention of the audit trail and finished jobs";
+    "retention.size_max" = "0", "maximum size of the store; it warns from 80 % on, and at the limit the oldest finished events are deleted early; 0 means no limit";
+    "retention.dedupe_window" = "7d", "how long the ids of events are stored to detect duplicates";
 }
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     Default,
@@ -104,27 +105,27 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A setting that cannot be used: where it stands, what is wrong, what would work.
+/// A setting that cannot be used: its place, what is wrong, what would work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("innesco.toml cannot be read: {0}")]
     Toml(String),
-    #[error("innesco.toml: there is no setting {key:?}{near}")]
+    #[error("innesco.toml: no setting {key:?}{near}")]
     Unknown { key: String, near: String },
     /// The value is shown without passwords.
     #[error("{origin}: {key} = {value:?} {wrong}")]
     Value { origin: Origin, key: &'static str, value: String, wrong: String },
-    /// The value is not shown, as it may be a secret.
+    /// The value is not shown, because it may be a secret.
     #[error("{origin}: {key} {bad}")]
     Text { origin: Origin, key: &'static str, bad: given::BadText },
     #[error("{name} {wrong}")]
     Variable { name: String, wrong: String },
 }
 
-/// Reads an environment variable, without blanks and line ends around it. `None` if it is not set.
+/// Reads an environment variable, without blanks and line ends around it. Returns `None` if it is not set.
 ///
 /// # Errors
-/// The value cannot be what was meant: it is not text, or has a line end inside. It is never taken for a variable that is not set.
+/// The value is malformed: it is not text, or has a line end inside. It never counts as not set.
 pub fn variable(name: &str) -> Result<Option<String>, Error> {
     let wrong = |wrong: String| Error::Variable { name: name.to_owned(), wrong };
     match env::var(name) {
@@ -141,16 +142,16 @@ pub fn key_variable(name: &str) -> Result<Option<String>, Error> {
     Ok(Some(key.to_owned()))
 }
 
-/// A setting's value as anyone may read it: without passwords.
+/// Returns a setting's value without passwords.
 fn shown(setting: &Setting, value: &str) -> String {
-    // Such as `host=db password=secret`, which is no address of ours.
+    // Such as `host=db password=secret`, which is not a URL.
     match setting.key == "store" && !value.contains("://") && value.contains(['=', '@']) {
         true => "(not shown)".to_owned(),
         false => given::without_passwords(value),
     }
 }
 
-/// What was typed, before it is checked: one text per setting.
+/// The given values before the check: one text per setting.
 pub struct Raw(Vec<(&'static Setting, String, Origin)>);
 
 impl Raw {
@@ -183,12 +184,12 @@ impl Raw {
         SETTINGS.iter().map(of).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Every setting with its value, without passwords, and where it came from.
+    /// Iterates over every setting with its value, without passwords, and its origin.
     pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, String, &Origin)> {
         self.0.iter().map(|(setting, value, origin)| (*setting, shown(setting, value), origin))
     }
 
-    /// Whether the settings file holds a password.
+    /// Returns whether the settings file contains a password.
     pub fn file_holds_password(&self) -> bool {
         self.0.iter().any(|(setting, value, origin)| *origin == Origin::File && shown(setting, value) != *value)
     }
@@ -216,10 +217,10 @@ impl Raw {
         self.read(key, duration::parse, "is not a duration; write 20s, 5m, 2h or 7d")
     }
 
-    /// A duration within which something has to happen: never none at all.
+    /// Reads a time limit, which must not be zero.
     fn time(&self, key: &str) -> Result<Duration, Error> {
         let some = |value: &str| duration::parse(value).filter(|time| !time.is_zero());
-        self.read(key, some, "is not a duration of more than nothing; write 10s or 2m")
+        self.read(key, some, "is not a duration above zero; write 10s or 2m")
     }
 
     fn number<T: FromStr>(&self, key: &str) -> Result<T, Error> {
@@ -230,7 +231,7 @@ impl Raw {
 /// Flattens the file into dotted keys and texts.
 fn read_file(text: &str) -> Result<Vec<(String, String)>, Error> {
     let text = text.trim_start_matches('\u{feff}');
-    // Without the line itself, which may hold a password.
+    // Without the line's text, which may contain a password.
     let wrong = |error: toml::de::Error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
         Error::Toml(format!("line {line}: {}", error.message()))
@@ -296,7 +297,7 @@ pub struct Config {
     pub store: StoreAt,
     pub node: NodeConfig,
     pub allow_net: Vec<IpNet>,
-    /// Under which third parties reach the engine.
+    /// URL under which third parties reach the engine.
     pub external_url: Option<Url>,
     pub proxies: Proxies,
     pub log: LogForm,
@@ -306,7 +307,7 @@ pub struct Config {
     pub body_time_max: Duration,
     pub connections: ConnectionLimits,
     pub admission: AdmissionLimits,
-    /// Of each key of the role `subscribe`.
+    /// For each key of the role `subscribe`.
     pub subscribe_rate: Rate,
     pub plugin_bytes_max: usize,
     pub run_limits: sandbox::Limits,
@@ -314,25 +315,25 @@ pub struct Config {
     pub slow_threads: usize,
     pub retention: Retention,
     pub disable_after: Duration,
-    /// The collector of traces, if there is one.
+    /// The trace collector, if any.
     pub otel: Option<Url>,
-    /// What the store may hold, in bytes.
+    /// Maximum size of the store, in bytes.
     pub store_bytes_max: Option<u64>,
 }
 
-/// Shows no value: addresses of the database and of the collector may hold a password. `serve --check` shows what may be shown.
+/// Shows no values: URLs of the database and of the collector may contain a password. `serve --check` prints what may be shown.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").finish_non_exhaustive()
     }
 }
 
-/// Where events are kept.
+/// Where the store is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreAt {
     /// A file in the data folder.
     Sqlite,
-    /// The address of a database, which may hold a password.
+    /// The URL of a database, which may contain a password.
     Postgres(String),
 }
 
@@ -362,20 +363,20 @@ impl fmt::Debug for StoreAt {
     }
 }
 
-/// What a node is among others on the same store.
+/// The role and name of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// `None`: drawn once, and kept in the data folder.
+    /// `None`: generated once and stored in the data folder.
     pub name: Option<String>,
     pub role: NodeRole,
     pub silence: Duration,
 }
 
-/// What a node does.
+/// The role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeRole {
     All,
-    /// Takes and answers calls.
+    /// Answers calls.
     Api,
     /// Runs and sends.
     Work,
@@ -415,12 +416,12 @@ impl Config {
     pub fn check(raw: &Raw) -> Result<Self, Error> {
         let wrong = "is not a store of this engine; write sqlite or postgres://user:password@host/database";
         let store = raw.read("store", StoreAt::parse, wrong)?;
-        let role = raw.read("node.role", NodeRole::parse, "is not what a node can do; write all, api or work")?;
+        let role = raw.read("node.role", NodeRole::parse, "is not a role of a node; write all, api or work")?;
         if store == StoreAt::Sqlite {
-            let wrong = "splits the work among nodes, which sqlite does not have; write all, or store = \"postgres://…\"";
+            let wrong = "needs several nodes, which sqlite does not support; write all, or store = \"postgres://…\"";
             raw.read("node.role", |_| (role == NodeRole::All).then_some(()), wrong)?;
         }
-        // A beat a second: with less than three of them a node that is busy for a moment would lose its work.
+        // One heartbeat per second: with less than three, a node that is busy for a moment would lose its work.
         let silence = |value: &str| duration::parse(value).filter(|time| *time >= Duration::from_secs(3));
         let log = |value: &str| match value {
             "text" => Some(LogForm::Text),
@@ -437,7 +438,7 @@ impl Config {
             nets.map(parse_net).collect::<Option<Vec<_>>>()
         };
         let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        // 0 stands for what suits the machine.
+        // 0 means a value that suits the machine.
         let threads = |key, suits| {
             Ok(match raw.number(key)? {
                 0 => suits,
@@ -445,7 +446,7 @@ impl Config {
             })
         };
         let run_threads = threads("plugin.threads", cores)?;
-        // With as many of these as cores, plugins that use all the time they may leave none to the others.
+        // With as many of these as cores, plugins that use their whole deadline could leave no processor to the others.
         let slow_threads = threads("plugin.slow_threads", cores / 2)?;
         let data = PathBuf::from(raw.text("data")?);
         let master_key_file = match raw.text("master_key_file")? {
@@ -473,8 +474,8 @@ impl Config {
                     "is not a header of proxies; write x-forwarded-for or forwarded",
                 )?,
             },
-            log: raw.read("log", log, "is not a form of log; write text or json")?,
-            metrics: raw.read("metrics", access, "is not who may read /metrics; write open or key")?,
+            log: raw.read("log", log, "is not a log format; write text or json")?,
+            metrics: raw.read("metrics", access, "is not an access to /metrics; write open or key")?,
             drain: raw.duration("drain")?,
             body_bytes_max: raw.size("limits.body_bytes_max")?,
             body_time_max: raw.time("limits.body_time_max")?,
@@ -521,7 +522,7 @@ impl Config {
     }
 }
 
-/// `None` for none at all.
+/// Returns `None` for an empty text.
 fn external(text: &str) -> Option<Option<Url>> {
     if text.is_empty() {
         return Some(None);
@@ -535,7 +536,7 @@ fn positive(text: &str) -> Option<usize> {
     text.parse().ok().filter(|number| *number > 0)
 }
 
-/// A network, or a single address.
+/// Parses a network, or a single address.
 fn parse_net(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)))
 }
@@ -553,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_environment_and_that_over_the_file() {
+    fn flags_override_the_environment_which_overrides_the_file() {
         let raw = gather(
             &[("listen", "127.0.0.1:1")],
             &[("INNESCO_LISTEN", "127.0.0.1:2"), ("INNESCO_PLUGIN_DEADLINE", "2s")],
@@ -570,20 +571,20 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_place_the_key_and_what_would_work() {
+    fn errors_name_origin_key_and_valid_values() {
         let check = |file: &str| gather(&[], &[], file).and_then(|raw| Config::check(&raw)).unwrap_err().to_string();
         assert_eq!(
             check("[limits]\nbody_bytes_max = \"8 megs\""),
             "innesco.toml: limits.body_bytes_max = \"8 megs\" is not a size; write 8MiB"
         );
-        assert_eq!(check("lisen = \"x\""), "innesco.toml: there is no setting \"lisen\"; did you mean \"listen\"?");
+        assert_eq!(check("lisen = \"x\""), "innesco.toml: no setting \"lisen\"; did you mean \"listen\"?");
         let broken = check("drain = \"1s\"\nstore = \"postgres://me:secret@db/events\n");
         assert!(broken.starts_with("innesco.toml cannot be read: line 2: "), "{broken}");
         assert!(!broken.contains("secret"), "{broken}");
     }
 
     #[test]
-    fn blanks_and_line_ends_around_a_value_are_no_part_of_it_wherever_it_comes_from() {
+    fn removes_blanks_and_line_ends_around_values_of_every_origin() {
         for text in ["127.0.0.1:81\n", "127.0.0.1:81\r\n", " 127.0.0.1:81 ", "\u{feff}127.0.0.1:81", "127.0.0.1:81\t\r"] {
             let in_toml = format!("listen = {}\n", toml::Value::String(text.into()));
             for raw in [
@@ -601,12 +602,12 @@ mod tests {
         let refused = gather(&[], &[("INNESCO_STORE", "postgres://me:sec\nret@db/events")], "").err().unwrap().to_string();
         assert_eq!(
             refused, "INNESCO_STORE: store contains a line end; write it on one line, without invisible characters",
-            "the variable is named, and what may be a secret is not repeated"
+            "the error names the variable and does not repeat a possible secret"
         );
     }
 
     #[test]
-    fn no_error_and_no_list_of_settings_shows_a_password() {
+    fn errors_and_lists_of_settings_show_no_password() {
         for store in [
             "postgres://me:secret@db/events?password=secret",
             "postgre://me:secret@db/events",
@@ -628,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_a_file_or_the_address_of_a_database_whose_password_is_not_shown() {
+    fn a_store_is_a_file_or_a_database_url_shown_without_password() {
         let check = |file: &str| gather(&[], &[], file).and_then(|raw| Config::check(&raw));
         let config = check("store = \"postgres://me:secret@db/events\"\n[node]\nrole = \"api\"").unwrap();
         assert_eq!(config.store, StoreAt::Postgres("postgres://me:secret@db/events".into()));
@@ -640,7 +641,7 @@ mod tests {
         let refused = check("store = \"mysql://x\"").unwrap_err().to_string();
         assert!(refused.ends_with("write sqlite or postgres://user:password@host/database"), "{refused}");
         let refused = check("[node]\nrole = \"work\"").unwrap_err().to_string();
-        assert!(refused.contains("which sqlite does not have"), "{refused}");
+        assert!(refused.contains("which sqlite does not support"), "{refused}");
         let refused = check("[node]\nsilence = \"1s\"").unwrap_err().to_string();
         assert!(refused.contains("at least 3s"), "{refused}");
     }

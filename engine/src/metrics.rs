@@ -24,22 +24,22 @@ use crate::domain::{
     run::RunOutcome,
 };
 
-/// Sources with a figure of their own. They come from outside, so few.
+/// Maximum number of sources with a separate line. Sources come from outside, so few.
 const SOURCES_MAX: usize = 50;
-/// Plugins with figures of their own: each has some forty lines.
+/// Maximum number of plugins with separate lines: each has about forty.
 const PLUGINS_MAX: usize = 100;
-/// Endpoints with figures of their own: each has one to a dozen lines.
+/// Maximum number of endpoints with separate lines: each has up to a dozen.
 const ENDPOINTS_MAX: usize = 200;
-/// Nodes with figures of their own: each has a few lines.
+/// Maximum number of nodes with separate lines.
 const NODES_MAX: usize = 100;
-/// The label of all that is beyond those limits.
+/// The label of everything beyond those limits.
 pub const OTHER: &str = "other";
-/// A source whose name is longer is no name.
+/// A longer source is not a plain name.
 const SOURCE_LEN_MAX: usize = 64;
 
 /// Seconds of one run: most take microseconds, the default deadline is 1 s.
 const RUN_SECONDS: &[f64] = &[0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
-/// Bytes of one run: from what a small plugin needs to the default limit of 64 MiB and beyond.
+/// Bytes of one run: from a small plugin to the default limit of 64 MiB and beyond.
 const RUN_BYTES: &[f64] = &[
     131_072.0,
     524_288.0,
@@ -52,18 +52,18 @@ const RUN_BYTES: &[f64] = &[
     67_108_864.0,
     268_435_456.0,
 ];
-/// Seconds of one exchange, up to the default timeout of 20 s.
+/// Seconds of one attempt, up to the default timeout of 20 s.
 const ATTEMPT_SECONDS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
-/// Seconds from acceptance to delivery: from milliseconds to what retries take.
+/// Seconds from acceptance to delivery: from milliseconds to the length of retries.
 const END_TO_END_SECONDS: &[f64] =
     &[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0];
-/// Seconds of one commit: a fast disk needs half a millisecond, a sick one seconds.
+/// Seconds of one commit: a fast disk needs half a millisecond, a slow one seconds.
 const COMMIT_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 /// Jobs that share a commit.
 const SETTLEMENT_BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 4e6, 8.4e6, 1.7e7, 3.4e7];
 const COMMIT_JOBS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
 
-/// Why a source refuses a request.
+/// Reasons why a source refuses a request.
 pub const REFUSALS: [&str; 12] = [
     "missing",
     "malformed",
@@ -111,7 +111,7 @@ macro_rules! kind {
 
 macro_rules! table {
     ($($field:ident = $kind:ident($($argument:expr),*) $name:literal $help:literal;)*) => {
-        /// Every figure, by its place in the table.
+        /// Every metric of the table.
         struct Table { $($field: kind!($kind)),* }
 
         impl Table {
@@ -126,70 +126,70 @@ macro_rules! table {
 }
 
 table! {
-    accepted = counters(&["source"]) "innesco_events_accepted_total" "Events that were stored, by the source that their sender gave";
-    duplicates = counter() "innesco_events_duplicate_total" "Events that were known already and changed nothing";
+    accepted = counters(&["source"]) "innesco_events_accepted_total" "Stored events, by source";
+    duplicates = counter() "innesco_events_duplicate_total" "Duplicates, which changed nothing";
     emitted = counter() "innesco_events_emitted_total" "Events that plugins emitted";
-    unrouted = counter() "innesco_events_unrouted_total" "Events that no plugin and no endpoint wanted";
-    refused = counters(&["code"]) "innesco_requests_refused_total" "Requests that were answered with a problem, by its code";
+    unrouted = counter() "innesco_events_unrouted_total" "Events that matched no plugin and no subscription";
+    refused = counters(&["code"]) "innesco_requests_refused_total" "Requests answered with an error, by code";
 
-    source_refused = counters(&["source", "reason"]) "innesco_source_refusals_total" "Requests of third parties that a source refused, by why";
+    source_refused = counters(&["source", "reason"]) "innesco_source_refusals_total" "Requests that a source refused, by reason";
 
-    runs = counters(&["plugin", "outcome"]) "innesco_runs_total" "Runs of plugins, by how they ended";
-    run_seconds = histograms(&["plugin"], RUN_SECONDS) "innesco_run_seconds" "How long runs took";
-    run_bytes = histograms(&["plugin"], RUN_BYTES) "innesco_run_memory_peak_bytes" "The most memory that runs held";
-    plugins = numbers(&["state"]) "innesco_plugins" "Plugins: serving, refused (a newer file is not taken), not-loadable; and files that never were one (broken)";
+    runs = counters(&["plugin", "outcome"]) "innesco_runs_total" "Runs of plugins, by outcome";
+    run_seconds = histograms(&["plugin"], RUN_SECONDS) "innesco_run_seconds" "Duration of runs";
+    run_bytes = histograms(&["plugin"], RUN_BYTES) "innesco_run_memory_peak_bytes" "Peak memory of runs";
+    plugins = numbers(&["state"]) "innesco_plugins" "Plugins: serving, refused (a newer file is not used), not-loadable; and files that never were a plugin (broken)";
 
-    attempts = counters(&["endpoint", "outcome"]) "innesco_attempts_total" "Attempts to send, by how they ended; answers by the class of their status";
-    attempt_seconds = histogram(ATTEMPT_SECONDS) "innesco_attempt_seconds" "How long attempts took";
-    breaker_open = numbers(&["endpoint"]) "innesco_endpoint_breaker_open" "1 while an endpoint is only probed because it fails";
+    attempts = counters(&["endpoint", "outcome"]) "innesco_attempts_total" "Attempts, by outcome; answers by the class of their status";
+    attempt_seconds = histogram(ATTEMPT_SECONDS) "innesco_attempt_seconds" "Duration of attempts";
+    breaker_open = numbers(&["endpoint"]) "innesco_endpoint_breaker_open" "1 while the circuit breaker of the endpoint is open";
     endpoints = numbers(&["state"]) "innesco_endpoints" "Endpoints by state";
-    created = counter() "innesco_deliveries_created_total" "Deliveries that came into being";
-    delivered = counter() "innesco_deliveries_delivered_total" "Deliveries that reached their receiver";
-    dead = counters(&["reason"]) "innesco_deliveries_dead_total" "Deliveries that were given up, by why";
-    end_to_end_seconds = histogram(END_TO_END_SECONDS) "innesco_end_to_end_seconds" "From the acceptance of an event to the answer that delivered it, retries and replays included";
+    created = counter() "innesco_deliveries_created_total" "Created deliveries";
+    delivered = counter() "innesco_deliveries_delivered_total" "Delivered deliveries";
+    dead = counters(&["reason"]) "innesco_deliveries_dead_total" "Dead deliveries, by reason";
+    end_to_end_seconds = histogram(END_TO_END_SECONDS) "innesco_end_to_end_seconds" "Time from the acceptance of an event to its delivery, retries and replays included";
 
-    depth = numbers(&["stage"]) "innesco_queue_depth" "What waits, in memory or on disk: events to be run, runs of their own, parked runs, deliveries, dead deliveries";
-    oldest = gauges(&["stage"]) "innesco_queue_oldest_seconds" "For how long the oldest has waited: an event since it was accepted, a run or delivery since it was due, a dead delivery since it was given up";
-    handoff_items = numbers(&["stage"]) "innesco_handoff_items" "What is in memory, being worked on included";
-    handoff_bytes = numbers(&["stage"]) "innesco_handoff_bytes" "Bytes that it holds";
-    handoff_limit_bytes = numbers(&["stage"]) "innesco_handoff_limit_bytes" "Bytes that it may hold; what is beyond waits on disk";
+    depth = numbers(&["stage"]) "innesco_queue_depth" "Waiting items in memory and on disk: events, deferred runs, parked runs, deliveries, dead deliveries";
+    oldest = gauges(&["stage"]) "innesco_queue_oldest_seconds" "Age of the oldest item: an event since its acceptance, a run or delivery since it was due, a dead delivery since it died";
+    handoff_items = numbers(&["stage"]) "innesco_handoff_items" "Items in memory between commit and workers, including those in progress";
+    handoff_bytes = numbers(&["stage"]) "innesco_handoff_bytes" "Bytes of these items";
+    handoff_limit_bytes = numbers(&["stage"]) "innesco_handoff_limit_bytes" "Limit of these bytes; more items wait on disk";
 
-    commit_seconds = histograms(&["kind"], COMMIT_SECONDS) "innesco_store_commit_seconds" "How long commits took: promises are synced to the disk, progress is not";
-    commit_jobs = histogram(COMMIT_JOBS) "innesco_store_commit_jobs" "How many jobs shared a commit";
-    settlement_batch_bytes = histogram(SETTLEMENT_BYTES) "innesco_settlement_batch_bytes" "Bytes of what runs returned, in one batch on its way into the store";
-    commit_failures = counter() "innesco_store_commit_failures_total" "Commits that failed; nothing in them took effect";
-    queued_bytes = number() "innesco_store_queued_bytes" "Bytes that wait to be written";
+    commit_seconds = histograms(&["kind"], COMMIT_SECONDS) "innesco_store_commit_seconds" "Duration of commits: promises are synced to disk, progress is not";
+    commit_jobs = histogram(COMMIT_JOBS) "innesco_store_commit_jobs" "Number of jobs per commit";
+    settlement_batch_bytes = histogram(SETTLEMENT_BYTES) "innesco_settlement_batch_bytes" "Bytes of run results in one batch";
+    commit_failures = counter() "innesco_store_commit_failures_total" "Failed commits, which had no effect";
+    queued_bytes = number() "innesco_store_queued_bytes" "Bytes waiting to be written";
     file_bytes = numbers(&["file"]) "innesco_store_file_bytes" "Size of the store's files";
     disk_bytes = number() "innesco_disk_bytes" "Size of the disk that holds the data folder";
-    disk_free_bytes = number() "innesco_disk_free_bytes" "What is free of it";
+    disk_free_bytes = number() "innesco_disk_free_bytes" "Free space of that disk";
 
-    nodes = numbers(&["role"]) "innesco_nodes" "Nodes that are alive, by what they do; 1 where the store belongs to one process";
+    nodes = numbers(&["role"]) "innesco_nodes" "Live nodes by role; 1 with SQLite";
     node_leases = numbers(&["node"]) "innesco_node_leases" "Events, runs and deliveries that a node holds";
-    node_oldest = gauges(&["node"]) "innesco_node_oldest_seconds" "For how long a node has held the oldest of them";
-    node_silent = gauges(&["node"]) "innesco_node_silent_seconds" "For how long a node has not been heard of: about a second, if it is well";
-    plugins_behind = number() "innesco_plugins_behind" "Plugins whose version that serves on the other nodes is not ready on this one";
+    node_oldest = gauges(&["node"]) "innesco_node_oldest_seconds" "How long a node has held the oldest of them";
+    node_silent = gauges(&["node"]) "innesco_node_silent_seconds" "Seconds since the node's last heartbeat (about 1 when healthy)";
+    plugins_behind = number() "innesco_plugins_behind" "Plugins whose serving version on other nodes is not ready on this one";
 
-    build = numbers(&["version"]) "innesco_build_info" "Always 1; the label says which engine this is";
-    uptime = gauge() "innesco_uptime_seconds" "Since the engine started";
+    build = numbers(&["version"]) "innesco_build_info" "Always 1; the label has the engine's version";
+    uptime = gauge() "innesco_uptime_seconds" "Seconds since the engine started";
     cpu = seconds() "process_cpu_seconds_total" "Processor time of the process, user and system";
     resident = number() "process_resident_memory_bytes" "Memory of the process that is in RAM";
     open_files = number() "process_open_fds" "Files and connections that the process has open";
-    open_files_max = number() "process_max_fds" "How many it may have open";
+    open_files_max = number() "process_max_fds" "Limit of open files";
     threads = number() "process_threads" "Threads of the process";
     started = gauge() "process_start_time_seconds" "When the process started, in seconds since 1970";
 }
 
-/// What may be counted. Ask [`meters`] for it.
+/// All metrics; [`meters`] returns them.
 pub struct Meters {
     registry: Registry,
     table: Table,
     /// By source.
     sources: Family<IntCounter>,
-    /// The label of each source that third parties send to.
+    /// The label of each source that has refusals.
     refusing: Family<String>,
     plugins: Family<PluginMeters>,
     endpoints: Family<EndpointMeters>,
-    /// Deliveries that came into being.
+    /// Created deliveries.
     pub created: IntCounter,
     pub delivered: IntCounter,
     pub duplicates: IntCounter,
@@ -204,7 +204,7 @@ pub struct Meters {
     pub commit_failures: IntCounter,
 }
 
-/// The figures of this process.
+/// Returns the metrics of this process.
 pub fn meters() -> &'static Meters {
     static METERS: LazyLock<Meters> = LazyLock::new(Meters::new);
     &METERS
@@ -218,7 +218,7 @@ impl Meters {
         for reason in DeadReason::ALL {
             table.dead.with_label_values(&[reason.as_str()]);
         }
-        // So that the first refusal is a step from 0.
+        // So that the first refusal is an increase from 0.
         for reason in REFUSALS {
             table.source_refused.with_label_values(&[OTHER, reason]);
         }
@@ -256,44 +256,44 @@ impl Meters {
         }
     }
 
-    /// The counter of accepted events of a source.
+    /// Returns the counter of accepted events of a source.
     pub fn accepted(&self, source: &str) -> Arc<IntCounter> {
         self.sources.get(if is_plain(source) { source } else { OTHER })
     }
 
-    /// The figures of a plugin, to be kept by whoever runs it.
+    /// Returns the metrics of a plugin. The catalog keeps this handle.
     pub fn plugin(&self, name: &str) -> Arc<PluginMeters> {
         self.plugins.get(name)
     }
 
-    /// The figures of an endpoint, to be kept by whoever sends to it.
+    /// Returns the metrics of an endpoint. The recorder keeps this handle.
     pub fn endpoint(&self, name: &str) -> Arc<EndpointMeters> {
         self.endpoints.get(name)
     }
 
-    /// Makes the counter of each code, so that the first refusal is a step from 0 and not out of nothing.
+    /// Creates the counter of each code, so that the first refusal is an increase from 0.
     pub fn expect_refusals(&self, codes: impl Iterator<Item = &'static str>) {
         for code in codes {
             self.table.refused.with_label_values(&[code]);
         }
     }
 
-    /// A request was answered with the problem of this code.
+    /// Counts a request that was answered with this error code.
     pub fn refused(&self, code: &'static str) {
         self.table.refused.with_label_values(&[code]).inc();
     }
 
-    /// A source refused a request. The reason is one of [`REFUSALS`].
+    /// Counts a request that a source refused. The reason is one of [`REFUSALS`].
     pub fn source_refused(&self, source: &str, reason: &'static str) {
         self.table.source_refused.with_label_values(&[self.refusing.get(source).as_str(), reason]).inc();
     }
 
-    /// A delivery was given up.
+    /// Counts dead deliveries.
     pub fn dead(&self, reason: &'static str, count: usize) {
         self.table.dead.with_label_values(&[reason]).inc_by(count as u64);
     }
 
-    /// Notes what there is at this moment, and writes everything as Prometheus text.
+    /// Updates the gauges, and writes all metrics as Prometheus text.
     pub fn render(&self, now: &Readings<'_>) -> String {
         let table = &self.table;
         for stage in now.stages {
@@ -320,20 +320,20 @@ impl Meters {
         table.uptime.set(now.uptime.as_secs_f64());
         self.note_process();
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
-            // Only a name or label that breaks a rule can do this, and those are all above.
-            tracing::error!(%error, "the figures could not be written");
+            // Only a name or label that breaks a rule can cause this, and the table above has all of them.
+            tracing::error!(%error, "metrics could not be written");
             String::new()
         })
     }
 
-    /// Nodes come and go: those of before are forgotten.
+    /// Nodes join and leave: earlier ones are removed.
     fn note_nodes(&self, nodes: &[NodeReading]) {
         let table = &self.table;
         table.nodes.reset();
         let of_nodes = [&table.node_oldest, &table.node_silent];
         of_nodes.iter().for_each(|gauges| gauges.reset());
         table.node_leases.reset();
-        // So that they are there whatever the store.
+        // So that they exist with every store.
         table.node_leases.with_label_values(&[OTHER]);
         of_nodes.iter().for_each(|gauges| drop(gauges.with_label_values(&[OTHER])));
         if nodes.is_empty() {
@@ -350,7 +350,7 @@ impl Meters {
         }
     }
 
-    /// What the kernel says of this process; what it does not say stays 0.
+    /// Reads the kernel's figures of this process; missing ones stay 0.
     #[cfg(target_os = "linux")]
     fn note_process(&self) {
         let table = &self.table;
@@ -376,16 +376,16 @@ impl Meters {
     fn note_process(&self) {}
 }
 
-/// What there is at the moment in which the figures are asked for.
+/// The current values of gauges.
 pub struct Readings<'a> {
     pub stages: &'a [Stage],
     pub lanes: &'a [Lane],
     pub file_bytes: &'a [(&'static str, u64)],
-    /// How many plugins are in which state.
+    /// Number of plugins in each state.
     pub plugins: &'a [(&'static str, u64)],
-    /// How many endpoints are in which state.
+    /// Number of endpoints in each state.
     pub endpoints: &'a [(&'static str, u64)],
-    /// None where the store belongs to this process.
+    /// None with SQLite.
     pub nodes: &'a [NodeReading],
     pub plugins_behind: u64,
     pub queued_bytes: u64,
@@ -394,28 +394,28 @@ pub struct Readings<'a> {
     pub uptime: Duration,
 }
 
-/// One of the processes that work on a store together.
+/// One node of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReading {
     pub name: String,
     pub role: String,
     pub leases: u64,
-    /// For how long it has held the oldest of what it holds; zero where it holds nothing.
+    /// How long it has held its oldest item; zero if it holds nothing.
     pub oldest: Duration,
-    /// For how long it has not been heard of.
+    /// Time since its last heartbeat.
     pub silent: Duration,
 }
 
-/// What waits at one stage of the way.
+/// Waiting items of one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
     pub name: &'static str,
     pub depth: u64,
-    /// For how long the oldest has waited; zero where nothing waits.
+    /// How long the oldest has waited; zero if nothing waits.
     pub oldest: Duration,
 }
 
-/// What one stage holds in memory.
+/// Items of one stage in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
     pub name: &'static str,
@@ -424,7 +424,7 @@ pub struct Lane {
     pub limit_bytes: u64,
 }
 
-/// The figures of one plugin.
+/// The metrics of one plugin.
 pub struct PluginMeters {
     runs: [IntCounter; RunOutcome::ALL.len()],
     seconds: Histogram,
@@ -432,7 +432,7 @@ pub struct PluginMeters {
 }
 
 impl PluginMeters {
-    /// A run has ended. One that never began, since its plugin does not load, has taken no time.
+    /// Counts a run. One that did not start, because its plugin does not load, has taken no time.
     pub fn ran(&self, outcome: RunOutcome, took: Duration, memory_peak: u64) {
         self.runs[outcome as usize].inc();
         if outcome != RunOutcome::NotLoadable {
@@ -442,7 +442,7 @@ impl PluginMeters {
     }
 }
 
-/// How an attempt can end, as far as figures tell it apart.
+/// Outcomes of an attempt, as metrics distinguish them.
 const ATTEMPT_OUTCOMES: [&str; 12] = [
     "1xx",
     "2xx",
@@ -458,18 +458,18 @@ const ATTEMPT_OUTCOMES: [&str; 12] = [
     "tls-failed",
 ];
 
-/// The figures of one endpoint.
+/// The metrics of one endpoint.
 pub struct EndpointMeters {
     name: String,
     attempts: IntCounterVec,
-    /// Made when first needed: most endpoints only ever answer 2xx.
+    /// Created when first needed, because most endpoints only answer 2xx.
     by_outcome: [OnceLock<IntCounter>; ATTEMPT_OUTCOMES.len()],
     /// 1 while its breaker is open.
     pub breaker_open: IntGauge,
 }
 
 impl EndpointMeters {
-    /// An attempt has ended.
+    /// Counts an attempt.
     pub fn attempted(&self, outcome: AttemptOutcome) {
         let place = outcome_place(outcome);
         let counter =
@@ -493,7 +493,7 @@ fn outcome_place(outcome: AttemptOutcome) -> usize {
     }
 }
 
-/// Handles by name, as many as a limit allows; all others share one.
+/// Handles by name, up to a limit; all others share one.
 struct Family<T> {
     most: usize,
     make: Box<dyn Fn(&str) -> T + Send + Sync>,
@@ -519,7 +519,7 @@ impl<T> Family<T> {
     }
 }
 
-/// Whether a source is a name that may be shown: CloudEvents lets it be any URI, and a URI can hold anything.
+/// Returns whether a source is a plain name that may be shown: CloudEvents allows any URI, which can contain anything.
 fn is_plain(source: &str) -> bool {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_./".contains(&c);
     source.len() <= SOURCE_LEN_MAX && source.bytes().all(plain) && !source.contains("//")
@@ -529,7 +529,7 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// How each kind of figure is made. A name or label that breaks a rule of Prometheus shows in the first test that counts anything.
+/// Creates each kind of metric. A name or label that breaks a rule of Prometheus fails the first test that counts anything.
 mod make {
     use super::*;
 
@@ -602,7 +602,7 @@ mod tests {
     fn names_beyond_the_limit_share_one_handle() {
         let family = Family::new(2, str::to_owned);
         assert_eq!([&**family.get("a"), &**family.get("b"), &**family.get("c"), &**family.get("d")], ["a", "b", OTHER, OTHER]);
-        assert_eq!((&**family.get("a"), &**family.get("b")), ("a", "b"), "the first ones keep theirs");
+        assert_eq!((&**family.get("a"), &**family.get("b")), ("a", "b"), "the first names keep their handles");
         assert!(Arc::ptr_eq(&family.get("c"), &family.get("e")));
     }
 

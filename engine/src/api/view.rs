@@ -1,4 +1,4 @@
-//! The JSON shapes of everything the API answers with. A secret has no field here, except in the one reply that reveals it.
+//! The JSON shapes of the API's answers. A secret has a field only in the answer that reveals it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,44 +30,44 @@ use crate::{
 #[schema(as = Page)]
 pub struct PageView<T> {
     pub items: Vec<T>,
-    /// What to send as `cursor` for the next page.
+    /// The `cursor` of the next page.
     pub next: Option<String>,
 }
 
-/// The answer for one accepted event.
+/// The answer to one accepted event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Accepted)]
 pub struct AcceptedView {
-    /// The caller's id, else the engine's.
+    /// The caller's id, otherwise the engine's.
     pub id: String,
     pub source: String,
     /// The engine's id of the event.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// Whether an event of this source and id was here before; then nothing was changed.
+    /// Whether an event with this source and id was accepted before; then nothing changed.
     pub duplicate: bool,
 }
 
-/// One accepted event.
+/// An accepted event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Event)]
 pub struct EventView {
     /// The engine's id.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// The caller's id, else the engine's.
+    /// The caller's id, otherwise the engine's.
     pub id: String,
     pub source: String,
     #[schema(value_type = EventType)]
     pub r#type: String,
     pub subject: Option<String>,
-    /// When it happened, as its sender wrote it.
+    /// Time of the event, as its sender wrote it.
     pub time: String,
     #[schema(value_type = Timestamp)]
     pub accepted_at: String,
     #[schema(value_type = EventState)]
     pub state: &'static str,
-    /// How many events stand before it in its chain.
+    /// Number of earlier events in its chain.
     pub depth: u8,
     /// The event whose run emitted it.
     #[schema(value_type = Option<EventId>)]
@@ -75,7 +75,7 @@ pub struct EventView {
     /// Extension attributes.
     pub attributes: BTreeMap<String, String>,
     pub content_type: String,
-    /// Length of its data.
+    /// Size of its data, in bytes.
     pub bytes: u64,
 }
 
@@ -104,7 +104,7 @@ impl EventView {
     }
 }
 
-/// One event with everything that happened to it.
+/// An event with its history.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EventStory)]
 pub struct EventStoryView {
@@ -112,18 +112,18 @@ pub struct EventStoryView {
     pub event: EventView,
     #[serde(flatten)]
     pub data: DataView,
-    /// The request that a source took it from.
+    /// The request from which a source created it.
     pub request: Option<RequestView>,
     pub runs: Vec<RunView>,
     pub deliveries: Vec<DeliveryStoryView>,
     /// The events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
-    /// What to send as `cursor` for the next part of the story.
+    /// The `cursor` of the next part of the history.
     pub next: Option<String>,
 }
 
-/// An event's data: JSON as it is, text as a string, anything else in base64.
+/// An event's data: JSON unchanged, text as a string, other bytes in base64.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Data)]
 #[serde(rename_all = "snake_case")]
@@ -163,24 +163,24 @@ impl EventStoryView {
         }
     }
 
-    /// A further part: whoever reads it has the data already.
+    /// Removes the data, for a further part: its reader already has the data.
     pub fn without_data(self) -> Self {
         Self { data: DataView::Json(RawValue::NULL.to_owned()), request: None, ..self }
     }
 }
 
-/// A plugin on an event.
+/// A run: one plugin on one event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Run)]
 pub struct RunView {
     #[schema(value_type = RunId)]
     pub id: String,
     pub plugin: String,
-    /// SHA-256 of the plugin that ran.
+    /// SHA-256 of the plugin version that ran.
     pub version: Option<String>,
-    /// The name of the endpoint that the plugin belongs to.
+    /// Name of the endpoint whose plugin this is.
     pub endpoint: Option<String>,
-    /// 0 for the first time, then one more for each replay.
+    /// 0 for the first round, then one more for each replay.
     pub round: u32,
     #[schema(value_type = RunState)]
     pub state: &'static str,
@@ -191,22 +191,22 @@ pub struct RunView {
     /// Why it did not end `ok`: a sentence for people.
     pub message: Option<String>,
     pub tries: u32,
-    /// When it is tried again.
+    /// When it is retried.
     #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
     pub duration_ms: f64,
-    /// The most that it held.
+    /// Peak memory.
     pub memory_bytes: u64,
-    /// How many webhooks it asked for.
+    /// Number of webhooks that it returned.
     pub webhooks: u32,
-    /// How many events it emitted.
+    /// Number of events that it emitted.
     pub events: u32,
     pub log: Vec<LogView>,
-    /// Lines over the limit, which are not kept.
+    /// Number of log lines beyond the limit, which were dropped.
     pub log_dropped: u64,
 }
 
-/// A line that a plugin logged.
+/// A log line of a plugin.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LogLine)]
 pub struct LogView {
@@ -248,7 +248,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// A webhook on its way to one endpoint.
+/// A delivery: one webhook to one endpoint.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Delivery)]
 pub struct DeliveryView {
@@ -259,9 +259,9 @@ pub struct DeliveryView {
     #[schema(value_type = EndpointId)]
     pub endpoint: String,
     pub endpoint_name: String,
-    /// The type that the webhook carries.
+    /// Event type in the webhook.
     pub r#type: String,
-    /// 0 for the first time, then one more for each replay of the event.
+    /// 0 for the first round, then one more for each replay of the event.
     pub round: u32,
     #[schema(value_type = DeliveryState)]
     pub state: &'static str,
@@ -269,22 +269,22 @@ pub struct DeliveryView {
     #[schema(value_type = Option<DeadReason>)]
     pub reason: Option<&'static str>,
     pub attempt_count: u32,
-    /// When it is tried (again).
+    /// When the next attempt is due.
     #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
-    /// When it was delivered, given up or called off.
+    /// When it was delivered, died or was cancelled.
     #[schema(value_type = Option<Timestamp>)]
     pub at: Option<String>,
     pub last: Option<LastView>,
 }
 
-/// The last attempt in one line.
+/// Summary of the last attempt.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LastAttempt)]
 pub struct LastView {
     #[schema(value_type = AttemptOutcome)]
     pub outcome: &'static str,
-    /// The status of the answer.
+    /// Status of the answer.
     pub status: Option<u16>,
 }
 
@@ -316,7 +316,7 @@ impl DeliveryView {
     }
 }
 
-/// A delivery with its attempts: all of them, or the last 10 where it is part of an event's story.
+/// A delivery with its attempts: all of them, or the last 10 in an event's history.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeliveryStory)]
 pub struct DeliveryStoryView {
@@ -334,13 +334,13 @@ impl DeliveryStoryView {
     }
 }
 
-/// One try of a delivery.
+/// An attempt of a delivery.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Attempt)]
 pub struct AttemptView {
     #[schema(value_type = AttemptId)]
     pub id: String,
-    /// Counted from 1.
+    /// Number of the attempt, counted from 1.
     pub n: u32,
     #[serde(flatten)]
     pub result: AttemptResultView,
@@ -352,7 +352,7 @@ impl AttemptView {
     }
 }
 
-/// What came of sending a webhook once.
+/// The result of sending a webhook once.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AttemptResult)]
 pub struct AttemptResultView {
@@ -360,7 +360,7 @@ pub struct AttemptResultView {
     pub at: String,
     #[schema(value_type = AttemptOutcome)]
     pub outcome: &'static str,
-    /// The status of the answer.
+    /// Status of the answer.
     pub status: Option<u16>,
     pub latency_ms: f64,
     /// A sentence about the outcome.
@@ -382,27 +382,27 @@ impl AttemptResultView {
     }
 }
 
-/// The state of an endpoint that is disabled, whatever for.
+/// The state of a plugin that can run.
 const SERVING: &str = "serving";
 const NOT_LOADABLE: &str = "not-loadable";
-/// The states that a plugin is shown in.
+/// The states of a plugin.
 pub const PLUGIN_STATES: [&str; 2] = [SERVING, NOT_LOADABLE];
 
-/// What decides about events.
+/// A plugin.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Plugin)]
 pub struct PluginView {
     pub name: String,
-    /// SHA-256 of its bytes; `null` for a file that never became a plugin.
+    /// SHA-256 of the file; `null` for a file that never became a plugin.
     pub version: Option<String>,
     #[schema(value_type = PluginState)]
     pub state: &'static str,
     /// Why it does not load, or why a newer file was refused.
     pub error: Option<String>,
     pub description: String,
-    /// What its author calls this version.
+    /// The author's version.
     pub author_version: String,
-    /// The events that it runs on.
+    /// Event types that it runs on.
     pub on: Vec<String>,
     pub file: String,
     pub bytes: u64,
@@ -428,7 +428,7 @@ impl PluginView {
         }
     }
 
-    /// A file that never became a plugin, under its own name.
+    /// Creates the view of a file that never became a plugin, under its file name.
     pub fn broken(file: &str, reason: &str) -> Self {
         Self {
             name: file.trim_end_matches(".wasm").to_owned(),
@@ -444,13 +444,13 @@ impl PluginView {
     }
 }
 
-/// How much state a plugin keeps, and how much it may.
+/// Size of a plugin's state, and its limits.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PluginStateSize)]
 pub struct StateSizeView {
     pub plugin: String,
     pub keys: u64,
-    /// Keys and values together.
+    /// Size of keys and values together.
     pub bytes: u64,
     /// `plugin.state_keys_max`.
     pub keys_max: u64,
@@ -458,12 +458,12 @@ pub struct StateSizeView {
     pub bytes_max: u64,
 }
 
-/// What was cleared.
+/// The deleted state.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ClearedState)]
 pub struct ClearedStateView {
     pub plugin: String,
-    /// How many keys were deleted.
+    /// Number of deleted keys.
     pub keys: u64,
 }
 
@@ -478,20 +478,20 @@ pub struct KeyView {
     pub role: &'static str,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// From then on it opens nothing; null for one that is good until it is revoked.
+    /// Expiry; `null` for a key that is valid until it is revoked.
     #[schema(value_type = Option<Timestamp>)]
     pub expires_at: Option<String>,
     pub expired: bool,
     #[schema(value_type = Option<Timestamp>)]
     pub last_used_at: Option<String>,
-    /// Only in the reply that creates it.
+    /// Only in the answer that creates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub key: Option<String>,
 }
 
 impl KeyView {
-    /// `last_used_at` is what is known beyond the row, `now` the wall clock.
+    /// Creates the view. `last_used_at` is newer than the row, `now` is the wall clock.
     pub fn new(key: &KeyRow, last_used_at: Option<Timestamp>, now: Timestamp, tag: Tag) -> Self {
         let text = |at: Timestamp| at.to_string();
         Self {
@@ -507,7 +507,7 @@ impl KeyView {
     }
 }
 
-/// A change.
+/// An entry of the audit trail.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct AuditView {
@@ -515,13 +515,13 @@ pub struct AuditView {
     pub id: String,
     #[schema(value_type = Timestamp)]
     pub at: String,
-    /// The name of the key.
+    /// Name of the key.
     pub key: String,
-    /// What was done to what, such as `endpoint.update`.
+    /// The action, such as `endpoint.update`.
     pub action: String,
-    /// The id or the name of the thing.
+    /// Id or name of the changed thing.
     pub target: Option<String>,
-    /// What the caller was answered; null while it is being made, or when the engine ended meanwhile.
+    /// Status of the answer; `null` while the change is in progress, or if the engine stopped before its result was recorded.
     pub status: Option<u16>,
 }
 
@@ -538,21 +538,21 @@ impl AuditView {
     }
 }
 
-/// Work on many deliveries.
+/// A background job.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Job)]
 pub struct JobView {
     #[schema(value_type = JobId)]
     pub id: String,
-    /// What it does; `delivery.retry` so far.
+    /// Kind of job; currently only `delivery.retry`.
     pub kind: &'static str,
     #[schema(value_type = JobState)]
     pub state: &'static str,
-    /// Deliveries that are due again.
+    /// Number of deliveries that are due again.
     pub done: u64,
-    /// Deliveries that could not be: their endpoint is gone or disabled, or they have had all their attempts.
+    /// Number of deliveries that cannot be retried: their endpoint is deleted or disabled, or all attempts are used up.
     pub failed: u64,
-    /// How many there were at the beginning; null when they were too many to count.
+    /// Number of matching deliveries at the start; `null` if there were too many to count.
     pub total: Option<u64>,
     pub filter: RetryFilterView,
     #[schema(value_type = Timestamp)]
@@ -561,7 +561,7 @@ pub struct JobView {
     pub finished_at: Option<String>,
 }
 
-/// What a bulk retry was asked for.
+/// The filter of a bulk retry.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RetryFilter)]
 pub struct RetryFilterView {

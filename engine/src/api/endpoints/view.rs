@@ -1,4 +1,4 @@
-//! An endpoint as the API shows it. A secret has no field here, except in the one reply that reveals it.
+//! An endpoint in the API's answers. A secret has a field only in the answer that reveals it.
 
 use std::collections::BTreeMap;
 
@@ -21,67 +21,67 @@ use crate::{
 };
 
 const DISABLED: &str = "disabled";
-/// The states that an endpoint is shown in.
+/// The states of an endpoint.
 pub const ENDPOINT_STATES: [&str; 3] = [EndpointState::Active.as_str(), EndpointState::Paused.as_str(), DISABLED];
 
-/// Where webhooks go.
+/// An endpoint: a receiver of webhooks.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Endpoint)]
 pub struct EndpointView {
     #[schema(value_type = EndpointId)]
     pub id: String,
-    /// Fixed, since plugins send to it.
+    /// Name. Cannot be changed, because plugins send to it.
     #[schema(value_type = Slug)]
     pub name: String,
-    /// Free text for people.
+    /// Title: free text.
     pub title: Option<String>,
-    /// A key of the role `read` sees `***` in the place of its path and query: for many receivers these are the secret.
+    /// URL. A key of the role `read` sees `***` instead of its path and query, which are secret for many receivers.
     #[schema(format = "uri")]
     pub url: String,
-    /// The events that it subscribes to.
+    /// Event types that it subscribes to.
     #[schema(value_type = Vec<Pattern>)]
     pub events: Vec<String>,
-    /// Attribute → the values of which an event must have one (`source` and `subject` count as attributes).
+    /// Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes).
     pub r#where: BTreeMap<String, Vec<String>>,
-    /// The plugin through which each event passes on its way here.
+    /// Plugin that processes each event on its way to the endpoint.
     pub plugin: Option<String>,
     #[schema(value_type = Scheme)]
     pub signature: &'static str,
-    /// What receivers verify with, where the signature is `v1a`.
+    /// Public key for receivers, if the signature is `v1a`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub public_key: Option<String>,
-    /// Sent on every webhook; a value that may be a credential is not shown.
+    /// Headers of every webhook. A value that may be a credential is not shown.
     pub headers: BTreeMap<String, String>,
-    /// For the whole exchange.
+    /// Timeout of one complete attempt.
     pub timeout: String,
-    /// How long to wait before each attempt; `null` is the default schedule.
+    /// Waits before each attempt; `null` is the default schedule.
     pub schedule: Option<Vec<String>>,
-    /// Webhooks on their way at once.
+    /// Maximum number of concurrent webhooks.
     pub concurrency: usize,
-    /// No more than so many per second, minute or hour.
+    /// Maximum number of attempts per second, minute or hour.
     pub rate: Option<String>,
     #[schema(value_type = Option<Ordering>)]
     pub ordered: Option<&'static str>,
     pub breaker: BreakerView,
-    /// What a direct delivery's body holds.
+    /// Body format of a direct delivery.
     #[schema(value_type = Envelope)]
     pub envelope: &'static str,
-    /// How it is written.
+    /// Body encoding.
     #[schema(value_type = Format)]
     pub format: &'static str,
-    /// Where the signature is a token.
+    /// Header of the token, if the signature is `token`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub token_header: Option<String>,
     pub client_certificate: Option<CertificateView>,
-    /// What becomes of it when it answers `410`; `remove` where a program has subscribed it.
+    /// Reaction to the answer `410`; `remove` for subscriptions of programs.
     #[schema(value_type = OnGone)]
     pub on_gone: &'static str,
-    /// `public` where a key of the role `subscribe` made it.
+    /// `public` if a key of the role `subscribe` created it.
     #[schema(value_type = Reach)]
     pub reach: &'static str,
-    /// The key that subscribed it; `null` for an endpoint that a person created, and where the key is not known.
+    /// Key that created the subscription; `null` for an endpoint of a person, and if the key is not known.
     #[schema(value_type = Option<KeyId>)]
     pub subscribed_by: Option<String>,
     #[schema(value_type = EndpointState)]
@@ -89,18 +89,18 @@ pub struct EndpointView {
     /// Why it is disabled.
     #[schema(value_type = Option<DisabledReason>)]
     pub disabled_reason: Option<&'static str>,
-    /// Set once nothing has succeeded for a while.
+    /// Set after a time without a success.
     #[schema(value_type = Option<Timestamp>)]
     pub failing_since: Option<String>,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// Only in the reply that creates or rotates it.
+    /// Only in the answer that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,
 }
 
-/// Which certificate the endpoint presents. Neither it nor its key is shown.
+/// The client certificate of the endpoint. Certificate and key are not shown.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ClientCertificate)]
 pub struct CertificateView {
@@ -108,15 +108,15 @@ pub struct CertificateView {
     pub key: &'static str,
 }
 
-/// When the endpoint is left alone for a while.
+/// The circuit breaker of an endpoint.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Breaker)]
 pub struct BreakerView {
-    /// Failures in a row that open it; 0: it never opens.
+    /// Number of failures in a row that open it; 0: it never opens.
     pub failures: u32,
-    /// How long it is open the first time; each failed probe doubles it.
+    /// First open time; each failed probe doubles it.
     pub wait: String,
-    /// The longest that it is open between two probes.
+    /// Maximum open time between two probes.
     pub wait_max: String,
 }
 
@@ -174,14 +174,14 @@ impl EndpointView {
         }
     }
 
-    /// With the secret: for the one reply that may carry it.
+    /// Creates the view with the secret, for the one answer that may contain it.
     pub fn revealing(endpoint: &Endpoint, tag: Tag) -> Self {
         let secret = endpoint.new.secrets.first().map(|held| held.secret.reveal());
         Self { secret, ..Self::new(endpoint, tag, Sight::Whole) }
     }
 }
 
-/// What stands for a header value that may be a credential. Sending it back leaves the value as it is.
+/// Replaces a header value that may be a credential. A change with this text keeps the value.
 pub const HIDDEN: &str = "(not shown)";
 
 fn shown(name: &str, value: &str) -> String {
