@@ -215,7 +215,6 @@ const STILL_VAGUE: &[&str] = &[
     "docs/security.md",
     "docs/sources.md",
     "docs/webhooks.md",
-    "engine/src/catalog/follow.rs",
     "engine/src/domain/run.rs",
     "engine/src/sandbox/fuzz.rs",
     "engine/src/serve.rs",

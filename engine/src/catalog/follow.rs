@@ -1,7 +1,8 @@
-//! The plugins of many nodes: the store says which version of each serves, and every node brings itself in line with it, compiles for
-//! itself, and says what it has ready. Where the store belongs to one process there is nothing to follow: its folder says what serves.
+//! Plugins on many nodes: the store decides which version of each serves. Every node follows it, compiles the versions, and
+//! reports which are ready. With SQLite there is nothing to follow: the folder decides.
 //!
-//! Only the task that follows the plugin folder does this ([`watch`](super::watch)), so what the store said last stands last.
+//! Only the task that follows the plugin folder does this ([`watch`](super::watch)), so the latest decision of the store stays in
+//! effect.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use crate::{
 };
 
 impl Catalog {
-    /// Brings the plugins in line with the store, if it is the store that says what serves, and tells the other nodes what came of it.
+    /// Synchronizes the plugins with the store, if the store decides which serve, and reports the result to the other nodes.
     pub async fn follow(&self, folder: &mut Folder) -> Result<(), store::Error> {
         let Some(registry) = self.store.plugin_registry() else { return Ok(()) };
         let serving = registry.serving().await?;
@@ -35,7 +36,7 @@ impl Catalog {
         registry.report(said_of(&self.plugins())).await
     }
 
-    /// Takes a version from the store and swaps it in. Says whether it serves here.
+    /// Loads a version from the store and makes it serve. Returns whether it serves here.
     async fn fetch(&self, registry: &dyn PluginRegistry, row: &PluginRow, folder: &mut Folder) -> Result<bool, store::Error> {
         if folder.failed.get(&row.name) == Some(&row.version) {
             return Ok(false);
@@ -43,7 +44,7 @@ impl Catalog {
         let loaded = match self.check_len(row.bytes) {
             Ok(()) => match registry.file(row.version).await? {
                 Some(file) => self.load_version(row, &file),
-                // Another version serves by now, and that is told of as well.
+                // Another version serves by now; the store notifies of it too.
                 None => return Ok(false),
             },
             Err(reason) => Err(reason.into()),
@@ -69,17 +70,17 @@ impl Catalog {
     fn load_version(&self, row: &PluginRow, file: &[u8]) -> Result<Plugin, NotLoaded> {
         let loaded = self.load(file)?;
         if *loaded.digest() != row.version || loaded.manifest().name != row.name {
-            return Err("the store holds other bytes than those that were published; write the file into a plugin folder again"
+            return Err("the stored file differs from the published one; write the file into a plugin folder again"
                 .to_owned()
                 .into());
         }
         Ok(loaded)
     }
 
-    /// Notes why a version that serves elsewhere does not here. One that served goes on serving.
+    /// Records why a version that serves on other nodes does not serve here. A version that serves here keeps serving.
     fn refuse_version(&self, row: &PluginRow, reason: String) {
         let version = row.version.short();
-        tracing::error!(plugin = %row.name, version, reason, "the plugin version that serves on the other nodes is not loaded");
+        tracing::error!(plugin = %row.name, version, reason, "plugin version of the other nodes is not loaded");
         let table = self.plugins();
         let keeps = table.get(&row.name).filter(|entry| matches!(entry.state, PluginState::Serving(_)));
         let (file, message) = (row.file.clone(), reason.clone());
@@ -95,7 +96,7 @@ fn is_ready(table: &PluginTable, row: &PluginRow) -> bool {
     table.get(&row.name).is_some_and(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.version == row.version)
 }
 
-/// What the other nodes are told of the plugins here.
+/// Returns the report on this node's plugins.
 fn said_of(table: &PluginTable) -> Vec<NodePlugin> {
     let known = table.iter().map(|entry| {
         let (version, error) = match &entry.state {
