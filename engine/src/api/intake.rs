@@ -37,7 +37,7 @@ const TEXT_LEN_MAX: usize = 512;
 const CONTENT_TYPE_LEN_MAX: usize = 256;
 /// Attributes that must be strings (CloudEvents): `7` and `"7"` must not be two ids that look alike.
 const CORE: [&str; 7] = ["id", "source", "type", "subject", "time", "specversion", "datacontenttype"];
-/// The source of events without one.
+/// The default source of an event.
 pub const DEFAULT_SOURCE: &str = "api";
 
 /// One or more events, for the document: [`read`] parses the bytes itself.

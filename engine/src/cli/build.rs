@@ -75,8 +75,8 @@ impl PluginCrate {
 
     /// Builds the crate.
     ///
-    /// Each crate is built separately. Built together, crates of one workspace share the features of their dependencies, and the
-    /// same source would give other bytes, which is another version.
+    /// Each crate is built separately. In one build, the crates of a workspace share features of their dependencies. The same
+    /// source would then give other bytes, and so another version.
     pub fn build(&self) -> Result<Built, BuildFailed> {
         let began = clock::steady();
         let failed = |reason: String| BuildFailed { name: self.name.clone(), reason };

@@ -1,7 +1,7 @@
 //! Advice for what a plugin does not have: a clock, randomness, files, a network, threads.
 //!
-//! Common crates need these deep inside. Their errors do not name the plugin's replacement: at build time, as imports of a
-//! browser's JavaScript, or as a panic. Each function takes such an error and returns the matching advice.
+//! Common crates need these deep inside. The error appears at build time, as an import of a browser's JavaScript, or as a panic.
+//! It does not name the replacement for plugins. Each function takes such an error and returns the matching advice.
 
 /// A text to search for, and the advice for it.
 type Case = (&'static str, &'static str);

@@ -10,7 +10,7 @@
 //! The result is trusted like the compile cache: the engine runs it as machine code. That is sound while the child does what its
 //! program says. Then the code is what Cranelift made of validated WebAssembly, as it would be in this process. It is not sound
 //! against a child that a file has taken over through a memory error in those parsers, which are safe Rust. The child protects
-//! the engine from exhaustion and crashes. It does not move trust from the compiler to the file.
+//! the engine from exhaustion and crashes. It does not make an untrusted file trustworthy.
 //!
 //! `describe` does not run here: it is the plugin's code, and runs in the engine's sandbox under the limits of every run.
 
@@ -41,7 +41,8 @@ pub const COMMAND: &str = ":compile-plugin";
 
 /// Maximum number of concurrent children. One compiles on several cores; a second would add memory, not speed.
 const CHILDREN_MAX: usize = 1;
-/// Maximum number of threads on which a child compiles. More speed up only the largest files, and each takes memory.
+/// Maximum number of threads on which a child compiles. Additional threads help only with the largest files, and each takes
+/// memory.
 const THREADS_MAX: usize = 4;
 /// Stack on which a child reads a file, in bytes. Files of tools need less than one MiB; the rest is for the largest function.
 pub(super) const STACK_BYTES: usize = 16 << 20;

@@ -128,7 +128,7 @@ pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
     if has_types { Ok(()) } else { Err(LoadError::NoSdk) }
 }
 
-/// Explains why a component does not link: the first import that this engine does not have, the most helpful first.
+/// Explains why a component does not link. Of several unknown imports it reports the one that helps the author most.
 pub fn unlinkable(component: &Component, engine: &Engine, error: &wasmtime::Error) -> LoadError {
     let mut unknown = BTreeSet::new();
     for (name, import) in component.component_type().imports(engine) {

@@ -6,7 +6,7 @@ use url::form_urlencoded::byte_serialize;
 
 use super::{BYTES_MAX, Node, Root, Value};
 
-/// The name of a value without one.
+/// The default name of a single value.
 const ALONE: &str = "data";
 
 /// Writes a form. Returns `None` if it exceeds [`BYTES_MAX`].

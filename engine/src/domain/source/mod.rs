@@ -173,7 +173,7 @@ impl Source {
         std::iter::once((self.address(), None)).chain(former)
     }
 
-    /// Replaces the address. The current one stays valid until `grace` is over; earlier ones end at the latest then.
+    /// Replaces the address. The current address stays valid until `grace` is over. No earlier address stays valid longer.
     pub fn rotate_address(&mut self, token: Token, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         let new = &mut self.new;
@@ -185,7 +185,7 @@ impl Source {
         new.former.truncate(FORMER_MAX);
     }
 
-    /// Adds a new secret first. Earlier ones stay valid until `grace` is over at the latest.
+    /// Adds a new secret first. No earlier secret stays valid after `grace` is over.
     pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));
