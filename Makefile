@@ -1,7 +1,7 @@
-# Everything a newcomer or a machine needs: `make run` to see it work, `make test` to prove it.
+# `make run` starts a demonstration, `make test` runs all tests.
 .PHONY: run test quick verify verify-openapi check deny bench bench-soak setup tools simulate
 
-# What cargo does not bring: the target that plugins are compiled to.
+# The compilation target of plugins, which cargo does not install.
 setup:
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
 
@@ -11,16 +11,16 @@ tools:
 	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -qq --yes faketime strace postgresql; fi; fi
 
-# The engine with the example plugins, a receiver, and everything rebuilt when it changes.
+# The engine with the example plugins and a test receiver; plugins are rebuilt when they change.
 run: setup
 	@cargo run --package innesco -- dev
 
 # All tests: rules, store, plugin host, the SDK, the example plugins, and the real binary from outside, on either store.
-# A few mount a small disk or trace an engine. An ordinary user's test does so in a namespace of its own (tests/it/namespace.rs).
+# A few mount a small disk or trace an engine. For an ordinary user, such a test uses a separate namespace (tests/it/namespace.rs).
 test: setup tools
 	@cargo test --workspace && STORE=postgres cargo test --package innesco --test it
 
-# For the inner loop: the engine's rules and the real binary, on SQLite alone.
+# Quick tests for development: the engine's rules and the real binary, only on SQLite.
 quick: setup tools
 	@cargo test --package innesco --lib --test it
 
@@ -55,16 +55,16 @@ deny:
 	@if cargo deny --log-level off fetch db >/dev/null 2>&1; then cargo deny --log-level error check --hide-inclusion-graph advisories; \
 		else echo "the advisory database cannot be fetched from here: advisories are not checked" >&2; fi
 
-# The engine beside the least that anyone must do, in one run: docs/bench.md. `make bench ONLY="relay accept"` for a part of it;
+# The engine compared with minimal programs, in one run: docs/bench.md. `make bench ONLY="relay accept"` for a part of it;
 # BENCH_DIR chooses the disk.
 bench: setup
 	cargo bench --quiet --package innesco --bench relay -- $(ONLY)
 
-# Half of the peak for as long as asked, with a dead receiver among healthy ones: does anything grow?
+# Half of the peak rate for a given time, with a dead receiver among healthy ones: shows what grows.
 bench-soak: setup
 	cargo bench --quiet --package innesco --bench relay -- soak $(or $(MINUTES),10)
 
-# Nodes, leases, crashes and clocks on virtual time, against the rules by which the engine decides: `make simulate RUNS=5000`, or
+# Nodes, leases, crashes and clocks on virtual time, with the engine's rules: `make simulate RUNS=5000`, or
 # `make simulate SEED=…` for one run again.
 simulate: setup
 	RUNS=$(or $(RUNS),2000) $(if $(SEED),SEED=$(SEED)) cargo test --quiet --package innesco --lib -- store::postgres::simulation --nocapture
