@@ -1,4 +1,4 @@
-//! The JSON shapes of the API's answers. A secret has a field only in the answer that reveals it.
+//! The JSON shapes of everything the API answers with. A secret has no field here, except in the one reply that reveals it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,44 +30,44 @@ use crate::{
 #[schema(as = Page)]
 pub struct PageView<T> {
     pub items: Vec<T>,
-    /// The `cursor` of the next page.
+    /// What to send as `cursor` for the next page.
     pub next: Option<String>,
 }
 
-/// The answer to one accepted event.
+/// The answer for one accepted event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Accepted)]
 pub struct AcceptedView {
-    /// The caller's id, otherwise the engine's.
+    /// The caller's id, else the engine's.
     pub id: String,
     pub source: String,
     /// The engine's id of the event.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// Whether an event with this source and id was accepted before; then nothing changed.
+    /// Whether an event of this source and id was here before; then nothing was changed.
     pub duplicate: bool,
 }
 
-/// An accepted event.
+/// One accepted event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Event)]
 pub struct EventView {
     /// The engine's id.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// The caller's id, otherwise the engine's.
+    /// The caller's id, else the engine's.
     pub id: String,
     pub source: String,
     #[schema(value_type = EventType)]
     pub r#type: String,
     pub subject: Option<String>,
-    /// Time of the event, as its sender wrote it.
+    /// When it happened, as its sender wrote it.
     pub time: String,
     #[schema(value_type = Timestamp)]
     pub accepted_at: String,
     #[schema(value_type = EventState)]
     pub state: &'static str,
-    /// Number of earlier events in its chain.
+    /// How many events stand before it in its chain.
     pub depth: u8,
     /// The event whose run emitted it.
     #[schema(value_type = Option<EventId>)]
@@ -75,7 +75,7 @@ pub struct EventView {
     /// Extension attributes.
     pub attributes: BTreeMap<String, String>,
     pub content_type: String,
-    /// Size of its data, in bytes.
+    /// Length of its data.
     pub bytes: u64,
 }
 
@@ -104,7 +104,7 @@ impl EventView {
     }
 }
 
-/// An event with its history.
+/// One event with everything that happened to it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EventStory)]
 pub struct EventStoryView {
@@ -112,18 +112,18 @@ pub struct EventStoryView {
     pub event: EventView,
     #[serde(flatten)]
     pub data: DataView,
-    /// The request from which a source created it.
+    /// The request that a source took it from.
     pub request: Option<RequestView>,
     pub runs: Vec<RunView>,
     pub deliveries: Vec<DeliveryStoryView>,
     /// The events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
-    /// The `cursor` of the next part of the history.
+    /// What to send as `cursor` for the next part of the story.
     pub next: Option<String>,
 }
 
-/// An event's data: JSON unchanged, text as a string, other bytes in base64.
+/// An event's data: JSON as it is, text as a string, anything else in base64.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Data)]
 #[serde(rename_all = "snake_case")]
@@ -163,24 +163,24 @@ impl EventStoryView {
         }
     }
 
-    /// Removes the data, for a further part: its reader already has the data.
+    /// A further part: whoever reads it has the data already.
     pub fn without_data(self) -> Self {
         Self { data: DataView::Json(RawValue::NULL.to_owned()), request: None, ..self }
     }
 }
 
-/// A run: one plugin on one event.
+/// A plugin on an event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Run)]
 pub struct RunView {
     #[schema(value_type = RunId)]
     pub id: String,
     pub plugin: String,
-    /// SHA-256 of the plugin version that ran.
+    /// SHA-256 of the plugin that ran.
     pub version: Option<String>,
-    /// Name of the endpoint whose plugin this is.
+    /// The name of the endpoint that the plugin belongs to.
     pub endpoint: Option<String>,
-    /// 0 for the first round, then one more for each replay.
+    /// 0 for the first time, then one more for each replay.
     pub round: u32,
     #[schema(value_type = RunState)]
     pub state: &'static str,
@@ -191,22 +191,22 @@ pub struct RunView {
     /// Why it did not end `ok`: a sentence for people.
     pub message: Option<String>,
     pub tries: u32,
-    /// When it is retried.
+    /// When it is tried again.
     #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
     pub duration_ms: f64,
-    /// Peak memory.
+    /// The most that it held.
     pub memory_bytes: u64,
-    /// Number of webhooks that it returned.
+    /// How many webhooks it asked for.
     pub webhooks: u32,
-    /// Number of events that it emitted.
+    /// How many events it emitted.
     pub events: u32,
     pub log: Vec<LogView>,
-    /// Number of log lines beyond the limit, which were dropped.
+    /// Lines over the limit, which are not kept.
     pub log_dropped: u64,
 }
 
-/// A log line of a plugin.
+/// A line that a plugin logged.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LogLine)]
 pub struct LogView {
@@ -248,7 +248,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// A delivery: one webhook to one endpoint.
+/// A webhook on its way to one endpoint.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Delivery)]
 pub struct DeliveryView {
@@ -259,9 +259,9 @@ pub struct DeliveryView {
     #[schema(value_type = EndpointId)]
     pub endpoint: String,
     pub endpoint_name: String,
-    /// Event type in the webhook.
+    /// The type that the webhook carries.
     pub r#type: String,
-    /// 0 for the first round, then one more for each replay of the event.
+    /// 0 for the first time, then one more for each replay of the event.
     pub round: u32,
     #[schema(value_type = DeliveryState)]
     pub state: &'static str,
@@ -269,22 +269,22 @@ pub struct DeliveryView {
     #[schema(value_type = Option<DeadReason>)]
     pub reason: Option<&'static str>,
     pub attempt_count: u32,
-    /// When the next attempt is due.
+    /// When it is tried (again).
     #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
-    /// When it was delivered, died or was cancelled.
+    /// When it was delivered, given up or called off.
     #[schema(value_type = Option<Timestamp>)]
     pub at: Option<String>,
     pub last: Option<LastView>,
 }
 
-/// Summary of the last attempt.
+/// The last attempt in one line.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LastAttempt)]
 pub struct LastView {
     #[schema(value_type = AttemptOutcome)]
     pub outcome: &'static str,
-    /// Status of the answer.
+    /// The status of the answer.
     pub status: Option<u16>,
 }
 
@@ -316,7 +316,7 @@ impl DeliveryView {
     }
 }
 
-/// A delivery with its attempts: all of them, or the last 10 in an event's history.
+/// A delivery with its attempts: all of them, or the last 10 where it is part of an event's story.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeliveryStory)]
 pub struct DeliveryStoryView {
@@ -334,13 +334,13 @@ impl DeliveryStoryView {
     }
 }
 
-/// An attempt of a delivery.
+/// One try of a delivery.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Attempt)]
 pub struct AttemptView {
     #[schema(value_type = AttemptId)]
     pub id: String,
-    /// Number of the attempt, counted from 1.
+    /// Counted from 1.
     pub n: u32,
     #[serde(flatten)]
     pub result: AttemptResultView,
@@ -352,7 +352,7 @@ impl AttemptView {
     }
 }
 
-/// The result of sending a webhook once.
+/// What came of sending a webhook once.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AttemptResult)]
 pub struct AttemptResultView {
@@ -360,7 +360,7 @@ pub struct AttemptResultView {
     pub at: String,
     #[schema(value_type = AttemptOutcome)]
     pub outcome: &'static str,
-    /// Status of the answer.
+    /// The status of the answer.
     pub status: Option<u16>,
     pub latency_ms: f64,
     /// A sentence about the outcome.
@@ -382,27 +382,27 @@ impl AttemptResultView {
     }
 }
 
-/// The state of a plugin that can run.
+/// The state of an endpoint that is disabled, whatever for.
 const SERVING: &str = "serving";
 const NOT_LOADABLE: &str = "not-loadable";
-/// The states of a plugin.
+/// The states that a plugin is shown in.
 pub const PLUGIN_STATES: [&str; 2] = [SERVING, NOT_LOADABLE];
 
-/// A plugin.
+/// What decides about events.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Plugin)]
 pub struct PluginView {
     pub name: String,
-    /// SHA-256 of the file; `null` for a file that never became a plugin.
+    /// SHA-256 of its bytes; `null` for a file that never became a plugin.
     pub version: Option<String>,
     #[schema(value_type = PluginState)]
     pub state: &'static str,
     /// Why it does not load, or why a newer file was refused.
     pub error: Option<String>,
     pub description: String,
-    /// The author's version.
+    /// What its author calls this version.
     pub author_version: String,
-    /// Event types that it runs on.
+    /// The events that it runs on.
     pub on: Vec<String>,
     pub file: String,
     pub bytes: u64,
@@ -428,7 +428,7 @@ impl PluginView {
         }
     }
 
-    /// Creates the view of a file that never became a plugin, under its file name.
+    /// A file that never became a plugin, under its own name.
     pub fn broken(file: &str, reason: &str) -> Self {
         Self {
             name: file.trim_end_matches(".wasm").to_owned(),
@@ -444,13 +444,13 @@ impl PluginView {
     }
 }
 
-/// Size of a plugin's state, and its limits.
+/// How much state a plugin keeps, and how much it may.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PluginStateSize)]
 pub struct StateSizeView {
     pub plugin: String,
     pub keys: u64,
-    /// Size of keys and values together.
+    /// Keys and values together.
     pub bytes: u64,
     /// `plugin.state_keys_max`.
     pub keys_max: u64,
@@ -458,12 +458,12 @@ pub struct StateSizeView {
     pub bytes_max: u64,
 }
 
-/// The deleted state.
+/// What was cleared.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ClearedState)]
 pub struct ClearedStateView {
     pub plugin: String,
-    /// Number of deleted keys.
+    /// How many keys were deleted.
     pub keys: u64,
 }
 
@@ -478,20 +478,20 @@ pub struct KeyView {
     pub role: &'static str,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// Expiry; `null` for a key that is valid until it is revoked.
+    /// From then on it opens nothing; null for one that is good until it is revoked.
     #[schema(value_type = Option<Timestamp>)]
     pub expires_at: Option<String>,
     pub expired: bool,
     #[schema(value_type = Option<Timestamp>)]
     pub last_used_at: Option<String>,
-    /// Only in the answer that creates it.
+    /// Only in the reply that creates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub key: Option<String>,
 }
 
 impl KeyView {
-    /// Creates the view. `last_used_at` is newer than the row, `now` is the wall clock.
+    /// `last_used_at` is what is known beyond the row, `now` the wall clock.
     pub fn new(key: &KeyRow, last_used_at: Option<Timestamp>, now: Timestamp, tag: Tag) -> Self {
         let text = |at: Timestamp| at.to_string();
         Self {
@@ -507,7 +507,7 @@ impl KeyView {
     }
 }
 
-/// An entry of the audit trail.
+/// A change.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct AuditView {
@@ -515,13 +515,13 @@ pub struct AuditView {
     pub id: String,
     #[schema(value_type = Timestamp)]
     pub at: String,
-    /// Name of the key.
+    /// The name of the key.
     pub key: String,
-    /// The action, such as `endpoint.update`.
+    /// What was done to what, such as `endpoint.update`.
     pub action: String,
-    /// Id or name of the changed thing.
+    /// The id or the name of the thing.
     pub target: Option<String>,
-    /// Status of the answer; `null` while the change is in progress, or if the engine stopped before its result was recorded.
+    /// What the caller was answered; null while it is being made, or when the engine ended meanwhile.
     pub status: Option<u16>,
 }
 
@@ -538,21 +538,21 @@ impl AuditView {
     }
 }
 
-/// A background job.
+/// Work on many deliveries.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Job)]
 pub struct JobView {
     #[schema(value_type = JobId)]
     pub id: String,
-    /// Kind of job; currently only `delivery.retry`.
+    /// What it does; `delivery.retry` so far.
     pub kind: &'static str,
     #[schema(value_type = JobState)]
     pub state: &'static str,
-    /// Number of deliveries that are due again.
+    /// Deliveries that are due again.
     pub done: u64,
-    /// Number of deliveries that cannot be retried: their endpoint is deleted or disabled, or all attempts are used up.
+    /// Deliveries that could not be: their endpoint is gone or disabled, or they have had all their attempts.
     pub failed: u64,
-    /// Number of matching deliveries at the start; `null` if there were too many to count.
+    /// How many there were at the beginning; null when they were too many to count.
     pub total: Option<u64>,
     pub filter: RetryFilterView,
     #[schema(value_type = Timestamp)]
@@ -561,7 +561,7 @@ pub struct JobView {
     pub finished_at: Option<String>,
 }
 
-/// The filter of a bulk retry.
+/// What a bulk retry was asked for.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RetryFilter)]
 pub struct RetryFilterView {

@@ -1,4 +1,4 @@
-//! An endpoint in the API's answers. A secret has a field only in the answer that reveals it.
+//! An endpoint as the API shows it. A secret has no field here, except in the one reply that reveals it.
 
 use std::collections::BTreeMap;
 
@@ -21,67 +21,67 @@ use crate::{
 };
 
 const DISABLED: &str = "disabled";
-/// The states of an endpoint.
+/// The states that an endpoint is shown in.
 pub const ENDPOINT_STATES: [&str; 3] = [EndpointState::Active.as_str(), EndpointState::Paused.as_str(), DISABLED];
 
-/// An endpoint: a receiver of webhooks.
+/// Where webhooks go.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Endpoint)]
 pub struct EndpointView {
     #[schema(value_type = EndpointId)]
     pub id: String,
-    /// Name. Cannot be changed, because plugins send to it.
+    /// Fixed, since plugins send to it.
     #[schema(value_type = Slug)]
     pub name: String,
-    /// Title: free text.
+    /// Free text for people.
     pub title: Option<String>,
-    /// URL. A key of the role `read` sees `***` instead of its path and query, which are secret for many receivers.
+    /// A key of the role `read` sees `***` in the place of its path and query: for many receivers these are the secret.
     #[schema(format = "uri")]
     pub url: String,
-    /// Event types that it subscribes to.
+    /// The events that it subscribes to.
     #[schema(value_type = Vec<Pattern>)]
     pub events: Vec<String>,
-    /// Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes).
+    /// Attribute → the values of which an event must have one (`source` and `subject` count as attributes).
     pub r#where: BTreeMap<String, Vec<String>>,
-    /// Plugin that processes each event on its way to the endpoint.
+    /// The plugin through which each event passes on its way here.
     pub plugin: Option<String>,
     #[schema(value_type = Scheme)]
     pub signature: &'static str,
-    /// Public key for receivers, if the signature is `v1a`.
+    /// What receivers verify with, where the signature is `v1a`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub public_key: Option<String>,
-    /// Headers of every webhook. A value that may be a credential is not shown.
+    /// Sent on every webhook; a value that may be a credential is not shown.
     pub headers: BTreeMap<String, String>,
-    /// Timeout of one complete attempt.
+    /// For the whole exchange.
     pub timeout: String,
-    /// Waits before each attempt; `null` is the default schedule.
+    /// How long to wait before each attempt; `null` is the default schedule.
     pub schedule: Option<Vec<String>>,
-    /// Maximum number of concurrent webhooks.
+    /// Webhooks on their way at once.
     pub concurrency: usize,
-    /// Maximum number of attempts per second, minute or hour.
+    /// No more than so many per second, minute or hour.
     pub rate: Option<String>,
     #[schema(value_type = Option<Ordering>)]
     pub ordered: Option<&'static str>,
     pub breaker: BreakerView,
-    /// Body format of a direct delivery.
+    /// What a direct delivery's body holds.
     #[schema(value_type = Envelope)]
     pub envelope: &'static str,
-    /// Body encoding.
+    /// How it is written.
     #[schema(value_type = Format)]
     pub format: &'static str,
-    /// Header of the token, if the signature is `token`.
+    /// Where the signature is a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub token_header: Option<String>,
     pub client_certificate: Option<CertificateView>,
-    /// Reaction to the answer `410`; `remove` for subscriptions of programs.
+    /// What becomes of it when it answers `410`; `remove` where a program has subscribed it.
     #[schema(value_type = OnGone)]
     pub on_gone: &'static str,
-    /// `public` if a key of the role `subscribe` created it.
+    /// `public` where a key of the role `subscribe` made it.
     #[schema(value_type = Reach)]
     pub reach: &'static str,
-    /// Key that created the subscription; `null` for an endpoint of a person, and if the key is not known.
+    /// The key that subscribed it; `null` for an endpoint that a person created, and where the key is not known.
     #[schema(value_type = Option<KeyId>)]
     pub subscribed_by: Option<String>,
     #[schema(value_type = EndpointState)]
@@ -89,18 +89,18 @@ pub struct EndpointView {
     /// Why it is disabled.
     #[schema(value_type = Option<DisabledReason>)]
     pub disabled_reason: Option<&'static str>,
-    /// Set after a time without a success.
+    /// Set once nothing has succeeded for a while.
     #[schema(value_type = Option<Timestamp>)]
     pub failing_since: Option<String>,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// Only in the answer that creates or rotates it.
+    /// Only in the reply that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,
 }
 
-/// The client certificate of the endpoint. Certificate and key are not shown.
+/// Which certificate the endpoint presents. Neither it nor its key is shown.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ClientCertificate)]
 pub struct CertificateView {
@@ -108,15 +108,15 @@ pub struct CertificateView {
     pub key: &'static str,
 }
 
-/// The circuit breaker of an endpoint.
+/// When the endpoint is left alone for a while.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Breaker)]
 pub struct BreakerView {
-    /// Number of failures in a row that open it; 0: it never opens.
+    /// Failures in a row that open it; 0: it never opens.
     pub failures: u32,
-    /// First open time; each failed probe doubles it.
+    /// How long it is open the first time; each failed probe doubles it.
     pub wait: String,
-    /// Maximum open time between two probes.
+    /// The longest that it is open between two probes.
     pub wait_max: String,
 }
 
@@ -174,14 +174,14 @@ impl EndpointView {
         }
     }
 
-    /// Creates the view with the secret, for the one answer that may contain it.
+    /// With the secret: for the one reply that may carry it.
     pub fn revealing(endpoint: &Endpoint, tag: Tag) -> Self {
         let secret = endpoint.new.secrets.first().map(|held| held.secret.reveal());
         Self { secret, ..Self::new(endpoint, tag, Sight::Whole) }
     }
 }
 
-/// Replaces a header value that may be a credential. A change with this text keeps the value.
+/// What stands for a header value that may be a credential. Sending it back leaves the value as it is.
 pub const HIDDEN: &str = "(not shown)";
 
 fn shown(name: &str, value: &str) -> String {

@@ -1,4 +1,4 @@
-//! The request of an event, in the API's answers.
+//! What is shown of the request that an event came in.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
@@ -6,17 +6,17 @@ use utoipa::ToSchema;
 
 use crate::domain::request::Request;
 
-/// The parts of a request around an event's data.
+/// What came around an event's data.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Request)]
 pub struct RequestView {
     pub method: String,
     pub query: String,
-    /// Name and value of each header; credentials are not stored.
+    /// Name and value of each; credentials are not kept.
     pub headers: Vec<(String, String)>,
-    /// The received body, if it is text and differs from the data.
+    /// The body as it came, where it is text and the data is something else.
     pub body: Option<String>,
-    /// The received body in base64, if it is not text and differs from the data.
+    /// The same where it is no text, in base64.
     pub body_base64: Option<String>,
 }
 

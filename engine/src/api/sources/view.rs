@@ -1,4 +1,4 @@
-//! A source in the API's answers.
+//! What is shown of a source.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A source: an address for webhooks of third parties.
+/// An address for third parties.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Source)]
 pub struct SourceView {
@@ -28,51 +28,51 @@ pub struct SourceView {
     pub title: Option<String>,
     #[schema(value_type = Preset)]
     pub preset: &'static str,
-    /// Path of its address. With the preset `none` the path is the only proof. `null` for a key of the role `read`.
+    /// Where its senders send to. With preset `none` the path is all the proof that it asks for. `null` for a key of the role `read`.
     pub path: Option<String>,
-    /// The full address, if `external_url` is set.
+    /// The same with what stands before it, where `external_url` says so.
     pub url: Option<String>,
-    /// What the owner should know.
+    /// What to mind.
     pub warning: Option<String>,
-    /// Header with the signature or the token.
+    /// The header that carries the signature or the token.
     pub header: Option<String>,
     #[schema(value_type = Option<Algorithm>)]
     pub algorithm: Option<&'static str>,
     #[schema(value_type = Option<Encoding>)]
     pub encoding: Option<&'static str>,
     pub prefix: Option<String>,
-    /// The signed text.
+    /// What is signed.
     pub template: Option<String>,
     pub list_key: Option<String>,
     pub timestamp: Option<String>,
-    /// Maximum difference between a signed time and now.
+    /// How far a signed time may be from now.
     pub tolerance: Option<String>,
     pub username: Option<String>,
-    /// Place of the signature, if it is not a header.
+    /// Where the signature stands, if that is not a header.
     pub signature: Option<String>,
-    /// Encoding of the secret.
+    /// How the secret becomes the key.
     #[schema(value_type = Option<SecretEncoding>)]
     pub secret_encoding: Option<&'static str>,
-    /// Query parameter that is echoed to senders that verify the address.
+    /// The parameter whose value is repeated to senders that ask for it.
     pub challenge: Option<String>,
-    /// Whether hubs with the right token get an answer.
+    /// Whether hubs with the right token are answered.
     pub has_verify_token: bool,
-    /// Place of the event type.
+    /// Where the kind of event stands.
     pub type_from: Option<String>,
-    /// Prefix of the event type.
+    /// What stands before it in the event's type.
     pub type_prefix: String,
-    /// How duplicates are detected.
+    /// By what a repeat is known.
     pub dedupe: String,
     pub attributes: BTreeMap<String, String>,
     pub methods: Vec<String>,
     /// `[]`: all.
     pub content_types: Vec<String>,
-    /// Format of bodies.
+    /// What bodies are read as.
     #[schema(value_type = BodyAs)]
     pub body_as: &'static str,
-    /// `[]`: all networks.
+    /// `[]`: from anywhere.
     pub allow: Vec<String>,
-    /// Stored headers; `null`: all but credentials.
+    /// Which headers are kept; `null`: all but credentials.
     pub headers: Option<Vec<String>>,
     pub body_bytes_max: Option<u64>,
     pub rate: Option<String>,
@@ -80,9 +80,9 @@ pub struct SourceView {
     /// `null`: the event's id.
     pub answer_body: Option<String>,
     pub answer_content_type: String,
-    /// Number of valid secrets, including those in their grace period.
+    /// How many secrets are known to it, those in their grace included.
     pub secrets: usize,
-    /// Number of valid addresses, including those in their grace period.
+    /// How many addresses are taken, those in their grace included.
     pub addresses: usize,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
@@ -92,9 +92,9 @@ pub struct SourceView {
     pub last_accepted_at: Option<String>,
     /// Since the engine started.
     pub refused: u64,
-    /// The last refusals, newest first.
+    /// The last of them, newest first.
     pub refusals: Vec<RefusalView>,
-    /// Only in the answer that creates or rotates it.
+    /// Only in the reply that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,
@@ -106,19 +106,20 @@ pub struct SourceView {
 pub struct RefusalView {
     #[schema(value_type = Timestamp)]
     pub at: String,
-    /// Address of the caller.
+    /// Who sent it.
     pub address: String,
-    /// Reason, for programs.
+    /// Why, for programs.
     pub reason: &'static str,
-    /// Reason, in words.
+    /// Why, in words.
     pub detail: String,
 }
 
-const ANYONE: &str = "requests have no proof: every caller that knows the address may send. Choose a preset with a secret if the sender supports one";
+const ANYONE: &str =
+    "nothing proves who sends: whoever learns the address may. Choose a preset with a secret if its senders can do that";
 
-const BODY_IS_NOT_SIGNED: &str = "the signature does not cover the body: it proves that the sender created the token of this request, not that the rest is unchanged";
+const BODY_IS_NOT_SIGNED: &str = "the signature does not cover the body: it proves that the sender made this request's token, not that nobody changed the rest";
 
-/// Returns warnings about a source that is weaker or more limited than its owner may expect.
+/// What to mind: everything that makes a source weaker or smaller than its owner may think.
 fn warning(api: &Api, settings: &Settings) -> Option<String> {
     let mut all = Vec::new();
     match settings.proofs.main() {
@@ -128,7 +129,7 @@ fn warning(api: &Api, settings: &Settings) -> Option<String> {
     }
     let limit = api.body_bytes_max;
     if let Some(bytes) = too_large(api, settings) {
-        all.push(format!("body_bytes_max is {bytes}, but limits.body_bytes_max is {limit} and applies; raise that"));
+        all.push(format!("body_bytes_max is {bytes}, but limits.body_bytes_max is {limit} and holds; raise that"));
     }
     let own = settings.body_bytes_max.unwrap_or(u64::MAX).min(limit as u64);
     if let Some(sent) = settings.preset.body_bytes_sent().filter(|sent| *sent > own) {
@@ -206,7 +207,7 @@ impl SourceView {
         }
     }
 
-    /// Creates the view with the secret, for the one answer that may contain it.
+    /// With the secret: for the one reply that may carry it.
     pub fn revealing(api: &Api, source: &Source) -> Self {
         let secret = source.new.secrets.first().map(|held| held.secret.reveal());
         Self { secret, ..Self::new(api, source, Sight::Whole) }
