@@ -218,7 +218,7 @@ const STILL_VAGUE: &[&str] = &[
     "engine/src/api/view.rs",
     "engine/src/domain/run.rs",
     "engine/src/sandbox/fuzz.rs",
-    "engine/src/serve.rs",
+    "engine/src/serve",
     "engine/src/store/",
     "engine/src/trust.rs",
     "engine/src/work/",
