@@ -1,7 +1,8 @@
-//! Whom TLS connections trust, and what is said when they do not. Webhooks, traces and the database all judge certificates here.
+//! Which certificates TLS connections trust, and why one is refused. Webhooks, traces and the database use this module.
 //!
-//! Trusted are the system's authorities, and with them those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. The variables **add**: an authority of
-//! one's own is wanted beside the public ones, and a list that silently lost the public ones stops every other receiver.
+//! The system's authorities are trusted, and in addition those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. The variables **add**: a
+//! private authority is needed beside the public ones, and a list that silently lost the public ones would stop every other
+//! receiver.
 
 use std::{
     env, fmt,
@@ -23,7 +24,7 @@ use rustls_native_certs::CertificateResult;
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const FOLDER_VARIABLE: &str = "SSL_CERT_DIR";
 
-/// Where systems keep the certificates that they trust; the first that exists counts.
+/// Paths of the system's certificates; the first existing one counts.
 const SYSTEM_FILES: [&str; 7] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -35,7 +36,7 @@ const SYSTEM_FILES: [&str; 7] = [
 ];
 const SYSTEM_FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
-/// What the system and the environment trust. Read once: a change takes a restart.
+/// Returns the trusted certificates of system and environment. Read once: a change needs a restart.
 pub fn roots() -> Arc<RootCertStore> {
     static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
         let file = env::var_os(FILE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -50,7 +51,7 @@ pub fn roots() -> Arc<RootCertStore> {
     Arc::clone(&ROOTS)
 }
 
-/// The certificates of one file and no others, such as `sslrootcert` names it.
+/// Returns the certificates of one file and no others, such as that of `sslrootcert`.
 ///
 /// # Errors
 /// A sentence without a subject that names the file: `names /etc/ca.pem, which …`.
@@ -60,7 +61,8 @@ pub fn roots_of(file: &Path) -> Result<Arc<RootCertStore>, String> {
     Ok(Arc::new(roots))
 }
 
-/// The system's own certificates. The library reads what the variables name *instead* of them, so where one is set it is not asked.
+/// Returns the system's certificates. The library reads the files of the variables *instead* of them, so it is not used if one is
+/// set.
 fn system(overridden: bool) -> CertificateResult {
     if !overridden {
         return rustls_native_certs::load_native_certs();
@@ -74,7 +76,7 @@ fn existing(places: &'static [&'static str]) -> Option<&'static Path> {
 
 struct Found {
     roots: RootCertStore,
-    /// What an operator should know, in sentences.
+    /// Warnings for the operator, as sentences.
     troubles: Vec<String>,
 }
 
@@ -106,26 +108,26 @@ impl Found {
     }
 }
 
-/// Adds what was read from `path`, or says why nothing was.
+/// Adds the certificates read from `path`, or returns why there were none.
 fn add(roots: &mut RootCertStore, read: CertificateResult, path: &Path) -> Result<(), String> {
     let path = path.display();
     let (added, _) = roots.add_parsable_certificates(read.certs);
     match (added, read.errors.first()) {
         (1.., _) => Ok(()),
         (0, Some(error)) => Err(format!("names {path}, which cannot be read ({error})")),
-        (0, None) => Err(format!("names {path}, which holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")),
+        (0, None) => Err(format!("names {path}, which contains no certificate in PEM (-----BEGIN CERTIFICATE-----)")),
     }
 }
 
-/// Whether a certificate must be for the name that was dialled.
+/// Whether a certificate must name the dialled host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
     Checked,
-    /// Any certificate of a trusted authority will do (`sslmode=verify-ca`).
+    /// Any certificate of a trusted authority is accepted (`sslmode=verify-ca`).
     Ignored,
 }
 
-/// The beginning of every TLS configuration. The provider is named, so that what else the process links has no say in it.
+/// Starts a TLS configuration. The provider is given explicitly, so that other linked libraries cannot change it.
 ///
 /// # Errors
 /// The provider knows none of the protocol versions, which does not happen.
@@ -136,16 +138,16 @@ pub fn client_config(roots: Arc<RootCertStore>, names: Names) -> Result<ConfigBu
     Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-/// Judges as rustls does, and says more about what is refused.
+/// Verifies like rustls, and explains refusals in more detail.
 #[derive(Debug)]
 struct Verifier {
-    /// `None` where nothing at all is trusted: then every certificate has an unknown issuer.
+    /// `None` if nothing is trusted: then every certificate has an unknown issuer.
     inner: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
     names: Names,
 }
 
-/// A certificate that vouches for itself and is not among the trusted ones.
+/// A self-signed certificate that is not among the trusted ones.
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate is self-signed and not trusted")]
 struct SelfSigned;
@@ -171,7 +173,7 @@ impl ServerCertVerifier for Verifier {
             None => Err(CertificateError::UnknownIssuer.into()),
         };
         match judged {
-            // The name is judged last: its authority and its time are right.
+            // The name is checked last: authority and time are valid.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.names == Names::Ignored => Ok(ServerCertVerified::assertion()),
@@ -209,7 +211,7 @@ fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
     webpki::EndEntityCert::try_from(certificate).is_ok_and(|certificate| certificate.subject() == certificate.issuer())
 }
 
-/// What went wrong in a TLS handshake with `place`, for those who can do something about it.
+/// Explains what went wrong in a TLS handshake with `place`, for people who can repair it.
 pub fn in_words(error: &Error, place: &dyn fmt::Display) -> String {
     use CertificateError as Bad;
     match error {
@@ -245,7 +247,7 @@ pub fn in_words(error: &Error, place: &dyn fmt::Display) -> String {
             },
             bad => format!("the certificate of {place} is not valid ({bad})"),
         },
-        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => format!("{place} speaks no version of TLS that is safe"),
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => format!("{place} supports no safe version of TLS"),
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => format!("{place} does not speak TLS"),
         Error::AlertReceived(alert) => format!("{place} ended the TLS handshake ({alert:?})"),
         _ => format!("no TLS connection to {place}"),
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_file_adds_to_what_the_system_trusts_and_one_that_does_not_is_named() {
+    fn a_named_file_adds_certificates_and_an_unusable_one_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let (own, theirs) = (authority("own").2, authority("theirs").2);
         let write = |name: &str, text: &str| {
@@ -309,7 +311,9 @@ mod tests {
         assert_eq!((found.roots.len(), found.troubles), (2, vec![]));
         let only = Found::gather(of(vec![]), Some(&good), &[]);
         assert_eq!((only.roots.len(), only.troubles), (1, vec![]));
-        for (file, said) in [(&missing, "cannot be read"), (&empty, "holds no certificate"), (&garbage, "holds no certificate")] {
+        for (file, said) in
+            [(&missing, "cannot be read"), (&empty, "contains no certificate"), (&garbage, "contains no certificate")]
+        {
             let found = Found::gather(system(), Some(file), &[]);
             let [trouble] = &found.troubles[..] else { panic!("{:?}", found.troubles) };
             let begin = format!("SSL_CERT_FILE names {}, which {said}", file.display());
@@ -321,20 +325,20 @@ mod tests {
             let trouble = roots_of(file).unwrap_err();
             assert!(trouble.starts_with(&format!("names {}, which {said}", file.display())), "{trouble}");
         }
-        // A folder, and one that is not there.
+        // A folder, and a missing one.
         let certificates = folder.path().join("certificates");
         fs::create_dir(&certificates).unwrap();
         fs::copy(&good, certificates.join("own.pem")).unwrap();
         let found = Found::gather(system(), None, &[certificates, missing]);
         assert_eq!(found.roots.len(), 2);
         assert!(found.troubles.len() == 1 && found.troubles[0].starts_with("SSL_CERT_DIR names "), "{:?}", found.troubles);
-        // Nothing at all: both are said.
+        // Without any certificate, both problems are reported.
         let found = Found::gather(of(vec![]), Some(&empty), &[]);
         assert!(found.troubles[0].ends_with("nothing is trusted in its place") && found.troubles[1].contains("ca-certificates"));
     }
 
     #[test]
-    fn a_certificate_that_is_refused_says_why() {
+    fn explains_why_a_certificate_is_refused() {
         let (authority_params, authority_key, trusted) = authority("authority");
         let issue = |issuer: &str, from: i32, until: i32| {
             let (params, key, _) = match issuer {
@@ -375,7 +379,7 @@ mod tests {
             let refused = judge(&checking, certificate, name, NOW).unwrap_err();
             assert!(refused.starts_with(&format!("the certificate of https://crm.example {said}")), "{refused}");
         }
-        // Nothing trusted is no reason to say something else.
+        // An empty list of authorities gives the same explanation.
         let nothing = verifier(&[], Names::Checked);
         assert!(judge(&nothing, &good, "crm.example", NOW).unwrap_err().contains("has an unknown issuer"));
 

@@ -220,7 +220,6 @@ const STILL_VAGUE: &[&str] = &[
     "engine/src/sandbox/fuzz.rs",
     "engine/src/serve",
     "engine/src/store/",
-    "engine/src/trust.rs",
     "engine/src/work/",
 ];
 
