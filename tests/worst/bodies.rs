@@ -1,8 +1,8 @@
-//! Bodies that are as expensive as their bytes allow, by what a reader might do with them.
+//! Bodies that are as expensive as their size allows, for every way to read them.
 
 /// The default of `limits.body_bytes_max`.
 pub const PUBLISH_BYTES: usize = 8 << 20;
-/// The limit of everything but events.
+/// The limit of management requests.
 pub const MANAGEMENT_BYTES: usize = 256 << 10;
 /// Room for the rest of a head of 64 KiB.
 const HEADER_BYTES: usize = 60_000;
@@ -13,7 +13,7 @@ pub struct Body {
     pub bytes: Vec<u8>,
 }
 
-/// `before`, then what `piece` makes of 0, 1, 2 …, separated by `between`, as often as it fits into `bytes`, then `after`.
+/// Returns `before`, then the pieces 0, 1, 2 … separated by `between`, as many as fit into `bytes`, then `after`.
 fn filled(bytes: usize, before: &str, between: &str, after: &str, piece: impl Fn(usize) -> String) -> Vec<u8> {
     let mut text = String::with_capacity(bytes);
     text.push_str(before);
@@ -35,7 +35,7 @@ fn same(text: &str) -> impl Fn(usize) -> String {
     move |_| text.to_owned()
 }
 
-/// `open` as often as `close`, within each other.
+/// Returns `open` and `close` equally often, nested.
 fn nested(bytes: usize, before: &str, open: &str, close: &str, after: &str) -> Vec<u8> {
     let times = (bytes - before.len() - after.len() - 1) / (open.len() + close.len());
     [before, &open.repeat(times), "0", &close.repeat(times), after].concat().into_bytes()
@@ -115,7 +115,7 @@ pub fn other_bodies(bytes: usize) -> impl Iterator<Item = Body> {
 /// Writes a body of about this many bytes for a field.
 type MakeBody = fn(&str, usize) -> Vec<u8>;
 
-/// For each field that a request may have: everything that it may be, and a little more.
+/// Returns bodies for each field of a request: every allowed kind of value, and a little more.
 pub fn field_bodies(fields: &[String], bytes: usize) -> impl Iterator<Item = Body> {
     let makes: [(&str, MakeBody); 5] = [
         ("a list of texts", |field, bytes| filled(bytes, &format!("{{\"{field}\":["), ",", "]}", |n| format!("\"a{n}.*\""))),
@@ -131,7 +131,7 @@ pub fn field_bodies(fields: &[String], bytes: usize) -> impl Iterator<Item = Bod
     })
 }
 
-/// Headers in which a sender signs, each with as many entries as fit into a head.
+/// Returns the headers with signatures, each with as many entries as fit into a head.
 pub fn signatures() -> impl Iterator<Item = (&'static str, String)> {
     let list = |entry: &str| entry.repeat(HEADER_BYTES / entry.len());
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();

@@ -1,4 +1,4 @@
-//! The engine in this process, and a client that allocates nothing while it asks.
+//! The engine in this process, and a client that allocates nothing during a request.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,17 +17,17 @@ use stats_alloc::Region;
 use tokio_util::sync::CancellationToken;
 
 const KEY: &str = "key_worst_0123456789abcdef0123456789abcdef";
-/// For one request. In this build 8 MiB are read in a few seconds.
+/// Deadline of one request. In this build 8 MiB are read in a few seconds.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the engine did for a request.
+/// The cost of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     pub bytes: usize,
     pub allocations: usize,
 }
 
-/// A route of the document.
+/// A route of the OpenAPI document.
 pub struct Route {
     pub method: String,
     pub path: String,
@@ -36,7 +36,7 @@ pub struct Route {
     pub kind: String,
     /// The members of its body.
     pub fields: Vec<String>,
-    /// The names of its query.
+    /// The names of its query parameters.
     pub parameters: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub struct Engine {
     _home: tempfile::TempDir,
 }
 
-/// The engine, for one test at a time.
+/// Returns the engine, for one test at a time.
 pub fn turn() -> MutexGuard<'static, Engine> {
     static ENGINE: LazyLock<Mutex<Engine>> = LazyLock::new(|| Mutex::new(Engine::start()));
     ENGINE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,7 +61,7 @@ impl Engine {
         let flags = [set("data", "data"), set("plugins", "plugins"), external_url];
         let config = Config::check(&Raw::gather(&flags, |_| Ok(None), None).expect("settings")).expect("good settings");
         let (told, hears) = std::sync::mpsc::channel();
-        // It lives as long as this process.
+        // Lives as long as this process.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
@@ -84,7 +84,7 @@ impl Engine {
         &self.routes
     }
 
-    /// A path with something in the place of each parameter.
+    /// Returns a path with a value for each parameter.
     pub fn filled(&self, path: &str) -> String {
         let mut filled = String::new();
         for part in path.split('/').skip(1) {
@@ -97,7 +97,7 @@ impl Engine {
         filled
     }
 
-    /// Makes a source and returns its address.
+    /// Creates a source and returns its address.
     pub fn source(&self, preset: &str) -> String {
         let number = self.sources.replace(self.sources.get() + 1);
         let mut input = json!({ "name": format!("source-{number}"), "preset": preset });
@@ -121,7 +121,7 @@ impl Engine {
         answer
     }
 
-    /// Sends an event that should be accepted; its id, if it was.
+    /// Sends an event; returns its id if it was accepted.
     pub fn accepted(&self, headers: &[(&str, &str)], body: &[u8]) -> Option<String> {
         let mut answer = String::new();
         self.ask("POST", "/v1/events", headers, body).read_to_string(&mut answer).expect("an answer as text");
@@ -138,7 +138,7 @@ impl Engine {
         self.send("POST", path, headers, body)
     }
 
-    /// Sends a request, takes the whole answer, and returns what was allocated meanwhile.
+    /// Sends a request, reads the whole answer, and returns the allocations meanwhile.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Work {
         let head = head(method, path, headers, body.len());
         let region = Region::new(super::ALLOCATOR);
@@ -151,7 +151,7 @@ impl Engine {
             match stream.read(&mut answer) {
                 Ok(0) => break,
                 Ok(length) => drop(first.get_or_insert((length, answer))),
-                // What is refused before it has arrived may lose its answer.
+                // The answer to a request refused before it has arrived may be lost.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
                 Err(error) => panic!("{method} {path:.80} is not answered within {DEADLINE:?}: {error}"),
             }
@@ -184,7 +184,7 @@ impl Engine {
 
 fn head(method: &str, path: &str, headers: &[(&str, &str)], length: usize) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n");
-    // A source has its own proof, which may stand in the same header.
+    // A source has its own proof, which may be in the same header.
     if !headers.iter().any(|(name, _)| *name == "authorization") {
         head.push_str(&format!("authorization: Bearer {KEY}\r\n"));
     }
@@ -223,7 +223,7 @@ fn routes(document: &Value) -> Vec<Route> {
     routes
 }
 
-/// The names of an object's members, also where it is one of several or stands elsewhere.
+/// Collects the names of an object's members, also through references and alternatives.
 fn members(document: &Value, schema: &Value, found: &mut Vec<String>) {
     if let Some(place) = schema["$ref"].as_str().and_then(|place| place.strip_prefix('#')) {
         members(document, document.pointer(place).unwrap_or(&Value::Null), found);

@@ -1,9 +1,8 @@
-//! The worst that a request can carry: every address of the OpenAPI document receives bodies, queries and headers made to be
-//! expensive, as large as its limit allows. What the engine does for one is counted, never timed: bytes allocated and number of
-//! allocations must stay a fixed multiple of the bytes sent. Work that allocates nothing shows at the deadline: 8 MiB compared
-//! each with each take minutes.
+//! The most expensive requests: every route of the OpenAPI document receives expensive bodies, queries and headers, as large as
+//! its limit allows. The cost is counted, never timed: allocated bytes and allocations must stay a fixed multiple of the bytes
+//! sent. Work without allocations shows at the deadline: comparing each pair in 8 MiB takes minutes.
 //!
-//! The engine runs in this process, under an allocator that counts. The tests take turns, so that each count is of one request.
+//! The engine runs in this process, under a counting allocator. The tests take turns, so that each count belongs to one request.
 
 mod bodies;
 mod engine;
@@ -21,15 +20,15 @@ use self::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Bytes that may be allocated for each byte sent: everything counts, also what is freed at once, and each time that a list grows. A JSON
-/// value of two bytes takes 32 in memory, and a management request may be read as values twice.
+/// Allocated bytes allowed for each byte sent. Everything counts, also memory that is freed at once, and each growth of a list. A
+/// JSON value of two bytes takes 32 in memory, and a management request may be parsed into values twice.
 const BYTES_PER_BYTE: usize = 160;
-/// Bytes sent for which one allocation may be made. Each node of a form or a document is one or two.
+/// Bytes sent for which one allocation is allowed. Each node of a form or a document is one or two.
 const BYTES_PER_ALLOCATION: usize = 2;
 /// Allowed cost of any request, including background work of the engine.
 const BASE: Work = Work { bytes: 16 << 20, allocations: 50_000 };
 
-/// Collects what costs too much, so that one run shows all of it.
+/// Collects excessive costs, so that one run shows all of them.
 #[derive(Default)]
 struct Judge(Vec<String>);
 
@@ -125,7 +124,7 @@ fn management_requests_cost_a_multiple_of_their_bytes() {
             let work = engine.send(&route.method, &path, &[("content-type", &route.kind)], &body.bytes);
             judge.judge(&format!("{} {}: {}", route.method, route.path, body.name), body.bytes.len(), work);
         }
-        // What is larger than every limit is refused unread.
+        // A body above every limit is refused unread.
         let Body { bytes, .. } = json_bodies(2 * PUBLISH_BYTES).next().expect("a body");
         let work = engine.send(&route.method, &path, &[("content-type", &route.kind)], &bytes);
         judge.judge(&format!("{} {}: too large", route.method, route.path), 0, work);
@@ -140,7 +139,7 @@ fn paths_and_queries_cost_a_multiple_of_their_bytes() {
     let mut judge = Judge::default();
     let queries = ["a&".repeat(BYTES / 2), "[a]".repeat(BYTES / 3), "%41".repeat(BYTES / 3), "=".repeat(BYTES)];
     for route in engine.routes() {
-        // What the other tests need is not deleted.
+        // Things that other tests need are not deleted.
         let plain = engine.filled(&route.path).replace("/crm", if route.method == "DELETE" { "/missing" } else { "/crm" });
         let long = "x".repeat(BYTES);
         let parameters = route
@@ -160,9 +159,9 @@ fn paths_and_queries_cost_a_multiple_of_their_bytes() {
     judge.verdict();
 }
 
-/// Every route that the document has is asked by one of the tests above.
+/// One of the tests above covers every route of the document.
 #[test]
-fn no_route_is_left_out() {
+fn every_route_is_covered() {
     let engine = turn();
     let document: Value = serde_json::from_str(innesco::api::openapi::text()).expect("JSON");
     let documented =

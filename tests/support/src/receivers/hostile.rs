@@ -1,4 +1,4 @@
-//! Every way in which a receiver can go wrong, one constructor each.
+//! Receivers that misbehave, one constructor for each kind.
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
@@ -11,16 +11,16 @@ use tokio::{
 
 use super::{Identity, reached, wire};
 
-/// What happened to a [`Hostile`] receiver so far.
+/// What a [`Hostile`] receiver has seen so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Connections that were accepted.
+    /// Number of accepted connections.
     pub accepted: usize,
-    /// Connections that the other side has not given up yet.
+    /// Number of connections that the other side has not closed.
     pub open: usize,
-    /// Requests that were read whole.
+    /// Number of complete requests.
     pub requests: usize,
-    /// Bytes that the system took for sending.
+    /// Number of bytes that the system accepted for sending.
     pub bytes_written: u64,
 }
 
@@ -28,13 +28,13 @@ pub struct Tally {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
     Whole,
-    /// The head, and nothing of the body.
+    /// Only the head.
     Head,
-    /// The first request of a connection whole, which is answered `200`; of the second one the head.
+    /// The complete first request of a connection, which is answered `200`, and the head of the second one.
     HeadOfSecond,
 }
 
-/// A receiver that behaves badly. Gone when dropped.
+/// A receiver that misbehaves. It stops when dropped.
 pub struct Hostile {
     address: SocketAddr,
     scheme: &'static str,
@@ -43,17 +43,17 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// Reads the request and says nothing, for as long as the connection lives.
+    /// Reads the request and never answers.
     pub async fn hang_before_headers() -> Self {
         Self::after_request(|peer| async move { peer.hold().await }).await
     }
 
-    /// Accepts connections and does not even read.
+    /// Accepts connections and never reads.
     pub async fn hang_before_reading() -> Self {
         Self::serve("http", |peer| async move { peer.hold_unread().await }).await
     }
 
-    /// Promises a body and sends a byte of it every `interval`.
+    /// Announces a body and sends a byte of it every `interval`.
     pub async fn drip(interval: Duration) -> Self {
         Self::after_request(move |mut peer| async move {
             let head: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
@@ -66,7 +66,7 @@ impl Hostile {
         .await
     }
 
-    /// Sends one header every `interval` and never comes to the end of them.
+    /// Sends one header every `interval`, endlessly.
     pub async fn slow_headers(interval: Duration) -> Self {
         Self::after_request(move |mut peer| async move {
             let mut next: &[u8] = b"HTTP/1.1 200 OK\r\n";
@@ -78,7 +78,7 @@ impl Hostile {
         .await
     }
 
-    /// Answers `200` and sends body as fast as it is taken, without an end.
+    /// Answers `200` and sends an endless body as fast as possible.
     pub async fn endless_body() -> Self {
         Self::after_request(|mut peer| async move {
             let chunk = [b"10000\r\n".as_slice(), &vec![b'x'; 0x10000], b"\r\n"].concat();
@@ -90,7 +90,7 @@ impl Hostile {
         .await
     }
 
-    /// Announces a body of 10 GB and sends as much of it as is taken.
+    /// Announces a body of 10 GB and sends as much of it as the client reads.
     pub async fn huge_body() -> Self {
         Self::after_request(|mut peer| async move {
             let chunk = vec![b'x'; 0x10000];
@@ -102,7 +102,7 @@ impl Hostile {
         .await
     }
 
-    /// Sends headers without an end, as fast as they are taken.
+    /// Sends endless headers as fast as possible.
     pub async fn huge_headers() -> Self {
         Self::after_request(|mut peer| async move {
             let chunk = format!("x-huge: {}\r\n", "y".repeat(8000)).into_bytes();
@@ -122,7 +122,7 @@ impl Hostile {
         .await
     }
 
-    /// Promises a body, sends half of it and closes the connection.
+    /// Announces a body, sends half of it and closes the connection.
     pub async fn close_within_body() -> Self {
         Self::after_request(|mut peer| async move {
             peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await;
@@ -135,8 +135,8 @@ impl Hostile {
         Self::after_request(|_| async {}).await
     }
 
-    /// Reads a request as far as `reads` says, writes `answer` and closes TCP: a request that was not read is reset, and TLS ends without
-    /// `close_notify`. Every request whose head came is counted.
+    /// Reads a request up to `reads`, writes `answer` and closes TCP: unread data resets the connection, and TLS ends without
+    /// `close_notify`. Counts every request with a complete head.
     pub async fn raw(answer: impl Into<Vec<u8>>, reads: Reads, identity: Option<&Identity>) -> Self {
         let (answer, tls) = (answer.into(), identity.map(|identity| identity.acceptor(&[b"http/1.1"])));
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -188,7 +188,7 @@ impl Hostile {
         .await
     }
 
-    /// Is called `https` and speaks no TLS.
+    /// Has an `https` URL but does not use TLS.
     pub async fn no_tls() -> Self {
         Self::serve("https", |mut peer| async move {
             peer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
@@ -197,7 +197,7 @@ impl Hostile {
         .await
     }
 
-    /// Is called `https` and hangs within the handshake.
+    /// Has an `https` URL and hangs during the handshake.
     pub async fn hang_in_tls() -> Self {
         Self::serve("https", |peer| async move { peer.hold().await }).await
     }
@@ -237,7 +237,7 @@ impl Hostile {
         let counted = tally.clone();
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // What was written before a reset must be on its way already, or it is lost.
+                // The bytes before a reset must already be sent, otherwise they are lost.
                 let _ = stream.set_nodelay(true);
                 counted.send_modify(|tally| {
                     tally.accepted += 1;
@@ -258,7 +258,7 @@ impl Hostile {
         self.address
     }
 
-    /// The URL of `path`, which starts with a slash.
+    /// Returns the URL of `path`, which starts with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.address)
     }
@@ -267,12 +267,12 @@ impl Hostile {
         self.tally.borrow().clone()
     }
 
-    /// Waits until what happened satisfies `condition`; panics with what happened when `deadline` has passed.
+    /// Waits until the state satisfies `condition`; panics with the state after `deadline`.
     pub async fn wait_for(&self, what: &str, deadline: Duration, condition: impl FnMut(&Tally) -> bool) -> Tally {
         reached(&self.tally, what, deadline, condition).await
     }
 
-    /// Waits until the other side has given up every connection.
+    /// Waits until the other side has closed every connection.
     pub async fn wait_until_left(&self) -> Tally {
         self.wait_for("all connections to be given up", Duration::from_secs(5), |tally| tally.accepted > 0 && tally.open == 0)
             .await
@@ -311,14 +311,14 @@ async fn answer_and_close(
     }
 }
 
-/// One connection, from a hostile receiver's side.
+/// One connection of a hostile receiver.
 struct Peer {
     stream: TcpStream,
     tally: watch::Sender<Tally>,
 }
 
 impl Peer {
-    /// Writes all of `bytes`; false when the other side is gone.
+    /// Writes all of `bytes`; returns false if the other side has closed.
     async fn write(&mut self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -333,13 +333,13 @@ impl Peer {
         true
     }
 
-    /// Does nothing until the other side is gone.
+    /// Waits until the other side closes.
     async fn hold(mut self) {
         let mut sink = [0; 4096];
         while matches!(self.stream.read(&mut sink).await, Ok(1..)) {}
     }
 
-    /// Does nothing at all, with the connection open.
+    /// Keeps the connection open and does nothing.
     async fn hold_unread(self) {
         let _stream = self.stream;
         std::future::pending::<()>().await;

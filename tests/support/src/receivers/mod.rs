@@ -1,10 +1,10 @@
 //! Receivers for tests, on loopback and with real sockets.
 //!
-//! [`Receiver`] behaves well: it keeps what it was sent and answers as it is told. [`Hostile`] does not: each of its
-//! constructors is one way in which a receiver can go wrong. Both count what happens to them, and a test waits for a count
-//! with a deadline; when that passes, the message shows the last state.
+//! [`Receiver`] behaves well: it stores its requests and answers as configured. [`Hostile`] misbehaves: each of its constructors
+//! is one kind. Both count events, and a test waits for a count with a deadline. After the deadline the message shows the last
+//! state.
 //!
-//! Written on bare sockets, so that a test sees the bytes as they came and can break every rule.
+//! Written on bare sockets, so that a test sees the exact bytes and can break every rule.
 
 mod hostile;
 mod wire;
@@ -38,7 +38,7 @@ use tokio_rustls::{
     },
 };
 
-/// One request as it arrived.
+/// One received request.
 #[derive(Clone)]
 pub struct Received {
     /// Its number, from 0.
@@ -48,14 +48,14 @@ pub struct Received {
     pub method: String,
     /// With the query.
     pub path: String,
-    /// In the order and the spelling of the wire.
+    /// In the received order and spelling.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
     pub arrived: Instant,
 }
 
 impl Received {
-    /// The first header of that name, in any spelling.
+    /// Returns the first header with that name, in any spelling.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
@@ -72,14 +72,14 @@ impl fmt::Debug for Received {
     }
 }
 
-/// What a [`Receiver`] says to a request.
+/// The answer of a [`Receiver`] to a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
     pub delay: Duration,
-    /// Hang up afterwards, without having announced it.
+    /// Closes the connection afterwards, without announcing it.
     pub hang_up: bool,
 }
 
@@ -111,7 +111,7 @@ impl Answer {
 
 type Program = Box<dyn Fn(&Received) -> Answer + Send + Sync>;
 
-/// A receiver that behaves well. Gone when dropped.
+/// A receiver that behaves well. It stops when dropped.
 pub struct Receiver {
     address: SocketAddr,
     scheme: &'static str,
@@ -121,28 +121,28 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers `200` with no body.
+    /// Starts a receiver that answers `200` with an empty body.
     pub async fn start() -> Self {
         Self::answering(|_| Answer::status(200)).await
     }
 
-    /// Answers as `program` says.
+    /// Starts a receiver that answers with the result of `program`.
     pub async fn answering(program: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
         Self::serve(Box::new(program), None).await
     }
 
-    /// Gives these answers one after the other, and the last one for ever after.
+    /// Starts a receiver that gives these answers in order, and repeats the last one.
     pub async fn sequence(answers: Vec<Answer>) -> Self {
         assert!(!answers.is_empty(), "a sequence needs an answer");
         Self::answering(move |received| answers[received.number.min(answers.len() - 1)].clone()).await
     }
 
-    /// Speaks TLS with this certificate.
+    /// As [`Self::answering`], with TLS and this certificate.
     pub async fn with_tls(identity: &Identity, program: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
         Self::serve(Box::new(program), Some(identity.acceptor(&[b"http/1.1"]))).await
     }
 
-    /// Speaks TLS, and wants a certificate that `wanted` vouches for.
+    /// As [`Self::with_tls`], and requires a client certificate issued by `wanted`.
     pub async fn with_mutual_tls(
         identity: &Identity,
         wanted: &Identity,
@@ -168,7 +168,7 @@ impl Receiver {
                         None => converse(stream, number, &program, &record).await,
                         Some(tls) => match tls.accept(stream).into_fallible().await {
                             Ok(stream) => converse(stream, number, &program, &record).await,
-                            // Reads until the other side leaves: hanging up on what it still says would cut off why.
+                            // Reads until the other side closes: closing while it still sends would lose the reason.
                             Err((_, mut stream)) => {
                                 let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                             }
@@ -184,22 +184,22 @@ impl Receiver {
         self.address
     }
 
-    /// The URL of `path`, which starts with a slash.
+    /// Returns the URL of `path`, which starts with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// All that came so far.
+    /// Returns all requests so far.
     pub fn received(&self) -> Vec<Received> {
         self.received.borrow().clone()
     }
 
-    /// How many connections were opened so far.
+    /// Returns the number of connections so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Waits until what came satisfies `condition`; panics with what came when `deadline` has passed.
+    /// Waits until the requests satisfy `condition`; panics with them after `deadline`.
     pub async fn wait_for(&self, what: &str, deadline: Duration, condition: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
         let mut condition = condition;
         reached(&self.received, what, deadline, |received| condition(received)).await
@@ -217,7 +217,7 @@ impl Drop for Receiver {
     }
 }
 
-/// Answers one connection's requests until either side hangs up.
+/// Answers the requests of one connection until either side closes.
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     connection: usize,
@@ -249,7 +249,7 @@ async fn converse(
     }
 }
 
-/// Waits until `state` satisfies `condition`; panics with its last value when `deadline` has passed.
+/// Waits until `state` satisfies `condition`; panics with its last value after `deadline`.
 pub async fn reached<T: Clone + fmt::Debug>(
     state: &watch::Sender<T>,
     what: &str,
@@ -275,7 +275,7 @@ impl Identity {
         Self::of(rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate for a plain name"))
     }
 
-    /// As [`Self::self_signed`], and no longer valid.
+    /// As [`Self::self_signed`], but expired.
     pub fn expired(name: &str) -> Self {
         let mut params = rcgen::CertificateParams::new([name.to_owned()]).expect("a plain name");
         params.not_before = rcgen::date_time_ymd(2000, 1, 1);
@@ -295,12 +295,12 @@ impl Identity {
         Self::of(CertifiedKey { cert, signing_key })
     }
 
-    /// The certificate in PEM.
+    /// Returns the certificate in PEM.
     pub fn pem(&self) -> String {
         Self::block("CERTIFICATE", &self.certificate)
     }
 
-    /// The key in PEM.
+    /// Returns the key in PEM.
     pub fn key_pem(&self) -> String {
         Self::block("PRIVATE KEY", &self.key)
     }
@@ -314,12 +314,12 @@ impl Identity {
         Self { certificate: made.cert.der().clone(), key: made.signing_key.serialize_der() }
     }
 
-    /// Accepts TLS connections and offers these protocols, the preferred first.
+    /// Accepts TLS connections and offers these protocols in order of preference.
     pub fn acceptor(&self, protocols: &[&[u8]]) -> TlsAcceptor {
         self.accepting(WebPkiClientVerifier::no_client_auth(), protocols)
     }
 
-    /// Accepts TLS connections from clients that `wanted` vouches for.
+    /// Accepts TLS connections from clients with a certificate issued by `wanted`.
     pub fn mutual_acceptor(&self, wanted: &Identity) -> TlsAcceptor {
         let mut roots = RootCertStore::empty();
         roots.add(wanted.certificate.clone()).expect("a certificate");

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a receiver needs: requests with a length or in chunks, answers with a length.
+//! The part of HTTP/1.1 that a receiver needs: requests with a length or in chunks, answers with a length.
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -10,7 +10,7 @@ pub struct WireRequest {
     pub body: Bytes,
 }
 
-/// Reads the head of one request; what follows it stays in `buffer`. `None` when the other side hung up before its end.
+/// Reads the head of one request; later bytes stay in `buffer`. Returns `None` if the other side closed before its end.
 pub async fn read_head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     let head_end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
@@ -23,7 +23,7 @@ pub async fn read_head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u
     Some(head)
 }
 
-/// Reads one request; what follows it stays in `buffer`. `None` when the other side hung up or spoke no HTTP.
+/// Reads one request; later bytes stay in `buffer`. Returns `None` if the other side closed or did not send HTTP.
 pub async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<WireRequest> {
     let head = read_head(stream, buffer).await?;
     let mut lines = head.split("\r\n");
