@@ -1,10 +1,17 @@
 //! A delivery: one webhook to one endpoint. Defines the outcomes of an attempt, and what follows from them.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{name::EventType, retry::Schedule, time::Timestamp};
+use super::{
+    endpoint::{Endpoint, EndpointState},
+    event::Event,
+    id::EndpointId,
+    name::EventType,
+    retry::Schedule,
+    time::Timestamp,
+};
 
 /// The webhook of a plugin. It is sent byte for byte, on every attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +22,41 @@ pub struct Payload {
     /// Checked: none of these headers is reserved for the endpoint.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
+}
+
+/// The state in which a new delivery is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// To be sent at once: handed over if there is room.
+    Due,
+    /// Its endpoint is paused: claimed once that is over.
+    Held,
+    /// Its endpoint is disabled: stored as dead, and can be retried.
+    Dead,
+}
+
+/// A delivery that is stored with commit 2.
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    pub endpoint: EndpointId,
+    /// What a plugin made; `None` sends the event's data in the endpoint's envelope.
+    pub payload: Option<Arc<Payload>>,
+    pub birth: Birth,
+    /// Deliveries to one endpoint with the same number go in order, if the endpoint is ordered.
+    pub ordering: Option<i64>,
+}
+
+impl NewDelivery {
+    /// Returns the delivery of an event, or of what a plugin made of it, to an endpoint.
+    pub fn new(endpoint: &Endpoint, event: &Event, payload: Option<Arc<Payload>>) -> Self {
+        let birth = match endpoint.new.state {
+            EndpointState::Active => Birth::Due,
+            EndpointState::Paused => Birth::Held,
+            EndpointState::Disabled(_) => Birth::Dead,
+        };
+        let ordering = endpoint.new.policy.ordering.map(|ordering| ordering.key(event.new.subject.as_deref()));
+        Self { endpoint: endpoint.id, payload, birth, ordering }
+    }
 }
 
 /// Why a delivery is dead.

@@ -1,8 +1,20 @@
-//! A run: one plugin on one event. Its named outcomes, what it may ask for, and when a failed one is tried again.
+//! A run: one plugin on one event. Its outcomes, its requests, and the state machine of its tries.
+//!
+//! [`RunRecord`] is one try as commit 2 stores it. Its [`RunEnd`] has a variant per end of a try, and a variant holds only what is
+//! true at that end: a deferred run has no effects, a failed run has a reason, a parked run may name a missing endpoint. So a run
+//! whose result is refused cannot leave a webhook or a state write behind. Records are made by [`RunIdentity`] and changed by functions from
+//! the old record to the new one. Both stores read the same accessors.
 
 use std::{fmt, time::Duration};
 
-use super::{delivery::Payload, event::NewEvent, name::Slug, time::Timestamp};
+use super::{
+    delivery::{NewDelivery, Payload},
+    event::NewEvent,
+    id::{EndpointId, RunId},
+    name::Slug,
+    plugin::Digest,
+    time::Timestamp,
+};
 
 /// How a run ended. Every run ends as exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,23 +184,19 @@ pub struct StateUse {
     pub writes: Vec<StateWrite>,
 }
 
-/// Where a run stands once it has been tried.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// It ended `ok`; what it asked for has taken effect.
+    /// It ended `ok`, and its effects are stored.
     Done,
-    /// It is to be tried (again) at `due`.
+    /// Its next try is due at `due`.
     Waiting { due: Timestamp },
-    /// Given up by itself; a person, or its cause going away, drives it again.
+    /// It failed for good. An operator, or the end of its cause, makes it due again.
     Parked,
 }
 
-/// How long after each failed try a retryable run waits; after the last it is parked.
-const RETRY_AFTER: [Duration; 4] =
-    [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
-
 impl RunState {
-    /// What [`Self::as_str`] can say.
+    /// Every result of [`Self::as_str`].
     pub const WORDS: [&str; 3] = ["done", "waiting", "parked"];
 
     pub const fn as_str(self) -> &'static str {
@@ -198,28 +206,389 @@ impl RunState {
             Self::Parked => Self::WORDS[2],
         }
     }
+}
 
-    /// Where a run that failed for the `tries`-th time (from 1) stands.
-    pub fn after_failure(retryable: bool, tries: u32, now: Timestamp) -> Self {
-        let wait = RETRY_AFTER.get(tries.saturating_sub(1) as usize);
-        match wait {
-            Some(wait) if retryable => Self::Waiting { due: now.plus(*wait) },
-            _ => Self::Parked,
+/// How long a retryable run waits after each failed try. After the last one it is parked.
+const RETRY_AFTER: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
+
+/// The run that a try belongs to.
+#[derive(Clone, Debug)]
+pub struct RunIdentity {
+    /// The run's row; `None` for a run that gets its row with this try.
+    pub id: Option<RunId>,
+    pub plugin: Slug,
+    /// The endpoint that the run belongs to, if its plugin is that endpoint's.
+    pub endpoint: Option<EndpointId>,
+    /// Tries before this one.
+    pub tries_before: u32,
+}
+
+/// What executing the plugin took.
+#[derive(Clone, Debug)]
+pub struct Execution {
+    pub version: Digest,
+    pub took: Duration,
+    /// The most memory that the plugin had at once, in bytes.
+    pub memory_peak: u64,
+    pub log: RunLog,
+}
+
+/// What takes effect with a run that ended `ok`.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    pub deliveries: Vec<NewDelivery>,
+    pub emitted: Vec<NewEvent>,
+    pub state_use: StateUse,
+}
+
+/// One try of a run, as commit 2 stores it.
+#[derive(Clone, Debug)]
+pub struct RunRecord {
+    pub identity: RunIdentity,
+    pub end: RunEnd,
+}
+
+/// How one try ended.
+#[derive(Clone, Debug)]
+pub enum RunEnd {
+    /// The try does not count: the plugin was not executed, or its result must not take effect. The run is due at `due`.
+    Deferred {
+        due: Timestamp,
+    },
+    Ok {
+        execution: Execution,
+        effects: Effects,
+    },
+    Failed {
+        /// `None` if the plugin could not be executed.
+        execution: Option<Execution>,
+        failure: RunFailure,
+        then: AfterFailure,
+    },
+}
+
+/// What follows a failed try.
+#[derive(Clone, Debug)]
+pub enum AfterFailure {
+    /// The next try is due at `due`.
+    Again { due: Timestamp },
+    Parked {
+        /// Name of the missing endpoint. Creating that endpoint makes the run due again.
+        wants: Option<String>,
+        /// The operational event that reports the failure, stored with it.
+        notice: Option<Box<NewEvent>>,
+    },
+}
+
+impl RunEnd {
+    pub fn emitted_mut(&mut self) -> &mut [NewEvent] {
+        match self {
+            Self::Ok { effects, .. } => &mut effects.emitted,
+            Self::Deferred { .. } | Self::Failed { .. } => &mut [],
         }
+    }
+}
+
+impl RunIdentity {
+    /// Records a run that gets its own row and is due at `due`.
+    pub const fn deferred(self, due: Timestamp) -> RunRecord {
+        RunRecord { identity: self, end: RunEnd::Deferred { due } }
+    }
+
+    /// Records a run that ended `ok`.
+    pub const fn ok(self, execution: Execution, effects: Effects) -> RunRecord {
+        RunRecord { identity: self, end: RunEnd::Ok { execution, effects } }
+    }
+
+    /// Records a run that failed: a retryable one waits, up to four times; any other is parked.
+    pub fn failed(self, execution: Execution, failure: RunFailure, now: Timestamp) -> RunRecord {
+        let wait = RETRY_AFTER.get(self.tries_before as usize);
+        match wait {
+            Some(wait) if failure.retryable => {
+                let then = AfterFailure::Again { due: now.plus(*wait) };
+                RunRecord { identity: self, end: RunEnd::Failed { execution: Some(execution), failure, then } }
+            }
+            _ => self.parked(Some(execution), failure, None),
+        }
+    }
+
+    /// Records a run whose plugin cannot be executed. It is parked.
+    pub fn not_loadable(self, reason: String) -> RunRecord {
+        let failure =
+            RunFailure { outcome: RunOutcome::NotLoadable, code: "not_loadable".into(), message: reason, retryable: false };
+        self.parked(None, failure, None)
+    }
+
+    /// Records a run that failed for good.
+    pub const fn parked(self, execution: Option<Execution>, failure: RunFailure, wants: Option<String>) -> RunRecord {
+        let then = AfterFailure::Parked { wants, notice: None };
+        RunRecord { identity: self, end: RunEnd::Failed { execution, failure, then } }
+    }
+}
+
+impl RunRecord {
+    /// Takes the try back: the run is due at `due`, as if it had not been executed.
+    #[must_use]
+    pub fn defer(self, due: Timestamp) -> Self {
+        self.identity.deferred(due)
+    }
+
+    /// Refuses what the run returned: it is parked as `bad-output`, without effects.
+    #[must_use]
+    pub fn refuse(self, code: &str, message: String) -> Self {
+        let execution = match self.end {
+            RunEnd::Deferred { .. } => None,
+            RunEnd::Ok { execution, .. } => Some(execution),
+            RunEnd::Failed { execution, .. } => execution,
+        };
+        let failure = RunFailure { outcome: RunOutcome::BadOutput, code: code.into(), message, retryable: false };
+        self.identity.parked(execution, failure, None)
+    }
+
+    /// Drops what the run logged.
+    #[must_use]
+    pub fn without_log(mut self) -> Self {
+        if let RunEnd::Ok { execution, .. } | RunEnd::Failed { execution: Some(execution), .. } = &mut self.end {
+            execution.log = RunLog::default();
+        }
+        self
+    }
+
+    /// Adds the operational event that reports a parked run. Does nothing to any other.
+    pub fn set_notice(&mut self, event: Option<NewEvent>) {
+        if let RunEnd::Failed { then: AfterFailure::Parked { notice, .. }, .. } = &mut self.end {
+            *notice = event.map(Box::new);
+        }
+    }
+
+    /// Returns the run's state after this try.
+    pub const fn state(&self) -> RunState {
+        match &self.end {
+            RunEnd::Ok { .. } => RunState::Done,
+            RunEnd::Deferred { due } | RunEnd::Failed { then: AfterFailure::Again { due }, .. } => {
+                RunState::Waiting { due: *due }
+            }
+            RunEnd::Failed { then: AfterFailure::Parked { .. }, .. } => RunState::Parked,
+        }
+    }
+
+    /// Returns the outcome of this try; `None` if it was deferred.
+    pub const fn outcome(&self) -> Option<RunOutcome> {
+        match &self.end {
+            RunEnd::Deferred { .. } => None,
+            RunEnd::Ok { .. } => Some(RunOutcome::Ok),
+            RunEnd::Failed { failure, .. } => Some(failure.outcome),
+        }
+    }
+
+    /// Returns the number of tries so far. A deferred one does not count.
+    pub const fn tries(&self) -> u32 {
+        match &self.end {
+            RunEnd::Deferred { .. } => self.identity.tries_before,
+            RunEnd::Ok { .. } | RunEnd::Failed { .. } => self.identity.tries_before + 1,
+        }
+    }
+
+    pub const fn execution(&self) -> Option<&Execution> {
+        match &self.end {
+            RunEnd::Deferred { .. } => None,
+            RunEnd::Ok { execution, .. } => Some(execution),
+            RunEnd::Failed { execution, .. } => execution.as_ref(),
+        }
+    }
+
+    pub const fn failure(&self) -> Option<&RunFailure> {
+        match &self.end {
+            RunEnd::Failed { failure, .. } => Some(failure),
+            RunEnd::Deferred { .. } | RunEnd::Ok { .. } => None,
+        }
+    }
+
+    /// Returns the name of the missing endpoint that a parked run waits for.
+    pub fn wants(&self) -> Option<&str> {
+        match &self.end {
+            RunEnd::Failed { then: AfterFailure::Parked { wants, .. }, .. } => wants.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub fn notice(&self) -> Option<&NewEvent> {
+        match &self.end {
+            RunEnd::Failed { then: AfterFailure::Parked { notice, .. }, .. } => notice.as_deref(),
+            _ => None,
+        }
+    }
+
+    const fn effects(&self) -> Option<&Effects> {
+        match &self.end {
+            RunEnd::Ok { effects, .. } => Some(effects),
+            RunEnd::Deferred { .. } | RunEnd::Failed { .. } => None,
+        }
+    }
+
+    pub fn deliveries(&self) -> &[NewDelivery] {
+        self.effects().map_or(&[], |effects| &effects.deliveries)
+    }
+
+    pub fn emitted(&self) -> &[NewEvent] {
+        self.effects().map_or(&[], |effects| &effects.emitted)
+    }
+
+    /// Returns every event that is stored with this try: the emitted ones, and the notice.
+    pub fn new_events(&self) -> impl Iterator<Item = &NewEvent> {
+        self.emitted().iter().chain(self.notice())
+    }
+
+    pub fn reads(&self) -> &[StateRead] {
+        self.effects().map_or(&[], |effects| &effects.state_use.reads)
+    }
+
+    pub fn writes(&self) -> &[StateWrite] {
+        self.effects().map_or(&[], |effects| &effects.state_use.writes)
+    }
+
+    /// Reports whether anything outside the run's own rows changes with it.
+    pub fn has_effect(&self) -> bool {
+        !(self.deliveries().is_empty() && self.writes().is_empty()) || self.new_events().next().is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{content::Content, delivery::Birth, name::EventType};
+
+    const NOW: Timestamp = Timestamp::from_millis(0);
+
+    fn identity(tries_before: u32) -> RunIdentity {
+        let endpoint = Some(EndpointId::from_i64(3));
+        RunIdentity { id: Some(RunId::from_i64(7)), plugin: Slug::parse("p").unwrap(), endpoint, tries_before }
+    }
+
+    fn execution() -> Execution {
+        let line = LogLine { level: LogLevel::Info, message: "hello".into() };
+        Execution {
+            version: Digest::of(b"p"),
+            took: Duration::from_micros(20),
+            memory_peak: 1 << 16,
+            log: RunLog { lines: vec![line], dropped: 1 },
+        }
+    }
+
+    fn effects() -> Effects {
+        let write = StateWrite { key: "k".into(), value: Some(vec![1]) };
+        let delivery = NewDelivery { endpoint: EndpointId::from_i64(3), payload: None, birth: Birth::Due, ordering: None };
+        let state_use = StateUse { reads: vec![StateRead { key: "k".into(), version: 0 }], writes: vec![write] };
+        Effects { deliveries: vec![delivery], emitted: vec![notice()], state_use }
+    }
+
+    fn notice() -> NewEvent {
+        NewEvent {
+            id: None,
+            source: "innesco".into(),
+            event_type: EventType::parse("innesco.plugin.failed").unwrap(),
+            subject: None,
+            time: None,
+            content: Content::octets(bytes::Bytes::new()),
+            attributes: std::sync::Arc::default(),
+            depth: 0,
+            cause: None,
+            request: None,
+        }
+    }
+
+    fn failure(retryable: bool) -> RunFailure {
+        RunFailure { outcome: RunOutcome::Failed, code: "busy".into(), message: "later".into(), retryable }
+    }
+
+    fn parked() -> RunRecord {
+        let mut record = identity(0).parked(Some(execution()), failure(false), Some("crm".into()));
+        record.set_notice(Some(notice()));
+        record
+    }
+
+    /// Every end, by name.
+    fn ends() -> [(&'static str, RunRecord); 5] {
+        [
+            ("deferred", identity(0).deferred(NOW)),
+            ("ok", identity(0).ok(execution(), effects())),
+            ("waits", identity(0).failed(execution(), failure(true), NOW)),
+            ("parked", parked()),
+            ("not loadable", identity(0).not_loadable("no file".into())),
+        ]
+    }
+
+    fn has_no_effects(record: &RunRecord) -> bool {
+        !record.has_effect() && record.reads().is_empty()
+    }
 
     #[test]
     fn only_retryable_failures_wait_and_only_four_times() {
-        let now = Timestamp::from_millis(0);
-        assert_eq!(RunState::after_failure(false, 1, now), RunState::Parked);
-        let waits: Vec<_> = (1..=5).map(|tries| RunState::after_failure(true, tries, now)).collect();
+        let state = |tries_before, retryable| identity(tries_before).failed(execution(), failure(retryable), NOW).state();
+        assert_eq!(state(0, false), RunState::Parked);
         let due = |seconds: i64| RunState::Waiting { due: Timestamp::from_millis(seconds * 1000) };
-        assert_eq!(waits, [due(1), due(10), due(60), due(300), RunState::Parked]);
+        assert_eq!([0, 1, 2, 3, 4].map(|before| state(before, true)), [due(1), due(10), due(60), due(300), RunState::Parked]);
+    }
+
+    #[test]
+    fn each_end_shows_what_is_true_at_it() {
+        let now = RunState::Waiting { due: NOW };
+        let soon = RunState::Waiting { due: NOW.plus(RETRY_AFTER[0]) };
+        let expected = [
+            (now, None, 0, false, None),
+            (RunState::Done, Some(RunOutcome::Ok), 1, true, None),
+            (soon, Some(RunOutcome::Failed), 1, false, None),
+            (RunState::Parked, Some(RunOutcome::Failed), 1, true, Some("crm")),
+            (RunState::Parked, Some(RunOutcome::NotLoadable), 1, false, None),
+        ];
+        for ((name, record), expected) in ends().into_iter().zip(expected) {
+            let shown = (record.state(), record.outcome(), record.tries(), record.has_effect(), record.wants());
+            assert_eq!(shown, expected, "{name}");
+            assert_eq!(record.failure().is_some(), record.outcome().is_some_and(|outcome| outcome != RunOutcome::Ok), "{name}");
+            assert_eq!(record.execution().is_some(), !matches!(name, "deferred" | "not loadable"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_deferred_try_leaves_nothing_and_does_not_count() {
+        for (name, record) in ends() {
+            let deferred = record.defer(NOW);
+            assert_eq!(
+                (deferred.state(), deferred.outcome(), deferred.tries()),
+                (RunState::Waiting { due: NOW }, None, 0),
+                "{name}"
+            );
+            assert!(has_no_effects(&deferred) && deferred.execution().is_none() && deferred.wants().is_none(), "{name}");
+            assert_eq!((deferred.identity.id, deferred.identity.endpoint), (identity(0).id, identity(0).endpoint), "{name}");
+        }
+        assert_eq!(identity(3).ok(execution(), effects()).defer(NOW).tries(), 3);
+    }
+
+    #[test]
+    fn a_refused_run_is_parked_without_effects_and_keeps_its_log() {
+        for (name, record) in ends() {
+            let log = record.execution().map(|execution| execution.log.clone());
+            let refused = record.refuse("too_many_webhooks", "1 too many".into());
+            assert_eq!(
+                (refused.state(), refused.outcome(), refused.tries()),
+                (RunState::Parked, Some(RunOutcome::BadOutput), 1),
+                "{name}"
+            );
+            assert!(has_no_effects(&refused) && refused.wants().is_none(), "{name}");
+            assert_eq!(refused.failure().map(|failure| failure.code.as_str()), Some("too_many_webhooks"), "{name}");
+            assert_eq!(refused.execution().map(|execution| execution.log.clone()), log, "{name}");
+            let bare = refused.without_log();
+            assert!(bare.execution().is_none_or(|execution| execution.log == RunLog::default()), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_a_parked_run_takes_a_notice() {
+        for (name, mut record) in ends() {
+            record.set_notice(Some(notice()));
+            assert_eq!(record.notice().is_some(), record.state() == RunState::Parked, "{name}");
+        }
     }
 
     #[test]

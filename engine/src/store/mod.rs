@@ -26,7 +26,7 @@ mod claims;
 mod columns;
 mod commands;
 #[cfg(test)]
-mod conformance;
+pub mod conformance;
 mod endpoints;
 mod error;
 mod handoff;
@@ -51,8 +51,6 @@ mod sqlite;
 mod state;
 mod story;
 pub mod weight;
-
-use std::{sync::Arc, time::Duration};
 
 pub use self::{
     accept::{Accept, Accepted},
@@ -79,7 +77,7 @@ pub use self::{
     retention::{Evicted, Retire},
     seal::{KeyFile, Seal, SealError},
     secrets::Secrets,
-    settle::Settle,
+    settle::{Settle, Settled, Settlement, Settles},
     sources::Sources,
     sqlite::{Backup, CheckReport, Finding, Sqlite},
     state::{PluginState, StateFull, StateLimits, StateSize, StateValue},
@@ -88,14 +86,7 @@ pub use self::{
         STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
     },
 };
-use crate::domain::{
-    delivery::Payload,
-    event::{Event, NewEvent},
-    id::{EndpointId, EventId, RunId, Tag},
-    name::Slug,
-    plugin::Digest,
-    run::{RunFailure, RunLog, RunOutcome, RunState, StateUse},
-};
+use crate::domain::id::Tag;
 
 /// The store. Two implementations keep the same promises (`conformance/`).
 pub trait Store:
@@ -122,93 +113,4 @@ pub trait Store:
 {
     /// Returns the tag that all ids of this store carry.
     fn tag(&self) -> Tag;
-}
-
-/// How a delivery comes into being.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Birth {
-    /// To be sent at once: handed over if there is room.
-    Due,
-    /// Its endpoint is paused: stored, and claimed when that is over.
-    Held,
-    /// Its endpoint is disabled: stored as dead, and can be retried.
-    Dead,
-}
-
-/// A delivery that a settlement asks for.
-#[derive(Clone, Debug)]
-pub struct NewDelivery {
-    pub endpoint: EndpointId,
-    pub payload: Option<Arc<Payload>>,
-    pub birth: Birth,
-    /// What it has in common with those that it goes in order with, if its endpoint is ordered.
-    pub ordering: Option<i64>,
-}
-
-/// What a settlement says of one run.
-#[derive(Clone, Debug)]
-pub struct RunRecord {
-    /// The row it belongs to; `None` for a run that gets its row with this settlement.
-    pub id: Option<RunId>,
-    pub plugin: Slug,
-    pub version: Option<Digest>,
-    pub endpoint: Option<EndpointId>,
-    pub state: RunState,
-    /// `None` for a run that is set apart before its first try.
-    pub outcome: Option<RunOutcome>,
-    pub failure: Option<RunFailure>,
-    pub tries: u32,
-    pub took: Duration,
-    pub memory_peak: u64,
-    pub log: RunLog,
-    /// The endpoint name whose absence made it fail: creating it drives the run again.
-    pub wants: Option<String>,
-    // What takes effect with the settlement:
-    pub deliveries: Vec<NewDelivery>,
-    pub emitted: Vec<NewEvent>,
-    pub state_use: StateUse,
-    /// Events of ours that tell of it, stored with it whatever its outcome.
-    pub news: Vec<NewEvent>,
-}
-
-/// What is being settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settles {
-    Event { id: EventId, round: u32, lease: Lease },
-    Run { id: RunId, round: u32, lease: Lease },
-}
-
-impl Settles {
-    /// The version of state that is written with it: the claim's token, which no two claims share. A run's id would not do: a run that
-    /// is claimed again, by whichever node, writes something else under it.
-    pub const fn state_version(self) -> i64 {
-        match self {
-            Self::Event { lease, .. } | Self::Run { lease, .. } => lease.token,
-        }
-    }
-}
-
-/// Commit 2: everything that follows from an event's routing and runs, or from one later run. All of it, or nothing.
-#[derive(Clone)]
-pub struct Settlement {
-    pub settles: Settles,
-    /// Becomes the cause of emitted events and the content of direct deliveries.
-    pub event: Arc<Event>,
-    pub runs: Vec<RunRecord>,
-    /// Direct subscriptions.
-    pub direct: Vec<NewDelivery>,
-}
-
-/// What became of a settlement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
-    Done,
-    /// Another worker holds the claim now; nothing changed.
-    LeaseLost,
-    /// These runs (places in [`Settlement::runs`]) read state that has changed since; nothing changed.
-    StateConflict(Vec<usize>),
-    /// The event would have more runs or deliveries than an event can have; nothing changed.
-    TooMany,
-    /// These runs (places in [`Settlement::runs`]) would have their plugin keep more state than it may; nothing changed.
-    StateFull(Vec<(usize, StateFull)>),
 }

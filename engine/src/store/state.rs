@@ -5,10 +5,10 @@ use std::{collections::HashMap, fmt};
 
 use async_trait::async_trait;
 
-use super::{Error, RunRecord};
+use super::Error;
 use crate::domain::{
     name::Slug,
-    run::{StateUse, StateWrite},
+    run::{RunRecord, StateWrite},
 };
 
 /// Reads and clears the state of plugins.
@@ -94,15 +94,15 @@ impl Ledger {
         let mut refused = Vec::new();
         let (mut sizes, mut values) = (HashMap::new(), HashMap::new());
         for (place, run) in runs.iter().enumerate() {
-            let StateUse { reads: _, writes } = &run.state_use;
+            let (plugin, writes) = (&run.identity.plugin, run.writes());
             if writes.is_empty() {
                 continue;
             }
-            let before = sizes.get(&*run.plugin).or_else(|| self.sizes.get(&*run.plugin)).copied().unwrap_or_default();
+            let before = sizes.get(&**plugin).or_else(|| self.sizes.get(&**plugin)).copied().unwrap_or_default();
             let mut after = before;
             let mut changed: HashMap<(String, String), Option<u64>> = HashMap::new();
             for StateWrite { key, value } in writes {
-                let name = (run.plugin.to_string(), key.clone());
+                let name = (plugin.to_string(), key.clone());
                 let earlier = changed.get(&name).or_else(|| values.get(&name)).copied();
                 let there = earlier.unwrap_or_else(|| self.values.get(&name).copied());
                 let next = value.as_ref().map(|value| value.len() as u64);
@@ -125,7 +125,7 @@ impl Ledger {
             match full {
                 Some(full) => refused.push((place, full)),
                 None => {
-                    sizes.insert(run.plugin.to_string(), after);
+                    sizes.insert(plugin.to_string(), after);
                     values.extend(changed);
                 }
             }
@@ -146,14 +146,14 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::bench::{ran, state_use};
+    use crate::store::conformance::bench::{ran_with, state_effects};
 
     const LIMITS: StateLimits = StateLimits { bytes_max: 20, keys_max: 3 };
     const BYTES: StateFull = StateFull::Bytes { limit: 20 };
     const KEYS: StateFull = StateFull::Keys { limit: 3 };
 
     fn writes(plugin: &str, writes: &[(&str, Option<&[u8]>)]) -> RunRecord {
-        RunRecord { state_use: state_use(&[], writes), ..ran(plugin) }
+        ran_with(plugin, state_effects(&[], writes))
     }
 
     /// A plugin `p` that keeps one value of 9 bytes under a key of one.

@@ -1,11 +1,14 @@
 //! What things take in memory while they wait for the store, in bytes. Limits in bytes are only as good as these sums, so each names every
 //! field of what it weighs: a new field does not compile until somebody has decided what it weighs.
 
-use super::{AttemptRecord, NewDelivery, RunRecord, Settlement, accept};
+use super::{AttemptRecord, Settlement, accept};
 use crate::domain::{
-    delivery::{Attempt, Payload},
+    delivery::{Attempt, NewDelivery, Payload},
     event::NewEvent,
-    run::{LogLine, RunFailure, RunLog, StateRead, StateUse, StateWrite},
+    run::{
+        AfterFailure, Effects, Execution, LogLine, RunEnd, RunFailure, RunIdentity, RunLog, RunRecord, StateRead, StateUse,
+        StateWrite,
+    },
 };
 
 /// A row, its place in an index and the value that becomes of it, beside its texts and bytes.
@@ -21,36 +24,38 @@ pub fn settlement(settlement: &Settlement) -> usize {
 
 /// What a run leaves behind.
 pub fn run(record: &RunRecord) -> usize {
-    let RunRecord {
-        id: _,
-        plugin,
-        version: _,
-        endpoint: _,
-        state: _,
-        outcome: _,
-        failure,
-        tries: _,
-        took: _,
-        memory_peak: _,
-        log: RunLog { lines, dropped: _ },
-        wants,
-        deliveries,
-        emitted,
-        state_use: StateUse { reads, writes },
-        news,
-    } = record;
-    let of_failure = |RunFailure { outcome: _, code, message, retryable: _ }: &RunFailure| code.len() + message.len();
-    let of_line = |LogLine { level: _, message }: &LogLine| ELEMENT + message.len();
+    let RunRecord { identity: RunIdentity { id: _, plugin, endpoint: _, tries_before: _ }, end } = record;
+    let of_end = match end {
+        RunEnd::Deferred { due: _ } => 0,
+        RunEnd::Ok { execution, effects } => self::execution(execution) + self::effects(effects),
+        RunEnd::Failed { execution, failure, then } => {
+            let RunFailure { outcome: _, code, message, retryable: _ } = failure;
+            execution.as_ref().map_or(0, self::execution) + code.len() + message.len() + after_failure(then)
+        }
+    };
+    ROW + plugin.len() + of_end
+}
+
+fn execution(execution: &Execution) -> usize {
+    let Execution { version: _, took: _, memory_peak: _, log: RunLog { lines, dropped: _ } } = execution;
+    lines.iter().map(|LogLine { level: _, message }| ELEMENT + message.len()).sum()
+}
+
+fn effects(effects: &Effects) -> usize {
+    let Effects { deliveries, emitted, state_use: StateUse { reads, writes } } = effects;
     let of_read = |StateRead { key, version: _ }: &StateRead| ELEMENT + key.len();
     let of_write = |StateWrite { key, value }: &StateWrite| ROW + key.len() + value.as_ref().map_or(0, Vec::len);
-    ROW + plugin.len()
-        + failure.as_ref().map_or(0, of_failure)
-        + lines.iter().map(of_line).sum::<usize>()
-        + wants.as_ref().map_or(0, String::len)
-        + deliveries.iter().map(delivery).sum::<usize>()
-        + emitted.iter().chain(news).map(event).sum::<usize>()
+    deliveries.iter().map(delivery).sum::<usize>()
+        + emitted.iter().map(event).sum::<usize>()
         + reads.iter().map(of_read).sum::<usize>()
         + writes.iter().map(of_write).sum::<usize>()
+}
+
+fn after_failure(then: &AfterFailure) -> usize {
+    match then {
+        AfterFailure::Again { due: _ } => 0,
+        AfterFailure::Parked { wants, notice } => wants.as_ref().map_or(0, String::len) + notice.as_deref().map_or(0, event),
+    }
 }
 
 fn delivery(new: &NewDelivery) -> usize {
@@ -93,8 +98,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{content::Content, run::LogLevel},
-        store::conformance::bench::{direct, event as an_event, ran, webhook},
+        domain::{
+            content::Content,
+            run::{LogLevel, RunOutcome},
+        },
+        store::conformance::bench::{direct, event as an_event, parked, parked_for, ran, ran_with, state_effects, webhook},
     };
 
     const MANY: usize = 10_000;
@@ -112,36 +120,24 @@ mod tests {
             delivery.payload = delivery.payload.map(|payload| Arc::new(Payload { headers, ..(*payload).clone() }));
             delivery
         };
+        let with = |effects: Effects| ran_with("p", effects);
+        let mut reported = parked("p", RunOutcome::Trapped);
+        reported.set_notice(Some(emitted.clone()));
+        let mut logged = ran("p");
+        if let RunEnd::Ok { execution, .. } = &mut logged.end {
+            execution.log.lines = vec![LogLine { level: LogLevel::Info, message: text.clone() }];
+        }
+        let wanting = parked_for("p", &text);
         let returned = [
-            ("a webhook's body", RunRecord { deliveries: vec![webhook(endpoint, &text)], ..ran("p") }),
-            ("a webhook's header", RunRecord { deliveries: vec![with_header(webhook(endpoint, ""))], ..ran("p") }),
-            ("an event's data", RunRecord { emitted: vec![emitted.clone()], ..ran("p") }),
-            ("an event's attributes", RunRecord { emitted: vec![attributed], ..ran("p") }),
-            ("an event of ours", RunRecord { news: vec![emitted], ..ran("p") }),
-            (
-                "a log line",
-                RunRecord {
-                    log: RunLog { lines: vec![LogLine { level: LogLevel::Info, message: text.clone() }], dropped: 0 },
-                    ..ran("p")
-                },
-            ),
-            (
-                "a value of state",
-                RunRecord {
-                    state_use: StateUse {
-                        reads: Vec::new(),
-                        writes: vec![StateWrite { key: "k".into(), value: Some(text.clone().into()) }],
-                    },
-                    ..ran("p")
-                },
-            ),
-            (
-                "a key of state",
-                RunRecord {
-                    state_use: StateUse { reads: vec![StateRead { key: text.clone(), version: 0 }], writes: Vec::new() },
-                    ..ran("p")
-                },
-            ),
+            ("a webhook's body", with(Effects { deliveries: vec![webhook(endpoint, &text)], ..Effects::default() })),
+            ("a webhook's header", with(Effects { deliveries: vec![with_header(webhook(endpoint, ""))], ..Effects::default() })),
+            ("an event's data", with(Effects { emitted: vec![emitted], ..Effects::default() })),
+            ("an event's attributes", with(Effects { emitted: vec![attributed], ..Effects::default() })),
+            ("a notice", reported),
+            ("a log line", logged),
+            ("a missing endpoint's name", wanting),
+            ("a value of state", with(state_effects(&[], &[("k", Some(text.as_bytes()))]))),
+            ("a key of state", with(state_effects(&[(&text, 0)], &[]))),
         ];
         for (what, record) in returned {
             assert!(run(&record) >= run(&bare) + MANY, "{what} weighs nothing");

@@ -9,6 +9,7 @@
 //!
 //! They pass claims along; a claim that is dropped anywhere costs a lease's time, never an event.
 
+mod amend;
 mod batches;
 mod bulletin;
 mod claimer;

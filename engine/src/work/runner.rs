@@ -17,16 +17,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bulletin,
-    routing::{self, PlannedRun, RunIdentity},
+    routing::{self, PlannedRun},
     settler::{Held, Settling},
 };
 use crate::{
     catalog::{Catalog, PluginEntry, PluginState},
     clock,
-    domain::{endpoint::Endpoint, event::Event, name::Slug, run::RunState, time::Timestamp},
+    domain::{
+        endpoint::Endpoint,
+        event::Event,
+        name::Slug,
+        run::{RunIdentity, RunRecord, RunState},
+        time::Timestamp,
+    },
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
-    store::{EventClaim, Handoff, RunClaim, RunRecord, Settlement, Settles, StateValue, Store, weight},
+    store::{EventClaim, Handoff, RunClaim, Settlement, Settles, StateValue, Store, weight},
     traces::{Ran, Traces},
 };
 
@@ -124,21 +130,20 @@ impl Runner {
         let now = clock::steady();
         let (mut runs, mut bytes) = (Vec::with_capacity(plan.runs.len()), 0);
         for PlannedRun { plugin, entry, endpoint } in &plan.runs {
-            let mut identity = RunIdentity { id: None, plugin, version: None, endpoint: endpoint.as_ref(), tries: 1 };
+            let endpoint = endpoint.as_deref();
+            let identity =
+                RunIdentity { id: None, plugin: plugin.clone(), endpoint: endpoint.map(|endpoint| endpoint.id), tries_before: 0 };
             let began = self.traces.begin();
             let mut record = match serving(plugin, entry.as_deref()) {
-                Err(reason) => identity.not_loadable(&reason),
-                Ok((entry, _)) if !entry.pace.is_fast(now) || bytes > TOGETHER_BYTES => identity.set_apart(now),
-                Ok((entry, code)) => {
-                    identity.version = Some(*code.digest());
-                    match self.run(entry, code, event, endpoint.as_deref(), Box::new(self.committed(plugin))) {
-                        Ok(report) => identity.ran(report, event, &endpoints, now),
-                        Err(error) => {
-                            tracing::warn!(%plugin, %error, "state could not be read; the run is tried again");
-                            identity.set_apart(now)
-                        }
+                Err(reason) => identity.not_loadable(reason),
+                Ok((entry, _)) if !entry.pace.is_fast(now) || bytes > TOGETHER_BYTES => identity.deferred(now),
+                Ok((entry, code)) => match self.run(entry, code, event, endpoint, Box::new(self.committed(plugin))) {
+                    Ok(report) => routing::ran(identity, *code.digest(), report, event, endpoint, &endpoints, now),
+                    Err(error) => {
+                        tracing::warn!(%plugin, %error, "state could not be read; the run is tried again");
+                        identity.deferred(now)
                     }
-                }
+                },
             };
             self.tell_failure(&mut record, entry.as_deref(), event, now);
             count(entry.as_deref(), &record);
@@ -180,25 +185,24 @@ impl Runner {
     fn run_claim(&self, claim: RunClaim, turn: &Arc<crate::store::Turn<Slug, RunClaim>>, written: &Arc<Mutex<Written>>) {
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
         let now = clock::steady();
-        let endpoint = claim.endpoint.and_then(|id| endpoints.get(id));
+        let endpoint = claim.endpoint.and_then(|id| endpoints.get(id)).map(|endpoint| &**endpoint);
         let entry = plugins.get(&claim.plugin);
-        let mut identity =
-            RunIdentity { id: Some(claim.id), plugin: &claim.plugin, version: None, endpoint, tries: claim.tries + 1 };
+        let identity =
+            RunIdentity { id: Some(claim.id), plugin: claim.plugin.clone(), endpoint: claim.endpoint, tries_before: claim.tries };
         let began = self.traces.begin();
         let mut record = match serving(&claim.plugin, entry.map(|entry| &**entry)) {
             // It belonged to an endpoint that was deleted since: there is nothing left for it to do.
             _ if claim.endpoint.is_some() && endpoint.is_none() => {
-                identity.not_loadable("the endpoint that it belonged to was deleted")
+                identity.not_loadable("the endpoint that it belonged to was deleted".to_owned())
             }
-            Err(reason) => identity.not_loadable(&reason),
+            Err(reason) => identity.not_loadable(reason),
             Ok((entry, code)) => {
-                identity.version = Some(*code.digest());
                 let state = Overlay { committed: self.committed(&claim.plugin), written: Arc::clone(written) };
-                match self.run(entry, code, &claim.event, endpoint.map(|endpoint| &**endpoint), Box::new(state)) {
-                    Ok(report) => identity.ran(report, &claim.event, &endpoints, now),
+                match self.run(entry, code, &claim.event, endpoint, Box::new(state)) {
+                    Ok(report) => routing::ran(identity, *code.digest(), report, &claim.event, endpoint, &endpoints, now),
                     Err(error) => {
                         tracing::warn!(plugin = %claim.plugin, %error, "state could not be read; the run is tried again");
-                        identity.set_apart(now)
+                        identity.deferred(now)
                     }
                 }
             }
@@ -214,10 +218,11 @@ impl Runner {
 
     /// A run that is given up becomes an event of ours.
     fn tell_failure(&self, record: &mut RunRecord, entry: Option<&PluginEntry>, event: &Event, now: Timestamp) {
-        if let (RunState::Parked, Some(failure), Some(entry)) = (record.state, &record.failure, entry)
+        if let (RunState::Parked, Some(failure), Some(entry)) = (record.state(), record.failure(), entry)
             && entry.pace.tells_failure(now)
         {
-            record.news.extend(bulletin::plugin_failed(&record.plugin, event, failure, self.store.tag()));
+            let notice = bulletin::plugin_failed(&record.identity.plugin, event, failure, self.store.tag());
+            record.set_notice(notice);
         }
     }
 
@@ -244,9 +249,10 @@ impl Runner {
 
     /// Tells of a run that has ended as a span, if anybody listens.
     fn tell(&self, began: Option<SystemTime>, event: &Event, round: u32, record: &mut RunRecord) {
-        let Some(outcome) = record.outcome else { return };
-        let ran = Ran { event, round, plugin: &record.plugin, endpoint: record.endpoint, tries: record.tries, outcome };
-        self.traces.ran(self.store.tag(), began, &ran, &mut record.emitted);
+        let (Some(outcome), tries) = (record.outcome(), record.tries()) else { return };
+        let RunIdentity { plugin, endpoint, .. } = &record.identity;
+        let ran = Ran { event, round, plugin, endpoint: *endpoint, tries, outcome };
+        self.traces.ran(self.store.tag(), began, &ran, record.end.emitted_mut());
     }
 
     /// Hands a settlement on once there is room for its bytes. The settler never waits for a thread, so it makes room whatever waits here;
@@ -273,10 +279,11 @@ fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a Plu
 
 /// Counts a run that has ended. One that lost a race for its state has run all the same, and counts again when it runs again.
 fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
-    let Some(outcome) = record.outcome else { return };
+    let Some(outcome) = record.outcome() else { return };
+    let (took, memory_peak) = record.execution().map_or((Duration::ZERO, 0), |execution| (execution.took, execution.memory_peak));
     match entry {
-        Some(entry) => entry.meters.ran(outcome, record.took, record.memory_peak),
-        None => meters().plugin(&record.plugin).ran(outcome, record.took, record.memory_peak),
+        Some(entry) => entry.meters.ran(outcome, took, memory_peak),
+        None => meters().plugin(&record.identity.plugin).ran(outcome, took, memory_peak),
     }
 }
 
@@ -320,7 +327,7 @@ fn bytes_of(written: &Mutex<Written>) -> usize {
 /// Adds what a run leaves behind; the store gives it the same version.
 fn note_writes(written: &Mutex<Written>, record: &RunRecord, version: i64) {
     let mut written = written.lock().expect("no code panics while it holds it");
-    for write in &record.state_use.writes {
+    for write in record.writes() {
         let value = write.value.clone().map(|value| (value, version));
         written.insert(write.key.clone(), value);
     }

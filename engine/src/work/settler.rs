@@ -5,21 +5,21 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::batches::{Batch, Batches, Blame, Verdict};
+use super::{
+    amend,
+    batches::{Batch, Batches, Blame, Verdict},
+};
 use crate::{
     catalog::Catalog,
     clock,
     domain::{
-        delivery::DeadReason,
+        delivery::{Birth, DeadReason},
         name::Slug,
-        run::{RunFailure, RunLog, RunOutcome, RunState, StateUse},
-        time::Timestamp,
+        run::{RunOutcome, RunRecord, RunState},
     },
     metrics::meters,
     news::{Feed, News},
-    store::{
-        self, Birth, EventSlot, Room, RunClaim, RunRecord, RunSlot, Settled, Settlement, Settles, StateFull, Store, Turn, weight,
-    },
+    store::{self, EventSlot, Room, RunClaim, RunSlot, Settled, Settlement, Settles, Store, Turn, weight},
 };
 
 /// How long to wait when the store fails, before trying again.
@@ -108,8 +108,8 @@ impl Settler {
                     None
                 }
                 Settled::StateConflict(runs) => self.mend_conflict(settlement, &runs).await,
-                Settled::TooMany => Some(mend_too_many(settlement)),
-                Settled::StateFull(runs) => Some(mend_state_full(settlement, &runs)),
+                Settled::TooMany => Some(amend::too_many(settlement)),
+                Settled::StateFull(runs) => Some(amend::state_full(settlement, &runs)),
             };
             if let Some(settlement) = mended {
                 let bytes = weight::settlement(&settlement);
@@ -129,12 +129,13 @@ impl Settler {
             Verdict::Pause => return tokio::time::sleep(AFTER_FAILURE).await,
             Verdict::GiveUp(refused) => refused,
         };
-        let event = refused.settlement.event.id.text(self.store.tag());
-        match mend_refused(&refused.settlement, error, clock::steady()) {
-            Some(settlement) if !refused.is_remainder => {
+        let Waiting { settlement, places, is_remainder } = refused;
+        let event = settlement.event.id.text(self.store.tag());
+        match amend::refused(settlement, error, clock::steady()) {
+            Some(settlement) if !is_remainder => {
                 tracing::warn!(event, %error, "the store refuses what an event's runs returned; the rest of it takes effect");
                 let bytes = weight::settlement(&settlement);
-                batches.push_first(vec![(Waiting { settlement, is_remainder: true, ..refused }, bytes)]);
+                batches.push_first(vec![(Waiting { settlement, places, is_remainder: true }, bytes)]);
             }
             _ => {
                 tracing::error!(event, %error, "the store refuses an event's settlement; it is run again once its lease has ended")
@@ -144,11 +145,11 @@ impl Settler {
 
     /// The runs of an event that lost a race for their plugin's state are set apart, to run again from fresh reads, one after
     /// another; the rest of the event takes effect now. A run that was apart already goes back to its queue.
-    async fn mend_conflict(&self, mut settlement: Settlement, places: &[usize]) -> Option<Settlement> {
+    async fn mend_conflict(&self, settlement: Settlement, places: &[usize]) -> Option<Settlement> {
         let plugins = self.catalog.plugins();
         let now = clock::steady();
         for place in places {
-            if let Some(entry) = plugins.get(&settlement.runs[*place].plugin) {
+            if let Some(entry) = plugins.get(&settlement.runs[*place].identity.plugin) {
                 entry.pace.note_conflict(now);
             }
         }
@@ -158,26 +159,23 @@ impl Settler {
             }
             return None;
         }
-        for place in places {
-            set_apart(&mut settlement.runs[*place], now);
-        }
-        Some(settlement)
+        Some(amend::state_conflict(settlement, places, now))
     }
 
     fn tell(&self, settlement: &Settlement) {
         for run in &settlement.runs {
-            let Some(outcome) = run.outcome else { continue };
+            let Some(outcome) = run.outcome() else { continue };
             self.log(settlement, run, outcome);
             self.feed.tell(|| News::Ran {
                 event: settlement.event.id,
-                plugin: run.plugin.to_string(),
-                version: run.version,
+                plugin: run.identity.plugin.to_string(),
+                version: run.execution().map(|execution| execution.version),
                 outcome,
-                state: run.state,
-                message: run.failure.as_ref().map(|failure| failure.message.clone()),
-                took: run.took,
-                webhooks: run.deliveries.len(),
-                emitted: run.emitted.len(),
+                state: run.state(),
+                message: run.failure().map(|failure| failure.message.clone()),
+                took: run.execution().map_or(Duration::ZERO, |execution| execution.took),
+                webhooks: run.deliveries().len(),
+                emitted: run.emitted().len(),
             });
         }
     }
@@ -188,13 +186,13 @@ impl Settler {
     /// event held. A run that is tried again by itself needs nobody.
     fn log(&self, settlement: &Settlement, run: &RunRecord, outcome: RunOutcome) {
         let event = || settlement.event.id.text(self.store.tag());
-        match run.state {
+        match run.state() {
             RunState::Done => {}
             RunState::Waiting { .. } => {
-                tracing::debug!(event = event(), plugin = %run.plugin, %outcome, tries = run.tries, "run failed and is tried again");
+                tracing::debug!(event = event(), plugin = %run.identity.plugin, %outcome, tries = run.tries(), "run failed and is tried again");
             }
             RunState::Parked => {
-                tracing::warn!(event = event(), plugin = %run.plugin, %outcome, "run is parked; innesco event show EVENT says why");
+                tracing::warn!(event = event(), plugin = %run.identity.plugin, %outcome, "run is parked; innesco event show EVENT says why");
             }
         }
     }
@@ -208,9 +206,9 @@ fn push(batches: &mut Batches<Waiting>, Settling { settlement, held, room }: Set
 /// Counts what has come into being.
 fn count(settlement: &Settlement) {
     let meters = meters();
-    let deliveries = || settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| &run.deliveries));
+    let deliveries = || settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
     meters.created.inc_by(deliveries().count() as u64);
-    meters.emitted.inc_by(settlement.runs.iter().map(|run| run.emitted.len() as u64).sum());
+    meters.emitted.inc_by(settlement.runs.iter().map(|run| run.emitted().len() as u64).sum());
     // Hardly anybody subscribes to the engine's own news, and that is as it should be.
     let ours = settlement.event.new.event_type.is_ours();
     if settlement.runs.is_empty() && settlement.direct.is_empty() && !ours {
@@ -220,83 +218,4 @@ fn count(settlement: &Settlement) {
     if born_dead > 0 {
         meters.dead(DeadReason::EndpointDisabled.as_str(), born_dead);
     }
-}
-
-/// An event that would have more children than an event can have: its runs that ask for webhooks are parked. If it is too many even
-/// so (a replay too much, with thousands of subscribers), this round sends nothing.
-fn mend_too_many(mut settlement: Settlement) -> Settlement {
-    if settlement.runs.iter().all(|run| run.deliveries.is_empty()) {
-        let event = settlement.event.id.as_i64();
-        tracing::error!(event, "an event has had as many webhooks as an event can have; this replay sends none");
-        settlement.direct.clear();
-        settlement.runs.clear();
-        return settlement;
-    }
-    let message = format!("the event would have more than {} webhooks over all its runs", crate::domain::id::CHILDREN_MAX);
-    for run in settlement.runs.iter_mut().filter(|run| !run.deliveries.is_empty()) {
-        park(run, "too_many_webhooks", message.clone());
-    }
-    settlement
-}
-
-/// Parks the runs that would have their plugin keep too much state, with what cures it; the rest of the event takes effect.
-fn mend_state_full(mut settlement: Settlement, full: &[(usize, StateFull)]) -> Settlement {
-    for (place, full) in full {
-        let run = &mut settlement.runs[*place];
-        let plugin = &run.plugin;
-        let message = format!(
-            "plugin {plugin} would keep {full}; have it delete what it no longer needs, raise the limit, or clear its state with \
-             `innesco plugin state clear {plugin}`, then `innesco event replay EVENT`"
-        );
-        park(run, "state_limit", message);
-    }
-    settlement
-}
-
-/// What is left of a settlement that the store refuses by itself: an event's runs that returned something run again, each by itself, so
-/// that only the one at fault fails; a run that was by itself is parked with the reason. `None` where nothing of it came from a plugin.
-fn mend_refused(settlement: &Settlement, error: &store::Error, now: Timestamp) -> Option<Settlement> {
-    let returned = |run: &RunRecord| run.outcome.is_some();
-    if !settlement.runs.iter().any(returned) {
-        return None;
-    }
-    let mut mended = settlement.clone();
-    for run in mended.runs.iter_mut().filter(|run| returned(run)) {
-        match settlement.settles {
-            Settles::Event { .. } => set_apart(run, now),
-            Settles::Run { .. } => {
-                park(run, "not_stored", format!("the store does not take what the run returned: {error}"));
-                run.log = RunLog::default();
-                run.news.clear();
-            }
-        }
-    }
-    Some(mended)
-}
-
-/// The run gets a row of its own and runs again, as if it had not.
-fn set_apart(run: &mut RunRecord, now: Timestamp) {
-    *run = RunRecord {
-        state: RunState::Waiting { due: now },
-        outcome: None,
-        failure: None,
-        tries: run.tries - 1,
-        log: RunLog::default(),
-        wants: None,
-        deliveries: Vec::new(),
-        emitted: Vec::new(),
-        state_use: StateUse::default(),
-        news: Vec::new(),
-        ..run.clone()
-    };
-}
-
-/// The run ends as `bad-output`, and nothing that it returned takes effect.
-fn park(run: &mut RunRecord, code: &str, message: String) {
-    run.deliveries.clear();
-    run.emitted.clear();
-    run.state_use = StateUse::default();
-    run.state = RunState::Parked;
-    run.outcome = Some(RunOutcome::BadOutput);
-    run.failure = Some(RunFailure { outcome: RunOutcome::BadOutput, code: code.into(), message, retryable: false });
 }

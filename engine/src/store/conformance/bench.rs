@@ -10,19 +10,22 @@ use crate::{
     clock,
     domain::{
         content::Content,
-        delivery::{Attempt, AttemptOutcome, DeadReason, Next, Payload},
+        delivery::{Attempt, AttemptOutcome, Birth, DeadReason, NewDelivery, Next, Payload},
         endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
         event::{Event, EventState, NewEvent},
         id::{DeliveryId, EndpointId, EventId},
         name::{Attributes, EventType, Slug},
-        run::{RunFailure, RunLog, RunOutcome, RunState, StateRead, StateUse, StateWrite},
+        plugin::Digest,
+        run::{
+            AfterFailure, Effects, Execution, RunEnd, RunFailure, RunIdentity, RunLog, RunOutcome, RunRecord, StateRead,
+            StateUse, StateWrite,
+        },
         signature::{Scheme, Secret},
         time::Timestamp,
     },
     store::{
-        AttemptRecord, Birth, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventStory, EventSummary,
-        Handoff, LEASE, Lanes, Lease, NewDelivery, PageRequest, RunClaim, RunRecord, Settled, Settlement, Settles, Store,
-        StoryPlace,
+        AttemptRecord, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventStory, EventSummary,
+        Handoff, LEASE, Lanes, Lease, PageRequest, RunClaim, Settled, Settlement, Settles, Store, StoryPlace,
     },
 };
 
@@ -290,41 +293,57 @@ pub fn settlement(claim: &EventClaim) -> Settlement {
 /// What settles a run of its own.
 pub fn run_settlement(claim: &RunClaim, record: RunRecord) -> Settlement {
     let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
-    let record = RunRecord { id: Some(claim.id), plugin: claim.plugin.clone(), tries: claim.tries + 1, ..record };
+    let identity = RunIdentity { id: Some(claim.id), plugin: claim.plugin.clone(), tries_before: claim.tries, ..record.identity };
+    let record = RunRecord { identity, ..record };
     Settlement { settles, event: Arc::clone(&claim.event), runs: vec![record], direct: Vec::new() }
+}
+
+pub fn identity(plugin: &str) -> RunIdentity {
+    RunIdentity { id: None, plugin: slug(plugin), endpoint: None, tries_before: 0 }
+}
+
+pub fn execution(plugin: &str) -> Execution {
+    Execution {
+        version: Digest::of(plugin.as_bytes()),
+        took: Duration::from_micros(20),
+        memory_peak: 1 << 16,
+        log: RunLog::default(),
+    }
 }
 
 /// A run that ended `ok` and asks for nothing.
 pub fn ran(plugin: &str) -> RunRecord {
-    RunRecord {
-        id: None,
-        plugin: slug(plugin),
-        version: None,
-        endpoint: None,
-        state: RunState::Done,
-        outcome: Some(RunOutcome::Ok),
-        failure: None,
-        tries: 1,
-        took: Duration::from_micros(20),
-        memory_peak: 1 << 16,
-        log: RunLog::default(),
-        wants: None,
-        deliveries: Vec::new(),
-        emitted: Vec::new(),
-        state_use: StateUse::default(),
-        news: Vec::new(),
-    }
+    ran_with(plugin, Effects::default())
+}
+
+/// A run that ended `ok` with these effects.
+pub fn ran_with(plugin: &str, effects: Effects) -> RunRecord {
+    identity(plugin).ok(execution(plugin), effects)
 }
 
 /// A run that ended as `outcome` and was parked.
 pub fn parked(plugin: &str, outcome: RunOutcome) -> RunRecord {
-    let failure = RunFailure { outcome, code: "broken".into(), message: "it broke".into(), retryable: false };
-    RunRecord { state: RunState::Parked, outcome: Some(outcome), failure: Some(failure), ..ran(plugin) }
+    identity(plugin).parked(Some(execution(plugin)), failure(outcome), None)
+}
+
+/// A run that was parked because the endpoint `name` does not exist.
+pub fn parked_for(plugin: &str, name: &str) -> RunRecord {
+    identity(plugin).parked(Some(execution(plugin)), failure(RunOutcome::BadOutput), Some(name.into()))
 }
 
 /// A run that failed and is to be tried again at `due`.
 pub fn waiting(plugin: &str, due: Timestamp) -> RunRecord {
-    RunRecord { state: RunState::Waiting { due }, ..parked(plugin, RunOutcome::Failed) }
+    let (execution, failure) = (Some(execution(plugin)), failure(RunOutcome::Failed));
+    RunRecord { identity: identity(plugin), end: RunEnd::Failed { execution, failure, then: AfterFailure::Again { due } } }
+}
+
+fn failure(outcome: RunOutcome) -> RunFailure {
+    RunFailure { outcome, code: "broken".into(), message: "it broke".into(), retryable: false }
+}
+
+/// Effects on state alone: key and version read, key and value written.
+pub fn state_effects(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> Effects {
+    Effects { state_use: state_use(reads, writes), ..Effects::default() }
 }
 
 /// What a run read and wrote: key and version, key and value.

@@ -6,13 +6,13 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{DeadReason, Next},
+        delivery::{Birth, DeadReason, NewDelivery, Next},
         endpoint::{EndpointState, Ordering},
         event::EventState,
-        run::RunOutcome,
+        run::{Effects, RunOutcome},
         time::Timestamp,
     },
-    store::{Birth, EventClaim, NewDelivery, RunRecord, Settled, Settlement},
+    store::{EventClaim, Settled, Settlement},
 };
 
 pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
@@ -34,7 +34,7 @@ pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
     let direct = vec![direct(crm)];
     let stale = vec![
         Settlement { direct: direct.clone(), ..settlement(&event) },
-        run_settlement(&run, RunRecord { deliveries: direct.clone(), ..ran("p") }),
+        run_settlement(&run, ran_with("p", Effects { deliveries: direct.clone(), ..Effects::default() })),
     ];
     assert_eq!(bench.settle_all(stale).await, [Settled::LeaseLost, Settled::LeaseLost]);
     assert!(!bench.record(attempt(&delivery, Next::Delivered)).await);
@@ -131,7 +131,7 @@ pub async fn waiting_runs_come_when_they_are_due_and_parked_ones_do_not(bench: &
     assert_eq!(bench.claim_at(soon(11)).await, 1);
     let run = bench.run().await;
     assert_eq!((run.event.id, run.tries), (first, 1));
-    let again = RunRecord { state: waiting("p", soon(30)).state, ..parked("p", RunOutcome::Failed) };
+    let again = waiting("p", soon(30));
     assert_eq!(bench.settle(run_settlement(&run, again)).await, Settled::Done);
     assert_eq!(bench.claim_at(soon(31)).await, 2);
     let runs = bench.runs().await;

@@ -18,9 +18,9 @@ use crate::{
         delivery::Next,
         event::EventState,
         id::{DeliveryId, EndpointId},
-        run::RunOutcome,
+        run::Effects,
     },
-    store::{Accepted, DeliveryFilter, EventFilter, Handoff, PageRequest, RunRecord, Settled, Settlement, Store},
+    store::{Accepted, DeliveryFilter, EventFilter, Handoff, PageRequest, Settled, Settlement, Store},
 };
 
 const SENDERS: usize = 3;
@@ -127,12 +127,14 @@ async fn run_events(store: Arc<dyn Store>, handoff: Handoff, endpoints: [Endpoin
             let (count, version) =
                 known.map_or((0, 0), |(value, version)| (String::from_utf8(value).unwrap().parse::<usize>().unwrap(), version));
             let next = (count + 1).to_string();
-            let run = RunRecord {
-                outcome: Some(RunOutcome::Ok),
-                state_use: state_use(&[("n", version)], &[("n", Some(next.as_bytes()))]),
-                deliveries: vec![webhook(endpoints[0], "x")],
-                ..ran("counter")
-            };
+            let run = ran_with(
+                "counter",
+                Effects {
+                    state_use: state_use(&[("n", version)], &[("n", Some(next.as_bytes()))]),
+                    deliveries: vec![webhook(endpoints[0], "x")],
+                    ..Effects::default()
+                },
+            );
             let asked = Settlement { runs: vec![run], direct: vec![direct(endpoints[1])], ..settlement(&claim) };
             match store.settle(Arc::new(vec![asked])).await.unwrap().remove(0) {
                 Settled::Done => break,

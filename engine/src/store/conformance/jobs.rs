@@ -6,14 +6,14 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{DeadReason, Next},
+        delivery::{Birth, DeadReason, NewDelivery, Next},
         endpoint::{DisabledReason, EndpointState},
         id::{DeliveryId, EndpointId, JobId},
         job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
         pattern::Pattern,
         retention::Retention,
     },
-    store::{Birth, Error, NewDelivery, PageRequest, Settled, Settlement},
+    store::{Error, PageRequest, Settled, Settlement},
 };
 
 /// More than one step of a job takes.

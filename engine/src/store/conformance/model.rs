@@ -21,12 +21,11 @@ use crate::{
         event::{EventState, NewEvent},
         id::{DeliveryId, EndpointId, EventId, RunId},
         retention::Retention,
-        run::RunState,
+        run::{Effects, RunOutcome},
         time::Timestamp,
     },
     store::{
-        Accepted, DeliveryClaim, DeliveryFilter, Error, EventClaim, EventFilter, LEASE, Lease, RunClaim, RunRecord, Settled,
-        Settlement,
+        Accepted, DeliveryClaim, DeliveryFilter, Error, EventClaim, EventFilter, LEASE, Lease, RunClaim, Settled, Settlement,
     },
 };
 
@@ -303,11 +302,8 @@ impl World {
         let id = claim.id;
         let held = holds(&self.model.runs, &id, claim.lease);
         let deliveries = if delivers { vec![webhook(self.crm, "x")] } else { Vec::new() };
-        let record = if parks {
-            RunRecord { state: RunState::Parked, ..waiting("p", clock::steady()) }
-        } else {
-            RunRecord { deliveries, ..ran("p") }
-        };
+        let record =
+            if parks { parked("p", RunOutcome::Failed) } else { ran_with("p", Effects { deliveries, ..Effects::default() }) };
         let answer = self.bench.settle(run_settlement(claim, record)).await;
         assert_eq!(answer, if held { Settled::Done } else { Settled::LeaseLost });
         if !held {

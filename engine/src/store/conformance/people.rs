@@ -22,11 +22,11 @@ use crate::{
         plugin::Digest,
         rate::Rate,
         retry::Schedule,
-        run::{RunOutcome, RunState},
+        run::{Effects, RunOutcome, RunState},
         signature::{Scheme, Secret},
         time::Timestamp,
     },
-    store::{Error, NewKey, PluginRow, RunRecord, Settled, Settlement},
+    store::{Error, NewKey, PluginRow, Settled, Settlement},
 };
 
 pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
@@ -79,7 +79,7 @@ pub async fn a_replay_drops_what_earlier_rounds_left_waiting(bench: &Bench) {
     let on_its_way = bench.run().await;
     bench.store.replay_event(first.event.id, clock::steady()).await.unwrap();
 
-    let late = run_settlement(&on_its_way, RunRecord { deliveries: vec![direct(crm)], ..ran("q") });
+    let late = run_settlement(&on_its_way, ran_with("q", Effects { deliveries: vec![direct(crm)], ..Effects::default() }));
     assert_eq!(bench.settle(late).await, Settled::LeaseLost, "the replay runs everything itself");
     assert_eq!(bench.store.requeue_not_loadable(&slug("p"), clock::steady()).await.unwrap(), 0);
     assert_eq!(bench.claim_at(soon(60)).await, 1);
@@ -126,7 +126,7 @@ pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
 }
 
 pub async fn an_endpoint_that_there_is_drives_the_runs_that_named_it(bench: &Bench) {
-    let wants = |name: &str| RunRecord { wants: Some(name.into()), ..parked("p", RunOutcome::BadOutput) };
+    let wants = |name: &str| parked_for("p", name);
     let drive = async |bench: &Bench| bench.store.requeue_wanting(clock::steady()).await.unwrap();
     let wanting = bench.settled_with(wants("crm")).await;
     bench.settled_with(wants("Not a Slug")).await;

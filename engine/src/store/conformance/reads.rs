@@ -6,15 +6,15 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{DeadReason, Next},
+        delivery::{Birth, DeadReason, NewDelivery, Next},
         event::{EventState, NewEvent},
         id::{DeliveryId, EventId},
-        run::{RunOutcome, RunState},
+        run::{Effects, RunOutcome, RunState},
         time::Timestamp,
     },
     store::{
-        Birth, DeliveryFilter, Error, EventFilter, NewDelivery, PageRequest, RunRecord, STORY_ATTEMPTS, STORY_DELIVERIES,
-        STORY_EMITTED, STORY_RUNS, Settlement, StoredAttempt, StoryPlace,
+        DeliveryFilter, Error, EventFilter, PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, Settlement,
+        StoredAttempt, StoryPlace,
     },
 };
 
@@ -205,11 +205,14 @@ pub async fn deliveries_are_listed_by_endpoint_event_and_state(bench: &Bench) {
 pub async fn a_story_tells_everything(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("order.created")).await;
-    let run = RunRecord {
-        deliveries: vec![webhook(crm, "x")],
-        emitted: vec![emitted(&claim.event, "b"), emitted(&claim.event, "c")],
-        ..ran("p")
-    };
+    let run = ran_with(
+        "p",
+        Effects {
+            deliveries: vec![webhook(crm, "x")],
+            emitted: vec![emitted(&claim.event, "b"), emitted(&claim.event, "c")],
+            ..Effects::default()
+        },
+    );
     let waits = waiting("q", soon(60));
     bench.settle(Settlement { runs: vec![run, waits.clone()], direct: vec![direct(crm)], ..settlement(&claim) }).await;
     for claim in bench.deliveries().await {
@@ -222,7 +225,7 @@ pub async fn a_story_tells_everything(bench: &Bench) {
     let story = bench.after_a_crash().await.story(claim.event.id).await;
     assert_eq!(story.event.new.content, claim.event.new.content);
     assert_eq!(story.emitted.len(), 2);
-    assert_eq!(story.runs.iter().map(|run| run.state).collect::<Vec<_>>(), [RunState::Done, waits.state]);
+    assert_eq!(story.runs.iter().map(|run| run.state).collect::<Vec<_>>(), [RunState::Done, waits.state()]);
     let told: Vec<_> = story
         .deliveries
         .iter()
@@ -322,7 +325,9 @@ pub async fn a_story_comes_in_parts_of_bounded_size(bench: &Bench) {
     const MANY: usize = 250;
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("order.created")).await;
-    let runs = (0..MANY).map(|_| RunRecord { emitted: vec![emitted(&claim.event, "b"); 5], ..ran("p") }).collect();
+    let runs = (0..MANY)
+        .map(|_| ran_with("p", Effects { emitted: vec![emitted(&claim.event, "b"); 5], ..Effects::default() }))
+        .collect();
     let held = NewDelivery { birth: Birth::Held, ..direct(crm) };
     bench.settle(Settlement { runs, direct: vec![held; MANY], ..settlement(&claim) }).await;
     bench.store.cancel_delivery(claim.event.id.delivery(120), clock::wall()).await.unwrap();

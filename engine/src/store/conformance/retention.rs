@@ -7,14 +7,14 @@ use crate::{
     clock,
     domain::{
         content::Content,
-        delivery::{DeadReason, Next},
+        delivery::{Birth, DeadReason, NewDelivery, Next},
         event::NewEvent,
         id::EventId,
         retention::Retention,
         run::RunOutcome,
         time::Timestamp,
     },
-    store::{Accepted, Birth, DeliveryFilter, Error, EventFilter, NewDelivery, RunRecord, Settlement, StoryPlace},
+    store::{Accepted, DeliveryFilter, Error, EventFilter, Settlement, StoryPlace},
 };
 
 const DAY: u64 = 24 * 3600;
@@ -91,7 +91,7 @@ pub async fn what_is_unfinished_never_leaves(bench: &Bench) {
 pub async fn what_is_dead_or_parked_leaves_later(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
-    let parked = bench.settled_with(RunRecord { deliveries: vec![], ..parked("p", RunOutcome::Trapped) }).await;
+    let parked = bench.settled_with(parked("p", RunOutcome::Trapped)).await;
     let mixed = bench.accept(event("a")).await;
     let direct = vec![NewDelivery { birth: Birth::Dead, ..direct(crm) }, direct(crm)];
     bench.settle(Settlement { direct, ..settlement(&mixed) }).await;
@@ -270,7 +270,7 @@ pub async fn a_plugins_state_makes_no_event_leave(bench: &Bench) {
     let names: Vec<String> = (0..64).map(|number| format!("key-{number}")).collect();
     let value = vec![7; 64 << 10];
     let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_slice()))).collect();
-    bench.settled_with(RunRecord { state_use: state_use(&[], &writes), ..ran("p") }).await;
+    bench.settled_with(ran_with("p", state_effects(&[], &writes))).await;
     let after = bench.store.size().await.unwrap();
     assert!(after < before + (1 << 20), "4 MiB of state do not count: {after} after {before}");
     assert_eq!(bench.store.evict(before + (1 << 20)).await.unwrap().events, 0);

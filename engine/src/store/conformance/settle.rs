@@ -6,31 +6,26 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
+        delivery::{Birth, NewDelivery},
         event::EventState,
         id::CHILDREN_MAX,
         plugin::Digest,
-        run::{LogLevel, LogLine, RunLog, RunOutcome, RunState},
+        run::{Effects, Execution, LogLevel, LogLine, RunIdentity, RunLog, RunOutcome, RunState},
     },
-    store::{
-        Birth, DeliveryFilter, EventFilter, NewDelivery, RunRecord, Settled, Settlement, Settles, StateFull, StateLimits,
-        StateSize,
-    },
+    store::{DeliveryFilter, EventFilter, Settled, Settlement, Settles, StateFull, StateLimits, StateSize},
 };
 
 pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
     let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
     let claim = bench.accept(event("order.created")).await;
     let log = RunLog { lines: vec![LogLine { level: LogLevel::Warn, message: "low \"stock\"".into() }], dropped: 3 };
-    let run = RunRecord {
-        version: Some(Digest::of(b"p")),
-        log: log.clone(),
-        memory_peak: 70_000,
-        took: Duration::from_micros(321),
+    let execution = Execution { log: log.clone(), memory_peak: 70_000, took: Duration::from_micros(321), ..execution("p") };
+    let effects = Effects {
         deliveries: vec![webhook(slack, "one"), webhook(slack, "two")],
         emitted: vec![emitted(&claim.event, "order.big")],
         state_use: state_use(&[("count", 0)], &[("count", Some(b"1"))]),
-        ..ran("p")
     };
+    let run = identity("p").ok(execution, effects);
     let settlement =
         Settlement { runs: vec![run, parked("q", RunOutcome::Trapped)], direct: vec![direct(crm)], ..settlement(&claim) };
     assert_eq!(bench.settle(settlement).await, Settled::Done);
@@ -73,8 +68,14 @@ pub async fn a_settlement_that_breaks_in_its_middle_changes_nothing(bench: &Benc
     let crm = bench.endpoint("crm").await;
     bench.backing.refuse_poison().await;
     let claim = bench.accept(event("order.created")).await;
-    let first = RunRecord { deliveries: vec![webhook(crm, "x")], state_use: state_use(&[], &[("k", Some(b"1"))]), ..ran("p") };
-    let second = RunRecord { emitted: vec![emitted(&claim.event, "a"), emitted(&claim.event, "poison")], ..ran("q") };
+    let first = ran_with(
+        "p",
+        Effects { deliveries: vec![webhook(crm, "x")], state_use: state_use(&[], &[("k", Some(b"1"))]), ..Effects::default() },
+    );
+    let second = ran_with(
+        "q",
+        Effects { emitted: vec![emitted(&claim.event, "a"), emitted(&claim.event, "poison")], ..Effects::default() },
+    );
     let broken = Settlement { runs: vec![first.clone(), second], direct: vec![direct(crm)], ..settlement(&claim) };
     bench.store.settle(Arc::new(vec![broken])).await.expect_err("one of its events cannot be stored");
 
@@ -94,7 +95,7 @@ pub async fn a_settlement_that_breaks_disturbs_nobody_else(bench: &Bench) {
     bench.backing.refuse_poison().await;
     for _ in 0..20 {
         let (bad, good) = (bench.accept(event("a")).await, bench.accept(event("b")).await);
-        let run = RunRecord { emitted: vec![emitted(&bad.event, "poison")], ..ran("p") };
+        let run = ran_with("p", Effects { emitted: vec![emitted(&bad.event, "poison")], ..Effects::default() });
         let broken = Arc::new(vec![Settlement { runs: vec![run], ..settlement(&bad) }]);
         let whole = Arc::new(vec![Settlement { runs: vec![ran("q")], ..settlement(&good) }]);
         // As close together as callers can come: they share a transaction more often than not.
@@ -114,8 +115,14 @@ pub async fn a_settlement_of_many_megabytes_takes_effect(bench: &Bench) {
     let value = vec![7; 64 << 10];
     let names: Vec<_> = (0..64).map(|number| format!("key-{number}")).collect();
     let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_slice()))).collect();
-    let run =
-        RunRecord { deliveries: (0..24).map(|_| webhook(crm, &body)).collect(), state_use: state_use(&[], &writes), ..ran("p") };
+    let run = ran_with(
+        "p",
+        Effects {
+            deliveries: (0..24).map(|_| webhook(crm, &body)).collect(),
+            state_use: state_use(&[], &writes),
+            ..Effects::default()
+        },
+    );
     assert_eq!(bench.settle(Settlement { runs: vec![run], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.story(claim.event.id).await.deliveries.len(), 24);
     let (stored, _) = bench.store.read_state(&slug("p"), "key-63").await.unwrap().expect("it was written");
@@ -128,12 +135,15 @@ pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
     assert_eq!(bench.claim_at(after_leases()).await, 1, "its lease is over");
     let taken_over = bench.event().await;
 
-    let runs = vec![RunRecord {
-        deliveries: vec![webhook(crm, "late")],
-        emitted: vec![emitted(&slow.event, "a")],
-        state_use: state_use(&[], &[("k", Some(b"late"))]),
-        ..ran("p")
-    }];
+    let runs = vec![ran_with(
+        "p",
+        Effects {
+            deliveries: vec![webhook(crm, "late")],
+            emitted: vec![emitted(&slow.event, "a")],
+            state_use: state_use(&[], &[("k", Some(b"late"))]),
+            ..Effects::default()
+        },
+    )];
     let late = Settlement { runs, direct: vec![direct(crm)], ..settlement(&slow) };
     assert_eq!(bench.settle(late).await, Settled::LeaseLost);
     bench.nothing("nothing of it is acted on").await;
@@ -226,16 +236,16 @@ pub async fn deliveries_without_room_wait_in_the_store(bench: &Bench) {
 
 pub async fn a_run_of_its_own_settles_for_itself(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
-    let apart = RunRecord { outcome: None, tries: 0, ..waiting("p", clock::steady()) };
     let claim = bench.accept(event("a")).await;
-    let runs = vec![RunRecord { endpoint: Some(crm), ..apart }];
+    let of_crm = || RunIdentity { endpoint: Some(crm), ..identity("p") };
+    let runs = vec![of_crm().deferred(clock::steady())];
     assert_eq!(bench.settle(Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
     bench.claim().await;
     let run = bench.run().await;
     assert_eq!((&*run.plugin, run.endpoint, run.tries, run.round), ("p", Some(crm), 0, 0));
     assert_eq!(run.event.id, claim.event.id);
 
-    let done = RunRecord { endpoint: Some(crm), deliveries: vec![webhook(crm, "x")], ..ran("p") };
+    let done = of_crm().ok(execution("p"), Effects { deliveries: vec![webhook(crm, "x")], ..Effects::default() });
     let settled = run_settlement(&run, done);
     assert_eq!(bench.settle(settled.clone()).await, Settled::Done);
     let deliveries = bench.deliveries().await;
@@ -250,8 +260,7 @@ pub async fn a_run_of_its_own_settles_for_itself(bench: &Bench) {
 
 pub async fn state_reads_see_the_last_commit(bench: &Bench) {
     let (p, q) = (slug("p"), slug("q"));
-    let write =
-        |value: Option<&'static [u8]>| RunRecord { state_use: state_use(&[], &[("k", value), ("o", Some(b""))]), ..ran("p") };
+    let write = |value: Option<&'static [u8]>| ran_with("p", state_effects(&[], &[("k", value), ("o", Some(b""))]));
     bench.settled_with(write(Some(b"1"))).await;
     let first = bench.store.read_state(&p, "k").await.unwrap().unwrap();
     assert_eq!(first.0, b"1");
@@ -269,16 +278,22 @@ pub async fn state_reads_see_the_last_commit(bench: &Bench) {
 pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
-    bench.settled_with(RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"1"))]), ..ran("p") }).await;
+    bench.settled_with(ran_with("p", state_effects(&[("k", 0)], &[("k", Some(b"1"))]))).await;
     let (_, version) = bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap();
 
-    let lost =
-        RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"lost"))]), deliveries: vec![webhook(crm, "x")], ..ran("p") };
+    let lost = ran_with(
+        "p",
+        Effects {
+            state_use: state_use(&[("k", 0)], &[("k", Some(b"lost"))]),
+            deliveries: vec![webhook(crm, "x")],
+            ..Effects::default()
+        },
+    );
     let runs = vec![
-        RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"q"))]), ..ran("q") },
+        ran_with("q", state_effects(&[("k", 0)], &[("k", Some(b"q"))])),
         lost.clone(),
-        RunRecord { state_use: state_use(&[("other", 0)], &[("other", Some(b"p"))]), ..ran("p") },
-        RunRecord { state_use: state_use(&[("gone", version)], &[]), ..ran("p") },
+        ran_with("p", state_effects(&[("other", 0)], &[("other", Some(b"p"))])),
+        ran_with("p", state_effects(&[("gone", version)], &[])),
     ];
     let settled = Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) };
     assert_eq!(bench.settle(settled).await, Settled::StateConflict(vec![1, 3]));
@@ -287,10 +302,17 @@ pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"1");
     assert_eq!(bench.story(claim.event.id).await.runs.len(), 0);
 
-    let again = RunRecord { state_use: state_use(&[("k", version)], &[("k", Some(b"2"))]), ..lost };
+    let again = ran_with(
+        "p",
+        Effects {
+            state_use: state_use(&[("k", version)], &[("k", Some(b"2"))]),
+            deliveries: vec![webhook(crm, "x")],
+            ..Effects::default()
+        },
+    );
     assert_eq!(bench.settle(Settlement { runs: vec![again], ..settlement(&claim) }).await, Settled::Done, "the claim is held");
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"2");
-    let blind = RunRecord { state_use: state_use(&[], &[("k", Some(b"3"))]), ..ran("p") };
+    let blind = ran_with("p", state_effects(&[], &[("k", Some(b"3"))]));
     bench.settled_with(blind).await;
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"3", "what was not read cannot be stale");
 }
@@ -298,12 +320,12 @@ pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
 pub async fn a_value_deleted_and_written_again_is_another_value(bench: &Bench) {
     let p = slug("p");
     let claim = bench.accept(event("a")).await;
-    bench.settled_with(RunRecord { state_use: state_use(&[], &[("k", Some(b"same"))]), ..ran("p") }).await;
+    bench.settled_with(ran_with("p", state_effects(&[], &[("k", Some(b"same"))]))).await;
     let (value, read) = bench.store.read_state(&p, "k").await.unwrap().unwrap();
-    bench.settled_with(RunRecord { state_use: state_use(&[("k", read)], &[("k", None)]), ..ran("p") }).await;
-    bench.settled_with(RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(&value))]), ..ran("p") }).await;
+    bench.settled_with(ran_with("p", state_effects(&[("k", read)], &[("k", None)]))).await;
+    bench.settled_with(ran_with("p", state_effects(&[("k", 0)], &[("k", Some(&value))]))).await;
 
-    let stale = RunRecord { state_use: state_use(&[("k", read)], &[("k", Some(b"lost"))]), ..ran("p") };
+    let stale = ran_with("p", state_effects(&[("k", read)], &[("k", Some(b"lost"))]));
     let answer = bench.settle(Settlement { runs: vec![stale], ..settlement(&claim) }).await;
     assert_eq!(answer, Settled::StateConflict(vec![0]));
     assert_eq!(bench.store.read_state(&p, "k").await.unwrap().unwrap().0, b"same");
@@ -311,8 +333,7 @@ pub async fn a_value_deleted_and_written_again_is_another_value(bench: &Bench) {
 
 pub async fn runs_of_one_plugin_in_one_settlement_see_each_other(bench: &Bench) {
     let claim = bench.accept(event("a")).await;
-    let increment =
-        |key, value: &'static [u8]| RunRecord { state_use: state_use(&[(key, 0)], &[(key, Some(value))]), ..ran("p") };
+    let increment = |key, value: &'static [u8]| ran_with("p", state_effects(&[(key, 0)], &[(key, Some(value))]));
     let runs = vec![increment("k", b"1"), increment("k", b"2"), increment("other", b"3")];
     let answer = bench.settle(Settlement { runs: runs.clone(), ..settlement(&claim) }).await;
     assert_eq!(answer, Settled::StateConflict(vec![1]), "the second read what the first writes");
@@ -325,9 +346,9 @@ pub async fn settlements_of_one_call_follow_each_other(bench: &Bench) {
     bench.store.accept((0..3).map(|_| event("a")).collect()).await.unwrap();
     let claims = bench.events().await;
     let version = claims[0].lease.token;
-    let first = RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"1"))]), ..ran("p") };
-    let stale = RunRecord { state_use: state_use(&[("k", 0)], &[("k", Some(b"lost"))]), ..ran("p") };
-    let fresh = RunRecord { state_use: state_use(&[("k", version)], &[("k", Some(b"2"))]), ..ran("p") };
+    let first = ran_with("p", state_effects(&[("k", 0)], &[("k", Some(b"1"))]));
+    let stale = ran_with("p", state_effects(&[("k", 0)], &[("k", Some(b"lost"))]));
+    let fresh = ran_with("p", state_effects(&[("k", version)], &[("k", Some(b"2"))]));
     let settlements =
         claims.iter().zip([first, stale, fresh]).map(|(claim, run)| Settlement { runs: vec![run], ..settlement(claim) });
     let answers = bench.settle_all(settlements.collect()).await;
@@ -342,7 +363,7 @@ pub async fn an_event_has_only_so_many_deliveries(bench: &Bench) {
     let dead = NewDelivery { birth: Birth::Dead, ..direct(crm) };
     let all = vec![dead.clone(); CHILDREN_MAX as usize];
     let more = Settlement {
-        runs: vec![RunRecord { deliveries: vec![dead.clone()], ..ran("p") }],
+        runs: vec![ran_with("p", Effects { deliveries: vec![dead.clone()], ..Effects::default() })],
         direct: all.clone(),
         ..settlement(&claim)
     };
@@ -383,8 +404,8 @@ pub async fn state_is_measured_exactly(bench: &Bench) {
         &[("a", None), ("\u{e9}", None), ("long-key", None)],
     ];
     for writes in steps {
-        bench.settled_with(RunRecord { state_use: state_use(&[], writes), ..ran("p") }).await;
-        bench.settled_with(RunRecord { state_use: state_use(&[], &[("a", Some(b"other"))]), ..ran("q") }).await;
+        bench.settled_with(ran_with("p", state_effects(&[], writes))).await;
+        bench.settled_with(ran_with("q", state_effects(&[], &[("a", Some(b"other"))]))).await;
         assert_eq!(bench.store.state_size(&slug("p")).await.unwrap(), keeps(bench, "p", &KEYS).await);
     }
     assert_eq!(bench.store.state_size(&slug("p")).await.unwrap(), StateSize::default());
@@ -402,7 +423,7 @@ pub async fn a_run_that_would_keep_too_much_state_is_named(bench: &Bench) {
         let names: Vec<String> = (number..number + 64).map(|number| format!("{number:08}")).collect();
         let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_slice()))).collect();
         let claim = bench.accept(event("a")).await;
-        let record = RunRecord { state_use: state_use(&[], &writes), ..ran("p") };
+        let record = ran_with("p", state_effects(&[], &writes));
         let settled = bench.settle(Settlement { runs: vec![ran("q"), record], ..settlement(&claim) }).await;
         match settled {
             Settled::Done => number += 64,
@@ -418,7 +439,7 @@ pub async fn a_run_that_would_keep_too_much_state_is_named(bench: &Bench) {
     let size = bench.store.state_size(&slug("p")).await.unwrap();
     assert_eq!(size.keys, number);
     assert!(size.bytes <= limits.bytes_max && size.bytes + 64 * value.len() as u64 * 2 > limits.bytes_max, "{size:?}");
-    let shrinks = RunRecord { state_use: state_use(&[], &[("00000000", None)]), ..ran("p") };
+    let shrinks = ran_with("p", state_effects(&[], &[("00000000", None)]));
     bench.settled_with(shrinks).await;
     assert_eq!(bench.store.state_size(&slug("p")).await.unwrap().keys, number - 1);
 }
@@ -427,9 +448,9 @@ pub async fn cleared_state_is_gone_and_a_run_that_read_it_is_told(bench: &Bench)
     let writes: Vec<String> = (0..1_200).map(|number| format!("key-{number}")).collect();
     for names in writes.chunks(64) {
         let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(&b"1"[..]))).collect();
-        bench.settled_with(RunRecord { state_use: state_use(&[], &writes), ..ran("p") }).await;
+        bench.settled_with(ran_with("p", state_effects(&[], &writes))).await;
     }
-    bench.settled_with(RunRecord { state_use: state_use(&[], &[("key-7", Some(b"1"))]), ..ran("q") }).await;
+    bench.settled_with(ran_with("q", state_effects(&[], &[("key-7", Some(b"1"))]))).await;
     let (_, version) = bench.store.read_state(&slug("p"), "key-7").await.unwrap().expect("it was written");
     let claim = bench.accept(event("a")).await;
     let mut gone = 0;
@@ -441,7 +462,7 @@ pub async fn cleared_state_is_gone_and_a_run_that_read_it_is_told(bench: &Bench)
     }
     assert_eq!((gone, bench.store.state_size(&slug("p")).await.unwrap()), (1_200, StateSize::default()));
     assert_eq!(bench.store.state_size(&slug("q")).await.unwrap().keys, 1, "another plugin's is left alone");
-    let read = RunRecord { state_use: state_use(&[("key-7", version)], &[("key-7", Some(b"2"))]), ..ran("p") };
+    let read = ran_with("p", state_effects(&[("key-7", version)], &[("key-7", Some(b"2"))]));
     let settled = bench.settle(Settlement { runs: vec![read], ..settlement(&claim) }).await;
     assert_eq!(settled, Settled::StateConflict(vec![0]));
 }

@@ -19,13 +19,13 @@ use super::{
 use crate::{
     clock,
     domain::{
-        delivery::{DeadReason, Payload},
+        delivery::{Birth, DeadReason, NewDelivery, Payload},
         event::{Event, NewEvent},
         id::{CHILDREN_MAX, DeliveryId, EndpointId, EventId, RunId},
-        run::{RunOutcome, RunState, StateUse},
+        run::{RunOutcome, RunRecord, RunState},
     },
     store::{
-        Birth, DeliveryClaim, Error, LEASE, Lease, NewDelivery, RunRecord, Settle, Settled, Settlement, Settles,
+        DeliveryClaim, Error, LEASE, Lease, Settle, Settled, Settlement, Settles,
         columns::{PLAIN, headers_to_column, log_to_column},
         state::Ledger,
         weight,
@@ -118,14 +118,14 @@ impl Known {
                 locks.insert(lock_key("event", &[&settlement.event.id.as_i64().to_le_bytes()]));
             }
             for run in &settlement.runs {
-                let StateUse { reads: read, writes } = &run.state_use;
+                let (plugin, read, writes) = (&*run.identity.plugin, run.reads(), run.writes());
                 for key in read.iter().map(|read| &read.key).chain(writes.iter().map(|write| &write.key)) {
-                    locks.insert(lock_key("state", &[run.plugin.as_bytes(), key.as_bytes()]));
+                    locks.insert(lock_key("state", &[plugin.as_bytes(), key.as_bytes()]));
                 }
-                reads.extend(read.iter().map(|read| (&*run.plugin, read.key.as_str())));
-                written.extend(writes.iter().map(|write| (&*run.plugin, write.key.as_str())));
+                reads.extend(read.iter().map(|read| (plugin, read.key.as_str())));
+                written.extend(writes.iter().map(|write| (plugin, write.key.as_str())));
             }
-            let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| &run.deliveries));
+            let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
             endpoints.extend(deliveries.filter(|one| one.birth == Birth::Due).map(|one| one.endpoint.as_i64()));
         }
         // Whoever else settles the same, or claims it, waits or is waited for.
@@ -164,15 +164,15 @@ impl Known {
         let mut found = Vec::new();
         let mut written: Vec<(&str, &str)> = Vec::new();
         for (place, run) in settlement.runs.iter().enumerate() {
-            let StateUse { reads, writes } = &run.state_use;
-            let stale = reads.iter().any(|read| {
+            let plugin = &*run.identity.plugin;
+            let stale = run.reads().iter().any(|read| {
                 // The same plugin twice in one settlement (once for each of its endpoints): the second must see the first's writes.
-                self.version(&run.plugin, &read.key) != read.version || written.contains(&(&run.plugin, read.key.as_str()))
+                self.version(plugin, &read.key) != read.version || written.contains(&(plugin, read.key.as_str()))
             });
             if stale {
                 found.push(place);
             } else {
-                written.extend(writes.iter().map(|write| (&*run.plugin, write.key.as_str())));
+                written.extend(run.writes().iter().map(|write| (plugin, write.key.as_str())));
             }
         }
         found
@@ -257,8 +257,8 @@ fn judge(
     }
     let event = &settlement.event;
     let mut next = known.children.get(&event.id).copied().unwrap_or_default();
-    let new_runs = settlement.runs.iter().filter(|run| run.id.is_none()).count();
-    let new_deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries.len()).sum::<usize>();
+    let new_runs = settlement.runs.iter().filter(|run| run.identity.id.is_none()).count();
+    let new_deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries().len()).sum::<usize>();
     if next.run as usize + new_runs > CHILDREN_MAX as usize || next.delivery as usize + new_deliveries > CHILDREN_MAX as usize {
         return Settled::TooMany;
     }
@@ -290,25 +290,25 @@ fn judge(
     };
     let mut runs = Vec::with_capacity(settlement.runs.len());
     for run in &settlement.runs {
-        let id = run.id.unwrap_or_else(|| {
+        let id = run.identity.id.unwrap_or_else(|| {
             next.run += 1;
             event.id.run(next.run - 1)
         });
-        run.deliveries.iter().for_each(|delivery| deliver(&mut next, delivery));
+        run.deliveries().iter().for_each(|delivery| deliver(&mut next, delivery));
         runs.push((id, run));
     }
     settlement.direct.iter().for_each(|delivery| deliver(&mut next, delivery));
     let version = settlement.settles.state_version();
     for (id, run) in runs {
-        for write in &run.state_use.writes {
-            let name = (run.plugin.to_string(), write.key.clone());
+        for write in run.writes() {
+            let name = (run.identity.plugin.to_string(), write.key.clone());
             match write.value {
                 Some(_) => known.versions.insert(name.clone(), version),
                 None => known.versions.remove(&name),
             };
             written.state.insert(name, (write.value.clone(), version));
         }
-        written.events.extend(run.emitted.iter().chain(&run.news).cloned());
+        written.events.extend(run.new_events().cloned());
         written.run(id, round, run, after);
     }
     known.children.insert(event.id, next);
@@ -388,27 +388,28 @@ struct RunQueue {
 impl Written {
     fn run(&mut self, id: RunId, round: u32, run: &RunRecord, after: &mut After) {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let endpoint = run.endpoint.map(EndpointId::as_i64);
-        let outcome = run.outcome.map(RunOutcome::as_str);
+        let (identity, execution, failure) = (&run.identity, run.execution(), run.failure());
+        let endpoint = identity.endpoint.map(EndpointId::as_i64);
+        let outcome = run.outcome().map(RunOutcome::as_str);
         let rows = &mut self.runs;
         rows.ids.push(id.as_i64());
         rows.rounds.push(i64::from(round));
-        rows.plugins.push(run.plugin.to_string());
-        rows.versions.push(run.version.as_ref().map(|digest| digest.as_bytes().to_vec()));
+        rows.plugins.push(identity.plugin.to_string());
+        rows.versions.push(execution.map(|execution| execution.version.as_bytes().to_vec()));
         rows.endpoints.push(endpoint);
         rows.outcomes.push(outcome);
-        rows.codes.push(run.failure.as_ref().map(|failure| clean(&failure.code).into_owned()));
-        rows.messages.push(run.failure.as_ref().map(|failure| clean(&failure.message).into_owned()));
-        rows.tries.push(i64::from(run.tries));
-        rows.took.push(i64::try_from(run.took.as_micros()).unwrap_or(i64::MAX));
-        rows.memory.push(count(run.memory_peak));
-        rows.webhooks.push(count(run.deliveries.len() as u64));
-        rows.emitted.push(count(run.emitted.len() as u64));
-        rows.logs.push(log_to_column(&run.log));
-        rows.dropped.push(count(run.log.dropped));
-        let (state, next_at) = match run.state {
+        rows.codes.push(failure.map(|failure| clean(&failure.code).into_owned()));
+        rows.messages.push(failure.map(|failure| clean(&failure.message).into_owned()));
+        rows.tries.push(i64::from(run.tries()));
+        rows.took.push(execution.map_or(0, |execution| i64::try_from(execution.took.as_micros()).unwrap_or(i64::MAX)));
+        rows.memory.push(execution.map_or(0, |execution| count(execution.memory_peak)));
+        rows.webhooks.push(count(run.deliveries().len() as u64));
+        rows.emitted.push(count(run.emitted().len() as u64));
+        rows.logs.push(execution.and_then(|execution| log_to_column(&execution.log)));
+        rows.dropped.push(execution.map_or(0, |execution| count(execution.log.dropped)));
+        let (state, next_at) = match run.state() {
             RunState::Done => {
-                if run.id.is_some() {
+                if run.identity.id.is_some() {
                     self.done.push(id.as_i64());
                 }
                 return;
@@ -421,13 +422,13 @@ impl Written {
         };
         let queue = &mut self.queue;
         queue.ids.push(id.as_i64());
-        queue.plugins.push(run.plugin.to_string());
+        queue.plugins.push(identity.plugin.to_string());
         queue.endpoints.push(endpoint);
         queue.rounds.push(i64::from(round));
-        queue.tries.push(i64::from(run.tries));
+        queue.tries.push(i64::from(run.tries()));
         queue.states.push(state);
         queue.outcomes.push(outcome);
-        queue.wants.push(run.wants.as_deref().map(|wants| clean(wants).into_owned()));
+        queue.wants.push(run.wants().map(|wants| clean(wants).into_owned()));
         queue.next_at.push(next_at);
     }
 

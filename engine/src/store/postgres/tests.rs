@@ -12,7 +12,7 @@ use super::{About, CONNECTIONS, PEOPLE_MAX, Postgres, PostgresSettings};
 use crate::{
     clock,
     domain::{
-        delivery::Next,
+        delivery::{NewDelivery, Next},
         endpoint::{NewEndpoint, Ordering, Policy},
         event::NewEvent,
         id::EventId,
@@ -21,8 +21,8 @@ use crate::{
     },
     store::{
         Accept as _, Accepted, AdmissionLimits, Claims as _, Endpoints as _, Error, EventClaim, FileSeen, Handoff, KeyFile,
-        Migration, Moved, NewDelivery, NodePlugin, Nodes as _, PluginRegistry, PluginRow, PluginState as _, Published, Settled,
-        Settlement, Sqlite, StateSize, Store,
+        Migration, Moved, NodePlugin, Nodes as _, PluginRegistry, PluginRow, PluginState as _, Published, Settled, Settlement,
+        Sqlite, StateSize, Store,
         conformance::{bench::*, conformance},
         migrate,
     },

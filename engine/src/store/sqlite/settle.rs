@@ -13,15 +13,12 @@ use super::{Local, Sqlite, accept, rows, state, writer::Keeps};
 use crate::{
     clock,
     domain::{
-        delivery::{DeadReason, Payload},
+        delivery::{Birth, DeadReason, NewDelivery, Payload},
         event::Event,
         id::{CHILDREN_MAX, DeliveryId, EventId, RunId},
-        run::{RunOutcome, RunState, StateUse},
+        run::{RunOutcome, RunRecord, RunState},
     },
-    store::{
-        Birth, DeliveryClaim, Error, EventClaim, LEASE, Lease, NewDelivery, RunRecord, Settle, Settled, Settlement, Settles,
-        weight,
-    },
+    store::{DeliveryClaim, Error, EventClaim, LEASE, Lease, Settle, Settled, Settlement, Settles, weight},
 };
 
 /// What is to be handed over once the commit has succeeded.
@@ -56,10 +53,7 @@ impl Settle for Sqlite {
 
 /// Whether anything outside may come to know of it: deliveries, emitted events, state.
 fn has_effect(settlement: &Settlement) -> bool {
-    let of_run = |run: &RunRecord| {
-        !(run.deliveries.is_empty() && run.emitted.is_empty() && run.news.is_empty() && run.state_use.writes.is_empty())
-    };
-    !settlement.direct.is_empty() || settlement.runs.iter().any(of_run)
+    !settlement.direct.is_empty() || settlement.runs.iter().any(RunRecord::has_effect)
 }
 
 fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut Claimed) -> Result<Settled, Error> {
@@ -71,8 +65,8 @@ fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut 
         return Ok(Settled::StateConflict(conflicts));
     }
     let mut next = NextChild::of(db, settlement)?;
-    let new_runs = settlement.runs.iter().filter(|run| run.id.is_none()).count();
-    let new_deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries.len()).sum::<usize>();
+    let new_runs = settlement.runs.iter().filter(|run| run.identity.id.is_none()).count();
+    let new_deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries().len()).sum::<usize>();
     if next.run as usize + new_runs > CHILDREN_MAX as usize || next.delivery as usize + new_deliveries > CHILDREN_MAX as usize {
         return Ok(Settled::TooMany);
     }
@@ -91,11 +85,11 @@ fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut 
         Settles::Run { round, .. } => round,
     };
     for run in &settlement.runs {
-        let id = run.id.unwrap_or_else(|| event.id.run(next.take_run()));
+        let id = run.identity.id.unwrap_or_else(|| event.id.run(next.take_run()));
         write_run(db, local, id, round, run)?;
         state::write(db, run, settlement.settles.state_version())?;
-        accept::insert_all(db, local, run.emitted.iter().chain(&run.news).cloned(), &mut claims.events)?;
-        for delivery in &run.deliveries {
+        accept::insert_all(db, local, run.new_events().cloned(), &mut claims.events)?;
+        for delivery in run.deliveries() {
             write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, claims)?;
         }
     }
@@ -124,21 +118,21 @@ fn conflicts(db: &Connection, settlement: &Settlement) -> Result<Vec<usize>, Err
     let mut found = Vec::new();
     let mut written: Vec<(&str, &str)> = Vec::new();
     for (place, run) in settlement.runs.iter().enumerate() {
-        let StateUse { reads, writes } = &run.state_use;
+        let plugin = &*run.identity.plugin;
         let mut stale = false;
-        for read in reads {
+        for read in run.reads() {
             let version: Option<i64> = db
                 .prepare_cached("SELECT version FROM state WHERE plugin = ?1 AND key = ?2")?
-                .query_row(params![&*run.plugin, read.key], |row| row.get(0))
+                .query_row(params![plugin, read.key], |row| row.get(0))
                 .optional()?;
             stale |= version.unwrap_or(0) != read.version;
             // The same plugin twice in one settlement (once for each of its endpoints): the second must see the first's writes.
-            stale |= written.contains(&(&run.plugin, read.key.as_str()));
+            stale |= written.contains(&(plugin, read.key.as_str()));
         }
         if stale {
             found.push(place);
         } else {
-            written.extend(writes.iter().map(|write| (&*run.plugin, write.key.as_str())));
+            written.extend(run.writes().iter().map(|write| (plugin, write.key.as_str())));
         }
     }
     Ok(found)
@@ -189,7 +183,9 @@ fn note_routing(db: &Connection, id: EventId, round: u32, unrouted: bool) -> Res
 }
 
 fn write_run(db: &Connection, local: &Local, id: RunId, round: u32, run: &RunRecord) -> Result<(), Error> {
-    let micros = i64::try_from(run.took.as_micros()).unwrap_or(i64::MAX);
+    let (identity, execution, failure) = (&run.identity, run.execution(), run.failure());
+    let micros = execution.map_or(0, |execution| i64::try_from(execution.took.as_micros()).unwrap_or(i64::MAX));
+    let log = execution.map(|execution| &execution.log);
     db.prepare_cached(
         "INSERT INTO run (id, round, plugin, version, endpoint, outcome, code, message, tries, took_us, memory_peak, webhooks,
              emitted, log, log_dropped)
@@ -201,24 +197,24 @@ fn write_run(db: &Connection, local: &Local, id: RunId, round: u32, run: &RunRec
     .execute(params![
         id.as_i64(),
         round,
-        &*run.plugin,
-        run.version.as_ref().map(|digest| digest.as_bytes().as_slice()),
-        run.endpoint.map(|endpoint| endpoint.as_i64()),
-        run.outcome.map(RunOutcome::as_str),
-        run.failure.as_ref().map(|failure| failure.code.as_str()),
-        run.failure.as_ref().map(|failure| failure.message.as_str()),
-        run.tries,
+        &*identity.plugin,
+        execution.map(|execution| execution.version.as_bytes().as_slice()),
+        identity.endpoint.map(|endpoint| endpoint.as_i64()),
+        run.outcome().map(RunOutcome::as_str),
+        failure.map(|failure| failure.code.as_str()),
+        failure.map(|failure| failure.message.as_str()),
+        run.tries(),
         micros,
-        i64::try_from(run.memory_peak).unwrap_or(i64::MAX),
-        u32::try_from(run.deliveries.len()).unwrap_or(u32::MAX),
-        u32::try_from(run.emitted.len()).unwrap_or(u32::MAX),
-        rows::log_to_column(&run.log),
-        i64::try_from(run.log.dropped).unwrap_or(i64::MAX),
+        execution.map_or(0, |execution| i64::try_from(execution.memory_peak).unwrap_or(i64::MAX)),
+        u32::try_from(run.deliveries().len()).unwrap_or(u32::MAX),
+        u32::try_from(run.emitted().len()).unwrap_or(u32::MAX),
+        log.and_then(rows::log_to_column),
+        log.map_or(0, |log| i64::try_from(log.dropped).unwrap_or(i64::MAX)),
     ])?;
 
-    let (state, next_at) = match run.state {
+    let (state, next_at) = match run.state() {
         RunState::Done => {
-            if run.id.is_some() {
+            if run.identity.id.is_some() {
                 db.prepare_cached("DELETE FROM run_queue WHERE id = ?1")?.execute([id.as_i64()])?;
             }
             return Ok(());
@@ -235,13 +231,13 @@ fn write_run(db: &Connection, local: &Local, id: RunId, round: u32, run: &RunRec
     )?
     .execute(params![
         id.as_i64(),
-        &*run.plugin,
-        run.endpoint.map(|endpoint| endpoint.as_i64()),
+        &*identity.plugin,
+        identity.endpoint.map(|endpoint| endpoint.as_i64()),
         round,
-        run.tries,
+        run.tries(),
         state,
-        run.outcome.map(RunOutcome::as_str),
-        run.wants,
+        run.outcome().map(RunOutcome::as_str),
+        run.wants(),
         next_at,
     ])?;
     Ok(())

@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::Sqlite;
 use crate::{
-    domain::name::Slug,
-    store::{Error, PluginState, RunRecord, StateFull, StateLimits, StateSize, StateValue, state::Ledger},
+    domain::{name::Slug, run::RunRecord},
+    store::{Error, PluginState, StateFull, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
 /// Keys that one step of [`clear`] deletes: whoever waits for the writer waits for one step.
@@ -40,7 +40,8 @@ impl PluginState for Sqlite {
 
 /// Writes what a run leaves behind.
 pub fn write(db: &Connection, run: &RunRecord, version: i64) -> Result<(), Error> {
-    for write in &run.state_use.writes {
+    let plugin = &*run.identity.plugin;
+    for write in run.writes() {
         match &write.value {
             // Not a replacement of the row: that would be counted as another key.
             Some(value) => db
@@ -48,10 +49,8 @@ pub fn write(db: &Connection, run: &RunRecord, version: i64) -> Result<(), Error
                     "INSERT INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version",
                 )?
-                .execute(params![&*run.plugin, write.key, value, version])?,
-            None => db
-                .prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?
-                .execute(params![&*run.plugin, write.key])?,
+                .execute(params![plugin, write.key, value, version])?,
+            None => db.prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?.execute(params![plugin, write.key])?,
         };
     }
     Ok(())
@@ -60,13 +59,14 @@ pub fn write(db: &Connection, run: &RunRecord, version: i64) -> Result<(), Error
 /// The runs of one settlement that would have their plugin keep too much.
 pub fn over_the_limit(db: &Connection, runs: &[RunRecord], limits: StateLimits) -> Result<Vec<(usize, StateFull)>, Error> {
     let mut ledger = Ledger::default();
-    for run in runs.iter().filter(|run| !run.state_use.writes.is_empty()) {
-        ledger.sizes.insert(run.plugin.to_string(), size(db, &run.plugin)?);
-        for write in &run.state_use.writes {
+    for run in runs.iter().filter(|run| !run.writes().is_empty()) {
+        let plugin = &run.identity.plugin;
+        ledger.sizes.insert(plugin.to_string(), size(db, plugin)?);
+        for write in run.writes() {
             let mut select = db.prepare_cached("SELECT length(value) FROM state WHERE plugin = ?1 AND key = ?2")?;
-            let there: Option<i64> = select.query_row(params![&*run.plugin, write.key], |row| row.get(0)).optional()?;
+            let there: Option<i64> = select.query_row(params![&**plugin, write.key], |row| row.get(0)).optional()?;
             if let Some(bytes) = there {
-                ledger.values.insert((run.plugin.to_string(), write.key.clone()), bytes.unsigned_abs());
+                ledger.values.insert((plugin.to_string(), write.key.clone()), bytes.unsigned_abs());
             }
         }
     }

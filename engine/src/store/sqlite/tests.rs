@@ -22,12 +22,12 @@ use crate::{
         name::Slug,
         plugin::Digest,
         retention::Retention,
-        run::RunOutcome,
+        run::{Effects, RunOutcome},
     },
     store::{
         Accept as _, AdmissionLimits, Claims as _, DeliveryFilter, Endpoints as _, Error, EventFilter, Handoff, KeyFile,
-        NewAudit, NewKey, PageRequest, PluginRow, PluginState as _, READ_TIME_MAX, RunRecord, Settled, Settlement, Store,
-        Story as _, StoryPlace,
+        NewAudit, NewKey, PageRequest, PluginRow, PluginState as _, READ_TIME_MAX, Settled, Settlement, Store, Story as _,
+        StoryPlace,
         conformance::{bench::*, conformance},
     },
 };
@@ -114,12 +114,15 @@ async fn finished_with_everything(bench: &Bench) -> EventId {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event_with_id("shop", "1")).await;
     let runs = vec![
-        RunRecord {
-            deliveries: vec![webhook(crm, "x"), webhook(crm, "y")],
-            emitted: vec![emitted(&claim.event, "b")],
-            state_use: state_use(&[], &[("k", Some(b"kept"))]),
-            ..ran("p")
-        },
+        ran_with(
+            "p",
+            Effects {
+                deliveries: vec![webhook(crm, "x"), webhook(crm, "y")],
+                emitted: vec![emitted(&claim.event, "b")],
+                state_use: state_use(&[], &[("k", Some(b"kept"))]),
+                ..Effects::default()
+            },
+        ),
         parked("q", RunOutcome::Trapped),
     ];
     let settled = Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) };
@@ -228,7 +231,7 @@ async fn full_store(backing: &Arc<SqliteBacking>) -> Bench {
     let slack = bench.endpoint("slack").await;
     bench.finished(slack, retry_in(3600)).await;
     bench.finished(slack, Next::Dead(DeadReason::Gone)).await;
-    bench.settled_with(RunRecord { deliveries: Vec::new(), ..waiting("p", soon(3600)) }).await;
+    bench.settled_with(waiting("p", soon(3600))).await;
     bench.accept(event("a")).await;
     let plugin = PluginRow {
         name: slug("p"),
