@@ -58,6 +58,24 @@ pub struct ConnectionLimits {
     pub idle_time_max: Duration,
 }
 
+impl ConnectionLimits {
+    /// Lowers `connections_max` to half of the files that the process may open. Every connection is a file; the other half is for
+    /// webhooks under way, the store and the plugins.
+    #[must_use]
+    pub fn within_open_files(self) -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let half = files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX)).max(1);
+        if half < self.connections_max {
+            tracing::warn!(
+                files,
+                connections_max = half,
+                "the process may open few files, so fewer connections are taken than limits.connections_max; raise it with ulimit -n"
+            );
+        }
+        Self { connections_max: self.connections_max.min(half), ..self }
+    }
+}
+
 /// Maximum size of a request's head: line and headers. A larger one is refused with 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Answers a client that starts with HTTP/2: an empty SETTINGS frame, then GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.8 and 7).

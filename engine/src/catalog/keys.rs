@@ -15,8 +15,9 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    domain::{id::KeyId, time::Timestamp},
-    store::{self, KeyRow, Store},
+    clock,
+    domain::{id::KeyId, key::Role, time::Timestamp},
+    store::{self, KeyRow, NewKey, Store},
 };
 
 /// Prefix of every key, so that a leaked one is recognized.
@@ -124,6 +125,16 @@ impl Keys {
         Some(found.used.load(Ordering::Relaxed)).filter(|used| *used != NEVER).map(Timestamp::from_millis)
     }
 
+    /// Makes sure that `key` is an admin key.
+    pub async fn admit(&self, key: &str) -> Result<(), store::Error> {
+        let hash = hash_key(key);
+        if !self.store.keys().await?.iter().any(|known| known.new.hash == hash) {
+            self.store.create_key(admin_key(hashed_name(&hash), hash)).await?;
+            self.refresh().await?;
+        }
+        Ok(())
+    }
+
     /// Writes uses that the store does not have yet.
     pub async fn write_uses(&self) -> Result<(), store::Error> {
         let uses: Vec<(KeyId, Timestamp)> = self
@@ -147,6 +158,79 @@ impl Keys {
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<[u8; 32], Known>> {
         self.known.read().expect("no code panics while it swaps the keys")
+    }
+}
+
+fn admin_key(name: String, hash: [u8; 32]) -> NewKey {
+    NewKey { name, role: Role::Admin, hash, expires_at: None }
+}
+
+/// Returns the name of an admin key where `admin` may be taken: two keys rarely share it.
+fn hashed_name(hash: &[u8; 32]) -> String {
+    format!("admin {:02x}{:02x}", hash[0], hash[1])
+}
+
+/// Why an engine without an admin key got none.
+#[derive(Debug, thiserror::Error)]
+pub enum FirstKeyError {
+    #[error("INNESCO_ADMIN_KEY {0}")]
+    Guessable(GuessableKey),
+    #[error("INNESCO_ADMIN_KEY is a key that has expired or is no admin's, and no admin key is left; set it to a new one")]
+    Useless,
+    #[error("the system gives no random bytes for the first admin key")]
+    NoRandomness(#[from] getrandom::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Makes sure that a valid admin key exists. `given` becomes the first one, if the operator brought one. Returns a key that was made here:
+/// it is shown once.
+///
+/// # Errors
+/// `given` can be guessed, or is a known key that opens nothing any more.
+pub async fn first_key(store: &dyn Store, given: Option<String>) -> Result<Option<String>, FirstKeyError> {
+    let keys = store.keys().await?;
+    let now = clock::wall();
+    let known = given.as_ref().and_then(|given| keys.iter().find(|key| key.new.hash == hash_key(given)));
+    if keys.iter().any(|key| key.new.role == Role::Admin && !key.has_expired(now)) {
+        match (&given, known) {
+            (Some(_), None) => {
+                tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder has keys already, and it is none of them");
+            }
+            // It was created when the rule was weaker. It still opens the API: refusing it would lock its operator out.
+            (Some(key), Some(known)) => {
+                if let Err(guessable) = check_given_key(key) {
+                    let name = &known.new.name;
+                    tracing::warn!(
+                        name,
+                        "the admin key in INNESCO_ADMIN_KEY {guessable}. Replace it: innesco keys create NAME --role admin, then \
+                         innesco keys revoke {name:?}"
+                    );
+                }
+            }
+            (None, _) => {}
+        }
+        return Ok(None);
+    }
+    if known.is_some() {
+        return Err(FirstKeyError::Useless);
+    }
+    let key = match &given {
+        Some(key) => {
+            check_given_key(key).map_err(FirstKeyError::Guessable)?;
+            key.clone()
+        }
+        None => new_key()?,
+    };
+    let hash = hash_key(&key);
+    let name = match keys.iter().any(|key| key.new.name == "admin") {
+        false => "admin".to_owned(),
+        true => hashed_name(&hash),
+    };
+    match store.create_key(admin_key(name, hash)).await {
+        // Another node, which starts at the same moment, was first.
+        Err(store::Error::Taken { .. }) => Ok(None),
+        created => created.map(|_| given.is_none().then_some(key)).map_err(Into::into),
     }
 }
 

@@ -6,6 +6,7 @@
 //! the version that they started with.
 
 mod cache;
+mod config;
 mod file;
 mod folder;
 mod follow;
@@ -27,8 +28,9 @@ use tokio::sync::Notify;
 
 pub use self::{
     cache::FileCache,
+    config::follow_config,
     folder::{Folder, watch},
-    keys::{GuessableKey, KEY_PREFIX, Keys, check_given_key, hash_key, new_key},
+    keys::{FirstKeyError, GuessableKey, KEY_PREFIX, Keys, first_key, hash_key, new_key},
     pace::Pace,
     plugins::{PluginEntry, PluginState, PluginTable},
     sources::{SourceTable, Sources},

@@ -19,12 +19,14 @@
 
 mod accept;
 mod admission;
+mod alarm;
 mod attempts;
 mod audit;
 mod budget;
 mod claims;
 mod columns;
 mod commands;
+mod config_versions;
 #[cfg(test)]
 pub mod conformance;
 mod endpoints;
@@ -50,19 +52,22 @@ mod sources;
 mod sqlite;
 mod state;
 mod story;
+mod tenure;
 pub mod weight;
 
 pub use self::{
     accept::{Accept, Accepted},
     admission::{Admission, AdmissionLimits, Overload},
+    alarm::Alarm,
     attempts::{AttemptRecord, Attempts},
     audit::{Audit, AuditEntry, AuditFilter, NewAudit},
     budget::{Budget, Room},
     claims::{Claims, DeliveryClaim, EventClaim, LEASE, Lease, RunClaim},
     commands::Commands,
+    config_versions::ConfigVersions,
     endpoints::Endpoints,
     error::{Error, IdTaken},
-    handoff::{Alarm, DeliverySlot, EventSlot, Handoff, RunSlot, Tenure},
+    handoff::{DeliverySlot, EventSlot, Handoff, RunSlot},
     health::{Health, Load},
     jobs::Jobs,
     keys::{KeyRow, Keys, NewKey},
@@ -85,6 +90,7 @@ pub use self::{
         DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, READ_TIME_MAX, STORY_ATTEMPTS,
         STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
     },
+    tenure::Tenure,
 };
 use crate::domain::id::Tag;
 

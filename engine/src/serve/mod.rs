@@ -1,0 +1,210 @@
+//! The engine as a whole: the only place that knows every part. It builds them, starts them in order and drains them in reverse.
+
+mod data_folder;
+
+use std::{fs, net::SocketAddr, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::data_folder::lock_folder;
+use self::data_folder::node_name;
+use crate::{
+    api::{self, Api, BodyRoom, Heavy, Inbound, LastLoad, LastProbe},
+    catalog::{Catalog, FileCache, Folder, Keys, Sources, first_key, follow_config, watch},
+    config::{Config, StoreAt},
+    news::Feed,
+    outbound::{Guard, Outbound},
+    sandbox::Sandbox,
+    store::{About, Handoff, KeyFile, Postgres, PostgresSettings, Sqlite, Store, Width},
+    traces::{self, Traces},
+    work::{self, Work},
+};
+
+/// The engine, ready to serve: the store is open and every plugin has loaded or failed. Nothing runs yet.
+pub struct Engine {
+    config: Config,
+    store: Arc<dyn Store>,
+    handoff: Handoff,
+    catalog: Arc<Catalog>,
+    folder: Folder,
+    outbound: Arc<Outbound>,
+    feed: Feed,
+    traces: Traces,
+    keys: Arc<Keys>,
+    sources: Arc<Sources>,
+    /// The admin key that was made because none existed. It is shown once.
+    pub new_admin_key: Option<String>,
+    /// The lock of the data folder, held while the engine lives.
+    _lock: fs::File,
+}
+
+impl Engine {
+    /// Opens the data folder, the store and the plugin folder. `address` is where the API will be served. `admin_key` becomes the first
+    /// admin key if none exists.
+    ///
+    /// Returns once every plugin file has loaded or failed.
+    pub async fn open(config: Config, address: SocketAddr, admin_key: Option<String>, feed: Feed) -> anyhow::Result<Self> {
+        let lock = lock_folder(&config.data)?;
+        fs::create_dir_all(&config.plugins).with_context(|| {
+            format!("plugin folder {} cannot be created; choose another with --plugins", config.plugins.display())
+        })?;
+        let outbound = Arc::new(Outbound::new(Guard::new(config.allow_net.clone()))?);
+        let traces = match &config.otel {
+            Some(collector) => Traces::to(collector, outbound.operators_client(traces::EXPORT_TIMEOUT)?)?,
+            None => Traces::default(),
+        };
+        let sandbox = Sandbox::new(crate::sandbox::Settings {
+            limits: config.run_limits.clone(),
+            plugin_bytes_max: config.plugin_bytes_max,
+            threads: config.run_threads + config.slow_threads + 1,
+        })?;
+        let cache =
+            FileCache::open(config.data.join("cache")).context("the compile cache in the data folder cannot be opened")?;
+
+        let handoff = Handoff::default();
+        let store = open_store(&config, address, handoff.clone()).await?;
+        let new_admin_key = first_key(&*store, admin_key).await?;
+        let keys = Arc::new(Keys::new(Arc::clone(&store)).await?);
+        let sources = Arc::new(Sources::new(Arc::clone(&store)).await?);
+        let catalog = Catalog::new(Arc::clone(&store), sandbox, cache, feed.clone(), config.plugins.clone()).await?;
+        let mut folder = Folder::default();
+        catalog.scan(&mut folder).await?;
+        catalog.follow(&mut folder).await?;
+        Ok(Self { config, store, handoff, catalog, folder, outbound, feed, traces, keys, sources, new_admin_key, _lock: lock })
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Makes sure that `key` is an admin key, for the owner of the data folder who lost the first one.
+    pub async fn admit(&self, key: &str) -> anyhow::Result<()> {
+        self.keys.admit(key).await?;
+        Ok(())
+    }
+
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Serves on `listener` until `stop`. Then drains: accepts nothing more, finishes the work in hand and closes the store.
+    ///
+    /// # Errors
+    /// A part of the engine has failed. Nothing is lost; start the process again.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+        let broken = CancellationToken::new();
+        let (store, role) = (Arc::clone(&self.store), self.config.node.role);
+        let mut following = tokio::spawn(follow_config(
+            Arc::clone(&self.handoff.settings),
+            Arc::clone(&self.catalog),
+            Arc::clone(&self.sources),
+            Arc::clone(&self.keys),
+        ));
+        let parts = work::Parts {
+            store: Arc::clone(&self.store),
+            handoff: self.handoff,
+            catalog: Arc::clone(&self.catalog),
+            keys: Arc::clone(&self.keys),
+            outbound: Arc::clone(&self.outbound),
+            feed: self.feed.clone(),
+            traces: self.traces.clone(),
+            settings: work::Settings {
+                works: role.works(),
+                run_limits: self.config.run_limits.clone(),
+                run_threads: self.config.run_threads,
+                slow_threads: self.config.slow_threads,
+                retention: self.config.retention,
+                disable_after: self.config.disable_after,
+                store_bytes_max: self.config.store_bytes_max,
+                drain: self.config.drain,
+            },
+        };
+        let traces = self.traces.clone();
+        let work = Work::start(parts, broken.clone())?;
+        let watching = tokio::spawn(watch(Arc::clone(&self.catalog), self.folder, stop.clone()));
+        let api = Arc::new(Api {
+            store: self.store,
+            catalog: self.catalog,
+            outbound: self.outbound,
+            feed: self.feed,
+            traces: self.traces,
+            keys: self.keys,
+            sources: self.sources,
+            inbound: Inbound {
+                watches: api::Watches::default(),
+                proxies: self.config.proxies,
+                external_url: self.config.external_url,
+            },
+            subscribers: api::Subscribers::new(self.config.subscribe_rate),
+            refusals: api::Refusals::default(),
+            body_bytes_max: self.config.body_bytes_max,
+            body_time_max: self.config.body_time_max,
+            body_room: BodyRoom::default(),
+            heavy: Heavy::default(),
+            last_probe: LastProbe::default(),
+            last_load: LastLoad::new(self.config.metrics),
+            stopping: stop.clone(),
+        });
+        let stopped = || {
+            let (stop, broken) = (stop.clone(), broken.clone());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = broken.cancelled() => {}
+                }
+            }
+        };
+        let serving =
+            api::serve(listener, api::router(api, role.takes_calls()), self.config.connections.within_open_files(), stopped());
+        tokio::select! {
+            () = serving => {}
+            // No event runs before its configuration is known, so an engine that no longer follows it must stop.
+            ended = &mut following => {
+                tracing::error!(panicked = ended.is_err(), "the task that follows the configuration has ended; the engine stops");
+                broken.cancel();
+            }
+            // Callers that keep their connections open must not keep the engine from stopping.
+            () = async { stopped().await; tokio::time::sleep(self.config.drain).await } => {}
+        }
+        stop.cancel();
+        watching.abort();
+        following.abort();
+        work.drain().await;
+        if let Err(error) = store.leave().await {
+            tracing::warn!(%error, "could not report to the other nodes that this one ends; they take over its work once its heartbeat is missing");
+        }
+        let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
+        if broken.is_cancelled() {
+            bail!("a part of the engine has failed; the log names it. Nothing is lost: start the engine again");
+        }
+        Ok(())
+    }
+}
+
+/// Opens the store that the settings name.
+async fn open_store(config: &Config, address: SocketAddr, handoff: Handoff) -> anyhow::Result<Arc<dyn Store>> {
+    let (key_file, limits) = (KeyFile::at(config.master_key_file.clone()), config.admission);
+    let url = match &config.store {
+        StoreAt::Sqlite => {
+            let file = config.data.join("innesco.db");
+            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&file, key_file, handoff, limits)).await?;
+            let store = opened.with_context(|| format!("the store in {} cannot be opened", config.data.display()))?;
+            return Ok(Arc::new(store));
+        }
+        StoreAt::Postgres(url) => url.clone(),
+    };
+    if !config.node.role.works() {
+        // This node has no workers, so it takes no hand-over: everything waits for the other nodes.
+        handoff.events.set_width(&(), Some(Width::CLOSED));
+    }
+    let name = match &config.node.name {
+        Some(name) => name.clone(),
+        None => node_name(&config.data)?,
+    };
+    let about = About { name, role: config.node.role.as_str().to_owned(), address: address.to_string() };
+    let settings = PostgresSettings { url, about, silence: config.node.silence };
+    let opened = Postgres::open(settings, key_file, handoff, limits).await;
+    Ok(Arc::new(opened.with_context(|| format!("the store at {} cannot be opened", config.store))?))
+}

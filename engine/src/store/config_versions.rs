@@ -1,0 +1,101 @@
+//! The versions of the configuration (endpoints, sources, keys, plugin settings), where several nodes change it.
+//!
+//! The store announces the version that is current with everything it hands over. A worker waits until that version is known before it
+//! runs an event. So an event sees every configuration change that was acknowledged before the event was submitted, on any node. A
+//! store that belongs to one process announces nothing, and no worker ever waits.
+
+use tokio::sync::watch;
+
+/// The latest version that was announced, and the latest that this process has read. Both only grow.
+#[derive(Debug, Default)]
+pub struct ConfigVersions {
+    announced: watch::Sender<i64>,
+    known: watch::Sender<i64>,
+}
+
+impl ConfigVersions {
+    /// Announces that the configuration is at `version` or a later one.
+    pub fn tell(&self, version: i64) {
+        raise(&self.announced, version);
+    }
+
+    /// Reports that the configuration was read as it was at `version`, or later.
+    pub fn know(&self, version: i64) {
+        raise(&self.known, version);
+    }
+
+    /// Waits until a version is announced that is not known yet, and returns it.
+    pub async fn changed(&self) -> i64 {
+        let unknown = |announced: &i64| announced > &*self.known.borrow();
+        let announced = self.announced.subscribe().wait_for(unknown).await.map(|announced| *announced);
+        announced.expect("the sender lives as long as self")
+    }
+
+    /// Returns the latest version that was announced.
+    pub fn told(&self) -> i64 {
+        *self.announced.borrow()
+    }
+
+    /// Waits until `version` or a later one is known.
+    pub async fn known(&self, version: i64) {
+        if *self.known.borrow() < version {
+            let known = self.known.subscribe().wait_for(|known| *known >= version).await.map(drop);
+            known.expect("the sender lives as long as self");
+        }
+    }
+}
+
+/// Raises a version. An earlier one may be announced after a later one, and changes nothing then.
+fn raise(value: &watch::Sender<i64>, version: i64) {
+    value.send_if_modified(|value| {
+        let is_higher = version > *value;
+        *value = version.max(*value);
+        is_higher
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::{Pin, pin},
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    /// The output of a future that is ready at once.
+    fn now<F: Future>(future: &mut Pin<&mut F>) -> Option<F::Output> {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_worker_waits_for_the_announced_version_or_a_later_one() {
+        let versions = ConfigVersions::default();
+        assert!(now(&mut pin!(versions.known(0))).is_some(), "nothing was announced");
+        versions.tell(3);
+        let mut waits = pin!(versions.known(versions.told()));
+        for earlier in [1, 2] {
+            versions.know(earlier);
+            assert!(now(&mut waits).is_none(), "{earlier}");
+        }
+        versions.know(4);
+        assert!(now(&mut waits).is_some());
+    }
+
+    #[test]
+    fn versions_never_fall() {
+        let versions = ConfigVersions::default();
+        versions.tell(5);
+        versions.tell(2);
+        versions.know(5);
+        versions.know(1);
+        assert_eq!(versions.told(), 5);
+        assert!(now(&mut pin!(versions.known(5))).is_some());
+        assert!(now(&mut pin!(versions.changed())).is_none(), "it is known");
+        versions.tell(6);
+        assert_eq!(now(&mut pin!(versions.changed())), Some(6));
+    }
+}
