@@ -15,4 +15,5 @@ pub mod serve;
 pub mod store;
 pub mod traces;
 pub mod trust;
+pub mod wire;
 pub mod work;

@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["catalog"],
     &["store", "sandbox", "outbound", "news", "traces"],
     &["metrics"],
-    &["clock", "files", "trust"],
+    &["clock", "files", "trust", "wire"],
     &["domain"],
 ];
 

@@ -25,15 +25,15 @@ use super::{
     Api,
     error::Problem,
     page::{Limit, Paging, Query, instant},
-    view::{AuditView, PageView},
 };
 use crate::{
     clock,
     domain::{
-        id::{AuditId, KeyId},
+        id::{AuditId, KeyId, Tag},
         time::Timestamp,
     },
-    store::{AuditFilter, KeyRow, NewAudit},
+    store::{AuditEntry, AuditFilter, KeyRow, NewAudit},
+    wire::{AuditView, PageView},
 };
 
 /// Maximum number of characters kept of a target; ids and names are shorter.
@@ -184,6 +184,19 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
         items: page.items.iter().map(|entry| AuditView::new(entry, tag)).collect(),
         next: page.next.map(|id| AuditId::from_i64(id).text(tag)),
     }))
+}
+
+impl AuditView {
+    pub fn new(entry: &AuditEntry, tag: Tag) -> Self {
+        Self {
+            id: entry.id.text(tag),
+            at: entry.new.at.to_string(),
+            key: entry.new.key.clone(),
+            action: entry.new.action.clone(),
+            target: entry.new.target.clone(),
+            status: entry.status,
+        }
+    }
 }
 
 #[cfg(test)]

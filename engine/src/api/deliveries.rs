@@ -10,17 +10,19 @@ use super::{
     Api, endpoints,
     error::Problem,
     events::event_id,
+    millis,
     page::{Limit, Paging, Query},
     path::Path,
-    view::{DeliveryStoryView, DeliveryView, PageView},
 };
 use crate::{
     clock,
     domain::{
-        delivery::DeliveryState,
-        id::{DeliveryId, EventId},
+        delivery::{Attempt, DeliveryState},
+        id::{DeliveryId, EventId, Tag},
+        time::Timestamp,
     },
-    store::DeliveryFilter,
+    store::{DeliveryFilter, DeliveryStory, DeliverySummary, StoredAttempt},
+    wire::{AttemptResultView, AttemptView, DeliveryStoryView, DeliveryView, LastView, PageView},
 };
 
 #[derive(Deserialize, IntoParams)]
@@ -115,4 +117,60 @@ pub async fn retry(
 pub async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<DeliveryStoryView>, Problem> {
     api.store.cancel_delivery(delivery_id(&api, &id)?, clock::wall()).await?;
     show(State(api), Path(id)).await
+}
+
+impl DeliveryView {
+    pub fn new(summary: &DeliverySummary, tag: Tag) -> Self {
+        let (due, at, reason) = match summary.state {
+            DeliveryState::Pending { due } | DeliveryState::Retrying { due } => (Some(due), None, None),
+            DeliveryState::Delivered { at } | DeliveryState::Cancelled { at } => (None, Some(at), None),
+            DeliveryState::Dead { at, reason } => (None, Some(at), Some(reason.as_str().into())),
+        };
+        let text = |at: Timestamp| at.to_string();
+        Self {
+            id: summary.id.text(tag),
+            event: summary.id.event().text(tag),
+            endpoint: summary.endpoint.text(tag),
+            endpoint_name: summary.endpoint_name.clone(),
+            r#type: summary.event_type.clone(),
+            round: summary.round,
+            state: summary.state.as_str().into(),
+            reason,
+            attempt_count: summary.attempts,
+            due: due.map(clock::as_wall).map(text),
+            at: at.map(text),
+            last: summary
+                .last
+                .as_ref()
+                .map(|last| LastView { outcome: last.attempt.outcome.as_str().into(), status: last.attempt.outcome.status() }),
+        }
+    }
+}
+
+impl DeliveryStoryView {
+    pub fn new(story: &DeliveryStory, tag: Tag) -> Self {
+        Self {
+            delivery: DeliveryView::new(&story.summary, tag),
+            attempts: story.attempts.iter().map(|attempt| AttemptView::new(attempt, tag)).collect(),
+        }
+    }
+}
+
+impl AttemptView {
+    fn new(stored: &StoredAttempt, tag: Tag) -> Self {
+        Self { id: stored.id.text(tag), n: stored.id.n(), result: AttemptResultView::new(&stored.attempt) }
+    }
+}
+
+impl AttemptResultView {
+    pub fn new(attempt: &Attempt) -> Self {
+        Self {
+            at: attempt.at.to_string(),
+            outcome: attempt.outcome.as_str().into(),
+            status: attempt.outcome.status(),
+            latency_ms: millis(attempt.latency),
+            detail: attempt.detail.clone(),
+            excerpt: String::from_utf8_lossy(&attempt.excerpt).into_owned(),
+        }
+    }
 }

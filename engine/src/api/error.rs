@@ -12,8 +12,11 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use super::values::{schema, words};
-use crate::{metrics::meters, store};
+use crate::{
+    metrics::meters,
+    store,
+    wire::values::{schema, words},
+};
 
 /// A refusal.
 #[derive(Debug)]

@@ -16,15 +16,17 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     body::{self, whole},
     error::Problem,
-    values::values,
 };
-use crate::domain::{
-    content::{Content, JSON, OCTETS, essence, is_json, without_mark},
-    event::{DEPTH_MAX, NewEvent},
-    name::{Attributes, EventType},
-    parts::Parts,
-    time,
-    trace::{self, TRACEPARENT, TRACESTATE, TraceParent},
+use crate::{
+    domain::{
+        content::{Content, JSON, OCTETS, essence, is_json, without_mark},
+        event::{DEPTH_MAX, NewEvent},
+        name::{Attributes, EventType},
+        parts::Parts,
+        time,
+        trace::{self, TRACEPARENT, TRACESTATE, TraceParent},
+    },
+    wire::values::values,
 };
 
 /// Maximum number of events in one request.

@@ -20,18 +20,17 @@ use super::{
     error::Problem,
     page::{Limit, Paging, Query},
     path::Path,
-    values::schema,
-    view::{JobView, PageView},
 };
 use crate::{
     clock,
     domain::{
         delivery::DeadReason,
-        id::JobId,
-        job::{Ended, JobState, RetryFilter},
+        id::{JobId, Tag},
+        job::{Ended, Job, JobState, RetryFilter},
         pattern::Pattern,
         time::Timestamp,
     },
+    wire::{JobView, PageView, RetryFilterView, values::schema},
 };
 
 /// Selects the deliveries of a bulk retry. Without members: all dead deliveries.
@@ -198,4 +197,29 @@ pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result
 pub async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<JobView>, Problem> {
     let job = api.store.cancel_job(job_id(&api, &id)?, clock::wall()).await?;
     Ok(Json(JobView::new(&job, api.store.tag())))
+}
+
+impl JobView {
+    pub fn new(job: &Job, tag: Tag) -> Self {
+        let text = |at: Timestamp| at.to_string();
+        let filter = &job.filter;
+        Self {
+            id: job.id.text(tag),
+            kind: Job::KIND.into(),
+            state: job.state.as_str().into(),
+            done: job.done,
+            failed: job.failed,
+            total: job.total,
+            filter: RetryFilterView {
+                endpoint: filter.endpoint.map(|endpoint| endpoint.text(tag)),
+                state: filter.ended.as_str().into(),
+                reason: filter.reason.map(|reason| reason.as_str().into()),
+                event_type: filter.event_type.as_ref().map(ToString::to_string),
+                since: filter.since.map(text),
+                until: filter.until.map(text),
+            },
+            created_at: text(job.created_at),
+            finished_at: job.finished_at.map(text),
+        }
+    }
 }

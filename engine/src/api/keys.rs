@@ -12,18 +12,21 @@ use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{
-    Api, audit, body,
-    error::Problem,
-    path::Path,
-    values::{durations, values},
-    view::{KeyView, PageView},
-};
+use super::{Api, audit, body, error::Problem, path::Path};
 use crate::{
     catalog::{hash_key, new_key},
     clock,
-    domain::{duration, id::KeyId, key::Role, time::Timestamp},
-    store::NewKey,
+    domain::{
+        duration,
+        id::{KeyId, Tag},
+        key::Role,
+        time::Timestamp,
+    },
+    store::{KeyRow, NewKey},
+    wire::{
+        KeyView, PageView,
+        values::{durations, values},
+    },
 };
 
 /// Maximum length of a key's name, in bytes.
@@ -155,6 +158,23 @@ pub async fn revoke(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
     api.store.revoke_key(key).await?;
     api.keys.refresh().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+impl KeyView {
+    /// `last_used_at` is what is known beyond the row, `now` the wall clock.
+    pub fn new(key: &KeyRow, last_used_at: Option<Timestamp>, now: Timestamp, tag: Tag) -> Self {
+        let text = |at: Timestamp| at.to_string();
+        Self {
+            id: key.id.text(tag),
+            name: key.new.name.clone(),
+            role: key.new.role.as_str().into(),
+            created_at: text(key.created_at),
+            expires_at: key.new.expires_at.map(text),
+            expired: key.has_expired(now),
+            last_used_at: key.last_used_at.max(last_used_at).map(text),
+            key: None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -24,8 +24,6 @@ mod path;
 mod plugins;
 mod sources;
 mod subscriptions;
-mod values;
-mod view;
 
 use std::{sync::Arc, time::Duration};
 
@@ -160,4 +158,9 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 
 fn does_not_take(method: &Method, uri: &Uri) -> Problem {
     Problem::method_not_allowed(format!("{:?} does not allow {method}", uri.path()))
+}
+
+/// Returns a duration in milliseconds, as answers carry it.
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
 }

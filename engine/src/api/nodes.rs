@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use super::{Api, error::Problem, view::PageView};
+use super::{Api, error::Problem};
 use crate::{
-    domain::time::Timestamp,
     store::{Node, NodePlugin},
+    wire::{NodePluginView, NodeView, PageView},
 };
 
 /// List the nodes.
@@ -33,46 +31,6 @@ use crate::{
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<NodeView>>, Problem> {
     let items = api.store.nodes().await?.iter().map(NodeView::new).collect();
     Ok(Json(PageView { items, next: None }))
-}
-
-/// A process that shares the store.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Node)]
-pub struct NodeView {
-    /// Name; stays the same after a restart of the node.
-    pub name: String,
-    /// Role: `all`, `api` (answers calls) or `work` (runs and sends).
-    pub role: String,
-    /// Version of its engine.
-    pub version: String,
-    /// Address on which it listens.
-    pub address: String,
-    #[schema(value_type = Timestamp)]
-    pub started_at: String,
-    /// Last heartbeat; one per second while the node lives.
-    #[schema(value_type = Timestamp)]
-    pub seen_at: String,
-    /// Number of events, runs and deliveries that it holds.
-    pub leases: u64,
-    /// Since when it has held the oldest of them.
-    #[schema(value_type = Option<Timestamp>)]
-    pub holds_since: Option<String>,
-    /// Its plugins.
-    pub plugins: Vec<NodePluginView>,
-    /// Whether this node answers the request.
-    pub answers: bool,
-}
-
-/// A plugin on a node.
-#[derive(Serialize, ToSchema)]
-#[schema(as = NodePlugin)]
-pub struct NodePluginView {
-    /// Name of the plugin, or of the file if it never became a plugin.
-    pub name: String,
-    /// SHA-256 of the version that serves on this node; `null` if none serves.
-    pub version: Option<String>,
-    /// Why no version serves, or why a newer one does not.
-    pub error: Option<String>,
 }
 
 impl NodeView {

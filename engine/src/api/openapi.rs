@@ -3,7 +3,7 @@
 //!
 //! A new handler needs a doc comment (its first paragraph is the summary), `operation_id`, `tag`, its successful answers, and
 //! under `x-problems` the codes of its specific [`Problem`](super::Problem)s. Codes that follow from a body, a path parameter, a query
-//! or a key are added automatically. Schemas that `utoipa` cannot express are written in JSON: see [`super::values::schema`].
+//! or a key are added automatically. Schemas that `utoipa` cannot express are written in JSON: see [`crate::wire::values::schema`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,11 +16,10 @@ use serde_json::{Map, Value, json};
 use super::{
     access::{self, Gate},
     error::{self, Problem},
-    events, intake, page, values,
+    events, intake, page,
 };
+use crate::wire::values::{self, AS_IT_IS};
 
-/// Marks a schema written in JSON; its members replace the mark.
-pub const AS_IT_IS: &str = "x-as-it-is";
 /// On a member: its constraint on other members, for the enclosing schema.
 const BESIDE: &str = "x-beside";
 /// On an operation: the codes of its specific problems.

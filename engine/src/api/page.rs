@@ -7,8 +7,8 @@ use axum::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{error::Problem, values::values};
-use crate::{domain::time::Timestamp, store::PageRequest};
+use super::error::Problem;
+use crate::{domain::time::Timestamp, store::PageRequest, wire::values::values};
 
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 500;

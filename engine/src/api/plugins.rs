@@ -6,17 +6,12 @@ use axum::{Json, body::Body, extract::State, http::HeaderMap};
 
 use serde_json::json;
 
-use super::{
-    Api, body,
-    error::Problem,
-    path::Path,
-    values::values,
-    view::{ClearedStateView, PageView, PluginView, StateSizeView},
-};
+use super::{Api, body, error::Problem, path::Path};
 use crate::{
-    catalog::PluginEntry,
+    catalog::{PluginEntry, PluginState},
     domain::name::{Slug, nearest},
     store::{self, StateSize, Store},
+    wire::{self, ClearedStateView, PageView, PluginView, StateSizeView, values::values},
 };
 
 /// Maximum number of settings of one plugin; maximum length of a name or a value, in bytes.
@@ -158,4 +153,40 @@ async fn clear(store: &dyn Store, plugin: &Slug) -> Result<u64, store::Error> {
         }
     }
     Ok(gone)
+}
+
+impl PluginView {
+    pub fn new(entry: &PluginEntry) -> Self {
+        let row = &entry.row;
+        let (state, error) = match &entry.state {
+            PluginState::Serving(_) => (wire::PluginState::SERVING, None),
+            PluginState::NotLoadable(reason) => (wire::PluginState::NOT_LOADABLE, Some(reason.clone())),
+        };
+        Self {
+            name: row.name.to_string(),
+            version: Some(row.version.to_string()),
+            state: state.into(),
+            error: entry.refused.clone().or(error),
+            description: row.description.clone(),
+            author_version: row.author_version.clone(),
+            on: row.on.clone(),
+            file: row.file.clone(),
+            bytes: row.bytes,
+        }
+    }
+
+    /// A file that never became a plugin, under its own name.
+    pub fn broken(file: &str, reason: &str) -> Self {
+        Self {
+            name: file.trim_end_matches(".wasm").to_owned(),
+            version: None,
+            state: wire::PluginState::NOT_LOADABLE.into(),
+            error: Some(reason.to_owned()),
+            description: String::new(),
+            author_version: String::new(),
+            on: Vec::new(),
+            file: file.to_owned(),
+            bytes: 0,
+        }
+    }
 }

@@ -16,7 +16,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
@@ -24,22 +24,19 @@ use super::{
     access::Sight,
     audit::{self, Unchanged},
     auth::Caller,
-    body,
-    endpoints::{self, EndpointView},
+    body, endpoints,
     error::Problem,
     path::Path,
-    view::PageView,
 };
 use crate::{
     domain::{
         endpoint::{DisabledReason, Endpoint, EndpointState, NewEndpoint, Reach},
-        id::{EndpointId, Tag},
-        name::Slug,
+        id::Tag,
         pattern::Pattern,
         signature::Scheme,
-        time::Timestamp,
     },
     store::Error,
+    wire::{EndpointView, PageView, SubscriptionView},
 };
 
 /// Request of a program to subscribe.
@@ -53,31 +50,6 @@ struct Input {
     /// Pattern of event types.
     #[schema(value_type = Pattern)]
     event: String,
-}
-
-/// A subscription of a program: an endpoint that is removed when it answers `410`.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Subscription)]
-pub struct SubscriptionView {
-    /// Id, also the endpoint's id.
-    #[schema(value_type = EndpointId)]
-    id: String,
-    /// A key of the role `read` sees `***` instead of its path and query.
-    #[schema(format = "uri")]
-    target_url: String,
-    #[schema(value_type = Pattern)]
-    event: String,
-    /// Name of the endpoint.
-    #[schema(value_type = Slug)]
-    endpoint: String,
-    #[schema(value_type = EndpointState)]
-    state: &'static str,
-    #[schema(value_type = Timestamp)]
-    created_at: String,
-    /// Secret that signs its webhooks. Only in the answer that creates the subscription.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String)]
-    secret: Option<String>,
 }
 
 impl SubscriptionView {

@@ -107,6 +107,11 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
 }
 
+impl Job {
+    /// The word for what jobs do. All of them retry deliveries so far.
+    pub const KIND: &str = "delivery.retry";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,14 +11,9 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use super::view::{EndpointView, HIDDEN};
+use super::view::HIDDEN;
 use crate::{
-    api::{
-        Api, body,
-        error::Problem,
-        openapi,
-        values::{between, durations, schema, values},
-    },
+    api::{Api, body, error::Problem, openapi},
     domain::{
         breaker::BreakerRule,
         certificate::ClientCertificate,
@@ -35,6 +30,10 @@ use crate::{
         signature::{Scheme, Secret},
     },
     outbound::check_certificate,
+    wire::{
+        EndpointView,
+        values::{between, durations, schema, values},
+    },
 };
 
 /// Maximum number of attributes in the conditions of one subscription.
@@ -277,20 +276,20 @@ impl Input {
             events: view.events,
             r#where: view.r#where,
             plugin: view.plugin,
-            signature: Some(view.signature.to_owned()),
+            signature: Some(view.signature.into_owned()),
             headers: endpoint.new.policy.headers.iter().map(|(name, _)| (name.clone(), HIDDEN.to_owned())).collect(),
             timeout: Some(view.timeout),
             schedule: view.schedule,
             concurrency: Some(view.concurrency),
             rate: view.rate,
-            ordered: view.ordered.map(|ordered| Ordered::By(ordered.to_owned())),
+            ordered: view.ordered.map(|ordered| Ordered::By(ordered.into_owned())),
             breaker: Some(BreakerInput {
                 failures: Some(view.breaker.failures),
                 wait: Some(view.breaker.wait),
                 wait_max: Some(view.breaker.wait_max),
             }),
-            envelope: Some(view.envelope.to_owned()),
-            format: Some(view.format.to_owned()),
+            envelope: Some(view.envelope.into_owned()),
+            format: Some(view.format.into_owned()),
             token_header: endpoint.new.policy.token_header.clone(),
             client_certificate: endpoint
                 .new

@@ -17,11 +17,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::input::{GRACE_DEFAULT, GivenSecret, Input, Patch};
-pub use self::{
-    input::{Grace, RateText, bad_url, secret, wrong},
-    view::{ENDPOINT_STATES, EndpointView},
-};
-use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, path::Path, view::PageView};
+pub use self::input::{Grace, RateText, bad_url, secret, wrong};
+use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, path::Path};
 use crate::{
     clock,
     domain::{
@@ -29,6 +26,7 @@ use crate::{
         endpoint::{DisabledReason, Endpoint, EndpointState},
         signature::Scheme,
     },
+    wire::{EndpointView, PageView},
 };
 
 /// Maximum number of endpoints of one engine.

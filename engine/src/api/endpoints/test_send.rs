@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use bytes::Bytes;
-use serde::Serialize;
 use serde_json::json;
-use utoipa::ToSchema;
 
 use super::find;
 use crate::{
-    api::{Api, body, error::Problem, intake, path::Path, view::AttemptResultView},
+    api::{Api, body, error::Problem, intake, path::Path},
     clock,
     domain::{
         content::Content,
@@ -20,23 +18,11 @@ use crate::{
         name::EventType,
     },
     outbound::Webhook,
+    wire::{AttemptResultView, TestSend},
 };
 
 /// The default event type of a test.
 const TYPE: &str = "innesco.test";
-
-/// The result of a test send.
-#[derive(Serialize, ToSchema)]
-pub struct TestSend {
-    /// Its `webhook-id`; no other webhook has it.
-    webhook_id: String,
-    /// Type of the test event.
-    event_type: String,
-    /// Whether a delivery with this outcome would be delivered.
-    delivered: bool,
-    #[serde(flatten)]
-    result: AttemptResultView,
-}
 
 /// Test an endpoint.
 ///

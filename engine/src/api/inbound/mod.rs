@@ -9,7 +9,7 @@
 //! stored ([`watch`]).
 
 mod peer;
-mod view;
+mod request;
 pub mod watch;
 
 use std::{net::IpAddr, sync::Arc};
@@ -26,18 +26,14 @@ use serde_json::json;
 use url::Url;
 use utoipa::ToSchema;
 
+pub use self::peer::{ForwardedHeader, Peer, Proxies};
 use self::watch::{Refused, Watch, Watches};
-pub use self::{
-    peer::{ForwardedHeader, Peer, Proxies},
-    view::RequestView,
-};
 use super::{
     Api,
     body::{self, Held},
     error::Problem,
     events, intake,
     path::Path,
-    values::values,
 };
 use crate::{
     clock,
@@ -45,6 +41,7 @@ use crate::{
         source::{Incoming, Refusal, Reply, Source},
         trace,
     },
+    wire::values::values,
 };
 
 /// Settings that all sources share.

@@ -10,13 +10,7 @@ use utoipa::{
 };
 
 use crate::{
-    api::{
-        Api, body, endpoints,
-        error::Problem,
-        intake::DEFAULT_SOURCE,
-        openapi,
-        values::{durations, schema, values, words},
-    },
+    api::{Api, body, endpoints, error::Problem, intake::DEFAULT_SOURCE, openapi},
     domain::{
         endpoint::HeldSecret,
         name::{Attributes, Slug},
@@ -26,6 +20,7 @@ use crate::{
             Source, Token,
         },
     },
+    wire::values::{durations, schema, values, words},
 };
 
 /// Maximum length of a title, in characters.

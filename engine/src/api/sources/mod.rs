@@ -15,14 +15,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use self::{
-    input::{Input, Patch, SourceSecret, new_token, secret, wrong},
-    view::SourceView,
-};
-use super::{Api, audit, auth::Caller, body, endpoints, error::Problem, path::Path, view::PageView};
+use self::input::{Input, Patch, SourceSecret, new_token, secret, wrong};
+use super::{Api, audit, auth::Caller, body, endpoints, error::Problem, path::Path};
 use crate::{
     clock,
     domain::{duration, id::SourceId, source::Source},
+    wire::{PageView, SourceView},
 };
 
 /// Maximum number of sources of one engine.

@@ -1,118 +1,14 @@
-//! What is shown of a source.
-
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-use utoipa::ToSchema;
+//! A source as the API shows it, with warnings about what makes it weaker than its owner may think.
 
 use crate::{
     api::{Api, access::Sight, inbound::watch::Refused, sources::input::too_large},
     clock,
     domain::{
         duration,
-        id::SourceId,
-        name::Slug,
-        source::{Algorithm, BodyAs, Encoding, HmacRule, KeyEncoding as SecretEncoding, Preset, Rule, Settings, Source, Stamp},
-        time::Timestamp,
+        source::{HmacRule, Rule, Settings, Source, Stamp},
     },
+    wire::{RefusalView, SourceView},
 };
-
-/// An address for third parties.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Source)]
-pub struct SourceView {
-    #[schema(value_type = SourceId)]
-    pub id: String,
-    #[schema(value_type = Slug)]
-    pub name: String,
-    pub title: Option<String>,
-    #[schema(value_type = Preset)]
-    pub preset: &'static str,
-    /// Where its senders send to. With preset `none` the path is all the proof that it asks for. `null` for a key of the role `read`.
-    pub path: Option<String>,
-    /// The same with what stands before it, where `external_url` says so.
-    pub url: Option<String>,
-    /// What to mind.
-    pub warning: Option<String>,
-    /// The header that carries the signature or the token.
-    pub header: Option<String>,
-    #[schema(value_type = Option<Algorithm>)]
-    pub algorithm: Option<&'static str>,
-    #[schema(value_type = Option<Encoding>)]
-    pub encoding: Option<&'static str>,
-    pub prefix: Option<String>,
-    /// What is signed.
-    pub template: Option<String>,
-    pub list_key: Option<String>,
-    pub timestamp: Option<String>,
-    /// How far a signed time may be from now.
-    pub tolerance: Option<String>,
-    pub username: Option<String>,
-    /// Where the signature stands, if that is not a header.
-    pub signature: Option<String>,
-    /// How the secret becomes the key.
-    #[schema(value_type = Option<SecretEncoding>)]
-    pub secret_encoding: Option<&'static str>,
-    /// The parameter whose value is repeated to senders that ask for it.
-    pub challenge: Option<String>,
-    /// Whether hubs with the right token are answered.
-    pub has_verify_token: bool,
-    /// Where the kind of event stands.
-    pub type_from: Option<String>,
-    /// What stands before it in the event's type.
-    pub type_prefix: String,
-    /// By what a repeat is known.
-    pub dedupe: String,
-    pub attributes: BTreeMap<String, String>,
-    pub methods: Vec<String>,
-    /// `[]`: all.
-    pub content_types: Vec<String>,
-    /// What bodies are read as.
-    #[schema(value_type = BodyAs)]
-    pub body_as: &'static str,
-    /// `[]`: from anywhere.
-    pub allow: Vec<String>,
-    /// Which headers are kept; `null`: all but credentials.
-    pub headers: Option<Vec<String>>,
-    pub body_bytes_max: Option<u64>,
-    pub rate: Option<String>,
-    pub answer_status: u16,
-    /// `null`: the event's id.
-    pub answer_body: Option<String>,
-    pub answer_content_type: String,
-    /// How many secrets are known to it, those in their grace included.
-    pub secrets: usize,
-    /// How many addresses are taken, those in their grace included.
-    pub addresses: usize,
-    #[schema(value_type = Timestamp)]
-    pub created_at: String,
-    /// Since the engine started.
-    pub accepted: u64,
-    #[schema(value_type = Option<Timestamp>)]
-    pub last_accepted_at: Option<String>,
-    /// Since the engine started.
-    pub refused: u64,
-    /// The last of them, newest first.
-    pub refusals: Vec<RefusalView>,
-    /// Only in the reply that creates or rotates it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String)]
-    pub secret: Option<String>,
-}
-
-/// A request that a source refused.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Refusal)]
-pub struct RefusalView {
-    #[schema(value_type = Timestamp)]
-    pub at: String,
-    /// Who sent it.
-    pub address: String,
-    /// Why, for programs.
-    pub reason: &'static str,
-    /// Why, in words.
-    pub detail: String,
-}
 
 const ANYONE: &str =
     "nothing proves who sends: whoever learns the address may. Choose a preset with a secret if its senders can do that";
@@ -158,20 +54,20 @@ impl SourceView {
         let refusal = |refused: Refused| RefusalView {
             at: refused.at.to_string(),
             address: refused.address.to_string(),
-            reason: refused.reason,
+            reason: refused.reason.into(),
             detail: refused.detail,
         };
         Self {
             id: source.id.text(api.store.tag()),
             name: new.name.to_string(),
             title: new.title.clone(),
-            preset: settings.preset.as_str(),
+            preset: settings.preset.as_str().into(),
             path: shows_address.then(|| format!("/in/{}", source.address())),
             url: api.inbound.url(source).filter(|_| shows_address),
             warning: warning(api, settings),
             header: settings.proofs.main().headers().first().map(|name| (*name).to_owned()),
-            algorithm: hmac.map(|rule| rule.algorithm.as_str()),
-            encoding: hmac.map(|rule| rule.encoding.as_str()),
+            algorithm: hmac.map(|rule| rule.algorithm.as_str().into()),
+            encoding: hmac.map(|rule| rule.encoding.as_str().into()),
             prefix: hmac.map(|rule| rule.prefix.clone()),
             template: hmac.map(|rule: &HmacRule| rule.template.to_string()),
             list_key: hmac.and_then(|rule| rule.list_key.clone()),
@@ -179,7 +75,7 @@ impl SourceView {
             tolerance: stamp.map(|stamp| duration::write(stamp.tolerance)),
             username,
             signature: hmac.filter(|rule| rule.header().is_none()).map(|rule| rule.place.to_string()),
-            secret_encoding: hmac.map(|rule| rule.key.as_str()),
+            secret_encoding: hmac.map(|rule| rule.key.as_str().into()),
             challenge: settings.challenge.as_ref().map(|name| format!("query:{name}")),
             has_verify_token: new.verify_token.is_some(),
             type_from: settings.type_from.as_ref().map(ToString::to_string),
@@ -188,7 +84,7 @@ impl SourceView {
             attributes: settings.attributes.iter().map(|(name, pick)| (name.clone(), pick.to_string())).collect(),
             methods: settings.methods.clone(),
             content_types: settings.content_types.clone(),
-            body_as: settings.body_as.as_str(),
+            body_as: settings.body_as.as_str().into(),
             allow: settings.allow.iter().map(ToString::to_string).collect(),
             headers: settings.headers.clone(),
             body_bytes_max: settings.body_bytes_max,

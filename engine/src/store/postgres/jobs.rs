@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-const KIND: &str = "delivery.retry";
+const KIND: &str = Job::KIND;
 /// Deliveries that one step sends again at most.
 const RETRIES_MAX: usize = 200;
 /// Deliveries that one step looks at; those that are not meant cost little.

@@ -17,7 +17,7 @@ use crate::{
     store::{Error, Jobs, Page, PageRequest, columns::FilterColumn},
 };
 
-const KIND: &str = "delivery.retry";
+const KIND: &str = Job::KIND;
 /// Deliveries that one step sends again at most: bounds how long others wait for the writer.
 const RETRIES_MAX: usize = 200;
 /// Deliveries that one step looks at; those that are not meant cost little.

@@ -11,24 +11,24 @@ use utoipa::{
     },
 };
 
-use super::{endpoints::ENDPOINT_STATES, openapi::AS_IT_IS, view::PLUGIN_STATES};
-use crate::{
-    catalog::PluginState,
-    domain::{
-        delivery::{AttemptOutcome, DeadReason, DeliveryState},
-        endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
-        envelope::{Envelope, Format},
-        event::EventState,
-        id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
-        job::{Ended, JobState},
-        key::Role,
-        name::{EventType, Slug},
-        pattern::Pattern,
-        run::{LogLevel, RunOutcome, RunState},
-        signature::Scheme,
-        time::Timestamp,
-    },
+use super::{ENDPOINT_STATES, PluginState};
+use crate::domain::{
+    delivery::{AttemptOutcome, DeadReason, DeliveryState},
+    endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
+    envelope::{Envelope, Format},
+    event::EventState,
+    id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
+    job::{Ended, JobState},
+    key::Role,
+    name::{EventType, Slug},
+    pattern::Pattern,
+    run::{LogLevel, RunOutcome, RunState},
+    signature::Scheme,
+    time::Timestamp,
 };
+
+/// Marks a schema written in JSON; its members replace the mark.
+pub const AS_IT_IS: &str = "x-as-it-is";
 
 /// Wraps a JSON schema that `utoipa` cannot express.
 pub fn schema(json: Value) -> RefOr<Schema> {
@@ -42,7 +42,7 @@ macro_rules! values {
     ($($type:ty, $name:literal $(with $part:ty)?, $schema:expr;)*) => {$(
         impl utoipa::PartialSchema for $type {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-                $crate::api::values::schema($schema)
+                $crate::wire::values::schema($schema)
             }
         }
 
@@ -57,7 +57,7 @@ macro_rules! values {
         }
     )*};
 }
-pub(super) use values;
+pub(crate) use values;
 
 values! {
     EventId, "EventId", id("evt", "An accepted event.");
@@ -108,7 +108,7 @@ values! {
     Reach, "Reach", words(
         "Addresses that webhooks may reach: public ones and networks that the operator opened (`opened`), or only `public` ones.",
         &Reach::ALL.map(Reach::as_str));
-    PluginState, "PluginState", words("State of a plugin.", &PLUGIN_STATES);
+    PluginState, "PluginState", words("State of a plugin.", &PluginState::WORDS);
     Scheme, "Signature", words(
         "Signature scheme: Standard Webhooks (`v1`: HMAC-SHA256, `v1a`: ed25519), the scheme of another sender, a `token` in a \
          header, or `none`.",

@@ -1,5 +1,7 @@
 //! Events: accept, list, inspect, replay.
 
+mod view;
+
 use std::sync::Arc;
 
 use axum::{
@@ -9,7 +11,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
@@ -19,8 +21,6 @@ use super::{
     intake,
     page::{Limit, Paging, Query, instant},
     path::Path,
-    values::values,
-    view::{AcceptedView, EventStoryView, EventView, PageView},
 };
 use crate::{
     clock,
@@ -33,6 +33,7 @@ use crate::{
     metrics::meters,
     news::News,
     store::{self, EventFilter, StoryPlace},
+    wire::{AcceptedAll, AcceptedView, EventStoryView, EventView, PageView, Replayed, values::values},
 };
 
 /// Accept one event, or a list of them.
@@ -159,12 +160,6 @@ fn refuse_taken_sources(api: &Api, events: &[NewEvent], single: bool) -> Result<
     .at(format!("{item}/source")))
 }
 
-/// The answers to a list of events, in its order.
-#[derive(Serialize, ToSchema)]
-struct AcceptedAll {
-    items: Vec<AcceptedView>,
-}
-
 /// One event is answered with an object, a list of events with a list.
 #[derive(ToSchema)]
 #[serde(untagged)]
@@ -289,15 +284,6 @@ pub async fn show(
         Json(if from.is_some() { view.without_data() } else { view }).into_response()
     };
     api.heavy.run(story.event.new.content.bytes().len(), written).await
-}
-
-/// An accepted replay.
-#[derive(Serialize, ToSchema)]
-pub struct Replayed {
-    #[schema(value_type = EventId)]
-    event: String,
-    /// Number of this replay of the event, counted from 1.
-    round: u32,
 }
 
 /// Replay an event through the current plugins and subscriptions.

@@ -1,0 +1,102 @@
+//! Deliveries and their attempts.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Word;
+use crate::domain::{
+    delivery::{AttemptOutcome, DeadReason, DeliveryState},
+    id::{AttemptId, DeliveryId, EndpointId, EventId},
+    time::Timestamp,
+};
+
+/// A webhook on its way to one endpoint.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Delivery)]
+pub struct DeliveryView {
+    #[schema(value_type = DeliveryId)]
+    pub id: String,
+    #[schema(value_type = EventId)]
+    pub event: String,
+    #[schema(value_type = EndpointId)]
+    pub endpoint: String,
+    pub endpoint_name: String,
+    /// The type that the webhook carries.
+    pub r#type: String,
+    /// 0 for the first time, then one more for each replay of the event.
+    pub round: u32,
+    #[schema(value_type = DeliveryState)]
+    pub state: Word,
+    /// Why it is dead.
+    #[schema(value_type = Option<DeadReason>)]
+    pub reason: Option<Word>,
+    pub attempt_count: u32,
+    /// When it is tried (again).
+    #[schema(value_type = Option<Timestamp>)]
+    pub due: Option<String>,
+    /// When it was delivered, given up or called off.
+    #[schema(value_type = Option<Timestamp>)]
+    pub at: Option<String>,
+    pub last: Option<LastView>,
+}
+
+/// The last attempt in one line.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = LastAttempt)]
+pub struct LastView {
+    #[schema(value_type = AttemptOutcome)]
+    pub outcome: Word,
+    /// The status of the answer.
+    pub status: Option<u16>,
+}
+
+/// A delivery with its attempts: all of them, or the last 10 where it is part of an event's story.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = DeliveryStory)]
+pub struct DeliveryStoryView {
+    #[serde(flatten)]
+    pub delivery: DeliveryView,
+    pub attempts: Vec<AttemptView>,
+}
+
+/// One try of a delivery.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Attempt)]
+pub struct AttemptView {
+    #[schema(value_type = AttemptId)]
+    pub id: String,
+    /// Counted from 1.
+    pub n: u32,
+    #[serde(flatten)]
+    pub result: AttemptResultView,
+}
+
+/// What came of sending a webhook once.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = AttemptResult)]
+pub struct AttemptResultView {
+    #[schema(value_type = Timestamp)]
+    pub at: String,
+    #[schema(value_type = AttemptOutcome)]
+    pub outcome: Word,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    pub latency_ms: f64,
+    /// A sentence about the outcome.
+    pub detail: Option<String>,
+    /// The first bytes of the answer, as text.
+    pub excerpt: String,
+}
+
+/// The result of a test send.
+#[derive(Deserialize, Serialize, ToSchema)]
+pub struct TestSend {
+    /// Its `webhook-id`; no other webhook has it.
+    pub webhook_id: String,
+    /// Type of the test event.
+    pub event_type: String,
+    /// Whether a delivery with this outcome would be delivered.
+    pub delivered: bool,
+    #[serde(flatten)]
+    pub result: AttemptResultView,
+}

@@ -1,0 +1,154 @@
+//! Events, with everything that happened to them.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
+use utoipa::ToSchema;
+
+use super::{DeliveryStoryView, RunView, Word};
+use crate::domain::{event::EventState, id::EventId, name::EventType, time::Timestamp};
+
+/// The answer for one accepted event.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Accepted)]
+pub struct AcceptedView {
+    /// The caller's id, else the engine's.
+    pub id: String,
+    pub source: String,
+    /// The engine's id of the event.
+    #[schema(value_type = EventId)]
+    pub event: String,
+    /// Whether an event of this source and id was here before; then nothing was changed.
+    pub duplicate: bool,
+}
+
+/// The answers to a list of events, in its order.
+#[derive(Deserialize, Serialize, ToSchema)]
+pub struct AcceptedAll {
+    pub items: Vec<AcceptedView>,
+}
+
+/// One accepted event.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct EventView {
+    /// The engine's id.
+    #[schema(value_type = EventId)]
+    pub event: String,
+    /// The caller's id, else the engine's.
+    pub id: String,
+    pub source: String,
+    #[schema(value_type = EventType)]
+    pub r#type: String,
+    pub subject: Option<String>,
+    /// When it happened, as its sender wrote it.
+    pub time: String,
+    #[schema(value_type = Timestamp)]
+    pub accepted_at: String,
+    #[schema(value_type = EventState)]
+    pub state: Word,
+    /// How many events stand before it in its chain.
+    pub depth: u8,
+    /// The event whose run emitted it.
+    #[schema(value_type = Option<EventId>)]
+    pub cause: Option<String>,
+    /// Extension attributes.
+    pub attributes: BTreeMap<String, String>,
+    pub content_type: String,
+    /// Length of its data.
+    pub bytes: u64,
+}
+
+/// One event with everything that happened to it.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = EventStory)]
+pub struct EventStoryView {
+    #[serde(flatten)]
+    pub event: EventView,
+    #[serde(flatten)]
+    pub data: DataView,
+    /// The request that a source took it from.
+    pub request: Option<RequestView>,
+    pub runs: Vec<RunView>,
+    pub deliveries: Vec<DeliveryStoryView>,
+    /// The events that its runs emitted.
+    #[schema(value_type = Vec<EventId>)]
+    pub emitted: Vec<String>,
+    /// What to send as `cursor` for the next part of the story.
+    pub next: Option<String>,
+}
+
+/// An event's data: JSON as it is, text as a string, anything else in base64.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Data)]
+#[serde(rename_all = "snake_case")]
+pub enum DataView {
+    #[serde(rename = "data")]
+    #[schema(value_type = serde_json::Value)]
+    Json(Box<RawValue>),
+    #[serde(rename = "data_base64")]
+    Base64(String),
+}
+
+/// Reads `data` or `data_base64` among the members of an event. Written by hand because serde cannot read a raw value among flattened
+/// members. The JSON passes through [`Value`], so a reader that needs it exactly takes it out of the answer first.
+impl<'de> Deserialize<'de> for DataView {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(DataVisitor)
+    }
+}
+
+struct DataVisitor;
+
+impl<'de> Visitor<'de> for DataVisitor {
+    type Value = DataView;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event with `data` or `data_base64`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<DataView, A::Error> {
+        let mut found = None;
+        while let Some(name) = members.next_key::<String>()? {
+            match name.as_str() {
+                "data" => {
+                    let json: Value = members.next_value()?;
+                    found = Some(DataView::Json(to_raw_value(&json).map_err(<A::Error as serde::de::Error>::custom)?));
+                }
+                "data_base64" => found = Some(DataView::Base64(members.next_value()?)),
+                _ => drop(members.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(found.unwrap_or_else(|| DataView::Json(RawValue::NULL.to_owned())))
+    }
+}
+
+/// What came around an event's data.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Request)]
+pub struct RequestView {
+    pub method: String,
+    pub query: String,
+    /// Name and value of each; credentials are not kept.
+    pub headers: Vec<(String, String)>,
+    /// The body as it came, where it is text and the data is something else.
+    pub body: Option<String>,
+    /// The same where it is no text, in base64.
+    pub body_base64: Option<String>,
+}
+
+/// An accepted replay.
+#[derive(Deserialize, Serialize, ToSchema)]
+pub struct Replayed {
+    #[schema(value_type = EventId)]
+    pub event: String,
+    /// Number of this replay of the event, counted from 1.
+    pub round: u32,
+}

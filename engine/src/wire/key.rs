@@ -1,0 +1,30 @@
+//! API keys.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Word;
+use crate::domain::{id::KeyId, key::Role, time::Timestamp};
+
+/// An API key.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Key)]
+pub struct KeyView {
+    #[schema(value_type = KeyId)]
+    pub id: String,
+    pub name: String,
+    #[schema(value_type = Role)]
+    pub role: Word,
+    #[schema(value_type = Timestamp)]
+    pub created_at: String,
+    /// From then on it opens nothing; null for one that is good until it is revoked.
+    #[schema(value_type = Option<Timestamp>)]
+    pub expires_at: Option<String>,
+    pub expired: bool,
+    #[schema(value_type = Option<Timestamp>)]
+    pub last_used_at: Option<String>,
+    /// Only in the reply that creates it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub key: Option<String>,
+}

@@ -1,0 +1,57 @@
+//! Runs: a plugin on an event.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Word;
+use crate::domain::{
+    id::RunId,
+    run::{LogLevel, RunOutcome, RunState},
+    time::Timestamp,
+};
+
+/// A plugin on an event.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Run)]
+pub struct RunView {
+    #[schema(value_type = RunId)]
+    pub id: String,
+    pub plugin: String,
+    /// SHA-256 of the plugin that ran.
+    pub version: Option<String>,
+    /// The name of the endpoint that the plugin belongs to.
+    pub endpoint: Option<String>,
+    /// 0 for the first time, then one more for each replay.
+    pub round: u32,
+    #[schema(value_type = RunState)]
+    pub state: Word,
+    #[schema(value_type = Option<RunOutcome>)]
+    pub outcome: Option<Word>,
+    /// Why it did not end `ok`: a word for programs.
+    pub code: Option<String>,
+    /// Why it did not end `ok`: a sentence for people.
+    pub message: Option<String>,
+    pub tries: u32,
+    /// When it is tried again.
+    #[schema(value_type = Option<Timestamp>)]
+    pub due: Option<String>,
+    pub duration_ms: f64,
+    /// The most that it held.
+    pub memory_bytes: u64,
+    /// How many webhooks it asked for.
+    pub webhooks: u32,
+    /// How many events it emitted.
+    pub events: u32,
+    pub log: Vec<LogView>,
+    /// Lines over the limit, which are not kept.
+    pub log_dropped: u64,
+}
+
+/// A line that a plugin logged.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = LogLine)]
+pub struct LogView {
+    #[schema(value_type = LogLevel)]
+    pub level: Word,
+    pub message: String,
+}
