@@ -1,13 +1,11 @@
 //! `innesco audit`: lists the audit trail.
 
-use serde_json::Value;
-
 use super::{
     client::Client,
     event,
-    output::{Column, Printer, text},
+    output::{Column, Printer},
 };
-use crate::clock;
+use crate::{clock, wire::AuditView};
 
 #[derive(clap::Args)]
 pub struct AuditArgs {
@@ -38,17 +36,17 @@ pub fn run(args: &AuditArgs, client: &Client, out: &Printer) -> anyhow::Result<(
         ("since", since.as_deref()),
         ("until", until.as_deref()),
     ];
-    let columns = [
-        Column::time("at", |item| text(&item["at"])),
-        Column::text("key", |item| text(&item["key"])),
-        Column::text("action", |item| text(&item["action"])),
-        Column::text("target", |item| text(&item["target"])),
+    let columns: [Column<AuditView>; 5] = [
+        Column::time("at", |item| item.at.clone()),
+        Column::text("key", |item| item.key.clone()),
+        Column::text("action", |item| item.action.clone()),
+        Column::text("target", |item| item.target.clone().unwrap_or_default()),
         Column::text("answered", answered),
     ];
     Ok(out.list(&client.list(&["v1", "audit"], &query, args.limit)?, &columns, "No such change.")?)
 }
 
 /// Returns the status, or that there is none.
-fn answered(entry: &Value) -> String {
-    entry["status"].as_u64().map_or_else(|| "in progress, or the engine stopped".to_owned(), |status| status.to_string())
+fn answered(entry: &AuditView) -> String {
+    entry.status.map_or_else(|| "in progress, or the engine stopped".to_owned(), |status| status.to_string())
 }

@@ -1,10 +1,8 @@
 //! Formats one thing for a person: a headline, and a line for each known member.
 
-use serde_json::Value;
-
 use super::{
-    measure,
-    output::{DIM, Styled, text},
+    measure::one_line,
+    output::{DIM, Styled},
 };
 
 /// Lines under a headline. Each starts with a name of the same width.
@@ -26,16 +24,16 @@ impl Card {
     }
 
     /// Adds a line for a member, unless it is `null`.
-    pub fn known(&mut self, name: &str, value: &Value) {
-        if !value.is_null() {
+    pub fn known(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
             self.line(name, one_line(value));
         }
     }
 
     /// Adds a secret, which only this answer contains.
-    pub fn secret(&mut self, secret: &Value) {
+    pub fn secret(&mut self, secret: &str) {
         self.0.push(String::new());
-        self.line("secret", text(secret));
+        self.line("secret", secret);
         self.below("copy it now: it is not shown again");
     }
 
@@ -54,23 +52,16 @@ impl Card {
     }
 }
 
-/// Returns a member's text for a line of a terminal.
-pub fn one_line(value: &Value) -> String {
-    measure::one_line(&text(value))
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn a_card_has_a_line_for_each_known_member() {
         let mut card = Card::new("crm  ● active".to_owned()).after("added");
-        card.known("title", &Value::Null);
-        card.known("rate", &json!("50/s\n"));
-        card.secret(&json!("whsec_x"));
+        card.known("title", None);
+        card.known("rate", Some("50/s\n"));
+        card.secret("whsec_x");
         card.below("and so on");
         card.remark("That is all.");
         let expected = "\

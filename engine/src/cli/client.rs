@@ -7,11 +7,12 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use url::Url;
 
-use super::{measure, wrong};
-use crate::{config, domain::given, files};
+use super::{answer::Answer, measure, wrong};
+use crate::{config, domain::given, files, wire::PageView};
 
 /// The file in which `innesco dev` stores the address and key of its engine.
 const LOCAL_FILE: &str = ".innesco/local.toml";
@@ -155,6 +156,13 @@ impl Refused {
     }
 }
 
+/// The members of a problem (RFC 9457) that commands show.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+    pointer: Option<String>,
+}
+
 /// The engine did not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -197,8 +205,8 @@ impl Client {
         Ok(Self { url: parsed, url_origin: url.origin, key, verbose, http: http.build()?, runtime })
     }
 
-    pub fn get(&self, path: &[&str]) -> anyhow::Result<Value> {
-        self.ask("GET", self.address(path, &[]), None)
+    pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Answer<T>> {
+        Answer::read(self.ask("GET", self.address(path, &[]), None)?)
     }
 
     /// As [`Self::get`], but returns the answer's text.
@@ -215,21 +223,26 @@ impl Client {
         self.read("GET", &address, status, retry_after, &text).map(|answer| answer.to_string())
     }
 
-    pub fn post(&self, path: &[&str], body: Option<&Value>) -> anyhow::Result<Value> {
-        self.ask("POST", self.address(path, &[]), body.map(Value::to_string))
+    pub fn post<T: DeserializeOwned>(&self, path: &[&str], body: Option<&Value>) -> anyhow::Result<Answer<T>> {
+        Answer::read(self.ask("POST", self.address(path, &[]), body.map(Value::to_string))?)
     }
 
     /// Sends a body that is already JSON.
-    pub fn post_text(&self, path: &[&str], body: String) -> anyhow::Result<Value> {
-        self.ask("POST", self.address(path, &[]), Some(body))
+    pub fn post_text<T: DeserializeOwned>(&self, path: &[&str], body: String) -> anyhow::Result<Answer<T>> {
+        Answer::read(self.ask("POST", self.address(path, &[]), Some(body))?)
     }
 
-    pub fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
-        self.ask("DELETE", self.address(path, &[]), None)
+    pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Answer<T>> {
+        Answer::read(self.ask("DELETE", self.address(path, &[]), None)?)
     }
 
     /// Follows a list page by page until it has `wanted` items, or the list ends.
-    pub fn list(&self, path: &[&str], query: &[(&str, Option<&str>)], wanted: usize) -> anyhow::Result<Vec<Value>> {
+    pub fn list<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, Option<&str>)],
+        wanted: usize,
+    ) -> anyhow::Result<Vec<Answer<T>>> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         while items.len() < wanted {
@@ -239,13 +252,13 @@ impl Client {
             pairs.extend((wanted < usize::MAX).then_some(("limit", limit.as_str())));
             pairs.extend(query.iter().filter_map(|(name, value)| value.map(|value| (*name, value))));
             pairs.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let mut page = self.ask("GET", self.address(path, &pairs), None)?;
-            if let Some(more) = page["items"].as_array_mut() {
-                items.append(more);
+            let page = Answer::<PageView<Value>>::read(self.ask("GET", self.address(path, &pairs), None)?)?.into_thing();
+            for item in page.items {
+                items.push(Answer::read(item)?);
             }
-            match page["next"].as_str() {
-                Some(next) => cursor = Some(next.to_owned()),
-                None => break,
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
             }
         }
         Ok(items)
@@ -311,7 +324,7 @@ impl Client {
         {
             return Ok(answer);
         }
-        let problem = answer.filter(|answer| answer["detail"].is_string());
+        let problem = answer.and_then(|answer| Problem::deserialize(answer).ok());
         let Some(problem) = problem else {
             let begins = measure::cut(&measure::one_line(text), 100);
             anyhow::bail!(
@@ -329,8 +342,8 @@ impl Client {
         };
         Err(Refused {
             status,
-            detail: measure::one_line(problem["detail"].as_str().unwrap_or_default().trim_end_matches('.')),
-            pointer: problem["pointer"].as_str().map(str::to_owned),
+            detail: measure::one_line(problem.detail.trim_end_matches('.')),
+            pointer: problem.pointer,
             retry_after: retry_after.map(Duration::from_secs),
             advice,
         }
@@ -552,7 +565,7 @@ mod tests {
     #[test]
     fn explains_that_no_engine_answers() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let error = client(&format!("http://127.0.0.1:{port}")).unwrap().get(&["v1"]).unwrap_err();
+        let error = client(&format!("http://127.0.0.1:{port}")).unwrap().get::<Value>(&["v1"]).err().unwrap();
         assert_eq!(
             error.to_string(),
             format!(

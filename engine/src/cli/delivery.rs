@@ -1,14 +1,17 @@
 //! `innesco delivery`: lists, retries and cancels deliveries.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     client::Client,
     event, job,
     measure::count,
-    output::{self, Column, Printer, confirm, text},
+    output::{self, Column, Printer, confirm},
 };
-use crate::clock;
+use crate::{
+    clock,
+    wire::{DeliveryStoryView, DeliveryView},
+};
 
 #[derive(clap::Subcommand)]
 pub enum DeliveryCommand {
@@ -91,26 +94,28 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
         DeliveryCommand::List { endpoint, event, state, limit } => {
             let query = [("endpoint", endpoint.as_deref()), ("event", event.as_deref()), ("state", state.as_deref())];
             let items = client.list(&["v1", "deliveries"], &query, *limit)?;
-            let columns = [
-                Column::text("delivery", |item| text(&item["id"])),
-                Column::text("type", |item| text(&item["type"])),
-                Column::text("endpoint", |item| text(&item["endpoint_name"])),
-                Column::state("state", |item| text(&item["state"])),
-                Column::text("attempts", |item| text(&item["attempt_count"])),
-                Column::text("last", last),
-                Column::time("at, or next at", |item| text(if item["at"].is_null() { &item["due"] } else { &item["at"] })),
-                Column::text("event", |item| text(&item["event"])),
+            let columns: [Column<DeliveryView>; 8] = [
+                Column::text("delivery", |item| item.id.clone()),
+                Column::text("type", |item| item.r#type.clone()),
+                Column::text("endpoint", |item| item.endpoint_name.clone()),
+                Column::state("state", |item| item.state.to_string()),
+                Column::text("attempts", |item| item.attempt_count.to_string()),
+                Column::text("last", last_attempt),
+                Column::time("at, or next at", |item| item.at.clone().or(item.due.clone()).unwrap_or_default()),
+                Column::text("event", |item| item.event.clone()),
             ];
             out.list(&items, &columns, "No such delivery.")?;
         }
         DeliveryCommand::Show { delivery } => {
-            out.thing(&client.get(&["v1", "deliveries", delivery])?, |story| page(story, out))?;
+            out.answer(&client.get(&["v1", "deliveries", delivery])?, |story| page(story, out))?;
         }
         DeliveryCommand::Retry { bulk, yes, .. } if bulk.dead || bulk.cancelled => retry_all(bulk, *yes, client, out)?,
         DeliveryCommand::Retry { deliveries, .. } => {
             for delivery in deliveries {
                 let answer = client.post(&["v1", "deliveries", delivery, "retry"], None)?;
-                out.thing(&answer, |answer| format!("retrying {delivery}  → {}", text(&answer["endpoint_name"])))?;
+                out.answer(&answer, |story: &DeliveryStoryView| {
+                    format!("retrying {delivery}  → {}", story.delivery.endpoint_name)
+                })?;
             }
         }
         DeliveryCommand::Cancel { deliveries, yes } => {
@@ -121,7 +126,9 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
             confirm(&what, *yes)?;
             for delivery in deliveries {
                 let answer = client.post(&["v1", "deliveries", delivery, "cancel"], None)?;
-                out.thing(&answer, |answer| format!("cancelled {delivery}  → {}", text(&answer["endpoint_name"])))?;
+                out.answer(&answer, |story: &DeliveryStoryView| {
+                    format!("cancelled {delivery}  → {}", story.delivery.endpoint_name)
+                })?;
             }
         }
     }
@@ -129,19 +136,17 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
 }
 
 /// Returns the result of the last attempt.
-fn last(delivery: &Value) -> String {
-    match (&delivery["last"]["outcome"], delivery["last"]["status"].as_u64()) {
-        (Value::Null, _) => "-".to_owned(),
-        (outcome, status) => output::attempt(&text(outcome), status).1,
-    }
+fn last_attempt(delivery: &DeliveryView) -> String {
+    let last = delivery.last.as_ref();
+    last.map(|last| output::attempt(&last.outcome, last.status).1).unwrap_or_default()
 }
 
-fn page(delivery: &Value, out: &Printer) -> String {
+fn page(story: &DeliveryStoryView, out: &Printer) -> String {
     let mut page = String::new();
     // Writing into a string cannot fail.
-    let _ = event::write_delivery(&mut page, delivery, out);
-    let event = text(&delivery["event"]);
-    format!("{}\n\nfrom event {event}, {}: innesco event show {event}", page.trim(), text(&delivery["type"]))
+    let _ = event::write_delivery(&mut page, story, out);
+    let DeliveryView { event, r#type, .. } = &story.delivery;
+    format!("{}\n\nfrom event {event}, {}: innesco event show {event}", page.trim(), r#type)
 }
 
 /// Has the engine retry all matching deliveries, and watches the job.
@@ -168,34 +173,39 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
     .collect();
     confirm(&format!("this sends every {state} delivery{narrowed} again, under the same webhook-id"), yes)?;
     let job = job::watch(client.post(&["v1", "deliveries", "retry"], Some(&filter))?, client)?;
-    Ok(out.thing(&job, job::summary)?)
+    Ok(out.answer(&job, job::summary)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::output::Reader, *};
+    use super::{
+        super::{
+            examples::{attempt, delivery, read, with},
+            output::Reader,
+        },
+        *,
+    };
 
     #[test]
     fn a_delivery_with_its_attempts() {
-        let delivery = json!({
-            "id": "dlv_2", "event": "evt_1", "type": "order.created", "endpoint_name": "crm", "state": "delivered",
-            "reason": null, "attempt_count": 1, "due": null,
-            "attempts": [{ "n": 1, "at": "2026-11-24T09:14:02Z", "outcome": "answered", "status": 200, "latency_ms": 9.1,
-                           "detail": null, "excerpt": "" }],
+        let changes = json!({
+            "id": "dlv_2", "event": "evt_1", "endpoint_name": "crm", "attempts": [attempt(json!({ "latency_ms": 9.1 }))],
         });
+        let story: DeliveryStoryView = read(with(delivery(), changes));
         let out = Printer::of(Reader::Person, "2026-11-24T09:20:00Z");
         let expected = "\
 webhook   → crm  ● delivered  dlv_2
           09:14:02  200  9.1 ms
 
 from event evt_1, order.created: innesco event show evt_1";
-        assert_eq!(anstream::adapter::strip_str(&page(&delivery, &out)).to_string(), expected);
+        assert_eq!(anstream::adapter::strip_str(&page(&story, &out)).to_string(), expected);
     }
 
     #[test]
     fn last_attempts() {
-        assert_eq!(last(&json!({ "last": null })), "-");
-        assert_eq!(last(&json!({ "last": { "outcome": "answered", "status": 503 } })), "503");
-        assert_eq!(last(&json!({ "last": { "outcome": "blocked", "status": null } })), "blocked");
+        let last = |last| last_attempt(&read(with(delivery(), json!({ "last": last }))));
+        assert_eq!(last(json!(null)), "");
+        assert_eq!(last(json!({ "outcome": "answered", "status": 503 })), "503");
+        assert_eq!(last(json!({ "outcome": "blocked", "status": null })), "blocked");
     }
 }

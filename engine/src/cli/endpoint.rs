@@ -7,19 +7,22 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::{
-    card::{Card, one_line},
+    answer::Answer,
+    card::Card,
     client::{Client, without_nulls},
-    measure::{self, count},
-    output::{self, Column, Printer, confirm, text, texts},
+    measure::{self, count, one_line},
+    output::{self, Column, Printer, confirm, texts},
     wrong,
 };
 use crate::{
     domain::{duration, signature::Scheme},
     files,
+    wire::{DeliveryView, EndpointView, TestSend},
 };
 
 #[derive(clap::Subcommand)]
@@ -155,11 +158,11 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
     match command {
         EndpointCommand::List => {
             let items = client.list(&["v1", "endpoints"], &[], usize::MAX)?;
-            let columns = [
-                Column::text("name", |item| text(&item["name"])),
-                Column::state("state", |item| text(&item["state"])),
-                Column::text("events", |item| texts(&item["events"])),
-                Column::text("url", |item| text(&item["url"])),
+            let columns: [Column<EndpointView>; 4] = [
+                Column::text("name", |item| item.name.clone()),
+                Column::state("state", |item| item.state.to_string()),
+                Column::text("events", |item| texts(&item.events)),
+                Column::text("url", |item| item.url.clone()),
             ];
             out.list(
                 &items,
@@ -168,25 +171,25 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             )?;
         }
         EndpointCommand::Show { endpoint } => {
-            out.thing(&client.get(&["v1", "endpoints", endpoint])?, |endpoint| card(endpoint, out).into_text())?;
+            out.answer(&client.get(&["v1", "endpoints", endpoint])?, |endpoint| card(endpoint, out).into_text())?;
         }
         EndpointCommand::Add(args) => {
             let answer = client.post(&["v1", "endpoints"], Some(&wanted(args)?))?;
-            out.thing(&answer, |endpoint| revealed("added", endpoint, out).into_text())?;
+            out.answer(&answer, |endpoint| revealed("added", endpoint, out).into_text())?;
         }
         EndpointCommand::Remove { endpoint, yes } => {
-            let found = client.get(&["v1", "endpoints", endpoint])?;
+            let found: Answer<EndpointView> = client.get(&["v1", "endpoints", endpoint])?;
             let waiting: usize = ["pending", "retrying"]
                 .iter()
                 .map(|state| waiting(client, endpoint, state).map(|items| items.len()))
                 .sum::<anyhow::Result<usize>>()?;
             confirm(&removal(&found, waiting), *yes)?;
-            client.delete(&["v1", "endpoints", endpoint])?;
-            out.thing(&json!({ "removed": found["name"] }), |_| format!("removed {}", text(&found["name"])))?;
+            client.delete::<IgnoredAny>(&["v1", "endpoints", endpoint])?;
+            out.thing(&json!({ "removed": found.name }), |_| format!("removed {}", found.name))?;
         }
         EndpointCommand::Pause { endpoint } => {
             let answer = client.post(&["v1", "endpoints", endpoint, "pause"], None)?;
-            out.thing(&answer, |found| {
+            out.answer(&answer, |found| {
                 let mut card = card(found, out);
                 card.remark(&format!("Its webhooks wait until: innesco endpoint resume {endpoint}"));
                 card.into_text()
@@ -194,7 +197,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
         }
         EndpointCommand::Disable { endpoint } => {
             let answer = client.post(&["v1", "endpoints", endpoint, "disable"], None)?;
-            out.thing(&answer, |found| {
+            out.answer(&answer, |found| {
                 let mut card = card(found, out);
                 let again = format!("innesco delivery retry --dead --endpoint {endpoint}");
                 card.remark(&format!("Its waiting webhooks are dead; after a resume: {again}"));
@@ -203,7 +206,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
         }
         EndpointCommand::Resume { endpoint } => {
             let answer = client.post(&["v1", "endpoints", endpoint, "resume"], None)?;
-            out.thing(&answer, |endpoint| card(endpoint, out).into_text())?;
+            out.answer(&answer, |endpoint| card(endpoint, out).into_text())?;
         }
         EndpointCommand::Test { endpoint, event_type, data } => {
             let data: Value = match data {
@@ -214,13 +217,13 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             };
             let event = event_type.as_ref().map(|event_type| without_nulls(json!({ "type": event_type, "data": data })));
             let answer = client.post(&["v1", "endpoints", endpoint, "test"], event.as_ref())?;
-            out.thing(&answer, |answer| tested(endpoint, answer))?;
-            if answer["delivered"] != json!(true) {
+            out.answer(&answer, |sent: &TestSend| tested(endpoint, sent))?;
+            if !answer.delivered {
                 bail!("{endpoint} did not accept the test; nothing was recorded");
             }
         }
         EndpointCommand::RotateSecret { endpoint, grace, secret, yes } => {
-            let found = client.get(&["v1", "endpoints", endpoint])?;
+            let found: Answer<EndpointView> = client.get(&["v1", "endpoints", endpoint])?;
             let at_once = ends_at_once(&found, grace.as_deref());
             if at_once {
                 confirm(
@@ -232,7 +235,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             }
             let body = json!({ "grace": grace, "secret": secret });
             let answer = client.post(&["v1", "endpoints", endpoint, "rotate-secret"], Some(&without_nulls(body)))?;
-            out.thing(&answer, |endpoint| {
+            out.answer(&answer, |endpoint| {
                 let mut card = revealed("rotated", endpoint, out);
                 card.below(&match grace {
                     _ if at_once => "the old secret is no longer valid".to_owned(),
@@ -246,8 +249,8 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
 }
 
 /// Returns whether a rotation ends the old secret at once: the grace is zero, or the signature carries only one secret.
-fn ends_at_once(endpoint: &Value, grace: Option<&str>) -> bool {
-    match (grace, endpoint["signature"].as_str().and_then(Scheme::parse)) {
+fn ends_at_once(endpoint: &EndpointView, grace: Option<&str>) -> bool {
+    match (grace, Scheme::parse(&endpoint.signature)) {
         (Some(grace), _) => duration::parse(grace).is_some_and(|grace| grace.is_zero()),
         (None, Some(scheme)) => scheme != Scheme::None && !scheme.carries_several(),
         (None, None) => false,
@@ -257,18 +260,18 @@ fn ends_at_once(endpoint: &Value, grace: Option<&str>) -> bool {
 /// Maximum number of waiting deliveries counted before a removal; more are shown as "more than".
 const COUNTED_MAX: usize = 1_000;
 
-fn waiting(client: &Client, endpoint: &str, state: &str) -> anyhow::Result<Vec<Value>> {
+fn waiting(client: &Client, endpoint: &str, state: &str) -> anyhow::Result<Vec<Answer<DeliveryView>>> {
     client.list(&["v1", "deliveries"], &[("endpoint", Some(endpoint)), ("state", Some(state))], COUNTED_MAX)
 }
 
-fn removal(endpoint: &Value, waiting: usize) -> String {
+fn removal(endpoint: &EndpointView, waiting: usize) -> String {
     let waiting = match waiting {
         0 => String::new(),
         1 => ", and its waiting webhook is cancelled".to_owned(),
         COUNTED_MAX.. => ", and its waiting webhooks, more than a thousand, are cancelled".to_owned(),
         more => format!(", and its {} are cancelled", count(more as u64, "waiting webhook")),
     };
-    format!("endpoint {} ({}) is removed{waiting}", text(&endpoint["name"]), measure::one_line(&text(&endpoint["url"])))
+    format!("endpoint {} ({}) is removed{waiting}", endpoint.name, one_line(&endpoint.url))
 }
 
 /// Builds the request body with only the typed members, so that the engine's defaults apply to the rest.
@@ -330,86 +333,91 @@ fn secret_pem(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     read.with_context(|| format!("{} cannot be read", file.display()))
 }
 
-fn card(endpoint: &Value, out: &Printer) -> Card {
-    let state = output::state(&text(&endpoint["state"]));
-    let mut card = Card::new(format!("{}  {state}  {}", one_line(&endpoint["name"]), one_line(&endpoint["url"])));
-    if let Some(reason) = endpoint["disabled_reason"].as_str() {
-        let reason = match reason {
+fn card(endpoint: &EndpointView, out: &Printer) -> Card {
+    let state = output::state(&endpoint.state);
+    let name = one_line(&endpoint.name);
+    let mut card = Card::new(format!("{name}  {state}  {}", one_line(&endpoint.url)));
+    if let Some(reason) = &endpoint.disabled_reason {
+        let reason = match &**reason {
             "gone" => "it answered 410 (gone)",
             "failing" => "no webhook succeeded for too long (delivery.disable_after)",
             _ => "disabled by a person",
         };
-        card.line("why", format!("{reason}; enable it with: innesco endpoint resume {}", one_line(&endpoint["name"])));
+        card.line("why", format!("{reason}; enable it with: innesco endpoint resume {name}"));
     }
-    card.known("title", &endpoint["title"]);
-    let events = texts(&endpoint["events"]);
-    card.line("events", if events == "-" { "no subscription; only webhooks that plugins send to it".to_owned() } else { events });
-    for (name, values) in endpoint["where"].as_object().into_iter().flatten() {
-        card.line("where", format!("{name} is {}", texts(values).replace(' ', " or ")));
+    card.known("title", endpoint.title.as_deref());
+    card.line(
+        "events",
+        match endpoint.events.is_empty() {
+            true => "no subscription; only webhooks that plugins send to it".to_owned(),
+            false => texts(&endpoint.events),
+        },
+    );
+    for (name, values) in &endpoint.r#where {
+        card.line("where", format!("{name} is {}", values.join(" or ")));
     }
-    card.known("plugin", &endpoint["plugin"]);
-    let (envelope, format) = (text(&endpoint["envelope"]), text(&endpoint["format"]));
+    card.known("plugin", endpoint.plugin.as_deref());
     // Defaults are not shown.
-    if ![envelope.as_str(), format.as_str()].iter().all(|word| ["-", "standard", "json"].contains(word)) {
-        card.line("body", format!("{envelope} in {format}"));
+    if endpoint.envelope != "standard" || endpoint.format != "json" {
+        card.line("body", format!("{} in {}", endpoint.envelope, endpoint.format));
     }
-    let signature = one_line(&endpoint["signature"]);
+    let signature = one_line(&endpoint.signature);
     card.line(
         "signature",
-        match endpoint["token_header"].as_str() {
-            Some(name) => format!("{signature}, in the header {}", measure::one_line(name)),
+        match &endpoint.token_header {
+            Some(name) => format!("{signature}, in the header {}", one_line(name)),
             None => signature,
         },
     );
-    card.known("verify", &endpoint["public_key"]);
-    for (name, value) in endpoint["headers"].as_object().into_iter().flatten() {
+    card.known("verify", endpoint.public_key.as_deref());
+    for (name, value) in &endpoint.headers {
         card.line("header", format!("{name}: {}", one_line(value)));
     }
-    if !endpoint["client_certificate"].is_null() {
-        card.line("presents", format!("the certificate {}", one_line(&endpoint["client_certificate"]["sha256"])));
+    if let Some(certificate) = &endpoint.client_certificate {
+        card.line("presents", format!("the certificate {}", one_line(certificate.sha256.as_deref().unwrap_or("-"))));
     }
-    card.line("timeout", one_line(&endpoint["timeout"]));
-    if !endpoint["rate"].is_null() {
-        card.line("rate", format!("at most {}", one_line(&endpoint["rate"])));
+    card.line("timeout", one_line(&endpoint.timeout));
+    if let Some(rate) = &endpoint.rate {
+        card.line("rate", format!("at most {}", one_line(rate)));
     }
-    if let Some(ordered) = endpoint["ordered"].as_str() {
+    if let Some(ordered) = &endpoint.ordered {
         card.line("ordered", if ordered == "endpoint" { "one after the other" } else { "one after the other for each subject" });
     }
-    if endpoint["on_gone"] == "remove" {
+    if endpoint.on_gone == "remove" {
         card.line("on 410", "removed: a program created this subscription");
     }
-    if !endpoint["failing_since"].is_null() {
-        card.line("failing", format!("since {}", out.time(&text(&endpoint["failing_since"]))));
+    if let Some(since) = &endpoint.failing_since {
+        card.line("failing", format!("since {}", out.time(since)));
     }
-    if endpoint["schedule"].is_array() {
-        card.line("tried", format!("after {}", texts(&endpoint["schedule"]).replace(' ', ", ")));
+    if let Some(schedule) = &endpoint.schedule {
+        card.line("tried", format!("after {}", schedule.join(", ")));
     }
-    card.line("created", out.time(&text(&endpoint["created_at"])));
-    card.line("id", one_line(&endpoint["id"]));
+    card.line("created", out.time(&endpoint.created_at));
+    card.line("id", one_line(&endpoint.id));
     card
 }
 
 /// Formats the result of a test.
-fn tested(endpoint: &str, answer: &Value) -> String {
-    let outcome = output::attempt(&text(&answer["outcome"]), answer["status"].as_u64());
-    let latency = Duration::from_secs_f64(answer["latency_ms"].as_f64().unwrap_or(0.0).max(0.0) / 1000.0);
-    let headline = format!("{} → {endpoint}  {outcome}  {}", one_line(&answer["event_type"]), measure::took(latency));
+fn tested(endpoint: &str, sent: &TestSend) -> String {
+    let result = &sent.result;
+    let outcome = output::attempt(&result.outcome, result.status);
+    let latency = Duration::from_secs_f64(result.latency_ms.max(0.0) / 1000.0);
+    let headline = format!("{} → {endpoint}  {outcome}  {}", one_line(&sent.event_type), measure::took(latency));
     let mut card = Card::new(headline);
-    for (name, member) in [("why", "detail"), ("answer", "excerpt"), ("id", "webhook_id")] {
-        if answer[member] != json!("") {
-            card.known(name, &answer[member]);
-        }
+    for (name, text) in
+        [("why", result.detail.as_deref()), ("answer", Some(result.excerpt.as_str())), ("id", Some(sent.webhook_id.as_str()))]
+    {
+        card.known(name, text.filter(|text| !text.is_empty()));
     }
     card.into_text()
 }
 
 /// Returns a card with the new secret.
-fn revealed(verb: &str, endpoint: &Value, out: &Printer) -> Card {
+fn revealed(verb: &str, endpoint: &EndpointView, out: &Printer) -> Card {
     let mut card = card(endpoint, out).after(verb);
-    if endpoint["secret"].is_null() {
-        card.remark("  Unsigned: the receiver cannot verify the sender");
-    } else {
-        card.secret(&endpoint["secret"]);
+    match &endpoint.secret {
+        Some(secret) => card.secret(secret),
+        None => card.remark("  Unsigned: the receiver cannot verify the sender"),
     }
     card
 }
@@ -417,7 +425,11 @@ fn revealed(verb: &str, endpoint: &Value, out: &Printer) -> Card {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{output::Reader, typed as args},
+        super::{
+            examples::{endpoint, read, with},
+            output::Reader,
+            typed as args,
+        },
         *,
     };
 
@@ -456,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_removal_is_described_before_it_happens() {
-        let endpoint = json!({ "name": "crm", "url": "https://crm.example/hook" });
+        let endpoint = read(with(endpoint(), json!({ "name": "crm", "url": "https://crm.example/hook" })));
         assert_eq!(removal(&endpoint, 0), "endpoint crm (https://crm.example/hook) is removed");
         assert_eq!(
             removal(&endpoint, 1),
@@ -479,7 +491,11 @@ mod tests {
             ("none", None, false),
             ("of a later engine", None, false),
         ] {
-            assert_eq!(ends_at_once(&json!({ "signature": signature }), grace), at_once, "{signature} {grace:?}");
+            assert_eq!(
+                ends_at_once(&read(with(endpoint(), json!({ "signature": signature }))), grace),
+                at_once,
+                "{signature} {grace:?}"
+            );
         }
     }
 
@@ -503,12 +519,14 @@ mod tests {
 
     #[test]
     fn a_card_shows_what_differs_from_the_defaults() {
-        let endpoint = json!({
-            "id": "ep_1", "name": "bank", "title": null, "url": "https://bank.example/", "events": ["*"], "where": {},
-            "plugin": null, "signature": "token", "token_header": "x-api-key", "envelope": "cloudevents", "format": "json",
-            "client_certificate": { "sha256": "00ff", "key": "(not shown)" }, "headers": {}, "timeout": "20s",
-            "schedule": null, "state": "active", "disabled_reason": null, "created_at": "2026-11-24T09:14:02Z",
-        });
+        let bank = read(with(
+            endpoint(),
+            json!({
+                "name": "bank", "url": "https://bank.example/", "events": ["*"], "where": {}, "signature": "token",
+                "token_header": "x-api-key", "envelope": "cloudevents",
+                "client_certificate": { "sha256": "00ff", "key": "(not shown)" },
+            }),
+        ));
         let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
         let expected = "\
 bank  ● active  https://bank.example/
@@ -519,21 +537,17 @@ bank  ● active  https://bank.example/
   timeout   20s
   created   09:14:02, now
   id        ep_1";
-        assert_eq!(anstream::adapter::strip_str(&card(&endpoint, &out).into_text()).to_string(), expected);
-        let none = revealed("added", &json!({ "signature": "none", "secret": null }), &out).into_text();
+        assert_eq!(anstream::adapter::strip_str(&card(&bank, &out).into_text()).to_string(), expected);
+        let unsigned = read(with(endpoint(), json!({ "signature": "none" })));
+        let none = revealed("added", &unsigned, &out).into_text();
         assert!(none.ends_with("\n\n  Unsigned: the receiver cannot verify the sender"), "{none}");
-        let subscribed = card(&json!({ "on_gone": "remove" }), &out).into_text();
+        let subscribed = card(&read(with(endpoint(), json!({ "on_gone": "remove" }))), &out).into_text();
         assert!(subscribed.contains("removed: a program created this subscription"), "{subscribed}");
     }
 
     #[test]
     fn a_new_endpoint_shows_its_secret_once() {
-        let endpoint = json!({
-            "id": "ep_1", "name": "crm", "title": null, "url": "https://crm.example/hook", "events": ["order.*"],
-            "where": { "channel": ["a", "b"] }, "plugin": null, "signature": "v1", "headers": {}, "timeout": "20s",
-            "schedule": null, "state": "active", "disabled_reason": null, "created_at": "2026-11-24T09:14:02Z",
-            "secret": "whsec_x",
-        });
+        let endpoint = read(with(endpoint(), json!({ "where": { "channel": ["a", "b"] }, "secret": "whsec_x" })));
         let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
         let expected = "\
 added crm  ● active  https://crm.example/hook

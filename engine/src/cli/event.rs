@@ -10,15 +10,17 @@ use anyhow::Context as _;
 use serde_json::{Value, value::RawValue};
 
 use super::{
+    answer::Answer,
     client::Client,
-    measure::{self, count},
-    output::{self, Column, DIM, Printer, Styled, indent, text},
+    measure::{self, count, one_line},
+    output::{self, Column, DIM, Printer, Styled, indent},
     raw::pretty,
     wrong,
 };
 use crate::{
     clock,
     domain::{duration, time::Timestamp},
+    wire::{AttemptView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, Replayed, RunView},
 };
 
 /// Maximum number of lines shown of an event's data.
@@ -78,12 +80,12 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
                 ("until", until.as_deref()),
             ];
             let items = client.list(&["v1", "events"], &query, *limit)?;
-            let columns = [
-                Column::text("event", |item| text(&item["event"])),
-                Column::text("type", |item| text(&item["type"])),
-                Column::state("state", |item| text(&item["state"])),
-                Column::text("source", |item| text(&item["source"])),
-                Column::time("accepted", |item| text(&item["accepted_at"])),
+            let columns: [Column<EventView>; 5] = [
+                Column::text("event", |item| item.event.clone()),
+                Column::text("type", |item| item.r#type.clone()),
+                Column::state("state", |item| item.state.to_string()),
+                Column::text("source", |item| item.source.clone()),
+                Column::time("accepted", |item| item.accepted_at.clone()),
             ];
             let nothing = match query.iter().any(|(_, value)| value.is_some()) {
                 true => "No such event.",
@@ -93,13 +95,14 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
         }
         EventCommand::Show { event } => {
             let told = whole_story(client, event)?;
-            out.exact(&told.json(), || story(&told.story, told.data.as_deref(), out))?;
+            let read = told.read_story()?;
+            out.exact(&told.json(), || story(&read, told.data.as_deref(), out))?;
         }
         EventCommand::Replay { events } => {
             for event in events {
                 let answer = client.post(&["v1", "events", event, "replay"], None)?;
-                out.thing(&answer, |answer| {
-                    format!("replaying {event}  replay {}; see the result with: innesco event show {event}", answer["round"])
+                out.answer(&answer, |replayed: &Replayed| {
+                    format!("replaying {event}  replay {}; see the result with: innesco event show {event}", replayed.round)
                 })?;
             }
         }
@@ -127,6 +130,11 @@ impl Told {
             (Some(data), Some(rest)) => format!("{{\"data\":{data},{rest}"),
             _ => story,
         }
+    }
+
+    /// Returns the story without its data.
+    fn read_story(&self) -> anyhow::Result<EventStoryView> {
+        Ok(Answer::<EventStoryView>::read(self.story.clone())?.into_thing())
     }
 }
 
@@ -162,69 +170,61 @@ pub fn instant(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<String>
 }
 
 /// Formats the history, to be read from top to bottom.
-fn story(event: &Value, data: Option<&str>, out: &Printer) -> String {
+fn story(story: &EventStoryView, data: Option<&str>, out: &Printer) -> String {
     let mut page = String::new();
     // Writing into a string cannot fail.
-    let _ = write_story(&mut page, event, data, out);
+    let _ = write_story(&mut page, story, data, out);
     page
 }
 
-fn list<'a>(story: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
-    story[name].as_array().into_iter().flatten()
-}
-
-fn write_story(page: &mut String, story: &Value, data: Option<&str>, out: &Printer) -> fmt::Result {
-    let event = text(&story["event"]);
-    writeln!(page, "{event}  {}  {}", measure::one_line(&text(&story["type"])), output::state(&text(&story["state"])))?;
-    let mut line =
-        |name: &str, value: &str| writeln!(page, "  {:<7} {}", Styled(DIM, measure::one_line(name)), measure::one_line(value));
-    line("from", &text(&story["source"]))?;
-    line("at", &out.time(&text(&story["accepted_at"])))?;
-    if story["id"] != story["event"] {
-        line("id", &text(&story["id"]))?;
+fn write_story(page: &mut String, story: &EventStoryView, data: Option<&str>, out: &Printer) -> fmt::Result {
+    let event = &story.event;
+    writeln!(page, "{}  {}  {}", event.event, one_line(&event.r#type), output::state(&event.state))?;
+    let mut line = |name: &str, value: &str| writeln!(page, "  {:<7} {}", Styled(DIM, one_line(name)), one_line(value));
+    line("from", &event.source)?;
+    line("at", &out.time(&event.accepted_at))?;
+    if event.id != event.event {
+        line("id", &event.id)?;
     }
-    let (time, accepted) = (instant_of(&story["time"]), instant_of(&story["accepted_at"]));
+    let (time, accepted) = (Timestamp::parse_rfc3339(&event.time), Timestamp::parse_rfc3339(&event.accepted_at));
     if let (Some(time), Some(accepted)) = (time, accepted)
         && time.millis().abs_diff(accepted.millis()) > 1_000
     {
-        line("time", &out.time(&text(&story["time"])))?;
+        line("time", &out.time(&event.time))?;
     }
-    if let Some(subject) = story["subject"].as_str() {
+    if let Some(subject) = &event.subject {
         line("subject", subject)?;
     }
-    for (name, value) in story["attributes"].as_object().into_iter().flatten() {
-        line(name, &text(value))?;
+    for (name, value) in &event.attributes {
+        line(name, value)?;
     }
-    if let Some(cause) = story["cause"].as_str() {
-        line("cause", &format!("{cause}, link {} of its chain", text(&story["depth"])))?;
+    if let Some(cause) = &event.cause {
+        line("cause", &format!("{cause}, {} deep in its chain", event.depth))?;
     }
-    line("data", &format!("{}, {}", text(&story["content_type"]), measure::size(story["bytes"].as_u64().unwrap_or(0))))?;
-    write_data(page, data, story["data_base64"].as_str())?;
+    line("data", &format!("{}, {}", event.content_type, measure::size(event.bytes)))?;
+    let base64 = match &story.data {
+        DataView::Base64(text) => Some(text.as_str()),
+        DataView::Json(_) => None,
+    };
+    write_data(page, data, base64)?;
 
-    // Each replay gets a section.
-    let rounds: BTreeSet<u64> =
-        list(story, "runs").chain(list(story, "deliveries")).map(|one| one["round"].as_u64().unwrap_or(0)).collect();
+    let rounds: BTreeSet<u32> =
+        story.runs.iter().map(|run| run.round).chain(story.deliveries.iter().map(|one| one.delivery.round)).collect();
     for round in rounds {
-        let of_round = |one: &&Value| one["round"].as_u64().unwrap_or(0) == round;
         if round > 0 {
             writeln!(page, "\nreplay {round}")?;
         }
-        for run in list(story, "runs").filter(of_round) {
+        for run in story.runs.iter().filter(|run| run.round == round) {
             write_run(page, run, out)?;
         }
-        for delivery in list(story, "deliveries").filter(of_round) {
+        for delivery in story.deliveries.iter().filter(|one| one.delivery.round == round) {
             write_delivery(page, delivery, out)?;
         }
     }
-    let emitted: Vec<String> = list(story, "emitted").map(text).collect();
-    if !emitted.is_empty() {
-        writeln!(page, "\nemitted   {}", emitted.join("  "))?;
+    if !story.emitted.is_empty() {
+        writeln!(page, "\nemitted   {}", story.emitted.join("  "))?;
     }
-    write_advice(page, story, &event)
-}
-
-fn instant_of(value: &Value) -> Option<Timestamp> {
-    Timestamp::parse_rfc3339(value.as_str()?)
+    write_advice(page, story)
 }
 
 fn write_data(page: &mut String, data: Option<&str>, base64: Option<&str>) -> fmt::Result {
@@ -244,39 +244,40 @@ fn write_data(page: &mut String, data: Option<&str>, base64: Option<&str>) -> fm
     }
 }
 
-fn write_run(page: &mut String, run: &Value, out: &Printer) -> fmt::Result {
-    let version = run["version"].as_str().map(|version| format!("@{}", short(version))).unwrap_or_default();
-    let outcome = run["outcome"].as_str().unwrap_or("waiting");
-    write!(page, "\nrun       {}{version}  {}", text(&run["plugin"]), output::state(outcome))?;
-    if run["outcome"].is_string() {
-        write!(page, "  {}", took(&run["duration_ms"]))?;
-        if let Some(bytes @ 1..) = run["memory_bytes"].as_u64() {
-            write!(page, "  {}", measure::size(bytes))?;
+fn write_run(page: &mut String, run: &RunView, out: &Printer) -> fmt::Result {
+    let version = run.version.as_deref().map(|version| format!("@{}", short(version))).unwrap_or_default();
+    let outcome = run.outcome.as_deref().unwrap_or("waiting");
+    write!(page, "\nrun       {}{version}  {}", run.plugin, output::state(outcome))?;
+    if run.outcome.is_some() {
+        write!(page, "  {}", took(run.duration_ms))?;
+        if run.memory_bytes > 0 {
+            write!(page, "  {}", measure::size(run.memory_bytes))?;
         }
     }
     if outcome == "ok" {
-        write!(page, "  {}", asked(run["webhooks"].as_u64().unwrap_or(0), run["events"].as_u64().unwrap_or(0)))?;
+        write!(page, "  {}", asked(run.webhooks.into(), run.events.into()))?;
     }
-    if let Some(endpoint) = run["endpoint"].as_str() {
+    if let Some(endpoint) = &run.endpoint {
         write!(page, "  on the way to {endpoint}")?;
     }
     writeln!(page)?;
-    if let Some(message) = run["message"].as_str() {
-        let code = run["code"].as_str().filter(|_| outcome == "failed").map(|code| format!("{code}: ")).unwrap_or_default();
+    if let Some(message) = &run.message {
+        let code = run.code.as_ref().filter(|_| outcome == "failed").map(|code| format!("{code}: ")).unwrap_or_default();
         writeln!(page, "{}", indent(&measure::lines(&format!("{code}{message}"))))?;
     }
-    if let (Some(due), "waiting") = (run["due"].as_str(), run["state"].as_str().unwrap_or_default())
-        && run["outcome"].is_string()
+    if let Some(due) = &run.due
+        && run.state == "waiting"
+        && run.outcome.is_some()
     {
-        writeln!(page, "          tried {}; next try at {}", count(run["tries"].as_u64().unwrap_or(0), "time"), out.time(due))?;
+        writeln!(page, "          tried {}; next try at {}", count(run.tries.into(), "time"), out.time(due))?;
     }
-    for line in list(run, "log") {
-        let level = format!("{:<5}", text(&line["level"]));
-        let message = indent(&measure::lines(&text(&line["message"])));
+    for line in &run.log {
+        let level = format!("{:<5}", line.level);
+        let message = indent(&measure::lines(&line.message));
         writeln!(page, "          {} {}", Styled(DIM, level), message.trim_start())?;
     }
-    if let Some(dropped @ 1..) = run["log_dropped"].as_u64() {
-        writeln!(page, "          {}", Styled(DIM, format!("… {} dropped", count(dropped, "more line"))))?;
+    if run.log_dropped > 0 {
+        writeln!(page, "          {}", Styled(DIM, format!("… {} dropped", count(run.log_dropped, "more line"))))?;
     }
     Ok(())
 }
@@ -293,37 +294,32 @@ pub fn short(version: &str) -> String {
     version.chars().take(6).collect()
 }
 
-fn took(millis: &Value) -> String {
-    measure::took(Duration::from_secs_f64(millis.as_f64().unwrap_or(0.0).clamp(0.0, 1e12) / 1_000.0))
+fn took(millis: f64) -> String {
+    measure::took(Duration::from_secs_f64(millis.clamp(0.0, 1e12) / 1_000.0))
 }
 
 /// Writes one delivery with its attempts.
-pub fn write_delivery(page: &mut String, delivery: &Value, out: &Printer) -> fmt::Result {
-    let state = text(&delivery["state"]);
-    write!(
-        page,
-        "\nwebhook   → {}  {}  {}",
-        text(&delivery["endpoint_name"]),
-        output::state(&state),
-        Styled(DIM, text(&delivery["id"]))
-    )?;
-    match (delivery["reason"].as_str(), delivery["due"].as_str()) {
-        (Some("exhausted"), _) => writeln!(page, "  dead after {}", count(attempts(delivery), "attempt"))?,
+pub fn write_delivery(page: &mut String, story: &DeliveryStoryView, out: &Printer) -> fmt::Result {
+    let delivery = &story.delivery;
+    let attempts = delivery.attempt_count;
+    write!(page, "\nwebhook   → {}  {}  {}", delivery.endpoint_name, output::state(&delivery.state), Styled(DIM, &delivery.id))?;
+    match (delivery.reason.as_deref(), &delivery.due) {
+        (Some("exhausted"), _) => writeln!(page, "  dead after {}", count(attempts.into(), "attempt"))?,
         (Some("gone"), _) => writeln!(page, "  the receiver answered 410 (gone)")?,
         (Some("endpoint-disabled"), _) => writeln!(page, "  the endpoint is disabled")?,
-        (Some(reason), _) => writeln!(page, "  {}", measure::one_line(reason))?,
-        (None, Some(due)) if state == "retrying" => writeln!(page, "  next at {}", out.time(due))?,
+        (Some(reason), _) => writeln!(page, "  {}", one_line(reason))?,
+        (None, Some(due)) if delivery.state == "retrying" => writeln!(page, "  next at {}", out.time(due))?,
         _ => writeln!(page)?,
     }
-    for attempt in list(delivery, "attempts") {
-        let outcome = output::attempt(&text(&attempt["outcome"]), attempt["status"].as_u64());
-        let at = Styled(DIM, out.clock_time(&text(&attempt["at"])));
-        let number = if attempts(delivery) > 1 { format!("  attempt {}", attempt["n"]) } else { String::new() };
-        writeln!(page, "          {at}  {outcome}  {}{number}", took(&attempt["latency_ms"]))?;
-        if let Some(detail) = attempt["detail"].as_str() {
+    for AttemptView { n, result, .. } in &story.attempts {
+        let outcome = output::attempt(&result.outcome, result.status);
+        let at = Styled(DIM, out.clock_time(&result.at));
+        let number = if attempts > 1 { format!("  attempt {n}") } else { String::new() };
+        writeln!(page, "          {at}  {outcome}  {}{number}", took(result.latency_ms))?;
+        if let Some(detail) = &result.detail {
             writeln!(page, "{}", indent(&measure::lines(detail)))?;
         }
-        let excerpt = measure::cut(&measure::lines(attempt["excerpt"].as_str().unwrap_or_default()), EXCERPT_CHARS);
+        let excerpt = measure::cut(&measure::lines(&result.excerpt), EXCERPT_CHARS);
         if !excerpt.trim().is_empty() {
             for line in indent(&excerpt).lines() {
                 writeln!(page, "{}", Styled(DIM, line))?;
@@ -333,27 +329,22 @@ pub fn write_delivery(page: &mut String, delivery: &Value, out: &Printer) -> fmt
     Ok(())
 }
 
-fn attempts(delivery: &Value) -> u64 {
-    delivery["attempt_count"].as_u64().unwrap_or(0)
-}
-
 /// Writes what the user can do now, if anything.
-fn write_advice(page: &mut String, story: &Value, event: &str) -> fmt::Result {
+fn write_advice(page: &mut String, story: &EventStoryView) -> fmt::Result {
+    let event = &story.event;
     let mut advice = Vec::new();
-    if list(story, "runs").any(|run| run["state"] == "parked") {
-        advice.push(format!("The event is kept. After a fix of the plugin: innesco event replay {event}"));
+    if story.runs.iter().any(|run| run.state == "parked") {
+        advice.push(format!("The event is kept. After a fix of the plugin: innesco event replay {}", event.event));
     }
-    for delivery in list(story, "deliveries").filter(|delivery| delivery["state"] == "dead") {
-        advice.push(format!(
-            "Once {} answers again: innesco delivery retry {}",
-            text(&delivery["endpoint_name"]),
-            text(&delivery["id"])
-        ));
+    for DeliveryView { id, endpoint_name, .. } in
+        story.deliveries.iter().map(|story| &story.delivery).filter(|delivery| delivery.state == "dead")
+    {
+        advice.push(format!("Once {endpoint_name} answers again: innesco delivery retry {id}"));
     }
-    if story["state"] == "unrouted" {
+    if event.state == "unrouted" {
         advice.push(format!(
             "No plugin and no endpoint subscribes to {}. See: innesco plugin list, innesco endpoint list",
-            measure::one_line(&text(&story["type"]))
+            one_line(&event.r#type)
         ));
     }
     if advice.is_empty() {
@@ -367,46 +358,61 @@ fn write_advice(page: &mut String, story: &Value, event: &str) -> fmt::Result {
 mod tests {
     use serde_json::json;
 
-    use super::{super::output::Reader, *};
+    use super::{
+        super::{
+            examples::{self, delivery, read, run, with},
+            output::Reader,
+        },
+        *,
+    };
 
     const NOW: &str = "2026-11-24T09:20:00Z";
 
     fn shown(event: &Value, reader: Reader) -> String {
         let data = event.get("data").map(Value::to_string);
-        anstream::adapter::strip_str(&story(event, data.as_deref(), &Printer::of(reader, NOW))).to_string()
+        anstream::adapter::strip_str(&story(&read(event.clone()), data.as_deref(), &Printer::of(reader, NOW))).to_string()
     }
 
     fn attempt(n: u64, at: &str, status: u64, excerpt: &str) -> Value {
-        json!({ "n": n, "at": at, "outcome": "answered", "status": status, "latency_ms": 1.8, "detail": null, "excerpt": excerpt })
+        examples::attempt(json!({ "n": n, "at": at, "status": status, "excerpt": excerpt }))
     }
 
     fn event() -> Value {
-        json!({
-            "event": "evt_4f2k9", "id": "order-7", "source": "shop", "type": "order.created", "subject": "7",
-            "time": "2026-11-24T09:14:02Z", "accepted_at": "2026-11-24T09:14:02.100Z", "state": "failed", "depth": 0,
-            "cause": null, "attributes": { "channel": "newsletter" }, "content_type": "application/json", "bytes": 10,
-            "data": { "id": 7 },
-            "runs": [
-                { "plugin": "order-router", "version": "3fa2c1aabb", "endpoint": null, "round": 0, "state": "done", "outcome": "ok",
-                  "message": null, "tries": 1, "due": null, "duration_ms": 0.05, "memory_bytes": 1_114_112, "webhooks": 2,
-                  "events": 0, "log": [{ "level": "info", "message": "big\u{1b}[2J\norder" }], "log_dropped": 3 },
-                { "plugin": "slack-notify", "version": "91be07", "endpoint": null, "round": 0, "state": "parked",
-                  "outcome": "trapped", "code": "panic", "message": "panicked at src/lib.rs:13:29: unlucky 13", "tries": 1,
-                  "due": null, "duration_ms": 0.03, "memory_bytes": 0, "webhooks": 0, "events": 0, "log": [], "log_dropped": 0 },
-            ],
-            "deliveries": [
-                { "id": "dlv_1", "endpoint_name": "receiver", "round": 0, "state": "delivered", "reason": null, "attempt_count": 1,
-                  "due": null, "attempts": [attempt(1, "2026-11-24T09:14:02Z", 200, "{\"ok\":true}\n")] },
-                { "id": "dlv_2", "endpoint_name": "crm", "round": 0, "state": "retrying", "reason": null, "attempt_count": 2,
-                  "due": "2026-11-24T09:25:00Z",
-                  "attempts": [attempt(1, "2026-11-24T09:14:02Z", 503, "down"),
-                               json!({ "n": 2, "at": "2026-11-24T09:14:07Z", "outcome": "timed-out", "status": null,
-                                       "latency_ms": 20_000.0, "detail": "no answer within 20 s", "excerpt": "" })] },
-                { "id": "dlv_3", "endpoint_name": "crm", "round": 1, "state": "dead", "reason": "exhausted", "attempt_count": 10,
-                  "due": null, "attempts": [] },
-            ],
-            "emitted": [],
-        })
+        with(
+            examples::event(),
+            json!({
+                "event": "evt_4f2k9", "id": "order-7", "subject": "7", "state": "failed", "attributes": { "channel": "newsletter" },
+                "runs": [
+                    with(run(), json!({
+                        "plugin": "order-router", "version": "3fa2c1aabb", "duration_ms": 0.05, "memory_bytes": 1_114_112,
+                        "webhooks": 2, "log": [{ "level": "info", "message": "big\u{1b}[2J\norder" }], "log_dropped": 3,
+                    })),
+                    with(run(), json!({
+                        "plugin": "slack-notify", "version": "91be07", "state": "parked", "outcome": "trapped", "code": "panic",
+                        "message": "panicked at src/lib.rs:13:29: unlucky 13", "duration_ms": 0.03,
+                    })),
+                ],
+                "deliveries": [
+                    with(delivery(), json!({
+                        "id": "dlv_1", "endpoint_name": "receiver",
+                        "attempts": [attempt(1, "2026-11-24T09:14:02Z", 200, "{\"ok\":true}\n")],
+                    })),
+                    with(delivery(), json!({
+                        "id": "dlv_2", "state": "retrying", "attempt_count": 2, "due": "2026-11-24T09:25:00Z",
+                        "attempts": [
+                            attempt(1, "2026-11-24T09:14:02Z", 503, "down"),
+                            examples::attempt(json!({
+                                "n": 2, "at": "2026-11-24T09:14:07Z", "outcome": "timed-out", "status": null, "latency_ms": 20_000.0,
+                                "detail": "no answer within 20 s",
+                            })),
+                        ],
+                    })),
+                    with(delivery(), json!({
+                        "id": "dlv_3", "round": 1, "state": "dead", "reason": "exhausted", "attempt_count": 10, "attempts": [],
+                    })),
+                ],
+            }),
+        )
     }
 
     #[test]
@@ -460,11 +466,14 @@ Once crm answers again: innesco delivery retry dlv_3
 
     #[test]
     fn an_unrouted_event_is_explained() {
-        let event = json!({
-            "event": "evt_1", "id": "evt_1", "source": "cli", "type": "x", "state": "unrouted", "accepted_at": NOW, "time": NOW,
-            "attributes": {}, "content_type": "application/octet-stream", "bytes": 2, "data_base64": "/wA=",
-            "runs": [], "deliveries": [], "emitted": [],
-        });
+        let mut event = with(
+            examples::event(),
+            json!({
+                "event": "evt_1", "id": "evt_1", "source": "cli", "type": "x", "state": "unrouted", "accepted_at": NOW, "time": NOW,
+                "content_type": "application/octet-stream", "bytes": 2, "data_base64": "/wA=",
+            }),
+        );
+        event.as_object_mut().unwrap().remove("data");
         let expected = "\
 evt_1  x  – unrouted
   from    cli

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
 use super::{
+    answer::Answer,
     client::Client,
     measure::count,
-    output::{Column, Printer, confirm, text},
+    output::{Column, Printer, confirm},
 };
+use crate::wire::JobView;
 
 /// Time between two requests for a job's progress.
 const ASK_EVERY: Duration = Duration::from_millis(300);
@@ -52,40 +52,39 @@ pub fn run(command: &JobCommand, client: &Client, out: &Printer) -> anyhow::Resu
     match command {
         JobCommand::List { state, limit } => {
             let items = client.list(&["v1", "jobs"], &[("state", state.as_deref())], *limit)?;
-            let columns = [
-                Column::text("job", |item| text(&item["id"])),
-                Column::text("does", |item| text(&item["kind"])),
-                Column::state("state", |item| text(&item["state"])),
-                Column::text("done", |item| text(&item["done"])),
-                Column::text("failed", |item| text(&item["failed"])),
-                Column::text("of", |item| text(&item["total"])),
-                Column::time("created", |item| text(&item["created_at"])),
+            let columns: [Column<JobView>; 7] = [
+                Column::text("job", |item| item.id.clone()),
+                Column::text("does", |item| item.kind.to_string()),
+                Column::state("state", |item| item.state.to_string()),
+                Column::text("done", |item| item.done.to_string()),
+                Column::text("failed", |item| item.failed.to_string()),
+                Column::text("of", |item| item.total.map(|total| total.to_string()).unwrap_or_default()),
+                Column::time("created", |item| item.created_at.clone()),
             ];
             out.list(&items, &columns, "No job.")?;
         }
         JobCommand::Watch { job } => {
             let job = watch(client.get(&["v1", "jobs", job])?, client)?;
-            out.thing(&job, summary)?;
+            out.answer(&job, summary)?;
         }
         JobCommand::Cancel { job, yes } => {
             confirm(&format!("this cancels {job}; what it has done stays"), *yes)?;
-            let job = client.post(&["v1", "jobs", job, "cancel"], None)?;
-            out.thing(&job, summary)?;
+            out.answer(&client.post(&["v1", "jobs", job, "cancel"], None)?, summary)?;
         }
     }
     Ok(())
 }
 
 /// Watches a job until it ends: with a bar on a terminal, otherwise with progress lines. Interrupting this does not stop the job.
-pub fn watch(mut job: Value, client: &Client) -> anyhow::Result<Value> {
-    let id = text(&job["id"]);
+pub fn watch(mut job: Answer<JobView>, client: &Client) -> anyhow::Result<Answer<JobView>> {
+    let id = job.id.clone();
     let bar = stderr().is_terminal().then(|| {
-        let bar = job["total"].as_u64().map_or_else(indicatif::ProgressBar::no_length, indicatif::ProgressBar::new);
+        let bar = job.total.map_or_else(indicatif::ProgressBar::no_length, indicatif::ProgressBar::new);
         bar.println(format!("{id}  continues if you interrupt this command; watch it again with: innesco job watch {id}"));
         bar
     });
     let mut said = Instant::now();
-    while job["state"] == "running" {
+    while job.state == "running" {
         thread::sleep(ASK_EVERY);
         job = client.get(&["v1", "jobs", &id])?;
         match &bar {
@@ -104,24 +103,24 @@ pub fn watch(mut job: Value, client: &Client) -> anyhow::Result<Value> {
 }
 
 /// Returns the number of deliveries that the job has processed.
-fn reached(job: &Value) -> u64 {
-    job["done"].as_u64().unwrap_or(0) + job["failed"].as_u64().unwrap_or(0)
+fn reached(job: &JobView) -> u64 {
+    job.done + job.failed
 }
 
 /// Formats the state of a job in one line.
-pub fn summary(job: &Value) -> String {
-    let (id, state) = (text(&job["id"]), text(&job["state"]));
-    let done = count(job["done"].as_u64().unwrap_or(0), "webhook");
-    let of = match (&job["state"], job["total"].as_u64()) {
-        (Value::String(state), Some(total)) if state != "done" => format!(" of {total}"),
+pub fn summary(job: &JobView) -> String {
+    let (id, state) = (&job.id, &job.state);
+    let done = count(job.done, "webhook");
+    let of = match job.total {
+        Some(total) if job.state != "done" => format!(" of {total}"),
         _ => String::new(),
     };
-    let failed = match job["failed"].as_u64() {
-        None | Some(0) => String::new(),
-        Some(failed) => format!(
+    let failed = match job.failed {
+        0 => String::new(),
+        failed => format!(
             "; {failed} not retried: the endpoint is disabled or deleted, or all attempts are used up \
              (innesco delivery list --state {})",
-            text(&job["filter"]["state"])
+            job.filter.state
         ),
     };
     format!("{id}  {state}  {done}{of} due again{failed}")
@@ -131,11 +130,17 @@ pub fn summary(job: &Value) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::examples::{job, read, with},
+        *,
+    };
 
     #[test]
     fn summarizes_a_job() {
-        let job = |state: &str, failed: u64, total: Option<u64>| json!({ "id": "job_1", "state": state, "done": 7, "failed": failed, "total": total, "filter": { "state": "dead" } });
+        let job = |state: &str, failed: u64, total: Option<u64>| {
+            let changes = json!({ "id": "job_1", "state": state, "done": 7, "failed": failed, "total": total });
+            read::<JobView>(with(job(), changes))
+        };
         assert_eq!(summary(&job("running", 0, Some(20))), "job_1  running  7 webhooks of 20 due again");
         assert_eq!(summary(&job("done", 0, Some(7))), "job_1  done  7 webhooks due again");
         assert_eq!(

@@ -1,13 +1,15 @@
 //! `innesco keys`: manages keys of the API.
 
 use anyhow::bail;
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 
 use super::{
+    answer::Answer,
     client::Client,
-    output::{Column, Printer, confirm, text},
+    output::{Column, Printer, confirm},
 };
-use crate::domain::key::Role;
+use crate::{domain::key::Role, wire::KeyView};
 
 #[derive(clap::Subcommand)]
 pub enum KeysCommand {
@@ -49,38 +51,38 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
                 input["expires"] = json!(expires);
             }
             let answer = client.post(&["v1", "keys"], Some(&input))?;
-            out.thing(&answer, |key| {
-                let until = key["expires_at"].as_str().map(|at| format!("  until {}", out.time(at))).unwrap_or_default();
+            out.answer(&answer, |key: &KeyView| {
+                let until = key.expires_at.as_ref().map(|at| format!("  until {}", out.time(at))).unwrap_or_default();
                 format!(
                     "created {}  {}  {}{until}\n\n  {}\n  copy it now: it is not shown again",
-                    text(&key["id"]),
-                    text(&key["name"]),
-                    text(&key["role"]),
-                    text(&key["key"])
+                    key.id,
+                    key.name,
+                    key.role,
+                    key.key.as_deref().unwrap_or("-")
                 )
             })?;
         }
         KeysCommand::List => {
-            let columns = [
-                Column::text("key", |item| text(&item["id"])),
-                Column::text("name", |item| text(&item["name"])),
-                Column::text("role", |item| text(&item["role"])),
-                Column::time("created", |item| text(&item["created_at"])),
-                Column::time("expires", |item| text(&item["expires_at"])),
-                Column::time("last used", |item| text(&item["last_used_at"])),
+            let columns: [Column<KeyView>; 6] = [
+                Column::text("key", |item| item.id.clone()),
+                Column::text("name", |item| item.name.clone()),
+                Column::text("role", |item| item.role.to_string()),
+                Column::time("created", |item| item.created_at.clone()),
+                Column::time("expires", |item| item.expires_at.clone().unwrap_or_default()),
+                Column::time("last used", |item| item.last_used_at.clone().unwrap_or_default()),
             ];
             out.list(&client.list(&["v1", "keys"], &[], usize::MAX)?, &columns, "No key.")?;
         }
         KeysCommand::Revoke { key, yes } => {
             let keys = client.list(&["v1", "keys"], &[], usize::MAX)?;
             let found = meant(&keys, key)?;
-            let (id, name, role) = (text(&found["id"]), text(&found["name"]), text(&found["role"]));
+            let KeyView { id, name, role, .. } = &**found;
             confirm(&format!("this revokes key {id} ({name}, {role}); programs that use it get 401"), *yes)?;
-            client.delete(&["v1", "keys", &id])?;
+            client.delete::<IgnoredAny>(&["v1", "keys", id])?;
             out.thing(&json!({ "revoked": id }), |_| format!("revoked {id}  {name}"))?;
         }
         KeysCommand::Rekey => {
-            client.post(&["v1", "keys", "rekey"], None)?;
+            client.post::<IgnoredAny>(&["v1", "keys", "rekey"], None)?;
             out.thing(&json!({ "rekeyed": true }), |_| {
                 "every secret is encrypted under a new master key; the old one no longer decrypts anything. \
                  Copy the new key file to wherever you keep it apart from backups"
@@ -92,16 +94,16 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
 }
 
 /// Finds the key by id or name.
-fn meant<'a>(keys: &'a [Value], typed: &str) -> anyhow::Result<&'a Value> {
-    if let Some(key) = keys.iter().find(|key| key["id"] == typed) {
+fn meant<'a>(keys: &'a [Answer<KeyView>], typed: &str) -> anyhow::Result<&'a Answer<KeyView>> {
+    if let Some(key) = keys.iter().find(|key| key.id == typed) {
         return Ok(key);
     }
-    let named: Vec<&Value> = keys.iter().filter(|key| key["name"] == typed).collect();
+    let named: Vec<&Answer<KeyView>> = keys.iter().filter(|key| key.name == typed).collect();
     match named.as_slice() {
         [key] => Ok(key),
         [] => bail!("no key {typed:?}; list all keys with: innesco keys list"),
         more => {
-            let ids: Vec<String> = more.iter().map(|key| text(&key["id"])).collect();
+            let ids: Vec<&str> = more.iter().map(|found| found.id.as_str()).collect();
             bail!("{} keys have the name {typed:?}; give the id of one: {}", more.len(), ids.join(", "))
         }
     }
@@ -109,13 +111,16 @@ fn meant<'a>(keys: &'a [Value], typed: &str) -> anyhow::Result<&'a Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::examples::{self, with},
+        *,
+    };
 
     #[test]
     fn finds_keys_by_id_and_by_unique_name() {
-        let key = |id: &str, name: &str| json!({ "id": id, "name": name });
+        let key = |id: &str, name: &str| Answer::read(with(examples::key(), json!({ "id": id, "name": name }))).unwrap();
         let keys = [key("key_1", "shop"), key("key_2", "shop"), key("key_3", "crm")];
-        let meant = |typed: &str| meant(&keys, typed).map(|key| text(&key["id"])).map_err(|error| error.to_string());
+        let meant = |typed: &str| meant(&keys, typed).map(|key| key.id.clone()).map_err(|error| error.to_string());
         assert_eq!(meant("key_2").unwrap(), "key_2");
         assert_eq!(meant("crm").unwrap(), "key_3");
         assert_eq!(meant("shop").unwrap_err(), "2 keys have the name \"shop\"; give the id of one: key_1, key_2");

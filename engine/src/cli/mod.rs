@@ -3,6 +3,7 @@
 //! Commands on things are noun then verb; frequent commands are bare verbs. Answers go to standard output, everything else to
 //! standard error. Exit codes: 0 (done), 1 (failed), 2 (wrong usage), 130 (interrupted).
 
+mod answer;
 mod audit;
 mod backup;
 mod build;
@@ -13,6 +14,8 @@ mod delivery;
 mod dev;
 mod endpoint;
 mod event;
+#[cfg(test)]
+mod examples;
 mod job;
 mod keys;
 mod listen;

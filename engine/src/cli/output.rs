@@ -13,7 +13,7 @@ use anstyle::{AnsiColor, Color, Style};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::{measure, wrong};
+use super::{answer::Answer, measure, wrong};
 use crate::{clock, domain::time::Timestamp};
 
 pub const GREEN: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
@@ -58,7 +58,7 @@ pub fn state(state: &str) -> Styled<String> {
 }
 
 /// Returns the status of an attempt's answer, or its outcome.
-pub fn attempt(outcome: &str, status: Option<u64>) -> Styled<String> {
+pub fn attempt(outcome: &str, status: Option<u16>) -> Styled<String> {
     let word = match (outcome, status) {
         ("answered", Some(status)) => status.to_string(),
         (outcome, Some(status)) => format!("{status} {outcome}"),
@@ -77,24 +77,24 @@ enum Kind {
 }
 
 /// One column of a table: its title, and its text in an item.
-pub struct Column {
+pub struct Column<T> {
     title: &'static str,
     kind: Kind,
-    of: fn(&Value) -> String,
+    of: fn(&T) -> String,
 }
 
-impl Column {
-    pub const fn text(title: &'static str, of: fn(&Value) -> String) -> Self {
+impl<T> Column<T> {
+    pub const fn text(title: &'static str, of: fn(&T) -> String) -> Self {
         Self { title, kind: Kind::Text, of }
     }
 
     /// A state, with mark and colour.
-    pub const fn state(title: &'static str, of: fn(&Value) -> String) -> Self {
+    pub const fn state(title: &'static str, of: fn(&T) -> String) -> Self {
         Self { title, kind: Kind::State, of }
     }
 
     /// A time in RFC 3339, shown in the reader's time zone.
-    pub const fn time(title: &'static str, of: fn(&Value) -> String) -> Self {
+    pub const fn time(title: &'static str, of: fn(&T) -> String) -> Self {
         Self { title, kind: Kind::Time, of }
     }
 }
@@ -144,23 +144,29 @@ impl Printer {
         print(&if self.for_script() { json.to_owned() } else { words() })
     }
 
+    /// Prints an answer: as JSON, or as `words` formats it.
+    pub fn answer<T>(&self, answer: &Answer<T>, words: impl FnOnce(&T) -> String) -> io::Result<()> {
+        print(&if self.for_script() { answer.json().to_string() } else { words(answer) })
+    }
+
     /// Prints a list.
-    pub fn list(&self, items: &[Value], columns: &[Column], nothing: &str) -> io::Result<()> {
+    pub fn list<T>(&self, items: &[Answer<T>], columns: &[Column<T>], nothing: &str) -> io::Result<()> {
         let text = self.table(items, columns, nothing);
         if text.is_empty() { Ok(()) } else { print(&text) }
     }
 
-    fn table(&self, items: &[Value], columns: &[Column], nothing: &str) -> String {
+    fn table<T>(&self, items: &[Answer<T>], columns: &[Column<T>], nothing: &str) -> String {
         match self.reader {
-            Reader::Script => return items.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"),
+            Reader::Script => return items.iter().map(|item| item.json().to_string()).collect::<Vec<_>>().join("\n"),
             Reader::Pipe => {
-                let row = |item| columns.iter().map(|column| filled(&(column.of)(item))).collect::<Vec<_>>().join("\t");
+                let row =
+                    |item: &Answer<T>| columns.iter().map(|column| filled(&(column.of)(item))).collect::<Vec<_>>().join("\t");
                 return items.iter().map(row).collect::<Vec<_>>().join("\n");
             }
             Reader::Person if items.is_empty() => return nothing.to_owned(),
             Reader::Person => {}
         }
-        let cell = |column: &Column, item: &Value| {
+        let cell = |column: &Column<T>, item: &Answer<T>| {
             let text = filled(&(column.of)(item));
             match column.kind {
                 Kind::Text => measure::cut(&text, CELL_MAX),
@@ -258,19 +264,9 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Returns the text of a member, or a dash.
-pub fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// Returns the texts of a list, or a dash.
-pub fn texts(values: &Value) -> String {
-    let texts: Vec<String> = values.as_array().into_iter().flatten().map(text).collect();
-    if texts.is_empty() { "-".to_owned() } else { texts.join(" ") }
+/// Joins the texts of a list, or returns a dash.
+pub fn texts(values: &[String]) -> String {
+    if values.is_empty() { "-".to_owned() } else { values.join(" ") }
 }
 
 /// Indents every line.
@@ -304,19 +300,25 @@ mod tests {
         anstream::adapter::strip_str(text).to_string()
     }
 
-    fn items() -> Vec<Value> {
-        vec![
+    fn items() -> Vec<Answer<Value>> {
+        [
             json!({ "id": "dlv_1", "at": "2026-11-24T09:14:02Z", "state": "delivered", "note": "a\tb\nc" }),
             json!({ "id": "dlv_22", "at": "2025-11-20T09:14:02Z", "state": "dead" }),
         ]
+        .map(|item| Answer::read(item).unwrap())
+        .into()
     }
 
-    fn columns() -> [Column; 4] {
+    fn member(item: &Value, name: &str) -> String {
+        item[name].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn columns() -> [Column<Value>; 4] {
         [
-            Column::text("delivery", |item| text(&item["id"])),
-            Column::time("at", |item| text(&item["at"])),
-            Column::state("state", |item| text(&item["state"])),
-            Column::text("note", |item| item["note"].as_str().unwrap_or_default().to_owned()),
+            Column::text("delivery", |item| member(item, "id")),
+            Column::time("at", |item| member(item, "at")),
+            Column::state("state", |item| member(item, "state")),
+            Column::text("note", |item| member(item, "note")),
         ]
     }
 
@@ -350,7 +352,7 @@ dlv_22    2025-11-20 09:14, 369 d ago  ✕ dead       -";
         let printer = Printer::of(Reader::Script, NOW);
         let table = printer.table(&items(), &columns(), "");
         assert_eq!(table.lines().count(), 2);
-        assert_eq!(serde_json::from_str::<Value>(table.lines().next().unwrap()).unwrap(), items()[0]);
+        assert_eq!(serde_json::from_str::<Value>(table.lines().next().unwrap()).unwrap(), *items()[0].json());
     }
 
     #[test]

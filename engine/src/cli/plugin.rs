@@ -6,17 +6,20 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     build::{Built, PluginCrate},
     client::{Client, shown},
     event::short,
     measure::{self, count},
-    output::{self, Column, Printer, text, texts},
+    output::{self, Column, Printer, texts},
     wrong,
 };
-use crate::domain::name::{Slug, nearest};
+use crate::{
+    domain::name::{Slug, nearest},
+    wire::{ClearedStateView, PluginView, StateSizeView},
+};
 
 const MANIFEST: &str = include_str!("../../../plugin-sdk/template/Cargo.toml.tmpl");
 const SOURCE: &str = include_str!("../../../plugin-sdk/template/lib.rs.tmpl");
@@ -70,15 +73,13 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
         PluginCommand::Build { plugin, to } => build(plugin.as_deref(), to.as_deref(), out),
         PluginCommand::List => {
             let items = client()?.list(&["v1", "plugins"], &[], usize::MAX)?;
-            let columns = [
-                Column::text("plugin", |item| text(&item["name"])),
-                Column::text("version", |item| short(&text(&item["version"]))),
-                Column::state("state", |item| text(&item["state"])),
-                Column::text("on", |item| texts(&item["on"])),
-                Column::text("size", |item| {
-                    item["bytes"].as_u64().filter(|bytes| *bytes > 0).map(measure::size).unwrap_or_default()
-                }),
-                Column::text("about", |item| item["error"].as_str().unwrap_or(&text(&item["description"])).to_owned()),
+            let columns: [Column<PluginView>; 6] = [
+                Column::text("plugin", |item| item.name.clone()),
+                Column::text("version", |item| item.version.as_deref().map(short).unwrap_or_default()),
+                Column::state("state", |item| item.state.to_string()),
+                Column::text("on", |item| texts(&item.on)),
+                Column::text("size", |item| if item.bytes > 0 { measure::size(item.bytes) } else { String::new() }),
+                Column::text("about", |item| item.error.as_ref().unwrap_or(&item.description).clone()),
             ];
             out.list(&items, &columns, NO_PLUGIN)?;
             Ok(())
@@ -86,34 +87,30 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
         PluginCommand::State(StateCommand::List) => {
             let client = client()?;
             let mut items = Vec::new();
-            for plugin in client.list(&["v1", "plugins"], &[], usize::MAX)? {
+            for plugin in client.list::<PluginView>(&["v1", "plugins"], &[], usize::MAX)? {
                 // A file that never became a plugin has no state.
-                if !plugin["version"].is_null() {
-                    items.push(client.get(&["v1", "plugins", &text(&plugin["name"]), "state"])?);
+                if plugin.version.is_some() {
+                    items.push(client.get(&["v1", "plugins", &plugin.name, "state"])?);
                 }
             }
-            let columns = [
-                Column::text("plugin", |item| text(&item["plugin"])),
-                Column::text("keys", |item| text(&item["keys"])),
-                Column::text("of", |item| text(&item["keys_max"])),
-                Column::text("size", |item| size(&item["bytes"])),
-                Column::text("of", |item| size(&item["bytes_max"])),
+            let columns: [Column<StateSizeView>; 5] = [
+                Column::text("plugin", |item| item.plugin.clone()),
+                Column::text("keys", |item| item.keys.to_string()),
+                Column::text("of", |item| item.keys_max.to_string()),
+                Column::text("size", |item| measure::size(item.bytes)),
+                Column::text("of", |item| measure::size(item.bytes_max)),
             ];
             out.list(&items, &columns, NO_PLUGIN)?;
             Ok(())
         }
         PluginCommand::State(StateCommand::Clear { plugin }) => {
             let answer = client()?.delete(&["v1", "plugins", plugin, "state"])?;
-            out.thing(&answer, |answer| {
-                format!("cleared the state of {plugin}: {}", count(answer["keys"].as_u64().unwrap_or(0), "key"))
+            out.answer(&answer, |cleared: &ClearedStateView| {
+                format!("cleared the state of {plugin}: {}", count(cleared.keys, "key"))
             })?;
             Ok(())
         }
     }
-}
-
-fn size(bytes: &Value) -> String {
-    measure::size(bytes.as_u64().unwrap_or_default())
 }
 
 const NO_PLUGIN: &str = "No plugin yet. Create one with: innesco plugin new my-first";

@@ -16,7 +16,7 @@ use serde_json::{
 use super::{
     client::{Client, NoAnswer, Refused},
     measure::{self, count},
-    output::{self, Printer},
+    output::Printer,
     wrong,
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
         content::is_json,
         name::{Attributes, EventType},
     },
+    wire::{AcceptedAll, AcceptedView},
 };
 
 /// Events in one request, and their bytes: well below an engine's default limits.
@@ -72,15 +73,15 @@ pub fn run(args: &SendArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
     }
     let event = event(args, read_data(args.data.as_deref())?)?;
     let answer = client()?.post_text(&["v1", "events"], event)?;
-    out.thing(&answer, |answer| receipt(answer, args))?;
+    out.answer(&answer, |accepted| receipt(accepted, args))?;
     Ok(())
 }
 
 /// Formats the receipt of an accepted event.
-fn receipt(answer: &Value, args: &SendArgs) -> String {
-    let event = output::text(&answer["event"]);
-    if answer["duplicate"] == true {
-        return format!("duplicate of {event}  the id {} from {} was accepted before", output::text(&answer["id"]), args.source);
+fn receipt(accepted: &AcceptedView, args: &SendArgs) -> String {
+    let AcceptedView { event, id, duplicate, .. } = accepted;
+    if *duplicate {
+        return format!("duplicate of {event}  the id {id} from {} was accepted before", args.source);
     }
     format!("accepted {event}  {}  from {}", args.event_type.as_deref().unwrap_or_default(), args.source)
 }
@@ -255,11 +256,10 @@ fn send_batch(client: &Client, file: &str, batch: &[Line], tally: &mut Tally) ->
     let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
     let body = format!("[{}]", batch.iter().map(|line| line.event.as_str()).collect::<Vec<_>>().join(","));
     for tries in 1.. {
-        let error = match client.post_text(&["v1", "events"], body.clone()) {
+        let error = match client.post_text::<AcceptedAll>(&["v1", "events"], body.clone()) {
             Ok(answer) => {
-                let items = answer["items"].as_array().map_or(&[][..], Vec::as_slice);
-                let duplicates = items.iter().filter(|item| item["duplicate"] == true).count() as u64;
-                tally.accepted += items.len() as u64 - duplicates;
+                let duplicates = answer.items.iter().filter(|item| item.duplicate).count() as u64;
+                tally.accepted += answer.items.len() as u64 - duplicates;
                 tally.duplicates += duplicates;
                 tally.last_line = last.number;
                 return Ok(());
@@ -404,7 +404,8 @@ mod tests {
     #[test]
     fn receipts() {
         let args = args("order.created --id 7");
-        let answer = |duplicate: bool| json!({ "id": "7", "event": "evt_4f2k9", "duplicate": duplicate });
+        let answer =
+            |duplicate: bool| AcceptedView { id: "7".into(), source: "cli".into(), event: "evt_4f2k9".into(), duplicate };
         assert_eq!(receipt(&answer(false), &args), "accepted evt_4f2k9  order.created  from cli");
         assert_eq!(receipt(&answer(true), &args), "duplicate of evt_4f2k9  the id 7 from cli was accepted before");
     }

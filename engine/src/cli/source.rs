@@ -1,15 +1,17 @@
 //! `innesco source`: manages the addresses that receive webhooks of third parties.
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::{
-    card::{Card, one_line},
+    answer::Answer,
+    card::Card,
     client::{Client, without_nulls},
-    measure,
-    output::{Column, Printer, confirm, text, texts},
+    measure::one_line,
+    output::{Column, Printer, confirm, texts},
     wrong,
 };
-use crate::domain::duration;
+use crate::{domain::duration, wire::SourceView};
 
 /// The engine's default grace period of a replaced secret or address.
 const GRACE_DEFAULT: &str = "24h";
@@ -146,34 +148,34 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
     match command {
         SourceCommand::List => {
             let items = client.list(&["v1", "sources"], &[], usize::MAX)?;
-            let columns = [
-                Column::text("name", |item| text(&item["name"])),
-                Column::text("preset", |item| text(&item["preset"])),
-                Column::text("accepted", |item| text(&item["accepted"])),
-                Column::text("refused", |item| text(&item["refused"])),
-                Column::time("last", |item| text(&item["last_accepted_at"])),
-                Column::text("path", |item| text(&item["path"])),
+            let columns: [Column<SourceView>; 6] = [
+                Column::text("name", |item| item.name.clone()),
+                Column::text("preset", |item| item.preset.to_string()),
+                Column::text("accepted", |item| item.accepted.to_string()),
+                Column::text("refused", |item| item.refused.to_string()),
+                Column::time("last", |item| item.last_accepted_at.clone().unwrap_or_default()),
+                Column::text("path", |item| item.path.clone().unwrap_or_default()),
             ];
             out.list(&items, &columns, "No source yet. Add one with: innesco source add github --preset github")?;
         }
         SourceCommand::Show { source } => {
-            out.thing(&client.get(&["v1", "sources", source])?, |source| card(source, out).into_text())?;
+            out.answer(&client.get(&["v1", "sources", source])?, |source| card(source, out).into_text())?;
         }
         SourceCommand::Add(args) => {
             let answer = client.post(&["v1", "sources"], Some(&wanted(args)?))?;
-            out.thing(&answer, |source| revealed("added", source, out).into_text())?;
+            out.answer(&answer, |source| revealed("added", source, out).into_text())?;
         }
         SourceCommand::Remove { source, yes } => {
-            let found = client.get(&["v1", "sources", source])?;
-            let name = text(&found["name"]);
+            let found: Answer<SourceView> = client.get(&["v1", "sources", source])?;
+            let name = &found.name;
             confirm(&format!("this removes source {name}; its senders get 404"), *yes)?;
-            client.delete(&["v1", "sources", source])?;
-            out.thing(&json!({ "removed": found["name"] }), |_| format!("removed {name}"))?;
+            client.delete::<IgnoredAny>(&["v1", "sources", source])?;
+            out.thing(&json!({ "removed": name }), |_| format!("removed {name}"))?;
         }
         SourceCommand::RotateSecret { source, grace, secret } => {
             let body = without_nulls(json!({ "grace": grace, "secret": secret }));
             let answer = client.post(&["v1", "sources", source, "rotate-secret"], Some(&body))?;
-            out.thing(&answer, |source| {
+            out.answer(&answer, |source| {
                 let mut card = revealed("rotated", source, out);
                 card.below(&format!("the old secret stays valid for {}", grace.as_deref().unwrap_or(GRACE_DEFAULT)));
                 card.into_text()
@@ -186,7 +188,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             }
             let answer =
                 client.post(&["v1", "sources", source, "rotate-address"], Some(&without_nulls(json!({ "grace": grace }))))?;
-            out.thing(&answer, |source| {
+            out.answer(&answer, |source| {
                 let mut card = card(source, out).after("rotated");
                 card.remark(&match grace {
                     _ if at_once => "The old address is no longer valid.".to_owned(),
@@ -243,60 +245,61 @@ fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
     })))
 }
 
-fn card(source: &Value, out: &Printer) -> Card {
-    let mut card = Card::new(format!("{}  {}", one_line(&source["name"]), one_line(&source["preset"])));
-    if source["path"].is_null() {
-        card.line("address", "not shown to a key of the role read");
-    } else if source["url"].is_null() {
-        card.line("address", format!("{}, below the engine's URL; set external_url to see all of it", one_line(&source["path"])));
-    } else {
-        card.line("address", one_line(&source["url"]));
+fn card(source: &SourceView, out: &Printer) -> Card {
+    let mut card = Card::new(format!("{}  {}", one_line(&source.name), one_line(&source.preset)));
+    card.line(
+        "address",
+        match (&source.path, &source.url) {
+            (None, _) => "not shown to a key of the role read".to_owned(),
+            (Some(path), None) => format!("{}, below the engine's URL; set external_url to see all of it", one_line(path)),
+            (Some(_), Some(url)) => one_line(url),
+        },
+    );
+    match source.addresses.saturating_sub(1) {
+        0 => {}
+        1 => card.below("and the previous one, until its grace period ends"),
+        more => card.below(&format!("and the {more} previous ones, until their grace periods end")),
     }
-    if let Some(older) = source["addresses"].as_u64().and_then(|all| all.checked_sub(1)).filter(|older| *older > 0) {
-        card.below(&match older {
-            1 => "and the previous one, until its grace period ends".to_owned(),
-            more => format!("and the {more} previous ones, until their grace periods end"),
-        });
+    card.known("warning", source.warning.as_deref());
+    card.known("title", source.title.as_deref());
+    card.known("header", source.header.as_deref());
+    card.known("signed", source.template.as_deref());
+    if let Some(tolerance) = &source.tolerance {
+        card.line("window", format!("signed within {}", one_line(tolerance)));
     }
-    for (name, member) in [("warning", "warning"), ("title", "title"), ("header", "header"), ("signed", "template")] {
-        card.known(name, &source[member]);
-    }
-    if !source["tolerance"].is_null() {
-        card.line("window", format!("signed within {}", one_line(&source["tolerance"])));
-    }
-    let prefix = match source["type_prefix"].as_str() {
-        None | Some("") => String::new(),
-        Some(prefix) => format!("{}.", measure::one_line(prefix)),
+    let prefix = match source.type_prefix.as_str() {
+        "" => String::new(),
+        prefix => format!("{}.", one_line(prefix)),
     };
-    let told = source["type_from"].as_str().map_or("received".to_owned(), |place| format!("… by {}", measure::one_line(place)));
-    card.line("type", format!("{prefix}{told}"));
-    card.line("repeats", format!("detected by {}", one_line(&source["dedupe"])));
-    for (name, place) in source["attributes"].as_object().into_iter().flatten() {
+    let kind = source.type_from.as_ref().map_or("received".to_owned(), |place| format!("… by {}", one_line(place)));
+    card.line("type", format!("{prefix}{kind}"));
+    card.line("repeats", format!("detected by {}", one_line(&source.dedupe)));
+    for (name, place) in &source.attributes {
         card.line("attribute", format!("{name} from {}", one_line(place)));
     }
-    card.line("methods", texts(&source["methods"]));
-    if texts(&source["allow"]) != "-" {
-        card.line("allow", texts(&source["allow"]));
+    card.line("methods", texts(&source.methods));
+    if !source.allow.is_empty() {
+        card.line("allow", texts(&source.allow));
     }
-    if !source["rate"].is_null() {
-        card.line("rate", format!("at most {}", one_line(&source["rate"])));
+    if let Some(rate) = &source.rate {
+        card.line("rate", format!("at most {}", one_line(rate)));
     }
-    card.line("accepted", text(&source["accepted"]));
-    card.line("refused", text(&source["refused"]));
-    for refusal in source["refusals"].as_array().into_iter().flatten() {
-        let at = out.time(&text(&refusal["at"]));
-        card.below(&format!("{at}  {}  {}", one_line(&refusal["address"]), one_line(&refusal["detail"])));
+    card.line("accepted", source.accepted.to_string());
+    card.line("refused", source.refused.to_string());
+    for refusal in &source.refusals {
+        let at = out.time(&refusal.at);
+        card.below(&format!("{at}  {}  {}", one_line(&refusal.address), one_line(&refusal.detail)));
     }
-    card.line("created", out.time(&text(&source["created_at"])));
-    card.line("id", one_line(&source["id"]));
+    card.line("created", out.time(&source.created_at));
+    card.line("id", one_line(&source.id));
     card
 }
 
 /// Returns a card with the new secret, if the source has one.
-fn revealed(verb: &str, source: &Value, out: &Printer) -> Card {
+fn revealed(verb: &str, source: &SourceView, out: &Printer) -> Card {
     let mut card = card(source, out).after(verb);
-    if !source["secret"].is_null() {
-        card.secret(&source["secret"]);
+    if let Some(secret) = &source.secret {
+        card.secret(secret);
     }
     card
 }
@@ -304,7 +307,11 @@ fn revealed(verb: &str, source: &Value, out: &Printer) -> Card {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{output::Reader, typed as args},
+        super::{
+            examples::{read, source, with},
+            output::Reader,
+            typed as args,
+        },
         *,
     };
 
@@ -322,7 +329,9 @@ mod tests {
 
     #[test]
     fn a_card_lists_every_address() {
-        let source = |addresses: u64| json!({ "name": "shop", "preset": "none", "path": "/in/shop-0", "url": null, "addresses": addresses, "secret": null });
+        let source = |addresses: u64| {
+            read(with(source(), json!({ "name": "shop", "path": "/in/shop-0", "url": null, "addresses": addresses })))
+        };
         let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
         let of =
             |addresses: u64| anstream::adapter::strip_str(&revealed("added", &source(addresses), &out).into_text()).to_string();

@@ -170,7 +170,7 @@ impl Teller {
             }
             News::Attempted { delivery, endpoint, outcome, detail, latency, attempt, attempts_max, next, now } => {
                 let heard = self.heard.take(&delivery.text(self.tag));
-                let word = output::attempt(outcome.as_str(), outcome.status().map(u64::from));
+                let word = output::attempt(outcome.as_str(), outcome.status());
                 let mut fact = format!("→ {endpoint}  {word}");
                 // A webhook that was never sent has no latency.
                 if !latency.is_zero() {
