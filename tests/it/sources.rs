@@ -223,7 +223,7 @@ async fn a_campaign_form_reaches_the_right_endpoint_through_a_plugin() {
     endpoint("editors", json!({ "channel": ["3"], "initiator": ["admin", "api"] })).await;
     endpoint("others", json!({ "channel": ["4"] })).await;
     let campaign = source(&engine, "campaign", "none", json!({})).await;
-    assert!(campaign["warning"].as_str().unwrap().contains("nothing proves who sends"), "{campaign}");
+    assert!(campaign["warning"].as_str().unwrap().contains("senders prove nothing"), "{campaign}");
     let form = [("content-type", "application/x-www-form-urlencoded"), ("user-agent", "ActiveCampaign")];
     for (list, by) in [("3", "public"), ("3", "admin")] {
         let body = format!(

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{id::AuditId, time::Timestamp};
 
-/// A change.
+/// One change.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct AuditView {
@@ -13,12 +13,12 @@ pub struct AuditView {
     pub id: String,
     #[schema(value_type = Timestamp)]
     pub at: String,
-    /// The name of the key.
+    /// Name of the key that made the change.
     pub key: String,
-    /// What was done to what, such as `endpoint.update`.
+    /// Action, such as `endpoint.update`.
     pub action: String,
-    /// The id or the name of the thing.
+    /// Id or name of the changed thing.
     pub target: Option<String>,
-    /// What the caller was answered; null while it is being made, or when the engine ended meanwhile.
+    /// Status of the answer; `null` while the change is in progress, or if the engine stopped before it answered.
     pub status: Option<u16>,
 }

@@ -21,9 +21,9 @@ pub struct DeliveryView {
     #[schema(value_type = EndpointId)]
     pub endpoint: String,
     pub endpoint_name: String,
-    /// The type that the webhook carries.
+    /// Event type in the webhook.
     pub r#type: String,
-    /// 0 for the first time, then one more for each replay of the event.
+    /// 0 for the first run, then one more for each replay of the event.
     pub round: u32,
     #[schema(value_type = DeliveryState)]
     pub state: Word,
@@ -31,26 +31,26 @@ pub struct DeliveryView {
     #[schema(value_type = Option<DeadReason>)]
     pub reason: Option<Word>,
     pub attempt_count: u32,
-    /// When it is tried (again).
+    /// Next attempt.
     #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
-    /// When it was delivered, given up or called off.
+    /// Time at which it was delivered, marked dead or cancelled.
     #[schema(value_type = Option<Timestamp>)]
     pub at: Option<String>,
     pub last: Option<LastView>,
 }
 
-/// The last attempt in one line.
+/// Result of the last attempt.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = LastAttempt)]
 pub struct LastView {
     #[schema(value_type = AttemptOutcome)]
     pub outcome: Word,
-    /// The status of the answer.
+    /// Status of the answer.
     pub status: Option<u16>,
 }
 
-/// A delivery with its attempts: all of them, or the last 10 where it is part of an event's story.
+/// A delivery with its attempts: all of them, or the last 10 in an event's story.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = DeliveryStory)]
 pub struct DeliveryStoryView {
@@ -59,19 +59,19 @@ pub struct DeliveryStoryView {
     pub attempts: Vec<AttemptView>,
 }
 
-/// One try of a delivery.
+/// One attempt to send a delivery.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Attempt)]
 pub struct AttemptView {
     #[schema(value_type = AttemptId)]
     pub id: String,
-    /// Counted from 1.
+    /// Number of the attempt, from 1.
     pub n: u32,
     #[serde(flatten)]
     pub result: AttemptResultView,
 }
 
-/// What came of sending a webhook once.
+/// Result of sending a webhook once.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = AttemptResult)]
 pub struct AttemptResultView {
@@ -79,12 +79,12 @@ pub struct AttemptResultView {
     pub at: String,
     #[schema(value_type = AttemptOutcome)]
     pub outcome: Word,
-    /// The status of the answer.
+    /// Status of the answer.
     pub status: Option<u16>,
     pub latency_ms: f64,
-    /// A sentence about the outcome.
+    /// The outcome in words.
     pub detail: Option<String>,
-    /// The first bytes of the answer, as text.
+    /// Begin of the answer's body, as text.
     pub excerpt: String,
 }
 

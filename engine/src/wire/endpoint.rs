@@ -21,64 +21,64 @@ pub const DISABLED: &str = "disabled";
 /// The words for the state of an endpoint.
 pub const ENDPOINT_STATES: [&str; 3] = [EndpointState::Active.as_str(), EndpointState::Paused.as_str(), DISABLED];
 
-/// Where webhooks go.
+/// An endpoint: a receiver of webhooks.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Endpoint)]
 pub struct EndpointView {
     #[schema(value_type = EndpointId)]
     pub id: String,
-    /// Fixed, since plugins send to it.
+    /// Name. Cannot be changed, because plugins send to it.
     #[schema(value_type = Slug)]
     pub name: String,
-    /// Free text for people.
+    /// Title: free text.
     pub title: Option<String>,
-    /// A key of the role `read` sees `***` in the place of its path and query: for many receivers these are the secret.
+    /// A key of the role `read` sees `***` instead of its path and query, which are the secret of many receivers.
     #[schema(format = "uri")]
     pub url: String,
-    /// The events that it subscribes to.
+    /// Event types that it subscribes to.
     #[schema(value_type = Vec<Pattern>)]
     pub events: Vec<String>,
-    /// Attribute → the values of which an event must have one (`source` and `subject` count as attributes).
+    /// Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes).
     pub r#where: BTreeMap<String, Vec<String>>,
-    /// The plugin through which each event passes on its way here.
+    /// Plugin that processes each event on its way to the endpoint.
     pub plugin: Option<String>,
     #[schema(value_type = Scheme)]
     pub signature: Word,
-    /// What receivers verify with, where the signature is `v1a`.
+    /// Public key that verifies the signature `v1a`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub public_key: Option<String>,
-    /// Sent on every webhook; a value that may be a credential is not shown.
+    /// Sent with every webhook. Values that may be credentials are not shown.
     pub headers: BTreeMap<String, String>,
-    /// For the whole exchange.
+    /// Time for one complete attempt.
     pub timeout: String,
-    /// How long to wait before each attempt; `null` is the default schedule.
+    /// Wait before each attempt; `null`: the default schedule.
     pub schedule: Option<Vec<String>>,
-    /// Webhooks on their way at once.
+    /// Maximum number of concurrent webhooks.
     pub concurrency: usize,
-    /// No more than so many per second, minute or hour.
+    /// Maximum number of attempts per second, minute or hour.
     pub rate: Option<String>,
     #[schema(value_type = Option<Ordering>)]
     pub ordered: Option<Word>,
     pub breaker: BreakerView,
-    /// What a direct delivery's body holds.
+    /// Body format of a direct delivery.
     #[schema(value_type = Envelope)]
     pub envelope: Word,
-    /// How it is written.
+    /// Body encoding.
     #[schema(value_type = Format)]
     pub format: Word,
-    /// Where the signature is a token.
+    /// Header of the signature `token`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub token_header: Option<String>,
     pub client_certificate: Option<CertificateView>,
-    /// What becomes of it when it answers `410`; `remove` where a program has subscribed it.
+    /// Effect of the answer `410`; `remove` if a program created the endpoint as a subscription.
     #[schema(value_type = OnGone)]
     pub on_gone: Word,
-    /// `public` where a key of the role `subscribe` made it.
+    /// Addresses that it may have; `public` if a key of the role `subscribe` created it.
     #[schema(value_type = Reach)]
     pub reach: Word,
-    /// The key that subscribed it; `null` for an endpoint that a person created, and where the key is not known.
+    /// Key that created the subscription; `null` if a person created the endpoint, or if the key is not known.
     #[schema(value_type = Option<KeyId>)]
     pub subscribed_by: Option<String>,
     #[schema(value_type = EndpointState)]
@@ -86,18 +86,18 @@ pub struct EndpointView {
     /// Why it is disabled.
     #[schema(value_type = Option<DisabledReason>)]
     pub disabled_reason: Option<Word>,
-    /// Set once nothing has succeeded for a while.
+    /// Begin of the current failures, if no webhook has succeeded for a while.
     #[schema(value_type = Option<Timestamp>)]
     pub failing_since: Option<String>,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// Only in the reply that creates or rotates it.
+    /// Only in the answer that creates or rotates the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,
 }
 
-/// Which certificate the endpoint presents. Neither it nor its key is shown.
+/// Client certificate of an endpoint. Neither the certificate nor its key is shown.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = ClientCertificate)]
 pub struct CertificateView {
@@ -106,15 +106,15 @@ pub struct CertificateView {
     pub key: Word,
 }
 
-/// When the endpoint is left alone for a while.
+/// Circuit breaker: when to stop sending to a failing receiver.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Breaker)]
 pub struct BreakerView {
-    /// Failures in a row that open it; 0: it never opens.
+    /// Number of failures in a row that open the breaker; 0: it never opens.
     pub failures: u32,
-    /// How long it is open the first time; each failed probe doubles it.
+    /// First open time; each failed probe doubles it.
     pub wait: String,
-    /// The longest that it is open between two probes.
+    /// Maximum open time between two probes.
     pub wait_max: String,
 }
 

@@ -19,13 +19,13 @@ use crate::domain::{event::EventState, id::EventId, name::EventType, time::Times
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Accepted)]
 pub struct AcceptedView {
-    /// The caller's id, else the engine's.
+    /// The sender's id, else the engine's.
     pub id: String,
     pub source: String,
     /// The engine's id of the event.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// Whether an event of this source and id was here before; then nothing was changed.
+    /// Whether the same event was accepted before. Then nothing was changed.
     pub duplicate: bool,
 }
 
@@ -42,31 +42,31 @@ pub struct EventView {
     /// The engine's id.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// The caller's id, else the engine's.
+    /// The sender's id, else the engine's.
     pub id: String,
     pub source: String,
     #[schema(value_type = EventType)]
     pub r#type: String,
     pub subject: Option<String>,
-    /// When it happened, as its sender wrote it.
+    /// Time of the event, as its sender wrote it.
     pub time: String,
     #[schema(value_type = Timestamp)]
     pub accepted_at: String,
     #[schema(value_type = EventState)]
     pub state: Word,
-    /// How many events stand before it in its chain.
+    /// Number of earlier events in the chain.
     pub depth: u8,
-    /// The event whose run emitted it.
+    /// Event whose run emitted it.
     #[schema(value_type = Option<EventId>)]
     pub cause: Option<String>,
     /// Extension attributes.
     pub attributes: BTreeMap<String, String>,
     pub content_type: String,
-    /// Length of its data.
+    /// Size of its data.
     pub bytes: u64,
 }
 
-/// One event with everything that happened to it.
+/// One event with its runs, deliveries and emitted events.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = EventStory)]
 pub struct EventStoryView {
@@ -74,18 +74,18 @@ pub struct EventStoryView {
     pub event: EventView,
     #[serde(flatten)]
     pub data: DataView,
-    /// The request that a source took it from.
+    /// The request that a source received.
     pub request: Option<RequestView>,
     pub runs: Vec<RunView>,
     pub deliveries: Vec<DeliveryStoryView>,
-    /// The events that its runs emitted.
+    /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
-    /// What to send as `cursor` for the next part of the story.
+    /// Send this as `cursor` for the next part of the story.
     pub next: Option<String>,
 }
 
-/// An event's data: JSON as it is, text as a string, anything else in base64.
+/// Data of an event: JSON unchanged, text as a string, other data in base64.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Data)]
 #[serde(rename_all = "snake_case")]
@@ -130,17 +130,17 @@ impl<'de> Visitor<'de> for DataVisitor {
     }
 }
 
-/// What came around an event's data.
+/// The request that carried an event.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Request)]
 pub struct RequestView {
     pub method: String,
     pub query: String,
-    /// Name and value of each; credentials are not kept.
+    /// Name and value of each header. Credentials are not stored.
     pub headers: Vec<(String, String)>,
-    /// The body as it came, where it is text and the data is something else.
+    /// The body, if it is text and differs from the data.
     pub body: Option<String>,
-    /// The same where it is no text, in base64.
+    /// The body in base64, if it is not text and differs from the data.
     pub body_base64: Option<String>,
 }
 

@@ -12,22 +12,22 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Work on many deliveries.
+/// A background job on many deliveries.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Job)]
 pub struct JobView {
     #[schema(value_type = JobId)]
     pub id: String,
-    /// What it does; `delivery.retry` so far.
+    /// Kind of the job: always `delivery.retry`.
     #[schema(value_type = String)]
     pub kind: Word,
     #[schema(value_type = JobState)]
     pub state: Word,
-    /// Deliveries that are due again.
+    /// Number of deliveries that are due again.
     pub done: u64,
-    /// Deliveries that could not be: their endpoint is gone or disabled, or they have had all their attempts.
+    /// Number of deliveries that cannot be retried: their endpoint is deleted or disabled, or their attempts are used up.
     pub failed: u64,
-    /// How many there were at the beginning; null when they were too many to count.
+    /// Number of matching deliveries when the job was created; `null` if they were too many to count.
     pub total: Option<u64>,
     pub filter: RetryFilterView,
     #[schema(value_type = Timestamp)]
@@ -36,7 +36,7 @@ pub struct JobView {
     pub finished_at: Option<String>,
 }
 
-/// What a bulk retry was asked for.
+/// Filter of a bulk retry.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = RetryFilter)]
 pub struct RetryFilterView {

@@ -17,13 +17,13 @@ pub struct KeyView {
     pub role: Word,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// From then on it opens nothing; null for one that is good until it is revoked.
+    /// Expiry; `null` if the key is valid until it is revoked.
     #[schema(value_type = Option<Timestamp>)]
     pub expires_at: Option<String>,
     pub expired: bool,
     #[schema(value_type = Option<Timestamp>)]
     pub last_used_at: Option<String>,
-    /// Only in the reply that creates it.
+    /// Only in the answer that creates the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub key: Option<String>,

@@ -48,7 +48,7 @@ pub type Word = Cow<'static, str>;
 #[schema(as = Page)]
 pub struct PageView<T> {
     pub items: Vec<T>,
-    /// What to send as `cursor` for the next page.
+    /// Send this as `cursor` for the next page.
     pub next: Option<String>,
 }
 

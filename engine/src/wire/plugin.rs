@@ -14,33 +14,33 @@ impl PluginState {
     pub const WORDS: [&str; 2] = [Self::SERVING, Self::NOT_LOADABLE];
 }
 
-/// What decides about events.
+/// A plugin.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Plugin)]
 pub struct PluginView {
     pub name: String,
-    /// SHA-256 of its bytes; `null` for a file that never became a plugin.
+    /// SHA-256 of its file; `null` if the file never became a plugin.
     pub version: Option<String>,
     #[schema(value_type = PluginState)]
     pub state: Word,
-    /// Why it does not load, or why a newer file was refused.
+    /// Why it does not load, or why a newer file was rejected.
     pub error: Option<String>,
     pub description: String,
-    /// What its author calls this version.
+    /// The author's name for this version.
     pub author_version: String,
-    /// The events that it runs on.
+    /// Patterns of the event types that it runs on.
     pub on: Vec<String>,
     pub file: String,
     pub bytes: u64,
 }
 
-/// How much state a plugin keeps, and how much it may.
+/// Size of a plugin's state, and its limits.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = PluginStateSize)]
 pub struct StateSizeView {
     pub plugin: String,
     pub keys: u64,
-    /// Keys and values together.
+    /// Size of keys and values.
     pub bytes: u64,
     /// `plugin.state_keys_max`.
     pub keys_max: u64,
@@ -48,11 +48,11 @@ pub struct StateSizeView {
     pub bytes_max: u64,
 }
 
-/// What was cleared.
+/// Result of clearing a plugin's state.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = ClearedState)]
 pub struct ClearedStateView {
     pub plugin: String,
-    /// How many keys were deleted.
+    /// Number of deleted keys.
     pub keys: u64,
 }

@@ -10,7 +10,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// A plugin on an event.
+/// One run of a plugin on an event.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Run)]
 pub struct RunView {
@@ -19,31 +19,31 @@ pub struct RunView {
     pub plugin: String,
     /// SHA-256 of the plugin that ran.
     pub version: Option<String>,
-    /// The name of the endpoint that the plugin belongs to.
+    /// Name of the endpoint that the plugin belongs to.
     pub endpoint: Option<String>,
-    /// 0 for the first time, then one more for each replay.
+    /// 0 for the first run, then one more for each replay.
     pub round: u32,
     #[schema(value_type = RunState)]
     pub state: Word,
     #[schema(value_type = Option<RunOutcome>)]
     pub outcome: Option<Word>,
-    /// Why it did not end `ok`: a word for programs.
+    /// Why the run failed, for programs.
     pub code: Option<String>,
-    /// Why it did not end `ok`: a sentence for people.
+    /// Why the run failed, for people.
     pub message: Option<String>,
     pub tries: u32,
-    /// When it is tried again.
+    /// Next try.
     #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
     pub duration_ms: f64,
-    /// The most that it held.
+    /// Peak memory.
     pub memory_bytes: u64,
-    /// How many webhooks it asked for.
+    /// Number of webhooks that it requested.
     pub webhooks: u32,
-    /// How many events it emitted.
+    /// Number of events that it emitted.
     pub events: u32,
     pub log: Vec<LogView>,
-    /// Lines over the limit, which are not kept.
+    /// Number of lines dropped above the limit.
     pub log_dropped: u64,
 }
 

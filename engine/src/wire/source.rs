@@ -13,7 +13,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// An address for third parties.
+/// A source: an inbound address for third parties.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Source)]
 pub struct SourceView {
@@ -24,73 +24,73 @@ pub struct SourceView {
     pub title: Option<String>,
     #[schema(value_type = Preset)]
     pub preset: Word,
-    /// Where its senders send to. With preset `none` the path is all the proof that it asks for. `null` for a key of the role `read`.
+    /// Path of its address. With the preset `none`, the path is the only secret. `null` for a key of the role `read`.
     pub path: Option<String>,
-    /// The same with what stands before it, where `external_url` says so.
+    /// The complete address, if `external_url` is set.
     pub url: Option<String>,
-    /// What to mind.
+    /// Warnings about a weak configuration.
     pub warning: Option<String>,
-    /// The header that carries the signature or the token.
+    /// Header that carries the signature or the token.
     pub header: Option<String>,
     #[schema(value_type = Option<Algorithm>)]
     pub algorithm: Option<Word>,
     #[schema(value_type = Option<Encoding>)]
     pub encoding: Option<Word>,
     pub prefix: Option<String>,
-    /// What is signed.
+    /// Template of the signed text.
     pub template: Option<String>,
     pub list_key: Option<String>,
     pub timestamp: Option<String>,
-    /// How far a signed time may be from now.
+    /// Maximum difference between the signed time and now.
     pub tolerance: Option<String>,
     pub username: Option<String>,
-    /// Where the signature stands, if that is not a header.
+    /// Place of the signature, if it is not a header.
     pub signature: Option<String>,
-    /// How the secret becomes the key.
+    /// Encoding of the key in the secret.
     #[schema(value_type = Option<SecretEncoding>)]
     pub secret_encoding: Option<Word>,
-    /// The parameter whose value is repeated to senders that ask for it.
+    /// Parameter that is echoed to senders that verify the address.
     pub challenge: Option<String>,
-    /// Whether hubs with the right token are answered.
+    /// Whether hubs that send the verify token are answered.
     pub has_verify_token: bool,
-    /// Where the kind of event stands.
+    /// Place of the event type.
     pub type_from: Option<String>,
-    /// What stands before it in the event's type.
+    /// Prefix of the event type.
     pub type_prefix: String,
-    /// By what a repeat is known.
+    /// Place of the id that identifies duplicates.
     pub dedupe: String,
     pub attributes: BTreeMap<String, String>,
     pub methods: Vec<String>,
-    /// `[]`: all.
+    /// Allowed content types; `[]`: all.
     pub content_types: Vec<String>,
-    /// What bodies are read as.
+    /// Format of bodies.
     #[schema(value_type = BodyAs)]
     pub body_as: Word,
-    /// `[]`: from anywhere.
+    /// Networks from which requests are allowed; `[]`: all.
     pub allow: Vec<String>,
-    /// Which headers are kept; `null`: all but credentials.
+    /// Headers that are stored with the request; `null`: all but credentials.
     pub headers: Option<Vec<String>>,
     pub body_bytes_max: Option<u64>,
     pub rate: Option<String>,
     pub answer_status: u16,
-    /// `null`: the event's id.
+    /// Body of the answer; `null`: the event's id.
     pub answer_body: Option<String>,
     pub answer_content_type: String,
-    /// How many secrets are known to it, those in their grace included.
+    /// Number of valid secrets, including those in their grace period.
     pub secrets: usize,
-    /// How many addresses are taken, those in their grace included.
+    /// Number of valid addresses, including those in their grace period.
     pub addresses: usize,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// Since the engine started.
+    /// Number of accepted requests since the engine started.
     pub accepted: u64,
     #[schema(value_type = Option<Timestamp>)]
     pub last_accepted_at: Option<String>,
-    /// Since the engine started.
+    /// Number of refused requests since the engine started.
     pub refused: u64,
-    /// The last of them, newest first.
+    /// The last refused requests, newest first.
     pub refusals: Vec<RefusalView>,
-    /// Only in the reply that creates or rotates it.
+    /// Only in the answer that creates or rotates the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,
@@ -102,11 +102,11 @@ pub struct SourceView {
 pub struct RefusalView {
     #[schema(value_type = Timestamp)]
     pub at: String,
-    /// Who sent it.
+    /// Address of the sender.
     pub address: String,
-    /// Why, for programs.
+    /// Reason, for programs.
     #[schema(value_type = String)]
     pub reason: Word,
-    /// Why, in words.
+    /// Reason, for people.
     pub detail: String,
 }

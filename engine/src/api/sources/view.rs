@@ -11,11 +11,12 @@ use crate::{
 };
 
 const ANYONE: &str =
-    "nothing proves who sends: whoever learns the address may. Choose a preset with a secret if its senders can do that";
+    "senders prove nothing: anyone who knows the address can send. Choose a preset with a secret if its senders support one";
 
-const BODY_IS_NOT_SIGNED: &str = "the signature does not cover the body: it proves that the sender made this request's token, not that nobody changed the rest";
+const BODY_IS_NOT_SIGNED: &str =
+    "the signature does not cover the body: it proves that the sender made the token, not that the body is unchanged";
 
-/// What to mind: everything that makes a source weaker or smaller than its owner may think.
+/// Returns warnings about everything that makes a source weaker or smaller than its owner may think.
 fn warning(api: &Api, settings: &Settings) -> Option<String> {
     let mut all = Vec::new();
     match settings.proofs.main() {
