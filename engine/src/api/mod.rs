@@ -20,6 +20,7 @@ mod metrics;
 mod nodes;
 pub mod openapi;
 mod page;
+mod patch;
 mod path;
 mod plugins;
 mod sources;

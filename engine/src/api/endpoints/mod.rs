@@ -1,6 +1,7 @@
 //! Endpoints: create, change, rotate, pause, test, delete. A saved endpoint is valid, and its address was checked.
 
 mod input;
+mod schema;
 pub mod test_send;
 mod view;
 
@@ -16,9 +17,15 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use self::input::{GRACE_DEFAULT, GivenSecret, Input, Patch};
-pub use self::input::{Grace, RateText, bad_url, secret, wrong};
-use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, path::Path};
+use self::{
+    input::{GRACE_DEFAULT, Input},
+    schema::{GivenSecret, Patch},
+};
+pub use self::{
+    input::{bad_url, secret, wrong},
+    schema::{Grace, RateText},
+};
+use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, patch, path::Path};
 use crate::{
     clock,
     domain::{
@@ -144,7 +151,7 @@ pub async fn change(
     }
     let current = Input::of(&before, EndpointView::new(&before, tag, Sight::Whole));
     let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
-    merge(&mut merged, Value::Object(patch));
+    patch::merge(&mut merged, Value::Object(patch));
     body::whole_numbers(&mut merged);
     let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_endpoint(error.to_string()))?;
     let changed = Endpoint { new: input.check(&api, Some(&before)).await?, ..Endpoint::clone(&before) };
@@ -154,22 +161,6 @@ pub async fn change(
     // Read again: its state may have changed meanwhile.
     let changed = find(&api, &id)?;
     Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag, caller.sight) }))
-}
-
-/// Applies a JSON merge patch (RFC 7396).
-pub fn merge(target: &mut Value, patch: Value) {
-    match (target, patch) {
-        (Value::Object(target), Value::Object(patch)) => {
-            for (name, value) in patch {
-                if value.is_null() {
-                    target.remove(&name);
-                } else {
-                    merge(target.entry(name).or_insert(Value::Null), value);
-                }
-            }
-        }
-        (target, patch) => *target = patch,
-    }
 }
 
 /// Delete an endpoint.

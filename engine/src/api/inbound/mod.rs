@@ -38,6 +38,7 @@ use super::{
 use crate::{
     clock,
     domain::{
+        content::essence,
         source::{Incoming, Refusal, Reply, Source},
         trace,
     },
@@ -266,7 +267,7 @@ impl Visit<'_> {
         }
         let known = &self.source.new.settings.content_types;
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = essence(content_type.unwrap_or_default());
         let fits = |one: &String| match one.strip_suffix('*') {
             Some(kind) => essence.starts_with(kind),
             None => *one == essence,

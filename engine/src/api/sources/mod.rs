@@ -16,7 +16,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::input::{Input, Patch, SourceSecret, new_token, secret, wrong};
-use super::{Api, audit, auth::Caller, body, endpoints, error::Problem, path::Path};
+use super::{Api, audit, auth::Caller, body, endpoints, error::Problem, patch, path::Path};
 use crate::{
     clock,
     domain::{duration, id::SourceId, source::Source},
@@ -127,7 +127,7 @@ pub async fn change(
     }
     let keeps_verify_token = !patch.contains_key("verify_token");
     let mut merged = serde_json::to_value(Input::of(&before)).map_err(|error| Problem::internal(error.to_string()))?;
-    endpoints::merge(&mut merged, Value::Object(patch));
+    patch::merge(&mut merged, Value::Object(patch));
     body::whole_numbers(&mut merged);
     let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_source(error.to_string()))?;
     let mut changed = Source { new: input.check(&api, Some(&before))?, ..Source::clone(&before) };
