@@ -63,22 +63,6 @@ const COMMIT_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01,
 const SETTLEMENT_BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 4e6, 8.4e6, 1.7e7, 3.4e7];
 const COMMIT_JOBS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
 
-/// Reasons why a source refuses a request.
-pub const REFUSALS: [&str; 12] = [
-    "missing",
-    "malformed",
-    "timestamp",
-    "mismatch",
-    "address",
-    "method",
-    "content-type",
-    "body",
-    "rate",
-    "flood",
-    "depth",
-    "id",
-];
-
 macro_rules! kind {
     (counter) => {
         IntCounter
@@ -218,10 +202,6 @@ impl Meters {
         for reason in DeadReason::ALL {
             table.dead.with_label_values(&[reason.as_str()]);
         }
-        // So that the first refusal is an increase from 0.
-        for reason in REFUSALS {
-            table.source_refused.with_label_values(&[OTHER, reason]);
-        }
         let sources = table.accepted.clone();
         let (runs, seconds, bytes) = (table.runs.clone(), table.run_seconds.clone(), table.run_bytes.clone());
         let (attempts, breaker) = (table.attempts.clone(), table.breaker_open.clone());
@@ -271,10 +251,13 @@ impl Meters {
         self.endpoints.get(name)
     }
 
-    /// Creates the counter of each code, so that the first refusal is an increase from 0.
-    pub fn expect_refusals(&self, codes: impl Iterator<Item = &'static str>) {
+    /// Creates the counters of all error codes and of all reasons of sources, so that the first refusal is an increase from 0.
+    pub fn expect_refusals(&self, codes: impl Iterator<Item = &'static str>, reasons: impl Iterator<Item = &'static str>) {
         for code in codes {
             self.table.refused.with_label_values(&[code]);
+        }
+        for reason in reasons {
+            self.table.source_refused.with_label_values(&[OTHER, reason]);
         }
     }
 
@@ -283,7 +266,7 @@ impl Meters {
         self.table.refused.with_label_values(&[code]).inc();
     }
 
-    /// Counts a request that a source refused. The reason is one of [`REFUSALS`].
+    /// Counts a request that a source refused. The reason is one of those that were expected ([`Self::expect_refusals`]).
     pub fn source_refused(&self, source: &str, reason: &'static str) {
         self.table.source_refused.with_label_values(&[self.refusing.get(source).as_str(), reason]).inc();
     }

@@ -142,7 +142,7 @@ fn about_the_process() -> Addresses {
 
 /// Returns the engine's routes, or only those about the process if it takes no calls.
 pub fn router(api: Arc<Api>, takes_calls: bool) -> Router {
-    crate::metrics::meters().expect_refusals(Problem::KINDS.iter().map(|kind| kind.code));
+    crate::metrics::meters().expect_refusals(Problem::KINDS.iter().map(|kind| kind.code), inbound::REASONS.into_iter());
     let addresses = if takes_calls { all() } else { about_the_process() };
     let guard = middleware::from_fn_with_state(Arc::clone(&api), auth::guard);
     let (router, _) = addresses.route_layer(guard).split_for_parts();

@@ -89,7 +89,23 @@ pub struct Taken {
     accepted: String,
 }
 
-/// A refused request: the reason as a word of [`crate::metrics::REFUSALS`], and the answer.
+/// Reasons why a source refuses a request: labels of a metric, so they never change their meaning.
+pub const REASONS: [&str; 12] = [
+    "missing",
+    "malformed",
+    "timestamp",
+    "mismatch",
+    "address",
+    "method",
+    "content-type",
+    "body",
+    "rate",
+    "flood",
+    "depth",
+    "id",
+];
+
+/// A refused request: the reason as a word of [`REASONS`], and the answer.
 struct No(&'static str, Problem);
 
 /// A request in progress.

@@ -36,7 +36,7 @@ const BUCKETS: usize = 4096;
 pub struct Refused {
     pub at: Timestamp,
     pub address: IpAddr,
-    /// One of [`crate::metrics::REFUSALS`].
+    /// One of [`super::REASONS`].
     pub reason: &'static str,
     pub detail: String,
 }
