@@ -10,6 +10,7 @@ pub mod files;
 pub mod metrics;
 pub mod news;
 pub mod outbound;
+pub mod random;
 pub mod sandbox;
 pub mod serve;
 pub mod store;

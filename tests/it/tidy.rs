@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["catalog"],
     &["store", "sandbox", "outbound", "news", "traces"],
     &["metrics"],
-    &["clock", "files", "trust", "wire"],
+    &["clock", "files", "random", "trust", "wire"],
     &["domain"],
 ];
 
@@ -119,6 +119,7 @@ fn each_thing_is_in_its_place_only() {
         only("rusqlite", &["store/sqlite/"]);
         only("SystemTime::now", &["clock.rs"]);
         only("wasmtime::", &["sandbox/"]);
+        only("getrandom::", &["random.rs"]);
         // The modes of created files, and the environment: each has one place.
         only(".mode(0o", &["files.rs"]);
         only("env::var(", &["config.rs", "cli/build.rs", "sandbox/fuzz.rs", "store/postgres/simulation.rs"]);

@@ -14,6 +14,7 @@ use utoipa::{
 
 use crate::{
     metrics::meters,
+    random::NoRandomness,
     store,
     wire::values::{schema, words},
 };
@@ -168,6 +169,13 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+impl From<NoRandomness> for Problem {
+    fn from(error: NoRandomness) -> Self {
+        tracing::error!(%error, "no secret and no id can be created");
+        Self::internal("the system provides no random bytes")
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::{domain::plugin::Digest, files, sandbox::CodeCache};
+use crate::{domain::plugin::Digest, files, random, sandbox::CodeCache};
 
 /// Maximum number of stored compiled versions; the oldest are removed first.
 const CODE_FILES_MAX: usize = 256;
@@ -45,8 +45,7 @@ impl FileCache {
         let key = match known.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok()) {
             Some(key) => key,
             None => {
-                let mut key = [0; 32];
-                getrandom::fill(&mut key).map_err(io::Error::other)?;
+                let key = random::bytes().map_err(io::Error::other)?;
                 files::replace(&path, &[&key]).map_err(|error| of(&path, error))?;
                 key
             }

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     clock,
     domain::{id::KeyId, key::Role, time::Timestamp},
+    random::{self, NoRandomness},
     store::{self, KeyRow, NewKey, Store},
 };
 
@@ -27,10 +28,8 @@ pub const KEY_PREFIX: &str = "innk_";
 const NEVER: i64 = i64::MIN;
 
 /// Creates a key from random bytes.
-pub fn new_key() -> Result<String, getrandom::Error> {
-    let mut random = [0; 24];
-    getrandom::fill(&mut random)?;
-    Ok(format!("{KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random)))
+pub fn new_key() -> Result<String, NoRandomness> {
+    Ok(format!("{KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<24>()?)))
 }
 
 /// Minimum length of an operator's key in characters, and how many of them must differ. 32 random hexadecimal digits are 128
@@ -177,8 +176,8 @@ pub enum FirstKeyError {
     Guessable(GuessableKey),
     #[error("INNESCO_ADMIN_KEY is a key that has expired or is no admin's, and no admin key is left; set it to a new one")]
     Useless,
-    #[error("the system gives no random bytes for the first admin key")]
-    NoRandomness(#[from] getrandom::Error),
+    #[error("the first admin key cannot be created")]
+    NoRandomness(#[from] NoRandomness),
     #[error(transparent)]
     Store(#[from] store::Error),
 }

@@ -19,9 +19,9 @@ impl<T: DeserializeOwned> Answer<T> {
     /// # Errors
     /// A member is missing or has another type: the engine is older than this program.
     pub fn read(json: Value) -> anyhow::Result<Self> {
-        let thing =
-            T::deserialize(&json).context("the engine's answer cannot be read; use the innesco program of the engine's version");
-        Ok(Self { thing: thing?, json })
+        let thing = T::deserialize(&json)
+            .context("the engine's answer cannot be read; use the innesco program of the engine's version")?;
+        Ok(Self { json, thing })
     }
 }
 

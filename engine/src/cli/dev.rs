@@ -29,6 +29,7 @@ use crate::{
     },
     files,
     news::Feed,
+    random,
     serve::Engine,
     store::Store,
 };
@@ -130,8 +131,7 @@ async fn wire(store: &dyn Store, receiver: SocketAddr) -> anyhow::Result<()> {
             }
             continue;
         }
-        let mut seed = [0; Secret::SEED_LEN];
-        getrandom::fill(&mut seed)?;
+        let seed = random::bytes()?;
         let events = events.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_, _>>()?;
         store
             .create_endpoint(NewEndpoint {

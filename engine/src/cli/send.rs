@@ -25,6 +25,7 @@ use crate::{
         content::is_json,
         name::{Attributes, EventType},
     },
+    random,
     wire::{AcceptedAll, AcceptedView},
 };
 
@@ -183,7 +184,7 @@ fn send_file(file: &str, args: &SendArgs, client: &Client, out: &Printer) -> any
         (Box::new(std::io::BufReader::new(opened)), length)
     };
     let mut progress = Progress::new(length);
-    let salt = getrandom::u64()?;
+    let salt = u64::from_le_bytes(random::bytes()?);
     let mut tally = Tally { last_line: args.from_line.saturating_sub(1), ..Tally::default() };
     let (mut batch, mut bytes, mut number) = (Vec::new(), 0, 0);
     let mut read_bytes = 0;

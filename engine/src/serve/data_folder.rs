@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::Context as _;
 
-use crate::files;
+use crate::{files, random};
 
 /// Returns whether engines create files of this name: the store with its log, keys, compiled code, the lock, the node's name.
 fn made_by_engines(name: &str) -> bool {
@@ -35,9 +35,7 @@ pub fn node_name(data: &Path) -> anyhow::Result<String> {
         }
         _ => {}
     }
-    let mut random = [0; 4];
-    getrandom::fill(&mut random)?;
-    let name = format!("node-{:08x}", u32::from_le_bytes(random));
+    let name = format!("node-{:08x}", u32::from_le_bytes(random::bytes()?));
     files::replace(&file, &[name.as_bytes()]).with_context(|| format!("{shown}, the name of this node, cannot be written"))?;
     Ok(name)
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{Overload, SealError};
-use crate::domain::{event::NewEvent, id::EventId};
+use crate::{
+    domain::{event::NewEvent, id::EventId},
+    random::NoRandomness,
+};
 
 /// A refusal or failure of a store. Nothing of the refused step has taken effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +77,12 @@ impl IdTaken {
 impl From<IdTaken> for Error {
     fn from(taken: IdTaken) -> Self {
         Self::IdTaken(Box::new(taken))
+    }
+}
+
+impl From<NoRandomness> for Error {
+    fn from(error: NoRandomness) -> Self {
+        Self::Unavailable(error.to_string())
     }
 }
 

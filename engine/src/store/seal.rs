@@ -23,7 +23,11 @@ use chacha20poly1305::{
 };
 use zeroize::Zeroizing;
 
-use crate::{domain::given, files};
+use crate::{
+    domain::given,
+    files,
+    random::{self, NoRandomness},
+};
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
@@ -39,8 +43,8 @@ pub struct Seal(XChaCha20Poly1305);
 /// Something that cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    #[error("the system gives no randomness: {0}")]
-    NoRandomness(getrandom::Error),
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
     #[error("the master key in {} does not open this store: it was sealed with another one. Put the right file in its place", .0.display())]
     WrongKey(PathBuf),
     #[error("the store's secrets are sealed, and their master key {} is missing. Put the file back; without it they cannot be read by anyone", .0.display())]
@@ -58,8 +62,7 @@ impl Seal {
 
     /// Encrypts `plain`, bound to `context`.
     pub fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(SealError::NoRandomness)?;
+        let nonce: [u8; NONCE_BYTES] = random::bytes()?;
         let payload = Payload { msg: plain, aad: context.as_bytes() };
         let sealed =
             self.0.encrypt(&XNonce::from(nonce), payload).expect("what is sealed is far smaller than the cipher's limit");
@@ -164,7 +167,7 @@ impl KeyFile {
     /// On the disk before anything is sealed with it: a store whose key is lost is a store without secrets.
     fn make(&self, path: &Path) -> Result<Seal, SealError> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
-        getrandom::fill(&mut *key).map_err(SealError::NoRandomness)?;
+        random::fill(&mut *key)?;
         let line = Zeroizing::new(format!("{PREFIX}{}\n", BASE64_STANDARD.encode(*key)));
         let write = || {
             let mut file = files::create(path)?;

@@ -22,6 +22,7 @@ use crate::{
         time::Timestamp,
     },
     outbound::{Outbound, Webhook},
+    random,
     store::{AttemptRecord, DeliveryClaim, Handoff, Store},
     traces::Traces,
 };
@@ -238,10 +239,6 @@ fn unsendable(detail: String) -> Attempt {
 
 /// A number in 0..1 that differs from attempt to attempt.
 fn jitter() -> f64 {
-    let mut random = [0; 4];
-    // Without randomness all retries lie in the middle: no harm.
-    if getrandom::fill(&mut random).is_err() {
-        return 0.5;
-    }
-    f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX)
+    // Without randomness all retries are in the middle of their span, which does no harm.
+    random::bytes().map_or(0.5, |bytes| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }

@@ -30,6 +30,7 @@ use crate::{
         signature::{Scheme, Secret},
     },
     outbound::check_certificate,
+    random,
     wire::EndpointView,
 };
 
@@ -473,13 +474,6 @@ pub fn secret(given: Option<&str>, scheme: Scheme) -> Result<Secret, Problem> {
             }
             Ok(secret)
         }
-        None => {
-            let mut seed = [0; Secret::SEED_LEN];
-            getrandom::fill(&mut seed).map_err(|error| {
-                tracing::error!(%error, "system provides no random bytes");
-                Problem::internal("the system provides no random bytes for a secret")
-            })?;
-            Ok(Secret::from_seed(scheme, seed))
-        }
+        None => Ok(Secret::from_seed(scheme, random::bytes()?)),
     }
 }

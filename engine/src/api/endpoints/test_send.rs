@@ -18,6 +18,7 @@ use crate::{
         name::EventType,
     },
     outbound::Webhook,
+    random,
     wire::{AttemptResultView, TestSend},
 };
 
@@ -44,7 +45,7 @@ pub async fn send(
 ) -> Result<Json<TestSend>, Problem> {
     let endpoint = find(&api, &id)?;
     let body = body::read(&api, &headers, body).await?;
-    let webhook_id = format!("test_{:032x}", u128::from_le_bytes(random()?));
+    let webhook_id = format!("test_{:032x}", u128::from_le_bytes(random::bytes()?));
     let now = clock::wall();
     // `null` means no event, as documented. In binary mode it would be an event's data.
     let none = body.is_empty() || body.trim_ascii() == b"null" && !headers.contains_key("ce-type");
@@ -61,15 +62,6 @@ pub async fn send(
         result: AttemptResultView::new(&attempt),
         webhook_id,
     }))
-}
-
-fn random() -> Result<[u8; 16], Problem> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| {
-        tracing::error!(%error, "system provides no random bytes");
-        Problem::internal("the system provides no random bytes for an id")
-    })?;
-    Ok(random)
 }
 
 fn plain(id: &str) -> NewEvent {

@@ -20,6 +20,7 @@ use crate::{
             Source, Token,
         },
     },
+    random,
     wire::values::{durations, schema, values, words},
 };
 
@@ -313,20 +314,11 @@ pub fn secret(given: Option<&str>, settings: &Settings) -> Result<Secret, Proble
             "secret",
             format!("is missing: {} creates it, and shows it where you set up the webhook", settings.preset.as_str()),
         )),
-        None => Ok(NewSource::new_secret(settings, random()?)),
+        None => Ok(NewSource::new_secret(settings, random::bytes()?)),
     }
 }
 
 /// Creates the unguessable part of an address.
 pub fn new_token() -> Result<Token, Problem> {
-    Ok(Token::from_seed(random()?))
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Problem> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        tracing::error!(%error, "system provides no random bytes");
-        Problem::internal("the system provides no random bytes for a secret")
-    })?;
-    Ok(bytes)
+    Ok(Token::from_seed(random::bytes()?))
 }

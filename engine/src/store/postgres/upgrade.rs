@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     domain::id::Tag,
+    random,
     store::{Error, KeyFile, Seal},
 };
 
@@ -40,10 +41,8 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
     alone(tx).await?;
     let made: bool = get(&the_row(tx, "SELECT to_regclass('meta') IS NOT NULL", &[]).await?, 0)?;
     if !made {
-        let mut random = [0; 4];
-        getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
         make_tables(tx).await?;
-        let tag = Tag::from_random(random);
+        let tag = Tag::from_random(random::bytes()?);
         let sql = "INSERT INTO meta (key, value) VALUES ('layout', $1), ('tag', $2)";
         execute(tx, sql, &[&MARK.as_slice(), &tag.as_str().as_bytes()]).await?;
     }

@@ -63,7 +63,7 @@ use super::{
 use crate::{
     clock,
     domain::id::{EndpointId, EventId, Tag},
-    files,
+    files, random,
 };
 
 /// Connections that read for people at once.
@@ -250,10 +250,8 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
 /// Where this opening begins to count its lease tokens: somewhere else than every other, so that what was claimed before a restart
 /// is never mistaken for what was claimed after it.
 fn first_token() -> Result<i64, Error> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
     // Two bits are left for counting on.
-    Ok(i64::from_le_bytes(random) & (i64::MAX >> 2))
+    Ok(i64::from_le_bytes(random::bytes()?) & (i64::MAX >> 2))
 }
 
 impl Store for Sqlite {

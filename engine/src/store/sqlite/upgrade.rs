@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::rows;
 use crate::{
     domain::id::Tag,
+    random,
     store::{Error, KeyFile, Seal},
 };
 
@@ -27,10 +28,8 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
     let seal = key_file.open(mark.as_deref())?;
     match layout {
         0 => step(db, || {
-            let mut random = [0; 4];
-            getrandom::fill(&mut random).map_err(|error| Error::Unavailable(error.to_string()))?;
             db.execute_batch(include_str!("schema.sql"))?;
-            db.execute("INSERT INTO meta (key, value) VALUES ('tag', ?1)", [Tag::from_random(random).as_str()])?;
+            db.execute("INSERT INTO meta (key, value) VALUES ('tag', ?1)", [Tag::from_random(random::bytes()?).as_str()])?;
             Ok(())
         })?,
         1 => {

@@ -1,0 +1,37 @@
+//! The only place that asks the system for random bytes: secrets, keys, names, tags, nonces.
+//!
+//! Rules take random bytes as an argument, as they take the time, so that a test decides what they are.
+
+/// The system provides no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the system provides no random bytes: {0}")]
+pub struct NoRandomness(getrandom::Error);
+
+/// Returns random bytes that cannot be guessed.
+///
+/// # Errors
+/// The system has no source of randomness, which a container without one can cause.
+pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
+    let mut bytes = [0; N];
+    fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Fills a buffer with random bytes, for a key that must have no copy elsewhere in memory.
+///
+/// # Errors
+/// As [`bytes`].
+pub fn fill(bytes: &mut [u8]) -> Result<(), NoRandomness> {
+    getrandom::fill(bytes).map_err(NoRandomness)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_keys_are_the_same() {
+        let [one, two] = [bytes::<32>().unwrap(), bytes::<32>().unwrap()];
+        assert!(one != two && one != [0; 32]);
+    }
+}
