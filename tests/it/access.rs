@@ -368,7 +368,7 @@ async fn every_started_change_is_in_the_trail() {
     engine.launch();
     assert!(begun(&engine.get("/v1/audit").await), "without a result: the engine ended in between");
     let (_, said) = cli(&engine, &["audit"]);
-    assert!(said.contains("the engine ended"), "{said}");
+    assert!(said.contains("the engine stopped"), "{said}");
 
     // The result is recorded even if the caller disconnects.
     let mut stream = TcpStream::connect(engine.url.trim_start_matches("http://")).unwrap();

@@ -131,7 +131,7 @@ async fn refuses_an_invalid_bulk_retry() {
         (json!({ "endpoint": "missing" }), 404, "missing"),
         (json!({ "state": "delivered" }), 422, "write dead or cancelled"),
         (json!({ "reason": "bad mood" }), 422, "write one of exhausted"),
-        (json!({ "state": "cancelled", "reason": "gone" }), 422, "only dead deliveries have one"),
+        (json!({ "state": "cancelled", "reason": "gone" }), 422, "only dead deliveries have a reason"),
         (json!({ "since": "yesterday" }), 422, "since"),
         (json!({ "event_type": "order created" }), 422, "event_type"),
         (json!({ "all": true }), 422, "all"),

@@ -171,11 +171,11 @@ fn variables_that_cannot_be_meant_are_refused_by_name() {
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     for (name, value, arguments, named) in [
         ("INNESCO_DATA", &b"d\xe4ta"[..], &["serve", "--check"][..], "INNESCO_DATA is not text in UTF-8"),
-        ("INNESCO_LISTEN", b"127.0.0.1:0\nx", &["serve", "--check"], "INNESCO_LISTEN has a line end in it"),
-        ("INNESCO_ADMIN_KEY", b"one two three four", &serve, "INNESCO_ADMIN_KEY has a blank in it"),
+        ("INNESCO_LISTEN", b"127.0.0.1:0\nx", &["serve", "--check"], "INNESCO_LISTEN contains a line end"),
+        ("INNESCO_ADMIN_KEY", b"one two three four", &serve, "INNESCO_ADMIN_KEY contains a blank"),
         ("INNESCO_ADMIN_KEY", b"\r\n", &serve, "INNESCO_ADMIN_KEY is empty"),
         ("INNESCO_LOG_LEVEL", b"loud=1=2", &serve, "INNESCO_LOG_LEVEL = \"loud=1=2\" is not a list of log levels"),
-        ("INNESCO_KEY", b"a\nb", &["event", "list"], "INNESCO_KEY has a line end in it"),
+        ("INNESCO_KEY", b"a\nb", &["event", "list"], "INNESCO_KEY contains a line end"),
         ("INNESCO_KEY", b"\xff", &["event", "list"], "INNESCO_KEY is not text in UTF-8"),
     ] {
         let (ok, text) = check(name, value, arguments);

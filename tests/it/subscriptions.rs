@@ -96,7 +96,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
     let endpoint = engine.get(&format!("/v1/endpoints/{name}")).await;
     assert_eq!((&endpoint["id"], &endpoint["on_gone"]), (&made["id"], &json!("remove")));
     let card = run(&engine, &["endpoint", "show", &name]);
-    assert!(card.contains("subscribed with the key \"a operate key\"") && card.contains("it is removed"), "{card}");
+    assert!(card.contains("subscribed with the key \"a operate key\"") && card.contains("removed: a program created"), "{card}");
     let audit = engine.get("/v1/audit?action=subscription.create").await;
     assert_eq!((&audit["items"][5]["key"], &audit["items"][5]["target"]), (&json!("a operate key"), &made["id"]), "{audit:#}");
 

@@ -179,36 +179,36 @@ fn documents_name_tests_that_exist() {
 const VAGUE: [&str; 32] = [
     "who|ever",
     "what|ever",
-    "no|body",
+    "nob|ody",
     "some|body",
-    "for want| of",
-    "for so long| as",
-    "such as| it is",
-    "as good| as",
+    "f|or want of",
+    "f|or so long as",
+    "su|ch as it is",
+    "a|s good as",
     "like|wise",
-    "what came| of",
-    "what comes| of",
-    "what became| of",
-    "what becomes| of",
-    "is told| of",
-    "are told| of",
-    "was told| of",
-    "how|-maniet",
-    "how|-manieth",
-    "of its| own",
-    "of their| own",
-    "one's| own",
-    "by it|self",
-    "by them|selves",
-    "set a|part",
-    "drive| again",
-    "drives| again",
-    "driven| again",
-    "drive| it",
-    "drives| it",
-    "drives| the run",
-    "drives| runs",
-    "drives| a run",
+    "wh|at came of",
+    "wh|at comes of",
+    "wh|at became of",
+    "wh|at becomes of",
+    "i|s told of",
+    "a|re told of",
+    "w|as told of",
+    "how-m|aniet",
+    "how-m|anieth",
+    "o|f its own",
+    "o|f their own",
+    "on|e's own",
+    "b|y itself",
+    "b|y themselves",
+    "s|et apart",
+    "dr|ive again",
+    "dri|ves again",
+    "dri|ven again",
+    "dr|ive it",
+    "dri|ves it",
+    "dri|ves the run",
+    "dri|ves runs",
+    "dri|ves a run",
 ];
 
 /// Files and folders that still have vague phrases. This list may only become shorter.
@@ -232,7 +232,7 @@ fn vague_phrases(text: &str) -> Vec<String> {
 #[test]
 fn vague_phrases_are_found_across_lines_and_in_names() {
     let split = ["/// The store keeps what came\n    ///", "of it."].join(" ");
-    assert_eq!(vague_phrases(&split), ["what came| of".replace('|', "")]);
+    assert_eq!(vague_phrases(&split), ["wh|at came of".replace('|', "")]);
     assert_eq!(vague_phrases(&["fn no", "body_waits() {}"].concat()), ["no|body".replace('|', "")]);
     assert!(vague_phrases("/// The engine resumes automatically. Each file has its own mode.").is_empty());
 }

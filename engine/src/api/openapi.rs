@@ -44,13 +44,15 @@ const TAGS: &[(&str, &str)] = &[
 const ABOUT: &str = "\
 Events in, signed webhooks out, your WebAssembly in between.
 
-Every request but those about the engine itself carries a key: `Authorization: Bearer innk_…`. Its role decides what it may do: \
-`publish` sends events, `read` reads, `subscribe` manages its own subscriptions, `metrics` reads the figures, `operate` also runs deliveries, \
-endpoints and sources, `admin` does everything. The roles that open an operation stand in its `security`.
+Requests need a key: `Authorization: Bearer innk_…`. Operations without `security` need none. The role of the key \
+decides what it may do: `publish` sends events, `read` reads, `subscribe` manages its own subscriptions, `metrics` reads the metrics, \
+`operate` also manages deliveries, endpoints and sources, `admin` does everything. The `security` of an operation lists the roles that \
+may call it.
 
-Lists come in pages: send the `next` of one as `cursor` for the one after; `null` is the end. A refusal is an \
-`application/problem+json` whose `code` never changes its meaning and whose `detail` says what to do. In an answer every member that \
-is not known is there as `null`; new members may be added at any time.";
+Lists have pages: send the `next` of a page as `cursor` to read the page after it. On the last page `next` is `null`.
+
+An error is an `application/problem+json`. Its `code` never changes its meaning, and its `detail` says what to do. In an answer an \
+unknown member is `null`, not absent. New members may be added at any time.";
 
 /// Read this document.
 ///

@@ -46,14 +46,14 @@ use crate::api::openapi;
 const HELLO: &str = "\
 Innesco: events in, signed webhooks out, your WebAssembly in between.
 
-  innesco dev                         build the plugins here, serve them, with a receiver beside
+  innesco dev                         build and serve the plugins of this folder, with a test receiver
   innesco send order.created '{…}'    send an event
-  innesco event show evt_…            read everything that happened to it
-  innesco plugin new my-first         begin a plugin
-  innesco serve                       run the engine, for real
+  innesco event show evt_…            show everything that happened to an event
+  innesco plugin new my-first         create a plugin
+  innesco serve                       run the engine in production
 
-Every command:               innesco help
-One, beginning by example:   innesco help send
+All commands:                innesco help
+One command, with examples:  innesco help send
 ";
 
 #[derive(Parser)]
