@@ -128,27 +128,6 @@ async fn a_receiver_that_is_gone_is_disabled_and_can_be_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_endpoint_waits_and_a_deleted_one_cancels() {
-    let engine = Engine::start(&[]);
-    let receiver = Receiver::start().await;
-    engine.endpoint("one", &receiver.url("/one"), &["*"]).await;
-    engine.endpoint("two", &receiver.url("/two"), &["*"]).await;
-    engine.ok("POST", "/v1/endpoints/one/pause", Value::Null).await;
-    engine.ok("POST", "/v1/endpoints/two/pause", Value::Null).await;
-    let event = engine.send("a.b", json!({})).await;
-    engine.settled(&event).await;
-    engine.ok("DELETE", "/v1/endpoints/two", Value::Null).await;
-    engine.ok("POST", "/v1/endpoints/one/resume", Value::Null).await;
-    let story = engine
-        .wait(&format!("/v1/events/{event}"), "one is delivered, two is cancelled", |story| {
-            story["deliveries"][0]["state"] == "delivered" && story["deliveries"][1]["state"] == "cancelled"
-        })
-        .await;
-    assert_eq!(story["deliveries"][1]["endpoint_name"], "two");
-    assert_eq!(receiver.received().len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_right_is_told_and_nothing_is_half_done() {
     let engine = Engine::start_with(&[], &[]);
     for (method, path, body, status, code) in [

@@ -101,17 +101,6 @@ async fn each_kind_of_misbehaviour_has_a_named_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_without_its_endpoint_continues_once_it_exists() {
-    let engine = Engine::start(&["mischief"]);
-    let receiver = Receiver::start().await;
-    let event = engine.send("mischief.typo", json!({})).await;
-    engine.settled(&event).await;
-    engine.endpoint("reciever", &receiver.url("/"), &[]).await;
-    receiver.wait_for_count(1, DEADLINE).await;
-    engine.wait(&format!("/v1/events/{event}"), "it is done", |story| story["state"] == "done").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_not_plugins_are_explained_and_harmless() {
     let engine = Engine::start(&["ledger"]);
     let good = crates::wasm("mischief");

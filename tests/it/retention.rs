@@ -23,6 +23,6 @@ async fn a_full_store_deletes_old_events_and_logs_it() {
     let youngest: Vec<Value> = events.iter().rev().take(left.len()).map(|event| json!(event)).collect();
     assert_eq!(left, youngest.iter().collect::<Vec<_>>(), "the oldest went");
     assert!(!left.is_empty(), "and no more than had to");
-    engine.wait("/readyz", "it says so", |_| engine.log().contains("left before their time")).await;
+    engine.wait("/readyz", "it says so", |_| engine.log().contains("store was full")).await;
     assert_eq!(engine.get("/readyz").await["ready"], true, "it is a warning, no more");
 }

@@ -16,19 +16,19 @@ use super::{
     time::Timestamp,
 };
 
-/// How a run ended. Every run ends as exactly one of these.
+/// The outcome of a run. Every executed run has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunOutcome {
     Ok,
-    /// The plugin said so.
+    /// The plugin returned a failure.
     Failed,
-    /// It panicked or did what WebAssembly forbids.
+    /// It panicked, or broke a rule of WebAssembly.
     Trapped,
     /// It ran longer than its deadline.
     Deadline,
     /// It asked for more memory than its limit.
     OutOfMemory,
-    /// What it returned breaks a rule or a limit.
+    /// Its result breaks a rule or a limit.
     BadOutput,
     /// The plugin's file is missing or broken.
     NotLoadable,
@@ -65,11 +65,11 @@ impl fmt::Display for RunOutcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFailure {
     pub outcome: RunOutcome,
-    /// A short stable word: the plugin's own for [`RunOutcome::Failed`], ours otherwise.
+    /// A short stable word: the plugin's for [`RunOutcome::Failed`], the engine's otherwise.
     pub code: String,
-    /// A sentence for people.
+    /// A sentence for the operator.
     pub message: String,
-    /// Only a plugin that says so is tried again by itself.
+    /// Whether the plugin asks for another try.
     pub retryable: bool,
 }
 
@@ -93,7 +93,7 @@ impl LogLevel {
         }
     }
 
-    /// Anything unknown is `info`: a plugin's odd level must not lose its line.
+    /// Reads a level. An unknown one is `info`, so that the line is not lost.
     pub fn parse(text: &str) -> Self {
         match text {
             "debug" => Self::Debug,
@@ -111,11 +111,11 @@ pub struct LogLine {
     pub message: String,
 }
 
-/// What a run logged, within its limits.
+/// The log of a run, within its limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunLog {
     pub lines: Vec<LogLine>,
-    /// Lines that were over the limit and are not kept.
+    /// Lines over the limit, which are not stored.
     pub dropped: u64,
 }
 
@@ -127,25 +127,25 @@ pub struct Webhook {
     pub payload: Payload,
 }
 
-/// What a run that ended `ok` asks for.
+/// The requests of a run that ended `ok`.
 #[derive(Clone, Debug, Default)]
 pub struct Requests {
     pub webhooks: Vec<Webhook>,
     pub emitted: Vec<Emitted>,
 }
 
-/// An event that a plugin asks for. Its source and depth are the engine's to give.
+/// An event that a plugin asks for. The engine sets its source and depth.
 #[derive(Clone, Debug)]
 pub struct Emitted {
     pub event_type: super::name::EventType,
     pub subject: Option<String>,
-    /// Its data, and what that is.
+    /// Its data and content type.
     pub content: super::content::Content,
     pub attributes: super::name::Attributes,
 }
 
 impl Emitted {
-    /// The event that follows `cause`, from the plugin named `plugin`.
+    /// Returns the event that follows `cause`, from the plugin named `plugin`.
     pub fn into_event(mut self, cause: &super::event::Event, plugin: &Slug) -> NewEvent {
         super::trace::inherit(&mut self.attributes, cause);
         NewEvent {
@@ -163,21 +163,21 @@ impl Emitted {
     }
 }
 
-/// A value that a plugin keeps, as a run saw it: the version is 0 where there was none.
+/// A value of plugin state that a run read. The version is 0 if no value existed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateRead {
     pub key: String,
     pub version: i64,
 }
 
-/// A value that a run leaves behind; `None` deletes.
+/// A write to plugin state; `None` deletes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateWrite {
     pub key: String,
     pub value: Option<Vec<u8>>,
 }
 
-/// What a run read and wrote of its plugin's state. It commits only if what was read is still so.
+/// The reads and writes of a run in its plugin's state. The run commits only if the values that it read are unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateUse {
     pub reads: Vec<StateRead>,

@@ -54,6 +54,13 @@ impl Sandbox {
             .or_else(|_| Self::with_places(&settings, Places::OnDemand, in_child(Places::OnDemand)))
     }
 
+    /// Creates a sandbox that compiles in this process: the child process is this program, which a test is not.
+    #[cfg(test)]
+    pub fn in_process() -> Self {
+        Self::with_places(&Settings { threads: 2, ..Settings::default() }, Places::OnDemand, Compiler::Here)
+            .expect("it can be set up")
+    }
+
     /// Creates a sandbox whose plugins run in `places`.
     pub(super) fn with_places(settings: &Settings, places: Places, compiler: Compiler) -> Result<Self, SetupError> {
         let sandbox = Self::build(settings, places, Purpose::Run, compiler)?;

@@ -14,12 +14,19 @@ use crate::domain::{
 /// Records attempts.
 #[async_trait]
 pub trait Attempts {
-    /// Stores attempts and the next states of their deliveries, many at once. Returns `false` for a record whose lease was lost; such a
-    /// record changes nothing.
+    /// Stores attempts and the next states of their deliveries, many at once. Each record has its own answer.
     ///
     /// # Errors
     /// If the commit failed: no record took effect.
-    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error>;
+    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error>;
+}
+
+/// What the store did with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    Done,
+    /// Another worker holds the claim now; nothing changed.
+    LeaseLost,
 }
 
 /// One attempt and the delivery's next state.

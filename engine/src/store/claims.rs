@@ -31,12 +31,7 @@ pub trait Claims {
     ///
     /// # Errors
     /// If the commit failed: the claims become due when their leases end.
-    async fn release(
-        &self,
-        events: Vec<(EventId, Lease)>,
-        runs: Vec<(RunId, Lease)>,
-        deliveries: Vec<(DeliveryId, Lease)>,
-    ) -> Result<(), Error>;
+    async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error>;
 
     /// Returns when the next unclaimed row is due, for a caller that claimed everything due at `claimed_at`. Rows that became due since
     /// then count. Rows that were due before and wait for another row to finish do not.
@@ -54,6 +49,14 @@ pub const LEASE: Duration = Duration::from_secs(300);
 pub struct Lease {
     pub token: i64,
     pub until: Timestamp,
+}
+
+/// The row that a claim holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimId {
+    Event(EventId),
+    Run(RunId),
+    Delivery(DeliveryId),
 }
 
 /// An event that this worker may run.

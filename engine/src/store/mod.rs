@@ -55,14 +55,16 @@ mod story;
 mod tenure;
 pub mod weight;
 
+#[cfg(test)]
+pub use self::sqlite::tests::SqliteBacking;
 pub use self::{
     accept::{Accept, Accepted},
     admission::{Admission, AdmissionLimits, Overload},
     alarm::Alarm,
-    attempts::{AttemptRecord, Attempts},
+    attempts::{AttemptRecord, Attempts, Recorded},
     audit::{Audit, AuditEntry, AuditFilter, NewAudit},
     budget::{Budget, Room},
-    claims::{Claims, DeliveryClaim, EventClaim, LEASE, Lease, RunClaim},
+    claims::{ClaimId, Claims, DeliveryClaim, EventClaim, LEASE, Lease, RunClaim},
     commands::Commands,
     config_versions::ConfigVersions,
     endpoints::Endpoints,

@@ -1,68 +1,125 @@
-//! What waits to be written, and what goes into the next batch: as many as the store takes in one step, no more bytes than one transaction
-//! should have. A batch that fails is tried again by halves, until what breaks it stands alone and everything else has passed.
+//! Batches: what goes into the store's next transaction, for the settler and the recorder alike. A batch takes as many items as the store
+//! takes in one step, and no more bytes than one transaction should have. A failed batch is retried by halves, until the faulty item
+//! stands alone and all others have passed.
 //!
-//! Decisions only: whoever owns it talks to the store.
+//! [`Batches`] decides; a [`Writer`] talks to the store; [`write_all`] is the loop around both.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::store;
 
-/// Things in one batch.
+/// How long to wait after the store failed, before the next batch.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// Items in one batch.
 const COUNT_MAX: usize = 512;
-/// Bytes in one batch: what a transaction of the stores takes before it closes.
+/// Bytes in one batch: the most that a transaction of the stores takes.
 const BYTES_MAX: usize = 8 << 20;
-/// How often one thing fails alone, while others pass, before it is given up.
+/// Failures of an item alone, while others pass, before it is given up.
 const TRIES_ALONE: u32 = 3;
 
-/// Things on their way into the store, in their order.
+/// Writes items to the store, a batch at a time.
+pub trait Writer: Send {
+    type Item: Send;
+
+    /// Returns what an item takes in memory, in bytes.
+    fn bytes(item: &Self::Item) -> usize;
+
+    /// Writes the next batch. Items that have to be written again are put back.
+    fn step(&mut self, batches: &mut Batches<Self::Item>) -> impl Future<Output = Step> + Send;
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The store took the batch.
+    Committed {
+        /// Items that took effect.
+        done: usize,
+        /// Items that did not, and are not tried again: their claim was lost or given back.
+        dropped: usize,
+        /// Items that were amended and are in the next batch.
+        amended: usize,
+    },
+    /// The store failed. The next batch is tried at once.
+    Again,
+    /// The store failed. The next batch is tried after a pause.
+    Pause,
+    /// One item failed alone, again and again, and was given up or amended.
+    GaveUp,
+}
+
+/// Writes everything that comes from `queue`, until all its senders are gone and nothing waits.
+pub async fn write_all<W: Writer>(mut writer: W, mut queue: UnboundedReceiver<W::Item>) {
+    let mut batches = Batches::default();
+    let push = |batches: &mut Batches<W::Item>, item: W::Item| {
+        let bytes = W::bytes(&item);
+        batches.push(item, bytes);
+    };
+    loop {
+        if batches.is_empty() {
+            let Some(first) = queue.recv().await else { return };
+            push(&mut batches, first);
+        }
+        while let Ok(item) = queue.try_recv() {
+            push(&mut batches, item);
+        }
+        if writer.step(&mut batches).await == Step::Pause {
+            tokio::time::sleep(AFTER_FAILURE).await;
+        }
+    }
+}
+
+/// Items on their way into the store, in their order.
 pub struct Batches<T> {
     waiting: VecDeque<Waiting<T>>,
-    /// Things in the next batch at most: fewer after a failure, all again after a success.
+    /// Most items in the next batch: fewer after a failure, [`COUNT_MAX`] again after a success.
     count_max: usize,
     /// Batches that have passed.
     passed: u64,
 }
 
 struct Waiting<T> {
-    thing: T,
+    item: T,
     bytes: usize,
-    /// How often it has failed alone, and how many batches had passed by then.
+    /// Its failures alone, and the batches that had passed before the last one.
     alone: Option<(u32, u64)>,
 }
 
-/// Things that go to the store together.
+/// Items that go to the store together.
 pub struct Batch<T> {
-    things: Vec<Waiting<T>>,
+    items: Vec<Waiting<T>>,
 }
 
 impl<T> Batch<T> {
-    pub fn things(&self) -> impl Iterator<Item = &T> {
-        self.things.iter().map(|one| &one.thing)
+    pub fn items(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().map(|one| &one.item)
     }
 
-    pub fn into_things(self) -> impl Iterator<Item = T> {
-        self.things.into_iter().map(|one| one.thing)
+    pub fn into_items(self) -> impl Iterator<Item = T> {
+        self.items.into_iter().map(|one| one.item)
     }
 
-    /// The same batch of something else.
+    /// Changes each item and keeps its history.
     pub fn map<U>(self, mut into: impl FnMut(T) -> U) -> Batch<U> {
-        let things = self.things.into_iter();
-        Batch { things: things.map(|one| Waiting { thing: into(one.thing), bytes: one.bytes, alone: one.alone }).collect() }
+        let items = self.items.into_iter();
+        Batch { items: items.map(|one| Waiting { item: into(one.item), bytes: one.bytes, alone: one.alone }).collect() }
     }
 
     pub fn bytes(&self) -> usize {
-        self.things.iter().map(|one| one.bytes).sum()
+        self.items.iter().map(|one| one.bytes).sum()
     }
 }
 
 /// Why a batch has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The store answers that this cannot be done.
+    /// The store refuses the batch.
     Batch,
-    /// The store is away, or the batch was too much for it: time will tell.
+    /// The store cannot be reached, or the batch was too much for it.
     Unclear,
-    /// The disk is full: nobody's fault, however small the rest is.
+    /// The disk is full: no item is at fault.
     Store,
 }
 
@@ -76,14 +133,14 @@ impl Blame {
     }
 }
 
-/// What is to be done after a failure.
+/// What follows a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict<T> {
     /// Try the next batch at once.
     GoOn,
     /// Try the next batch after a pause.
     Pause,
-    /// This one alone is what fails.
+    /// This item alone is at fault.
     GiveUp(T),
 }
 
@@ -98,54 +155,54 @@ impl<T> Batches<T> {
         self.waiting.is_empty()
     }
 
-    /// Adds what waits behind everything else.
-    pub fn push(&mut self, thing: T, bytes: usize) {
-        self.waiting.push_back(Waiting { thing, bytes, alone: None });
+    /// Adds an item behind all others.
+    pub fn push(&mut self, item: T, bytes: usize) {
+        self.waiting.push_back(Waiting { item, bytes, alone: None });
     }
 
-    /// Puts these before everything else, in their order: what was refused and has been mended.
-    pub fn push_first(&mut self, things: Vec<(T, usize)>) {
-        for (thing, bytes) in things.into_iter().rev() {
-            self.waiting.push_front(Waiting { thing, bytes, alone: None });
+    /// Adds amended items before all others, in their order.
+    pub fn push_first(&mut self, items: Vec<(T, usize)>) {
+        for (item, bytes) in items.into_iter().rev() {
+            self.waiting.push_front(Waiting { item, bytes, alone: None });
         }
     }
 
-    /// The next batch: never empty while something waits. What is larger than a batch may be goes alone, and so does what has failed alone.
+    /// Returns the next batch: never empty while an item waits. An item goes alone if it is larger than a batch, or has failed alone.
     pub fn next(&mut self) -> Batch<T> {
-        let mut things: Vec<Waiting<T>> = Vec::new();
+        let mut items: Vec<Waiting<T>> = Vec::new();
         let mut bytes = 0;
         while let Some(first) = self.waiting.front() {
-            let fits = things.len() < self.count_max && bytes + first.bytes <= BYTES_MAX && first.alone.is_none();
-            if !things.is_empty() && !fits {
+            let fits = items.len() < self.count_max && bytes + first.bytes <= BYTES_MAX && first.alone.is_none();
+            if !items.is_empty() && !fits {
                 break;
             }
             let alone = first.alone.is_some();
             bytes += first.bytes;
-            things.extend(self.waiting.pop_front());
+            items.extend(self.waiting.pop_front());
             if alone {
                 break;
             }
         }
-        Batch { things }
+        Batch { items }
     }
 
-    /// Notes that a batch has passed.
+    /// Records that a batch has passed.
     pub fn note_passed(&mut self) {
         self.passed += 1;
         self.count_max = COUNT_MAX;
     }
 
-    /// Takes a batch back that has failed, and says what to do.
+    /// Takes a failed batch back, and decides what follows.
     pub fn take_back(&mut self, mut batch: Batch<T>, blame: Blame) -> Verdict<T> {
         let pause = if blame == Blame::Batch { Verdict::GoOn } else { Verdict::Pause };
-        if batch.things.len() != 1 {
-            self.count_max = batch.things.len().div_ceil(2).max(1);
-            batch.things.into_iter().rev().for_each(|one| self.waiting.push_front(one));
+        if batch.items.len() != 1 {
+            self.count_max = batch.items.len().div_ceil(2).max(1);
+            batch.items.into_iter().rev().for_each(|one| self.waiting.push_front(one));
             return pause;
         }
-        let mut one = batch.things.pop().expect("it has one");
+        let mut one = batch.items.pop().expect("it has one item");
         let (tries, passed) = one.alone.unwrap_or((0, self.passed));
-        // While nothing else passes either, it may well be the store.
+        // While no other batch passes either, the store may be at fault.
         let counts = match blame {
             Blame::Batch => true,
             Blame::Unclear => one.alone.is_some() && self.passed > passed,
@@ -153,10 +210,10 @@ impl<T> Batches<T> {
         };
         let tries = tries + u32::from(counts);
         if tries >= TRIES_ALONE {
-            return Verdict::GiveUp(one.thing);
+            return Verdict::GiveUp(one.item);
         }
         one.alone = Some((tries, self.passed));
-        // Behind the others, so that it holds up none of them.
+        // Behind the others, so that it does not hold them up.
         self.waiting.push_back(one);
         if self.waiting.len() == 1 { Verdict::Pause } else { pause }
     }
@@ -166,14 +223,14 @@ impl<T> Batches<T> {
 mod tests {
     use super::*;
 
-    fn of(things: impl IntoIterator<Item = (u32, usize)>) -> Batches<u32> {
+    fn of(items: impl IntoIterator<Item = (u32, usize)>) -> Batches<u32> {
         let mut batches = Batches::default();
-        things.into_iter().for_each(|(thing, bytes)| batches.push(thing, bytes));
+        items.into_iter().for_each(|(item, bytes)| batches.push(item, bytes));
         batches
     }
 
     fn next(batches: &mut Batches<u32>) -> Vec<u32> {
-        batches.next().into_things().collect()
+        batches.next().into_items().collect()
     }
 
     #[test]
@@ -189,21 +246,21 @@ mod tests {
         assert!(batches.is_empty());
     }
 
-    /// Plays a store that refuses every batch in which a bad one is, until nothing waits. Returns what passed, what was given up, and
-    /// how many batches it took.
-    fn play(things: u32, bad: &[u32], blame: Blame) -> (Vec<u32>, Vec<u32>, usize) {
-        let mut batches = of((0..things).map(|n| (n, 1)));
+    /// Plays a store that refuses every batch with a bad item, until none waits. Returns the items that passed, those that were given up, and
+    /// the number of batches.
+    fn play(items: u32, bad: &[u32], blame: Blame) -> (Vec<u32>, Vec<u32>, usize) {
+        let mut batches = of((0..items).map(|n| (n, 1)));
         let (mut passed, mut given_up, mut count) = (Vec::new(), Vec::new(), 0);
         while !batches.is_empty() {
             count += 1;
             assert!(count < 10_000, "it never ends");
             let batch = batches.next();
-            if batch.things().any(|one| bad.contains(one)) {
+            if batch.items().any(|one| bad.contains(one)) {
                 if let Verdict::GiveUp(one) = batches.take_back(batch, blame) {
                     given_up.push(one);
                 }
             } else {
-                passed.extend(batch.into_things());
+                passed.extend(batch.into_items());
                 batches.note_passed();
             }
         }
@@ -211,28 +268,28 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_alone_is_given_up_and_all_others_pass() {
-        for (things, bad) in [(1, vec![0]), (512, vec![0]), (512, vec![511]), (700, vec![3, 300, 650]), (4, vec![0, 1, 2, 3])] {
-            let (mut passed, mut given_up, count) = play(things, &bad, Blame::Batch);
+    fn an_item_that_fails_alone_is_given_up_and_all_others_pass() {
+        for (items, bad) in [(1, vec![0]), (512, vec![0]), (512, vec![511]), (700, vec![3, 300, 650]), (4, vec![0, 1, 2, 3])] {
+            let (mut passed, mut given_up, count) = play(items, &bad, Blame::Batch);
             passed.sort_unstable();
             given_up.sort_unstable();
             assert_eq!(given_up, bad);
-            assert_eq!(passed, (0..things).filter(|n| !bad.contains(n)).collect::<Vec<_>>());
+            assert_eq!(passed, (0..items).filter(|n| !bad.contains(n)).collect::<Vec<_>>());
             assert!(count <= 30 * bad.len() + 10, "{count} batches for {} bad ones", bad.len());
         }
     }
 
     #[test]
-    fn while_the_store_is_away_nothing_is_given_up_and_the_order_stays() {
+    fn nothing_is_given_up_and_the_order_stays_while_the_store_is_away() {
         let mut batches = of((0..8).map(|n| (n, 1)));
         for _ in 0..100 {
             let batch = batches.next();
-            let alone = batch.things().count() == 1;
+            let alone = batch.items().count() == 1;
             assert_eq!(batches.take_back(batch, Blame::Unclear), Verdict::Pause);
             if alone {
                 break;
             }
-            assert_eq!(batches.waiting.front().map(|one| one.thing), Some(0), "halves are tried in their order");
+            assert_eq!(batches.waiting.front().map(|one| one.item), Some(0), "halves are tried in their order");
         }
         let mut passed = Vec::new();
         while !batches.is_empty() {
@@ -244,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_fault_it_is_shows_by_whether_others_pass() {
+    fn an_item_is_blamed_only_if_others_pass() {
         let alone = |blame, others_pass: bool| {
             let mut batches = of([(1, 1)]);
             for tries in 1..=20 {
@@ -261,11 +318,11 @@ mod tests {
         assert_eq!(alone(Blame::Batch, false), Some(3));
         assert_eq!(alone(Blame::Unclear, false), None, "the store is away");
         assert_eq!(alone(Blame::Unclear, true), Some(4), "the store is there, for others");
-        assert_eq!(alone(Blame::Store, true), None, "a full disk has room for small things longer than for large ones");
+        assert_eq!(alone(Blame::Store, true), None, "a full disk has room for small items longer than for large ones");
     }
 
     #[test]
-    fn what_was_mended_goes_first() {
+    fn amended_items_go_first() {
         let mut batches = of([(3, 1)]);
         batches.push_first(vec![(1, 1), (2, 1)]);
         assert_eq!(next(&mut batches), [1, 2, 3]);

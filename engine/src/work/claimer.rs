@@ -1,4 +1,5 @@
-//! The claimer: brings back what is due and in nobody's hands: after a restart, for retries, and what found no room in memory.
+//! The claimer: claims due events, runs and deliveries that no worker holds: after a restart, for retries, and those that found no room in
+//! memory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,35 +7,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
-    store::{Handoff, Store},
+    domain::time::Timestamp,
+    store::{Error, Handoff, Store},
 };
 
-/// How often the store is asked although nothing rang. A lost wake-up costs this, never an event.
+/// How often the store is asked without a wake-up. A lost wake-up costs this, never an event.
 const POLL: Duration = Duration::from_secs(5);
-/// How long to wait for room when what is due finds none.
+/// How long to wait for room when due rows find none, or after the store failed.
 const FULL: Duration = Duration::from_millis(500);
+
+/// What the next step waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing: there may be more to claim.
+    No,
+    /// Room in the hand-off: something is due and was not claimed.
+    ForRoom,
+    /// A wake-up: nothing is due.
+    ForAlarm,
+}
 
 pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToken) {
     loop {
-        let look = async {
-            // Cleared before looking: whoever stores something due from here on rings.
-            handoff.alarm.clear();
-            let now = clock::steady();
-            let claimed = store.claim_due(now).await?;
-            let next = if claimed == 0 { store.next_due(now).await? } else { None };
-            Ok::<_, crate::store::Error>((now, claimed, next))
-        };
-        let wait = match look.await {
-            Ok((_, 1.., _)) => Wait::No,
-            Ok((now, 0, Some(due))) if due <= now => Wait::ForRoom,
-            Ok((_, 0, due)) => {
-                if let Some(due) = due {
-                    handoff.alarm.arm(due);
-                }
-                Wait::ForAlarm
-            }
+        let wait = match step(&*store, &handoff, clock::steady()).await {
+            Ok(wait) => wait,
             Err(error) => {
-                tracing::debug!(%error, "what is due could not be claimed; trying again");
+                tracing::debug!(%error, "claiming failed; retrying");
                 Wait::ForRoom
             }
         };
@@ -53,8 +51,20 @@ pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToke
     }
 }
 
-enum Wait {
-    No,
-    ForRoom,
-    ForAlarm,
+/// Claims once, and sets the alarm for the next due row.
+pub async fn step(store: &dyn Store, handoff: &Handoff, now: Timestamp) -> Result<Wait, Error> {
+    // Cleared before looking: a row that becomes due from here on sets it again.
+    handoff.alarm.clear();
+    if store.claim_due(now).await? > 0 {
+        return Ok(Wait::No);
+    }
+    Ok(match store.next_due(now).await? {
+        Some(due) if due <= now => Wait::ForRoom,
+        due => {
+            if let Some(due) = due {
+                handoff.alarm.arm(due);
+            }
+            Wait::ForAlarm
+        }
+    })
 }

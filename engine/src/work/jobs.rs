@@ -1,5 +1,5 @@
-//! Jobs: each running one is advanced a batch at a time, in turns, so that a long one holds up neither the others nor the commits
-//! that someone waits for.
+//! Jobs: advances each running job by one batch in turn, so that a long job holds up neither the others nor the commits that callers
+//! wait for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,9 +11,9 @@ use crate::{
     store::{Error, Handoff, PageRequest, Store},
 };
 
-/// How often the store is asked although nothing rang. A lost wake-up costs this.
+/// How often the store is asked without a wake-up. A lost wake-up costs this.
 const POLL: Duration = Duration::from_secs(5);
-/// Between two turns, so that other commits come in between.
+/// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToken) {
@@ -22,24 +22,24 @@ pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToke
             Ok(0) => POLL,
             Ok(_) => PAUSE,
             Err(error) => {
-                tracing::error!(%error, "a job could not be advanced; trying again");
+                tracing::error!(%error, "job not advanced; retrying");
                 POLL
             }
         };
-        let rung = async {
-            // Whoever is at work looks again by itself.
+        let woken = async {
+            // Between two batches no wake-up is needed.
             if wait == POLL { handoff.jobs.notified().await } else { std::future::pending().await }
         };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = rung => {}
+            () = woken => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-/// Advances every running job by one batch, the oldest first. Returns how many are still running.
+/// Advances every running job by one batch, the oldest first. Returns the number of jobs that are still running.
 pub async fn step(store: &dyn Store) -> Result<usize, Error> {
     let page = PageRequest { cursor: None, limit: JOBS_RUNNING_MAX };
     let mut running = 0;

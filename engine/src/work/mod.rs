@@ -1,33 +1,42 @@
-//! What happens after an event is accepted, as a few small engines around the store:
+//! The work that follows an accepted event, as a few small workers around the store:
 //!
-//! - the **runner** takes events, routes them and runs their plugins, on threads of its own (`runner.rs`);
-//! - the **settler** commits what came of that, many at a time (`settler.rs`, commit 2);
-//! - the **sender** signs and sends deliveries, each endpoint in its own queue (`sender.rs`);
+//! - the **runner** takes events, plans them and runs their plugins, on dedicated threads (`runner.rs`, `plan.rs`, `verdict.rs`);
+//! - the **settler** commits the results, many at a time (`settler.rs`, `amend.rs`, commit 2);
+//! - the **sender** signs and sends deliveries, each endpoint in its own queue (`sender.rs`, `throttle.rs`);
 //! - the **recorder** commits the attempts, many at a time (`recorder.rs`, commit 3);
-//! - the **claimer** brings back what is due and in nobody's hands (`claimer.rs`), and the **keeper** does the upkeep (`keeper.rs`);
-//! - **jobs** of people are worked off beside it (`jobs.rs`).
+//! - the **claimer** claims due rows that no worker holds (`claimer.rs`);
+//! - **maintenance** (`maintenance.rs`) and **jobs** (`jobs.rs`) go through stored rows, a batch at a time.
 //!
-//! They pass claims along; a claim that is dropped anywhere costs a lease's time, never an event.
+//! `batches.rs` is the loop of settler and recorder, `notices.rs` makes the operational events that both store.
+//!
+//! Workers pass claims along. A claim that is dropped anywhere costs the time of a lease, never an event. Each worker is a loop around a step
+//! that returns what it did. The tests (`tests.rs`) call the steps on a SQLite store: no process, no socket, no wait.
 
 mod amend;
 mod batches;
-mod bulletin;
 mod claimer;
-mod gates;
 mod jobs;
-mod keeper;
+mod maintenance;
+mod notices;
+mod plan;
 mod recorder;
-mod routing;
 mod runner;
 mod sender;
 mod settler;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod verdict;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::{gates::Gates, keeper::Keeper, recorder::Recorder, runner::Runner, sender::Sender, settler::Settler};
+use self::{
+    batches::write_all, maintenance::Maintenance, recorder::Recorder, runner::Runner, sender::Sender, settler::Settler,
+    throttle::Throttles,
+};
 use crate::{
     catalog::{Catalog, Keys},
     domain::retention::Retention,
@@ -38,7 +47,7 @@ use crate::{
     traces::Traces,
 };
 
-/// What the work needs of the rest.
+/// The parts of the engine that the workers use.
 pub struct Parts {
     pub store: Arc<dyn Store>,
     pub handoff: Handoff,
@@ -50,57 +59,51 @@ pub struct Parts {
     pub settings: Settings,
 }
 
-/// Knobs of the work.
+/// Settings of the workers.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whether this process runs and sends, or leaves that to others and does its own upkeep only.
+    /// Whether this process runs and sends. Otherwise it leaves both to other nodes, and does maintenance only.
     pub works: bool,
     /// Limits of one run.
     pub run_limits: Limits,
     /// Threads that run events with fast plugins. Default: one per core, at least 2.
     pub run_threads: usize,
-    /// Threads that run what was set apart, at low priority. Default 2.
+    /// Threads of low priority that execute deferred runs. Default: half the cores, at least 1.
     pub slow_threads: usize,
     pub retention: Retention,
-    /// An endpoint is disabled after so long without a success.
+    /// An endpoint is disabled after this long without a success.
     pub disable_after: Duration,
-    /// What the store may hold, in bytes; past it the oldest finished events leave before their time. Default: no limit.
+    /// Most bytes in the store. Beyond it the oldest finished events are evicted. Default: no limit.
     pub store_bytes_max: Option<u64>,
     /// How long a stop waits for attempts that are under way. Default 25 s: orchestrators kill after 30 s.
     pub drain: Duration,
 }
 
-/// The work, under way.
+/// The running workers.
 pub struct Work {
     /// Stops taking claims.
     stop: CancellationToken,
     threads: Vec<std::thread::JoinHandle<()>>,
-    /// Ends by itself once the threads have.
+    /// Ends once the threads have ended.
     settler: JoinSet<()>,
     takers: JoinSet<()>,
-    /// Ends by itself once every attempt is recorded.
+    /// Ends once every attempt is recorded.
     recorder: JoinSet<()>,
-    /// What the threads hand to the settler.
+    /// The budget of bytes that wait for the settler.
     outcomes: Arc<Budget>,
     drain: Duration,
 }
 
 impl Work {
-    /// Starts everything. `broken` is cancelled if a part of it ends before it is told to: the process should then end, and be
-    /// started again.
+    /// Starts all workers. `broken` is cancelled if a worker ends before it is stopped: the process should then end, and be started
+    /// again.
     pub fn start(parts: Parts, broken: CancellationToken) -> std::io::Result<Self> {
         let Parts { store, handoff, catalog, keys, outbound, feed, traces, settings } = parts;
         let stop = CancellationToken::new();
         let outcomes = Arc::clone(&handoff.outcomes);
         let mut takers = JoinSet::new();
-        let keeper = Keeper {
-            store: Arc::clone(&store),
-            keys,
-            retention: settings.retention,
-            bytes_max: settings.store_bytes_max,
-            stop: stop.clone(),
-        };
-        takers.spawn(guarded("keeper", keeper.run(), stop.clone(), broken.clone()));
+        let maintenance = Maintenance::new(Arc::clone(&store), keys, settings.retention, settings.store_bytes_max, stop.clone());
+        takers.spawn(guarded("maintenance", maintenance.run(), stop.clone(), broken.clone()));
         if !settings.works {
             let (threads, settler, recorder) = (Vec::new(), JoinSet::new(), JoinSet::new());
             return Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain });
@@ -123,13 +126,21 @@ impl Work {
 
         let mut settler = JoinSet::new();
         let settling = Settler { store: Arc::clone(&store), catalog: Arc::clone(&catalog), feed: feed.clone() };
-        settler.spawn(settling.run(to_settle));
+        settler.spawn(write_all(settling, to_settle));
         let mut recorder = JoinSet::new();
-        let recording = Recorder { store: Arc::clone(&store), catalog: Arc::clone(&catalog), feed, traces: traces.clone() };
-        recorder.spawn(recording.run(to_record));
+        let recording = Recorder::new(Arc::clone(&store), Arc::clone(&catalog), feed, traces.clone());
+        recorder.spawn(write_all(recording, to_record));
 
-        let gates = Gates::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), settings.disable_after);
-        let sender = Sender { store: Arc::clone(&store), handoff: handoff.clone(), catalog, outbound, traces, attempts, gates };
+        let throttles = Throttles::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), settings.disable_after);
+        let sender = Sender {
+            store: Arc::clone(&store),
+            handoff: handoff.clone(),
+            catalog,
+            exchange: outbound,
+            traces,
+            attempts,
+            throttles,
+        };
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
         let claims = claimer::run(Arc::clone(&store), handoff.clone(), stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));
@@ -138,8 +149,7 @@ impl Work {
         Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain })
     }
 
-    /// Takes nothing more, finishes what is in hand as far as the time allows, and commits it. What is left is claimed after the
-    /// next start.
+    /// Takes no more claims, then finishes and commits those in hand as far as time allows. The rest is claimed after the next start.
     pub async fn drain(mut self) {
         self.stop.cancel();
         let threads = self.threads;
@@ -154,12 +164,12 @@ impl Work {
         // A thread that still waits for room would keep the process from ending.
         self.outcomes.close();
         if drained.is_err() {
-            tracing::warn!(after = ?self.drain, "not everything in hand could be finished; the next start goes on with it");
+            tracing::warn!(after = ?self.drain, "not everything in hand was finished; the next start goes on with it");
         }
     }
 }
 
-/// Runs a part that should end only when told to.
+/// Runs a worker that should end only after `stop`.
 async fn guarded(
     name: &'static str,
     part: impl Future<Output = ()> + Send + 'static,
@@ -168,7 +178,7 @@ async fn guarded(
 ) {
     let ended = tokio::spawn(part).await;
     if !stop.is_cancelled() {
-        tracing::error!(part = name, panicked = ended.is_err(), "a part of the engine has ended; the engine stops");
+        tracing::error!(worker = name, panicked = ended.is_err(), "worker has ended; the engine stops");
         broken.cancel();
     }
 }

@@ -1,12 +1,11 @@
-//! The recorder: commits attempts, as many at a time as queued up during the last commit, and does what follows from them.
+//! The recorder: commits attempts (commit 3), as many at a time as queued up during the last commit, then reports them and disables or removes
+//! endpoints that answered `410`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
-
-use tokio::sync::mpsc::UnboundedReceiver;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    batches::{Batch, Batches, Blame, Verdict},
-    bulletin,
+    batches::{Batch, Batches, Blame, Step, Verdict, Writer},
+    notices,
 };
 use crate::{
     catalog::Catalog,
@@ -20,12 +19,9 @@ use crate::{
     },
     metrics::{EndpointMeters, meters},
     news::{Feed, News},
-    store::{self, AttemptRecord, DeliverySlot, Store, weight},
+    store::{self, AttemptRecord, DeliverySlot, Recorded, Store, weight},
     traces::{Attempted, Traces},
 };
-
-/// How long to wait when the store fails, before trying again.
-const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// An attempt on its way into the store, with the place that its delivery holds until then.
 pub struct Recording {
@@ -36,80 +32,96 @@ pub struct Recording {
     pub slot: DeliverySlot,
 }
 
-fn push(batches: &mut Batches<Recording>, recording: Recording) {
-    let bytes = weight::attempt(&recording.record);
-    batches.push(recording, bytes);
+pub struct Recorder {
+    store: Arc<dyn Store>,
+    catalog: Arc<Catalog>,
+    feed: Feed,
+    traces: Traces,
+    figures: Figures,
 }
 
-pub struct Recorder {
-    pub store: Arc<dyn Store>,
-    pub catalog: Arc<Catalog>,
-    pub feed: Feed,
-    pub traces: Traces,
+impl Writer for Recorder {
+    type Item = Recording;
+
+    fn bytes(recording: &Recording) -> usize {
+        weight::attempt(&recording.record)
+    }
+
+    /// Records a batch of attempts and acts on each.
+    async fn step(&mut self, batches: &mut Batches<Recording>) -> Step {
+        let batch = batches.next();
+        let records = Arc::new(batch.items().map(|one| one.record.clone()).collect());
+        let recorded = match self.store.record_attempts(records).await {
+            Ok(recorded) => recorded,
+            Err(error) => return self.take_back(batches, batch, &error),
+        };
+        batches.note_passed();
+        let (mut done, mut dropped) = (0, 0);
+        for (recording, recorded) in batch.into_items().zip(recorded) {
+            match recorded {
+                Recorded::Done => {
+                    done += 1;
+                    self.act_on(recording).await;
+                }
+                Recorded::LeaseLost => {
+                    dropped += 1;
+                    tracing::debug!(delivery = recording.record.delivery.as_i64(), "attempt of a lost claim dropped");
+                }
+            }
+        }
+        Step::Committed { done, dropped, amended: 0 }
+    }
 }
 
 impl Recorder {
-    /// Runs until every sender is gone and everything is recorded.
-    pub async fn run(self, mut queue: UnboundedReceiver<Recording>) {
-        let mut batches = Batches::default();
-        let mut figures = Figures::default();
-        loop {
-            if batches.is_empty() {
-                let Some(first) = queue.recv().await else { return };
-                push(&mut batches, first);
-            }
-            while let Ok(recording) = queue.try_recv() {
-                push(&mut batches, recording);
-            }
-            self.step(&mut batches, &mut figures).await;
-        }
+    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>, feed: Feed, traces: Traces) -> Self {
+        Self { store, catalog, feed, traces, figures: Figures::default() }
     }
 
-    /// Records a batch, and does what follows from it.
-    async fn step(&self, batches: &mut Batches<Recording>, figures: &mut Figures) {
-        let batch = batches.next();
-        let records = Arc::new(batch.things().map(|one| one.record.clone()).collect());
-        let recorded = match self.store.record_attempts(records).await {
-            Ok(recorded) => recorded,
-            Err(error) => return self.take_back(batches, batch, &error).await,
-        };
-        batches.note_passed();
-        for (Recording { record, endpoint_name: name, attempts_max, event, slot }, recorded) in batch.into_things().zip(recorded)
-        {
-            if recorded {
-                figures.count(&record, &name, event.accepted_at);
-                let AttemptRecord { delivery, n, attempt, .. } = &record;
-                let attempted = Attempted { event: &event, delivery: *delivery, endpoint: &name, n: *n, attempt };
-                self.traces.attempted(self.store.tag(), &attempted);
-                self.follow(&record, name, attempts_max).await;
-            } else {
-                tracing::debug!(delivery = record.delivery.as_i64(), "an attempt of a lost claim was not recorded");
-            }
-            drop(slot);
-        }
-    }
-
-    /// What the store did not take is tried again: an attempt that was made and is not recorded would be made again. Only one that fails alone
-    /// while all others are taken is left to that.
-    async fn take_back(&self, batches: &mut Batches<Recording>, batch: Batch<Recording>, error: &store::Error) {
-        // The store has said once that it fails; this is said as often as it is tried.
-        tracing::debug!(%error, count = batch.things().count(), "attempts could not be recorded; trying again");
+    /// Puts a failed batch back: an attempt that was made and is not recorded would be made again. An attempt that fails alone while all
+    /// others pass is given up.
+    fn take_back(&self, batches: &mut Batches<Recording>, batch: Batch<Recording>, error: &store::Error) -> Step {
+        // The store itself has logged once that it fails; this is logged with every retry.
+        tracing::debug!(%error, count = batch.items().count(), "batch of attempts failed; retrying");
         match batches.take_back(batch, Blame::of(error)) {
-            Verdict::GoOn => {}
-            Verdict::Pause => tokio::time::sleep(AFTER_FAILURE).await,
+            Verdict::GoOn => Step::Again,
+            Verdict::Pause => Step::Pause,
             Verdict::GiveUp(refused) => {
                 let (delivery, endpoint) = (refused.record.delivery.text(self.store.tag()), refused.endpoint_name);
                 tracing::error!(delivery, endpoint, %error, "the store refuses an attempt; it is made again once its lease has ended");
+                Step::GaveUp
             }
         }
     }
 
-    async fn follow(&self, record: &AttemptRecord, endpoint: String, attempts_max: usize) {
+    /// Counts, traces and reports a recorded attempt. An endpoint that answered `410` is disabled or removed.
+    async fn act_on(&mut self, recording: Recording) {
+        let Recording { record, endpoint_name: name, attempts_max, event, slot } = recording;
+        self.figures.count(&record, &name, event.accepted_at);
+        let AttemptRecord { delivery, n, attempt, .. } = &record;
+        let attempted = Attempted { event: &event, delivery: *delivery, endpoint: &name, n: *n, attempt };
+        self.traces.attempted(self.store.tag(), &attempted);
         if record.next == Next::Dead(DeadReason::Gone)
-            && let Err(error) = self.let_go(record).await
+            && let Err(error) = self.end_endpoint(&record).await
         {
-            tracing::error!(endpoint, %error, "endpoint answered 410 and could be neither disabled nor removed");
+            tracing::error!(endpoint = name, %error, "endpoint answered 410 and could be neither disabled nor removed");
         }
+        self.log(&record, &name);
+        self.feed.tell(|| News::Attempted {
+            delivery: record.delivery,
+            endpoint: name,
+            outcome: record.attempt.outcome,
+            detail: record.attempt.detail.clone(),
+            latency: record.attempt.latency,
+            attempt: record.n,
+            attempts_max,
+            next: record.next,
+            now: clock::steady(),
+        });
+        drop(slot);
+    }
+
+    fn log(&self, record: &AttemptRecord, endpoint: &str) {
         let delivery = || record.delivery.text(self.store.tag());
         let outcome = record.attempt.outcome;
         match record.next {
@@ -122,21 +134,10 @@ impl Recorder {
                 tracing::warn!(endpoint, delivery = delivery(), %outcome, attempt = record.n, reason, "delivery is dead");
             }
         }
-        self.feed.tell(|| News::Attempted {
-            delivery: record.delivery,
-            endpoint,
-            outcome: record.attempt.outcome,
-            detail: record.attempt.detail.clone(),
-            latency: record.attempt.latency,
-            attempt: record.n,
-            attempts_max,
-            next: record.next,
-            now: clock::steady(),
-        });
     }
 
-    /// The receiver wants no more.
-    async fn let_go(&self, record: &AttemptRecord) -> Result<(), store::Error> {
+    /// Disables or removes an endpoint whose receiver wants no more.
+    async fn end_endpoint(&self, record: &AttemptRecord) -> Result<(), store::Error> {
         let endpoints = self.catalog.endpoints();
         let Some(endpoint) = endpoints.get(record.endpoint) else { return Ok(()) };
         let (id, name) = (endpoint.id, &endpoint.new.name);
@@ -144,14 +145,14 @@ impl Recorder {
             OnGone::Disable => {
                 let reason = DisabledReason::Gone;
                 let from = [EndpointState::Active, EndpointState::Paused];
-                let news = bulletin::endpoint_disabled(endpoint, reason, None);
-                if self.store.set_endpoint_state(id, &from, EndpointState::Disabled(reason), Some(news)).await? {
+                let notice = notices::endpoint_disabled(endpoint, reason, None);
+                if self.store.set_endpoint_state(id, &from, EndpointState::Disabled(reason), Some(notice)).await? {
                     tracing::warn!(endpoint = %name, "endpoint answered 410 and is disabled; resume it to send again");
                 }
             }
-            OnGone::Remove => match self.store.delete_endpoint(id, Some(bulletin::endpoint_removed(endpoint))).await {
+            OnGone::Remove => match self.store.delete_endpoint(id, Some(notices::endpoint_removed(endpoint))).await {
                 Ok(()) => tracing::info!(endpoint = %name, "subscription answered 410 and is removed"),
-                // Unsubscribed meanwhile, or two webhooks were answered so.
+                // It was unsubscribed meanwhile, or two webhooks were answered with 410.
                 Err(store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             },
@@ -160,10 +161,10 @@ impl Recorder {
     }
 }
 
-/// Endpoints whose figures are at hand. More than there can be at once; those of deleted ones go with the rest.
+/// Endpoints whose figures are cached: more than an engine has. The cache is emptied when it is full, which forgets deleted ones.
 const AT_HAND_MAX: usize = 16_384;
 
-/// The figures of the endpoints that were sent to, by a number that nobody else looks up.
+/// The figures of the endpoints that were sent to, without a look-up by name for each attempt.
 #[derive(Default)]
 struct Figures(HashMap<EndpointId, Arc<EndpointMeters>>);
 

@@ -1,8 +1,8 @@
-//! The runner: routes events and runs plugins, on OS threads of its own, so that no guest ever holds up a socket.
+//! The runner: plans events and runs plugins, on dedicated OS threads, so that no plugin holds up a socket.
 //!
-//! Fast threads take events in the order of their acceptance and run whatever is known to be fast. Everything else (a new version,
-//! a slow plugin, one whose runs compete for state, a run that is tried again) is set apart as a run of its own, which a few
-//! threads of low priority take, plugin by plugin. So the first thing that a bad plugin holds up is itself.
+//! Fast threads take events in the order of their acceptance and run the plugins that are known to be fast. Every other run (of a new
+//! version, of a slow plugin, of one whose runs compete for state, a retry) is deferred: it gets its own row, and a few threads of
+//! low priority take it, plugin by plugin. So a bad plugin first holds up itself.
 
 use std::{
     collections::HashMap,
@@ -16,9 +16,10 @@ use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bulletin,
-    routing::{self, PlannedRun},
+    notices,
+    plan::{self, PlannedRun},
     settler::{Held, Settling},
+    verdict,
 };
 use crate::{
     catalog::{Catalog, PluginEntry, PluginState},
@@ -27,26 +28,27 @@ use crate::{
         endpoint::Endpoint,
         event::Event,
         name::Slug,
+        routing::EndpointTable,
         run::{RunIdentity, RunRecord, RunState},
         time::Timestamp,
     },
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
-    store::{EventClaim, Handoff, RunClaim, Settlement, Settles, StateValue, Store, weight},
+    store::{EventClaim, Handoff, RunClaim, Settlement, Settles, StateValue, Store, Turn, weight},
     traces::{Ran, Traces},
 };
 
-/// Runs of one plugin that go one after another in one turn, and are committed together.
+/// Deferred runs of one plugin that run one after another in one turn, and are committed together.
 const TURN_MAX: usize = 32;
-/// No further one begins in a turn that has taken so long: the other plugins wait.
+/// Longest time after which a turn starts another run: the other plugins wait.
 const TURN_TIME: Duration = Duration::from_millis(100);
-/// No further one begins in a turn whose runs have written so many bytes of state: they are kept for the next to read.
+/// Most bytes of state that the runs of a turn have written when another one starts: they stay in memory for the next run to read.
 const TURN_STATE_BYTES: usize = 8 << 20;
-/// No further run begins with its event once the runs before it have returned so many bytes: the rest is set apart. What one event sets off
-/// in a hundred plugins is then not in memory at once.
+/// Most bytes that the runs of an event have returned when another one starts with it; further ones are deferred. So the results of a
+/// hundred plugins on one event are not in memory at once.
 const TOGETHER_BYTES: usize = 8 << 20;
 
-/// What the threads share.
+/// What the threads of the runner share.
 pub struct Runner {
     pub store: Arc<dyn Store>,
     pub handoff: Handoff,
@@ -58,7 +60,7 @@ pub struct Runner {
     pub stop: CancellationToken,
 }
 
-/// Starts the threads. `broken` is cancelled if one ends before it is told to.
+/// Starts the threads. `broken` is cancelled if one of them ends before `stop`.
 pub fn start_threads(
     runner: &Arc<Runner>,
     fast: usize,
@@ -73,14 +75,14 @@ pub fn start_threads(
         let name = if is_fast { format!("run-{number}") } else { format!("run-apart-{}", number - fast) };
         let work = move || {
             let _guard = guard;
-            if is_fast { runner.run_events() } else { runner.run_apart() }
+            if is_fast { runner.run_events() } else { runner.run_deferred() }
         };
         threads.push(thread::Builder::new().name(name).spawn(work)?);
     }
     Ok(threads)
 }
 
-/// Says so when a thread ends that should not have.
+/// Cancels `broken` when a thread ends that should not have.
 struct EndGuard {
     stop: CancellationToken,
     broken: CancellationToken,
@@ -89,14 +91,35 @@ struct EndGuard {
 impl Drop for EndGuard {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
-            tracing::error!("a thread that runs plugins has ended; the engine stops");
+            tracing::error!("thread that runs plugins has ended; the engine stops");
             self.broken.cancel();
         }
     }
 }
 
+/// One try of a run, before it starts.
+struct Try<'a> {
+    identity: RunIdentity,
+    /// `None` if no such plugin is known.
+    entry: Option<&'a PluginEntry>,
+    /// The endpoint that the plugin belongs to.
+    bound: Option<&'a Endpoint>,
+    event: &'a Event,
+    round: u32,
+}
+
+/// What happens to a try.
+enum Start<'a> {
+    /// The plugin is executed, and sees the state that earlier runs of its turn have written.
+    Now { entry: &'a PluginEntry, code: &'a Plugin, written: Option<&'a Arc<Mutex<Written>>> },
+    /// The run gets its own row.
+    Later,
+    /// The plugin cannot be executed, for this reason.
+    Never(String),
+}
+
 impl Runner {
-    /// Waits for something; `None` when it is time to stop.
+    /// Waits for `next`; returns `None` when it is time to stop.
     fn wait<T>(&self, next: impl Future<Output = T>) -> Option<T> {
         self.runtime.block_on(async {
             tokio::select! {
@@ -118,45 +141,39 @@ impl Runner {
             if claim.lease.until <= clock::steady() {
                 continue;
             }
-            self.run_event(claim);
+            let (settlement, held) = self.run_event(claim);
+            self.settle(settlement, held);
         }
     }
 
-    /// An event's first run, or a replay: route, run what is fast, set the rest apart.
-    fn run_event(&self, claim: EventClaim) {
+    /// Runs an event for the first time, or again for a replay: plans it, runs the fast plugins and defers the other runs.
+    pub fn run_event(&self, claim: EventClaim) -> (Settlement, Held) {
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
         let event = &claim.event;
-        let plan = routing::plan(event, &plugins, &endpoints);
+        let plan = plan::plan(event, &plugins, &endpoints);
         let now = clock::steady();
         let (mut runs, mut bytes) = (Vec::with_capacity(plan.runs.len()), 0);
-        for PlannedRun { plugin, entry, endpoint } in &plan.runs {
-            let endpoint = endpoint.as_deref();
-            let identity =
-                RunIdentity { id: None, plugin: plugin.clone(), endpoint: endpoint.map(|endpoint| endpoint.id), tries_before: 0 };
-            let began = self.traces.begin();
-            let mut record = match serving(plugin, entry.as_deref()) {
-                Err(reason) => identity.not_loadable(reason),
-                Ok((entry, _)) if !entry.pace.is_fast(now) || bytes > TOGETHER_BYTES => identity.deferred(now),
-                Ok((entry, code)) => match self.run(entry, code, event, endpoint, Box::new(self.committed(plugin))) {
-                    Ok(report) => routing::ran(identity, *code.digest(), report, event, endpoint, &endpoints, now),
-                    Err(error) => {
-                        tracing::warn!(%plugin, %error, "state could not be read; the run is tried again");
-                        identity.deferred(now)
-                    }
-                },
+        for PlannedRun { plugin, entry, endpoint } in plan.runs {
+            let start = match serving(&plugin, entry.as_deref()) {
+                Err(reason) => Start::Never(reason),
+                Ok((entry, code)) if entry.pace.is_fast(now) && bytes <= TOGETHER_BYTES => {
+                    Start::Now { entry, code, written: None }
+                }
+                Ok(_) => Start::Later,
             };
-            self.tell_failure(&mut record, entry.as_deref(), event, now);
-            count(entry.as_deref(), &record);
-            self.tell(began, event, claim.round, &mut record);
+            let bound = endpoint.as_deref();
+            let identity = RunIdentity { id: None, plugin, endpoint: bound.map(|endpoint| endpoint.id), tries_before: 0 };
+            let first = Try { identity, entry: entry.as_deref(), bound, event, round: claim.round };
+            let record = self.run(first, start, &endpoints, now);
             bytes += weight::run(&record);
             runs.push(record);
         }
         let settles = Settles::Event { id: event.id, round: claim.round, lease: claim.lease };
         let settlement = Settlement { settles, event: Arc::clone(event), runs, direct: plan.direct };
-        self.settle(settlement, Held::Event(claim.slot));
+        (settlement, Held::Event(claim.slot))
     }
 
-    fn run_apart(&self) {
+    fn run_deferred(&self) {
         lower_priority();
         loop {
             let Some((first, turn)) = self.wait(self.handoff.runs.next()) else { return };
@@ -169,7 +186,8 @@ impl Runner {
                     return;
                 }
                 if claim.lease.until > clock::steady() {
-                    self.run_claim(claim, &turn, &written);
+                    let (settlement, held) = self.run_claim(claim, &turn, &written);
+                    self.settle(settlement, held);
                 }
                 if self.stop.is_cancelled() {
                     return;
@@ -181,92 +199,106 @@ impl Runner {
         }
     }
 
-    /// A run of its own: tried for the first time, or again.
-    fn run_claim(&self, claim: RunClaim, turn: &Arc<crate::store::Turn<Slug, RunClaim>>, written: &Arc<Mutex<Written>>) {
+    /// Runs a deferred run for the first time, or a failed one again.
+    pub fn run_claim(
+        &self,
+        claim: RunClaim,
+        turn: &Arc<Turn<Slug, RunClaim>>,
+        written: &Arc<Mutex<Written>>,
+    ) -> (Settlement, Held) {
+        let RunClaim { id, event, round, plugin, endpoint, tries, lease, settings: _, slot } = claim;
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
-        let now = clock::steady();
-        let endpoint = claim.endpoint.and_then(|id| endpoints.get(id)).map(|endpoint| &**endpoint);
-        let entry = plugins.get(&claim.plugin);
-        let identity =
-            RunIdentity { id: Some(claim.id), plugin: claim.plugin.clone(), endpoint: claim.endpoint, tries_before: claim.tries };
+        let bound = endpoint.and_then(|id| endpoints.get(id)).map(|endpoint| &**endpoint);
+        let entry = plugins.get(&plugin).map(|entry| &**entry);
+        let start = match serving(&plugin, entry) {
+            _ if endpoint.is_some() && bound.is_none() => Start::Never("the endpoint that it belonged to was deleted".to_owned()),
+            Err(reason) => Start::Never(reason),
+            Ok((entry, code)) => Start::Now { entry, code, written: Some(written) },
+        };
+        let identity = RunIdentity { id: Some(id), plugin, endpoint, tries_before: tries };
+        let again = Try { identity, entry, bound, event: &event, round };
+        let record = self.run(again, start, &endpoints, clock::steady());
+        let settles = Settles::Run { id, round, lease };
+        note_writes(written, &record, settles.state_version());
+        let settlement = Settlement { settles, event, runs: vec![record], direct: Vec::new() };
+        (settlement, Held::Run(slot, Arc::clone(turn)))
+    }
+
+    /// Takes one try to its end, then counts it, traces it, and reports a run that failed for good.
+    fn run(&self, one: Try<'_>, start: Start<'_>, endpoints: &EndpointTable, now: Timestamp) -> RunRecord {
+        let Try { identity, entry, bound, event, round } = one;
         let began = self.traces.begin();
-        let mut record = match serving(&claim.plugin, entry.map(|entry| &**entry)) {
-            // It belonged to an endpoint that was deleted since: there is nothing left for it to do.
-            _ if claim.endpoint.is_some() && endpoint.is_none() => {
-                identity.not_loadable("the endpoint that it belonged to was deleted".to_owned())
-            }
-            Err(reason) => identity.not_loadable(reason),
-            Ok((entry, code)) => {
-                let state = Overlay { committed: self.committed(&claim.plugin), written: Arc::clone(written) };
-                match self.run(entry, code, &claim.event, endpoint, Box::new(state)) {
-                    Ok(report) => routing::ran(identity, *code.digest(), report, &claim.event, endpoint, &endpoints, now),
+        let mut record = match start {
+            Start::Later => identity.deferred(now),
+            Start::Never(reason) => identity.not_loadable(reason),
+            Start::Now { entry, code, written } => {
+                let state = self.state(&identity.plugin, written);
+                match self.execute(entry, code, event, bound, Box::new(state)) {
+                    Ok(report) => verdict::record(identity, *code.digest(), report, event, bound, endpoints, now),
                     Err(error) => {
-                        tracing::warn!(plugin = %claim.plugin, %error, "state could not be read; the run is tried again");
+                        tracing::warn!(plugin = %identity.plugin, %error, "plugin state not readable; the run is tried again");
                         identity.deferred(now)
                     }
                 }
             }
         };
-        self.tell_failure(&mut record, entry.map(|entry| &**entry), &claim.event, now);
-        count(entry.map(|entry| &**entry), &record);
-        self.tell(began, &claim.event, claim.round, &mut record);
-        let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
-        note_writes(written, &record, settles.state_version());
-        let settlement = Settlement { settles, event: Arc::clone(&claim.event), runs: vec![record], direct: Vec::new() };
-        self.settle(settlement, Held::Run(claim.slot, Arc::clone(turn)));
+        self.add_notice(&mut record, entry, event, now);
+        count(entry, &record);
+        self.trace(began, event, round, &mut record);
+        record
     }
 
-    /// A run that is given up becomes an event of ours.
-    fn tell_failure(&self, record: &mut RunRecord, entry: Option<&PluginEntry>, event: &Event, now: Timestamp) {
-        if let (RunState::Parked, Some(failure), Some(entry)) = (record.state(), record.failure(), entry)
-            && entry.pace.tells_failure(now)
-        {
-            let notice = bulletin::plugin_failed(&record.identity.plugin, event, failure, self.store.tag());
-            record.set_notice(notice);
-        }
-    }
-
-    fn run(
+    fn execute(
         &self,
         entry: &PluginEntry,
         code: &Plugin,
         event: &Event,
-        endpoint: Option<&Endpoint>,
+        bound: Option<&Endpoint>,
         state: Box<dyn StateSource>,
     ) -> Result<Report, StateUnavailable> {
         let input =
-            RunInput { event, tag: self.store.tag(), config: &entry.config, limits: &self.limits, bound: endpoint.is_some() };
+            RunInput { event, tag: self.store.tag(), config: &entry.config, limits: &self.limits, bound: bound.is_some() };
         let before = clock::thread_cpu();
         let report = code.run(input, state)?;
-        // Not the time that passed: on a busy machine that says more about its neighbours than about the plugin.
+        // Processor time, not elapsed time: on a busy machine that says more about its neighbours than about the plugin.
         entry.pace.note(clock::thread_cpu().saturating_sub(before));
         Ok(report)
     }
 
-    fn committed(&self, plugin: &Slug) -> Committed {
-        Committed { store: Arc::clone(&self.store), runtime: self.runtime.clone(), plugin: plugin.clone() }
+    fn state(&self, plugin: &Slug, written: Option<&Arc<Mutex<Written>>>) -> State {
+        State { store: Arc::clone(&self.store), runtime: self.runtime.clone(), plugin: plugin.clone(), written: written.cloned() }
     }
 
-    /// Tells of a run that has ended as a span, if anybody listens.
-    fn tell(&self, began: Option<SystemTime>, event: &Event, round: u32, record: &mut RunRecord) {
+    /// Adds an operational event to a run that failed for good.
+    fn add_notice(&self, record: &mut RunRecord, entry: Option<&PluginEntry>, event: &Event, now: Timestamp) {
+        if let (RunState::Parked, Some(failure), Some(entry)) = (record.state(), record.failure(), entry)
+            && entry.pace.tells_failure(now)
+        {
+            let notice = notices::plugin_failed(&record.identity.plugin, event, failure, self.store.tag());
+            record.set_notice(notice);
+        }
+    }
+
+    /// Exports a span of an ended run, if traces are exported.
+    fn trace(&self, began: Option<SystemTime>, event: &Event, round: u32, record: &mut RunRecord) {
         let (Some(outcome), tries) = (record.outcome(), record.tries()) else { return };
         let RunIdentity { plugin, endpoint, .. } = &record.identity;
         let ran = Ran { event, round, plugin, endpoint: *endpoint, tries, outcome };
         self.traces.ran(self.store.tag(), began, &ran, record.end.emitted_mut());
     }
 
-    /// Hands a settlement on once there is room for its bytes. The settler never waits for a thread, so it makes room whatever waits here;
-    /// the thread itself holds one settlement more at most.
-    fn settle(&self, settlement: Settlement, held: Held) {
+    /// Passes a settlement on once the budget has room for its bytes. The settler never waits for a thread, so it always makes room; the
+    /// thread holds one more settlement at most.
+    pub fn settle(&self, settlement: Settlement, held: Held) {
         let room = self.runtime.block_on(self.handoff.outcomes.reserve(weight::settlement(&settlement)));
         // Without room the process is about to end: the claim is taken up at the next start.
         let Some(room) = room else { return };
-        // The settler outlives the threads, so there is always someone to take it.
-        let _ = self.settlements.send(Settling { settlement, held, room });
+        // The settler outlives the threads, so the channel is open.
+        let _ = self.settlements.send(Settling::new(settlement, held, room));
     }
 }
 
-/// The code that serves, or why none does.
+/// Returns the code that serves, or why none does.
 fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a PluginEntry, &'a Plugin), String> {
     match entry {
         None => Err(format!("plugin {plugin} is not there; put its file into the plugin folder")),
@@ -277,7 +309,7 @@ fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a Plu
     }
 }
 
-/// Counts a run that has ended. One that lost a race for its state has run all the same, and counts again when it runs again.
+/// Counts a run that has ended. A run that lost a race for its state was executed all the same, and counts again when it runs again.
 fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
     let Some(outcome) = record.outcome() else { return };
     let (took, memory_peak) = record.execution().map_or((Duration::ZERO, 0), |execution| (execution.took, execution.memory_peak));
@@ -287,35 +319,25 @@ fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
     }
 }
 
-/// State as last committed.
-struct Committed {
+/// State that the runs of one turn have written so far: key → the value, or `None` where it was deleted.
+type Written = HashMap<String, Option<StateValue>>;
+
+/// A plugin's state as last committed, or as it will be once the earlier runs of the turn are committed.
+struct State {
     store: Arc<dyn Store>,
     runtime: Handle,
     plugin: Slug,
+    written: Option<Arc<Mutex<Written>>>,
 }
 
-impl StateSource for Committed {
+impl StateSource for State {
     fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
-        Ok(self.runtime.block_on(self.store.read_state(&self.plugin, key))?)
-    }
-}
-
-/// What the runs of one turn have written so far: key → the value, or `None` where it was deleted.
-type Written = HashMap<String, Option<StateValue>>;
-
-/// State as it will be once the earlier runs of this turn are committed.
-struct Overlay {
-    committed: Committed,
-    written: Arc<Mutex<Written>>,
-}
-
-impl StateSource for Overlay {
-    fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
-        let written = self.written.lock().expect("no code panics while it holds it").get(key).cloned();
-        match written {
-            Some(value) => Ok(value),
-            None => self.committed.get(key),
+        if let Some(written) = &self.written
+            && let Some(value) = written.lock().expect("no code panics while it holds it").get(key)
+        {
+            return Ok(value.clone());
         }
+        Ok(self.runtime.block_on(self.store.read_state(&self.plugin, key))?)
     }
 }
 
@@ -324,7 +346,7 @@ fn bytes_of(written: &Mutex<Written>) -> usize {
     written.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |(value, _)| value.len())).sum()
 }
 
-/// Adds what a run leaves behind; the store gives it the same version.
+/// Adds the writes of a run, under the version that the store gives them.
 fn note_writes(written: &Mutex<Written>, record: &RunRecord, version: i64) {
     let mut written = written.lock().expect("no code panics while it holds it");
     for write in record.writes() {
@@ -333,8 +355,8 @@ fn note_writes(written: &Mutex<Written>, record: &RunRecord, version: i64) {
     }
 }
 
-/// Whatever runs here must not take the processor from what others wait for.
+/// Lowers the priority of the calling thread: deferred runs must not take the processor from the rest.
 fn lower_priority() {
-    // On Linux this is the calling thread's alone. Where it is not allowed, the threads are equals.
+    // On Linux the priority is the thread's. Where it cannot be lowered, all threads are equal.
     let _ = rustix::process::nice(10);
 }

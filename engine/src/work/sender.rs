@@ -1,15 +1,21 @@
-//! The sender: takes deliveries, each endpoint's in turn, signs and sends them. What the other side did goes to the recorder.
+//! The sender: takes deliveries, each endpoint's in turn, signs and sends them. The attempts go to the recorder.
+//!
+//! A claim is checked twice before it is sent: its lease must outlast the exchange, and the other nodes must still take this one for alive.
+//! The runner needs only the first check, because a run has no effect before its commit.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{sync::mpsc::UnboundedSender, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    bulletin,
-    gates::{Failing, Gates, Limiter, Pass},
+    notices,
     recorder::Recording,
+    throttle::{Failing, Pass, RateLimiter, Throttles},
 };
 use crate::{
     catalog::Catalog,
@@ -17,32 +23,64 @@ use crate::{
     domain::{
         breaker::Change,
         delivery::{Attempt, AttemptOutcome, Next, after_attempt},
-        endpoint::{DisabledReason, Endpoint, EndpointState, Ordering},
+        endpoint::{DisabledReason, Endpoint, EndpointState, Ordering, Policy},
+        event::NewEvent,
         retry::Schedule,
         time::Timestamp,
     },
-    outbound::{Outbound, Webhook},
+    outbound::{Outbound, Request, Webhook},
     random,
-    store::{AttemptRecord, DeliveryClaim, Handoff, Store},
+    store::{AttemptRecord, ClaimId, DeliveryClaim, Handoff, Store},
     traces::Traces,
 };
 
-/// A lease must outlast the exchange by this much, so that the record finds it still held.
+/// A lease must outlast the exchange by this much, so that it still holds when the attempt is recorded.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
-/// How often what has been closed long enough is opened.
+/// How often throttles are opened whose time is over.
 const TICK: Duration = Duration::from_millis(100);
 
-pub struct Sender {
+/// The schedule of endpoints that have none.
+static DEFAULT_SCHEDULE: LazyLock<Schedule> = LazyLock::new(Schedule::default);
+
+/// Makes one attempt. [`Outbound`] makes real ones, tests script the answers.
+pub trait Exchange: Send + Sync + 'static {
+    fn send(&self, request: Request) -> impl Future<Output = Attempt> + Send;
+}
+
+impl Exchange for Outbound {
+    fn send(&self, request: Request) -> impl Future<Output = Attempt> + Send {
+        Self::send(self, request)
+    }
+}
+
+/// What the sender did with a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It made an attempt, and passed it to the recorder.
+    Attempted(Next),
+    /// It released the claim, and with it the other claims of the endpoint.
+    Released,
+    /// The engine stops: the claim is found again after the next start.
+    Stopped,
+}
+
+/// The right to send to an endpoint now.
+pub struct Permit {
+    endpoint: Arc<Endpoint>,
+    rate: Option<Arc<RateLimiter>>,
+}
+
+pub struct Sender<E> {
     pub store: Arc<dyn Store>,
     pub handoff: Handoff,
     pub catalog: Arc<Catalog>,
-    pub outbound: Arc<Outbound>,
+    pub exchange: Arc<E>,
     pub traces: Traces,
     pub attempts: UnboundedSender<Recording>,
-    pub gates: Gates,
+    pub throttles: Throttles,
 }
 
-impl Sender {
+impl<E: Exchange> Sender<E> {
     /// Runs until `stop`, then waits for the attempts that are under way.
     pub async fn run(self, stop: CancellationToken) {
         let sender = Arc::new(self);
@@ -54,19 +92,16 @@ impl Sender {
                 biased;
                 () = stop.cancelled() => break,
                 _ = tick.tick() => {
-                    sender.gates.tick(&sender.catalog.endpoints(), clock::steady());
+                    sender.throttles.tick(&sender.catalog.endpoints(), clock::steady());
                     continue;
                 }
                 next = sender.handoff.deliveries.next() => next,
             };
-            // Here, and not in the attempt's own task: the gate sets the lane's width before anything more is taken from it.
-            let pass = sender.pass(&claim);
+            // Here, and not in the attempt's task: this sets the width of the endpoint's queue before another claim is taken from it.
+            let permit = sender.permit(&claim);
             let (sender, stop) = (Arc::clone(&sender), stop.clone());
             under_way.spawn(async move {
-                match pass {
-                    Some((endpoint, limiter)) => sender.send(claim, &endpoint, limiter, &stop).await,
-                    None => sender.give_back_all(claim).await,
-                }
+                sender.step(claim, permit, &stop).await;
                 drop(turn);
             });
         }
@@ -74,97 +109,76 @@ impl Sender {
         under_way.wait().await;
     }
 
-    /// The endpoint that a delivery goes to, and its rate, if it takes webhooks and its gate is open.
-    fn pass(&self, claim: &DeliveryClaim) -> Option<(Arc<Endpoint>, Option<Arc<Limiter>>)> {
+    /// Returns a permit if the delivery's endpoint takes webhooks now.
+    pub fn permit(&self, claim: &DeliveryClaim) -> Option<Permit> {
         let endpoints = self.catalog.endpoints();
         let Some(endpoint) = endpoints.get(claim.endpoint) else {
-            self.gates.shut_unknown(claim.endpoint, clock::steady());
+            self.throttles.shut_unknown(claim.endpoint, clock::steady());
             return None;
         };
         if endpoint.new.state != EndpointState::Active {
             return None;
         }
-        match self.gates.pass(endpoint) {
-            Pass::Go(limiter) => Some((Arc::clone(endpoint), limiter)),
+        match self.throttles.pass(endpoint) {
+            Pass::Go(rate) => Some(Permit { endpoint: Arc::clone(endpoint), rate }),
             Pass::Shut => None,
         }
     }
 
-    /// One attempt, once the endpoint's rate allows it.
-    async fn send(
-        &self,
-        claim: DeliveryClaim,
-        endpoint: &Arc<Endpoint>,
-        limiter: Option<Arc<Limiter>>,
-        stop: &CancellationToken,
-    ) {
-        if let Some(limiter) = limiter {
+    /// Makes one attempt once the endpoint's rate allows it, or releases the claim.
+    pub async fn step(&self, claim: DeliveryClaim, permit: Option<Permit>, stop: &CancellationToken) -> Done {
+        let Some(Permit { endpoint, rate }) = permit else { return self.release_all(claim).await };
+        if let Some(rate) = rate {
             let waited = tokio::select! {
                 biased;
-                // Whatever is still waiting for its turn is found again after the next start.
-                () = stop.cancelled() => return,
-                waited = limiter.wait() => waited,
+                () = stop.cancelled() => return Done::Stopped,
+                waited = rate.wait() => waited,
             };
             if let Err(wait) = waited {
-                self.gates.shut(claim.endpoint, clock::steady().plus(wait));
-                return self.give_back_all(claim).await;
+                self.throttles.shut(claim.endpoint, clock::steady().plus(wait));
+                return self.release_all(claim).await;
             }
         }
-        // A claim that waited so long for its turn that it would not outlast the exchange, or that others have taken over meanwhile.
+        // The claim may have waited too long for its turn to outlast the exchange, or other nodes may have taken it over meanwhile.
         let now = clock::steady();
         if claim.lease.until < now.plus(endpoint.new.policy.timeout + LEASE_MARGIN)
             || !self.handoff.tenure.covers(claim.lease, now)
         {
-            return self.give_back_all(claim).await;
+            return self.release_all(claim).await;
         }
-        let n = claim.attempts + 1;
-        let id = claim.id.text(self.store.tag());
-        let webhook =
-            Webhook { endpoint, event: &claim.event, payload: claim.payload.as_deref(), id: &id, tag: self.store.tag() };
-        let attempt = match webhook.request(clock::wall(), clock::steady()) {
-            Ok(mut request) => {
-                self.traces.go_on(self.store.tag(), &claim.event, claim.id, n, &mut request.headers);
-                self.outbound.send(request).await
-            }
-            Err(reason) => unsendable(reason.to_string()),
-        };
-        self.follow(claim, endpoint, n, attempt).await;
+        let attempt = self.attempt(&claim, &endpoint).await;
+        self.follow(claim, &endpoint, attempt).await
     }
 
-    /// What follows from an attempt: for its delivery, for those behind it, and for the endpoint.
-    async fn follow(&self, claim: DeliveryClaim, endpoint: &Arc<Endpoint>, n: u32, attempt: Attempt) {
-        let default;
-        let schedule = match &endpoint.new.policy.schedule {
-            Some(schedule) => &**schedule,
-            None => {
-                default = Schedule::default();
-                &default
+    /// Signs and sends the webhook.
+    async fn attempt(&self, claim: &DeliveryClaim, endpoint: &Endpoint) -> Attempt {
+        let tag = self.store.tag();
+        let id = claim.id.text(tag);
+        let webhook = Webhook { endpoint, event: &claim.event, payload: claim.payload.as_deref(), id: &id, tag };
+        match webhook.request(clock::wall(), clock::steady()) {
+            Ok(mut request) => {
+                self.traces.go_on(tag, &claim.event, claim.id, claim.attempts + 1, &mut request.headers);
+                self.exchange.send(request).await
             }
-        };
-        let (now, outcome) = (clock::steady(), attempt.outcome);
+            Err(reason) => unsendable(reason.to_string()),
+        }
+    }
+
+    /// Decides the delivery's next state and passes the attempt to the recorder. Releases the claims behind it if they must wait.
+    async fn follow(&self, claim: DeliveryClaim, endpoint: &Arc<Endpoint>, attempt: Attempt) -> Done {
+        let (now, outcome, n) = (clock::steady(), attempt.outcome, claim.attempts + 1);
+        let schedule = schedule(&endpoint.new.policy);
         let next = after_attempt(&attempt, n, schedule, now, jitter());
-        let noted = self.gates.note(claim.endpoint, outcome, now, jitter());
-
-        let mut news = Vec::new();
-        if let Next::Dead(reason) = next {
-            news.extend(bulletin::delivery_dead(endpoint, claim.id, &claim.event, reason, outcome, n, self.store.tag()));
+        let noted = self.throttles.note(claim.endpoint, outcome, now, jitter());
+        log_breaker(endpoint, noted.breaker, outcome);
+        let dead = match next {
+            Next::Dead(reason) => notices::delivery_dead(endpoint, claim.id, &claim.event, reason, outcome, n, self.store.tag()),
+            Next::Delivered | Next::Retry { .. } => None,
+        };
+        let news = dead.into_iter().chain(breaker_notice(endpoint, noted.breaker, outcome)).collect();
+        if holds_back(&endpoint.new.policy, next, noted.breaker) {
+            self.release(self.handoff.deliveries.withdraw(&claim.endpoint, |_| true)).await;
         }
-        match noted.breaker {
-            Some(Change::Opened { .. }) => {
-                tracing::warn!(endpoint = %endpoint.new.name, %outcome, "endpoint keeps failing; it is left alone for a while, then probed");
-                news.push(bulletin::endpoint_failing(endpoint, outcome));
-            }
-            Some(Change::Closed) => {
-                tracing::info!(endpoint = %endpoint.new.name, "endpoint answers again");
-                news.push(bulletin::endpoint_recovered(endpoint));
-            }
-            Some(Change::StillOpen { .. }) | None => {}
-        }
-        let holds_others = matches!(next, Next::Retry { .. }) && endpoint.new.policy.ordering == Some(Ordering::Endpoint);
-        if holds_others || matches!(noted.breaker, Some(Change::Opened { .. } | Change::StillOpen { .. })) {
-            self.give_back(self.handoff.deliveries.withdraw(&claim.endpoint, |_| true)).await;
-        }
-
         let record = AttemptRecord { delivery: claim.id, endpoint: claim.endpoint, lease: claim.lease, n, attempt, next, news };
         let recording = Recording {
             record,
@@ -173,13 +187,15 @@ impl Sender {
             event: claim.event,
             slot: claim.slot,
         };
-        // The recorder outlives every attempt.
+        // The recorder outlives every attempt, so the channel is open.
         let _ = self.attempts.send(recording);
         if let Some(failing) = noted.failing {
             self.note_failing(endpoint, failing).await;
         }
+        Done::Attempted(next)
     }
 
+    /// Stores since when an endpoint has been failing, or disables it.
     async fn note_failing(&self, endpoint: &Endpoint, failing: Failing) {
         let done = match failing {
             Failing::Since(since) => self.store.note_failing(endpoint.id, Some(since)).await,
@@ -191,41 +207,71 @@ impl Sender {
             Err(error) => Err(error),
         };
         if let Err(error) = refreshed {
-            tracing::error!(endpoint = %endpoint.new.name, %error, "how the endpoint fares could not be noted; the next attempt tries again");
+            tracing::error!(endpoint = %endpoint.new.name, %error, "could not record endpoint health; retrying after the next attempt");
         }
     }
 
     async fn disable(&self, endpoint: &Endpoint, since: Timestamp) -> Result<(), crate::store::Error> {
         let reason = DisabledReason::Failing;
-        let news = bulletin::endpoint_disabled(endpoint, reason, Some(since));
+        let notice = notices::endpoint_disabled(endpoint, reason, Some(since));
         let to = EndpointState::Disabled(reason);
-        if self.store.set_endpoint_state(endpoint.id, &[EndpointState::Active], to, Some(news)).await? {
+        if self.store.set_endpoint_state(endpoint.id, &[EndpointState::Active], to, Some(notice)).await? {
             tracing::warn!(endpoint = %endpoint.new.name, %since, "endpoint has failed for so long that it is disabled; resume it to send again");
         }
         Ok(())
     }
 
-    /// Gives back a delivery that must wait, and with it those of its endpoint that wait in memory: they would come to the same,
-    /// or overtake it.
-    async fn give_back_all(&self, claim: DeliveryClaim) {
+    /// Releases a claim that must wait, and with it those of its endpoint that wait in memory: they would be released too, or overtake it.
+    async fn release_all(&self, claim: DeliveryClaim) -> Done {
         let mut claims = self.handoff.deliveries.withdraw(&claim.endpoint, |_| true);
         claims.push(claim);
-        self.give_back(claims).await;
+        self.release(claims).await;
+        Done::Released
     }
 
-    /// What cannot go now waits in the store; if its endpoint takes nothing any more, the keeper ends it.
-    async fn give_back(&self, claims: Vec<DeliveryClaim>) {
+    /// Gives claims back to the store. If their endpoint is disabled or deleted, maintenance ends the deliveries.
+    async fn release(&self, claims: Vec<DeliveryClaim>) {
         if claims.is_empty() {
             return;
         }
-        let deliveries = claims.iter().map(|claim| (claim.id, claim.lease)).collect();
-        if let Err(error) = self.store.release(vec![], vec![], deliveries).await {
-            tracing::warn!(%error, count = claims.len(), "deliveries could not be given back; they wait for their leases to end");
+        let released = claims.iter().map(|claim| (ClaimId::Delivery(claim.id), claim.lease)).collect();
+        if let Err(error) = self.store.release(released).await {
+            tracing::warn!(%error, count = claims.len(), "deliveries not released; they wait for their leases to end");
         }
     }
 }
 
-/// An attempt that could not even begin: it counts, so that it is seen and ends.
+fn schedule(policy: &Policy) -> &Schedule {
+    policy.schedule.as_deref().unwrap_or(&DEFAULT_SCHEDULE)
+}
+
+/// Reports whether the endpoint's next deliveries must not go: its breaker is open, or the order of all its deliveries would break.
+fn holds_back(policy: &Policy, next: Next, breaker: Option<Change>) -> bool {
+    let order_holds = matches!(next, Next::Retry { .. }) && policy.ordering == Some(Ordering::Endpoint);
+    order_holds || matches!(breaker, Some(Change::Opened { .. } | Change::StillOpen { .. }))
+}
+
+/// Returns the operational event for a breaker that opened or closed.
+fn breaker_notice(endpoint: &Endpoint, change: Option<Change>, outcome: AttemptOutcome) -> Option<NewEvent> {
+    match change {
+        Some(Change::Opened { .. }) => Some(notices::endpoint_failing(endpoint, outcome)),
+        Some(Change::Closed) => Some(notices::endpoint_recovered(endpoint)),
+        Some(Change::StillOpen { .. }) | None => None,
+    }
+}
+
+fn log_breaker(endpoint: &Endpoint, change: Option<Change>, outcome: AttemptOutcome) {
+    let endpoint = &endpoint.new.name;
+    match change {
+        Some(Change::Opened { .. }) => {
+            tracing::warn!(%endpoint, %outcome, "endpoint keeps failing; it is left alone for a while, then probed");
+        }
+        Some(Change::Closed) => tracing::info!(%endpoint, "endpoint answers again"),
+        Some(Change::StillOpen { .. }) | None => {}
+    }
+}
+
+/// Returns the attempt of a webhook that cannot be put into a request. It counts, so that it is seen and the delivery ends.
 fn unsendable(detail: String) -> Attempt {
     Attempt {
         at: clock::wall(),
@@ -237,7 +283,7 @@ fn unsendable(detail: String) -> Attempt {
     }
 }
 
-/// A number in 0..1 that differs from attempt to attempt.
+/// Returns a random number in 0..1.
 fn jitter() -> f64 {
     // Without randomness all retries are in the middle of their span, which does no harm.
     random::bytes().map_or(0.5, |bytes| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))

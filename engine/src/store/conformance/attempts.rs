@@ -1,4 +1,4 @@
-//! Commit 3: an attempt and what follows from it, and what people and the keeper do with deliveries.
+//! Commit 3: an attempt and what follows from it, and what operators and maintenance do with deliveries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
         endpoint::{DisabledReason, EndpointState},
         id::{ATTEMPTS_MAX, DeliveryId},
     },
-    store::{AttemptRecord, Error},
+    store::{AttemptRecord, ClaimId, Error, Recorded},
 };
 
 pub async fn an_attempt_and_what_follows_are_one_change(bench: &Bench) {
@@ -77,7 +77,10 @@ pub async fn attempts_of_one_call_are_judged_one_by_one(bench: &Bench) {
     let (one, two, three) = (bench.delivery_to(crm).await, bench.delivery_to(crm).await, bench.delivery_to(crm).await);
     let stale = AttemptRecord { lease: made_up(two.lease), ..attempt(&two, Next::Delivered) };
     let records = vec![attempt(&one, Next::Delivered), stale, attempt(&three, Next::Dead(DeadReason::Gone))];
-    assert_eq!(bench.store.record_attempts(Arc::new(records)).await.unwrap(), [true, false, true]);
+    assert_eq!(
+        bench.store.record_attempts(Arc::new(records)).await.unwrap(),
+        [Recorded::Done, Recorded::LeaseLost, Recorded::Done]
+    );
     assert_eq!(bench.stands(one.id).await, ("delivered", 1));
     assert_eq!(bench.stands(two.id).await, ("pending", 0));
     assert_eq!(bench.stands(three.id).await, ("dead", 1));
@@ -225,7 +228,7 @@ pub async fn a_delivery_cancelled_on_its_way_stays_cancelled(bench: &Bench) {
     for next in [Next::Delivered, retry_in(0), Next::Dead(DeadReason::Exhausted)] {
         assert!(!bench.record(attempt(&claim, next)).await);
     }
-    bench.store.release(vec![], vec![], vec![(claim.id, claim.lease)]).await.unwrap();
+    bench.store.release(vec![(ClaimId::Delivery(claim.id), claim.lease)]).await.unwrap();
     assert_eq!(bench.claim_at(after_leases()).await, 0);
     assert_eq!(bench.stands(claim.id).await, ("cancelled", 0));
 }
@@ -254,7 +257,7 @@ pub async fn what_waits_for_a_disabled_endpoint_is_buried_as_dead(bench: &Bench)
     let dead = DeliveryState::Dead { at, reason: DeadReason::EndpointDisabled };
     assert_eq!(bench.store.delivery(waiting).await.unwrap().summary.state, dead);
     assert_eq!(bench.stands(other).await, ("retrying", 1));
-    bench.store.release(vec![], vec![], vec![(on_its_way.id, on_its_way.lease)]).await.unwrap();
+    bench.store.release(vec![(ClaimId::Delivery(on_its_way.id), on_its_way.lease)]).await.unwrap();
     assert_eq!(bench.claim().await, 0, "it takes nothing");
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 1);
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 0);

@@ -25,7 +25,7 @@ use crate::{
     },
     store::{
         AttemptRecord, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventStory, EventSummary,
-        Handoff, LEASE, Lanes, Lease, PageRequest, RunClaim, Settled, Settlement, Settles, Store, StoryPlace,
+        Handoff, LEASE, Lanes, Lease, PageRequest, Recorded, RunClaim, Settled, Settlement, Settles, Store, StoryPlace,
     },
 };
 
@@ -142,8 +142,9 @@ impl Bench {
         self.store.settle(Arc::new(settlements)).await.unwrap()
     }
 
+    /// Records an attempt; returns `false` if its lease was lost.
     pub async fn record(&self, record: AttemptRecord) -> bool {
-        one(self.store.record_attempts(Arc::new(vec![record])).await.unwrap(), "answer")
+        one(self.store.record_attempts(Arc::new(vec![record])).await.unwrap(), "answer") == Recorded::Done
     }
 
     pub async fn endpoint(&self, name: &str) -> EndpointId {

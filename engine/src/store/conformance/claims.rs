@@ -12,7 +12,7 @@ use crate::{
         run::{Effects, RunOutcome},
         time::Timestamp,
     },
-    store::{EventClaim, Settled, Settlement},
+    store::{ClaimId, EventClaim, Recorded, Settled, Settlement},
 };
 
 pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
@@ -83,7 +83,11 @@ pub async fn what_is_given_back_is_due_at_once(bench: &Bench) {
     let event = bench.accept(event("a")).await;
     let store = &bench.store;
     store
-        .release(vec![(event.event.id, event.lease)], vec![(run.id, run.lease)], vec![(delivery.id, delivery.lease)])
+        .release(vec![
+            (ClaimId::Event(event.event.id), event.lease),
+            (ClaimId::Run(run.id), run.lease),
+            (ClaimId::Delivery(delivery.id), delivery.lease),
+        ])
         .await
         .unwrap();
     assert_eq!(bench.settle(settlement(&event)).await, Settled::LeaseLost, "what was given back is no longer held");
@@ -100,11 +104,19 @@ pub async fn giving_back_a_lost_claim_changes_nothing(bench: &Bench) {
     let event = bench.accept(event("a")).await;
     bench.claim_at(after_leases()).await;
     let (event_again, again) = (bench.event().await, bench.delivery().await);
-    bench.store.release(vec![(event.event.id, event.lease)], vec![], vec![(lost.id, lost.lease)]).await.unwrap();
+    bench
+        .store
+        .release(vec![(ClaimId::Event(event.event.id), event.lease), (ClaimId::Delivery(lost.id), lost.lease)])
+        .await
+        .unwrap();
     assert_eq!(bench.claim().await, 0, "the new holders keep theirs");
     assert!(bench.record(attempt(&again, Next::Delivered)).await);
     assert_eq!(bench.settle(settlement(&event_again)).await, Settled::Done);
-    bench.store.release(vec![(event.event.id, event_again.lease)], vec![], vec![(again.id, again.lease)]).await.unwrap();
+    bench
+        .store
+        .release(vec![(ClaimId::Event(event.event.id), event_again.lease), (ClaimId::Delivery(again.id), again.lease)])
+        .await
+        .unwrap();
     assert_eq!(bench.claim_at(after_leases()).await, 0, "what is finished does not come back");
 }
 
@@ -194,7 +206,7 @@ pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
     bench.store.requeue_not_loadable(&slug("q"), clock::steady()).await.unwrap();
     rung("a run that is driven").await;
     let claim = bench.accept(event("a")).await;
-    bench.store.release(vec![(claim.event.id, claim.lease)], vec![], vec![]).await.unwrap();
+    bench.store.release(vec![(ClaimId::Event(claim.event.id), claim.lease)]).await.unwrap();
     rung("what is given back").await;
     bench.set(crm, EndpointState::Paused).await;
     bench.handoff.alarm.clear();
@@ -259,7 +271,9 @@ pub async fn what_is_claimed_fits_into_the_room_there_is(bench: &Bench) {
         assert!(!claims.is_empty(), "{delivered} were delivered, and nothing more comes");
         delivered += claims.len();
         let records = claims.iter().map(|claim| attempt(claim, Next::Delivered)).collect();
-        assert!(bench.store.record_attempts(Arc::new(records)).await.unwrap().into_iter().all(|recorded| recorded));
+        assert!(
+            bench.store.record_attempts(Arc::new(records)).await.unwrap().into_iter().all(|recorded| recorded == Recorded::Done)
+        );
         drop(claims);
         bench.claim().await;
     }
@@ -304,8 +318,8 @@ pub async fn what_goes_in_order_waits_for_what_is_before_it(bench: &Bench) {
 
     // The first fails: the others must not overtake it.
     assert!(bench.record(attempt(&claims[0], retry_in(60))).await);
-    let rest = claims[1..].iter().map(|claim| (claim.id, claim.lease)).collect();
-    bench.store.release(vec![], vec![], rest).await.unwrap();
+    let rest = claims[1..].iter().map(|claim| (ClaimId::Delivery(claim.id), claim.lease)).collect();
+    bench.store.release(rest).await.unwrap();
     drop(claims);
     assert_eq!(bench.claim().await, 0);
     let due = bench.store.next_due(clock::steady()).await.unwrap().expect("the one that failed");

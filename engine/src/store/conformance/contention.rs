@@ -20,7 +20,7 @@ use crate::{
         id::{DeliveryId, EndpointId},
         run::Effects,
     },
-    store::{Accepted, DeliveryFilter, EventFilter, Handoff, PageRequest, Settled, Settlement, Store},
+    store::{Accepted, DeliveryFilter, EventFilter, Handoff, PageRequest, Recorded, Settled, Settlement, Store},
 };
 
 const SENDERS: usize = 3;
@@ -157,7 +157,7 @@ async fn attempt_deliveries(store: Arc<dyn Store>, handoff: Handoff, delivered: 
         let last = claim.attempts + 1 == attempts_of(claim.id);
         let next = if last { Next::Delivered } else { Next::Retry { due: clock::steady() } };
         let recorded = store.record_attempts(Arc::new(vec![attempt(&claim, next)])).await.unwrap();
-        assert_eq!(recorded, [true], "nobody else held it");
+        assert_eq!(recorded, [Recorded::Done], "nobody else held it");
         delivered.fetch_add(usize::from(last), Ordering::SeqCst);
     }
 }

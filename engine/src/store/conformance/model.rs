@@ -25,7 +25,8 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Accepted, DeliveryClaim, DeliveryFilter, Error, EventClaim, EventFilter, LEASE, Lease, RunClaim, Settled, Settlement,
+        Accepted, ClaimId, DeliveryClaim, DeliveryFilter, Error, EventClaim, EventFilter, LEASE, Lease, RunClaim, Settled,
+        Settlement,
     },
 };
 
@@ -376,7 +377,12 @@ impl World {
         let events: Vec<_> = event.map(|claim| (claim.event.id, claim.lease)).into_iter().collect();
         let runs: Vec<_> = run.map(|claim| (claim.id, claim.lease)).into_iter().collect();
         let deliveries: Vec<_> = delivery.map(|claim| (claim.id, claim.lease)).into_iter().collect();
-        self.bench.store.release(events.clone(), runs.clone(), deliveries.clone()).await.unwrap();
+        let claims = [
+            event.map(|claim| (ClaimId::Event(claim.event.id), claim.lease)),
+            run.map(|claim| (ClaimId::Run(claim.id), claim.lease)),
+            delivery.map(|claim| (ClaimId::Delivery(claim.id), claim.lease)),
+        ];
+        self.bench.store.release(claims.into_iter().flatten().collect()).await.unwrap();
         fn free<K: Ord>(queue: &mut BTreeMap<K, Queued>, given_back: Vec<(K, Lease)>) {
             for (key, lease) in given_back {
                 if holds(queue, &key, lease) {

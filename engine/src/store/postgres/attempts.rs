@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::delivery::Next,
-    store::{AttemptRecord, Attempts, Error, weight},
+    store::{AttemptRecord, Attempts, Error, Recorded, weight},
 };
 
 /// What an attempt counts for beside its excerpt, of what the store holds.
@@ -20,20 +20,20 @@ pub const ATTEMPT_BYTES: i64 = 256;
 
 #[async_trait]
 impl Attempts for Postgres {
-    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
+    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error> {
         let weight = records.iter().map(weight::attempt).sum();
         self.committer.record(weight, records).await
     }
 }
 
-/// Says of each record whether its lease was still held.
+/// Records the attempts whose leases still hold.
 pub async fn record(
     tx: &Transaction<'_>,
     local: &Local,
     node: i64,
     calls: &[&[AttemptRecord]],
     after: &mut After,
-) -> Result<Vec<Vec<bool>>, Error> {
+) -> Result<Vec<Vec<Recorded>>, Error> {
     let all: Vec<&AttemptRecord> = calls.iter().flat_map(|call| call.iter()).collect();
     let ids: Vec<i64> = all.iter().map(|record| record.delivery.as_i64()).collect();
     let sql = "SELECT id, lease, round FROM live WHERE id = ANY($1) ORDER BY id FOR UPDATE";
@@ -46,7 +46,7 @@ pub async fn record(
     for record in all {
         let id = record.delivery.as_i64();
         let holds = held.get(&id).is_some_and(|(lease, _)| *lease == Some(record.lease.token));
-        answers.push(holds);
+        answers.push(if holds { Recorded::Done } else { Recorded::LeaseLost });
         if holds {
             // Whatever comes next for it in the same batch finds it let go.
             let (_, round) = held.remove(&id).expect("it is held");

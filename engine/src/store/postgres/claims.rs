@@ -29,7 +29,7 @@ use crate::{
         name::Slug,
         time::Timestamp,
     },
-    store::{Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place, weight},
+    store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place, weight},
 };
 
 /// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long it takes.
@@ -55,16 +55,16 @@ impl Claims for Postgres {
         .await
     }
 
-    async fn release(
-        &self,
-        events: Vec<(EventId, Lease)>,
-        runs: Vec<(RunId, Lease)>,
-        deliveries: Vec<(DeliveryId, Lease)>,
-    ) -> Result<(), Error> {
-        let events: Vec<_> = events.into_iter().map(|(id, lease)| (id.as_i64(), lease.token)).collect();
-        let runs: Vec<_> = runs.into_iter().map(|(id, lease)| (id.as_i64(), lease.token)).collect();
-        let deliveries: Vec<_> = deliveries.into_iter().map(|(id, lease)| (id.as_i64(), lease.token)).collect();
-        let tokens: Vec<i64> = [&events, &runs, &deliveries].into_iter().flatten().map(|(_, token)| *token).collect();
+    async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error> {
+        let tokens: Vec<i64> = claims.iter().map(|(_, lease)| lease.token).collect();
+        let (mut events, mut runs, mut deliveries) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, lease) in claims {
+            match id {
+                ClaimId::Event(id) => events.push((id.as_i64(), lease.token)),
+                ClaimId::Run(id) => runs.push((id.as_i64(), lease.token)),
+                ClaimId::Delivery(id) => deliveries.push((id.as_i64(), lease.token)),
+            }
+        }
         let released = self.step(move |tx, local| {
             Box::pin(async move {
                 release(tx, local, "event_queue", &events).await?;

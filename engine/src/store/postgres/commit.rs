@@ -27,7 +27,7 @@ use crate::{
     clock,
     domain::{event::NewEvent, time::Timestamp},
     metrics::meters,
-    store::{Accepted, AttemptRecord, DeliveryClaim, Error, EventClaim, RunClaim, Settled, Settlement, accept::minute},
+    store::{Accepted, AttemptRecord, DeliveryClaim, Error, EventClaim, Recorded, RunClaim, Settled, Settlement, accept::minute},
 };
 
 /// Jobs in one transaction at most: bounds how long the first one waits for its answer.
@@ -101,7 +101,7 @@ type Answer<T> = oneshot::Sender<Result<T, Error>>;
 enum Job {
     Accept(Vec<NewEvent>, Answer<Vec<Accepted>>),
     Settle(Arc<Vec<Settlement>>, Answer<Vec<Settled>>),
-    Record(Arc<Vec<AttemptRecord>>, Answer<Vec<bool>>),
+    Record(Arc<Vec<AttemptRecord>>, Answer<Vec<Recorded>>),
 }
 
 impl Job {
@@ -129,7 +129,7 @@ struct Queued {
 struct Answers {
     accepted: VecDeque<Vec<Accepted>>,
     settled: VecDeque<Vec<Settled>>,
-    recorded: VecDeque<Vec<bool>>,
+    recorded: VecDeque<Vec<Recorded>>,
 }
 
 /// What others look at while the task works.
@@ -192,7 +192,7 @@ impl Committer {
         self.ask(weight, |answer| Job::Settle(settlements, answer)).await
     }
 
-    pub async fn record(&self, weight: usize, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
+    pub async fn record(&self, weight: usize, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error> {
         self.ask(weight, |answer| Job::Record(records, answer)).await
     }
 

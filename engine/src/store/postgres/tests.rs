@@ -20,9 +20,9 @@ use crate::{
         rate::Rate,
     },
     store::{
-        Accept as _, Accepted, AdmissionLimits, Claims as _, Endpoints as _, Error, EventClaim, FileSeen, Handoff, KeyFile,
-        Migration, Moved, NodePlugin, Nodes as _, PluginRegistry, PluginRow, PluginState as _, Published, Settled, Settlement,
-        Sqlite, StateSize, Store,
+        Accept as _, Accepted, AdmissionLimits, ClaimId, Claims as _, Endpoints as _, Error, EventClaim, FileSeen, Handoff,
+        KeyFile, Migration, Moved, NodePlugin, Nodes as _, PluginRegistry, PluginRow, PluginState as _, Published, Settled,
+        Settlement, Sqlite, StateSize, Store,
         conformance::{bench::*, conformance},
         migrate,
     },
@@ -398,7 +398,7 @@ async fn a_lost_connection_is_an_error_that_passes_and_strands_nothing() {
     let settled = Settlement { direct: vec![direct(crm)], ..settlement(&claim) };
     assert_eq!(node.settle(settled).await, Settled::Done, "what was held is held");
     let delivery = node.delivery().await;
-    node.store.release(vec![], vec![], vec![(delivery.id, delivery.lease)]).await.unwrap();
+    node.store.release(vec![(ClaimId::Delivery(delivery.id), delivery.lease)]).await.unwrap();
     until("what was given back is claimed again", async || {
         node.store.claim_due(clock::steady()).await.unwrap();
         node.deliveries().await.iter().any(|again| again.id == delivery.id)

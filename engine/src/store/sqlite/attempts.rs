@@ -8,12 +8,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{Local, Sqlite, accept, settle::Claimed, writer::Keeps};
 use crate::{
     domain::{delivery::Next, id::DeliveryId, time::Timestamp},
-    store::{AttemptRecord, Attempts, Error, EventClaim, weight},
+    store::{AttemptRecord, Attempts, Error, EventClaim, Recorded, weight},
 };
 
 #[async_trait]
 impl Attempts for Sqlite {
-    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<bool>, Error> {
+    async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error> {
         let weight = records.iter().map(weight::attempt).sum();
         // A forgotten attempt is made again, under the same id: that is what at-least-once means.
         let local = Arc::clone(&self.local);
@@ -33,8 +33,7 @@ impl Attempts for Sqlite {
     }
 }
 
-/// Says `false`, changing nothing, if the lease was lost.
-fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut Vec<EventClaim>) -> Result<bool, Error> {
+fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut Vec<EventClaim>) -> Result<Recorded, Error> {
     let AttemptRecord { delivery, endpoint, lease, n, attempt, next, news } = record;
     match next {
         Next::Retry { due } => {
@@ -42,7 +41,7 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut V
                 .prepare_cached("UPDATE live SET attempts = ?1, next_at = ?2, lease = NULL WHERE id = ?3 AND lease = ?4")?
                 .execute(params![n, due.millis(), delivery.as_i64(), lease.token])?;
             if changed == 0 {
-                return Ok(false);
+                return Ok(Recorded::LeaseLost);
             }
             local.handoff.alarm.set(*due);
         }
@@ -51,7 +50,7 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut V
                 .prepare_cached("DELETE FROM live WHERE id = ?1 AND lease = ?2 RETURNING round")?
                 .query_row(params![delivery.as_i64(), lease.token], |row| row.get(0))
                 .optional()?;
-            let Some(round) = round else { return Ok(false) };
+            let Some(round) = round else { return Ok(Recorded::LeaseLost) };
             let (state, reason) = match next {
                 Next::Dead(reason) => ("dead", Some(reason.as_str())),
                 _ => ("delivered", None),
@@ -74,7 +73,7 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut V
         attempt.retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
     ])?;
     accept::insert_all(db, local, news.iter().cloned(), claims)?;
-    Ok(true)
+    Ok(Recorded::Done)
 }
 
 #[expect(clippy::too_many_arguments, reason = "one per column of the table that it writes")]

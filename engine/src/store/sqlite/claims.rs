@@ -23,7 +23,7 @@ use crate::{
         name::Slug,
         time::Timestamp,
     },
-    store::{Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, weight},
+    store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, weight},
 };
 
 /// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long the writer is busy with it.
@@ -52,22 +52,16 @@ impl Claims for Sqlite {
             .await
     }
 
-    async fn release(
-        &self,
-        events: Vec<(EventId, Lease)>,
-        runs: Vec<(RunId, Lease)>,
-        deliveries: Vec<(DeliveryId, Lease)>,
-    ) -> Result<(), Error> {
+    async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error> {
         // A claim that was given back is found again in any case.
         self.write_as(Keeps::Progress, 0, move |db, local| {
-            for (id, lease) in events {
-                release(db, local, "event_queue", id.as_i64(), lease.token)?;
-            }
-            for (id, lease) in runs {
-                release(db, local, "run_queue", id.as_i64(), lease.token)?;
-            }
-            for (id, lease) in deliveries {
-                release(db, local, "live", id.as_i64(), lease.token)?;
+            for (id, lease) in claims {
+                let (table, id) = match id {
+                    ClaimId::Event(id) => ("event_queue", id.as_i64()),
+                    ClaimId::Run(id) => ("run_queue", id.as_i64()),
+                    ClaimId::Delivery(id) => ("live", id.as_i64()),
+                };
+                release(db, local, table, id, lease.token)?;
             }
             Ok(())
         })

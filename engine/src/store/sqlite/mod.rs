@@ -28,7 +28,7 @@ mod state;
 mod steady;
 mod story;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod upgrade;
 mod writer;
 

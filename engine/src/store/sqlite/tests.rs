@@ -36,13 +36,13 @@ conformance!(conforms, SqliteBacking);
 
 /// A file in a folder of its own. A crash is a copy of the file and its log as they are at that moment: what a killed process
 /// leaves behind.
-struct SqliteBacking {
+pub struct SqliteBacking {
     folder: tempfile::TempDir,
     opened: Mutex<Vec<PathBuf>>,
 }
 
 impl SqliteBacking {
-    fn empty() -> Self {
+    pub fn empty() -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         Self { folder, opened: Mutex::new(Vec::new()) }
     }

@@ -1,9 +1,9 @@
-//! The gates: one per endpoint, between its deliveries and the wire. How many may be on their way at once, how fast, and whether any:
-//! by the endpoint's policy, and by what its receiver has shown to bear.
+//! Throttles: one per endpoint, between its deliveries and the network. A throttle joins a circuit breaker, a concurrency limit and a rate
+//! limit, by the endpoint's policy and by how its receiver answers.
 //!
-//! A gate starts narrow, widens with each answer and is almost closed by silence. Failures in a row close it for a while
-//! ([`Breaker`]); then it lets one webhook at a time through to find out. While it is closed, what waits stays in the store, however
-//! much that is: a receiver that is down costs one attempt now and then.
+//! The concurrency starts low, doubles with each answer and falls to a few when a receiver does not answer. Failures in a row open the
+//! circuit breaker for a while ([`Breaker`]); then one webhook at a time probes the receiver. While the breaker is open, all other
+//! deliveries stay in the store: a receiver that is down costs one attempt now and then.
 
 use std::{
     collections::HashMap,
@@ -30,59 +30,59 @@ use crate::{
     store::{DeliveryClaim, Lanes, Width},
 };
 
-/// Webhooks at once to a receiver of which nothing is known yet.
+/// Webhooks at once to a receiver that has not answered yet.
 const AT_ONCE_AT_FIRST: usize = 8;
-/// Webhooks at once to a receiver whose last attempt got no answer: enough to notice that it is back, too few to tie up connections.
+/// Webhooks at once to a receiver that did not answer the last attempt: enough to notice that it is back, too few to tie up connections.
 const AT_ONCE_UNANSWERED: usize = 4;
-/// Deliveries held in memory for each that may be on its way, and at least. Enough to keep the receiver busy until the store is asked again.
+/// Deliveries held in memory for each that may be sent at once, and the least number. Enough to keep the receiver busy until the next claim.
 const PLACES_PER_SEND: usize = 16;
 const PLACES_LEAST: usize = 64;
-/// How long a delivery waits for its rate in memory: far less than its lease. Whoever must wait longer waits in the store.
+/// How long a delivery waits for its rate in memory: far less than its lease. A longer wait is spent in the store.
 pub const RATE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How much of a rate may come at once after a pause: too little to notice, enough to make up for a late timer.
+/// How much of a rate may be sent at once after a pause: too little to notice, enough to make up for a late timer.
 const RATE_BURST: Duration = Duration::from_millis(100);
-/// How long what is for an endpoint that is not known here is left to others.
+/// How long no delivery is claimed for an endpoint that this node does not know.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
-/// Failing is noted in the store once it has gone on for so long: receivers that fail now and then cost no writes.
+/// How long an endpoint fails before the store records it: receivers that fail now and then cost no writes.
 const FAILING_NOTED_AFTER: Duration = Duration::from_secs(60);
 
-/// All gates.
-pub struct Gates {
+/// The throttles of all endpoints.
+pub struct Throttles {
     lanes: Arc<Lanes<EndpointId, DeliveryClaim>>,
-    /// An endpoint is disabled after so long without a success.
+    /// An endpoint is disabled after this long without a success.
     disable_after: Duration,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    /// The endpoints that the gates were last compared with.
+    /// The snapshot of endpoints that the throttles follow.
     table: Arc<EndpointTable>,
-    gates: HashMap<EndpointId, Gate>,
-    /// Endpoints that are not in the table, and until when nothing is taken for them.
+    throttles: HashMap<EndpointId, Throttle>,
+    /// Endpoints that are not in the snapshot, and until when no delivery is claimed for them.
     unknown: HashMap<EndpointId, Timestamp>,
 }
 
-struct Gate {
+struct Throttle {
     endpoint: Arc<Endpoint>,
     meters: Arc<EndpointMeters>,
     breaker: Breaker,
     at_once: usize,
-    limiter: Option<Arc<Limiter>>,
-    /// Its rate lets nothing through before.
+    limiter: Option<Arc<RateLimiter>>,
+    /// Until when the rate limit lets nothing through.
     shut_until: Option<Timestamp>,
     failing_since: Option<Timestamp>,
     failing_noted: bool,
 }
 
-/// Whether a delivery may go.
+/// Whether a delivery may be sent.
 pub enum Pass {
-    /// Once the rate allows it, if there is one.
-    Go(Option<Arc<Limiter>>),
+    /// As soon as the rate limit, if there is one, allows it.
+    Go(Option<Arc<RateLimiter>>),
     /// Not now.
     Shut,
 }
 
-/// What an attempt has changed about its endpoint.
+/// How an attempt changed its endpoint.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Noted {
     pub breaker: Option<Change>,
@@ -91,78 +91,78 @@ pub struct Noted {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failing {
-    /// Worth remembering over a restart.
+    /// To be stored, so that a restart does not forget it.
     Since(Timestamp),
     Over,
-    /// It has gone on for so long that the endpoint is to be disabled.
+    /// The endpoint has failed for so long that it is disabled.
     TooLong(Timestamp),
 }
 
-impl Gates {
+impl Throttles {
     pub fn new(lanes: Arc<Lanes<EndpointId, DeliveryClaim>>, table: Arc<EndpointTable>, disable_after: Duration) -> Self {
-        Self { lanes, disable_after, inner: Mutex::new(Inner { table, gates: HashMap::new(), unknown: HashMap::new() }) }
+        Self { lanes, disable_after, inner: Mutex::new(Inner { table, throttles: HashMap::new(), unknown: HashMap::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no code panics while it holds the gates")
+        self.inner.lock().expect("no code panics while it holds the throttles")
     }
 
-    /// Whether a delivery to the endpoint may go now.
+    /// Decides whether a delivery to the endpoint may be sent now.
     pub fn pass(&self, endpoint: &Arc<Endpoint>) -> Pass {
         let mut inner = self.lock();
-        let gate = inner.gates.entry(endpoint.id).or_insert_with(|| Gate::new(endpoint));
-        if !Arc::ptr_eq(&gate.endpoint, endpoint) {
-            gate.change(endpoint);
+        let throttle = inner.throttles.entry(endpoint.id).or_insert_with(|| Throttle::new(endpoint));
+        if !Arc::ptr_eq(&throttle.endpoint, endpoint) {
+            throttle.change(endpoint);
         }
-        self.lanes.set_width(&endpoint.id, Some(gate.width()));
-        let shut = matches!(gate.breaker, Breaker::Open { .. }) || gate.shut_until.is_some();
-        if shut { Pass::Shut } else { Pass::Go(gate.limiter.clone()) }
+        self.lanes.set_width(&endpoint.id, Some(throttle.width()));
+        let shut = matches!(throttle.breaker, Breaker::Open { .. }) || throttle.shut_until.is_some();
+        if shut { Pass::Shut } else { Pass::Go(throttle.limiter.clone()) }
     }
 
-    /// Its rate lets nothing through before `until`.
+    /// Closes an endpoint until its rate limit lets something through again.
     pub fn shut(&self, endpoint: EndpointId, until: Timestamp) {
-        if let Some(gate) = self.lock().gates.get_mut(&endpoint) {
-            gate.shut_until = Some(until);
-            self.lanes.set_width(&endpoint, Some(gate.width()));
+        if let Some(throttle) = self.lock().throttles.get_mut(&endpoint) {
+            throttle.shut_until = Some(until);
+            self.lanes.set_width(&endpoint, Some(throttle.width()));
         }
     }
 
-    /// There is something for an endpoint that is not known here: another node has made it a moment ago, or it was deleted. Nothing more is
-    /// taken for it before it is known, or for a while.
+    /// Claims nothing for an endpoint that this node does not know, for a while or until it is known. Another node has created it a moment
+    /// ago, or it was deleted.
     pub fn shut_unknown(&self, endpoint: EndpointId, now: Timestamp) {
         self.lock().unknown.insert(endpoint, now.plus(UNKNOWN_FOR));
         self.lanes.set_width(&endpoint, Some(Width::CLOSED));
     }
 
-    /// Takes note of how an attempt ended. `jitter` in 0..1.
+    /// Records the outcome of an attempt. `jitter` is in 0..1.
     pub fn note(&self, endpoint: EndpointId, outcome: AttemptOutcome, now: Timestamp, jitter: f64) -> Noted {
         let mut inner = self.lock();
-        let Some(gate) = inner.gates.get_mut(&endpoint) else { return Noted::default() };
-        let policy = &gate.endpoint.new.policy;
-        gate.at_once = match outcome.status() {
-            Some(_) => (gate.at_once * 2).min(policy.concurrency),
-            None => gate.at_once.min(AT_ONCE_UNANSWERED),
+        let Some(throttle) = inner.throttles.get_mut(&endpoint) else { return Noted::default() };
+        let policy = &throttle.endpoint.new.policy;
+        throttle.at_once = match outcome.status() {
+            Some(_) => (throttle.at_once * 2).min(policy.concurrency),
+            None => throttle.at_once.min(AT_ONCE_UNANSWERED),
         };
-        let breaker = gate.breaker.note(outcome.is_success(), &policy.breaker, now, jitter);
-        self.lanes.set_width(&endpoint, Some(gate.width()));
-        Noted { breaker, failing: gate.note_failing(outcome.is_success(), now, self.disable_after) }
+        let breaker = throttle.breaker.note(outcome.is_success(), &policy.breaker, now, jitter);
+        self.lanes.set_width(&endpoint, Some(throttle.width()));
+        Noted { breaker, failing: throttle.note_failing(outcome.is_success(), now, self.disable_after) }
     }
 
-    /// Opens what has been closed long enough, and follows changes of the endpoints: one that was changed or resumed is tried at once.
+    /// Opens throttles whose time is over, and follows changes of the endpoints: a changed or resumed endpoint is tried at once.
     pub fn tick(&self, table: &Arc<EndpointTable>, now: Timestamp) {
         let mut inner = self.lock();
         let changed = !Arc::ptr_eq(&inner.table, table);
         if changed {
             inner.table = Arc::clone(table);
-            inner.gates.retain(|id, gate| match table.get(*id) {
+            inner.throttles.retain(|id, throttle| match table.get(*id) {
                 Some(endpoint) => {
-                    if !Arc::ptr_eq(&gate.endpoint, endpoint) {
-                        gate.change(endpoint);
+                    if !Arc::ptr_eq(&throttle.endpoint, endpoint) {
+                        throttle.change(endpoint);
                     }
                     true
                 }
                 None => {
-                    gate.meters.breaker_open.set(0);
+                    throttle.meters.breaker_open.set(0);
                     self.lanes.set_width(id, None);
                     false
                 }
@@ -175,27 +175,27 @@ impl Gates {
             }
             shut
         });
-        for (id, gate) in &mut inner.gates {
-            let probes = gate.breaker.probe(now);
-            let open = gate.shut_until.is_some_and(|until| until <= now);
+        for (id, throttle) in &mut inner.throttles {
+            let probes = throttle.breaker.probe(now);
+            let open = throttle.shut_until.is_some_and(|until| until <= now);
             if open {
-                gate.shut_until = None;
+                throttle.shut_until = None;
             }
             if probes || open || changed {
-                self.lanes.set_width(id, Some(gate.width()));
+                self.lanes.set_width(id, Some(throttle.width()));
             }
         }
     }
 }
 
-impl Gate {
+impl Throttle {
     fn new(endpoint: &Arc<Endpoint>) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
             meters: meters().endpoint(&endpoint.new.name),
             breaker: Breaker::default(),
             at_once: AT_ONCE_AT_FIRST.min(endpoint.new.policy.concurrency),
-            limiter: endpoint.new.policy.rate.map(Limiter::new),
+            limiter: endpoint.new.policy.rate.map(RateLimiter::new),
             shut_until: None,
             failing_since: endpoint.failing_since,
             failing_noted: endpoint.failing_since.is_some(),
@@ -206,7 +206,7 @@ impl Gate {
         let before = std::mem::replace(&mut self.endpoint, Arc::clone(endpoint));
         let (before, new) = (&before.new, &self.endpoint.new);
         if before.policy.rate != new.policy.rate {
-            self.limiter = new.policy.rate.map(Limiter::new);
+            self.limiter = new.policy.rate.map(RateLimiter::new);
             self.shut_until = None;
         }
         if before.url != new.url || before.policy != new.policy || before.secrets != new.secrets || before.state != new.state {
@@ -252,14 +252,14 @@ impl Gate {
     }
 }
 
-/// Spreads the webhooks to one endpoint by its rate.
-pub struct Limiter {
+/// Spreads the webhooks to one endpoint over time.
+pub struct RateLimiter {
     governor: DefaultDirectRateLimiter,
-    /// First come, first served, and one timer at a time.
+    /// First come, first served, with one timer at a time.
     queue: tokio::sync::Mutex<()>,
 }
 
-impl Limiter {
+impl RateLimiter {
     fn new(rate: Rate) -> Arc<Self> {
         let burst = u32::try_from(rate.within(RATE_BURST)).ok().and_then(std::num::NonZeroU32::new);
         let quota = Quota::with_period(rate.interval()).expect("a rate has an interval");
@@ -267,10 +267,10 @@ impl Limiter {
         Arc::new(Self { governor, queue: tokio::sync::Mutex::default() })
     }
 
-    /// Waits for its turn.
+    /// Waits until the rate allows another webhook.
     ///
     /// # Errors
-    /// It would have to wait for so long, which is more than [`RATE_WAIT_MAX`].
+    /// If the wait is longer than [`RATE_WAIT_MAX`]: that wait.
     pub async fn wait(&self) -> Result<(), Duration> {
         let _first = self.queue.lock().await;
         loop {
@@ -290,16 +290,16 @@ mod tests {
     use crate::store::Handoff;
 
     #[test]
-    fn nothing_is_taken_for_a_while_for_an_endpoint_that_is_not_known() {
+    fn claims_nothing_for_an_unknown_endpoint_for_a_while() {
         let lanes = Handoff::default().deliveries;
         let table = Arc::new(EndpointTable::new(Vec::new()));
-        let gates = Gates::new(Arc::clone(&lanes), Arc::clone(&table), Duration::MAX);
+        let throttles = Throttles::new(Arc::clone(&lanes), Arc::clone(&table), Duration::MAX);
         let (crm, now) = (EndpointId::from_i64(7), Timestamp::from_millis(0));
         assert!(lanes.room_for_stored(&crm) > 0);
-        gates.shut_unknown(crm, now);
-        gates.tick(&table, now.plus(UNKNOWN_FOR / 2));
+        throttles.shut_unknown(crm, now);
+        throttles.tick(&table, now.plus(UNKNOWN_FOR / 2));
         assert_eq!(lanes.room_for_stored(&crm), 0);
-        gates.tick(&table, now.plus(UNKNOWN_FOR));
+        throttles.tick(&table, now.plus(UNKNOWN_FOR));
         assert!(lanes.room_for_stored(&crm) > 0, "it may be known by now");
     }
 }

@@ -1,4 +1,4 @@
-//! Operational events (`innesco.*`): what the engine reports about itself, as events that endpoints and plugins can subscribe to.
+//! Notices: operational events (`innesco.*`) about the engine itself, which endpoints and plugins can subscribe to.
 //!
 //! Each is stored in the commit of the change it reports. It is never sent to the endpoint it is about (routing compares the subject),
 //! and nothing that follows from it produces another one, so they cannot feed on themselves. A plugin that fails on every event is
@@ -19,14 +19,14 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// What every event of ours names as its source.
+/// The source of every operational event.
 const SOURCE: &str = "innesco";
 
-fn news(event_type: &str, subject: &str, data: &Value) -> NewEvent {
+fn notice(event_type: &str, subject: &str, data: &Value) -> NewEvent {
     NewEvent {
         id: None,
         source: SOURCE.into(),
-        event_type: EventType::parse(event_type).expect("the names of our events are valid"),
+        event_type: EventType::parse(event_type).expect("the names of operational events are valid"),
         subject: Some(subject.into()),
         time: None,
         content: Content::of(data),
@@ -37,7 +37,7 @@ fn news(event_type: &str, subject: &str, data: &Value) -> NewEvent {
     }
 }
 
-/// An endpoint takes nothing any more.
+/// Reports a disabled endpoint.
 pub fn endpoint_disabled(endpoint: &Endpoint, reason: DisabledReason, failing_since: Option<Timestamp>) -> NewEvent {
     let name = &endpoint.new.name;
     let data = json!({
@@ -46,32 +46,32 @@ pub fn endpoint_disabled(endpoint: &Endpoint, reason: DisabledReason, failing_si
         "failing_since": failing_since.map(|since| since.to_string()),
         "hint": format!("mend the receiver, then: innesco endpoint resume {name}, and retry what is dead"),
     });
-    news("innesco.endpoint.disabled", name, &data)
+    notice("innesco.endpoint.disabled", name, &data)
 }
 
-/// A program's subscription has ended, and its endpoint with it.
+/// Reports a subscription that has ended, and its endpoint with it.
 pub fn endpoint_removed(endpoint: &Endpoint) -> NewEvent {
     let new = &endpoint.new;
     let events: Vec<String> = new.subscription.events.iter().map(ToString::to_string).collect();
     let data = json!({ "endpoint": &*new.name, "title": new.title, "events": events, "reason": DisabledReason::Gone.as_str() });
-    news("innesco.endpoint.removed", &new.name, &data)
+    notice("innesco.endpoint.removed", &new.name, &data)
 }
 
-/// An endpoint has failed so often in a row that it is left alone for a while.
+/// Reports an endpoint whose circuit breaker opened.
 pub fn endpoint_failing(endpoint: &Endpoint, outcome: AttemptOutcome) -> NewEvent {
     let name = &endpoint.new.name;
     let failures = endpoint.new.policy.breaker.failures;
     let data = json!({ "endpoint": &**name, "last_outcome": outcome.to_string(), "failures_in_a_row": failures });
-    news("innesco.endpoint.failing", name, &data)
+    notice("innesco.endpoint.failing", name, &data)
 }
 
-/// An endpoint that was left alone answers again.
+/// Reports an endpoint whose circuit breaker closed again.
 pub fn endpoint_recovered(endpoint: &Endpoint) -> NewEvent {
     let name = &endpoint.new.name;
-    news("innesco.endpoint.recovered", name, &json!({ "endpoint": &**name }))
+    notice("innesco.endpoint.recovered", name, &json!({ "endpoint": &**name }))
 }
 
-/// A delivery was given up.
+/// Reports a dead delivery; `None` if it carries an operational event.
 pub fn delivery_dead(
     endpoint: &Endpoint,
     delivery: DeliveryId,
@@ -94,10 +94,10 @@ pub fn delivery_dead(
         "last_outcome": outcome.to_string(),
         "attempts": attempts,
     });
-    Some(news("innesco.delivery.dead", name, &data))
+    Some(notice("innesco.delivery.dead", name, &data))
 }
 
-/// A run has failed for good and is parked.
+/// Reports a parked run; `None` if it ran on an operational event.
 pub fn plugin_failed(plugin: &str, event: &Event, failure: &RunFailure, tag: Tag) -> Option<NewEvent> {
     if event.new.event_type.is_ours() {
         return None;
@@ -110,5 +110,5 @@ pub fn plugin_failed(plugin: &str, event: &Event, failure: &RunFailure, tag: Tag
         "code": failure.code,
         "message": failure.message,
     });
-    Some(news("innesco.plugin.failed", plugin, &data))
+    Some(notice("innesco.plugin.failed", plugin, &data))
 }

@@ -1,0 +1,50 @@
+//! Plans an event: which plugins run on it, for themselves or for an endpoint, and which endpoints receive it directly. Nothing here waits
+//! or writes.
+//!
+//! A webhook that a plugin sends to an endpoint with a plugin does not pass through that second plugin: plugins' webhooks go out byte
+//! for byte. An endpoint's plugin stands between *events* and the endpoint.
+
+use std::sync::Arc;
+
+use crate::{
+    catalog::{PluginEntry, PluginTable},
+    domain::{delivery::NewDelivery, endpoint::Endpoint, event::Event, name::Slug, routing::EndpointTable},
+};
+
+/// A plugin that runs on an event.
+pub struct PlannedRun {
+    pub plugin: Slug,
+    /// `None` if no such plugin is known.
+    pub entry: Option<Arc<PluginEntry>>,
+    /// The endpoint that the run belongs to.
+    pub endpoint: Option<Arc<Endpoint>>,
+}
+
+/// The runs and direct deliveries of an event.
+pub struct Plan {
+    pub runs: Vec<PlannedRun>,
+    pub direct: Vec<NewDelivery>,
+}
+
+/// Plans an event on one snapshot. A run that is deferred or retried later is not planned again.
+pub fn plan(event: &Event, plugins: &PluginTable, endpoints: &EndpointTable) -> Plan {
+    let mut runs: Vec<PlannedRun> = plugins
+        .matching(&event.new.event_type)
+        .map(|entry| PlannedRun { plugin: entry.row.name.clone(), entry: Some(Arc::clone(entry)), endpoint: None })
+        .collect();
+    let mut direct = Vec::new();
+    for endpoint in endpoints.subscribers(&event.new) {
+        if !endpoint.new.may_hear(&event.new) {
+            continue;
+        }
+        match &endpoint.new.plugin {
+            Some(plugin) => runs.push(PlannedRun {
+                plugin: plugin.clone(),
+                entry: plugins.get(plugin).cloned(),
+                endpoint: Some(Arc::clone(endpoint)),
+            }),
+            None => direct.push(NewDelivery::new(endpoint, event, None)),
+        }
+    }
+    Plan { runs, direct }
+}

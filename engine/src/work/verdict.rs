@@ -1,0 +1,186 @@
+//! The verdict on an executed run: its report becomes the record that commit 2 stores. Webhooks get their endpoints here, and a request that
+//! breaks a rule parks the run. Nothing here waits or writes.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{
+        delivery::NewDelivery,
+        endpoint::Endpoint,
+        event::{DEPTH_MAX, Event},
+        name::Slug,
+        plugin::Digest,
+        routing::EndpointTable,
+        run::{Effects, Execution, Requests, RunFailure, RunIdentity, RunOutcome, RunRecord, StateUse, Webhook},
+        time::Timestamp,
+    },
+    sandbox::Report,
+};
+
+/// Records how a plugin's execution ended: resolves what it asks for into what takes effect, or parks the run.
+pub fn record(
+    identity: RunIdentity,
+    version: Digest,
+    report: Report,
+    event: &Event,
+    bound: Option<&Endpoint>,
+    endpoints: &EndpointTable,
+    now: Timestamp,
+) -> RunRecord {
+    let Report { result, log, took, memory_peak, state } = report;
+    let execution = Execution { version, took, memory_peak, log };
+    let requests = match result {
+        Ok(requests) => requests,
+        Err(failure) => return identity.failed(execution, failure, now),
+    };
+    match resolve(requests, state, &identity.plugin, event, bound, endpoints) {
+        Ok(effects) => identity.ok(execution, effects),
+        Err(Refusal { failure, wants }) => identity.parked(Some(execution), failure, wants),
+    }
+}
+
+/// Why a run's requests cannot take effect.
+struct Refusal {
+    failure: RunFailure,
+    /// Name of the missing endpoint, if that is the reason.
+    wants: Option<String>,
+}
+
+/// Turns what a run asks for into deliveries and events.
+fn resolve(
+    requests: Requests,
+    state_use: StateUse,
+    plugin: &Slug,
+    event: &Event,
+    bound: Option<&Endpoint>,
+    endpoints: &EndpointTable,
+) -> Result<Effects, Refusal> {
+    let mut deliveries = Vec::with_capacity(requests.webhooks.len());
+    for (place, Webhook { to, payload }) in requests.webhooks.into_iter().enumerate() {
+        let endpoint = match (to, bound) {
+            // The sandbox refuses a name from a plugin that belongs to an endpoint.
+            (_, Some(bound)) => bound,
+            (Some(name), None) => match endpoints.named(&name) {
+                Some(endpoint) => endpoint,
+                None => return Err(unknown_endpoint(place + 1, name, endpoints)),
+            },
+            (None, None) => return Err(bad_output("no_endpoint", format!("webhook {} names no endpoint", place + 1))),
+        };
+        deliveries.push(NewDelivery::new(endpoint, event, Some(Arc::new(payload))));
+    }
+    if !requests.emitted.is_empty() && event.new.depth >= DEPTH_MAX {
+        return Err(bad_output(
+            "chain_too_deep",
+            format!(
+                "it emits an event from an event that is {DEPTH_MAX} deep already: a chain of events that cause each other ends here"
+            ),
+        ));
+    }
+    if let Some(place) = requests.emitted.iter().position(|emitted| emitted.event_type.is_ours()) {
+        let message = format!("event {}: types that begin with innesco. are the engine's own; choose another prefix", place + 1);
+        return Err(bad_output("reserved_type", message));
+    }
+    let emitted = requests.emitted.into_iter().map(|emitted| emitted.into_event(event, plugin)).collect();
+    Ok(Effects { deliveries, emitted, state_use })
+}
+
+fn unknown_endpoint(number: usize, name: String, endpoints: &EndpointTable) -> Refusal {
+    let advice = match endpoints.nearest(&name) {
+        Some(nearest) => format!("the nearest name is {nearest:?}"),
+        None => "create it, and the run is tried again".to_owned(),
+    };
+    let message = format!("webhook {number} goes to endpoint {name:?}, which does not exist; {advice}");
+    Refusal { wants: Some(name), ..bad_output("unknown_endpoint", message) }
+}
+
+fn bad_output(code: &str, message: String) -> Refusal {
+    Refusal { failure: RunFailure { outcome: RunOutcome::BadOutput, code: code.into(), message, retryable: false }, wants: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        domain::{
+            event::NewEvent,
+            id::{EndpointId, EventId},
+            run::{Emitted, LogLevel, LogLine, RunLog, RunState, StateRead, StateWrite},
+        },
+        store::conformance::bench::{endpoint, event, identity, payload},
+    };
+
+    const NOW: Timestamp = Timestamp::from_millis(5);
+
+    fn table() -> EndpointTable {
+        let new = |id, name| Endpoint { id: EndpointId::from_i64(id), new: endpoint(name), created_at: NOW, failing_since: None };
+        EndpointTable::new([new(1, "crm"), new(2, "slack")])
+    }
+
+    fn webhook(to: Option<&str>) -> Webhook {
+        Webhook { to: to.map(str::to_owned), payload: payload("x") }
+    }
+
+    fn emits(event_type: &str) -> Emitted {
+        let NewEvent { event_type, subject: _, content, .. } = event(event_type);
+        Emitted { event_type, subject: None, content, attributes: crate::domain::name::Attributes::default() }
+    }
+
+    /// The record of a run that asks for `requests`, on an event of this depth.
+    fn recorded(webhooks: Vec<Webhook>, emitted: Vec<Emitted>, depth: u8, bound: Option<&str>) -> RunRecord {
+        let state = StateUse {
+            reads: vec![StateRead { key: "k".into(), version: 3 }],
+            writes: vec![StateWrite { key: "k".into(), value: None }],
+        };
+        let log = RunLog { lines: vec![LogLine { level: LogLevel::Info, message: "hello".into() }], dropped: 0 };
+        let requests = Requests { webhooks, emitted };
+        let report = Report { result: Ok(requests), log, took: Duration::from_micros(7), memory_peak: 9, state };
+        let event = Event { id: EventId::from_i64(1), accepted_at: NOW, new: NewEvent { depth, ..event("order.created") } };
+        let table = table();
+        let bound = bound.and_then(|name| table.named(name)).map(|endpoint| &**endpoint);
+        record(identity("p"), Digest::of(b"p"), report, &event, bound, &table, NOW)
+    }
+
+    #[test]
+    fn webhooks_go_to_the_endpoints_that_they_name() {
+        let record = recorded(vec![webhook(Some("slack")), webhook(Some("crm"))], vec![emits("order.big")], 0, None);
+        assert_eq!((record.state(), record.outcome(), record.tries()), (RunState::Done, Some(RunOutcome::Ok), 1));
+        let endpoints: Vec<_> = record.deliveries().iter().map(|one| one.endpoint.as_i64()).collect();
+        assert_eq!(endpoints, [2, 1], "in the plugin's order");
+        assert_eq!((record.emitted().len(), record.reads().len(), record.writes().len()), (1, 1, 1));
+        assert_eq!((&*record.emitted()[0].source, record.emitted()[0].depth), ("plugin/p", 1));
+        let execution = record.execution().unwrap();
+        assert_eq!((execution.version, execution.memory_peak, execution.log.lines.len()), (Digest::of(b"p"), 9, 1));
+    }
+
+    #[test]
+    fn a_bound_plugin_sends_to_its_endpoint_alone() {
+        let record = recorded(vec![webhook(None)], vec![], 0, Some("crm"));
+        assert_eq!(record.deliveries()[0].endpoint.as_i64(), 1);
+    }
+
+    #[test]
+    fn a_request_that_breaks_a_rule_parks_the_run_without_effects() {
+        for (code, wants, webhooks, emitted, depth) in [
+            ("unknown_endpoint", Some("slick"), vec![webhook(Some("crm")), webhook(Some("slick"))], vec![], 0),
+            ("no_endpoint", None, vec![webhook(None)], vec![], 0),
+            ("chain_too_deep", None, vec![], vec![emits("order.big")], DEPTH_MAX),
+            ("reserved_type", None, vec![], vec![emits("order.big"), emits("innesco.fake")], 0),
+        ] {
+            let record = recorded(webhooks, emitted, depth, None);
+            let failure = record.failure().expect("it failed");
+            assert_eq!((record.state(), failure.outcome, &*failure.code), (RunState::Parked, RunOutcome::BadOutput, code));
+            assert_eq!(record.wants(), wants, "{code}");
+            assert!(!record.has_effect() && record.reads().is_empty(), "{code}");
+            assert!(record.execution().is_some(), "{code}: what it logged is stored");
+        }
+    }
+
+    #[test]
+    fn an_unknown_endpoint_is_reported_with_the_nearest_name() {
+        let message = |name| recorded(vec![webhook(Some(name))], vec![], 0, None).failure().unwrap().message.clone();
+        assert!(message("slick").contains("the nearest name is \"slack\""), "{}", message("slick"));
+        assert!(message("warehouse").contains("create it"), "{}", message("warehouse"));
+    }
+}
