@@ -138,10 +138,10 @@ impl Workers {
         id
     }
 
-    /// Loads a guest as a plugin that runs on `order.*`.
-    async fn plugin(&self, guest: &str) {
+    /// Loads a guest as a plugin that runs on these event types. Loading needs a runtime of many threads.
+    async fn plugin(&self, guest: &str, on: &str) {
         let file = self.folder.path().join("plugins").join(format!("{guest}.wasm"));
-        fs::write(file, guests::build(guest, guest, &["order.*"])).unwrap();
+        fs::write(file, guests::build(guest, guest, &[on])).unwrap();
         self.catalog.scan(&mut Folder::default()).await.unwrap();
         assert!(self.catalog.plugins().get(guest).is_some(), "{guest} loads");
     }
@@ -260,11 +260,11 @@ async fn an_event_without_subscribers_is_unrouted() {
     assert_eq!(workers.bench.state_of(id).await, EventState::Unrouted);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_run_of_a_plugin_is_deferred_and_the_next_runs_with_its_event() {
     let mut workers = Workers::new().await;
     workers.create(endpoint("receiver")).await;
-    workers.plugin("echo").await;
+    workers.plugin("echo", "order.*").await;
     let first = workers.accept(event("order.created")).await;
     workers.run_events().await;
     let deferred = workers.run_of(first).await;
@@ -283,10 +283,10 @@ async fn the_first_run_of_a_plugin_is_deferred_and_the_next_runs_with_its_event(
     assert_eq!(workers.run_of(second).await.state, RunState::Done);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_endpoint_parks_the_run_until_it_is_created() {
     let mut workers = Workers::new().await;
-    workers.plugin("echo").await;
+    workers.plugin("echo", "order.*").await;
     let id = workers.accept(event("order.created")).await;
     workers.run_events().await;
     workers.run_deferred().await;
@@ -314,6 +314,24 @@ async fn an_unknown_plugin_parks_the_run_and_the_other_deliveries_leave() {
     let run = workers.run_of(id).await;
     assert_eq!((run.state, run.outcome, run.endpoint.as_deref()), (RunState::Parked, Some(RunOutcome::NotLoadable), Some("crm")));
     assert_eq!(workers.send().await.0, [Done::Attempted(Next::Delivered)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_endpoint_was_deleted_is_parked_and_never_runs_without_it() {
+    let mut workers = Workers::new().await;
+    let crm = workers.create(NewEndpoint { plugin: Some(slug("echo")), ..subscriber("crm") }).await;
+    workers.plugin("echo", "ticket.*").await;
+    let id = workers.accept(event("order.created")).await;
+    workers.run_events().await;
+    workers.bench.store.delete_endpoint(crm, None).await.unwrap();
+    workers.catalog.refresh_endpoints().await.unwrap();
+    for tries in 1..=2 {
+        assert_eq!(workers.run_deferred().await, 1);
+        let run = workers.run_of(id).await;
+        assert_eq!((run.state, run.outcome, run.tries), (RunState::Parked, Some(RunOutcome::NotLoadable), tries));
+        let requeued = workers.bench.store.requeue_not_loadable(&slug("echo"), clock::steady()).await.unwrap();
+        assert_eq!(requeued, 1);
+    }
 }
 
 #[tokio::test]
