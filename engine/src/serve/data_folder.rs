@@ -15,7 +15,7 @@ fn made_by_engines(name: &str) -> bool {
 pub fn lock_folder(data: &Path) -> anyhow::Result<fs::File> {
     let shown = data.display();
     files::own_folder(data, made_by_engines)
-        .with_context(|| format!("data folder {shown} cannot be made; choose another with --data"))?;
+        .with_context(|| format!("data folder {shown} cannot be created; choose another with --data"))?;
     let file = files::open_or_create(&data.join("lock"))
         .with_context(|| format!("data folder {shown} cannot be written; change its owner, or choose another with --data"))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {

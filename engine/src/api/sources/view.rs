@@ -26,7 +26,7 @@ fn warning(api: &Api, settings: &Settings) -> Option<String> {
     }
     let limit = api.body_bytes_max;
     if let Some(bytes) = too_large(api, settings) {
-        all.push(format!("body_bytes_max is {bytes}, but limits.body_bytes_max is {limit} and holds; raise that"));
+        all.push(format!("body_bytes_max is {bytes}, but limits.body_bytes_max is {limit} and applies; raise that"));
     }
     let own = settings.body_bytes_max.unwrap_or(u64::MAX).min(limit as u64);
     if let Some(sent) = settings.preset.body_bytes_sent().filter(|sent| *sent > own) {
