@@ -37,6 +37,10 @@ const PIECE: usize = 4 << 10;
 /// headers and a client certificate needs half of it. Parsed, such a body may take 150 times its size.
 pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 
+/// After a piece of a body of this many bytes, other connections have their turn. The runtime itself interferes only after 128 pieces,
+/// which may be 8 MiB.
+const YIELD_AFTER: usize = 8 << 10;
+
 /// Maximum number of bytes that are read and discarded of a body that is too large.
 const SWALLOW_MAX: usize = 64 << 20;
 
@@ -181,8 +185,13 @@ fn no_room() -> Problem {
     Problem::come_back("too many bytes are being received at the moment, by this source or by the engine; try again in a second")
 }
 
+/// Reads the next piece of a body. Other connections of this thread have their turn after each large one: a body that has arrived whole
+/// would otherwise be read to its end first, which takes milliseconds.
 async fn next(frames: &mut Pin<&mut BodyDataStream>) -> Result<Option<Bytes>, Problem> {
     let frame = std::future::poll_fn(|context| frames.as_mut().poll_next(context)).await;
+    if frame.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(|bytes| bytes.len() >= YIELD_AFTER)) {
+        tokio::task::yield_now().await;
+    }
     frame.transpose().map_err(|_| Problem::bad_request("the connection ended before the body was complete"))
 }
 
@@ -356,6 +365,49 @@ mod tests {
         drop((large, small));
         assert_eq!(room.first.available_permits() * PIECE, FIRST_ROOM);
         assert_eq!(room.rest.available_permits() * PIECE, REST_ROOM);
+    }
+
+    #[tokio::test]
+    async fn other_connections_have_their_turn_while_a_large_body_is_read() {
+        use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+        const PIECES: usize = 100;
+        let turns_while = |piece: usize| async move {
+            // It never waits for its sender.
+            let pieces = (0..PIECES).map(move |_| Ok::<_, std::io::Error>(Bytes::from(vec![0; piece])));
+            let mut frames = pin!(Body::from_stream(ready(pieces)).into_data_stream());
+            let (read, turns) = (AtomicBool::new(false), AtomicUsize::new(0));
+            let reading = async {
+                while next(&mut frames).await.expect("it arrives").is_some() {}
+                read.store(true, Ordering::Relaxed);
+            };
+            let others = async {
+                while !read.load(Ordering::Relaxed) {
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::join!(reading, others);
+            turns.into_inner()
+        };
+        let turns = turns_while(YIELD_AFTER).await;
+        assert!(turns >= PIECES, "{turns} turns beside {PIECES} large pieces");
+        let turns = turns_while(YIELD_AFTER - 1).await;
+        assert!(turns < PIECES / 2, "{turns} turns: small pieces cost no switch");
+    }
+
+    /// A stream of what is there already.
+    fn ready<I: Iterator<Item: Send> + Send + Unpin + 'static>(
+        mut items: I,
+    ) -> impl futures_core::Stream<Item = I::Item> + Send + 'static {
+        struct Ready<F>(F);
+        impl<T, F: FnMut() -> Option<T> + Unpin> futures_core::Stream for Ready<F> {
+            type Item = T;
+
+            fn poll_next(mut self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<T>> {
+                std::task::Poll::Ready((self.0)())
+            }
+        }
+        Ready(move || items.next())
     }
 
     #[test]
