@@ -342,7 +342,7 @@ fn limit(resource: Resource, value: u64) -> anyhow::Result<()> {
 }
 
 /// Returns the address space of the program itself, which does not count for loading.
-fn mapped_bytes() -> u64 {
+pub(super) fn mapped_bytes() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
     // If the system does not report it: more than any build of the program takes.
     pages.map_or(1 << 30, |pages| pages * rustix::param::page_size() as u64)

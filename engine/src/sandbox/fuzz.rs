@@ -1,16 +1,21 @@
 //! Changes real plugin files at random and loads them as the child process does, under its limits.
 //!
-//! A batch of inputs shares one process, which is this test program, started again. One that dies is noted with the input that it died
-//! of, and the next input gets a new process. `INNESCO_FUZZ_INPUTS` sets how many there are (a few thousand by default),
-//! `INNESCO_FUZZ_SEED` which, and `INNESCO_FUZZ_CORPUS` names a folder with more files to begin with.
+//! Many inputs share one process, which is this test program, started again: a start costs as much as hundreds of inputs. The process
+//! ends once earlier inputs have left too much memory behind ([`LEFT_BYTES_MAX`]). If it dies, its last input runs again as the first
+//! of a new process, and counts as a death only if that one dies too. So every outcome is that of a file alone.
+//!
+//! `INNESCO_FUZZ_INPUTS` sets the number of inputs (a few thousand by default), `INNESCO_FUZZ_FIRST` the number of the first,
+//! `INNESCO_FUZZ_SEED` selects others, and `INNESCO_FUZZ_CORPUS` names a folder with more files to begin with.
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env, fmt, fs,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::process::ExitStatusExt as _,
+    panic,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use support::guests::{self, mutate::Mutator};
@@ -23,10 +28,18 @@ use super::{
 };
 
 const INPUTS: u64 = 3_000;
-/// Inputs that share a process.
-const BATCH: u64 = 5_000;
-/// Tells this program that it is the child, and where to begin.
+/// Address space that earlier inputs may leave behind in a process, in bytes. A sixth of what loading a file may take, so that each
+/// input still has nearly all of it.
+const LEFT_BYTES_MAX: u64 = 64 << 20;
+/// A long run reports its counts each time after this many inputs, so that a run that is stopped has shown something.
+const REPORT_EVERY: u64 = 50_000;
+/// Makes this program the child, and holds the number of its first input.
 const FROM: &str = "INNESCO_FUZZ_FROM";
+/// Holds the number after the child's last input.
+const TO: &str = "INNESCO_FUZZ_TO";
+/// The outcome where code of the engine panicked. A parser of WebAssembly that panics is no fault of the engine: the file is refused.
+const OUR_PANIC: &str = "our-panic";
+const PARSER_PANIC: &str = "parser-panic";
 const GUESTS: [&str; 6] = ["echo", "config", "state", "wasi-sleep", "newer-unused", "panic"];
 
 fn number(name: &str, default: u64) -> u64 {
@@ -44,7 +57,7 @@ fn corpus() -> Vec<Vec<u8>> {
     corpus
 }
 
-/// What became of an input, as one word.
+/// The outcome of an input that was refused, as one word.
 fn outcome(error: &LoadError) -> &'static str {
     match error {
         LoadError::Empty | LoadError::Truncated { .. } => "truncated",
@@ -53,78 +66,121 @@ fn outcome(error: &LoadError) -> &'static str {
         LoadError::TooComplex { .. } => "too-complex",
         LoadError::NotAComponent { .. } => "not-a-component",
         LoadError::NotCompilable { .. } => "not-compilable",
-        LoadError::Engine { .. } => "panic",
         _ => "refused",
+    }
+}
+
+/// What the inputs of a run came to.
+#[derive(Default)]
+struct Tally {
+    outcomes: BTreeMap<String, u64>,
+    slowest: Duration,
+    memory_kib: u64,
+    processes: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { outcomes, slowest, memory_kib, processes } = self;
+        let inputs: u64 = outcomes.values().sum();
+        write!(f, "{inputs} inputs in {processes} processes: {outcomes:?}; slowest {slowest:?}; most memory {memory_kib} KiB")
     }
 }
 
 #[test]
 fn changed_files_end_in_a_refusal_or_in_a_plugin() {
     let (inputs, seed) = (number("INNESCO_FUZZ_INPUTS", INPUTS), number("INNESCO_FUZZ_SEED", 1));
-    let mut outcomes = BTreeMap::<String, u64>::new();
-    let (mut slowest, mut memory, mut next) = (Duration::ZERO, 0, 0);
-    while next < inputs {
-        let end = (next + BATCH).min(inputs);
+    let first = number("INNESCO_FUZZ_FIRST", 0);
+    let (mut tally, mut next, end) = (Tally::default(), first, first + inputs);
+    while next < end {
+        let began = next;
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "sandbox::fuzz::as_a_child", "--ignored", "--nocapture", "--test-threads=1"])
             .env(FROM, next.to_string())
-            .env("INNESCO_FUZZ_INPUTS", end.to_string())
+            .env(TO, end.to_string())
             .env("RAYON_NUM_THREADS", "1")
+            // A backtrace maps the debug symbols of the whole program.
+            .env("RUST_BACKTRACE", "0")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        tally.processes += 1;
         let words = child.stderr.take().unwrap();
         let words = std::thread::spawn(move || std::io::read_to_string(words).unwrap_or_default());
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             // Lines of the test harness are not for us.
             let Some(line) = line.split("=> ").nth(1) else { continue };
-            let [outcome, micros, peak] = line.split(' ').collect::<Vec<_>>().try_into().expect("three words");
-            *outcomes.entry(outcome.to_owned()).or_default() += 1;
-            slowest = slowest.max(Duration::from_micros(micros.parse().unwrap()));
-            memory = memory.max(peak.parse::<u64>().unwrap());
+            let [input, outcome, micros, peak] = line.split(' ').collect::<Vec<_>>().try_into().expect("four words");
+            assert_eq!(input, next.to_string(), "each input has one line");
+            *tally.outcomes.entry(outcome.to_owned()).or_default() += 1;
+            tally.slowest = tally.slowest.max(Duration::from_micros(micros.parse().unwrap()));
+            tally.memory_kib = tally.memory_kib.max(peak.parse().unwrap());
             next += 1;
+            if (next - first).is_multiple_of(REPORT_EVERY) {
+                println!("seed {seed}, {tally}");
+            }
         }
         let status = child.wait().unwrap();
         let words = words.join().unwrap();
-        if next < end {
+        assert!(status.success() || status.signal().is_some(), "the child broke off at input {next}: {words}");
+        assert!(next > began || !status.success(), "the child did nothing: {words}");
+        if status.signal().is_some() && next == began {
             let cause = Cause::of_death(status, &words, Budget::of(0));
             println!("input {next} of seed {seed}: {cause:?} ({status})");
-            assert!(status.signal().is_some(), "the child ended without an input: {words}");
-            *outcomes.entry("died".to_owned()).or_default() += 1;
+            *tally.outcomes.entry("died".to_owned()).or_default() += 1;
             next += 1;
         }
     }
-    println!("{inputs} inputs of seed {seed}: {outcomes:?}; slowest {slowest:?}; most memory {memory} KiB");
-    assert_eq!(outcomes.values().sum::<u64>(), inputs);
-    assert_eq!(outcomes.get("panic"), None, "a parser panicked");
+    println!("seed {seed}, {tally}");
+    assert_eq!(tally.outcomes.values().sum::<u64>(), inputs);
+    assert_eq!(tally.outcomes.get(OUR_PANIC), None, "code of the engine panicked");
     // Else the changes are so coarse that nothing behind the first check was tried.
     for reached in ["loads", "invalid", "not-a-component", "too-demanding"] {
-        assert!(outcomes.contains_key(reached), "no input reached {reached:?}: {outcomes:?}");
+        assert!(tally.outcomes.contains_key(reached), "no input reached {reached:?}: {tally}");
     }
 }
 
 #[test]
 #[ignore = "the child of the test above"]
 fn as_a_child() {
-    let (from, to, seed) = (number(FROM, u64::MAX), number("INNESCO_FUZZ_INPUTS", 0), number("INNESCO_FUZZ_SEED", 1));
+    let (from, to, seed) = (number(FROM, u64::MAX), number(TO, 0), number("INNESCO_FUZZ_SEED", 1));
     if from == u64::MAX {
         return;
     }
     let corpus = corpus();
     let budget = Budget::of(0);
     child::limit_memory(budget).unwrap();
+    // Where the last panic was. Paths of the engine's code are relative to the workspace.
+    let panicked = Arc::new(Mutex::new(None));
+    let note = Arc::clone(&panicked);
+    panic::set_hook(Box::new(move |panic| {
+        eprintln!("{panic}");
+        let is_ours = panic.location().is_none_or(|location| location.file().starts_with("engine/"));
+        *note.lock().unwrap() = Some(if is_ours { OUR_PANIC } else { PARSER_PANIC });
+    }));
     let work = move || {
         let sandbox = Sandbox::compiler(&Settings { threads: 1, ..Settings::default() }, Places::Pooled).unwrap();
+        // The first file that loads takes what the compiler and the allocator keep from then on.
+        sandbox.compile(&corpus[0]).unwrap();
+        let fresh = child::mapped_bytes();
         for input in from..to {
             // Each input has a generator of its own, so that one can be repeated alone.
-            let bytes = Mutator::new(corpus.clone(), seed.wrapping_mul(1 << 32).wrapping_add(input)).next();
+            let bytes = Mutator::new(corpus.clone(), seed.wrapping_mul(1 << 32).wrapping_add(input)).file();
             child::limit_cpu(used_cpu() + budget.cpu).unwrap();
-            let began = Instant::now();
+            let began = used_cpu();
             let result = sandbox.compile(&bytes);
-            let word = result.as_ref().err().map_or("loads", outcome);
-            println!("=> {word} {} {}", began.elapsed().as_micros(), peak_kib());
+            let took = used_cpu() - began;
+            let panic = panicked.lock().unwrap().take();
+            let word = panic.unwrap_or_else(|| result.as_ref().err().map_or("loads", outcome));
+            if panic.is_some() {
+                assert!(matches!(result, Err(LoadError::TooComplex { .. })), "a panic is a refusal by name");
+            }
+            println!("=> {input} {word} {} {}", took.as_micros(), peak_kib());
+            if child::mapped_bytes() > fresh + LEFT_BYTES_MAX {
+                break;
+            }
         }
         std::io::stdout().flush().unwrap();
     };
@@ -141,5 +197,5 @@ fn peak_kib() -> u64 {
 /// Processor time of all threads of this process.
 fn used_cpu() -> Duration {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::from_secs(used.tv_sec.unsigned_abs())
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec as u32)
 }

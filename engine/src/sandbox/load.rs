@@ -138,7 +138,7 @@ impl Sandbox {
     ///
     /// Each explains what is wrong with the file and what to do.
     pub fn load(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
-        guarded(|| self.load_unguarded(bytes, cache))
+        guarded(|| self.load_unguarded(bytes, cache), |detail| LoadError::Engine { detail })
     }
 
     fn load_unguarded(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
@@ -197,7 +197,11 @@ impl Sandbox {
     ///
     /// Each explains what is wrong with the file and what to do.
     pub(super) fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
-        guarded(|| self.compile_unguarded(bytes))
+        // Parsers of strangers' bytes take some things for impossible that a file made by hand contains.
+        guarded(
+            || self.compile_unguarded(bytes),
+            |detail| LoadError::TooComplex { reason: format!("loading it crashed the compiler ({detail})") },
+        )
     }
 
     fn compile_unguarded(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
@@ -226,8 +230,8 @@ impl Sandbox {
 }
 
 /// Catches panics. Compilers are large programs, and a panic on a malformed file must not end the caller's thread.
-fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
-    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(LoadError::Engine { detail: panic_text(&*panic) }))
+fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>, panicked: fn(String) -> LoadError) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(panicked(panic_text(&*panic))))
 }
 
 /// A component with its imports resolved.

@@ -24,8 +24,8 @@ impl Mutator {
         Self { corpus, random: StdRng::seed_from_u64(seed) }
     }
 
-    /// Returns the next file.
-    pub fn next(&mut self) -> Vec<u8> {
+    /// Makes the next file.
+    pub fn file(&mut self) -> Vec<u8> {
         let mut file = self.pick();
         for _ in 0..1 << self.random.random_range(0..4_u32) {
             file = self.change(&file, 0);
@@ -34,6 +34,11 @@ impl Mutator {
             }
         }
         file
+    }
+
+    /// How often something of `bytes` bytes is repeated: what is larger than a file is cut off anyway.
+    fn times(&mut self, bytes: usize) -> usize {
+        self.random.random_range(1..REPEATS_MAX).min(BYTES_MAX / bytes.max(1) + 1)
     }
 
     fn pick(&mut self) -> Vec<u8> {
@@ -105,7 +110,7 @@ impl Mutator {
             }
             2 => {
                 let section = list[at].clone();
-                let times = self.random.random_range(1..REPEATS_MAX);
+                let times = self.times(section.1.len());
                 list.splice(at..at, std::iter::repeat_n(section, times));
             }
             3 => list[at].0 = self.random.random_range(0..14),
@@ -208,7 +213,7 @@ fn read_leb(bytes: &[u8]) -> Option<(usize, &[u8])> {
 fn the_same_seed_gives_the_same_files() {
     let files = |seed| {
         let mut mutator = Mutator::new(vec![super::wasm("echo"), super::wasm("state")], seed);
-        (0..50).map(|_| mutator.next()).collect::<Vec<_>>()
+        (0..50).map(|_| mutator.file()).collect::<Vec<_>>()
     };
     assert_eq!(files(1), files(1));
     assert_ne!(files(1), files(2));
