@@ -523,6 +523,35 @@ async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
     assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it was told to stop"), "it ends well");
 }
 
+/// Asks for an event over a connection over which little fits, and takes the status of the answer alone.
+async fn takes_a_status(to: SocketAddr, event: &str) -> (TcpStream, String) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut stream = socket.connect(to).await.expect("a connection");
+    let ask = format!("GET /v1/events/{event} HTTP/1.1\r\nhost: innesco\r\nauthorization: Bearer {KEY}\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.expect("the engine reads");
+    let mut status = [0; 12];
+    tokio::time::timeout(DEADLINE, stream.read_exact(&mut status)).await.expect("in time").expect("an answer");
+    (stream, String::from_utf8_lossy(&status).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_that_are_not_taken_hold_bounded_memory() {
+    const CALLERS: usize = 40;
+    let engine = Engine::start(&[]);
+    let to = address(&engine);
+    let event = engine.send("a.b", json!("x".repeat(8_000_000))).await;
+    let mut callers = Vec::new();
+    for _ in 0..CALLERS {
+        callers.push(takes_a_status(to, &event).await);
+    }
+    let answered = |with: &str| callers.iter().filter(|(_, status)| status.ends_with(with)).count();
+    assert_eq!((answered("200"), answered("503")), (16, CALLERS - 16), "128 MiB are sixteen such answers");
+    assert_eq!(engine.get("/v1/events").await["items"][0]["event"], json!(event), "small answers need no room");
+    drop(callers);
+    engine.wait(&format!("/v1/events/{event}"), "there is room again", |story| story["type"] == "a.b").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_is_refused_and_its_callers_hold_no_connection() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

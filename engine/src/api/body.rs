@@ -41,6 +41,9 @@ pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 /// which may be 8 MiB.
 const YIELD_AFTER: usize = 8 << 10;
 
+/// Factor by which the buffer of a body grows, up to its announced length. Unwritten parts of it take address space only.
+const GROWTH: usize = 8;
+
 /// Maximum number of bytes that are read and discarded of a body that is too large.
 const SWALLOW_MAX: usize = 64 << 20;
 
@@ -129,13 +132,13 @@ fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: u
     Some(())
 }
 
-/// Reads a body completely, or returns why not.
-pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let (whole, _held) = read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await?;
-    Ok(whole)
+/// Reads a body completely, or returns why not. The memory stays reserved until the caller drops the second value, so keep it as long as
+/// the body.
+pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<(Bytes, Held), Problem> {
+    read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await
 }
 
-/// As [`read`], with another limit, counted in `rooms`. The memory stays reserved until the caller drops the result.
+/// As [`read`], with another limit, counted in `rooms`.
 pub async fn read_within(
     api: &Api,
     headers: &HeaderMap,
@@ -164,7 +167,7 @@ pub async fn read_within(
             }
             held.grow(rooms, length).ok_or_else(no_room)?;
             match next(&mut frames).await? {
-                Some(frame) => whole.push(&frame),
+                Some(frame) => whole.push(&frame, announced.unwrap_or(limit)),
                 None => return Ok((whole.into_bytes(), held)),
             }
         }
@@ -209,11 +212,22 @@ impl Whole {
         }
     }
 
-    fn push(&mut self, more: &[u8]) {
-        match self {
-            Self::First(first) => *self = Self::Many([&**first, more].concat()),
-            Self::Many(bytes) => bytes.extend_from_slice(more),
+    /// `expected` is how long the body will be at most, if its caller is honest.
+    fn push(&mut self, more: &[u8], expected: usize) {
+        let bytes = match self {
+            Self::Many(bytes) => bytes,
+            Self::First(first) => {
+                *self = Self::Many(first.to_vec());
+                return self.push(more, expected);
+            }
+        };
+        let length = bytes.len() + more.len();
+        if length > bytes.capacity() {
+            // Fewer and larger steps than a list takes: each leaves the bytes so far behind. Never more than what arrived allows.
+            let capacity = length.max(expected.min(bytes.len() * GROWTH));
+            bytes.reserve_exact(capacity - bytes.len());
         }
+        bytes.extend_from_slice(more);
     }
 
     fn into_bytes(self) -> Bytes {

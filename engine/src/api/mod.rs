@@ -2,6 +2,7 @@
 //! and the workers meet only in the store.
 
 pub mod access;
+mod answers;
 mod audit;
 mod auth;
 mod body;
@@ -37,6 +38,7 @@ use axum::{
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::answers::AnswerRoom;
 pub use self::{
     audit::Refusals,
     auth::Subscribers,
@@ -120,6 +122,8 @@ fn all() -> Addresses {
         .routes(routes!(keys::revoke))
         .routes(routes!(nodes::list))
         .routes(routes!(audit::list))
+        // Not for the routes below: their answers are short, or the same bytes for every caller.
+        .route_layer(middleware::from_fn_with_state(AnswerRoom::default(), answers::bound))
         .routes(routes!(inbound::receive))
         // The document shows the usual method; each source decides which of these it accepts.
         .route("/in/{source}", on(OTHER_METHODS, inbound::receive))

@@ -44,7 +44,7 @@ pub async fn send(
     body: Body,
 ) -> Result<Json<TestSend>, Problem> {
     let endpoint = find(&api, &id)?;
-    let body = body::read(&api, &headers, body).await?;
+    let (body, _held) = body::read(&api, &headers, body).await?;
     let webhook_id = format!("test_{:032x}", u128::from_le_bytes(random::bytes()?));
     let now = clock::wall();
     // `null` means no event, as documented. In binary mode it would be an event's data.

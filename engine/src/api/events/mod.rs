@@ -16,7 +16,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Api, body,
+    Api, answers, body,
     error::Problem,
     intake,
     page::{Limit, Paging, Query, instant},
@@ -89,7 +89,7 @@ use crate::{
 )]
 pub async fn accept(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let began = api.traces.begin();
-    let body = body::read(&api, &headers, body).await?;
+    let (body, _held) = body::read(&api, &headers, body).await?;
     let intake::Intake { events, single } = api.heavy.run(body.len(), || intake::read(&headers, &body)).await??;
     refuse_taken_sources(&api, &events, single)?;
     let mut items = keep(&api, began, events).await?;
@@ -281,7 +281,7 @@ pub async fn show(
     let story = api.store.event(id, from.unwrap_or_default()).await?;
     let written = || {
         let view = EventStoryView::new(&story, api.store.tag());
-        Json(if from.is_some() { view.without_data() } else { view }).into_response()
+        answers::json(&if from.is_some() { view.without_data() } else { view })
     };
     api.heavy.run(story.event.new.content.bytes().len(), written).await
 }

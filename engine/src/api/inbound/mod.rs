@@ -235,7 +235,7 @@ impl Visit<'_> {
             let reply = self.source.answer_probe(&Incoming { body: &body, ..head });
             return reply.map(plain).ok_or_else(|| refused(refusal));
         }
-        let (body, held) = self.read(&parts.headers, body).await?;
+        let (body, _held) = self.read(&parts.headers, body).await?;
         let incoming = Incoming { body: &body, ..head };
         let believed = match by_head {
             Ok(Some(believed)) => believed,
@@ -245,7 +245,6 @@ impl Visit<'_> {
                 self.heavy(&body, verify).await?.map_err(refused)?
             }
         };
-        drop(held);
         // From here on the sender is verified. Only verified requests count for the rate.
         if !self.watch.has_room(settings.rate) {
             let rate = settings.rate.map(|rate| rate.to_string()).unwrap_or_default();

@@ -72,6 +72,10 @@ const READERS: usize = 4;
 const OWN_READERS: usize = 2;
 /// Connections that read plugins' state, for which runs wait. One: each read is a look into an index.
 const STATE_READERS: usize = 1;
+/// Pages of the file that the writing connection keeps in memory, in KiB: those that one batch changes, and the upper pages of every index.
+const WRITER_CACHE_KIB: u32 = 64 << 10;
+/// The same of each connection that reads, of which there are seven. What they read is also in the system's own cache.
+const READER_CACHE_KIB: u32 = 8 << 10;
 
 /// The embedded store.
 pub struct Sqlite {
@@ -243,7 +247,8 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     let db = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(128);
-    db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -65536;")?;
+    let cache = if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) { READER_CACHE_KIB } else { WRITER_CACHE_KIB };
+    db.execute_batch(&format!("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{cache};"))?;
     Ok(db)
 }
 
