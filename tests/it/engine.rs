@@ -211,8 +211,17 @@ impl Engine {
 
     /// Returns the resident memory in KiB, from the kernel.
     pub fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most that this was since the process began.
+    pub fn memory_peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the engine runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the kernel says how much");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("the kernel says how much");
         line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
     }
 

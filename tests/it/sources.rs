@@ -491,6 +491,43 @@ async fn an_unsigned_id_names_no_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_published_event_cannot_pass_for_one_of_a_source() {
+    let engine = Engine::start(&[]);
+    // Before the source exists, its name is free. What was published under it must not take an id from the source.
+    let early = json!({ "type": "shop.order", "source": "shop", "id": "msg_1" });
+    let published = engine.ok("POST", "/v1/events", early.clone()).await["event"].clone();
+    let made = source(&engine, "shop", "standard-webhooks", json!({ "type_from": "constant:order" })).await;
+    let key = BASE64_STANDARD.decode(made["secret"].as_str().unwrap().strip_prefix("whsec_").unwrap()).unwrap();
+    let now = jiff::Timestamp::now().as_second().to_string();
+    let mut hmac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+    hmac.update(format!("msg_1.{now}.{{}}").as_bytes());
+    let signature = format!("v1,{}", BASE64_STANDARD.encode(hmac.finalize().into_bytes()));
+    let signed = [("webhook-id", "msg_1"), ("webhook-timestamp", now.as_str()), ("webhook-signature", signature.as_str())];
+    let event = send(&engine, "POST", path(&made), &signed, "{}").await.event();
+    assert_ne!(json!(event), published, "the source's event is another one");
+    let story = engine.get(&format!("/v1/events/{event}")).await;
+    assert_eq!((&story["source"], &story["type"], &story["id"]), (&json!("shop"), &json!("shop.order"), &json!("msg_1")));
+
+    // Now the name is the source's, in every form of the request.
+    let good = json!({ "type": "a.b" });
+    for (body, place) in [(early.clone(), "/source"), (json!([good, early]), "/1/source")] {
+        let (status, problem) = engine.call("POST", "/v1/events", body).await;
+        assert_eq!((status, &problem["code"], &problem["pointer"]), (400, &json!("bad_event"), &json!(place)), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("\"shop\" is the name of a source"), "{problem}");
+    }
+    for (taken, whose) in [("shop", "is the name of a source"), ("innesco", "belongs to the engine"), ("plugin/x", "belongs to")]
+    {
+        let headers = [("ce-specversion", "1.0"), ("ce-type", "a.b"), ("ce-source", taken), ("ce-id", "1")];
+        let request = engine.request("POST", "/v1/events");
+        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status == 400 && text.contains(whose), "{taken}: {status} {text}");
+    }
+    assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 2, "nothing of a refused batch was stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_form_without_a_proof_costs_little_memory() {
     let engine = Engine::start_set(&[("INNESCO_EXTERNAL_URL", "https://hooks.example.com")]);
     let twilio = source(&engine, "twilio", "twilio", json!({ "secret": "a-secret-of-theirs" })).await;

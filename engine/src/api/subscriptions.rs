@@ -107,10 +107,10 @@ pub async fn create(
     let secret = endpoints::secret(None, Scheme::default())?;
     let new = NewEndpoint::subscription(url.to_string(), events, title, secret, key.id, reach);
     if api.catalog.endpoints().named(&new.name).is_none() {
-        // The number of endpoints is checked before addresses, so that a refused request asks no name server. An existing
-        // subscription was checked when it was created.
-        endpoints::check_room(&api)?;
-        api.outbound.check_addresses(&url, reach).await.map_err(|bad| endpoints::bad_url("target_url", &bad))?;
+        // An existing subscription was checked when it was created.
+        let addresses =
+            async { api.outbound.check_addresses(&url, reach).await.map_err(|bad| endpoints::bad_url("target_url", &bad)) };
+        endpoints::with_room(&api, addresses).await?;
     }
     let tag = api.store.tag();
     match api.store.create_endpoint(new.clone()).await {

@@ -64,8 +64,8 @@ pub async fn create(
     body: Body,
 ) -> Result<(StatusCode, Extension<audit::Target>, Json<EndpointView>), Problem> {
     let input: Input = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
-    check_room(&api)?;
-    let endpoint = api.store.create_endpoint(input.check(&api, None).await?).await?;
+    let new = with_room(&api, input.check(&api, None)).await?;
+    let endpoint = api.store.create_endpoint(new).await?;
     api.catalog.refresh_endpoints().await?;
     // Requeues the first parked runs at once; the maintenance task requeues the rest.
     if let Err(error) = api.store.requeue_wanting(clock::steady()).await {
@@ -76,12 +76,16 @@ pub async fn create(
     Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
 }
 
-/// Checks that one more endpoint is allowed.
-pub fn check_room(api: &Api) -> Result<(), Problem> {
-    if api.catalog.endpoints().iter().count() >= ENDPOINTS_MAX {
+/// Runs `check`, which may ask a name server, only if one more endpoint is allowed.
+pub async fn with_room<T>(api: &Api, check: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    with_room_beside(api.catalog.endpoints().iter().count(), check).await
+}
+
+async fn with_room_beside<T>(endpoints: usize, check: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    if endpoints >= ENDPOINTS_MAX {
         return Err(Problem::conflict(format!("there are already {ENDPOINTS_MAX} endpoints, the limit of one engine")));
     }
-    Ok(())
+    check.await
 }
 
 /// List all endpoints.
@@ -289,4 +293,24 @@ async fn set_state(api: &Api, caller: &Caller, id: &str, to: EndpointState) -> R
     api.store.set_endpoint_state(endpoint.id, &[endpoint.new.state], to, None).await?;
     api.catalog.refresh_endpoints().await?;
     Ok(Json(EndpointView::new(&*find(api, id)?, api.store.tag(), caller.sight)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_name_server_is_asked_for_an_endpoint_that_has_no_room() {
+        let asked = Cell::new(0);
+        let ask = async || {
+            asked.set(asked.get() + 1);
+            Ok(())
+        };
+        assert!(with_room_beside(ENDPOINTS_MAX - 1, ask()).await.is_ok());
+        let refused = with_room_beside(ENDPOINTS_MAX, ask()).await.expect_err("there is no room");
+        assert!(refused.detail().contains("10000 endpoints"), "{refused:?}");
+        assert_eq!(asked.get(), 1);
+    }
 }
