@@ -161,6 +161,29 @@ fn missing_tests(top: &Path, document: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_table_of_memory_adds_up_and_names_settings_that_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(top.join("docs/operations.md")).expect("the document");
+    let (_, section) = text.split_once("### Memory\n").expect("the section");
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
+    let (mut sum, mut total) = (0, None);
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('*')).collect();
+        let [what, limit, mib] = cells.as_slice() else { panic!("{row} has three cells") };
+        let mib: u64 = mib.parse().unwrap_or_else(|_| panic!("{row}: a number of MiB"));
+        if *what == "together" {
+            total = Some(mib)
+        } else {
+            sum += mib
+        }
+        for name in limit.split('`').skip(1).step_by(2) {
+            assert!(innesco::config::SETTINGS.iter().any(|setting| setting.key == name), "{row}: no setting {name}");
+        }
+    }
+    assert_eq!(total, Some(sum));
+}
+
+#[test]
 fn documents_name_tests_that_exist() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let read = |document: &str| fs::read_to_string(top.join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
