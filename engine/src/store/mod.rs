@@ -26,6 +26,7 @@ mod budget;
 mod claims;
 mod columns;
 mod commands;
+mod commit;
 mod config_versions;
 #[cfg(test)]
 pub mod conformance;
@@ -36,6 +37,7 @@ mod health;
 mod jobs;
 mod keys;
 mod lanes;
+mod local;
 mod migration;
 mod nodes;
 mod page;
@@ -74,6 +76,7 @@ pub use self::{
     jobs::Jobs,
     keys::{KeyRow, Keys, NewKey},
     lanes::{Lanes, Turn, Width},
+    local::Local,
     migration::{Migration, Moved, migrate},
     nodes::{Node, NodePlugin, Nodes},
     page::{Page, PageRequest},

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
@@ -11,7 +11,6 @@ use deadpool_postgres::Transaction;
 
 use super::{
     Local, Postgres,
-    commit::After,
     db::{clean, execute, get, limit, rows},
     health,
     transactions::read,
@@ -27,6 +26,7 @@ use crate::{
         Accept, Accepted, Error, EventClaim, IdTaken, LEASE, Lease,
         accept::{minute, own_data},
         columns::{PLAIN, attributes_to_column, request_to_column},
+        commit::After,
         weight,
     },
 };
@@ -41,7 +41,7 @@ impl Accept for Postgres {
         self.admission.keep_counted(clock::steady(), async move {
             read(&pool, &local, move |tx, _| Box::pin(health::events_to_run(tx, most))).await
         });
-        self.admission.check(self.committer.queued(), self.committer.waited()).map_err(Error::Overloaded)?;
+        self.admission.check(self.committer.gauge().queued(), self.committer.gauge().waited()).map_err(Error::Overloaded)?;
         let weight = events.iter().map(weight::event).sum();
         self.committer.accept(weight, events).await
     }
@@ -255,10 +255,9 @@ fn body_of(event: &NewEvent) -> Option<&[u8]> {
 
 /// Notes about the first id of each minute; which minute is noted is remembered only after the commit.
 async fn note_minute(tx: &Transaction<'_>, local: &Local, id: EventId, accepted_at: Timestamp) -> Result<(), Error> {
-    let minute = minute(accepted_at);
-    if local.minute.load(Ordering::Relaxed) != minute {
+    if !local.knows_minute(accepted_at) {
         let sql = "INSERT INTO minute (minute, first_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        execute(tx, sql, &[&minute, &id.as_i64()]).await?;
+        execute(tx, sql, &[&minute(accepted_at), &id.as_i64()]).await?;
     }
     Ok(())
 }

@@ -7,12 +7,11 @@ use deadpool_postgres::Transaction;
 
 use super::{
     Local, Postgres, accept,
-    commit::After,
     db::{clean, execute, get, rows},
 };
 use crate::{
     domain::delivery::Next,
-    store::{AttemptRecord, Attempts, Error, Recorded, weight},
+    store::{AttemptRecord, Attempts, Error, Recorded, commit::After, weight},
 };
 
 /// What an attempt counts for beside its excerpt, of what the store holds.

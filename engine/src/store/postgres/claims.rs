@@ -13,7 +13,6 @@ use tokio_postgres::Row;
 
 use super::{
     Local, Postgres,
-    commit::After,
     db::{execute, get, get_u32, limit, row, rows, the_row},
     nodes::tell_of_settings,
     rows::{self as values, EVENT_COLUMNS, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
@@ -29,7 +28,7 @@ use crate::{
         name::Slug,
         time::Timestamp,
     },
-    store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place, weight},
+    store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place, commit::After, weight},
 };
 
 /// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long it takes.
@@ -49,7 +48,7 @@ impl Claims for Postgres {
         self.step_as_node(move |tx, local, node, after| {
             Box::pin(async move {
                 claim_due(tx, local, node, now, after).await?;
-                Ok(after.events.len() + after.runs.len() + after.deliveries.len())
+                Ok(after.claims())
             })
         })
         .await

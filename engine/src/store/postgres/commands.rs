@@ -13,7 +13,7 @@ use crate::{
         id::{ATTEMPTS_MAX, DeliveryId, EndpointId, EventId},
         time::Timestamp,
     },
-    store::{Commands, Error},
+    store::{Commands, Error, commit::After},
 };
 
 #[async_trait]
@@ -26,8 +26,7 @@ impl Commands for Postgres {
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
         let endpoint = self.step(move |tx, _| Box::pin(cancel(tx, id, at))).await?;
-        drop(self.local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
-        self.local.handoff.alarm.let_go();
+        self.local.act(After { cancelled: Some((endpoint, id)), ..After::default() });
         Ok(())
     }
 

@@ -9,10 +9,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,78 +21,16 @@ use tokio::sync::{
 
 use super::{Local, accept, attempts, db::execute, nodes, settle};
 use crate::{
-    clock,
-    domain::{event::NewEvent, time::Timestamp},
+    domain::event::NewEvent,
     metrics::meters,
-    store::{Accepted, AttemptRecord, DeliveryClaim, Error, EventClaim, Recorded, RunClaim, Settled, Settlement, accept::minute},
+    store::{
+        Accepted, AttemptRecord, Error, Recorded, Settled, Settlement,
+        commit::{After, Gauge, JOBS_MAX, WEIGHT_MAX, warn_of_refused_step},
+    },
 };
 
-/// Jobs in one transaction at most: bounds how long the first one waits for its answer.
-const JOBS_MAX: usize = 1_000;
-/// Weight (bytes, roughly) in one transaction at most.
-const WEIGHT_MAX: usize = 8 << 20;
-/// How long to wait after a failure to connect: those who ask meanwhile hear of it together.
+/// How long to wait after a failed connection: the callers of that time receive one error together.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
-/// How long after a failed commit the store counts as troubled.
-const TROUBLED_FOR: Duration = Duration::from_secs(5);
-
-/// What follows from a transaction once it is committed.
-#[derive(Default)]
-pub struct After {
-    pub events: Vec<EventClaim>,
-    pub runs: Vec<RunClaim>,
-    pub deliveries: Vec<DeliveryClaim>,
-    /// When something becomes due that nobody holds.
-    pub due: Option<Timestamp>,
-    /// Something is due now that found no room here.
-    pub overflowed: bool,
-    /// Something is done with that others may wait for.
-    pub let_go: bool,
-    /// Change of what payloads take.
-    pub bytes: i64,
-}
-
-impl After {
-    pub fn due_at(&mut self, at: Timestamp) {
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
-    }
-
-    pub fn due_now(&mut self) {
-        self.due_at(clock::steady());
-        self.overflowed = true;
-    }
-
-    /// The leases of all that is claimed.
-    pub fn tokens(&self) -> impl Iterator<Item = i64> {
-        let events = self.events.iter().map(|claim| claim.lease.token);
-        let runs = self.runs.iter().map(|claim| claim.lease.token);
-        events.chain(runs).chain(self.deliveries.iter().map(|claim| claim.lease.token))
-    }
-
-    /// Hands over and rings, once all of it is committed.
-    pub fn act(self, local: &Local) {
-        if let Some(last) = self.events.last() {
-            local.minute.store(minute(last.event.accepted_at), Ordering::Relaxed);
-        }
-        // What has been told by now is no older than what was told to this transaction.
-        let settings = local.handoff.settings.told();
-        local.handoff.events.push_all(self.events.into_iter().map(|claim| ((), EventClaim { settings, ..claim })));
-        let runs = self.runs.into_iter().map(|claim| (claim.plugin.clone(), RunClaim { settings, ..claim }));
-        local.handoff.runs.push_all(runs);
-        // In one step: if the first of a train fails, those behind it are all there to be taken back.
-        local.handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
-        if self.let_go {
-            local.handoff.alarm.let_go();
-        }
-        if let Some(due) = self.due {
-            local.handoff.alarm.set(due);
-        }
-        if self.overflowed {
-            local.bell.notify_one();
-        }
-    }
-}
-
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Job {
@@ -132,56 +67,24 @@ struct Answers {
     recorded: VecDeque<Vec<Recorded>>,
 }
 
-/// What others look at while the task works.
-#[derive(Debug)]
-struct Gauges {
-    queued: AtomicUsize,
-    origin: Instant,
-    /// Since when the first job that is being committed has waited: microseconds after the origin, or `NOBODY`.
-    first: AtomicU64,
-    trouble: Mutex<Option<(Instant, Error)>>,
-}
-
-const NOBODY: u64 = u64::MAX;
-
 /// A handle to the committing task, which ends when it is gone.
 pub struct Committer {
     jobs: UnboundedSender<Queued>,
-    gauges: Arc<Gauges>,
+    gauge: Arc<Gauge>,
 }
 
 impl Committer {
     /// `hot` is a pool of one connection, `pool` has those of everyone else.
     pub fn start(hot: Pool, pool: Pool, local: Arc<Local>) -> Self {
         let (jobs, queue) = mpsc::unbounded_channel();
-        let gauges = Arc::new(Gauges {
-            queued: AtomicUsize::new(0),
-            origin: Instant::now(),
-            first: AtomicU64::new(NOBODY),
-            trouble: Mutex::default(),
-        });
-        let task = Task { hot, pool, local, gauges: Arc::clone(&gauges) };
+        let gauge = Arc::new(Gauge::new());
+        let task = Task { hot, pool, local, gauge: Arc::clone(&gauge) };
         tokio::spawn(task.run(queue));
-        Self { jobs, gauges }
+        Self { jobs, gauge }
     }
 
-    /// Bytes that wait to be written.
-    pub fn queued(&self) -> usize {
-        self.gauges.queued.load(Ordering::Relaxed)
-    }
-
-    /// For how long the job that is being committed has waited; nothing if none is.
-    pub fn waited(&self) -> Duration {
-        match self.gauges.first.load(Ordering::Relaxed) {
-            NOBODY => Duration::ZERO,
-            since => self.gauges.origin.elapsed().saturating_sub(Duration::from_micros(since)),
-        }
-    }
-
-    /// Why a commit failed a moment ago, if one did.
-    pub fn trouble(&self) -> Option<Error> {
-        let trouble = self.gauges.trouble.lock().expect("no code panics while it notes a failure");
-        trouble.as_ref().filter(|(at, _)| at.elapsed() < TROUBLED_FOR).map(|(_, error)| error.clone())
+    pub fn gauge(&self) -> &Gauge {
+        &self.gauge
     }
 
     pub async fn accept(&self, weight: usize, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
@@ -199,7 +102,7 @@ impl Committer {
     async fn ask<T>(&self, weight: usize, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, Error> {
         let closed = || Error::Unavailable("the store is closed".into());
         let (answer, answered) = oneshot::channel();
-        self.gauges.queued.fetch_add(weight, Ordering::Relaxed);
+        self.gauge.add(weight);
         self.jobs.send(Queued { at: Instant::now(), weight, job: job(answer) }).map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
@@ -217,7 +120,7 @@ struct Task {
     hot: Pool,
     pool: Pool,
     local: Arc<Local>,
-    gauges: Arc<Gauges>,
+    gauge: Arc<Gauge>,
 }
 
 impl Task {
@@ -225,7 +128,7 @@ impl Task {
         let mut waiting = VecDeque::new();
         loop {
             if waiting.is_empty() {
-                self.gauges.first.store(NOBODY, Ordering::Relaxed);
+                self.gauge.begin(None);
                 let Some(job) = queue.recv().await else { return };
                 waiting.push_back(job);
             }
@@ -237,11 +140,10 @@ impl Task {
             while batch.len() < JOBS_MAX && weight < WEIGHT_MAX {
                 let Some(Queued { at, weight: one, job }) = waiting.pop_front() else { break };
                 if batch.is_empty() {
-                    let since = at.duration_since(self.gauges.origin).as_micros() as u64;
-                    self.gauges.first.store(since, Ordering::Relaxed);
+                    self.gauge.begin(Some(at));
                 }
                 weight += one;
-                self.gauges.queued.fetch_sub(one, Ordering::Relaxed);
+                self.gauge.take(one);
                 batch.push(job);
             }
             self.commit(batch).await;
@@ -255,7 +157,7 @@ impl Task {
         meters().commit_promise_seconds.observe(began.elapsed().as_secs_f64());
         match ended {
             Ok(answers) => {
-                self.may_be_over();
+                self.gauge.succeeded();
                 answer(batch, answers);
             }
             Err(Failure::Broken(_)) if batch.len() > 1 => {
@@ -273,36 +175,17 @@ impl Task {
 
     async fn fail(&self, batch: Vec<Job>, failure: Failure) {
         let (Failure::Lost(error) | Failure::Broken(error)) = &failure;
-        // A refusal says something about the caller, and a step that the database refuses nothing about the others.
-        if !error.is_refusal() {
-            meters().commit_failures.inc();
-        }
+        // A refusal concerns its caller only, and a step that the database refuses concerns no other step.
         match error.passes() {
             _ if error.is_refusal() => {}
-            true => self.note(error),
-            false => tracing::warn!(%error, "the store refuses one step; it is undone, and the others go on"),
+            true => self.gauge.failed(error),
+            false => warn_of_refused_step(error),
         }
         for job in batch {
             job.fail(error.clone());
         }
         if matches!(failure, Failure::Lost(_)) {
             tokio::time::sleep(AFTER_FAILURE).await;
-        }
-    }
-
-    /// Says once that commits fail, however many do.
-    fn note(&self, error: &Error) {
-        let mut last = self.gauges.trouble.lock().expect("no code panics while it notes a failure");
-        if last.replace((Instant::now(), error.clone())).is_none() {
-            tracing::error!(%error, "the store takes no writes; what is sent is refused, and what is in hand waits");
-        }
-    }
-
-    fn may_be_over(&self) {
-        let mut last = self.gauges.trouble.lock().expect("no code panics while it notes a failure");
-        if last.as_ref().is_some_and(|(at, _)| at.elapsed() >= TROUBLED_FOR) {
-            *last = None;
-            tracing::info!("the store takes writes again");
         }
     }
 
@@ -337,7 +220,7 @@ impl Task {
                 self.local.add_orphans(after.tokens());
                 return Err(Failure::Lost(error.into()));
             }
-            after.act(&self.local);
+            self.local.act(after);
             return Ok(answers);
         }
     }

@@ -24,7 +24,7 @@ impl Health for Postgres {
         Ok(Load {
             stages,
             lanes: self.local.handoff.lanes(),
-            queued_bytes: self.committer.queued() as u64,
+            queued_bytes: self.committer.gauge().queued() as u64,
             file_bytes: vec![("database", bytes)],
             // The disk is the database server's.
             disk_bytes: 0,
@@ -33,8 +33,8 @@ impl Health for Postgres {
     }
 
     async fn probe(&self) -> Result<(), Error> {
-        if let Some(trouble) = self.committer.trouble() {
-            return Err(trouble);
+        if let Some(error) = self.committer.gauge().failure() {
+            return Err(error);
         }
         self.step(|tx, local| {
             Box::pin(async move {

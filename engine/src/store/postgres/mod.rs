@@ -35,9 +35,8 @@ mod transactions;
 mod upgrade;
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -52,13 +51,10 @@ pub use self::{
     import::{Begun, Import},
     nodes::About,
 };
-use super::{Admission, AdmissionLimits, Error, Handoff, KeyFile, StateLimits, Store, retention::Walks, secrets::Seals};
+use super::{Admission, AdmissionLimits, Error, Handoff, KeyFile, Store, commit::After, secrets::Seals};
 use crate::{
     clock,
-    domain::{
-        id::{EndpointId, Tag},
-        time::Timestamp,
-    },
+    domain::{id::Tag, time::Timestamp},
 };
 
 /// Connections beside the one that commits and the one that listens, and the one for plugins' state.
@@ -90,70 +86,58 @@ pub struct Postgres {
     stop: CancellationToken,
 }
 
-/// What this process knows beside the database. All of it can be lost.
-pub struct Local {
-    tag: Tag,
-    handoff: Handoff,
+/// What this process knows beside the database.
+pub type Local = super::Local<OwnNode>;
+
+/// What this process knows of itself as a node.
+pub struct OwnNode {
     about: About,
     silence: Duration,
-    /// This node's id. Another one once the others have given it up.
-    node: AtomicI64,
+    /// This node's id. It changes once the others have removed this node.
+    id: AtomicI64,
     registering: tokio::sync::Mutex<()>,
     /// Lease tokens given so far.
-    counter: AtomicI64,
+    tokens: AtomicI64,
     /// How far the database's clock is ahead of the steady clock, in milliseconds.
     skew: AtomicI64,
-    /// A minute whose first id is noted and committed.
-    minute: AtomicI64,
-    /// Leases that nobody holds and the database does not know of yet.
+    /// Leases that no worker holds and that the database still has.
     orphans: Mutex<Vec<i64>>,
-    walks: Mutex<Walks>,
-    /// Which order of each endpoint was looked at last: the next claim goes on behind it.
-    last_orders: Mutex<HashMap<EndpointId, i64>>,
-    state_limits: StateLimits,
-    seals: Seals,
-    /// Something is due that other nodes may have room for.
-    bell: Notify,
-    /// Another node has changed a setting.
-    settings_told: Notify,
+    /// A row is due that other nodes may have room for.
+    overflowed: Notify,
+    /// Another node has changed the configuration.
+    settings_changed: Notify,
 }
 
 impl Local {
-    fn last_order(&self, endpoint: EndpointId) -> i64 {
-        let orders = self.last_orders.lock().expect("no code panics while it holds the orders");
-        orders.get(&endpoint).copied().unwrap_or(i64::MIN)
-    }
-
-    fn note_order(&self, endpoint: EndpointId, ordering: i64) {
-        self.last_orders.lock().expect("no code panics while it holds the orders").insert(endpoint, ordering);
-    }
-
     fn add_orphans(&self, tokens: impl Iterator<Item = i64>) {
-        self.orphans.lock().expect("no code panics while it holds the orphans").extend(tokens);
+        self.own.orphans.lock().expect("no code panics while it holds the orphans").extend(tokens);
     }
 
     fn orphans(&self) -> Vec<i64> {
-        self.orphans.lock().expect("no code panics while it holds the orphans").clone()
+        self.own.orphans.lock().expect("no code panics while it holds the orphans").clone()
     }
 
     fn forget_orphans(&self, ended: &[i64]) {
         if !ended.is_empty() {
-            self.orphans.lock().expect("no code panics while it holds the orphans").retain(|token| !ended.contains(token));
+            self.own.orphans.lock().expect("no code panics while it holds the orphans").retain(|token| !ended.contains(token));
         }
     }
 
-    fn walks(&self) -> MutexGuard<'_, Walks> {
-        self.walks.lock().expect("no code panics while it holds the walks")
-    }
-
     fn me(&self) -> i64 {
-        self.node.load(Ordering::SeqCst)
+        self.own.id.load(Ordering::SeqCst)
     }
 
-    /// Something that nobody holds is due at `at`: now for other nodes as well.
+    /// Wakes the claimers of all nodes: a row that no worker holds becomes due at `at`.
     fn due(&self, at: Timestamp) {
         self.handoff.alarm.set(at);
-        self.bell.notify_one();
+        self.own.overflowed.notify_one();
+    }
+
+    /// Acts on what follows a commit.
+    fn act(&self, after: After) {
+        if after.act(self) {
+            self.own.overflowed.notify_one();
+        }
     }
 }
 
@@ -171,35 +155,29 @@ impl Postgres {
         let mut client = pool.get().await?;
         let tx = client.transaction().await?;
         let (tag, seal) = upgrade::upgrade(&tx, &key_file).await?;
-        let local = Arc::new(Local {
-            tag,
-            handoff,
+        let own = OwnNode {
             about: settings.about,
             silence: settings.silence,
-            node: AtomicI64::new(0),
+            id: AtomicI64::new(0),
             registering: tokio::sync::Mutex::default(),
-            counter: AtomicI64::new(0),
+            tokens: AtomicI64::new(0),
             skew: AtomicI64::new(0),
-            minute: AtomicI64::new(i64::MIN),
             orphans: Mutex::default(),
-            walks: Mutex::default(),
-            last_orders: Mutex::default(),
-            state_limits: limits.state,
-            seals: Seals::new(key_file, seal),
-            bell: Notify::new(),
-            settings_told: Notify::new(),
-        });
+            overflowed: Notify::new(),
+            settings_changed: Notify::new(),
+        };
+        let local = Arc::new(Local::new(tag, handoff, limits.state, Seals::new(key_file, seal), own));
         tx.commit().await?;
         nodes::measure_skew(&client, &local).await?;
         // Counted from before it is there: the others count from when they see it first.
         let asked = clock::steady();
         let tx = client.transaction().await?;
-        let me = nodes::start(&tx, &local.about, local.now()).await?;
+        let me = nodes::start(&tx, &local.own.about, local.now()).await?;
         tx.commit().await?;
         drop(client);
-        local.node.store(me, Ordering::SeqCst);
+        local.own.id.store(me, Ordering::SeqCst);
         local.handoff.tenure.begin(nodes::token(me, 0));
-        local.handoff.tenure.extend(asked.plus(nodes::tenure(local.silence)));
+        local.handoff.tenure.extend(asked.plus(nodes::tenure(local.own.silence)));
 
         let stop = CancellationToken::new();
         tokio::spawn(nodes::run(server.clone(), pool.clone(), Arc::clone(&local), stop.clone()));

@@ -35,8 +35,8 @@ use crate::{
 
 /// How often a node beats, and looks at the others.
 pub const BEAT: Duration = Duration::from_secs(1);
-/// Rings within this time of each other are one.
-const BELL_PAUSE: Duration = Duration::from_millis(10);
+/// Overflows within this time of each other are one notification.
+const OVERFLOW_PAUSE: Duration = Duration::from_millis(10);
 /// How long to wait before the connection is made again, at first and at most.
 const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
@@ -119,18 +119,18 @@ async fn register(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, 
 
 /// Comes back after the others have removed `old`. Whoever asks at the same time for the same reason gets the same answer.
 pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error> {
-    let _alone = local.registering.lock().await;
+    let _alone = local.own.registering.lock().await;
     if local.me() != old {
         return Ok(());
     }
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;
-    let new = register(&tx, &local.about, local.now()).await?;
+    let new = register(&tx, &local.own.about, local.now()).await?;
     tx.commit().await?;
     tracing::warn!(
         "the other nodes have not heard of this one for a while and have taken over its work; it goes on as a new one"
     );
-    local.node.store(new, Ordering::SeqCst);
+    local.own.id.store(new, Ordering::SeqCst);
     local.handoff.tenure.begin(tokens(new).0);
     local.handoff.alarm.set(clock::steady());
     Ok(())
@@ -233,12 +233,12 @@ pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     let (answered, theirs) = (clock::steady(), get::<i64>(&answer, 0)?);
     let took = answered.since(asked).as_millis() as i64;
     let skew = theirs - asked.millis() - took / 2;
-    let known = local.skew.load(Ordering::SeqCst);
+    let known = local.own.skew.load(Ordering::SeqCst);
     if (skew - known).abs() > SKEW_MIN + took {
         if known != 0 {
             tracing::warn!(skew_ms = skew, before_ms = known, "the database's clock was set; due times follow it");
         }
-        local.skew.store(skew, Ordering::SeqCst);
+        local.own.skew.store(skew, Ordering::SeqCst);
         local.handoff.alarm.set(clock::steady());
     }
     Ok(())
@@ -344,11 +344,11 @@ async fn session(
                 look_at_settings(&client, local).await?;
                 measure_skew(&client, local).await?;
             }
-            () = local.settings_told.notified() => look_at_settings(&client, local).await?,
-            () = local.bell.notified() => {
+            () = local.own.settings_changed.notified() => look_at_settings(&client, local).await?,
+            () = local.own.overflowed.notified() => {
                 let me = local.me().to_string();
                 client.execute("SELECT pg_notify($1, $2)", &[&DUE, &me]).await?;
-                tokio::time::sleep(BELL_PAUSE).await;
+                tokio::time::sleep(OVERFLOW_PAUSE).await;
             }
         }
     }
@@ -357,7 +357,7 @@ async fn session(
 fn hear(local: &Local, channel: &str, payload: &str) {
     match channel {
         DUE if payload != local.me().to_string() => local.handoff.alarm.set(clock::steady()),
-        SETTINGS => local.settings_told.notify_one(),
+        SETTINGS => local.own.settings_changed.notify_one(),
         _ => {}
     }
 }
@@ -370,7 +370,7 @@ async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> 
     if client.execute(sql, &[&me, &local.now()]).await? == 0 {
         come_back(pool, local, me).await?;
     }
-    local.handoff.tenure.extend(asked.plus(tenure(local.silence)));
+    local.handoff.tenure.extend(asked.plus(tenure(local.own.silence)));
     Ok(())
 }
 
@@ -378,7 +378,7 @@ async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Looks) ->
     let me = local.me();
     let found = client.query("SELECT id, beat FROM node WHERE id <> $1", &[&me]).await?;
     let seen = found.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<Vec<(i64, i64)>, Error>>()?;
-    for id in looks.note(&seen, looks_most(local.silence)) {
+    for id in looks.note(&seen, looks_most(local.own.silence)) {
         remove(pool, local, id).await?;
     }
     Ok(())
@@ -395,9 +395,9 @@ async fn remove(pool: &Pool, local: &Local, id: i64) -> Result<(), Error> {
     execute(&tx, "DELETE FROM node WHERE id = $1", &[&id]).await?;
     end_leases(&tx, id, local.now()).await?;
     tx.commit().await?;
-    tracing::warn!(node = name, silent = ?local.silence, "a node has not been heard of; what it held is taken over");
+    tracing::warn!(node = name, silent = ?local.own.silence, "a node has not been heard of; what it held is taken over");
     local.handoff.alarm.set(clock::steady());
-    local.bell.notify_one();
+    local.own.overflowed.notify_one();
     Ok(())
 }
 
@@ -410,12 +410,12 @@ async fn look_at_settings(client: &Client, local: &Local) -> Result<(), Error> {
 impl Local {
     /// An instant of the steady clock, by the database's.
     pub fn db_at(&self, at: Timestamp) -> i64 {
-        at.millis().saturating_add(self.skew.load(Ordering::SeqCst))
+        at.millis().saturating_add(self.own.skew.load(Ordering::SeqCst))
     }
 
     /// An instant of the database's clock, by the steady clock.
     pub fn steady_at(&self, at: i64) -> Timestamp {
-        Timestamp::from_millis(at.saturating_sub(self.skew.load(Ordering::SeqCst)))
+        Timestamp::from_millis(at.saturating_sub(self.own.skew.load(Ordering::SeqCst)))
     }
 
     /// The database's clock.
@@ -424,7 +424,7 @@ impl Local {
     }
 
     pub fn next_token(&self, node: i64) -> i64 {
-        token(node, self.counter.fetch_add(1, Ordering::Relaxed))
+        token(node, self.own.tokens.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -12,7 +12,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Local, Postgres, accept,
-    commit::After,
     db::{clean, execute, get, rows},
     state,
 };
@@ -27,6 +26,7 @@ use crate::{
     store::{
         DeliveryClaim, Error, LEASE, Lease, Settle, Settled, Settlement, Settles,
         columns::{PLAIN, headers_to_column, log_to_column},
+        commit::After,
         state::Ledger,
         weight,
     },
@@ -460,7 +460,9 @@ impl Written {
                 let weight = delivery_weight(event, delivery.payload.as_deref());
                 let slot = local.handoff.deliveries.reserve(&endpoint, weight);
                 // Another node may have room; this one is rung when it has.
-                after.overflowed |= slot.is_none();
+                if slot.is_none() {
+                    after.overflow();
+                }
                 slot
             }
             Birth::Held => None,

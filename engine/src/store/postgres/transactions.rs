@@ -9,12 +9,8 @@ use std::{
 use deadpool_postgres::{Pool, Transaction};
 use tokio_postgres::IsolationLevel;
 
-use super::{
-    Local, Postgres,
-    commit::{self, After},
-    nodes,
-};
-use crate::store::{Error, READ_TIME_MAX};
+use super::{Local, Postgres, commit::count_bytes, nodes};
+use crate::store::{Error, READ_TIME_MAX, commit::After};
 
 /// A step or a read in progress.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -56,12 +52,12 @@ impl Postgres {
             let node = node.ok_or_else(|| Error::Unavailable("this node was removed by the others twice in a row".into()))?;
             let mut after = After::default();
             let value = work(&tx, &local, node, &mut after).await?;
-            commit::count_bytes(&tx, node, after.bytes).await?;
+            count_bytes(&tx, node, after.bytes).await?;
             if let Err(error) = tx.commit().await {
                 local.add_orphans(after.tokens());
                 return Err(error.into());
             }
-            after.act(&local);
+            local.act(after);
             Ok(value)
         });
         stepping.await.map_err(|error| Error::Internal(error.to_string()))?

@@ -1,14 +1,14 @@
 //! Commit 1: events become rows, and are born leased to the workers of this process as far as there is room.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, Sqlite, health, rows, settle::Claimed, writer::Keeps};
+use super::{
+    Local, Sqlite, health, rows,
+    writer::{Breaks, Keeps},
+};
 use crate::{
     clock,
     domain::{
@@ -19,6 +19,7 @@ use crate::{
     store::{
         Accept, Accepted, Error, EventClaim, IdTaken, LEASE, Lease,
         accept::{minute, own_data},
+        commit::After,
         weight,
     },
 };
@@ -28,40 +29,27 @@ impl Accept for Sqlite {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
         let readers = self.own_readers.clone();
         self.admission.keep_counted(clock::steady(), async move { readers.read(None, health::events_to_run).await });
-        self.admission.check(self.writer.queued(), self.writer.waited()).map_err(Error::Overloaded)?;
+        self.admission.check(self.writer.gauge().queued(), self.writer.gauge().waited()).map_err(Error::Overloaded)?;
         let weight = events.iter().map(weight::event).sum();
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write(Keeps::Promise, weight, move |db| {
-                let mut claims = Claimed::default();
-                let answers = accept(db, &local, events, &mut claims.events)?;
-                let waiting = claims.events.len() < answers.len();
-                Ok((answers, move || {
-                    if waiting {
-                        local.handoff.alarm.set(clock::steady());
-                    }
-                    local.hand_over(claims);
-                }))
-            })
-            .await
+        self.write_then(Keeps::Promise, Breaks::All, weight, move |db, local, after| accept(db, local, events, after)).await
     }
 }
 
-/// Stores events that follow from something else, with it. Claims are to be handed over after the commit.
+/// Stores events that follow from something else, with it.
 pub fn insert_all(
     db: &Connection,
     local: &Local,
     events: impl IntoIterator<Item = NewEvent>,
-    claims: &mut Vec<EventClaim>,
+    after: &mut After,
 ) -> Result<(), Error> {
     for event in events {
-        insert(db, local, event, local.next_event(), clock::wall(), claims)?;
+        insert(db, local, event, local.next_event(), clock::wall(), after)?;
     }
     Ok(())
 }
 
-/// Stores events that came together. Claims are to be handed over after the commit.
-fn accept(db: &Connection, local: &Local, events: Vec<NewEvent>, claims: &mut Vec<EventClaim>) -> Result<Vec<Accepted>, Error> {
+/// Stores events that came together.
+fn accept(db: &Connection, local: &Local, events: Vec<NewEvent>, after: &mut After) -> Result<Vec<Accepted>, Error> {
     refuse_other_types(db, &events)?;
     let accepted_at = clock::wall();
     let mut answers = Vec::with_capacity(events.len());
@@ -71,7 +59,7 @@ fn accept(db: &Connection, local: &Local, events: Vec<NewEvent>, claims: &mut Ve
             answers.push(Accepted::Duplicate(earlier));
             continue;
         }
-        insert(db, local, event, id, accepted_at, claims)?;
+        insert(db, local, event, id, accepted_at, after)?;
         answers.push(Accepted::New(id));
     }
     Ok(answers)
@@ -117,7 +105,7 @@ pub fn insert(
     event: NewEvent,
     id: EventId,
     accepted_at: Timestamp,
-    claims: &mut Vec<EventClaim>,
+    after: &mut After,
 ) -> Result<(), Error> {
     let mut statement = db.prepare_cached(
         "INSERT INTO event (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause, codec, data,
@@ -142,11 +130,11 @@ pub fn insert(
         event.request.as_ref().and_then(|request| request.body.as_deref()),
     ])?;
     note_minute(db, local, id, accepted_at)?;
-    enqueue(db, local, Arc::new(Event { id, accepted_at, new: own_data(event) }), 0, claims)
+    enqueue(db, local, Arc::new(Event { id, accepted_at, new: own_data(event) }), 0, after)
 }
 
 /// Puts an event into the queue: leased to this process if there is room for it in memory, else to be claimed later.
-pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, claims: &mut Vec<EventClaim>) -> Result<(), Error> {
+pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, after: &mut After) -> Result<(), Error> {
     let now = clock::steady();
     let slot = local.handoff.events.reserve(&(), weight::event(&event.new));
     let lease = Lease { token: local.next_token(), until: now.plus(LEASE) };
@@ -157,18 +145,18 @@ pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, cl
         next_at.millis(),
         token
     ])?;
-    if let Some(slot) = slot {
-        claims.push(EventClaim { event, round, lease, settings: 0, slot });
+    match slot {
+        Some(slot) => after.events.push(EventClaim { event, round, lease, settings: 0, slot }),
+        None => after.due_now(),
     }
     Ok(())
 }
 
 /// Notes the first id of each minute; which minute is noted is remembered only after the commit.
 fn note_minute(db: &Connection, local: &Local, id: EventId, accepted_at: Timestamp) -> Result<(), Error> {
-    let minute = minute(accepted_at);
-    if local.minute.load(Ordering::Relaxed) != minute {
+    if !local.knows_minute(accepted_at) {
         db.prepare_cached("INSERT OR IGNORE INTO minute (minute, first_id) VALUES (?1, ?2)")?
-            .execute(params![minute, id.as_i64()])?;
+            .execute(params![minute(accepted_at), id.as_i64()])?;
     }
     Ok(())
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, Sqlite, accept, settle::Claimed, writer::Keeps};
+use super::{
+    Local, Sqlite, accept,
+    writer::{Breaks, Keeps},
+};
 use crate::{
     domain::{delivery::Next, id::DeliveryId, time::Timestamp},
-    store::{AttemptRecord, Attempts, Error, EventClaim, Recorded, weight},
+    store::{AttemptRecord, Attempts, Error, Recorded, commit::After, weight},
 };
 
 #[async_trait]
@@ -16,24 +19,15 @@ impl Attempts for Sqlite {
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error> {
         let weight = records.iter().map(weight::attempt).sum();
         // A forgotten attempt is made again, under the same id: that is what at-least-once means.
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write_apart(Keeps::Progress, weight, move |db| {
-                let mut claims = Claimed::default();
-                let mut recorded = Vec::with_capacity(records.len());
-                for attempt in &*records {
-                    recorded.push(record(db, &local, attempt, &mut claims.events)?);
-                }
-                Ok((recorded, move || {
-                    local.hand_over(claims);
-                    local.handoff.alarm.let_go();
-                }))
-            })
-            .await
+        let work = move |db: &Connection, local: &Local, after: &mut After| {
+            after.let_go = true;
+            records.iter().map(|attempt| record(db, local, attempt, after)).collect()
+        };
+        self.write_then(Keeps::Progress, Breaks::Itself, weight, work).await
     }
 }
 
-fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut Vec<EventClaim>) -> Result<Recorded, Error> {
+fn record(db: &Connection, local: &Local, record: &AttemptRecord, after: &mut After) -> Result<Recorded, Error> {
     let AttemptRecord { delivery, endpoint, lease, n, attempt, next, news } = record;
     match next {
         Next::Retry { due } => {
@@ -43,7 +37,7 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut V
             if changed == 0 {
                 return Ok(Recorded::LeaseLost);
             }
-            local.handoff.alarm.set(*due);
+            after.due_at(*due);
         }
         Next::Delivered | Next::Dead(_) => {
             let round: Option<i64> = db
@@ -72,7 +66,7 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, claims: &mut V
         &*attempt.excerpt,
         attempt.retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
     ])?;
-    accept::insert_all(db, local, news.iter().cloned(), claims)?;
+    accept::insert_all(db, local, news.iter().cloned(), after)?;
     Ok(Recorded::Done)
 }
 

@@ -12,7 +12,7 @@ use crate::{
 #[async_trait]
 impl Audit for Sqlite {
     async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error> {
-        self.write(0, move |db, _| {
+        self.write(move |db, _| {
             db.prepare_cached("INSERT INTO audit (at, key, action, target) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
                 entry.at.millis(),
                 entry.key,
@@ -26,7 +26,7 @@ impl Audit for Sqlite {
 
     async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error> {
         // The entry is on disk, and so is the change itself if it was answered as done.
-        self.write_as(Keeps::Progress, 0, move |db, _| {
+        self.write_as(Keeps::Progress, move |db, _| {
             db.prepare_cached("UPDATE audit SET status = ?1, target = coalesce(target, ?2) WHERE id = ?3")?.execute(params![
                 status,
                 target,
@@ -39,7 +39,7 @@ impl Audit for Sqlite {
 
     async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
         // After a crash the entry of a change that was not made may be back: the trail has too much, never too little.
-        self.write_as(Keeps::Progress, 0, move |db, _| {
+        self.write_as(Keeps::Progress, move |db, _| {
             db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([id.as_i64()])?;
             Ok(())
         })

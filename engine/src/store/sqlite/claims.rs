@@ -11,8 +11,8 @@ use rusqlite::{Connection, params};
 use super::{
     Local, Sqlite,
     rows::{self, Place},
-    settle::{Claimed, delivery_weight},
-    writer::Keeps,
+    settle::delivery_weight,
+    writer::{Breaks, Keeps},
 };
 use crate::{
     clock,
@@ -23,7 +23,7 @@ use crate::{
         name::Slug,
         time::Timestamp,
     },
-    store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, weight},
+    store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, commit::After, weight},
 };
 
 /// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long the writer is busy with it.
@@ -36,32 +36,27 @@ const ORDERS_MAX: usize = 256;
 #[async_trait]
 impl Claims for Sqlite {
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
-        let local = Arc::clone(&self.local);
-        self.writer
-            // Leases end with the process in any case.
-            .write(Keeps::Progress, 0, move |db| {
-                let mut claims = Claimed::default();
-                let mut runs = Vec::new();
-                claim_due(db, &local, now, &mut claims, &mut runs)?;
-                let count = claims.events.len() + claims.deliveries.len() + runs.len();
-                Ok((count, move || {
-                    local.hand_over(claims);
-                    local.handoff.runs.push_all(runs.into_iter().map(|claim| (claim.plugin.clone(), claim)));
-                }))
-            })
-            .await
+        // Leases end with the process in any case.
+        self.write_then(Keeps::Progress, Breaks::All, 0, move |db, local, after| {
+            claim_due(db, local, now, after)?;
+            Ok(after.claims())
+        })
+        .await
     }
 
     async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error> {
         // A claim that was given back is found again in any case.
-        self.write_as(Keeps::Progress, 0, move |db, local| {
+        self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| {
+            let now = clock::steady();
             for (id, lease) in claims {
                 let (table, id) = match id {
                     ClaimId::Event(id) => ("event_queue", id.as_i64()),
                     ClaimId::Run(id) => ("run_queue", id.as_i64()),
                     ClaimId::Delivery(id) => ("live", id.as_i64()),
                 };
-                release(db, local, table, id, lease.token)?;
+                db.prepare_cached(&format!("UPDATE {table} SET next_at = ?1, lease = NULL WHERE id = ?2 AND lease = ?3"))?
+                    .execute(params![now.millis(), id, lease.token])?;
+                after.due_now();
             }
             Ok(())
         })
@@ -74,19 +69,13 @@ impl Claims for Sqlite {
     }
 }
 
-/// Claims as far as there is room; the caller hands over after the commit.
-fn claim_due(
-    db: &Connection,
-    local: &Local,
-    now: Timestamp,
-    claims: &mut Claimed,
-    runs: &mut Vec<RunClaim>,
-) -> Result<(), Error> {
+/// Claims as far as there is room; `after` hands over.
+fn claim_due(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(db, now)?;
-    claim_events(db, local, now, claims)?;
-    claim_runs(db, local, now, runs)?;
-    claim_deliveries(db, local, now, claims)?;
-    claim_ordered(db, local, now, claims)
+    claim_events(db, local, now, after)?;
+    claim_runs(db, local, now, after)?;
+    claim_deliveries(db, local, now, after)?;
+    claim_ordered(db, local, now, after)
 }
 
 /// Ends leases whose time is over: what they held is due.
@@ -145,7 +134,7 @@ fn owner(db: &Connection, id: EventId, table: &'static str, row: i64) -> Result<
     Ok(Arc::new(event))
 }
 
-fn claim_events(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claimed) -> Result<(), Error> {
+fn claim_events(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     let mut select =
         db.prepare_cached("SELECT id, round FROM event_queue WHERE lease IS NULL AND next_at <= ?1 ORDER BY id LIMIT ?2")?;
     let due = select.query_map(params![now.millis(), EVENTS_MAX], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
@@ -156,12 +145,12 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cla
         let Some(slot) = local.handoff.events.reserve_for_stored(&(), weight::event(&event.new)) else { break };
         let lease = new_lease(local, now);
         take(db, "event_queue", id, lease)?;
-        claims.events.push(EventClaim { event, round, lease, settings: 0, slot });
+        after.events.push(EventClaim { event, round, lease, settings: 0, slot });
     }
     Ok(())
 }
 
-fn claim_runs(db: &Connection, local: &Local, now: Timestamp, claims: &mut Vec<RunClaim>) -> Result<(), Error> {
+fn claim_runs(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     let mut plugins =
         db.prepare_cached("SELECT DISTINCT plugin FROM run_queue WHERE state = 'waiting' AND lease IS NULL AND next_at <= ?1")?;
     let plugins: Vec<String> = plugins.query_map([now.millis()], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -183,7 +172,7 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, claims: &mut Vec<R
             let lease = new_lease(local, now);
             take(db, "run_queue", id, lease)?;
             let endpoint = endpoint.map(EndpointId::from_i64);
-            claims.push(RunClaim { id: run, event, round, plugin, endpoint, tries, lease, settings: 0, slot });
+            after.runs.push(RunClaim { id: run, event, round, plugin, endpoint, tries, lease, settings: 0, slot });
         }
     }
     Ok(())
@@ -218,7 +207,7 @@ pub fn waiting_endpoints(db: &Connection) -> Result<Vec<Waiting>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claimed) -> Result<(), Error> {
+fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     for Waiting { endpoint, first, retry } in waiting_endpoints(db)? {
         let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
         let (first, retry) = (is_due(first), is_due(retry));
@@ -239,7 +228,7 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, claims: &mut
         }
         firsts.append(&mut due);
         for (id, attempts) in firsts {
-            if !claim_delivery(db, local, now, endpoint, id, attempts, claims)? {
+            if !claim_delivery(db, local, now, endpoint, id, attempts, after)? {
                 break;
             }
         }
@@ -270,7 +259,7 @@ fn claim_delivery(
     endpoint: EndpointId,
     id: i64,
     attempts: u32,
-    claims: &mut Claimed,
+    after: &mut After,
 ) -> Result<bool, Error> {
     let delivery = DeliveryId::from_i64(id);
     let loaded = owner(db, delivery.event(), "live", id).and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
@@ -279,7 +268,7 @@ fn claim_delivery(
     let Some(slot) = local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { return Ok(false) };
     let lease = new_lease(local, now);
     take(db, "live", id, lease)?;
-    claims.deliveries.push(DeliveryClaim { id: delivery, endpoint, event, payload, attempts, lease, slot });
+    after.deliveries.push(DeliveryClaim { id: delivery, endpoint, event, payload, attempts, lease, slot });
     Ok(true)
 }
 
@@ -345,7 +334,7 @@ fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
 
 /// Claims what goes in order: of each order a train of those at its head, which are sent one after the other, or its head alone
 /// where several orders of an endpoint go side by side.
-fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, claims: &mut Claimed) -> Result<(), Error> {
+fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     let barrier = first_to_run(db)?;
     let mut held_back = false;
     for endpoint in ordered_endpoints(db)? {
@@ -367,7 +356,7 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, claims: &mut Cl
                     || behind
                     || next_at > now
                     || room == 0
-                    || !claim_delivery(db, local, now, endpoint, id, attempts, claims)?
+                    || !claim_delivery(db, local, now, endpoint, id, attempts, after)?
                 {
                     break;
                 }
@@ -402,13 +391,4 @@ fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Opt
         }
     }
     Ok([event, run, delivery, ordered].into_iter().flatten().min())
-}
-
-/// Gives something claimed back: due at once.
-fn release(db: &Connection, local: &Local, table: &str, id: i64, token: i64) -> Result<(), Error> {
-    let now = clock::steady();
-    db.prepare_cached(&format!("UPDATE {table} SET next_at = ?1, lease = NULL WHERE id = ?2 AND lease = ?3"))?
-        .execute(params![now.millis(), id, token])?;
-    local.handoff.alarm.set(now);
-    Ok(())
 }

@@ -1,46 +1,48 @@
 //! Commands of operators on deliveries and events: retry, cancel, replay.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, Sqlite, attempts::finish, writer::Keeps};
+use super::{
+    Sqlite,
+    attempts::finish,
+    writer::{Breaks, Keeps},
+};
 use crate::{
     domain::{
         endpoint::EndpointState,
         id::{ATTEMPTS_MAX, DeliveryId, EndpointId, EventId},
         time::Timestamp,
     },
-    store::{Commands, Error},
+    store::{Commands, Error, commit::After},
 };
 
 #[async_trait]
 impl Commands for Sqlite {
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
-        self.write(0, move |db, local| retry(db, local, id, now)).await
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| retry(db, id, now, after)).await
     }
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write(Keeps::Promise, 0, move |db| {
-                let endpoint = cancel(db, id, at)?;
-                Ok(((), move || {
-                    drop(local.handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
-                    local.handoff.alarm.let_go();
-                }))
-            })
-            .await
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| {
+            after.cancelled = Some((cancel(db, id, at)?, id));
+            Ok(())
+        })
+        .await
     }
 
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
-        self.write(0, move |db, local| replay(db, local, id, now)).await
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| {
+            let round = replay(db, id, now)?;
+            after.due_at(now);
+            Ok(round)
+        })
+        .await
     }
 }
 
 /// Makes a delivery due.
-pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
+pub fn retry(db: &Connection, id: DeliveryId, now: Timestamp, after: &mut After) -> Result<(), Error> {
     let waiting: Option<Option<i64>> =
         db.prepare_cached("SELECT lease FROM live WHERE id = ?1")?.query_row([id.as_i64()], |row| row.get(0)).optional()?;
     match waiting {
@@ -74,7 +76,7 @@ pub fn retry(db: &Connection, local: &Local, id: DeliveryId, now: Timestamp) -> 
             .execute(params![id.as_i64(), endpoint, round, attempts, now.millis()])?;
         }
     }
-    local.handoff.alarm.set(now);
+    after.due_at(now);
     Ok(())
 }
 
@@ -123,7 +125,7 @@ fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, 
 }
 
 /// Runs an event again. Returns the new round.
-fn replay(db: &Connection, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
+fn replay(db: &Connection, id: EventId, now: Timestamp) -> Result<u32, Error> {
     let exists: bool =
         db.prepare_cached("SELECT EXISTS (SELECT 1 FROM event WHERE id = ?1)")?.query_row([id.as_i64()], |row| row.get(0))?;
     if !exists {
@@ -147,6 +149,5 @@ fn replay(db: &Connection, local: &Local, id: EventId, now: Timestamp) -> Result
         round,
         now.millis()
     ])?;
-    local.handoff.alarm.set(now);
     Ok(round)
 }

@@ -9,8 +9,7 @@ use super::{
     Sqlite, accept,
     attempts::finish,
     rows::{self, ENDPOINT_COLUMNS, EndpointColumns, Place, found},
-    settle::Claimed,
-    writer::Keeps,
+    writer::{Breaks, Keeps},
 };
 use crate::{
     clock,
@@ -32,11 +31,11 @@ const CLOSE_MAX: u32 = 500;
 #[async_trait]
 impl Endpoints for Sqlite {
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
-        self.write(0, move |db, local| create(db, &local.seals.current(), endpoint)).await
+        self.write(move |db, local| create(db, &local.seals.current(), endpoint)).await
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
-        self.write(0, move |db, local| update(db, &local.seals.current(), endpoint)).await
+        self.write(move |db, local| update(db, &local.seals.current(), endpoint)).await
     }
 
     async fn set_endpoint_state(
@@ -46,32 +45,24 @@ impl Endpoints for Sqlite {
         to: EndpointState,
         notice: Option<NewEvent>,
     ) -> Result<bool, Error> {
-        let (from, local) = (from.to_vec(), Arc::clone(&self.local));
-        self.writer
-            .write(Keeps::Promise, 0, move |db| {
-                let mut claims = Claimed::default();
-                let changed = set_state(db, id, &from, to)?;
-                if changed {
-                    accept::insert_all(db, &local, notice, &mut claims.events)?;
-                }
-                Ok((changed, move || {
-                    local.hand_over(claims);
-                    local.handoff.alarm.set(clock::steady());
-                }))
-            })
-            .await
+        let from = from.to_vec();
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
+            let changed = set_state(db, id, &from, to)?;
+            if changed {
+                accept::insert_all(db, local, notice, after)?;
+            }
+            after.due_now();
+            Ok(changed)
+        })
+        .await
     }
 
     async fn delete_endpoint(&self, id: EndpointId, notice: Option<NewEvent>) -> Result<(), Error> {
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write(Keeps::Promise, 0, move |db| {
-                let mut claims = Claimed::default();
-                delete(db, id)?;
-                accept::insert_all(db, &local, notice, &mut claims.events)?;
-                Ok(((), move || local.hand_over(claims)))
-            })
-            .await
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
+            delete(db, id)?;
+            accept::insert_all(db, local, notice, after)
+        })
+        .await
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
@@ -81,7 +72,7 @@ impl Endpoints for Sqlite {
     }
 
     async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error> {
-        self.write_as(Keeps::Progress, 0, move |db, _| {
+        self.write_as(Keeps::Progress, move |db, _| {
             db.prepare_cached("UPDATE endpoint SET failing_since = ?1 WHERE id = ?2")?
                 .execute(params![since.map(Timestamp::millis), id.as_i64()])?;
             Ok(())
@@ -90,7 +81,7 @@ impl Endpoints for Sqlite {
     }
 
     async fn close_deliveries(&self, at: Timestamp) -> Result<usize, Error> {
-        let (closed, dead) = self.write(0, move |db, _| close_deliveries(db, at, CLOSE_MAX)).await?;
+        let (closed, dead) = self.write(move |db, _| close_deliveries(db, at, CLOSE_MAX)).await?;
         meters().dead(DeadReason::EndpointDisabled.as_str(), dead);
         Ok(closed)
     }

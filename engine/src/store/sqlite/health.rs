@@ -22,7 +22,7 @@ impl Health for Sqlite {
         Ok(Load {
             stages,
             lanes: self.local.handoff.lanes(),
-            queued_bytes: self.writer.queued() as u64,
+            queued_bytes: self.writer.gauge().queued() as u64,
             file_bytes: file_bytes(&self.file),
             disk_bytes,
             disk_free_bytes,
@@ -30,10 +30,10 @@ impl Health for Sqlite {
     }
 
     async fn probe(&self) -> Result<(), Error> {
-        if let Some(trouble) = self.writer.trouble() {
-            return Err(trouble);
+        if let Some(error) = self.writer.gauge().failure() {
+            return Err(error);
         }
-        self.write(0, |db, _| {
+        self.write(|db, _| {
             // Large enough to need whole pages, so that a full disk shows.
             db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', zeroblob(16384))")?.execute([])?;
             Ok(())

@@ -1,12 +1,15 @@
 //! Jobs: rows whose filter is walked over the finished deliveries, a batch per transaction. The cursor moves in the transaction
 //! that sends the deliveries behind it again, so none is taken up twice, whenever the process ends.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
-use super::{Local, Sqlite, commands, rows::Place, story, writer::Keeps};
+use super::{
+    Local, Sqlite, commands,
+    rows::Place,
+    story,
+    writer::{Breaks, Keeps},
+};
 use crate::{
     domain::{
         delivery::{DeadReason, DeliveryState},
@@ -14,7 +17,7 @@ use crate::{
         job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
         time::Timestamp,
     },
-    store::{Error, Jobs, Page, PageRequest, columns::FilterColumn},
+    store::{Error, Jobs, Page, PageRequest, columns::FilterColumn, commit::After},
 };
 
 const KIND: &str = Job::KIND;
@@ -31,22 +34,20 @@ impl Jobs for Sqlite {
         let counted = filter.clone();
         // Counted beside the writer, which has others to serve.
         let total = self.read(move |db| count(db, &counted)).await?;
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write(Keeps::Promise, 0, move |db| {
-                let job = create(db, &local, &filter, total, at)?;
-                Ok((job, move || local.handoff.jobs.notify_one()))
-            })
-            .await
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
+            after.new_job = true;
+            create(db, local, &filter, total, at)
+        })
+        .await
     }
 
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
         // A batch that is lost with the machine is lost whole, and done again.
-        self.write_as(Keeps::Progress, 0, move |db, local| advance(db, local, id, now, at)).await
+        self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| advance(db, id, now, at, after)).await
     }
 
     async fn cancel_job(&self, id: JobId, at: Timestamp) -> Result<Job, Error> {
-        self.write(0, move |db, _| cancel(db, id, at)).await
+        self.write(move |db, _| cancel(db, id, at)).await
     }
 
     async fn job(&self, id: JobId) -> Result<Job, Error> {
@@ -152,7 +153,7 @@ fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u6
 }
 
 /// One batch of a job. `now` is the steady clock, `at` the wall clock.
-fn advance(db: &Connection, local: &Local, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
+fn advance(db: &Connection, id: JobId, now: Timestamp, at: Timestamp, after: &mut After) -> Result<Job, Error> {
     let Stored { mut job, mut cursor, end } = load(db, id)?;
     if job.state != JobState::Running {
         return Ok(job);
@@ -176,7 +177,7 @@ fn advance(db: &Connection, local: &Local, id: JobId, now: Timestamp, at: Timest
             job.failed += 1;
             continue;
         }
-        match commands::retry(db, local, one.id, now) {
+        match commands::retry(db, one.id, now, after) {
             Ok(()) => job.done += 1,
             Err(error) if error.is_refusal() => job.failed += 1,
             Err(error) => return Err(error),

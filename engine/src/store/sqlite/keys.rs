@@ -17,11 +17,11 @@ use crate::{
 #[async_trait]
 impl Keys for Sqlite {
     async fn create_key(&self, key: NewKey) -> Result<KeyRow, Error> {
-        self.write(0, move |db, _| create(db, key)).await
+        self.write(move |db, _| create(db, key)).await
     }
 
     async fn revoke_key(&self, id: KeyId) -> Result<(), Error> {
-        self.write(0, move |db, _| found(db.prepare_cached("DELETE FROM api_key WHERE id = ?1")?.execute([id.as_i64()])?, "key"))
+        self.write(move |db, _| found(db.prepare_cached("DELETE FROM api_key WHERE id = ?1")?.execute([id.as_i64()])?, "key"))
             .await
     }
 
@@ -30,7 +30,7 @@ impl Keys for Sqlite {
     }
 
     async fn note_key_uses(&self, uses: Vec<(KeyId, Timestamp)>) -> Result<(), Error> {
-        self.write_as(Keeps::Progress, 0, move |db, _| note_uses(db, &uses)).await
+        self.write_as(Keeps::Progress, move |db, _| note_uses(db, &uses)).await
     }
 }
 

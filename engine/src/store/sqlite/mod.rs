@@ -33,12 +33,11 @@ mod upgrade;
 mod writer;
 
 use std::{
-    collections::HashMap,
     fs::File,
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -53,16 +52,12 @@ pub use self::{
 };
 use self::{
     readers::Readers,
-    settle::Claimed,
-    writer::{Keeps, Writer},
+    writer::{Breaks, Keeps, Writer},
 };
-use super::{
-    Admission, AdmissionLimits, Error, Handoff, KeyFile, Nodes, READ_TIME_MAX, StateLimits, Store, accept::minute,
-    retention::Walks, secrets::Seals,
-};
+use super::{Admission, AdmissionLimits, Error, Handoff, KeyFile, Nodes, READ_TIME_MAX, Store, commit::After, secrets::Seals};
 use crate::{
     clock,
-    domain::id::{EndpointId, EventId, Tag},
+    domain::id::{EventId, Tag},
     files, random,
 };
 
@@ -90,53 +85,25 @@ pub struct Sqlite {
 }
 
 /// What this process knows beside the file.
-pub struct Local {
-    tag: Tag,
-    handoff: Handoff,
+pub type Local = super::Local<Numbers>;
+
+/// Numbers that this process issues, as it owns the file.
+pub struct Numbers {
     next_event: AtomicI64,
     next_token: AtomicI64,
-    /// A minute whose first id is noted and committed.
-    minute: AtomicI64,
-    walks: Mutex<Walks>,
-    /// Which order of each endpoint was looked at last: the next claim goes on behind it.
-    last_orders: Mutex<HashMap<EndpointId, i64>>,
-    state_limits: StateLimits,
-    seals: Seals,
 }
 
 impl Local {
     fn next_event(&self) -> EventId {
-        EventId::from_i64(self.next_event.fetch_add(1, Ordering::Relaxed))
+        EventId::from_i64(self.own.next_event.fetch_add(1, Ordering::Relaxed))
     }
 
     fn last_event(&self) -> EventId {
-        EventId::from_i64(self.next_event.load(Ordering::Relaxed) - 1)
+        EventId::from_i64(self.own.next_event.load(Ordering::Relaxed) - 1)
     }
 
     fn next_token(&self) -> i64 {
-        self.next_token.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn walks(&self) -> MutexGuard<'_, Walks> {
-        self.walks.lock().expect("no code panics while it holds the walks")
-    }
-
-    fn last_order(&self, endpoint: EndpointId) -> i64 {
-        let orders = self.last_orders.lock().expect("no code panics while it holds the orders");
-        orders.get(&endpoint).copied().unwrap_or(i64::MIN)
-    }
-
-    fn note_order(&self, endpoint: EndpointId, ordering: i64) {
-        self.last_orders.lock().expect("no code panics while it holds the orders").insert(endpoint, ordering);
-    }
-
-    fn hand_over(&self, claims: Claimed) {
-        if let Some(last) = claims.events.last() {
-            self.minute.store(minute(last.event.accepted_at), Ordering::Relaxed);
-        }
-        self.handoff.events.push_all(claims.events.into_iter().map(|claim| ((), claim)));
-        // In one step: if the first of a train fails, those behind it are all there to be taken back.
-        self.handoff.deliveries.push_all(claims.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
+        self.own.next_token.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -164,17 +131,8 @@ impl Sqlite {
         claims::expire_all(&db, clock::steady())?;
         let last = last_event(&db)?;
         let handle = Arc::new(File::open(file).map_err(|error| Error::Unavailable(error.to_string()))?);
-        let local = Local {
-            tag,
-            handoff,
-            next_event: AtomicI64::new(last + 1),
-            next_token: AtomicI64::new(first_token()?),
-            minute: AtomicI64::new(i64::MIN),
-            walks: Mutex::default(),
-            last_orders: Mutex::default(),
-            state_limits: limits.state,
-            seals: Seals::new(key_file, seal),
-        };
+        let numbers = Numbers { next_event: AtomicI64::new(last + 1), next_token: AtomicI64::new(first_token()?) };
+        let local = Local::new(tag, handoff, limits.state, Seals::new(key_file, seal), numbers);
         Ok(Self {
             file: file.to_owned(),
             writer: Writer::start(db, connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?, Arc::clone(&handle))
@@ -187,22 +145,41 @@ impl Sqlite {
         })
     }
 
+    /// Writes in the next transaction; the commit is on disk.
     async fn write<T: Send + 'static>(
         &self,
-        weight: usize,
         work: impl FnOnce(&Connection, &Local) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.write_as(Keeps::Promise, weight, work).await
+        self.write_as(Keeps::Promise, work).await
     }
 
     async fn write_as<T: Send + 'static>(
         &self,
         keeps: Keeps,
-        weight: usize,
         work: impl FnOnce(&Connection, &Local) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.write_then(keeps, Breaks::All, 0, move |db, local, _| work(db, local)).await
+    }
+
+    /// Writes in the next transaction, and acts on [`After`] once it is committed and answered.
+    async fn write_then<T: Send + 'static>(
+        &self,
+        keeps: Keeps,
+        breaks: Breaks,
+        weight: usize,
+        work: impl FnOnce(&Connection, &Local, &mut After) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let local = Arc::clone(&self.local);
-        self.writer.write(keeps, weight, move |db| Ok((work(db, &local)?, || ()))).await
+        let work = move |db: &Connection| {
+            let mut after = After::default();
+            let value = work(db, &local, &mut after)?;
+            // No other node could have room for a row that found none here.
+            let act = move || {
+                after.act(&local);
+            };
+            Ok((value, act))
+        };
+        self.writer.write(keeps, breaks, weight, work).await
     }
 
     async fn read<T: Send + 'static>(

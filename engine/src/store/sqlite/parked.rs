@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::Sqlite;
+use super::{
+    Sqlite,
+    writer::{Breaks, Keeps},
+};
 use crate::{
     domain::{name::Slug, time::Timestamp},
     store::{Error, Parked},
@@ -12,7 +15,7 @@ use crate::{
 impl Parked for Sqlite {
     async fn requeue_not_loadable(&self, plugin: &Slug, now: Timestamp) -> Result<usize, Error> {
         let plugin = plugin.clone();
-        self.write(0, move |db, local| {
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| {
             let requeued = db
                 .prepare_cached(
                     "UPDATE run_queue SET state = 'waiting', next_at = ?1
@@ -20,7 +23,7 @@ impl Parked for Sqlite {
                 )?
                 .execute(rusqlite::params![now.millis(), &*plugin])?;
             if requeued > 0 {
-                local.handoff.alarm.set(now);
+                after.due_at(now);
             }
             Ok(requeued)
         })
@@ -32,11 +35,11 @@ impl Parked for Sqlite {
         if !self.read(|db| Ok(db.prepare_cached(WANTING)?.exists([])?)).await? {
             return Ok(0);
         }
-        self.write(0, move |db, local| {
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| {
             let sql = format!("UPDATE run_queue SET state = 'waiting', next_at = ?1, wants = NULL WHERE id IN ({WANTING})");
             let requeued = db.prepare_cached(&sql)?.execute([now.millis()])?;
             if requeued > 0 {
-                local.handoff.alarm.set(now);
+                after.due_at(now);
             }
             Ok(requeued)
         })

@@ -17,12 +17,12 @@ use crate::{
 #[async_trait]
 impl Plugins for Sqlite {
     async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error> {
-        self.write(0, move |db, _| remember(db, &plugin)).await
+        self.write(move |db, _| remember(db, &plugin)).await
     }
 
     async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error> {
         let name = name.clone();
-        self.write(0, move |db, _| set_config(db, &name, &config)).await
+        self.write(move |db, _| set_config(db, &name, &config)).await
     }
 
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error> {

@@ -8,15 +8,12 @@
 //!
 //! A fourth walk ([`evict`]) runs when the store is full: it removes the oldest finished events whatever their age.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, Sqlite, audit, jobs, state, steady, writer::Keeps};
+use super::{Local, Sqlite, audit, jobs, state, steady};
 use crate::{
     domain::{
         id::EventId,
@@ -39,25 +36,17 @@ const UNTIMED: usize = 8;
 #[async_trait]
 impl Retire for Sqlite {
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error> {
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write(Keeps::Promise, 0, move |db| {
-                let walks = *local.walks();
-                let (looked_at, walks) = retire(db, &local, walks, retention, now)?;
-                Ok((looked_at, move || *local.walks() = walks))
-            })
-            .await
+        let walks = *self.local.walks();
+        let (looked_at, walks) = self.write(move |db, local| retire(db, local, walks, retention, now)).await?;
+        *self.local.walks() = walks;
+        Ok(looked_at)
     }
 
     async fn evict(&self, bytes_max: u64) -> Result<Evicted, Error> {
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write(Keeps::Promise, 0, move |db| {
-                let walks = *local.walks();
-                let (evicted, walks) = evict(db, &local, walks, bytes_max)?;
-                Ok((evicted, move || *local.walks() = walks))
-            })
-            .await
+        let walks = *self.local.walks();
+        let (evicted, walks) = self.write(move |db, local| evict(db, local, walks, bytes_max)).await?;
+        *self.local.walks() = walks;
+        Ok(evicted)
     }
 
     async fn size(&self) -> Result<u64, Error> {

@@ -5,24 +5,28 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
-use super::{Sqlite, rows::Place, writer::Keeps};
+use super::{
+    Sqlite,
+    rows::Place,
+    writer::{Breaks, Keeps},
+};
 use crate::store::{Error, Seal, Secrets, columns, source_columns};
 
 #[async_trait]
 impl Secrets for Sqlite {
     async fn reseal(&self) -> Result<(), Error> {
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write(Keeps::Promise, 0, move |db| {
-                let seals = &local.seals;
-                let (old, new) = (seals.all(), Arc::new(seals.file().begin_change()?));
-                reseal(db, "source", source_columns::seal_context, &old, &new)?;
-                reseal(db, "endpoint", columns::seal_context, &old, &new)?;
-                db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('seal', ?1)", [new.mark()?])?;
-                seals.announce(&new);
-                Ok(((), move || local.seals.commit(new)))
-            })
-            .await
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
+            let seals = &local.seals;
+            let (old, new) = (seals.all(), Arc::new(seals.file().begin_change()?));
+            reseal(db, "source", source_columns::seal_context, &old, &new)?;
+            reseal(db, "endpoint", columns::seal_context, &old, &new)?;
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('seal', ?1)", [new.mark()?])?;
+            seals.announce(&new);
+            // Before the next transaction, which must not seal with the old key.
+            after.resealed = Some(new);
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, Sqlite, accept, rows, state, writer::Keeps};
+use super::{
+    Local, Sqlite, accept, rows, state,
+    writer::{Breaks, Keeps},
+};
 use crate::{
     clock,
     domain::{
@@ -18,15 +21,8 @@ use crate::{
         id::{CHILDREN_MAX, DeliveryId, EventId, RunId},
         run::{RunOutcome, RunRecord, RunState},
     },
-    store::{DeliveryClaim, Error, EventClaim, LEASE, Lease, Settle, Settled, Settlement, Settles, weight},
+    store::{DeliveryClaim, Error, LEASE, Lease, Settle, Settled, Settlement, Settles, commit::After, weight},
 };
-
-/// What is to be handed over once the commit has succeeded.
-#[derive(Default)]
-pub struct Claimed {
-    pub events: Vec<EventClaim>,
-    pub deliveries: Vec<DeliveryClaim>,
-}
 
 #[async_trait]
 impl Settle for Sqlite {
@@ -34,20 +30,11 @@ impl Settle for Sqlite {
         let weight = settlements.iter().map(weight::settlement).sum();
         // A settlement without effects is computed again after a crash.
         let keeps = if settlements.iter().any(has_effect) { Keeps::Promise } else { Keeps::Progress };
-        let local = Arc::clone(&self.local);
-        self.writer
-            .write_apart(keeps, weight, move |db| {
-                let mut claims = Claimed::default();
-                let mut answers = Vec::with_capacity(settlements.len());
-                for settlement in &*settlements {
-                    answers.push(settle(db, &local, settlement, &mut claims)?);
-                }
-                Ok((answers, move || {
-                    local.hand_over(claims);
-                    local.handoff.alarm.let_go();
-                }))
-            })
-            .await
+        let work = move |db: &Connection, local: &Local, after: &mut After| {
+            after.let_go = true;
+            settlements.iter().map(|settlement| settle(db, local, settlement, after)).collect()
+        };
+        self.write_then(keeps, Breaks::Itself, weight, work).await
     }
 }
 
@@ -56,7 +43,7 @@ fn has_effect(settlement: &Settlement) -> bool {
     !settlement.direct.is_empty() || settlement.runs.iter().any(RunRecord::has_effect)
 }
 
-fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut Claimed) -> Result<Settled, Error> {
+fn settle(db: &Connection, local: &Local, settlement: &Settlement, after: &mut After) -> Result<Settled, Error> {
     if !holds(db, settlement.settles)? {
         return Ok(Settled::LeaseLost);
     }
@@ -86,15 +73,15 @@ fn settle(db: &Connection, local: &Local, settlement: &Settlement, claims: &mut 
     };
     for run in &settlement.runs {
         let id = run.identity.id.unwrap_or_else(|| event.id.run(next.take_run()));
-        write_run(db, local, id, round, run)?;
+        write_run(db, id, round, run, after)?;
         state::write(db, run, settlement.settles.state_version())?;
-        accept::insert_all(db, local, run.new_events().cloned(), &mut claims.events)?;
+        accept::insert_all(db, local, run.new_events().cloned(), after)?;
         for delivery in run.deliveries() {
-            write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, claims)?;
+            write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, after)?;
         }
     }
     for delivery in &settlement.direct {
-        write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, claims)?;
+        write_delivery(db, local, event, event.id.delivery(next.take_delivery()), round, delivery, after)?;
     }
     Ok(Settled::Done)
 }
@@ -182,7 +169,7 @@ fn note_routing(db: &Connection, id: EventId, round: u32, unrouted: bool) -> Res
     Ok(())
 }
 
-fn write_run(db: &Connection, local: &Local, id: RunId, round: u32, run: &RunRecord) -> Result<(), Error> {
+fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mut After) -> Result<(), Error> {
     let (identity, execution, failure) = (&run.identity, run.execution(), run.failure());
     let micros = execution.map_or(0, |execution| i64::try_from(execution.took.as_micros()).unwrap_or(i64::MAX));
     let log = execution.map(|execution| &execution.log);
@@ -220,7 +207,7 @@ fn write_run(db: &Connection, local: &Local, id: RunId, round: u32, run: &RunRec
             return Ok(());
         }
         RunState::Waiting { due } => {
-            local.handoff.alarm.set(due);
+            after.due_at(due);
             ("waiting", due.millis())
         }
         RunState::Parked => ("parked", 0),
@@ -250,7 +237,7 @@ fn write_delivery(
     id: DeliveryId,
     round: u32,
     delivery: &NewDelivery,
-    claims: &mut Claimed,
+    after: &mut After,
 ) -> Result<(), Error> {
     if let Some(payload) = &delivery.payload {
         write_payload(db, id, payload)?;
@@ -273,7 +260,7 @@ fn write_delivery(
     let slot = match delivery.birth {
         // Whose turn it is, only the store can tell.
         Birth::Due if delivery.ordering.is_some() => {
-            local.handoff.alarm.set(now);
+            after.due_now();
             None
         }
         Birth::Due => local.handoff.deliveries.reserve(&endpoint, delivery_weight(event, delivery.payload.as_deref())),
@@ -287,7 +274,7 @@ fn write_delivery(
     .execute(params![id.as_i64(), endpoint.as_i64(), round, next_at.millis(), token, delivery.ordering])?;
     if let Some(slot) = slot {
         let (event, payload) = (Arc::clone(event), delivery.payload.clone());
-        claims.deliveries.push(DeliveryClaim { id, endpoint, event, payload, attempts: 0, lease, slot });
+        after.deliveries.push(DeliveryClaim { id, endpoint, event, payload, attempts: 0, lease, slot });
     }
     Ok(())
 }

@@ -21,15 +21,15 @@ use crate::{
 #[async_trait]
 impl Sources for Sqlite {
     async fn create_source(&self, source: NewSource) -> Result<Source, Error> {
-        self.write(0, move |db, local| create(db, &local.seals.current(), source)).await
+        self.write(move |db, local| create(db, &local.seals.current(), source)).await
     }
 
     async fn update_source(&self, source: Source) -> Result<(), Error> {
-        self.write(0, move |db, local| update(db, &local.seals.current(), &source)).await
+        self.write(move |db, local| update(db, &local.seals.current(), &source)).await
     }
 
     async fn delete_source(&self, id: SourceId) -> Result<(), Error> {
-        self.write(0, move |db, _| delete(db, id)).await
+        self.write(move |db, _| delete(db, id)).await
     }
 
     async fn sources(&self) -> Result<Vec<Source>, Error> {

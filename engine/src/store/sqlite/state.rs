@@ -34,7 +34,7 @@ impl PluginState for Sqlite {
 
     async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error> {
         let plugin = plugin.clone();
-        self.write(0, move |db, _| clear(db, &plugin)).await
+        self.write(move |db, _| clear(db, &plugin)).await
     }
 }
 

@@ -13,13 +13,9 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rusqlite::Connection;
@@ -28,17 +24,14 @@ use tokio::sync::oneshot;
 use super::checkpoints::Checkpoints;
 use crate::{
     metrics::meters,
-    store::{Error, READ_TIME_MAX},
+    store::{
+        Error, READ_TIME_MAX,
+        commit::{Gauge, JOBS_MAX, WEIGHT_MAX, warn_of_refused_step},
+    },
 };
 
-/// Jobs in one transaction at most: bounds how long the first one waits for its answer.
-const JOBS_MAX: usize = 1_000;
-/// Weight (bytes, roughly) in one transaction at most.
-const WEIGHT_MAX: usize = 8 << 20;
-
-/// What a job's work left to be done once the commit is known: answer. It returns what comes after all have been answered, if the
-/// commit stands: hand over, wake.
-pub type After = Box<dyn FnOnce(Result<(), Error>) -> Option<Box<dyn FnOnce() + Send>> + Send>;
+/// Answers a job's caller once the result of the commit is known. Returns what follows a successful commit, after all callers are answered.
+type Answer = Box<dyn FnOnce(Result<(), Error>) -> Option<Box<dyn FnOnce() + Send>> + Send>;
 
 /// What a job's answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +53,7 @@ pub enum Breaks {
 }
 
 /// What a job does, given the open transaction or why there is none: the failure, if any, that breaks it; and what is left to do.
-type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, After) + Send>;
+type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, Answer) + Send>;
 
 struct Job {
     queued_at: Instant,
@@ -70,38 +63,10 @@ struct Job {
     work: Work,
 }
 
-/// The last commit that failed.
-#[derive(Default)]
-struct Trouble(Mutex<Option<(Instant, Error)>>);
-
-impl Trouble {
-    /// Says once that commits fail, however many do.
-    fn note(&self, error: &Error) {
-        let mut last = self.0.lock().expect("no code panics while it notes a failure");
-        if last.replace((Instant::now(), error.clone())).is_none() {
-            tracing::error!(%error, "the store takes no writes; what is sent is refused, and what is in hand waits");
-        }
-    }
-
-    /// A commit has succeeded: the trouble is over once none has failed for a while.
-    fn may_be_over(&self) {
-        let mut last = self.0.lock().expect("no code panics while it notes a failure");
-        if last.as_ref().is_some_and(|(at, _)| at.elapsed() >= TROUBLED_FOR) {
-            *last = None;
-            tracing::info!("the store takes writes again");
-        }
-    }
-}
-
-/// How long after a failed commit the store counts as troubled: a small write may succeed where a larger one has just failed.
-const TROUBLED_FOR: Duration = Duration::from_secs(5);
-
 /// A handle to the writing thread. The thread ends when the last handle is gone and everything queued is written.
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
-    queued: Arc<AtomicUsize>,
-    first: Arc<First>,
-    trouble: Arc<Trouble>,
+    gauge: Arc<Gauge>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -109,63 +74,30 @@ impl Writer {
     /// `checkpoints` is another connection to the same `file`.
     pub fn start(connection: Connection, checkpoints: Connection, file: Arc<File>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
-        let queued = Arc::new(AtomicUsize::new(0));
-        let first = Arc::new(First::new());
-        let trouble = Arc::new(Trouble::default());
-        let (counter, firsts, troubles) = (Arc::clone(&queued), Arc::clone(&first), Arc::clone(&trouble));
+        let gauge = Arc::new(Gauge::new());
+        let writers = Arc::clone(&gauge);
         let mut checkpoints = Checkpoints::start(&connection, checkpoints, file)?;
-        let work = move || write_all(&connection, &mut checkpoints, &queue, &counter, &firsts, &troubles);
+        let work = move || write_all(&connection, &mut checkpoints, &queue, &writers);
         let thread = thread::Builder::new().name("store-writer".into()).spawn(work)?;
-        Ok(Self { jobs, queued, first, trouble, thread: Some(thread) })
+        Ok(Self { jobs, gauge, thread: Some(thread) })
     }
 
-    /// Why a commit failed a moment ago, if one did.
-    pub fn trouble(&self) -> Option<Error> {
-        let trouble = self.trouble.0.lock().expect("no code panics while it notes a failure");
-        trouble.as_ref().filter(|(at, _)| at.elapsed() < TROUBLED_FOR).map(|(_, error)| error.clone())
-    }
-
-    /// Bytes that wait to be written.
-    pub fn queued(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
-    }
-
-    /// For how long the job that is being committed has waited; nothing if none is.
-    pub fn waited(&self) -> Duration {
-        self.first.waited()
+    pub fn gauge(&self) -> &Gauge {
+        &self.gauge
     }
 
     /// Runs `work` in the next transaction and answers after its commit.
     ///
-    /// `work` returns its answer and what to do once the commit has succeeded and was answered (hand-over, wake-up), before the next
-    /// one begins; it is dropped when the commit has not.
-    pub async fn write<T, W, D>(&self, keeps: Keeps, weight: usize, work: W) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
-        D: FnOnce() + Send + 'static,
-    {
-        self.queue(keeps, Breaks::All, weight, work).await
-    }
-
-    /// As [`Self::write`]; should the database refuse something in the middle of `work`, the other jobs of its transaction go on.
-    pub async fn write_apart<T, W, D>(&self, keeps: Keeps, weight: usize, work: W) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
-        D: FnOnce() + Send + 'static,
-    {
-        self.queue(keeps, Breaks::Itself, weight, work).await
-    }
-
-    async fn queue<T, W, D>(&self, keeps: Keeps, breaks: Breaks, weight: usize, work: W) -> Result<T, Error>
+    /// `work` returns its answer and what follows the commit once it has succeeded and all its callers are answered, before the next
+    /// transaction begins. It is dropped if the commit failed.
+    pub async fn write<T, W, D>(&self, keeps: Keeps, breaks: Breaks, weight: usize, work: W) -> Result<T, Error>
     where
         T: Send + 'static,
         W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
         D: FnOnce() + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let work = move |connection: Result<&Connection, Error>| -> (Result<(), Error>, After) {
+        let work = move |connection: Result<&Connection, Error>| -> (Result<(), Error>, Answer) {
             match connection.and_then(work) {
                 Ok((value, done)) => {
                     let after = move |committed: Result<(), Error>| {
@@ -186,7 +118,7 @@ impl Writer {
                 }
             }
         };
-        self.queued.fetch_add(weight, Ordering::Relaxed);
+        self.gauge.add(weight);
         let job = Job { queued_at: Instant::now(), keeps, breaks, weight, work: Box::new(work) };
         self.jobs.send(job).map_err(|_| Error::Unavailable("the store is closed".into()))?;
         answered.await.map_err(|_| Error::Unavailable("the store is closed".into()))?
@@ -204,51 +136,17 @@ impl Drop for Writer {
     }
 }
 
-/// Since when the first job that is being committed has waited.
-struct First {
-    origin: Instant,
-    /// Microseconds after the origin, or `NOBODY`.
-    since: AtomicU64,
-}
-
-impl First {
-    const NOBODY: u64 = u64::MAX;
-
-    fn new() -> Self {
-        Self { origin: Instant::now(), since: AtomicU64::new(Self::NOBODY) }
-    }
-
-    fn set(&self, queued_at: Option<Instant>) {
-        let since = queued_at.map_or(Self::NOBODY, |at| at.duration_since(self.origin).as_micros() as u64);
-        self.since.store(since, Ordering::Relaxed);
-    }
-
-    fn waited(&self) -> Duration {
-        match self.since.load(Ordering::Relaxed) {
-            Self::NOBODY => Duration::ZERO,
-            since => self.origin.elapsed().saturating_sub(Duration::from_micros(since)),
-        }
-    }
-}
-
-fn write_all(
-    connection: &Connection,
-    checkpoints: &mut Checkpoints,
-    queue: &mpsc::Receiver<Job>,
-    queued: &AtomicUsize,
-    first: &First,
-    trouble: &Trouble,
-) {
+fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mpsc::Receiver<Job>, gauge: &Gauge) {
     let meters = meters();
     let mut waiting = VecDeque::new();
     let mut mode = Keeps::Promise;
     loop {
         if waiting.is_empty() {
-            first.set(None);
+            gauge.begin(None);
             let Ok(job) = queue.recv() else { return };
             waiting.push_back(job);
         }
-        first.set(waiting.front().map(|job| job.queued_at));
+        gauge.begin(waiting.front().map(|job| job.queued_at));
         // Whether to sync has to be known before the transaction begins.
         waiting.extend(queue.try_iter().take(JOBS_MAX));
         let promise = waiting.iter().take(JOBS_MAX).any(|job: &Job| job.keeps == Keeps::Promise);
@@ -264,7 +162,7 @@ fn write_all(
                 break;
             }
             weight += job.weight;
-            queued.fetch_sub(job.weight, Ordering::Relaxed);
+            gauge.take(job.weight);
             // Never outside a transaction: there each statement would be a commit of its own, and a failure half a step.
             let (result, after) = match job.breaks {
                 Breaks::All => (job.work)(begun.map(|()| connection)),
@@ -287,11 +185,8 @@ fn write_all(
             let _ = connection.execute_batch("ROLLBACK");
         }
         match &committed {
-            Ok(()) => trouble.may_be_over(),
-            Err(error) => {
-                meters.commit_failures.inc();
-                trouble.note(error);
-            }
+            Ok(()) => gauge.succeeded(),
+            Err(error) => gauge.failed(error),
         }
         // Whoever waits for an answer need not wait for what wakes others.
         let done: Vec<_> = afters.into_iter().filter_map(|after| after(committed.clone())).collect();
@@ -301,7 +196,7 @@ fn write_all(
 }
 
 /// Does a job of which nothing stays if the database refuses a part of it, while the transaction goes on.
-fn work_apart(connection: &Connection, begun: Result<(), Error>, work: Work) -> (Result<(), Error>, After) {
+fn work_apart(connection: &Connection, begun: Result<(), Error>, work: Work) -> (Result<(), Error>, Answer) {
     let run = |sql: &str| -> Result<(), Error> { Ok(connection.prepare_cached(sql)?.execute([]).map(drop)?) };
     let (result, after) = work(begun.and_then(|()| run("SAVEPOINT job")).map(|()| connection));
     let result = match result {
@@ -309,8 +204,7 @@ fn work_apart(connection: &Connection, begun: Result<(), Error>, work: Work) -> 
         // The transaction itself may be at its end.
         Err(error) if error.passes() || connection.is_autocommit() => Err(error),
         Err(error) => {
-            meters().commit_failures.inc();
-            tracing::warn!(%error, "the store refuses one step; it is undone, and the others go on");
+            warn_of_refused_step(&error);
             run("ROLLBACK TO job").and_then(|()| run("RELEASE job"))
         }
     };
@@ -386,12 +280,12 @@ mod tests {
                 Ok(((), || ()))
             }
         };
-        let refused = writer.write(Keeps::Promise, 0, insert(Arc::clone(&free))).await;
+        let refused = writer.write(Keeps::Promise, Breaks::All, 0, insert(Arc::clone(&free))).await;
         assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
         drop(free.lock().unwrap().take());
         let count = || -> i64 { connect().query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap() };
         assert_eq!(count(), 0, "what was answered with an error has not happened");
-        writer.write(Keeps::Promise, 0, insert(free)).await.unwrap();
-        assert_eq!((count(), writer.queued()), (1, 0));
+        writer.write(Keeps::Promise, Breaks::All, 0, insert(free)).await.unwrap();
+        assert_eq!((count(), writer.gauge().queued()), (1, 0));
     }
 }

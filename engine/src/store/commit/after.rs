@@ -1,0 +1,98 @@
+//! What follows a commit: handing over claims, and waking those who wait.
+
+use std::sync::Arc;
+
+use crate::{
+    clock,
+    domain::{
+        id::{DeliveryId, EndpointId},
+        time::Timestamp,
+    },
+    store::{DeliveryClaim, EventClaim, Local, RunClaim, Seal},
+};
+
+/// What follows a commit. A step fills it, and it is dropped if the commit fails.
+#[derive(Default)]
+pub struct After {
+    pub events: Vec<EventClaim>,
+    pub runs: Vec<RunClaim>,
+    pub deliveries: Vec<DeliveryClaim>,
+    /// The earliest instant at which a row becomes due that no worker holds.
+    due: Option<Timestamp>,
+    /// A row is due now that found no room here.
+    overflowed: bool,
+    /// A row is finished that others may wait for.
+    pub let_go: bool,
+    pub new_job: bool,
+    pub cancelled: Option<(EndpointId, DeliveryId)>,
+    /// The master key that the store is now sealed with.
+    pub resealed: Option<Arc<Seal>>,
+    /// Change of the bytes that payloads take, where a store counts them.
+    pub bytes: i64,
+}
+
+impl After {
+    /// Notes that an unclaimed row becomes due at `at`.
+    pub fn due_at(&mut self, at: Timestamp) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Notes that an unclaimed row is due now, and that other nodes may have room for it.
+    pub fn due_now(&mut self) {
+        self.due_at(clock::steady());
+        self.overflowed = true;
+    }
+
+    /// Notes that a row found no room here. This node is woken when it has room, others may have it now.
+    pub fn overflow(&mut self) {
+        self.overflowed = true;
+    }
+
+    /// Returns the number of claims.
+    pub fn claims(&self) -> usize {
+        self.events.len() + self.runs.len() + self.deliveries.len()
+    }
+
+    /// Returns the leases of all claims.
+    pub fn tokens(&self) -> impl Iterator<Item = i64> {
+        let events = self.events.iter().map(|claim| claim.lease.token);
+        let runs = self.runs.iter().map(|claim| claim.lease.token);
+        events.chain(runs).chain(self.deliveries.iter().map(|claim| claim.lease.token))
+    }
+
+    /// Hands over and wakes, after the commit. Returns whether other nodes may have room for a row that found none here.
+    pub fn act<Own>(self, local: &Local<Own>) -> bool {
+        let handoff = &local.handoff;
+        if let Some(seal) = self.resealed {
+            local.seals.commit(seal);
+        }
+        if let Some(last) = self.events.last() {
+            local.note_minute(last.event.accepted_at);
+        }
+        if let Some((endpoint, id)) = self.cancelled {
+            drop(handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
+        }
+        // The config version known by now is at least the version that this transaction saw.
+        let settings = handoff.settings.told();
+        if !self.events.is_empty() {
+            handoff.events.push_all(self.events.into_iter().map(|claim| ((), EventClaim { settings, ..claim })));
+        }
+        if !self.runs.is_empty() {
+            handoff.runs.push_all(self.runs.into_iter().map(|claim| (claim.plugin.clone(), RunClaim { settings, ..claim })));
+        }
+        if !self.deliveries.is_empty() {
+            // In one step: if the first of an ordered batch fails, those behind it are all there to be taken back.
+            handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
+        }
+        if self.let_go || self.cancelled.is_some() {
+            handoff.alarm.let_go();
+        }
+        if let Some(due) = self.due {
+            handoff.alarm.set(due);
+        }
+        if self.new_job {
+            handoff.jobs.notify_one();
+        }
+        self.overflowed
+    }
+}

@@ -1,0 +1,18 @@
+//! Group commit: what both stores share of it. One writer takes the jobs that queued up during the last commit, does them in one transaction,
+//! and answers after the commit. [`Gauge`] measures the queue, [`After`] is what follows a commit.
+//!
+//! What must stay true: nothing in [`After`] happens before the commit. A worker that is woken earlier finds nothing, and one that receives a
+//! claim earlier may act on a row that is rolled back.
+
+mod after;
+mod gauge;
+
+pub use self::{
+    after::After,
+    gauge::{Gauge, warn_of_refused_step},
+};
+
+/// Jobs in one transaction at most: bounds how long the first one waits for its answer.
+pub const JOBS_MAX: usize = 1_000;
+/// Weight (bytes, roughly) in one transaction at most.
+pub const WEIGHT_MAX: usize = 8 << 20;

@@ -1,0 +1,72 @@
+//! What a process knows beside its store. All of it can be lost: the next process begins without it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use super::{Handoff, StateLimits, accept::minute, retention::Walks, secrets::Seals};
+use crate::domain::{
+    id::{EndpointId, Tag},
+    time::Timestamp,
+};
+
+/// What a process knows beside its store.
+pub struct Local<Own> {
+    pub tag: Tag,
+    pub handoff: Handoff,
+    pub state_limits: StateLimits,
+    pub seals: Seals,
+    /// What only this kind of store needs.
+    pub own: Own,
+    /// A minute whose first id is noted and committed.
+    minute: AtomicI64,
+    walks: Mutex<Walks>,
+    /// The order of each endpoint that was looked at last. The next claim continues behind it.
+    last_orders: Mutex<HashMap<EndpointId, i64>>,
+}
+
+impl<Own> Local<Own> {
+    pub fn new(tag: Tag, handoff: Handoff, state_limits: StateLimits, seals: Seals, own: Own) -> Self {
+        Self {
+            tag,
+            handoff,
+            state_limits,
+            seals,
+            own,
+            minute: AtomicI64::new(i64::MIN),
+            walks: Mutex::default(),
+            last_orders: Mutex::default(),
+        }
+    }
+
+    /// Returns whether the first id of this instant's minute is committed.
+    pub fn knows_minute(&self, at: Timestamp) -> bool {
+        self.minute.load(Ordering::Relaxed) == minute(at)
+    }
+
+    /// Notes, after the commit, that the first id of this instant's minute is committed.
+    pub fn note_minute(&self, at: Timestamp) {
+        self.minute.store(minute(at), Ordering::Relaxed);
+    }
+
+    /// Returns the positions of the retention walks.
+    pub fn walks(&self) -> MutexGuard<'_, Walks> {
+        self.walks.lock().expect("no code panics while it holds the walks")
+    }
+
+    pub fn last_order(&self, endpoint: EndpointId) -> i64 {
+        self.orders().get(&endpoint).copied().unwrap_or(i64::MIN)
+    }
+
+    pub fn note_order(&self, endpoint: EndpointId, ordering: i64) {
+        self.orders().insert(endpoint, ordering);
+    }
+
+    fn orders(&self) -> MutexGuard<'_, HashMap<EndpointId, i64>> {
+        self.last_orders.lock().expect("no code panics while it holds the orders")
+    }
+}
