@@ -6,7 +6,7 @@
 
 use super::{
     delivery::{DeadReason, DeliveryState},
-    id::{EndpointId, JobId},
+    id::{DeliveryId, EndpointId, JobId},
     pattern::Pattern,
     time::Timestamp,
 };
@@ -36,6 +36,14 @@ impl Ended {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|ended| ended.as_str() == text)
     }
+
+    /// Returns the state of a delivery that ended so; `None` if the word of its reason cannot be read.
+    pub fn state(self, at: Timestamp, reason: Option<&str>) -> Option<DeliveryState> {
+        match self {
+            Self::Cancelled => Some(DeliveryState::Cancelled { at }),
+            Self::Dead => Some(DeliveryState::Dead { at, reason: DeadReason::parse(reason?)? }),
+        }
+    }
 }
 
 /// Selects the finished deliveries that a job retries.
@@ -63,6 +71,57 @@ impl RetryFilter {
         self.endpoint.is_none_or(|wanted| wanted == endpoint)
             && self.since.is_none_or(|since| at >= since)
             && self.until.is_none_or(|until| at < until)
+    }
+}
+
+/// A finished delivery that a job may match.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub id: DeliveryId,
+    pub endpoint: EndpointId,
+    /// `None` if it cannot be read.
+    pub state: Option<DeliveryState>,
+    /// The type that the receiver is told; `None` unless the filter asks for it and the event still exists.
+    pub event_type: Option<String>,
+}
+
+/// One batch of a job.
+#[derive(Debug)]
+pub struct Batch {
+    pub retries: Vec<Finished>,
+    /// The last delivery that was looked at.
+    pub cursor: Option<DeliveryId>,
+    /// Deliveries that match and whose state cannot be read. They must not hold up those behind them.
+    pub unreadable: u64,
+    /// Whether all deliveries were looked at.
+    pub is_whole: bool,
+}
+
+impl RetryFilter {
+    /// Returns whether a delivery matches. One whose state cannot be read does.
+    pub fn matches(&self, one: &Finished) -> bool {
+        one.state.as_ref().is_none_or(|state| self.takes(one.endpoint, state))
+            && self.event_type.as_ref().is_none_or(|wanted| one.event_type.as_ref().is_some_and(|it| wanted.matches(it)))
+    }
+
+    /// Takes the deliveries that match, `most` at most, in their order.
+    pub fn batch(&self, found: Vec<Finished>, most: usize) -> Batch {
+        let mut batch = Batch { retries: Vec::new(), cursor: None, unreadable: 0, is_whole: true };
+        for one in found {
+            if batch.retries.len() + batch.unreadable as usize == most {
+                batch.is_whole = false;
+                break;
+            }
+            batch.cursor = Some(one.id);
+            if !self.matches(&one) {
+                continue;
+            }
+            match one.state {
+                Some(_) => batch.retries.push(one),
+                None => batch.unreadable += 1,
+            }
+        }
+        batch
     }
 }
 
@@ -110,11 +169,72 @@ pub struct Job {
 impl Job {
     /// The word for what jobs do. All of them retry deliveries so far.
     pub const KIND: &str = "delivery.retry";
+
+    /// Ends a running job.
+    pub fn end(&mut self, state: JobState, at: Timestamp) {
+        self.state = state;
+        self.finished_at = Some(at);
+    }
+
+    /// Cancels a running job.
+    ///
+    /// # Errors
+    /// Why it is refused, if the job is not running.
+    pub fn cancel(&mut self, at: Timestamp) -> Result<(), String> {
+        match self.state {
+            JobState::Running => {
+                self.end(JobState::Cancelled, at);
+                Ok(())
+            }
+            ended => Err(format!("it is {} already; only a running job can be cancelled", ended.as_str())),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_ends_where_it_has_enough_and_continues_behind_it() {
+        let one = |id: i64, state| Finished {
+            id: DeliveryId::from_i64(id),
+            endpoint: EndpointId::from_i64(1),
+            state,
+            event_type: None,
+        };
+        let dead = |id| one(id, Some(DeliveryState::Dead { at: Timestamp::from_millis(5), reason: DeadReason::Exhausted }));
+        let delivered = |id| one(id, Some(DeliveryState::Delivered { at: Timestamp::from_millis(5) }));
+        let unreadable = |id| one(id, None);
+        for (what, found, most, retries, cursor, failed, is_whole) in [
+            ("none", vec![], 2, vec![], None, 0, true),
+            ("fewer than it may take", vec![dead(1), delivered(2)], 2, vec![1], Some(2), 0, true),
+            ("as many as it may take", vec![dead(1), dead(2)], 2, vec![1, 2], Some(2), 0, true),
+            ("one more", vec![dead(1), dead(2), delivered(3)], 2, vec![1, 2], Some(2), 0, false),
+            ("an unreadable one counts", vec![unreadable(1), dead(2), dead(3)], 2, vec![2], Some(2), 1, false),
+        ] {
+            let batch = RetryFilter::default().batch(found, most);
+            assert_eq!(batch.retries.iter().map(|one| one.id.as_i64()).collect::<Vec<_>>(), retries, "{what}");
+            assert_eq!(
+                (batch.cursor.map(DeliveryId::as_i64), batch.unreadable, batch.is_whole),
+                (cursor, failed, is_whole),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_filter_by_type_matches_only_what_has_one() {
+        let filter = RetryFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..RetryFilter::default() };
+        let one = |event_type: Option<&str>| Finished {
+            id: DeliveryId::from_i64(1),
+            endpoint: EndpointId::from_i64(1),
+            state: None,
+            event_type: event_type.map(str::to_owned),
+        };
+        let matches = [Some("order.paid"), Some("ticket.new"), None].map(|event_type| filter.matches(&one(event_type)));
+        assert_eq!(matches, [true, false, false]);
+    }
 
     #[test]
     fn selects_matching_deliveries() {

@@ -5,6 +5,7 @@
 
 pub mod breaker;
 pub mod certificate;
+pub mod command;
 pub mod content;
 pub mod delivery;
 pub mod digits;

@@ -3,7 +3,10 @@
 
 use async_trait::async_trait;
 
-use super::{Error, Page, PageRequest};
+use super::{
+    Error, Page, PageRequest,
+    row::{Columns, Row},
+};
 use crate::domain::{id::AuditId, time::Timestamp};
 
 /// Stores the audit trail.
@@ -53,6 +56,26 @@ pub struct AuditEntry {
     pub new: NewAudit,
     /// The HTTP status that the caller was answered with; `None` while it is being made, or when the engine ended meanwhile.
     pub status: Option<u16>,
+}
+
+impl AuditEntry {
+    /// The columns of [`Self::read`], in its order.
+    pub(super) const COLUMNS: &str = "id, at, key, action, target, status";
+
+    pub(super) fn read(row: &impl Row) -> Result<Self, Error> {
+        let columns = Columns::numbered("audit", row)?;
+        let status = columns.optional_number(5, "status")?.map(u16::try_from).transpose();
+        Ok(Self {
+            id: AuditId::from_i64(columns.id()),
+            new: NewAudit {
+                at: columns.time(1, "at")?,
+                key: columns.text(2, "key")?.to_owned(),
+                action: columns.text(3, "action")?.to_owned(),
+                target: columns.optional_text(4, "target")?.map(str::to_owned),
+            },
+            status: status.map_err(|_| columns.place.corrupt("status"))?,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Default)]

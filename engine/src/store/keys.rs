@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::Error;
+use super::{
+    Error,
+    row::{Columns, Row},
+};
 use crate::domain::{id::KeyId, key::Role, time::Timestamp};
 
 /// Stores API keys.
@@ -50,6 +53,24 @@ pub struct KeyRow {
 }
 
 impl KeyRow {
+    /// The columns of [`Self::read`], in its order.
+    pub(super) const COLUMNS: &str = "id, name, role, hash, created_at, expires_at, last_used_at";
+
+    pub(super) fn read(row: &impl Row) -> Result<Self, Error> {
+        let columns = Columns::numbered("api_key", row)?;
+        Ok(Self {
+            id: KeyId::from_i64(columns.id()),
+            new: NewKey {
+                name: columns.text(1, "name")?.to_owned(),
+                role: columns.word(2, "role", Role::parse)?,
+                hash: columns.bytes(3, "hash")?.try_into().map_err(|_| columns.place.corrupt("hash"))?,
+                expires_at: columns.optional_time(5, "expires_at")?,
+            },
+            created_at: columns.time(4, "created_at")?,
+            last_used_at: columns.optional_time(6, "last_used_at")?,
+        })
+    }
+
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.new.expires_at.is_some_and(|expires_at| now >= expires_at)
     }

@@ -46,6 +46,7 @@ mod plugins;
 mod postgres;
 mod registry;
 mod retention;
+mod row;
 mod seal;
 mod secrets;
 mod settle;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use super::Error;
+use super::{
+    Error,
+    row::{Columns, Row},
+};
 use crate::domain::{name::Slug, plugin::Digest};
 
 /// Stores what is known of plugins.
@@ -43,4 +46,24 @@ pub struct PluginRow {
     pub file: String,
     pub bytes: u64,
     pub config: BTreeMap<String, String>,
+}
+
+impl PluginRow {
+    /// The columns of [`Self::read`], in its order.
+    pub(super) const COLUMNS: &str = "name, version, author_version, description, patterns, file, bytes, config";
+
+    pub(super) fn read(row: &impl Row) -> Result<Self, Error> {
+        let columns = Columns::named("plugin", row);
+        let version = columns.bytes(1, "version")?.try_into().map_err(|_| columns.place.corrupt("version"))?;
+        Ok(Self {
+            name: columns.word(0, "name", |name| Slug::parse(name).ok())?,
+            version: Digest::from_bytes(version),
+            author_version: columns.text(2, "author_version")?.to_owned(),
+            description: columns.text(3, "description")?.to_owned(),
+            on: columns.place.json("patterns", columns.text(4, "patterns")?)?,
+            file: columns.text(5, "file")?.to_owned(),
+            bytes: columns.number(6, "bytes")?.unsigned_abs(),
+            config: columns.place.json("config", columns.text(7, "config")?)?,
+        })
+    }
 }

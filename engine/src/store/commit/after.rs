@@ -32,6 +32,11 @@ pub struct After {
 }
 
 impl After {
+    /// Returns what follows the cancelling of a delivery: it is withdrawn from memory.
+    pub fn cancelling(endpoint: EndpointId, id: DeliveryId) -> Self {
+        Self { cancelled: Some((endpoint, id)), ..Self::default() }
+    }
+
     /// Notes that an unclaimed row becomes due at `at`.
     pub fn due_at(&mut self, at: Timestamp) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
-use tokio_postgres::Row;
 
 use super::{
     Postgres,
@@ -10,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::{id::AuditId, time::Timestamp},
-    store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest, columns::Place},
+    store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest},
 };
 
 #[async_trait]
@@ -53,15 +52,6 @@ impl Audit for Postgres {
     }
 }
 
-fn entry(row: &Row) -> Result<AuditEntry, Error> {
-    let place = Place { table: "audit", id: get(row, 0)? };
-    Ok(AuditEntry {
-        id: AuditId::from_i64(place.id),
-        new: NewAudit { at: Timestamp::from_millis(get(row, 1)?), key: get(row, 2)?, action: get(row, 3)?, target: get(row, 4)? },
-        status: get::<Option<i64>>(row, 5)?.map(u16::try_from).transpose().map_err(|_| place.corrupt("status"))?,
-    })
-}
-
 async fn list(tx: &Transaction<'_>, filter: &AuditFilter, request: PageRequest) -> Result<Page<AuditEntry>, Error> {
     let (cursor, most) = (request.cursor.unwrap_or(i64::MAX), limit(request.limit + 1));
     let (since, until) = (filter.since.map(Timestamp::millis), filter.until.map(Timestamp::millis));
@@ -85,11 +75,12 @@ async fn list(tx: &Transaction<'_>, filter: &AuditFilter, request: PageRequest) 
     }
     values.push(&most);
     let sql = format!(
-        "SELECT id, at, key, action, target, status FROM audit WHERE {} ORDER BY id DESC LIMIT ${}",
+        "SELECT {} FROM audit WHERE {} ORDER BY id DESC LIMIT ${}",
+        AuditEntry::COLUMNS,
         conditions.join(" AND "),
         values.len()
     );
-    let found = rows(tx, &sql, &values).await?.iter().map(entry).collect::<Result<_, _>>()?;
+    let found = rows(tx, &sql, &values).await?.iter().map(AuditEntry::read).collect::<Result<_, _>>()?;
     Ok(Page::of(found, request, |entry: &AuditEntry| entry.id.as_i64()))
 }
 

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     domain::{
-        endpoint::EndpointState,
-        id::{ATTEMPTS_MAX, DeliveryId, EndpointId, EventId},
+        command::{cancels_no_finished_delivery, may_attempt_again, may_send, replays_no_waiting_event},
+        id::{DeliveryId, EndpointId, EventId},
         time::Timestamp,
     },
     store::{Commands, Error, commit::After},
@@ -26,7 +26,7 @@ impl Commands for Postgres {
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
         let endpoint = self.step(move |tx, _| Box::pin(cancel(tx, id, at))).await?;
-        self.local.act(After { cancelled: Some((endpoint, id)), ..After::default() });
+        self.local.act(After::cancelling(endpoint, id));
         Ok(())
     }
 
@@ -61,18 +61,15 @@ pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Tim
             if get::<Option<i64>>(&row, 1)?.is_some() {
                 return Ok(());
             }
-            may_take(tx, get(&row, 0)?).await?;
+            may_send_to(tx, get(&row, 0)?).await?;
             execute(tx, "UPDATE live SET next_at = $1 WHERE id = $2", &[&local.db_at(now), &id.as_i64()]).await?;
             return Ok(());
         }
         let sql = "SELECT endpoint, round, attempts FROM delivery WHERE id = $1 FOR UPDATE";
         if let Some(row) = row(tx, sql, &[&id.as_i64()]).await? {
             let (endpoint, round, attempts): (i64, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-            may_take(tx, endpoint).await?;
-            if attempts >= i64::from(ATTEMPTS_MAX) {
-                let text = format!("it has had {ATTEMPTS_MAX} attempts, more than that are not kept; replay the event instead");
-                return Err(Error::Conflict(text));
-            }
+            may_send_to(tx, endpoint).await?;
+            may_attempt_again(attempts).map_err(Error::Conflict)?;
             execute(tx, "DELETE FROM delivery WHERE id = $1", &[&id.as_i64()]).await?;
             let sql = "INSERT INTO live (id, endpoint, round, attempts, next_at) VALUES ($1, $2, $3, $4, $5)";
             execute(tx, sql, &[&id.as_i64(), &endpoint, &round, &attempts, &local.db_at(now)]).await?;
@@ -82,29 +79,14 @@ pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Tim
     Err(Error::NotFound { what: "delivery" })
 }
 
-async fn may_take(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Error> {
-    match takes_nothing(tx, endpoint).await? {
-        Some(refusal) => Err(Error::Conflict(refusal)),
-        None => Ok(()),
-    }
-}
-
-/// Returns why nothing can be sent to an endpoint and what to do about it. `None` if it can, now or once it is resumed.
-pub async fn takes_nothing(tx: &Transaction<'_>, endpoint: i64) -> Result<Option<String>, Error> {
+/// Refuses, with the words of [`may_send`], to send to an endpoint.
+pub async fn may_send_to(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Error> {
     let row = row(tx, "SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = $1", &[&endpoint]).await?;
-    let Some(row) = row else {
-        return Ok(Some("its endpoint was deleted; replay the event instead".to_owned()));
+    let endpoint = match &row {
+        Some(row) => Some((get(row, 0)?, get(row, 1)?, get(row, 2)?)),
+        None => None,
     };
-    let (name, state, deleted): (String, String, bool) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    if deleted {
-        return Ok(Some(format!("the endpoint {name:?} was deleted; replay the event instead")));
-    }
-    Ok(match EndpointState::parse(&state) {
-        Some(EndpointState::Disabled(_)) => {
-            Some(format!("the endpoint {name:?} is disabled and takes nothing; enable it first: innesco endpoint resume {name}"))
-        }
-        _ => None,
-    })
+    may_send(endpoint).map_err(Error::Conflict)
 }
 
 /// Returns the delivery's endpoint: the delivery may wait in memory as well.
@@ -117,10 +99,7 @@ async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<E
         return Ok(EndpointId::from_i64(of.0));
     }
     match row(tx, "SELECT state FROM delivery WHERE id = $1", &[&id.as_i64()]).await? {
-        Some(row) => {
-            let state: String = get(&row, 0)?;
-            Err(Error::Conflict(format!("it is {state} already; only what waits can be cancelled")))
-        }
+        Some(row) => Err(Error::Conflict(cancels_no_finished_delivery(get(&row, 0)?))),
         None => Err(Error::NotFound { what: "delivery" }),
     }
 }
@@ -133,7 +112,7 @@ async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Timestamp
     }
     let sql = "INSERT INTO event_queue (id, round, next_at) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING";
     if execute(tx, sql, &[&id.as_i64(), &local.db_at(now)]).await? == 0 {
-        return Err(Error::Conflict("it is still waiting to be run".into()));
+        return Err(Error::Conflict(replays_no_waiting_event()));
     }
     let (from, until) = id.children();
     execute(tx, "DELETE FROM run_queue WHERE id >= $1 AND id < $2", &[&from, &until]).await?;

@@ -12,7 +12,10 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    store::Error,
+    store::{
+        Error,
+        row::{self, WrongType},
+    },
     trust::{self, Names},
 };
 
@@ -207,6 +210,20 @@ pub fn clean(text: &str) -> Cow<'_, str> {
 
 pub fn limit(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl row::Row for Row {
+    fn number(&self, column: usize) -> Result<Option<i64>, WrongType> {
+        self.try_get(column).map_err(|_| WrongType)
+    }
+
+    fn text(&self, column: usize) -> Result<Option<&str>, WrongType> {
+        self.try_get(column).map_err(|_| WrongType)
+    }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, WrongType> {
+        self.try_get(column).map_err(|_| WrongType)
+    }
 }
 
 impl From<tokio_postgres::Error> for Error {

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
-use tokio_postgres::Row;
 
 use super::{
     Postgres,
@@ -11,8 +10,8 @@ use super::{
 };
 use crate::{
     clock,
-    domain::{id::KeyId, key::Role, time::Timestamp},
-    store::{Error, KeyRow, Keys, NewKey, columns::Place},
+    domain::{id::KeyId, time::Timestamp},
+    store::{Error, KeyRow, Keys, NewKey},
 };
 
 #[async_trait]
@@ -55,23 +54,8 @@ async fn create(tx: &Transaction<'_>, new: NewKey) -> Result<KeyRow, Error> {
 }
 
 async fn all(tx: &Transaction<'_>) -> Result<Vec<KeyRow>, Error> {
-    let sql = "SELECT id, name, role, hash, created_at, expires_at, last_used_at FROM api_key ORDER BY name COLLATE \"C\"";
-    rows(tx, sql, &[]).await?.iter().map(key).collect()
-}
-
-fn key(row: &Row) -> Result<KeyRow, Error> {
-    let place = Place { table: "api_key", id: get(row, 0)? };
-    Ok(KeyRow {
-        id: KeyId::from_i64(place.id),
-        new: NewKey {
-            name: get(row, 1)?,
-            role: Role::parse(get(row, 2)?).ok_or_else(|| place.corrupt("role"))?,
-            hash: get::<&[u8]>(row, 3)?.try_into().map_err(|_| place.corrupt("hash"))?,
-            expires_at: get::<Option<i64>>(row, 5)?.map(Timestamp::from_millis),
-        },
-        created_at: Timestamp::from_millis(get(row, 4)?),
-        last_used_at: get::<Option<i64>>(row, 6)?.map(Timestamp::from_millis),
-    })
+    let sql = format!("SELECT {} FROM api_key ORDER BY name COLLATE \"C\"", KeyRow::COLUMNS);
+    rows(tx, &sql, &[]).await?.iter().map(KeyRow::read).collect()
 }
 
 async fn note_uses(tx: &Transaction<'_>, uses: &[(KeyId, Timestamp)]) -> Result<(), Error> {

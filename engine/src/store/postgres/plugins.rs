@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
-use tokio_postgres::Row;
 
 use super::{
     Postgres,
-    db::{clean, execute, found, get, rows},
+    db::{clean, execute, found, rows},
     nodes::tell_settings,
 };
 use crate::{
-    domain::{name::Slug, plugin::Digest},
+    domain::name::Slug,
     store::{
         Error, PluginRow, Plugins,
-        columns::{Place, config_to_column, json_column, patterns_to_column},
+        columns::{config_to_column, patterns_to_column},
     },
 };
 
@@ -64,21 +63,6 @@ pub async fn remember(tx: &Transaction<'_>, plugin: &PluginRow) -> Result<(), Er
 }
 
 pub async fn all(tx: &Transaction<'_>) -> Result<Vec<PluginRow>, Error> {
-    let sql = "SELECT name, version, author_version, description, patterns, file, bytes, config FROM plugin ORDER BY name COLLATE \"C\"";
-    rows(tx, sql, &[]).await?.iter().map(plugin).collect()
-}
-
-fn plugin(row: &Row) -> Result<PluginRow, Error> {
-    let place = Place { table: "plugin", id: 0 };
-    let version: [u8; 32] = get::<&[u8]>(row, 1)?.try_into().map_err(|_| place.corrupt("version"))?;
-    Ok(PluginRow {
-        name: Slug::parse(get(row, 0)?).map_err(|_| place.corrupt("name"))?,
-        version: Digest::from_bytes(version),
-        author_version: get(row, 2)?,
-        description: get(row, 3)?,
-        on: json_column(&place, "patterns", get(row, 4)?)?,
-        file: get(row, 5)?,
-        bytes: get::<i64>(row, 6)?.unsigned_abs(),
-        config: json_column(&place, "config", get(row, 7)?)?,
-    })
+    let sql = format!("SELECT {} FROM plugin ORDER BY name COLLATE \"C\"", PluginRow::COLUMNS);
+    rows(tx, &sql, &[]).await?.iter().map(PluginRow::read).collect()
 }

@@ -1,9 +1,9 @@
 //! The audit trail: written before a change, completed after it, listed newest first, deleted in batches.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
+use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use super::{Sqlite, rows::Place, writer::Keeps};
+use super::{Sqlite, writer::Keeps};
 use crate::{
     domain::{id::AuditId, time::Timestamp},
     store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest},
@@ -51,23 +51,6 @@ impl Audit for Sqlite {
     }
 }
 
-pub const AUDIT_COLUMNS: &str = "id, at, key, action, target, status";
-
-/// Reads [`AUDIT_COLUMNS`].
-pub fn entry(row: &Row<'_>) -> Result<AuditEntry, Error> {
-    let place = Place { table: "audit", id: row.get(0)? };
-    Ok(AuditEntry {
-        id: AuditId::from_i64(place.id),
-        new: NewAudit {
-            at: Timestamp::from_millis(row.get(1)?),
-            key: row.get(2).map_err(|_| place.corrupt("key"))?,
-            action: row.get(3).map_err(|_| place.corrupt("action"))?,
-            target: row.get(4).map_err(|_| place.corrupt("target"))?,
-        },
-        status: row.get(5).map_err(|_| place.corrupt("status"))?,
-    })
-}
-
 fn list(db: &Connection, filter: &AuditFilter, request: PageRequest) -> Result<Page<AuditEntry>, Error> {
     let mut conditions = vec!["id < ?"];
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(request.cursor.unwrap_or(i64::MAX))];
@@ -88,12 +71,12 @@ fn list(db: &Connection, filter: &AuditFilter, request: PageRequest) -> Result<P
         also("at < ?", Box::new(until.millis()));
     }
     values.push(Box::new(i64::try_from(request.limit + 1).unwrap_or(i64::MAX)));
-    let sql = format!("SELECT {AUDIT_COLUMNS} FROM audit WHERE {} ORDER BY id DESC LIMIT ?", conditions.join(" AND "));
+    let sql = format!("SELECT {} FROM audit WHERE {} ORDER BY id DESC LIMIT ?", AuditEntry::COLUMNS, conditions.join(" AND "));
     let mut select = db.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(entry(row)?);
+        found.push(AuditEntry::read(row)?);
     }
     Ok(Page::of(found, request, |entry| entry.id.as_i64()))
 }

@@ -5,14 +5,14 @@ use std::{path::Path, sync::Arc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
 
 use super::{
-    Sqlite, audit, connect, jobs, keys, plugins,
+    Sqlite, connect,
     rows::{self, ATTEMPT_COLUMNS, ENDPOINT_COLUMNS, Place, WHOLE_EVENT_COLUMNS},
     sources, story,
     upgrade::LAYOUT,
 };
 use crate::{
     domain::{delivery::DeadReason, id::Tag, name::Slug, run::RunOutcome},
-    store::{Error, KeyFile, Seal},
+    store::{AuditEntry, Error, KeyFile, KeyRow, PluginRow, Seal, jobs::StoredJob},
 };
 
 /// Rows that one finding names; the rest are counted.
@@ -149,14 +149,14 @@ impl Check<'_> {
         let db = self.db;
         self.each("payload", "SELECT id FROM payload", |row| rows::load_payload(db, row.get(0)?).map(drop));
         self.each("attempt", &format!("SELECT {ATTEMPT_COLUMNS} FROM attempt"), |row| rows::attempt(row, 0).map(drop));
-        self.each("plugin", &format!("SELECT {} FROM plugin", plugins::PLUGIN_COLUMNS), |row| plugins::plugin(row).map(drop));
+        self.each("plugin", &format!("SELECT {} FROM plugin", PluginRow::COLUMNS), |row| PluginRow::read(row).map(drop));
         self.each("state", "SELECT plugin FROM state", |row| {
             let parsed = Slug::parse(&row.get::<_, String>(0)?);
             parsed.map(drop).map_err(|_| Place { table: "state", id: 0 }.corrupt("plugin"))
         });
-        self.each("api_key", &format!("SELECT {} FROM api_key", keys::KEY_COLUMNS), |row| keys::key(row).map(drop));
-        self.each("audit", &format!("SELECT {} FROM audit", audit::AUDIT_COLUMNS), |row| audit::entry(row).map(drop));
-        self.each("job", &format!("SELECT {} FROM job", jobs::JOB_COLUMNS), |row| jobs::job(row).map(drop));
+        self.each("api_key", &format!("SELECT {} FROM api_key", KeyRow::COLUMNS), |row| KeyRow::read(row).map(drop));
+        self.each("audit", &format!("SELECT {} FROM audit", AuditEntry::COLUMNS), |row| AuditEntry::read(row).map(drop));
+        self.each("job", &format!("SELECT {} FROM job", StoredJob::COLUMNS), |row| StoredJob::read(row).map(drop));
     }
 
     fn each(&mut self, table: &str, sql: &str, read: impl Fn(&Row<'_>) -> Result<(), Error>) {

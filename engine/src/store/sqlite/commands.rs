@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        endpoint::EndpointState,
-        id::{ATTEMPTS_MAX, DeliveryId, EndpointId, EventId},
+        command::{cancels_no_finished_delivery, may_attempt_again, may_send, replays_no_waiting_event},
+        id::{DeliveryId, EndpointId, EventId},
         time::Timestamp,
     },
     store::{Commands, Error, commit::After},
@@ -51,9 +51,7 @@ pub fn retry(db: &Connection, id: DeliveryId, now: Timestamp, after: &mut After)
         Some(None) => {
             let endpoint: i64 =
                 db.prepare_cached("SELECT endpoint FROM live WHERE id = ?1")?.query_row([id.as_i64()], |row| row.get(0))?;
-            if let Some(refusal) = takes_nothing(db, endpoint)? {
-                return Err(Error::Conflict(refusal));
-            }
+            may_send_to(db, endpoint)?;
             db.prepare_cached("UPDATE live SET next_at = ?1 WHERE id = ?2")?.execute(params![now.millis(), id.as_i64()])?;
         }
         None => {
@@ -62,13 +60,8 @@ pub fn retry(db: &Connection, id: DeliveryId, now: Timestamp, after: &mut After)
                 .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
                 .optional()?;
             let (endpoint, round, attempts) = finished.ok_or(Error::NotFound { what: "delivery" })?;
-            if let Some(refusal) = takes_nothing(db, endpoint)? {
-                return Err(Error::Conflict(refusal));
-            }
-            if attempts >= i64::from(ATTEMPTS_MAX) {
-                let text = format!("it has had {ATTEMPTS_MAX} attempts, more than that are not kept; replay the event instead");
-                return Err(Error::Conflict(text));
-            }
+            may_send_to(db, endpoint)?;
+            may_attempt_again(attempts).map_err(Error::Conflict)?;
             db.prepare_cached("DELETE FROM delivery WHERE id = ?1")?.execute([id.as_i64()])?;
             db.prepare_cached(
                 "INSERT INTO live (id, endpoint, round, attempts, next_at, lease) VALUES (?1, ?2, ?3, ?4, ?5, NULL)",
@@ -80,22 +73,13 @@ pub fn retry(db: &Connection, id: DeliveryId, now: Timestamp, after: &mut After)
     Ok(())
 }
 
-/// Returns why nothing can be sent to an endpoint and what to do about it. `None` if it can, now or once it is resumed.
-pub fn takes_nothing(db: &Connection, endpoint: i64) -> Result<Option<String>, Error> {
+/// Refuses, with the words of [`may_send`], to send to an endpoint.
+pub fn may_send_to(db: &Connection, endpoint: i64) -> Result<(), Error> {
     let row: Option<(String, String, bool)> = db
         .prepare_cached("SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = ?1")?
         .query_row([endpoint], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    Ok(match row {
-        None => Some("its endpoint was deleted; replay the event instead".to_owned()),
-        Some((name, _, true)) => Some(format!("the endpoint {name:?} was deleted; replay the event instead")),
-        Some((name, state, false)) => match EndpointState::parse(&state) {
-            Some(EndpointState::Disabled(_)) => Some(format!(
-                "the endpoint {name:?} is disabled and takes nothing; enable it first: innesco endpoint resume {name}"
-            )),
-            _ => None,
-        },
-    })
+    may_send(row.as_ref().map(|(name, state, deleted)| (name.as_str(), state.as_str(), *deleted))).map_err(Error::Conflict)
 }
 
 /// Returns the delivery's endpoint: the delivery may wait in memory as well.
@@ -117,7 +101,7 @@ fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, 
                 .query_row([id.as_i64()], |row| row.get::<_, String>(0))
                 .optional()?;
             match finished {
-                Some(state) => Err(Error::Conflict(format!("it is {state} already; only what waits can be cancelled"))),
+                Some(state) => Err(Error::Conflict(cancels_no_finished_delivery(&state))),
                 None => Err(Error::NotFound { what: "delivery" }),
             }
         }
@@ -135,7 +119,7 @@ fn replay(db: &Connection, id: EventId, now: Timestamp) -> Result<u32, Error> {
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM event_queue WHERE id = ?1)")?
         .query_row([id.as_i64()], |row| row.get(0))?;
     if waiting {
-        return Err(Error::Conflict("it is still waiting to be run".into()));
+        return Err(Error::Conflict(replays_no_waiting_event()));
     }
     let (from, until) = id.children();
     db.prepare_cached("DELETE FROM run_queue WHERE id >= ?1 AND id < ?2")?.execute([from, until])?;

@@ -2,31 +2,25 @@
 //! that sends the deliveries behind it again, so none is taken up twice, whenever the process ends.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::{
-    Local, Sqlite, commands,
-    rows::Place,
-    story,
+    Local, Sqlite, commands, story,
     writer::{Breaks, Keeps},
 };
 use crate::{
     domain::{
-        delivery::{DeadReason, DeliveryState},
+        command::may_start_job,
         id::{DeliveryId, EndpointId, JobId},
-        job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
+        job::{Finished, Job, JobState, RetryFilter},
         time::Timestamp,
     },
-    store::{Error, Jobs, Page, PageRequest, columns::FilterColumn, commit::After},
+    store::{
+        Error, Jobs, Page, PageRequest,
+        commit::After,
+        jobs::{COUNTED_MAX, LOOKED_AT_MAX, StoredJob, filter_column},
+    },
 };
-
-const KIND: &str = Job::KIND;
-/// Deliveries that one step sends again at most: bounds how long others wait for the writer.
-const RETRIES_MAX: usize = 200;
-/// Deliveries that one step looks at; those that are not meant cost little.
-const LOOKED_AT_MAX: u32 = 1_000;
-/// Deliveries that are looked at to say how many a new job means.
-const COUNTED_MAX: u32 = 100_000;
 
 #[async_trait]
 impl Jobs for Sqlite {
@@ -51,7 +45,7 @@ impl Jobs for Sqlite {
     }
 
     async fn job(&self, id: JobId) -> Result<Job, Error> {
-        self.read_for_people(move |db| show(db, id)).await
+        self.read_for_people(move |db| Ok(load(db, id)?.job)).await
     }
 
     async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error> {
@@ -59,151 +53,77 @@ impl Jobs for Sqlite {
     }
 }
 
-/// A job and how far it has come.
-struct Stored {
-    job: Job,
-    cursor: i64,
-    end: i64,
-}
-
-pub const JOB_COLUMNS: &str = "id, kind, filter, cursor, done, failed, total, state, created_at, finished_at";
-
-/// Reads [`JOB_COLUMNS`].
-pub fn job(row: &Row<'_>) -> Result<Job, Error> {
-    Ok(stored(row)?.job)
-}
-
-fn stored(row: &Row<'_>) -> Result<Stored, Error> {
-    let place = Place { table: "job", id: row.get(0)? };
-    if row.get_ref(1)?.as_str().map_err(|_| place.corrupt("kind"))? != KIND {
-        return Err(place.corrupt("kind"));
-    }
-    let filter: FilterColumn = super::rows::json_column(&place, "filter", &row.get::<_, String>(2)?)?;
-    let count = |column: usize| -> Result<u64, Error> { Ok(row.get::<_, i64>(column)?.unsigned_abs()) };
-    Ok(Stored {
-        job: Job {
-            id: JobId::from_i64(place.id),
-            filter: filter.read().ok_or_else(|| place.corrupt("filter"))?,
-            state: JobState::parse(&row.get::<_, String>(7)?).ok_or_else(|| place.corrupt("state"))?,
-            done: count(4)?,
-            failed: count(5)?,
-            total: row.get::<_, Option<i64>>(6)?.map(i64::unsigned_abs),
-            created_at: Timestamp::from_millis(row.get(8)?),
-            finished_at: row.get::<_, Option<i64>>(9)?.map(Timestamp::from_millis),
-        },
-        cursor: row.get(3)?,
-        end: filter.end,
-    })
-}
-
-fn load(db: &Connection, id: JobId) -> Result<Stored, Error> {
-    let mut select = db.prepare_cached(&format!("SELECT {JOB_COLUMNS} FROM job WHERE id = ?1"))?;
+fn load(db: &Connection, id: JobId) -> Result<StoredJob, Error> {
+    let mut select = db.prepare_cached(&format!("SELECT {} FROM job WHERE id = ?1", StoredJob::COLUMNS))?;
     let mut rows = select.query([id.as_i64()])?;
-    rows.next()?.map(stored).unwrap_or(Err(Error::NotFound { what: "job" }))
-}
-
-fn show(db: &Connection, id: JobId) -> Result<Job, Error> {
-    Ok(load(db, id)?.job)
+    rows.next()?.map_or(Err(Error::NotFound { what: "job" }), StoredJob::read)
 }
 
 fn list(db: &Connection, state: Option<JobState>, request: PageRequest) -> Result<Page<Job>, Error> {
     let mut select = db.prepare_cached(&format!(
-        "SELECT {JOB_COLUMNS} FROM job WHERE id < ?1 AND (?2 IS NULL OR state = ?2) ORDER BY id DESC LIMIT ?3"
+        "SELECT {} FROM job WHERE id < ?1 AND (?2 IS NULL OR state = ?2) ORDER BY id DESC LIMIT ?3",
+        StoredJob::COLUMNS
     ))?;
     let limit = i64::try_from(request.limit + 1).unwrap_or(i64::MAX);
     let mut rows = select.query(params![request.cursor.unwrap_or(i64::MAX), state.map(JobState::as_str), limit])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(job(row)?);
+        found.push(StoredJob::read(row)?.job);
     }
     Ok(Page::of(found, request, |job| job.id.as_i64()))
 }
 
-/// How many deliveries a filter means at this moment; `None` if that takes too long to find out.
+/// Counts the deliveries that match a filter now; `None` if that takes too long.
 fn count(db: &Connection, filter: &RetryFilter) -> Result<Option<u64>, Error> {
     let found = finished(db, filter, 0, i64::MAX, COUNTED_MAX)?;
-    if found.len() as u32 >= COUNTED_MAX {
-        return Ok(None);
-    }
-    let mut total = 0;
-    for one in found {
-        total += u64::from(takes(db, filter, &one)?);
-    }
-    Ok(Some(total))
+    Ok((found.len() < COUNTED_MAX).then(|| found.iter().filter(|one| filter.matches(one)).count() as u64))
 }
 
 fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
     let running: i64 = db.prepare_cached("SELECT count(*) FROM job WHERE state = 'running'")?.query_row([], |row| row.get(0))?;
-    if running.unsigned_abs() >= JOBS_RUNNING_MAX as u64 {
-        let text = format!("{running} jobs are running, as many as can at once; wait until one is done, or cancel one");
-        return Err(Error::Conflict(text));
-    }
-    if let Some(endpoint) = filter.endpoint
-        && let Some(refusal) = commands::takes_nothing(db, endpoint.as_i64())?
-    {
-        return Err(Error::Conflict(refusal));
+    may_start_job(running.unsigned_abs() as usize).map_err(Error::Conflict)?;
+    if let Some(endpoint) = filter.endpoint {
+        commands::may_send_to(db, endpoint.as_i64())?;
     }
     let (_, end) = local.last_event().children();
-    let column = serde_json::to_string(&FilterColumn::of(filter, end)).expect("numbers and texts are always JSON");
     db.prepare_cached(
         "INSERT INTO job (kind, filter, cursor, done, failed, total, state, created_at) VALUES (?1, ?2, 0, 0, 0, ?3, 'running', ?4)",
     )?
-    .execute(params![KIND, column, total.map(|total| i64::try_from(total).unwrap_or(i64::MAX)), at.millis()])?;
-    show(db, JobId::from_i64(db.last_insert_rowid()))
+    .execute(params![
+        Job::KIND,
+        filter_column(filter, end),
+        total.map(|total| i64::try_from(total).unwrap_or(i64::MAX)),
+        at.millis()
+    ])?;
+    Ok(load(db, JobId::from_i64(db.last_insert_rowid()))?.job)
 }
 
-/// One batch of a job. `now` is the steady clock, `at` the wall clock.
+/// Works on one batch of a job. `now` is the steady clock, `at` the wall clock.
 fn advance(db: &Connection, id: JobId, now: Timestamp, at: Timestamp, after: &mut After) -> Result<Job, Error> {
-    let Stored { mut job, mut cursor, end } = load(db, id)?;
-    if job.state != JobState::Running {
-        return Ok(job);
+    let mut stored = load(db, id)?;
+    if stored.job.state != JobState::Running {
+        return Ok(stored.job);
     }
-    let found = finished(db, &job.filter, cursor, end, LOOKED_AT_MAX)?;
-    let last = (found.len() as u32) < LOOKED_AT_MAX;
-    let mut retried = 0;
-    let mut all = true;
-    for one in found {
-        if retried == RETRIES_MAX {
-            all = false;
-            break;
-        }
-        cursor = one.id.as_i64() + 1;
-        if !takes(db, &job.filter, &one)? {
-            continue;
-        }
-        retried += 1;
-        if one.state.is_none() {
-            // It must not hold up those behind it.
-            job.failed += 1;
-            continue;
-        }
+    let found = finished(db, &stored.job.filter, stored.cursor, stored.end, LOOKED_AT_MAX)?;
+    for one in stored.take(found, at) {
         match commands::retry(db, one.id, now, after) {
-            Ok(()) => job.done += 1,
-            Err(error) if error.is_refusal() => job.failed += 1,
+            Ok(()) => stored.job.done += 1,
+            Err(error) if error.is_refusal() => stored.job.failed += 1,
             Err(error) => return Err(error),
         }
     }
-    if last && all {
-        job.state = JobState::Done;
-        job.finished_at = Some(at);
-    }
-    store(db, &job, cursor)?;
-    Ok(job)
+    store(db, &stored)?;
+    Ok(stored.job)
 }
 
-/// What a job did before stands.
 fn cancel(db: &Connection, id: JobId, at: Timestamp) -> Result<Job, Error> {
-    let Stored { mut job, cursor, .. } = load(db, id)?;
-    if job.state != JobState::Running {
-        return Err(Error::Conflict(format!("it is {} already; only what runs can be cancelled", job.state.as_str())));
-    }
-    job.state = JobState::Cancelled;
-    job.finished_at = Some(at);
-    store(db, &job, cursor)?;
-    Ok(job)
+    let mut stored = load(db, id)?;
+    stored.job.cancel(at).map_err(Error::Conflict)?;
+    store(db, &stored)?;
+    Ok(stored.job)
 }
 
-fn store(db: &Connection, job: &Job, cursor: i64) -> Result<(), Error> {
+fn store(db: &Connection, StoredJob { job, cursor, .. }: &StoredJob) -> Result<(), Error> {
     let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     db.prepare_cached("UPDATE job SET cursor = ?1, done = ?2, failed = ?3, state = ?4, finished_at = ?5 WHERE id = ?6")?
         .execute(params![
@@ -226,42 +146,25 @@ pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, E
     Ok(delete.execute(params![limit, before.millis()])?)
 }
 
-/// A finished delivery that a job may mean.
-struct Finished {
-    id: DeliveryId,
-    endpoint: EndpointId,
-    /// `None` if it cannot be read.
-    state: Option<DeliveryState>,
-}
-
-/// The deliveries from `from` to before `end` that ended as the filter says, in the order of their ids.
-fn finished(db: &Connection, filter: &RetryFilter, from: i64, end: i64, limit: u32) -> Result<Vec<Finished>, Error> {
-    // The word stands in the statement, so that the index of what did not end well is used.
+/// Returns the deliveries from `from` to before `end` that ended as the filter says, in the order of their ids.
+fn finished(db: &Connection, filter: &RetryFilter, from: i64, end: i64, most: usize) -> Result<Vec<Finished>, Error> {
+    // The word is part of the statement, so that the index of deliveries that did not end well is used.
     let mut select = db.prepare_cached(&format!(
         "SELECT id, endpoint, at, reason FROM delivery
          WHERE state = '{}' AND state <> 'delivered' AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
         filter.ended.as_str()
     ))?;
-    let mut rows = select.query(params![from, end, limit])?;
+    let mut rows = select.query(params![from, end, i64::try_from(most).unwrap_or(i64::MAX)])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let at = Timestamp::from_millis(row.get(2)?);
-        let state = match filter.ended {
-            Ended::Cancelled => Some(DeliveryState::Cancelled { at }),
-            Ended::Dead => {
-                let reason = row.get_ref(3)?.as_str().ok().and_then(DeadReason::parse);
-                reason.map(|reason| DeliveryState::Dead { at, reason })
-            }
+        let reason = row.get_ref(3)?.as_str().ok();
+        let state = filter.ended.state(Timestamp::from_millis(row.get(2)?), reason);
+        let (id, endpoint) = (DeliveryId::from_i64(row.get(0)?), EndpointId::from_i64(row.get(1)?));
+        let event_type = match filter.event_type {
+            Some(_) => story::delivery_type(db, id)?,
+            None => None,
         };
-        found.push(Finished { id: DeliveryId::from_i64(row.get(0)?), endpoint: EndpointId::from_i64(row.get(1)?), state });
+        found.push(Finished { id, endpoint, state, event_type });
     }
     Ok(found)
-}
-
-fn takes(db: &Connection, filter: &RetryFilter, one: &Finished) -> Result<bool, Error> {
-    if one.state.as_ref().is_some_and(|state| !filter.takes(one.endpoint, state)) {
-        return Ok(false);
-    }
-    let Some(pattern) = &filter.event_type else { return Ok(true) };
-    Ok(story::delivery_type(db, one.id)?.is_some_and(|event_type| pattern.matches(&event_type)))
 }

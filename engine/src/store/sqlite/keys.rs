@@ -1,16 +1,12 @@
 //! API keys.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{
-    Sqlite,
-    rows::{Place, found},
-    writer::Keeps,
-};
+use super::{Sqlite, rows::found, writer::Keeps};
 use crate::{
     clock,
-    domain::{id::KeyId, key::Role, time::Timestamp},
+    domain::{id::KeyId, time::Timestamp},
     store::{Error, KeyRow, Keys, NewKey},
 };
 
@@ -48,31 +44,12 @@ fn create(db: &Connection, new: NewKey) -> Result<KeyRow, Error> {
     Ok(KeyRow { id: KeyId::from_i64(db.last_insert_rowid()), new, created_at, last_used_at: None })
 }
 
-/// The columns of [`key`], in its order.
-pub const KEY_COLUMNS: &str = "id, name, role, hash, created_at, expires_at, last_used_at";
-
-/// Reads [`KEY_COLUMNS`].
-pub fn key(row: &Row<'_>) -> Result<KeyRow, Error> {
-    let place = Place { table: "api_key", id: row.get(0)? };
-    Ok(KeyRow {
-        id: KeyId::from_i64(place.id),
-        new: NewKey {
-            name: row.get(1)?,
-            role: Role::parse(&row.get::<_, String>(2)?).ok_or_else(|| place.corrupt("role"))?,
-            hash: row.get(3).map_err(|_| place.corrupt("hash"))?,
-            expires_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
-        },
-        created_at: Timestamp::from_millis(row.get(4)?),
-        last_used_at: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_millis),
-    })
-}
-
 fn all(db: &Connection) -> Result<Vec<KeyRow>, Error> {
-    let mut select = db.prepare_cached(&format!("SELECT {KEY_COLUMNS} FROM api_key ORDER BY name"))?;
+    let mut select = db.prepare_cached(&format!("SELECT {} FROM api_key ORDER BY name", KeyRow::COLUMNS))?;
     let mut rows = select.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(key(row)?);
+        found.push(KeyRow::read(row)?);
     }
     Ok(found)
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::{
     Sqlite,
-    rows::{self, Place, found},
+    rows::{self, found},
 };
 use crate::{
-    domain::{name::Slug, plugin::Digest},
+    domain::name::Slug,
     store::{Error, PluginRow, Plugins},
 };
 
@@ -56,31 +56,12 @@ fn set_config(db: &Connection, name: &Slug, config: &BTreeMap<String, String>) -
     found(changed, "plugin")
 }
 
-/// The columns of [`plugin`], in its order.
-pub const PLUGIN_COLUMNS: &str = "name, version, author_version, description, patterns, file, bytes, config";
-
-/// Reads [`PLUGIN_COLUMNS`].
-pub fn plugin(row: &Row<'_>) -> Result<PluginRow, Error> {
-    let place = Place { table: "plugin", id: 0 };
-    let version: [u8; 32] = row.get(1).map_err(|_| place.corrupt("version"))?;
-    Ok(PluginRow {
-        name: Slug::parse(&row.get::<_, String>(0)?).map_err(|_| place.corrupt("name"))?,
-        version: Digest::from_bytes(version),
-        author_version: row.get(2)?,
-        description: row.get(3)?,
-        on: rows::json_column(&place, "patterns", &row.get::<_, String>(4)?)?,
-        file: row.get(5)?,
-        bytes: row.get::<_, i64>(6)?.unsigned_abs(),
-        config: rows::json_column(&place, "config", &row.get::<_, String>(7)?)?,
-    })
-}
-
 fn all(db: &Connection) -> Result<Vec<PluginRow>, Error> {
-    let mut select = db.prepare_cached(&format!("SELECT {PLUGIN_COLUMNS} FROM plugin ORDER BY name"))?;
+    let mut select = db.prepare_cached(&format!("SELECT {} FROM plugin ORDER BY name", PluginRow::COLUMNS))?;
     let mut rows = select.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(plugin(row)?);
+        found.push(PluginRow::read(row)?);
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 pub use crate::store::columns::{
-    EndpointColumns, PLAIN, Place, attributes_to_column, config_to_column, endpoint_of_layout_1, headers_to_column, json_column,
+    EndpointColumns, PLAIN, Place, attributes_to_column, config_to_column, endpoint_of_layout_1, headers_to_column,
     log_from_columns, log_to_column, patterns_to_column, request_to_column,
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     store::{
         Error, Seal,
         columns::{StoredEndpoint, request_from_columns},
+        row::{self, WrongType},
     },
 };
 
@@ -154,4 +155,18 @@ pub fn endpoint(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
 /// Returns [`Error::NotFound`] if a statement changed nothing.
 pub fn found(changed: usize, what: &'static str) -> Result<(), Error> {
     if changed == 0 { Err(Error::NotFound { what }) } else { Ok(()) }
+}
+
+impl row::Row for Row<'_> {
+    fn number(&self, column: usize) -> Result<Option<i64>, WrongType> {
+        self.get_ref(column).ok().and_then(|value| value.as_i64_or_null().ok()).ok_or(WrongType)
+    }
+
+    fn text(&self, column: usize) -> Result<Option<&str>, WrongType> {
+        self.get_ref(column).ok().and_then(|value| value.as_str_or_null().ok()).ok_or(WrongType)
+    }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, WrongType> {
+        self.get_ref(column).ok().and_then(|value| value.as_blob_or_null().ok()).ok_or(WrongType)
+    }
 }
