@@ -40,7 +40,7 @@ impl Budget {
 
     /// Things and bytes that are held, and the bytes that may be held.
     pub fn occupancy(&self) -> (usize, usize, usize) {
-        // Not by what the semaphore has left: it sets apart what it has for whoever is next in turn.
+        // Not by what the semaphore has left: it reserves what it has for the caller that is next.
         (self.items.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), self.limit)
     }
 }

@@ -199,7 +199,7 @@ pub struct Sum {
     pub bytes: u64,
 }
 
-/// For whoever watches a move: rows so far, of how many.
+/// Progress of a move: rows so far, of how many.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved {
     pub table: &'static str,
@@ -232,7 +232,7 @@ pub async fn migrate(
 ) -> Result<Migration, Error> {
     let from = Export::open(file)?;
     let identity = from.identity()?;
-    // Without it the database would be a store that nobody can open.
+    // Without it no engine could open the database.
     key_file.open(Some(&identity.mark))?;
     if let Some(before) = from.moved_to()?
         && before != shown

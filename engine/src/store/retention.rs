@@ -16,7 +16,7 @@ pub trait Retire {
     /// If the commit failed: nothing was deleted.
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
 
-    /// Deletes one batch of the oldest finished events, whatever their age, until the store holds less than `bytes_max`. If it looked at
+    /// Deletes one batch of the oldest finished events, of any age, until the store holds less than `bytes_max`. If it looked at
     /// no event and the store still holds more, it has looked at all of them.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! Commit 2: settling an event or a deferred run.
 
+mod judge;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::judge::{Children, Known, Placement, Plan, QueueRow, Routing, Versions, judge};
 use super::{Error, Lease, StateFull};
 use crate::domain::{
     delivery::NewDelivery,
@@ -50,7 +53,14 @@ pub struct Settlement {
     pub direct: Vec<NewDelivery>,
 }
 
-/// What became of a settlement.
+impl Settlement {
+    /// Reports whether anything outside the event's own rows changes with it.
+    pub fn has_effect(&self) -> bool {
+        !self.direct.is_empty() || self.runs.iter().any(RunRecord::has_effect)
+    }
+}
+
+/// Result of a settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     Done,

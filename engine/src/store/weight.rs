@@ -1,22 +1,22 @@
 //! What things take in memory while they wait for the store, in bytes. Limits in bytes are only as good as these sums, so each names every
-//! field of what it weighs: a new field does not compile until somebody has decided what it weighs.
+//! field of what it weighs: a new field does not compile until its weight is decided here.
 
 use super::{AttemptRecord, Settlement, accept};
 use crate::domain::{
     delivery::{Attempt, NewDelivery, Payload},
-    event::NewEvent,
+    event::{Event, NewEvent},
     run::{
         AfterFailure, Effects, Execution, LogLine, RunEnd, RunFailure, RunIdentity, RunLog, RunRecord, StateRead, StateUse,
         StateWrite,
     },
 };
 
-/// A row, its place in an index and the value that becomes of it, beside its texts and bytes.
+/// A row, its place in an index and its value in memory, beside its texts and bytes.
 const ROW: usize = 256;
 /// An element of a list beside its texts: pointers, lengths, the allocator's own.
 const ELEMENT: usize = 32;
 
-/// What a settlement takes beside its event, which has a place of its own in the hand-off.
+/// What a settlement takes beside its event, which has its own place in the hand-off.
 pub fn settlement(settlement: &Settlement) -> usize {
     let Settlement { settles: _, event: _, runs, direct } = settlement;
     runs.iter().map(run).sum::<usize>() + direct.iter().map(delivery).sum::<usize>()
@@ -70,6 +70,11 @@ pub fn attempt(record: &AttemptRecord) -> usize {
     ROW + detail.as_ref().map_or(0, String::len) + excerpt.len() + news.iter().map(event).sum::<usize>()
 }
 
+/// What a delivery takes while it waits in memory.
+pub fn waiting(event: &Event, payload: Option<&Payload>) -> usize {
+    self::event(&event.new) + payload.map_or(0, self::payload)
+}
+
 /// What a plugin made for a receiver.
 pub fn payload(payload: &Payload) -> usize {
     let Payload { event_type, content_type, headers, body } = payload;
@@ -77,7 +82,7 @@ pub fn payload(payload: &Payload) -> usize {
     event_type.as_deref().map_or(0, str::len) + content_type.len() + headers.iter().map(of_header).sum::<usize>() + body.len()
 }
 
-/// What an event takes, whoever sent it.
+/// What an event takes.
 pub fn event(event: &NewEvent) -> usize {
     let NewEvent { id, source, event_type, subject, time: _, content, attributes, depth: _, cause: _, request } = event;
     let of_attribute = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();

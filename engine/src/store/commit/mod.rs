@@ -6,10 +6,12 @@
 
 mod after;
 mod gauge;
+mod queued;
 
 pub use self::{
     after::After,
     gauge::{Gauge, warn_of_refused_step},
+    queued::Queued,
 };
 
 /// Jobs in one transaction at most: bounds how long the first one waits for its answer.

@@ -222,6 +222,17 @@ pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
     rung("room for what found none").await;
 }
 
+pub async fn a_step_that_is_undone_wakes_no_claimer(bench: &Bench) {
+    let claim = bench.accept(event("a")).await;
+    bench.backing.refuse_poison().await;
+    let broken = ran_with("q", Effects { emitted: vec![emitted(&claim.event, "poison")], ..Effects::default() });
+    let runs = vec![waiting("p", clock::steady()), broken];
+    let undone = bench.store.settle(Arc::new(vec![Settlement { runs, ..settlement(&claim) }])).await;
+    assert!(undone.is_err(), "{undone:?}");
+    let woken = tokio::time::timeout(Duration::from_millis(20), bench.handoff.alarm.wait(Duration::from_secs(3600))).await;
+    assert!(woken.is_err(), "the run that would have waited was never stored");
+}
+
 pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let retrying = bench.finished(crm, Next::Retry { due: clock::steady() }).await;

@@ -87,6 +87,7 @@ macro_rules! conformance {
                     waiting_runs_come_when_they_are_due_and_parked_ones_do_not,
                     the_next_due_time_is_the_earliest,
                     whatever_becomes_due_rings_the_alarm,
+                    a_step_that_is_undone_wakes_no_claimer,
                     a_paused_endpoint_is_not_claimed_until_it_is_resumed,
                     an_endpoint_with_a_backlog_does_not_hold_up_another,
                     what_is_claimed_fits_into_the_room_there_is,

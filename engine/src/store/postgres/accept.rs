@@ -23,10 +23,10 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Accept, Accepted, Error, EventClaim, IdTaken, LEASE, Lease,
+        Accept, Accepted, Error, IdTaken,
         accept::{minute, own_data},
         columns::{PLAIN, attributes_to_column, request_to_column},
-        commit::After,
+        commit::{After, Queued},
         weight,
     },
 };
@@ -220,23 +220,11 @@ async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<
         .sum::<i64>();
     note_minute(tx, local, events[0].id, events[0].accepted_at).await?;
 
-    let now = clock::steady();
-    let until = now.plus(LEASE);
     let (mut next, mut leases) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
     for event in events {
-        match local.handoff.events.reserve(&(), weight::event(&event.new)) {
-            Some(slot) => {
-                let lease = Lease { token: local.next_token(node), until };
-                next.push(local.db_at(until));
-                leases.push(Some(lease.token));
-                after.events.push(EventClaim { event, round: 0, lease, settings: 0, slot });
-            }
-            None => {
-                next.push(local.db_at(now));
-                leases.push(None);
-                after.due_now();
-            }
-        }
+        let Queued { next_at, lease } = after.queue_event(local, || local.next_token(node), event);
+        next.push(local.db_at(next_at));
+        leases.push(lease);
     }
     execute(
         tx,

@@ -47,7 +47,7 @@ pub async fn record(
         let holds = held.get(&id).is_some_and(|(lease, _)| *lease == Some(record.lease.token));
         answers.push(if holds { Recorded::Done } else { Recorded::LeaseLost });
         if holds {
-            // Whatever comes next for it in the same batch finds it let go.
+            // A second record for it in the same batch finds its lease gone.
             let (_, round) = held.remove(&id).expect("it is held");
             taken.push((record, round));
         }

@@ -1,9 +1,8 @@
-//! Claiming what is due and handed to nobody: after a restart, for retries, what found no room in memory when it was stored, and what
-//! another node let go of. Rows that another node is about to claim are passed over; nobody waits.
+//! Claims due rows that no worker holds: after a restart, for retries, rows that found no room in memory when they were stored, and rows that
+//! another node gave back. Rows that another node is claiming are passed over; no node waits.
 //!
-//! An endpoint that only one node at a time may send to (it has an order, a rate, or takes fewer at once than most) is held by the
-//! node that claims something of it first, until that node is no more: then its order, its rate and its concurrency are one node's to
-//! keep.
+//! An endpoint that only one node at a time may send to (it is ordered, has a rate, or a concurrency below the default) is held by the node
+//! that first claims a delivery of it, while that node lives. So its order, rate and concurrency are kept by one node.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +15,7 @@ use super::{
     db::{execute, get, get_u32, limit, row, rows, the_row},
     nodes::tell_of_settings,
     rows::{self as values, EVENT_COLUMNS, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
-    settle::{delivery_weight, lock_key},
+    settle::lock_key,
 };
 use crate::{
     clock,
@@ -260,7 +259,7 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// The first attempts or the retries of an endpoint that are due and that nobody else is about to claim, longest due first.
+    /// Returns the due first attempts or retries of an endpoint, longest due first, without those that another node is claiming.
     async fn due_rows(&self, endpoint: EndpointId, retries: bool, most: usize) -> Result<Vec<Row>, Error> {
         if most == 0 {
             return Ok(Vec::new());
@@ -282,7 +281,7 @@ impl Claiming<'_> {
         for row in due {
             let id: i64 = get(row, 0)?;
             let Some((event, payload)) = self.readable("live", id, loaded(row, 2, "live", id)).await? else { continue };
-            let weight = delivery_weight(&event, payload.as_deref());
+            let weight = weight::waiting(&event, payload.as_deref());
             let Some(slot) = self.local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { break };
             let lease = self.lease();
             ids.push(id);
@@ -294,7 +293,7 @@ impl Claiming<'_> {
         Ok(ids.len())
     }
 
-    /// Whether this node may send to the endpoint: anyone may, or it holds it, or nobody who lives does.
+    /// Returns whether this node may send to the endpoint: every node may, or this one holds it, or no live node does.
     async fn hold(&self, endpoint: EndpointId, single: bool) -> Result<bool, Error> {
         if !single {
             return Ok(true);
@@ -342,7 +341,7 @@ impl Claiming<'_> {
         }
         self.local.handoff.alarm.hold_back(held_back);
         if held_back {
-            // Whatever holds it may be another node's, and that one rings only itself.
+            // The row that holds it back may be another node's, and that node wakes only itself.
             self.after.due_at(clock::steady().plus(HELD_BACK_POLL));
         }
         Ok(())
@@ -372,7 +371,7 @@ impl Claiming<'_> {
         if ids.is_empty() {
             return Ok((Vec::new(), waits));
         }
-        // Nobody works on what is free: this waits at most for a person who has just called one of them off.
+        // No worker holds these rows: this waits at most for a command that is cancelling one of them.
         let sql = format!(
             "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
              FROM live l LEFT JOIN event e ON e.id = l.id >> 14 LEFT JOIN payload p ON p.id = l.id
@@ -483,7 +482,7 @@ async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Ti
                        WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering = $2 ORDER BY id LIMIT 1";
             let Some(head) = row(tx, sql, &[&endpoint.as_i64(), &ordering]).await? else { continue };
             let (next_at, leased) = (local.steady_at(get(&head, 0)?), get::<bool>(&head, 1)?);
-            // One that was due already is held back: whatever holds it rings when it is gone.
+            // A row that was due already is held back: the row before it wakes the claimer when it is finished.
             note((!leased && next_at > claimed_at).then_some(next_at));
         }
     }

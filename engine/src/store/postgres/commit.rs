@@ -1,11 +1,9 @@
-//! Group commit: one task owns the connection on which events are accepted, settled and recorded. It takes whatever has queued up
-//! while the last commit was under way, does all of it in one transaction, a statement per table rather than per event, and answers
-//! everyone after the commit.
+//! Group commit: one task owns the connection on which events are accepted, settled and recorded. It takes the jobs that queued up during
+//! the last commit, does them in one transaction, a statement per table rather than per event, and answers after the commit.
 //!
-//! In a transaction of many, what breaks one breaks all: it is rolled back and each is done again by itself, so that whoever asked for
-//! the impossible is the only one to hear of it. When the end of a commit is not heard, because the connection broke, everyone is told
-//! that it failed; if it succeeded all the same, its leases are ended with the next beat, so that nothing waits for a claim that nobody
-//! holds.
+//! If a transaction of many jobs fails, its jobs are retried one by one, so only the faulty job fails. If the connection breaks during a
+//! commit, its result is unknown: every caller gets an error. If the commit succeeded all the same, its leases are ended with the next
+//! heartbeat, so that no row waits for a lease that no worker holds.
 
 use std::{
     collections::VecDeque,
@@ -41,7 +39,7 @@ enum Job {
 
 impl Job {
     fn fail(self, error: Error) {
-        // Nobody waits any more when the caller was cancelled.
+        // The caller may have been cancelled meanwhile.
         match self {
             Self::Accept(_, answer) => drop(answer.send(Err(error))),
             Self::Settle(settlements, answer) => {
@@ -59,7 +57,7 @@ struct Queued {
     job: Job,
 }
 
-/// What became of the jobs of one transaction, each kind in the order of its jobs.
+/// Answers to the jobs of one transaction, each kind in the order of its jobs.
 #[derive(Default)]
 struct Answers {
     accepted: VecDeque<Vec<Accepted>>,

@@ -183,7 +183,7 @@ async fn delete(tx: &Transaction<'_>, id: EndpointId) -> Result<(), Error> {
 }
 
 async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>, Error> {
-    // By the bytes of the name, whatever the database sorts by.
+    // By the bytes of the name: the database may sort otherwise.
     let sql = format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL ORDER BY name COLLATE \"C\"");
     rows(tx, &sql, &[]).await?.iter().map(|row| values::endpoint(row, seals)).collect()
 }

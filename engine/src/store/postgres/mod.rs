@@ -1,6 +1,6 @@
 //! The store of many nodes: one Postgres database that all of them work on.
 //!
-//! What is hot (commits 1 to 3) goes through one task with a connection of its own ([`commit`]); everything else is a transaction on a
+//! Commits 1 to 3 are hot: they go through one task with a dedicated connection ([`commit`]); everything else is a transaction on a
 //! connection of the pool ([`transactions`]). A row is leased to a node by a token that carries the node's id; [`nodes`] knows which nodes
 //! live. The database decides who may do what and when it is due: by its rows, its locks and its clock.
 

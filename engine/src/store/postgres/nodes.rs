@@ -1,13 +1,12 @@
-//! This process among the others: its place in the table of nodes, its beat, and what the nodes tell each other.
+//! This process among the nodes: its row in the table of nodes, its heartbeat, and the notifications between nodes.
 //!
-//! A node is alive as long as its beat goes up. Whoever has looked a number of times, a second apart, and seen the same beat, removes
-//! the node and ends its leases, in one transaction. That takes no clock: a database whose clock is set, or that was away for a while,
-//! kills nobody. A transaction that hands out leases or settles them holds its node's row ([`enter`]), so that nothing of a removed
-//! node commits after its leases were ended; a node that finds itself removed comes back as a new one, and what it held is no longer
-//! its own.
+//! A node is alive while its heartbeat counts up. A node that has looked a number of times, a second apart, and seen the same count, removes the
+//! silent node and ends its leases, in one transaction. That needs no clock: a database whose clock is set, or that was away for a while,
+//! removes no node. A transaction that hands out leases or settles them locks its node's row ([`enter`]), so nothing of a removed node commits
+//! after its leases were ended. A node that finds itself removed registers as a new one, and its old leases are lost.
 //!
-//! Nodes ring each other through `NOTIFY`: something is due that its node has no room for, or a setting has changed. Both are
-//! hints: the claimer looks every few seconds, and the version of the settings is read with every beat and every such transaction.
+//! Nodes notify each other through `NOTIFY`: a row is due that its node has no room for, or the configuration has changed. Both are hints:
+//! the claimer looks every few seconds, and the config version is read with every heartbeat and every such transaction.
 
 use std::{
     collections::HashMap,
@@ -117,7 +116,7 @@ async fn register(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, 
     get(&the_row(tx, sql, &values).await?, 0)
 }
 
-/// Comes back after the others have removed `old`. Whoever asks at the same time for the same reason gets the same answer.
+/// Registers this node again after the others have removed `old`. Callers that ask at the same time share one registration.
 pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error> {
     let _alone = local.own.registering.lock().await;
     if local.me() != old {
@@ -158,7 +157,7 @@ async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     let tx = client.transaction().await?;
     tx.batch_execute(&format!("SET LOCAL lock_timeout = {}", ORPHANS_WAIT.as_millis())).await?;
     if let Err(error) = execute(&tx, "SELECT 1 FROM node WHERE id = $1 FOR UPDATE", &[&local.me()]).await {
-        tracing::debug!(%error, count = orphans.len(), "leases that nobody holds could not be ended yet");
+        tracing::debug!(%error, count = orphans.len(), "orphaned leases not ended yet; retrying with the next heartbeat");
         return Ok(());
     }
     for table in ["event_queue", "run_queue", "live"] {
@@ -277,7 +276,7 @@ impl Looks {
     }
 }
 
-/// Beats, looks, listens and rings until `stop`.
+/// Sends heartbeats, watches the other nodes, listens and notifies until `stop`.
 pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: CancellationToken) {
     let mut wait = RECONNECT;
     let mut looks = Looks::default();
@@ -301,7 +300,7 @@ pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: Cancellati
     }
 }
 
-/// Ends the task that reads a connection with whoever uses it.
+/// Ends the task that reads a connection when the session ends.
 struct Reading(AbortHandle);
 
 impl Drop for Reading {
@@ -329,7 +328,7 @@ async fn session(
     let _reading = Reading(reading.abort_handle());
     client.batch_execute(&format!("LISTEN {DUE}; LISTEN {SETTINGS}")).await?;
     if again {
-        // What was told while nobody listened.
+        // Notifications may have been missed while the connection was down.
         local.handoff.alarm.set(clock::steady());
     }
     let mut tick = tokio::time::interval(BEAT);

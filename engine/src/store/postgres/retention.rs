@@ -153,7 +153,7 @@ async fn old_events(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) ->
     go_on(tx, walk, found).await
 }
 
-/// As [`old_events`], of those that nobody wanted.
+/// Returns as [`old_events`], of unrouted events.
 async fn old_unrouted(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Looked>, Error> {
     if walk.ended {
         return Ok(Vec::new());

@@ -1,5 +1,6 @@
-//! Commit 2: an event's routing and runs, or one later run, take effect as a whole, many at once. First everything that could refuse
-//! is locked and asked for all of them; then each is judged in its turn, in memory; then everything is written, a statement per table.
+//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole, many at once. First the store locks and asks for
+//! everything that may refuse, for all of them. Then [`judge`] decides about each in its turn, in memory. Then everything is written, a
+//! statement per table.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -18,16 +19,16 @@ use super::{
 use crate::{
     clock,
     domain::{
-        delivery::{Birth, DeadReason, NewDelivery, Payload},
-        event::{Event, NewEvent},
-        id::{CHILDREN_MAX, DeliveryId, EndpointId, EventId, RunId},
-        run::{RunOutcome, RunRecord, RunState},
+        delivery::{Birth, DeadReason, Payload},
+        event::NewEvent,
+        id::{DeliveryId, EndpointId, EventId, RunId},
+        run::{RunOutcome, RunRecord},
     },
     store::{
-        DeliveryClaim, Error, LEASE, Lease, Settle, Settled, Settlement, Settles,
+        Error, Settle, Settled, Settlement, Settles,
         columns::{PLAIN, headers_to_column, log_to_column},
-        commit::After,
-        state::Ledger,
+        commit::{After, Queued},
+        settle::{Children, Known, Plan, QueueRow, Routing, Versions, judge},
         weight,
     },
 };
@@ -37,11 +38,6 @@ type StateName = (String, String);
 
 /// What a payload counts for beside its body, of what the store holds.
 pub const PAYLOAD_BYTES: i64 = 512;
-
-/// What a delivery holds in memory while it waits.
-pub fn delivery_weight(event: &Event, payload: Option<&Payload>) -> usize {
-    weight::event(&event.new) + payload.map_or(0, weight::payload)
-}
 
 /// A number to lock by, the same on every node.
 pub fn lock_key(kind: &str, name: &[&[u8]]) -> i64 {
@@ -70,11 +66,17 @@ pub async fn settle(
     after: &mut After,
 ) -> Result<Vec<Vec<Settled>>, Error> {
     let all: Vec<&Settlement> = calls.iter().flat_map(|call| call.iter()).collect();
-    let mut known = Known::ask(tx, node, &all).await?;
+    let mut known = ask(tx, node, &all).await?;
     let mut written = Written::default();
     let mut answers = Vec::with_capacity(all.len());
     for settlement in all {
-        answers.push(judge(local, node, settlement, &mut known, &mut written, after));
+        answers.push(match judge(&mut known, settlement, local.state_limits) {
+            Ok(plan) => {
+                written.add(local, node, &known, settlement, &plan, after);
+                Settled::Done
+            }
+            Err(refused) => refused,
+        });
     }
     written.write(tx, local, node, after).await?;
     after.let_go = true;
@@ -82,128 +84,78 @@ pub async fn settle(
     Ok(calls.iter().map(|call| answers.by_ref().take(call.len()).collect()).collect())
 }
 
-/// What the store holds of what is being settled, kept up with by what is settled before in the same transaction.
-struct Known {
-    /// Leases of the rows in both queues.
-    events: HashMap<i64, Option<i64>>,
-    runs: HashMap<i64, Option<i64>>,
-    /// Versions of state; what is not there has none.
-    versions: HashMap<StateName, i64>,
-    ledger: Ledger,
-    children: HashMap<EventId, Children>,
-    /// Endpoints that only another node may send to, or that nobody holds yet.
-    elsewhere: HashSet<EndpointId>,
+/// Locks and asks for everything that the decisions need.
+async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Known, Error> {
+    let (mut events, mut runs, mut locks) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let (mut reads, mut parents, mut endpoints) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut written = BTreeSet::new();
+    for settlement in all {
+        match settlement.settles {
+            Settles::Event { id, .. } => events.push(id.as_i64()),
+            Settles::Run { id, .. } => runs.push(id.as_i64()),
+        }
+        // An event has no children before its first settlement, and no other node settles it.
+        if !matches!(settlement.settles, Settles::Event { round: 0, .. }) {
+            parents.insert(settlement.event.id.as_i64());
+            locks.insert(lock_key("event", &[&settlement.event.id.as_i64().to_le_bytes()]));
+        }
+        for run in &settlement.runs {
+            let (plugin, read, writes) = (&*run.identity.plugin, run.reads(), run.writes());
+            for key in read.iter().map(|read| &read.key).chain(writes.iter().map(|write| &write.key)) {
+                locks.insert(lock_key("state", &[plugin.as_bytes(), key.as_bytes()]));
+            }
+            reads.extend(read.iter().map(|read| (plugin, read.key.as_str())));
+            written.extend(writes.iter().map(|write| (plugin, write.key.as_str())));
+        }
+        let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
+        endpoints.extend(deliveries.filter(|one| one.birth == Birth::Due).map(|one| one.endpoint.as_i64()));
+    }
+    // Another node that settles or claims the same rows waits here, or is waited for.
+    let events = leases(tx, "event_queue", &events).await?;
+    let runs = leases(tx, "run_queue", &runs).await?;
+    if !locks.is_empty() {
+        let locks: Vec<i64> = locks.into_iter().collect();
+        // In the order of their numbers on every node, and before anything is read that they protect.
+        execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
+    }
+    Ok(Known {
+        events: events.into_iter().map(|(id, token)| (EventId::from_i64(id), token)).collect(),
+        runs: runs.into_iter().map(|(id, token)| (RunId::from_i64(id), token)).collect(),
+        versions: versions(tx, &reads).await?,
+        ledger: state::ledger(tx, &written).await?,
+        children: children(tx, parents.into_iter().collect()).await?,
+        elsewhere: elsewhere(tx, node, endpoints.into_iter().collect()).await?,
+    })
 }
 
-/// The numbers that an event's next run and delivery get.
-#[derive(Clone, Copy, Default)]
-struct Children {
-    run: u32,
-    delivery: u32,
-}
-
-impl Known {
-    async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Self, Error> {
-        let (mut events, mut runs, mut locks) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let (mut reads, mut parents, mut endpoints) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let mut written = BTreeSet::new();
-        for settlement in all {
-            match settlement.settles {
-                Settles::Event { id, .. } => events.push(id.as_i64()),
-                Settles::Run { id, .. } => runs.push(id.as_i64()),
-            }
-            // An event has no children before its first settlement, and nobody else settles it.
-            if !matches!(settlement.settles, Settles::Event { round: 0, .. }) {
-                parents.insert(settlement.event.id.as_i64());
-                locks.insert(lock_key("event", &[&settlement.event.id.as_i64().to_le_bytes()]));
-            }
-            for run in &settlement.runs {
-                let (plugin, read, writes) = (&*run.identity.plugin, run.reads(), run.writes());
-                for key in read.iter().map(|read| &read.key).chain(writes.iter().map(|write| &write.key)) {
-                    locks.insert(lock_key("state", &[plugin.as_bytes(), key.as_bytes()]));
-                }
-                reads.extend(read.iter().map(|read| (plugin, read.key.as_str())));
-                written.extend(writes.iter().map(|write| (plugin, write.key.as_str())));
-            }
-            let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
-            endpoints.extend(deliveries.filter(|one| one.birth == Birth::Due).map(|one| one.endpoint.as_i64()));
-        }
-        // Whoever else settles the same, or claims it, waits or is waited for.
-        let events = leases(tx, "event_queue", &events).await?;
-        let runs = leases(tx, "run_queue", &runs).await?;
-        if !locks.is_empty() {
-            let locks: Vec<i64> = locks.into_iter().collect();
-            // In the order of their numbers on every node, and before anything is read that they protect.
-            execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
-        }
-        Ok(Self {
-            events,
-            runs,
-            versions: versions(tx, &reads).await?,
-            ledger: state::ledger(tx, &written).await?,
-            children: children(tx, parents.into_iter().collect()).await?,
-            elsewhere: elsewhere(tx, node, endpoints.into_iter().collect()).await?,
-        })
-    }
-
-    /// Whether the settler's claim is still its own.
-    fn holds(&self, settles: Settles) -> bool {
-        let (token, lease) = match settles {
-            Settles::Event { id, lease, .. } => (self.events.get(&id.as_i64()), lease),
-            Settles::Run { id, lease, .. } => (self.runs.get(&id.as_i64()), lease),
-        };
-        token == Some(&Some(lease.token))
-    }
-
-    fn version(&self, plugin: &str, key: &str) -> i64 {
-        self.versions.get(&(plugin.to_owned(), key.to_owned())).copied().unwrap_or(0)
-    }
-
-    /// The runs whose reads are no longer what is stored.
-    fn conflicts(&self, settlement: &Settlement) -> Vec<usize> {
-        let mut found = Vec::new();
-        let mut written: Vec<(&str, &str)> = Vec::new();
-        for (place, run) in settlement.runs.iter().enumerate() {
-            let plugin = &*run.identity.plugin;
-            let stale = run.reads().iter().any(|read| {
-                // The same plugin twice in one settlement (once for each of its endpoints): the second must see the first's writes.
-                self.version(plugin, &read.key) != read.version || written.contains(&(plugin, read.key.as_str()))
-            });
-            if stale {
-                found.push(place);
-            } else {
-                written.extend(run.writes().iter().map(|write| (plugin, write.key.as_str())));
-            }
-        }
-        found
-    }
-}
-
-async fn leases(tx: &Transaction<'_>, table: &str, ids: &[i64]) -> Result<HashMap<i64, Option<i64>>, Error> {
+/// Locks rows of a queue, and returns the tokens of those that are leased.
+async fn leases(tx: &Transaction<'_>, table: &str, ids: &[i64]) -> Result<Vec<(i64, i64)>, Error> {
     if ids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Vec::new());
     }
     let sql = format!("SELECT id, lease FROM {table} WHERE id = ANY($1) ORDER BY id FOR UPDATE");
-    rows(tx, &sql, &[&ids]).await?.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
+    let mut held = Vec::with_capacity(ids.len());
+    for row in rows(tx, &sql, &[&ids]).await? {
+        if let Some(token) = get::<Option<i64>>(&row, 1)? {
+            held.push((get(&row, 0)?, token));
+        }
+    }
+    Ok(held)
 }
 
-async fn versions(tx: &Transaction<'_>, reads: &BTreeSet<(&str, &str)>) -> Result<HashMap<StateName, i64>, Error> {
+async fn versions(tx: &Transaction<'_>, reads: &BTreeSet<(&str, &str)>) -> Result<Versions, Error> {
+    let mut versions = Versions::default();
     if reads.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(versions);
     }
     let plugins: Vec<&str> = reads.iter().map(|read| read.0).collect();
     let keys: Vec<&[u8]> = reads.iter().map(|read| read.1.as_bytes()).collect();
-    let found = rows(
-        tx,
-        "SELECT s.plugin, s.key, s.version FROM unnest($1::text[], $2::bytea[]) u (plugin, key)
-         JOIN state s ON s.plugin = u.plugin AND s.key = u.key",
-        &[&plugins, &keys],
-    )
-    .await?;
-    let version = |row: &tokio_postgres::Row| -> Result<(StateName, i64), Error> {
-        Ok(((get(row, 0)?, String::from_utf8_lossy(get(row, 1)?).into_owned()), get(row, 2)?))
-    };
-    found.iter().map(version).collect()
+    let sql = "SELECT s.plugin, s.key, s.version FROM unnest($1::text[], $2::bytea[]) u (plugin, key)
+               JOIN state s ON s.plugin = u.plugin AND s.key = u.key";
+    for row in rows(tx, sql, &[&plugins, &keys]).await? {
+        versions.insert(get(&row, 0)?, &String::from_utf8_lossy(get(&row, 1)?), get(&row, 2)?);
+    }
+    Ok(versions)
 }
 
 async fn children(tx: &Transaction<'_>, parents: Vec<i64>) -> Result<HashMap<EventId, Children>, Error> {
@@ -221,98 +173,19 @@ async fn children(tx: &Transaction<'_>, parents: Vec<i64>) -> Result<HashMap<Eve
     .await?;
     let next = |row: &tokio_postgres::Row| -> Result<(EventId, Children), Error> {
         let (run, delivery): (Option<i64>, Option<i64>) = (get(row, 1)?, get(row, 2)?);
-        let children = Children {
-            run: run.map_or(0, |id| RunId::from_i64(id).k() + 1),
-            delivery: delivery.map_or(0, |id| DeliveryId::from_i64(id).k() + 1),
-        };
+        let children = Children::after(run.map(RunId::from_i64), delivery.map(DeliveryId::from_i64));
         Ok((EventId::from_i64(get(row, 0)?), children))
     };
     found.iter().map(next).collect()
 }
 
-/// Of these endpoints, those that one node at a time may send to and this is not the one.
+/// Returns those of these endpoints that only one node at a time may send to, which is not this one.
 async fn elsewhere(tx: &Transaction<'_>, node: i64, endpoints: Vec<i64>) -> Result<HashSet<EndpointId>, Error> {
     if endpoints.is_empty() {
         return Ok(HashSet::new());
     }
     let sql = "SELECT id FROM endpoint WHERE id = ANY($1) AND single AND holder IS DISTINCT FROM $2";
     rows(tx, sql, &[&endpoints, &node]).await?.iter().map(|row| Ok(EndpointId::from_i64(get(row, 0)?))).collect()
-}
-
-/// Says what becomes of one settlement, and notes what is to be written for it.
-fn judge(
-    local: &Local,
-    node: i64,
-    settlement: &Settlement,
-    known: &mut Known,
-    written: &mut Written,
-    after: &mut After,
-) -> Settled {
-    if !known.holds(settlement.settles) {
-        return Settled::LeaseLost;
-    }
-    let conflicts = known.conflicts(settlement);
-    if !conflicts.is_empty() {
-        return Settled::StateConflict(conflicts);
-    }
-    let event = &settlement.event;
-    let mut next = known.children.get(&event.id).copied().unwrap_or_default();
-    let new_runs = settlement.runs.iter().filter(|run| run.identity.id.is_none()).count();
-    let new_deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries().len()).sum::<usize>();
-    if next.run as usize + new_runs > CHILDREN_MAX as usize || next.delivery as usize + new_deliveries > CHILDREN_MAX as usize {
-        return Settled::TooMany;
-    }
-    let full = known.ledger.admit(&settlement.runs, local.state_limits);
-    if !full.is_empty() {
-        return Settled::StateFull(full);
-    }
-    let round = match settlement.settles {
-        Settles::Event { id, round, .. } => {
-            known.events.remove(&id.as_i64());
-            written.settled.push(id.as_i64());
-            match settlement.runs.is_empty() && settlement.direct.is_empty() {
-                true => written.unrouted.push(id.as_i64()),
-                false if round > 0 => written.routed.push(id.as_i64()),
-                false => {}
-            }
-            round
-        }
-        Settles::Run { id, round, .. } => {
-            known.runs.remove(&id.as_i64());
-            round
-        }
-    };
-    let mut deliver = |next: &mut Children, delivery: &NewDelivery| {
-        let id = event.id.delivery(next.delivery);
-        next.delivery += 1;
-        let elsewhere = known.elsewhere.contains(&delivery.endpoint);
-        written.deliver(local, node, event, id, round, delivery, elsewhere, after);
-    };
-    let mut runs = Vec::with_capacity(settlement.runs.len());
-    for run in &settlement.runs {
-        let id = run.identity.id.unwrap_or_else(|| {
-            next.run += 1;
-            event.id.run(next.run - 1)
-        });
-        run.deliveries().iter().for_each(|delivery| deliver(&mut next, delivery));
-        runs.push((id, run));
-    }
-    settlement.direct.iter().for_each(|delivery| deliver(&mut next, delivery));
-    let version = settlement.settles.state_version();
-    for (id, run) in runs {
-        for write in run.writes() {
-            let name = (run.identity.plugin.to_string(), write.key.clone());
-            match write.value {
-                Some(_) => known.versions.insert(name.clone(), version),
-                None => known.versions.remove(&name),
-            };
-            written.state.insert(name, (write.value.clone(), version));
-        }
-        written.events.extend(run.new_events().cloned());
-        written.run(id, round, run, after);
-    }
-    known.children.insert(event.id, next);
-    Settled::Done
 }
 
 /// What is to be written, table by table.
@@ -381,12 +254,51 @@ struct RunQueue {
     states: Vec<&'static str>,
     outcomes: Vec<Option<&'static str>>,
     wants: Vec<Option<String>>,
-    /// `None` for what waits for somebody and not for a time.
     next_at: Vec<i64>,
 }
 
 impl Written {
-    fn run(&mut self, id: RunId, round: u32, run: &RunRecord, after: &mut After) {
+    /// Adds what is to be written for one settlement.
+    fn add(&mut self, local: &Local, node: i64, known: &Known, settlement: &Settlement, plan: &Plan<'_>, after: &mut After) {
+        match plan.routing {
+            Routing::Before(_) => {}
+            Routing::Routed(id) => self.settled.push(id.as_i64()),
+            Routing::RoutedAgain(id) => {
+                self.settled.push(id.as_i64());
+                self.routed.push(id.as_i64());
+            }
+            Routing::Unrouted(id) => {
+                self.settled.push(id.as_i64());
+                self.unrouted.push(id.as_i64());
+            }
+        }
+        for (id, run) in plan.runs() {
+            self.events.extend(run.new_events().cloned());
+            self.run(local, id, plan.round, run, after);
+        }
+        for (plugin, write) in plan.writes() {
+            let name = (plugin.to_owned(), write.key.clone());
+            self.state.insert(name, (write.value.clone(), plan.state_version()));
+        }
+        for (id, delivery) in plan.deliveries() {
+            if let Some(payload) = &delivery.payload {
+                self.payloads.push((id.as_i64(), Arc::clone(payload)));
+            }
+            let token = || local.next_token(node);
+            let queued = after.queue_delivery(local, token, &settlement.event, (id, delivery), known.placement(delivery));
+            match queued {
+                None => self.dead.push(id, delivery.endpoint, plan.round),
+                Some(Queued { next_at, lease }) => {
+                    self.live.push(id, delivery.endpoint, plan.round);
+                    self.orderings.push(delivery.ordering);
+                    self.next_at.push(local.db_at(next_at));
+                    self.leases.push(lease);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, local: &Local, id: RunId, round: u32, run: &RunRecord, after: &mut After) {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let (identity, execution, failure) = (&run.identity, run.execution(), run.failure());
         let endpoint = identity.endpoint.map(EndpointId::as_i64);
@@ -407,18 +319,14 @@ impl Written {
         rows.emitted.push(count(run.emitted().len() as u64));
         rows.logs.push(execution.and_then(|execution| log_to_column(&execution.log)));
         rows.dropped.push(execution.map_or(0, |execution| count(execution.log.dropped)));
-        let (state, next_at) = match run.state() {
-            RunState::Done => {
-                if run.identity.id.is_some() {
-                    self.done.push(id.as_i64());
-                }
-                return;
-            }
-            RunState::Waiting { due } => {
+        let next_at = match QueueRow::of(run) {
+            QueueRow::None => return,
+            QueueRow::Delete => return self.done.push(id.as_i64()),
+            QueueRow::Waiting { due } => {
                 after.due_at(due);
-                ("waiting", due.millis())
+                local.db_at(due)
             }
-            RunState::Parked => ("parked", 0),
+            QueueRow::Parked => 0,
         };
         let queue = &mut self.queue;
         queue.ids.push(id.as_i64());
@@ -426,62 +334,10 @@ impl Written {
         queue.endpoints.push(endpoint);
         queue.rounds.push(i64::from(round));
         queue.tries.push(i64::from(run.tries()));
-        queue.states.push(state);
+        queue.states.push(run.state().as_str());
         queue.outcomes.push(outcome);
         queue.wants.push(run.wants().map(|wants| clean(wants).into_owned()));
         queue.next_at.push(next_at);
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what a delivery is made of, and where it goes")]
-    fn deliver(
-        &mut self,
-        local: &Local,
-        node: i64,
-        event: &Arc<Event>,
-        id: DeliveryId,
-        round: u32,
-        delivery: &NewDelivery,
-        elsewhere: bool,
-        after: &mut After,
-    ) {
-        if let Some(payload) = &delivery.payload {
-            self.payloads.push((id.as_i64(), Arc::clone(payload)));
-        }
-        let endpoint = delivery.endpoint;
-        let now = clock::steady();
-        let slot = match delivery.birth {
-            Birth::Dead => return self.dead.push(id, endpoint, round),
-            // Whose turn it is, only the store can tell.
-            Birth::Due if delivery.ordering.is_some() || elsewhere => {
-                after.due_now();
-                None
-            }
-            Birth::Due => {
-                let weight = delivery_weight(event, delivery.payload.as_deref());
-                let slot = local.handoff.deliveries.reserve(&endpoint, weight);
-                // Another node may have room; this one is rung when it has.
-                if slot.is_none() {
-                    after.overflow();
-                }
-                slot
-            }
-            Birth::Held => None,
-        };
-        self.live.push(id, endpoint, round);
-        self.orderings.push(delivery.ordering);
-        match slot {
-            Some(slot) => {
-                let lease = Lease { token: local.next_token(node), until: now.plus(LEASE) };
-                self.next_at.push(local.db_at(lease.until));
-                self.leases.push(Some(lease.token));
-                let (event, payload) = (Arc::clone(event), delivery.payload.clone());
-                after.deliveries.push(DeliveryClaim { id, endpoint, event, payload, attempts: 0, lease, slot });
-            }
-            None => {
-                self.next_at.push(local.db_at(now));
-                self.leases.push(None);
-            }
-        }
     }
 
     async fn write(self, tx: &Transaction<'_>, local: &Local, node: i64, after: &mut After) -> Result<(), Error> {
@@ -495,13 +351,13 @@ impl Written {
         if !self.routed.is_empty() {
             execute(tx, "DELETE FROM unrouted WHERE id = ANY($1)", &[&self.routed]).await?;
         }
-        self.write_runs(tx, local).await?;
+        self.write_runs(tx).await?;
         self.write_state(tx).await?;
         self.write_deliveries(tx, after).await?;
         accept::insert_all(tx, local, node, self.events, after).await
     }
 
-    async fn write_runs(&self, tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
+    async fn write_runs(&self, tx: &Transaction<'_>) -> Result<(), Error> {
         let Runs {
             ids,
             rounds,
@@ -544,11 +400,6 @@ impl Written {
         if ids.is_empty() {
             return Ok(());
         }
-        let at = |(state, due): (&&str, &i64)| match *state {
-            "waiting" => local.db_at(crate::domain::time::Timestamp::from_millis(*due)),
-            _ => *due,
-        };
-        let next_at: Vec<i64> = states.iter().zip(next_at).map(at).collect();
         execute(
             tx,
             "INSERT INTO run_queue (id, plugin, endpoint, round, tries, state, outcome, wants, next_at)
@@ -556,7 +407,7 @@ impl Written {
                  $9::bigint[])
              ON CONFLICT (id) DO UPDATE SET tries = excluded.tries, state = excluded.state, outcome = excluded.outcome,
                  wants = excluded.wants, next_at = excluded.next_at, lease = NULL",
-            &[ids, plugins, endpoints, rounds, tries, states, outcomes, wants, &next_at],
+            &[ids, plugins, endpoints, rounds, tries, states, outcomes, wants, next_at],
         )
         .await?;
         Ok(())

@@ -88,7 +88,7 @@ async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
     if keys.is_empty() {
         return Ok(0);
     }
-    // As those who settle: by what they lock nobody has read a key and not yet checked it.
+    // The locks of commit 2: no settlement has read one of these keys without having checked it.
     let mut locks: Vec<i64> = keys.iter().map(|key| lock_key("state", &[plugin.as_bytes(), key])).collect();
     locks.sort_unstable();
     execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;

@@ -25,7 +25,7 @@ const OLDEST: u8 = 1;
 /// What the database says of its layout.
 pub const MARK: [u8; 2] = [LAYOUT, OLDEST];
 
-/// Waits until nobody else looks at the layout or the master key, until the end of the transaction.
+/// Waits for the lock on the layout and the master key, and holds it until the end of the transaction.
 pub async fn alone(tx: &Transaction<'_>) -> Result<(), Error> {
     execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&lock_key("layout", &[])]).await?;
     Ok(())

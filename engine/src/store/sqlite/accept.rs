@@ -17,9 +17,9 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Accept, Accepted, Error, EventClaim, IdTaken, LEASE, Lease,
+        Accept, Accepted, Error, IdTaken,
         accept::{minute, own_data},
-        commit::After,
+        commit::{After, Queued},
         weight,
     },
 };
@@ -130,25 +130,13 @@ pub fn insert(
         event.request.as_ref().and_then(|request| request.body.as_deref()),
     ])?;
     note_minute(db, local, id, accepted_at)?;
-    enqueue(db, local, Arc::new(Event { id, accepted_at, new: own_data(event) }), 0, after)
-}
-
-/// Puts an event into the queue: leased to this process if there is room for it in memory, else to be claimed later.
-pub fn enqueue(db: &Connection, local: &Local, event: Arc<Event>, round: u32, after: &mut After) -> Result<(), Error> {
-    let now = clock::steady();
-    let slot = local.handoff.events.reserve(&(), weight::event(&event.new));
-    let lease = Lease { token: local.next_token(), until: now.plus(LEASE) };
-    let (next_at, token) = if slot.is_some() { (lease.until, Some(lease.token)) } else { (now, None) };
-    db.prepare_cached("INSERT INTO event_queue (id, round, next_at, lease) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-        event.id.as_i64(),
-        round,
+    let event = Arc::new(Event { id, accepted_at, new: own_data(event) });
+    let Queued { next_at, lease } = after.queue_event(local, || local.next_token(), event);
+    db.prepare_cached("INSERT INTO event_queue (id, round, next_at, lease) VALUES (?1, 0, ?2, ?3)")?.execute(params![
+        id.as_i64(),
         next_at.millis(),
-        token
+        lease
     ])?;
-    match slot {
-        Some(slot) => after.events.push(EventClaim { event, round, lease, settings: 0, slot }),
-        None => after.due_now(),
-    }
     Ok(())
 }
 

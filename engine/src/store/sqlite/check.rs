@@ -1,4 +1,4 @@
-//! Verifies a store that nobody uses: the file itself, every row as a value, and what must be true between rows.
+//! Verifies a store that no engine uses: the file itself, every row as a value, and what must be true between rows.
 
 use std::{path::Path, sync::Arc};
 
@@ -24,7 +24,7 @@ const COMPLAINTS_MAX: u32 = 100;
 #[derive(Debug)]
 pub struct CheckReport {
     pub layout: i64,
-    /// What there is, in the order in which it is told.
+    /// Counts of things, in the order of the report.
     pub counts: Vec<(String, u64)>,
     /// What is not as it must be.
     pub findings: Vec<Finding>,

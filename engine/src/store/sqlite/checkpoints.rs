@@ -87,7 +87,7 @@ impl Checkpoints {
     }
 }
 
-/// Waits for nobody: what a reader still needs stays for the next time.
+/// Does not wait: pages that a reader still needs stay for the next time.
 fn carry_over(db: &Connection) {
     if let Err(error) = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
         tracing::warn!(%error, "the store's log could not be carried over into its file and grows; it is tried again");

@@ -11,7 +11,6 @@ use rusqlite::{Connection, params};
 use super::{
     Local, Sqlite,
     rows::{self, Place},
-    settle::delivery_weight,
     writer::{Breaks, Keeps},
 };
 use crate::{
@@ -264,7 +263,7 @@ fn claim_delivery(
     let delivery = DeliveryId::from_i64(id);
     let loaded = owner(db, delivery.event(), "live", id).and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
     let Some((event, payload)) = readable(db, local, now, "live", id, loaded)? else { return Ok(true) };
-    let weight = delivery_weight(&event, payload.as_deref());
+    let weight = weight::waiting(&event, payload.as_deref());
     let Some(slot) = local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { return Ok(false) };
     let lease = new_lease(local, now);
     take(db, "live", id, lease)?;
@@ -385,7 +384,7 @@ fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Opt
     for endpoint in ordered_endpoints(db)?.into_iter().filter(has_room) {
         for ordering in orders(db, endpoint, local.last_order(endpoint))? {
             let head = in_order(db, endpoint, ordering, 1)?;
-            // One that was due already is held back: whatever holds it rings when it is gone.
+            // A row that was due already is held back: the row before it wakes the claimer when it is finished.
             let due = head.first().filter(|head| !head.leased && head.next_at > claimed_at).map(|head| head.next_at);
             ordered = [ordered, due].into_iter().flatten().min();
         }

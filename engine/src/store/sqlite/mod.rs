@@ -61,9 +61,9 @@ use crate::{
     files, random,
 };
 
-/// Connections that read for people at once.
+/// Connections that read for the API at once.
 const READERS: usize = 4;
-/// Connections that read for the engine itself, which must not wait for what people ask.
+/// Connections that read for the engine itself, which must not wait for reads of the API.
 const OWN_READERS: usize = 2;
 /// Connections that read plugins' state, for which runs wait. One: each read is a look into an index.
 const STATE_READERS: usize = 1;
@@ -76,7 +76,7 @@ const READER_CACHE_KIB: u32 = 8 << 10;
 pub struct Sqlite {
     file: PathBuf,
     writer: Writer,
-    /// For people.
+    /// For the API.
     readers: Readers,
     own_readers: Readers,
     state_readers: Readers,

@@ -6,7 +6,7 @@
 //! left (dead or parked parts, or unfinished when they passed) once it is finished and older than its own limit. The first walk
 //! continues from its position; the others start again once all have reached their end.
 //!
-//! A fourth walk ([`evict`]) runs when the store is full: it removes the oldest finished events whatever their age.
+//! A fourth walk ([`evict`]) runs when the store is full: it removes the oldest finished events of any age.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::{
 
 /// Rows of each kind looked at in one step.
 const BATCH: u32 = 500;
-/// Longer than that a step does not go on deleting: whoever waits for the writer waits for it.
+/// A step stops deleting after this time: every caller of the writer waits for it.
 const STEP_MAX: Duration = Duration::from_millis(5);
 /// Events between two looks at the clock.
 const UNTIMED: usize = 8;
@@ -193,7 +193,7 @@ fn old_events(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<Eve
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// As [`old_events`], of those that nobody wanted.
+/// Returns as [`old_events`], of unrouted events.
 fn old_unrouted(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<EventId>, Error> {
     let mut select = db.prepare_cached(
         "SELECT u.id FROM unrouted u CROSS JOIN event e ON e.id = u.id

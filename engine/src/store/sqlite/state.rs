@@ -5,11 +5,14 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::Sqlite;
 use crate::{
-    domain::{name::Slug, run::RunRecord},
-    store::{Error, PluginState, StateFull, StateLimits, StateSize, StateValue, state::Ledger},
+    domain::{
+        name::Slug,
+        run::{RunRecord, StateWrite},
+    },
+    store::{Error, PluginState, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
-/// Keys that one step of [`clear`] deletes: whoever waits for the writer waits for one step.
+/// Keys that one step of [`clear`] deletes: every caller of the writer waits for one step.
 const CLEAR_MAX: u32 = 500;
 
 #[async_trait]
@@ -38,39 +41,36 @@ impl PluginState for Sqlite {
     }
 }
 
-/// Writes what a run leaves behind.
-pub fn write(db: &Connection, run: &RunRecord, version: i64) -> Result<(), Error> {
-    let plugin = &*run.identity.plugin;
-    for write in run.writes() {
-        match &write.value {
-            // Not a replacement of the row: that would be counted as another key.
-            Some(value) => db
-                .prepare_cached(
-                    "INSERT INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version",
-                )?
-                .execute(params![plugin, write.key, value, version])?,
-            None => db.prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?.execute(params![plugin, write.key])?,
-        };
-    }
+/// Writes one value of a plugin's state.
+pub fn write(db: &Connection, plugin: &str, StateWrite { key, value }: &StateWrite, version: i64) -> Result<(), Error> {
+    match value {
+        // Not a replacement of the row: that would be counted as another key.
+        Some(value) => db
+            .prepare_cached(
+                "INSERT INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+            )?
+            .execute(params![plugin, key, value, version])?,
+        None => db.prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?.execute(params![plugin, key])?,
+    };
     Ok(())
 }
 
-/// The runs of one settlement that would have their plugin keep too much.
-pub fn over_the_limit(db: &Connection, runs: &[RunRecord], limits: StateLimits) -> Result<Vec<(usize, StateFull)>, Error> {
-    let mut ledger = Ledger::default();
-    for run in runs.iter().filter(|run| !run.writes().is_empty()) {
-        let plugin = &run.identity.plugin;
-        ledger.sizes.insert(plugin.to_string(), size(db, plugin)?);
-        for write in run.writes() {
-            let mut select = db.prepare_cached("SELECT length(value) FROM state WHERE plugin = ?1 AND key = ?2")?;
-            let there: Option<i64> = select.query_row(params![&**plugin, write.key], |row| row.get(0)).optional()?;
-            if let Some(bytes) = there {
-                ledger.values.insert((plugin.to_string(), write.key.clone()), bytes.unsigned_abs());
-            }
+/// Asks for the sizes of the state that a run is about to change.
+pub fn ask(db: &Connection, run: &RunRecord, ledger: &mut Ledger) -> Result<(), Error> {
+    if run.writes().is_empty() {
+        return Ok(());
+    }
+    let plugin = &run.identity.plugin;
+    ledger.sizes.insert(plugin.to_string(), size(db, plugin)?);
+    for StateWrite { key, value: _ } in run.writes() {
+        let mut select = db.prepare_cached("SELECT length(value) FROM state WHERE plugin = ?1 AND key = ?2")?;
+        let stored: Option<i64> = select.query_row(params![&**plugin, key], |row| row.get(0)).optional()?;
+        if let Some(bytes) = stored {
+            ledger.values.insert((plugin.to_string(), key.clone()), bytes.unsigned_abs());
         }
     }
-    Ok(ledger.admit(runs, limits))
+    Ok(())
 }
 
 fn size(db: &Connection, plugin: &Slug) -> Result<StateSize, Error> {

@@ -316,7 +316,7 @@ fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
     })
 }
 
-/// The type that the receiver is told; `None` once the event has left.
+/// Returns the type that the receiver gets; `None` once the event has left.
 pub fn delivery_type(db: &Connection, id: DeliveryId) -> Result<Option<String>, Error> {
     Ok(db
         .prepare_cached("SELECT coalesce((SELECT type FROM payload WHERE id = ?1), (SELECT type FROM event WHERE id = ?2))")?

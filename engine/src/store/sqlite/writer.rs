@@ -102,7 +102,7 @@ impl Writer {
                 Ok((value, done)) => {
                     let after = move |committed: Result<(), Error>| {
                         let done = committed.is_ok().then(|| Box::new(done) as Box<dyn FnOnce() + Send>);
-                        // Nobody waits any more when the caller was cancelled; the commit stands all the same.
+                        // The caller may have been cancelled meanwhile. The commit stands all the same.
                         let _ = answer.send(committed.map(|()| value));
                         done
                     };
@@ -163,7 +163,7 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
             }
             weight += job.weight;
             gauge.take(job.weight);
-            // Never outside a transaction: there each statement would be a commit of its own, and a failure half a step.
+            // Never outside a transaction: there each statement would commit alone, and a failure would leave half a step.
             let (result, after) = match job.breaks {
                 Breaks::All => (job.work)(begun.map(|()| connection)),
                 Breaks::Itself => work_apart(connection, begun, job.work),
@@ -188,7 +188,7 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
             Ok(()) => gauge.succeeded(),
             Err(error) => gauge.failed(error),
         }
-        // Whoever waits for an answer need not wait for what wakes others.
+        // Callers are answered before workers are woken.
         let done: Vec<_> = afters.into_iter().filter_map(|after| after(committed.clone())).collect();
         done.into_iter().for_each(|done| done());
         checkpoints.committed(connection);
@@ -274,7 +274,7 @@ mod tests {
         let free = Arc::new(std::sync::Mutex::new(Some(other)));
         let insert = |free: Arc<std::sync::Mutex<Option<Connection>>>| {
             move |db: &Connection| {
-                // By now whatever held the file may have let go of it.
+                // By now the other connection may have released the file.
                 drop(free.lock().unwrap().take());
                 db.execute("INSERT INTO a DEFAULT VALUES", [])?;
                 Ok(((), || ()))

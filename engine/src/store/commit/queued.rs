@@ -1,0 +1,73 @@
+//! Where a new row of a queue waits: in memory, under a lease, if there is room; else in the store, to be claimed.
+
+use std::sync::Arc;
+
+use super::After;
+use crate::{
+    clock,
+    domain::{delivery::NewDelivery, event::Event, id::DeliveryId, time::Timestamp},
+    store::{DeliveryClaim, EventClaim, LEASE, Lease, Local, settle::Placement, weight},
+};
+
+/// The columns `next_at` (steady clock) and `lease` of a new row in a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    pub next_at: Timestamp,
+    pub lease: Option<i64>,
+}
+
+impl Queued {
+    fn leased(lease: Lease) -> Self {
+        Self { next_at: lease.until, lease: Some(lease.token) }
+    }
+
+    fn due() -> Self {
+        Self { next_at: clock::steady(), lease: None }
+    }
+}
+
+impl After {
+    /// Queues an event.
+    pub fn queue_event<Own>(&mut self, local: &Local<Own>, token: impl FnOnce() -> i64, event: Arc<Event>) -> Queued {
+        let Some(slot) = local.handoff.events.reserve(&(), weight::event(&event.new)) else {
+            self.due_now();
+            return Queued::due();
+        };
+        let lease = Lease { token: token(), until: clock::steady().plus(LEASE) };
+        self.events.push(EventClaim { event, round: 0, lease, settings: 0, slot });
+        Queued::leased(lease)
+    }
+
+    /// Queues a new delivery of `event`. Returns `None` for one that is stored as dead.
+    pub fn queue_delivery<Own>(
+        &mut self,
+        local: &Local<Own>,
+        token: impl FnOnce() -> i64,
+        event: &Arc<Event>,
+        (id, delivery): (DeliveryId, &NewDelivery),
+        placement: Placement,
+    ) -> Option<Queued> {
+        let NewDelivery { endpoint, payload, .. } = delivery;
+        let slot = match placement {
+            Placement::Dead => return None,
+            Placement::Held => None,
+            Placement::Stored => {
+                self.due_now();
+                None
+            }
+            Placement::HandOver => {
+                let slot = local.handoff.deliveries.reserve(endpoint, weight::waiting(event, payload.as_deref()));
+                if slot.is_none() {
+                    // This node is woken when it has room.
+                    self.overflow();
+                }
+                slot
+            }
+        };
+        let Some(slot) = slot else { return Some(Queued::due()) };
+        let lease = Lease { token: token(), until: clock::steady().plus(LEASE) };
+        let (event, payload) = (Arc::clone(event), payload.clone());
+        self.deliveries.push(DeliveryClaim { id, endpoint: *endpoint, event, payload, attempts: 0, lease, slot });
+        Some(Queued::leased(lease))
+    }
+}

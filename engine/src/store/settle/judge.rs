@@ -1,0 +1,459 @@
+//! The decision of commit 2, without a database: a store asks what it holds ([`Known`]), this file decides, the store writes the [`Plan`].
+//!
+//! A refused settlement changes nothing, not even [`Known`]. An accepted one changes it, so the next settlement of the same transaction is
+//! judged by what is about to be written.
+//!
+//! The version of a state value is the token of the lease that wrote it. No two claims share a token, so a key that was deleted and created
+//! again cannot be mistaken for the old one, nor one node's write for another's.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Settled, Settlement, Settles};
+use crate::{
+    domain::{
+        delivery::{Birth, NewDelivery},
+        id::{CHILDREN_MAX, DeliveryId, EndpointId, EventId, RunId},
+        run::{RunRecord, RunState, StateWrite},
+        time::Timestamp,
+    },
+    store::{
+        StateLimits,
+        state::{Ledger, StateFull},
+    },
+};
+
+/// What the store holds of what is being settled.
+#[derive(Default)]
+pub struct Known {
+    /// Tokens of the leases in both queues. A row that does not exist or is not leased is missing here.
+    pub events: HashMap<EventId, i64>,
+    pub runs: HashMap<RunId, i64>,
+    /// Versions of the state that runs have read.
+    pub versions: Versions,
+    pub ledger: Ledger,
+    /// Numbers for the next children of events; an event that is missing here has none yet.
+    pub children: HashMap<EventId, Children>,
+    /// Endpoints that only another node may send to.
+    pub elsewhere: HashSet<EndpointId>,
+}
+
+/// Versions of stored state, by plugin and key. A key that is not stored has version 0.
+#[derive(Default)]
+pub struct Versions(HashMap<String, HashMap<String, i64>>);
+
+impl Versions {
+    pub fn insert(&mut self, plugin: &str, key: &str, version: i64) {
+        match self.0.get_mut(plugin) {
+            Some(keys) => drop(keys.insert(key.to_owned(), version)),
+            None => drop(self.0.insert(plugin.to_owned(), HashMap::from([(key.to_owned(), version)]))),
+        }
+    }
+
+    fn get(&self, plugin: &str, key: &str) -> i64 {
+        self.0.get(plugin).and_then(|keys| keys.get(key)).copied().unwrap_or(0)
+    }
+}
+
+/// Numbers that the next run and the next delivery of an event get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Children {
+    pub run: u32,
+    pub delivery: u32,
+}
+
+impl Children {
+    /// Returns the numbers that follow the last children. An event's numbers grow over all its rounds.
+    pub fn after(run: Option<RunId>, delivery: Option<DeliveryId>) -> Self {
+        Self { run: run.map_or(0, |id| id.k() + 1), delivery: delivery.map_or(0, |id| id.k() + 1) }
+    }
+
+    /// Returns the numbers after a settlement; `None` if the event would have more children than it can have.
+    fn with(self, settlement: &Settlement) -> Option<Self> {
+        let runs = settlement.runs.iter().filter(|run| run.identity.id.is_none()).count();
+        let deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries().len()).sum::<usize>();
+        let add = |number: u32, count: usize| {
+            let sum = number.checked_add(u32::try_from(count).ok()?)?;
+            (sum <= CHILDREN_MAX).then_some(sum)
+        };
+        Some(Self { run: add(self.run, runs)?, delivery: add(self.delivery, deliveries)? })
+    }
+}
+
+/// What is to be written for one settlement.
+pub struct Plan<'a> {
+    settlement: &'a Settlement,
+    pub round: u32,
+    pub routing: Routing,
+    first: Children,
+}
+
+/// What a settlement says about the routing of its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// A deferred run is settled; its event was routed before.
+    Before(RunId),
+    /// The event has runs or deliveries.
+    Routed(EventId),
+    /// The event has runs or deliveries after a replay. It may have been unrouted in an earlier round.
+    RoutedAgain(EventId),
+    /// No plugin and no endpoint subscribes to the event.
+    Unrouted(EventId),
+}
+
+impl<'a> Plan<'a> {
+    /// Returns the runs with their ids.
+    pub fn runs(&self) -> impl Iterator<Item = (RunId, &'a RunRecord)> {
+        let (event, mut next) = (self.settlement.event.id, self.first.run);
+        self.settlement.runs.iter().map(move |run| {
+            let id = run.identity.id.unwrap_or_else(|| {
+                next += 1;
+                event.run(next - 1)
+            });
+            (id, run)
+        })
+    }
+
+    /// Returns the new deliveries with their ids: those of the runs first, in the order of the runs.
+    pub fn deliveries(&self) -> impl Iterator<Item = (DeliveryId, &'a NewDelivery)> {
+        let (event, first) = (self.settlement.event.id, self.first.delivery);
+        let deliveries = self.settlement.runs.iter().flat_map(|run| run.deliveries()).chain(&self.settlement.direct);
+        deliveries.zip(first..).map(move |(delivery, number)| (event.delivery(number), delivery))
+    }
+
+    /// Returns the state that runs write, by plugin, and its version.
+    pub fn writes(&self) -> impl Iterator<Item = (&'a str, &'a StateWrite)> {
+        self.settlement.runs.iter().flat_map(|run| run.writes().iter().map(|write| (&*run.identity.plugin, write)))
+    }
+
+    /// Returns the version of the state that is written.
+    pub const fn state_version(&self) -> i64 {
+        self.settlement.settles.state_version()
+    }
+}
+
+/// Decides about one settlement.
+///
+/// # Errors
+/// The answer to its caller, if it is refused.
+pub fn judge<'a>(known: &mut Known, settlement: &'a Settlement, limits: StateLimits) -> Result<Plan<'a>, Settled> {
+    let Settlement { settles, event, runs, direct } = settlement;
+    if !known.holds(*settles) {
+        return Err(Settled::LeaseLost);
+    }
+    let conflicts = known.conflicts(runs);
+    if !conflicts.is_empty() {
+        return Err(Settled::StateConflict(conflicts));
+    }
+    let first = known.children.get(&event.id).copied().unwrap_or_default();
+    let next = first.with(settlement).ok_or(Settled::TooMany)?;
+    // Last, as it changes what is known.
+    let full: Vec<(usize, StateFull)> = known.ledger.admit(runs, limits);
+    if !full.is_empty() {
+        return Err(Settled::StateFull(full));
+    }
+    let (round, routing) = match *settles {
+        Settles::Event { id, round, .. } => {
+            known.events.remove(&id);
+            let routing = match runs.is_empty() && direct.is_empty() {
+                true => Routing::Unrouted(id),
+                false if round > 0 => Routing::RoutedAgain(id),
+                false => Routing::Routed(id),
+            };
+            (round, routing)
+        }
+        Settles::Run { id, round, .. } => {
+            known.runs.remove(&id);
+            (round, Routing::Before(id))
+        }
+    };
+    if next != first {
+        known.children.insert(event.id, next);
+    }
+    let plan = Plan { settlement, round, routing, first };
+    for (plugin, StateWrite { key, value }) in plan.writes() {
+        known.versions.insert(plugin, key, value.as_ref().map_or(0, |_| plan.state_version()));
+    }
+    Ok(plan)
+}
+
+impl Known {
+    /// Returns whether the settler's claim still holds.
+    fn holds(&self, settles: Settles) -> bool {
+        match settles {
+            Settles::Event { id, lease, .. } => self.events.get(&id) == Some(&lease.token),
+            Settles::Run { id, lease, .. } => self.runs.get(&id) == Some(&lease.token),
+        }
+    }
+
+    /// Returns the places of the runs that read state which has changed since.
+    fn conflicts(&self, runs: &[RunRecord]) -> Vec<usize> {
+        let mut found = Vec::new();
+        let mut written: Vec<(&str, &str)> = Vec::new();
+        for (place, run) in runs.iter().enumerate() {
+            let plugin = &*run.identity.plugin;
+            // A plugin may run twice in one settlement (once for each of its endpoints): the second run must see the writes of the first.
+            let stale = run.reads().iter().any(|read| {
+                self.versions.get(plugin, &read.key) != read.version || written.contains(&(plugin, read.key.as_str()))
+            });
+            if stale {
+                found.push(place);
+            } else {
+                written.extend(run.writes().iter().map(|write| (plugin, write.key.as_str())));
+            }
+        }
+        found
+    }
+
+    /// Decides where a new delivery waits.
+    pub fn placement(&self, delivery: &NewDelivery) -> Placement {
+        match delivery.birth {
+            Birth::Dead => Placement::Dead,
+            Birth::Held => Placement::Held,
+            // Only the store knows which ordered delivery is next, and which node may send to an endpoint.
+            Birth::Due if delivery.ordering.is_some() || self.elsewhere.contains(&delivery.endpoint) => Placement::Stored,
+            Birth::Due => Placement::HandOver,
+        }
+    }
+}
+
+/// Where a new delivery waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Nowhere: it is stored as dead.
+    Dead,
+    /// In the store, until its endpoint is resumed.
+    Held,
+    /// In the store: due, and to be claimed.
+    Stored,
+    /// In memory if there is room, else in the store.
+    HandOver,
+}
+
+/// What happens to a settled run's row in the queue of runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueRow {
+    /// The run never had one and needs none.
+    None,
+    Delete,
+    Waiting {
+        due: Timestamp,
+    },
+    Parked,
+}
+
+impl QueueRow {
+    pub const fn of(run: &RunRecord) -> Self {
+        match run.state() {
+            RunState::Done if run.identity.id.is_some() => Self::Delete,
+            RunState::Done => Self::None,
+            RunState::Waiting { due } => Self::Waiting { due },
+            RunState::Parked => Self::Parked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        domain::{
+            event::Event,
+            run::{Effects, RunIdentity, RunOutcome},
+        },
+        store::{
+            Lease, StateSize,
+            conformance::bench::{direct, event as an_event, parked, ran, ran_with, state_effects, waiting, webhook},
+        },
+    };
+
+    const EVENT: EventId = EventId::from_i64(7);
+    const CRM: EndpointId = EndpointId::from_i64(3);
+    const LIMITS: StateLimits = StateLimits { bytes_max: 20, keys_max: 3 };
+
+    fn lease(token: i64) -> Lease {
+        Lease { token, until: Timestamp::from_millis(0) }
+    }
+
+    fn settles(round: u32, token: i64) -> Settles {
+        Settles::Event { id: EVENT, round, lease: lease(token) }
+    }
+
+    fn settlement(settles: Settles, runs: Vec<RunRecord>, direct: Vec<NewDelivery>) -> Settlement {
+        let event = Event { id: EVENT, accepted_at: Timestamp::from_millis(0), new: an_event("a") };
+        Settlement { settles, event: Arc::new(event), runs, direct }
+    }
+
+    /// The event is leased with token 5, the plugin `p` has read `k` as version 1.
+    fn known() -> Known {
+        let mut known = Known { events: HashMap::from([(EVENT, 5)]), ..Known::default() };
+        known.versions.insert("p", "k", 1);
+        known
+    }
+
+    fn judged(known: &mut Known, settlement: &Settlement) -> Settled {
+        judge(known, settlement, LIMITS).err().unwrap_or(Settled::Done)
+    }
+
+    #[test]
+    fn a_settlement_needs_the_lease_that_it_was_made_under() {
+        let run = RunId::from_i64(9);
+        let of_run = |token| Settles::Run { id: run, round: 0, lease: lease(token) };
+        for (what, events, runs, settles, expected) in [
+            ("its lease", Some(5), None, settles(0, 5), Settled::Done),
+            ("another lease", Some(6), None, settles(0, 5), Settled::LeaseLost),
+            ("no row or no lease", None, None, settles(0, 5), Settled::LeaseLost),
+            ("a run's lease", None, Some(5), of_run(5), Settled::Done),
+            ("another lease of the run", None, Some(6), of_run(5), Settled::LeaseLost),
+            ("the lease of the event", Some(5), None, of_run(5), Settled::LeaseLost),
+        ] {
+            let mut known = Known {
+                events: events.map(|token| (EVENT, token)).into_iter().collect(),
+                runs: runs.map(|token| (run, token)).into_iter().collect(),
+                ..Known::default()
+            };
+            let settlement = settlement(settles, vec![], vec![direct(CRM)]);
+            assert_eq!(judged(&mut known, &settlement), expected, "{what}");
+            assert_eq!(judged(&mut known, &settlement), Settled::LeaseLost, "{what}, a second time");
+        }
+    }
+
+    #[test]
+    fn a_run_that_read_changed_state_is_named() {
+        let reads = |version| ran_with("p", state_effects(&[("k", version)], &[]));
+        let writes = || ran_with("p", state_effects(&[("k", 1)], &[("k", Some(b"x"))]));
+        let other = || ran_with("q", state_effects(&[("k", 0)], &[("k", Some(b"x"))]));
+        for (what, runs, expected) in [
+            ("what is stored", vec![reads(1)], vec![]),
+            ("an older version", vec![reads(1), reads(0)], vec![1]),
+            ("a key that another run of the plugin writes", vec![writes(), reads(1)], vec![1]),
+            (
+                "a key that a refused run would have written",
+                vec![
+                    ran_with("p", state_effects(&[("k", 2)], &[("j", Some(b""))])),
+                    ran_with("p", state_effects(&[("j", 0)], &[])),
+                ],
+                vec![0],
+            ),
+            ("a key of another plugin", vec![writes(), other()], vec![]),
+        ] {
+            let settled = judged(&mut known(), &settlement(settles(0, 5), runs, vec![]));
+            assert_eq!(settled, if expected.is_empty() { Settled::Done } else { Settled::StateConflict(expected) }, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_next_settlement_sees_what_the_last_one_writes() {
+        let other = EventId::from_i64(8);
+        let mut known = known();
+        known.events.insert(other, 6);
+        let write = ran_with("p", state_effects(&[("k", 1)], &[("k", Some(b"x")), ("j", Some(b"y"))]));
+        assert_eq!(judged(&mut known, &settlement(settles(0, 5), vec![write], vec![])), Settled::Done);
+        let next = |reads: &[(&str, i64)]| {
+            let settles = Settles::Event { id: other, round: 0, lease: lease(6) };
+            settlement(settles, vec![ran_with("p", state_effects(reads, &[("j", None)]))], vec![])
+        };
+        assert_eq!(judged(&mut known, &next(&[("k", 1)])), Settled::StateConflict(vec![0]));
+        assert_eq!(judged(&mut known, &next(&[("k", 5), ("j", 5)])), Settled::Done, "the token of the lease that wrote it");
+        known.events.insert(other, 6);
+        assert_eq!(judged(&mut known, &next(&[("j", 5)])), Settled::StateConflict(vec![0]), "it was deleted");
+        assert_eq!(judged(&mut known, &next(&[("j", 0)])), Settled::Done);
+    }
+
+    #[test]
+    fn an_event_has_only_so_many_children_over_all_its_rounds() {
+        let most = CHILDREN_MAX;
+        let many = |count: u32| (0..count).map(|_| direct(CRM)).collect::<Vec<_>>();
+        for (what, first, runs, direct, expected) in [
+            ("as many deliveries as it can have", Children { run: 0, delivery: most - 2 }, vec![], many(2), Settled::Done),
+            ("a delivery too many", Children { run: 0, delivery: most - 2 }, vec![], many(3), Settled::TooMany),
+            (
+                "a run's delivery too many",
+                Children { run: 0, delivery: most },
+                vec![ran_with("p", Effects { deliveries: vec![webhook(CRM, "")], ..Default::default() })],
+                vec![],
+                Settled::TooMany,
+            ),
+            ("as many runs as it can have", Children { run: most - 1, delivery: 0 }, vec![ran("p")], vec![], Settled::Done),
+            ("a run too many", Children { run: most, delivery: 0 }, vec![ran("p")], vec![], Settled::TooMany),
+        ] {
+            let mut known = Known { children: HashMap::from([(EVENT, first)]), ..known() };
+            assert_eq!(judged(&mut known, &settlement(settles(1, 5), runs, direct)), expected, "{what}");
+            let unchanged = known.children[&EVENT] == first && known.events.contains_key(&EVENT);
+            assert_eq!(unchanged, expected == Settled::TooMany, "{what}");
+        }
+    }
+
+    #[test]
+    fn children_are_numbered_behind_those_of_earlier_rounds() {
+        let mut known = Known { children: HashMap::from([(EVENT, Children { run: 4, delivery: 9 })]), ..known() };
+        let two = Effects { deliveries: vec![webhook(CRM, "1"), webhook(CRM, "2")], ..Default::default() };
+        let of_run = RunId::from_i64(99);
+        let stored = ran("q");
+        let stored = RunRecord { identity: RunIdentity { id: Some(of_run), ..stored.identity }, ..stored };
+        let settlement = settlement(settles(1, 5), vec![ran_with("p", two), stored, ran("r")], vec![direct(CRM)]);
+        let plan = judge(&mut known, &settlement, LIMITS).unwrap();
+        assert_eq!(plan.runs().map(|(id, _)| id).collect::<Vec<_>>(), [EVENT.run(4), of_run, EVENT.run(5)]);
+        let deliveries: Vec<_> = plan.deliveries().map(|(id, one)| (id, one.payload.is_some())).collect();
+        assert_eq!(deliveries, [(EVENT.delivery(9), true), (EVENT.delivery(10), true), (EVENT.delivery(11), false)]);
+        assert_eq!(known.children[&EVENT], Children { run: 6, delivery: 12 });
+        assert_eq!(Children::after(Some(EVENT.run(5)), None), Children { run: 6, delivery: 0 });
+    }
+
+    #[test]
+    fn a_run_that_would_store_too_much_state_refuses_all_and_changes_nothing() {
+        let big = ran_with("p", state_effects(&[], &[("b", Some(&[0; 30]))]));
+        let mut known = known();
+        let full = settlement(settles(0, 5), vec![ran("p"), big], vec![direct(CRM)]);
+        assert_eq!(judged(&mut known, &full), Settled::StateFull(vec![(1, StateFull::Bytes { limit: 20 })]));
+        assert!(known.events.contains_key(&EVENT) && known.children.is_empty());
+        assert_eq!(known.ledger.sizes.get("p").copied().unwrap_or_default(), StateSize::default());
+    }
+
+    #[test]
+    fn an_event_without_runs_and_deliveries_is_unrouted() {
+        for (what, round, runs, direct, expected) in [
+            ("nothing", 0, vec![], vec![], Routing::Unrouted(EVENT)),
+            ("nothing, again", 1, vec![], vec![], Routing::Unrouted(EVENT)),
+            ("a run", 0, vec![ran("p")], vec![], Routing::Routed(EVENT)),
+            ("a delivery", 0, vec![], vec![direct(CRM)], Routing::Routed(EVENT)),
+            ("a delivery after a replay", 1, vec![], vec![direct(CRM)], Routing::RoutedAgain(EVENT)),
+        ] {
+            let settlement = settlement(settles(round, 5), runs, direct);
+            let plan = judge(&mut known(), &settlement, LIMITS).map(|plan| (plan.round, plan.routing));
+            assert_eq!(plan, Ok((round, expected)), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_waits_where_it_may_be_sent_from() {
+        let known = Known { elsewhere: HashSet::from([EndpointId::from_i64(4)]), ..Known::default() };
+        let one = |birth, endpoint: i64, ordering| NewDelivery { birth, ordering, ..direct(EndpointId::from_i64(endpoint)) };
+        for (what, delivery, expected) in [
+            ("due", one(Birth::Due, 3, None), Placement::HandOver),
+            ("ordered", one(Birth::Due, 3, Some(1)), Placement::Stored),
+            ("another node's", one(Birth::Due, 4, None), Placement::Stored),
+            ("held", one(Birth::Held, 4, Some(1)), Placement::Held),
+            ("dead", one(Birth::Dead, 4, Some(1)), Placement::Dead),
+        ] {
+            assert_eq!(known.placement(&delivery), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_run_stays_in_the_queue_until_it_is_done() {
+        let due = Timestamp::from_millis(9);
+        let stored =
+            |run: RunRecord| RunRecord { identity: RunIdentity { id: Some(RunId::from_i64(1)), ..run.identity.clone() }, ..run };
+        for (run, expected) in [
+            (ran("p"), QueueRow::None),
+            (stored(ran("p")), QueueRow::Delete),
+            (waiting("p", due), QueueRow::Waiting { due }),
+            (stored(waiting("p", due)), QueueRow::Waiting { due }),
+            (parked("p", RunOutcome::Trapped), QueueRow::Parked),
+        ] {
+            assert_eq!(QueueRow::of(&run), expected);
+        }
+    }
+}
