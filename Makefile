@@ -1,5 +1,5 @@
 # `make run` starts a demonstration, `make test` runs all tests.
-.PHONY: run test quick verify verify-openapi check deny bench bench-soak setup tools simulate
+.PHONY: run test quick verify verify-openapi verify-engine check deny bench bench-soak setup tools simulate
 
 # The compilation target of plugins, which cargo does not install.
 setup:
@@ -24,22 +24,24 @@ test: setup tools
 quick: setup tools
 	@cargo test --package innesco --lib --test it
 
-# Webhooks signed by their senders' own libraries into sources; real GitHub payloads through the engine, verified by other people's
-# libraries; then schemathesis sends what the OpenAPI document allows
-# and what it forbids (`make verify-openapi SEED=… MAX_EXAMPLES=…` for that alone). Needs node, npm and python3.
-verify: setup
-	cargo build --package innesco
-	cargo build --release --target wasm32-unknown-unknown --package slack-notify
+# Webhooks signed by their senders' own libraries go into sources. Real GitHub payloads go through the engine and are verified by other
+# people's libraries. Then schemathesis sends what the OpenAPI document allows and what it forbids (`make verify-openapi SEED=…
+# MAX_EXAMPLES=…` for that alone). Needs node, npm and python3. The engine is built with the targets that `make test` builds: another
+# selection has other features of the dependencies, and compiles all of them again.
+verify: verify-engine
 	cd tests/verify && npm ci --silent --no-audit --no-fund
+	cd tests/verify && python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/sources.mjs "$$target/debug/innesco"
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/verify.mjs "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
 	$(MAKE) verify-openapi
 
-verify-openapi: setup
-	cargo build --package innesco
-	cargo build --release --target wasm32-unknown-unknown --package slack-notify
+verify-openapi: verify-engine
 	cd tests/verify && python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check --requirement schemathesis.txt
 	target="$${CARGO_TARGET_DIR:-target}"; tests/verify/venv/bin/python tests/verify/openapi.py "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
+
+verify-engine: setup
+	cargo test --workspace --test it --no-run
+	cargo build --release --target wasm32-unknown-unknown --package slack-notify
 
 # What a reviewer would say first. Licences, banned crates and where crates come from are checked without a network; advisories where their
 # database can be fetched.
