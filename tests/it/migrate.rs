@@ -204,7 +204,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     let running = migrate(&engine, "postgres://missing@127.0.0.1:1/none").output().unwrap();
     let said = text(&running);
     assert!(
-        running.status.code() == Some(1) && said.contains("must be stopped") && said.contains("in use by another engine"),
+        running.status.code() == Some(1) && said.contains("stop the engine before") && said.contains("in use by another engine"),
         "{said}"
     );
     let waits = engine.send("job.created", json!({ "job": 3 })).await;
