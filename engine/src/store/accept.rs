@@ -1,7 +1,7 @@
 //! Commit 1: storing an event.
 //!
-//! Also here: what both stores compute for an event before they write it: its size in memory, its minute, and a copy of its data that does not
-//! keep a large request in memory.
+//! Also here: what both stores compute for an event before they write it. That is its weight, its minute, and a copy of its data,
+//! so that a small event does not keep a large request in memory.
 
 use async_trait::async_trait;
 
@@ -13,8 +13,8 @@ use crate::domain::{event::NewEvent, id::EventId, time::Timestamp};
 pub trait Accept {
     /// Stores the events, all or none, and hands them to the workers as far as there is room. They are on disk when this returns `Ok`.
     ///
-    /// An event is a repeat if its (`source`, `id`, `type`) came before through the same door: events of a source are one name space,
-    /// all others another ([`NewEvent::repeat_key`]). Once an event has left the store its type is no longer compared.
+    /// An event is a repeat if its (`source`, `id`, `type`) came before. Events of sources share one name space, all other events
+    /// share another ([`NewEvent::repeat_key`]). Once an event has been deleted, its type is no longer compared.
     ///
     /// # Errors
     /// [`Error::IdTaken`], storing none of them, if the same (`source`, `id`) was accepted with another `type`, also inside one batch;
@@ -26,7 +26,7 @@ pub trait Accept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     New(EventId),
-    /// The same (`source`, `id`, `type`) was accepted before, as this event; nothing changed.
+    /// An event with the same (`source`, `id`, `type`) was accepted before, under this id; nothing changed.
     Duplicate(EventId),
 }
 
@@ -38,16 +38,17 @@ impl Accepted {
     }
 }
 
-/// Rough cost of an event beside its data and its texts, in bytes: rows, indexes, memory.
+/// Estimated cost of an event beside its data and its texts, in bytes: rows, indexes, memory.
 pub const EVENT_WEIGHT: usize = 512;
 
-/// Detaches the data from its request: a small part of a large request must not keep the whole request in memory while it waits.
+/// Copies the data out of its request. Otherwise a small part of a large request would keep the whole request in memory while it
+/// waits.
 pub fn own_data(mut event: NewEvent) -> NewEvent {
     event.content = event.content.detached();
     event
 }
 
-/// Returns the minute that an instant lies in.
+/// Returns the number of the minute that contains an instant.
 pub fn minute(at: Timestamp) -> i64 {
     at.millis() / 60_000
 }

@@ -1,9 +1,9 @@
 //! Admission: decides when a store accepts no further events, so that accepted events keep moving.
 //!
-//! Only callers from outside are refused. Events that the engine itself produces are never refused: they would be lost. Two things
-//! count: events that wait to be run, and the time a commit takes. Deliveries waiting for receivers do not count: a dead receiver must
-//! not block new events. The backlog is counted while callers wait, at most twice a second, so no counter has to stay exact across
-//! rollbacks.
+//! Only callers from outside are refused. Events that the engine itself produces are never refused: they would be lost. Two
+//! things count: events that wait to be run, and the time that a commit takes. Deliveries waiting for receivers do not count: a
+//! dead receiver must not block new events. The backlog is counted while callers wait, at most twice a second. Therefore no
+//! counter has to stay exact across rollbacks.
 
 use std::{
     fmt,
@@ -19,17 +19,17 @@ use crate::domain::time::Timestamp;
 
 /// Bytes that may wait to be written.
 const QUEUED_MAX: usize = 64 << 20;
-/// How old the count of the backlog may be.
+/// Age from which a count of the backlog is outdated.
 const COUNTED_FOR: Duration = Duration::from_millis(500);
 
-/// From when on a store takes no more: new events, and state of one plugin.
+/// Limits beyond which a store refuses new events, and new state of a plugin.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionLimits {
     /// Events that may wait to be run. Default: a million.
     pub backlog_max: usize,
-    /// How long the longest waiting write may have waited for its commit. Default: 2 s.
+    /// Longest time that the oldest queued write may wait for its commit. Default: 2 s.
     pub store_wait_max: Duration,
-    /// What each plugin may keep.
+    /// Limits of the state that each plugin may store.
     pub state: StateLimits,
 }
 
@@ -39,7 +39,7 @@ impl Default for AdmissionLimits {
     }
 }
 
-/// Why no further events are taken at the moment.
+/// Why new events are refused at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overload {
     Queued,
@@ -59,12 +59,12 @@ impl fmt::Display for Overload {
     }
 }
 
-/// Decides, by figures that others keep fresh.
+/// Decides whether new events are accepted, by the last counts.
 #[derive(Debug)]
 pub struct Admission {
     limits: AdmissionLimits,
     backlog: AtomicUsize,
-    /// When (steady clock) the backlog was counted last.
+    /// Time of the last count of the backlog (steady clock, ms).
     counted_at: AtomicI64,
 }
 
@@ -73,8 +73,8 @@ impl Admission {
         Self { limits, backlog: AtomicUsize::new(0), counted_at: AtomicI64::new(i64::MIN) }
     }
 
-    /// Has the backlog counted by `count`, beside the caller, if that was some time ago. If it cannot be counted the last figure stands:
-    /// the caller's write will say what is wrong.
+    /// Counts the backlog with `count` in a separate task if the last count is outdated. If counting fails, the last count is
+    /// used: the caller's own write reports the fault of the store.
     pub fn keep_counted(self: &Arc<Self>, now: Timestamp, count: impl Future<Output = Result<usize, Error>> + Send + 'static) {
         if self.is_old(now) {
             let admission = Arc::clone(self);
@@ -86,19 +86,20 @@ impl Admission {
         }
     }
 
-    /// Whether the backlog is to be counted again now. Says so to one of many that ask.
+    /// Returns whether the caller must count the backlog now. Of many concurrent callers, one gets `true`.
     fn is_old(&self, now: Timestamp) -> bool {
         let last = self.counted_at.load(Ordering::Relaxed);
         let is_old = last == i64::MIN || now.since(Timestamp::from_millis(last)) >= COUNTED_FOR;
         is_old && self.counted_at.compare_exchange(last, now.millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// So many events wait to be run.
+    /// Sets the number of events that wait to be run.
     fn note_backlog(&self, count: usize) {
         self.backlog.store(count, Ordering::Relaxed);
     }
 
-    /// Whether new events are taken, given the bytes that wait to be written and for how long the first of them has waited.
+    /// Refuses new events if a limit is exceeded. Takes the bytes that wait to be written and the wait of the oldest queued
+    /// write.
     pub fn check(&self, queued: usize, waited: Duration) -> Result<(), Overload> {
         let AdmissionLimits { backlog_max, store_wait_max, state: _ } = self.limits;
         if queued > QUEUED_MAX {
@@ -133,7 +134,7 @@ mod tests {
         let behind = admission.check(0, Duration::ZERO).unwrap_err();
         assert_eq!(behind.to_string(), "more than 10 events wait to be run (limits.backlog_max)");
         admission.note_backlog(0);
-        assert_eq!(admission.check(0, Duration::ZERO), Ok(()), "it recovers by itself");
+        assert_eq!(admission.check(0, Duration::ZERO), Ok(()), "it recovers");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The wake-up of the claimer: when to ask the store for due work that has no lease.
 //!
-//! The claimer waits until the earliest instant that was set, or until a queue of the hand-off has room again. A lost wake-up costs a
-//! poll interval, never an event.
+//! The claimer waits until the earliest instant that was set, or until a queue of the hand-off has room again. A lost wake-up
+//! delays work by one poll interval. It never loses an event.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use crate::{clock, domain::time::Timestamp};
 /// An alarm clock with one waiter.
 pub struct Alarm {
     room: Arc<Notify>,
-    /// Steady clock, ms. `i64::MAX`: not set.
+    /// Steady clock, ms. `i64::MAX` means not set.
     at: AtomicI64,
     /// Due work waits until earlier work of its order is finished.
     held_back: AtomicBool,
@@ -30,7 +30,7 @@ impl Alarm {
         Self { room, at: AtomicI64::new(i64::MAX), held_back: AtomicBool::new(false) }
     }
 
-    /// Sets the alarm to `due`, unless it is set to an earlier instant. Something became due then and has no lease.
+    /// Sets the alarm to `due`, when a row becomes due that has no lease. An earlier instant that is already set stays.
     pub fn set(&self, due: Timestamp) {
         if self.at.fetch_min(due.millis(), Ordering::SeqCst) > due.millis() {
             self.room.notify_one();
@@ -42,19 +42,19 @@ impl Alarm {
         self.held_back.store(held_back, Ordering::SeqCst);
     }
 
-    /// Reports that something is finished. Rings if due work was held back, as it may be free now.
+    /// Reports that a row is finished. Wakes the claimer if due work was held back, since that work may now be free.
     pub fn let_go(&self) {
         if self.held_back.swap(false, Ordering::SeqCst) {
             self.set(clock::steady());
         }
     }
 
-    /// Sets the alarm like [`Self::set`], but does not wake the waiter: for the waiter's use.
+    /// Sets the alarm like [`Self::set`], but does not wake the waiter. The waiter itself uses it.
     pub fn arm(&self, due: Timestamp) {
         self.at.fetch_min(due.millis(), Ordering::SeqCst);
     }
 
-    /// Clears the alarm. The caller is about to look into the store.
+    /// Clears the alarm. The caller looks into the store next.
     pub fn clear(&self) {
         self.at.store(i64::MAX, Ordering::SeqCst);
     }
@@ -63,11 +63,11 @@ impl Alarm {
     pub async fn wait(&self, longest: Duration) {
         let due = Timestamp::from_millis(self.at.load(Ordering::SeqCst));
         let wait = due.since(clock::steady()).min(longest);
-        // The caller looks into the store either way, so a timeout needs no answer.
+        // The caller looks into the store either way, so a timeout needs no handling.
         let _ = tokio::time::timeout(wait, self.room.notified()).await;
     }
 
-    /// Waits until a queue has room again, `longest` at most. For due work that found no room.
+    /// Waits until a queue has room again, `longest` at most. The claimer calls it when due work found no room.
     pub async fn wait_for_room(&self, longest: Duration) {
         let _ = tokio::time::timeout(longest, self.room.notified()).await;
     }

@@ -14,14 +14,14 @@ use crate::domain::{
 /// Records attempts.
 #[async_trait]
 pub trait Attempts {
-    /// Stores attempts and the next states of their deliveries, many at once. Each record has its own answer.
+    /// Stores attempts and the next states of their deliveries, many at once. Each record gets its own answer.
     ///
     /// # Errors
     /// If the commit failed: no record took effect.
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error>;
 }
 
-/// What the store did with a record.
+/// Result of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     Done,
@@ -35,7 +35,7 @@ pub struct AttemptRecord {
     pub delivery: DeliveryId,
     pub endpoint: EndpointId,
     pub lease: Lease,
-    /// Counted from 1.
+    /// Number of the attempt, from 1.
     pub n: u32,
     pub attempt: Attempt,
     pub next: Next,

@@ -41,11 +41,11 @@ pub trait Audit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewAudit {
     pub at: Timestamp,
-    /// The name of the key that asks for it.
+    /// Name of the key that requests the change.
     pub key: String,
-    /// What is done to what, such as `endpoint.update`.
+    /// Action and kind of its target, such as `endpoint.update`.
     pub action: String,
-    /// The id or name of the thing, as far as it is known before.
+    /// Id or name of the target, if it is known before the change.
     pub target: Option<String>,
 }
 
@@ -54,7 +54,7 @@ pub struct NewAudit {
 pub struct AuditEntry {
     pub id: AuditId,
     pub new: NewAudit,
-    /// The HTTP status that the caller was answered with; `None` while it is being made, or when the engine ended meanwhile.
+    /// HTTP status of the answer to the caller. `None` while the change is being made, or if the engine ended during it.
     pub status: Option<u16>,
 }
 
@@ -82,8 +82,8 @@ impl AuditEntry {
 pub struct AuditFilter {
     pub key: Option<String>,
     pub action: Option<String>,
-    /// Made at or after.
+    /// Entries of this instant or later.
     pub since: Option<Timestamp>,
-    /// Made before.
+    /// Entries before this instant.
     pub until: Option<Timestamp>,
 }

@@ -1,4 +1,5 @@
-//! A bound in bytes on what may wait at once. Callers reserve before they hand on, wait while it is full, and give back with the drop.
+//! A budget of bytes in memory. Callers reserve bytes, wait while the budget is full, and give the bytes back by dropping a
+//! [`Room`].
 
 use std::sync::{
     Arc,
@@ -7,7 +8,8 @@ use std::sync::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that may be held at once. Served in the order of asking, so that many small things never keep a large one out.
+/// Bytes that may be held at once. Callers are served in the order of their requests, so small reservations never starve a large
+/// one.
 pub struct Budget {
     permits: Arc<Semaphore>,
     limit: usize,
@@ -17,13 +19,15 @@ pub struct Budget {
 
 impl Budget {
     /// # Panics
-    /// A limit of 4 GiB or more is a mistake.
+    ///
+    /// If the limit is 4 GiB or more.
     pub fn new(limit: usize) -> Arc<Self> {
         assert!(u32::try_from(limit).is_ok() && limit <= Semaphore::MAX_PERMITS, "a budget is smaller than 4 GiB");
         Arc::new(Self { permits: Arc::new(Semaphore::new(limit)), limit, items: AtomicUsize::new(0), bytes: AtomicUsize::new(0) })
     }
 
-    /// Waits for room for one thing of `bytes`. One that is larger than the whole budget passes alone. `None` once the budget is closed.
+    /// Waits until `bytes` are free, and reserves them. A reservation larger than the whole budget is served when nothing else is
+    /// reserved. Returns `None` once the budget is closed.
     pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Room> {
         let bytes = bytes.min(self.limit);
         let permits = u32::try_from(bytes).expect("a budget is smaller than 4 GiB");
@@ -33,19 +37,19 @@ impl Budget {
         Some(Room { budget: Arc::clone(self), bytes, _permit: permit })
     }
 
-    /// Lets everybody who waits go away without room, now and later.
+    /// Ends all waits without a reservation, now and later.
     pub fn close(&self) {
         self.permits.close();
     }
 
-    /// Things and bytes that are held, and the bytes that may be held.
+    /// Returns the number of reservations, their bytes, and the limit in bytes.
     pub fn occupancy(&self) -> (usize, usize, usize) {
-        // Not by what the semaphore has left: it reserves what it has for the caller that is next.
+        // The semaphore's free permits are no measure: it already sets some aside for the next caller.
         (self.items.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), self.limit)
     }
 }
 
-/// Reserved bytes. Dropping it gives them back.
+/// Reserved bytes. Dropping this gives them back.
 pub struct Room {
     budget: Arc<Budget>,
     bytes: usize,
@@ -65,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks once, as a runtime would.
+    /// Polls once.
     fn now<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match future.poll(&mut context) {
@@ -75,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_while_it_is_full_and_is_served_in_order() {
+    fn serves_waiting_callers_in_order() {
         let budget = Budget::new(100);
         let first = now(pin!(budget.reserve(60))).flatten().expect("there is room");
         let mut large = pin!(budget.reserve(80));
@@ -90,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_all_of_it_passes_alone() {
+    fn serves_a_reservation_larger_than_the_budget_alone() {
         let budget = Budget::new(100);
         let small = now(pin!(budget.reserve(1))).flatten().expect("there is room");
         let mut huge = pin!(budget.reserve(1 << 40));
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_closed_one() {
+    fn ends_waits_when_it_is_closed() {
         let budget = Budget::new(1);
         let _held = now(pin!(budget.reserve(1))).flatten().expect("there is room");
         let mut waits = pin!(budget.reserve(1));

@@ -1,4 +1,4 @@
-//! Claims: the right of one worker to finish an event, a run or a delivery, until its lease ends.
+//! Claims: the right of one worker to finish an event, a run or a delivery until its lease ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,35 +16,35 @@ use crate::domain::{
 /// Claims due rows that no worker holds.
 #[async_trait]
 pub trait Claims {
-    /// Claims events, runs and deliveries that are due and unclaimed, oldest first, as far as the hand-off has room, and hands
-    /// them over. Returns their number; there may be more when it is not zero.
+    /// Claims events, runs and deliveries that are due and unclaimed, oldest first, as long as the hand-off has room, and hands
+    /// them over. Returns their number. If it is not zero, more rows may be due.
     ///
-    /// First attempts and retries of an endpoint each get half of the room if both wait. An ordered delivery is claimed only when no
-    /// delivery with the same order and a smaller id is unfinished, except as part of the same claim, and no earlier event has still to
-    /// be run.
+    /// If first attempts and retries of an endpoint both wait, each kind gets half of the room. An ordered delivery is claimed
+    /// only if no delivery with the same order and a smaller id is unfinished (except in the same claim) and no earlier event
+    /// still waits to be run.
     ///
     /// # Errors
     /// If the commit failed: nothing was claimed.
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error>;
 
-    /// Gives claims back unsettled: they are due at once. A lease that was lost is ignored.
+    /// Returns claims unsettled: their rows are due at once. Ignores a lease that was lost.
     ///
     /// # Errors
     /// If the commit failed: the claims become due when their leases end.
     async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error>;
 
-    /// Returns when the next unclaimed row is due, for a caller that claimed everything due at `claimed_at`. Rows that became due since
-    /// then count. Rows that were due before and wait for another row to finish do not.
+    /// Returns when the next unclaimed row is due, for a caller that claimed everything due at `claimed_at`. Rows that became due
+    /// since then count. Rows that were already due then do not count: they wait for another row to finish.
     ///
     /// # Errors
     /// If the store cannot be read.
     async fn next_due(&self, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error>;
 }
 
-/// How long a claim holds. Longer than any run or exchange may take, including the wait for a permit.
+/// How long a claim holds. Longer than any run or attempt may take, including the wait for a permit.
 pub const LEASE: Duration = Duration::from_secs(300);
 
-/// The right of one worker to settle something, until a moment in time (steady clock).
+/// The right of one worker to settle a row, until an instant on the steady clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub token: i64,
@@ -62,12 +62,12 @@ pub enum ClaimId {
 /// An event that this worker may run.
 pub struct EventClaim {
     pub event: Arc<Event>,
-    /// 0 the first time, then one more per replay.
+    /// 0 the first time; each replay adds one.
     pub round: u32,
     pub lease: Lease,
-    /// The config version that the event is judged by, or a later one.
+    /// Minimum config version: a worker must know this version before it runs the event.
     pub settings: i64,
-    /// Its place in the hand-off, freed when the claim is done with.
+    /// Place in the hand-off. It is freed when the claim is dropped.
     pub slot: EventSlot,
 }
 
@@ -77,12 +77,12 @@ pub struct RunClaim {
     pub event: Arc<Event>,
     pub round: u32,
     pub plugin: Slug,
-    /// The endpoint that the run belongs to, if it is that endpoint's plugin.
+    /// The endpoint of the run, if the plugin runs for one endpoint.
     pub endpoint: Option<EndpointId>,
     /// Tries so far.
     pub tries: u32,
     pub lease: Lease,
-    /// The config version that the run is judged by, or a later one.
+    /// Minimum config version: a worker must know this version before it executes the run.
     pub settings: i64,
     pub slot: RunSlot,
 }
@@ -92,7 +92,7 @@ pub struct DeliveryClaim {
     pub id: DeliveryId,
     pub endpoint: EndpointId,
     pub event: Arc<Event>,
-    /// What a plugin made. `None` sends the event's data in the endpoint's envelope.
+    /// The webhook's content if a plugin made it. `None` sends the event's data in the endpoint's envelope.
     pub payload: Option<Arc<Payload>>,
     /// Attempts so far.
     pub attempts: u32,

@@ -1,4 +1,4 @@
-//! Columns and values: how what both stores keep in texts and bytes (lists, policies, secrets) is written, and read back. A value
+//! Columns and values: writes and reads the columns that both stores keep as text or bytes (lists, policies, secrets). A value
 //! that cannot be read is an error that names its table, column and id.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
@@ -26,10 +26,10 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// The codec of a payload that is stored as it is.
+/// The codec of a payload that is stored unchanged.
 pub const PLAIN: i64 = 0;
 
-/// Names the place of a value that cannot be read.
+/// Table and id of a value, for errors.
 pub struct Place {
     pub table: &'static str,
     pub id: i64,
@@ -45,7 +45,7 @@ impl Place {
     }
 }
 
-/// Lists that are usually empty are stored as NULL then.
+/// Returns `None`, stored as NULL, for an empty list: most lists are empty.
 fn json_unless_empty<T: serde::Serialize>(items: &[T]) -> Option<String> {
     (!items.is_empty()).then(|| json(&items))
 }
@@ -88,7 +88,7 @@ pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> R
     Ok(RunLog { lines, dropped: dropped.unsigned_abs() })
 }
 
-/// An endpoint's columns as they are written; [`endpoint`] reads them back in the same order after the id.
+/// An endpoint's columns as they are written. [`endpoint`] reads them in the same order, after the id.
 pub struct EndpointColumns {
     pub name: String,
     pub title: Option<String>,
@@ -102,7 +102,7 @@ pub struct EndpointColumns {
     pub sealed: Vec<u8>,
 }
 
-/// The column `policy`: what is no secret of how an endpoint is sent to. A member that is missing has its default.
+/// The column `policy`: how an endpoint is sent to, without secrets. A missing member has its default.
 #[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct PolicyColumn {
@@ -111,13 +111,13 @@ struct PolicyColumn {
     concurrency: usize,
     rate: Option<String>,
     ordering: Option<String>,
-    /// Failures in a row, first wait and longest wait in ms.
+    /// Failures in a row, then first and longest wait in ms.
     breaker: (u32, u64, u64),
     envelope: String,
     format: String,
     token_header: Option<String>,
     on_gone: String,
-    /// Not in rows of earlier versions: see [`Reach::unsaid`].
+    /// Missing in rows of earlier versions: see [`Reach::unsaid`].
     #[serde(default)]
     reach: Option<String>,
     made_by: Option<i64>,
@@ -148,7 +148,7 @@ impl PolicyColumn {
         }
     }
 
-    /// `None` if a member is not what it can be.
+    /// Returns `None` if a member has an invalid value.
     fn read(self, headers: Vec<(String, String)>, client_certificate: Option<(String, String)>) -> Option<Policy> {
         let schedule = match self.schedule_ms {
             Some(waits) => Some(Arc::new(Schedule::new(waits.into_iter().map(Duration::from_millis).collect()).ok()?)),
@@ -187,17 +187,17 @@ impl PolicyColumn {
     }
 }
 
-/// What the column `policy` says, without what is secret of it.
+/// Reads the column `policy`, which holds no secrets.
 pub fn policy_from_column(place: &Place, text: &str) -> Result<Policy, Error> {
     let policy: PolicyColumn = place.json("policy", text)?;
     policy.read(Vec::new(), None).ok_or_else(|| place.corrupt("policy"))
 }
 
-/// What the column `sealed` holds, encrypted. A member that is missing has its default.
+/// The column `sealed`, decrypted. A missing member has its default.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct SealedColumn {
-    /// Each with the end of its grace, ms.
+    /// Each secret with the end of its grace period in ms.
     secrets: Vec<(String, Option<i64>)>,
     headers: Vec<(String, String)>,
     /// Chain and key, both in PEM.
@@ -220,7 +220,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What an endpoint's secrets are bound to.
+/// Returns the context that an endpoint's secrets are bound to.
 pub fn seal_context(name: &str) -> String {
     format!("endpoint {name}")
 }
@@ -244,7 +244,7 @@ impl EndpointColumns {
     }
 }
 
-/// An endpoint's row as it was read.
+/// An endpoint's row, with its secrets still sealed.
 pub struct StoredEndpoint {
     pub id: i64,
     pub name: String,
@@ -262,7 +262,7 @@ pub struct StoredEndpoint {
 }
 
 impl StoredEndpoint {
-    /// The endpoint, whose secrets open with one of `seals`.
+    /// Returns the endpoint. One of `seals` must open its secrets.
     pub fn read(self, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
         let place = Place { table: "endpoint", id: self.id };
         let patterns: Vec<String> = place.json("events", &self.events)?;
@@ -308,7 +308,7 @@ impl StoredEndpoint {
     }
 }
 
-/// The columns `policy` and `sealed` of an endpoint that was stored in layout 1.
+/// Returns the columns `policy` and `sealed` of an endpoint that was stored in layout 1.
 pub fn endpoint_of_layout_1(
     id: i64,
     name: &str,
@@ -342,7 +342,7 @@ pub fn json_column<T: serde::de::DeserializeOwned>(place: &Place, column: &'stat
     place.json(column, text)
 }
 
-/// A job's column `filter`. Ids and instants are numbers, the rest is as people write it.
+/// A job's column `filter`. Ids and instants are stored as numbers, other members as text.
 #[derive(Serialize, Deserialize)]
 pub struct FilterColumn {
     endpoint: Option<i64>,
@@ -351,7 +351,7 @@ pub struct FilterColumn {
     event_type: Option<String>,
     since: Option<i64>,
     until: Option<i64>,
-    /// Deliveries from here on came into being after the job, and are not meant.
+    /// Ids from here on belong to deliveries that were created after the job. The job leaves them out.
     pub end: i64,
 }
 
@@ -368,7 +368,7 @@ impl FilterColumn {
         }
     }
 
-    /// `None` if a member is not what it can be.
+    /// Returns `None` if a member has an invalid value.
     pub fn read(&self) -> Option<RetryFilter> {
         Some(RetryFilter {
             endpoint: self.endpoint.map(EndpointId::from_i64),

@@ -11,24 +11,25 @@ use crate::domain::{
 /// Commands on one delivery or event.
 #[async_trait]
 pub trait Commands {
-    /// Makes a delivery due now, under the same id. It may be waiting, dead, cancelled or delivered. One that is being sent is left alone.
+    /// Makes a delivery due now, under the same id. The delivery may be waiting, dead, cancelled or delivered. A delivery that is
+    /// being sent is not changed.
     ///
     /// # Errors
     /// [`Error::Conflict`], changing nothing, if its endpoint is disabled or deleted, or if it has had all its attempts;
     /// [`Error::NotFound`].
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error>;
 
-    /// Cancels a delivery that waits, in the store or in memory. A delivery that is being sent may still reach its receiver; it stays
-    /// cancelled.
+    /// Cancels a waiting delivery, in the store and in memory. A delivery that is being sent may still reach its receiver. It
+    /// stays cancelled.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it is finished already; [`Error::NotFound`].
+    /// [`Error::Conflict`] if it is already finished; [`Error::NotFound`].
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error>;
 
-    /// Runs an event again with the current plugins and subscriptions. Returns the new round. Runs of earlier rounds that wait or are
-    /// parked are dropped.
+    /// Runs an event again with the current plugins and subscriptions. Returns the new round. Drops runs of earlier rounds that
+    /// wait or are parked.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it still waits to be run; [`Error::NotFound`].
+    /// [`Error::Conflict`] if the event still waits to be run; [`Error::NotFound`].
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error>;
 }

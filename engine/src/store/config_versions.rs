@@ -1,12 +1,13 @@
-//! The versions of the configuration (endpoints, sources, keys, plugin settings), where several nodes change it.
+//! Config versions: makes workers wait until this process has read the configuration (endpoints, sources, keys, plugin settings)
+//! that another node changed.
 //!
-//! The store announces the version that is current with everything it hands over. A worker waits until that version is known before it
-//! runs an event. So an event sees every configuration change that was acknowledged before the event was submitted, on any node. A
-//! store that belongs to one process announces nothing, and no worker ever waits.
+//! The store announces the current config version with everything it hands over. A worker waits until this process has read that
+//! version before it runs an event. So an event sees every configuration change that was acknowledged before the event was
+//! submitted, on any node. A store that belongs to one process announces nothing, so no worker waits.
 
 use tokio::sync::watch;
 
-/// The latest version that was announced, and the latest that this process has read. Both only grow.
+/// The latest version that the store announced, and the latest that this process has read. Both only grow.
 #[derive(Debug, Default)]
 pub struct ConfigVersions {
     announced: watch::Sender<i64>,
@@ -14,17 +15,17 @@ pub struct ConfigVersions {
 }
 
 impl ConfigVersions {
-    /// Announces that the configuration is at `version` or a later one.
+    /// Announces `version`: the configuration in the store has this version or a later one.
     pub fn tell(&self, version: i64) {
         raise(&self.announced, version);
     }
 
-    /// Reports that the configuration was read as it was at `version`, or later.
+    /// Reports that this process has read the configuration of `version` or a later one.
     pub fn know(&self, version: i64) {
         raise(&self.known, version);
     }
 
-    /// Waits until a version is announced that is not known yet, and returns it.
+    /// Waits until a version is announced that this process has not read, and returns it.
     pub async fn changed(&self) -> i64 {
         let unknown = |announced: &i64| announced > &*self.known.borrow();
         let announced = self.announced.subscribe().wait_for(unknown).await.map(|announced| *announced);
@@ -36,7 +37,7 @@ impl ConfigVersions {
         *self.announced.borrow()
     }
 
-    /// Waits until `version` or a later one is known.
+    /// Waits until this process has read `version` or a later one.
     pub async fn known(&self, version: i64) {
         if *self.known.borrow() < version {
             let known = self.known.subscribe().wait_for(|known| *known >= version).await.map(drop);
@@ -45,7 +46,7 @@ impl ConfigVersions {
     }
 }
 
-/// Raises a version. An earlier one may be announced after a later one, and changes nothing then.
+/// Raises a version. An earlier version that arrives late changes nothing.
 fn raise(value: &watch::Sender<i64>, version: i64) {
     value.send_if_modified(|value| {
         let is_higher = version > *value;
@@ -63,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// The output of a future that is ready at once.
+    /// Polls once and returns the output if the future is ready.
     fn now<F: Future>(future: &mut Pin<&mut F>) -> Option<F::Output> {
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => Some(output),

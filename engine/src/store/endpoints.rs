@@ -1,4 +1,4 @@
-//! Endpoints as they are stored.
+//! Stored endpoints.
 
 use async_trait::async_trait;
 
@@ -17,16 +17,18 @@ pub trait Endpoints {
     /// [`Error::Taken`] if an endpoint has this name.
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
 
-    /// Replaces everything but the id, the name and the state: a change of the address must not undo a `410` that came meanwhile.
+    /// Replaces everything except the id, the name and the state. A change of the URL must not undo a `410` that arrived
+    /// meanwhile.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;
 
-    /// Changes only the state, and only from one of `from`. Returns whether it did. If so, `notice` is stored with it.
+    /// Changes only the state, and only from one of `from`. Returns whether it changed. If so, it stores `notice` in the same
+    /// commit.
     ///
     /// # Errors
-    /// If the commit failed: neither is stored.
+    /// If the commit failed: neither the state nor the notice is stored.
     async fn set_endpoint_state(
         &self,
         id: EndpointId,
@@ -35,7 +37,7 @@ pub trait Endpoints {
         notice: Option<NewEvent>,
     ) -> Result<bool, Error>;
 
-    /// Deletes an endpoint and stores `notice` with the deletion. [`Self::close_deliveries`] cancels the deliveries that wait for it.
+    /// Deletes an endpoint and stores `notice` in the same commit. [`Self::close_deliveries`] cancels its waiting deliveries.
     ///
     /// # Errors
     /// [`Error::NotFound`], storing nothing.
@@ -47,14 +49,14 @@ pub trait Endpoints {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
 
-    /// Notes since when (wall clock) an endpoint has been failing, or that it is no longer failing.
+    /// Stores since when (wall clock) an endpoint has been failing, or that it no longer fails.
     ///
     /// # Errors
     /// If the commit failed.
     async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error>;
 
-    /// Ends one batch of the deliveries that wait for disabled or deleted endpoints: dead if disabled, cancelled if deleted. Returns
-    /// their number.
+    /// Closes one batch of deliveries that wait for disabled or deleted endpoints. They become dead if the endpoint is disabled,
+    /// cancelled if it is deleted. Returns their number.
     ///
     /// # Errors
     /// If the commit failed.

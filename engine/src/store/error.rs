@@ -1,4 +1,4 @@
-//! What can go wrong with a store, in the terms in which callers act.
+//! Errors of a store, divided by what a caller can do about them.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::{
 /// A refusal or failure of a store. Nothing of the refused step has taken effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The disk is full. Goes away by itself once there is space.
-    #[error("the disk that holds the data folder is full; nothing was stored. Free space, the engine goes on by itself")]
+    /// The disk is full. The error ends once there is space.
+    #[error("the disk that holds the data folder is full; nothing was stored. Free space; the engine then resumes automatically")]
     Full,
-    /// The disk or the database does not answer as it should. Worth trying again.
+    /// The disk or the database fails. A later try may succeed.
     #[error("the store cannot be used at the moment: {0}")]
     Unavailable(String),
-    /// What was asked for would take too long to find.
+    /// A read would take too long.
     #[error("the store had not found it after {} s; ask for less: a narrower filter (since, until, type, endpoint) or a smaller limit", .0.as_secs())]
     TooSlow(Duration),
-    /// More waits than a limit allows. Worth trying again soon.
+    /// A limit of waiting work is exceeded. A later try may succeed.
     #[error("{0}; nothing was stored. Try again in a second")]
     Overloaded(Overload),
-    /// A row cannot become a value: the data was changed by something else, or by a newer engine.
+    /// A row cannot become a value: another program or a newer engine changed the data.
     #[error("table {table}, column {column}, row {id}: the stored value cannot be read; restore a backup, or report this")]
     Corrupt { table: &'static str, column: &'static str, id: i64 },
     /// Secrets that cannot be sealed or opened.
@@ -34,29 +34,29 @@ pub enum Error {
     /// A name that must be unique is taken.
     #[error("{what} {name:?} exists already")]
     Taken { what: &'static str, name: String },
-    /// An event has the sender's id of an earlier one, and another type: one of the two ids is wrong.
+    /// An event has the sender's id of an earlier event but another type: one of the two ids is wrong.
     #[error("{0}")]
     IdTaken(Box<IdTaken>),
-    /// The thing is in a state in which this cannot be done.
+    /// The object's state does not allow this step.
     #[error("{0}")]
     Conflict(String),
-    /// A mistake of ours in a statement or a type.
+    /// A bug in a statement or a type.
     #[error("internal error of the store: {0}")]
     Internal(String),
 }
 
-/// An event that has the sender's id of an earlier one and another type.
+/// An event with the sender's id of an earlier event but another type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the id {id:?} of source {source_name:?} belongs to an event of type {earlier_type}, so one of type {event_type} cannot have it"
 )]
 pub struct IdTaken {
-    /// Which event of its batch it is.
+    /// Place of the event in its batch.
     pub place: usize,
     pub source_name: String,
     pub id: String,
     pub event_type: String,
-    /// The event that has the id; `None` if that is one of the same batch.
+    /// The earlier event with this id; `None` if it is in the same batch.
     pub earlier: Option<EventId>,
     pub earlier_type: String,
 }
@@ -93,12 +93,12 @@ impl From<SealError> for Error {
 }
 
 impl Error {
-    /// Whether the step was refused by a rule before it changed anything, rather than broken off in its middle.
+    /// Returns whether a rule refused the step before it changed anything. Otherwise the step may have failed in its middle.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::IdTaken(_) | Self::Conflict(_) | Self::Overloaded(_))
     }
 
-    /// Whether the same step can succeed later without anyone changing it.
+    /// Returns whether the same step can succeed later without any change to it.
     pub const fn passes(&self) -> bool {
         matches!(self, Self::Full | Self::Unavailable(_) | Self::Overloaded(_))
     }

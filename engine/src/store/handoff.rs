@@ -1,7 +1,8 @@
-//! The hand-off: the passage in memory from a commit to the workers. New events, runs and deliveries reach a worker without a claim.
+//! The hand-off: queues in memory from a commit to the workers. New events, runs and deliveries reach a worker without a separate
+//! claim.
 //!
-//! The store reserves a place before it commits and pushes after the commit. Work that finds no place is stored without a lease and is
-//! claimed later. The store is the truth: losing everything in here costs a restart, never an event.
+//! The store reserves a place before it commits and pushes after the commit. Work without a place is stored without a lease and
+//! is claimed later. The store is the truth: losing the whole hand-off costs a restart, never an event.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub type EventSlot = Slot<(), EventClaim>;
 pub type RunSlot = Slot<Slug, RunClaim>;
 pub type DeliverySlot = Slot<EndpointId, DeliveryClaim>;
 
-/// One lane: events are run in the order of their acceptance.
+/// One lane: events are run in the order in which they were accepted.
 const EVENTS: LaneLimits = LaneLimits {
     lane_count: 8_192,
     lane_bytes: 64 << 20,
@@ -31,7 +32,7 @@ const EVENTS: LaneLimits = LaneLimits {
     width: Width::OPEN,
 };
 
-/// A lane per plugin: runs that are tried again, or that belong to a slow plugin.
+/// One lane per plugin, for runs that are retried or belong to a slow plugin.
 const RUNS: LaneLimits = LaneLimits {
     lane_count: 64,
     lane_bytes: 16 << 20,
@@ -42,24 +43,26 @@ const RUNS: LaneLimits = LaneLimits {
     width: Width::SINGLE,
 };
 
-/// A lane per endpoint. How wide each is the sender says when it takes the first, by the endpoint's policy and by how it answers;
-/// until then one goes alone, as it may be one that others must not overtake.
+/// One lane per endpoint. The sender sets the width of a lane when it takes the first delivery, by the endpoint's policy and its
+/// recent answers. Until then one delivery goes alone, since it may be one that others must not overtake.
 const DELIVERIES: LaneLimits = LaneLimits {
     lane_count: 1_024,
     lane_bytes: 16 << 20,
     total_count: 16_384,
     total_bytes: 128 << 20,
     lane_count_min: 32,
-    // Half as much again for the first few of each endpoint: what many hanging receivers hold must not be their number times a lane.
+    // Half as much again, for the first few deliveries of each endpoint. Many hanging receivers must not hold their number times
+    // a full lane.
     bytes_max: 192 << 20,
     width: Width { concurrency: 1, places: 128 },
 };
 
-/// Bytes of what runs returned (webhooks, events, state, logs) and what the store has not yet taken. The threads that run plugins wait for
-/// room: four batches of the settler, so that it never waits for them, and no more than a small machine can spare.
+/// Bytes of run results (webhooks, events, state, logs) that the store has not yet committed. Threads that run plugins wait for
+/// room. Room for four batches of the settler, so that the settler never waits for the plugins, and small enough for a small
+/// machine.
 const OUTCOME_BYTES: usize = 32 << 20;
 
-/// Everything that the store passes to the workers, and how it wakes them.
+/// Everything that the store passes to the workers, and the means to wake them.
 #[derive(Clone)]
 pub struct Handoff {
     pub events: Arc<Lanes<(), EventClaim>>,
@@ -67,18 +70,18 @@ pub struct Handoff {
     pub deliveries: Arc<Lanes<EndpointId, DeliveryClaim>>,
     /// Bytes of run results that wait for commit 2.
     pub outcomes: Arc<Budget>,
-    /// When to ask the store for due work that has no lease.
+    /// When the claimer asks the store for due work without a lease.
     pub alarm: Arc<Alarm>,
     /// Notified when a job is created.
     pub jobs: Arc<Notify>,
-    /// Which version of the configuration this process knows, and which it has to know.
+    /// Which config version this process has read, and which it must read.
     pub settings: Arc<ConfigVersions>,
-    /// Whether the leases in here still count.
+    /// Whether the leases in the hand-off are still valid.
     pub tenure: Arc<Tenure>,
 }
 
 impl Handoff {
-    /// Returns how full each part is at this moment.
+    /// Returns how full each queue is now.
     pub fn lanes(&self) -> Vec<Lane> {
         let lane = |name, (items, bytes, limit_bytes): (usize, usize, usize)| Lane {
             name,

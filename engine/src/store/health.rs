@@ -1,4 +1,4 @@
-//! Health of the store: whether it takes writes, and how much waits where.
+//! Health of the store: whether writes succeed, and how much waits at each stage.
 
 use async_trait::async_trait;
 
@@ -8,29 +8,30 @@ use crate::metrics::{Lane, Stage};
 /// Reports the store's health.
 #[async_trait]
 pub trait Health {
-    /// Returns how much waits where, and how large everything is. It may count a million rows: call it every few seconds at most.
+    /// Returns how much waits at each stage, and the size of each file. It may count a million rows: call it every few seconds at
+    /// most.
     ///
     /// # Errors
     /// If the store cannot be read.
     async fn load(&self) -> Result<Load, Error>;
 
-    /// Writes something small. `Ok` means that it worked, and that no other write has failed a moment ago.
+    /// Writes a small row. Returns `Ok` if that succeeded and no other write has failed recently.
     ///
     /// # Errors
     /// The error of the last failed commit, or of this write.
     async fn probe(&self) -> Result<(), Error>;
 }
 
-/// How much waits where.
+/// Amounts of waiting work and sizes.
 #[derive(Clone, Debug, Default)]
 pub struct Load {
-    /// In the order in which an event passes them.
+    /// Stages in the order in which an event passes them.
     pub stages: Vec<Stage>,
     pub lanes: Vec<Lane>,
     /// Bytes that wait to be written.
     pub queued_bytes: u64,
     pub file_bytes: Vec<(&'static str, u64)>,
-    /// The disk that holds the store; 0 if it is another machine's.
+    /// Size of the disk that holds the store; 0 if the store is on another machine.
     pub disk_bytes: u64,
     pub disk_free_bytes: u64,
 }

@@ -1,4 +1,4 @@
-//! Jobs as they are stored: a row with a filter, a cursor and an end, walked in batches.
+//! Stored jobs: a row with a filter, a cursor and an end, processed in batches.
 
 use async_trait::async_trait;
 
@@ -13,24 +13,24 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Stores jobs and works on them.
+/// Stores and advances jobs.
 #[async_trait]
 pub trait Jobs {
-    /// Creates a job that sends again the deliveries that match a filter and exist now, and wakes the job worker.
+    /// Creates a job that retries the deliveries that match a filter and exist now, and wakes the job worker.
     ///
     /// # Errors
     /// [`Error::Conflict`] if too many jobs are running ([`JOBS_RUNNING_MAX`](crate::domain::job::JOBS_RUNNING_MAX)), or if the filter
     /// names an endpoint that is disabled or deleted.
     async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error>;
 
-    /// Works on one batch of a running job. Each delivery of the batch is taken up exactly once, whenever the process ends. A job that is
-    /// not running is left as it is. `now` is the steady clock, `at` the wall clock.
+    /// Processes one batch of a running job. Each delivery is retried exactly once, even if the process ends during the job. A
+    /// job that is not running is not changed. `now` is the steady clock, `at` the wall clock.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; if the commit failed, the batch is done again.
+    /// [`Error::NotFound`]; if the commit failed, the next call repeats the batch.
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error>;
 
-    /// Cancels a running job. Deliveries that it made due stay due.
+    /// Cancels a running job. Deliveries that it has already made due stay due.
     ///
     /// # Errors
     /// [`Error::Conflict`] if it is not running; [`Error::NotFound`].
@@ -47,19 +47,19 @@ pub trait Jobs {
     async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error>;
 }
 
-/// Deliveries that one step retries at most: bounds how long others wait for the writer.
+/// Deliveries that one step retries at most. Bounds how long other writes wait.
 pub const RETRIES_MAX: usize = 200;
-/// Deliveries that one step looks at. Those that do not match cost little.
+/// Deliveries that one step reads at most. Those that do not match cost little.
 pub const LOOKED_AT_MAX: usize = 1_000;
-/// Deliveries that are looked at to count how many a new job matches.
+/// Deliveries that are read at most to count how many a new job matches.
 pub const COUNTED_MAX: usize = 100_000;
 
 /// A job and its progress.
 pub struct StoredJob {
     pub job: Job,
-    /// Every delivery below it has been looked at.
+    /// Id below which every delivery has been processed.
     pub cursor: i64,
-    /// Deliveries from here on were created after the job.
+    /// Ids from here on belong to deliveries that were created after the job.
     pub end: i64,
 }
 
@@ -86,7 +86,7 @@ impl StoredJob {
         Ok(Self { job, cursor: columns.number(3, "cursor")?, end: filter.end })
     }
 
-    /// Takes the next batch of deliveries, of which at most [`LOOKED_AT_MAX`] were read. Returns those to retry.
+    /// Advances over the next batch, of which at most [`LOOKED_AT_MAX`] deliveries were read. Returns those to retry.
     pub fn take(&mut self, found: Vec<Finished>, at: Timestamp) -> Vec<Finished> {
         let is_last = found.len() < LOOKED_AT_MAX;
         let batch = self.job.filter.batch(found, RETRIES_MAX);

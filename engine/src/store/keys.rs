@@ -1,4 +1,4 @@
-//! API keys as they are stored: a hash, never the key.
+//! Stored API keys: the store keeps a hash, never the key.
 
 use async_trait::async_trait;
 
@@ -25,7 +25,7 @@ pub trait Keys {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn keys(&self) -> Result<Vec<KeyRow>, Error>;
 
-    /// Notes when keys were last used. An instant before the noted one, or a key that does not exist, changes nothing.
+    /// Stores when keys were last used. An instant before the stored one, or a key that does not exist, changes nothing.
     ///
     /// # Errors
     /// If the commit failed.
@@ -38,7 +38,7 @@ pub struct NewKey {
     pub name: String,
     pub role: Role,
     pub hash: [u8; 32],
-    /// When it expires; `None` for a key that is valid until it is revoked.
+    /// Expiry; `None` for a key that is valid until it is revoked.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -48,7 +48,7 @@ pub struct KeyRow {
     pub id: KeyId,
     pub new: NewKey,
     pub created_at: Timestamp,
-    /// To the minute.
+    /// Rounded down to the minute.
     pub last_used_at: Option<Timestamp>,
 }
 

@@ -1,9 +1,12 @@
-//! Bounded, fair queues in memory: one lane per key, taken in turn.
+//! Lanes: bounded, fair queues in memory, one per key, served in turn.
 //!
-//! A lane never holds more than its limits, and all lanes together never hold more than theirs, except that every lane may hold a few
-//! beyond that: a thousand dead receivers cannot take the last place from a healthy one. All of it together has an end in bytes. Places are reserved before a
-//! thing is committed to be handed over ([`Slot`]) and given back when the thing is done with. What finds no place stays in
-//! the store, and the lane remembers that it did: until it has room again, what is new goes behind what waits there.
+//! A lane never holds more than its limits, and all lanes together never hold more than theirs, with one exception: every lane
+//! may hold a few things beyond the shared limit. So a thousand dead receivers cannot take the last place from a healthy one. All
+//! lanes together also have a limit in bytes.
+//!
+//! The store reserves a place ([`Slot`]) before it commits the thing that will be handed over. The place is given back when the
+//! thing is finished. A thing without a place stays in the store, and the lane records that. Until the lane has room again, new
+//! things also go to the store, behind the waiting ones.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,10 +17,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// How much may wait and run at once.
+/// Limits of what may wait and run at once.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneLimits {
-    /// Things in one lane, those being worked on included.
+    /// Things in one lane, including those being worked on.
     pub lane_count: usize,
     /// Bytes in one lane.
     pub lane_bytes: usize,
@@ -25,20 +28,21 @@ pub struct LaneLimits {
     pub total_count: usize,
     /// Bytes in all lanes.
     pub total_bytes: usize,
-    /// Things that a lane may hold whatever the others hold, up to [`Self::bytes_max`].
+    /// Things that each lane may hold even if the shared limits are used up, within [`Self::bytes_max`].
     pub lane_count_min: usize,
-    /// Bytes in all lanes with these first few of each: the most that there can be in memory. Only one thing that is larger passes, alone.
+    /// Bytes in all lanes, including these first few things of each: the most that memory can hold. A thing larger than this
+    /// passes alone.
     pub bytes_max: usize,
-    /// How wide a lane is until it is told otherwise.
+    /// Width of a lane that has no width set.
     pub width: Width,
 }
 
-/// How much of one lane may be under way.
+/// How much of one lane may be in memory and at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Width {
     /// Things that are worked on at once.
     pub concurrency: usize,
-    /// Things that are held in memory at all, within the lane's limit. None: everything of it stays in the store.
+    /// Things held in memory, within the lane's limit. With 0, everything of the lane stays in the store.
     pub places: usize,
 }
 
@@ -56,19 +60,19 @@ pub struct Lanes<K: Eq + Hash, T> {
     limits: LaneLimits,
     inner: Mutex<Inner<K, T>>,
     ready: Notify,
-    /// Rung when a lane that had to leave things in the store has room again.
+    /// Notified when a lane that left things in the store has room again.
     room: Arc<Notify>,
 }
 
 struct Inner<K, T> {
     lanes: HashMap<K, Lane<T>>,
-    /// Widths that are not the usual one. They stay while a lane is empty.
+    /// Widths that were set. They stay while a lane is empty.
     widths: HashMap<K, Width>,
-    /// Lanes that have something waiting and may start it, in turn.
+    /// Lanes that have a waiting thing and may start it, in the order of their turns.
     turn: VecDeque<K>,
     count: usize,
     bytes: usize,
-    /// Something found no place because all lanes together were at their end.
+    /// Whether a thing found no place because the shared limits were used up.
     exhausted: bool,
 }
 
@@ -79,7 +83,7 @@ struct Lane<T> {
     working: usize,
     width: Width,
     in_turn: bool,
-    /// Something found no place since the lane last had room; it waits in the store.
+    /// Whether a thing found no place since the lane last had room. That thing waits in the store.
     overflowed: bool,
 }
 
@@ -90,13 +94,13 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         Arc::new(Self { limits, inner: Mutex::new(inner), ready: Notify::new(), room })
     }
 
-    /// A place for one new thing of `bytes`, or `None`: then it stays in the store. While others of its lane wait there for room,
-    /// it waits behind them.
+    /// Reserves a place for a new thing of `bytes`. Returns `None` if there is none, or if other things of its lane already wait
+    /// in the store for room: then it must wait in the store behind them.
     pub fn reserve(self: &Arc<Self>, key: &K, bytes: usize) -> Option<Slot<K, T>> {
         self.place(key, bytes, false)
     }
 
-    /// A place for one thing that waits in the store.
+    /// Reserves a place for a thing that waits in the store.
     pub fn reserve_for_stored(self: &Arc<Self>, key: &K, bytes: usize) -> Option<Slot<K, T>> {
         self.place(key, bytes, true)
     }
@@ -109,7 +113,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         let places = lane.places(limits);
         let own = lane.count < places && lane.bytes + bytes <= limits.lane_bytes;
         let shared = count < limits.total_count && total_bytes + bytes <= limits.total_bytes;
-        // A thing larger than a lane's bytes must still get through: alone.
+        // A thing larger than the lane's byte limit passes when the lane is otherwise empty.
         let alone = lane.count == 0 && places > 0;
         let possible = total_bytes == 0 || total_bytes + bytes <= limits.bytes_max;
         let first = lane.count < limits.lane_count_min && (own || alone);
@@ -126,7 +130,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         None
     }
 
-    /// How many things that wait in the store would find a place. If none would, the lane announces when it has room.
+    /// Returns how many things that wait in the store would find a place. If it is 0, the lane notifies `room` later.
     pub fn room_for_stored(&self, key: &K) -> usize {
         let mut inner = self.lock();
         let limits = &self.limits;
@@ -150,7 +154,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         self.push_all([(key.clone(), thing)]);
     }
 
-    /// Queues things for which places were reserved, all in one step: whoever takes the first of them sees the others.
+    /// Queues things for which places were reserved, in one step: the worker that takes the first also sees the others.
     pub fn push_all(&self, things: impl IntoIterator<Item = (K, T)>) {
         let mut inner = self.lock();
         for (key, thing) in things {
@@ -161,10 +165,10 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         self.ready.notify_one();
     }
 
-    /// Waits for the next thing whose lane may start one. The lane counts it as worked on until the [`Turn`] is dropped.
+    /// Waits for the next thing whose lane may start one. It counts as being worked on until the [`Turn`] is dropped.
     pub async fn next(self: &Arc<Self>) -> (T, Turn<K, T>) {
         loop {
-            // Registered before looking, so that a push in between is not missed.
+            // Registered before looking, so that no push in between is missed.
             let ready = self.ready.notified();
             if let Some(taken) = self.try_next() {
                 return taken;
@@ -179,7 +183,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
             let key = inner.turn.pop_front()?;
             let lane = inner.lanes.get_mut(&key).expect("a lane in turn exists");
             lane.in_turn = false;
-            // It may have become narrower since.
+            // The lane may have become narrower since it was offered.
             if lane.working < lane.width.concurrency {
                 break key;
             }
@@ -196,16 +200,16 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         Some((thing, Turn { lanes: Arc::clone(self), key }))
     }
 
-    /// One more thing of the lane that `turn` belongs to, to be worked on in the same turn.
+    /// Takes one more thing of the lane of `turn`, to be worked on in the same turn.
     pub fn more(&self, turn: &Turn<K, T>) -> Option<T> {
         let mut inner = self.lock();
         let lane = inner.lanes.get_mut(&turn.key)?;
-        // A lane in turn keeps one: whoever takes the turn relies on it.
+        // A lane that is offered to workers keeps one thing: the worker that takes the offer relies on it.
         let keep = usize::from(lane.in_turn);
         (lane.waiting.len() > keep).then(|| lane.waiting.pop_front()).flatten()
     }
 
-    /// Takes back the things of a lane that wait for their turn and match.
+    /// Takes back the waiting things of a lane that match.
     pub fn withdraw(&self, key: &K, mut matches: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut inner = self.lock();
         let Some(lane) = inner.lanes.get_mut(key) else { return Vec::new() };
@@ -219,7 +223,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         taken
     }
 
-    /// Sets how wide a lane is; `None` makes it as wide as the others.
+    /// Sets the width of a lane; `None` resets it to the common width.
     pub fn set_width(&self, key: &K, width: Option<Width>) {
         let mut inner = self.lock();
         let before = match width {
@@ -242,12 +246,12 @@ impl<K: Eq + Hash + Clone + Debug, T> Lanes<K, T> {
         }
     }
 
-    /// How many things the lanes hold, those being worked on included.
+    /// Returns the number of things in the lanes, including those being worked on.
     pub fn len(&self) -> usize {
         self.lock().count
     }
 
-    /// Things and bytes that the lanes hold, and the bytes that they may hold.
+    /// Returns the things and the bytes in the lanes, and the limit in bytes.
     pub fn occupancy(&self) -> (usize, usize, usize) {
         let inner = self.lock();
         (inner.count, inner.bytes, self.limits.total_bytes)
@@ -268,7 +272,7 @@ impl<K: Eq + Hash + Clone, T> Inner<K, T> {
         self.lanes.entry(key.clone()).or_insert_with(|| Lane::new(widths.get(key).copied().unwrap_or(limits.width)))
     }
 
-    /// Puts a lane into the turn if it may start something, and forgets it when it is empty.
+    /// Offers a lane to the workers if it may start a thing, and removes it when it is empty.
     fn offer(&mut self, key: &K) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         if !lane.in_turn && !lane.waiting.is_empty() && lane.working < lane.width.concurrency {
@@ -290,8 +294,8 @@ impl<T> Lane<T> {
         self.width.places.min(limits.lane_count)
     }
 
-    /// Whether what found no place is to be asked for now. Half empty, not just one free: the store is then asked for many at
-    /// once instead of for each.
+    /// Returns whether the claimer should now ask for the things that wait in the store. True at half empty, not at the first
+    /// free place, so that one question to the store fetches many things.
     fn has_room_again(&mut self, limits: &LaneLimits) -> bool {
         let places = self.places(limits);
         let room = self.overflowed && places > 0 && self.count <= places / 2 && self.bytes <= limits.lane_bytes / 2;
@@ -318,7 +322,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         lane.count -= 1;
         lane.bytes -= self.bytes;
         let mut room = lane.has_room_again(&self.lanes.limits);
-        // A lane that holds nothing has no place to give back, so it would not be heard of.
+        // A lane that holds nothing has no place to give back, so it would never notify.
         if inner.exhausted && inner.bytes <= self.lanes.limits.total_bytes {
             inner.exhausted = false;
             room = true;
@@ -331,7 +335,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
     }
 }
 
-/// One thing of a lane is being worked on. Dropping it lets the lane start another.
+/// A thing being worked on. Dropping this lets the lane start another.
 pub struct Turn<K: Eq + Hash + Clone + Debug, T> {
     lanes: Arc<Lanes<K, T>>,
     key: K,
@@ -372,11 +376,11 @@ mod tests {
     };
 
     #[test]
-    fn a_full_house_still_has_a_place_for_a_new_lane() {
+    fn a_new_lane_gets_a_place_although_the_shared_limit_is_used_up() {
         let (lanes, _room) = lanes(LIMITS);
         let taken: Vec<_> = ["a", "a", "a", "a", "b", "b"].iter().map(|key| lanes.reserve(key, 1).unwrap()).collect();
         assert!(lanes.reserve(&"a", 1).is_none(), "the lane is full");
-        assert!(lanes.reserve(&"b", 1).is_none(), "the house is full");
+        assert!(lanes.reserve(&"b", 1).is_none(), "the shared limit is used up");
         let guaranteed = lanes.reserve(&"c", 1).expect("a lane's first place is its own");
         assert!(lanes.reserve(&"c", 1).is_none());
         assert_eq!(lanes.len(), 7);
@@ -385,11 +389,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_lanes_together_have_an_end_in_bytes() {
+    async fn all_lanes_together_have_a_limit_in_bytes() {
         let (lanes, room) = lanes(LaneLimits { lane_bytes: 500, bytes_max: 1_200, ..LIMITS });
         let mut taken: Vec<_> = ["a", "b"].iter().map(|key| lanes.reserve(key, 500).unwrap()).collect();
-        taken.push(lanes.reserve(&"c", 200).expect("beyond what all share, a lane's first"));
-        assert!(lanes.reserve(&"d", 1).is_none(), "but not for ever more");
+        taken.push(lanes.reserve(&"c", 200).expect("the first place of a lane is beyond the shared limit"));
+        assert!(lanes.reserve(&"d", 1).is_none(), "but bytes have a limit");
         assert_eq!(lanes.room_for_stored(&"d"), 0);
         assert_eq!(lanes.occupancy().1, 1_200);
         let announced = room.notified();
@@ -397,9 +401,9 @@ mod tests {
         assert!(futures_poll(announced.as_mut()).is_pending());
         drop(taken.pop());
         announced.await;
-        assert!(lanes.reserve_for_stored(&"d", 1).is_some(), "a lane that held nothing hears of the room");
+        assert!(lanes.reserve_for_stored(&"d", 1).is_some(), "a lane that held nothing is notified of the room");
         drop(taken);
-        let huge = lanes.reserve(&"e", 5_000).expect("larger than all of it: alone");
+        let huge = lanes.reserve(&"e", 5_000).expect("larger than the limit: alone");
         assert!(lanes.reserve(&"f", 1).is_none());
         drop(huge);
     }
@@ -468,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_withdrawn_loses_its_turn_and_its_place() {
+    fn withdrawn_things_lose_turn_and_place() {
         let (lanes, _room) = lanes(LIMITS);
         for (key, thing) in [("a", 1), ("a", 2), ("b", 10)] {
             lanes.push(&key, thing);
@@ -482,19 +486,19 @@ mod tests {
     }
 
     #[test]
-    fn new_things_wait_behind_what_waits_in_the_store() {
+    fn new_things_wait_behind_those_in_the_store() {
         let (lanes, _room) = lanes(LIMITS);
         let mut taken: Vec<_> = (0..4).map(|_| lanes.reserve(&"a", 1).unwrap()).collect();
         assert!(lanes.reserve(&"a", 1).is_none());
         taken.pop();
-        assert!(lanes.reserve(&"a", 1).is_none(), "the free place is for what waits");
-        taken.push(lanes.reserve_for_stored(&"a", 1).expect("which takes it"));
+        assert!(lanes.reserve(&"a", 1).is_none(), "the free place is for the thing in the store");
+        taken.push(lanes.reserve_for_stored(&"a", 1).expect("the stored thing takes it"));
         taken.truncate(2);
         assert!(lanes.reserve(&"a", 1).is_some(), "once there is room again, new things take part");
     }
 
     #[test]
-    fn things_of_one_turn_leave_one_for_whoever_has_the_next() {
+    fn more_leaves_one_thing_for_the_next_turn() {
         let (lanes, _room) = lanes(LIMITS);
         for thing in 0..5 {
             lanes.push(&"a", thing);
@@ -505,7 +509,7 @@ mod tests {
         let (second, other) = lanes.try_next().unwrap();
         assert_eq!((second, lanes.more(&other)), (4, None));
         lanes.push(&"a", 5);
-        assert!(lanes.try_next().is_none(), "two are at work");
+        assert!(lanes.try_next().is_none(), "both permits are in use");
         assert_eq!(lanes.more(&other), Some(5));
         drop((turn, other));
         assert!(lanes.lock().lanes.is_empty());
@@ -515,14 +519,14 @@ mod tests {
     struct Placed {
         _place: Slot<u32, Placed>,
         round: usize,
-        /// Whoever takes it is busy until the round is over, and looks for nothing else.
+        /// The worker that takes it stays busy until the round is over, and takes nothing else.
         busy: bool,
     }
 
-    /// Tasks and threads wait; some stop waiting, also at the moment in which they are woken. In each round a few things are pushed
-    /// that must all be taken although nobody pushes any more: side by side by as many workers, or one after another as turns end,
-    /// or when a lane's concurrency goes up. Whoever could notice by chance is busy or waits for the round's end, so that a
-    /// wake-up that was lost, or taken along by one that stopped waiting, leaves a thing untaken.
+    /// Tasks and threads wait; some stop waiting, also at the moment of their wake-up. Each round pushes a few things that must
+    /// all be taken although no further push follows: side by side by as many workers, or one after another as turns end, or when
+    /// a lane's concurrency rises. Every worker that could find a thing by chance is busy or waits for the end of the round. So
+    /// if a wake-up is lost, or is used up by a worker that stopped waiting, a thing stays untaken.
     #[test]
     fn no_wake_up_is_lost() {
         use std::{
@@ -557,7 +561,7 @@ mod tests {
                     let stops_waiting = async {
                         match number {
                             0 => tokio::time::sleep(Duration::from_millis(1)).await,
-                            // At the last moment: when the thing that it may have been woken for is there.
+                            // At the last moment, when the thing that may have woken this worker is already queued.
                             1 => {
                                 while lanes.is_empty() {
                                     tokio::task::yield_now().await;
@@ -579,7 +583,7 @@ mod tests {
                     if thing.busy {
                         let _ = over.wait_for(|over| *over >= thing.round).await;
                     } else {
-                        // As the sender does: the turn ends elsewhere, while this one waits for the next.
+                        // Like the sender: the turn ends elsewhere while this worker waits for the next thing.
                         tokio::spawn(async move {
                             tokio::task::yield_now().await;
                             drop(turn);
@@ -607,7 +611,7 @@ mod tests {
             }
         };
         for round in 1..=ROUNDS {
-            // Others of the same lanes may still be on their way out.
+            // Earlier things of the same lanes may still be at work.
             let placed = |key: u32, busy: bool| {
                 let place = loop {
                     match lanes.reserve_for_stored(&key, 1) {
@@ -628,7 +632,7 @@ mod tests {
                     (0..4).for_each(|place| lanes.push(&(place % 2), placed(place % 2, false)));
                     pushed += 4;
                 }
-                // One, and when the lane may have more at work, the others.
+                // One thing, and the others once the lane's concurrency rises.
                 _ => {
                     let key = 9;
                     let things = [placed(key, true), placed(key, true), placed(key, true)];
@@ -643,7 +647,7 @@ mod tests {
             over.send_replace(round);
         }
         stop.cancel();
-        // Whoever waits for another round is let go.
+        // Releases the workers that wait for the end of the round.
         drop(over);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         tasks.into_iter().for_each(|task| runtime.block_on(task).unwrap());

@@ -1,4 +1,4 @@
-//! What a process knows beside its store. All of it can be lost: the next process begins without it.
+//! Values that a process keeps in memory beside its store. All of them can be lost: the next process starts without them.
 
 use std::{
     collections::HashMap,
@@ -14,18 +14,18 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// What a process knows beside its store.
+/// Values that a process keeps beside its store.
 pub struct Local<Own> {
     pub tag: Tag,
     pub handoff: Handoff,
     pub state_limits: StateLimits,
     pub seals: Seals,
-    /// What only this kind of store needs.
+    /// Values that only this kind of store needs.
     pub own: Own,
-    /// A minute whose first id is noted and committed.
+    /// The last minute whose first event id is stored and committed.
     minute: AtomicI64,
     walks: Mutex<Walks>,
-    /// The order of each endpoint that was looked at last. The next claim continues behind it.
+    /// Per endpoint, the order that the last claim looked at last. The next claim continues after it.
     last_orders: Mutex<HashMap<EndpointId, i64>>,
 }
 
@@ -43,12 +43,12 @@ impl<Own> Local<Own> {
         }
     }
 
-    /// Returns whether the first id of this instant's minute is committed.
+    /// Returns whether the first event id of this instant's minute is committed.
     pub fn knows_minute(&self, at: Timestamp) -> bool {
         self.minute.load(Ordering::Relaxed) == minute(at)
     }
 
-    /// Notes, after the commit, that the first id of this instant's minute is committed.
+    /// Records, after the commit, that the first event id of this instant's minute is committed.
     pub fn note_minute(&self, at: Timestamp) {
         self.minute.store(minute(at), Ordering::Relaxed);
     }

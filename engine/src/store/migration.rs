@@ -1,11 +1,12 @@
-//! From one node to many: a store moves from its SQLite file into an empty Postgres database.
+//! Migration: moves a store from its SQLite file into an empty Postgres database, to go from one node to many.
 //!
-//! It goes table by table in batches along each primary key; how far it has come is written in the transaction of each batch, so that
-//! a move which was cut anywhere goes on by the same command and doubles nothing. No engine takes up the database before the move is
-//! finished, nor the file from then on: at every moment at most one of the two sends anything.
+//! Rows move table by table, in batches along each primary key. Each batch writes its progress in its own transaction, so the
+//! same command resumes an interrupted move and copies nothing twice. No engine opens the database before the move is finished,
+//! and none opens the file afterwards: at every moment at most one of the two sides sends webhooks.
 //!
-//! Ids, callers' ids and the store's tag stay what they are, and numbering goes on above them. What the file's engine held is free;
-//! due times are brought from the steady clock to the database's. Secrets stay sealed: both stores open with the same master key.
+//! Ids, callers' ids and the store's tag do not change, and new ids are larger than all old ones. Leases of the file's engine
+//! end. Due times are translated from the steady clock to the database's clock. Secrets stay sealed: both stores use the same
+//! master key.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,19 +20,19 @@ use super::{
 };
 use crate::clock;
 
-/// Rows in one transaction at most: so few that none takes long, so many that its commit weighs little.
-/// Tests have few rows, and want many batches.
+/// Rows in one transaction at most: few enough that none takes long, enough that its commit costs little. Tests have few rows and
+/// need many batches.
 pub const BATCH_ROWS: usize = if cfg!(test) { 3 } else { 1_000 };
-/// Bytes in one transaction, give or take a row.
+/// Bytes in one transaction, plus one row at most.
 pub const BATCH_BYTES: usize = 4 << 20;
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Number,
     Text,
     Bytes,
-    /// Text in the file and bytes in the database, which has no text with every character.
+    /// Text in the file, bytes in the database: Postgres text cannot hold every character.
     TextAsBytes,
 }
 
@@ -39,10 +40,10 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Table {
     pub name: &'static str,
-    /// The first so many columns are its primary key.
+    /// Number of leading columns that form the primary key.
     pub key: usize,
     pub columns: &'static [(&'static str, Kind)],
-    /// Its numbers are the store's to give.
+    /// Whether the store numbers the rows.
     pub numbered: bool,
 }
 
@@ -73,7 +74,7 @@ impl Value {
 
 macro_rules! tables {
     ($($name:literal $key:literal $numbered:literal [$($column:literal $kind:ident),* $(,)?];)*) => {
-        /// Every table that moves, in the order in which they do.
+        /// Every table that moves, in this order.
         pub const TABLES: &[Table] = &[$(Table {
             name: $name, key: $key, columns: &[$(($column, Kind::$kind)),*], numbered: $numbered,
         }),*];
@@ -131,15 +132,15 @@ tables! {
     ];
 }
 
-/// What makes a store itself: taken along as it is.
+/// What identifies a store. It moves unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub tag: String,
-    /// By which the store knows its master key.
+    /// Sealed with the master key: identifies the key of the store.
     pub mark: Vec<u8>,
-    /// Another one after every opening by an engine.
+    /// Changes each time an engine opens the store.
     pub opening: String,
-    /// The last number that was issued to an event.
+    /// The largest number ever given to an event.
     pub last_event: i64,
 }
 
@@ -151,15 +152,15 @@ pub enum KeyPart {
     Text(String),
 }
 
-/// How far a move has come; the database keeps it until the move is finished.
+/// Progress of a move. The database keeps it until the move is finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Whose move it is, and since which opening of that store nothing may have changed.
+    /// The store's tag and its last opening: nothing may have changed since then.
     pub tag: String,
     pub opening: String,
-    /// Of the database's tables, when they were made.
+    /// Layout of the database when the move began.
     pub layout: u8,
-    /// The table that is being moved, and the last key of it that has.
+    /// The table that is being moved.
     pub table: String,
     pub cursor: Vec<KeyPart>,
     pub rows: BTreeMap<String, u64>,
@@ -181,7 +182,7 @@ impl Progress {
         self.rows.values().sum()
     }
 
-    /// After `rows` of `table`, of which `last` is the last key.
+    /// Returns the progress after `rows` more rows of `table`, the last of which has the key `last`.
     fn after(&self, table: &Table, last: Vec<KeyPart>, rows: usize) -> Self {
         let mut next = self.clone();
         table.name.clone_into(&mut next.table);
@@ -191,15 +192,15 @@ impl Progress {
     }
 }
 
-/// What is checked of a table on both sides before a move counts as finished.
+/// Sum of a table, compared on both sides before a move counts as finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     pub rows: u64,
-    /// Of all columns that hold bytes.
+    /// Over all columns that hold bytes.
     pub bytes: u64,
 }
 
-/// Progress of a move: rows so far, of how many.
+/// Progress of a move: rows so far, and all rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved {
     pub table: &'static str,
@@ -211,18 +212,19 @@ pub struct Moved {
 /// A finished move.
 #[derive(Debug)]
 pub struct Migration {
-    /// Counted on both sides, and equal.
+    /// Counted on both sides and equal.
     pub tables: Vec<(&'static str, Sum)>,
-    /// What an earlier command had moved already.
+    /// Rows that an earlier command had moved.
     pub rows_before: u64,
-    /// An earlier command had finished it.
+    /// Whether an earlier command had already finished the move.
     pub was_done: bool,
 }
 
-/// Moves the store in `file`, whose folder the caller holds, into the database at `url`; `shown` is how that is written for people.
+/// Moves the store in `file` into the database at `url`. The caller holds the lock of the file's folder. `shown` is the URL as it
+/// is printed.
 ///
 /// # Errors
-/// [`Error::Conflict`] if one of the two is not what can be moved or moved into; otherwise the same call goes on where this one stopped.
+/// [`Error::Conflict`] if one of the two cannot be moved or moved into. After any other error, the same call resumes the move.
 pub async fn migrate(
     file: &Path,
     key_file: &KeyFile,
@@ -232,7 +234,7 @@ pub async fn migrate(
 ) -> Result<Migration, Error> {
     let from = Export::open(file)?;
     let identity = from.identity()?;
-    // Without it no engine could open the database.
+    // Without this key file no engine could open the database.
     key_file.open(Some(&identity.mark))?;
     if let Some(before) = from.moved_to()?
         && before != shown
@@ -245,7 +247,7 @@ pub async fn migrate(
     let to = Import::open(url).await?;
     let mut progress = match to.begin(&identity).await? {
         Begun::Finished => {
-            // It was cut between the two.
+            // The earlier command was interrupted between the last batch and the mark.
             from.mark_moved(shown)?;
             return Ok(Migration { tables: sums, rows_before: rows_in_all, was_done: true });
         }
@@ -289,7 +291,8 @@ fn key_of(table: &Table, row: &[Value]) -> Result<Vec<KeyPart>, Error> {
     row.iter().zip(table.columns).take(table.key).map(part).collect()
 }
 
-/// What means something else in the other store. The database's clock is `ahead` of the steady clock by so many milliseconds.
+/// Translates the values that mean something else in the other store. The database's clock is `ahead` milliseconds ahead of the
+/// steady clock.
 fn translate(table: &Table, row: &mut [Value], ahead: i64) -> Result<(), Error> {
     let id = match row[0] {
         Value::Number(id) => id,
@@ -300,7 +303,7 @@ fn translate(table: &Table, row: &mut [Value], ahead: i64) -> Result<(), Error> 
         "event_queue" | "run_queue" | "live" => {
             let (due, lease) = (table.place_of("next_at"), table.place_of("lease"));
             let Value::Number(at) = row[due] else { return Err(corrupt("next_at")) };
-            // Who held it is no more.
+            // The process that held the lease has ended.
             let at = match row[lease] {
                 Value::Null => at,
                 _ => at.min(clock::steady().millis()),
@@ -309,8 +312,8 @@ fn translate(table: &Table, row: &mut [Value], ahead: i64) -> Result<(), Error> 
             row[due] = Value::Number(at.saturating_add(ahead));
         }
         "state" => {
-            // The file's tokens are random, from 0 on, and so are its versions. A node's begin with its id: below 0 there are none, and
-            // 0 stands for what is not there.
+            // The file's tokens and versions are random numbers from 0 on. A node's tokens begin with its id and are never
+            // negative. So a negative version belongs to no node, and 0 still stands for a missing value.
             let version = table.place_of("version");
             match row[version] {
                 Value::Number(token) if token >= 0 => row[version] = Value::Number(!token),

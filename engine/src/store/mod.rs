@@ -5,7 +5,7 @@
 //! result of a claim that was lost in the meantime is refused and changes nothing. A commit hands its rows to the workers through the
 //! [`Handoff`], already leased. A row that finds no room there waits in the store and is claimed when it is due and there is room.
 //!
-//! Every instant that a store waits for is on the steady clock ([`crate::clock::steady`]); instants that people read are on the wall clock.
+//! Instants that a store waits for are on the steady clock ([`crate::clock::steady`]). Instants for people are on the wall clock.
 //!
 //! # To add a stored thing
 //!

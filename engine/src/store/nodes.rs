@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{Error, PluginRegistry};
 use crate::domain::{plugin::Digest, time::Timestamp};
 
-/// Knows the nodes of a store. A store that belongs to one process has none.
+/// Lists the nodes of a store. A store that belongs to one process has none.
 #[async_trait]
 pub trait Nodes {
     /// Returns the nodes, by name.
@@ -16,15 +16,16 @@ pub trait Nodes {
         Ok(Vec::new())
     }
 
-    /// Returns where the nodes share plugin files. `None` if the plugin folder of one process decides which version serves.
+    /// Returns where the nodes share plugin files. Returns `None` if the plugin folder of one process decides which version
+    /// serves.
     fn plugin_registry(&self) -> Option<&dyn PluginRegistry> {
         None
     }
 
-    /// Gives back at once what this process holds: it is about to end.
+    /// Gives back all leases of this process at once. Called when the process is about to end.
     ///
     /// # Errors
-    /// If the commit failed: the other nodes take over after the time of silence.
+    /// If the commit failed: the other nodes take over once this node has been silent for long enough.
     async fn leave(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -34,34 +35,34 @@ pub trait Nodes {
 #[derive(Clone, Debug)]
 pub struct Node {
     pub id: i64,
-    /// The same after a restart of the same node.
+    /// Name of the node. It stays the same over restarts.
     pub name: String,
-    /// What it does: `all`, `api` or `work`.
+    /// Role: `all`, `api` or `work`.
     pub role: String,
-    /// Version of its engine.
+    /// Version of the node's engine.
     pub version: String,
-    /// Where its API listens.
+    /// Address of the node's API.
     pub address: String,
     pub started_at: Timestamp,
     /// Time of its last heartbeat.
     pub seen_at: Timestamp,
-    /// Events, runs and deliveries that it holds.
+    /// Events, runs and deliveries that the node holds.
     pub leases: u64,
-    /// Since when it has held the oldest of them.
+    /// Since when the node has held the oldest of them.
     pub holds_since: Option<Timestamp>,
-    /// Its last report about its plugins.
+    /// The node's last report about its plugins.
     pub plugins: Vec<NodePlugin>,
-    /// Whether it answers this request.
+    /// Whether this node answers the request.
     pub is_this_one: bool,
 }
 
 /// A node's report about one plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePlugin {
-    /// The plugin's name; the file's, where it never became one.
+    /// Name of the plugin, or of its file if no plugin could be read from it.
     pub name: String,
-    /// The version that serves there.
+    /// The version that serves on this node.
     pub version: Option<Digest>,
-    /// Why none does, or why a newer one is not taken.
+    /// Why no version serves, or why a newer one is refused.
     pub error: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Lists that come in pages.
+//! Paged lists.
 
 /// One page of a list, newest first.
 #[derive(Clone, Debug)]
@@ -8,7 +8,7 @@ pub struct Page<T> {
     pub next: Option<i64>,
 }
 
-/// Which part of a list is wanted: everything before `cursor`, `limit` at most.
+/// The part of a list to return: at most `limit` items before `cursor`.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest {
     pub cursor: Option<i64>,
@@ -16,7 +16,7 @@ pub struct PageRequest {
 }
 
 impl<T> Page<T> {
-    /// What was asked for, of items of which one more was read than a page holds: it tells whether there is another page.
+    /// Makes a page of `items`. They hold one item more than a page if a next page exists.
     pub(super) fn of(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Self {
         let more = items.len() > request.limit;
         items.truncate(request.limit);

@@ -1,4 +1,4 @@
-//! Plugins as they are stored: the version that served last, and the configuration.
+//! Stored plugins: the version that served last, and the configuration.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::domain::{name::Slug, plugin::Digest};
 
-/// Stores what is known of plugins.
+/// Stores plugins.
 #[async_trait]
 pub trait Plugins {
     /// Stores which version of a plugin serves. Its configuration is not changed.
@@ -38,11 +38,11 @@ pub struct PluginRow {
     pub name: Slug,
     /// The version that served last.
     pub version: Digest,
-    /// From the metadata of that version.
+    /// The author's version, from the metadata of the file.
     pub author_version: String,
     pub description: String,
     pub on: Vec<String>,
-    /// The file's name in the plugin folder.
+    /// Name of the file in the plugin folder.
     pub file: String,
     pub bytes: u64,
     pub config: BTreeMap<String, String>,

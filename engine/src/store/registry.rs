@@ -1,4 +1,4 @@
-//! The plugin registry: plugin files that the nodes of one store share.
+//! The plugin registry: plugin files that all nodes of a store share.
 
 use async_trait::async_trait;
 
@@ -8,18 +8,18 @@ use crate::domain::{name::Slug, plugin::Digest};
 /// When a node saw a plugin file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSeen {
-    /// It was in the folder when the node started.
+    /// The file was in the folder when the node started.
     AtStart,
-    /// It was written while the node was running.
+    /// The file was written while the node was running.
     Written,
 }
 
 /// Result of publishing a plugin file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// It is the version that serves.
+    /// This version serves.
     Serves,
-    /// It was known already and no longer serves: nothing changed.
+    /// The version was known and no longer serves: nothing changed.
     Outdated,
 }
 
@@ -27,14 +27,14 @@ pub enum Published {
 /// it stores. Every change raises the config version.
 #[async_trait]
 pub trait PluginRegistry: Send + Sync {
-    /// Makes a version serve, replacing the version that serves under its name. A version that a node finds at its start and that any node
-    /// has published before changes nothing: it may be older than the version that serves.
+    /// Makes a version serve. It replaces the version that serves under this name. A version that a node finds at its start, and
+    /// that any node has published before, changes nothing: it may be older than the version that serves.
     ///
     /// # Errors
     /// If the commit failed.
     async fn publish(&self, plugin: PluginRow, file: Vec<u8>, seen: FileSeen) -> Result<Published, Error>;
 
-    /// Stops a plugin from serving, if this is the version that serves. Returns whether it was.
+    /// Stops a plugin if `version` serves. Returns whether it did.
     ///
     /// # Errors
     /// If the commit failed.
@@ -46,7 +46,7 @@ pub trait PluginRegistry: Send + Sync {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn serving(&self) -> Result<Vec<PluginRow>, Error>;
 
-    /// Returns the file of a version that serves; `None` once another version serves.
+    /// Returns the file of a version that serves, or `None` once another version serves.
     ///
     /// # Errors
     /// If the store cannot be read.

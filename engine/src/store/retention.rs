@@ -1,29 +1,30 @@
-//! Retention: deleting finished events after their time, and evicting the oldest when the store is full. Both stores walk over their events in
-//! the same four ways, oldest first.
+//! Retention: deletes finished events after their time, and evicts the oldest events when the store is full. Both stores walk
+//! over their events in the same four ways, oldest first.
 
 use async_trait::async_trait;
 
 use super::Error;
 use crate::domain::{retention::Retention, time::Timestamp};
 
-/// Deletes what need not be stored any more.
+/// Deletes rows that need not be stored any more.
 #[async_trait]
 pub trait Retire {
-    /// Deletes one batch of finished events that are older than their time, each with its whole story, and of old audit entries, jobs and
-    /// deleted endpoints. Returns how many rows were looked at; 0 means that nothing is old enough.
+    /// Deletes one batch of finished events that are older than their limit, each with its runs, deliveries and attempts. Also
+    /// deletes old audit entries, jobs and deleted endpoints. Returns the number of rows it looked at; 0 means that nothing is
+    /// old enough.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
 
     /// Deletes one batch of the oldest finished events, of any age, until the store holds less than `bytes_max`. If it looked at
-    /// no event and the store still holds more, it has looked at all of them.
+    /// no event and the store still holds more, no further event can be deleted.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
     async fn evict(&self, bytes_max: u64) -> Result<Evicted, Error>;
 
-    /// Returns what the store holds on its disk, in bytes, without space that is free for later rows.
+    /// Returns the bytes that the store uses on its disk, without free space inside the file.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -34,11 +35,11 @@ pub trait Retire {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evicted {
     pub looked_at: usize,
-    /// Events that were deleted.
+    /// Number of deleted events.
     pub events: usize,
 }
 
-/// Positions of the four walks. They start again with the process.
+/// Positions of the four walks. A new process starts them again.
 #[derive(Clone, Copy, Default)]
 pub struct Walks {
     pub delivered: Walk,
@@ -52,6 +53,6 @@ pub struct Walks {
 pub struct Walk {
     /// The last event that was looked at.
     pub cursor: i64,
-    /// Whether it found nothing more to look at.
+    /// Whether the walk found nothing more to look at.
     pub ended: bool,
 }

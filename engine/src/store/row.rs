@@ -1,13 +1,13 @@
-//! Rows of either database as values of the domain. A column of another type, or NULL where a value must be, is an error that names its
-//! table, column and id, in both stores alike.
+//! Rows of either database as values of the domain. A column of the wrong type, or NULL where a value is required, is an error
+//! that names table, column and id, in the same way for both stores.
 
 use super::{Error, columns::Place};
 use crate::domain::time::Timestamp;
 
-/// A column that has another type than it must have.
+/// The column has another type than expected.
 pub struct WrongType;
 
-/// A row of either database, read by the number of a column. NULL is `None`.
+/// A row of either database, read by column number. NULL is `None`.
 pub trait Row {
     fn number(&self, column: usize) -> Result<Option<i64>, WrongType>;
     fn text(&self, column: usize) -> Result<Option<&str>, WrongType>;
@@ -65,7 +65,7 @@ impl<'r, R: Row> Columns<'r, R> {
         self.row.bytes(column).ok().flatten().ok_or_else(|| self.place.corrupt(name))
     }
 
-    /// Reads a word as one of the values that it stands for.
+    /// Reads a word and parses it.
     pub fn word<T>(&self, column: usize, name: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Error> {
         parse(self.text(column, name)?).ok_or_else(|| self.place.corrupt(name))
     }

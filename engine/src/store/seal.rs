@@ -1,14 +1,15 @@
-//! Secrets at rest: encrypted with XChaCha20-Poly1305 under a master key in a separate file.
+//! Secrets at rest, encrypted with XChaCha20-Poly1305 under a master key in a separate file.
 //!
-//! Without that file a copy of the store reveals no secret, and no row's secrets can be moved to another row: each sealed value is bound
-//! to its owner's name. Nonces are random; at 192 bits they do not repeat. One sealed value per endpoint holds everything secret:
-//! signing secrets, headers, the key of a client certificate.
+//! Without that file, a copy of the store reveals no secret. Each sealed value is bound to its owner's name, so it cannot be
+//! moved to another row. Nonces are random; with 192 bits they do not repeat. One sealed value per endpoint holds all its
+//! secrets: signing secrets, headers, the key of a client certificate.
 //!
-//! The master key can be changed while the engine runs ([`KeyFile`]). The next key is written beside the old one, all values are sealed
-//! again in one transaction, then the file is renamed. After an interruption the store says which key it was sealed with.
+//! The master key can be changed while the engine runs ([`KeyFile`]). The engine writes the next key beside the old one, seals
+//! all values again in one transaction, then renames the file. After an interruption, the mark in the store shows which key it
+//! was sealed with.
 //!
-//! A sealed value is not bound to a version: an attacker who can write the store can put an older row back, its version included. Only a
-//! counter outside the store could reveal that.
+//! A sealed value is not bound to a version. An attacker who can write to the store can put back an older row together with its
+//! version. Only a counter outside the store could reveal that.
 
 use std::{
     fmt, fs,
@@ -31,23 +32,23 @@ use crate::{
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
-/// What a key file's line begins with.
+/// Prefix of the line in a key file.
 const PREFIX: &str = "innesco-master-key-1:";
-/// What is sealed into the store so that an opening knows whether it has the right key.
+/// Plain text of the mark. The store keeps it sealed, so that an opening can check the key.
 const MARK: &[u8] = b"innesco";
 const MARK_CONTEXT: &str = "store";
 
-/// A master key, ready to seal and open.
+/// A master key, ready to seal and to open.
 pub struct Seal(XChaCha20Poly1305);
 
-/// Something that cannot be sealed or opened.
+/// A value cannot be sealed or opened, or the key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
     #[error("the master key in {} does not open this store: it was sealed with another one. Put the right file in its place", .0.display())]
     WrongKey(PathBuf),
-    #[error("the store's secrets are sealed, and their master key {} is missing. Put the file back; without it they cannot be read by anyone", .0.display())]
+    #[error("the store's secrets are sealed, and their master key {} is missing. Put the file back; without it the secrets are lost", .0.display())]
     Missing(PathBuf),
     #[error("{} is not a master key: it must be one line, {PREFIX} and 44 characters of base64", .0.display())]
     NotAKey(PathBuf),
@@ -69,19 +70,19 @@ impl Seal {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// What was sealed for `context` under this key; `None` if it was not, or was changed since.
+    /// Decrypts a value that was sealed for `context` under this key. Returns `None` if it was not, or if it was changed since.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let payload = Payload { msg: sealed, aad: context.as_bytes() };
         self.0.decrypt(&XNonce::from(*nonce), payload).ok().map(Zeroizing::new)
     }
 
-    /// What the store keeps to know its key by.
+    /// Returns the mark that the store keeps to recognise its key.
     pub fn mark(&self) -> Result<Vec<u8>, SealError> {
         self.seal(MARK_CONTEXT, MARK)
     }
 
-    /// Whether a store that carries `mark` is sealed with it.
+    /// Returns whether `mark` was made with this key.
     pub fn made(&self, mark: &[u8]) -> bool {
         self.open(MARK_CONTEXT, mark).is_some()
     }
@@ -93,8 +94,8 @@ impl fmt::Debug for Seal {
     }
 }
 
-/// Where the master key lies. A change writes the next key beside the current one, then reseals the store, then replaces the file;
-/// whatever is interrupted is finished or undone at the next opening, by what the store says it was sealed with.
+/// The file of the master key. A key change writes the next key beside the current one, reseals the store, then replaces the
+/// file. The next opening finishes or undoes an interrupted change, depending on the key of the store's mark.
 #[derive(Clone, Debug)]
 pub struct KeyFile(PathBuf);
 
@@ -113,7 +114,8 @@ impl KeyFile {
         name.into()
     }
 
-    /// The key of a store that carries `mark`; for a store without one, the key in the file, made if there is none.
+    /// Returns the key of a store that carries `mark`. For a store without a mark, returns the key in the file, and creates one
+    /// if the file is missing.
     pub fn open(&self, mark: Option<&[u8]>) -> Result<Seal, SealError> {
         let Some(mark) = mark else {
             return match self.read(&self.0)? {
@@ -126,7 +128,7 @@ impl KeyFile {
         let missing = current.is_none();
         if let Some(seal) = current.filter(|seal| seal.made(mark)) {
             if next.is_some() {
-                // The change did not reach the store.
+                // The change was interrupted before it reached the store.
                 let _ = fs::remove_file(self.next_path());
             }
             return Ok(seal);
@@ -138,7 +140,7 @@ impl KeyFile {
         Err(if missing { SealError::Missing(self.0.clone()) } else { SealError::WrongKey(self.0.clone()) })
     }
 
-    /// Makes the next key, on the disk beside the current one.
+    /// Creates the next key, on disk beside the current one.
     pub fn begin_change(&self) -> Result<Seal, SealError> {
         let next = self.next_path();
         match fs::remove_file(&next) {
@@ -147,7 +149,7 @@ impl KeyFile {
         }
     }
 
-    /// Puts the next key in the place of the current one, once the store is sealed with it.
+    /// Replaces the current key file by the next one, once the store is sealed with it.
     pub fn finish_change(&self) -> Result<(), SealError> {
         let file = |cause| SealError::File { path: self.0.clone(), cause };
         fs::rename(self.next_path(), &self.0).map_err(file)?;
@@ -164,7 +166,7 @@ impl KeyFile {
         key.map(|key| Some(Seal::new(key))).ok_or_else(|| SealError::NotAKey(path.to_owned()))
     }
 
-    /// On the disk before anything is sealed with it: a store whose key is lost is a store without secrets.
+    /// Creates a key file. It is on disk before anything is sealed with it: a store whose key is lost has lost its secrets.
     fn make(&self, path: &Path) -> Result<Seal, SealError> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         random::fill(&mut *key)?;
@@ -174,7 +176,7 @@ impl KeyFile {
             file.write_all(line.as_bytes())?;
             file.sync_all()?;
             self.sync_folder()?;
-            // On a file system without modes the next start would refuse the file. Better now, before anything is sealed with it.
+            // On a file system without modes, the next start would refuse the file. Fail now, before anything is sealed with it.
             files::read_secret(path).map(drop)
         };
         write().map_err(|cause| SealError::File { path: path.to_owned(), cause })?;
@@ -193,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sealed_opens_only_with_its_key_and_its_context() {
+    fn sealed_values_open_only_with_their_key_and_context() {
         let (ours, other) = (Seal::new(&[1; 32]), Seal::new(&[2; 32]));
         let sealed = ours.seal("endpoint crm", b"whsec_x").unwrap();
         assert_eq!(ours.open("endpoint crm", &sealed).unwrap().as_slice(), b"whsec_x");
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_is_made_once_and_belongs_to_its_owner() {
+    fn a_key_file_is_created_once_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = KeyFile::at(folder.path().join("master.key"));
         let mark = file.open(None).unwrap().mark().unwrap();
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_may_be_written_by_an_editor_that_adds_to_it() {
+    fn white_space_around_the_line_of_a_key_file_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let file = KeyFile::at(folder.path().join("master.key"));
         let mark = file.open(None).unwrap().mark().unwrap();
@@ -265,13 +267,13 @@ mod tests {
         let old = file.open(None).unwrap();
         let new = file.begin_change().unwrap();
         let (before, after) = (old.mark().unwrap(), new.mark().unwrap());
-        // Ended before the store was resealed.
+        // Interrupted before the store was resealed.
         assert!(file.open(Some(&before)).unwrap().made(&before));
         assert!(!file.next_path().exists());
-        // Ended after it was.
+        // Interrupted after the store was resealed.
         let new = file.begin_change().unwrap();
         let after_again = new.mark().unwrap();
-        assert!(file.open(Some(&after)).is_err(), "a key that nobody has any more");
+        assert!(file.open(Some(&after)).is_err(), "this key no longer exists");
         assert!(file.open(Some(&after_again)).unwrap().made(&after_again));
         assert!(!file.next_path().exists());
         assert!(file.open(None).unwrap().made(&after_again));

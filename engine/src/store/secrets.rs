@@ -1,4 +1,4 @@
-//! The master key in force, and replacing it.
+//! The current master key and its replacement.
 
 use std::sync::{Arc, RwLock};
 
@@ -9,14 +9,16 @@ use super::{Error, KeyFile, Seal};
 /// Replaces the master key.
 #[async_trait]
 pub trait Secrets {
-    /// Seals every secret under a new master key, and puts that key in the place of the old one.
+    /// Seals every secret under a new master key, then replaces the file of the old key.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if a secret cannot be opened; [`Error::Seal`] if the key file cannot be written. The old key stays in force.
+    /// [`Error::Corrupt`] if a secret cannot be opened; [`Error::Seal`] if the key file cannot be written. The old key then stays
+    /// current.
     async fn reseal(&self) -> Result<(), Error>;
 }
 
-/// The master keys of an open store: the one in force first. A replaced key still opens what a reader began to read before.
+/// The master keys of an open store, the current one first. A replaced key stays, since a reader may still hold rows sealed with
+/// it.
 pub struct Seals {
     file: KeyFile,
     keys: RwLock<Vec<Arc<Seal>>>,
@@ -31,7 +33,7 @@ impl Seals {
         &self.file
     }
 
-    /// Returns the key in force.
+    /// Returns the current key.
     pub fn current(&self) -> Arc<Seal> {
         Arc::clone(&self.all()[0])
     }
@@ -41,20 +43,21 @@ impl Seals {
         self.keys.read().expect("no code panics while it holds the keys").clone()
     }
 
-    /// Lets readers open what `next` seals. Called before the commit, so that no reader finds a secret that it cannot open.
+    /// Lets readers open secrets that `next` seals. Called before the commit, so that no reader finds a secret that it cannot
+    /// open.
     pub fn announce(&self, next: &Arc<Seal>) {
         let mut keys = self.keys.write().expect("no code panics while it holds the keys");
         keys.push(Arc::clone(next));
     }
 
-    /// Puts a key in force, and keeps the others for readers.
+    /// Makes a key current. The others stay for readers.
     pub fn put_in_force(&self, seal: Arc<Seal>) {
         let mut keys = self.keys.write().expect("no code panics while it holds the keys");
         keys.retain(|key| !Arc::ptr_eq(key, &seal));
         keys.insert(0, seal);
     }
 
-    /// Puts the key in force that the store is now sealed with, and its file in the place of the old one.
+    /// Makes the key of the resealed store current, and replaces the file of the old key.
     pub fn commit(&self, seal: Arc<Seal>) {
         self.put_in_force(seal);
         if let Err(error) = self.file.finish_change() {

@@ -18,14 +18,15 @@ use crate::domain::{
 /// Settles events and deferred runs.
 #[async_trait]
 pub trait Settle {
-    /// Settles in this order, many at once. Each settlement takes effect as a whole or not at all, and has its own answer.
+    /// Settles events and runs in this order, many at once. Each settlement takes effect as a whole or not at all, and gets its
+    /// own answer.
     ///
     /// # Errors
     /// If the commit failed: no settlement took effect.
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error>;
 }
 
-/// What is being settled.
+/// The event or run that is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settles {
     Event { id: EventId, round: u32, lease: Lease },
@@ -33,8 +34,8 @@ pub enum Settles {
 }
 
 impl Settles {
-    /// The version of state that is written with it: the claim's token, which no two claims share. A run's id would not do: a run that
-    /// is claimed again, by whichever node, writes something else under it.
+    /// Returns the version of state written by this settlement: the token of its claim, which no two claims share. A run's id
+    /// would not be unique: a run that is claimed again may write another value.
     pub const fn state_version(self) -> i64 {
         match self {
             Self::Event { lease, .. } | Self::Run { lease, .. } => lease.token,
@@ -42,19 +43,19 @@ impl Settles {
     }
 }
 
-/// Commit 2: everything that follows from an event's routing and runs, or from one later run. All of it, or nothing.
+/// Everything that follows from routing and running an event, or from one later run. The store commits all of it or nothing.
 #[derive(Clone)]
 pub struct Settlement {
     pub settles: Settles,
-    /// Becomes the cause of emitted events and the content of direct deliveries.
+    /// The event that caused emitted events; its data is the content of direct deliveries.
     pub event: Arc<Event>,
     pub runs: Vec<RunRecord>,
-    /// Direct subscriptions.
+    /// Deliveries of direct subscriptions.
     pub direct: Vec<NewDelivery>,
 }
 
 impl Settlement {
-    /// Reports whether anything outside the event's own rows changes with it.
+    /// Returns whether the settlement changes anything outside the event's own rows.
     pub fn has_effect(&self) -> bool {
         !self.direct.is_empty() || self.runs.iter().any(RunRecord::has_effect)
     }
@@ -66,10 +67,10 @@ pub enum Settled {
     Done,
     /// Another worker holds the claim now; nothing changed.
     LeaseLost,
-    /// These runs (places in [`Settlement::runs`]) read state that has changed since; nothing changed.
+    /// These runs (by index in [`Settlement::runs`]) read state that has changed since; nothing changed.
     StateConflict(Vec<usize>),
-    /// The event would have more runs or deliveries than an event can have; nothing changed.
+    /// The event would exceed its number of runs or deliveries; nothing changed.
     TooMany,
-    /// These runs (places in [`Settlement::runs`]) would have their plugin keep more state than it may; nothing changed.
+    /// These runs (by index in [`Settlement::runs`]) would exceed the state limits of their plugin; nothing changed.
     StateFull(Vec<(usize, StateFull)>),
 }

@@ -1,4 +1,4 @@
-//! Sources as both stores keep them: what makes an address unguessable is sealed with its secrets.
+//! Columns of sources, as both stores keep them. The token that makes an address unguessable is sealed together with the secrets.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// The column `draft`. A member that is missing is as the preset has it.
+/// The column `draft`. A missing member has the preset's value.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(remote = "Draft", default)]
 struct DraftColumn {
@@ -55,20 +55,20 @@ struct DraftColumn {
 #[serde(transparent)]
 struct Drafted(#[serde(with = "DraftColumn")] Draft);
 
-/// What the column `sealed` holds, encrypted.
+/// The column `sealed`, decrypted.
 #[derive(Serialize, Deserialize)]
 struct SealedColumn {
     token: String,
-    /// Each with the end of its grace, ms.
+    /// Each secret with the end of its grace period in ms.
     secrets: Vec<(String, Option<i64>)>,
-    /// The tokens before, each with the end of its grace, ms.
+    /// Earlier tokens, each with the end of its grace period in ms.
     #[serde(default)]
     former: Vec<(String, i64)>,
     #[serde(default)]
     verify_token: Option<String>,
 }
 
-/// What a source's secrets are bound to.
+/// Returns the context that a source's secrets are bound to.
 pub fn seal_context(name: &str) -> String {
     format!("source {name}")
 }
@@ -86,12 +86,12 @@ pub fn sealed(source: &NewSource, seal: &Seal) -> Result<Vec<u8>, Error> {
     Ok(seal.seal(&seal_context(&source.name), text.as_bytes())?)
 }
 
-/// The column `draft` of a source.
+/// Returns the column `draft` of a source.
 pub fn draft(source: &NewSource) -> String {
     json(&Drafted(source.draft.clone()))
 }
 
-/// A source's row as it was read.
+/// A source's row, with its secrets still sealed.
 pub struct StoredSource {
     pub id: i64,
     pub name: String,
@@ -102,7 +102,7 @@ pub struct StoredSource {
 }
 
 impl StoredSource {
-    /// The source, whose secrets open with one of `seals`.
+    /// Returns the source. One of `seals` must open its secrets.
     pub fn read(self, seals: &[Arc<Seal>]) -> Result<Source, Error> {
         let place = Place { table: "source", id: self.id };
         let name = Slug::parse(&self.name).map_err(|_| place.corrupt("name"))?;

@@ -1,4 +1,4 @@
-//! Sources as they are stored.
+//! Stored sources.
 
 use async_trait::async_trait;
 
@@ -15,13 +15,13 @@ pub trait Sources {
     /// [`Error::Taken`] if a source has this name.
     async fn create_source(&self, source: NewSource) -> Result<Source, Error>;
 
-    /// Replaces everything but the id and the name.
+    /// Replaces everything except the id and the name.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     async fn update_source(&self, source: Source) -> Result<(), Error>;
 
-    /// Deletes a source. Its events stay; its name and its address are free.
+    /// Deletes a source. Its events stay. Its name and its address become free.
     ///
     /// # Errors
     /// [`Error::NotFound`].

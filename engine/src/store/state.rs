@@ -1,4 +1,4 @@
-//! State of plugins: reading it, clearing it, and how much a plugin may store. Both stores count [`StateSize`] exactly, with each change.
+//! State of plugins: reading it, clearing it, and its limits. Both stores count [`StateSize`] exactly, with each change.
 //! [`Ledger`] decides what a run may add. Commit 2 writes state.
 
 use std::{collections::HashMap, fmt};
@@ -20,32 +20,32 @@ pub trait PluginState {
     /// If the store cannot be read.
     async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error>;
 
-    /// Returns how much each plugin may store.
+    /// Returns the limits of each plugin's state.
     fn state_limits(&self) -> StateLimits;
 
-    /// Returns how much a plugin stores.
+    /// Returns how much state a plugin stores.
     ///
     /// # Errors
     /// If the store cannot be read.
     async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error>;
 
-    /// Deletes one batch of a plugin's state. Returns the number of keys; 0 means that none was left. A run that has read one of them
-    /// meanwhile runs again.
+    /// Deletes one batch of a plugin's state. Returns the number of deleted keys; 0 means that none was left. A run that has
+    /// already read one of them runs again.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
     async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error>;
 }
 
-/// A value of a plugin's state and its version, by which a commit detects a change.
+/// A value of a plugin's state, and the version by which commit 2 detects a change.
 pub type StateValue = (Vec<u8>, i64);
 
-/// What one plugin may keep. State has no age at which it leaves by itself, so it has to have a size.
+/// Limits of one plugin's state. State never expires, so its size must be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
-    /// Keys and values together. Default: 64 MiB, a thousand values of the largest size.
+    /// Bytes of keys and values together. Default: 64 MiB, a thousand values of the largest size.
     pub bytes_max: u64,
-    /// Default: 100,000. Each costs a row and its place in an index beside its bytes.
+    /// Default: 100,000. Beside its bytes, each key costs a row and an index entry.
     pub keys_max: u64,
 }
 
@@ -55,14 +55,14 @@ impl Default for StateLimits {
     }
 }
 
-/// What a plugin keeps: keys, and bytes of keys and values together.
+/// Size of a plugin's state: keys, and bytes of keys and values together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateSize {
     pub keys: u64,
     pub bytes: u64,
 }
 
-/// Which limit a run's writes would break, and what it is.
+/// The limit that a run's writes would exceed, and its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateFull {
     Bytes { limit: u64 },
@@ -78,18 +78,18 @@ impl fmt::Display for StateFull {
     }
 }
 
-/// What is known of the state that runs are about to change.
+/// Sizes of the state that a batch of runs is about to change.
 #[derive(Default)]
 pub struct Ledger {
-    /// By plugin; what is not here keeps nothing.
+    /// By plugin. A missing plugin stores nothing.
     pub sizes: HashMap<String, StateSize>,
-    /// Bytes of the values that are there, by plugin and key.
+    /// Bytes of the stored values, by plugin and key.
     pub values: HashMap<(String, String), u64>,
 }
 
 impl Ledger {
-    /// Takes in what the runs of one settlement write, all or nothing: returns the runs (by place) that would go over a limit, if any. A run
-    /// that leaves less than it found, or as much, is always let through: that is how a plugin that is full gets out of it.
+    /// Counts what the runs of one settlement write, all or nothing. Returns the runs (by index) that would exceed a limit. A run
+    /// that does not increase the size is always admitted, so that a full plugin can free its state.
     pub fn admit(&mut self, runs: &[RunRecord], limits: StateLimits) -> Vec<(usize, StateFull)> {
         let mut refused = Vec::new();
         let (mut sizes, mut values) = (HashMap::new(), HashMap::new());
@@ -156,7 +156,7 @@ mod tests {
         ran_with(plugin, state_effects(&[], writes))
     }
 
-    /// A plugin `p` that keeps one value of 9 bytes under a key of one.
+    /// Returns a ledger with a plugin `p` that stores one value of 9 bytes under a key of 1 byte.
     fn ledger() -> Ledger {
         Ledger {
             sizes: [("p".to_owned(), StateSize { keys: 1, bytes: 10 })].into(),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_over_a_limit_only_by_adding() {
+    fn a_run_exceeds_a_limit_only_by_adding() {
         let ten: &[u8] = &[0; 10];
         for (what, run, expected) in [
             ("fits exactly", writes("p", &[("b", Some(&ten[1..]))]), None),
@@ -175,7 +175,7 @@ mod tests {
             ("a key too many", writes("p", &[("b", Some(b"")), ("c", Some(b"")), ("d", Some(b""))]), Some(KEYS)),
             ("the same key twice is one", writes("p", &[("b", Some(b"")), ("b", Some(b"1")), ("c", Some(b""))]), None),
             ("another plugin has its own", writes("q", &[("b", Some(ten))]), None),
-            ("deletes what is not there", writes("p", &[("x", None)]), None),
+            ("deletes a missing key", writes("p", &[("x", None)]), None),
         ] {
             let refused = ledger().admit(&[run], LIMITS);
             assert_eq!(refused.first().map(|one| one.1), expected, "{what}");
@@ -183,21 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_a_limit_already_may_shrink_and_change() {
+    fn state_over_its_limit_may_shrink_and_change() {
         let low = StateLimits { bytes_max: 5, keys_max: 0 };
-        assert!(ledger().admit(&[writes("p", &[("a", Some(b"123456789"))])], low).is_empty(), "as much as before");
+        assert!(ledger().admit(&[writes("p", &[("a", Some(b"123456789"))])], low).is_empty(), "the same size");
         assert!(ledger().admit(&[writes("p", &[("a", Some(b"12345678"))])], low).is_empty());
         assert!(ledger().admit(&[writes("p", &[("a", None)])], low).is_empty());
         assert_eq!(ledger().admit(&[writes("p", &[("a", Some(b"1234567890"))])], low), [(0, StateFull::Bytes { limit: 5 })]);
     }
 
     #[test]
-    fn runs_of_one_settlement_count_together_and_are_taken_in_together() {
+    fn runs_of_one_settlement_count_together() {
         let mut ledger = ledger();
         let half = || writes("p", &[("b", Some(b"1234"))]);
         let runs = [half(), writes("p", &[("c", Some(b"12345"))])];
-        assert_eq!(ledger.admit(&runs, LIMITS), [(1, BYTES)], "only the one that goes over");
-        assert_eq!(ledger.sizes["p"], StateSize { keys: 1, bytes: 10 }, "nothing of it was taken in");
+        assert_eq!(ledger.admit(&runs, LIMITS), [(1, BYTES)], "only the run that exceeds the limit");
+        assert_eq!(ledger.sizes["p"], StateSize { keys: 1, bytes: 10 }, "the refused settlement is not counted");
         assert_eq!(ledger.admit(&[half()], LIMITS), []);
         assert_eq!(ledger.sizes["p"], StateSize { keys: 2, bytes: 15 });
         assert_eq!(ledger.admit(&[writes("p", &[("b", None)])], LIMITS), []);

@@ -1,4 +1,4 @@
-//! The story of events and deliveries: the lists and details that the API shows.
+//! The history of events and deliveries: the lists and details that the API shows.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Reads events and deliveries for the API. Each read sees one moment.
+/// Reads events and deliveries for the API. Each read is a consistent snapshot.
 ///
 /// # Errors
 /// Every read ends with [`Error::TooSlow`] after [`READ_TIME_MAX`], and with [`Error::Corrupt`] if a row cannot be read.
@@ -27,7 +27,7 @@ pub trait Story {
     /// See the trait.
     async fn events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<EventSummary>, Error>;
 
-    /// Returns an event and the part of its story that begins at a place.
+    /// Returns an event and one part of its history, beginning at `from`.
     ///
     /// # Errors
     /// [`Error::NotFound`]; see the trait.
@@ -46,8 +46,8 @@ pub trait Story {
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error>;
 }
 
-/// How long a read for the API may take. A filter that matches few of millions of rows has to look at all of them, and holds one of few
-/// connections meanwhile.
+/// Longest time of a read for the API. A filter that matches few of millions of rows has to look at all of them, and occupies one
+/// of few connections meanwhile.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Default)]
@@ -55,13 +55,13 @@ pub struct EventFilter {
     pub event_type: Option<String>,
     pub source: Option<String>,
     pub state: Option<EventState>,
-    /// Accepted at or after.
+    /// Accepted at this instant or later.
     pub since: Option<Timestamp>,
-    /// Accepted before.
+    /// Accepted before this instant.
     pub until: Option<Timestamp>,
 }
 
-/// An event in a list.
+/// One event in a list.
 #[derive(Clone, Debug)]
 pub struct EventSummary {
     /// Without its data.
@@ -71,23 +71,24 @@ pub struct EventSummary {
     pub state: EventState,
 }
 
-/// Runs in one part of an event's story. Each has a log of up to 64 KiB.
+/// Runs in one part of an event's history. Each has a log of up to 64 KiB.
 pub const STORY_RUNS: usize = 100;
-/// Deliveries in one part of an event's story. An event can have 16,384.
+/// Deliveries in one part of an event's history. An event can have 16,384.
 pub const STORY_DELIVERIES: usize = 100;
-/// Last attempts of each of these deliveries. Each has an excerpt of up to 4 KiB; a delivery's story has all of them.
+/// Last attempts shown of each of these deliveries. Each has an excerpt of up to 4 KiB. The history of one delivery shows all
+/// attempts.
 pub const STORY_ATTEMPTS: usize = 10;
-/// Emitted events in one part of an event's story: ids only.
+/// Emitted events in one part of an event's history: ids only.
 pub const STORY_EMITTED: usize = 1_000;
 
-/// Where a part of an event's story begins.
+/// Place where a part of an event's history begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoryPlace {
-    /// The first run, by its number in the event.
+    /// Number of the first run within the event.
     pub run: u32,
-    /// The first delivery, by its number in the event.
+    /// Number of the first delivery within the event.
     pub delivery: u32,
-    /// The last emitted event of the part before, by its id.
+    /// Id of the last emitted event of the previous part.
     pub emitted: i64,
 }
 
@@ -99,12 +100,12 @@ pub struct EventStory {
     pub runs: Vec<StoredRun>,
     pub deliveries: Vec<DeliveryStory>,
     pub emitted: Vec<EventId>,
-    /// Where the next part begins, if this is not all.
+    /// Where the next part begins, if one exists.
     pub next: Option<StoryPlace>,
 }
 
 impl EventStory {
-    /// Cuts the rows to one part. One row more of each kind was read than a part holds, if there are more.
+    /// Cuts the rows to one part. The store read one row more of each kind than a part holds, if one exists.
     pub(super) fn part(mut self, from: StoryPlace) -> Self {
         let more = self.runs.len() > STORY_RUNS || self.deliveries.len() > STORY_DELIVERIES || self.emitted.len() > STORY_EMITTED;
         self.runs.truncate(STORY_RUNS);
@@ -126,7 +127,7 @@ pub struct StoredRun {
     pub round: u32,
     pub plugin: Slug,
     pub version: Option<Digest>,
-    /// The name of the endpoint it belongs to.
+    /// Name of the endpoint that the run belongs to.
     pub endpoint: Option<String>,
     pub state: RunState,
     pub outcome: Option<RunOutcome>,
@@ -148,7 +149,7 @@ pub struct DeliveryFilter {
     pub state: Option<&'static str>,
 }
 
-/// A delivery in a list.
+/// One delivery in a list.
 #[derive(Clone, Debug)]
 pub struct DeliverySummary {
     pub id: DeliveryId,
@@ -161,7 +162,7 @@ pub struct DeliverySummary {
     pub last: Option<StoredAttempt>,
 }
 
-/// A delivery with its attempts: all of them, or the last ones where it is part of an event's story.
+/// A delivery with its attempts. Inside an event's history only the last attempts are present.
 #[derive(Clone, Debug)]
 pub struct DeliveryStory {
     pub summary: DeliverySummary,

@@ -1,15 +1,15 @@
-//! How long, and since which lease, the other nodes on the same store take this process for alive.
+//! Tenure: the time in which this process may use its leases, since the other nodes consider it alive.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::Lease;
 use crate::domain::time::Timestamp;
 
-/// The span in which this process may act on its leases. A process that was stopped for a while finds here that other nodes took over
-/// its work, before it repeats any of it. A store that belongs to one process never ends it.
+/// The time in which this process may act on its leases. A process that was suspended for a while learns here that other nodes
+/// have taken over its work, before it repeats any of it. In a store that belongs to one process, the tenure never ends.
 #[derive(Debug)]
 pub struct Tenure {
-    /// The first lease token that counts.
+    /// The first valid lease token.
     from: AtomicI64,
     /// Steady clock, ms.
     until: AtomicI64,
@@ -22,12 +22,12 @@ impl Default for Tenure {
 }
 
 impl Tenure {
-    /// Begins again: leases with a token below `token` are lost.
+    /// Begins a new tenure. Leases with a token below `token` are lost.
     pub fn begin(&self, token: i64) {
         self.from.store(token, Ordering::SeqCst);
     }
 
-    /// Extends the span: the other nodes take this process for alive until then (steady clock), at least.
+    /// Extends the tenure. The other nodes consider this process alive at least until `until` (steady clock).
     pub fn extend(&self, until: Timestamp) {
         self.until.store(until.millis(), Ordering::SeqCst);
     }

@@ -1,5 +1,5 @@
-//! What things take in memory while they wait for the store, in bytes. Limits in bytes are only as good as these sums, so each names every
-//! field of what it weighs: a new field does not compile until its weight is decided here.
+//! Weights: the memory, in bytes, that things take while they wait for the store. Byte limits are only correct if these sums are.
+//! So each sum names every field: a new field does not compile until its weight is decided here.
 
 use super::{AttemptRecord, Settlement, accept};
 use crate::domain::{
@@ -11,18 +11,18 @@ use crate::domain::{
     },
 };
 
-/// A row, its place in an index and its value in memory, beside its texts and bytes.
+/// A row, its index entry and its value in memory, beside its texts and bytes.
 const ROW: usize = 256;
-/// An element of a list beside its texts: pointers, lengths, the allocator's own.
+/// An element of a list beside its texts: pointers, lengths, overhead of the allocator.
 const ELEMENT: usize = 32;
 
-/// What a settlement takes beside its event, which has its own place in the hand-off.
+/// Returns the weight of a settlement without its event, which has its own place in the hand-off.
 pub fn settlement(settlement: &Settlement) -> usize {
     let Settlement { settles: _, event: _, runs, direct } = settlement;
     runs.iter().map(run).sum::<usize>() + direct.iter().map(delivery).sum::<usize>()
 }
 
-/// What a run leaves behind.
+/// Returns the weight of a run's record.
 pub fn run(record: &RunRecord) -> usize {
     let RunRecord { identity: RunIdentity { id: _, plugin, endpoint: _, tries_before: _ }, end } = record;
     let of_end = match end {
@@ -63,26 +63,26 @@ fn delivery(new: &NewDelivery) -> usize {
     ROW + payload.as_deref().map_or(0, self::payload)
 }
 
-/// What an attempt takes while it waits to be recorded.
+/// Returns the weight of an attempt that waits to be recorded.
 pub fn attempt(record: &AttemptRecord) -> usize {
     let AttemptRecord { delivery: _, endpoint: _, lease: _, n: _, attempt, next: _, news } = record;
     let Attempt { at: _, outcome: _, latency: _, detail, excerpt, retry_after: _ } = attempt;
     ROW + detail.as_ref().map_or(0, String::len) + excerpt.len() + news.iter().map(event).sum::<usize>()
 }
 
-/// What a delivery takes while it waits in memory.
+/// Returns the weight of a delivery that waits in memory.
 pub fn waiting(event: &Event, payload: Option<&Payload>) -> usize {
     self::event(&event.new) + payload.map_or(0, self::payload)
 }
 
-/// What a plugin made for a receiver.
+/// Returns the weight of a webhook's content that a plugin made.
 pub fn payload(payload: &Payload) -> usize {
     let Payload { event_type, content_type, headers, body } = payload;
     let of_header = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();
     event_type.as_deref().map_or(0, str::len) + content_type.len() + headers.iter().map(of_header).sum::<usize>() + body.len()
 }
 
-/// What an event takes.
+/// Returns the weight of an event.
 pub fn event(event: &NewEvent) -> usize {
     let NewEvent { id, source, event_type, subject, time: _, content, attributes, depth: _, cause: _, request } = event;
     let of_attribute = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();

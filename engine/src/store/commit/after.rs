@@ -1,4 +1,4 @@
-//! What follows a commit: handing over claims, and waking those who wait.
+//! Actions after a commit: handing over claims, and waking waiting tasks.
 
 use std::sync::Arc;
 
@@ -11,44 +11,44 @@ use crate::{
     store::{DeliveryClaim, EventClaim, Local, RunClaim, Seal},
 };
 
-/// What follows a commit. A step fills it, and it is dropped if the commit fails.
+/// Actions to take after a commit. A step fills it. It is dropped if the commit fails.
 #[derive(Default)]
 pub struct After {
     pub events: Vec<EventClaim>,
     pub runs: Vec<RunClaim>,
     pub deliveries: Vec<DeliveryClaim>,
-    /// The earliest instant at which a row becomes due that no worker holds.
+    /// The earliest instant at which an unclaimed row becomes due.
     due: Option<Timestamp>,
-    /// A row is due now that found no room here.
+    /// Whether a due row found no room in this process.
     overflowed: bool,
-    /// A row is finished that others may wait for.
+    /// Whether a row is finished that other rows may wait for.
     pub let_go: bool,
     pub new_job: bool,
     pub cancelled: Option<(EndpointId, DeliveryId)>,
     /// The master key that the store is now sealed with.
     pub resealed: Option<Arc<Seal>>,
-    /// Change of the bytes that payloads take, where a store counts them.
+    /// Change of the bytes of stored payloads, for a store that counts them.
     pub bytes: i64,
 }
 
 impl After {
-    /// Returns what follows the cancelling of a delivery: it is withdrawn from memory.
+    /// Returns the actions after a delivery is cancelled: it is withdrawn from memory.
     pub fn cancelling(endpoint: EndpointId, id: DeliveryId) -> Self {
         Self { cancelled: Some((endpoint, id)), ..Self::default() }
     }
 
-    /// Notes that an unclaimed row becomes due at `at`.
+    /// Records that an unclaimed row becomes due at `at`.
     pub fn due_at(&mut self, at: Timestamp) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// Notes that an unclaimed row is due now, and that other nodes may have room for it.
+    /// Records that an unclaimed row is due now, and that other nodes may have room for it.
     pub fn due_now(&mut self) {
         self.due_at(clock::steady());
         self.overflowed = true;
     }
 
-    /// Notes that a row found no room here. This node is woken when it has room, others may have it now.
+    /// Records that a row found no room here. This node is woken when it has room; other nodes may have room now.
     pub fn overflow(&mut self) {
         self.overflowed = true;
     }
@@ -65,7 +65,8 @@ impl After {
         events.chain(runs).chain(self.deliveries.iter().map(|claim| claim.lease.token))
     }
 
-    /// Hands over and wakes, after the commit. Returns whether other nodes may have room for a row that found none here.
+    /// Hands over claims and wakes waiting tasks. Called after the commit. Returns whether other nodes may have room for a row
+    /// that found none here.
     pub fn act<Own>(self, local: &Local<Own>) -> bool {
         let handoff = &local.handoff;
         if let Some(seal) = self.resealed {
@@ -77,7 +78,7 @@ impl After {
         if let Some((endpoint, id)) = self.cancelled {
             drop(handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
         }
-        // The config version known by now is at least the version that this transaction saw.
+        // The version known by now is at least the version that this transaction saw.
         let settings = handoff.settings.told();
         if !self.events.is_empty() {
             handoff.events.push_all(self.events.into_iter().map(|claim| ((), EventClaim { settings, ..claim })));
@@ -86,7 +87,7 @@ impl After {
             handoff.runs.push_all(self.runs.into_iter().map(|claim| (claim.plugin.clone(), RunClaim { settings, ..claim })));
         }
         if !self.deliveries.is_empty() {
-            // In one step: if the first of an ordered batch fails, those behind it are all there to be taken back.
+            // Pushed in one step: if the first delivery of an ordered batch fails, those behind it can all be taken back.
             handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
         }
         if self.let_go || self.cancelled.is_some() {

@@ -10,10 +10,10 @@ use std::{
 
 use crate::{metrics::meters, store::Error};
 
-/// How long after a failed commit the store counts as failing: a small write may succeed where a larger one has just failed.
+/// How long after a failed commit the store counts as failing. A small write may succeed although a larger one has just failed.
 const FAILING_FOR: Duration = Duration::from_secs(5);
 
-/// Measures a commit queue. The writer sets it, everyone else reads it.
+/// Measures a commit queue. Only the writer sets it.
 pub struct Gauge {
     queued: AtomicUsize,
     origin: Instant,
@@ -29,17 +29,17 @@ impl Gauge {
         Self { queued: AtomicUsize::new(0), origin: Instant::now(), first: AtomicU64::new(Self::IDLE), failed: Mutex::default() }
     }
 
-    /// Notes that a job of this weight waits.
+    /// Records that a job of this weight waits.
     pub fn add(&self, weight: usize) {
         self.queued.fetch_add(weight, Ordering::Relaxed);
     }
 
-    /// Notes that a job of this weight is being committed.
+    /// Records that a job of this weight is being committed.
     pub fn take(&self, weight: usize) {
         self.queued.fetch_sub(weight, Ordering::Relaxed);
     }
 
-    /// Notes when the first job of the current commit was queued; `None` if no job waits.
+    /// Records when the first job of the current commit was queued; `None` if no job waits.
     pub fn begin(&self, queued_at: Option<Instant>) {
         let first = queued_at.map_or(Self::IDLE, |at| at.duration_since(self.origin).as_micros() as u64);
         self.first.store(first, Ordering::Relaxed);
@@ -50,7 +50,7 @@ impl Gauge {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Returns how long the first job of the current commit has waited; zero if there is none.
+    /// Returns how long the first job of the current commit has waited; zero without a job.
     pub fn waited(&self) -> Duration {
         match self.first.load(Ordering::Relaxed) {
             Self::IDLE => Duration::ZERO,
@@ -58,7 +58,7 @@ impl Gauge {
         }
     }
 
-    /// Notes a failed commit. Logs it once, however many fail.
+    /// Records a failed commit. Logs the first failure of a series.
     pub fn failed(&self, error: &Error) {
         meters().commit_failures.inc();
         if self.last().replace((Instant::now(), error.clone())).is_none() {
@@ -66,7 +66,7 @@ impl Gauge {
         }
     }
 
-    /// Notes a successful commit. The store counts as failing until no commit has failed for a while.
+    /// Records a successful commit. The store counts as failing until no commit has failed for [`FAILING_FOR`].
     pub fn succeeded(&self) {
         let mut last = self.last();
         if last.as_ref().is_some_and(|(at, _)| at.elapsed() >= FAILING_FOR) {
@@ -75,7 +75,7 @@ impl Gauge {
         }
     }
 
-    /// Returns why a commit failed a moment ago, if one did.
+    /// Returns the error of a recent failed commit.
     pub fn failure(&self) -> Option<Error> {
         self.last().as_ref().filter(|(at, _)| at.elapsed() < FAILING_FOR).map(|(_, error)| error.clone())
     }
@@ -88,7 +88,7 @@ impl Gauge {
 /// Logs and counts a step that the database refused. Only that step is undone.
 pub fn warn_of_refused_step(error: &Error) {
     meters().commit_failures.inc();
-    tracing::warn!(%error, "database refused one step: it is undone, the others of its transaction go on");
+    tracing::warn!(%error, "database refused one step: that step is undone, the others of its transaction continue");
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Group commit: what both stores share of it. One writer takes the jobs that queued up during the last commit, does them in one transaction,
-//! and answers after the commit. [`Gauge`] measures the queue, [`After`] is what follows a commit.
+//! Group commit, as both stores share it. One writer takes the jobs that queued up during the last commit, does them in one
+//! transaction, and answers after the commit. [`Gauge`] measures the queue. [`After`] holds the actions that follow a commit.
 //!
-//! What must stay true: nothing in [`After`] happens before the commit. A worker that is woken earlier finds nothing, and one that receives a
-//! claim earlier may act on a row that is rolled back.
+//! Invariant: no action of [`After`] happens before the commit. A worker that is woken earlier finds nothing. A worker that
+//! receives a claim earlier may act on a row that is rolled back.
 
 mod after;
 mod gauge;

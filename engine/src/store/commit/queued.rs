@@ -1,4 +1,4 @@
-//! Where a new row of a queue waits: in memory, under a lease, if there is room; else in the store, to be claimed.
+//! Where a new queue row waits: in memory under a lease if there is room, otherwise in the store until it is claimed.
 
 use std::sync::Arc;
 

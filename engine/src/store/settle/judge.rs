@@ -1,7 +1,8 @@
-//! The decision of commit 2, without a database: a store asks what it holds ([`Known`]), this file decides, the store writes the [`Plan`].
+//! The decision of commit 2, without a database. A store reads what it holds ([`Known`]), this file decides, and the store writes
+//! the [`Plan`].
 //!
-//! A refused settlement changes nothing, not even [`Known`]. An accepted one changes it, so the next settlement of the same transaction is
-//! judged by what is about to be written.
+//! A refused settlement changes nothing, not even [`Known`]. An accepted one changes [`Known`], so the next settlement of the
+//! same transaction is judged by the rows that are about to be written.
 //!
 //! The version of a state value is the token of the lease that wrote it. No two claims share a token, so a key that was deleted and created
 //! again cannot be mistaken for the old one, nor one node's write for another's.
@@ -22,16 +23,16 @@ use crate::{
     },
 };
 
-/// What the store holds of what is being settled.
+/// The stored rows that a decision depends on.
 #[derive(Default)]
 pub struct Known {
-    /// Tokens of the leases in both queues. A row that does not exist or is not leased is missing here.
+    /// Tokens of the leases in both queues. Contains only rows that exist and are leased.
     pub events: HashMap<EventId, i64>,
     pub runs: HashMap<RunId, i64>,
     /// Versions of the state that runs have read.
     pub versions: Versions,
     pub ledger: Ledger,
-    /// Numbers for the next children of events; an event that is missing here has none yet.
+    /// Numbers for the next children of events. A missing event has no children yet.
     pub children: HashMap<EventId, Children>,
     /// Endpoints that only another node may send to.
     pub elsewhere: HashSet<EndpointId>,
@@ -67,7 +68,7 @@ impl Children {
         Self { run: run.map_or(0, |id| id.k() + 1), delivery: delivery.map_or(0, |id| id.k() + 1) }
     }
 
-    /// Returns the numbers after a settlement; `None` if the event would have more children than it can have.
+    /// Returns the numbers after a settlement; `None` if the event would exceed its number of children.
     fn with(self, settlement: &Settlement) -> Option<Self> {
         let runs = settlement.runs.iter().filter(|run| run.identity.id.is_none()).count();
         let deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries().len()).sum::<usize>();
@@ -79,7 +80,7 @@ impl Children {
     }
 }
 
-/// What is to be written for one settlement.
+/// The rows to write for one settlement.
 pub struct Plan<'a> {
     settlement: &'a Settlement,
     pub round: u32,
@@ -87,7 +88,7 @@ pub struct Plan<'a> {
     first: Children,
 }
 
-/// What a settlement says about the routing of its event.
+/// How a settlement changes the routing of its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing {
     /// A deferred run is settled; its event was routed before.
@@ -134,7 +135,7 @@ impl<'a> Plan<'a> {
 /// Decides about one settlement.
 ///
 /// # Errors
-/// The answer to its caller, if it is refused.
+/// The answer to its caller if the settlement is refused.
 pub fn judge<'a>(known: &mut Known, settlement: &'a Settlement, limits: StateLimits) -> Result<Plan<'a>, Settled> {
     let Settlement { settles, event, runs, direct } = settlement;
     if !known.holds(*settles) {
@@ -146,7 +147,7 @@ pub fn judge<'a>(known: &mut Known, settlement: &'a Settlement, limits: StateLim
     }
     let first = known.children.get(&event.id).copied().unwrap_or_default();
     let next = first.with(settlement).ok_or(Settled::TooMany)?;
-    // Last, as it changes what is known.
+    // Checked last, because it changes `known`.
     let full: Vec<(usize, StateFull)> = known.ledger.admit(runs, limits);
     if !full.is_empty() {
         return Err(Settled::StateFull(full));
@@ -177,7 +178,7 @@ pub fn judge<'a>(known: &mut Known, settlement: &'a Settlement, limits: StateLim
 }
 
 impl Known {
-    /// Returns whether the settler's claim still holds.
+    /// Returns whether the settler still holds its claim.
     fn holds(&self, settles: Settles) -> bool {
         match settles {
             Settles::Event { id, lease, .. } => self.events.get(&id) == Some(&lease.token),
@@ -185,7 +186,7 @@ impl Known {
         }
     }
 
-    /// Returns the places of the runs that read state which has changed since.
+    /// Returns the indexes of the runs that read state which has changed since.
     fn conflicts(&self, runs: &[RunRecord]) -> Vec<usize> {
         let mut found = Vec::new();
         let mut written: Vec<(&str, &str)> = Vec::new();
@@ -229,10 +230,10 @@ pub enum Placement {
     HandOver,
 }
 
-/// What happens to a settled run's row in the queue of runs.
+/// What happens to a settled run's row in the run queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueRow {
-    /// The run never had one and needs none.
+    /// The run has no row and needs none.
     None,
     Delete,
     Waiting {
@@ -285,7 +286,7 @@ mod tests {
         Settlement { settles, event: Arc::new(event), runs, direct }
     }
 
-    /// The event is leased with token 5, the plugin `p` has read `k` as version 1.
+    /// The event is leased with token 5. The plugin `p` has read `k` at version 1.
     fn known() -> Known {
         let mut known = Known { events: HashMap::from([(EVENT, 5)]), ..Known::default() };
         known.versions.insert("p", "k", 1);
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_read_changed_state_is_named() {
+    fn a_run_that_read_changed_state_conflicts() {
         let reads = |version| ran_with("p", state_effects(&[("k", version)], &[]));
         let writes = || ran_with("p", state_effects(&[("k", 1)], &[("k", Some(b"x"))]));
         let other = || ran_with("q", state_effects(&[("k", 0)], &[("k", Some(b"x"))]));
@@ -355,14 +356,18 @@ mod tests {
             settlement(settles, vec![ran_with("p", state_effects(reads, &[("j", None)]))], vec![])
         };
         assert_eq!(judged(&mut known, &next(&[("k", 1)])), Settled::StateConflict(vec![0]));
-        assert_eq!(judged(&mut known, &next(&[("k", 5), ("j", 5)])), Settled::Done, "the token of the lease that wrote it");
+        assert_eq!(
+            judged(&mut known, &next(&[("k", 5), ("j", 5)])),
+            Settled::Done,
+            "the version is the token of the lease that wrote it"
+        );
         known.events.insert(other, 6);
         assert_eq!(judged(&mut known, &next(&[("j", 5)])), Settled::StateConflict(vec![0]), "it was deleted");
         assert_eq!(judged(&mut known, &next(&[("j", 0)])), Settled::Done);
     }
 
     #[test]
-    fn an_event_has_only_so_many_children_over_all_its_rounds() {
+    fn children_of_an_event_are_limited_over_all_its_rounds() {
         let most = CHILDREN_MAX;
         let many = |count: u32| (0..count).map(|_| direct(CRM)).collect::<Vec<_>>();
         for (what, first, runs, direct, expected) in [
@@ -427,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_waits_where_it_may_be_sent_from() {
+    fn deliveries_wait_where_they_may_be_sent_from() {
         let known = Known { elsewhere: HashSet::from([EndpointId::from_i64(4)]), ..Known::default() };
         let one = |birth, endpoint: i64, ordering| NewDelivery { birth, ordering, ..direct(EndpointId::from_i64(endpoint)) };
         for (what, delivery, expected) in [

@@ -1,4 +1,4 @@
-//! Commit 1: events become rows, and are born leased to the workers of this process as far as there is room.
+//! Commit 1: writes events and their queue rows. Rows are created with a lease of this process as long as the hand-off has room.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -35,7 +35,7 @@ impl Accept for Sqlite {
     }
 }
 
-/// Stores events that follow from something else, with it.
+/// Stores events that another step produces, in its transaction.
 pub fn insert_all(
     db: &Connection,
     local: &Local,
@@ -48,7 +48,7 @@ pub fn insert_all(
     Ok(())
 }
 
-/// Stores events that came together.
+/// Stores the events of one request.
 fn accept(db: &Connection, local: &Local, events: Vec<NewEvent>, after: &mut After) -> Result<Vec<Accepted>, Error> {
     refuse_other_types(db, &events)?;
     let accepted_at = clock::wall();
@@ -65,8 +65,8 @@ fn accept(db: &Connection, local: &Local, events: Vec<NewEvent>, after: &mut Aft
     Ok(answers)
 }
 
-/// Refuses a batch in which an event has the id of an earlier one and another type. Asked before anything is written, as every refusal
-/// is. An earlier event that has left the store has no type to compare: its id is a repeat.
+/// Refuses a batch in which an event has the id of an earlier one but another type. Runs before anything is written, like every
+/// refusal. An earlier event that was deleted has no type to compare: its id counts as a repeat.
 fn refuse_other_types(db: &Connection, events: &[NewEvent]) -> Result<(), Error> {
     let mut select = db.prepare_cached(
         "SELECT e.id, e.type FROM dedup d JOIN event e ON e.id = d.event_id WHERE d.source = ?1 AND d.caller_id = ?2",
@@ -86,7 +86,7 @@ fn refuse_other_types(db: &Connection, events: &[NewEvent]) -> Result<(), Error>
     Ok(())
 }
 
-/// Notes the sender's id and answers with the event that had it before, if any.
+/// Stores the sender's id. Returns the event that had it before, if any.
 fn remember(db: &Connection, event: &NewEvent, id: EventId) -> Result<Option<EventId>, Error> {
     let Some((source, caller_id)) = event.repeat_key() else { return Ok(None) };
     let mut insert = db.prepare_cached("INSERT OR IGNORE INTO dedup (source, caller_id, event_id) VALUES (?1, ?2, ?3)")?;
@@ -98,7 +98,7 @@ fn remember(db: &Connection, event: &NewEvent, id: EventId) -> Result<Option<Eve
     Ok(earlier.map(EventId::from_i64))
 }
 
-/// Writes an event and its place in the queue.
+/// Writes an event and its queue row.
 pub fn insert(
     db: &Connection,
     local: &Local,
@@ -140,7 +140,7 @@ pub fn insert(
     Ok(())
 }
 
-/// Notes the first id of each minute; which minute is noted is remembered only after the commit.
+/// Stores the first id of each minute. The process remembers the minute only after the commit.
 fn note_minute(db: &Connection, local: &Local, id: EventId, accepted_at: Timestamp) -> Result<(), Error> {
     if !local.knows_minute(accepted_at) {
         db.prepare_cached("INSERT OR IGNORE INTO minute (minute, first_id) VALUES (?1, ?2)")?

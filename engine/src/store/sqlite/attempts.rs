@@ -1,4 +1,4 @@
-//! Commit 3: an attempt and the delivery's next state, as one change.
+//! Commit 3: writes an attempt and the delivery's next state as one change.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
 impl Attempts for Sqlite {
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error> {
         let weight = records.iter().map(weight::attempt).sum();
-        // A forgotten attempt is made again, under the same id: that is what at-least-once means.
+        // If a crash loses an attempt's record, the attempt is repeated under the same id. Promise 2 (at least once) allows that.
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
             records.iter().map(|attempt| record(db, local, attempt, after)).collect()

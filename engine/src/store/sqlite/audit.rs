@@ -25,7 +25,7 @@ impl Audit for Sqlite {
     }
 
     async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error> {
-        // The entry is on disk, and so is the change itself if it was answered as done.
+        // The entry is already on disk, and so is the change if its caller received success.
         self.write_as(Keeps::Progress, move |db, _| {
             db.prepare_cached("UPDATE audit SET status = ?1, target = coalesce(target, ?2) WHERE id = ?3")?.execute(params![
                 status,
@@ -38,7 +38,7 @@ impl Audit for Sqlite {
     }
 
     async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
-        // After a crash the entry of a change that was not made may be back: the trail has too much, never too little.
+        // A crash may bring back the entry of a change that was not made: the trail may list too much, never too little.
         self.write_as(Keeps::Progress, move |db, _| {
             db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([id.as_i64()])?;
             Ok(())
@@ -81,7 +81,7 @@ fn list(db: &Connection, filter: &AuditFilter, request: PageRequest) -> Result<P
     Ok(Page::of(found, request, |entry| entry.id.as_i64()))
 }
 
-/// Deletes up to `limit` of the oldest entries, as far as they were made before `before`.
+/// Deletes up to `limit` of the oldest entries that were made before `before`.
 pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, Error> {
     let mut delete = db.prepare_cached(
         "DELETE FROM audit WHERE id IN (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT ?1) WHERE at < ?2)",

@@ -1,8 +1,8 @@
-//! A copy of the store, whether an engine runs on it or not: one moment of it, in one file, or no file at all.
+//! Backup: copies the store at one moment into one file, with or without a running engine. A failed copy leaves no file.
 //!
-//! A store that is restored from the copy must never issue an id that the original issued after the copy was taken: a receiver
-//! would drop the second webhook under it as a repeat of the first. So the copy's ids go on far above. What waits in it keeps its
-//! ids: what the original has sent meanwhile is sent again under the same name, and dropped where it came twice.
+//! A store that is restored from the copy must never issue an id that the original issued after the copy was made. A receiver
+//! would drop the second webhook with that id as a repeat of the first. So new ids of the copy start far above. Waiting work
+//! keeps its ids: a webhook that the original has sent meanwhile is sent again under the same id, and receivers drop the repeat.
 
 use std::{
     fs, io,
@@ -14,11 +14,11 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Sqlite, connect, last_event};
 use crate::{files, store::Error};
 
-/// How far above the original's the ids of a copy begin: more events than are accepted before a restore, and so few that a store
-/// can be restored thousands of times before its 41 bits are used up.
+/// Distance of a copy's new ids from the original's. Larger than the number of events accepted before a restore, and so small
+/// that a store can be restored thousands of times before its 41 bits are used up.
 const IDS_APART: i64 = 1_000_000_000;
 
-/// What was copied.
+/// Result of a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Backup {
     pub bytes: u64,
@@ -26,7 +26,7 @@ pub struct Backup {
 }
 
 impl Sqlite {
-    /// Copies the store in `file` to `copy`, which must not be there yet. Blocks; does not block an engine.
+    /// Copies the store in `file` to `copy`, which must not exist. Blocks the caller, but not an engine.
     pub fn backup(file: &Path, copy: &Path) -> Result<Backup, Error> {
         if !file.exists() {
             return Err(Error::Unavailable(format!("there is no file {}; name its folder with --data", file.display())));
@@ -37,13 +37,13 @@ impl Sqlite {
             publish(&draft.0, copy)?;
             Ok(backup)
         });
-        // Gone under this name already, if all went well.
+        // Usually the file no longer has this name.
         drop(draft);
         copied
     }
 }
 
-/// The copy under its temporary name. What is left of it goes when this does.
+/// The copy under its temporary name. Dropping this removes the file if it still has that name.
 struct Draft(PathBuf);
 
 impl Drop for Draft {
@@ -51,7 +51,7 @@ impl Drop for Draft {
         for ending in ["", "-journal"] {
             let mut name = self.0.clone().into_os_string();
             name.push(ending);
-            // Most often there is nothing left to remove.
+            // Usually nothing is left to remove.
             let _ = fs::remove_file(name);
         }
     }
@@ -69,7 +69,7 @@ fn unwritable(copy: &Path, error: &io::Error) -> Error {
     Error::Unavailable(format!("{} cannot be written: {error}", copy.display()))
 }
 
-/// Its owner's alone, as the store is.
+/// Creates the temporary file. Only its owner can read it, as with the store.
 fn draft_of(copy: &Path) -> Result<Draft, Error> {
     let mut name = copy.as_os_str().to_owned();
     name.push(format!(".{}.part", std::process::id()));
@@ -78,7 +78,7 @@ fn draft_of(copy: &Path) -> Result<Draft, Error> {
         Ok(_) => Ok(draft),
         Err(error) => {
             let refusal = unwritable(copy, &error);
-            // It is not ours to remove.
+            // The file belongs to another process: do not remove it.
             std::mem::forget(draft);
             Err(refusal)
         }
@@ -103,7 +103,7 @@ fn write(file: &Path, draft: &Path) -> Result<Backup, Error> {
     Ok(Backup { bytes, events: events.unsigned_abs() })
 }
 
-/// Gives the draft its name, unless another file has it by now.
+/// Renames the draft to `copy`, unless that file exists by now.
 fn publish(draft: &Path, copy: &Path) -> Result<(), Error> {
     use rustix::{
         fs::{CWD, RenameFlags, renameat_with},
@@ -112,7 +112,7 @@ fn publish(draft: &Path, copy: &Path) -> Result<(), Error> {
     match renameat_with(CWD, draft, CWD, copy, RenameFlags::NOREPLACE) {
         Ok(()) => {}
         Err(Errno::EXIST) => return refuse_to_overwrite(copy),
-        // Some file systems cannot do both in one: NFS, for one.
+        // Some file systems, such as NFS, cannot do both in one step.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             refuse_to_overwrite(copy)?;
             fs::rename(draft, copy).map_err(|error| unwritable(copy, &error))?;

@@ -1,4 +1,4 @@
-//! Verifies a store that no engine uses: the file itself, every row as a value, and what must be true between rows.
+//! Checks a store that no engine uses: the file, every row as a value, and the invariants between rows.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,38 +15,38 @@ use crate::{
     store::{AuditEntry, Error, KeyFile, KeyRow, PluginRow, Seal, jobs::StoredJob},
 };
 
-/// Rows that one finding names; the rest are counted.
+/// Places that one finding lists; further ones are only counted.
 const EXAMPLES_MAX: usize = 5;
-/// Complaints of SQLite about its file that are read.
+/// Complaints of SQLite about the file that are read.
 const COMPLAINTS_MAX: u32 = 100;
 
-/// What a check came to.
+/// Result of a check.
 #[derive(Debug)]
 pub struct CheckReport {
     pub layout: i64,
     /// Counts of things, in the order of the report.
     pub counts: Vec<(String, u64)>,
-    /// What is not as it must be.
+    /// Violations that were found.
     pub findings: Vec<Finding>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
     pub what: String,
-    /// How often.
+    /// Number of places.
     pub count: u64,
     /// The first few places.
     pub examples: Vec<String>,
 }
 
 impl Sqlite {
-    /// Reads everything in `file` and says what is there and what is not in order. Changes nothing; blocks.
+    /// Reads everything in `file` and reports counts and violations. Changes nothing. Blocks.
     ///
     /// # Errors
-    /// The file cannot be opened at all.
+    /// If the file cannot be opened.
     pub fn check(file: &Path, key_file: &KeyFile) -> Result<CheckReport, Error> {
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        // One moment, should anyone use it after all.
+        // One snapshot, in case another process uses the file after all.
         let moment = db.unchecked_transaction()?;
         let layout: i64 = moment.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let mut check = Check { db: &moment, counts: Vec::new(), findings: Vec::new() };
@@ -75,7 +75,7 @@ impl Check<'_> {
         self.note_at(what, None);
     }
 
-    /// The same finding at another place is counted with the first.
+    /// Adds a place to a finding. Equal findings share one entry.
     fn note_at(&mut self, what: impl Into<String>, place: Option<String>) {
         let what = what.into();
         let found = match self.findings.iter_mut().position(|finding| finding.what == what) {
@@ -91,7 +91,7 @@ impl Check<'_> {
         }
     }
 
-    /// Notes what went wrong while something was looked at.
+    /// Records the error of a step, if it failed.
     fn noted<T>(&mut self, looking_at: &str, result: Result<T, Error>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -123,11 +123,11 @@ impl Check<'_> {
     fn tag(&mut self) {
         let tag = self.db.query_row("SELECT value FROM meta WHERE key = 'tag'", [], |row| row.get::<_, String>(0));
         if tag.ok().is_none_or(|tag| Tag::parse(&tag).is_none()) {
-            self.note("the store's tag, which all of its ids begin with, cannot be read");
+            self.note("the store's tag, the prefix of all its ids, cannot be read");
         }
     }
 
-    /// Every row becomes the value that the engine would read.
+    /// Reads every row as the engine would.
     fn rows(&mut self) {
         self.each("event", &format!("SELECT {WHOLE_EVENT_COLUMNS} FROM event e"), |row| rows::whole_event(row).map(drop));
         self.each("run", &format!("SELECT {} FROM {}", story::RUN_COLUMNS, story::RUN_TABLES), |row| story::run(row).map(drop));
@@ -173,7 +173,7 @@ impl Check<'_> {
         self.noted(&format!("table {table}"), walked);
     }
 
-    /// Endpoints and sources need the master key: with it, all of them are read; without it, that is the finding.
+    /// Reads endpoints and sources, which needs the master key. Without it, the missing key is the finding.
     fn endpoints(&mut self, key_file: &KeyFile) {
         let mark = self.db.query_row("SELECT value FROM meta WHERE key = 'seal'", [], |row| row.get::<_, Vec<u8>>(0));
         let seal: Result<Option<Seal>, Error> =
@@ -195,35 +195,35 @@ impl Check<'_> {
     fn between_rows(&mut self) {
         const RULES: &[(&str, &str)] = &[
             (
-                "an event is to be run and is not there",
+                "an event waits to be run but does not exist",
                 "SELECT id FROM event_queue q WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = q.id)",
             ),
             (
-                "a run waits and its event is not there",
+                "a run waits but its event does not exist",
                 "SELECT id FROM run_queue q WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = q.id >> 14)",
             ),
             (
-                "a run waits and has no story",
+                "a run waits but has no row in its table",
                 "SELECT id FROM run_queue q WHERE NOT EXISTS (SELECT 1 FROM run r WHERE r.id = q.id)",
             ),
             (
-                "a delivery waits and its event is not there",
+                "a delivery waits but its event does not exist",
                 "SELECT id FROM live l WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = l.id >> 14)",
             ),
             (
-                "a delivery waits and its endpoint is not there",
+                "a delivery waits but its endpoint does not exist",
                 "SELECT id FROM live l WHERE NOT EXISTS (SELECT 1 FROM endpoint e WHERE e.id = l.endpoint)",
             ),
             (
-                "a delivery both waits and is finished",
+                "a delivery is both waiting and finished",
                 "SELECT id FROM live l WHERE EXISTS (SELECT 1 FROM delivery d WHERE d.id = l.id)",
             ),
             (
-                "a delivery is finished and its event is not there",
+                "a delivery is finished but its event does not exist",
                 "SELECT id FROM delivery d WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = d.id >> 14)",
             ),
             (
-                "a run was kept and its event is not there",
+                "a run is stored but its event does not exist",
                 "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = r.id >> 14)",
             ),
             (
@@ -237,7 +237,7 @@ impl Check<'_> {
                      AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.id = a.id >> 8)",
             ),
             (
-                "an event counts as wanted by nobody and is not there",
+                "an event is listed as unrouted but does not exist",
                 "SELECT id FROM unrouted u WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = u.id)",
             ),
         ];
@@ -287,7 +287,7 @@ impl Check<'_> {
     }
 }
 
-/// The kinds of findings, for tests that ask for exactly these.
+/// Returns the kinds of findings, for tests that expect exactly these.
 #[cfg(test)]
 impl CheckReport {
     pub fn kinds(&self) -> std::collections::BTreeSet<&str> {

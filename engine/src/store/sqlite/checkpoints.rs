@@ -1,10 +1,10 @@
 //! Checkpoints: a dedicated thread copies the write-ahead log into the database file, beside the commits. Left to SQLite, the commit
 //! that fills the log would copy 64 MB while every caller waits.
 //!
-//! SQLite can restart the log only when all of it is copied, which never happens under load while another thread writes. Once the log
-//! is long, the writing thread therefore copies the small rest that this thread left. SQLite syncs the file only then, in one piece;
-//! this thread syncs its part before, through its own file handle, so the writing thread does not wait for it. That handle is closed
-//! after everything else: closing any handle of a file drops all of the process's locks on it.
+//! SQLite can restart the log only when all of it is copied. Under load that never happens while another thread writes. So once
+//! the log is long, the writing thread copies the small rest that this thread left. Only then does SQLite sync the database file
+//! as a whole. This thread syncs its part earlier through a separate file handle, so the writing thread need not wait for it.
+//! That handle is closed last: closing any handle of a file drops all locks that the process has on it.
 
 use std::{
     cell::Cell,
@@ -19,29 +19,31 @@ use std::{
 
 use rusqlite::Connection;
 
-/// Pages (of 4 KiB) by which the log grows between two checkpoints. More of them, and a page that changes often is carried over more often.
-const CARRIED_AT: i32 = 4_000;
-/// Pages from which on it is to begin anew: 64 MB.
-const BEGINS_ANEW_AT: i32 = 16_000;
+/// Pages (of 4 KiB) by which the log grows between two checkpoints. With more pages, each checkpoint takes longer; with fewer,
+/// pages that change often are copied more often.
+const CHECKPOINT_AT: i32 = 4_000;
+/// Pages from which on the log must restart: 64 MB.
+const RESTART_AT: i32 = 16_000;
 
 thread_local! {
-    /// Pages in the log after the last commit of this thread.
+    /// Pages in the log after this thread's last commit.
     static LOGGED: Cell<i32> = const { Cell::new(0) };
 }
 
-/// The writing thread's side.
+/// The part of the writing thread.
 pub struct Checkpoints {
     wake: mpsc::SyncSender<()>,
-    /// The other thread is at it.
+    /// Whether the other thread is copying.
     busy: Arc<AtomicBool>,
     /// Pages that the log had at the last checkpoint.
     last: i32,
-    /// What is left when the other thread has ended is to be carried over here.
+    /// Whether this thread must copy the rest after the other thread has finished.
     finishes: bool,
 }
 
 impl Checkpoints {
-    /// `writing` is the connection that writes; `own` is the other thread's connection to the same `file`, which is closed after it.
+    /// Starts the thread. `writing` is the connection that writes. `own` is the thread's connection to the same `file`, which is
+    /// closed after it.
     pub fn start(writing: &Connection, own: Connection, file: Arc<File>) -> std::io::Result<Self> {
         writing.wal_hook(Some(|_, pages| {
             LOGGED.set(pages);
@@ -52,10 +54,10 @@ impl Checkpoints {
         let at_it = Arc::clone(&busy);
         thread::Builder::new().name("checkpoints".into()).spawn(move || {
             for () in woken {
-                // Twice: while it carries over and syncs what there is, a little more is written.
+                // Twice: during the first copy and sync, a little more is written.
                 for _ in 0..2 {
-                    carry_over(&own);
-                    // If this fails, the sync at the end of the log says so.
+                    checkpoint(&own);
+                    // If this fails, the sync at the end of the log reports the error.
                     let _ = file.sync_data();
                 }
                 at_it.store(false, Ordering::Release);
@@ -66,7 +68,7 @@ impl Checkpoints {
         Ok(Self { wake, busy, last: 0, finishes: false })
     }
 
-    /// To be called after each commit, outside a transaction.
+    /// Must be called after each commit, outside a transaction.
     pub fn committed(&mut self, writing: &Connection) {
         let pages = LOGGED.get();
         if pages < self.last {
@@ -76,21 +78,21 @@ impl Checkpoints {
             return;
         }
         if std::mem::take(&mut self.finishes) {
-            carry_over(writing);
-        } else if pages - self.last >= CARRIED_AT {
+            checkpoint(writing);
+        } else if pages - self.last >= CHECKPOINT_AT {
             self.last = pages;
-            self.finishes = pages >= BEGINS_ANEW_AT;
+            self.finishes = pages >= RESTART_AT;
             self.busy.store(true, Ordering::Release);
-            // The other thread ends only when this side is gone.
+            // The other thread ends only when this part is dropped.
             let _ = self.wake.try_send(());
         }
     }
 }
 
-/// Does not wait: pages that a reader still needs stay for the next time.
-fn carry_over(db: &Connection) {
+/// Copies pages without waiting. Pages that a reader still needs stay for the next time.
+fn checkpoint(db: &Connection) {
     if let Err(error) = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-        tracing::warn!(%error, "the store's log could not be carried over into its file and grows; it is tried again");
+        tracing::warn!(%error, "checkpoint failed: the store's log grows until a later checkpoint succeeds");
     }
 }
 
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_begins_anew_however_much_is_written() {
+    fn the_log_restarts_under_constant_writes() {
         let folder = tempfile::tempdir().unwrap();
         let connect = || Connection::open(folder.path().join("a.db")).unwrap();
         let writing = connect();
@@ -125,6 +127,6 @@ mod tests {
             before = pages;
             assert!(Instant::now() < until, "the log has {pages} pages");
         }
-        assert!(longest >= BEGINS_ANEW_AT, "it began anew at {longest} pages");
+        assert!(longest >= RESTART_AT, "it restarted at {longest} pages");
     }
 }

@@ -1,7 +1,7 @@
 //! Claims due rows that no worker holds: after a restart, for retries, and for rows that found no room in memory when they were stored.
 //!
-//! Leases are rows although one process owns the file. A row that is born with a lease costs nothing extra, and the trait then also
-//! fits a store with many nodes. At start every lease of an earlier process ends.
+//! Leases are rows although one process owns the file. A row that is created with a lease costs nothing extra, and the same trait
+//! also fits a store with many nodes. At start, every lease of an earlier process ends.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
     store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, commit::After, weight},
 };
 
-/// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long the writer is busy with it.
+/// Rows of each kind that one claim takes at most, per endpoint or plugin. Bounds how long the writer is busy with it.
 const EVENTS_MAX: u32 = 256;
 const RUNS_MAX: u32 = 32;
 const DELIVERIES_MAX: usize = 128;
@@ -35,7 +35,7 @@ const ORDERS_MAX: usize = 256;
 #[async_trait]
 impl Claims for Sqlite {
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
-        // Leases end with the process in any case.
+        // A lost commit does no harm: leases end with the process.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, local, after| {
             claim_due(db, local, now, after)?;
             Ok(after.claims())
@@ -44,7 +44,7 @@ impl Claims for Sqlite {
     }
 
     async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error> {
-        // A claim that was given back is found again in any case.
+        // A lost commit does no harm: the rows become due when their leases end.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| {
             let now = clock::steady();
             for (id, lease) in claims {
@@ -68,7 +68,7 @@ impl Claims for Sqlite {
     }
 }
 
-/// Claims as far as there is room; `after` hands over.
+/// Claims as long as the hand-off has room; `after` hands over.
 fn claim_due(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(db, now)?;
     claim_events(db, local, now, after)?;
@@ -77,7 +77,7 @@ fn claim_due(db: &Connection, local: &Local, now: Timestamp, after: &mut After) 
     claim_ordered(db, local, now, after)
 }
 
-/// Ends leases whose time is over: what they held is due.
+/// Ends expired leases: their rows are due.
 fn expire(db: &Connection, now: Timestamp) -> Result<(), Error> {
     for table in ["event_queue", "run_queue", "live"] {
         db.prepare_cached(&format!("UPDATE {table} SET lease = NULL WHERE lease IS NOT NULL AND next_at <= ?1"))?
@@ -86,7 +86,7 @@ fn expire(db: &Connection, now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-/// At the start of the only process that owns the file, no lease of an earlier one is alive.
+/// Ends every lease. Called at the start of the only process that owns the file, when no other process can hold one.
 pub fn expire_all(db: &Connection, now: Timestamp) -> Result<(), Error> {
     for table in ["event_queue", "run_queue", "live"] {
         db.execute(
@@ -107,8 +107,8 @@ fn take(db: &Connection, table: &str, id: i64, lease: Lease) -> Result<(), Error
     Ok(())
 }
 
-/// What was loaded for a row that is due. One that cannot be read is left alone for the time of a lease: it must not hold up the
-/// others, and its failure would break the transaction that everyone shares.
+/// Returns what was loaded for a due row. A row that cannot be read is skipped for the time of a lease. It must not delay the
+/// others, and its error would break the transaction that all jobs share.
 fn readable<T>(
     db: &Connection,
     local: &Local,
@@ -120,7 +120,7 @@ fn readable<T>(
     match loaded {
         Ok(value) => Ok(Some(value)),
         Err(error @ Error::Corrupt { .. }) => {
-            tracing::error!(queue = table, id, %error, "what is due cannot be read and is left out; it is tried again later");
+            tracing::error!(queue = table, id, %error, "skipping an unreadable row until its lease expires");
             take(db, table, id, new_lease(local, now))?;
             Ok(None)
         }
@@ -177,7 +177,7 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, after: &mut After)
     Ok(())
 }
 
-/// Steps from one endpoint with something waiting to the next, whatever the number of rows each has.
+/// Steps from one endpoint with a waiting delivery to the next, so the cost does not depend on the number of rows.
 const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
         SELECT min(endpoint) FROM live WHERE lease IS NULL AND ordering IS NULL
         UNION ALL
@@ -190,7 +190,7 @@ const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
     FROM waiting JOIN endpoint e ON e.id = waiting.endpoint
     WHERE e.state = 'active' AND e.deleted_at IS NULL";
 
-/// An endpoint for which something waits: when the first of its first attempts is due, and of its retries.
+/// An endpoint with waiting deliveries: when its earliest first attempt is due, and its earliest retry.
 pub struct Waiting {
     endpoint: EndpointId,
     pub first: Option<Timestamp>,
@@ -214,7 +214,7 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, after: &mut 
             continue;
         }
         let room = local.handoff.deliveries.room_for_stored(&endpoint).min(DELIVERIES_MAX);
-        // Half for each if both wait, and the odd one for a first attempt.
+        // If both wait, each gets half, and a first attempt gets the odd place.
         let retries = match (first, retry) {
             (true, true) => room / 2,
             (_, true) => room,
@@ -235,7 +235,7 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, after: &mut 
     Ok(())
 }
 
-/// The first attempts or the retries of an endpoint that are due, longest due first.
+/// Returns due first attempts or due retries of an endpoint, longest due first.
 fn due_rows(db: &Connection, endpoint: EndpointId, now: Timestamp, retries: bool, most: usize) -> Result<Vec<(i64, u32)>, Error> {
     if most == 0 {
         return Ok(Vec::new());
@@ -250,7 +250,7 @@ fn due_rows(db: &Connection, endpoint: EndpointId, now: Timestamp, retries: bool
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Says `false` if there is no room.
+/// Returns `false` if there is no room.
 fn claim_delivery(
     db: &Connection,
     local: &Local,
@@ -271,7 +271,7 @@ fn claim_delivery(
     Ok(true)
 }
 
-/// A delivery that goes in order with others, as far as the claim looks at it.
+/// The columns of an ordered delivery that a claim reads.
 struct InOrder {
     id: i64,
     attempts: u32,
@@ -279,7 +279,7 @@ struct InOrder {
     leased: bool,
 }
 
-/// Active endpoints with deliveries that go in order.
+/// Returns active endpoints with ordered deliveries.
 fn ordered_endpoints(db: &Connection) -> Result<Vec<EndpointId>, Error> {
     let mut select = db.prepare_cached(
         "WITH RECURSIVE waiting (endpoint) AS (
@@ -294,7 +294,7 @@ fn ordered_endpoints(db: &Connection) -> Result<Vec<EndpointId>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Up to [`ORDERS_MAX`] orders of an endpoint, beginning behind `after` and going round.
+/// Returns up to [`ORDERS_MAX`] orders of an endpoint, starting after `after` and wrapping around.
 fn orders(db: &Connection, endpoint: EndpointId, after: i64) -> Result<Vec<i64>, Error> {
     let mut select = db.prepare_cached(
         "SELECT min(ordering) FROM live WHERE ordering IS NOT NULL AND endpoint = ?1 AND ordering > ?2 AND ordering <= ?3",
@@ -323,7 +323,8 @@ fn in_order(db: &Connection, endpoint: EndpointId, ordering: i64, most: usize) -
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The first event that has still to be run, in whole or in part: what it comes to may have to go before what follows it.
+/// Returns the first event that still waits to be run, in whole or in part. Its deliveries may have to precede those of later
+/// events.
 fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
     let first = |sql: &str| -> Result<Option<i64>, Error> { Ok(db.prepare_cached(sql)?.query_row([], |row| row.get(0))?) };
     let event = first("SELECT min(id) FROM event_queue")?.map(EventId::from_i64);
@@ -331,8 +332,8 @@ fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
     Ok([event, run].into_iter().flatten().min_by_key(|event| event.as_i64()))
 }
 
-/// Claims what goes in order: of each order a train of those at its head, which are sent one after the other, or its head alone
-/// where several orders of an endpoint go side by side.
+/// Claims ordered deliveries. From the head of each order it takes several deliveries, which are sent one after the other. If
+/// several orders of an endpoint are sent side by side, it takes only the first delivery of each.
 fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     let barrier = first_to_run(db)?;
     let mut held_back = false;
@@ -362,14 +363,15 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut Aft
                 room -= 1;
             }
         }
-        // More orders wait than one claim takes: the next one goes on behind them.
+        // More orders wait than one claim takes: the next claim continues after them.
         held_back |= room == 0;
     }
     local.handoff.alarm.hold_back(held_back);
     Ok(())
 }
 
-/// When the next unclaimed thing is due for which there is room: where there is none, its announcement wakes the claimer.
+/// Returns when the next unclaimed row is due for which there is room. For a full lane, the notification that it has room wakes
+/// the claimer.
 fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let least = |sql: &str| -> Result<Option<Timestamp>, Error> {
         let millis: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
@@ -384,7 +386,7 @@ fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Opt
     for endpoint in ordered_endpoints(db)?.into_iter().filter(has_room) {
         for ordering in orders(db, endpoint, local.last_order(endpoint))? {
             let head = in_order(db, endpoint, ordering, 1)?;
-            // A row that was due already is held back: the row before it wakes the claimer when it is finished.
+            // A row that was due already waits for the row before it, which wakes the claimer when it is finished.
             let due = head.first().filter(|head| !head.leased && head.next_at > claimed_at).map(|head| head.next_at);
             ordered = [ordered, due].into_iter().flatten().min();
         }

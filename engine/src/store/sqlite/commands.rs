@@ -46,7 +46,7 @@ pub fn retry(db: &Connection, id: DeliveryId, now: Timestamp, after: &mut After)
     let waiting: Option<Option<i64>> =
         db.prepare_cached("SELECT lease FROM live WHERE id = ?1")?.query_row([id.as_i64()], |row| row.get(0)).optional()?;
     match waiting {
-        // It is being sent.
+        // The delivery is being sent.
         Some(Some(_)) => return Ok(()),
         Some(None) => {
             let endpoint: i64 =
@@ -73,7 +73,7 @@ pub fn retry(db: &Connection, id: DeliveryId, now: Timestamp, after: &mut After)
     Ok(())
 }
 
-/// Refuses, with the words of [`may_send`], to send to an endpoint.
+/// Refuses to send to an endpoint that may not be sent to, with the error of [`may_send`].
 pub fn may_send_to(db: &Connection, endpoint: i64) -> Result<(), Error> {
     let row: Option<(String, String, bool)> = db
         .prepare_cached("SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = ?1")?
@@ -82,14 +82,14 @@ pub fn may_send_to(db: &Connection, endpoint: i64) -> Result<(), Error> {
     may_send(row.as_ref().map(|(name, state, deleted)| (name.as_str(), state.as_str(), *deleted))).map_err(Error::Conflict)
 }
 
-/// Returns the delivery's endpoint: the delivery may wait in memory as well.
+/// Cancels a delivery. Returns its endpoint, since the delivery may also wait in memory.
 fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
     let row: Option<(i64, i64, i64, Option<i64>)> = db
         .prepare_cached("SELECT endpoint, round, attempts, lease FROM live WHERE id = ?1")?
         .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
     match row {
-        // An attempt under way will find its lease gone when it is recorded; the receiver may have the webhook already.
+        // If an attempt is under way, its record will find the lease gone. The receiver may have the webhook already.
         Some((endpoint, round, attempts, _)) => {
             db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id.as_i64()])?;
             finish(db, id, endpoint, round, "cancelled", None, attempts, at)?;

@@ -1,4 +1,4 @@
-//! Endpoints: created, changed, deleted. Every step checks before it changes.
+//! Endpoints: creating, changing and deleting them. Every step checks before it changes anything.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
     store::{Endpoints, Error, Seal},
 };
 
-/// Deliveries that one step of [`Endpoints::close_deliveries`] ends.
+/// Deliveries that one step of [`Endpoints::close_deliveries`] closes.
 const CLOSE_MAX: u32 = 500;
 
 #[async_trait]
@@ -67,7 +67,8 @@ impl Endpoints for Sqlite {
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         let local = Arc::clone(&self.local);
-        // Reads the keys after the transaction has begun: a change of them in between would leave it with neither.
+        // Reads the keys after the transaction has begun. If the master key changed in between, the rows would fit no key that
+        // was read before.
         self.read(move |db| all(db, &local.seals.all())).await
     }
 
@@ -122,7 +123,7 @@ fn update(db: &Connection, seal: &Seal, mut endpoint: Endpoint) -> Result<(), Er
         .query_row([endpoint.id.as_i64()], |row| row.get(0))
         .optional()?;
     let name = name.ok_or(Error::NotFound { what: "endpoint" })?;
-    // Its name is fixed, and its secrets are bound to it.
+    // The name is fixed, and the secrets are bound to it.
     endpoint.new.name = Slug::parse(&name).map_err(|_| Place { table: "endpoint", id: endpoint.id.as_i64() }.corrupt("name"))?;
     let columns = EndpointColumns::of(&endpoint.new, seal)?;
     let changed = db
@@ -172,7 +173,8 @@ fn all(db: &Connection, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>, Error> {
     Ok(found)
 }
 
-/// Ends up to `limit` deliveries that wait for disabled or deleted endpoints. Returns their number, and how many of them are dead.
+/// Closes up to `limit` deliveries that wait for disabled or deleted endpoints. Returns their number, and how many of them are
+/// dead.
 fn close_deliveries(db: &Connection, at: Timestamp, limit: u32) -> Result<(usize, usize), Error> {
     let mut select = db.prepare_cached(
         "SELECT l.id, l.endpoint, l.round, l.attempts, e.deleted_at IS NOT NULL

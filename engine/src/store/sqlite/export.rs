@@ -1,5 +1,5 @@
-//! What a file holds, row by row, for the move to another kind of store, and the mark that it was moved. The caller holds the data folder:
-//! nobody else writes meanwhile.
+//! Reads a file row by row for the move to another kind of store, and marks it as moved. The caller holds the lock of the data
+//! folder, so no other process writes.
 
 use std::path::Path;
 
@@ -14,16 +14,16 @@ use crate::{
     },
 };
 
-/// Where a store was moved to.
+/// Key of the row in `meta` that names where the store was moved to.
 const MOVED: &str = "moved";
 
-/// A store that is to be moved.
+/// A store to be moved.
 pub struct Export {
     db: Connection,
 }
 
 impl Export {
-    /// Opens the store in `file`; the steady clock goes on from where the store saw it last.
+    /// Opens the store in `file`. The steady clock continues from its last stored reading.
     pub fn open(file: &Path) -> Result<Self, Error> {
         close_to_others(file)?;
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -49,7 +49,8 @@ impl Export {
         })
     }
 
-    /// The rows behind `after` in the order of the primary key: from the first where it is empty, and as many as fit into a batch.
+    /// Returns the rows after `after` in the order of the primary key, as many as fit into a batch. If `after` is empty, starts
+    /// with the first row.
     pub fn rows(&self, table: &Table, after: &[KeyPart]) -> Result<Vec<Vec<Value>>, Error> {
         let key = names(table, table.key);
         let beyond = match after.len() {
@@ -93,7 +94,7 @@ impl Export {
         Ok(Sum { rows: rows.unsigned_abs(), bytes: bytes.unsigned_abs() })
     }
 
-    /// The last number that a table gave, whether its row is still there or not.
+    /// Returns the last number that a table issued, even if its row was deleted.
     pub fn last_number(&self, table: &Table) -> Result<i64, Error> {
         let given = self.db.query_row("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table.name], |row| row.get(0));
         Ok(given.optional()?.unwrap_or(0))
@@ -103,14 +104,14 @@ impl Export {
         meta(&self.db, MOVED)
     }
 
-    /// From now on no engine serves from this file.
+    /// Marks the file as moved: no engine serves from it any more.
     pub fn mark_moved(&self, to: &str) -> Result<(), Error> {
         self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [MOVED, to])?;
         Ok(())
     }
 }
 
-/// Refuses a store that goes on somewhere else: two engines on the same events would send everything twice.
+/// Refuses a store that was moved: two engines on the same events would send everything twice.
 pub fn refuse_moved(db: &Connection) -> Result<(), Error> {
     match meta::<String>(db, MOVED)? {
         None => Ok(()),
@@ -129,7 +130,7 @@ fn names(table: &Table, first: usize) -> String {
     table.columns.iter().take(first).map(|(column, _)| format!("\"{column}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// `None` for what the column cannot hold.
+/// Returns `None` for a value that the column cannot hold.
 fn read(stored: ValueRef<'_>, kind: Kind) -> Option<Value> {
     match (stored, kind) {
         (ValueRef::Null, _) => Some(Value::Null),
@@ -158,7 +159,7 @@ mod tests {
             .prepare(
                 "SELECT m.name, c.name, c.pk FROM sqlite_master m JOIN pragma_table_info(m.name) c
                  WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%'
-                     -- What makes a store itself, and what the other store counts for itself.
+                     -- `meta` identifies the store, and the other store counts `state_size` for itself.
                      AND m.name NOT IN ('meta', 'state_size')",
             )
             .unwrap();
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_in_the_order_of_their_keys_and_none_twice() {
+    fn rows_are_returned_once_in_the_order_of_their_keys() {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(include_str!("schema.sql")).unwrap();
         let many = BATCH_ROWS * 2 + 7;
@@ -198,7 +199,7 @@ mod tests {
             after = vec![KeyPart::Text(source.clone()), KeyPart::Text(caller.clone())];
             for row in rows {
                 let Value::Number(event) = row[2] else { panic!("{row:?}") };
-                assert!(seen.insert(event), "{event} came twice");
+                assert!(seen.insert(event), "{event} appears twice");
             }
         }
         assert_eq!(seen.len(), many);
@@ -208,18 +209,18 @@ mod tests {
     }
 
     #[test]
-    fn no_engine_serves_from_a_file_that_was_moved() {
+    fn no_engine_serves_from_a_moved_file() {
         let folder = tempfile::tempdir().unwrap();
         let (file, key) = (folder.path().join("innesco.db"), KeyFile::at(folder.path().join("master.key")));
         let open = || Sqlite::open(&file, key.clone(), Handoff::default(), AdmissionLimits::default());
         drop(open().unwrap());
         let before = Export::open(&file).unwrap().identity().unwrap();
-        // A reading has milliseconds.
+        // A reading has a precision of milliseconds.
         let read = clock::steady();
         while clock::steady() == read {}
         drop(open().unwrap());
         let export = Export::open(&file).unwrap();
-        assert_ne!(export.identity().unwrap().opening, before.opening, "it is seen that an engine was there in between");
+        assert_ne!(export.identity().unwrap().opening, before.opening, "an engine that opened the file in between is noticed");
         assert_eq!(export.moved_to().unwrap(), None);
         export.mark_moved("postgres://db/events").unwrap();
         assert_eq!(export.moved_to().unwrap().as_deref(), Some("postgres://db/events"));

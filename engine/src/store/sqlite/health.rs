@@ -1,5 +1,6 @@
-//! How much waits where. The queues' tables hold only what is unfinished; SQLite counts a whole table page by page, and the rest
-//! has a partial index that holds nothing else, so that a million rows take some milliseconds. Always on a reading connection.
+//! Counts how much waits at each stage. The tables of the queues hold only unfinished rows, and SQLite counts a whole table page
+//! by page. Everything else that is counted has a partial index of exactly those rows. So counting a million rows takes some
+//! milliseconds. Always uses a reading connection.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -34,7 +35,7 @@ impl Health for Sqlite {
             return Err(error);
         }
         self.write(|db, _| {
-            // Large enough to need whole pages, so that a full disk shows.
+            // Needs whole pages, so that a full disk is noticed.
             db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', zeroblob(16384))")?.execute([])?;
             Ok(())
         })
@@ -42,20 +43,20 @@ impl Health for Sqlite {
     }
 }
 
-/// Without a condition, so that pages are counted and not rows.
+/// Has no condition, so that pages are counted and not rows.
 const EVENTS: &str = "SELECT count(*) FROM event_queue";
-const RUNS_OF_THEIR_OWN: &str = "SELECT count(*) FROM run_queue";
+const RUNS: &str = "SELECT count(*) FROM run_queue";
 const DELIVERIES: &str = "SELECT count(*) FROM live";
-/// From the index `run_queue_parked` alone.
+/// Uses only the index `run_queue_parked`.
 const PARKED: &str = "SELECT count(*) FROM run_queue WHERE state = 'parked'";
-/// From the index `delivery_unhappy` alone; the second condition says so.
+/// Uses only the index `delivery_unhappy`, because of the second condition.
 const DEAD: &str = "SELECT count(*) FROM delivery WHERE state = 'dead' AND state <> 'delivered'";
 
 /// Events are run in the order of their ids.
 const OLDEST_EVENT: &str =
     "SELECT e.accepted_at, q.round, q.next_at, q.lease IS NOT NULL FROM event_queue q JOIN event e ON e.id = q.id
      WHERE q.id = (SELECT min(id) FROM event_queue)";
-/// Steps from one plugin with something waiting to the next, whatever the number of rows each has.
+/// Steps from one plugin with a waiting run to the next, so the cost does not depend on the number of rows.
 const OLDEST_RUN: &str = "WITH RECURSIVE waiting (plugin) AS (
         SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
         UNION ALL
@@ -66,7 +67,7 @@ const OLDEST_RUN: &str = "WITH RECURSIVE waiting (plugin) AS (
     FROM waiting WHERE waiting.plugin IS NOT NULL";
 const OLDEST_DEAD: &str = "SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1";
 
-/// What waits at each stage. Runs and deliveries that wait for a time to come are counted, and are not late.
+/// Returns what waits at each stage. Runs and deliveries whose due time has not come are counted, but are not late.
 fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Stage>, Error> {
     let count = |sql: &str| -> Result<u64, Error> {
         let count: i64 = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
@@ -83,20 +84,20 @@ fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Sta
     let stage = |name, depth, oldest| Stage { name, depth, oldest };
     Ok(vec![
         stage("events", count(EVENTS)?, oldest_event(db, wall, steady)?),
-        stage("runs", count(RUNS_OF_THEIR_OWN)?.saturating_sub(parked), late(instant(OLDEST_RUN)?, steady)),
+        stage("runs", count(RUNS)?.saturating_sub(parked), late(instant(OLDEST_RUN)?, steady)),
         stage("runs-parked", parked, Duration::ZERO),
         stage("deliveries", count(DELIVERIES)?, late(due_delivery, steady)),
         stage("dead", count(DEAD)?, late(instant(OLDEST_DEAD)?, wall)),
     ])
 }
 
-/// How many events wait to be run.
+/// Returns how many events wait to be run.
 pub fn events_to_run(db: &Connection) -> Result<usize, Error> {
     let count: i64 = db.prepare_cached(EVENTS)?.query_row([], |row| row.get(0))?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// For how long the oldest event has waited to be run: since its acceptance, or since someone asked for a replay.
+/// Returns how long the oldest event has waited to be run, since it was accepted or its replay was requested.
 fn oldest_event(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Duration, Error> {
     let row: Option<(i64, u32, i64, bool)> = db
         .prepare_cached(OLDEST_EVENT)?
@@ -110,7 +111,7 @@ fn oldest_event(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<D
     })
 }
 
-/// Sizes of the files; one that is not there has none.
+/// Returns the sizes of the files. A missing file has size 0.
 fn file_bytes(file: &Path) -> Vec<(&'static str, u64)> {
     let size = |suffix: &str| {
         let mut path = file.as_os_str().to_owned();
@@ -120,7 +121,7 @@ fn file_bytes(file: &Path) -> Vec<(&'static str, u64)> {
     vec![("db", size("")), ("wal", size("-wal"))]
 }
 
-/// How large the file's disk is, and what is free of it for this process.
+/// Returns the size of the file's disk, and the free space for this process.
 fn disk(file: &Path) -> Result<(u64, u64), Error> {
     let disk = rustix::fs::statvfs(file).map_err(|error| Error::Unavailable(error.to_string()))?;
     Ok((disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize))
@@ -137,10 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_counted_that_need_not_be_looked_at() {
+    fn counts_read_pages_or_indexes_instead_of_rows() {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(include_str!("schema.sql")).unwrap();
-        for sql in [EVENTS, RUNS_OF_THEIR_OWN, DELIVERIES] {
+        for sql in [EVENTS, RUNS, DELIVERIES] {
             let steps = texts(&db, &format!("EXPLAIN {sql}"), "opcode");
             assert!(steps.iter().any(|step| step == "Count") && !steps.iter().any(|step| step == "Next"), "{sql}: {steps:?}");
         }
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_counted_where_it_waits() {
+    fn waiting_work_is_counted_at_its_stage() {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(include_str!("schema.sql")).unwrap();
         let now = Timestamp::from_millis(1_000_000);
@@ -183,7 +184,7 @@ mod tests {
             .map(|stage| (stage.name, stage.depth, stage.oldest.as_secs()))
             .collect();
         assert_eq!(found, [("events", 2, 30), ("runs", 3, 7), ("runs-parked", 1, 0), ("deliveries", 3, 2), ("dead", 2, 600)]);
-        // A replay of an old event has waited since it was asked for.
+        // The wait of a replayed event starts with the request for the replay.
         db.execute_batch("UPDATE event_queue SET round = 1, next_at = 1600000, lease = 5 WHERE id = 1").unwrap();
         assert_eq!(stages(&db, wall, steady).unwrap()[0].oldest, LEASE - Duration::from_secs(100));
     }

@@ -1,5 +1,5 @@
-//! Jobs: rows whose filter is walked over the finished deliveries, a batch per transaction. The cursor moves in the transaction
-//! that sends the deliveries behind it again, so none is taken up twice, whenever the process ends.
+//! Jobs: rows whose filter is applied to the finished deliveries, one batch per transaction. The transaction that retries a batch
+//! also moves the cursor, so a delivery is never retried twice, even if the process ends during the job.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
@@ -26,7 +26,7 @@ use crate::{
 impl Jobs for Sqlite {
     async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error> {
         let counted = filter.clone();
-        // Counted beside the writer, which has others to serve.
+        // Counted on a reading connection, so that the writer serves others meanwhile.
         let total = self.read(move |db| count(db, &counted)).await?;
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
             after.new_job = true;
@@ -36,7 +36,7 @@ impl Jobs for Sqlite {
     }
 
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
-        // A batch that is lost with the machine is lost whole, and done again.
+        // If the machine fails, a batch is lost as a whole and done again.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| advance(db, id, now, at, after)).await
     }
 
@@ -73,7 +73,7 @@ fn list(db: &Connection, state: Option<JobState>, request: PageRequest) -> Resul
     Ok(Page::of(found, request, |job| job.id.as_i64()))
 }
 
-/// Counts the deliveries that match a filter now; `None` if that takes too long.
+/// Counts the deliveries that match a filter now. Returns `None` if that takes too long.
 fn count(db: &Connection, filter: &RetryFilter) -> Result<Option<u64>, Error> {
     let found = finished(db, filter, 0, i64::MAX, COUNTED_MAX)?;
     Ok((found.len() < COUNTED_MAX).then(|| found.iter().filter(|one| filter.matches(one)).count() as u64))
@@ -98,7 +98,7 @@ fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u6
     Ok(load(db, JobId::from_i64(db.last_insert_rowid()))?.job)
 }
 
-/// Works on one batch of a job. `now` is the steady clock, `at` the wall clock.
+/// Processes one batch of a job. `now` is the steady clock, `at` the wall clock.
 fn advance(db: &Connection, id: JobId, now: Timestamp, at: Timestamp, after: &mut After) -> Result<Job, Error> {
     let mut stored = load(db, id)?;
     if stored.job.state != JobState::Running {
@@ -137,7 +137,7 @@ fn store(db: &Connection, StoredJob { job, cursor, .. }: &StoredJob) -> Result<(
     Ok(())
 }
 
-/// Deletes up to `limit` of the oldest jobs, as far as they ended before `before`.
+/// Deletes up to `limit` of the oldest jobs that ended before `before`.
 pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, Error> {
     let mut delete = db.prepare_cached(
         "DELETE FROM job WHERE id IN
@@ -146,9 +146,9 @@ pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, E
     Ok(delete.execute(params![limit, before.millis()])?)
 }
 
-/// Returns the deliveries from `from` to before `end` that ended as the filter says, in the order of their ids.
+/// Returns the deliveries with ids from `from` to before `end` that ended as the filter says, by id.
 fn finished(db: &Connection, filter: &RetryFilter, from: i64, end: i64, most: usize) -> Result<Vec<Finished>, Error> {
-    // The word is part of the statement, so that the index of deliveries that did not end well is used.
+    // The word is part of the statement, so that SQLite uses the partial index of deliveries that were not delivered.
     let mut select = db.prepare_cached(&format!(
         "SELECT id, endpoint, at, reason FROM delivery
          WHERE state = '{}' AND state <> 'delivered' AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",

@@ -1,7 +1,7 @@
-//! The embedded store: one SQLite file, one writing thread with group commit, a few reading connections beside it.
+//! The embedded store: one SQLite file, one writing thread with group commit, and a few reading connections.
 //!
-//! The process owns the file (the data folder is locked), so a lease is alive only while this process is; at the start every
-//! lease of an earlier one ends. What this process keeps in memory beside the file is in [`Local`], and all of it can be lost.
+//! The process owns the file (the data folder is locked). So a lease is valid only while this process runs; at start, every lease
+//! of an earlier process ends. [`Local`] holds what the process keeps in memory beside the file. All of it can be lost.
 
 mod accept;
 mod attempts;
@@ -61,22 +61,22 @@ use crate::{
     files, random,
 };
 
-/// Connections that read for the API at once.
+/// Connections that read for the API.
 const READERS: usize = 4;
 /// Connections that read for the engine itself, which must not wait for reads of the API.
 const OWN_READERS: usize = 2;
-/// Connections that read plugins' state, for which runs wait. One: each read is a look into an index.
+/// Connections that read plugins' state for waiting runs. One is enough: each read is one index look-up.
 const STATE_READERS: usize = 1;
-/// Pages of the file that the writing connection keeps in memory, in KiB: those that one batch changes, and the upper pages of every index.
+/// Cache of the writing connection, in KiB: pages that one batch changes, and the upper pages of every index.
 const WRITER_CACHE_KIB: u32 = 64 << 10;
-/// The same of each connection that reads, of which there are seven. What they read is also in the system's own cache.
+/// Cache of each of the seven reading connections. The pages they read are also in the operating system's cache.
 const READER_CACHE_KIB: u32 = 8 << 10;
 
 /// The embedded store.
 pub struct Sqlite {
     file: PathBuf,
     writer: Writer,
-    /// For the API.
+    /// Reads for the API.
     readers: Readers,
     own_readers: Readers,
     state_readers: Readers,
@@ -84,10 +84,10 @@ pub struct Sqlite {
     admission: Arc<Admission>,
 }
 
-/// What this process knows beside the file.
+/// What this process keeps in memory beside the file.
 pub type Local = super::Local<Numbers>;
 
-/// Numbers that this process issues, as it owns the file.
+/// Numbers that this process issues as the owner of the file.
 pub struct Numbers {
     next_event: AtomicI64,
     next_token: AtomicI64,
@@ -108,24 +108,24 @@ impl Local {
 }
 
 impl Sqlite {
-    /// Opens the store in `file`, making it if there is none. Blocks.
+    /// Opens the store in `file`, and creates it if the file is missing. Blocks.
     ///
-    /// The caller owns the file alone: two processes on one file would send everything twice. The secrets in it are sealed under
-    /// the key in `key_file`, which is made with the store. Beyond `limits` it takes no further events.
+    /// The caller must be the only user of the file: two processes on one file would send everything twice. Secrets are sealed
+    /// under the key in `key_file`, which is created with the store. The store refuses new events beyond `limits`.
     pub fn open(file: &Path, key_file: KeyFile, handoff: Handoff, limits: AdmissionLimits) -> Result<Self, Error> {
         match files::create(file) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unavailable(file, &error)),
             _ => close_to_others(file)?,
         }
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        // FULL: a commit is on the disk when it returns. Checkpoints have a thread of their own.
+        // FULL: a commit is on disk when it returns. A dedicated thread makes checkpoints.
         db.execute_batch(
             "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
              PRAGMA journal_size_limit = 134217728;",
         )?;
         let (tag, seal) = upgrade::upgrade(&db, &key_file)?;
         export::refuse_moved(&db)?;
-        // Before anything asks what time it is.
+        // Must precede every reading of the clock.
         steady::resume(&db)?;
         steady::keep(&db)?;
         claims::expire_all(&db, clock::steady())?;
@@ -145,7 +145,7 @@ impl Sqlite {
         })
     }
 
-    /// Writes in the next transaction; the commit is on disk.
+    /// Writes in the next transaction. The commit is on disk when this returns.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection, &Local) -> Result<T, Error> + Send + 'static,
@@ -161,7 +161,7 @@ impl Sqlite {
         self.write_then(keeps, Breaks::All, 0, move |db, local, _| work(db, local)).await
     }
 
-    /// Writes in the next transaction, and acts on [`After`] once it is committed and answered.
+    /// Writes in the next transaction. Acts on [`After`] once the transaction is committed and the caller is answered.
     async fn write_then<T: Send + 'static>(
         &self,
         keeps: Keeps,
@@ -189,7 +189,7 @@ impl Sqlite {
         self.own_readers.read(None, work).await
     }
 
-    /// As [`Self::read`], for as long as people's reads may take.
+    /// Reads like [`Self::read`], with the time limit of reads for people.
     async fn read_for_people<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
@@ -198,7 +198,7 @@ impl Sqlite {
     }
 }
 
-/// The last id that was issued to an event, whether it is still there or not.
+/// Returns the last id that was issued to an event, even if the event was deleted.
 fn last_event(db: &Connection) -> Result<i64, Error> {
     Ok(db.query_row(
         "SELECT max(coalesce((SELECT max(id) FROM event), 0), coalesce((SELECT value FROM meta WHERE key = 'last_event'), 0))",
@@ -207,7 +207,7 @@ fn last_event(db: &Connection) -> Result<i64, Error> {
     )?)
 }
 
-/// Sees to it that only the owner can read the store's files, before SQLite opens them: it gives its own files the mode of the store.
+/// Closes the store's files to other users before SQLite opens them. SQLite gives its additional files the mode of the store.
 fn close_to_others(file: &Path) -> Result<(), Error> {
     ["", "-wal", "-shm", "-journal"].iter().try_for_each(|ending| {
         let mut name = file.as_os_str().to_owned();
@@ -229,10 +229,10 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     Ok(db)
 }
 
-/// Where this opening begins to count its lease tokens: somewhere else than every other, so that what was claimed before a restart
-/// is never mistaken for what was claimed after it.
+/// Returns the first lease token of this opening. It differs from every earlier opening, so a claim from before a restart is
+/// never mistaken for one from after it.
 fn first_token() -> Result<i64, Error> {
-    // Two bits are left for counting on.
+    // Leaves two bits for counting up.
     Ok(i64::from_le_bytes(random::bytes()?) & (i64::MAX >> 2))
 }
 
@@ -242,5 +242,5 @@ impl Store for Sqlite {
     }
 }
 
-// The process owns the file: it is the only node.
+// The process owns the file, so it is the only node.
 impl Nodes for Sqlite {}

@@ -31,7 +31,7 @@ impl Parked for Sqlite {
     }
 
     async fn requeue_wanting(&self, now: Timestamp) -> Result<usize, Error> {
-        // Rare, so this is checked beside the writer first.
+        // Parked runs are rare, so a reading connection checks first.
         if !self.read(|db| Ok(db.prepare_cached(WANTING)?.exists([])?)).await? {
             return Ok(0);
         }

@@ -1,4 +1,4 @@
-//! Connections that read beside the writer, each with a transaction that sees one moment.
+//! Connections that read beside the writer. Each read runs in a transaction that sees one snapshot.
 
 use std::{
     fs::File,
@@ -13,17 +13,17 @@ use tokio::sync::Semaphore;
 use super::connect;
 use crate::store::Error;
 
-/// Steps of SQLite's machine between two looks at the clock: less than a millisecond.
+/// Steps of SQLite's virtual machine between two checks of the time: less than a millisecond.
 const STEPS_UNTIMED: i32 = 10_000;
 
-/// Connections that read.
+/// A pool of reading connections.
 #[derive(Clone)]
 pub struct Readers {
     free: Arc<Mutex<Free>>,
     permits: Arc<Semaphore>,
 }
 
-/// Connections that are not in use. The handle of their file is closed after them: on Unix, closing any handle of a file releases every
+/// Connections that are not in use. The file handle is closed after them: on Unix, closing any handle of a file releases every
 /// lock that the process has on it.
 struct Free {
     connections: Vec<Connection>,
@@ -31,7 +31,7 @@ struct Free {
 }
 
 impl Readers {
-    /// `handle` is of the same file.
+    /// Opens `count` connections. `handle` must be a handle of the same file.
     pub fn open(file: &Path, handle: &Arc<File>, count: usize) -> Result<Self, Error> {
         let connections = (0..count).map(|_| connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
@@ -55,7 +55,7 @@ impl Readers {
                 let began = Instant::now();
                 db.progress_handler(STEPS_UNTIMED, Some(move || began.elapsed() > time_max))?;
             }
-            // One transaction is one moment: a row that moves from table to table meanwhile is seen in exactly one of them.
+            // One transaction is one snapshot: a row that moves between tables meanwhile is seen in exactly one of them.
             let result = db.unchecked_transaction().map_err(Error::from).and_then(|moment| work(&moment));
             db.progress_handler(0, None::<fn() -> bool>)?;
             lock().connections.push(db);

@@ -1,12 +1,12 @@
-//! Retention: removes finished events after their time, each with its whole story, in batches between other commits. A batch stops
-//! after a few milliseconds, not after a number of rows: every caller of the writer waits at most that long.
+//! Retention: deletes finished events after their time, each with its runs, deliveries and attempts, in batches between other
+//! commits. A batch ends after a few milliseconds instead of a number of rows, so a caller of the writer waits at most that long.
 //!
-//! Three walks go over the events in order of age. The first removes events that ended well and are older than
-//! [`Retention::delivered`]. The second removes unrouted events older than [`Retention::unrouted`]. The third removes what the others
-//! left (dead or parked parts, or unfinished when they passed) once it is finished and older than its own limit. The first walk
-//! continues from its position; the others start again once all have reached their end.
+//! Three walks go over the events in order of age. The first deletes delivered events that are older than
+//! [`Retention::delivered`]. The second deletes unrouted events that are older than [`Retention::unrouted`]. The third deletes
+//! events that the others left because parts were dead, parked or unfinished. It deletes them once they are finished and older
+//! than their own limit. The first walk continues from its position; the others start again once all have reached their end.
 //!
-//! A fourth walk ([`evict`]) runs when the store is full: it removes the oldest finished events of any age.
+//! A fourth walk ([`evict`]) runs when the store is full. It deletes the oldest finished events of any age.
 
 use std::time::{Duration, Instant};
 
@@ -26,11 +26,11 @@ use crate::{
     },
 };
 
-/// Rows of each kind looked at in one step.
+/// Rows of each kind that one step looks at.
 const BATCH: u32 = 500;
-/// A step stops deleting after this time: every caller of the writer waits for it.
+/// Time after which a step stops deleting, since every caller of the writer waits for it.
 const STEP_MAX: Duration = Duration::from_millis(5);
-/// Events between two looks at the clock.
+/// Events between two checks of the time.
 const UNTIMED: usize = 8;
 
 #[async_trait]
@@ -54,7 +54,7 @@ impl Retire for Sqlite {
     }
 }
 
-/// One step of all walks. Says how many rows were looked at, and where the walks stand once that is committed.
+/// Takes one step of all walks. Returns how many rows it looked at, and the positions of the walks after the commit.
 fn retire(
     db: &Connection,
     local: &Local,
@@ -77,14 +77,14 @@ fn retire(
         |cursor| old_unrouted(db, cursor, unrouted),
         |id| Ok(is_finished(db, id)? && !is_unhappy(db, id)?),
     )?;
-    // What the others may have passed while it was not finished leaves once it is old enough for every kind.
+    // Events that the other walks passed while they were unfinished are deleted once they are old enough for every kind.
     let all = delivered.min(unrouted).min(dead);
     step.walk(
         &mut walks.rest,
         |cursor| old_events(db, cursor, dead),
         |id| Ok(is_finished(db, id)? && (is_unhappy(db, id)? || is_older(db, id, all)?)),
     )?;
-    // The first walk is at its end whenever nothing more is old enough, and goes on from there.
+    // The first walk ends whenever no further event is old enough. It continues from there.
     walks.delivered.ended = false;
     if walks.unrouted.ended && walks.rest.ended {
         (walks.unrouted, walks.rest) = (Walk::default(), Walk::default());
@@ -98,7 +98,7 @@ fn retire(
     Ok((looked_at, walks))
 }
 
-/// One step of the walk that makes room, until the store holds less than `bytes_max`. It begins anew when it has come to its end.
+/// Takes one step of the walk that makes room, until the store holds less than `bytes_max`. After its end, the walk starts again.
 fn evict(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Result<(Evicted, Walks), Error> {
     let mut step = Step { bytes_max: Some(bytes_max), ..Step::begin(db, local)? };
     step.walk(&mut walks.eviction, |cursor| oldest_events(db, cursor), |id| is_finished(db, id))?;
@@ -108,8 +108,8 @@ fn evict(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Re
     Ok((Evicted { looked_at: step.looked_at, events: step.left }, walks))
 }
 
-/// What the store holds, in bytes: pages that are free for what comes next do not count, nor does plugins' state, which has limits by
-/// itself. Events would have to leave early for what no event's leaving makes smaller.
+/// Returns the bytes that the store holds. Free pages and the state of plugins do not count. State has separate limits, and
+/// deleting events would not make it smaller.
 fn size(db: &Connection) -> Result<u64, Error> {
     let pragma = |name: &str| -> Result<u64, Error> {
         let number: i64 = db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
@@ -119,11 +119,11 @@ fn size(db: &Connection) -> Result<u64, Error> {
     Ok(used.saturating_sub(state::bytes_of_all(db)?))
 }
 
-/// One step, which ends in time.
+/// One step with a time limit.
 struct Step<'a> {
     db: &'a Connection,
     began: Instant,
-    /// Nothing more leaves once the store holds less than this.
+    /// Deleting stops once the store holds less than this.
     bytes_max: Option<u64>,
     looked_at: usize,
     left: usize,
@@ -131,14 +131,14 @@ struct Step<'a> {
 
 impl<'a> Step<'a> {
     fn begin(db: &'a Connection, local: &Local) -> Result<Self, Error> {
-        // An id that was issued must not be issued again once its event is gone.
+        // An issued id must not be issued again after its event is deleted.
         db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('last_event', ?1)")?
             .execute([local.last_event().as_i64()])?;
         Ok(Self { db, began: Instant::now(), bytes_max: None, looked_at: 0, left: 0 })
     }
 
-    /// Deletes what `may_leave` of the events that come next, as far as the time goes. A few are always looked at, so that no walk
-    /// stands still.
+    /// Deletes those of the next events for which `may_leave` holds, until the time is over. It always looks at a few events, so
+    /// that every walk advances.
     fn walk(
         &mut self,
         walk: &mut Walk,
@@ -177,14 +177,14 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Events after `cursor`, oldest first.
+/// Returns events after `cursor`, oldest first.
 fn oldest_events(db: &Connection, cursor: i64) -> Result<Vec<EventId>, Error> {
     let mut select = db.prepare_cached("SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT ?2")?;
     let rows = select.query_map(params![cursor, BATCH], |row| Ok(EventId::from_i64(row.get(0)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Events after `cursor` that were accepted before `before`, oldest first.
+/// Returns events after `cursor` that were accepted before `before`, oldest first.
 fn old_events(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<EventId>, Error> {
     let mut select =
         db.prepare_cached("SELECT id FROM event WHERE id > ?1 AND id < ?2 AND accepted_at < ?3 ORDER BY id LIMIT ?4")?;
@@ -193,7 +193,7 @@ fn old_events(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<Eve
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Returns as [`old_events`], of unrouted events.
+/// Returns unrouted events after `cursor` that were accepted before `before`, oldest first.
 fn old_unrouted(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<EventId>, Error> {
     let mut select = db.prepare_cached(
         "SELECT u.id FROM unrouted u CROSS JOIN event e ON e.id = u.id
@@ -204,8 +204,8 @@ fn old_unrouted(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<E
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// An id from which on no event need be looked at for having been accepted before `before`: give or take what a clock that was set
-/// makes of it, so that instants have to be compared as well.
+/// Returns an id from which on no event can have been accepted before `before`, unless the clock was set back. So callers compare
+/// the instants as well.
 fn about(db: &Connection, before: Timestamp) -> Result<i64, Error> {
     let first: Option<i64> = db
         .prepare_cached("SELECT first_id FROM minute WHERE minute > ?1 ORDER BY minute LIMIT 1")?
@@ -214,7 +214,7 @@ fn about(db: &Connection, before: Timestamp) -> Result<i64, Error> {
     Ok(first.unwrap_or(i64::MAX))
 }
 
-/// An id below which every event was accepted before `before`, give or take a minute.
+/// Returns an id below which every event was accepted before `before`, within a minute.
 fn bound(db: &Connection, before: Timestamp) -> Result<i64, Error> {
     let first: Option<i64> = db
         .prepare_cached("SELECT min(first_id) FROM minute WHERE minute > ?1")?
@@ -254,7 +254,7 @@ fn is_older(db: &Connection, id: EventId, before: Timestamp) -> Result<bool, Err
     Ok(db.prepare_cached(exists)?.query_row(params![id.as_i64(), before.millis()], |row| row.get(0))?)
 }
 
-/// Removes an event with its runs, deliveries and attempts.
+/// Deletes an event with its runs, deliveries and attempts.
 fn delete(db: &Connection, id: EventId) -> Result<(), Error> {
     let (from, until) = id.children();
     for table in ["run", "run_queue", "delivery", "payload"] {
@@ -268,9 +268,9 @@ fn delete(db: &Connection, id: EventId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Forgets callers' ids that are older than the dedupe window.
+/// Deletes callers' ids that are older than the window for repeats.
 fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
-    // Where nothing was accepted since, every id is that old.
+    // If no event was accepted since, every id is that old.
     let bound = bound(db, before)?;
     Ok(db
         .prepare_cached(
@@ -280,7 +280,8 @@ fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
         .execute(params![bound, BATCH])?)
 }
 
-/// Forgets deleted endpoints with the last event from before their deletion: until then its story names them.
+/// Deletes deleted endpoints together with the last event from before their deletion. Until then an event's history shows their
+/// names.
 fn forget_endpoints(db: &Connection, now: Timestamp) -> Result<usize, Error> {
     let oldest: Option<i64> =
         db.prepare_cached("SELECT accepted_at FROM event ORDER BY id LIMIT 1")?.query_row([], |row| row.get(0)).optional()?;
@@ -293,7 +294,7 @@ fn forget_endpoints(db: &Connection, now: Timestamp) -> Result<usize, Error> {
         .execute(params![before.millis(), BATCH])?)
 }
 
-/// Forgets which ids belong to minutes that nothing asks for any more. Without them a look by time is only less sharp.
+/// Deletes the first ids of minutes that no query needs any more. Without them, a search by time only becomes less exact.
 fn forget_minutes(db: &Connection, before: Timestamp) -> Result<usize, Error> {
     Ok(db
         .prepare_cached(

@@ -1,5 +1,5 @@
-//! Rows and values: how each table's columns become the types of the domain. A row that cannot is an error that names its table,
-//! column and id; what lies in texts and bytes is read by [`columns`](crate::store::columns).
+//! Rows and values: turns the columns of each table into the types of the domain. A row that cannot be read is an error that
+//! names its table, column and id. [`columns`](crate::store::columns) reads values inside text and bytes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ use crate::{
 pub const EVENT_COLUMNS: &str = "e.id, e.accepted_at, e.source, e.caller_id, e.type, e.subject, e.time, e.content_type, e.attributes, \
      e.depth, e.cause, e.codec";
 
-/// Reads [`EVENT_COLUMNS`]; the data and the request come separately, since lists do without.
+/// Reads [`EVENT_COLUMNS`]. Data and request are separate, since lists do not need them.
 pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
     let place = Place { table: "event", id: row.get(0)? };
     if row.get::<_, i64>(11)? != PLAIN {
@@ -77,7 +77,7 @@ pub fn whole_event(row: &Row<'_>) -> Result<Event, Error> {
     Ok(event)
 }
 
-/// One event with its data.
+/// Returns one event with its data.
 pub fn load_event(db: &Connection, id: EventId) -> Result<Option<Event>, Error> {
     let mut select = db.prepare_cached(&format!("SELECT {WHOLE_EVENT_COLUMNS} FROM event e WHERE e.id = ?1"))?;
     let mut rows = select.query([id.as_i64()])?;
@@ -87,7 +87,7 @@ pub fn load_event(db: &Connection, id: EventId) -> Result<Option<Event>, Error> 
     }
 }
 
-/// What a plugin made for a delivery, if one did.
+/// Returns the payload of a delivery, if a plugin made one.
 pub fn load_payload(db: &Connection, delivery: i64) -> Result<Option<Payload>, Error> {
     let mut select = db.prepare_cached("SELECT type, content_type, headers, codec, body FROM payload WHERE id = ?1")?;
     let place = Place { table: "payload", id: delivery };
@@ -131,7 +131,7 @@ pub fn attempt(row: &Row<'_>, first: usize) -> Result<Attempt, Error> {
 pub const ENDPOINT_COLUMNS: &str =
     "id, name, title, url, events, conditions, plugin, scheme, state, created_at, policy, sealed, failing_since";
 
-/// Reads [`ENDPOINT_COLUMNS`]. The secrets open with one of `seals`.
+/// Reads [`ENDPOINT_COLUMNS`]. One of `seals` must open the secrets.
 pub fn endpoint(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
     let place = Place { table: "endpoint", id: row.get(0)? };
     let stored = StoredEndpoint {
@@ -152,7 +152,7 @@ pub fn endpoint(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
     stored.read(seals)
 }
 
-/// Returns [`Error::NotFound`] if a statement changed nothing.
+/// Returns [`Error::NotFound`] if a statement changed no row.
 pub fn found(changed: usize, what: &'static str) -> Result<(), Error> {
     if changed == 0 { Err(Error::NotFound { what }) } else { Ok(()) }
 }

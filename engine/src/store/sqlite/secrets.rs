@@ -1,4 +1,4 @@
-//! Replacing the master key: every secret is sealed again in one transaction.
+//! Replaces the master key: seals every secret again in one transaction.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole. The store asks for everything that may refuse,
-//! [`judge`] decides, and the store writes.
+//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole. The store reads everything that a decision
+//! needs, [`judge`] decides, and the store writes.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,7 +29,7 @@ use crate::{
 impl Settle for Sqlite {
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
         let weight = settlements.iter().map(weight::settlement).sum();
-        // A settlement without effects is computed again after a crash.
+        // After a crash, a settlement without effects is computed again.
         let keeps = if settlements.iter().any(Settlement::has_effect) { Keeps::Promise } else { Keeps::Progress };
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
@@ -47,7 +47,7 @@ impl Settle for Sqlite {
     }
 }
 
-/// Asks for everything that the decisions need. Nothing else writes until they are written.
+/// Reads everything that the decisions need. No other write happens before they are written.
 fn ask(db: &Connection, settlements: &[Settlement]) -> Result<Known, Error> {
     let mut known = Known { events: HashMap::with_capacity(settlements.len()), ..Known::default() };
     for settlement in settlements {
@@ -199,7 +199,7 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
     Ok(())
 }
 
-/// Writes a delivery: queued, or dead.
+/// Writes a delivery, queued or dead.
 fn write_delivery(
     db: &Connection,
     id: DeliveryId,

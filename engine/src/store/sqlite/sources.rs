@@ -53,7 +53,7 @@ fn create(db: &Connection, seal: &Seal, new: NewSource) -> Result<Source, Error>
 
 fn update(db: &Connection, seal: &Seal, source: &Source) -> Result<(), Error> {
     let new = &source.new;
-    // Its name is fixed, and its secrets are bound to it.
+    // The name is fixed, and the secrets are bound to it.
     let changed = db
         .prepare_cached("UPDATE source SET title = ?1, draft = ?2, sealed = ?3 WHERE id = ?4 AND name = ?5")?
         .execute(params![new.title, draft(new), sealed(new, seal)?, source.id.as_i64(), &*new.name])?;
@@ -67,7 +67,7 @@ fn delete(db: &Connection, id: SourceId) -> Result<(), Error> {
 /// The columns of [`source`], in its order.
 pub const SOURCE_COLUMNS: &str = "id, name, title, draft, created_at, sealed";
 
-/// Reads [`SOURCE_COLUMNS`]. The secrets open with one of `seals`.
+/// Reads [`SOURCE_COLUMNS`]. One of `seals` must open the secrets.
 pub fn source(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Source, Error> {
     let stored = StoredSource {
         id: row.get(0)?,

@@ -12,7 +12,7 @@ use crate::{
     store::{Error, PluginState, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
-/// Keys that one step of [`clear`] deletes: every caller of the writer waits for one step.
+/// Keys that one step of [`clear`] deletes, since every caller of the writer waits for a step.
 const CLEAR_MAX: u32 = 500;
 
 #[async_trait]
@@ -44,7 +44,7 @@ impl PluginState for Sqlite {
 /// Writes one value of a plugin's state.
 pub fn write(db: &Connection, plugin: &str, StateWrite { key, value }: &StateWrite, version: i64) -> Result<(), Error> {
     match value {
-        // Not a replacement of the row: that would be counted as another key.
+        // An upsert, not a replacement of the row: the trigger would count a replacement as another key.
         Some(value) => db
             .prepare_cached(
                 "INSERT INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)
@@ -56,7 +56,7 @@ pub fn write(db: &Connection, plugin: &str, StateWrite { key, value }: &StateWri
     Ok(())
 }
 
-/// Asks for the sizes of the state that a run is about to change.
+/// Reads the sizes of the state that a run is about to change.
 pub fn ask(db: &Connection, run: &RunRecord, ledger: &mut Ledger) -> Result<(), Error> {
     if run.writes().is_empty() {
         return Ok(());
@@ -81,13 +81,13 @@ fn size(db: &Connection, plugin: &Slug) -> Result<StateSize, Error> {
     Ok(select.query_row([&**plugin], size).optional()?.unwrap_or_default())
 }
 
-/// What all plugins keep, in bytes.
+/// Returns the bytes of all plugins' state.
 pub fn bytes_of_all(db: &Connection) -> Result<u64, Error> {
     let bytes: i64 = db.prepare_cached("SELECT coalesce(sum(bytes), 0) FROM state_size")?.query_row([], |row| row.get(0))?;
     Ok(bytes.unsigned_abs())
 }
 
-/// Deletes a part of a plugin's state; returns how many keys.
+/// Deletes a part of a plugin's state. Returns the number of keys.
 fn clear(db: &Connection, plugin: &Slug) -> Result<usize, Error> {
     let gone = db
         .prepare_cached(

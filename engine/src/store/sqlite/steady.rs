@@ -1,5 +1,5 @@
-//! The steady clock over restarts: what it last read, and how long the machine had been up, is kept beside the due times that are
-//! measured by it.
+//! The steady clock over restarts. The store keeps its last reading and the machine's uptime, beside the due times that the clock
+//! measures.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::{
 
 pub const KEY: &str = "steady";
 
-/// Notes what the clock reads now. At the start, and every now and then for the case that the machine is started again.
+/// Stores the current reading. Called at start and regularly afterwards, in case the machine restarts.
 pub fn keep(db: &Connection) -> Result<(), Error> {
     db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute([KEY, &write(&clock::keep())])?;
     Ok(())
 }
 
-/// Lets the clock go on from what an earlier process noted.
+/// Continues the clock from the reading that an earlier process stored.
 pub fn resume(db: &Connection) -> Result<(), Error> {
     let noted: Option<String> = db.query_row("SELECT value FROM meta WHERE key = ?1", [KEY], |row| row.get(0)).optional()?;
     let kept = noted.map(|text| read(&text).ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })).transpose()?;
@@ -27,7 +27,7 @@ pub fn resume(db: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-/// `reading up boot`, in milliseconds; without the last two where the system does not tell.
+/// Formats `reading uptime boot-id`, in milliseconds. The last two are missing if the system does not report them.
 fn write(kept: &Kept) -> String {
     let reading = kept.reading.millis();
     match &kept.boot {

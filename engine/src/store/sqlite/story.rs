@@ -1,4 +1,4 @@
-//! The story of events and deliveries: lists and details, read on connections beside the writer.
+//! The history of events and deliveries: lists and details, read on connections beside the writer.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Story for Sqlite {
 }
 
 fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
-    // Rare states are listed from their own small tables, newest first.
+    // Rare states have small tables. Their events are listed from there, newest first.
     let from = match filter.state {
         None => "event e",
         Some(EventState::Waiting) => "event_queue s CROSS JOIN event e ON e.id = s.id",
@@ -152,7 +152,7 @@ fn limit(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Deliveries from an id on, in the order of their ids.
+/// Returns deliveries from an id on, by id.
 fn first_deliveries(db: &Connection, from: i64, until: i64, most: usize) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
     let values = params![from, until, limit(most)];
@@ -167,7 +167,7 @@ fn first_deliveries(db: &Connection, from: i64, until: i64, most: usize) -> Resu
     Ok(found)
 }
 
-/// The columns of [`run`], in its order, and where they come from.
+/// The columns of [`run`], in its order, and their tables.
 pub const RUN_COLUMNS: &str = "r.id, r.round, r.plugin, r.version, e.name, r.outcome, r.code, r.message, r.tries, r.took_us, \
      r.memory_peak, r.webhooks, r.emitted, r.log, r.log_dropped, q.state, q.next_at";
 pub const RUN_TABLES: &str = "run r LEFT JOIN run_queue q ON q.id = r.id LEFT JOIN endpoint e ON e.id = r.endpoint";
@@ -202,7 +202,7 @@ pub fn run(row: &Row<'_>) -> Result<StoredRun, Error> {
     })
 }
 
-/// A list is the newest of what is not finished, merged with the newest of what is.
+/// Returns one page of deliveries: merges the newest unfinished ones with the newest finished ones.
 fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) -> Result<Page<DeliverySummary>, Error> {
     let (from, until) = filter.event.map_or((0, i64::MAX), EventId::children);
     let until = until.min(request.cursor.unwrap_or(i64::MAX));
@@ -230,7 +230,7 @@ fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) ->
     if matches!(filter.state, None | Some("delivered" | "dead" | "cancelled")) {
         let mut conditions = String::from("id >= ?1 AND id < ?2");
         if let Some(state) = filter.state {
-            // One of three words that are ours, so it can stand in the statement and the partial index can be used.
+            // The state is one of three fixed words, so it may be part of the statement. The partial index needs that.
             conditions.push_str(&format!(" AND state = '{state}'"));
             if state != "delivered" {
                 conditions.push_str(" AND state <> 'delivered'");
@@ -252,13 +252,13 @@ fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) ->
     Ok(Page::of(found, request, |summary| summary.id.as_i64()))
 }
 
-/// A row of either table of deliveries.
+/// A row of either delivery table.
 struct Found {
     id: i64,
     endpoint: i64,
     round: u32,
     attempts: u32,
-    /// When it is due, or when it ended.
+    /// When the delivery is due, or when it ended.
     at: i64,
     ended: Option<(String, Option<String>)>,
 }
@@ -316,7 +316,7 @@ fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
     })
 }
 
-/// Returns the type that the receiver gets; `None` once the event has left.
+/// Returns the type that the receiver gets; `None` once the event is deleted.
 pub fn delivery_type(db: &Connection, id: DeliveryId) -> Result<Option<String>, Error> {
     Ok(db
         .prepare_cached("SELECT coalesce((SELECT type FROM payload WHERE id = ?1), (SELECT type FROM event WHERE id = ?2))")?
@@ -337,7 +337,7 @@ fn attempts(db: &Connection, id: DeliveryId) -> Result<Vec<StoredAttempt>, Error
     last_attempts(db, id, usize::from(u8::MAX))
 }
 
-/// The last attempts of a delivery, in their order.
+/// Returns the last attempts of a delivery, in their order.
 fn last_attempts(db: &Connection, id: DeliveryId, most: usize) -> Result<Vec<StoredAttempt>, Error> {
     let (from, until) = id.attempts();
     let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3");

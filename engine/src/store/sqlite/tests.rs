@@ -1,4 +1,4 @@
-//! The conformance suite on SQLite, and what only SQLite has: its tables, looked at by hand.
+//! The conformance suite on SQLite, and tests of what only SQLite has: its tables and its file.
 
 use std::{
     collections::BTreeMap,
@@ -34,8 +34,8 @@ use crate::{
 
 conformance!(conforms, SqliteBacking);
 
-/// A file in a folder of its own. A crash is a copy of the file and its log as they are at that moment: what a killed process
-/// leaves behind.
+/// A file in a dedicated temporary folder. A crash is a copy of the file and its log at that moment: what a killed process leaves
+/// behind.
 pub struct SqliteBacking {
     folder: tempfile::TempDir,
     opened: Mutex<Vec<PathBuf>>,
@@ -47,7 +47,7 @@ impl SqliteBacking {
         Self { folder, opened: Mutex::new(Vec::new()) }
     }
 
-    /// The file that was opened last.
+    /// Returns the file that was opened last.
     fn file(&self) -> PathBuf {
         self.opened.lock().unwrap().last().expect("it was opened").clone()
     }
@@ -56,13 +56,13 @@ impl SqliteBacking {
         KeyFile::at(self.folder.path().join("master.key"))
     }
 
-    /// A new store.
+    /// Opens a new store.
     fn store(&self) -> Sqlite {
         let file = self.folder.path().join("new.db");
         Sqlite::open(&file, self.key_file(), Handoff::default(), AdmissionLimits::default()).unwrap()
     }
 
-    /// A connection beside the store's own.
+    /// Opens a connection beside the store's connections.
     fn raw(&self) -> Connection {
         Connection::open(self.file()).unwrap()
     }
@@ -93,7 +93,7 @@ impl Backing for SqliteBacking {
 
     async fn spoil(&self, event: EventId) {
         let changed = self.raw().execute("UPDATE event SET codec = 99 WHERE id = ?1", [event.as_i64()]).unwrap();
-        assert_eq!(changed, 1, "the event is there to be spoiled");
+        assert_eq!(changed, 1, "the event exists");
     }
 
     fn another(&self) -> Arc<dyn Backing> {
@@ -109,7 +109,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// An event with everything that an event can have, finished.
+/// Returns a finished event with every kind of stored row.
 async fn finished_with_everything(bench: &Bench) -> EventId {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event_with_id("shop", "1")).await;
@@ -151,20 +151,20 @@ fn count(db: &Connection, table: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn an_event_leaves_every_table() {
+async fn retention_deletes_an_event_from_every_table() {
     let backing = Arc::new(SqliteBacking::empty());
     let bench = Bench::open(Arc::clone(&backing) as Arc<dyn Backing>).await;
     finished_with_everything(&bench).await;
     let db = backing.raw();
     for table in ["event", "run", "run_queue", "delivery", "payload", "attempt", "unrouted", "replay", "dedup"] {
-        assert!(count(&db, table) > 0, "the story has something in {table}");
+        assert!(count(&db, table) > 0, "the event has rows in {table}");
     }
     let now = clock::wall().plus(Duration::from_secs(32 * 24 * 3600));
     while bench.store.retire(Retention::default(), now).await.unwrap() > 0 {}
     let mut tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'").unwrap();
     let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     let kept: Vec<&str> = tables.iter().map(String::as_str).filter(|table| count(&db, table) > 0).collect();
-    assert_eq!(kept, ["meta", "state", "state_size", "endpoint"], "what is no part of an event's story stays");
+    assert_eq!(kept, ["meta", "state", "state_size", "endpoint"], "other tables keep their rows");
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_corrupt_value_is_named_by_table_column_and_row() {
     let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], expires_at: None };
     bench.store.create_key(key).await.unwrap();
     let db = backing.raw();
-    // Table, column, what it is set to, which row, and who reads it.
+    // Table, column, new value, row, and the read that must fail.
     let cases: [(&'static str, &'static str, &str, i64, Read); 13] = [
         ("event", "codec", "9", id.as_i64(), Read::Event),
         ("event", "source", "CAST(x'ff' AS TEXT)", id.as_i64(), Read::Event),
@@ -204,7 +204,7 @@ async fn a_corrupt_value_is_named_by_table_column_and_row() {
         };
         assert_eq!(error, Err(Error::Corrupt { table, column, id: row }), "{table}.{column} = {value}");
         db.execute(&format!("UPDATE {table} SET {column} = ?2 WHERE id = ?1"), rusqlite::params![row, before]).unwrap();
-        bench.store.event(id, StoryPlace::default()).await.expect("it is as it was");
+        bench.store.event(id, StoryPlace::default()).await.expect("the value is restored");
     }
 }
 
@@ -224,7 +224,7 @@ async fn a_newer_layout_is_refused() {
     assert!(matches!(&refused, Err(Error::Unavailable(text)) if text.contains("99")), "{refused:?}");
 }
 
-/// Everything that a store can hold, and the file that it lies in.
+/// Returns a store with every kind of row, on this file.
 async fn full_store(backing: &Arc<SqliteBacking>) -> Bench {
     let bench = Bench::open(Arc::clone(backing) as Arc<dyn Backing>).await;
     finished_with_everything(&bench).await;
@@ -294,16 +294,16 @@ async fn a_check_names_each_damage() {
             "UPDATE endpoint SET sealed = zeroblob(99) WHERE name = 'crm'",
             "table endpoint, column sealed: a value that cannot be read",
         ),
-        ("UPDATE meta SET value = 'x' WHERE key = 'tag'", "the store's tag, which all of its ids begin with, cannot be read"),
-        ("UPDATE live SET endpoint = 99", "a delivery waits and its endpoint is not there"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'tag'", "the store's tag, the prefix of all its ids, cannot be read"),
+        ("UPDATE live SET endpoint = 99", "a delivery waits but its endpoint does not exist"),
         (
             "INSERT INTO delivery SELECT id, endpoint, round, 'delivered', NULL, attempts, 0 FROM live",
-            "a delivery both waits and is finished",
+            "a delivery is both waiting and finished",
         ),
-        ("DELETE FROM event WHERE id IN (SELECT id FROM event_queue)", "an event is to be run and is not there"),
+        ("DELETE FROM event WHERE id IN (SELECT id FROM event_queue)", "an event waits to be run but does not exist"),
         (
             "INSERT INTO live (id, endpoint, round, attempts, next_at) VALUES (999 << 14, 1, 0, 0, 0)",
-            "a delivery waits and its event is not there",
+            "a delivery waits but its event does not exist",
         ),
     ];
     for (damage, finding) in cases {
@@ -321,7 +321,7 @@ async fn a_check_names_each_damage() {
 async fn a_check_sees_a_damaged_file_a_wrong_key_and_another_layout() {
     let backing = Arc::new(SqliteBacking::empty());
     drop(full_store(&backing).await);
-    // Nobody has it open: everything is in the one file.
+    // No process has the file open, and all of it is in one file.
     backing.raw().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let folder = tempfile::tempdir().unwrap();
 
@@ -346,7 +346,7 @@ async fn a_check_sees_a_damaged_file_a_wrong_key_and_another_layout() {
 }
 
 #[tokio::test]
-async fn a_copy_is_whole_its_owners_alone_and_issues_other_ids() {
+async fn a_copy_is_whole_and_private_and_issues_other_ids() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let backing = Arc::new(SqliteBacking::empty());
@@ -363,7 +363,7 @@ async fn a_copy_is_whole_its_owners_alone_and_issues_other_ids() {
     let before = fs::read(&copy).unwrap();
     let refused = Sqlite::backup(&backing.file(), &copy).map(drop);
     assert!(matches!(&refused, Err(Error::Taken { name, .. }) if name.ends_with("copy.db")), "{refused:?}");
-    assert_eq!(fs::read(&copy).unwrap(), before, "what is there is not overwritten");
+    assert_eq!(fs::read(&copy).unwrap(), before, "an existing file is not overwritten");
     let missing = folder.path().join("nowhere").join("copy.db");
     assert!(Sqlite::backup(&backing.file(), &missing).is_err());
     assert!(Sqlite::backup(&folder.path().join("nothing.db"), &folder.path().join("b.db")).is_err());
@@ -372,10 +372,10 @@ async fn a_copy_is_whole_its_owners_alone_and_issues_other_ids() {
     let original = bench.accept(event("a")).await.event.id;
     let events = bench.event_ids(EventFilter::default()).await;
     let restored = Sqlite::open(&copy, backing.key_file(), Handoff::default(), AdmissionLimits::default()).unwrap();
-    assert_eq!(restored.tag(), bench.store.tag(), "ids given out before go on meaning what they meant");
+    assert_eq!(restored.tag(), bench.store.tag(), "ids issued before keep their meaning");
     let page = restored.events(EventFilter::default(), PageRequest { cursor: None, limit: 50 }).await.unwrap();
     let kept: Vec<_> = page.items.iter().map(|summary| summary.event.id).collect();
-    assert_eq!(kept, events[1..], "all but what was accepted after the copy");
+    assert_eq!(kept, events[1..], "all but the event accepted after the copy");
     let new = restored.accept(vec![event("a")]).await.unwrap()[0].id();
     assert!(new.as_i64() >= original.as_i64() + 999_999_000, "{new:?} after {original:?}");
 }
@@ -384,7 +384,7 @@ async fn a_copy_is_whole_its_owners_alone_and_issues_other_ids() {
 async fn a_copy_is_taken_of_a_store_that_was_killed() {
     let backing = Arc::new(SqliteBacking::empty());
     let bench = full_store(&backing).await;
-    // What a killed process leaves: the file and its log, not the index of the log.
+    // What a killed process leaves: the file and its log, without the log's index.
     let crashed = bench.after_a_crash().await;
     let (folder, killed) = (tempfile::tempdir().unwrap(), backing.file());
     drop(crashed);
@@ -397,32 +397,32 @@ async fn a_copy_is_taken_of_a_store_that_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_for_people_is_broken_off_after_its_time() {
+async fn a_read_for_the_api_ends_after_its_time_limit() {
     let backing = SqliteBacking::empty();
     let store = backing.store();
     let endless = |db: &Connection| -> Result<i64, Error> {
         let sql = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT max(n) FROM n";
         Ok(db.query_row(sql, [], |row| row.get(0))?)
     };
-    // On every connection, so that each is used again.
+    // Once per connection, so that each is used again.
     for _ in 0..READERS + 1 {
         let broken_off = store.readers.read(Some(Duration::from_millis(1)), endless).await;
         assert_eq!(broken_off, Err(Error::TooSlow(READ_TIME_MAX)));
     }
     let long = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 300000) SELECT max(n) FROM n";
     let counted: i64 = store.readers.read(None, move |db| Ok(db.query_row(long, [], |row| row.get(0))?)).await.unwrap();
-    assert_eq!(counted, 300_000, "what was broken off is over");
+    assert_eq!(counted, 300_000, "the read that timed out has ended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_people_read_holds_up_neither_plugins_state_nor_the_engine() {
+async fn reads_for_the_api_delay_neither_plugins_state_nor_the_engine() {
     let backing = SqliteBacking::empty();
     let store = Arc::new(backing.store());
     let (end, ends) = std::sync::mpsc::channel::<()>();
     let (ends, mut held) = (Arc::new(Mutex::new(ends)), tokio::task::JoinSet::new());
     for _ in 0..3 * READERS {
         let (store, ends) = (Arc::clone(&store), Arc::clone(&ends));
-        // Each reads until nobody can send any more.
+        // Each read ends when the senders are dropped.
         let reads = move |_: &Connection| Ok(ends.lock().unwrap().recv().is_err());
         held.spawn(async move { assert!(store.read_for_people(reads).await.unwrap()) });
     }

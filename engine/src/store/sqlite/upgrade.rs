@@ -1,4 +1,4 @@
-//! Brings a file to this engine's layout: makes it, or takes an older one there step by step, each step one transaction.
+//! Brings a file to this engine's layout: creates it, or upgrades an older one step by step, one transaction per step.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 /// The layout that this engine reads and writes.
 pub const LAYOUT: i64 = 4;
 
-/// Returns the store's tag and the key under which its secrets are sealed.
+/// Upgrades the store. Returns its tag and the key under which its secrets are sealed.
 pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {
     let layout: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if layout > LAYOUT {
@@ -33,7 +33,7 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
             Ok(())
         })?,
         1 => {
-            // What was there in clear must not stay behind in pages that are free now.
+            // Secrets that were stored in clear must not stay behind in free pages.
             db.execute_batch("PRAGMA secure_delete = ON")?;
             step(db, || {
                 seal_endpoints(db, &seal)?;
@@ -43,18 +43,18 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
                 Ok(())
             })?;
             db.execute_batch("PRAGMA secure_delete = OFF; PRAGMA wal_checkpoint(TRUNCATE)")?;
-            tracing::info!(layout = LAYOUT, "the store has been brought to a newer layout; its secrets are encrypted now");
+            tracing::info!(layout = LAYOUT, "store upgraded to a newer layout; its secrets are now encrypted");
         }
         2 => {
             step(db, || {
                 db.execute_batch(include_str!("upgrade_3.sql"))?;
                 Ok(db.execute_batch(include_str!("upgrade_4.sql"))?)
             })?;
-            tracing::info!(layout = LAYOUT, "the store has been brought to a newer layout");
+            tracing::info!(layout = LAYOUT, "store upgraded to a newer layout");
         }
         3 => {
             step(db, || Ok(db.execute_batch(include_str!("upgrade_4.sql"))?))?;
-            tracing::info!(layout = LAYOUT, "the store has been brought to a newer layout");
+            tracing::info!(layout = LAYOUT, "store upgraded to a newer layout");
         }
         _ => {}
     }
@@ -65,18 +65,18 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
     Ok((Tag::parse(&tag).ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?, seal))
 }
 
-/// All of it, or nothing.
+/// Runs one step in a transaction.
 fn step(db: &Connection, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     db.execute_batch("BEGIN IMMEDIATE")?;
     let done = work().and_then(|()| Ok(db.execute_batch(&format!("PRAGMA user_version = {LAYOUT}; COMMIT"))?));
     if done.is_err() {
-        // If even this fails the connection is closed, which ends it as well.
+        // If this fails too, closing the connection ends the transaction.
         let _ = db.execute_batch("ROLLBACK");
     }
     done
 }
 
-/// Layout 1 kept secrets and headers in clear.
+/// Seals the secrets and headers that layout 1 kept in clear.
 fn seal_endpoints(db: &Connection, seal: &Seal) -> Result<(), Error> {
     db.execute_batch(
         "ALTER TABLE endpoint ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';
@@ -105,7 +105,7 @@ mod tests {
         store::{AdmissionLimits, Endpoints as _, Handoff, PluginState as _, Sources as _, Sqlite, Story as _},
     };
 
-    /// Every table's columns, and every index and trigger, as SQLite understands them.
+    /// Returns every table's columns, and every index and trigger, as SQLite reports them.
     fn layout(db: &Connection) -> Vec<String> {
         let mut select = db
             .prepare(
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_of_layout_1_is_taken_along_and_its_secrets_leave_the_file() {
+    async fn upgrades_layout_1_and_removes_clear_secrets_from_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let (file, key) = (folder.path().join("old.db"), KeyFile::at(folder.path().join("master.key")));
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!((crm.policy.timeout, crm.policy.schedule.as_ref().unwrap().waits().len()), (Duration::from_secs(5), 2));
         drop(store);
         for path in fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
-            // The log goes away with the last connection to the file.
+            // The log is deleted with the last connection to the file.
             let Ok(bytes) = fs::read(&path) else { continue };
             let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
             assert!(!has(&secret[6..]) && !has("clear-text"), "{} still holds a secret", path.display());
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_of_layout_2_is_taken_along_with_its_events() {
+    async fn upgrades_layout_2_with_its_events() {
         let folder = tempfile::tempdir().unwrap();
         let (file, key) = (folder.path().join("old.db"), KeyFile::at(folder.path().join("master.key")));
         let mark = key.open(None).unwrap().mark().unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_of_layout_3_is_taken_along_and_its_state_is_counted() {
+    async fn upgrades_layout_3_and_counts_its_state() {
         let folder = tempfile::tempdir().unwrap();
         let (file, key) = (folder.path().join("old.db"), KeyFile::at(folder.path().join("master.key")));
         let mark = key.open(None).unwrap().mark().unwrap();

@@ -1,5 +1,5 @@
--- From layout 1 to layout 2. Before this, the engine has moved the endpoints' secrets and headers into `sealed` and the rest of
--- how they are sent to into `policy` (upgrade.rs).
+-- From layout 1 to layout 2. Before this, the engine has moved the secrets and headers of endpoints into `sealed`, and the other
+-- settings of their deliveries into `policy` (upgrade.rs).
 ALTER TABLE endpoint DROP COLUMN secrets;
 ALTER TABLE endpoint DROP COLUMN timeout_ms;
 ALTER TABLE endpoint DROP COLUMN headers;
@@ -17,17 +17,17 @@ CREATE TABLE audit (
     key    TEXT NOT NULL,                      -- the name of the key
     action TEXT NOT NULL,
     target TEXT,
-    status INTEGER                             -- NULL: under way, or the engine ended before it was done
+    status INTEGER                             -- NULL: under way, or the engine ended during the change
 ) STRICT;
 CREATE INDEX audit_by_key ON audit (key, id);
 CREATE INDEX audit_by_action ON audit (action, id);
 
--- Work over many rows that goes on by batches.
+-- Jobs: work over many rows, done in batches.
 CREATE TABLE job (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     kind        TEXT NOT NULL,
     filter      TEXT NOT NULL,                 -- JSON object
-    cursor      INTEGER NOT NULL,              -- ids below it are done with
+    cursor      INTEGER NOT NULL,              -- ids below it are processed
     done        INTEGER NOT NULL,
     failed      INTEGER NOT NULL,
     total       INTEGER,

@@ -1,4 +1,4 @@
--- From layout 2 to layout 3: sources, and what came around the data of their events.
+-- From layout 2 to layout 3: sources, and the requests of their events.
 ALTER TABLE event ADD COLUMN request TEXT;
 ALTER TABLE event ADD COLUMN body BLOB;
 -- Addresses for third parties.

@@ -1,4 +1,4 @@
--- From layout 3: how much state each plugin keeps, and which endpoints were deleted when.
+-- From layout 3: the size of each plugin's state, and when endpoints were deleted.
 
 CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 

@@ -1,14 +1,14 @@
 //! Group commit: one thread owns the writing connection. It takes all jobs that queued up during the last sync, runs them in one
 //! transaction, and answers their callers after the commit.
 //!
-//! A job that refuses ([`Error::is_refusal`]) must not have changed anything and does not disturb the others. Any other failure rolls
-//! back the whole transaction and is the answer to every caller.
+//! A job that refuses ([`Error::is_refusal`]) must not have changed anything, and does not affect the others. Any other failure
+//! rolls back the whole transaction, and every caller gets that error.
 //!
-//! Callers are answered before the workers are woken: with few cores the woken workers would run in place of the callers. A single
-//! caller gains a tenth, many callers a third.
+//! Callers are answered before workers are woken: with few cores, the woken workers would run instead of the callers. In a
+//! measurement a single caller was a tenth faster, many callers a third.
 //!
-//! Not every commit has to reach the disk before it is answered ([`Keeps`]): one that makes no promise is written and not synced, so
-//! promises queued behind it do not wait for a sync they do not need (`docs/decisions/02-durability.md`).
+//! Not every commit has to reach the disk before its callers are answered ([`Keeps`]). A commit without a promise is written but
+//! not synced, so promises queued behind it do not wait for its sync (`docs/decisions/02-durability.md`).
 
 use std::{
     collections::VecDeque,
@@ -30,29 +30,31 @@ use crate::{
     },
 };
 
-/// Answers a job's caller once the result of the commit is known. Returns what follows a successful commit, after all callers are answered.
+/// Answers a job's caller once the result of the commit is known. Returns the actions after a successful commit, which run after
+/// all callers are answered.
 type Answer = Box<dyn FnOnce(Result<(), Error>) -> Option<Box<dyn FnOnce() + Send>> + Send>;
 
-/// What a job's answer means.
+/// What the answer to a job promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {
-    /// It is on the disk.
+    /// The change is on disk.
     Promise,
-    /// It is in the file, outlives the process, and is on the disk with the next promise. Only for what is simply done again, to
-    /// the same end, should the machine itself fail before.
+    /// The change is in the file and outlives the process. It reaches the disk with the next promise. Only for work that is
+    /// repeated, with the same result, if the machine fails before.
     Progress,
 }
 
-/// What a job that the database refuses in its middle takes along.
+/// What fails together with a job that the database refuses in its middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breaks {
-    /// Everything in its transaction.
+    /// Its whole transaction.
     All,
-    /// Itself alone. It costs a savepoint, so only for what is large already and holds what strangers made.
+    /// Only the job. This costs a savepoint, so it is only for jobs that are large and hold data from outside.
     Itself,
 }
 
-/// What a job does, given the open transaction or why there is none: the failure, if any, that breaks it; and what is left to do.
+/// A job's work. It receives the open transaction, or the reason why none could be opened. Returns the failure that breaks it, if
+/// any, and the rest of the work.
 type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, Answer) + Send>;
 
 struct Job {
@@ -63,7 +65,7 @@ struct Job {
     work: Work,
 }
 
-/// A handle to the writing thread. The thread ends when the last handle is gone and everything queued is written.
+/// A handle to the writing thread. The thread ends when the last handle is dropped and every queued job is written.
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
     gauge: Arc<Gauge>,
@@ -71,7 +73,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `checkpoints` is another connection to the same `file`.
+    /// Starts the thread. `checkpoints` is another connection to the same `file`.
     pub fn start(connection: Connection, checkpoints: Connection, file: Arc<File>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let gauge = Arc::new(Gauge::new());
@@ -88,8 +90,8 @@ impl Writer {
 
     /// Runs `work` in the next transaction and answers after its commit.
     ///
-    /// `work` returns its answer and what follows the commit once it has succeeded and all its callers are answered, before the next
-    /// transaction begins. It is dropped if the commit failed.
+    /// `work` returns its answer and the action that follows the commit. That action runs after all callers are answered and
+    /// before the next transaction begins. It is dropped if the commit failed.
     pub async fn write<T, W, D>(&self, keeps: Keeps, breaks: Breaks, weight: usize, work: W) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -102,7 +104,7 @@ impl Writer {
                 Ok((value, done)) => {
                     let after = move |committed: Result<(), Error>| {
                         let done = committed.is_ok().then(|| Box::new(done) as Box<dyn FnOnce() + Send>);
-                        // The caller may have been cancelled meanwhile. The commit stands all the same.
+                        // The caller may have been cancelled meanwhile. The commit still holds.
                         let _ = answer.send(committed.map(|()| value));
                         done
                     };
@@ -127,10 +129,10 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Closing the channel ends the thread once it has written what is queued.
+        // Closing the channel ends the thread once it has written the queued jobs.
         self.jobs = mpsc::channel().0;
         if let Some(thread) = self.thread.take() {
-            // Its panic has been reported by the panic hook already.
+            // The panic hook has already reported its panic.
             let _ = thread.join();
         }
     }
@@ -147,7 +149,7 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
             waiting.push_back(job);
         }
         gauge.begin(waiting.front().map(|job| job.queued_at));
-        // Whether to sync has to be known before the transaction begins.
+        // The decision to sync must be made before the transaction begins.
         waiting.extend(queue.try_iter().take(JOBS_MAX));
         let promise = waiting.iter().take(JOBS_MAX).any(|job: &Job| job.keeps == Keeps::Promise);
         let keeps = if promise { Keeps::Promise } else { Keeps::Progress };
@@ -163,7 +165,8 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
             }
             weight += job.weight;
             gauge.take(job.weight);
-            // Never outside a transaction: there each statement would commit alone, and a failure would leave half a step.
+            // Work never runs outside a transaction: there, each statement would commit alone, and a failure would leave half a
+            // step.
             let (result, after) = match job.breaks {
                 Breaks::All => (job.work)(begun.map(|()| connection)),
                 Breaks::Itself => work_apart(connection, begun, job.work),
@@ -181,7 +184,7 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
             Keeps::Progress => meters.commit_progress_seconds.observe(began.elapsed().as_secs_f64()),
         }
         if committed.is_err() && !connection.is_autocommit() {
-            // If even this fails the next BEGIN says so.
+            // If this fails too, the next BEGIN reports it.
             let _ = connection.execute_batch("ROLLBACK");
         }
         match &committed {
@@ -195,13 +198,13 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
     }
 }
 
-/// Does a job of which nothing stays if the database refuses a part of it, while the transaction goes on.
+/// Does a job in a savepoint. If the database refuses a part of the job, the savepoint is undone and the transaction continues.
 fn work_apart(connection: &Connection, begun: Result<(), Error>, work: Work) -> (Result<(), Error>, Answer) {
     let run = |sql: &str| -> Result<(), Error> { Ok(connection.prepare_cached(sql)?.execute([]).map(drop)?) };
     let (result, after) = work(begun.and_then(|()| run("SAVEPOINT job")).map(|()| connection));
     let result = match result {
         Ok(()) => run("RELEASE job"),
-        // The transaction itself may be at its end.
+        // The transaction itself may have ended.
         Err(error) if error.passes() || connection.is_autocommit() => Err(error),
         Err(error) => {
             warn_of_refused_step(&error);
@@ -235,7 +238,7 @@ impl From<rusqlite::Error> for Error {
         use rusqlite::ErrorCode;
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
-            // Nothing else is ever broken off.
+            // Only reads with a time limit are ever interrupted.
             Some(ErrorCode::OperationInterrupted) => Self::TooSlow(READ_TIME_MAX),
             Some(
                 ErrorCode::SystemIoFailure
@@ -260,7 +263,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn without_a_transaction_nothing_is_done() {
+    async fn no_job_runs_without_a_transaction() {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let connect = || {
             let db = Connection::open(folder.path().join("a.db")).unwrap();
@@ -284,7 +287,7 @@ mod tests {
         assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
         drop(free.lock().unwrap().take());
         let count = || -> i64 { connect().query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap() };
-        assert_eq!(count(), 0, "what was answered with an error has not happened");
+        assert_eq!(count(), 0, "a job that failed has changed nothing");
         writer.write(Keeps::Promise, Breaks::All, 0, insert(free)).await.unwrap();
         assert_eq!((count(), writer.gauge().queued()), (1, 0));
     }
