@@ -20,9 +20,13 @@ use serde::{
     de::{DeserializeOwned, Error as _},
 };
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use super::{Api, error::Problem};
+use super::{
+    Api,
+    error::Problem,
+    heavy::{self, Heavy},
+};
 
 /// Number of bytes that count as the first part of a body.
 const FIRST_BYTES: usize = 64 << 10;
@@ -37,8 +41,8 @@ const PIECE: usize = 4 << 10;
 /// headers and a client certificate needs half of it. Parsed, such a body may take 150 times its size.
 pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 
-/// After a piece of a body of this many bytes, other connections have their turn. The runtime itself interferes only after 128 pieces,
-/// which may be 8 MiB.
+/// After a piece of a body of this many bytes, other connections of the thread are served. The runtime itself interferes only after
+/// 128 pieces, which may be 8 MiB.
 const YIELD_AFTER: usize = 8 << 10;
 
 /// Factor by which the buffer of a body grows, up to its announced length. Unwritten parts of it take address space only.
@@ -150,25 +154,26 @@ pub async fn read_within(
     let too_large = || Problem::body_too_large(format!("the body is larger than the limit of {}{name}", size(limit)));
     let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > limit) {
-        swallow(&mut pin!(body.into_data_stream())).await;
+        let mut frames = pin!(body.into_data_stream());
+        swallow(&mut Pieces::new(frames.as_mut(), &api.heavy)).await;
         return Err(too_large());
     }
     let reading = async {
         let mut held = Held::default();
         let mut frames = pin!(body.into_data_stream());
-        let mut last = 0;
-        let Some(first) = next(&mut frames, &mut last).await? else { return Ok((Bytes::new(), held)) };
+        let mut pieces = Pieces::new(frames.as_mut(), &api.heavy);
+        let Some(first) = pieces.next().await? else { return Ok((Bytes::new(), held)) };
         let mut whole = Whole::First(first);
         loop {
             let length = whole.as_slice().len();
             if length > limit {
                 drop(whole);
-                swallow(&mut frames).await;
+                swallow(&mut pieces).await;
                 return Err(too_large());
             }
             held.grow(rooms, length).ok_or_else(no_room)?;
-            match next(&mut frames, &mut last).await? {
-                Some(frame) => whole.push(&frame, announced.unwrap_or(limit)),
+            match pieces.next().await? {
+                Some(piece) => whole.push(&piece, announced.unwrap_or(limit)),
                 None => return Ok((whole.into_bytes(), held)),
             }
         }
@@ -189,17 +194,51 @@ fn no_room() -> Problem {
     Problem::come_back("too many bytes are being received at the moment, by this source or by the engine; try again in a second")
 }
 
-/// Reads the next piece of a body. Other connections of this thread have their turn after each large one: a body that has arrived whole
-/// would otherwise be read to its end first, which takes milliseconds.
-///
-/// `last` is the length of the piece before. The caller has dropped that piece, so that its memory is used again.
-async fn next(frames: &mut Pin<&mut BodyDataStream>, last: &mut usize) -> Result<Option<Bytes>, Problem> {
-    if *last >= YIELD_AFTER {
-        tokio::task::yield_now().await;
+/// The pieces in which a body arrives.
+struct Pieces<'a> {
+    frames: Pin<&'a mut BodyDataStream>,
+    heavy: &'a Heavy,
+    /// Bytes of all pieces so far.
+    read: usize,
+    /// Bytes of the last piece.
+    last: usize,
+    /// Held until the next piece is asked for, so that it includes what the caller does with this one.
+    turn: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(frames: Pin<&'a mut BodyDataStream>, heavy: &'a Heavy) -> Self {
+        Self { frames, heavy, read: 0, last: 0, turn: None }
     }
-    let frame = std::future::poll_fn(|context| frames.as_mut().poll_next(context)).await;
-    *last = frame.as_ref().map_or(0, |frame| frame.as_ref().map_or(0, Bytes::len));
-    frame.transpose().map_err(|_| Problem::bad_request("the connection ended before the body was complete"))
+
+    /// Reads the next piece.
+    ///
+    /// A body that has arrived whole would otherwise be read to its end at once, which takes milliseconds. So other connections of this
+    /// thread are served after each large piece, and a large body waits for its turn ([`Heavy::turn`]) before each of them. It
+    /// keeps no turn while it waits for its sender.
+    ///
+    /// The caller has dropped the piece before, so that its memory is used again.
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        self.turn = None;
+        if self.last >= YIELD_AFTER {
+            tokio::task::yield_now().await;
+            if self.read > heavy::INLINE_BYTES_MAX {
+                self.turn = Some(self.heavy.turn().await);
+            }
+        }
+        let frame = std::future::poll_fn(|context| {
+            let polled = self.frames.as_mut().poll_next(context);
+            if polled.is_pending() {
+                self.turn = None;
+            }
+            polled
+        });
+        let piece =
+            frame.await.transpose().map_err(|_| Problem::bad_request("the connection ended before the body was complete"))?;
+        self.last = piece.as_ref().map_or(0, Bytes::len);
+        self.read += self.last;
+        Ok(piece)
+    }
 }
 
 /// The bytes received so far. Most bodies are one piece, which is not copied.
@@ -243,16 +282,9 @@ impl Whole {
 }
 
 /// Reads the rest of a refused body, up to a limit. Otherwise the caller would see a broken connection instead of the answer.
-async fn swallow(frames: &mut Pin<&mut BodyDataStream>) {
-    let swallowing = async {
-        let (mut bytes, mut last) = (0, 0);
-        while let Ok(Some(frame)) = next(frames, &mut last).await {
-            bytes += frame.len();
-            if bytes > SWALLOW_MAX {
-                return;
-            }
-        }
-    };
+async fn swallow(pieces: &mut Pieces<'_>) {
+    let most = pieces.read + SWALLOW_MAX;
+    let swallowing = async { while pieces.read <= most && matches!(pieces.next().await, Ok(Some(_))) {} };
     // The answer follows in either case.
     let _ = tokio::time::timeout(Duration::from_secs(5), swallowing).await;
 }
@@ -359,6 +391,8 @@ fn plain(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use serde_json::json;
 
     use super::*;
@@ -392,11 +426,12 @@ mod tests {
         let turns_while = |piece: usize| async move {
             // It never waits for its sender.
             let pieces = (0..PIECES).map(move |_| Ok::<_, std::io::Error>(Bytes::from(vec![0; piece])));
-            let mut frames = pin!(Body::from_stream(ready(pieces)).into_data_stream());
+            let heavy = Heavy::default();
+            let mut frames = pin!(Body::from_stream(ready(pieces, Poll::Ready(()))).into_data_stream());
+            let mut pieces = Pieces::new(frames.as_mut(), &heavy);
             let (read, turns) = (AtomicBool::new(false), AtomicUsize::new(0));
             let reading = async {
-                let mut last = 0;
-                while next(&mut frames, &mut last).await.expect("it arrives").is_some() {}
+                while pieces.next().await.expect("it arrives").is_some() {}
                 read.store(true, Ordering::Relaxed);
             };
             let others = async {
@@ -414,19 +449,49 @@ mod tests {
         assert!(turns < PIECES / 2, "{turns} turns: small pieces cost no switch");
     }
 
-    /// A stream of what is there already.
+    #[tokio::test]
+    async fn a_large_body_waits_for_its_turn_and_keeps_none_while_its_sender_pauses() {
+        let heavy = Heavy::default();
+        let all = heavy.free_turns();
+        let mut taken = Vec::new();
+        for _ in 0..all {
+            taken.push(heavy.turn().await);
+        }
+        let arrives =
+            [heavy::INLINE_BYTES_MAX + 1, YIELD_AFTER].map(|piece| Ok::<_, std::io::Error>(Bytes::from(vec![0; piece])));
+        let mut frames = pin!(Body::from_stream(ready(arrives.into_iter(), Poll::Pending)).into_data_stream());
+        let mut pieces = Pieces::new(frames.as_mut(), &heavy);
+        // Whether the next piece is there within a few turns of the runtime.
+        async fn arrives_now(pieces: &mut Pieces<'_>) -> bool {
+            tokio::select! {
+                biased;
+                piece = pieces.next() => piece.unwrap().is_some(),
+                () = async { for _ in 0..10 { tokio::task::yield_now().await } } => false,
+            }
+        }
+        assert!(arrives_now(&mut pieces).await, "the first piece needs no turn");
+        assert!(!arrives_now(&mut pieces).await, "every turn is taken");
+        drop(taken);
+        assert!(arrives_now(&mut pieces).await);
+        assert_eq!(heavy.free_turns(), all - 1, "the second piece has its turn");
+        assert!(!arrives_now(&mut pieces).await, "the sender pauses");
+        assert_eq!(heavy.free_turns(), all, "it waits without a turn");
+    }
+
+    /// A stream of what is there already, then of `after`.
     fn ready<I: Iterator<Item: Send> + Send + Unpin + 'static>(
         mut items: I,
+        after: Poll<()>,
     ) -> impl futures_core::Stream<Item = I::Item> + Send + 'static {
-        struct Ready<F>(F);
+        struct Ready<F>(F, Poll<()>);
         impl<T, F: FnMut() -> Option<T> + Unpin> futures_core::Stream for Ready<F> {
             type Item = T;
 
-            fn poll_next(mut self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<T>> {
-                std::task::Poll::Ready((self.0)())
+            fn poll_next(mut self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Option<T>> {
+                (self.0)().map_or(self.1.map(|()| None), |item| Poll::Ready(Some(item)))
             }
         }
-        Ready(move || items.next())
+        Ready(move || items.next(), after)
     }
 
     #[test]

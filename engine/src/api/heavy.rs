@@ -3,17 +3,20 @@
 //! A thread that serves sockets alternates between its connections. Work of more than about 1 ms delays every other connection of
 //! the thread, so it runs through [`Heavy::run`] and nowhere else. Small bodies stay on their thread, because moving them costs
 //! more than it saves.
+//!
+//! Large bodies are also read by turns ([`Heavy::turn`]): copying them out of their sockets may occupy every thread that serves sockets.
+//! Reading and work share the turns, so large bodies of all callers together occupy half of the cores.
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     task::block_in_place,
 };
 
 use super::error::Problem;
 
 /// Up to this size the slowest parser of a body (XML, at about 100 MB/s) needs less than 1 ms.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Maximum size of all bodies that wait or run, in bytes. At 50 MB/s the last of them waits less than 3 s.
 const WAITING_BYTES_MAX: usize = 128 << 20;
 /// Memory is reserved in pieces of this many bytes.
@@ -50,13 +53,23 @@ impl Heavy {
             let all = WAITING_BYTES_MAX >> 20;
             Problem::come_back(format!("bodies of {all} MiB together are waiting to be read; try again in a second"))
         })?;
-        let _turn = self.turns.acquire().await.expect("the turns are never closed");
+        let _turn = self.turn().await;
         Ok(match Handle::current().runtime_flavor() {
             // Moves the other connections of this thread to another thread first.
             RuntimeFlavor::MultiThread => block_in_place(work),
             // A runtime with one thread cannot move them. Only tests have one.
             _ => work(),
         })
+    }
+
+    /// Waits for the right to work on a large body. Turns are given in the order in which callers asked.
+    pub async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("the turns are never closed")
+    }
+
+    #[cfg(test)]
+    pub fn free_turns(&self) -> usize {
+        self.turns.available_permits()
     }
 }
 
