@@ -83,16 +83,16 @@ async fn next_version(before: Trouble, versions: &ConfigVersions) -> i64 {
         // The announced version stays unknown while the database is away, so waiting for a change would not wait at all.
         Some(retry) if before.is_away => {
             tokio::time::sleep(retry).await;
-            versions.told()
+            versions.announced()
         }
-        Some(retry) => tokio::time::timeout(retry, versions.changed()).await.unwrap_or_else(|_| versions.told()),
+        Some(retry) => tokio::time::timeout(retry, versions.changed()).await.unwrap_or_else(|_| versions.announced()),
     }
 }
 
 /// Lets workers go on if the reading suffices, and logs a new failure. Returns what is wrong now.
 fn apply(reading: &Reading, version: i64, before: Trouble, versions: &ConfigVersions) -> Trouble {
     if reading.suffices_for_runs() {
-        versions.know(version);
+        versions.set_known(version);
     }
     let unreadable = reading.errors().find(|error| !error.passes());
     if let (Some(error), false) = (unreadable, before.is_unreadable) {
@@ -142,7 +142,7 @@ mod tests {
         ];
         for (number, (reading, goes_on, retry)) in cases.into_iter().enumerate() {
             let versions = ConfigVersions::default();
-            versions.tell(7);
+            versions.announce(7);
             let trouble = apply(&reading, 7, Trouble::default(), &versions);
             let mut worker = pin!(versions.known(7));
             let is_ready = worker.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_worker_that_waits_for_an_absent_database_can_be_stopped() {
         let (versions, stop) = (ConfigVersions::default(), CancellationToken::new());
-        versions.tell(1);
+        versions.announce(1);
         apply(&read(away(), Ok(())), 1, Trouble::default(), &versions);
         let mut worker = pin!(stop.run_until_cancelled(versions.known(1)));
         let mut poll = || worker.as_mut().poll(&mut Context::from_waker(Waker::noop()));

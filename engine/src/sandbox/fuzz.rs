@@ -1,4 +1,4 @@
-//! Changes real plugin files at random and loads them as the child process does, under its limits.
+//! Changes real plugin files at random, and loads them as the child process does, under the same limits.
 //!
 //! Many inputs share one process, which is this test program, started again: a start costs as much as hundreds of inputs. The process
 //! ends once earlier inputs have left too much memory behind ([`LEFT_BYTES_MAX`]). If it dies, its last input runs again as the first
@@ -28,10 +28,10 @@ use super::{
 };
 
 const INPUTS: u64 = 3_000;
-/// Address space that earlier inputs may leave behind in a process, in bytes. A sixth of what loading a file may take, so that each
+/// Address space that earlier inputs may leave behind in a process, in bytes. A sixth of the limit for loading a file, so that each
 /// input still has nearly all of it.
 const LEFT_BYTES_MAX: u64 = 64 << 20;
-/// A long run reports its counts each time after this many inputs, so that a run that is stopped has shown something.
+/// A long run prints its counts after every so many inputs, so that an interrupted run also has results.
 const REPORT_EVERY: u64 = 50_000;
 /// Makes this program the child, and holds the number of its first input.
 const FROM: &str = "INNESCO_FUZZ_FROM";
@@ -46,18 +46,18 @@ fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: write a number")))
 }
 
-/// The files that are changed: core modules as cargo writes them, and the components that they become.
+/// Returns the files to change: core modules as cargo writes them, and the components made from them.
 fn corpus() -> Vec<Vec<u8>> {
     let modules = GUESTS.map(guests::wasm);
     let components = modules.iter().map(|module| super::load::encode(module).expect("a guest becomes a component"));
-    let more = env::var("INNESCO_FUZZ_CORPUS").into_iter().flat_map(|folder| fs::read_dir(folder).expect("the corpus is there"));
+    let more = env::var("INNESCO_FUZZ_CORPUS").into_iter().flat_map(|folder| fs::read_dir(folder).expect("the corpus exists"));
     let more = more.map(|entry| fs::read(entry.expect("an entry").path()).expect("a file"));
     let mut corpus: Vec<_> = components.chain(more).collect();
     corpus.extend(modules);
     corpus
 }
 
-/// The outcome of an input that was refused, as one word.
+/// Returns the outcome of a refused input as one word.
 fn outcome(error: &LoadError) -> &'static str {
     match error {
         LoadError::Empty | LoadError::Truncated { .. } => "truncated",
@@ -70,7 +70,7 @@ fn outcome(error: &LoadError) -> &'static str {
     }
 }
 
-/// What the inputs of a run came to.
+/// Outcomes and costs of all inputs.
 #[derive(Default)]
 struct Tally {
     outcomes: BTreeMap<String, u64>,
@@ -110,7 +110,7 @@ fn changed_files_end_in_a_refusal_or_in_a_plugin() {
         let words = std::thread::spawn(move || std::io::read_to_string(words).unwrap_or_default());
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            // Lines of the test harness are not for us.
+            // Skips the lines of the test harness.
             let Some(line) = line.split("=> ").nth(1) else { continue };
             let [input, outcome, micros, peak] = line.split(' ').collect::<Vec<_>>().try_into().expect("four words");
             assert_eq!(input, next.to_string(), "each input has one line");
@@ -136,7 +136,7 @@ fn changed_files_end_in_a_refusal_or_in_a_plugin() {
     println!("seed {seed}, {tally}");
     assert_eq!(tally.outcomes.values().sum::<u64>(), inputs);
     assert_eq!(tally.outcomes.get(OUR_PANIC), None, "code of the engine panicked");
-    // Else the changes are so coarse that nothing behind the first check was tried.
+    // Otherwise the changes are so coarse that no input passed the first check.
     for reached in ["loads", "invalid", "not-a-component", "too-demanding"] {
         assert!(tally.outcomes.contains_key(reached), "no input reached {reached:?}: {tally}");
     }
@@ -152,7 +152,7 @@ fn as_a_child() {
     let corpus = corpus();
     let budget = Budget::of(0);
     child::limit_memory(budget).unwrap();
-    // Where the last panic was. Paths of the engine's code are relative to the workspace.
+    // The place of the last panic. Paths of the engine's code are relative to the workspace.
     let panicked = Arc::new(Mutex::new(None));
     let note = Arc::clone(&panicked);
     panic::set_hook(Box::new(move |panic| {
@@ -162,11 +162,11 @@ fn as_a_child() {
     }));
     let work = move || {
         let sandbox = Sandbox::compiler(&Settings { threads: 1, ..Settings::default() }, Places::Pooled).unwrap();
-        // The first file that loads takes what the compiler and the allocator keep from then on.
+        // The first file allocates what the compiler and the allocator keep from then on.
         sandbox.compile(&corpus[0]).unwrap();
         let fresh = child::mapped_bytes();
         for input in from..to {
-            // Each input has a generator of its own, so that one can be repeated alone.
+            // Each input has a separate generator, so that one input can be repeated alone.
             let bytes = Mutator::new(corpus.clone(), seed.wrapping_mul(1 << 32).wrapping_add(input)).file();
             child::limit_cpu(used_cpu() + budget.cpu).unwrap();
             let began = used_cpu();
@@ -187,14 +187,14 @@ fn as_a_child() {
     std::thread::Builder::new().stack_size(child::STACK_BYTES).spawn(work).unwrap().join().unwrap();
 }
 
-/// The most memory that this process had, from the kernel.
+/// Returns the peak memory of this process, as the kernel reports it.
 fn peak_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// Processor time of all threads of this process.
+/// Returns the processor time of all threads of this process.
 fn used_cpu() -> Duration {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec as u32)

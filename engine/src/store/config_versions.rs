@@ -16,12 +16,12 @@ pub struct ConfigVersions {
 
 impl ConfigVersions {
     /// Announces `version`: the configuration in the store has this version or a later one.
-    pub fn tell(&self, version: i64) {
+    pub fn announce(&self, version: i64) {
         raise(&self.announced, version);
     }
 
     /// Reports that this process has read the configuration of `version` or a later one.
-    pub fn know(&self, version: i64) {
+    pub fn set_known(&self, version: i64) {
         raise(&self.known, version);
     }
 
@@ -33,7 +33,7 @@ impl ConfigVersions {
     }
 
     /// Returns the latest version that was announced.
-    pub fn told(&self) -> i64 {
+    pub fn announced(&self) -> i64 {
         *self.announced.borrow()
     }
 
@@ -76,27 +76,27 @@ mod tests {
     fn a_worker_waits_for_the_announced_version_or_a_later_one() {
         let versions = ConfigVersions::default();
         assert!(now(&mut pin!(versions.known(0))).is_some(), "nothing was announced");
-        versions.tell(3);
-        let mut waits = pin!(versions.known(versions.told()));
+        versions.announce(3);
+        let mut waits = pin!(versions.known(versions.announced()));
         for earlier in [1, 2] {
-            versions.know(earlier);
+            versions.set_known(earlier);
             assert!(now(&mut waits).is_none(), "{earlier}");
         }
-        versions.know(4);
+        versions.set_known(4);
         assert!(now(&mut waits).is_some());
     }
 
     #[test]
     fn versions_never_fall() {
         let versions = ConfigVersions::default();
-        versions.tell(5);
-        versions.tell(2);
-        versions.know(5);
-        versions.know(1);
-        assert_eq!(versions.told(), 5);
+        versions.announce(5);
+        versions.announce(2);
+        versions.set_known(5);
+        versions.set_known(1);
+        assert_eq!(versions.announced(), 5);
         assert!(now(&mut pin!(versions.known(5))).is_some());
         assert!(now(&mut pin!(versions.changed())).is_none(), "it is known");
-        versions.tell(6);
+        versions.announce(6);
         assert_eq!(now(&mut pin!(versions.changed())), Some(6));
     }
 }

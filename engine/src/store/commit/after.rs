@@ -79,7 +79,7 @@ impl After {
             drop(handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
         }
         // The version known by now is at least the version that this transaction saw.
-        let settings = handoff.settings.told();
+        let settings = handoff.settings.announced();
         if !self.events.is_empty() {
             handoff.events.push_all(self.events.into_iter().map(|claim| ((), EventClaim { settings, ..claim })));
         }

@@ -25,12 +25,12 @@ pub async fn an_accepted_event_is_handed_over_and_survives_a_restart(bench: &Ben
     assert_eq!(bench.state_of(claim.event.id).await, EventState::Waiting);
 
     let after = bench.after_a_crash().await;
-    after.nothing("nothing is handed over before it is claimed").await;
+    after.nothing("no row is handed over before it is claimed").await;
     assert_eq!(after.claim().await, 1);
     let again = after.event().await;
     assert_eq!(again.event.id, claim.event.id);
     assert_eq!(again.event.new.content, claim.event.new.content);
-    assert_eq!(after.store.tag(), bench.store.tag(), "the ids outside stay the same");
+    assert_eq!(after.store.tag(), bench.store.tag(), "ids keep their tag");
 }
 
 pub async fn an_event_reads_back_as_it_was_sent(bench: &Bench) {
@@ -68,7 +68,7 @@ pub async fn an_event_reads_back_as_it_was_sent(bench: &Bench) {
     }
 }
 
-pub async fn events_that_come_together_are_handed_over_in_order(bench: &Bench) {
+pub async fn events_of_one_request_are_handed_over_in_order(bench: &Bench) {
     let events = (0..100).map(|number| NewEvent { subject: Some(number.to_string().into()), ..event("a") }).collect();
     let answers = bench.store.accept(events).await.unwrap();
     let claims = bench.events().await;
@@ -90,7 +90,7 @@ pub async fn a_repeated_id_is_answered_with_the_first_event(bench: &Bench) {
     ];
     let answers = bench.store.accept(together).await.unwrap();
     let first = answers[0].id();
-    assert_eq!(answers[1], Accepted::Duplicate(first), "also inside one batch");
+    assert_eq!(answers[1], Accepted::Duplicate(first), "inside one batch too");
     assert!(matches!(answers[2], Accepted::New(_)), "another source's id is another id");
     assert!(matches!(answers[3], Accepted::New(_)));
     assert_eq!(answers[4], Accepted::Duplicate(first));
@@ -115,16 +115,16 @@ pub async fn an_id_with_another_type_is_refused(bench: &Bench) {
     assert_eq!(refused(taken), (0, Some(first), "order.created".to_owned()));
 
     let within = vec![event("a"), event_with_id("shop", "2"), event_with_id("shop", "2"), paid("2")];
-    assert_eq!(refused(bench.store.accept(within).await), (3, None, "order.created".to_owned()), "also inside one batch");
+    assert_eq!(refused(bench.store.accept(within).await), (3, None, "order.created".to_owned()), "inside one batch too");
     let behind = vec![event_with_id("shop", "3"), paid("1")];
     assert_eq!(refused(bench.store.accept(behind).await), (1, Some(first), "order.created".to_owned()));
-    bench.nothing("of a refused batch nothing is run").await;
+    bench.nothing("no event of a refused batch is run").await;
     assert_eq!(bench.event_ids(EventFilter::default()).await.len(), 1);
     let answers = bench.store.accept(vec![paid("2"), event_with_id("shop", "3")]).await.unwrap();
     assert!(answers.iter().all(|one| matches!(one, Accepted::New(_))), "ids of a refused batch are free: {answers:?}");
 }
 
-pub async fn one_refused_call_does_not_refuse_those_beside_it(bench: &Bench) {
+pub async fn a_refused_request_does_not_refuse_concurrent_requests(bench: &Bench) {
     bench.accept(event_with_id("shop", "1")).await;
     let other = NewEvent { event_type: EventType::parse("order.paid").unwrap(), ..event_with_id("shop", "1") };
     let mut calls = JoinSet::new();
@@ -138,12 +138,15 @@ pub async fn one_refused_call_does_not_refuse_those_beside_it(bench: &Bench) {
     }
 }
 
-pub async fn a_published_event_cannot_take_the_place_of_a_sources(bench: &Bench) {
+pub async fn a_published_event_cannot_use_the_ids_of_a_source(bench: &Bench) {
     let request = Request { method: "POST".into(), query: String::new(), headers: vec![], body: None };
     let of_source = NewEvent { request: Some(Arc::new(request)), ..event_with_id("github", "1") };
     let published = event_with_id("github", "1");
     let first = bench.store.accept(vec![published.clone(), of_source.clone()]).await.unwrap();
-    assert!(matches!(first[..], [Accepted::New(_), Accepted::New(_)]), "each door has ids of its own: {first:?}");
+    assert!(
+        matches!(first[..], [Accepted::New(_), Accepted::New(_)]),
+        "published events and a source's events have separate name spaces: {first:?}"
+    );
     let again = bench.store.accept(vec![of_source, published]).await.unwrap();
     assert_eq!(again, [Accepted::Duplicate(first[1].id()), Accepted::Duplicate(first[0].id())]);
 }
@@ -163,22 +166,22 @@ pub async fn an_event_without_an_id_is_never_a_repeat(bench: &Bench) {
     assert_eq!(bench.events().await.len(), 3);
 }
 
-pub async fn events_that_come_together_are_stored_all_or_none(bench: &Bench) {
+pub async fn events_of_one_request_are_stored_all_or_none(bench: &Bench) {
     bench.backing.refuse_poison().await;
     let together = vec![event_with_id("shop", "1"), event("poison"), event("a")];
     bench.store.accept(together).await.expect_err("the second one cannot be stored");
-    bench.nothing("what was not stored is not run").await;
+    bench.nothing("events that were not stored are not run").await;
     assert!(bench.handoff.events.is_empty(), "its place is given back");
     assert_eq!(bench.event_ids(EventFilter::default()).await, []);
     let answers = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap();
     assert!(matches!(answers[..], [Accepted::New(_)]), "an id that was not stored is not remembered: {answers:?}");
 }
 
-pub async fn what_finds_no_room_is_claimed_when_there_is_room(bench: &Bench) {
+pub async fn events_without_room_are_claimed_when_there_is_room(bench: &Bench) {
     let full = bench.handoff.events.reserve(&(), 64 << 20).expect("everything");
     let answers = bench.store.accept((0..300).map(|_| event("a")).collect()).await.unwrap();
-    assert_eq!(answers.len(), 300, "it is accepted all the same");
-    assert_eq!(bench.handoff.events.len(), 1, "and takes no memory");
+    assert_eq!(answers.len(), 300, "all events are accepted");
+    assert_eq!(bench.handoff.events.len(), 1, "and the others take no memory");
     assert_eq!(bench.claim().await, 0);
     bench.nothing("there is no room").await;
 
@@ -192,8 +195,8 @@ pub async fn what_finds_no_room_is_claimed_when_there_is_room(bench: &Bench) {
     }
 }
 
-pub async fn events_that_wait_in_the_store_are_not_overtaken_for_ever(bench: &Bench) {
-    let large = bench.handoff.events.reserve(&(), 40 << 20).expect("most of it");
+pub async fn new_events_do_not_starve_events_in_the_store(bench: &Bench) {
+    let large = bench.handoff.events.reserve(&(), 40 << 20).expect("most of the room");
     let other = bench.handoff.events.reserve(&(), (24 << 20) - 512).expect("the rest");
     let waiting = bench.store.accept(vec![event("a")]).await.unwrap()[0].id();
     bench.nothing("there is no room for it").await;
@@ -203,10 +206,10 @@ pub async fn events_that_wait_in_the_store_are_not_overtaken_for_ever(bench: &Be
     bench.claim().await;
     let order: Vec<_> = bench.events().await.iter().map(|claim| claim.event.id).collect();
     assert_eq!(order.len(), 3);
-    assert_eq!(order[0], waiting, "what came later waits behind it");
+    assert_eq!(order[0], waiting, "later events wait behind it");
 }
 
-pub async fn ids_go_up_and_are_never_issued_twice(bench: &Bench) {
+pub async fn ids_grow_and_are_never_issued_twice(bench: &Bench) {
     let mut issued = Vec::new();
     let mut bench = bench.after_a_crash().await;
     for round in 0..3 {

@@ -1,4 +1,4 @@
-//! Commit 3: an attempt and what follows from it, and what operators and maintenance do with deliveries.
+//! Commit 3: an attempt and the delivery's next state, and what operators and maintenance do with deliveries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     store::{AttemptRecord, ClaimId, Error, Recorded},
 };
 
-pub async fn an_attempt_and_what_follows_are_one_change(bench: &Bench) {
+pub async fn an_attempt_and_the_next_state_are_one_change(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let mut all = Vec::new();
     let ends = [Next::Delivered, Next::Dead(DeadReason::Exhausted), Next::Dead(DeadReason::Gone), retry_in(5)];
@@ -68,11 +68,11 @@ pub async fn an_attempt_of_a_lost_lease_is_refused(bench: &Bench) {
     let after = bench.after_a_crash().await;
     after.claim().await;
     let claim = after.delivery().await;
-    assert!(!after.record(attempt(&before, Next::Delivered)).await, "the process that held it is dead");
+    assert!(!after.record(attempt(&before, Next::Delivered)).await, "the process that held the claim has ended");
     assert!(after.record(attempt(&claim, retry_in(60))).await);
 }
 
-pub async fn attempts_of_one_call_are_judged_one_by_one(bench: &Bench) {
+pub async fn attempts_of_one_call_are_judged_separately(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let (one, two, three) = (bench.delivery_to(crm).await, bench.delivery_to(crm).await, bench.delivery_to(crm).await);
     let stale = AttemptRecord { lease: made_up(two.lease), ..attempt(&two, Next::Delivered) };
@@ -86,12 +86,12 @@ pub async fn attempts_of_one_call_are_judged_one_by_one(bench: &Bench) {
     assert_eq!(bench.stands(three.id).await, ("dead", 1));
 }
 
-pub async fn what_tells_of_an_attempt_is_stored_with_it_or_not_at_all(bench: &Bench) {
+pub async fn operational_events_are_stored_with_their_attempt_or_not_at_all(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.delivery_to(crm).await;
     let told = |lease| AttemptRecord { lease, news: vec![event("innesco.x")], ..attempt(&claim, Next::Delivered) };
     assert!(!bench.record(told(made_up(claim.lease))).await);
-    assert_eq!(bench.handoff.events.len(), 0, "nothing was recorded, nothing is told");
+    assert_eq!(bench.handoff.events.len(), 0, "without a record no operational event is stored");
     assert!(bench.record(told(claim.lease)).await);
     assert_eq!(&*bench.event().await.event.new.event_type, "innesco.x");
 }
@@ -114,11 +114,11 @@ pub async fn a_webhook_keeps_its_id_over_attempts_and_restarts(bench: &Bench) {
     assert_eq!(numbers, [1, 2, 3, 4]);
 }
 
-/// Claims the one delivery that is due, which must be `id` with `attempts` behind it, and delivers it.
+/// Claims the one due delivery, which must be `id` after `attempts` attempts, and delivers it.
 async fn deliver(bench: &Bench, id: DeliveryId, attempts: u32) {
     assert_eq!(bench.claim().await, 1);
     let claim = bench.delivery().await;
-    assert_eq!((claim.id, claim.attempts), (id, attempts), "the same webhook, counted on");
+    assert_eq!((claim.id, claim.attempts), (id, attempts), "the same webhook with its next attempt");
     assert!(bench.record(attempt(&claim, Next::Delivered)).await);
     assert_eq!(bench.stands(id).await, ("delivered", attempts + 1));
     assert_eq!(bench.store.delivery(id).await.unwrap().attempts.len(), attempts as usize + 1);
@@ -148,16 +148,16 @@ pub async fn a_finished_delivery_can_be_sent_again(bench: &Bench) {
     deliver(&bench, id, 1).await;
 }
 
-pub async fn a_delivery_on_its_way_is_left_alone_by_a_retry(bench: &Bench) {
+pub async fn a_retry_does_not_change_a_delivery_that_is_being_sent(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.delivery_to(crm).await;
     bench.store.retry_delivery(claim.id, clock::steady()).await.unwrap();
-    assert_eq!(bench.claim().await, 0, "it is not sent twice at once");
+    assert_eq!(bench.claim().await, 0, "it is not sent twice at the same time");
     assert!(bench.record(attempt(&claim, Next::Delivered)).await);
     assert_eq!(bench.stands(claim.id).await, ("delivered", 1));
 }
 
-pub async fn what_cannot_be_retried_says_why(bench: &Bench) {
+pub async fn a_refused_retry_names_the_reason(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let id = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     let unknown = id.event().delivery(9);
@@ -183,12 +183,12 @@ pub async fn retries_nothing_for_a_disabled_endpoint(bench: &Bench) {
     }
     bench.set(crm, EndpointState::Paused).await;
     bench.store.retry_delivery(dead, clock::steady()).await.unwrap();
-    assert_eq!(bench.claim().await, 0, "a paused one takes it once it is resumed");
+    assert_eq!(bench.claim().await, 0, "a delivery of a paused endpoint waits until it is resumed");
     bench.set(crm, EndpointState::Active).await;
     deliver(bench, dead, 1).await;
 }
 
-pub async fn a_delivery_has_only_so_many_attempts(bench: &Bench) {
+pub async fn the_attempts_of_a_delivery_are_limited(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let id = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     for made in 1..ATTEMPTS_MAX {
@@ -221,7 +221,7 @@ pub async fn a_waiting_delivery_can_be_cancelled(bench: &Bench) {
     assert_eq!(unknown, Err(Error::NotFound { what: "delivery" }));
 }
 
-pub async fn a_delivery_cancelled_on_its_way_stays_cancelled(bench: &Bench) {
+pub async fn a_delivery_cancelled_during_an_attempt_stays_cancelled(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.delivery_to(crm).await;
     bench.store.cancel_delivery(claim.id, clock::wall()).await.unwrap();
@@ -245,7 +245,7 @@ pub async fn a_delivery_cancelled_before_its_turn_is_not_sent(bench: &Bench) {
     assert!(bench.handoff.deliveries.is_empty(), "no place is lost");
 }
 
-pub async fn what_waits_for_a_disabled_endpoint_is_buried_as_dead(bench: &Bench) {
+pub async fn deliveries_waiting_for_a_disabled_endpoint_become_dead(bench: &Bench) {
     let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
     let waiting = bench.finished(crm, retry_in(3600)).await;
     let other = bench.finished(slack, retry_in(3600)).await;
@@ -253,7 +253,7 @@ pub async fn what_waits_for_a_disabled_endpoint_is_buried_as_dead(bench: &Bench)
     assert_eq!(bench.store.close_deliveries(clock::wall()).await.unwrap(), 0);
     bench.set(crm, EndpointState::Disabled(DisabledReason::Gone)).await;
     let at = clock::wall();
-    assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 1, "what is on its way comes back by itself");
+    assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 1, "the delivery that is being sent is not closed");
     let dead = DeliveryState::Dead { at, reason: DeadReason::EndpointDisabled };
     assert_eq!(bench.store.delivery(waiting).await.unwrap().summary.state, dead);
     assert_eq!(bench.stands(other).await, ("retrying", 1));
@@ -268,7 +268,7 @@ pub async fn what_waits_for_a_disabled_endpoint_is_buried_as_dead(bench: &Bench)
     deliver(bench, waiting, 1).await;
 }
 
-pub async fn what_waits_for_a_deleted_endpoint_is_cancelled(bench: &Bench) {
+pub async fn deliveries_waiting_for_a_deleted_endpoint_are_cancelled(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let mut waiting = Vec::new();
     for _ in 0..3 {
@@ -276,12 +276,12 @@ pub async fn what_waits_for_a_deleted_endpoint_is_cancelled(bench: &Bench) {
     }
     bench.store.delete_endpoint(crm, None).await.unwrap();
     assert_eq!(bench.claim().await, 0);
-    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "nobody waits for it any more");
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "no row is due any more");
     let at = clock::wall();
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 3);
     for id in waiting {
         let summary = bench.store.delivery(id).await.unwrap().summary;
         assert_eq!(summary.state, DeliveryState::Cancelled { at });
-        assert_eq!(summary.endpoint_name, "crm", "its name stays readable");
+        assert_eq!(summary.endpoint_name, "crm", "its name is still shown");
     }
 }

@@ -1,4 +1,4 @@
-//! The audit trail: an entry is there before its change, and says afterwards what came of it.
+//! The audit trail: an entry is stored before its change, and completed with its result.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn trail(bench: &Bench, filter: AuditFilter) -> Vec<AuditEntry> {
     bench.store.audit(filter, PageRequest { cursor: None, limit: 1_000 }).await.unwrap().items
 }
 
-pub async fn a_change_is_noted_before_it_is_made(bench: &Bench) {
+pub async fn a_change_is_recorded_before_it_is_made(bench: &Bench) {
     let at = clock::wall();
     let named = NewAudit { target: Some("crm".into()), ..change("ops", "endpoint.update", at) };
     let (first, second) = (
@@ -33,7 +33,7 @@ pub async fn a_change_is_noted_before_it_is_made(bench: &Bench) {
     bench.store.finish_audit(second, 422, Some("key_9".into())).await.unwrap();
     let entries = trail(&bench.after_a_crash().await, AuditFilter::default()).await;
     let shown: Vec<_> = entries.iter().map(|entry| (entry.status, entry.new.target.as_deref())).collect();
-    assert_eq!(shown, [(Some(422), Some("key_9")), (Some(200), Some("crm"))], "a target that was known stays");
+    assert_eq!(shown, [(Some(422), Some("key_9")), (Some(200), Some("crm"))], "a known target stays");
 }
 
 pub async fn an_entry_of_a_change_that_was_not_made_is_withdrawn(bench: &Bench) {
@@ -82,10 +82,10 @@ pub async fn the_trail_is_filtered_and_comes_in_pages(bench: &Bench) {
     assert_eq!(pages, [4, 2]);
 }
 
-pub async fn old_changes_leave_the_trail(bench: &Bench) {
+pub async fn old_entries_are_deleted(bench: &Bench) {
     let retention = Retention { audit: Duration::from_secs(3600), ..Retention::default() };
     let now = clock::wall();
-    // More than one step takes.
+    // More entries than one step deletes.
     for _ in 0..700 {
         bench.store.begin_audit(change("ops", "endpoint.update", now.minus(Duration::from_secs(3601)))).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! What a case works on and with: a store that can crash, short ways to take what it hands over, and builders whose values a case
+//! The bench of a case: a store that can crash, short helpers to take what it hands over, and builders whose values a case
 //! overrides where they matter.
 
 use std::{pin::pin, sync::Arc, task::Context, task::Poll, task::Waker, time::Duration};
@@ -29,22 +29,22 @@ use crate::{
     },
 };
 
-/// Where an implementation keeps what it stores. It outlives the processes that open it.
+/// The place where an implementation stores its rows. It outlives the processes that open it.
 #[async_trait]
 pub trait Backing: Send + Sync {
-    /// Opens what is there at this moment, as the next process does after the last one was killed.
+    /// Opens the rows of this moment, as the next process does after the last one was killed.
     async fn open(&self, handoff: Handoff) -> Arc<dyn Store>;
 
-    /// From now on storing an event of type `poison` fails, in the middle of whatever step it is part of.
+    /// Makes storing an event of type `poison` fail from now on, in the middle of its step.
     async fn refuse_poison(&self);
 
-    /// How many endpoints there are, the deleted ones of which something is still known included.
+    /// Returns the number of endpoint rows, including deleted endpoints that are not yet forgotten.
     async fn endpoint_rows(&self) -> u64;
 
     /// Makes the row of an event unreadable.
     async fn spoil(&self, event: EventId);
 
-    /// An empty one of the same kind.
+    /// Returns an empty backing of the same kind.
     fn another(&self) -> Arc<dyn Backing>;
 }
 
@@ -65,12 +65,12 @@ impl Bench {
         Self { store: backing.open(handoff.clone()).await, handoff, backing }
     }
 
-    /// The next process, after this one was killed at this moment: its claims and everything in its memory are gone.
+    /// Returns a bench on the next process, as if this one were killed now: its claims and its memory are lost.
     pub async fn after_a_crash(&self) -> Self {
         Self::open(Arc::clone(&self.backing)).await
     }
 
-    // What was handed over.
+    // Rows that were handed over.
 
     pub async fn events(&self) -> Vec<EventClaim> {
         self.handed_over().await;
@@ -87,12 +87,12 @@ impl Bench {
         take_all(&self.handoff.deliveries)
     }
 
-    /// Who was answered need not wait for the hand-over; whatever is committed next comes after it.
+    /// Waits for the hand-over. A caller may be answered before it, but the next commit always follows it.
     async fn handed_over(&self) {
         let _ = self.store.note_key_uses(Vec::new()).await;
     }
 
-    /// The one event that was handed over.
+    /// Returns the one event that was handed over.
     pub async fn event(&self) -> EventClaim {
         one(self.events().await, "event")
     }
@@ -111,7 +111,7 @@ impl Bench {
         assert_eq!((events, runs, deliveries), (0, 0, 0), "{why}");
     }
 
-    /// Claims what is due now, until there is no more.
+    /// Claims everything that is due now.
     pub async fn claim(&self) -> usize {
         self.claim_at(clock::steady()).await
     }
@@ -128,7 +128,7 @@ impl Bench {
 
     // Steps that most cases begin with.
 
-    /// Accepts one event and takes its claim.
+    /// Accepts one event and returns its claim.
     pub async fn accept(&self, event: NewEvent) -> EventClaim {
         self.store.accept(vec![event]).await.unwrap();
         self.event().await
@@ -157,10 +157,10 @@ impl Bench {
     }
 
     pub async fn find_endpoint(&self, id: EndpointId) -> Endpoint {
-        self.store.endpoints().await.unwrap().into_iter().find(|endpoint| endpoint.id == id).expect("the endpoint is there")
+        self.store.endpoints().await.unwrap().into_iter().find(|endpoint| endpoint.id == id).expect("the endpoint exists")
     }
 
-    /// Accepts an event that goes to `endpoint` and nowhere else, and takes the delivery.
+    /// Accepts an event that goes only to `endpoint`, and returns its delivery.
     pub async fn delivery_to(&self, endpoint: EndpointId) -> DeliveryClaim {
         let claim = self.accept(event("order.created")).await;
         let settlement = Settlement { direct: vec![direct(endpoint)], ..settlement(&claim) };
@@ -168,21 +168,21 @@ impl Bench {
         self.delivery().await
     }
 
-    /// Accepts an event whose only run ends as `run` says.
+    /// Accepts an event and settles it with `run`.
     pub async fn settled_with(&self, run: RunRecord) -> EventId {
         let claim = self.accept(event("order.created")).await;
         assert_eq!(self.settle(Settlement { runs: vec![run], ..settlement(&claim) }).await, Settled::Done);
         claim.event.id
     }
 
-    /// Accepts an event with one delivery, which ends as `next` says.
+    /// Accepts an event with one delivery, and records an attempt with `next`.
     pub async fn finished(&self, endpoint: EndpointId, next: Next) -> DeliveryId {
         let claim = self.delivery_to(endpoint).await;
         assert!(self.record(attempt(&claim, next)).await);
         claim.id
     }
 
-    // Looks.
+    // Reads.
 
     pub async fn story(&self, id: EventId) -> EventStory {
         let mut story = self.store.event(id, StoryPlace::default()).await.unwrap();
@@ -200,7 +200,7 @@ impl Bench {
         self.story(id).await.state
     }
 
-    /// The word for where a delivery stands, and how many attempts it has had.
+    /// Returns the state of a delivery and the number of its attempts.
     pub async fn stands(&self, id: DeliveryId) -> (&'static str, u32) {
         let summary = self.store.delivery(id).await.unwrap().summary;
         (summary.state.as_str(), summary.attempts)
@@ -223,7 +223,7 @@ impl Bench {
     }
 }
 
-/// Takes what waits in the lanes without waiting for more: a store hands over before it answers.
+/// Takes what waits in the lanes without waiting for more.
 fn take_all<K, T>(lanes: &Arc<Lanes<K, T>>) -> Vec<T>
 where
     K: Eq + std::hash::Hash + Clone + std::fmt::Debug,
@@ -261,12 +261,12 @@ pub fn event(event_type: &str) -> NewEvent {
     }
 }
 
-/// An event with an id of its sender's.
+/// An event with a sender's id.
 pub fn event_with_id(source: &str, id: &str) -> NewEvent {
     NewEvent { id: Some(id.into()), source: source.into(), ..event("order.created") }
 }
 
-/// What `cause` emits.
+/// An event that `cause` emits.
 pub fn emitted(cause: &Event, event_type: &str) -> NewEvent {
     NewEvent { source: "plugin/p".into(), depth: cause.new.depth + 1, cause: Some(cause.id), ..event(event_type) }
 }
@@ -285,13 +285,13 @@ pub fn endpoint(name: &str) -> NewEndpoint {
     }
 }
 
-/// What settles a claim with nothing: a case adds runs and direct deliveries.
+/// A settlement without effects. A case adds runs and direct deliveries.
 pub fn settlement(claim: &EventClaim) -> Settlement {
     let settles = Settles::Event { id: claim.event.id, round: claim.round, lease: claim.lease };
     Settlement { settles, event: Arc::clone(&claim.event), runs: Vec::new(), direct: Vec::new() }
 }
 
-/// What settles a run of its own.
+/// A settlement of a deferred run.
 pub fn run_settlement(claim: &RunClaim, record: RunRecord) -> Settlement {
     let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
     let identity = RunIdentity { id: Some(claim.id), plugin: claim.plugin.clone(), tries_before: claim.tries, ..record.identity };
@@ -312,7 +312,7 @@ pub fn execution(plugin: &str) -> Execution {
     }
 }
 
-/// A run that ended `ok` and asks for nothing.
+/// A run that ended `ok` without effects.
 pub fn ran(plugin: &str) -> RunRecord {
     ran_with(plugin, Effects::default())
 }
@@ -322,7 +322,7 @@ pub fn ran_with(plugin: &str, effects: Effects) -> RunRecord {
     identity(plugin).ok(execution(plugin), effects)
 }
 
-/// A run that ended as `outcome` and was parked.
+/// A run that ended with `outcome` and was parked.
 pub fn parked(plugin: &str, outcome: RunOutcome) -> RunRecord {
     identity(plugin).parked(Some(execution(plugin)), failure(outcome), None)
 }
@@ -332,7 +332,7 @@ pub fn parked_for(plugin: &str, name: &str) -> RunRecord {
     identity(plugin).parked(Some(execution(plugin)), failure(RunOutcome::BadOutput), Some(name.into()))
 }
 
-/// A run that failed and is to be tried again at `due`.
+/// A run that failed and is due again at `due`.
 pub fn waiting(plugin: &str, due: Timestamp) -> RunRecord {
     let (execution, failure) = (Some(execution(plugin)), failure(RunOutcome::Failed));
     RunRecord { identity: identity(plugin), end: RunEnd::Failed { execution, failure, then: AfterFailure::Again { due } } }
@@ -342,12 +342,12 @@ fn failure(outcome: RunOutcome) -> RunFailure {
     RunFailure { outcome, code: "broken".into(), message: "it broke".into(), retryable: false }
 }
 
-/// Effects on state alone: key and version read, key and value written.
+/// Effects that only use state: keys and versions that were read, keys and values that were written.
 pub fn state_effects(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> Effects {
     Effects { state_use: state_use(reads, writes), ..Effects::default() }
 }
 
-/// What a run read and wrote: key and version, key and value.
+/// A use of state: keys and versions that were read, keys and values that were written.
 pub fn state_use(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> StateUse {
     StateUse {
         reads: reads.iter().map(|(key, version)| StateRead { key: (*key).to_owned(), version: *version }).collect(),
@@ -358,7 +358,7 @@ pub fn state_use(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> Sta
     }
 }
 
-/// A direct subscription's delivery.
+/// A delivery of a direct subscription.
 pub fn direct(endpoint: EndpointId) -> NewDelivery {
     NewDelivery { endpoint, payload: None, birth: Birth::Due, ordering: None }
 }
@@ -377,7 +377,7 @@ pub fn payload(body: &str) -> Payload {
     }
 }
 
-/// The next attempt of a claimed delivery, with an answer that fits what follows.
+/// The next attempt of a claimed delivery, with an answer that fits `next`.
 pub fn attempt(claim: &DeliveryClaim, next: Next) -> AttemptRecord {
     let status = match next {
         Next::Delivered => 204,
@@ -404,22 +404,22 @@ pub fn attempt(claim: &DeliveryClaim, next: Next) -> AttemptRecord {
     }
 }
 
-/// Retry in `seconds`.
+/// A retry in `seconds`.
 pub fn retry_in(seconds: u64) -> Next {
     Next::Retry { due: soon(seconds) }
 }
 
-/// The steady clock in `seconds`.
+/// The steady clock `seconds` from now.
 pub fn soon(seconds: u64) -> Timestamp {
     clock::steady().plus(Duration::from_secs(seconds))
 }
 
-/// When every lease that was given until now is over.
+/// An instant after the end of every lease issued so far.
 pub fn after_leases() -> Timestamp {
     clock::steady().plus(LEASE + Duration::from_secs(1))
 }
 
-/// A lease that nobody was given.
+/// A lease that the store never issued.
 pub fn made_up(lease: Lease) -> Lease {
     Lease { token: lease.token + 1_000_000, ..lease }
 }

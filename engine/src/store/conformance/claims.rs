@@ -1,4 +1,4 @@
-//! Claims: what is due is claimed once, by lease, as far as there is room, and comes back from the dead.
+//! Claims: each due row is claimed once, under a lease, as long as there is room, and becomes due again when its worker dies.
 
 use std::{sync::Arc, time::Duration};
 
@@ -50,8 +50,8 @@ pub async fn a_lease_that_holds_is_not_claimed(bench: &Bench) {
     let event = bench.accept(event("a")).await;
     let almost = event.lease.until;
     assert_eq!(bench.claim_at(Timestamp::from_millis(almost.millis() - 1_000)).await, 0);
-    bench.nothing("both are in somebody's hands").await;
-    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "what is leased is not waited for");
+    bench.nothing("both are leased").await;
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "leased rows do not count");
 }
 
 pub async fn a_restart_makes_everything_leased_due_again(bench: &Bench) {
@@ -70,11 +70,11 @@ pub async fn a_restart_makes_everything_leased_due_again(bench: &Bench) {
         (after.event().await.event.id, after.run().await.id, after.delivery().await.id),
         (event.event.id, run.id, delivery.id)
     );
-    assert_eq!(after.claim_at(soon(3601)).await, 4, "a retry keeps its time; nobody answered for the others");
+    assert_eq!(after.claim_at(soon(3601)).await, 4, "a retry keeps its due time, and the other leases have ended");
     assert!(after.deliveries().await.iter().any(|one| one.id == later));
 }
 
-pub async fn what_is_given_back_is_due_at_once(bench: &Bench) {
+pub async fn a_released_row_is_due_at_once(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let delivery = bench.delivery_to(crm).await;
     bench.settled_with(waiting("p", clock::steady())).await;
@@ -90,7 +90,7 @@ pub async fn what_is_given_back_is_due_at_once(bench: &Bench) {
         ])
         .await
         .unwrap();
-    assert_eq!(bench.settle(settlement(&event)).await, Settled::LeaseLost, "what was given back is no longer held");
+    assert_eq!(bench.settle(settlement(&event)).await, Settled::LeaseLost, "a released claim is lost");
     assert_eq!(bench.claim().await, 3);
     assert_eq!(
         (bench.event().await.event.id, bench.run().await.id, bench.delivery().await.id),
@@ -98,7 +98,7 @@ pub async fn what_is_given_back_is_due_at_once(bench: &Bench) {
     );
 }
 
-pub async fn giving_back_a_lost_claim_changes_nothing(bench: &Bench) {
+pub async fn releasing_a_lost_claim_changes_nothing(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let lost = bench.delivery_to(crm).await;
     let event = bench.accept(event("a")).await;
@@ -109,7 +109,7 @@ pub async fn giving_back_a_lost_claim_changes_nothing(bench: &Bench) {
         .release(vec![(ClaimId::Event(event.event.id), event.lease), (ClaimId::Delivery(lost.id), lost.lease)])
         .await
         .unwrap();
-    assert_eq!(bench.claim().await, 0, "the new holders keep theirs");
+    assert_eq!(bench.claim().await, 0, "the new claims still hold");
     assert!(bench.record(attempt(&again, Next::Delivered)).await);
     assert_eq!(bench.settle(settlement(&event_again)).await, Settled::Done);
     bench
@@ -117,10 +117,10 @@ pub async fn giving_back_a_lost_claim_changes_nothing(bench: &Bench) {
         .release(vec![(ClaimId::Event(event.event.id), event_again.lease), (ClaimId::Delivery(again.id), again.lease)])
         .await
         .unwrap();
-    assert_eq!(bench.claim_at(after_leases()).await, 0, "what is finished does not come back");
+    assert_eq!(bench.claim_at(after_leases()).await, 0, "finished rows are not claimed");
 }
 
-pub async fn retries_come_when_they_are_due_and_in_that_order(bench: &Bench) {
+pub async fn retries_are_claimed_in_order_of_their_due_times(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let mut ids = Vec::new();
     for seconds in [300, 100, 200] {
@@ -135,7 +135,7 @@ pub async fn retries_come_when_they_are_due_and_in_that_order(bench: &Bench) {
     assert_eq!(order[2], ids[0], "oldest first");
 }
 
-pub async fn waiting_runs_come_when_they_are_due_and_parked_ones_do_not(bench: &Bench) {
+pub async fn due_runs_are_claimed_and_parked_ones_are_not(bench: &Bench) {
     let second = bench.settled_with(waiting("p", soon(20))).await;
     let first = bench.settled_with(waiting("p", soon(10))).await;
     bench.settled_with(parked("p", RunOutcome::Failed)).await;
@@ -152,7 +152,7 @@ pub async fn waiting_runs_come_when_they_are_due_and_parked_ones_do_not(bench: &
     assert_eq!(bench.settle(park).await, Settled::Done);
     assert_eq!(bench.state_of(first).await, EventState::Failed);
     assert_eq!(bench.settle(run_settlement(&runs[0], ran("p"))).await, Settled::Done);
-    assert_eq!(bench.claim_at(soon(1_000_000)).await, 0, "what is parked waits for someone to drive it");
+    assert_eq!(bench.claim_at(soon(1_000_000)).await, 0, "parked runs wait to be requeued");
 }
 
 pub async fn the_next_due_time_is_the_earliest(bench: &Bench) {
@@ -180,7 +180,7 @@ pub async fn the_next_due_time_is_the_earliest(bench: &Bench) {
     drop(full);
 }
 
-pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
+pub async fn every_row_that_becomes_due_wakes_the_claimer(bench: &Bench) {
     let rung = async |what: &str| {
         let ring = bench.handoff.alarm.wait(Duration::from_secs(3600));
         tokio::time::timeout(Duration::from_secs(10), ring).await.unwrap_or_else(|_| panic!("{what} rings"));
@@ -188,11 +188,11 @@ pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
     };
     let quiet = async |what: &str| {
         let ring = bench.handoff.alarm.wait(Duration::from_secs(3600));
-        assert!(tokio::time::timeout(Duration::from_millis(20), ring).await.is_err(), "{what} does not ring");
+        assert!(tokio::time::timeout(Duration::from_millis(20), ring).await.is_err(), "{what} wakes no claimer");
     };
     let crm = bench.endpoint("crm").await;
     let dead = bench.finished(crm, Next::Dead(crate::domain::delivery::DeadReason::Exhausted)).await;
-    quiet("what was handed over").await;
+    quiet("a row that was handed over").await;
 
     let retrying = bench.finished(crm, Next::Retry { due: clock::steady().plus(Duration::from_millis(30)) }).await;
     rung("a retry").await;
@@ -204,25 +204,25 @@ pub async fn whatever_becomes_due_rings_the_alarm(bench: &Bench) {
     rung("a replay").await;
     bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
     bench.store.requeue_not_loadable(&slug("q"), clock::steady()).await.unwrap();
-    rung("a run that is driven").await;
+    rung("a requeued run").await;
     let claim = bench.accept(event("a")).await;
     bench.store.release(vec![(ClaimId::Event(claim.event.id), claim.lease)]).await.unwrap();
-    rung("what is given back").await;
+    rung("a released row").await;
     bench.set(crm, EndpointState::Paused).await;
     bench.handoff.alarm.clear();
     let _ = tokio::time::timeout(Duration::from_millis(20), bench.handoff.alarm.wait(Duration::from_secs(60))).await;
     bench.store.set_endpoint_state(crm, &[EndpointState::Paused], EndpointState::Active, None).await.unwrap();
-    rung("an endpoint that is resumed").await;
+    rung("a resumed endpoint").await;
 
     drop(claim);
     let full = bench.handoff.events.reserve(&(), 64 << 20).expect("everything");
     bench.store.accept(vec![event("a")]).await.unwrap();
-    rung("what found no room").await;
+    rung("a row that found no room").await;
     drop(full);
-    rung("room for what found none").await;
+    rung("room for such a row").await;
 }
 
-pub async fn a_step_that_is_undone_wakes_no_claimer(bench: &Bench) {
+pub async fn a_step_that_is_rolled_back_wakes_no_claimer(bench: &Bench) {
     let claim = bench.accept(event("a")).await;
     bench.backing.refuse_poison().await;
     let broken = ran_with("q", Effects { emitted: vec![emitted(&claim.event, "poison")], ..Effects::default() });
@@ -242,7 +242,7 @@ pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench)
     assert_eq!(bench.settle(Settlement { direct: vec![held], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.claim_at(soon(1_000_000)).await, 0);
     bench.nothing("it is paused").await;
-    assert_eq!(bench.store.close_deliveries(clock::wall()).await.unwrap(), 0, "what waits for it is kept");
+    assert_eq!(bench.store.close_deliveries(clock::wall()).await.unwrap(), 0, "its deliveries stay");
 
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 0, "also after a restart");
@@ -253,19 +253,19 @@ pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench)
     assert_eq!(ids, [retrying, claim.event.id.delivery(0)]);
 }
 
-pub async fn an_endpoint_with_a_backlog_does_not_hold_up_another(bench: &Bench) {
+pub async fn an_endpoint_with_a_backlog_does_not_delay_another(bench: &Bench) {
     let (busy, quiet) = (bench.endpoint("busy").await, bench.endpoint("quiet").await);
     let claim = bench.accept(event("a")).await;
     let backlog = NewDelivery { birth: Birth::Held, ..direct(busy) };
     let direct = [vec![backlog; 5_000], vec![NewDelivery { birth: Birth::Held, ..direct(quiet) }]].concat();
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
     let claimed = bench.store.claim_due(clock::steady()).await.unwrap();
-    assert!(claimed < 2_000, "one claim is bounded, whatever waits: {claimed}");
+    assert!(claimed < 2_000, "one claim is bounded: {claimed}");
     let endpoints: Vec<_> = bench.deliveries().await.iter().map(|one| one.endpoint).collect();
     assert!(endpoints.contains(&busy) && endpoints.contains(&quiet), "both in one claim");
 }
 
-pub async fn what_is_claimed_fits_into_the_room_there_is(bench: &Bench) {
+pub async fn a_claim_takes_only_as_much_as_there_is_room_for(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
     let direct = vec![NewDelivery { birth: Birth::Held, ..direct(crm) }; 5_000];
@@ -274,12 +274,16 @@ pub async fn what_is_claimed_fits_into_the_room_there_is(bench: &Bench) {
     let room = bench.claim().await;
     assert!((100..5_000).contains(&room), "{room}");
     assert_eq!(bench.handoff.deliveries.len(), room);
-    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "for the rest, room is announced");
+    assert_eq!(
+        bench.store.next_due(clock::steady()).await.unwrap(),
+        None,
+        "the notification of room wakes the claimer for the rest"
+    );
 
     let mut delivered = 0;
     while delivered < 5_000 {
         let claims = bench.deliveries().await;
-        assert!(!claims.is_empty(), "{delivered} were delivered, and nothing more comes");
+        assert!(!claims.is_empty(), "no delivery follows after {delivered}");
         delivered += claims.len();
         let records = claims.iter().map(|claim| attempt(claim, Next::Delivered)).collect();
         assert!(
@@ -312,7 +316,7 @@ pub async fn first_attempts_and_retries_share_the_room(bench: &Bench) {
     assert!(firsts.len() >= 64 && retries.len() >= 64, "{} first attempts, {} retries", firsts.len(), retries.len());
 }
 
-pub async fn what_goes_in_order_waits_for_what_is_before_it(bench: &Bench) {
+pub async fn an_ordered_delivery_waits_for_the_one_before_it(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let [a, b, c] = [bench.accept(event("a")).await, bench.accept(event("b")).await, bench.accept(event("c")).await];
     let ordered = |claim: &EventClaim| Settlement {
@@ -320,14 +324,14 @@ pub async fn what_goes_in_order_waits_for_what_is_before_it(bench: &Bench) {
         ..settlement(claim)
     };
     assert_eq!(bench.settle_all(vec![ordered(&c), ordered(&b)]).await, [Settled::Done, Settled::Done]);
-    assert_eq!(bench.claim().await, 0, "an earlier event has still to be run");
+    assert_eq!(bench.claim().await, 0, "an earlier event still waits to be run");
     assert_eq!(bench.settle(ordered(&a)).await, Settled::Done);
     let ids = [&a, &b, &c].map(|claim| claim.event.id.delivery(0));
     assert_eq!(bench.claim().await, 3);
     let claims = bench.deliveries().await;
     assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), ids, "together, and in their order");
 
-    // The first fails: the others must not overtake it.
+    // The first delivery fails: the others must not overtake it.
     assert!(bench.record(attempt(&claims[0], retry_in(60))).await);
     let rest = claims[1..].iter().map(|claim| (ClaimId::Delivery(claim.id), claim.lease)).collect();
     bench.store.release(rest).await.unwrap();
@@ -335,18 +339,22 @@ pub async fn what_goes_in_order_waits_for_what_is_before_it(bench: &Bench) {
     assert_eq!(bench.claim().await, 0);
     let due = bench.store.next_due(clock::steady()).await.unwrap().expect("the one that failed");
     assert!(due > soon(50) && due <= soon(60));
-    assert_eq!(bench.store.next_due(due).await.unwrap(), None, "whoever has looked since then knows that something holds it");
+    assert_eq!(
+        bench.store.next_due(due).await.unwrap(),
+        None,
+        "rows that were due at the last look and are held back do not count"
+    );
     let bench = bench.after_a_crash().await;
     assert_eq!(bench.claim().await, 0, "also after a restart");
     assert_eq!(bench.claim_at(soon(61)).await, 3);
     let claims = bench.deliveries().await;
     assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), ids);
-    assert!(bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await, "what is dead holds nobody");
+    assert!(bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await, "a dead delivery holds back no other");
     assert!(bench.record(attempt(&claims[1], Next::Delivered)).await);
     assert!(bench.record(attempt(&claims[2], Next::Delivered)).await);
 }
 
-pub async fn orders_of_one_endpoint_go_side_by_side(bench: &Bench) {
+pub async fn orders_of_one_endpoint_are_sent_side_by_side(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let mut ids = Vec::new();
     for ordering in [7, 7, 8] {
@@ -362,11 +370,11 @@ pub async fn orders_of_one_endpoint_go_side_by_side(bench: &Bench) {
     assert!(bench.record(attempt(&heads[1], retry_in(60))).await);
     assert_eq!(bench.claim().await, 0);
     assert!(bench.record(attempt(&heads[0], Next::Delivered)).await);
-    assert_eq!(bench.claim().await, 1, "the next of its order, whatever the other waits for");
+    assert_eq!(bench.claim().await, 1, "the next of its order; the other order waits");
     assert_eq!(bench.delivery().await.id, ids[1]);
 }
 
-pub async fn a_waiting_run_holds_what_goes_in_order_and_a_parked_one_does_not(bench: &Bench) {
+pub async fn a_waiting_run_delays_ordered_deliveries_and_a_parked_one_does_not(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     bench.settled_with(waiting("p", soon(60))).await;
     let claim = bench.accept(event("a")).await;
@@ -381,7 +389,7 @@ pub async fn a_waiting_run_holds_what_goes_in_order_and_a_parked_one_does_not(be
     assert_eq!(bench.delivery().await.id, claim.event.id.delivery(0));
 }
 
-pub async fn a_row_that_cannot_be_read_holds_up_nobody_else(bench: &Bench) {
+pub async fn an_unreadable_row_does_not_delay_others(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let mut deliveries = Vec::new();
     for _ in 0..2 {
@@ -402,6 +410,6 @@ pub async fn a_row_that_cannot_be_read_holds_up_nobody_else(bench: &Bench) {
         (bench.delivery().await.id, bench.run().await.event.id, bench.event().await.event.id),
         (deliveries[1], runs[1], answers[1].id())
     );
-    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "the others are not asked for again and again");
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "the unreadable row causes no further look");
     assert_eq!(bench.state_of(runs[1]).await, EventState::Done);
 }

@@ -1,4 +1,4 @@
-//! Many hands at once.
+//! Many tasks on one store at once.
 
 use std::{
     collections::HashMap,
@@ -25,11 +25,11 @@ use crate::{
 
 const SENDERS: usize = 3;
 const EVENTS_PER_SENDER: usize = 100;
-/// The ids that senders share: each is accepted once, whoever comes first.
+/// Ids that several senders use: each is accepted once.
 const SHARED_IDS: usize = 60;
 
-/// Two tasks run events, two attempt deliveries, one takes what is due, three accept: eight in all, and nobody waits for another.
-pub async fn many_hands_at_once_lose_and_double_nothing(bench: &Bench) {
+/// Two tasks run events, two attempt deliveries, one claims, three accept. None of them waits for another.
+pub async fn concurrent_workers_lose_and_duplicate_nothing(bench: &Bench) {
     let endpoints = [bench.endpoint("a").await, bench.endpoint("b").await];
     let expected = SENDERS * EVENTS_PER_SENDER + SHARED_IDS;
     let settled = Arc::new(AtomicUsize::new(0));
@@ -99,12 +99,12 @@ pub async fn many_hands_at_once_lose_and_double_nothing(bench: &Bench) {
         bench.store.deliveries(DeliveryFilter::default(), PageRequest { cursor: None, limit: 1 }).await.unwrap().items.len(),
         1
     );
-    // Every event counted itself once: none twice, none not at all.
+    // Every event was counted exactly once.
     let (value, _) = bench.store.read_state(&slug("counter"), "n").await.unwrap().unwrap();
     assert_eq!(String::from_utf8(value).unwrap(), expected.to_string());
 }
 
-/// Accepts events of its own, and some that the others send as well. Says how many were new.
+/// Accepts events with separate ids, and some with ids that other senders use too. Returns how many were new.
 async fn send(store: Arc<dyn Store>) -> usize {
     let mut new = 0;
     for number in 0..EVENTS_PER_SENDER {
@@ -118,7 +118,7 @@ async fn send(store: Arc<dyn Store>) -> usize {
     new
 }
 
-/// Counts each event in a plugin's state and sends it to both endpoints; a lost race runs again.
+/// Counts each event in a plugin's state and sends it to both endpoints. After a conflict of state it runs again.
 async fn run_events(store: Arc<dyn Store>, handoff: Handoff, endpoints: [EndpointId; 2], settled: Arc<AtomicUsize>) {
     loop {
         let (claim, _turn) = handoff.events.next().await;
@@ -146,7 +146,7 @@ async fn run_events(store: Arc<dyn Store>, handoff: Handoff, endpoints: [Endpoin
     }
 }
 
-/// Every third delivery is delivered at its second attempt, the others at their first.
+/// Every third delivery succeeds at its second attempt, the others at their first.
 fn attempts_of(id: DeliveryId) -> u32 {
     if (id.event().as_i64() + i64::from(id.k())) % 3 == 0 { 2 } else { 1 }
 }
@@ -157,7 +157,7 @@ async fn attempt_deliveries(store: Arc<dyn Store>, handoff: Handoff, delivered: 
         let last = claim.attempts + 1 == attempts_of(claim.id);
         let next = if last { Next::Delivered } else { Next::Retry { due: clock::steady() } };
         let recorded = store.record_attempts(Arc::new(vec![attempt(&claim, next)])).await.unwrap();
-        assert_eq!(recorded, [Recorded::Done], "nobody else held it");
+        assert_eq!(recorded, [Recorded::Done], "no other task held the claim");
         delivered.fetch_add(usize::from(last), Ordering::SeqCst);
     }
 }

@@ -1,4 +1,4 @@
-//! Jobs: a retry in bulk takes up what it means, each delivery once, whatever ends in between.
+//! Jobs: a bulk retry processes the deliveries of its filter, each once, even if the process ends during the job.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::{
     store::{Error, PageRequest, Settled, Settlement},
 };
 
-/// More than one step of a job takes.
+/// More deliveries than one step of a job processes.
 const MANY: usize = 450;
 
-/// One event with so many deliveries, each dead from the beginning.
+/// Creates one event with `count` deliveries that are stored as dead.
 async fn dead(bench: &Bench, endpoint: EndpointId, count: usize) -> Vec<DeliveryId> {
     let claim = bench.accept(event("order.created")).await;
     let direct = vec![NewDelivery { birth: Birth::Dead, ..direct(endpoint) }; count];
@@ -42,10 +42,10 @@ async fn finish(bench: &Bench, id: JobId) -> Job {
             return job;
         }
     }
-    panic!("the job comes to no end");
+    panic!("the job does not end");
 }
 
-/// Creates a job for `filter`, lets it come to its end, and says what it took up.
+/// Creates a job for `filter`, runs it to its end, and returns the deliveries that it retried.
 async fn taken(bench: &Bench, filter: RetryFilter, all: &[DeliveryId]) -> Vec<DeliveryId> {
     let mut before = BTreeMap::new();
     for id in all {
@@ -62,7 +62,7 @@ async fn taken(bench: &Bench, filter: RetryFilter, all: &[DeliveryId]) -> Vec<De
             taken.push(*id);
         }
     }
-    // As it was, for the next filter.
+    // Restores the states for the next filter.
     bench.claim().await;
     for claim in bench.deliveries().await {
         let next = if before[&claim.id] == "dead" { Next::Dead(DeadReason::Exhausted) } else { retry_in(3600) };
@@ -75,7 +75,7 @@ async fn taken(bench: &Bench, filter: RetryFilter, all: &[DeliveryId]) -> Vec<De
     taken
 }
 
-pub async fn a_job_takes_up_what_its_filter_means(bench: &Bench) {
+pub async fn a_job_retries_the_deliveries_of_its_filter(bench: &Bench) {
     let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
     let to_crm = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     let gone = bench.finished(crm, Next::Dead(DeadReason::Gone)).await;
@@ -87,7 +87,7 @@ pub async fn a_job_takes_up_what_its_filter_means(bench: &Bench) {
     let all = [to_crm, gone, to_slack, delivered, waits, cancelled];
 
     let of_gone = RetryFilter { reason: Some(DeadReason::Gone), ..RetryFilter::default() };
-    assert_eq!(taken(bench, of_gone, &all).await, [gone], "reasons are told apart (and it is exhausted from now on)");
+    assert_eq!(taken(bench, of_gone, &all).await, [gone], "the filter distinguishes reasons (from now on it is exhausted)");
     assert_eq!(taken(bench, RetryFilter::default(), &all).await, [to_crm, gone, to_slack]);
     let crms = RetryFilter { endpoint: Some(crm), ..RetryFilter::default() };
     assert_eq!(taken(bench, crms, &all).await, [to_crm, gone]);
@@ -103,7 +103,7 @@ pub async fn a_job_takes_up_what_its_filter_means(bench: &Bench) {
     assert_eq!(bench.stands(waits).await, ("retrying", 1));
 }
 
-pub async fn a_job_takes_up_each_delivery_once_whatever_ends_in_between(bench: &Bench) {
+pub async fn a_job_retries_each_delivery_once_despite_crashes(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let all = dead(bench, crm, MANY).await;
     let job = create(bench, RetryFilter::default()).await;
@@ -115,7 +115,7 @@ pub async fn a_job_takes_up_each_delivery_once_whatever_ends_in_between(bench: &
     loop {
         let now = advance(&bench, job.id).await;
         steps += 1;
-        // What it took up dies again at once: it is not for this job to send it once more.
+        // The retried deliveries die again at once: the job must not send them once more.
         while bench.claim().await > 0 {
             for claim in bench.deliveries().await {
                 *sent.entry(claim.id).or_default() += 1;
@@ -124,33 +124,33 @@ pub async fn a_job_takes_up_each_delivery_once_whatever_ends_in_between(bench: &
         }
         bench = bench.after_a_crash().await;
         let kept = bench.store.job(job.id).await.unwrap();
-        assert_eq!((kept.state, kept.done, kept.failed), (now.state, now.done, now.failed), "it is known after a crash");
+        assert_eq!((kept.state, kept.done, kept.failed), (now.state, now.done, now.failed), "progress survives a crash");
         if now.state == JobState::Done {
             assert_eq!((now.done, now.failed), (MANY as u64, 0));
             break;
         }
-        assert!(steps < 100, "the job comes to no end");
+        assert!(steps < 100, "the job does not end");
     }
     assert!(steps > 1, "{MANY} are more than one batch");
     assert_eq!(sent.keys().copied().collect::<Vec<_>>(), all);
     assert!(sent.values().all(|times| *times == 1), "each was sent once");
-    assert_eq!(advance(&bench, job.id).await.done, MANY as u64, "a job that is done does nothing");
+    assert_eq!(advance(&bench, job.id).await.done, MANY as u64, "a finished job does nothing");
     assert_eq!(bench.claim().await, 0);
 }
 
-pub async fn what_is_taken_up_again_is_due_and_rings(bench: &Bench) {
+pub async fn a_retried_delivery_is_due_and_wakes_the_claimer(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let id = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     let rung = bench.handoff.jobs.notified();
     let job = create(bench, RetryFilter::default()).await;
-    tokio::time::timeout(Duration::from_secs(10), rung).await.expect("whoever works on jobs is woken");
+    tokio::time::timeout(Duration::from_secs(10), rung).await.expect("the job worker is woken");
     assert_eq!(finish(bench, job.id).await.done, 1);
     assert_eq!(bench.claim().await, 1);
     let claim = bench.delivery().await;
-    assert_eq!((claim.id, claim.attempts), (id, 1), "the same webhook, counted on");
+    assert_eq!((claim.id, claim.attempts), (id, 1), "the same webhook with its next attempt");
 }
 
-pub async fn what_comes_into_being_after_a_job_is_not_meant(bench: &Bench) {
+pub async fn deliveries_created_after_a_job_are_left_out(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let before = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     let job = create(bench, RetryFilter::default()).await;
@@ -159,7 +159,7 @@ pub async fn what_comes_into_being_after_a_job_is_not_meant(bench: &Bench) {
     assert_eq!((bench.stands(before).await.0, bench.stands(after).await.0), ("retrying", "dead"));
 }
 
-pub async fn a_job_counts_what_it_could_not_send(bench: &Bench) {
+pub async fn a_job_counts_the_deliveries_that_it_could_not_retry(bench: &Bench) {
     let (crm, off, gone) = (bench.endpoint("crm").await, bench.endpoint("off").await, bench.endpoint("gone").await);
     for endpoint in [off, crm, gone] {
         bench.finished(endpoint, Next::Dead(DeadReason::Exhausted)).await;
@@ -177,7 +177,7 @@ pub async fn a_job_counts_what_it_could_not_send(bench: &Bench) {
     }
 }
 
-pub async fn a_job_that_is_called_off_goes_no_further(bench: &Bench) {
+pub async fn a_cancelled_job_stops(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     dead(bench, crm, MANY).await;
     let job = create(bench, RetryFilter::default()).await;
@@ -195,7 +195,7 @@ pub async fn a_job_that_is_called_off_goes_no_further(bench: &Bench) {
     assert_eq!(bench.store.job(unknown).await.map(drop), Err(Error::NotFound { what: "job" }));
 }
 
-pub async fn only_so_many_jobs_run_at_once(bench: &Bench) {
+pub async fn the_number_of_running_jobs_is_limited(bench: &Bench) {
     let mut jobs = Vec::new();
     for _ in 0..JOBS_RUNNING_MAX {
         jobs.push(create(bench, RetryFilter::default()).await.id);
@@ -214,7 +214,7 @@ pub async fn only_so_many_jobs_run_at_once(bench: &Bench) {
     assert_eq!(list(Some(JobState::Running), 50).await.len(), JOBS_RUNNING_MAX);
 }
 
-pub async fn a_job_that_has_ended_leaves_after_its_time(bench: &Bench) {
+pub async fn an_ended_job_is_deleted_after_its_time(bench: &Bench) {
     let ended = create(bench, RetryFilter::default()).await.id;
     finish(bench, ended).await;
     let running = create(bench, RetryFilter::default()).await.id;
@@ -225,5 +225,5 @@ pub async fn a_job_that_has_ended_leaves_after_its_time(bench: &Bench) {
         page.items.iter().map(|job| job.id).collect::<Vec<_>>()
     };
     assert_eq!(left(364).await, [running, ended]);
-    assert_eq!(left(366).await, [running], "what runs stays");
+    assert_eq!(left(366).await, [running], "running jobs stay");
 }

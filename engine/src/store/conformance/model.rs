@@ -1,6 +1,6 @@
-//! Random steps in random order against the simplest model that could be right: maps in memory. Results of claims that were lost
-//! long ago, results that come twice, crashes and repeated ids in between; after every crash, and at the end, everything that the
-//! store says is what the model says.
+//! Compares a store with a model of maps in memory, over random steps in random order. The steps include results of claims that
+//! were lost long ago, repeated results, crashes and repeated ids. After every crash and at the end, all reads of the store must
+//! equal the model.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,29 +30,29 @@ use crate::{
     },
 };
 
-/// One thing that happens. Numbers pick among what there is at that moment.
+/// One step. Its numbers select among the things that exist at that moment.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Events that come together; some with one of four ids.
+    /// Events of one request; some have one of four ids.
     Accept(Vec<Option<u8>>),
-    /// The settlement of an event that was claimed at some time: so many deliveries, and perhaps a run set apart.
+    /// Settles an event that was claimed at any earlier time, with some deliveries and perhaps a deferred run.
     Settle {
         which: usize,
         deliveries: usize,
         apart: bool,
     },
-    /// The settlement of a run that was claimed at some time.
+    /// Settles a run that was claimed at any earlier time.
     SettleRun {
         which: usize,
         delivers: bool,
         parks: bool,
     },
-    /// An attempt of a delivery that was claimed at some time.
+    /// Records an attempt of a delivery that was claimed at any earlier time.
     Record {
         which: usize,
         ends: End,
     },
-    /// Claims what is due.
+    /// Claims due rows.
     Claim,
     /// Claims after every lease has expired.
     ClaimLate,
@@ -111,7 +111,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-pub async fn whatever_happens_in_whatever_order_nothing_is_lost_or_doubled(bench: &Bench) {
+pub async fn random_steps_lose_and_duplicate_nothing(bench: &Bench) {
     let backing = Arc::clone(&bench.backing);
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -136,7 +136,7 @@ pub async fn whatever_happens_in_whatever_order_nothing_is_lost_or_doubled(bench
     .unwrap();
 }
 
-/// Something in a queue: who holds it, and whether it is due when nobody does.
+/// A row in a queue: its holder, and whether it is due without one.
 #[derive(Clone, Copy, Debug)]
 struct Queued {
     holder: Option<i64>,
@@ -149,12 +149,12 @@ const FREE: Queued = Queued { holder: None, due: true };
 struct Known {
     round: u32,
     unrouted: bool,
-    /// How many runs and deliveries it has had.
+    /// Numbers of its runs and deliveries so far.
     runs: u32,
     deliveries: u32,
 }
 
-/// What must be true.
+/// The expected content of the store.
 #[derive(Debug, Default)]
 struct Model {
     events: BTreeMap<EventId, Known>,
@@ -184,7 +184,7 @@ struct World {
     run_claims: Vec<RunClaim>,
     delivery_claims: Vec<DeliveryClaim>,
     filled: Option<crate::store::EventSlot>,
-    /// How often all leases have been outwaited.
+    /// How often the clock passed all leases.
     late: u32,
 }
 
@@ -226,24 +226,24 @@ impl World {
         self.take_over().await;
     }
 
-    /// Takes what was handed over; each must be in nobody else's hands.
+    /// Takes what was handed over. No other holder may exist.
     async fn take_over(&mut self) {
         for claim in self.bench.events().await {
             let queued = self.model.to_run.get_mut(&claim.event.id).expect("an event that is to be run");
-            assert_eq!(queued.holder, None, "nobody else runs it");
+            assert_eq!(queued.holder, None, "it has no other holder");
             assert_eq!(claim.round, self.model.events[&claim.event.id].round);
             queued.holder = Some(claim.lease.token);
             self.event_claims.push(claim);
         }
         for claim in self.bench.runs().await {
             let queued = self.model.runs.get_mut(&claim.id).expect("a run that waits");
-            assert_eq!(queued.holder, None, "nobody else runs it");
+            assert_eq!(queued.holder, None, "it has no other holder");
             queued.holder = Some(claim.lease.token);
             self.run_claims.push(claim);
         }
         for claim in self.bench.deliveries().await {
             let queued = self.model.live.get_mut(&claim.id).expect("a delivery that waits");
-            assert_eq!(queued.holder, None, "nobody else sends it");
+            assert_eq!(queued.holder, None, "it has no other holder");
             assert_eq!(claim.attempts, self.model.attempts[&claim.id]);
             queued.holder = Some(claim.lease.token);
             self.delivery_claims.push(claim);
@@ -260,7 +260,7 @@ impl World {
             match (id.and_then(|id| self.model.ids.get(&id)), answer) {
                 (Some(first), Accepted::Duplicate(earlier)) => assert_eq!(earlier, *first),
                 (None, Accepted::New(new)) => {
-                    assert!(self.model.events.keys().all(|known| *known < new), "ids go up");
+                    assert!(self.model.events.keys().all(|known| *known < new), "ids grow");
                     self.model.events.insert(new, Known::default());
                     self.model.to_run.insert(new, FREE);
                     self.model.ids.extend(id.map(|id| (id, new)));
@@ -343,7 +343,7 @@ impl World {
         }
     }
 
-    /// Claims, and checks that nothing is left that could have been claimed.
+    /// Claims, and checks that no claimable row is left.
     async fn claim(&mut self, now: Timestamp) {
         self.bench.claim_at(now).await;
         self.take_over().await;
@@ -357,13 +357,13 @@ impl World {
 
     async fn claim_late(&mut self) {
         self.late += 1;
-        self.nobody_holds_anything();
+        self.free_all_holders();
         self.claim(clock::steady().plus(LEASE * 2 * self.late)).await;
-        // What could not be claimed is due since its lease ended, and the next step is earlier than that again.
+        // A row that could not be claimed is due since its lease ended, but the next step uses an earlier time again.
         self.model.queued().filter(|queued| queued.holder.is_none()).for_each(|queued| queued.due = false);
     }
 
-    fn nobody_holds_anything(&mut self) {
+    fn free_all_holders(&mut self) {
         for queued in self.model.queued() {
             if queued.holder.take().is_some() {
                 queued.due = true;
@@ -437,7 +437,7 @@ impl World {
         self.bench.set(self.crm, state).await;
     }
 
-    /// Long after everything has become old enough.
+    /// Runs retention long after everything is old enough.
     async fn retire(&mut self) {
         let now = clock::wall().plus(std::time::Duration::from_secs(40 * 24 * 3600));
         while self.bench.store.retire(Retention::default(), now).await.unwrap() > 0 {}
@@ -459,11 +459,11 @@ impl World {
     async fn crash(&mut self) {
         self.filled = None;
         self.bench = self.bench.after_a_crash().await;
-        self.nobody_holds_anything();
+        self.free_all_holders();
         self.compare().await;
     }
 
-    /// Everything that the store says is what the model says.
+    /// Checks that all reads of the store equal the model.
     async fn compare(&self) {
         let model = &self.model;
         let mut events = self.bench.event_ids(EventFilter::default()).await;
@@ -491,12 +491,12 @@ impl World {
                 let state = *model.finished.get(&id).unwrap_or(&waits);
                 assert_eq!(model.live.contains_key(&id), !model.finished.contains_key(&id));
                 assert_eq!((delivery.summary.state.as_str(), delivery.summary.attempts), (state, made));
-                assert_eq!(delivery.attempts.len(), made as usize, "every attempt is kept");
+                assert_eq!(delivery.attempts.len(), made as usize, "every attempt is stored");
             }
         }
     }
 
-    /// Everything comes to its end.
+    /// Finishes everything.
     async fn finish(mut self) {
         self.set(EndpointState::Active).await;
         self.crash().await;

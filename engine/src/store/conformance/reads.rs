@@ -1,4 +1,4 @@
-//! What people look at: states, lists, pages, stories.
+//! Reads for people: states, lists, pages, histories.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// One event of each state: waiting, done, failed, unrouted.
+/// Accepts one event of each state: waiting, done, failed, unrouted.
 async fn one_of_each(bench: &Bench) -> [(EventState, EventId); 4] {
     let crm = bench.endpoint("crm").await;
     let done = bench.finished(crm, Next::Delivered).await.event();
@@ -30,7 +30,7 @@ async fn one_of_each(bench: &Bench) -> [(EventState, EventId); 4] {
     std::iter::zip(states, [waiting, done, failed, unrouted.event.id]).collect::<Vec<_>>().try_into().unwrap()
 }
 
-pub async fn an_event_shows_what_it_has_come_to(bench: &Bench) {
+pub async fn the_state_of_an_event_follows_its_runs_and_deliveries(bench: &Bench) {
     for (state, id) in one_of_each(bench).await {
         assert_eq!(bench.state_of(id).await, state);
         let listed = bench.list_events(EventFilter::default()).await.into_iter().find(|one| one.event.id == id).unwrap();
@@ -39,7 +39,7 @@ pub async fn an_event_shows_what_it_has_come_to(bench: &Bench) {
     let failed = bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
     bench.store.requeue_not_loadable(&slug("q"), clock::steady()).await.unwrap();
     bench.claim().await;
-    assert_eq!(bench.state_of(failed).await, EventState::Done, "nothing of it is parked any more");
+    assert_eq!(bench.state_of(failed).await, EventState::Done, "none of its runs is parked any more");
     let run = bench.run().await;
     bench.settle(run_settlement(&run, parked("q", RunOutcome::Trapped))).await;
     assert_eq!(bench.state_of(failed).await, EventState::Failed);
@@ -92,7 +92,7 @@ pub async fn events_are_listed_by_time(bench: &Bench) {
     for _ in 0..4 {
         let claim = bench.accept(event("a")).await;
         accepted.push((claim.event.id, claim.event.accepted_at));
-        // The next one in a later millisecond.
+        // The next event gets a later millisecond.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let bench = bench.after_a_crash().await;
@@ -124,7 +124,7 @@ pub async fn events_come_in_pages_newest_first(bench: &Bench) {
             let page = bench.store.events(EventFilter::default(), PageRequest { cursor, limit }).await.unwrap();
             assert!(page.items.len() == limit || page.next.is_none(), "a page is full unless it is the last");
             seen.extend(page.items.iter().map(|one| one.event.id));
-            // What comes in between does not move the pages.
+            // New events meanwhile do not shift the pages.
             cursor = page.next;
             if cursor.is_none() {
                 break;
@@ -133,14 +133,14 @@ pub async fn events_come_in_pages_newest_first(bench: &Bench) {
         assert_eq!(seen, expected, "{limit} on a page");
     }
     let full = bench.store.events(EventFilter::default(), PageRequest { cursor: None, limit: 7 }).await.unwrap();
-    assert_eq!(full.next, None, "a last page that is just full has no next one");
+    assert_eq!(full.next, None, "a full last page has no next page");
     let first = bench.store.events(EventFilter::default(), PageRequest { cursor: None, limit: 3 }).await.unwrap();
     bench.store.accept(vec![event("a")]).await.unwrap();
     let second = bench.store.events(EventFilter::default(), PageRequest { cursor: first.next, limit: 3 }).await.unwrap();
     assert_eq!(second.items.iter().map(|one| one.event.id).collect::<Vec<_>>(), expected[3..6]);
 }
 
-pub async fn deliveries_merge_what_waits_and_what_is_finished(bench: &Bench) {
+pub async fn lists_merge_waiting_and_finished_deliveries(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let ends = [Next::Delivered, retry_in(60), Next::Dead(DeadReason::Exhausted), Next::Delivered, retry_in(60), Next::Delivered];
     let mut expected = Vec::new();
@@ -202,7 +202,7 @@ pub async fn deliveries_are_listed_by_endpoint_event_and_state(bench: &Bench) {
     assert_eq!(shown, [("crm", "order.created", false), ("slack", "order.told", false), ("crm", "order.created", false)]);
 }
 
-pub async fn a_story_tells_everything(bench: &Bench) {
+pub async fn a_history_shows_runs_deliveries_and_attempts(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("order.created")).await;
     let run = ran_with(
@@ -239,7 +239,7 @@ pub async fn a_story_tells_everything(bench: &Bench) {
     assert_eq!(bench.story(story.emitted[0]).await.event.new.cause, Some(claim.event.id));
 }
 
-pub async fn a_list_shows_one_moment(bench: &Bench) {
+pub async fn a_list_is_one_snapshot(bench: &Bench) {
     const DELIVERIES: u32 = 24;
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
@@ -247,7 +247,7 @@ pub async fn a_list_shows_one_moment(bench: &Bench) {
     bench.settle(Settlement { direct: vec![dead; DELIVERIES as usize], ..settlement(&claim) }).await;
     let id = claim.event.id;
 
-    // Deliveries go from finished to waiting and back all the time.
+    // Deliveries change between finished and waiting all the time.
     let store = Arc::clone(&bench.store);
     let moving = tokio::spawn(async move {
         for round in 0..60 {
@@ -269,14 +269,14 @@ pub async fn a_list_shows_one_moment(bench: &Bench) {
     while !moving.is_finished() {
         let listed = bench.delivery_ids(DeliveryFilter::default()).await;
         let once: HashSet<DeliveryId> = listed.iter().copied().collect();
-        assert_eq!((listed.len(), once.len()), (DELIVERIES as usize, DELIVERIES as usize), "each exactly once");
+        assert_eq!((listed.len(), once.len()), (DELIVERIES as usize, DELIVERIES as usize), "each is listed exactly once");
         assert_eq!(bench.story(id).await.deliveries.len(), DELIVERIES as usize);
-        bench.store.delivery(id.delivery(3)).await.expect("it is always somewhere");
+        bench.store.delivery(id.delivery(3)).await.expect("it is found in every state");
     }
     moving.await.unwrap();
 }
 
-pub async fn a_row_that_cannot_be_read_is_named(bench: &Bench) {
+pub async fn an_unreadable_row_is_named(bench: &Bench) {
     let spoiled = bench.accept(event("a")).await.event.id;
     let other = bench.accept(event("b")).await.event.id;
     bench.backing.spoil(spoiled).await;
@@ -290,7 +290,7 @@ pub async fn a_row_that_cannot_be_read_is_named(bench: &Bench) {
     bench.store.accept(vec![event("a")]).await.unwrap();
 }
 
-pub async fn what_does_not_exist_is_not_found(bench: &Bench) {
+pub async fn a_missing_row_is_not_found(bench: &Bench) {
     let id = EventId::from_i64(7);
     assert_eq!(bench.store.event(id, StoryPlace::default()).await.map(drop), Err(Error::NotFound { what: "event" }));
     assert_eq!(bench.store.delivery(id.delivery(0)).await.map(drop), Err(Error::NotFound { what: "delivery" }));
@@ -299,16 +299,16 @@ pub async fn what_does_not_exist_is_not_found(bench: &Bench) {
     assert_eq!(bench.store.deliveries(DeliveryFilter::default(), page).await.unwrap().next, None);
 }
 
-pub async fn a_probe_says_that_writing_works(bench: &Bench) {
+pub async fn a_probe_succeeds_when_writes_do(bench: &Bench) {
     for _ in 0..3 {
         bench.store.probe().await.unwrap();
     }
     let after = bench.after_a_crash().await;
     after.store.probe().await.unwrap();
-    assert_eq!(after.event_ids(EventFilter::default()).await, [], "and leaves nothing that anyone sees");
+    assert_eq!(after.event_ids(EventFilter::default()).await, [], "and leaves no visible row");
 }
 
-pub async fn the_load_says_what_waits_where(bench: &Bench) {
+pub async fn the_load_counts_waiting_work_by_stage(bench: &Bench) {
     one_of_each(bench).await;
     let load = bench.store.load().await.unwrap();
     let depth = |name| load.stages.iter().find(|stage| stage.name == name).map(|stage| stage.depth);
@@ -321,7 +321,7 @@ pub async fn the_load_says_what_waits_where(bench: &Bench) {
     assert_eq!(load.stages.last().map(|stage| (stage.name, stage.depth)), Some(("dead", 1)), "{dead:?}");
 }
 
-pub async fn a_story_comes_in_parts_of_bounded_size(bench: &Bench) {
+pub async fn a_history_comes_in_parts_of_bounded_size(bench: &Bench) {
     const MANY: usize = 250;
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("order.created")).await;
@@ -349,12 +349,12 @@ pub async fn a_story_comes_in_parts_of_bounded_size(bench: &Bench) {
     let runs: Vec<u32> = parts.iter().flat_map(|part| &part.runs).map(|run| run.id.k()).collect();
     let deliveries: Vec<u32> = parts.iter().flat_map(|part| &part.deliveries).map(|one| one.summary.id.k()).collect();
     assert_eq!(runs, (0..MANY as u32).collect::<Vec<_>>());
-    assert_eq!(deliveries, (0..MANY as u32).collect::<Vec<_>>(), "those that wait and those that ended, in one order");
+    assert_eq!(deliveries, (0..MANY as u32).collect::<Vec<_>>(), "waiting and finished ones, in one order");
     let emitted: HashSet<EventId> = parts.iter().flat_map(|part| part.emitted.iter().copied()).collect();
     assert_eq!((emitted.len(), parts.iter().map(|part| part.emitted.len()).sum()), (5 * MANY, 5 * MANY), "each once");
 }
 
-pub async fn a_story_has_the_last_attempts_and_a_delivery_all_of_them(bench: &Bench) {
+pub async fn a_history_shows_the_last_attempts_and_a_delivery_shows_all(bench: &Bench) {
     const ATTEMPTS: u32 = STORY_ATTEMPTS as u32 + 3;
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("order.created")).await;

@@ -1,4 +1,4 @@
-//! Retention: what is finished leaves after its time with its whole story, what is not never does.
+//! Retention: finished events are deleted after their time with their runs, deliveries and attempts. Unfinished events never are.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ fn in_days(days: u64) -> Timestamp {
     clock::wall().plus(Duration::from_secs(days * DAY + 3600))
 }
 
-/// Lets everything go that is old enough at `now`.
+/// Deletes everything that is old enough at `now`.
 async fn retire(bench: &Bench, now: Timestamp) {
     for _ in 0..1_000 {
         if bench.store.retire(Retention::default(), now).await.unwrap() == 0 {
             return;
         }
     }
-    panic!("retention comes to no end");
+    panic!("retention does not end");
 }
 
 async fn is_there(bench: &Bench, id: EventId) -> bool {
@@ -41,7 +41,7 @@ async fn is_there(bench: &Bench, id: EventId) -> bool {
     }
 }
 
-pub async fn a_finished_event_leaves_after_its_time(bench: &Bench) {
+pub async fn a_finished_event_is_deleted_after_its_time(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let delivered = bench.finished(crm, Next::Delivered).await;
     let cancelled = bench.finished(crm, retry_in(60)).await;
@@ -64,10 +64,10 @@ pub async fn a_finished_event_leaves_after_its_time(bench: &Bench) {
     assert_eq!(bench.delivery_ids(DeliveryFilter::default()).await, []);
     let gone = bench.store.retry_delivery(delivered, clock::steady()).await;
     assert_eq!(gone, Err(Error::NotFound { what: "delivery" }));
-    assert_eq!(bench.store.endpoints().await.unwrap().len(), 1, "what people set stays");
+    assert_eq!(bench.store.endpoints().await.unwrap().len(), 1, "configuration stays");
 }
 
-pub async fn what_is_unfinished_never_leaves(bench: &Bench) {
+pub async fn unfinished_events_are_never_deleted(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let retrying = bench.finished(crm, retry_in(60)).await.event();
     let under_way = bench.delivery_to(crm).await;
@@ -85,10 +85,10 @@ pub async fn what_is_unfinished_never_leaves(bench: &Bench) {
     }
     assert!(bench.record(attempt(&under_way, Next::Delivered)).await);
     retire(bench, in_days(400)).await;
-    assert!(!is_there(bench, under_way.id.event()).await, "once it is finished it leaves");
+    assert!(!is_there(bench, under_way.id.event()).await, "it is deleted once it is finished");
 }
 
-pub async fn what_is_dead_or_parked_leaves_later(bench: &Bench) {
+pub async fn dead_and_parked_events_are_deleted_later(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
     let parked = bench.settled_with(parked("p", RunOutcome::Trapped)).await;
@@ -110,9 +110,9 @@ pub async fn what_is_dead_or_parked_leaves_later(bench: &Bench) {
     }
 }
 
-pub async fn unfinished_events_do_not_hold_up_retention(bench: &Bench) {
+pub async fn unfinished_events_do_not_delay_retention(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
-    // More of them than one step looks at, and all older than what is to leave.
+    // More unfinished events than one step looks at, all older than the event that must be deleted.
     for _ in 0..3 {
         bench.store.accept((0..500).map(|_| event("a")).collect()).await.unwrap();
     }
@@ -125,7 +125,7 @@ pub async fn unfinished_events_do_not_hold_up_retention(bench: &Bench) {
     assert!(!is_there(bench, dead).await);
     let later = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
     retire(bench, in_days(32)).await;
-    assert!(!is_there(bench, later).await, "also the next time");
+    assert!(!is_there(bench, later).await, "a later walk deletes it too");
     let mut count = 0;
     let mut cursor = None;
     loop {
@@ -139,7 +139,7 @@ pub async fn unfinished_events_do_not_hold_up_retention(bench: &Bench) {
     assert_eq!(count, unfinished);
 }
 
-pub async fn an_id_is_remembered_for_its_window(bench: &Bench) {
+pub async fn an_id_is_remembered_for_the_window_of_repeats(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event_with_id("shop", "1")).await;
     bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await;
@@ -151,15 +151,15 @@ pub async fn an_id_is_remembered_for_its_window(bench: &Bench) {
     let later = clock::wall().plus(Duration::from_secs(3 * DAY));
     while bench.store.retire(short, later).await.unwrap() > 0 {}
     assert!(!is_there(bench, claim.event.id).await);
-    assert_eq!(again(bench).await, Accepted::Duplicate(claim.event.id), "also when its event has left");
+    assert_eq!(again(bench).await, Accepted::Duplicate(claim.event.id), "even after its event is deleted");
     retire(bench, in_days(6)).await;
     let bench = bench.after_a_crash().await;
     assert_eq!(again(&bench).await, Accepted::Duplicate(claim.event.id));
     retire(&bench, in_days(8)).await;
-    assert!(matches!(again(&bench).await, Accepted::New(id) if id > claim.event.id), "after its time it is a new event");
+    assert!(matches!(again(&bench).await, Accepted::New(id) if id > claim.event.id), "after the window it is a new event");
 }
 
-pub async fn ids_are_not_issued_again_after_everything_has_left(bench: &Bench) {
+pub async fn ids_are_not_issued_again_after_every_event_is_deleted(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let mut last = EventId::from_i64(0);
     let mut bench = bench.after_a_crash().await;
@@ -173,17 +173,17 @@ pub async fn ids_are_not_issued_again_after_everything_has_left(bench: &Bench) {
     }
 }
 
-/// Lets everything go that is old enough at `now` under `retention`.
+/// Deletes everything that is old enough at `now` under `retention`.
 async fn retire_by(bench: &Bench, retention: Retention, now: Timestamp) {
     for _ in 0..1_000 {
         if bench.store.retire(retention, now).await.unwrap() == 0 {
             return;
         }
     }
-    panic!("retention comes to no end");
+    panic!("retention does not end");
 }
 
-pub async fn what_nobody_wanted_leaves_after_its_own_time(bench: &Bench) {
+pub async fn unrouted_events_are_deleted_after_a_separate_time(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let delivered = bench.finished(crm, Next::Delivered).await.event();
     let unwanted = bench.accept(event("a")).await;
@@ -199,10 +199,10 @@ pub async fn what_nobody_wanted_leaves_after_its_own_time(bench: &Bench) {
         }
         there
     };
-    // Before what was delivered, or after it.
+    // Before delivered events, or after them.
     let soon = Retention { unrouted: Duration::from_secs(DAY), ..Retention::default() };
     retire_by(bench, soon, in_days(1)).await;
-    assert_eq!(shown(bench).await, [true, false, true], "what is to be run again stays");
+    assert_eq!(shown(bench).await, [true, false, true], "a replayed event stays");
 
     bench.claim().await;
     bench.settle(settlement(&bench.event().await)).await;
@@ -210,26 +210,26 @@ pub async fn what_nobody_wanted_leaves_after_its_own_time(bench: &Bench) {
     retire_by(bench, late, in_days(31)).await;
     assert_eq!(shown(bench).await, [false, false, true]);
     retire_by(bench, late, in_days(60)).await;
-    assert_eq!(shown(bench).await, [false, false, false], "also after it was replayed in vain");
+    assert_eq!(shown(bench).await, [false, false, false], "even after a replay without a subscriber");
 }
 
-pub async fn each_kind_leaves_after_its_own_time(bench: &Bench) {
+pub async fn each_kind_of_event_has_a_separate_time(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let delivered = bench.finished(crm, Next::Delivered).await.event();
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
-    // Not finished when the walks first come by.
+    // Unfinished when the walks pass it first.
     let slow = bench.delivery_to(crm).await;
     let retention = Retention { dead: Duration::from_secs(2 * DAY), ..Retention::default() };
     retire_by(bench, retention, in_days(2)).await;
-    assert_eq!((is_there(bench, delivered).await, is_there(bench, dead).await), (true, false), "dead ones may leave first");
+    assert_eq!((is_there(bench, delivered).await, is_there(bench, dead).await), (true, false), "dead ones may be deleted first");
     retire_by(bench, retention, in_days(7)).await;
     assert!(!is_there(bench, delivered).await);
     assert!(bench.record(attempt(&slow, Next::Delivered)).await);
     retire_by(bench, retention, in_days(7)).await;
-    assert!(!is_there(bench, slow.id.event()).await, "and what was slow leaves once it is finished");
+    assert!(!is_there(bench, slow.id.event()).await, "a slow one is deleted once it is finished");
 }
 
-pub async fn a_full_store_lets_the_oldest_finished_events_go(bench: &Bench) {
+pub async fn a_full_store_evicts_the_oldest_finished_events(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let waits = bench.finished(crm, retry_in(3600)).await.event();
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
@@ -251,20 +251,20 @@ pub async fn a_full_store_lets_the_oldest_finished_events_go(bench: &Bench) {
         }
     };
     assert_eq!(evict(before + 1).await, 0, "there is room");
-    assert_eq!(evict(before - (1 << 20)).await, 2, "whatever their age, and no more than has to");
+    assert_eq!(evict(before - (1 << 20)).await, 2, "of any age, and no more than necessary");
     assert!(is_there(bench, youngest).await);
     let there = [is_there(bench, waits).await, is_there(bench, dead).await, is_there(bench, delivered).await];
-    assert_eq!(there, [true, false, false], "what is not finished stays");
+    assert_eq!(there, [true, false, false], "unfinished events stay");
     let after = bench.store.size().await.unwrap();
-    assert!(after < before - (1 << 20), "what is free does not count: {after} of {before}");
+    assert!(after < before - (1 << 20), "free pages do not count: {after} of {before}");
     let again = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap()[0];
     assert_eq!(again, Accepted::Duplicate(delivered), "its id is remembered for its window");
     assert!(bench.accept(event("a")).await.event.id > delivered, "and never issued again");
-    assert_eq!(evict(0).await, 1, "all that is finished");
+    assert_eq!(evict(0).await, 1, "all finished events");
     assert!(is_there(bench, waits).await);
 }
 
-pub async fn a_plugins_state_makes_no_event_leave(bench: &Bench) {
+pub async fn the_state_of_plugins_evicts_no_event(bench: &Bench) {
     let small = bench.settled_with(ran("p")).await;
     let before = bench.store.size().await.unwrap();
     let names: Vec<String> = (0..64).map(|number| format!("key-{number}")).collect();
@@ -283,12 +283,12 @@ pub async fn a_deleted_endpoint_is_forgotten_with_its_last_event(bench: &Bench) 
     bench.store.delete_endpoint(crm, None).await.unwrap();
     bench.store.delete_endpoint(idle, None).await.unwrap();
     retire(bench, in_days(8)).await;
-    assert_eq!(bench.backing.endpoint_rows().await, 3, "an event from before they were deleted is still there");
+    assert_eq!(bench.backing.endpoint_rows().await, 3, "an event from before their deletion still exists");
     assert_eq!(bench.story(event).await.deliveries[0].summary.endpoint_name, "crm");
     retire(bench, in_days(31)).await;
     assert!(!is_there(bench, event).await);
     retire(bench, in_days(31)).await;
     assert_eq!(bench.backing.endpoint_rows().await, 1);
     assert_eq!(bench.store.endpoints().await.unwrap()[0].id, stays);
-    assert!(bench.endpoint("crm").await > stays, "an id is never given again");
+    assert!(bench.endpoint("crm").await > stays, "an id is never issued again");
 }

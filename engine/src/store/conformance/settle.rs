@@ -1,4 +1,4 @@
-//! Commit 2: all of it, or nothing; once; and only by whoever holds the claim.
+//! Commit 2: takes effect as a whole or not at all, once, and only for the holder of the claim.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,10 +61,10 @@ pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
     let mut before: Vec<_> = deliveries.into_iter().map(|one| (one.id, one.payload)).collect();
     again.sort_by_key(|one| one.0);
     before.sort_by_key(|one| one.0);
-    assert_eq!(again, before, "the same ids and the same bytes");
+    assert_eq!(again, before, "ids and bytes are the same");
 }
 
-pub async fn a_settlement_that_breaks_in_its_middle_changes_nothing(bench: &Bench) {
+pub async fn a_failed_settlement_changes_nothing(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     bench.backing.refuse_poison().await;
     let claim = bench.accept(event("order.created")).await;
@@ -79,8 +79,8 @@ pub async fn a_settlement_that_breaks_in_its_middle_changes_nothing(bench: &Benc
     let broken = Settlement { runs: vec![first.clone(), second], direct: vec![direct(crm)], ..settlement(&claim) };
     bench.store.settle(Arc::new(vec![broken])).await.expect_err("one of its events cannot be stored");
 
-    bench.nothing("nothing of it is acted on").await;
-    assert!(bench.handoff.deliveries.is_empty(), "its places are given back");
+    bench.nothing("the refused settlement has no effect").await;
+    assert!(bench.handoff.deliveries.is_empty(), "its places are free again");
     let story = bench.story(claim.event.id).await;
     assert_eq!((story.state, story.runs.len(), story.deliveries.len()), (EventState::Waiting, 0, 0));
     assert_eq!(bench.event_ids(EventFilter::default()).await, [claim.event.id]);
@@ -91,14 +91,14 @@ pub async fn a_settlement_that_breaks_in_its_middle_changes_nothing(bench: &Benc
     assert_eq!(bench.deliveries().await.len(), 1);
 }
 
-pub async fn a_settlement_that_breaks_disturbs_nobody_else(bench: &Bench) {
+pub async fn a_failed_settlement_affects_no_other(bench: &Bench) {
     bench.backing.refuse_poison().await;
     for _ in 0..20 {
         let (bad, good) = (bench.accept(event("a")).await, bench.accept(event("b")).await);
         let run = ran_with("p", Effects { emitted: vec![emitted(&bad.event, "poison")], ..Effects::default() });
         let broken = Arc::new(vec![Settlement { runs: vec![run], ..settlement(&bad) }]);
         let whole = Arc::new(vec![Settlement { runs: vec![ran("q")], ..settlement(&good) }]);
-        // As close together as callers can come: they share a transaction more often than not.
+        // As concurrent as callers can be: usually they share a transaction.
         let (refused, settled, accepted) =
             tokio::join!(bench.store.settle(broken), bench.store.settle(whole), bench.store.accept(vec![event("c")]));
         assert!(!refused.expect_err("what it emits cannot be stored").passes());
@@ -132,7 +132,7 @@ pub async fn a_settlement_of_many_megabytes_takes_effect(bench: &Bench) {
 pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let slow = bench.accept(event("order.created")).await;
-    assert_eq!(bench.claim_at(after_leases()).await, 1, "its lease is over");
+    assert_eq!(bench.claim_at(after_leases()).await, 1, "its lease has expired");
     let taken_over = bench.event().await;
 
     let runs = vec![ran_with(
@@ -146,7 +146,7 @@ pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
     )];
     let late = Settlement { runs, direct: vec![direct(crm)], ..settlement(&slow) };
     assert_eq!(bench.settle(late).await, Settled::LeaseLost);
-    bench.nothing("nothing of it is acted on").await;
+    bench.nothing("the refused settlement has no effect").await;
     let story = bench.story(slow.event.id).await;
     assert_eq!((story.state, story.runs.len(), story.deliveries.len()), (EventState::Waiting, 0, 0));
     assert_eq!(bench.event_ids(EventFilter::default()).await.len(), 1);
@@ -181,23 +181,23 @@ pub async fn a_settlement_from_before_a_crash_is_refused(bench: &Bench) {
     let stale = Settlement { direct: vec![direct(crm)], ..settlement(&before) };
 
     let after = bench.after_a_crash().await;
-    assert_eq!(after.settle(stale.clone()).await, Settled::LeaseLost, "no lease of the dead process is alive");
+    assert_eq!(after.settle(stale.clone()).await, Settled::LeaseLost, "leases of the dead process have ended");
     after.claim().await;
     let claim = after.event().await;
-    assert_eq!(after.settle(stale).await, Settled::LeaseLost, "nor is it mistaken for one of the new process");
+    assert_eq!(after.settle(stale).await, Settled::LeaseLost, "tokens of two processes differ");
     assert_eq!(after.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(after.delivery_ids(DeliveryFilter::default()).await.len(), 1);
 }
 
-pub async fn an_event_that_nobody_wants_is_unrouted(bench: &Bench) {
+pub async fn an_event_without_subscribers_is_unrouted(bench: &Bench) {
     let claim = bench.accept(event("a")).await;
     assert_eq!(bench.settle(settlement(&claim)).await, Settled::Done);
     assert_eq!(bench.state_of(claim.event.id).await, EventState::Unrouted);
     let ran = bench.settled_with(ran("p")).await;
-    assert_eq!(bench.state_of(ran).await, EventState::Done, "a plugin wanted it, though it sent nothing");
+    assert_eq!(bench.state_of(ran).await, EventState::Done, "a plugin ran on it without sending anything");
 }
 
-pub async fn deliveries_are_born_as_they_are_asked_to_be(bench: &Bench) {
+pub async fn new_deliveries_are_due_held_or_dead_as_requested(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
     let born = |birth| NewDelivery { birth, ..webhook(crm, "x") };
@@ -212,13 +212,17 @@ pub async fn deliveries_are_born_as_they_are_asked_to_be(bench: &Bench) {
         .map(|one| (one.summary.id.k(), one.summary.state.as_str(), one.summary.attempts))
         .collect();
     assert_eq!(states, [(0, "pending", 0), (1, "pending", 0), (2, "dead", 0)]);
-    assert_eq!(due.id.k(), 0, "only what is due is handed over");
+    assert_eq!(due.id.k(), 0, "only due deliveries are handed over");
     bench.claim().await;
-    assert_eq!(bench.delivery().await.id.k(), 1, "what was held is claimed: its endpoint is active");
+    assert_eq!(bench.delivery().await.id.k(), 1, "the held delivery is claimed: its endpoint is active");
     bench.store.retry_delivery(claim.event.id.delivery(2), clock::steady()).await.unwrap();
     bench.claim().await;
     let retried = bench.delivery().await;
-    assert_eq!((retried.id.k(), retried.payload.as_deref()), (2, Some(&payload("x"))), "what was born dead can be sent");
+    assert_eq!(
+        (retried.id.k(), retried.payload.as_deref()),
+        (2, Some(&payload("x"))),
+        "a delivery stored as dead can be retried"
+    );
 }
 
 pub async fn deliveries_without_room_wait_in_the_store(bench: &Bench) {
@@ -227,14 +231,14 @@ pub async fn deliveries_without_room_wait_in_the_store(bench: &Bench) {
     let claim = bench.accept(event("a")).await;
     let direct = vec![direct(crm), direct(slack), webhook(crm, "x")];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
-    assert_eq!(bench.delivery().await.endpoint, slack, "another endpoint has its own room");
+    assert_eq!(bench.delivery().await.endpoint, slack, "another endpoint still has room");
     assert_eq!(bench.claim().await, 0);
     drop(full);
     assert_eq!(bench.claim().await, 2);
     assert_eq!(bench.deliveries().await.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 2]);
 }
 
-pub async fn a_run_of_its_own_settles_for_itself(bench: &Bench) {
+pub async fn a_deferred_run_settles_separately(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
     let of_crm = || RunIdentity { endpoint: Some(crm), ..identity("p") };
@@ -249,7 +253,7 @@ pub async fn a_run_of_its_own_settles_for_itself(bench: &Bench) {
     let settled = run_settlement(&run, done);
     assert_eq!(bench.settle(settled.clone()).await, Settled::Done);
     let deliveries = bench.deliveries().await;
-    assert_eq!(deliveries.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 1], "its webhook is numbered after the others");
+    assert_eq!(deliveries.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 1], "its delivery is numbered after the others");
     assert_eq!(bench.settle(settled).await, Settled::LeaseLost, "once");
     let story = bench.story(claim.event.id).await;
     let run = one(story.runs, "run");
@@ -270,12 +274,12 @@ pub async fn state_reads_see_the_last_commit(bench: &Bench) {
     bench.settled_with(write(Some(b"2"))).await;
     let second = bench.after_a_crash().await.store.read_state(&p, "k").await.unwrap().unwrap();
     assert_eq!(second.0, b"2");
-    assert_ne!(first.1, second.1, "every write has a version of its own");
+    assert_ne!(first.1, second.1, "every write has a different version");
     bench.settled_with(write(None)).await;
     assert_eq!(bench.store.read_state(&p, "k").await.unwrap(), None);
 }
 
-pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
+pub async fn a_conflict_names_exactly_the_conflicting_runs(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
     bench.settled_with(ran_with("p", state_effects(&[("k", 0)], &[("k", Some(b"1"))]))).await;
@@ -297,7 +301,7 @@ pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
     ];
     let settled = Settlement { runs, direct: vec![direct(crm)], ..settlement(&claim) };
     assert_eq!(bench.settle(settled).await, Settled::StateConflict(vec![1, 3]));
-    bench.nothing("nothing of it takes effect, also not of the runs that did not lose").await;
+    bench.nothing("no run takes effect, including runs without a conflict").await;
     assert_eq!(bench.store.read_state(&slug("q"), "k").await.unwrap(), None);
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"1");
     assert_eq!(bench.story(claim.event.id).await.runs.len(), 0);
@@ -310,14 +314,22 @@ pub async fn a_conflict_names_exactly_the_runs_that_lost(bench: &Bench) {
             ..Effects::default()
         },
     );
-    assert_eq!(bench.settle(Settlement { runs: vec![again], ..settlement(&claim) }).await, Settled::Done, "the claim is held");
+    assert_eq!(
+        bench.settle(Settlement { runs: vec![again], ..settlement(&claim) }).await,
+        Settled::Done,
+        "the claim still holds"
+    );
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"2");
     let blind = ran_with("p", state_effects(&[], &[("k", Some(b"3"))]));
     bench.settled_with(blind).await;
-    assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"3", "what was not read cannot be stale");
+    assert_eq!(
+        bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0,
+        b"3",
+        "a key that was not read cannot conflict"
+    );
 }
 
-pub async fn a_value_deleted_and_written_again_is_another_value(bench: &Bench) {
+pub async fn a_value_deleted_and_written_again_has_a_new_version(bench: &Bench) {
     let p = slug("p");
     let claim = bench.accept(event("a")).await;
     bench.settled_with(ran_with("p", state_effects(&[], &[("k", Some(b"same"))]))).await;
@@ -336,13 +348,13 @@ pub async fn runs_of_one_plugin_in_one_settlement_see_each_other(bench: &Bench) 
     let increment = |key, value: &'static [u8]| ran_with("p", state_effects(&[(key, 0)], &[(key, Some(value))]));
     let runs = vec![increment("k", b"1"), increment("k", b"2"), increment("other", b"3")];
     let answer = bench.settle(Settlement { runs: runs.clone(), ..settlement(&claim) }).await;
-    assert_eq!(answer, Settled::StateConflict(vec![1]), "the second read what the first writes");
+    assert_eq!(answer, Settled::StateConflict(vec![1]), "the second run read a key that the first one writes");
     let apart = vec![runs[0].clone(), waiting("p", soon(9)), runs[2].clone()];
     assert_eq!(bench.settle(Settlement { runs: apart, ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"1");
 }
 
-pub async fn settlements_of_one_call_follow_each_other(bench: &Bench) {
+pub async fn settlements_of_one_call_take_effect_in_order(bench: &Bench) {
     bench.store.accept((0..3).map(|_| event("a")).collect()).await.unwrap();
     let claims = bench.events().await;
     let version = claims[0].lease.token;
@@ -354,10 +366,10 @@ pub async fn settlements_of_one_call_follow_each_other(bench: &Bench) {
     let answers = bench.settle_all(settlements.collect()).await;
     assert_eq!(answers, [Settled::Done, Settled::StateConflict(vec![0]), Settled::Done]);
     assert_eq!(bench.store.read_state(&slug("p"), "k").await.unwrap().unwrap().0, b"2");
-    assert_eq!(bench.state_of(claims[1].event.id).await, EventState::Waiting, "the one that lost can be settled again");
+    assert_eq!(bench.state_of(claims[1].event.id).await, EventState::Waiting, "the refused event can be settled again");
 }
 
-pub async fn an_event_has_only_so_many_deliveries(bench: &Bench) {
+pub async fn the_deliveries_of_an_event_are_limited(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
     let dead = NewDelivery { birth: Birth::Dead, ..direct(crm) };
@@ -376,11 +388,11 @@ pub async fn an_event_has_only_so_many_deliveries(bench: &Bench) {
     let replay = bench.event().await;
     assert_eq!(replay.round, round);
     let answer = bench.settle(Settlement { direct: vec![dead], ..settlement(&replay) }).await;
-    assert_eq!(answer, Settled::TooMany, "over all its rounds");
+    assert_eq!(answer, Settled::TooMany, "the limit covers all rounds");
     assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
 }
 
-/// How much a plugin keeps, by what can be read of it.
+/// Returns how much state a plugin stores, by reading it.
 async fn keeps(bench: &Bench, plugin: &str, keys: &[&str]) -> StateSize {
     let mut size = StateSize::default();
     for key in keys {
@@ -413,12 +425,12 @@ pub async fn state_is_measured_exactly(bench: &Bench) {
     assert_eq!(after.store.state_size(&slug("q")).await.unwrap(), StateSize { keys: 1, bytes: 6 });
 }
 
-pub async fn a_run_that_would_keep_too_much_state_is_named(bench: &Bench) {
+pub async fn a_run_over_the_state_limit_is_named(bench: &Bench) {
     let limits = StateLimits::default();
     let value = vec![7; 64 << 10];
     let full = limits.bytes_max / value.len() as u64;
     let mut number = 0;
-    // As much as fits, a run's worth at a time.
+    // As much as fits, one run's worth at a time.
     loop {
         let names: Vec<String> = (number..number + 64).map(|number| format!("{number:08}")).collect();
         let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_slice()))).collect();
@@ -430,7 +442,7 @@ pub async fn a_run_that_would_keep_too_much_state_is_named(bench: &Bench) {
             refused => {
                 let too_much = StateFull::Bytes { limit: limits.bytes_max };
                 assert_eq!(refused, Settled::StateFull(vec![(1, too_much)]));
-                assert_eq!(bench.state_of(claim.event.id).await, EventState::Waiting, "nothing of it took effect");
+                assert_eq!(bench.state_of(claim.event.id).await, EventState::Waiting, "the refused settlement has no effect");
                 break;
             }
         }
@@ -444,7 +456,7 @@ pub async fn a_run_that_would_keep_too_much_state_is_named(bench: &Bench) {
     assert_eq!(bench.store.state_size(&slug("p")).await.unwrap().keys, number - 1);
 }
 
-pub async fn cleared_state_is_gone_and_a_run_that_read_it_is_told(bench: &Bench) {
+pub async fn cleared_state_conflicts_with_runs_that_read_it(bench: &Bench) {
     let writes: Vec<String> = (0..1_200).map(|number| format!("key-{number}")).collect();
     for names in writes.chunks(64) {
         let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(&b"1"[..]))).collect();
@@ -461,7 +473,7 @@ pub async fn cleared_state_is_gone_and_a_run_that_read_it_is_told(bench: &Bench)
         }
     }
     assert_eq!((gone, bench.store.state_size(&slug("p")).await.unwrap()), (1_200, StateSize::default()));
-    assert_eq!(bench.store.state_size(&slug("q")).await.unwrap().keys, 1, "another plugin's is left alone");
+    assert_eq!(bench.store.state_size(&slug("q")).await.unwrap().keys, 1, "the state of other plugins stays");
     let read = ran_with("p", state_effects(&[("key-7", version)], &[("key-7", Some(b"2"))]));
     let settled = bench.settle(Settlement { runs: vec![read], ..settlement(&claim) }).await;
     assert_eq!(settled, Settled::StateConflict(vec![0]));

@@ -1,4 +1,4 @@
-//! Sources, and the requests that their events came in.
+//! Sources, and the requests of their events.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ fn github() -> Draft {
 
 async fn find(bench: &Bench, id: SourceId) -> Source {
     let found = bench.store.sources().await.unwrap().into_iter().find(|source| source.id == id);
-    found.expect("the source is there")
+    found.expect("the source exists")
 }
 
 fn shown(source: &Source) -> String {
@@ -111,7 +111,7 @@ pub async fn a_sources_name_is_unique_until_it_is_deleted(bench: &Bench) {
     assert_eq!(create("shop").await, Err(Error::Taken { what: "source", name: "shop".into() }));
     bench.store.delete_source(first).await.unwrap();
     assert_eq!(bench.store.delete_source(first).await, Err(Error::NotFound { what: "source" }));
-    assert_ne!(create("shop").await.unwrap(), first, "its id is never given again");
+    assert_ne!(create("shop").await.unwrap(), first, "its id is never issued again");
     create("a").await.unwrap();
     let names: Vec<_> = bench.store.sources().await.unwrap().iter().map(|one| one.new.name.to_string()).collect();
     assert_eq!(names, ["a", "shop"]);
@@ -124,7 +124,7 @@ pub async fn a_new_master_key_opens_what_the_old_one_sealed_of_a_source(bench: &
     assert_eq!(shown(&find(&bench.after_a_crash().await, before.id).await), shown(&before));
 }
 
-pub async fn the_request_of_an_event_is_kept_with_it(bench: &Bench) {
+pub async fn the_request_of_an_event_is_stored_with_it(bench: &Bench) {
     let request = |body: Option<&'static [u8]>| Request {
         method: "PUT".to_owned(),
         query: "a=1&b=%20".to_owned(),
@@ -144,6 +144,6 @@ pub async fn the_request_of_an_event_is_kept_with_it(bench: &Bench) {
     for (id, request) in ids.into_iter().zip(&kept) {
         assert_eq!(after.story(id).await.event.new.request.as_deref(), request.as_ref());
         let again = claims.iter().find(|one| one.event.id == id).expect("it is claimed again");
-        assert_eq!(again.event.new.request.as_deref(), request.as_ref(), "a later run sees it as well");
+        assert_eq!(again.event.new.request.as_deref(), request.as_ref(), "a later run sees the request too");
     }
 }

@@ -1,4 +1,4 @@
-//! Commit 1: events become rows, and are born leased to this node as far as it has room.
+//! Commit 1: writes events and their queue rows. Rows are created with a lease of this node as long as it has room.
 
 use std::{
     borrow::Cow,
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What an event counts for beside its data, of what the store holds: its rows and their indexes.
+/// Estimated bytes of an event in the store beside its data: its rows and index entries.
 pub const EVENT_BYTES: i64 = 1_024;
 
 #[async_trait]
@@ -47,14 +47,14 @@ impl Accept for Postgres {
     }
 }
 
-/// Numbers for events that are about to be written, in their order. They are taken here and not in blocks beforehand: an event that
-/// is submitted after another was answered must have the larger number, whichever nodes take the two.
+/// Takes ids for events that are about to be written, in their order. Ids are taken here and not in blocks beforehand. An event
+/// that is submitted after another was answered must have the larger id, on any node.
 async fn take_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<EventId>, Error> {
     let found = rows(tx, "SELECT nextval('event_id') FROM generate_series(1, $1::bigint)", &[&limit(count)]).await?;
     found.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect()
 }
 
-/// Stores what came together, each call by itself or not at all. Claims are handed over after the commit.
+/// Stores the events of several requests, each request as a whole or not at all. Claims are handed over after the commit.
 pub async fn accept(
     tx: &Transaction<'_>,
     local: &Local,
@@ -83,7 +83,7 @@ pub async fn accept(
     Ok(calls.iter().map(|call| answers.by_ref().take(call.len()).collect()).collect())
 }
 
-/// Stores events that follow from something else, with it.
+/// Stores events that another step produces, in its transaction.
 pub async fn insert_all(
     tx: &Transaction<'_>,
     local: &Local,
@@ -100,9 +100,9 @@ pub async fn insert_all(
     insert(tx, local, node, events.into_iter().zip(ids).map(event).collect(), after).await
 }
 
-/// Notes the senders' ids, and says which places of the batch are repeats of which events.
+/// Stores the senders' ids. Returns which places of the batch repeat which events.
 ///
-/// In one order on every node: two batches with the same ids wait for each other, and must not do so crosswise.
+/// Ids are stored in the same order on every node. Otherwise two batches with the same ids could deadlock.
 async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -> Result<HashMap<usize, EventId>, Error> {
     let mut known: Vec<(Cow<'_, str>, &str, i64, usize)> = events
         .iter()
@@ -135,7 +135,7 @@ async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -
     let sources: Vec<&str> = known.iter().map(|one| &*one.0).collect();
     let callers: Vec<&str> = known.iter().map(|one| one.1).collect();
     let places: Vec<i64> = known.iter().map(|one| limit(one.3)).collect();
-    // Another statement, so that it sees what was committed meanwhile.
+    // A separate statement, so that it sees rows that were committed meanwhile.
     let earlier = rows(
         tx,
         "SELECT u.place, d.event_id FROM unnest($1::text[], $2::text[], $3::bigint[]) u (source, caller_id, place)
@@ -150,8 +150,9 @@ async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -
     earlier.iter().map(repeat).collect()
 }
 
-/// Refuses a batch in which an event has the id of an earlier one and another type. One that has left the store is not asked for its
-/// type: its id is a repeat. Of several calls, [`super::commit`] then tries each alone, so that only the one with that event is refused.
+/// Refuses a batch in which an event has the id of an earlier one but another type. An earlier event that was deleted has no type
+/// to compare: its id counts as a repeat. If the batch holds several requests, [`super::commit`] then tries each alone, so that
+/// only the request with that event is refused.
 async fn refuse_other_types(
     tx: &Transaction<'_>,
     events: &[&NewEvent],
@@ -165,7 +166,7 @@ async fn refuse_other_types(
     let stored = rows(tx, "SELECT id, type FROM event WHERE id = ANY($1::bigint[])", &[&asked]).await?;
     let stored: HashMap<EventId, String> =
         stored.iter().map(|row| Ok((EventId::from_i64(get(row, 0)?), get(row, 1)?))).collect::<Result<_, Error>>()?;
-    // What is in the batch itself is not written yet.
+    // Events of the same batch are not written yet.
     let batch: HashMap<EventId, &str> = ids.iter().zip(events).map(|(id, event)| (*id, &*event.event_type)).collect();
     for (place, event) in events.iter().enumerate() {
         let Some(earlier) = repeats.get(&place) else { continue };
@@ -181,7 +182,7 @@ async fn refuse_other_types(
     Ok(())
 }
 
-/// Writes events and their places in the queue, leased to this node where there is room.
+/// Writes events and their queue rows, leased to this node where it has room.
 async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<Event>>, after: &mut After) -> Result<(), Error> {
     if events.is_empty() {
         return Ok(());
@@ -236,12 +237,12 @@ async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<
     Ok(())
 }
 
-/// The body of the request that a source took an event from, where the data is something else.
+/// Returns the body of the source's request, if it differs from the data.
 fn body_of(event: &NewEvent) -> Option<&[u8]> {
     event.request.as_ref()?.body.as_deref()
 }
 
-/// Notes about the first id of each minute; which minute is noted is remembered only after the commit.
+/// Stores the approximate first id of each minute. The process remembers the minute only after the commit.
 async fn note_minute(tx: &Transaction<'_>, local: &Local, id: EventId, accepted_at: Timestamp) -> Result<(), Error> {
     if !local.knows_minute(accepted_at) {
         let sql = "INSERT INTO minute (minute, first_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";

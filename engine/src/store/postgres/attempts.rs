@@ -14,7 +14,7 @@ use crate::{
     store::{AttemptRecord, Attempts, Error, Recorded, commit::After, weight},
 };
 
-/// What an attempt counts for beside its excerpt, of what the store holds.
+/// Estimated bytes of an attempt in the store beside its excerpt.
 pub const ATTEMPT_BYTES: i64 = 256;
 
 #[async_trait]
@@ -47,7 +47,7 @@ pub async fn record(
         let holds = held.get(&id).is_some_and(|(lease, _)| *lease == Some(record.lease.token));
         answers.push(if holds { Recorded::Done } else { Recorded::LeaseLost });
         if holds {
-            // A second record for it in the same batch finds its lease gone.
+            // A second record for the same delivery in this batch finds its lease gone.
             let (_, round) = held.remove(&id).expect("it is held");
             taken.push((record, round));
         }

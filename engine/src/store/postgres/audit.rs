@@ -84,7 +84,7 @@ async fn list(tx: &Transaction<'_>, filter: &AuditFilter, request: PageRequest) 
     Ok(Page::of(found, request, |entry: &AuditEntry| entry.id.as_i64()))
 }
 
-/// Deletes up to `most` of the oldest entries, as far as they were made before `before`.
+/// Deletes up to `most` of the oldest entries that were made before `before`.
 pub async fn forget(tx: &Transaction<'_>, before: Timestamp, most: i64) -> Result<usize, Error> {
     let sql = "DELETE FROM audit WHERE id IN (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT $1) old WHERE at < $2)";
     Ok(execute(tx, sql, &[&most, &before.millis()]).await? as usize)

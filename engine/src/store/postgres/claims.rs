@@ -1,8 +1,9 @@
-//! Claims due rows that no worker holds: after a restart, for retries, rows that found no room in memory when they were stored, and rows that
-//! another node gave back. Rows that another node is claiming are passed over; no node waits.
+//! Claims due rows that no worker holds: after a restart, for retries, for rows that found no room in memory when they were
+//! stored, and for rows that another node gave back. Skips rows that another node is claiming, so no node waits.
 //!
-//! An endpoint that only one node at a time may send to (it is ordered, has a rate, or a concurrency below the default) is held by the node
-//! that first claims a delivery of it, while that node lives. So its order, rate and concurrency are kept by one node.
+//! Some endpoints may be sent to by only one node at a time: those that are ordered, or have a rate limit, or a concurrency below
+//! the default. The node that first claims a delivery of such an endpoint holds the endpoint while the node lives. So one node
+//! enforces its order, rate and concurrency.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use tokio_postgres::Row;
 use super::{
     Local, Postgres,
     db::{execute, get, get_u32, limit, row, rows, the_row},
-    nodes::tell_of_settings,
+    nodes::announce_config_version,
     rows::{self as values, EVENT_COLUMNS, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
     settle::lock_key,
 };
@@ -30,15 +31,15 @@ use crate::{
     store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place, commit::After, weight},
 };
 
-/// Rows that one claim takes at most, of each kind and per endpoint or plugin: bounds how long it takes.
+/// Rows of each kind that one claim takes at most, per endpoint or plugin. Bounds how long a claim takes.
 const EVENTS_MAX: usize = 256;
 const RUNS_MAX: usize = 32;
 const DELIVERIES_MAX: usize = 128;
 /// Orders of one endpoint that one claim looks at.
 const ORDERS_MAX: usize = 256;
-/// How soon what is held back is looked at again.
+/// Interval after which held-back rows are looked at again.
 const HELD_BACK_POLL: Duration = Duration::from_millis(100);
-/// Rows whose lease has run out that one claim frees, of each kind.
+/// Rows of each kind with an expired lease that one claim frees.
 const EXPIRED_MAX: i64 = 10_000;
 
 #[async_trait]
@@ -72,7 +73,7 @@ impl Claims for Postgres {
         });
         match released.await {
             Ok(()) => self.local.due(clock::steady()),
-            // No worker holds these claims any more: they become due as soon as the database can be reached.
+            // No worker holds these claims any more. They become due once the database can be reached.
             Err(error) => {
                 tracing::debug!(%error, count = tokens.len(), "claims not given back yet; retrying with the next heartbeat");
                 self.local.add_orphans(tokens.into_iter());
@@ -86,7 +87,7 @@ impl Claims for Postgres {
     }
 }
 
-/// One claim under way.
+/// A claim in progress.
 struct Claiming<'a> {
     tx: &'a Transaction<'a>,
     local: &'a Local,
@@ -95,7 +96,7 @@ struct Claiming<'a> {
     after: &'a mut After,
 }
 
-/// Claims as far as there is room; the caller hands over after the commit.
+/// Claims as long as the hand-off has room. The caller hands over after the commit.
 async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(tx, local.db_at(now)).await?;
     let mut claiming = Claiming { tx, local, node, now, after };
@@ -103,11 +104,11 @@ async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestam
     claiming.runs().await?;
     claiming.deliveries().await?;
     claiming.ordered().await?;
-    // Last, as these may have been submitted since the transaction began.
-    tell_of_settings(tx, local).await
+    // Last, since these events may have been submitted after the transaction began.
+    announce_config_version(tx, local).await
 }
 
-/// Ends leases whose time is over: what they held is due.
+/// Ends expired leases: their rows are due.
 async fn expire(tx: &Transaction<'_>, now: i64) -> Result<(), Error> {
     for table in ["event_queue", "run_queue", "live"] {
         let sql = format!(
@@ -119,7 +120,7 @@ async fn expire(tx: &Transaction<'_>, now: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The columns of an event and of a payload, after those that a queue has.
+/// Reads the columns of an event and of a payload, which follow the columns of a queue.
 fn loaded(row: &Row, first: usize, table: &'static str, id: i64) -> Result<(Arc<Event>, Option<Arc<Payload>>), Error> {
     if get::<Option<i64>>(row, first)?.is_none() {
         return Err(Place { table, id }.corrupt("id"));
@@ -133,7 +134,7 @@ impl Claiming<'_> {
         Lease { token: self.local.next_token(self.node), until: self.now.plus(LEASE) }
     }
 
-    /// Writes leases into rows that are locked.
+    /// Writes leases into locked rows.
     async fn take(&self, table: &str, ids: &[i64], leases: &[Lease]) -> Result<(), Error> {
         if ids.is_empty() {
             return Ok(());
@@ -146,13 +147,13 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// What was loaded for a row that is due. One that cannot be read is left alone for the time of a lease: it must not hold up the
-    /// others.
+    /// Returns what was loaded for a due row. A row that cannot be read is skipped for the time of a lease, so that it does not
+    /// delay the others.
     async fn readable<T>(&self, table: &'static str, id: i64, loaded: Result<T, Error>) -> Result<Option<T>, Error> {
         match loaded {
             Ok(value) => Ok(Some(value)),
             Err(error @ Error::Corrupt { .. }) => {
-                tracing::error!(queue = table, id, %error, "what is due cannot be read and is left out; it is tried again later");
+                tracing::error!(queue = table, id, %error, "skipping an unreadable row until its lease expires");
                 self.take(table, &[id], &[self.lease()]).await?;
                 Ok(None)
             }
@@ -242,7 +243,7 @@ impl Claiming<'_> {
             if room == 0 || !first && !retry || !self.hold(waiting.endpoint, waiting.single).await? {
                 continue;
             }
-            // Half for each if both wait, and the odd one for a first attempt.
+            // If both wait, each gets half, and a first attempt gets the odd place.
             let retries = match (first, retry) {
                 (true, true) => room / 2,
                 (_, true) => room,
@@ -259,12 +260,12 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// Returns the due first attempts or retries of an endpoint, longest due first, without those that another node is claiming.
+    /// Returns the due first attempts or retries of an endpoint, longest due first, without rows that another node is claiming.
     async fn due_rows(&self, endpoint: EndpointId, retries: bool, most: usize) -> Result<Vec<Row>, Error> {
         if most == 0 {
             return Ok(Vec::new());
         }
-        // Written out, so that the index is used.
+        // Written out, so that Postgres uses the index.
         let kind = if retries { "(l.attempts > 0)" } else { "NOT (l.attempts > 0)" };
         let sql = format!(
             "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
@@ -275,7 +276,7 @@ impl Claiming<'_> {
         rows(self.tx, &sql, &[&endpoint.as_i64(), &self.local.db_at(self.now), &limit(most)]).await
     }
 
-    /// Claims locked rows of one endpoint as far as there is room. Says how many.
+    /// Claims locked rows of one endpoint as long as there is room. Returns their number.
     async fn claim_rows(&mut self, endpoint: EndpointId, due: &[Row]) -> Result<usize, Error> {
         let (mut ids, mut leases) = (Vec::new(), Vec::new());
         for row in due {
@@ -293,7 +294,7 @@ impl Claiming<'_> {
         Ok(ids.len())
     }
 
-    /// Returns whether this node may send to the endpoint: every node may, or this one holds it, or no live node does.
+    /// Returns whether this node may send to the endpoint: any node may, or this one holds it, or no live node does.
     async fn hold(&self, endpoint: EndpointId, single: bool) -> Result<bool, Error> {
         if !single {
             return Ok(true);
@@ -308,10 +309,10 @@ impl Claiming<'_> {
         Ok(held.map(|row| get::<Option<i64>>(&row, 0)).transpose()?.flatten() == Some(self.node))
     }
 
-    /// Claims what goes in order: of each order a train of those at its head, which are sent one after the other, or its head alone
-    /// where several orders of an endpoint go side by side.
+    /// Claims ordered deliveries. From the head of each order it takes several deliveries, which are sent one after the other. If
+    /// several orders of an endpoint are sent side by side, it takes only the first delivery of each.
     async fn ordered(&mut self) -> Result<(), Error> {
-        // Before the deliveries are looked at: what is settled in between is then seen there.
+        // Read before the deliveries, so that deliveries which are settled in between are seen there.
         let barrier = first_to_run(self.tx).await?;
         let mut held_back = false;
         for endpoint in ordered_endpoints(self.tx, self.node).await? {
@@ -319,7 +320,7 @@ impl Claiming<'_> {
             if room == 0 {
                 continue;
             }
-            // Locked before its rows are looked at: passing over those that another node is about to claim would be overtaking.
+            // Locked before its rows are read: skipping rows that another node is about to claim would break the order.
             let key = lock_key("order", &[&endpoint.as_i64().to_le_bytes()]);
             let locked: bool = get(&the_row(self.tx, "SELECT pg_try_advisory_xact_lock($1)", &[&key]).await?, 0)?;
             if !locked || !self.hold(endpoint, true).await? {
@@ -336,18 +337,19 @@ impl Claiming<'_> {
                 held_back |= waits;
                 room -= self.claim_rows(endpoint, &free).await?;
             }
-            // More orders wait than one claim takes: the next one goes on behind them.
+            // More orders wait than one claim takes: the next claim continues after them.
             held_back |= room == 0;
         }
         self.local.handoff.alarm.hold_back(held_back);
         if held_back {
-            // The row that holds it back may be another node's, and that node wakes only itself.
+            // Another node may hold the row that delays this one, and that node wakes only its own claimer.
             self.after.due_at(clock::steady().plus(HELD_BACK_POLL));
         }
         Ok(())
     }
 
-    /// What is free at the head of an order, and whether it ends at something that will be free without a time coming.
+    /// Returns the free deliveries at the head of an order, and whether the row after them waits for another row instead of a due
+    /// time.
     async fn head(
         &self,
         endpoint: EndpointId,
@@ -371,7 +373,7 @@ impl Claiming<'_> {
         if ids.is_empty() {
             return Ok((Vec::new(), waits));
         }
-        // No worker holds these rows: this waits at most for a command that is cancelling one of them.
+        // No worker holds these rows. At most, this waits for a command that is cancelling one of them.
         let sql = format!(
             "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
              FROM live l LEFT JOIN event e ON e.id = l.id >> 14 LEFT JOIN payload p ON p.id = l.id
@@ -381,8 +383,8 @@ impl Claiming<'_> {
     }
 }
 
-/// Steps from one endpoint with something waiting to the next, whatever the number of rows each has. Those that another node holds
-/// are its business.
+/// Steps from one endpoint with a waiting delivery to the next, so the cost does not depend on the number of rows. Leaves out
+/// endpoints that another node holds.
 const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
         SELECT min(endpoint) FROM live WHERE lease IS NULL AND ordering IS NULL
         UNION ALL
@@ -399,7 +401,7 @@ const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
         AND ($1::bigint IS NULL OR NOT e.single OR e.holder IS NULL OR e.holder = $1
             OR NOT EXISTS (SELECT 1 FROM node n WHERE n.id = e.holder))";
 
-/// An endpoint for which something waits: when the first of its first attempts is due, and of its retries.
+/// An endpoint with waiting deliveries: when its earliest first attempt is due, and its earliest retry.
 pub struct Waiting {
     endpoint: EndpointId,
     single: bool,
@@ -411,7 +413,7 @@ pub async fn waiting_endpoints(tx: &Transaction<'_>, local: &Local, node: i64) -
     waiting(tx, local, Some(node)).await
 }
 
-/// As [`waiting_endpoints`], whichever node is to send to them.
+/// Returns the same as [`waiting_endpoints`], for the endpoints of all nodes.
 pub async fn waiting_anywhere(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Waiting>, Error> {
     waiting(tx, local, None).await
 }
@@ -424,7 +426,7 @@ async fn waiting(tx: &Transaction<'_>, local: &Local, node: Option<i64>) -> Resu
     rows(tx, WAITING_ENDPOINTS, &[&node]).await?.iter().map(waiting).collect()
 }
 
-/// Active endpoints with deliveries that go in order, unless another node holds them.
+/// Returns active endpoints with ordered deliveries, except those that another node holds.
 async fn ordered_endpoints(tx: &Transaction<'_>, node: i64) -> Result<Vec<EndpointId>, Error> {
     let sql = "WITH RECURSIVE waiting (endpoint) AS (
              SELECT min(endpoint) FROM live WHERE ordering IS NOT NULL
@@ -437,7 +439,7 @@ async fn ordered_endpoints(tx: &Transaction<'_>, node: i64) -> Result<Vec<Endpoi
     rows(tx, sql, &[&node]).await?.iter().map(|row| Ok(EndpointId::from_i64(get(row, 0)?))).collect()
 }
 
-/// Up to [`ORDERS_MAX`] orders of an endpoint, beginning behind `after` and going round.
+/// Returns up to [`ORDERS_MAX`] orders of an endpoint, starting after `after` and wrapping around.
 async fn orders(tx: &Transaction<'_>, endpoint: EndpointId, after: i64) -> Result<Vec<i64>, Error> {
     let sql = "WITH RECURSIVE step (ordering) AS (
              SELECT min(ordering) FROM live WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering > $2 AND ordering <= $3
@@ -457,14 +459,15 @@ async fn orders(tx: &Transaction<'_>, endpoint: EndpointId, after: i64) -> Resul
     Ok(found)
 }
 
-/// The first event that has still to be run, in whole or in part: what it comes to may have to go before what follows it. In one
-/// statement: an event that is settled in between goes from one queue to the other.
+/// Returns the first event that still waits to be run, in whole or in part. Its deliveries may have to precede those of later
+/// events. One statement reads both queues, since an event that is settled in between moves from one queue to the other.
 async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error> {
     let sql = "SELECT least((SELECT min(id) FROM event_queue), (SELECT min(id) >> 14 FROM run_queue WHERE state = 'waiting'))";
     Ok(get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(EventId::from_i64))
 }
 
-/// When the next unclaimed thing is due for which there is room: where there is none, its announcement wakes the claimer.
+/// Returns when the next unclaimed row is due for which there is room. For a full lane, the notification that it has room wakes
+/// the claimer.
 async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let sql = "SELECT least(
             (SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1),
@@ -482,14 +485,14 @@ async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Ti
                        WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering = $2 ORDER BY id LIMIT 1";
             let Some(head) = row(tx, sql, &[&endpoint.as_i64(), &ordering]).await? else { continue };
             let (next_at, leased) = (local.steady_at(get(&head, 0)?), get::<bool>(&head, 1)?);
-            // A row that was due already is held back: the row before it wakes the claimer when it is finished.
+            // A row that was due already waits for the row before it, which wakes the claimer when it is finished.
             note((!leased && next_at > claimed_at).then_some(next_at));
         }
     }
     Ok(least)
 }
 
-/// Gives things claimed back: due at once.
+/// Gives claimed rows back: they are due at once.
 async fn release(tx: &Transaction<'_>, local: &Local, table: &str, claims: &[(i64, i64)]) -> Result<(), Error> {
     if claims.is_empty() {
         return Ok(());

@@ -51,13 +51,13 @@ async fn finish(
 
 /// Makes a delivery due. The caller wakes the claimer after the commit.
 pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
-    // Retention deletes no event that is locked here, and an event that it is deleting is not found.
+    // Retention deletes no event that is locked here. An event that it is already deleting is not found.
     row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.event().as_i64()]).await?;
-    // Twice: it may just be moving from one table to the other.
+    // Twice: the delivery may be moving from one table to the other.
     for _ in 0..2 {
         let waiting = row(tx, "SELECT endpoint, lease FROM live WHERE id = $1 FOR UPDATE", &[&id.as_i64()]).await?;
         if let Some(row) = waiting {
-            // It is being sent.
+            // The delivery is being sent.
             if get::<Option<i64>>(&row, 1)?.is_some() {
                 return Ok(());
             }
@@ -79,7 +79,7 @@ pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Tim
     Err(Error::NotFound { what: "delivery" })
 }
 
-/// Refuses, with the words of [`may_send`], to send to an endpoint.
+/// Refuses to send to an endpoint that may not be sent to, with the error of [`may_send`].
 pub async fn may_send_to(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Error> {
     let row = row(tx, "SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = $1", &[&endpoint]).await?;
     let endpoint = match &row {
@@ -89,9 +89,9 @@ pub async fn may_send_to(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Erro
     may_send(endpoint).map_err(Error::Conflict)
 }
 
-/// Returns the delivery's endpoint: the delivery may wait in memory as well.
+/// Cancels a delivery. Returns its endpoint, since the delivery may also wait in memory.
 async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
-    // An attempt under way will find its lease gone when it is recorded; the receiver may have the webhook already.
+    // If an attempt is under way, its record will find the lease gone. The receiver may have the webhook already.
     let sql = "DELETE FROM live WHERE id = $1 RETURNING endpoint, round, attempts";
     if let Some(row) = row(tx, sql, &[&id.as_i64()]).await? {
         let of = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
@@ -106,7 +106,7 @@ async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<E
 
 /// Runs an event again. Returns the new round.
 async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
-    // Locked until the commit, so that retention does not delete it meanwhile.
+    // Locked until the commit, so that retention does not delete the event meanwhile.
     if row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.as_i64()]).await?.is_none() {
         return Err(Error::NotFound { what: "event" });
     }

@@ -1,9 +1,10 @@
-//! Group commit: one task owns the connection on which events are accepted, settled and recorded. It takes the jobs that queued up during
-//! the last commit, does them in one transaction, a statement per table rather than per event, and answers after the commit.
+//! Group commit: one task owns the connection on which events are accepted, settled and recorded. It takes the jobs that queued
+//! up during the last commit and does them in one transaction. It uses one statement per table, not per event, and answers after
+//! the commit.
 //!
-//! If a transaction of many jobs fails, its jobs are retried one by one, so only the faulty job fails. If the connection breaks during a
-//! commit, its result is unknown: every caller gets an error. If the commit succeeded all the same, its leases are ended with the next
-//! heartbeat, so that no row waits for a lease that no worker holds.
+//! If a transaction of many jobs fails, its jobs are retried one by one, so only the faulty job fails. If the connection breaks
+//! during a commit, its result is unknown and every caller gets an error. If the commit succeeded all the same, the next
+//! heartbeat ends its leases. So no row waits for a lease that no worker holds.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +28,7 @@ use crate::{
     },
 };
 
-/// How long to wait after a failed connection: the callers of that time receive one error together.
+/// Pause after a failed connection. Callers that arrive during it share one error.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -57,7 +58,7 @@ struct Queued {
     job: Job,
 }
 
-/// Answers to the jobs of one transaction, each kind in the order of its jobs.
+/// Answers to the jobs of one transaction, by kind and in the order of the jobs.
 #[derive(Default)]
 struct Answers {
     accepted: VecDeque<Vec<Accepted>>,
@@ -65,14 +66,14 @@ struct Answers {
     recorded: VecDeque<Vec<Recorded>>,
 }
 
-/// A handle to the committing task, which ends when it is gone.
+/// A handle to the committing task, which ends when the handle is dropped.
 pub struct Committer {
     jobs: UnboundedSender<Queued>,
     gauge: Arc<Gauge>,
 }
 
 impl Committer {
-    /// `hot` is a pool of one connection, `pool` has those of everyone else.
+    /// Starts the task. `hot` is a pool of one connection for the commits; all other steps use `pool`.
     pub fn start(hot: Pool, pool: Pool, local: Arc<Local>) -> Self {
         let (jobs, queue) = mpsc::unbounded_channel();
         let gauge = Arc::new(Gauge::new());
@@ -106,11 +107,11 @@ impl Committer {
     }
 }
 
-/// Why a transaction did not succeed.
+/// Why a transaction failed.
 enum Failure {
-    /// The database was not reached, or was lost on the way.
+    /// The database was not reached, or the connection was lost on the way.
     Lost(Error),
-    /// It answers; something in the transaction could not be done.
+    /// The database answers, but refused a statement of the transaction.
     Broken(Error),
 }
 
@@ -173,7 +174,7 @@ impl Task {
 
     async fn fail(&self, batch: Vec<Job>, failure: Failure) {
         let (Failure::Lost(error) | Failure::Broken(error)) = &failure;
-        // A refusal concerns its caller only, and a step that the database refuses concerns no other step.
+        // A refusal concerns only its caller, and a step that the database refuses affects no other step.
         match error.passes() {
             _ if error.is_refusal() => {}
             true => self.gauge.failed(error),
@@ -187,7 +188,7 @@ impl Task {
         }
     }
 
-    /// All of `batch` in one transaction.
+    /// Does all of `batch` in one transaction.
     async fn attempt(&self, batch: &[Job]) -> Result<Answers, Failure> {
         let mut client = self.hot.get().await.map_err(|error| Failure::Lost(error.into()))?;
         let mut again = true;
@@ -214,7 +215,7 @@ impl Task {
                 }
             };
             if let Err(error) = tx.commit().await {
-                // It may have succeeded all the same.
+                // The commit may have succeeded all the same.
                 self.local.add_orphans(after.tokens());
                 return Err(Failure::Lost(error.into()));
             }
@@ -255,7 +256,7 @@ impl Task {
     }
 }
 
-/// Notes what payloads take more or less than before.
+/// Stores the change of the bytes that payloads take.
 pub async fn count_bytes(tx: &deadpool_postgres::Transaction<'_>, node: i64, bytes: i64) -> Result<(), Error> {
     if bytes != 0 {
         execute(tx, "UPDATE usage SET bytes = bytes + $1 WHERE slot = $2", &[&bytes, &node.rem_euclid(64)]).await?;
@@ -268,7 +269,7 @@ fn answer(batch: Vec<Job>, mut answers: Answers) {
     for job in batch {
         match job {
             Job::Accept(_, answer) => drop(answer.send(Ok(answers.accepted.pop_front().expect(EACH)))),
-            // What is shared with the caller is let go of before the answer, so that it has it to itself.
+            // The shared settlements are dropped before the answer, so that the caller is their only owner then.
             Job::Settle(settlements, answer) => {
                 drop(settlements);
                 drop(answer.send(Ok(answers.settled.pop_front().expect(EACH))));

@@ -1,4 +1,4 @@
-//! Connections, statements, and what their errors mean to callers.
+//! Connections, statements, and the meaning of their errors for callers.
 
 use std::{borrow::Cow, error::Error as _, io, path::Path, str::FromStr as _, time::Duration};
 
@@ -19,20 +19,19 @@ use crate::{
     trust::{self, Names},
 };
 
-/// How long a connection may take to be made.
+/// Time limit for making a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// How long a step waits for a free connection: longer than any statement may take.
+/// Time limit of waiting for a free connection: longer than any statement may take.
 const WAIT_MAX: Duration = Duration::from_secs(15);
-/// What every session is told. No statement takes long, so one that does waits for something that will not come; a node that
-/// stops in the middle of a transaction must not hold up the others. Plans are made without looking at statistics of the queues, which
-/// are out of date at any moment.
+/// Settings of every session. No statement normally takes long, so a slow one waits for something that will not come. A node that
+/// stops inside a transaction must not block the others. Plans ignore the statistics of the queues, which are always outdated.
 const SESSION: &str = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off \
      -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off";
 
-/// A value of a statement.
+/// A parameter of a statement.
 pub type Value<'a> = &'a (dyn ToSql + Sync);
 
-/// Where the database is, and how it is spoken to.
+/// Address of the database and its TLS settings.
 #[derive(Clone)]
 pub struct Server {
     pub config: Config,
@@ -77,7 +76,7 @@ impl Server {
     }
 }
 
-/// What the address asks of TLS, in the words of Postgres' own clients.
+/// TLS settings of the address, named as in Postgres' own clients.
 #[derive(Default)]
 struct AskedTls {
     mode: Option<String>,
@@ -87,7 +86,8 @@ struct AskedTls {
 impl AskedTls {
     const MODES: &str = "disable, prefer, require, verify-ca or verify-full";
 
-    /// Takes `sslmode` and `sslrootcert` out of an address: the client library knows half of the one and nothing of the other.
+    /// Takes `sslmode` and `sslrootcert` out of an address: the client library supports the first only in part, and the second
+    /// not at all.
     fn take(url: &str) -> (String, Self) {
         let mut asked = Self::default();
         let Some((front, query)) = url.split_once('?') else { return (url.to_owned(), asked) };
@@ -106,11 +106,11 @@ impl AskedTls {
         (rest, asked)
     }
 
-    /// Without a word: encrypted and verified, unless the connection does not leave the machine.
+    /// Returns the TLS mode. The default is encrypted and verified, unless the connection stays on this machine.
     fn mode(&self, local: bool) -> Result<(SslMode, Names), String> {
         Ok(match self.mode.as_deref() {
             None if local && self.root_certificates.is_none() => (SslMode::Prefer, Names::Checked),
-            // Stricter than Postgres' own clients, which verify nothing on `require`.
+            // Stricter than Postgres' own clients, which verify nothing with `require`.
             None | Some("require" | "verify-full") => (SslMode::Require, Names::Checked),
             Some("verify-ca") => (SslMode::Require, Names::Ignored),
             Some("prefer" | "allow") => (SslMode::Prefer, Names::Checked),
@@ -130,7 +130,7 @@ impl AskedTls {
     }
 }
 
-/// Whether every server that the address names is on this machine.
+/// Returns whether every server in the address is on this machine.
 fn is_local(config: &Config) -> bool {
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     if !addresses.is_empty() {
@@ -143,13 +143,13 @@ fn is_local(config: &Config) -> bool {
     })
 }
 
-/// What an operator can do about a connection that was not made, where it is TLS that failed.
+/// Returns what an operator can do about a connection that failed because of TLS.
 fn tls_in_words(error: &tokio_postgres::Error) -> Option<String> {
     let cause = error.source()?;
     if cause.to_string() == "server does not support TLS" {
         return Some(
-            "the database does not offer TLS; switch it on there (ssl = on), or add sslmode=disable to the store's address if nobody else \
-             is on the way to it"
+            "the database does not offer TLS; switch it on there (ssl = on), or add sslmode=disable to the store's address if the \
+             connection is private"
                 .to_owned(),
         );
     }
@@ -168,12 +168,12 @@ pub async fn rows(tx: &Transaction<'_>, sql: &str, values: &[Value<'_>]) -> Resu
     Ok(tx.query(&statement, values).await?)
 }
 
-/// The first row, if there is one.
+/// Returns the first row, if one exists.
 pub async fn row(tx: &Transaction<'_>, sql: &str, values: &[Value<'_>]) -> Result<Option<Row>, Error> {
     Ok(rows(tx, sql, values).await?.into_iter().next())
 }
 
-/// The one row that a statement always has.
+/// Returns the one row that a statement always has.
 pub async fn the_row(tx: &Transaction<'_>, sql: &str, values: &[Value<'_>]) -> Result<Row, Error> {
     row(tx, sql, values).await?.ok_or_else(|| Error::Internal(format!("no row: {sql}")))
 }
@@ -187,13 +187,13 @@ pub fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Error> 
     row.try_get(column).map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// A count or a number that is never negative.
+/// Reads a count or another number that is never negative.
 pub fn get_u32(row: &Row, column: usize) -> Result<u32, Error> {
     let number: i64 = get(row, column)?;
     u32::try_from(number).map_err(|error| Error::Internal(format!("column {column}: {number}: {error}")))
 }
 
-/// Returns [`Error::NotFound`] if a statement changed nothing.
+/// Returns [`Error::NotFound`] if a statement changed no row.
 pub fn found(changed: u64, what: &'static str) -> Result<(), Error> {
     if changed == 0 { Err(Error::NotFound { what }) } else { Ok(()) }
 }
@@ -203,7 +203,7 @@ pub async fn meta(tx: &Transaction<'_>, key: &str) -> Result<Option<Vec<u8>>, Er
     row(tx, "SELECT value FROM meta WHERE key = $1", &[&key]).await?.map(|row| get(&row, 0)).transpose()
 }
 
-/// Postgres has no text with a zero character in it; what people read shows its symbol instead.
+/// Replaces zero characters by their symbol: Postgres text cannot hold them.
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{2400}")) } else { Cow::Borrowed(text) }
 }
@@ -244,7 +244,7 @@ impl From<tokio_postgres::Error> for Error {
             return Self::Full;
         }
         let passes = match db.code().code().get(..2) {
-            // Connection, authentication, roll-back by the database, resources, operator, system; a standby that takes no writes.
+            // Connection, authentication, roll-back by the database, resources, operator, system; a standby that refuses writes.
             Some("08" | "28" | "40" | "53" | "55" | "57" | "58") => true,
             _ => {
                 let code = db.code();
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_or_refused_with_what_would_work() {
+    fn an_address_is_read_or_refused_with_a_valid_form() {
         let server = Server::parse("postgres://me:secret@db.example:5433/events?sslmode=require").unwrap();
         assert_eq!(server.config.get_dbname(), Some("events"));
         assert!(server.config.get_options().unwrap().contains("statement_timeout"));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_asked_for_in_the_words_of_postgres_and_is_there_unless_it_is_asked_away() {
+    fn tls_is_the_default_and_follows_sslmode() {
         use Names::{Checked, Ignored};
         use SslMode::{Disable, Prefer, Require};
         let asked = |url: &str| {
@@ -297,7 +297,7 @@ mod tests {
             ("postgres://me@[::1]/events", "postgres://me@[::1]/events", Prefer, Checked),
             ("postgres://me@%2Fvar%2Frun/events", "postgres://me@%2Fvar%2Frun/events", Prefer, Checked),
             ("postgres:///events?host=/run", "postgres:///events?host=/run", Prefer, Checked),
-            // One of several that is elsewhere is enough.
+            // One remote server among several is enough.
             ("postgres://me@localhost,db.example/events", "postgres://me@localhost,db.example/events", Require, Checked),
             (
                 "postgres://me@localhost/events?hostaddr=10.0.0.7",
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_root_certificates_that_is_not_there_is_named() {
+    fn a_missing_file_of_root_certificates_is_named() {
         let wrong =
             Server::parse("postgres://me@db.example/events?sslrootcert=/no/such/ca.pem").map(drop).unwrap_err().to_string();
         assert!(wrong.contains("sslrootcert in the store's address names /no/such/ca.pem, which cannot be read"), "{wrong}");

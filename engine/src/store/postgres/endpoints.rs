@@ -1,4 +1,4 @@
-//! Endpoints: created, changed, deleted. Every change raises the config version in its transaction.
+//! Endpoints: creating, changing and deleting them. Every change raises the config version in its transaction.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use deadpool_postgres::Transaction;
 use super::{
     Postgres, accept,
     db::{clean, execute, found, get, row, rows},
-    nodes::tell_settings,
+    nodes::raise_config_version,
     rows::{self as values, ENDPOINT_COLUMNS},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Deliveries that one step of [`Endpoints::close_deliveries`] ends.
+/// Deliveries that one step of [`Endpoints::close_deliveries`] closes.
 const CLOSE_MAX: i64 = 500;
 
 #[async_trait]
@@ -98,8 +98,8 @@ impl Endpoints for Postgres {
     }
 }
 
-/// Returns whether only one node at a time may send to an endpoint: its order, its rate, and a concurrency below the default would not hold
-/// if several did.
+/// Returns whether only one node at a time may send to an endpoint. Several nodes could not enforce an order, a rate, or a
+/// concurrency below the default.
 pub fn is_single(policy: &Policy) -> bool {
     policy.rate.is_some() || policy.ordering.is_some() || policy.concurrency < Policy::CONCURRENCY_DEFAULT
 }
@@ -133,7 +133,7 @@ async fn create(tx: &Transaction<'_>, seal: &Seal, new: NewEndpoint) -> Result<E
     let Some(created) = created else {
         return Err(Error::Taken { what: "endpoint", name: new.name.to_string() });
     };
-    tell_settings(tx).await?;
+    raise_config_version(tx).await?;
     Ok(Endpoint { id: EndpointId::from_i64(get(&created, 0)?), created_at, failing_since: None, new })
 }
 
@@ -141,7 +141,7 @@ async fn update(tx: &Transaction<'_>, seal: &Seal, mut endpoint: Endpoint) -> Re
     let id = endpoint.id.as_i64();
     let known = row(tx, "SELECT name FROM endpoint WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", &[&id]).await?;
     let known = known.ok_or(Error::NotFound { what: "endpoint" })?;
-    // Its name is fixed, and its secrets are bound to it.
+    // The name is fixed, and the secrets are bound to it.
     endpoint.new.name = Slug::parse(get(&known, 0)?).map_err(|_| Place { table: "endpoint", id }.corrupt("name"))?;
     let columns = EndpointColumns::of(&endpoint.new, seal)?;
     execute(
@@ -163,7 +163,7 @@ async fn update(tx: &Transaction<'_>, seal: &Seal, mut endpoint: Endpoint) -> Re
         ],
     )
     .await?;
-    tell_settings(tx).await
+    raise_config_version(tx).await
 }
 
 async fn set_state(tx: &Transaction<'_>, id: EndpointId, from: &[EndpointState], to: EndpointState) -> Result<bool, Error> {
@@ -171,7 +171,7 @@ async fn set_state(tx: &Transaction<'_>, id: EndpointId, from: &[EndpointState],
     let sql = "UPDATE endpoint SET state = $1 WHERE id = $2 AND state = ANY($3) AND deleted_at IS NULL";
     let changed = execute(tx, sql, &[&to.as_str(), &id.as_i64(), &from]).await? > 0;
     if changed {
-        tell_settings(tx).await?;
+        raise_config_version(tx).await?;
     }
     Ok(changed)
 }
@@ -179,19 +179,20 @@ async fn set_state(tx: &Transaction<'_>, id: EndpointId, from: &[EndpointState],
 async fn delete(tx: &Transaction<'_>, id: EndpointId) -> Result<(), Error> {
     let sql = "UPDATE endpoint SET deleted_at = $1, sealed = NULL WHERE id = $2 AND deleted_at IS NULL";
     found(execute(tx, sql, &[&clock::wall().millis(), &id.as_i64()]).await?, "endpoint")?;
-    tell_settings(tx).await
+    raise_config_version(tx).await
 }
 
 async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>, Error> {
-    // By the bytes of the name: the database may sort otherwise.
+    // By the bytes of the name: the database may sort in another way.
     let sql = format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL ORDER BY name COLLATE \"C\"");
     rows(tx, &sql, &[]).await?.iter().map(|row| values::endpoint(row, seals)).collect()
 }
 
-/// Ends up to [`CLOSE_MAX`] deliveries that wait for disabled or deleted endpoints. Returns their number, and how many of them are dead.
+/// Closes up to [`CLOSE_MAX`] deliveries that wait for disabled or deleted endpoints. Returns their number, and how many of them
+/// are dead.
 async fn close_deliveries(tx: &Transaction<'_>, at: Timestamp) -> Result<(usize, usize), Error> {
     let (mut closed, mut dead) = (0, 0);
-    // Each kind has its own index. From the endpoints to their deliveries: there are far more deliveries than endpoints.
+    // Each kind has an index. Goes from the endpoints to their deliveries: there are far more deliveries than endpoints.
     for kind in ["l.lease IS NULL AND l.ordering IS NULL", "l.lease IS NULL AND l.ordering IS NOT NULL"] {
         let sql = format!(
             "WITH gone AS (

@@ -1,4 +1,4 @@
-//! How much waits where, and how much the store holds.
+//! Counts how much waits at each stage, and how much the store holds.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl Health for Postgres {
             lanes: self.local.handoff.lanes(),
             queued_bytes: self.committer.gauge().queued() as u64,
             file_bytes: vec![("database", bytes)],
-            // The disk is the database server's.
+            // The disk belongs to the database server.
             disk_bytes: 0,
             disk_free_bytes: 0,
         })
@@ -48,7 +48,8 @@ impl Health for Postgres {
     }
 }
 
-/// What waits at each stage, in the whole store. Runs and deliveries that wait for a time to come are counted, and are not late.
+/// Returns what waits at each stage in the whole store. Runs and deliveries whose due time has not come are counted, but are not
+/// late.
 async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Stage>, Error> {
     let counts = the_row(
         tx,
@@ -77,14 +78,14 @@ async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Stage>, Error
     ])
 }
 
-/// How many events wait to be run, counted no further than `most`.
+/// Returns how many events wait to be run. Stops counting at `most`.
 pub async fn events_to_run(tx: &Transaction<'_>, most: usize) -> Result<usize, Error> {
     let sql = "SELECT count(*) FROM (SELECT 1 FROM event_queue LIMIT $1) few";
     let count: i64 = get(&the_row(tx, sql, &[&limit(most)]).await?, 0)?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// For how long the oldest event has waited to be run: since its acceptance, or since someone asked for a replay.
+/// Returns how long the oldest event has waited to be run, since it was accepted or its replay was requested.
 async fn oldest_event(tx: &Transaction<'_>, local: &Local) -> Result<Duration, Error> {
     let sql = "SELECT e.accepted_at, q.round, q.next_at, q.lease IS NOT NULL FROM event_queue q JOIN event e ON e.id = q.id
                WHERE q.id = (SELECT min(id) FROM event_queue)";
@@ -97,7 +98,7 @@ async fn oldest_event(tx: &Transaction<'_>, local: &Local) -> Result<Duration, E
     })
 }
 
-/// What the database takes on its disk.
+/// Returns the size of the database on its disk.
 async fn database_bytes(tx: &Transaction<'_>) -> Result<u64, Error> {
     let bytes: i64 = get(&the_row(tx, "SELECT pg_database_size(current_database())", &[]).await?, 0)?;
     Ok(bytes.unsigned_abs())

@@ -1,5 +1,5 @@
-//! Takes in a store that moves here from another kind. Until all of it is here and has been counted the database has no layout, so that
-//! no node, of whatever version, takes it up.
+//! Imports a store that moves here from a file. The database has no layout until all rows are here and counted, so that no node
+//! of any version opens it.
 
 use deadpool_postgres::{Pool, Transaction};
 use tokio_postgres::types::ToSql;
@@ -22,24 +22,24 @@ use crate::{
     },
 };
 
-/// How far an unfinished move has come, and whose a finished one was.
+/// Key in `meta` of the progress of an unfinished move, or of the identity of a finished one.
 const MOVING: &str = "moving";
 const MOVED: &str = "moved";
-/// Whose bytes are counted there: no node has this id.
-const NOBODY: i64 = 0;
+/// The node id under which imported bytes are counted: no node has it.
+const NO_NODE: i64 = 0;
 
 /// A database that a store moves into.
 pub struct Import {
     pool: Pool,
 }
 
-/// Where a move stands when it is taken up.
+/// State of a move when a command starts.
 pub enum Begun {
     At(Progress),
     Finished,
 }
 
-/// Refuses a database whose store is not all there yet.
+/// Refuses a database with an unfinished move.
 pub async fn refuse_unfinished(tx: &Transaction<'_>) -> Result<(), Error> {
     match meta(tx, MOVING).await? {
         None => Ok(()),
@@ -53,12 +53,12 @@ pub async fn refuse_unfinished(tx: &Transaction<'_>) -> Result<(), Error> {
 impl Import {
     pub async fn open(url: &str) -> Result<Self, Error> {
         let pool = Server::parse(url)?.pool(1)?;
-        // So that what is wrong with the address is said before anything is begun.
+        // Connects now, so that an error in the address is reported before anything begins.
         drop(pool.get().await?);
         Ok(Self { pool })
     }
 
-    /// Makes the tables in an empty database, or says how far an earlier command has come.
+    /// Creates the tables in an empty database, or returns the progress of an earlier command.
     pub async fn begin(&self, identity: &Identity) -> Result<Begun, Error> {
         let mut client = self.pool.get().await?;
         let tx = client.transaction().await?;
@@ -90,21 +90,21 @@ impl Import {
         }
         match read(&tx, MOVING).await? {
             Some(progress) if progress.layout != upgrade::LAYOUT => Err(Error::Conflict(
-                "the move into this database was begun by another version of innesco; go on with that one, or begin again with a new, \
+                "the move into this database was started by another version of innesco; continue with that version, or start again with a new, \
                  empty database"
                     .into(),
             )),
             Some(progress) if is_ours(&progress) && progress.opening == identity.opening => Ok(Begun::At(progress)),
             Some(progress) if is_ours(&progress) => Err(Error::Conflict(
-                "an engine has run on the data folder since this move was begun, so that what is in the database is no longer what \
-                 was moved; make a new, empty database and begin again with that"
+                "an engine has run on the data folder since this move was started: the database no longer holds the state of the \
+                 folder; create a new, empty database and start the move again"
                     .into(),
             )),
             _ => Err(others()),
         }
     }
 
-    /// By how much the database's clock is ahead of the steady clock of this process, in milliseconds.
+    /// Returns how far the database's clock is ahead of this process's steady clock, in milliseconds.
     pub async fn ahead(&self) -> Result<i64, Error> {
         let client = self.pool.get().await?;
         let asked = clock::steady();
@@ -113,18 +113,18 @@ impl Import {
         Ok(get::<i64>(&answer, 0)? - asked.millis() - took / 2)
     }
 
-    /// Stores a batch, and with it how far the move has come by it.
+    /// Stores a batch together with the new progress of the move.
     pub async fn write(&self, table: &Table, batch: &[Vec<Value>], before: &Progress, after: &Progress) -> Result<(), Error> {
         let mut client = self.pool.get().await?;
         let tx = client.transaction().await?;
         advance(&tx, before, after).await?;
         insert(&tx, table, batch).await?;
-        count_bytes(&tx, NOBODY, batch.iter().map(|row| weight(table, row)).sum()).await?;
+        count_bytes(&tx, NO_NODE, batch.iter().map(|row| weight(table, row)).sum()).await?;
         Ok(tx.commit().await?)
     }
 
-    /// Compares both sides, lets numbering go on where the other store left it, and gives the database its layout. `mark` is done last
-    /// before the commit: when it has been, the other store serves no more.
+    /// Compares both sides, continues the numbering of the other store, and sets the layout of the database. Calls `mark` right
+    /// before the commit: after that, the other store serves no more.
     pub async fn finish(
         &self,
         identity: &Identity,
@@ -135,7 +135,7 @@ impl Import {
     ) -> Result<(), Error> {
         let mut client = self.pool.get().await?;
         let tx = client.transaction().await?;
-        // Whole tables are counted, however long that takes.
+        // Counts whole tables, which may take long.
         tx.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on").await?;
         upgrade::alone(&tx).await?;
         advance(&tx, progress, progress).await?;
@@ -184,7 +184,7 @@ async fn advance(tx: &Transaction<'_>, before: &Progress, after: &Progress) -> R
     }
 }
 
-/// What a row counts for, of what the store holds.
+/// Returns the bytes that a row counts for in the store.
 fn weight(table: &Table, row: &[Value]) -> i64 {
     let each = match table.name {
         "event" => EVENT_BYTES,
@@ -231,7 +231,7 @@ const fn array_of(kind: Kind) -> &'static str {
     }
 }
 
-/// One column of all rows. A value of another kind than the column's does not come out of the other store.
+/// Returns one column of all rows. The other store never sends a value of another type than the column's.
 fn column(batch: &[Vec<Value>], place: usize, kind: Kind) -> Box<dyn ToSql + Sync + Send + '_> {
     let values = batch.iter().map(move |row| &row[place]);
     match kind {

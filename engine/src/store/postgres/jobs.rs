@@ -1,6 +1,6 @@
-//! Jobs: rows whose filter is walked over the finished deliveries, a batch per transaction. The cursor moves in the transaction
-//! that sends the deliveries behind it again, so none is taken up twice, whenever a node ends. A job's row is locked while a batch of it
-//! is under way: nodes that work on the same job take turns.
+//! Jobs: rows whose filter is applied to the finished deliveries, one batch per transaction. The transaction that retries a batch
+//! also moves the cursor, so a delivery is never retried twice, even if a node ends during the job. A job's row is locked during
+//! a batch, so nodes that work on the same job take turns.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -88,14 +88,14 @@ async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageReques
     Ok(Page::of(jobs, request, |job: &Job| job.id.as_i64()))
 }
 
-/// Counts the deliveries that match a filter now; `None` if that takes too long.
+/// Counts the deliveries that match a filter now. Returns `None` if that takes too long.
 async fn count(tx: &Transaction<'_>, filter: &RetryFilter) -> Result<Option<u64>, Error> {
     let found = finished(tx, filter, 0, i64::MAX, COUNTED_MAX).await?;
     Ok((found.len() < COUNTED_MAX).then(|| found.iter().filter(|one| filter.matches(one)).count() as u64))
 }
 
 async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
-    // One at a time, so that the limit holds.
+    // One transaction at a time, so that the limit holds.
     tx.batch_execute("LOCK TABLE job IN SHARE ROW EXCLUSIVE MODE").await?;
     let running: i64 = get(&the_row(tx, "SELECT count(*) FROM job WHERE state = 'running'", &[]).await?, 0)?;
     may_start_job(running.unsigned_abs() as usize).map_err(Error::Conflict)?;
@@ -110,7 +110,7 @@ async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u64>, 
     show(tx, JobId::from_i64(get(&created, 0)?)).await
 }
 
-/// Works on one batch of a job. `now` is the steady clock, `at` the wall clock.
+/// Processes one batch of a job. `now` is the steady clock, `at` the wall clock.
 async fn advance(tx: &Transaction<'_>, local: &Local, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
     let mut stored = load(tx, id, Lock::Row).await?;
     if stored.job.state != JobState::Running {
@@ -143,14 +143,14 @@ async fn store(tx: &Transaction<'_>, StoredJob { job, cursor, .. }: &StoredJob) 
     Ok(())
 }
 
-/// Deletes up to `most` of the oldest jobs, as far as they ended before `before`.
+/// Deletes up to `most` of the oldest jobs that ended before `before`.
 pub async fn forget(tx: &Transaction<'_>, before: Timestamp, most: i64) -> Result<usize, Error> {
     let sql = "DELETE FROM job WHERE id IN
                    (SELECT id FROM (SELECT id, finished_at FROM job ORDER BY id LIMIT $1) old WHERE finished_at < $2)";
     Ok(execute(tx, sql, &[&most, &before.millis()]).await? as usize)
 }
 
-/// The deliveries from `from` to before `end` that ended as the filter says, in the order of their ids.
+/// Returns the deliveries with ids from `from` to before `end` that ended as the filter says, by id.
 async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, from: i64, end: i64, most: usize) -> Result<Vec<Finished>, Error> {
     let event_type = match filter.event_type {
         Some(_) => {
@@ -158,7 +158,7 @@ async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, from: i64, end: i6
         }
         None => "NULL::text",
     };
-    // The word stands in the statement, so that the index of what did not end well is used.
+    // The word is part of the statement, so that Postgres uses the partial index of deliveries that were not delivered.
     let sql = format!(
         "SELECT d.id, d.endpoint, d.at, d.reason, {event_type} FROM delivery d
          WHERE d.state = '{}' AND d.state <> 'delivered' AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3",

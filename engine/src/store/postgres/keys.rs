@@ -6,7 +6,7 @@ use deadpool_postgres::Transaction;
 use super::{
     Postgres,
     db::{clean, execute, found, get, row, rows},
-    nodes::tell_settings,
+    nodes::raise_config_version,
 };
 use crate::{
     clock,
@@ -24,7 +24,7 @@ impl Keys for Postgres {
         self.step(move |tx, _| {
             Box::pin(async move {
                 found(execute(tx, "DELETE FROM api_key WHERE id = $1", &[&id.as_i64()]).await?, "key")?;
-                tell_settings(tx).await
+                raise_config_version(tx).await
             })
         })
         .await
@@ -49,7 +49,7 @@ async fn create(tx: &Transaction<'_>, new: NewKey) -> Result<KeyRow, Error> {
     let Some(created) = created else {
         return Err(Error::Taken { what: "key", name: new.name });
     };
-    tell_settings(tx).await?;
+    raise_config_version(tx).await?;
     Ok(KeyRow { id: KeyId::from_i64(get(&created, 0)?), new, created_at, last_used_at: None })
 }
 

@@ -1,8 +1,8 @@
-//! The store of many nodes: one Postgres database that all of them work on.
+//! The store of many nodes: one Postgres database that all nodes work on.
 //!
-//! Commits 1 to 3 are hot: they go through one task with a dedicated connection ([`commit`]); everything else is a transaction on a
-//! connection of the pool ([`transactions`]). A row is leased to a node by a token that carries the node's id; [`nodes`] knows which nodes
-//! live. The database decides who may do what and when it is due: by its rows, its locks and its clock.
+//! Commits 1 to 3 are hot: they go through one task with a dedicated connection ([`commit`]). All other steps are transactions on
+//! a connection of the pool ([`transactions`]). A lease is a token that carries the id of its node; [`nodes`] knows which nodes
+//! live. The database decides which node may do what, and when a row is due: by its rows, its locks and its clock.
 
 mod accept;
 mod attempts;
@@ -57,54 +57,54 @@ use crate::{
     domain::{id::Tag, time::Timestamp},
 };
 
-/// Connections beside the one that commits and the one that listens, and the one for plugins' state.
+/// Connections beside those for commits, for notifications and for plugins' state.
 const CONNECTIONS: usize = 8;
-/// How many of them read for people at once: the rest is for what the engine needs.
+/// Connections that may read for people at once. The others are for the engine.
 const PEOPLE_MAX: usize = 4;
 
-/// What a node needs to take part.
+/// Settings of a node.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
     /// `postgres://user:password@host/database`.
     pub url: String,
     pub about: About,
-    /// For how long a node may not be heard of before the others take what it held.
+    /// Time without a heartbeat after which the other nodes take over the leases of a node.
     pub silence: Duration,
 }
 
 /// The store of many nodes.
 pub struct Postgres {
     pool: Pool,
-    /// One connection, for which only runs wait.
+    /// One connection, used only by runs that read state.
     state_pool: Pool,
     people: Semaphore,
     committer: Committer,
     local: Arc<Local>,
     admission: Arc<Admission>,
     backlog_max: usize,
-    /// Ends what works beside the callers.
+    /// Stops the background tasks.
     stop: CancellationToken,
 }
 
-/// What this process knows beside the database.
+/// What this process keeps in memory beside the database.
 pub type Local = super::Local<OwnNode>;
 
-/// What this process knows of itself as a node.
+/// What this process knows about itself as a node.
 pub struct OwnNode {
     about: About,
     silence: Duration,
-    /// This node's id. It changes once the others have removed this node.
+    /// This node's id. It changes after the other nodes have removed this node.
     id: AtomicI64,
     registering: tokio::sync::Mutex<()>,
-    /// Lease tokens given so far.
+    /// Number of lease tokens issued so far.
     tokens: AtomicI64,
     /// How far the database's clock is ahead of the steady clock, in milliseconds.
     skew: AtomicI64,
-    /// Leases that no worker holds and that the database still has.
+    /// Leases that no worker holds but the database still has.
     orphans: Mutex<Vec<i64>>,
-    /// A row is due that other nodes may have room for.
+    /// Notified when a row is due that other nodes may have room for.
     overflowed: Notify,
-    /// Another node has changed the configuration.
+    /// Notified when another node has changed the configuration.
     settings_changed: Notify,
 }
 
@@ -127,13 +127,13 @@ impl Local {
         self.own.id.load(Ordering::SeqCst)
     }
 
-    /// Wakes the claimers of all nodes: a row that no worker holds becomes due at `at`.
+    /// Wakes the claimers of all nodes: an unclaimed row becomes due at `at`.
     fn due(&self, at: Timestamp) {
         self.handoff.alarm.set(at);
         self.own.overflowed.notify_one();
     }
 
-    /// Acts on what follows a commit.
+    /// Takes the actions that follow a commit.
     fn act(&self, after: After) {
         if after.act(self) {
             self.own.overflowed.notify_one();
@@ -142,8 +142,8 @@ impl Local {
 }
 
 impl Postgres {
-    /// Takes part in the store at the address in `settings`, making it if there is none. The secrets in it are sealed under
-    /// the key in `key_file`, which is the same for all nodes. Beyond `limits` it takes no further events.
+    /// Opens the store at the address in `settings`, and creates it if the database is empty. Secrets are sealed under the key in
+    /// `key_file`, which must be the same for all nodes. The store refuses new events beyond `limits`.
     pub async fn open(
         settings: PostgresSettings,
         key_file: KeyFile,
@@ -169,7 +169,7 @@ impl Postgres {
         let local = Arc::new(Local::new(tag, handoff, limits.state, Seals::new(key_file, seal), own));
         tx.commit().await?;
         nodes::measure_skew(&client, &local).await?;
-        // Counted from before it is there: the others count from when they see it first.
+        // Measured before the registration: the other nodes count from the moment at which they first see it.
         let asked = clock::steady();
         let tx = client.transaction().await?;
         let me = nodes::start(&tx, &local.own.about, local.now()).await?;

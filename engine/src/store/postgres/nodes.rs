@@ -1,9 +1,10 @@
 //! This process among the nodes: its row in the table of nodes, its heartbeat, and the notifications between nodes.
 //!
-//! A node is alive while its heartbeat counts up. A node that has looked a number of times, a second apart, and seen the same count, removes the
-//! silent node and ends its leases, in one transaction. That needs no clock: a database whose clock is set, or that was away for a while,
-//! removes no node. A transaction that hands out leases or settles them locks its node's row ([`enter`]), so nothing of a removed node commits
-//! after its leases were ended. A node that finds itself removed registers as a new one, and its old leases are lost.
+//! A node is alive while its heartbeat counter grows. The other nodes look once a second. A node that has seen the same counter a
+//! number of times in a row removes the silent node and ends its leases, in one transaction. That needs no clock: no node is
+//! removed because the database's clock was set or the database was away for a while. A transaction that issues or settles leases
+//! locks its node's row ([`enter`]), so a removed node commits nothing after its leases were ended. A node that finds itself
+//! removed registers as a new one, and its old leases are lost.
 //!
 //! Nodes notify each other through `NOTIFY`: a row is due that its node has no room for, or the configuration has changed. Both are hints:
 //! the claimer looks every few seconds, and the config version is read with every heartbeat and every such transaction.
@@ -32,24 +33,24 @@ use crate::{
     store::{Error, LEASE, Node, Nodes, PluginRegistry},
 };
 
-/// How often a node beats, and looks at the others.
+/// Interval at which a node sends a heartbeat and looks at the other nodes.
 pub const BEAT: Duration = Duration::from_secs(1);
-/// Overflows within this time of each other are one notification.
+/// Overflows within this time are combined into one notification.
 const OVERFLOW_PAUSE: Duration = Duration::from_millis(10);
-/// How long to wait before the connection is made again, at first and at most.
+/// Pause before the connection is made again, at first and at most.
 const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// Apart by less than this the database's clock and the steady clock count as one.
+/// Smallest change of the difference between the database's clock and the steady clock that is followed.
 const SKEW_MIN: i64 = 1_000;
-/// How long a beat waits for this node's transactions to end when it has leases to end: shorter than [`BEAT`].
+/// How long a heartbeat with leases to end waits for this node's transactions: shorter than [`BEAT`].
 const ORPHANS_WAIT: Duration = Duration::from_millis(300);
-/// Lease tokens of one node: its id is in the bits above.
+/// Bits for the lease tokens of one node. Its id is in the bits above.
 const TOKEN_BITS: u32 = 39;
 
 const DUE: &str = "innesco_due";
 const SETTINGS: &str = "innesco_settings";
 
-/// What a node says of itself.
+/// What a node reports about itself.
 #[derive(Clone, Debug)]
 pub struct About {
     pub name: String,
@@ -73,35 +74,36 @@ impl Nodes for Postgres {
     }
 }
 
-/// The token of a node's `count`-th lease.
+/// Returns the token of a node's `count`-th lease.
 pub fn token(node: i64, count: i64) -> i64 {
     node << TOKEN_BITS | count & ((1 << TOKEN_BITS) - 1)
 }
 
-/// The tokens that a node can have given.
+/// Returns the range of tokens that a node can issue.
 pub fn tokens(node: i64) -> (i64, i64) {
     (node << TOKEN_BITS, (node + 1) << TOKEN_BITS)
 }
 
-/// Makes sure that this process counts as alive until the transaction ends, and says under which id. `None`: the others have given it
-/// up, and it has to come back as a new one. With it goes the question how far the settings are, for what has been submitted before this
-/// transaction began: it is not run before they are known here.
+/// Locks this node's row, so that it counts as alive until the transaction ends. Returns its id, or `None` if the other nodes
+/// have removed it: then it must register as a new node. Also reads the config version, so that events submitted before this
+/// transaction wait until this node has read that configuration.
 pub async fn enter(tx: &Transaction<'_>, local: &Local) -> Result<Option<i64>, Error> {
     let me = local.me();
     let sql = "SELECT (SELECT version FROM settings_version) FROM node WHERE id = $1 FOR KEY SHARE";
     let Some(alive) = row(tx, sql, &[&me]).await? else { return Ok(None) };
-    local.handoff.settings.tell(get(&alive, 0)?);
+    local.handoff.settings.announce(get(&alive, 0)?);
     Ok(Some(me))
 }
 
-/// Tells how far the settings are: whatever was changed before something was submitted that this transaction has seen is in them.
-pub async fn tell_of_settings(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
+/// Announces the current config version. It includes every change made before the submission of any event that this transaction
+/// has seen.
+pub async fn announce_config_version(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     let row = the_row(tx, "SELECT version FROM settings_version", &[]).await?;
-    local.handoff.settings.tell(get(&row, 0)?);
+    local.handoff.settings.announce(get(&row, 0)?);
     Ok(())
 }
 
-/// Takes a place in the table. An earlier process of the same name is no more: what it held is due.
+/// Registers this process in the table of nodes. An earlier process of the same name has ended, so its rows are due.
 pub async fn start(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, Error> {
     let earlier = rows(tx, "DELETE FROM node WHERE name = $1 RETURNING id", &[&about.name]).await?;
     for row in &earlier {
@@ -116,7 +118,7 @@ async fn register(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, 
     get(&the_row(tx, sql, &values).await?, 0)
 }
 
-/// Registers this node again after the others have removed `old`. Callers that ask at the same time share one registration.
+/// Registers this node again after the others have removed `old`. Concurrent callers share one registration.
 pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error> {
     let _alone = local.own.registering.lock().await;
     if local.me() != old {
@@ -126,16 +128,14 @@ pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error
     let tx = client.transaction().await?;
     let new = register(&tx, &local.own.about, local.now()).await?;
     tx.commit().await?;
-    tracing::warn!(
-        "the other nodes have not heard of this one for a while and have taken over its work; it goes on as a new one"
-    );
+    tracing::warn!("this node was silent and the other nodes took over its work; registered again as a new node");
     local.own.id.store(new, Ordering::SeqCst);
     local.handoff.tenure.begin(tokens(new).0);
     local.handoff.alarm.set(clock::steady());
     Ok(())
 }
 
-/// What a node held is due now.
+/// Ends all leases of a node: its rows are due.
 async fn end_leases(tx: &Transaction<'_>, node: i64, now: i64) -> Result<(), Error> {
     let (from, until) = tokens(node);
     for table in ["event_queue", "run_queue", "live"] {
@@ -145,9 +145,9 @@ async fn end_leases(tx: &Transaction<'_>, node: i64, now: i64) -> Result<(), Err
     Ok(())
 }
 
-/// Ends leases that nobody holds: those of a transaction whose end was not heard, and those that could not be given back. Such a
-/// transaction may still be under way: it holds this node's row until it ends, so that is waited for. Not for long; the next beat tries
-/// again.
+/// Ends leases that no worker holds: those of a transaction with an unknown result, and those that could not be given back. Such
+/// a transaction may still be running. It locks this node's row until it ends, so this waits for it, but not for long; the next
+/// heartbeat tries again.
 async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     let orphans = local.orphans();
     if orphans.is_empty() {
@@ -171,7 +171,7 @@ async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// Leaves: what this node holds is free for the others at once.
+/// Unregisters this node: its rows are free for the other nodes at once.
 async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     let me = local.me();
     if execute(tx, "DELETE FROM node WHERE id = $1", &[&me]).await? > 0 {
@@ -181,8 +181,8 @@ async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// A change of what people set is about to be committed: every node is to know.
-pub async fn tell_settings(tx: &Transaction<'_>) -> Result<(), Error> {
+/// Notifies every node of a configuration change that is about to be committed.
+pub async fn raise_config_version(tx: &Transaction<'_>) -> Result<(), Error> {
     execute(tx, "UPDATE settings_version SET version = version + 1", &[]).await?;
     execute(tx, "SELECT pg_notify($1, '')", &[&SETTINGS]).await?;
     Ok(())
@@ -205,7 +205,7 @@ async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
     let me = local.me();
     let node = |row: &tokio_postgres::Row| -> Result<Node, Error> {
         let id = get(row, 0)?;
-        // A lease is known by its end.
+        // The start of a lease follows from its end.
         let taken = |end: i64| clock::as_wall(local.steady_at(end.saturating_sub(LEASE.as_millis() as i64)));
         Ok(Node {
             id,
@@ -224,8 +224,8 @@ async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
     found.iter().map(node).collect()
 }
 
-/// Reads how far the database's clock is from the steady clock of this process. It is taken as it is only where the difference
-/// is more than the two can drift and a question takes.
+/// Measures how far the database's clock is from this process's steady clock. Follows the measurement only if it changed by more
+/// than the clocks can drift and a query can take.
 pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     let asked = clock::steady();
     let answer = client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", &[]).await?;
@@ -243,22 +243,22 @@ pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// For how long after its last beat a node counts its leases as its own: shorter than the others wait.
+/// Returns how long after its last heartbeat a node may rely on its leases: shorter than the other nodes wait.
 pub fn tenure(silence: Duration) -> Duration {
     silence * 2 / 3
 }
 
-/// How many looks with the same beat make a node silent.
+/// Returns after how many looks with an unchanged counter a node is silent.
 pub fn looks_most(silence: Duration) -> u32 {
     u32::try_from(silence.as_millis() / BEAT.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
-/// How often in a row each of the other nodes was seen with the same beat.
+/// Per other node, how many looks in a row saw the same counter.
 #[derive(Default)]
 pub struct Looks(HashMap<i64, (i64, u32)>);
 
 impl Looks {
-    /// Takes note of a look, and says who has been silent for `most` looks.
+    /// Records a look. Returns the nodes that were silent for `most` looks.
     pub fn note(&mut self, seen: &[(i64, i64)], most: u32) -> Vec<i64> {
         self.0.retain(|id, _| seen.iter().any(|(one, _)| one == id));
         let mut silent = Vec::new();
@@ -276,7 +276,7 @@ impl Looks {
     }
 }
 
-/// Sends heartbeats, watches the other nodes, listens and notifies until `stop`.
+/// Sends heartbeats, watches the other nodes, and listens and notifies until `stop`.
 pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: CancellationToken) {
     let mut wait = RECONNECT;
     let mut looks = Looks::default();
@@ -290,7 +290,7 @@ pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: Cancellati
         };
         let Err(error) = ended;
         again = true;
-        tracing::debug!(%error, "the database does not answer this node's beat; trying again");
+        tracing::debug!(%error, "heartbeat failed; trying again");
         wait = if clock::steady().since(began) > RECONNECT_MAX { RECONNECT } else { (wait * 2).min(RECONNECT_MAX) };
         tokio::select! {
             biased;
@@ -340,10 +340,10 @@ async fn session(
                 beat(&client, pool, local).await?;
                 end_orphans(pool, local).await?;
                 look(&client, pool, local, looks).await?;
-                look_at_settings(&client, local).await?;
+                read_config_version(&client, local).await?;
                 measure_skew(&client, local).await?;
             }
-            () = local.own.settings_changed.notified() => look_at_settings(&client, local).await?,
+            () = local.own.settings_changed.notified() => read_config_version(&client, local).await?,
             () = local.own.overflowed.notified() => {
                 let me = local.me().to_string();
                 client.execute("SELECT pg_notify($1, $2)", &[&DUE, &me]).await?;
@@ -363,7 +363,7 @@ fn hear(local: &Local, channel: &str, payload: &str) {
 
 async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> {
     let me = local.me();
-    // Counted from before the question: the others count from when they see the answer.
+    // Measured before the query: the other nodes count from the moment at which they see its result.
     let asked = clock::steady();
     let sql = "UPDATE node SET beat = beat + 1, seen_at = $2 WHERE id = $1";
     if client.execute(sql, &[&me, &local.now()]).await? == 0 {
@@ -383,7 +383,7 @@ async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Looks) ->
     Ok(())
 }
 
-/// Removes a node that is silent, unless it is in the middle of a transaction: then it is looked at again.
+/// Removes a silent node, unless it is inside a transaction: then the next look checks again.
 async fn remove(pool: &Pool, local: &Local, id: i64) -> Result<(), Error> {
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;
@@ -394,30 +394,30 @@ async fn remove(pool: &Pool, local: &Local, id: i64) -> Result<(), Error> {
     execute(&tx, "DELETE FROM node WHERE id = $1", &[&id]).await?;
     end_leases(&tx, id, local.now()).await?;
     tx.commit().await?;
-    tracing::warn!(node = name, silent = ?local.own.silence, "a node has not been heard of; what it held is taken over");
+    tracing::warn!(node = name, silent = ?local.own.silence, "node silent; its leases are ended");
     local.handoff.alarm.set(clock::steady());
     local.own.overflowed.notify_one();
     Ok(())
 }
 
-async fn look_at_settings(client: &Client, local: &Local) -> Result<(), Error> {
+async fn read_config_version(client: &Client, local: &Local) -> Result<(), Error> {
     let row = client.query_one("SELECT version FROM settings_version", &[]).await?;
-    local.handoff.settings.tell(get(&row, 0)?);
+    local.handoff.settings.announce(get(&row, 0)?);
     Ok(())
 }
 
 impl Local {
-    /// An instant of the steady clock, by the database's.
+    /// Converts an instant of the steady clock to the database's clock.
     pub fn db_at(&self, at: Timestamp) -> i64 {
         at.millis().saturating_add(self.own.skew.load(Ordering::SeqCst))
     }
 
-    /// An instant of the database's clock, by the steady clock.
+    /// Converts an instant of the database's clock to the steady clock.
     pub fn steady_at(&self, at: i64) -> Timestamp {
         Timestamp::from_millis(at.saturating_sub(self.own.skew.load(Ordering::SeqCst)))
     }
 
-    /// The database's clock.
+    /// Returns the current time of the database's clock.
     pub fn now(&self) -> i64 {
         self.db_at(clock::steady())
     }
@@ -432,7 +432,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_silent_after_looks_in_a_row_with_the_same_beat() {
+    fn a_node_is_silent_after_several_looks_with_the_same_beat() {
         let mut looks = Looks::default();
         for beat in 0..10 {
             assert_eq!(looks.note(&[(1, beat), (2, 0)], 20), Vec::<i64>::new());
@@ -441,11 +441,11 @@ mod tests {
             assert_eq!(looks.note(&[(1, 9), (2, 0)], 20), Vec::<i64>::new(), "20 times since the first look");
         }
         assert_eq!(looks.note(&[(1, 9), (2, 0)], 20), [2]);
-        assert_eq!(looks.note(&[(1, 10), (2, 1)], 20), Vec::<i64>::new(), "both are heard again");
+        assert_eq!(looks.note(&[(1, 10), (2, 1)], 20), Vec::<i64>::new(), "the counters of both have grown");
     }
 
     #[test]
-    fn tokens_of_a_node_are_its_own() {
+    fn ranges_of_tokens_of_nodes_do_not_overlap() {
         let (from, until) = tokens(7);
         for count in [0, 1, i64::from(u32::MAX), i64::MAX] {
             assert!((from..until).contains(&token(7, count)));

@@ -8,7 +8,7 @@ use deadpool_postgres::Transaction;
 use super::{
     Postgres,
     db::{clean, execute, found, rows},
-    nodes::tell_settings,
+    nodes::raise_config_version,
 };
 use crate::{
     domain::name::Slug,
@@ -30,7 +30,7 @@ impl Plugins for Postgres {
             Box::pin(async move {
                 let sql = "UPDATE plugin SET config = $1 WHERE name = $2";
                 found(execute(tx, sql, &[&config_to_column(&config), &&*name]).await?, "plugin")?;
-                tell_settings(tx).await
+                raise_config_version(tx).await
             })
         })
         .await

@@ -1,5 +1,5 @@
-//! Plugin files that nodes share. The version of a plugin that serves is the one whose file is stored. Earlier versions are stored as digests
-//! only, so that an old file in some folder is recognized.
+//! Plugin files that nodes share. The serving version of a plugin is the one whose file is stored. Of earlier versions only the
+//! digest is stored, so that an old file in a node's folder is recognized.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -7,7 +7,7 @@ use deadpool_postgres::Transaction;
 use super::{
     Postgres,
     db::{execute, get, row, rows},
-    nodes::tell_settings,
+    nodes::raise_config_version,
     plugins,
 };
 use crate::{
@@ -19,10 +19,10 @@ use crate::{
     },
 };
 
-/// Versions of one plugin that are known; the oldest are forgotten.
+/// Known versions of one plugin. Older ones are forgotten.
 const VERSIONS_MAX: i64 = 1_000;
-/// Files are larger than anything else, and the way to the database may be narrow: 64 MiB at 1 MiB/s. While it reads a file the database
-/// counts itself idle.
+/// Files are the largest values, and the link to the database may be slow: this allows 64 MiB at 1 MiB/s. While the database
+/// receives a file, it counts the transaction as idle.
 const FILE_TIME: &str = "SET LOCAL statement_timeout = '64s'; SET LOCAL idle_in_transaction_session_timeout = '64s'";
 
 #[async_trait]
@@ -69,7 +69,7 @@ async fn publish(tx: &Transaction<'_>, plugin: &PluginRow, file: &[u8], seen: Fi
     if !is_new && seen == FileSeen::AtStart {
         return Ok(Published::Outdated);
     }
-    // Another node that publishes under the same name waits here until this is committed.
+    // Another node that publishes under the same name waits here until the commit.
     plugins::remember(tx, plugin).await?;
     let sql = "UPDATE plugin_version SET file = NULL WHERE plugin = $1 AND version <> $2 AND file IS NOT NULL";
     execute(tx, sql, &[&name, &version]).await?;
@@ -78,7 +78,7 @@ async fn publish(tx: &Transaction<'_>, plugin: &PluginRow, file: &[u8], seen: Fi
     let sql = "DELETE FROM plugin_version WHERE version IN (
                    SELECT version FROM plugin_version WHERE plugin = $1 AND file IS NULL ORDER BY published_at DESC OFFSET $2)";
     execute(tx, sql, &[&name, &VERSIONS_MAX]).await?;
-    tell_settings(tx).await?;
+    raise_config_version(tx).await?;
     Ok(Published::Serves)
 }
 
@@ -86,7 +86,7 @@ async fn withdraw(tx: &Transaction<'_>, plugin: &str, version: Digest) -> Result
     let sql = "UPDATE plugin_version SET file = NULL WHERE plugin = $1 AND version = $2 AND file IS NOT NULL";
     let served = execute(tx, sql, &[&plugin, &version.as_bytes().as_slice()]).await? > 0;
     if served {
-        tell_settings(tx).await?;
+        raise_config_version(tx).await?;
     }
     Ok(served)
 }
@@ -105,7 +105,7 @@ async fn file(tx: &Transaction<'_>, version: Digest) -> Result<Option<Vec<u8>>, 
     Ok(found.map(|row| get(&row, 0)).transpose()?.flatten())
 }
 
-/// The column `plugins` of a node: name, digest, error of each.
+/// The column `plugins` of a node: name, digest and error of each.
 type Reported = Vec<(String, Option<String>, Option<String>)>;
 
 fn reported_to_column(plugins: &[NodePlugin]) -> String {
@@ -115,7 +115,7 @@ fn reported_to_column(plugins: &[NodePlugin]) -> String {
     json::<Reported>(&reported.collect())
 }
 
-/// What a node has reported.
+/// Reads a node's report.
 pub fn reported_from_column(node: i64, text: &str) -> Result<Vec<NodePlugin>, Error> {
     let place = Place { table: "node", id: node };
     let read = |(name, version, error): (String, Option<String>, Option<String>)| {

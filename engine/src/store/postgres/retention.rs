@@ -1,8 +1,8 @@
-//! Retention: finished events leave after their time, each with its whole story, a batch at a time. The walks are those of the embedded
-//! store; one node at a time takes a step, and an event that somebody is just sending again is passed over.
+//! Retention: deletes finished events after their time, each with its runs, deliveries and attempts, in batches. The walks are
+//! those of the embedded store. One node at a time takes a step. Events that an operator is just retrying are skipped.
 //!
-//! What the store holds is counted by what it was given (bodies, and something for the rows around them): a database gives no space back
-//! when rows are deleted, and its own figures lag behind.
+//! The size of the store is the sum of the stored bodies and an estimate for the rows around them. A database frees no disk space
+//! when rows are deleted, and its own figures are outdated.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -28,9 +28,9 @@ use crate::{
     },
 };
 
-/// Rows of each kind looked at in one step.
+/// Rows of each kind that one step looks at.
 const BATCH: i64 = 500;
-/// Events that one step of [`evict`] looks at: each leaves by itself, so that no more leave than have to.
+/// Events that one step of [`evict`] looks at: few, so that no more events are deleted than necessary.
 const EVICTION_BATCH: i64 = 64;
 
 #[async_trait]
@@ -56,7 +56,7 @@ impl Retire for Postgres {
     }
 }
 
-/// What an event on a walk has come to.
+/// An event on a walk, and its state.
 struct Looked {
     id: i64,
     finished: bool,
@@ -65,12 +65,12 @@ struct Looked {
     accepted_at: Timestamp,
 }
 
-/// Whether this node takes the step; another may be taking one.
+/// Returns whether this node may take the step. Another node may be taking one.
 async fn is_alone(tx: &Transaction<'_>) -> Result<bool, Error> {
     get(&the_row(tx, "SELECT pg_try_advisory_xact_lock($1)", &[&lock_key("retention", &[])]).await?, 0)
 }
 
-/// One step of all walks. Says how many rows were looked at, and where the walks stand once that is committed.
+/// Takes one step of all walks. Returns how many rows it looked at, and the positions of the walks after the commit.
 async fn retire(
     tx: &Transaction<'_>,
     node: i64,
@@ -92,12 +92,12 @@ async fn retire(
     let found = old_unrouted(tx, &mut walks.unrouted, unrouted).await?;
     looked_at += found.len();
     leave(tx, node, found.iter().filter(|one| one.finished && !one.unhappy)).await?;
-    // What the others may have passed while it was not finished leaves once it is old enough for every kind.
+    // Events that the other walks passed while they were unfinished are deleted once they are old enough for every kind.
     let found = old_events(tx, &mut walks.rest, dead).await?;
     looked_at += found.len();
     leave(tx, node, found.iter().filter(|one| one.finished && (one.unhappy || one.accepted_at < all))).await?;
 
-    // The first walk is at its end whenever nothing more is old enough, and goes on from there.
+    // The first walk ends whenever no further event is old enough. It continues from there.
     walks.delivered.ended = false;
     if walks.unrouted.ended && walks.rest.ended {
         (walks.unrouted, walks.rest) = (Walk::default(), Walk::default());
@@ -110,7 +110,7 @@ async fn retire(
     Ok((looked_at, walks))
 }
 
-/// One step of the walk that makes room, until the store holds less than `bytes_max`. It begins anew when it has come to its end.
+/// Takes one step of the walk that makes room, until the store holds less than `bytes_max`. After its end, the walk starts again.
 async fn evict(tx: &Transaction<'_>, node: i64, mut walks: Walks, bytes_max: u64) -> Result<(Evicted, Walks), Error> {
     let mut evicted = Evicted { looked_at: 0, events: 0 };
     if !is_alone(tx).await? {
@@ -136,13 +136,13 @@ async fn evict(tx: &Transaction<'_>, node: i64, mut walks: Walks, bytes_max: u64
     Ok((evicted, walks))
 }
 
-/// What the store holds, in bytes.
+/// Returns the bytes that the store holds.
 async fn size(tx: &Transaction<'_>) -> Result<u64, Error> {
     let bytes: i64 = get(&the_row(tx, "SELECT sum(bytes)::bigint FROM usage", &[]).await?, 0)?;
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// Events after the walk's cursor that were accepted before `before`, oldest first; nobody changes them until the end of the
+/// Returns events after the walk's cursor that were accepted before `before`, oldest first. Locks them until the end of the
 /// transaction.
 async fn old_events(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Looked>, Error> {
     if walk.ended {
@@ -150,10 +150,10 @@ async fn old_events(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) ->
     }
     let sql = "SELECT id FROM event WHERE id > $1 AND id < $2 AND accepted_at < $3 ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED";
     let found = rows(tx, sql, &[&walk.cursor, &about(tx, before).await?, &before.millis(), &BATCH]).await?;
-    go_on(tx, walk, found).await
+    advance(tx, walk, found).await
 }
 
-/// Returns as [`old_events`], of unrouted events.
+/// Returns unrouted events in the same way as [`old_events`].
 async fn old_unrouted(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Looked>, Error> {
     if walk.ended {
         return Ok(Vec::new());
@@ -161,10 +161,10 @@ async fn old_unrouted(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) 
     let sql = "SELECT e.id FROM unrouted u JOIN event e ON e.id = u.id
                WHERE u.id > $1 AND u.id < $2 AND e.accepted_at < $3 ORDER BY u.id LIMIT $4 FOR UPDATE OF e SKIP LOCKED";
     let found = rows(tx, sql, &[&walk.cursor, &about(tx, before).await?, &before.millis(), &BATCH]).await?;
-    go_on(tx, walk, found).await
+    advance(tx, walk, found).await
 }
 
-async fn go_on(tx: &Transaction<'_>, walk: &mut Walk, found: Vec<tokio_postgres::Row>) -> Result<Vec<Looked>, Error> {
+async fn advance(tx: &Transaction<'_>, walk: &mut Walk, found: Vec<tokio_postgres::Row>) -> Result<Vec<Looked>, Error> {
     walk.ended = found.is_empty();
     let looked = look_at(tx, found).await?;
     if let Some(last) = looked.last() {
@@ -173,7 +173,7 @@ async fn go_on(tx: &Transaction<'_>, walk: &mut Walk, found: Vec<tokio_postgres:
     Ok(looked)
 }
 
-/// Another statement than the one that locked them, so that it sees what was committed before the lock was had.
+/// A separate statement after the one that locked the rows, so that it sees rows that were committed before the lock.
 async fn look_at(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Result<Vec<Looked>, Error> {
     let ids = found.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
     if ids.is_empty() {
@@ -199,7 +199,7 @@ async fn look_at(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Resul
     rows(tx, sql, &[&ids]).await?.iter().map(looked).collect()
 }
 
-/// Removes events with their runs, deliveries and attempts.
+/// Deletes events with their runs, deliveries and attempts.
 async fn leave<'a>(tx: &Transaction<'_>, node: i64, events: impl Iterator<Item = &'a Looked>) -> Result<(), Error> {
     let ids: Vec<i64> = events.map(|one| one.id).collect();
     if ids.is_empty() {
@@ -236,17 +236,17 @@ async fn leave<'a>(tx: &Transaction<'_>, node: i64, events: impl Iterator<Item =
     count_bytes(tx, node, -bytes).await
 }
 
-/// An id from which on no event need be looked at for having been accepted before `before`: give or take what clocks that are not quite
-/// the same make of it, so that instants have to be compared as well.
+/// Returns an id from which on no event can have been accepted before `before`, unless the nodes' clocks differ. So callers
+/// compare the instants as well.
 async fn about(tx: &Transaction<'_>, before: Timestamp) -> Result<i64, Error> {
     let sql = "SELECT first_id FROM minute WHERE minute > $1::bigint + 1 ORDER BY minute LIMIT 1";
     let found = row(tx, sql, &[&(before.millis() / 60_000)]).await?;
     found.map_or(Ok(i64::MAX), |row| get(&row, 0))
 }
 
-/// Forgets callers' ids that are older than the dedupe window.
+/// Deletes callers' ids that are older than the window for repeats.
 async fn forget(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error> {
-    // Where nothing was accepted since, every id is that old.
+    // If no event was accepted since, every id is that old.
     let sql = "SELECT coalesce(min(first_id), 9223372036854775807) FROM minute WHERE minute > $1";
     let bound: i64 = get(&the_row(tx, sql, &[&(before.millis() / 60_000)]).await?, 0)?;
     let sql = "DELETE FROM dedup d USING (SELECT source, caller_id FROM dedup WHERE event_id < $1 ORDER BY event_id LIMIT $2) old
@@ -254,7 +254,8 @@ async fn forget(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error>
     Ok(execute(tx, sql, &[&bound, &BATCH]).await? as usize)
 }
 
-/// Forgets deleted endpoints with the last event from before their deletion: until then its story names them.
+/// Deletes deleted endpoints together with the last event from before their deletion. Until then an event's history shows their
+/// names.
 async fn forget_endpoints(tx: &Transaction<'_>, now: Timestamp) -> Result<usize, Error> {
     let oldest = row(tx, "SELECT accepted_at FROM event ORDER BY id LIMIT 1", &[]).await?;
     let oldest = oldest.map(|row| get(&row, 0)).transpose()?.map(Timestamp::from_millis);
@@ -264,7 +265,7 @@ async fn forget_endpoints(tx: &Transaction<'_>, now: Timestamp) -> Result<usize,
     Ok(execute(tx, sql, &[&before, &BATCH]).await? as usize)
 }
 
-/// Forgets which ids belong to minutes that nothing asks for any more. Without them a look by time is only less sharp.
+/// Deletes the first ids of minutes that no query needs any more. Without them, a search by time only becomes less exact.
 async fn forget_minutes(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error> {
     let sql = "DELETE FROM minute WHERE minute IN (SELECT minute FROM minute WHERE minute < $1 ORDER BY minute LIMIT $2)";
     Ok(execute(tx, sql, &[&(before.millis() / 60_000), &BATCH]).await? as usize)

@@ -1,5 +1,5 @@
-//! Rows and values: how each table's columns become the types of the domain. A row that cannot is an error that names its table,
-//! column and id; what lies in texts and bytes is read by [`columns`](crate::store::columns).
+//! Rows and values: turns the columns of each table into the types of the domain. A row that cannot be read is an error that
+//! names its table, column and id. [`columns`](crate::store::columns) reads values inside text and bytes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ pub const EVENT_COLUMNS: &str = "e.id, e.accepted_at, e.source, e.caller_id, e.t
      e.depth, e.cause, e.codec";
 pub const EVENT_COLUMNS_COUNT: usize = 12;
 
-/// Reads [`EVENT_COLUMNS`] from column `first` on; the data comes separately, since lists do without.
+/// Reads [`EVENT_COLUMNS`] from column `first` on. The data is separate, since lists do not need it.
 pub fn event(row: &Row, first: usize, data: Bytes) -> Result<Event, Error> {
     let place = Place { table: "event", id: get(row, first)? };
     if get::<i64>(row, first + 11)? != PLAIN {
@@ -59,7 +59,7 @@ pub fn event(row: &Row, first: usize, data: Bytes) -> Result<Event, Error> {
     })
 }
 
-/// The columns of [`whole_event`], behind [`EVENT_COLUMNS`].
+/// The columns of [`whole_event`] after [`EVENT_COLUMNS`].
 pub const WHOLE_EVENT_REST: &str = "e.data, e.request, e.body";
 pub const WHOLE_EVENT_COLUMNS_COUNT: usize = EVENT_COLUMNS_COUNT + 3;
 
@@ -77,7 +77,7 @@ pub fn whole_event(row: &Row, first: usize) -> Result<Event, Error> {
 /// The columns of [`payload`], in its order, for a table aliased `p`.
 pub const PAYLOAD_COLUMNS: &str = "p.type, p.content_type, p.headers, p.codec, p.body";
 
-/// Reads [`PAYLOAD_COLUMNS`] from column `first` on; `None` for a delivery that sends its event's data.
+/// Reads [`PAYLOAD_COLUMNS`] from column `first` on. Returns `None` for a delivery that sends its event's data.
 pub fn payload(row: &Row, first: usize, delivery: i64) -> Result<Option<Payload>, Error> {
     let place = Place { table: "payload", id: delivery };
     let Some(content_type) = get::<Option<String>>(row, first + 1)? else { return Ok(None) };
@@ -113,7 +113,7 @@ pub fn attempt(row: &Row, first: usize) -> Result<Attempt, Error> {
 pub const ENDPOINT_COLUMNS: &str =
     "id, name, title, url, events, conditions, plugin, scheme, state, created_at, policy, sealed, failing_since";
 
-/// Reads [`ENDPOINT_COLUMNS`]. The secrets open with one of `seals`.
+/// Reads [`ENDPOINT_COLUMNS`]. One of `seals` must open the secrets.
 pub fn endpoint(row: &Row, seals: &[Arc<Seal>]) -> Result<Endpoint, Error> {
     let place = Place { table: "endpoint", id: get(row, 0)? };
     let stored = StoredEndpoint {

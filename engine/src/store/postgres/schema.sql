@@ -1,39 +1,40 @@
--- The store of many nodes, in one Postgres database. Ids carry their parent's in their upper bits (domain/id.rs), so children are
--- ranges of primary keys and no foreign-key index is needed. A row in a queue table means "not finished"; a finished delivery moves
--- to its history table once and is never updated again. Every payload carries a codec (0: as it is), so that compression can follow.
+-- The store of many nodes, in one Postgres database. An id carries its parent's id in its upper bits (domain/id.rs). So children are
+-- a range of primary keys, and no foreign-key index is needed. A row in a queue table means "not finished". A finished delivery moves
+-- to its history table once and is never updated again. Every payload has a codec (0: stored unchanged), so that compression can be
+-- added later.
 --
--- next_at and beat are the database's clock, in milliseconds, or counters: no node's clock decides who may do what.
+-- next_at is on the database's clock, in milliseconds, and beat is a counter: no node's clock decides which node may do what.
 
 CREATE TABLE meta (
     key   text PRIMARY KEY,
     value bytea NOT NULL
 );
 
--- One number per event, in the order in which nodes ask for it: an event that was submitted after another's 202 has a larger one.
+-- One number per event, in the order in which nodes ask for it: an event submitted after another's 202 has a larger number.
 CREATE SEQUENCE event_id;
 
--- Processes that are alive, as far as the others know. A lease token carries the id of the node that holds it in its upper bits.
+-- Processes that the others consider alive. A lease token carries the id of its node in its upper bits.
 CREATE TABLE node (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name       text NOT NULL,                 -- the same after a restart of the same node
+    name       text NOT NULL,                 -- stays the same over restarts
     role       text NOT NULL,
-    version    text NOT NULL,                 -- of the engine
+    version    text NOT NULL,                 -- version of the engine
     address    text NOT NULL,
     started_at bigint NOT NULL,               -- the database's clock, ms
-    seen_at    bigint NOT NULL,               -- for people: whether a node lives is told by its beat
-    beat       bigint NOT NULL DEFAULT 0,     -- goes up every second
-    plugins    text NOT NULL DEFAULT '[]'     -- JSON array of [name, digest, error]: what it has ready
+    seen_at    bigint NOT NULL,               -- for people; beat decides whether a node lives
+    beat       bigint NOT NULL DEFAULT 0,     -- grows every second
+    plugins    text NOT NULL DEFAULT '[]'     -- JSON array of [name, digest, error]
 ) WITH (fillfactor = 50);
 CREATE INDEX node_by_name ON node (name);
 
--- Goes up with each change of an endpoint, a source, a key, a plugin or its settings, so that every node notices.
+-- The config version. Grows with each change of an endpoint, a source, a key, a plugin or its settings.
 CREATE TABLE settings_version (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     version  bigint NOT NULL
 ) WITH (fillfactor = 50);
 INSERT INTO settings_version (version) VALUES (0);
 
--- What payloads take, in rows that nodes do not share, so that nobody waits for another's count.
+-- Bytes of payloads, one row per node, so that no node waits for another's count.
 CREATE TABLE usage (
     slot  bigint PRIMARY KEY,
     bytes bigint NOT NULL
@@ -51,11 +52,11 @@ CREATE TABLE event (
     content_type text NOT NULL,
     attributes   text,                        -- JSON array of [name, value]
     depth        bigint NOT NULL,
-    cause        bigint,                      -- the event whose run emitted it
+    cause        bigint,                      -- id of the event whose run emitted this one
     codec        bigint NOT NULL,
     data         bytea NOT NULL,
-    request      text,                        -- JSON array: method, query and headers of the request that a source took it from
-    body         bytea                        -- that request's body, where the data is something else
+    request      text,                        -- JSON array: method, query and headers of a source's request
+    body         bytea                        -- body of that request, if it differs from the data
 );
 ALTER TABLE event ALTER COLUMN data SET STORAGE EXTERNAL;
 ALTER TABLE event ALTER COLUMN body SET STORAGE EXTERNAL;
@@ -63,7 +64,7 @@ CREATE INDEX event_by_type ON event (type, id);
 CREATE INDEX event_by_source ON event (source, id);
 CREATE INDEX event_by_cause ON event (cause) WHERE cause IS NOT NULL;
 
--- Which id was about the first of a minute (wall clock): time to ids, for filters and retention.
+-- About the first event id of each minute (wall clock): maps times to ids, for filters and retention.
 CREATE TABLE minute (
     minute   bigint PRIMARY KEY,
     first_id bigint NOT NULL
@@ -77,7 +78,7 @@ CREATE TABLE dedup (
 );
 CREATE INDEX dedup_by_event ON dedup (event_id);
 
--- Events that are to be run. next_at: when it is due, or when its lease ends.
+-- Events that wait to be run. next_at: when the event is due, or when its lease ends.
 CREATE TABLE event_queue (
     id      bigint PRIMARY KEY,
     round   bigint NOT NULL,
@@ -89,7 +90,7 @@ CREATE INDEX event_queue_leased ON event_queue (next_at) WHERE lease IS NOT NULL
 
 CREATE TABLE unrouted (id bigint PRIMARY KEY);
 
--- How many times an event was replayed.
+-- Number of replays of an event.
 CREATE TABLE replay (
     id     bigint PRIMARY KEY,
     rounds bigint NOT NULL
@@ -113,7 +114,7 @@ CREATE TABLE run (
     log_dropped bigint NOT NULL
 );
 
--- Runs that are not done: waiting for their time, or parked until someone drives them.
+-- Unfinished runs: waiting until they are due, or parked until an operator or the engine requeues them.
 CREATE TABLE run_queue (
     id       bigint PRIMARY KEY,
     plugin   text NOT NULL,
@@ -128,13 +129,13 @@ CREATE TABLE run_queue (
     CHECK (state = 'waiting' OR lease IS NULL)
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX run_queue_free ON run_queue (plugin, next_at, id) WHERE state = 'waiting' AND lease IS NULL;
--- Whatever an event has still to run holds back what is ordered behind it.
+-- An event with unfinished runs delays the ordered deliveries of later events.
 CREATE INDEX run_queue_waiting ON run_queue (id) WHERE state = 'waiting';
 CREATE INDEX run_queue_leased ON run_queue (next_at) WHERE lease IS NOT NULL;
 CREATE INDEX run_queue_parked ON run_queue (plugin, outcome) WHERE state = 'parked';
 CREATE INDEX run_queue_wants ON run_queue (wants) WHERE state = 'parked' AND wants IS NOT NULL;
 
--- Deliveries that are not finished.
+-- Unfinished deliveries.
 CREATE TABLE live (
     id       bigint PRIMARY KEY,
     endpoint bigint NOT NULL,
@@ -142,9 +143,9 @@ CREATE TABLE live (
     attempts bigint NOT NULL,
     next_at  bigint NOT NULL,
     lease    bigint,
-    ordering bigint                           -- rows of one endpoint with the same number go one after the other, by id
+    ordering bigint                           -- rows of one endpoint with the same number are sent one after the other, by id
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
--- First attempts and retries apart, so that neither starves the other.
+-- First attempts and retries are claimed separately, so that neither starves the other.
 CREATE INDEX live_free ON live (endpoint, (attempts > 0), next_at, id) WHERE lease IS NULL AND ordering IS NULL;
 CREATE INDEX live_ordered ON live (endpoint, ordering, id) WHERE ordering IS NOT NULL;
 CREATE INDEX live_leased ON live (next_at) WHERE lease IS NOT NULL;
@@ -163,7 +164,7 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
 CREATE INDEX delivery_unhappy ON delivery (state, id) WHERE state <> 'delivered';
 
--- What plugins made for receivers; a delivery without a row here sends its event's data.
+-- Webhook contents that plugins made. A delivery without a row here sends its event's data.
 CREATE TABLE payload (
     id           bigint PRIMARY KEY,
     type         text,
@@ -185,17 +186,17 @@ CREATE TABLE attempt (
     retry_after_ms bigint
 );
 
--- What plugins keep. The version is the token of the lease under which it was written: no two claims have the same.
+-- State of plugins. The version is the token of the lease that wrote the value: no two claims share a token.
 CREATE TABLE state (
     plugin  text NOT NULL,
-    key     bytea NOT NULL,                   -- text, of any characters
+    key     bytea NOT NULL,                   -- UTF-8, also with zero characters
     value   bytea NOT NULL,
     version bigint NOT NULL,
     PRIMARY KEY (plugin, key)
 );
 
--- How much that is, by plugin; a plugin's figure is the sum over the slots, of which each connection writes one. Kept by triggers, so that
--- whatever changes state keeps it as well, engines of an older layout included.
+-- Size of each plugin's state: the sum over its slots, of which each connection writes one. Triggers maintain it, so that every
+-- statement that changes state also updates its size, including those of engines with an older layout.
 CREATE TABLE state_size (
     plugin text NOT NULL,
     slot   bigint NOT NULL,
@@ -234,22 +235,22 @@ CREATE TABLE endpoint (
     scheme     text NOT NULL,
     state      text NOT NULL,
     created_at bigint NOT NULL,
-    deleted_at bigint,                        -- its name stays readable in the history
+    deleted_at bigint,                        -- the row stays, so that histories can show its name
     policy     text NOT NULL,                 -- JSON object
-    sealed     bytea,                         -- JSON object with its secrets, encrypted; gone when it is deleted
+    sealed     bytea,                         -- JSON object with its secrets, encrypted; NULL after deletion
     failing_since bigint,                     -- wall clock, ms; set once it has failed for a while
     single     boolean NOT NULL,              -- only one node at a time may send to it
-    holder     bigint                         -- that node; another may take its place once it is no more
+    holder     bigint                         -- that node; another may replace it after it has ended
 );
 CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
 CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 
--- Addresses for third parties.
+-- Sources: inbound addresses for third parties.
 CREATE TABLE source (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL UNIQUE,
     title      text,
-    draft      text NOT NULL,                 -- JSON object: what differs from its preset
+    draft      text NOT NULL,                 -- JSON object: settings that differ from its preset
     created_at bigint NOT NULL,
     sealed     bytea NOT NULL                 -- JSON object with its address and its secrets, encrypted
 );
@@ -265,7 +266,7 @@ CREATE TABLE plugin (
     config         text NOT NULL              -- JSON object
 );
 
--- Every version of a plugin that any node has shown. Of those of one name, the one whose file is here serves.
+-- Every version of a plugin that any node has published. The version whose file is stored here serves.
 CREATE TABLE plugin_version (
     version      bytea PRIMARY KEY,           -- SHA-256 of the file
     plugin       text NOT NULL,
@@ -283,27 +284,27 @@ CREATE TABLE api_key (
     hash       bytea NOT NULL UNIQUE,
     created_at bigint NOT NULL,
     expires_at bigint,                        -- wall clock, ms
-    last_used_at bigint                       -- wall clock, ms; give or take a minute
+    last_used_at bigint                       -- wall clock, ms; within a minute
 );
 
--- Who changed what. Written before the change, completed with the answer's status after it.
+-- Audit trail. An entry is written before its change and completed with the answer's status.
 CREATE TABLE audit (
     id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at     bigint NOT NULL,                   -- wall clock, ms
     key    text NOT NULL,                     -- the name of the key
     action text NOT NULL,
     target text,
-    status bigint                             -- NULL: under way, or the engine ended before it was done
+    status bigint                             -- NULL: under way, or the engine ended during the change
 );
 CREATE INDEX audit_by_key ON audit (key, id);
 CREATE INDEX audit_by_action ON audit (action, id);
 
--- Work over many rows that goes on by batches.
+-- Jobs: work over many rows, done in batches.
 CREATE TABLE job (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind        text NOT NULL,
     filter      text NOT NULL,                -- JSON object
-    cursor      bigint NOT NULL,              -- ids below it are done with
+    cursor      bigint NOT NULL,              -- ids below it are processed
     done        bigint NOT NULL,
     failed      bigint NOT NULL,
     total       bigint,

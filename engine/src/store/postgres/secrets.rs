@@ -1,5 +1,5 @@
-//! Replacing the master key: every secret is sealed again in one transaction. The other nodes follow when they find a secret that their key
-//! does not open.
+//! Replaces the master key: seals every secret again in one transaction. The other nodes follow when they find a secret that
+//! their key does not open.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use deadpool_postgres::Transaction;
 use super::{
     Local, Postgres,
     db::{execute, get, meta, rows},
-    nodes::tell_settings,
+    nodes::raise_config_version,
     transactions::Doing,
     upgrade,
 };
@@ -32,7 +32,7 @@ impl Secrets for Postgres {
                     reseal(tx, "source", source_columns::seal_context, &old, &seal).await?;
                     reseal(tx, "endpoint", columns::seal_context, &old, &seal).await?;
                     execute(tx, "UPDATE meta SET value = $1 WHERE key = 'seal'", &[&seal.mark()?]).await?;
-                    tell_settings(tx).await?;
+                    raise_config_version(tx).await?;
                     local.seals.announce(&seal);
                     Ok(seal)
                 })
@@ -44,7 +44,8 @@ impl Secrets for Postgres {
 }
 
 impl Postgres {
-    /// Reads rows with secrets. If one does not open, another node may have replaced the master key: then takes up that key and reads again.
+    /// Reads rows with secrets. If a secret does not open, another node may have replaced the master key. Then it reads the new
+    /// key and tries again.
     pub async fn read_sealed<T>(
         &self,
         work: impl for<'a> Fn(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + Sync,
@@ -58,13 +59,13 @@ impl Postgres {
         }
     }
 
-    /// Takes up a master key that another node has put in force, where the file is shared.
+    /// Switches to a master key that another node has made current, if the nodes share the key file.
     async fn follow_key(&self) -> Result<(), Error> {
         let seals = self.local.seals.all();
         let seal = self
             .step(move |tx, local| {
                 Box::pin(async move {
-                    // A change that is under way has written its key file, which must not look like an abandoned change.
+                    // A key change in progress has written its key file, which must not look like an abandoned change.
                     upgrade::alone(tx).await?;
                     let mark = meta(tx, "seal").await?.ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?;
                     if seals.iter().any(|seal| seal.made(&mark)) {

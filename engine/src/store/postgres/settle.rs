@@ -1,6 +1,6 @@
-//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole, many at once. First the store locks and asks for
-//! everything that may refuse, for all of them. Then [`judge`] decides about each in its turn, in memory. Then everything is written, a
-//! statement per table.
+//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole, many at once. First the store locks and
+//! reads everything that the decisions need, for all settlements. Then [`judge`] decides about each in turn, in memory. Then
+//! everything is written, one statement per table.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -36,10 +36,10 @@ use crate::{
 /// A plugin and a key of its state.
 type StateName = (String, String);
 
-/// What a payload counts for beside its body, of what the store holds.
+/// Estimated bytes of a payload in the store beside its body.
 pub const PAYLOAD_BYTES: i64 = 512;
 
-/// A number to lock by, the same on every node.
+/// Returns a number for an advisory lock, the same on every node.
 pub fn lock_key(kind: &str, name: &[&[u8]]) -> i64 {
     let mut hash = Sha256::new_with_prefix(kind);
     for part in name {
@@ -84,7 +84,7 @@ pub async fn settle(
     Ok(calls.iter().map(|call| answers.by_ref().take(call.len()).collect()).collect())
 }
 
-/// Locks and asks for everything that the decisions need.
+/// Locks and reads everything that the decisions need.
 async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Known, Error> {
     let (mut events, mut runs, mut locks) = (Vec::new(), Vec::new(), BTreeSet::new());
     let (mut reads, mut parents, mut endpoints) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -110,12 +110,12 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Kno
         let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
         endpoints.extend(deliveries.filter(|one| one.birth == Birth::Due).map(|one| one.endpoint.as_i64()));
     }
-    // Another node that settles or claims the same rows waits here, or is waited for.
+    // Transactions of other nodes that settle or claim the same rows wait for this lock, or this waits for them.
     let events = leases(tx, "event_queue", &events).await?;
     let runs = leases(tx, "run_queue", &runs).await?;
     if !locks.is_empty() {
         let locks: Vec<i64> = locks.into_iter().collect();
-        // In the order of their numbers on every node, and before anything is read that they protect.
+        // In the order of the numbers on every node, and before anything is read that they protect.
         execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
     }
     Ok(Known {
@@ -128,7 +128,7 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Kno
     })
 }
 
-/// Locks rows of a queue, and returns the tokens of those that are leased.
+/// Locks rows of a queue, and returns the tokens of the leased ones.
 async fn leases(tx: &Transaction<'_>, table: &str, ids: &[i64]) -> Result<Vec<(i64, i64)>, Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -179,7 +179,7 @@ async fn children(tx: &Transaction<'_>, parents: Vec<i64>) -> Result<HashMap<Eve
     found.iter().map(next).collect()
 }
 
-/// Returns those of these endpoints that only one node at a time may send to, which is not this one.
+/// Returns those of these endpoints that only one node at a time may send to, and that another node holds.
 async fn elsewhere(tx: &Transaction<'_>, node: i64, endpoints: Vec<i64>) -> Result<HashSet<EndpointId>, Error> {
     if endpoints.is_empty() {
         return Ok(HashSet::new());
@@ -188,17 +188,17 @@ async fn elsewhere(tx: &Transaction<'_>, node: i64, endpoints: Vec<i64>) -> Resu
     rows(tx, sql, &[&endpoints, &node]).await?.iter().map(|row| Ok(EndpointId::from_i64(get(row, 0)?))).collect()
 }
 
-/// What is to be written, table by table.
+/// The rows to write, by table.
 #[derive(Default)]
 struct Written {
     settled: Vec<i64>,
     unrouted: Vec<i64>,
     routed: Vec<i64>,
     runs: Runs,
-    /// Runs that are done and have a place in the queue.
+    /// Finished runs that have a row in the queue.
     done: Vec<i64>,
     queue: RunQueue,
-    /// Value, or none where it is deleted, and version.
+    /// Value (`None` deletes it) and version.
     state: BTreeMap<StateName, (Option<Vec<u8>>, i64)>,
     events: Vec<NewEvent>,
     payloads: Vec<(i64, Arc<Payload>)>,
@@ -258,7 +258,7 @@ struct RunQueue {
 }
 
 impl Written {
-    /// Adds what is to be written for one settlement.
+    /// Adds the rows of one settlement.
     fn add(&mut self, local: &Local, node: i64, known: &Known, settlement: &Settlement, plan: &Plan<'_>, after: &mut After) {
         match plan.routing {
             Routing::Before(_) => {}

@@ -1,10 +1,12 @@
-//! Many nodes on virtual time: what decides who is alive, whose a lease is and whether it is still to be acted on is the engine's own code
-//! ([`Looks`], [`tokens`], [`Tenure`](crate::store::Tenure)); the database is a model of its rows, in which each transaction is one
-//! instant. Nodes are killed, stopped and started, their clocks run at different rates, the database breaks off and its clock is set.
+//! Simulates many nodes on virtual time. The engine's own code decides which node is alive, which node holds a lease, and whether
+//! a lease is still valid ([`Looks`], [`tokens`], [`Tenure`](crate::store::Tenure)). The database is a model of its rows, in
+//! which each transaction is one instant. Nodes are killed, stopped and started; their clocks run at different rates; the
+//! database disconnects, and its clock is set.
 //!
-//! At every instant: nobody begins to send what is not his by the database. In the end: everything was delivered.
+//! Invariant at every instant: no node begins to send a delivery that the database does not lease to it. At the end: everything
+//! was delivered.
 //!
-//! `make simulate` runs more of it; `SEED` repeats one, `RUNS` says how many.
+//! `make simulate` runs more simulations. `SEED` repeats one, `RUNS` sets their number.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,25 +24,25 @@ use crate::{
 const NODES: usize = 4;
 const ROWS: usize = 80;
 const SILENCE: Duration = Duration::from_secs(30);
-/// What happens to nodes and the database, and until when.
+/// Number of faults of nodes and the database, and the time until which they happen.
 const FAULTS: usize = 40;
 const FAULTS_UNTIL: i64 = 400_000;
-/// Until everything must have been delivered, ms.
+/// Time by which everything must have been delivered, ms.
 const END: i64 = FAULTS_UNTIL + 3_600_000;
-/// For how long a run goes on although everything was delivered, ms.
+/// How long a run continues after everything was delivered, ms.
 const SETTLED: i64 = 60_000;
-/// How far clocks may run apart, in thousandths.
+/// Largest difference between the rates of clocks, in thousandths.
 const DRIFT_MAX: i64 = 50;
-/// By how much the database's clock is set at once, ms: less than a lease, together as well.
+/// Largest change of the database's clock, ms. All changes together stay below a lease.
 const SET_MAX: i64 = 60_000;
-/// How long an exchange may take: a claim that would not outlast it is given back.
+/// How long an attempt may take. A claim that would end earlier is given back.
 const EXCHANGE_MAX: Duration = Duration::from_secs(20);
-/// How soon what failed is asked for again, ms.
+/// Pause before a failed request is repeated, ms.
 const AGAIN: i64 = 500;
 const CLAIM_EVERY: i64 = 300;
 const CLAIM_MAX: usize = 8;
 
-/// What is under test; a test of the test makes it wrong.
+/// The rules under test. A test of the simulation breaks them.
 #[derive(Clone, Copy)]
 struct Rules {
     tenure: Duration,
@@ -63,7 +65,7 @@ struct Row {
 
 #[derive(Default)]
 struct Database {
-    /// Name and beat of each node.
+    /// Name and heartbeat counter of each node.
     nodes: BTreeMap<i64, (usize, i64)>,
     last_node: i64,
     rows: Vec<Row>,
@@ -95,14 +97,14 @@ impl Database {
     }
 }
 
-/// A claim in a node's hand.
+/// A claim that a node holds.
 #[derive(Clone, Copy, Debug)]
 struct Claim {
     row: usize,
     lease: Lease,
 }
 
-/// A transaction that a node asks for.
+/// A transaction that a node requests.
 #[derive(Clone, Debug)]
 enum Ask {
     Start { asked: Timestamp },
@@ -132,12 +134,12 @@ enum Answer {
     Claimed {
         claims: Vec<Claim>,
     },
-    /// The others have removed this node, and nothing was done.
+    /// The other nodes have removed this node; nothing was done.
     Gone {
         ask: Ask,
         me: i64,
     },
-    /// The database was not reached, or its answer was lost.
+    /// The request or the answer was lost.
     Failed {
         ask: Ask,
         tokens: Vec<i64>,
@@ -149,7 +151,7 @@ enum Answer {
 enum Happening {
     Tick,
     ClaimTime,
-    /// Asked for as this node of the database.
+    /// A transaction requested under this node id of the database.
     Apply {
         ask: Ask,
         me: i64,
@@ -168,21 +170,21 @@ enum Happening {
 }
 
 struct Node {
-    /// Another one after each start of the process: what was under way for an earlier one is nothing to it.
+    /// Number of the process: each start of the node increases it. Answers to earlier processes are ignored.
     process: u64,
     alive: bool,
     stopped_until: i64,
-    /// In the database; none yet.
+    /// Id in the database; 0 before the registration.
     id: i64,
-    /// One at a time, however many hear that it was removed.
+    /// Whether a registration is in progress: only one at a time, however many requests learn that the node was removed.
     coming_back: bool,
     looks: Looks,
     handoff: Handoff,
     orphans: Vec<i64>,
-    /// How far the database's clock is ahead of this node's, as it last read.
+    /// How far the database's clock is ahead of this node's, by the last measurement.
     skew: i64,
     counter: i64,
-    /// Its own clock: where it began, and by how many thousandths it is fast.
+    /// The node's clock: its start, and by how many thousandths it is fast.
     offset: i64,
     drift: i64,
 }
@@ -203,7 +205,7 @@ struct World {
     rules: Rules,
     database: Database,
     nodes: Vec<Node>,
-    /// Time, a number that makes it unique, node, its process.
+    /// By time and a unique number: node, its process, and what happens.
     agenda: BTreeMap<(i64, u64), (usize, u64, Happening)>,
     number: u64,
     sends: Vec<usize>,
@@ -259,7 +261,7 @@ impl World {
         self.agenda.insert((at, self.number), (node, self.nodes[node].process, happening));
     }
 
-    /// The way to the database or back: mostly fast.
+    /// Returns the delay of one way to the database or back: mostly short.
     fn latency(&mut self) -> i64 {
         if self.random.random_range(0..50) == 0 { self.random.random_range(5..2_000) } else { self.random.random_range(0..5) }
     }
@@ -294,10 +296,10 @@ impl World {
             let here = &self.nodes[node];
             match &happening {
                 Happening::Fault => self.fault(node),
-                // What is on its way to the database arrives whatever has become of its sender.
+                // A request on its way to the database arrives even if its sender has ended.
                 Happening::Apply { ask, me } => self.apply(node, process, *me, ask.clone()),
                 _ if here.process != process || !here.alive => {}
-                // A process that is stopped does nothing; all of it happens at once when it goes on.
+                // A stopped process does nothing. Everything happens at once when it continues.
                 _ if here.stopped_until > at => {
                     let until = here.stopped_until + self.random.random_range(0..3);
                     self.plan(until, node, happening);
@@ -312,7 +314,7 @@ impl World {
             0..3 if self.nodes[node].alive => {
                 self.nodes[node].alive = false;
                 let back = self.now + self.random.random_range(0..60_000);
-                // What happens to one that is dead is that it is started.
+                // A dead process is started.
                 self.plan(back, node, Happening::Fault);
                 "killed"
             }
@@ -339,7 +341,7 @@ impl World {
         *self.faults.entry(what).or_default() += 1;
     }
 
-    /// One transaction, for a process that may be gone by now.
+    /// Executes one transaction. Its process may have ended by now.
     fn apply(&mut self, node: usize, process: u64, me: i64, ask: Ask) {
         let answer = match self.now < self.database.down_until {
             true => Answer::Failed { ask, tokens: Vec::new() },
@@ -381,7 +383,7 @@ impl World {
                 let (due, until) = (here.db_at(steady), steady.plus(LEASE));
                 let mut claims = Vec::new();
                 for (place, row) in database.rows.iter_mut().enumerate().filter(|(_, row)| !row.done && row.next_at <= due) {
-                    // Its time is over.
+                    // The lease has expired.
                     row.lease = None;
                     if claims.len() < CLAIM_MAX {
                         let lease = Lease { token: token(me, here.counter), until };
@@ -395,7 +397,7 @@ impl World {
             Ask::Record { .. } if !database.nodes.contains_key(&me) => Answer::Gone { ask, me },
             Ask::Record { claim, delivered } => {
                 let row = &mut database.rows[claim.row];
-                // Whose it is, decides the row.
+                // The row decides which node holds the delivery.
                 if row.lease == Some(claim.lease.token) {
                     (row.lease, row.done, row.next_at) = (None, delivered, now + 5_000);
                 }
@@ -419,7 +421,7 @@ impl World {
         }
     }
 
-    /// What a living process does.
+    /// Handles an event at a living process.
     fn act(&mut self, node: usize, happening: Happening) {
         let steady = self.nodes[node].steady(self.now);
         match happening {
@@ -432,7 +434,7 @@ impl World {
                 self.plan(self.now + CLAIM_EVERY, node, Happening::ClaimTime);
                 self.ask(node, Ask::Claim);
             }
-            // The connection broke before the answer: nobody knows what it was.
+            // The connection broke before the answer: the node does not learn the result.
             Happening::Reply { answer, applied } if (applied..self.now).contains(&self.database.last_down) => {
                 let (ask, tokens) = match answer {
                     Answer::Claimed { claims } => (Ask::Claim, claims.iter().map(|claim| claim.lease.token).collect()),
@@ -447,7 +449,7 @@ impl World {
             Happening::Send(claim) => self.send(node, claim, steady),
             Happening::Sent { claim, delivered } => self.ask(node, Ask::Record { claim, delivered }),
             Happening::Again(ask) => self.ask(node, ask),
-            Happening::Apply { .. } | Happening::Fault => unreachable!("these are nobody's"),
+            Happening::Apply { .. } | Happening::Fault => unreachable!("these belong to no process"),
         }
     }
 
@@ -506,7 +508,7 @@ impl World {
                     }
                     Ask::ComeBack | Ask::Record { .. } => self.plan(self.now + AGAIN, node, Happening::Again(ask)),
                     Ask::Release { claim } => here.orphans.push(claim.lease.token),
-                    // These come again by themselves.
+                    // The node repeats these regularly anyway.
                     Ask::Beat { .. } | Ask::Look | Ask::Remove { .. } | Ask::Claim | Ask::EndOrphans { .. } => {}
                 }
             }
@@ -514,7 +516,7 @@ impl World {
         }
     }
 
-    /// As the sender does: asks whether the claim is still to be acted on, and then sends.
+    /// Sends like the sender: checks whether the claim is still valid, then sends.
     fn send(&mut self, node: usize, claim: Claim, steady: Timestamp) {
         let here = &self.nodes[node];
         if claim.lease.until < steady.plus(EXCHANGE_MAX) || !here.handoff.tenure.covers(claim.lease, steady) {
@@ -534,7 +536,7 @@ impl World {
     }
 }
 
-/// What was wrong in one run; and what happened in it.
+/// Runs one simulation. Returns violations, the number of faults by kind, and the number of attempts.
 fn simulate(seed: u64, rules: Rules) -> (Vec<String>, BTreeMap<&'static str, usize>, usize) {
     let mut world = World::new(seed, rules);
     world.run();
@@ -547,7 +549,7 @@ fn simulate(seed: u64, rules: Rules) -> (Vec<String>, BTreeMap<&'static str, usi
 }
 
 #[test]
-fn whatever_happens_nobody_sends_what_is_not_his_and_everything_is_sent() {
+fn no_node_sends_without_a_lease_and_everything_is_sent() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (first, runs) = match number("SEED") {
         Some(seed) => (seed, 1),
@@ -564,14 +566,14 @@ fn whatever_happens_nobody_sends_what_is_not_his_and_everything_is_sent() {
     assert!(runs == 1 || faults.len() == 5, "everything has happened: {faults:?}");
 }
 
-/// What would go unnoticed if it were never found is found.
+/// Proves that the simulation finds violations.
 #[test]
-fn rules_that_are_too_generous_are_found_out() {
+fn the_simulation_finds_rules_that_are_too_generous() {
     let right = Rules::of_the_engine();
     for (what, rules) in [
         ("a node counts on its leases for longer than the others wait", Rules { tenure: SILENCE * 2, ..right }),
         ("the others do not wait", Rules { looks_most: 10, ..right }),
     ] {
-        assert!((0..200).any(|seed| !simulate(seed, rules).0.is_empty()), "{what}, and nobody notices");
+        assert!((0..200).any(|seed| !simulate(seed, rules).0.is_empty()), "{what}, and the simulation does not notice");
     }
 }

@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::{
     Postgres,
     db::{clean, execute, found, get, row, rows},
-    nodes::tell_settings,
+    nodes::raise_config_version,
 };
 use crate::{
     clock,
@@ -53,23 +53,23 @@ async fn create(tx: &Transaction<'_>, seal: &Seal, new: NewSource) -> Result<Sou
     let Some(created) = created else {
         return Err(Error::Taken { what: "source", name: new.name.to_string() });
     };
-    tell_settings(tx).await?;
+    raise_config_version(tx).await?;
     Ok(Source { id: SourceId::from_i64(get(&created, 0)?), created_at, new })
 }
 
 async fn update(tx: &Transaction<'_>, seal: &Seal, source: &Source) -> Result<(), Error> {
     let new = &source.new;
-    // Its name is fixed, and its secrets are bound to it.
+    // The name is fixed, and the secrets are bound to it.
     let sql = "UPDATE source SET title = $1, draft = $2, sealed = $3 WHERE id = $4 AND name = $5";
     let title = new.title.as_deref().map(clean);
     let changed = execute(tx, sql, &[&title, &draft(new), &sealed(new, seal)?, &source.id.as_i64(), &&*new.name]).await?;
     found(changed, "source")?;
-    tell_settings(tx).await
+    raise_config_version(tx).await
 }
 
 async fn delete(tx: &Transaction<'_>, id: SourceId) -> Result<(), Error> {
     found(execute(tx, "DELETE FROM source WHERE id = $1", &[&id.as_i64()]).await?, "source")?;
-    tell_settings(tx).await
+    raise_config_version(tx).await
 }
 
 async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Source>, Error> {

@@ -1,4 +1,4 @@
-//! State of plugins: read, measured, cleared. Commit 2 writes it (`settle.rs`).
+//! State of plugins: reading, measuring, clearing. Commit 2 writes it (`settle.rs`).
 
 use std::collections::BTreeSet;
 
@@ -48,8 +48,8 @@ impl PluginState for Postgres {
     }
 }
 
-/// What is known of state before these keys are written. What other nodes are adding under other keys at this moment is not in it: a plugin
-/// may go over its limit by what is committed at once.
+/// Returns the sizes of state before these keys are written. Keys that other nodes add at this moment are not counted, so a
+/// plugin may exceed its limit by what is committed at the same time.
 pub async fn ledger(tx: &Transaction<'_>, written: &BTreeSet<(&str, &str)>) -> Result<Ledger, Error> {
     let mut ledger = Ledger::default();
     if written.is_empty() {
@@ -81,14 +81,14 @@ async fn size(tx: &Transaction<'_>, plugin: &Slug) -> Result<StateSize, Error> {
     Ok(StateSize { keys: counted(get(&row, 0)?), bytes: counted(get(&row, 1)?) })
 }
 
-/// Deletes a part of a plugin's state; returns how many keys.
+/// Deletes a part of a plugin's state. Returns the number of keys.
 async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
     let keys = rows(tx, "SELECT key FROM state WHERE plugin = $1 ORDER BY key LIMIT $2", &[&&**plugin, &CLEAR_MAX]).await?;
     let keys = keys.iter().map(|row| get(row, 0)).collect::<Result<Vec<&[u8]>, _>>()?;
     if keys.is_empty() {
         return Ok(0);
     }
-    // The locks of commit 2: no settlement has read one of these keys without having checked it.
+    // The locks of commit 2: no settlement can have read one of these keys without checking it.
     let mut locks: Vec<i64> = keys.iter().map(|key| lock_key("state", &[plugin.as_bytes(), key])).collect();
     locks.sort_unstable();
     execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;

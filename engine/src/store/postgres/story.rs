@@ -1,4 +1,4 @@
-//! The story of events and deliveries: lists and details, each read in a transaction that sees one moment.
+//! The history of events and deliveries: lists and details, each read in a transaction that sees one snapshot.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -48,7 +48,7 @@ impl Story for Postgres {
     }
 }
 
-/// What the event `e` has come to, as [`event_state`] reads it.
+/// The state of the event `e`, as [`event_state`] reads it.
 const STATE: &str = "CASE WHEN EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id) THEN 'waiting'
      WHEN EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'parked') THEN 'failed'
      WHEN EXISTS (SELECT 1 FROM unrouted u WHERE u.id = e.id) THEN 'unrouted' ELSE 'done' END";
@@ -58,7 +58,7 @@ fn event_state(row: &Row, column: usize) -> Result<EventState, Error> {
 }
 
 async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
-    // Rare states are listed from their own small tables, newest first.
+    // Rare states have small tables. Their events are listed from there, newest first.
     let (from, id) = match filter.state {
         None | Some(EventState::Done) => ("event e", "e.id"),
         Some(EventState::Waiting) => ("event_queue s JOIN event e ON e.id = s.id", "s.id"),
@@ -88,7 +88,7 @@ async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest
     }
     if let (Some(until), Some(minute)) = (&until, &minutes[1]) {
         also("e.accepted_at <", until, "");
-        // The minute behind the next: what is in it may have been numbered by a node that was a little ahead.
+        // The minute after the next: a node whose clock is slightly ahead may have numbered events in the next one.
         let after = "::bigint + 1 ORDER BY minute LIMIT 1), 9223372036854775807)";
         also("e.id < coalesce((SELECT first_id FROM minute WHERE minute >", minute, after);
     }
@@ -118,7 +118,7 @@ async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlac
     let (event, state) = (values::whole_event(&found, 0)?, event_state(&found, WHOLE_EVENT_COLUMNS_COUNT)?);
     let (first, until) = id.children();
     let part = |table: &str| format!("({table} WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3)");
-    let sql = with_all_that_is_shown(&format!("{} UNION ALL {} ORDER BY id LIMIT $3", part(LIVE), part(FINISHED)));
+    let sql = with_shown_columns(&format!("{} UNION ALL {} ORDER BY id LIMIT $3", part(LIVE), part(FINISHED)));
     let values: [Value<'_>; 3] = [&(first + i64::from(from.delivery)), &until, &limit(STORY_DELIVERIES + 1)];
     let found = rows(tx, &sql, &values).await?;
     let mut summaries = found.iter().map(|row| summary(row, local)).collect::<Result<Vec<_>, _>>()?;
@@ -173,8 +173,8 @@ fn run(row: &Row, local: &Local) -> Result<StoredRun, Error> {
     })
 }
 
-/// The rest of a delivery `d`: what is shown of its endpoint, its type and its last attempt.
-fn with_all_that_is_shown(deliveries: &str) -> String {
+/// Adds to a delivery `d` the shown columns of its endpoint, its type and its last attempt.
+fn with_shown_columns(deliveries: &str) -> String {
     format!(
         "SELECT d.id, d.endpoint, d.round, d.attempts, d.at, d.state, d.reason, n.name, coalesce(p.type, e.type), {ATTEMPT_COLUMNS}
          FROM ({deliveries}) d LEFT JOIN endpoint n ON n.id = d.endpoint LEFT JOIN payload p ON p.id = d.id
@@ -187,7 +187,7 @@ fn with_all_that_is_shown(deliveries: &str) -> String {
 const LIVE: &str = "SELECT id, endpoint, round, attempts, next_at AS at, NULL::text AS state, NULL::text AS reason FROM live";
 const FINISHED: &str = "SELECT id, endpoint, round, attempts, at, state, reason FROM delivery";
 
-/// A list is the newest of what is not finished, merged with the newest of what is.
+/// Returns one page of deliveries: merges the newest unfinished ones with the newest finished ones.
 async fn deliveries(
     tx: &Transaction<'_>,
     local: &Local,
@@ -215,7 +215,7 @@ async fn deliveries(
     let which = match filter.state {
         None => Some(String::new()),
         Some("delivered") => Some(" AND state = 'delivered'".to_owned()),
-        // One of two words that are ours, so it can stand in the statement and the partial index can be used.
+        // The state is one of two fixed words, so it may be part of the statement. The partial index needs that.
         Some(state @ ("dead" | "cancelled")) => Some(format!(" AND state = '{state}' AND state <> 'delivered'")),
         Some(_) => None,
     };
@@ -223,7 +223,7 @@ async fn deliveries(
     if parts.is_empty() {
         return Ok(Page { items: Vec::new(), next: None });
     }
-    let sql = format!("{} LIMIT $3", with_all_that_is_shown(&parts.join(" UNION ALL ")));
+    let sql = format!("{} LIMIT $3", with_shown_columns(&parts.join(" UNION ALL ")));
     let found = rows(tx, &sql, &values).await?.iter().map(|row| summary(row, local)).collect::<Result<_, _>>()?;
     Ok(Page::of(found, request, |summary: &DeliverySummary| summary.id.as_i64()))
 }
@@ -261,13 +261,13 @@ fn stored_attempt(row: &Row, first: usize, id: i64) -> Result<StoredAttempt, Err
 }
 
 async fn delivery(tx: &Transaction<'_>, local: &Local, id: DeliveryId) -> Result<DeliveryStory, Error> {
-    let sql = with_all_that_is_shown(&format!("{LIVE} WHERE id = $1 UNION ALL {FINISHED} WHERE id = $1"));
+    let sql = with_shown_columns(&format!("{LIVE} WHERE id = $1 UNION ALL {FINISHED} WHERE id = $1"));
     let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "delivery" })?;
     let attempts = last_attempts(tx, &[id.as_i64()], usize::from(u8::MAX)).await?.remove(&id).unwrap_or_default();
     Ok(DeliveryStory { summary: summary(&found, local)?, attempts })
 }
 
-/// The last attempts of some deliveries, in their order.
+/// Returns the last attempts of some deliveries, in their order.
 async fn last_attempts(
     tx: &Transaction<'_>,
     deliveries: &[i64],

@@ -1,5 +1,5 @@
-//! The conformance suite on Postgres, and what only a store of many nodes has. Each test has a database of its own on a server that the
-//! first of them starts.
+//! The conformance suite on Postgres, and tests of what only a store of many nodes has. Each test has a separate database on a
+//! server that the first test starts.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -31,12 +31,13 @@ use support::postgres::PostgresServer;
 
 conformance!(conforms, PostgresBacking);
 
-// While nodes are upgraded the old ones go on, and are started again, on what the first new one has made of the database.
+// During an upgrade of the nodes, old engines keep running and are restarted on a database that the first new engine has
+// extended.
 conformance!(conforms_to_what_a_newer_engine_extended, ExtendedBacking);
 
 static SERVER: LazyLock<PostgresServer> = LazyLock::new(|| PostgresServer::start(false));
 
-/// A database. A crash is another process of the same name: what the one before held is due.
+/// A database. A crash is another process of the same name: the rows that the earlier one held are due.
 struct PostgresBacking {
     database: String,
     folder: tempfile::TempDir,
@@ -57,7 +58,7 @@ impl PostgresBacking {
         Postgres::open(self.settings(name, silence), key_file, handoff, AdmissionLimits::default()).await
     }
 
-    /// Runs a statement beside the store.
+    /// Runs a statement on a connection beside the store.
     fn raw(&self, sql: &str) -> String {
         SERVER.ask(&self.database, sql).unwrap_or_else(|| panic!("{sql}"))
     }
@@ -91,7 +92,7 @@ impl Backing for PostgresBacking {
 
     async fn spoil(&self, event: EventId) {
         let changed = self.raw(&format!("UPDATE event SET codec = 99 WHERE id = {} RETURNING id", event.as_i64()));
-        assert_eq!(changed, event.as_i64().to_string(), "the event is there to be spoiled");
+        assert_eq!(changed, event.as_i64().to_string(), "the event exists");
     }
 
     fn another(&self) -> Arc<dyn Backing> {
@@ -99,7 +100,7 @@ impl Backing for PostgresBacking {
     }
 }
 
-/// A database that a newer engine has extended, as far as one may while older ones work with it: more in every table, and more tables.
+/// A database that a newer engine has extended as far as the upgrade rules allow: more columns in every table, and more tables.
 struct ExtendedBacking(PostgresBacking);
 
 impl ExtendedBacking {
@@ -177,11 +178,11 @@ impl Cluster {
     }
 }
 
-/// Waits until `happened` says so.
+/// Waits until `happened` returns true.
 async fn until(what: &str, mut happened: impl AsyncFnMut() -> bool) {
     let deadline = clock::steady().plus(Duration::from_secs(60));
     while !happened().await {
-        assert!(clock::steady() < deadline, "it never came to this: {what}");
+        assert!(clock::steady() < deadline, "did not happen in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -214,7 +215,7 @@ async fn nodes_that_start_at_once_make_one_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_due_is_claimed_by_one_node() {
+async fn a_due_row_is_claimed_by_one_node() {
     let cluster = Cluster::of(3, FOR_EVER).await;
     let first = &cluster.nodes[0];
     let crm = first.endpoint("crm").await;
@@ -256,7 +257,7 @@ async fn a_silent_node_is_taken_over_and_settles_nothing_more() {
     let crm = cluster.nodes[0].endpoint("crm").await;
     let lost = cluster.nodes[0].accept(event("a")).await;
     let sent = cluster.nodes[0].delivery_to(crm).await;
-    // It stops: what beats is on its own runtime and would go on, so its row is held instead, as by a process that hangs.
+    // The node hangs: its heartbeat task would keep running on its runtime, so its row is locked instead.
     cluster.backing.raw("ALTER TABLE node ADD COLUMN stopped bigint");
     cluster.backing.raw(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.beat := old.beat; RETURN new; END $$;
@@ -272,11 +273,11 @@ async fn a_silent_node_is_taken_over_and_settles_nothing_more() {
     let slow = &cluster.nodes[0];
     assert_eq!(slow.settle(Settlement { direct: vec![direct(crm)], ..settlement(&lost) }).await, Settled::LeaseLost);
     assert!(!slow.record(attempt(&sent, Next::Delivered)).await);
-    assert!(!slow.handoff.tenure.covers(sent.lease, clock::steady()), "and knows that it holds nothing");
+    assert!(!slow.handoff.tenure.covers(sent.lease, clock::steady()), "and its tenure covers no old lease");
     assert_eq!(other.settle(settlement(&other.event().await)).await, Settled::Done);
     assert!(other.record(attempt(&other.delivery().await, Next::Delivered)).await);
     let back = slow.accept(event("b")).await;
-    assert_eq!(slow.settle(settlement(&back)).await, Settled::Done, "it has come back as a new node");
+    assert_eq!(slow.settle(settlement(&back)).await, Settled::Done, "it has registered as a new node");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,20 +298,20 @@ async fn order_holds_across_nodes() {
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let crm = one.endpoint("crm").await;
     let (a, b) = (one.accept(event("a")).await, two.accept(event("b")).await);
-    assert!(b.event.id > a.event.id, "whichever node takes what is submitted later");
+    assert!(b.event.id > a.event.id, "a later event has a larger id on any node");
     assert_eq!(two.settle(ordered(&b, crm)).await, Settled::Done);
-    assert_eq!((two.claim().await, one.claim().await), (0, 0), "an earlier event has still to be run, by another node");
+    assert_eq!((two.claim().await, one.claim().await), (0, 0), "an earlier event still waits to be run by another node");
     assert_eq!(one.settle(ordered(&a, crm)).await, Settled::Done);
-    assert_eq!((one.claim().await, two.claim().await), (0, 2), "the node that came first has the endpoint");
+    assert_eq!((one.claim().await, two.claim().await), (0, 2), "the node that claimed first holds the endpoint");
     let train = two.deliveries().await;
     assert_eq!(train.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), [a.event.id, b.event.id]);
     let c = one.accept(event("c")).await;
     assert_eq!(one.settle(ordered(&c, crm)).await, Settled::Done);
     assert!(two.record(attempt(&train[0], Next::Delivered)).await);
-    assert_eq!((one.claim().await, two.claim().await), (0, 0), "what is before it is on its way");
+    assert_eq!((one.claim().await, two.claim().await), (0, 0), "the earlier delivery is being sent");
     let (first, last) = (train[1].id, c.event.id.delivery(0));
     two.store.leave().await.unwrap();
-    assert_eq!(one.claim().await, 2, "once its node is gone, another goes on where it was");
+    assert_eq!(one.claim().await, 2, "once its node has ended, another continues its order");
     assert_eq!(one.deliveries().await.iter().map(|claim| claim.id).collect::<Vec<_>>(), [first, last]);
     assert!(!two.record(attempt(&train[1], retry_in(60))).await);
 }
@@ -324,13 +325,13 @@ async fn an_endpoint_with_a_rate_belongs_to_one_node_while_that_lives() {
     for node in [one, two] {
         let claim = node.accept(event("a")).await;
         assert_eq!(node.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
-        node.nothing("nobody holds the endpoint yet").await;
+        node.nothing("no node holds the endpoint yet").await;
     }
     assert_eq!((two.claim().await, one.claim().await), (2, 0));
     assert_eq!(one.store.next_due(clock::steady()).await.unwrap(), None);
     let claim = two.accept(event("a")).await;
     assert_eq!(two.settle(Settlement { direct: vec![direct(crm)], ..settlement(&claim) }).await, Settled::Done);
-    assert_eq!(two.deliveries().await.len(), 3, "its holder need not ask again");
+    assert_eq!(two.deliveries().await.len(), 3, "its holder claims without asking again");
     two.store.leave().await.unwrap();
     assert_eq!(one.claim().await, 3);
 }
@@ -341,9 +342,9 @@ async fn a_change_reaches_the_other_nodes_within_a_second() {
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let began = clock::steady();
     let crm = one.endpoint("crm").await;
-    let heard = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await.expect("it hears of it");
-    assert!(clock::steady().since(began) < Duration::from_secs(5), "by a call, or at the next beat");
-    two.handoff.settings.know(heard);
+    let heard = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await.expect("it is notified");
+    assert!(clock::steady().since(began) < Duration::from_secs(5), "by a notification, or at the next heartbeat");
+    two.handoff.settings.set_known(heard);
     two.find_endpoint(crm).await;
     one.store.reseal().await.unwrap();
     two.find_endpoint(crm).await;
@@ -352,37 +353,37 @@ async fn a_change_reaches_the_other_nodes_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_node_takes_on_waits_until_it_knows_of_every_change_before() {
+async fn claims_wait_until_the_node_has_read_every_earlier_change() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let known = async |version: i64| {
         let waited = tokio::time::timeout(Duration::from_millis(1), two.handoff.settings.known(version));
         waited.await.is_ok()
     };
-    // Nobody calls: it is the transaction that tells, or at the latest the next beat.
+    // No notification is sent: the transaction announces the change, or the next heartbeat does.
     let change =
         || cluster.backing.raw("UPDATE settings_version SET version = version + 1 RETURNING version").parse::<i64>().unwrap();
     for _ in 0..10 {
         let version = change();
         let claim = two.accept(event("a")).await;
-        assert_eq!(claim.settings, version, "what it accepts is to be judged by it");
+        assert_eq!(claim.settings, version, "an accepted event carries the version");
         assert!(!known(version).await);
-        // One that another node has accepted and has no room for.
+        // An event that another node has accepted and has no room for.
         let full = one.handoff.events.reserve(&(), 64 << 20).expect("everything");
         let version = change();
         one.store.accept(vec![event("b")]).await.unwrap();
         drop(full);
         assert_eq!(two.claim().await, 1);
-        assert_eq!(two.event().await.settings, version, "and what it claims");
-        two.handoff.settings.know(version - 1);
+        assert_eq!(two.event().await.settings, version, "and so does a claimed event");
+        two.handoff.settings.set_known(version - 1);
         assert!(!known(version).await);
-        two.handoff.settings.know(version);
+        two.handoff.settings.set_known(version);
         assert!(known(version).await);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_connection_is_an_error_that_passes_and_strands_nothing() {
+async fn a_lost_connection_is_a_temporary_error_and_strands_no_claim() {
     let cluster = Cluster::of(1, FOR_EVER).await;
     let node = &cluster.nodes[0];
     let crm = node.endpoint("crm").await;
@@ -396,10 +397,10 @@ async fn a_lost_connection_is_an_error_that_passes_and_strands_nothing() {
     }
     until("the store is used again", async || node.store.probe().await.is_ok()).await;
     let settled = Settlement { direct: vec![direct(crm)], ..settlement(&claim) };
-    assert_eq!(node.settle(settled).await, Settled::Done, "what was held is held");
+    assert_eq!(node.settle(settled).await, Settled::Done, "the claim still holds");
     let delivery = node.delivery().await;
     node.store.release(vec![(ClaimId::Delivery(delivery.id), delivery.lease)]).await.unwrap();
-    until("what was given back is claimed again", async || {
+    until("the released rows are claimed again", async || {
         node.store.claim_due(clock::steady()).await.unwrap();
         node.deliveries().await.iter().any(|again| again.id == delivery.id)
     })
@@ -407,7 +408,7 @@ async fn a_lost_connection_is_an_error_that_passes_and_strands_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_whose_commit_was_not_heard_of_is_made_again() {
+async fn rows_of_a_claim_with_unknown_result_are_claimed_again() {
     let cluster = Cluster::of(1, FOR_EVER).await;
     let node = &cluster.nodes[0];
     let crm = node.endpoint("crm").await;
@@ -435,7 +436,7 @@ async fn a_claim_whose_commit_was_not_heard_of_is_made_again() {
     assert_eq!(node.delivery().await.id, retried);
 }
 
-/// A version of the plugin `p`, and its file.
+/// Returns a version of the plugin `p`, and its file.
 fn version(number: u32) -> (PluginRow, Vec<u8>) {
     let file = format!("version {number}").into_bytes();
     let row = PluginRow {
@@ -460,44 +461,52 @@ async fn serving(node: &Bench) -> Vec<Digest> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_written_last_serves_on_every_node() {
+async fn the_plugin_file_written_last_serves_on_every_node() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let ((first, first_file), (second, second_file)) = (version(1), version(2));
     let publish = async |node: &Bench, (row, file), shown| registry(node).publish(row, file, shown).await.unwrap();
 
-    assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Serves, "nobody has shown it before");
+    assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Serves, "no node has published it before");
     assert_eq!(registry(two).file(first.version).await.unwrap(), Some(first_file));
     assert_eq!(publish(two, version(1), FileSeen::AtStart).await, Published::Serves, "it does already");
     two.store.set_plugin_config(&first.name, [("limit".to_owned(), "7".to_owned())].into()).await.unwrap();
-    assert_eq!(publish(two, version(2), FileSeen::AtStart).await, Published::Serves, "nobody has shown that one before");
+    assert_eq!(publish(two, version(2), FileSeen::AtStart).await, Published::Serves, "no node has published that version before");
     assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Outdated);
     let known = registry(one).serving().await.unwrap();
     assert_eq!((known.len(), known[0].version, &*known[0].author_version), (1, second.version, "2"));
     assert_eq!(known[0].config["limit"], "7", "settings belong to the name");
     assert_eq!(registry(one).file(second.version).await.unwrap(), Some(second_file));
-    assert_eq!(registry(one).file(first.version).await.unwrap(), None, "only what serves is kept");
+    assert_eq!(registry(one).file(first.version).await.unwrap(), None, "only the serving file is stored");
 
-    assert_eq!(publish(one, version(1), FileSeen::Written).await, Published::Serves, "whatever it is");
+    assert_eq!(
+        publish(one, version(1), FileSeen::Written).await,
+        Published::Serves,
+        "a written file serves even if its version is known"
+    );
     assert_eq!(serving(two).await, [first.version]);
-    assert!(!registry(two).withdraw(&second.name, second.version).await.unwrap(), "that does not serve");
+    assert!(!registry(two).withdraw(&second.name, second.version).await.unwrap(), "this version does not serve");
     assert_eq!(serving(one).await, [first.version]);
     assert!(registry(two).withdraw(&first.name, first.version).await.unwrap());
     assert!(serving(one).await.is_empty());
     for number in [1, 2] {
-        assert_eq!(publish(one, version(number), FileSeen::AtStart).await, Published::Outdated, "withdrawn is withdrawn");
+        assert_eq!(
+            publish(one, version(number), FileSeen::AtStart).await,
+            Published::Outdated,
+            "a withdrawn version stays withdrawn"
+        );
     }
     assert!(serving(one).await.is_empty());
-    assert_eq!(one.store.plugins().await.unwrap().len(), 1, "its settings are kept");
+    assert_eq!(one.store.plugins().await.unwrap().len(), 1, "its settings stay");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_that_is_published_or_withdrawn_is_told_to_the_other_nodes() {
+async fn other_nodes_are_notified_of_published_and_withdrawn_plugins() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let heard = async |what: &str| {
         let told = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await;
-        two.handoff.settings.know(told.unwrap_or_else(|_| panic!("{what} is not heard of")));
+        two.handoff.settings.set_known(told.unwrap_or_else(|_| panic!("no notification: {what}")));
     };
     let (row, file) = version(1);
     registry(one).publish(row.clone(), file.clone(), FileSeen::Written).await.unwrap();
@@ -507,7 +516,7 @@ async fn a_plugin_that_is_published_or_withdrawn_is_told_to_the_other_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_versions_that_are_published_at_once_one_serves() {
+async fn one_of_several_versions_published_at_once_serves() {
     let cluster = Cluster::of(3, FOR_EVER).await;
     for round in 0..5 {
         let mut publishing = tokio::task::JoinSet::new();
@@ -517,7 +526,7 @@ async fn of_versions_that_are_published_at_once_one_serves() {
             publishing.spawn(async move { store.plugin_registry().unwrap().publish(row, file, FileSeen::Written).await });
         }
         for published in publishing.join_all().await {
-            assert_eq!(published, Ok(Published::Serves), "each of them did, for a moment at least");
+            assert_eq!(published, Ok(Published::Serves), "each of them served, at least for a moment");
         }
         let [last] = serving(&cluster.nodes[0]).await[..] else { panic!("one of them") };
         assert!(registry(&cluster.nodes[1]).file(last).await.unwrap().is_some());
@@ -526,7 +535,7 @@ async fn of_versions_that_are_published_at_once_one_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_tell_what_they_have_ready_and_since_when_they_hold_what_they_hold() {
+async fn nodes_report_their_plugins_and_the_age_of_their_oldest_lease() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let ready = vec![
@@ -541,13 +550,13 @@ async fn nodes_tell_what_they_have_ready_and_since_when_they_hold_what_they_hold
     assert_eq!((nodes[0].leases, nodes[1].leases), (1, 0));
     let since = nodes[0].holds_since.expect("it holds an event");
     let age = if since > before { since.since(before) } else { before.since(since) };
-    assert!(age < Duration::from_secs(60), "since about now: {age:?}");
+    assert!(age < Duration::from_secs(60), "held for {age:?}");
     assert_eq!(nodes[1].holds_since, None);
     assert_eq!(one.settle(settlement(&claim)).await, Settled::Done);
     assert_eq!(two.store.nodes().await.unwrap()[0].holds_since, None);
 }
 
-/// A store in a file that is to move into an empty database.
+/// A store in a file that will move into an empty database.
 struct Moving {
     backing: PostgresBacking,
     file: std::path::PathBuf,
@@ -564,7 +573,7 @@ impl Moving {
         KeyFile::at(self.backing.folder.path().join("master.key"))
     }
 
-    /// As an engine opens it.
+    /// Opens the file as an engine does.
     fn open(&self) -> Result<Sqlite, Error> {
         Sqlite::open(&self.file, self.key_file(), Handoff::default(), AdmissionLimits::default())
     }
@@ -573,12 +582,13 @@ impl Moving {
         migrate(&self.file, &self.key_file(), &SERVER.url(&self.backing.database), shown, &mut |_| {}).await
     }
 
-    /// Goes on, and is cut in the middle of the batch after the next one; `None` if it came to its end before.
+    /// Continues the move and interrupts it in the middle of the batch after the next one. Returns `None` if the move ended
+    /// earlier.
     async fn go_and_be_cut(&self) -> Option<Migration> {
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let mut tell = |moved: Moved| {
             if !moved.table_done {
-                // Nobody listens any more once it was cut.
+                // The receiver is gone once the move was interrupted.
                 let _ = told.send(());
             }
         };
@@ -594,7 +604,7 @@ impl Moving {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_moves_here_whatever_cuts_the_move() {
+async fn an_interrupted_move_is_resumed_until_it_is_complete() {
     const EVENTS: usize = 20;
     let moving = Moving::new();
     let (tag, crm, accepted) = {
@@ -624,7 +634,7 @@ async fn a_store_moves_here_whatever_cuts_the_move() {
     assert!(refused.contains("moved to there"), "{refused}");
     let refused = moving.go("elsewhere").await.unwrap_err().to_string();
     assert!(refused.contains("moved to there already"), "{refused}");
-    assert!(moving.go("there").await.unwrap().was_done, "the same command again does no harm");
+    assert!(moving.go("there").await.unwrap().was_done, "repeating the command changes nothing");
 
     let handoff = Handoff::default();
     let node = moving.backing.node("node", FOR_EVER, handoff.clone()).await.unwrap();
@@ -635,19 +645,19 @@ async fn a_store_moves_here_whatever_cuts_the_move() {
     assert_eq!(
         moving.backing.raw("SELECT sum(bytes) - (SELECT sum(1024 + octet_length(data)) FROM event) FROM usage"),
         "0",
-        "what the store holds is counted"
+        "the size of the store is counted"
     );
     let again = NewEvent { id: Some("id 7".into()), ..event("a") };
     assert_eq!(node.accept(vec![again]).await.unwrap(), [Accepted::Duplicate(accepted[7].id())]);
-    assert_eq!(node.claim_due(clock::steady()).await.unwrap(), EVENTS, "what the file's engine held is free");
+    assert_eq!(node.claim_due(clock::steady()).await.unwrap(), EVENTS, "rows leased to the file's engine are free");
     let new = node.accept(vec![event("b")]).await.unwrap()[0].id();
-    assert!(accepted.iter().all(|one| one.id() < new), "numbers go on above those that were given");
+    assert!(accepted.iter().all(|one| one.id() < new), "new ids are larger than all issued ids");
     let hook = node.create_endpoint(endpoint("hook")).await.unwrap();
-    assert_eq!(hook.id.as_i64(), 3, "and so do those of endpoints, a deleted one's included");
+    assert_eq!(hook.id.as_i64(), 3, "and so are those of endpoints, including a deleted one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_moves_only_as_it_was_and_only_into_an_empty_database() {
+async fn a_store_moves_only_unchanged_and_only_into_an_empty_database() {
     let moving = Moving::new();
     let store = moving.open().unwrap();
     store.accept((0..10).map(|_| event("a")).collect()).await.unwrap();
@@ -663,7 +673,7 @@ async fn a_store_moves_only_as_it_was_and_only_into_an_empty_database() {
     drop(taken.open().unwrap());
     let node = taken.backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
     let refused = taken.go("there").await.unwrap_err().to_string();
-    assert!(refused.contains("the database is not empty"), "a store of its own: {refused}");
+    assert!(refused.contains("the database is not empty"), "a database with another store: {refused}");
     drop(node);
 
     let foreign = Moving::new();
@@ -671,11 +681,11 @@ async fn a_store_moves_only_as_it_was_and_only_into_an_empty_database() {
     foreign.backing.raw("CREATE TABLE meta (id bigint)");
     let refused = foreign.go("there").await.unwrap_err().to_string();
     assert!(refused.contains("the database is not empty"), "{refused}");
-    drop(foreign.open().expect("what was not moved serves on"));
+    drop(foreign.open().expect("a store that was not moved still opens"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_for_people_is_broken_off_after_its_time() {
+async fn a_read_for_the_api_ends_after_its_time_limit() {
     let backing = PostgresBacking::empty();
     let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
     let sleeps = |seconds: f64| {
@@ -686,11 +696,11 @@ async fn a_read_for_people_is_broken_off_after_its_time() {
     for _ in 0..CONNECTIONS + 1 {
         assert_eq!(sleeps(60.0).await, Err(Error::TooSlow(Duration::from_millis(50))));
     }
-    assert_eq!(sleeps(0.0).await, Ok(()), "what was broken off is over");
+    assert_eq!(sleeps(0.0).await, Ok(()), "the read that timed out has ended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_people_read_holds_up_neither_plugins_state_nor_the_engine() {
+async fn reads_for_the_api_delay_neither_plugins_state_nor_the_engine() {
     let backing = PostgresBacking::empty();
     let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
     let people = store.people.acquire_many(PEOPLE_MAX as u32).await.unwrap();
@@ -700,11 +710,11 @@ async fn what_people_read_holds_up_neither_plugins_state_nor_the_engine() {
     for _ in 0..CONNECTIONS {
         all.push(store.pool.get().await.unwrap());
     }
-    assert_eq!(store.read_state(&slug("p"), "k").await.unwrap(), None, "and one for state, whatever the others do");
+    assert_eq!(store.read_state(&slug("p"), "k").await.unwrap(), None, "and one is always left for state");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_of_layout_1_is_taken_along_while_an_older_engine_still_writes() {
+async fn upgrades_layout_1_while_an_older_engine_still_writes() {
     let backing = PostgresBacking::empty();
     drop(backing.node("node", FOR_EVER, Handoff::default()).await.unwrap());
     let write = "INSERT INTO state (plugin, key, value, version) SELECT u.* FROM unnest('{p,p,q}'::text[], '{a,bb,c}'::bytea[],
@@ -719,7 +729,7 @@ async fn a_database_of_layout_1_is_taken_along_while_an_older_engine_still_write
     let expected = (StateSize { keys: 2, bytes: 6 }, StateSize { keys: 1, bytes: 4 });
     assert_eq!(sizes().await, expected);
     backing.raw(write);
-    assert_eq!(sizes().await, expected, "an engine that knows nothing of the figures keeps them");
+    assert_eq!(sizes().await, expected, "writes of an older engine update the sizes too");
     backing.raw("DELETE FROM state WHERE key = 'bb'");
     assert_eq!(sizes().await.0, StateSize { keys: 1, bytes: 2 });
     assert_eq!(backing.raw(r"SELECT value = '\x0201' FROM meta WHERE key = 'layout'"), "t");

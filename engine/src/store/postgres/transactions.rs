@@ -1,4 +1,4 @@
-//! Transactions beside the commit queue: steps that write, and reads that see one moment.
+//! Transactions outside the commit queue: steps that write, and reads that see one snapshot.
 
 use std::{
     pin::Pin,
@@ -12,7 +12,7 @@ use tokio_postgres::IsolationLevel;
 use super::{Local, Postgres, commit::count_bytes, nodes};
 use crate::store::{Error, READ_TIME_MAX, commit::After};
 
-/// A step or a read in progress.
+/// A step or read in progress.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 impl Postgres {
@@ -32,7 +32,7 @@ impl Postgres {
         stepping.await.map_err(|error| Error::Internal(error.to_string()))?
     }
 
-    /// Writes as [`Self::step`], as a node that counts as alive until the transaction ends. Then acts on [`After`].
+    /// Writes like [`Self::step`], as a node that counts as alive until the transaction ends. Then acts on [`After`].
     pub async fn step_as_node<T: Send + 'static>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local, i64, &'a mut After) -> Doing<'a, T> + Send + 'static,
@@ -63,7 +63,7 @@ impl Postgres {
         stepping.await.map_err(|error| Error::Internal(error.to_string()))?
     }
 
-    /// Reads as [`read`], on a connection of the pool.
+    /// Reads like [`read`], on a connection of the pool.
     pub async fn read<T>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send,
@@ -71,7 +71,7 @@ impl Postgres {
         read(&self.pool, &self.local, work).await
     }
 
-    /// Reads as [`Self::read`], with the time limit of reads for the API, and never on all connections.
+    /// Reads like [`Self::read`], with the time limit of reads for the API. Never occupies all connections.
     pub async fn read_for_people<T>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + 'static,
@@ -99,7 +99,7 @@ impl Postgres {
     }
 }
 
-/// Reads one moment: a row that moves from table to table meanwhile is seen in exactly one of them.
+/// Reads one snapshot: a row that moves between tables meanwhile is seen in exactly one of them.
 pub async fn read<T>(
     pool: &Pool,
     local: &Local,

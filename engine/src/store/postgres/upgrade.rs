@@ -1,9 +1,9 @@
-//! Brings a database to this engine's layout: makes it, or takes an older one there step by step. One node at a time, under a lock that
-//! all of them know; the others wait and find it done.
+//! Brings a database to this engine's layout: creates it, or upgrades an older one step by step. One node at a time does so,
+//! under a lock that all nodes know. The others wait and find it done.
 //!
-//! Old and new engines run side by side for as long as an upgrade of the nodes takes, and old ones may be started again meanwhile: a layout
-//! only ever adds what older engines do not miss, and takes away in a later one what none of them uses any more. So the database says
-//! beside its layout from which one on engines can work with it ([`OLDEST`]).
+//! During an upgrade of the nodes, old and new engines run side by side, and old ones may be restarted. So a layout only adds
+//! what older engines do not need. A later layout removes what no engine uses any more. Beside its layout, the database stores
+//! the oldest layout whose engines can work with it ([`OLDEST`]).
 
 use deadpool_postgres::Transaction;
 
@@ -20,9 +20,9 @@ use crate::{
 
 /// The layout that this engine reads and writes.
 pub const LAYOUT: u8 = 2;
-/// The first layout whose engines do not miss anything in it.
+/// The oldest layout whose engines can work with this one.
 const OLDEST: u8 = 1;
-/// What the database says of its layout.
+/// The database's mark of its layout.
 pub const MARK: [u8; 2] = [LAYOUT, OLDEST];
 
 /// Waits for the lock on the layout and the master key, and holds it until the end of the transaction.
@@ -31,12 +31,12 @@ pub async fn alone(tx: &Transaction<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The tables of this layout, in an empty database.
+/// Creates the tables of this layout in an empty database.
 pub async fn make_tables(tx: &Transaction<'_>) -> Result<(), Error> {
     Ok(tx.batch_execute(include_str!("schema.sql")).await?)
 }
 
-/// Returns the store's tag and the key under which its secrets are sealed.
+/// Upgrades the store. Returns its tag and the key under which its secrets are sealed.
 pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {
     alone(tx).await?;
     let made: bool = get(&the_row(tx, "SELECT to_regclass('meta') IS NOT NULL", &[]).await?, 0)?;
@@ -51,21 +51,21 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
     match layout.as_deref() {
         Some([LAYOUT, ..]) => {}
         Some([1, _]) => {
-            // However much state there is to be counted.
+            // Counting the stored state may take long.
             tx.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on").await?;
             tx.batch_execute(include_str!("upgrade_2.sql")).await?;
             execute(tx, "UPDATE meta SET value = $1 WHERE key = 'layout'", &[&MARK.as_slice()]).await?;
             tx.batch_execute("RESET statement_timeout; RESET enable_seqscan").await?;
             tracing::info!(
                 layout = LAYOUT,
-                "the database has been brought to a newer layout; engines of an older one still work with it"
+                "database upgraded to a newer layout; engines of the older layout still work with it"
             );
         }
         Some([newer, oldest]) if *newer > LAYOUT && *oldest <= LAYOUT => {
             tracing::info!(
                 layout = newer,
                 known = LAYOUT,
-                "a newer engine has extended the database; this one works with what it knows of it"
+                "database extended by a newer engine; this engine uses the parts that it knows"
             );
         }
         Some([newer, oldest]) if *newer > LAYOUT => {

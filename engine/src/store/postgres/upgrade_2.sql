@@ -1,5 +1,5 @@
--- From layout 1: which endpoints were deleted when, and how much state each plugin keeps. Nobody changes state between the count and the
--- triggers.
+-- From layout 1: when endpoints were deleted, and the size of each plugin's state. The lock prevents changes of state between the
+-- count and the triggers.
 
 CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 

@@ -1,4 +1,4 @@
-//! What people do: replay, drive, and everything that they set.
+//! Operators: their commands on events and runs, and the configuration that they set.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,17 +60,17 @@ pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
         bench = bench.after_a_crash().await;
     }
 
-    let nobody = bench.accept(event("a")).await;
-    bench.settle(settlement(&nobody)).await;
-    assert_eq!(bench.state_of(nobody.event.id).await, EventState::Unrouted);
-    bench.store.replay_event(nobody.event.id, clock::steady()).await.unwrap();
+    let unrouted = bench.accept(event("a")).await;
+    bench.settle(settlement(&unrouted)).await;
+    assert_eq!(bench.state_of(unrouted.event.id).await, EventState::Unrouted);
+    bench.store.replay_event(unrouted.event.id, clock::steady()).await.unwrap();
     bench.claim().await;
-    let replay = bench.events().await.into_iter().find(|claim| claim.event.id == nobody.event.id).unwrap();
+    let replay = bench.events().await.into_iter().find(|claim| claim.event.id == unrouted.event.id).unwrap();
     bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&replay) }).await;
-    assert_eq!(bench.state_of(nobody.event.id).await, EventState::Done, "now someone wants it");
+    assert_eq!(bench.state_of(unrouted.event.id).await, EventState::Done, "an endpoint now subscribes to it");
 }
 
-pub async fn a_replay_drops_what_earlier_rounds_left_waiting(bench: &Bench) {
+pub async fn a_replay_drops_waiting_runs_of_earlier_rounds(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let first = bench.accept(event("a")).await;
     let runs = vec![parked("p", RunOutcome::NotLoadable), waiting("q", clock::steady()), waiting("r", soon(5))];
@@ -80,19 +80,19 @@ pub async fn a_replay_drops_what_earlier_rounds_left_waiting(bench: &Bench) {
     bench.store.replay_event(first.event.id, clock::steady()).await.unwrap();
 
     let late = run_settlement(&on_its_way, ran_with("q", Effects { deliveries: vec![direct(crm)], ..Effects::default() }));
-    assert_eq!(bench.settle(late).await, Settled::LeaseLost, "the replay runs everything itself");
+    assert_eq!(bench.settle(late).await, Settled::LeaseLost, "the replay starts all runs again");
     assert_eq!(bench.store.requeue_not_loadable(&slug("p"), clock::steady()).await.unwrap(), 0);
     assert_eq!(bench.claim_at(soon(60)).await, 1);
     let replay = bench.event().await;
     assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
     let story = bench.story(first.event.id).await;
     assert_eq!(story.state, EventState::Done);
-    assert_eq!(story.runs.len(), 4, "what ran before stays in the story");
+    assert_eq!(story.runs.len(), 4, "earlier runs stay in the history");
     let ids: Vec<_> = story.runs.iter().map(|run| run.id.k()).collect();
     assert_eq!(ids, [0, 1, 2, 3], "and no number is given twice");
 }
 
-pub async fn what_cannot_be_replayed_says_why(bench: &Bench) {
+pub async fn a_refused_replay_names_the_reason(bench: &Bench) {
     let unknown = bench.store.replay_event(EventId::from_i64(77), clock::steady()).await;
     assert_eq!(unknown, Err(Error::NotFound { what: "event" }));
     let claim = bench.accept(event("a")).await;
@@ -102,16 +102,16 @@ pub async fn what_cannot_be_replayed_says_why(bench: &Bench) {
     assert_eq!(bench.store.replay_event(claim.event.id, clock::steady()).await.unwrap(), 1);
 }
 
-pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
+pub async fn a_plugin_that_loads_requeues_its_parked_runs(bench: &Bench) {
     let missed = [
         bench.settled_with(parked("p", RunOutcome::NotLoadable)).await,
         bench.settled_with(parked("p", RunOutcome::NotLoadable)).await,
     ];
     bench.settled_with(parked("p", RunOutcome::Trapped)).await;
     bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
-    let drive = async |bench: &Bench| bench.store.requeue_not_loadable(&slug("p"), clock::steady()).await.unwrap();
-    assert_eq!(drive(bench).await, 2);
-    assert_eq!(drive(bench).await, 0, "they are driven already");
+    let requeue = async |bench: &Bench| bench.store.requeue_not_loadable(&slug("p"), clock::steady()).await.unwrap();
+    assert_eq!(requeue(bench).await, 2);
+    assert_eq!(requeue(bench).await, 0, "they are already requeued");
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 2);
     let runs = after.runs().await;
@@ -125,18 +125,18 @@ pub async fn a_plugin_that_loads_drives_the_runs_that_missed_it(bench: &Bench) {
     assert_eq!(after.state_of(missed[0]).await, EventState::Done);
 }
 
-pub async fn an_endpoint_that_there_is_drives_the_runs_that_named_it(bench: &Bench) {
+pub async fn runs_parked_for_a_missing_endpoint_are_requeued_once_it_exists(bench: &Bench) {
     let wants = |name: &str| parked_for("p", name);
-    let drive = async |bench: &Bench| bench.store.requeue_wanting(clock::steady()).await.unwrap();
+    let requeue = async |bench: &Bench| bench.store.requeue_wanting(clock::steady()).await.unwrap();
     let wanting = bench.settled_with(wants("crm")).await;
     bench.settled_with(wants("Not a Slug")).await;
     bench.settled_with(parked("p", RunOutcome::BadOutput)).await;
     bench.endpoint("shop").await;
-    assert_eq!((drive(bench).await, bench.claim().await), (0, 0), "nobody wanted that one");
+    assert_eq!((requeue(bench).await, bench.claim().await), (0, 0), "no run waits for that endpoint");
     let crm = bench.endpoint("crm").await;
     let late = bench.settled_with(wants("crm")).await;
-    assert_eq!(drive(bench).await, 2, "also what was parked when it was there already");
-    assert_eq!(drive(bench).await, 0);
+    assert_eq!(requeue(bench).await, 2, "including a run parked although the endpoint existed");
+    assert_eq!(requeue(bench).await, 0);
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 2);
     let runs = after.runs().await;
@@ -144,12 +144,12 @@ pub async fn an_endpoint_that_there_is_drives_the_runs_that_named_it(bench: &Ben
     for run in &runs {
         assert_eq!(after.settle(run_settlement(run, wants("slack"))).await, Settled::Done);
     }
-    assert_eq!(drive(&after).await, 0, "they want another one now");
+    assert_eq!(requeue(&after).await, 0, "they now wait for another endpoint");
     after.endpoint("slack").await;
-    assert_eq!(drive(&after).await, 2);
+    assert_eq!(requeue(&after).await, 2);
     after.store.delete_endpoint(crm, None).await.unwrap();
     after.settled_with(wants("crm")).await;
-    assert_eq!(drive(&after).await, 0, "that is gone");
+    assert_eq!(requeue(&after).await, 0, "that endpoint is deleted");
 }
 
 pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
@@ -211,7 +211,7 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     assert_eq!(after.store.endpoints().await.unwrap().len(), 0);
 }
 
-pub async fn failing_is_noted_and_forgotten(bench: &Bench) {
+pub async fn the_start_of_failing_is_stored_and_cleared(bench: &Bench) {
     let (crm, since) = (bench.endpoint("crm").await, Timestamp::from_millis(1234));
     assert_eq!(bench.find_endpoint(crm).await.failing_since, None);
     bench.store.note_failing(crm, Some(since)).await.unwrap();
@@ -244,7 +244,7 @@ pub async fn an_endpoints_name_is_unique_until_it_is_deleted(bench: &Bench) {
     let dead = bench.finished(first, Next::Dead(DeadReason::Exhausted)).await;
     bench.store.delete_endpoint(first, None).await.unwrap();
     let second = bench.endpoint("crm").await;
-    assert_ne!(first, second, "its id is never given again");
+    assert_ne!(first, second, "its id is never issued again");
     assert_eq!(bench.store.delivery(dead).await.unwrap().summary.endpoint, first);
     let after = bench.after_a_crash().await;
     after.store.delete_endpoint(second, None).await.unwrap();
@@ -257,16 +257,16 @@ pub async fn an_endpoints_name_is_unique_until_it_is_deleted(bench: &Bench) {
     assert_eq!(names, ["a", "b", "c", "crm"]);
 }
 
-pub async fn what_tells_of_a_deletion_is_stored_with_it_or_not_at_all(bench: &Bench) {
+pub async fn operational_events_are_stored_with_their_deletion_or_not_at_all(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     bench.store.delete_endpoint(crm, Some(event("innesco.x"))).await.unwrap();
     assert_eq!(&*bench.event().await.event.new.event_type, "innesco.x");
     let again = bench.store.delete_endpoint(crm, Some(event("innesco.x"))).await;
     assert_eq!(again, Err(Error::NotFound { what: "endpoint" }));
-    assert_eq!(bench.handoff.events.len(), 0, "nothing was deleted, nothing is told");
+    assert_eq!(bench.handoff.events.len(), 0, "without the deletion no operational event is stored");
 }
 
-pub async fn an_endpoints_state_changes_only_from_what_was_expected(bench: &Bench) {
+pub async fn an_endpoints_state_changes_only_from_the_expected_state(bench: &Bench) {
     use EndpointState::{Active, Disabled, Paused};
     let crm = bench.endpoint("crm").await;
     let slack = bench.endpoint("slack").await;
@@ -279,7 +279,7 @@ pub async fn an_endpoints_state_changes_only_from_what_was_expected(bench: &Benc
     assert_eq!(bench.find_endpoint(crm).await.new.state, Disabled(DisabledReason::Gone));
     assert_eq!(bench.find_endpoint(slack).await.new.state, Active);
     bench.store.delete_endpoint(crm, None).await.unwrap();
-    assert!(!change(&[Disabled(DisabledReason::Gone)], Active).await, "what is deleted stays as it is");
+    assert!(!change(&[Disabled(DisabledReason::Gone)], Active).await, "a deleted endpoint does not change");
     assert!(!bench.store.set_endpoint_state(EndpointId::from_i64(99), &[Active], Paused, None).await.unwrap());
 }
 
@@ -327,10 +327,10 @@ pub async fn keys_are_created_listed_and_revoked(bench: &Bench) {
     bench.store.revoke_key(ci.id).await.unwrap();
     assert_eq!(bench.store.revoke_key(ci.id).await, Err(Error::NotFound { what: "key" }));
     let again = create("ci", Role::Read, 1).await.unwrap();
-    assert_ne!(again.id, ci.id, "an id is never given again");
+    assert_ne!(again.id, ci.id, "an id is never issued again");
 }
 
-pub async fn a_key_keeps_its_end_and_its_last_use(bench: &Bench) {
+pub async fn a_keys_expiry_and_last_use_are_stored(bench: &Bench) {
     let at = |millis| Timestamp::from_millis(millis);
     let new = NewKey { expires_at: Some(at(5_000)), ..key("ci", Role::Publish, 1) };
     let ci = bench.store.create_key(new).await.unwrap();
@@ -344,10 +344,10 @@ pub async fn a_key_keeps_its_end_and_its_last_use(bench: &Bench) {
     bench.store.note_key_uses(vec![(ci.id, at(6))]).await.unwrap();
     let keys = bench.after_a_crash().await.store.keys().await.unwrap();
     let shown: Vec<_> = keys.iter().map(|key| (&*key.new.name, key.new.expires_at, key.last_used_at)).collect();
-    assert_eq!(shown, [("ci", Some(at(5_000)), Some(at(7))), ("other", None, None)], "the later use stands");
+    assert_eq!(shown, [("ci", Some(at(5_000)), Some(at(7))), ("other", None, None)], "the later use is stored");
 }
 
-pub async fn a_refusal_disturbs_nobody_else(bench: &Bench) {
+pub async fn a_refusal_affects_no_other_caller(bench: &Bench) {
     bench.endpoint("crm").await;
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..40 {
