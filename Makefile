@@ -13,6 +13,7 @@ tools:
 
 # The engine with the example plugins and a test receiver; plugins are rebuilt when they change.
 run: setup
+	@test -e "$${CARGO_TARGET_DIR:-target}/debug/innesco" || echo "The first build compiles the engine and the WebAssembly compiler in it: 5 to 15 minutes."
 	@cargo run --package innesco -- dev
 
 # All tests: rules, store, plugin host, the SDK, the example plugins, and the real binary from outside, on either store.

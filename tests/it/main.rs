@@ -23,6 +23,7 @@ mod namespace;
 mod nodes;
 mod openapi;
 mod outcomes;
+mod outside;
 mod overload;
 mod plugins;
 mod receivers_gone_wrong;

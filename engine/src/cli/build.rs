@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::Value;
 
+use super::project;
 use crate::{clock, sandbox::advice};
 
 /// The compilation target of plugins.
@@ -32,6 +33,16 @@ pub struct Found {
 
 impl PluginCrate {
     pub fn at(folder: &Path) -> anyhow::Result<Self> {
+        let table = Self::manifest(folder)?;
+        let name = table.get("package").and_then(|package| package.get("name")).and_then(|name| name.as_str());
+        let name = name.with_context(|| {
+            let manifest = folder.join("Cargo.toml");
+            format!("{} has no package; give the crate of one plugin, such as plugins/my-first", manifest.display())
+        })?;
+        Ok(Self { name: name.to_owned(), folder: folder.to_owned() })
+    }
+
+    fn manifest(folder: &Path) -> anyhow::Result<toml::Table> {
         let manifest = folder.join("Cargo.toml");
         let text = fs::read_to_string(&manifest).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
@@ -42,14 +53,7 @@ impl PluginCrate {
             }
             _ => anyhow::Error::new(error).context(format!("{} cannot be read", manifest.display())),
         })?;
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| anyhow::anyhow!("{} is not TOML: {}", manifest.display(), error.message()))?;
-        let name = table.get("package").and_then(|package| package.get("name")).and_then(|name| name.as_str());
-        let name = name.with_context(|| {
-            format!("{} has no package; give the crate of one plugin, such as plugins/my-first", manifest.display())
-        })?;
-        Ok(Self { name: name.to_owned(), folder: folder.to_owned() })
+        text.parse().map_err(|error: toml::de::Error| anyhow::anyhow!("{} is not TOML: {}", manifest.display(), error.message()))
     }
 
     /// Finds every crate directly below a folder, ordered by name.
@@ -80,6 +84,8 @@ impl PluginCrate {
     pub fn build(&self) -> Result<Built, BuildFailed> {
         let began = clock::steady();
         let failed = |reason: String| BuildFailed { name: self.name.clone(), reason };
+        let manifest = Self::manifest(&self.folder).map_err(|error| failed(format!("{error:#}")))?;
+        project::provide_sdk_of(&self.folder, &manifest).map_err(|error| failed(format!("{error:#}")))?;
         let colour = if io::stdout().is_terminal() { "always" } else { "never" };
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let output = Command::new(cargo)

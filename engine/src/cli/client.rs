@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::TcpStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use url::Url;
 
-use super::{answer::Answer, measure, wrong};
+use super::{answer::Answer, measure, sdk, wrong};
 use crate::{config, domain::given, files, wire::PageView};
 
 /// The file in which `innesco dev` stores the address and key of its engine.
@@ -22,6 +23,8 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Timeout for a complete answer. The engine gives up on a slow store sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Timeout for a connection to an engine on this machine, only to see whether it runs.
+const DEV_ANSWER_MAX: Duration = Duration::from_millis(300);
 /// Items of one page of a list.
 const PAGE: usize = 500;
 
@@ -365,7 +368,12 @@ fn is_here(url: &Url) -> bool {
 pub struct Local {
     pub url: String,
     pub key: String,
+    /// The folder with the plugin crates, as given to `innesco dev`.
+    pub plugins: String,
 }
+
+/// The folder with the plugin crates, unless `innesco dev` was given another.
+pub const PLUGINS: &str = "plugins";
 
 /// Finds the nearest file, from this folder upwards.
 fn local_file() -> Option<PathBuf> {
@@ -388,7 +396,10 @@ fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
     let url = value("url").and_then(|url| given::value(url).ok());
     let key = value("key").and_then(|key| given::key(key).ok());
     match (url, key) {
-        (Some(url), Some(key)) => Ok(Some(Local { url: url.to_owned(), key: key.to_owned() })),
+        (Some(url), Some(key)) => {
+            let plugins = value("plugins").unwrap_or(PLUGINS).to_owned();
+            Ok(Some(Local { url: url.to_owned(), key: key.to_owned(), plugins }))
+        }
         _ => anyhow::bail!("{} is damaged; start innesco dev to write it again, or use --url and --key instead", shown(path)),
     }
 }
@@ -398,6 +409,19 @@ pub fn earlier_key() -> Option<String> {
     read_local(Path::new(LOCAL_FILE)).ok().flatten().map(|local| local.key)
 }
 
+/// Returns the folder with the plugin crates that the last `innesco dev` of this project watched.
+pub fn watched(root: &Path) -> String {
+    let local = read_local(&root.join(LOCAL_FILE)).ok().flatten();
+    local.map_or_else(|| PLUGINS.to_owned(), |local| local.plugins)
+}
+
+/// Returns whether the engine of `innesco dev` of this project accepts connections.
+pub fn is_dev_running(root: &Path) -> bool {
+    let url = read_local(&root.join(LOCAL_FILE)).ok().flatten().and_then(|local| Url::parse(&local.url).ok());
+    let addresses = url.and_then(|url| url.socket_addrs(|| None).ok()).unwrap_or_default();
+    addresses.iter().any(|address| TcpStream::connect_timeout(address, DEV_ANSWER_MAX).is_ok())
+}
+
 /// Writes address and key to a file that only its owner can read.
 pub fn write_local(local: &Local) -> anyhow::Result<()> {
     write_local_to(Path::new(LOCAL_FILE), local).with_context(|| format!("{LOCAL_FILE} cannot be written"))
@@ -405,7 +429,7 @@ pub fn write_local(local: &Local) -> anyhow::Result<()> {
 
 /// Returns whether `innesco dev` creates a file of this name in its folder.
 pub fn made_by_dev(name: &str) -> bool {
-    ["data", "plugins", "local.toml", "local.draft"].contains(&name)
+    ["data", "plugins", "local.toml", "local.draft", ".gitignore", sdk::FOLDER, sdk::DRAFT, sdk::LOCK].contains(&name)
 }
 
 fn write_local_to(path: &Path, local: &Local) -> std::io::Result<()> {
@@ -413,6 +437,7 @@ fn write_local_to(path: &Path, local: &Local) -> std::io::Result<()> {
     let mut table = toml::Table::new();
     table.insert("url".into(), local.url.clone().into());
     table.insert("key".into(), local.key.clone().into());
+    table.insert("plugins".into(), local.plugins.clone().into());
     files::replace(path, &[table.to_string().as_bytes()])
 }
 
@@ -427,12 +452,19 @@ mod tests {
     }
 
     fn local() -> (PathBuf, Local) {
-        (PathBuf::from(LOCAL_FILE), Local { url: "http://127.0.0.1:8080".into(), key: "innk_local".into() })
+        (
+            PathBuf::from(LOCAL_FILE),
+            Local { url: "http://127.0.0.1:8080".into(), key: "innk_local".into(), plugins: "crates".into() },
+        )
     }
 
     fn found(target: &Target, variables: &[(&str, &str)], local: Option<&(PathBuf, Local)>) -> Result<[String; 4], String> {
         let variable = |name: &str| Ok(variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
-        let left = || Ok(local.map(|(path, local)| (path.clone(), Local { url: local.url.clone(), key: local.key.clone() })));
+        let left = || {
+            Ok(local.map(|(path, local)| {
+                (path.clone(), Local { url: local.url.clone(), key: local.key.clone(), plugins: local.plugins.clone() })
+            }))
+        };
         find(target, variable, left)
             .map(|(url, key)| [url.value, url.origin, key.value, key.origin])
             .map_err(|error| error.to_string())

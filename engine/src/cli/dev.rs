@@ -8,13 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    build::PluginCrate,
     client::{self, Local},
     listen, measure,
     output::{RED, Styled},
+    project,
     serve::{self, ServeArgs},
     teller::{HeardSoFar, Teller},
     watch,
@@ -27,7 +28,6 @@ use crate::{
         pattern::Pattern,
         signature::{Scheme, Secret, Verifier},
     },
-    files,
     news::Feed,
     random,
     serve::Engine,
@@ -54,11 +54,8 @@ pub struct DevArgs {
 }
 
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    let home = Path::new(".innesco");
-    files::own_folder(home, client::made_by_dev).with_context(|| format!("{} cannot be created", home.display()))?;
+    let home = project::open_home(Path::new(""))?;
     let wasm = home.join("plugins");
-    watch::build_all(&args.plugins, &wasm)?;
-
     let serve_args = ServeArgs {
         listen: Some(args.listen.clone()),
         data: Some(home.join("data").display().to_string()),
@@ -77,6 +74,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
             _ => anyhow::anyhow!("the receiver cannot listen on {}: {error}. Choose another with --receiver", args.receiver),
         })?;
         let receiver_address = receiver.local_addr()?;
+        // After the ports: an address in use is reported at once, not after a build.
+        watch::build_all(&args.plugins, &wasm)?;
         let key = match client::earlier_key() {
             Some(key) => key,
             None => crate::catalog::new_key()?,
@@ -88,7 +87,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         let store = Arc::clone(engine.store());
         wire(&*store, receiver_address).await?;
         engine.catalog().refresh_endpoints().await?;
-        client::write_local(&Local { url: format!("http://{}", listener.local_addr()?), key })?;
+        let plugins = args.plugins.display().to_string();
+        client::write_local(&Local { url: format!("http://{}", listener.local_addr()?), key, plugins })?;
         greet(&engine, args, listener.local_addr()?, receiver_address);
         // Plugins that loaded before the live feed started are in the greeting.
         while news.try_recv().is_ok() {}
@@ -170,14 +170,15 @@ fn greet(engine: &Engine, args: &DevArgs, listener: SocketAddr, receiver: Socket
     anstream::println!("  engine   http://{listener}     data in .innesco/data, SQLite");
     anstream::println!("  receiver http://{receiver}     prints and verifies webhooks to the endpoints {}", names.join(", "));
     let innesco = program();
+    let crates = PluginCrate::below(&args.plugins).map(|found| found.crates).unwrap_or_default();
+    anstream::println!("\n  Try, in a second terminal:");
+    if let Some(first) = crates.iter().find(|plugin| plugin.name == "order-router").or(crates.first()) {
+        anstream::println!("    edit {}/src/lib.rs and save: live in about two seconds", first.folder.display());
+    }
     anstream::println!(
-        "
-  Try, in a second terminal:
+        "    {innesco} plugin new my-first
     {innesco} send order.created '{{\"id\": 7, \"total\": 1500, \"country\": \"IT\"}}'
-    edit {}/order-router/src/lib.rs and save: live in about two seconds
-    {innesco} plugin new my-first
-",
-        args.plugins.display(),
+"
     );
 }
 

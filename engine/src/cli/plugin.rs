@@ -10,10 +10,11 @@ use serde_json::json;
 
 use super::{
     build::{Built, PluginCrate},
-    client::{Client, shown},
+    client::{self, Client, shown},
     event::short,
     measure::{self, count},
     output::{self, Column, Printer, texts},
+    project::{Place, Project, from},
     wrong,
 };
 use crate::{
@@ -67,7 +68,8 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
         PluginCommand::New { name } => {
             let here = std::env::current_dir().context("the current folder cannot be read")?;
             let made = new(name, &here)?;
-            out.thing(&json!({ "name": name, "folder": made.folder }), |_| welcome(name, &made, &here))?;
+            let is_dev_running = client::is_dev_running(&Project::around(&here).root);
+            out.thing(&json!({ "name": name, "folder": made.folder }), |_| welcome(name, &made, &here, is_dev_running))?;
             Ok(())
         }
         PluginCommand::Build { plugin, to } => build(plugin.as_deref(), to.as_deref(), out),
@@ -118,46 +120,44 @@ const NO_PLUGIN: &str = "No plugin yet. Create one with: innesco plugin new my-f
 /// A new crate.
 struct Made {
     folder: PathBuf,
-    /// The checkout that contains the crate, if any.
-    checkout: Option<PathBuf>,
+    place: Place,
 }
 
 fn new(name: &str, here: &Path) -> anyhow::Result<Made> {
     crate_name(name)?;
-    let checkout = find_checkout(here);
-    let folder = match &checkout {
-        Some(root) => root.join("plugins").join(name),
-        None => here.join(name),
-    };
+    let project = Project::around(here);
+    let folder = project.plugins.join(name);
     if folder.exists() {
         bail!("{} already exists; choose another name", from(here, &folder));
     }
-    let dependency = match &checkout {
-        Some(_) => "{ path = \"../../plugin-sdk\" }".to_owned(),
-        None => format!("{:?}", env!("CARGO_PKG_VERSION")),
-    };
+    project.provide_sdk()?;
+    let place = project.place(&folder)?;
+    let dependency = project.sdk_dependency(&folder);
     let fill =
         |template: &str| template.replace("{{name}}", name).replace("{{struct}}", &camel(name)).replace("{{sdk}}", &dependency);
+    // The manifest comes last: `innesco dev` builds a folder as soon as it has one.
     let write = || {
         fs::create_dir_all(folder.join("src"))?;
-        fs::write(folder.join("Cargo.toml"), fill(MANIFEST))?;
-        fs::write(folder.join("src/lib.rs"), fill(SOURCE))
+        fs::write(folder.join("src/lib.rs"), fill(SOURCE))?;
+        fs::write(folder.join("Cargo.toml"), fill(MANIFEST) + &place.manifest())
     };
     write().with_context(|| format!("{} cannot be written", from(here, &folder)))?;
-    Ok(Made { folder, checkout })
+    Ok(Made { folder, place })
 }
 
 /// Formats the message about a new crate, with the next three commands.
-fn welcome(name: &str, made: &Made, here: &Path) -> String {
+fn welcome(name: &str, made: &Made, here: &Path, is_dev_running: bool) -> String {
     let place = from(here, &made.folder);
-    let last = match made.checkout {
-        Some(_) => ["innesco dev".to_owned(), "serve it, and rebuild on every save".to_owned()],
-        None => [format!("innesco plugin build {place} --to DIR"), "copy it into an engine's plugin folder".to_owned()],
+    let test = match made.place {
+        Place::Member => format!("cargo test --package {name}"),
+        Place::Alone => format!("cargo test --manifest-path {place}/Cargo.toml"),
     };
+    let what =
+        if is_dev_running { "it is running: it builds and serves the plugin now" } else { "serve it, and rebuild on every save" };
     let next = [
         [format!("edit {place}/src/lib.rs"), "the plugin and its tests".to_owned()],
-        [format!("cargo test --manifest-path {place}/Cargo.toml"), "test it without an engine".to_owned()],
-        last,
+        [test, "test it without an engine".to_owned()],
+        ["innesco dev".to_owned(), what.to_owned()],
     ];
     let width = next.iter().map(|[command, _]| command.chars().count()).max().unwrap_or(0);
     let lines: Vec<String> = next.iter().map(|[command, what]| format!("  {command:<width$}   {what}")).collect();
@@ -239,25 +239,6 @@ fn crate_name(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Finds the checkout that contains the folder, if it has the SDK.
-fn find_checkout(here: &Path) -> Option<PathBuf> {
-    here.ancestors().find(|folder| folder.join("plugin-sdk/Cargo.toml").exists()).map(Path::to_owned)
-}
-
-/// Returns a path as typed from a folder.
-fn from(here: &Path, path: &Path) -> String {
-    if let Ok(below) = path.strip_prefix(here) {
-        return below.display().to_string();
-    }
-    // Beside or above: one `../` for each folder that the paths do not share.
-    let shared = here.ancestors().find(|folder| path.starts_with(folder));
-    let Some((shared, steps)) = shared.map(|shared| (shared, here.components().count() - shared.components().count())) else {
-        return path.display().to_string();
-    };
-    let below = path.strip_prefix(shared).unwrap_or(path);
-    format!("{}{}", "../".repeat(steps), below.display())
-}
-
 fn camel(name: &str) -> String {
     let mut camel = String::with_capacity(name.len());
     for part in name.split(['-', '_']) {
@@ -270,7 +251,8 @@ fn camel(name: &str) -> String {
 
 fn build(plugin: Option<&Path>, to: Option<&Path>, out: &Printer) -> anyhow::Result<()> {
     let here = std::env::current_dir().context("the current folder cannot be read")?;
-    let crates = meant(plugin, &here)?;
+    let project = Project::around(&here);
+    let crates = meant(plugin, &project, &here)?;
     for plugin in &crates {
         let built = plugin.build()?;
         let dropped = to.map(|folder| built.drop_into(folder, &plugin.name)).transpose()?;
@@ -294,15 +276,13 @@ fn line(plugin: &PluginCrate, built: &Built, dropped: Option<&Path>) -> String {
 }
 
 /// Finds the crates that `plugin build` builds.
-fn meant(plugin: Option<&Path>, here: &Path) -> anyhow::Result<Vec<PluginCrate>> {
-    let checkout = find_checkout(here);
-    let plugins = checkout.as_deref().unwrap_or(here).join("plugins");
+fn meant(plugin: Option<&Path>, project: &Project, here: &Path) -> anyhow::Result<Vec<PluginCrate>> {
     let Some(typed) = plugin else {
         let own = PluginCrate::at(here);
-        let all = PluginCrate::below(&plugins)?;
+        let all = PluginCrate::below(&project.plugins)?;
         return match own {
-            // The checkout is not a plugin, even if its Cargo.toml has a package.
-            Ok(own) if checkout.as_deref() != Some(here) => Ok(vec![own]),
+            // The project is not a plugin, even if its Cargo.toml has a package.
+            Ok(own) if all.crates.is_empty() || project.root != here => Ok(vec![own]),
             _ if !all.crates.is_empty() => Ok(all.crates),
             own => Ok(vec![own?]),
         };
@@ -310,14 +290,14 @@ fn meant(plugin: Option<&Path>, here: &Path) -> anyhow::Result<Vec<PluginCrate>>
     if here.join(typed).join("Cargo.toml").exists() {
         return Ok(vec![PluginCrate::at(&here.join(typed))?]);
     }
-    let all = PluginCrate::below(&plugins)?.crates;
+    let all = PluginCrate::below(&project.plugins)?.crates;
     let name = typed.to_string_lossy();
-    match all.iter().find(|plugin| plugin.name == name || plugin.folder == plugins.join(typed)) {
+    match all.iter().find(|plugin| plugin.name == name || plugin.folder == project.plugins.join(typed)) {
         Some(plugin) => Ok(vec![plugin.clone()]),
         None => {
             let near = nearest(&name, all.iter().map(|plugin| plugin.name.as_str()));
             let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
-            bail!("no plugin crate {name:?} here or in {}{near}", from(here, &plugins))
+            bail!("no plugin crate {name:?} here or in {}{near}", from(here, &project.plugins))
         }
     }
 }
@@ -347,14 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_paths_as_typed() {
-        for (path, text) in [("/a/b/c", "c"), ("/a/x", "../x"), ("/x/y", "../../x/y")] {
-            assert_eq!(from(Path::new("/a/b"), Path::new(path)), text);
-        }
-    }
-
-    #[test]
-    fn creates_a_plugin_in_the_checkout_or_here() {
+    fn creates_a_plugin_in_the_checkout_or_in_any_folder() {
         let folder = tempfile::tempdir().unwrap();
         let (checkout, outside) = (folder.path().join("checkout"), folder.path().join("outside"));
         fs::create_dir_all(checkout.join("plugin-sdk")).unwrap();
@@ -372,20 +345,33 @@ mod tests {
         let expected = "\
 created my-first in plugins/my-first. Next:
 
-  edit plugins/my-first/src/lib.rs                          the plugin and its tests
-  cargo test --manifest-path plugins/my-first/Cargo.toml   test it without an engine
-  innesco dev                                               serve it, and rebuild on every save";
-        let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(squeezed(&welcome("my-first", &made, &checkout)), squeezed(expected));
+  edit plugins/my-first/src/lib.rs   the plugin and its tests
+  cargo test --package my-first      test it without an engine
+  innesco dev                        serve it, and rebuild on every save";
+        assert_eq!(welcome("my-first", &made, &checkout, false), expected);
 
         let error = new("my-first", &checkout).err().unwrap().to_string();
         assert_eq!(error, "plugins/my-first already exists; choose another name");
 
         let made = new("my-first", &outside).unwrap();
-        assert_eq!(made.folder, outside.join("my-first"));
+        assert_eq!(made.folder, outside.join("plugins/my-first"));
         let manifest = fs::read_to_string(made.folder.join("Cargo.toml")).unwrap();
-        assert!(manifest.contains(&format!("innesco-sdk = \"{}\"", env!("CARGO_PKG_VERSION"))), "{manifest}");
-        assert!(welcome("my-first", &made, &outside).contains("innesco plugin build my-first --to DIR"));
+        assert!(manifest.contains("innesco-sdk = { path = \"../../.innesco/sdk\" }"), "{manifest}");
+        assert!(made.folder.join("../../.innesco/sdk/src/lib.rs").exists());
+        assert!(welcome("my-first", &made, &outside, true).contains("it is running: it builds and serves the plugin now"));
+        let second = new("second", &made.folder).unwrap();
+        assert_eq!(second.folder, outside.join("plugins/second"), "beside the first, from inside it");
+
+        // Below other Rust code the crate is a separate workspace, with its profile.
+        let other = folder.path().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("Cargo.toml"), "[workspace]\nmembers = [\"app\"]\n").unwrap();
+        let made = new("my-first", &other).unwrap();
+        let manifest = fs::read_to_string(made.folder.join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        assert!(manifest["workspace"].as_table().unwrap().is_empty());
+        assert_eq!(manifest["profile"]["release"]["lto"].as_bool(), Some(true));
+        assert!(welcome("my-first", &made, &other, false).contains("cargo test --manifest-path plugins/my-first/Cargo.toml"));
     }
 
     #[test]
@@ -396,8 +382,9 @@ created my-first in plugins/my-first. Next:
             fs::create_dir_all(here.join("plugins").join(name)).unwrap();
             fs::write(here.join("plugins").join(name).join("Cargo.toml"), format!("[package]\nname = \"{name}\"\n")).unwrap();
         }
+        let project = Project::around(here);
         let names = |typed: Option<&str>, here: &Path| {
-            meant(typed.map(Path::new), here)
+            meant(typed.map(Path::new), &project, here)
                 .map(|crates| crates.into_iter().map(|plugin| plugin.name).collect::<Vec<_>>().join(" "))
                 .map_err(|error| error.to_string())
         };

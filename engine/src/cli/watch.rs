@@ -116,6 +116,9 @@ pub fn watch(
             }
             let touched = |plugin: &PluginCrate| edited.iter().any(|path| path.starts_with(&plugin.folder));
             for plugin in found.crates.into_iter().filter(touched) {
+                if !wasm.join(format!("{}.wasm", plugin.name)).exists() {
+                    say("build", &format!("{}  for the first time, with dependencies: up to a minute", plugin.name));
+                }
                 let wasm = wasm.clone();
                 let building = tokio::task::spawn_blocking(move || {
                     let built = plugin.build();

@@ -1,0 +1,145 @@
+//! Plugin development outside the repository: an empty folder and the binary are enough.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use crate::engine::DEADLINE;
+
+/// Deadline of a first build, which compiles the dependencies of the SDK.
+const BUILD_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Returns a command in this folder, without what cargo sets for a test.
+fn command(program: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG") || name.starts_with("INNESCO_")) {
+        command.env_remove(name);
+    }
+    // The dependencies of the SDK are those of the workspace, so they are on this machine. Kept between runs of the test.
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("outside");
+    command.env("CARGO", env!("CARGO")).env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", target);
+    command.env_remove("CARGO_MANIFEST_DIR").current_dir(folder);
+    command
+}
+
+fn innesco(folder: &Path, arguments: &[&str]) -> Output {
+    command(env!("CARGO_BIN_EXE_innesco"), folder).args(arguments).output().expect("the program runs")
+}
+
+fn ok(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// A running `innesco dev`. Dropping it ends it.
+pub struct Dev {
+    child: Child,
+    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Dev {
+    /// Starts it in this folder and waits until it serves.
+    pub fn start(folder: &Path) -> Self {
+        let mut dev = command(env!("CARGO_BIN_EXE_innesco"), folder);
+        dev.args(["dev", "--listen", "127.0.0.1:0", "--receiver", "127.0.0.1:0"]);
+        let mut child = dev.stdout(Stdio::piped()).spawn().expect("the program starts");
+        let lines = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let (output, heard) = (child.stdout.take().expect("its output is piped"), Arc::clone(&lines));
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                heard.0.lock().unwrap().push(line);
+                heard.1.notify_all();
+            }
+        });
+        let dev = Self { child, lines };
+        dev.wait(0, "Try, in a second terminal", BUILD_DEADLINE);
+        dev
+    }
+
+    /// Returns how many lines it has printed.
+    pub fn count(&self) -> usize {
+        self.lines.0.lock().unwrap().len()
+    }
+
+    /// Waits for a line with this text, from line `after` on. Returns it.
+    pub fn wait(&self, after: usize, text: &str, deadline: Duration) -> String {
+        let until = Instant::now() + deadline;
+        let mut lines = self.lines.0.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().skip(after).find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no line with {text:?}:\n{}", lines.join("\n"));
+            lines = self.lines.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It may already have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_empty_folder_and_the_binary_are_enough() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    let dev = Dev::start(folder);
+    dev.wait(0, "no crate under plugins; create one with: innesco plugin new my-first", DEADLINE);
+
+    let created = ok(&innesco(folder, &["plugin", "new", "my-first"]));
+    assert!(created.starts_with("created my-first in plugins/my-first. Next:"), "{created}");
+    assert!(created.contains("it is running: it builds and serves the plugin now"), "{created}");
+    dev.wait(0, "my-first  for the first time", DEADLINE);
+    dev.wait(0, "my-first@", BUILD_DEADLINE);
+    ok(&innesco(folder, &["send", "order.created", r#"{"id": 8, "total": 150}"#]));
+    dev.wait(0, "my-first saw order 8 of 150", DEADLINE);
+    assert!(dev.wait(0, "→ receiver", DEADLINE).contains("200"));
+
+    // An edit serves after a save.
+    let source = folder.join("plugins/my-first/src/lib.rs");
+    let (seen, text) = (dev.count(), fs::read_to_string(&source).unwrap());
+    fs::write(&source, text.replace("my-first saw order", "my-first has order")).unwrap();
+    dev.wait(seen, "serving (was", BUILD_DEADLINE);
+    ok(&innesco(folder, &["send", "order.created", r#"{"id": 9, "total": 150}"#]));
+    dev.wait(seen, "my-first has order 9 of 150", DEADLINE);
+    fs::write(&source, text).unwrap();
+
+    // The tests of the crate pass, by the command that was printed. Nothing in the folder of `innesco dev` is for Git.
+    assert!(created.contains("cargo test --package my-first"), "{created}");
+    ok(&command(env!("CARGO"), folder).args(["test", "--package", "my-first"]).output().expect("cargo runs"));
+    assert_eq!(fs::read_to_string(folder.join(".innesco/.gitignore")).unwrap(), "*\n");
+    assert_eq!(fs::read_to_string(folder.join(".gitignore")).unwrap(), "/target\n");
+
+    // After a clone the SDK is missing: a build writes it again.
+    fs::remove_dir_all(folder.join(".innesco/sdk")).unwrap();
+    let files = folder.join("files");
+    ok(&innesco(&folder.join("plugins"), &["plugin", "build", "my-first", "--to", &files.display().to_string()]));
+    assert!(files.join("my-first.wasm").exists() && folder.join(".innesco/sdk/Cargo.toml").exists());
+}
+
+/// In a folder with other Rust code, a plugin is a separate workspace.
+#[test]
+fn a_plugin_beside_other_rust_code_builds_and_passes_its_tests() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    fs::create_dir(folder.join("src")).unwrap();
+    fs::write(folder.join("src/lib.rs"), "").unwrap();
+    fs::write(folder.join("Cargo.toml"), "[package]\nname = \"shop\"\nedition = \"2024\"\n\n[workspace]\n").unwrap();
+    let created = ok(&innesco(folder, &["plugin", "new", "orders"]));
+    assert!(created.contains("cargo test --manifest-path plugins/orders/Cargo.toml"), "{created}");
+    let test = ["test", "--manifest-path", "plugins/orders/Cargo.toml"];
+    ok(&command(env!("CARGO"), folder).args(test).output().expect("cargo runs"));
+    ok(&innesco(folder, &["plugin", "build", "orders"]));
+    ok(&command(env!("CARGO"), folder).arg("check").output().expect("cargo runs"));
+}
