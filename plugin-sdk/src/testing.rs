@@ -208,6 +208,13 @@ impl Webhook {
     }
 }
 
+impl Webhook {
+    /// Returns the type that the receiver gets in the header `innesco-type`. For tests: native builds only.
+    pub fn type_for<'a>(&'a self, event: &'a Event) -> &'a str {
+        self.event_type.as_deref().unwrap_or(&event.event_type)
+    }
+}
+
 impl Emit {
     /// Returns the data, read as JSON. For tests: native builds only.
     ///
@@ -284,6 +291,13 @@ mod tests {
         assert!(std::panic::catch_unwind(panicking).is_err());
         assert_eq!(engine.state_json::<u32>("count"), Some(1));
         assert_eq!(state::get("count"), None, "the thread's own world is back");
+    }
+
+    #[test]
+    fn a_webhook_has_the_type_of_its_event_unless_the_plugin_sets_another() {
+        let event = event("order.created").build();
+        assert_eq!(Webhook::to("crm").type_for(&event), "order.created");
+        assert_eq!(Webhook::to("crm").event_type("order.big").type_for(&event), "order.big");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::Result;
 pub struct Webhook {
     /// Name of the endpoint; `None` in the plugin of an endpoint.
     pub to: Option<String>,
-    /// Event type for the receiver; `None` means the event's own.
+    /// Event type for the receiver, in the header `innesco-type`; `None` means the event's own.
     pub event_type: Option<String>,
     /// Content type of `body`.
     pub content_type: String,
@@ -61,13 +61,13 @@ impl Webhook {
     }
 
     /// Adds a header. Headers of the engine, the endpoint or the connection are not allowed: `authorization`, `cookie`, `host`,
-    /// `content-*`, the signature.
+    /// `content-*`, `innesco-*`, the signature.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Sets the event type for the receiver.
+    /// Sets the event type for the receiver. It is sent as the header `innesco-type`, and does not change the body.
     pub fn event_type(mut self, event_type: impl Into<String>) -> Self {
         self.event_type = Some(event_type.into());
         self

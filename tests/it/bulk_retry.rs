@@ -129,10 +129,15 @@ async fn refuses_an_invalid_bulk_retry() {
     let engine = Engine::start(&[]);
     let cases = [
         (json!({ "endpoint": "missing" }), 404, "missing"),
-        (json!({ "state": "delivered" }), 422, "write dead or cancelled"),
+        (json!({ "state": "delivered" }), 422, "write one of dead, cancelled, retrying"),
         (json!({ "reason": "bad mood" }), 422, "write one of exhausted"),
         (json!({ "state": "cancelled", "reason": "gone" }), 422, "only dead deliveries have a reason"),
         (json!({ "since": "yesterday" }), 422, "since"),
+        (
+            json!({ "state": "retrying", "since": "2026-01-31T09:30:00Z" }),
+            422,
+            "since: only deliveries that are dead or cancelled",
+        ),
         (json!({ "event_type": "order created" }), 422, "event_type"),
         (json!({ "all": true }), 422, "all"),
         (json!([]), 422, "send a JSON object"),

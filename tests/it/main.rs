@@ -27,6 +27,7 @@ mod outside;
 mod overload;
 mod plugins;
 mod receivers_gone_wrong;
+mod repairs;
 mod retention;
 mod rotation;
 mod seeing;

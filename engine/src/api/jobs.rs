@@ -33,7 +33,7 @@ use crate::{
     wire::{JobView, PageView, RetryFilterView, values::schema},
 };
 
-/// Selects the deliveries of a bulk retry. Without members: all dead deliveries.
+/// Selects the deliveries of a bulk retry. Without members: all dead deliveries. `retrying` makes due now what waits for its next try.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RetryInput)]
@@ -87,8 +87,8 @@ impl Input {
                 wrong(
                     "state",
                     format!(
-                        "{text:?} deliveries cannot be retried in bulk; write {}",
-                        Ended::ALL.map(Ended::as_str).join(" or ")
+                        "{text:?} deliveries cannot be retried in bulk; write one of {}",
+                        Ended::ALL.map(Ended::as_str).join(", ")
                     ),
                 )
             })?,
@@ -101,6 +101,13 @@ impl Input {
                 wrong("reason", format!("{text:?} is not a reason of dead deliveries; write one of {all}"))
             })?),
         };
+        if ended == Ended::Retrying {
+            for (member, given) in [("since", &self.since), ("until", &self.until)] {
+                if given.is_some() {
+                    return Err(wrong(member, "only deliveries that are dead or cancelled have such a time; leave it out"));
+                }
+            }
+        }
         Ok(RetryFilter {
             endpoint: self.endpoint.map(|text| endpoints::find(api, &text).map(|endpoint| endpoint.id)).transpose()?,
             ended,
@@ -112,10 +119,10 @@ impl Input {
     }
 }
 
-/// Start a bulk retry of finished deliveries, each under its own id.
+/// Start a bulk retry of deliveries, each under its own id.
 ///
-/// The job continues after a restart of the engine and retries each delivery once. Deliveries that finish after its creation are
-/// not included.
+/// The job continues after a restart of the engine and retries each delivery once. Deliveries of events that are accepted after its
+/// creation are not included.
 #[utoipa::path(
     post, path = "/v1/deliveries/retry", operation_id = "retry_deliveries", tag = "jobs",
     request_body(content = Option<Input>, example = json!({ "endpoint": "crm", "since": "2026-01-31T09:30:00Z" })),

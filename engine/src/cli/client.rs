@@ -235,6 +235,11 @@ impl Client {
         Answer::read(self.ask("POST", self.address(path, &[]), Some(body))?)
     }
 
+    /// Sends a merge patch.
+    pub fn patch<T: DeserializeOwned>(&self, path: &[&str], change: &Value) -> anyhow::Result<Answer<T>> {
+        Answer::read(self.ask("PATCH", self.address(path, &[]), Some(change.to_string()))?)
+    }
+
     pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Answer<T>> {
         Answer::read(self.ask("DELETE", self.address(path, &[]), None)?)
     }

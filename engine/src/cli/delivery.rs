@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{
+    answer::Answer,
     client::Client,
     event, job,
     measure::count,
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::{
     clock,
+    domain::job::Ended,
     wire::{DeliveryStoryView, DeliveryView},
 };
 
@@ -39,7 +41,7 @@ pub enum DeliveryCommand {
     },
     /// Send deliveries again now, under the same webhook-id
     #[command(
-        before_help = "Example:  innesco delivery retry dlv_k7q212\n          innesco delivery retry --dead --endpoint crm --since 2h"
+        before_help = "Example:  innesco delivery retry dlv_k7q212\n          innesco delivery retry --dead --endpoint crm --since 2h\n          innesco delivery retry --waiting --endpoint crm"
     )]
     Retry {
         /// Delivery ids, dlv_…
@@ -72,21 +74,33 @@ pub struct Bulk {
     /// All cancelled deliveries
     #[arg(long, group = "bulk")]
     cancelled: bool,
-    /// With --dead or --cancelled: only to this endpoint
+    /// All deliveries that wait for their next try
+    #[arg(long, group = "bulk")]
+    waiting: bool,
+    /// With one of these: only to this endpoint
     #[arg(long, requires = "bulk")]
     endpoint: Option<String>,
     /// With --dead: only with this reason: exhausted, gone, endpoint-disabled
     #[arg(long, requires = "dead")]
     reason: Option<String>,
-    /// With --dead or --cancelled: only these event types: order.created, order.*
+    /// With one of these: only these event types: order.created, order.*
     #[arg(long = "type", requires = "bulk", value_name = "PATTERN")]
     event_type: Option<String>,
     /// With --dead or --cancelled: only since 2h (ago), or 2026-01-31T09:30:00Z
-    #[arg(long, requires = "bulk", value_name = "WHEN")]
+    #[arg(long, requires = "bulk", conflicts_with = "waiting", value_name = "WHEN")]
     since: Option<String>,
     /// With --dead or --cancelled: only before this time
-    #[arg(long, requires = "bulk", value_name = "WHEN")]
+    #[arg(long, requires = "bulk", conflicts_with = "waiting", value_name = "WHEN")]
     until: Option<String>,
+}
+
+impl Bulk {
+    /// Returns the state of the deliveries to retry; `None` without a filter.
+    fn state(&self) -> Option<&'static str> {
+        [(self.dead, Ended::Dead), (self.cancelled, Ended::Cancelled), (self.waiting, Ended::Retrying)]
+            .into_iter()
+            .find_map(|(chosen, state)| chosen.then_some(state.as_str()))
+    }
 }
 
 pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
@@ -109,9 +123,13 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
         DeliveryCommand::Show { delivery } => {
             out.answer(&client.get(&["v1", "deliveries", delivery])?, |story| page(story, out))?;
         }
-        DeliveryCommand::Retry { bulk, yes, .. } if bulk.dead || bulk.cancelled => retry_all(bulk, *yes, client, out)?,
-        DeliveryCommand::Retry { deliveries, .. } => {
+        DeliveryCommand::Retry { bulk, yes, .. } if bulk.state().is_some() => retry_all(bulk, *yes, client, out)?,
+        DeliveryCommand::Retry { deliveries, yes, .. } => {
             for delivery in deliveries {
+                let story: Answer<DeliveryStoryView> = client.get(&["v1", "deliveries", delivery])?;
+                if story.delivery.state == "delivered" {
+                    confirm(&format!("{delivery} is delivered; this sends it again, under the same webhook-id"), *yes)?;
+                }
                 let answer = client.post(&["v1", "deliveries", delivery, "retry"], None)?;
                 out.answer(&answer, |story: &DeliveryStoryView| {
                     format!("retrying {delivery}  → {}", story.delivery.endpoint_name)
@@ -151,7 +169,7 @@ fn page(story: &DeliveryStoryView, out: &Printer) -> String {
 
 /// Has the engine retry all matching deliveries, and watches the job.
 fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
-    let state = if bulk.dead { "dead" } else { "cancelled" };
+    let state = bulk.state().unwrap_or_default();
     let instant = |flag, text: &Option<String>| text.as_deref().map(|text| event::instant(flag, text, clock::wall())).transpose();
     let filter = json!({
         "state": state,
@@ -171,7 +189,10 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
     .iter()
     .filter_map(|(word, value)| value.as_ref().map(|value| format!(" {word} {value}")))
     .collect();
-    confirm(&format!("this sends every {state} delivery{narrowed} again, under the same webhook-id"), yes)?;
+    // What waits is sent in any case, only later.
+    if !bulk.waiting {
+        confirm(&format!("this sends every {state} delivery{narrowed} again, under the same webhook-id"), yes)?;
+    }
     let job = job::watch(client.post(&["v1", "deliveries", "retry"], Some(&filter))?, client)?;
     Ok(out.answer(&job, job::summary)?)
 }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     answer::Answer,
     card::Card,
+    change::with_unset,
     client::{Client, without_nulls},
     measure::{self, count, one_line},
     output::{self, Column, Printer, confirm, texts},
@@ -39,6 +40,11 @@ pub enum EndpointCommand {
     /// Create an endpoint. The secret is printed once
     #[command(before_help = "Example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
     Add(Box<AddArgs>),
+    /// Change an endpoint; what waits for it goes to the new URL, under the same ids
+    #[command(
+        before_help = "Example:  innesco endpoint update crm https://crm.example.com/v2/hook\n          innesco endpoint update crm --timeout 5s --unset rate"
+    )]
+    Update(Box<UpdateArgs>),
     /// Remove an endpoint and cancel its waiting deliveries
     #[command(before_help = "Example:  innesco endpoint remove crm")]
     Remove {
@@ -60,7 +66,7 @@ pub enum EndpointCommand {
         /// Endpoint name, or id ep_…
         endpoint: String,
     },
-    /// Resume a paused or disabled endpoint
+    /// Resume a paused or disabled endpoint, and send now what waits
     #[command(before_help = "Example:  innesco endpoint resume crm")]
     Resume {
         /// Endpoint name, or id ep_…
@@ -100,7 +106,33 @@ pub struct AddArgs {
     /// Name that plugins send to; cannot be changed later
     name: String,
     /// URL
-    url: String,
+    #[arg(value_name = "URL")]
+    target: String,
+    #[command(flatten)]
+    members: Members,
+    /// Secret, if you choose it: whsec_… for v1, whsk_… for v1a, else text of 16 to 256 characters [default: generated]
+    #[arg(long, value_name = "SECRET")]
+    secret: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub struct UpdateArgs {
+    /// Endpoint name, or id ep_…
+    endpoint: String,
+    /// New URL
+    // Not an option: --url names the engine, everywhere.
+    #[arg(value_name = "URL")]
+    target: Option<String>,
+    #[command(flatten)]
+    members: Members,
+    /// Member that gets its default again, such as rate, or one entry: headers.x-shop, where.channel; can be repeated
+    #[arg(long, value_name = "MEMBER")]
+    unset: Vec<String>,
+}
+
+/// Members of an endpoint that can be changed.
+#[derive(clap::Args)]
+struct Members {
     /// Event types to subscribe to, such as 'order.*'; can be repeated
     #[arg(long, value_name = "PATTERN")]
     events: Vec<String>,
@@ -149,10 +181,36 @@ pub struct AddArgs {
     /// Send in the order of the events: of the whole endpoint, or of each subject
     #[arg(long, value_name = "WHAT", value_parser = ["endpoint", "subject"])]
     ordered: Option<String>,
-    /// Secret, if you choose it: whsec_… for v1, whsk_… for v1a, else text of 16 to 256 characters [default: generated]
-    #[arg(long, value_name = "SECRET")]
-    secret: Option<String>,
+    /// Failures in a row that open the circuit breaker; 0: it never opens [default: 20]
+    #[arg(long, value_name = "COUNT")]
+    breaker_failures: Option<u32>,
+    /// First open time of the circuit breaker [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    breaker_wait: Option<String>,
+    /// Longest open time of the circuit breaker [default: 5m]
+    #[arg(long, value_name = "DURATION")]
+    breaker_wait_max: Option<String>,
 }
+
+/// The members that `update --unset` accepts.
+const UNSETTABLE: [&str; 16] = [
+    "title",
+    "events",
+    "where",
+    "plugin",
+    "signature",
+    "token_header",
+    "envelope",
+    "format",
+    "client_certificate",
+    "headers",
+    "timeout",
+    "schedule",
+    "concurrency",
+    "rate",
+    "ordered",
+    "breaker",
+];
 
 pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
@@ -177,11 +235,17 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let answer = client.post(&["v1", "endpoints"], Some(&wanted(args)?))?;
             out.answer(&answer, |endpoint| revealed("added", endpoint, out).into_text())?;
         }
+        EndpointCommand::Update(args) => {
+            let change = changed(args)?;
+            let answer: Answer<EndpointView> = client.patch(&["v1", "endpoints", &args.endpoint], &change)?;
+            let retrying = !waiting(client, &answer.name, "retrying", 1)?.is_empty();
+            out.answer(&answer, |endpoint| updated(endpoint, retrying, out).into_text())?;
+        }
         EndpointCommand::Remove { endpoint, yes } => {
             let found: Answer<EndpointView> = client.get(&["v1", "endpoints", endpoint])?;
             let waiting: usize = ["pending", "retrying"]
                 .iter()
-                .map(|state| waiting(client, endpoint, state).map(|items| items.len()))
+                .map(|state| waiting(client, endpoint, state, COUNTED_MAX).map(|items| items.len()))
                 .sum::<anyhow::Result<usize>>()?;
             confirm(&removal(&found, waiting), *yes)?;
             client.delete::<IgnoredAny>(&["v1", "endpoints", endpoint])?;
@@ -260,8 +324,8 @@ fn ends_at_once(endpoint: &EndpointView, grace: Option<&str>) -> bool {
 /// Maximum number of waiting deliveries counted before a removal; more are shown as "more than".
 const COUNTED_MAX: usize = 1_000;
 
-fn waiting(client: &Client, endpoint: &str, state: &str) -> anyhow::Result<Vec<Answer<DeliveryView>>> {
-    client.list(&["v1", "deliveries"], &[("endpoint", Some(endpoint)), ("state", Some(state))], COUNTED_MAX)
+fn waiting(client: &Client, endpoint: &str, state: &str, most: usize) -> anyhow::Result<Vec<Answer<DeliveryView>>> {
+    client.list(&["v1", "deliveries"], &[("endpoint", Some(endpoint)), ("state", Some(state))], most)
 }
 
 fn removal(endpoint: &EndpointView, waiting: usize) -> String {
@@ -274,53 +338,79 @@ fn removal(endpoint: &EndpointView, waiting: usize) -> String {
     format!("endpoint {} ({}) is removed{waiting}", endpoint.name, one_line(&endpoint.url))
 }
 
-/// Builds the request body with only the typed members, so that the engine's defaults apply to the rest.
+/// Builds the request that creates an endpoint.
 fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
-    let mut conditions: Map<String, Value> = Map::new();
-    for condition in &args.conditions {
-        let Some((name, value)) = condition.split_once('=') else {
-            return Err(wrong(format!(
-                "--where {condition:?} has no value; write it as name=value, such as --where channel=newsletter"
-            )));
-        };
-        let values = conditions.entry(name).or_insert_with(|| json!([]));
-        values.as_array_mut().expect("it was made an array").push(value.into());
+    let mut wanted = args.members.typed()?;
+    wanted.insert("name".into(), args.name.as_str().into());
+    wanted.insert("url".into(), args.target.as_str().into());
+    if let Some(secret) = &args.secret {
+        wanted.insert("secret".into(), secret.as_str().into());
     }
-    let mut headers: Map<String, Value> = Map::new();
-    for header in &args.headers {
-        // The first of the two signs separates: values may contain both.
-        let Some((name, value)) = header.split_once([':', '=']) else {
-            return Err(wrong(format!(
-                "--header {header:?} has no value; write it as 'name: value', such as --header 'x-shop: 7'"
-            )));
-        };
-        headers.insert(name.trim().to_ascii_lowercase(), value.trim().into());
+    Ok(wanted.into())
+}
+
+/// Builds the merge patch that changes an endpoint.
+fn changed(args: &UpdateArgs) -> anyhow::Result<Value> {
+    let mut change = args.members.typed()?;
+    if let Some(url) = &args.target {
+        change.insert("url".into(), url.as_str().into());
     }
-    let client_certificate = match (&args.client_certificate, &args.client_key) {
-        (Some(certificate), Some(key)) => json!({ "certificate": pem(certificate)?, "key": secret_pem(key)?.as_str() }),
-        _ => Value::Null,
-    };
-    let some = |condition: bool, value: Value| if condition { value } else { Value::Null };
-    Ok(without_nulls(json!({
-        "name": args.name,
-        "url": args.url,
-        "title": args.title,
-        "plugin": args.plugin,
-        "signature": args.signature,
-        "token_header": args.token_header,
-        "envelope": args.envelope,
-        "format": args.format,
-        "client_certificate": client_certificate,
-        "timeout": args.timeout,
-        "concurrency": args.concurrency,
-        "rate": args.rate,
-        "ordered": args.ordered,
-        "secret": args.secret,
-        "events": some(!args.events.is_empty(), json!(args.events)),
-        "where": some(!conditions.is_empty(), conditions.into()),
-        "headers": some(!headers.is_empty(), headers.into()),
-        "schedule": some(!args.schedule.is_empty(), json!(args.schedule)),
-    })))
+    Ok(with_unset(change, &args.unset, &UNSETTABLE)?.into())
+}
+
+impl Members {
+    /// Returns only the typed members, so that the engine's defaults, or the values before the change, apply to the rest.
+    fn typed(&self) -> anyhow::Result<Map<String, Value>> {
+        let mut conditions: Map<String, Value> = Map::new();
+        for condition in &self.conditions {
+            let Some((name, value)) = condition.split_once('=') else {
+                return Err(wrong(format!(
+                    "--where {condition:?} has no value; write it as name=value, such as --where channel=newsletter"
+                )));
+            };
+            let values = conditions.entry(name).or_insert_with(|| json!([]));
+            values.as_array_mut().expect("it was made an array").push(value.into());
+        }
+        let mut headers: Map<String, Value> = Map::new();
+        for header in &self.headers {
+            // The first of the two signs separates: values may contain both.
+            let Some((name, value)) = header.split_once([':', '=']) else {
+                return Err(wrong(format!(
+                    "--header {header:?} has no value; write it as 'name: value', such as --header 'x-shop: 7'"
+                )));
+            };
+            headers.insert(name.trim().to_ascii_lowercase(), value.trim().into());
+        }
+        let client_certificate = match (&self.client_certificate, &self.client_key) {
+            (Some(certificate), Some(key)) => json!({ "certificate": pem(certificate)?, "key": secret_pem(key)?.as_str() }),
+            _ => Value::Null,
+        };
+        let breaker = without_nulls(json!({
+            "failures": self.breaker_failures, "wait": self.breaker_wait, "wait_max": self.breaker_wait_max,
+        }));
+        let some = |condition: bool, value: Value| if condition { value } else { Value::Null };
+        let Value::Object(typed) = without_nulls(json!({
+            "title": self.title,
+            "plugin": self.plugin,
+            "signature": self.signature,
+            "token_header": self.token_header,
+            "envelope": self.envelope,
+            "format": self.format,
+            "client_certificate": client_certificate,
+            "timeout": self.timeout,
+            "concurrency": self.concurrency,
+            "rate": self.rate,
+            "ordered": self.ordered,
+            "events": some(!self.events.is_empty(), json!(self.events)),
+            "where": some(!conditions.is_empty(), conditions.into()),
+            "headers": some(!headers.is_empty(), headers.into()),
+            "schedule": some(!self.schedule.is_empty(), json!(self.schedule)),
+            "breaker": some(breaker != json!({}), breaker),
+        })) else {
+            unreachable!("it is an object")
+        };
+        Ok(typed)
+    }
 }
 
 fn pem(file: &Path) -> anyhow::Result<String> {
@@ -412,6 +502,21 @@ fn tested(endpoint: &str, sent: &TestSend) -> String {
     card.into_text()
 }
 
+/// Returns a card of a changed endpoint. A change of the signature comes with a new secret.
+fn updated(endpoint: &EndpointView, retrying: bool, out: &Printer) -> Card {
+    let mut card = card(endpoint, out).after("updated");
+    if let Some(secret) = &endpoint.secret {
+        card.secret(secret);
+    }
+    if retrying {
+        let name = one_line(&endpoint.name);
+        card.remark(&format!(
+            "Webhooks wait for their next try. To send them now: innesco delivery retry --waiting --endpoint {name}"
+        ));
+    }
+    card
+}
+
 /// Returns a card with the new secret.
 fn revealed(verb: &str, endpoint: &EndpointView, out: &Printer) -> Card {
     let mut card = card(endpoint, out).after(verb);
@@ -464,6 +569,37 @@ mod tests {
         assert_eq!(wanted(&full).unwrap(), expected);
         let error = wanted(&args(&["crm", "https://crm.example", "--where", "channel"])).unwrap_err().to_string();
         assert_eq!(error, "--where \"channel\" has no value; write it as name=value, such as --where channel=newsletter");
+    }
+
+    #[test]
+    fn a_change_sends_only_the_typed_members() {
+        for (typed, expected) in [
+            (vec!["crm", "https://crm.example/v2"], json!({ "url": "https://crm.example/v2" })),
+            (vec!["crm", "--title", "CRM", "--unset", "rate"], json!({ "title": "CRM", "rate": null })),
+            (
+                vec!["crm", "--header", "X-A: 1", "--unset", "headers.x-b", "--breaker-failures", "0"],
+                json!({ "headers": { "x-a": "1", "x-b": null }, "breaker": { "failures": 0 } }),
+            ),
+        ] {
+            assert_eq!(changed(&args(&typed)).unwrap(), expected, "{typed:?}");
+        }
+        assert!(changed(&args(&["crm"])).unwrap_err().to_string().starts_with("nothing to change"));
+        for member in UNSETTABLE {
+            assert_eq!(changed(&args(&["crm", "--unset", member])).unwrap(), json!({ member: null }));
+        }
+    }
+
+    #[test]
+    fn an_update_shows_a_new_secret_and_how_to_send_what_waits() {
+        let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
+        let text = |changes: Value, retrying| {
+            let card = updated(&read(with(endpoint(), changes)), retrying, &out);
+            anstream::adapter::strip_str(&card.into_text()).to_string()
+        };
+        assert!(text(json!({}), false).starts_with("updated crm  ● active  https://crm.example/hook\n"));
+        assert!(!text(json!({}), false).contains("secret"));
+        assert!(text(json!({ "secret": "whsec_x" }), false).contains("secret    whsec_x"));
+        assert!(text(json!({}), true).ends_with("To send them now: innesco delivery retry --waiting --endpoint crm"));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct ListenArgs {
 pub struct Heard {
     pub path: String,
     pub id: String,
+    /// The header `innesco-type`.
+    pub event_type: Option<String>,
     /// `None` if no secret was given.
     pub verified: Option<Result<(), Rejection>>,
     pub body: Bytes,
@@ -76,7 +78,8 @@ impl Heard {
 
     /// Formats time, type, id and verdict on one line, and the body below.
     fn told(&self) -> String {
-        let event_type = self.json().and_then(|body| body["type"].as_str().map(measure::one_line));
+        let in_body = || self.json().and_then(|body| body["type"].as_str().map(str::to_owned));
+        let event_type = self.event_type.clone().or_else(in_body).map(|text| measure::one_line(&text));
         let path = if self.path == "/" { String::new() } else { format!("  {}", measure::one_line(&self.path)) };
         let line = format!(
             "{}  webhook  {}  {}{path}  {}",
@@ -95,7 +98,7 @@ impl Heard {
             Some(Err(rejection)) => (false.into(), rejection.to_string().into()),
         };
         let body = self.json().unwrap_or_else(|| String::from_utf8_lossy(&self.body).into());
-        json!({ "at": clock::wall().to_string(), "id": self.id, "path": self.path, "verified": verified, "why": why, "body": body })
+        json!({ "at": clock::wall().to_string(), "id": self.id, "type": self.event_type, "path": self.path, "verified": verified, "why": why, "body": body })
     }
 }
 
@@ -137,7 +140,8 @@ async fn hear(
     let verifiers = (receiver.verifiers)(uri.path());
     let verified = (!verifiers.is_empty()).then(|| verify(&verifiers, |name| header(&headers, name), &body, clock::wall()));
     let id = header(&headers, "webhook-id").unwrap_or("(no id)").to_owned();
-    let heard = Heard { path: uri.path().to_owned(), id, verified, body };
+    let event_type = header(&headers, "innesco-type").map(str::to_owned);
+    let heard = Heard { path: uri.path().to_owned(), id, event_type, verified, body };
     // As a receiver should: a webhook that does not verify is refused.
     let status = if matches!(heard.verified, Some(Err(_))) { StatusCode::UNAUTHORIZED } else { receiver.status };
     (receiver.ear)(heard);
@@ -198,7 +202,7 @@ mod tests {
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
     fn heard(body: &'static [u8], verified: Option<Result<(), Rejection>>) -> Heard {
-        Heard { path: "/".into(), id: "dlv_1".into(), verified, body: Bytes::from_static(body) }
+        Heard { path: "/".into(), id: "dlv_1".into(), event_type: None, verified, body: Bytes::from_static(body) }
     }
 
     fn told(heard: &Heard) -> String {
@@ -218,6 +222,8 @@ mod tests {
             "webhook  (no type)  dlv_1  not verified: the header webhook-signature is missing\n          \\u{1b}[2Jplain"
         );
         assert_eq!(told(&heard(b"", None)), "webhook  (no type)  dlv_1  not verified: no --secret was given");
+        let of_a_plugin = Heard { event_type: Some("order.big".into()), ..heard(b"{\"type\": \"the receiver's\"}", None) };
+        assert!(told(&of_a_plugin).starts_with("webhook  order.big  dlv_1"), "the header says it: {}", told(&of_a_plugin));
         let json = short.as_json();
         assert_eq!((&json["verified"], &json["why"], &json["body"]["data"]["id"]), (&true.into(), &Value::Null, &7.into()));
     }

@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod build;
 mod card;
+mod change;
 mod check;
 mod client;
 mod delivery;

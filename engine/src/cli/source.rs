@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     answer::Answer,
     card::Card,
+    change::with_unset,
     client::{Client, without_nulls},
     measure::one_line,
     output::{Column, Printer, confirm, texts},
@@ -30,6 +31,11 @@ pub enum SourceCommand {
     /// Create a source. The secret is printed once
     #[command(before_help = "Example:  innesco source add github --preset github")]
     Add(Box<AddArgs>),
+    /// Change a source; its address and its secret stay
+    #[command(
+        before_help = "Example:  innesco source update github --allow 192.0.2.0/24\n          innesco source update github --unset allow"
+    )]
+    Update(Box<UpdateArgs>),
     /// Remove a source; requests to its address get 404
     #[command(before_help = "Example:  innesco source remove github")]
     Remove {
@@ -76,6 +82,27 @@ pub struct AddArgs {
     /// Secret that the sender signs with or sends, if the sender creates it [default: generated]
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
+    #[command(flatten)]
+    members: Members,
+}
+
+#[derive(clap::Args)]
+pub struct UpdateArgs {
+    /// Source name, or id src_…
+    source: String,
+    /// Another sender or method, as for `source add`; the answer has a new secret
+    #[arg(long)]
+    preset: Option<String>,
+    #[command(flatten)]
+    members: Members,
+    /// Member that gets its default again, such as rate, or one entry: attributes.initiator; can be repeated
+    #[arg(long, value_name = "MEMBER")]
+    unset: Vec<String>,
+}
+
+/// Members of a source that can be changed.
+#[derive(clap::Args)]
+struct Members {
     /// Title: free text
     #[arg(long)]
     title: Option<String>,
@@ -142,7 +169,57 @@ pub struct AddArgs {
     /// Rate limit, such as 50/s [default: none]
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
+    /// Allowed content type, such as application/json or 'text/*'; can be repeated [default: all]
+    #[arg(long = "content-type", value_name = "TYPE")]
+    content_types: Vec<String>,
+    /// Header that is stored with the event; can be repeated [default: all but credentials]
+    #[arg(long = "store-header", value_name = "NAME")]
+    headers: Vec<String>,
+    /// Largest body, in bytes [default: the engine's limit]
+    #[arg(long, value_name = "BYTES")]
+    body_bytes_max: Option<u64>,
+    /// Status of the answer to an accepted request [default: 200]
+    #[arg(long, value_name = "STATUS")]
+    answer_status: Option<u16>,
+    /// Body of that answer [default: {"accepted": "evt_…"}]
+    #[arg(long, value_name = "TEXT")]
+    answer_body: Option<String>,
+    /// Content type of that answer
+    #[arg(long, value_name = "TYPE")]
+    answer_content_type: Option<String>,
 }
+
+/// The members that `update --unset` accepts.
+const UNSETTABLE: [&str; 28] = [
+    "title",
+    "header",
+    "signature",
+    "secret_encoding",
+    "algorithm",
+    "encoding",
+    "prefix",
+    "template",
+    "list_key",
+    "timestamp",
+    "tolerance",
+    "username",
+    "challenge",
+    "verify_token",
+    "type_from",
+    "type_prefix",
+    "dedupe",
+    "attributes",
+    "methods",
+    "content_types",
+    "body_as",
+    "allow",
+    "headers",
+    "body_bytes_max",
+    "rate",
+    "answer_status",
+    "answer_body",
+    "answer_content_type",
+];
 
 pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
@@ -164,6 +241,10 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
         SourceCommand::Add(args) => {
             let answer = client.post(&["v1", "sources"], Some(&wanted(args)?))?;
             out.answer(&answer, |source| revealed("added", source, out).into_text())?;
+        }
+        SourceCommand::Update(args) => {
+            let answer = client.patch(&["v1", "sources", &args.source], &changed(args)?)?;
+            out.answer(&answer, |source| revealed("updated", source, out).into_text())?;
         }
         SourceCommand::Remove { source, yes } => {
             let found: Answer<SourceView> = client.get(&["v1", "sources", source])?;
@@ -204,45 +285,73 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
     Ok(())
 }
 
-/// Builds the request body with only the typed members, so that the engine's defaults apply to the rest.
+/// Builds the request that creates a source.
 fn wanted(args: &AddArgs) -> anyhow::Result<Value> {
-    let mut attributes = Map::new();
-    for attribute in &args.attributes {
-        let Some((name, place)) = attribute.split_once('=') else {
-            return Err(wrong(format!(
-                "--attribute {attribute:?} has no place; write it as NAME=PLACE, such as --attribute initiator=body:/initiated_by"
-            )));
-        };
-        attributes.insert(name.to_owned(), place.into());
+    let mut wanted = args.members.typed()?;
+    wanted.insert("name".into(), args.name.as_str().into());
+    wanted.insert("preset".into(), args.preset.as_str().into());
+    if let Some(secret) = &args.secret {
+        wanted.insert("secret".into(), secret.as_str().into());
     }
-    let some = |condition: bool, value: Value| if condition { value } else { Value::Null };
-    Ok(without_nulls(json!({
-        "name": args.name,
-        "preset": args.preset,
-        "secret": args.secret,
-        "title": args.title,
-        "header": args.header,
-        "signature": args.signature,
-        "secret_encoding": args.secret_encoding,
-        "list_key": args.list_key,
-        "verify_token": args.verify_token,
-        "challenge": args.challenge,
-        "algorithm": args.algorithm,
-        "encoding": args.encoding,
-        "prefix": args.prefix,
-        "template": args.template,
-        "timestamp": args.timestamp,
-        "tolerance": args.tolerance,
-        "username": args.username,
-        "type_from": args.type_from,
-        "type_prefix": args.type_prefix,
-        "dedupe": args.dedupe,
-        "body_as": args.body_as,
-        "rate": args.rate,
-        "attributes": some(!attributes.is_empty(), attributes.into()),
-        "methods": some(!args.methods.is_empty(), json!(args.methods)),
-        "allow": some(!args.allow.is_empty(), json!(args.allow)),
-    })))
+    Ok(wanted.into())
+}
+
+/// Builds the merge patch that changes a source.
+fn changed(args: &UpdateArgs) -> anyhow::Result<Value> {
+    let mut change = args.members.typed()?;
+    if let Some(preset) = &args.preset {
+        change.insert("preset".into(), preset.as_str().into());
+    }
+    Ok(with_unset(change, &args.unset, &UNSETTABLE)?.into())
+}
+
+impl Members {
+    /// Returns only the typed members, so that the engine's defaults, or the values before the change, apply to the rest.
+    fn typed(&self) -> anyhow::Result<Map<String, Value>> {
+        let mut attributes = Map::new();
+        for attribute in &self.attributes {
+            let Some((name, place)) = attribute.split_once('=') else {
+                return Err(wrong(format!(
+                    "--attribute {attribute:?} has no place; write it as NAME=PLACE, such as --attribute initiator=body:/initiated_by"
+                )));
+            };
+            attributes.insert(name.to_owned(), place.into());
+        }
+        let some = |values: &[String]| if values.is_empty() { Value::Null } else { json!(values) };
+        let Value::Object(typed) = without_nulls(json!({
+            "title": self.title,
+            "header": self.header,
+            "signature": self.signature,
+            "secret_encoding": self.secret_encoding,
+            "list_key": self.list_key,
+            "verify_token": self.verify_token,
+            "challenge": self.challenge,
+            "algorithm": self.algorithm,
+            "encoding": self.encoding,
+            "prefix": self.prefix,
+            "template": self.template,
+            "timestamp": self.timestamp,
+            "tolerance": self.tolerance,
+            "username": self.username,
+            "type_from": self.type_from,
+            "type_prefix": self.type_prefix,
+            "dedupe": self.dedupe,
+            "body_as": self.body_as,
+            "rate": self.rate,
+            "attributes": if attributes.is_empty() { Value::Null } else { attributes.into() },
+            "methods": some(&self.methods),
+            "allow": some(&self.allow),
+            "content_types": some(&self.content_types),
+            "headers": some(&self.headers),
+            "body_bytes_max": self.body_bytes_max,
+            "answer_status": self.answer_status,
+            "answer_body": self.answer_body,
+            "answer_content_type": self.answer_content_type,
+        })) else {
+            unreachable!("it is an object")
+        };
+        Ok(typed)
+    }
 }
 
 fn card(source: &SourceView, out: &Printer) -> Card {
@@ -325,6 +434,27 @@ mod tests {
         });
         assert_eq!(wanted(&full).unwrap(), expected);
         assert!(wanted(&args(&["a", "--preset", "none", "--attribute", "initiator"])).is_err());
+    }
+
+    #[test]
+    fn a_change_sends_only_the_typed_members() {
+        for (typed, expected) in [
+            (vec!["shop", "--type-prefix", "woo"], json!({ "type_prefix": "woo" })),
+            (
+                vec!["shop", "--preset", "hmac", "--allow", "192.0.2.0/24", "--unset", "rate", "--unset", "verify-token"],
+                json!({ "preset": "hmac", "allow": ["192.0.2.0/24"], "rate": null, "verify_token": null }),
+            ),
+            (
+                vec!["shop", "--attribute", "by=body:/by", "--unset", "attributes.channel"],
+                json!({ "attributes": { "by": "body:/by", "channel": null } }),
+            ),
+        ] {
+            assert_eq!(changed(&args(&typed)).unwrap(), expected, "{typed:?}");
+        }
+        assert!(changed(&args(&["shop"])).unwrap_err().to_string().starts_with("nothing to change"));
+        for member in UNSETTABLE {
+            assert_eq!(changed(&args(&["shop", "--unset", member])).unwrap(), json!({ member: null }));
+        }
     }
 
     #[test]

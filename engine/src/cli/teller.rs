@@ -308,7 +308,7 @@ mod tests {
         let teller = teller();
         let id = DeliveryId::from_i64(7).text(teller.tag);
         let body = Bytes::from_static(b"{\"text\": \"Order 7 over 1000\"}");
-        teller.heard.put(Heard { path: "/crm".into(), id: id.clone(), verified: Some(Ok(())), body });
+        teller.heard.put(Heard { path: "/crm".into(), id: id.clone(), event_type: None, verified: Some(Ok(())), body });
         let news = attempted(AttemptOutcome::Answered { status: 200 }, None, 1, Next::Delivered);
         assert_eq!(
             told(&teller, &news),

@@ -419,7 +419,7 @@ impl Endpoint {
 }
 
 /// Header names that are reserved for the engine or the connection.
-pub const OUR_HEADERS: [&str; 16] = [
+pub const OUR_HEADERS: [&str; 15] = [
     "host",
     "connection",
     "keep-alive",
@@ -433,12 +433,11 @@ pub const OUR_HEADERS: [&str; 16] = [
     "content-length",
     "content-encoding",
     "content-type",
-    "innesco-depth",
     "forwarded",
     "via",
 ];
 /// Prefixes of further reserved header names.
-pub const OUR_HEADER_PREFIXES: [&str; 6] = ["webhook-", "svix-", "content-", "proxy-", "x-forwarded-", "ce-"];
+pub const OUR_HEADER_PREFIXES: [&str; 7] = ["innesco-", "webhook-", "svix-", "content-", "proxy-", "x-forwarded-", "ce-"];
 
 /// Returns whether a header is reserved for the engine.
 pub fn header_is_ours(name: &str) -> bool {

@@ -14,22 +14,25 @@ use super::{
 /// Maximum number of running jobs: each takes turns with other commits.
 pub const JOBS_RUNNING_MAX: usize = 10;
 
-/// The final state of deliveries that a job retries.
+/// The state of deliveries that a job retries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ended {
     #[default]
     Dead,
     Cancelled,
+    /// Waiting for the next try, which becomes due now.
+    Retrying,
 }
 
 impl Ended {
-    pub const ALL: [Self; 2] = [Self::Dead, Self::Cancelled];
+    pub const ALL: [Self; 3] = [Self::Dead, Self::Cancelled, Self::Retrying];
 
     /// Returns the word of [`DeliveryState::as_str`].
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dead => "dead",
             Self::Cancelled => "cancelled",
+            Self::Retrying => "retrying",
         }
     }
 
@@ -37,16 +40,17 @@ impl Ended {
         Self::ALL.into_iter().find(|ended| ended.as_str() == text)
     }
 
-    /// Returns the state of a delivery that ended so; `None` if the word of its reason cannot be read.
+    /// Returns the state of a delivery that ended so, or is due again, at a time; `None` if the word of its reason cannot be read.
     pub fn state(self, at: Timestamp, reason: Option<&str>) -> Option<DeliveryState> {
         match self {
             Self::Cancelled => Some(DeliveryState::Cancelled { at }),
+            Self::Retrying => Some(DeliveryState::Retrying { due: at }),
             Self::Dead => Some(DeliveryState::Dead { at, reason: DeadReason::parse(reason?)? }),
         }
     }
 }
 
-/// Selects the finished deliveries that a job retries.
+/// Selects the deliveries that a job retries.
 #[derive(Clone, Debug, Default)]
 pub struct RetryFilter {
     pub endpoint: Option<EndpointId>,
@@ -66,6 +70,7 @@ impl RetryFilter {
         let at = match (self.ended, state) {
             (Ended::Dead, DeliveryState::Dead { at, reason }) if self.reason.is_none_or(|wanted| wanted == *reason) => *at,
             (Ended::Cancelled, DeliveryState::Cancelled { at }) => *at,
+            (Ended::Retrying, DeliveryState::Retrying { due }) => *due,
             _ => return false,
         };
         self.endpoint.is_none_or(|wanted| wanted == endpoint)
@@ -248,6 +253,9 @@ mod tests {
         let cancelled = RetryFilter { ended: Ended::Cancelled, ..RetryFilter::default() };
         assert!(cancelled.takes(crm, &DeliveryState::Cancelled { at: at(5) }));
         assert!(!cancelled.takes(crm, &dead(at(5))));
+        let retrying = RetryFilter { ended: Ended::Retrying, ..RetryFilter::default() };
+        assert!(retrying.takes(crm, &DeliveryState::Retrying { due: at(5) }));
+        assert!(!retrying.takes(crm, &DeliveryState::Pending { due: at(5) }), "it is due already");
         let gone = RetryFilter { reason: Some(DeadReason::Gone), ..RetryFilter::default() };
         assert!(!gone.takes(crm, &dead(at(5))));
         let other = RetryFilter { endpoint: Some(EndpointId::from_i64(2)), ..RetryFilter::default() };

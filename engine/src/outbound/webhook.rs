@@ -30,6 +30,8 @@ pub struct Webhook<'a> {
     pub payload: Option<&'a Payload>,
     /// The `webhook-id`: the same on every attempt.
     pub id: &'a str,
+    /// The `innesco-event`: the event's id in this engine.
+    pub event_id: &'a str,
     /// The store's tag, for the id of an event that came without one.
     pub tag: Tag,
 }
@@ -73,6 +75,9 @@ impl Webhook<'_> {
         for (name, value) in proof.headers(self.endpoint.signing_secrets(steady), self.id, now, &body) {
             set(&mut headers, header_name(name)?, &value)?;
         }
+        let event_type = self.payload.and_then(|payload| payload.event_type.as_ref()).unwrap_or(&self.event.new.event_type);
+        set(&mut headers, HeaderName::from_static("innesco-event"), self.event_id)?;
+        set(&mut headers, HeaderName::from_static("innesco-type"), event_type)?;
         headers.insert(HeaderName::from_static("innesco-depth"), HeaderValue::from(u16::from(self.event.new.depth) + 1));
         let certificate = policy.client_certificate.as_ref().map(Arc::clone);
         let identity = certificate.map(|certificate| Identity { endpoint: self.endpoint.id, certificate });
@@ -152,7 +157,8 @@ mod tests {
     }
 
     fn request(endpoint: &Endpoint, payload: Option<&Payload>) -> Request {
-        let webhook = Webhook { endpoint, event: &event(), payload, id: "dlv_1", tag: Tag::from_random([1; 4]) };
+        let webhook =
+            Webhook { endpoint, event: &event(), payload, id: "dlv_1", event_id: "evt_1", tag: Tag::from_random([1; 4]) };
         webhook.request(NOW, NOW).unwrap()
     }
 
@@ -180,6 +186,8 @@ mod tests {
             "webhook-id: dlv_1".to_owned(),
             "webhook-timestamp: 1614265330".to_owned(),
             format!("x-api-key: {secret}"),
+            "innesco-event: evt_1".to_owned(),
+            "innesco-type: order.created".to_owned(),
             "innesco-depth: 3".to_owned(),
         ];
         assert_eq!(lines(&request), expected);
@@ -190,7 +198,7 @@ mod tests {
     fn sends_a_plugins_body_unchanged_and_its_headers_last() {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let payload = Payload {
-            event_type: None,
+            event_type: Some(EventType::parse("order.big").unwrap()),
             content_type: "text/plain".into(),
             headers: vec![header("x-shop", "the plugin's"), header("x-api-key", "the plugin's"), header("x-own", "the plugin's")],
             body: Bytes::from_static(b"\xff as it is"),
@@ -211,6 +219,11 @@ mod tests {
             (of("content-type"), of("x-shop"), of("x-own")),
             (vec!["text/plain"], vec!["the endpoint's"], vec!["the plugin's"])
         );
+        assert_eq!(
+            (of("innesco-event"), of("innesco-type")),
+            (vec!["evt_1"], vec!["order.big"]),
+            "the type that the plugin chose"
+        );
         assert_eq!(of("x-api-key"), [Secret::from_seed(Scheme::Token, [7; 32]).reveal()]);
         assert_eq!((request.identity.unwrap().endpoint, request.reach), (EndpointId::from_i64(3), Reach::Public));
     }
@@ -220,7 +233,8 @@ mod tests {
         let mut wrong = endpoint(Scheme::V1, Policy { format: Format::Xml, ..Policy::default() });
         let mut event = event();
         let refused = |endpoint: &Endpoint, event: &Event| {
-            let webhook = Webhook { endpoint, event, payload: None, id: "dlv_1", tag: Tag::from_random([1; 4]) };
+            let webhook =
+                Webhook { endpoint, event, payload: None, id: "dlv_1", event_id: "evt_1", tag: Tag::from_random([1; 4]) };
             webhook.request(NOW, NOW).unwrap_err().to_string()
         };
         event.new.content = Content::of(&serde_json::json!({ "n".repeat(10_000): vec![0; 10_000] }));

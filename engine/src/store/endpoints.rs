@@ -25,7 +25,7 @@ pub trait Endpoints {
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;
 
     /// Changes only the state, and only from one of `from`. Returns whether it changed. If so, it stores `notice` in the same
-    /// commit.
+    /// commit. A change to `active`, also from `active`, creates a job that makes due now what waits for its next try.
     ///
     /// # Errors
     /// If the commit failed: neither the state nor the notice is stored.

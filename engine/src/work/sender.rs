@@ -153,8 +153,9 @@ impl<E: Exchange> Sender<E> {
     /// Signs and sends the webhook.
     async fn attempt(&self, claim: &DeliveryClaim, endpoint: &Endpoint) -> Attempt {
         let tag = self.store.tag();
-        let id = claim.id.text(tag);
-        let webhook = Webhook { endpoint, event: &claim.event, payload: claim.payload.as_deref(), id: &id, tag };
+        let (id, event_id) = (claim.id.text(tag), claim.event.id.text(tag));
+        let webhook =
+            Webhook { endpoint, event: &claim.event, payload: claim.payload.as_deref(), id: &id, event_id: &event_id, tag };
         match webhook.request(clock::wall(), clock::steady()) {
             Ok(mut request) => {
                 self.traces.go_on(tag, &claim.event, claim.id, claim.attempts + 1, &mut request.headers);

@@ -52,7 +52,14 @@ pub async fn send(
     let new = if none { plain(&webhook_id) } else { api.heavy.run(body.len(), || named(&headers, &body)).await?? };
     let event =
         Event { id: EventId::from_i64(0), accepted_at: now, new: NewEvent { id: Some(webhook_id.as_str().into()), ..new } };
-    let webhook = Webhook { endpoint: &endpoint, event: &event, payload: None, id: &webhook_id, tag: api.store.tag() };
+    let webhook = Webhook {
+        endpoint: &endpoint,
+        event: &event,
+        payload: None,
+        id: &webhook_id,
+        event_id: &webhook_id,
+        tag: api.store.tag(),
+    };
     let request = api.heavy.run(body.len(), || webhook.request(now, clock::steady())).await?;
     let request = request.map_err(|unsendable| Problem::bad_endpoint(unsendable.to_string()))?;
     let attempt = api.outbound.send(request).await;

@@ -103,6 +103,39 @@ pub async fn a_job_retries_the_deliveries_of_its_filter(bench: &Bench) {
     assert_eq!(bench.stands(waits).await, ("retrying", 1));
 }
 
+pub async fn a_job_or_a_resume_makes_waiting_retries_due(bench: &Bench) {
+    let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
+    let waits = bench.finished(crm, retry_in(3600)).await;
+    let other = bench.finished(slack, retry_in(3600)).await;
+    let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
+    assert_eq!(bench.claim().await, 0, "nothing is due");
+
+    let filter = RetryFilter { endpoint: Some(crm), ended: Ended::Retrying, ..RetryFilter::default() };
+    let job = create(bench, filter).await;
+    let job = finish(bench, job.id).await;
+    assert_eq!((job.state, job.done, job.failed, job.total), (JobState::Done, 1, 0, Some(1)));
+    bench.claim().await;
+    let claims = bench.deliveries().await;
+    assert_eq!(claims.iter().map(|claim| (claim.id, claim.attempts)).collect::<Vec<_>>(), [(waits, 1)], "under its own id");
+    assert!(bench.record(attempt(&claims[0], Next::Delivered)).await);
+
+    let resume = async |endpoint, from| {
+        assert!(bench.store.set_endpoint_state(endpoint, &[from], EndpointState::Active, None).await.unwrap());
+        let page = PageRequest { cursor: None, limit: 10 };
+        bench.store.jobs(Some(JobState::Running), page).await.unwrap().items
+    };
+    assert!(resume(crm, EndpointState::Active).await.is_empty(), "nothing waits for it: a job for it would have no work");
+    bench.store.set_endpoint_state(slack, &[EndpointState::Active], EndpointState::Paused, None).await.unwrap();
+    let jobs = resume(slack, EndpointState::Paused).await;
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    assert_eq!(finish(bench, jobs[0].id).await.done, 1);
+    bench.claim().await;
+    let claims = bench.deliveries().await;
+    assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), [other]);
+    assert!(bench.record(attempt(&claims[0], Next::Delivered)).await);
+    assert_eq!(bench.stands(dead).await.0, "dead");
+}
+
 pub async fn a_job_retries_each_delivery_once_despite_crashes(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let all = dead(bench, crm, MANY).await;

@@ -152,6 +152,7 @@ macro_rules! conformance {
                     old_entries_are_deleted;
                 jobs:
                     a_job_retries_the_deliveries_of_its_filter,
+                    a_job_or_a_resume_makes_waiting_retries_due,
                     a_job_retries_each_delivery_once_despite_crashes,
                     a_retried_delivery_is_due_and_wakes_the_claimer,
                     deliveries_created_after_a_job_are_left_out,

@@ -8,6 +8,7 @@ use deadpool_postgres::Transaction;
 use super::{
     Postgres, accept,
     db::{clean, execute, found, get, row, rows},
+    jobs,
     nodes::raise_config_version,
     rows::{self as values, ENDPOINT_COLUMNS},
 };
@@ -57,6 +58,9 @@ impl Endpoints for Postgres {
                     let changed = set_state(tx, id, &from, to).await?;
                     if changed {
                         accept::insert_all(tx, local, node, notice.into_iter().collect(), after).await?;
+                    }
+                    if changed && to == EndpointState::Active {
+                        jobs::hurry(tx, id, clock::wall(), after).await?;
                     }
                     Ok(changed)
                 })

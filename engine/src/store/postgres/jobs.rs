@@ -14,11 +14,12 @@ use crate::{
     domain::{
         command::may_start_job,
         id::{DeliveryId, EndpointId, EventId, JobId},
-        job::{Finished, Job, JobState, RetryFilter},
+        job::{Ended, Finished, Job, JobState, RetryFilter},
         time::Timestamp,
     },
     store::{
         Error, Jobs, Page, PageRequest,
+        commit::After,
         jobs::{COUNTED_MAX, LOOKED_AT_MAX, StoredJob, filter_column},
     },
 };
@@ -102,6 +103,24 @@ async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u64>, 
     if let Some(endpoint) = filter.endpoint {
         commands::may_send_to(tx, endpoint.as_i64()).await?;
     }
+    insert(tx, filter, total, at).await
+}
+
+/// Starts a job that makes due now what waits for its next try to an endpoint, unless nothing does. It is not refused, however many
+/// jobs are running: it follows from a command that has taken effect.
+pub async fn hurry(tx: &Transaction<'_>, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
+    // Each kind has its own index.
+    let sql = "SELECT EXISTS (SELECT 1 FROM live WHERE endpoint = $1 AND attempts > 0 AND lease IS NULL AND ordering IS NULL)
+                   OR EXISTS (SELECT 1 FROM live WHERE endpoint = $1 AND attempts > 0 AND lease IS NULL AND ordering IS NOT NULL)";
+    if get(&the_row(tx, sql, &[&endpoint.as_i64()]).await?, 0)? {
+        let filter = RetryFilter { endpoint: Some(endpoint), ended: Ended::Retrying, ..RetryFilter::default() };
+        insert(tx, &filter, None, at).await?;
+        after.new_job = true;
+    }
+    Ok(())
+}
+
+async fn insert(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
     let (_, end) = EventId::from_i64(last_event(tx).await?).children();
     let sql = "INSERT INTO job (kind, filter, cursor, done, failed, total, state, created_at)
                VALUES ($1, $2, 0, 0, 0, $3, 'running', $4) RETURNING id";
@@ -150,7 +169,7 @@ pub async fn forget(tx: &Transaction<'_>, before: Timestamp, most: i64) -> Resul
     Ok(execute(tx, sql, &[&most, &before.millis()]).await? as usize)
 }
 
-/// Returns the deliveries with ids from `from` to before `end` that ended as the filter says, by id.
+/// Returns the deliveries with ids from `from` to before `end` in the state of the filter, by id.
 async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, from: i64, end: i64, most: usize) -> Result<Vec<Finished>, Error> {
     let event_type = match filter.event_type {
         Some(_) => {
@@ -158,12 +177,18 @@ async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, from: i64, end: i6
         }
         None => "NULL::text",
     };
-    // The word is part of the statement, so that Postgres uses the partial index of deliveries that were not delivered.
-    let sql = format!(
-        "SELECT d.id, d.endpoint, d.at, d.reason, {event_type} FROM delivery d
-         WHERE d.state = '{}' AND d.state <> 'delivered' AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3",
-        filter.ended.as_str()
-    );
+    let sql = match filter.ended {
+        Ended::Retrying => format!(
+            "SELECT d.id, d.endpoint, d.next_at, NULL::text, {event_type} FROM live d
+             WHERE d.attempts > 0 AND d.lease IS NULL AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3"
+        ),
+        // The word is part of the statement, so that Postgres uses the partial index of deliveries that were not delivered.
+        ended => format!(
+            "SELECT d.id, d.endpoint, d.at, d.reason, {event_type} FROM delivery d
+             WHERE d.state = '{}' AND d.state <> 'delivered' AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3",
+            ended.as_str()
+        ),
+    };
     let finished = |row: &Row| -> Result<Finished, Error> {
         let state = filter.ended.state(Timestamp::from_millis(get(row, 2)?), get(row, 3)?);
         let (id, endpoint) = (DeliveryId::from_i64(get(row, 0)?), EndpointId::from_i64(get(row, 1)?));

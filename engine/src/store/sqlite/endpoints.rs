@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{
     Sqlite, accept,
     attempts::finish,
+    jobs,
     rows::{self, ENDPOINT_COLUMNS, EndpointColumns, Place, found},
     writer::{Breaks, Keeps},
 };
@@ -50,6 +51,9 @@ impl Endpoints for Sqlite {
             let changed = set_state(db, id, &from, to)?;
             if changed {
                 accept::insert_all(db, local, notice, after)?;
+            }
+            if changed && to == EndpointState::Active {
+                jobs::hurry(db, local, id, clock::wall(), after)?;
             }
             after.due_now();
             Ok(changed)

@@ -12,7 +12,7 @@ use crate::{
     domain::{
         command::may_start_job,
         id::{DeliveryId, EndpointId, JobId},
-        job::{Finished, Job, JobState, RetryFilter},
+        job::{Ended, Finished, Job, JobState, RetryFilter},
         time::Timestamp,
     },
     store::{
@@ -85,6 +85,10 @@ fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u6
     if let Some(endpoint) = filter.endpoint {
         commands::may_send_to(db, endpoint.as_i64())?;
     }
+    insert(db, local, filter, total, at)
+}
+
+fn insert(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
     let (_, end) = local.last_event().children();
     db.prepare_cached(
         "INSERT INTO job (kind, filter, cursor, done, failed, total, state, created_at) VALUES (?1, ?2, 0, 0, 0, ?3, 'running', ?4)",
@@ -146,14 +150,37 @@ pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, E
     Ok(delete.execute(params![limit, before.millis()])?)
 }
 
-/// Returns the deliveries with ids from `from` to before `end` that ended as the filter says, by id.
+/// Starts a job that makes due now what waits for its next try to an endpoint, unless nothing does. It is not refused, however many
+/// jobs are running: it follows from a command that has taken effect.
+pub fn hurry(db: &Connection, local: &Local, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
+    // Each kind has its own index.
+    let waits: bool = db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM live WHERE endpoint = ?1 AND attempts > 0 AND lease IS NULL AND ordering IS NULL)
+                 OR EXISTS (SELECT 1 FROM live WHERE endpoint = ?1 AND attempts > 0 AND lease IS NULL AND ordering IS NOT NULL)",
+        )?
+        .query_row([endpoint.as_i64()], |row| row.get(0))?;
+    if waits {
+        let filter = RetryFilter { endpoint: Some(endpoint), ended: Ended::Retrying, ..RetryFilter::default() };
+        insert(db, local, &filter, None, at)?;
+        after.new_job = true;
+    }
+    Ok(())
+}
+
+/// Returns the deliveries with ids from `from` to before `end` in the state of the filter, by id.
 fn finished(db: &Connection, filter: &RetryFilter, from: i64, end: i64, most: usize) -> Result<Vec<Finished>, Error> {
-    // The word is part of the statement, so that SQLite uses the partial index of deliveries that were not delivered.
-    let mut select = db.prepare_cached(&format!(
-        "SELECT id, endpoint, at, reason FROM delivery
-         WHERE state = '{}' AND state <> 'delivered' AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
-        filter.ended.as_str()
-    ))?;
+    let mut select = db.prepare_cached(&match filter.ended {
+        Ended::Retrying => "SELECT id, endpoint, next_at, NULL FROM live
+             WHERE attempts > 0 AND lease IS NULL AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3"
+            .to_owned(),
+        // The word is part of the statement, so that SQLite uses the partial index of deliveries that were not delivered.
+        ended => format!(
+            "SELECT id, endpoint, at, reason FROM delivery
+             WHERE state = '{}' AND state <> 'delivered' AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
+            ended.as_str()
+        ),
+    })?;
     let mut rows = select.query(params![from, end, i64::try_from(most).unwrap_or(i64::MAX)])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
