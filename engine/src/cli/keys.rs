@@ -40,7 +40,11 @@ pub enum KeysCommand {
     },
     /// Encrypt all secrets again with a new master key
     #[command(before_help = "Example:  innesco keys rekey")]
-    Rekey,
+    Rekey {
+        /// Do not ask for confirmation
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
@@ -81,11 +85,15 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
             client.delete::<IgnoredAny>(&["v1", "keys", id])?;
             out.thing(&json!({ "revoked": id }), |_| format!("revoked {id}  {name}"))?;
         }
-        KeysCommand::Rekey => {
+        KeysCommand::Rekey { yes } => {
+            confirm(
+                "this replaces the master key; backups made before it open only with the old key, which stays beside the new one",
+                *yes,
+            )?;
             client.post::<IgnoredAny>(&["v1", "keys", "rekey"], None)?;
             out.thing(&json!({ "rekeyed": true }), |_| {
-                "every secret is encrypted under a new master key; the old one no longer decrypts anything. \
-                 Copy the new key file to wherever you keep it apart from backups"
+                "every secret is encrypted under a new master key. Copy its file to where you keep it, apart from backups. \
+                 The old key stays beside it with a number: keep it as long as backups that were made before"
                     .to_owned()
             })?;
         }

@@ -95,7 +95,8 @@ impl fmt::Debug for Seal {
 }
 
 /// The file of the master key. A key change writes the next key beside the current one, reseals the store, then replaces the
-/// file. The next opening finishes or undoes an interrupted change, depending on the key of the store's mark.
+/// file and keeps the old key under another name, because older backups open only with it. The next opening finishes or undoes an
+/// interrupted change, depending on the key of the store's mark.
 #[derive(Clone, Debug)]
 pub struct KeyFile(PathBuf);
 
@@ -109,8 +110,14 @@ impl KeyFile {
     }
 
     fn next_path(&self) -> PathBuf {
+        self.beside("next")
+    }
+
+    /// Returns the path of a file beside the current key.
+    fn beside(&self, ending: &str) -> PathBuf {
         let mut name = self.0.clone().into_os_string();
-        name.push(".next");
+        name.push(".");
+        name.push(ending);
         name.into()
     }
 
@@ -149,11 +156,36 @@ impl KeyFile {
         }
     }
 
-    /// Replaces the current key file by the next one, once the store is sealed with it.
+    /// Replaces the current key file by the next one, once the store is sealed with it. The old key stays as `NAME.1`, `NAME.2` …, the
+    /// highest number being the latest.
     pub fn finish_change(&self) -> Result<(), SealError> {
-        let file = |cause| SealError::File { path: self.0.clone(), cause };
-        fs::rename(self.next_path(), &self.0).map_err(file)?;
-        self.sync_folder().map_err(file)
+        let change = || {
+            self.keep_old()?;
+            fs::rename(self.next_path(), &self.0)?;
+            self.sync_folder()
+        };
+        change().map_err(|cause| SealError::File { path: self.0.clone(), cause })
+    }
+
+    /// Copies the current key to the first free numbered name.
+    fn keep_old(&self) -> io::Result<()> {
+        let Some(text) = files::read_secret(&self.0)? else { return Ok(()) };
+        for number in 1_u32.. {
+            match files::create(&self.beside(&number.to_string())) {
+                Ok(mut file) => {
+                    file.write_all(text.as_bytes())?;
+                    return file.sync_all();
+                }
+                // A change that was interrupted just here has kept it already.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if files::read_secret(&self.beside(&number.to_string()))?.is_some_and(|kept| kept == text) {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn read(&self, path: &Path) -> Result<Option<Seal>, SealError> {
@@ -277,5 +309,14 @@ mod tests {
         assert!(file.open(Some(&after_again)).unwrap().made(&after_again));
         assert!(!file.next_path().exists());
         assert!(file.open(None).unwrap().made(&after_again));
+        // Older backups have secrets under the older keys.
+        let third = file.begin_change().unwrap().mark().unwrap();
+        file.finish_change().unwrap();
+        assert!(file.open(Some(&third)).is_ok());
+        for (number, mark) in [("1", &before), ("2", &after_again)] {
+            let kept = KeyFile::at(file.beside(number));
+            assert!(kept.open(Some(mark)).is_ok(), "key {number}");
+            assert_eq!(fs::metadata(kept.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        }
     }
 }

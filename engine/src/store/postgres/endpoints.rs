@@ -35,13 +35,19 @@ const CLOSE_MAX: i64 = 500;
 #[async_trait]
 impl Endpoints for Postgres {
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error> {
-        let seal = self.local.seals.current();
-        self.step(move |tx, _| Box::pin(async move { create(tx, &seal, endpoint).await })).await
+        self.step_sealing(move |tx, seal| {
+            let endpoint = endpoint.clone();
+            Box::pin(async move { create(tx, &seal, endpoint).await })
+        })
+        .await
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error> {
-        let seal = self.local.seals.current();
-        self.step(move |tx, _| Box::pin(async move { update(tx, &seal, endpoint).await })).await
+        self.step_sealing(move |tx, seal| {
+            let endpoint = endpoint.clone();
+            Box::pin(async move { update(tx, &seal, endpoint).await })
+        })
+        .await
     }
 
     async fn set_endpoint_state(

@@ -8,7 +8,7 @@ use deadpool_postgres::Transaction;
 
 use super::{
     Local, Postgres,
-    db::{execute, get, meta, rows},
+    db::{execute, get, meta, rows, the_row},
     nodes::raise_config_version,
     transactions::Doing,
     upgrade,
@@ -29,9 +29,10 @@ impl Secrets for Postgres {
                 Box::pin(async move {
                     upgrade::alone(tx).await?;
                     let seal = Arc::new(local.seals.file().begin_change()?);
+                    // First, so that it waits for the steps of all nodes that seal with the old key, and later ones wait for it.
+                    execute(tx, "UPDATE meta SET value = $1 WHERE key = 'seal'", &[&seal.mark()?]).await?;
                     reseal(tx, "source", source_columns::seal_context, &old, &seal).await?;
                     reseal(tx, "endpoint", columns::seal_context, &old, &seal).await?;
-                    execute(tx, "UPDATE meta SET value = $1 WHERE key = 'seal'", &[&seal.mark()?]).await?;
                     raise_config_version(tx).await?;
                     local.seals.announce(&seal);
                     Ok(seal)
@@ -43,7 +44,35 @@ impl Secrets for Postgres {
     }
 }
 
+/// The statement that reads the store's mark and keeps its key current until the transaction ends.
+const KEEP_KEY: &str = "SELECT value FROM meta WHERE key = 'seal' FOR SHARE";
+
 impl Postgres {
+    /// Writes as [`Self::step`], with the key that seals the store's secrets. No other node replaces that key before the
+    /// transaction ends.
+    pub async fn step_sealing<T: Send + 'static>(
+        &self,
+        work: impl for<'a> Fn(&'a Transaction<'a>, Arc<Seal>) -> Doing<'a, T> + Clone + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        loop {
+            let work = work.clone();
+            let stepping = self.step(move |tx, local| {
+                Box::pin(async move {
+                    let mark: Vec<u8> = get(&the_row(tx, KEEP_KEY, &[]).await?, 0)?;
+                    match local.seals.all().into_iter().find(|seal| seal.made(&mark)) {
+                        Some(seal) => work(tx, seal).await.map(Some),
+                        None => Ok(None),
+                    }
+                })
+            });
+            if let Some(done) = stepping.await? {
+                return Ok(done);
+            }
+            // Another node has replaced the key. Fails if the file does not have the new one.
+            self.follow_key().await?;
+        }
+    }
+
     /// Reads rows with secrets. If a secret does not open, another node may have replaced the master key. Then it reads the new
     /// key and tries again.
     pub async fn read_sealed<T>(

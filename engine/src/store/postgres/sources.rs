@@ -26,13 +26,19 @@ use crate::{
 #[async_trait]
 impl Sources for Postgres {
     async fn create_source(&self, source: NewSource) -> Result<Source, Error> {
-        let seal = self.local.seals.current();
-        self.step(move |tx, _| Box::pin(async move { create(tx, &seal, source).await })).await
+        self.step_sealing(move |tx, seal| {
+            let source = source.clone();
+            Box::pin(async move { create(tx, &seal, source).await })
+        })
+        .await
     }
 
     async fn update_source(&self, source: Source) -> Result<(), Error> {
-        let seal = self.local.seals.current();
-        self.step(move |tx, _| Box::pin(async move { update(tx, &seal, &source).await })).await
+        self.step_sealing(move |tx, seal| {
+            let source = source.clone();
+            Box::pin(async move { update(tx, &seal, &source).await })
+        })
+        .await
     }
 
     async fn delete_source(&self, id: SourceId) -> Result<(), Error> {

@@ -353,6 +353,27 @@ async fn a_change_reaches_the_other_nodes_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_that_a_node_seals_while_another_replaces_the_key_open_with_the_new_key() {
+    let cluster = Cluster::of(2, FOR_EVER).await;
+    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
+    let sealing = async {
+        for number in 0..40 {
+            two.endpoint(&format!("crm-{number}")).await;
+        }
+    };
+    let replacing = async {
+        for _ in 0..5 {
+            one.store.reseal().await.unwrap();
+        }
+    };
+    tokio::join!(sealing, replacing);
+    // It has the last key alone.
+    let late = cluster.backing.node("late", FOR_EVER, Handoff::default()).await.unwrap();
+    assert_eq!(late.endpoints().await.unwrap().len(), 40);
+    assert_eq!(one.store.endpoints().await.unwrap().len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn claims_wait_until_the_node_has_read_every_earlier_change() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
