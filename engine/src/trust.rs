@@ -21,7 +21,8 @@ use rustls::{
 };
 use rustls_native_certs::CertificateResult;
 
-const FILE_VARIABLE: &str = "SSL_CERT_FILE";
+/// The variable that names a file of further authorities.
+pub const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const FOLDER_VARIABLE: &str = "SSL_CERT_DIR";
 
 /// Paths of the system's certificates; the first existing one counts.
@@ -211,15 +212,16 @@ fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
     webpki::EndEntityCert::try_from(certificate).is_ok_and(|certificate| certificate.subject() == certificate.issuer())
 }
 
-/// Explains what went wrong in a TLS handshake with `place`, for people who can repair it.
-pub fn in_words(error: &Error, place: &dyn fmt::Display) -> String {
+/// Explains what went wrong in a TLS handshake with `place`, for people who can repair it. `list` is the setting that names a file
+/// of trusted authorities for such connections.
+pub fn in_words(error: &Error, place: &dyn fmt::Display, list: &str) -> String {
     use CertificateError as Bad;
     match error {
         Error::InvalidCertificate(bad) => match bad {
             Bad::Expired | Bad::ExpiredContext { .. } => format!("the certificate of {place} has expired"),
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => format!("the certificate of {place} is not valid yet"),
             Bad::UnknownIssuer => format!(
-                "the certificate of {place} has an unknown issuer; name the file of that authority in {FILE_VARIABLE}, or have the \
+                "the certificate of {place} has an unknown issuer; name the file of that authority in {list}, or have the \
                  server send its intermediate certificates"
             ),
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
@@ -228,13 +230,17 @@ pub fn in_words(error: &Error, place: &dyn fmt::Display) -> String {
             Bad::Revoked => format!("the certificate of {place} was revoked"),
             Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => format!("the certificate of {place} is not for servers"),
             Bad::BadEncoding => format!("the certificate of {place} cannot be read"),
-            Bad::BadSignature => format!("the certificate of {place} has a signature that is not its issuer's"),
+            // A new authority with the name of an old one, as scripts make them.
+            Bad::BadSignature => format!(
+                "the certificate of {place} was issued by another authority than the trusted one of the same name; name the present file of \
+                 that authority in {list}"
+            ),
             Bad::UnsupportedSignatureAlgorithmContext { .. } | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 format!("the certificate of {place} is signed in a way that is not accepted, such as with SHA-1")
             }
-            Bad::Other(OtherError(other)) if other.is::<SelfSigned>() => format!(
-                "the certificate of {place} is self-signed and not among the trusted ones; name its file in {FILE_VARIABLE}"
-            ),
+            Bad::Other(OtherError(other)) if other.is::<SelfSigned>() => {
+                format!("the certificate of {place} is self-signed and not among the trusted ones; name its file in {list}")
+            }
             Bad::Other(OtherError(other)) => match other.downcast_ref::<webpki::Error>() {
                 Some(webpki::Error::CaUsedAsEndEntity) => format!(
                     "the certificate of {place} is that of an authority (CA:TRUE), which is not accepted as a server's; use one that \
@@ -291,7 +297,7 @@ mod tests {
     fn judge(verifier: &Verifier, certificate: &CertificateDer<'_>, name: &str, at: u64) -> Result<(), String> {
         let (name, at) = (ServerName::try_from(name).unwrap(), UnixTime::since_unix_epoch(Duration::from_secs(at)));
         let judged = verifier.verify_server_cert(certificate, &[], &name, &[], at);
-        judged.map(drop).map_err(|error| in_words(&error, &"https://crm.example"))
+        judged.map(drop).map_err(|error| in_words(&error, &"https://crm.example", FILE_VARIABLE))
     }
 
     #[test]

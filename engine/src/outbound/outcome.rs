@@ -176,7 +176,7 @@ fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
             | Alert::UnknownCA
             | Alert::AccessDenied),
         ) => format!("{place} does not accept the endpoint's client certificate, or requires one ({alert:?})"),
-        error => trust::in_words(error, place),
+        error => trust::in_words(error, place, trust::FILE_VARIABLE),
     }
 }
 

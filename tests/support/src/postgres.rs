@@ -3,11 +3,15 @@
 
 use std::{
     fs,
+    net::TcpListener,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
+
+use crate::receivers::Identity;
 
 /// Timeout for an answer of the server.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -24,16 +28,38 @@ pub struct PostgresServer {
     /// One per start. Each waits for the end of this process, and then removes the folder.
     keepers: Vec<Child>,
     databases: AtomicU32,
+    /// Certificates offered so far.
+    identities: AtomicU32,
+    /// Of its socket's name, and of this machine's address if it listens there.
+    port: u16,
 }
 
 impl PostgresServer {
     /// Creates and starts a server. `durable` makes it sync its commits, as in production; otherwise they only survive a crash of
     /// the server.
     pub fn start(durable: bool) -> Self {
+        Self::start_at("", 5432, durable)
+    }
+
+    /// Creates and starts a server that also listens on a free port of 127.0.0.1, at first without TLS.
+    pub fn start_on_tcp() -> Self {
+        let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+        Self::start_at("127.0.0.1", free.expect("a free port").port(), false)
+    }
+
+    fn start_at(addresses: &str, port: u16, durable: bool) -> Self {
         let programs = programs();
         let folder = tempfile::Builder::new().prefix("innesco-pg").tempdir().expect("a folder for temporary files").keep();
         let as_owner = as_owner(&folder);
-        let mut server = Self { folder, programs, as_owner, keepers: Vec::new(), databases: AtomicU32::new(0) };
+        let mut server = Self {
+            folder,
+            programs,
+            as_owner,
+            keepers: Vec::new(),
+            databases: AtomicU32::new(0),
+            identities: AtomicU32::new(0),
+            port,
+        };
         let data = server.folder.join("data");
         let made = server
             .command("initdb")
@@ -44,7 +70,7 @@ impl PostgresServer {
             .expect("initdb can be started");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let settings = format!(
-            "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\nfsync = {}\n\
+            "listen_addresses = '{addresses}'\nport = {port}\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\nfsync = {}\n\
              full_page_writes = {}\nlog_min_messages = fatal\nsynchronous_standby_names = 'missing'\nsynchronous_commit = local\n",
             server.folder.display(),
             if durable { "on" } else { "off" },
@@ -89,10 +115,40 @@ impl PostgresServer {
             .command("psql")
             .args(["-X", "-A", "-t", "-q", "-U", "innesco", "-d", database, "-h"])
             .arg(&self.folder)
-            .args(["-c", sql])
+            .args(["-p", &self.port.to_string(), "-c", sql])
             .output()
             .expect("psql can be started");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Offers TLS with this certificate on connections opened from now on.
+    pub fn offer_tls(&self, identity: &Identity) {
+        let number = self.identities.fetch_add(1, Ordering::Relaxed);
+        let (certificate, key) = (format!("tls-{number}.crt"), format!("tls-{number}.key"));
+        let data = self.folder.join("data");
+        for (name, pem) in [(&certificate, identity.pem()), (&key, identity.key_pem())] {
+            let path = data.join(name);
+            fs::write(&path, pem).expect("the folder takes files");
+            let owner = fs::metadata(&data).expect("the server's folder");
+            std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).expect("a file of the server's owner");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a file that only its owner reads");
+        }
+        for (name, value) in [("ssl_cert_file", certificate.as_str()), ("ssl_key_file", &key), ("ssl", "on")] {
+            self.ask("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'")).expect("a setting");
+        }
+        self.ask("postgres", "SELECT pg_reload_conf()").expect("the server reads its settings again");
+        let until = Instant::now() + READY_MAX;
+        while self.ask("postgres", "SELECT current_setting('ssl') || current_setting('ssl_cert_file')")
+            != Some(format!("on{certificate}"))
+        {
+            assert!(Instant::now() < until, "the server does not offer TLS");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Returns the port of 127.0.0.1 on which it listens ([`Self::start_on_tcp`]).
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -162,13 +218,13 @@ impl PostgresServer {
 
     /// Returns the path of its socket.
     pub fn socket(&self) -> PathBuf {
-        self.folder.join(".s.PGSQL.5432")
+        self.folder.join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// Returns the URL of a database.
     pub fn url(&self, database: &str) -> String {
         let host = self.folder.display().to_string().replace('/', "%2F");
-        format!("postgres://innesco@{host}/{database}")
+        format!("postgres://innesco@{host}:{}/{database}", self.port)
     }
 }
 

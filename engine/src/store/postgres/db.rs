@@ -3,6 +3,7 @@
 use std::{borrow::Cow, error::Error as _, io, path::Path, str::FromStr as _, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Transaction};
+use rustls::CertificateError;
 use tokio_postgres::{
     Config, Row,
     config::{Host, SslMode},
@@ -106,10 +107,11 @@ impl AskedTls {
         (rest, asked)
     }
 
-    /// Returns the TLS mode. The default is encrypted and verified, unless the connection stays on this machine.
+    /// Returns the mode, by default encrypted and verified. A connection inside this machine is not encrypted by default: the
+    /// certificate of a local server is usually self-signed (Debian creates such servers), so verification would fail.
     fn mode(&self, local: bool) -> Result<(SslMode, Names), String> {
         Ok(match self.mode.as_deref() {
-            None if local && self.root_certificates.is_none() => (SslMode::Prefer, Names::Checked),
+            None if local && self.root_certificates.is_none() => (SslMode::Disable, Names::Checked),
             // Stricter than Postgres' own clients, which verify nothing with `require`.
             None | Some("require" | "verify-full") => (SslMode::Require, Names::Checked),
             Some("verify-ca") => (SslMode::Require, Names::Ignored),
@@ -143,22 +145,25 @@ fn is_local(config: &Config) -> bool {
     })
 }
 
-/// Returns what an operator can do about a connection that failed because of TLS.
+/// Explains how an operator can repair a connection that failed because of TLS; `None` if something else failed.
 fn tls_in_words(error: &tokio_postgres::Error) -> Option<String> {
     let cause = error.source()?;
     if cause.to_string() == "server does not support TLS" {
         return Some(
-            "the database does not offer TLS; switch it on there (ssl = on), or add sslmode=disable to the store's address if the \
+            "the database does not offer TLS; set ssl = on in its configuration, or add sslmode=disable to the store's address if the \
              connection is private"
                 .to_owned(),
         );
     }
     let tls = cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let words = trust::in_words(tls, &"the database");
+    let words = trust::in_words(tls, &"the database", "sslrootcert of the store's address");
     Some(match tls {
-        rustls::Error::InvalidCertificate(_) => {
-            format!("{words} (or name a file in the store's address: sslrootcert=/etc/innesco/db-ca.pem)")
-        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => format!(
+            "{words}; write the host in the store's address as the certificate names it (beside hostaddr, if that name does not lead \
+             to the database), or add sslmode=verify-ca"
+        ),
         _ => words,
     })
 }
@@ -292,11 +297,11 @@ mod tests {
         for (url, rest, mode, names) in [
             ("postgres://me@db.example/events", "postgres://me@db.example/events", Require, Checked),
             ("postgres://me@10.0.0.7/events", "postgres://me@10.0.0.7/events", Require, Checked),
-            ("postgres://me@localhost/events", "postgres://me@localhost/events", Prefer, Checked),
-            ("postgres://me@127.0.0.2/events", "postgres://me@127.0.0.2/events", Prefer, Checked),
-            ("postgres://me@[::1]/events", "postgres://me@[::1]/events", Prefer, Checked),
-            ("postgres://me@%2Fvar%2Frun/events", "postgres://me@%2Fvar%2Frun/events", Prefer, Checked),
-            ("postgres:///events?host=/run", "postgres:///events?host=/run", Prefer, Checked),
+            ("postgres://me@localhost/events", "postgres://me@localhost/events", Disable, Checked),
+            ("postgres://me@127.0.0.2/events", "postgres://me@127.0.0.2/events", Disable, Checked),
+            ("postgres://me@[::1]/events", "postgres://me@[::1]/events", Disable, Checked),
+            ("postgres://me@%2Fvar%2Frun/events", "postgres://me@%2Fvar%2Frun/events", Disable, Checked),
+            ("postgres:///events?host=/run", "postgres:///events?host=/run", Disable, Checked),
             // One remote server among several is enough.
             ("postgres://me@localhost,db.example/events", "postgres://me@localhost,db.example/events", Require, Checked),
             (

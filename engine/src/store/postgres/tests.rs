@@ -27,7 +27,7 @@ use crate::{
         migrate,
     },
 };
-use support::postgres::PostgresServer;
+use support::{postgres::PostgresServer, receivers::Identity};
 
 conformance!(conforms, PostgresBacking);
 
@@ -754,4 +754,97 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
     backing.raw("DELETE FROM state WHERE key = 'bb'");
     assert_eq!(sizes().await.0, StateSize { keys: 1, bytes: 2 });
     assert_eq!(backing.raw(r"SELECT value = '\x0201' FROM meta WHERE key = 'layout'"), "t");
+}
+
+/// A database on a server that is reached over TCP, and the folder for the engine's files.
+struct TlsBench {
+    server: PostgresServer,
+    folder: tempfile::TempDir,
+}
+
+impl TlsBench {
+    /// Opens the store at this host with these parameters, and returns whether its connections are encrypted.
+    async fn open(&self, host: &str, parameters: &str) -> Result<bool, String> {
+        let about = About { name: "node".into(), role: "all".into(), address: "127.0.0.1:1".into() };
+        let url = format!("postgres://innesco@{host}:{}/postgres?{parameters}", self.server.port());
+        let settings = PostgresSettings { url, about, silence: FOR_EVER };
+        let key_file = KeyFile::at(self.folder.path().join("master.key"));
+        let opened = Postgres::open(settings, key_file, Handoff::default(), AdmissionLimits::default()).await;
+        let store = opened.map_err(|error| error.to_string())?;
+        let client = store.pool.get().await.map_err(|error| error.to_string())?;
+        let row = client.query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await;
+        Ok(row.map_err(|error| error.to_string())?.get(0))
+    }
+
+    async fn check(&self, cases: &[(&str, String, Result<bool, &str>)]) {
+        for (host, parameters, expected) in cases {
+            let opened = self.open(host, parameters).await;
+            match expected {
+                Ok(encrypted) => assert_eq!(opened, Ok(*encrypted), "{host} {parameters}"),
+                Err(said) => {
+                    let refused = opened.expect_err(&format!("{host} {parameters}"));
+                    assert!(refused.contains(said), "{host} {parameters}: {refused}");
+                    let names_wrong_file = refused.contains("SSL_CERT_FILE");
+                    assert!(!names_wrong_file, "sslrootcert replaces the list of that variable: {refused}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_address_decides_about_tls_and_verification() {
+    let bench = TlsBench { server: PostgresServer::start_on_tcp(), folder: tempfile::tempdir().unwrap() };
+    let file = |name: &str, pem: &str| {
+        let path = bench.folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let (right_pem, identity) = Identity::issued("db.example");
+    let (right, wrong) = (file("right.pem", &right_pem), file("wrong.pem", &Identity::issued("other.example").0));
+    let renewed = file("renewed.pem", &Identity::issued("db.example").0);
+    // The names lead nowhere, so `hostaddr` dials the server. 0.0.0.0 reaches this machine, and does not count as local.
+    let remote = |rest: &str| format!("hostaddr=0.0.0.0{rest}");
+    let with = |mode: &str, file: &str| remote(&format!("&sslmode={mode}&sslrootcert={file}"));
+
+    bench
+        .check(&[
+            ("127.0.0.1", String::new(), Ok(false)),
+            ("127.0.0.1", "sslmode=prefer".to_owned(), Ok(false)),
+            ("127.0.0.1", "sslmode=require".to_owned(), Err("the database does not offer TLS; set ssl = on")),
+            ("db.example", remote(""), Err("the database does not offer TLS; set ssl = on")),
+            ("db.example", remote("&sslmode=disable"), Ok(false)),
+            ("db.example", with("verify-full", &right), Err("or add sslmode=disable to the store's address")),
+        ])
+        .await;
+
+    bench.server.offer_tls(&identity);
+    let unknown = "has an unknown issuer; name the file of that authority in sslrootcert of the store's address";
+    let name = "is for another name; write the host in the store's address as the certificate names it";
+    bench
+        .check(&[
+            ("db.example", with("verify-full", &right), Ok(true)),
+            ("db.example", with("require", &right), Ok(true)),
+            ("db.example", with("prefer", &right), Ok(true)),
+            ("db.example", remote(&format!("&sslrootcert={right}")), Ok(true)),
+            ("db.example", remote(""), Err(unknown)),
+            ("db.example", with("verify-full", &wrong), Err(unknown)),
+            ("db.example", with("verify-ca", &wrong), Err(unknown)),
+            ("db.example", with("verify-full", &renewed), Err("by another authority than the trusted one of the same name")),
+            ("db.example", with("prefer", &wrong), Err(unknown)),
+            ("other.example", with("verify-full", &right), Err(name)),
+            ("other.example", with("require", &right), Err(name)),
+            ("other.example", with("verify-ca", &right), Ok(true)),
+            ("db.example", with("disable", &right), Ok(false)),
+            ("127.0.0.1", String::new(), Ok(false)),
+            ("127.0.0.1", format!("sslrootcert={right}"), Err(name)),
+        ])
+        .await;
+
+    // As a package of Debian sets up its server.
+    bench.server.offer_tls(&Identity::self_signed("db.example"));
+    let itself = "is self-signed and not among the trusted ones; name its file in sslrootcert of the store's address";
+    bench.check(&[("127.0.0.1", String::new(), Ok(false)), ("db.example", remote(""), Err(itself))]).await;
+    bench.server.offer_tls(&Identity::expired("db.example"));
+    bench.check(&[("db.example", with("verify-full", &right), Err("the certificate of the database"))]).await;
 }

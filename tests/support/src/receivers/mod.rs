@@ -285,6 +285,19 @@ impl Identity {
         Self::of(CertifiedKey { cert, signing_key })
     }
 
+    /// Creates an authority and a certificate for `name` that it issued. The first is only the authority's certificate in PEM.
+    pub fn issued(name: &str) -> (String, Self) {
+        let mut authority = rcgen::CertificateParams::new([]).expect("no name at all");
+        authority.distinguished_name.push(rcgen::DnType::CommonName, format!("the authority of {name}"));
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let root = authority.self_signed(&key).expect("a certificate for an authority").der().clone();
+        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a plain name");
+        let signing_key = rcgen::KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&signing_key, &rcgen::Issuer::new(authority, key)).expect("a certificate for a plain name");
+        (Self::block("CERTIFICATE", &root), Self::of(CertifiedKey { cert, signing_key }))
+    }
+
     /// Creates a self-signed client certificate.
     pub fn client(name: &str) -> Self {
         let mut params = rcgen::CertificateParams::new([]).expect("no name at all");
