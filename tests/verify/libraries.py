@@ -130,7 +130,8 @@ def verify_meta(key, headers, body, url):
 
 def verify_mailgun(key, headers, body, url):
     try:
-        part = json.loads(body)["signature"]
+        is_form = headers["content-type"] == "application/x-www-form-urlencoded"
+        part = dict(parse_qsl(body.decode())) if is_form else json.loads(body)["signature"]
         return MailgunGuard.verify_webhook(key, part["token"], part["timestamp"], part["signature"])
     except (KeyError, TypeError, ValueError):
         return False

@@ -40,8 +40,11 @@ const standard = (key, { id, body }, library, family) => ({
 });
 const mailgun = (key) => {
   const [timestamp, token] = [String(at), "c6b0a9e2f4d1b8a7c6b0a9e2f4d1b8a7c6b0a9e2f4d1b8a7c6"];
-  return JSON.stringify({ signature: { timestamp, token, signature: hmac(key, timestamp + token) }, "event-data": { event: "opened", id: "7" } });
+  return { timestamp, token, signature: hmac(key, timestamp + token) };
 };
+const mailgunEvent = (key) => JSON.stringify({ signature: mailgun(key), "event-data": { event: "opened", id: "7" } });
+// A mail that a route forwards.
+const mailgunMail = (key) => String(new URLSearchParams({ sender: "zoe@example.com", subject: "Zoë", ...mailgun(key), "body-plain": "ciao" }));
 
 /** What Zoom's library answers a request with; it needs no socket. */
 export const askZoom = async (key, headers, body) => {
@@ -159,8 +162,12 @@ export const senders = [
   },
   {
     // The signature stands in the body, and covers the time and the token alone.
-    library: "PyPI mailgun", source: { preset: "mailgun", secret: "a-signing-key-of-mailgun" }, body: mailgun("a-signing-key-of-mailgun"),
+    library: "PyPI mailgun", source: { preset: "mailgun", secret: "a-signing-key-of-mailgun" }, body: mailgunEvent("a-signing-key-of-mailgun"),
     signed: ["timestamp", "token", "signature"], sign: async () => ({}), verifies: true,
+  },
+  {
+    library: "PyPI mailgun", source: { preset: "mailgun", secret: "a-signing-key-of-mailgun" }, body: mailgunMail("a-signing-key-of-mailgun"),
+    kind: "form", signed: ["timestamp", "token", "signature"], sign: async () => ({}), verifies: true,
   },
   {
     library: "npm @paddle/paddle-node-sdk", body: json,

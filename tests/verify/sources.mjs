@@ -130,7 +130,8 @@ try {
       refused += 1;
     };
     // Of a form, a byte within a value; where only some members of the body are signed, a byte of each of their values.
-    const values = sender.signed?.map((name) => `"${name}":"`).map((start) => body.indexOf(start) + start.length);
+    const before = (name) => (kind === "form" ? `${name}=` : `"${name}":"`);
+    const values = sender.signed?.map(before).map((start) => body.indexOf(start) + start.length);
     const inForm = ["ciao", "4158", "invoice"].map((word) => body.indexOf(word)).filter((place) => place >= 0);
     const inBody = values ?? (kind === "form" ? inForm : places(body));
     for (const place of bodyIsSigned ? inBody : []) await refuse(`byte ${place} of the body`, {}, changed(body, place));

@@ -13,6 +13,8 @@ mod xml;
 use bytes::Bytes;
 use encoding_rs::UTF_8;
 
+pub use self::multipart::field as multipart_field;
+
 use crate::domain::{
     content::{Content, JSON, Json, NotJson, OCTETS, essence, is_json},
     parts::{Parts, TooManyParts},
@@ -123,7 +125,7 @@ pub fn is_form(content_type: &str) -> bool {
     essence(content_type) == "application/x-www-form-urlencoded"
 }
 
-fn is_multipart(content_type: &str) -> bool {
+pub fn is_multipart(content_type: &str) -> bool {
     essence(content_type) == "multipart/form-data"
 }
 

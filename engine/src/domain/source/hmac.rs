@@ -28,6 +28,8 @@ use crate::domain::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HmacRule {
     pub place: Place,
+    /// Place in the body of a second signature of the same text, made with another key. One valid signature is enough.
+    pub second: Option<Path>,
     pub algorithm: Algorithm,
     pub encoding: Encoding,
     /// Text before the signature. Blanks after it are skipped.
@@ -277,12 +279,15 @@ impl HmacRule {
 
     /// Returns the signatures of a request, as bytes.
     fn candidates(&self, request: &Incoming<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
-        let text = self.at(&self.place, request)?;
+        let mut texts = vec![self.at(&self.place, request)?];
+        texts.extend(self.second.as_ref().and_then(|path| request.in_body(path)));
         let part = self.header().map_or_else(|| "the signature in the body".to_owned(), |name| format!("the header {name}"));
         let malformed = |why: String| Refusal::Malformed { part: part.clone(), why };
         let given: Vec<&str> = match &self.list_key {
-            Some(key) => entries(&text).filter(|(name, _)| name == key).map(|(_, value)| value).collect(),
-            None => vec![&*text],
+            Some(key) => {
+                texts.iter().flat_map(|text| entries(text)).filter(|(name, _)| name == key).map(|(_, value)| value).collect()
+            }
+            None => texts.iter().map(|text| &**text).collect(),
         };
         if given.len() > SIGNATURES_MAX {
             return Err(malformed(format!("lists more than {SIGNATURES_MAX} signatures")));

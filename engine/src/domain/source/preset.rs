@@ -118,6 +118,7 @@ impl Preset {
     pub fn proofs(self) -> Proofs {
         let hmac = |header: &str, encoding, prefix: &str, template: &str, stamp: Option<&str>| HmacRule {
             place: Place::Header(header.to_owned()),
+            second: None,
             algorithm: Algorithm::Sha256,
             encoding,
             prefix: prefix.to_owned(),
@@ -127,7 +128,8 @@ impl Preset {
             key: KeyEncoding::Text,
             stamp: stamp.map(|name| Stamp { place: Place::Header(name.to_owned()), tolerance: TOLERANCE_DEFAULT }),
         };
-        let in_body = |path: &str| Place::Body(Path::parse(path).expect("a preset's place"));
+        let path = |text: &str| Path::parse(text).expect("a preset's place");
+        let in_body = |text: &str| Place::Body(path(text));
         let by_body = |header, encoding, prefix| Rule::Hmac(hmac(header, encoding, prefix, "{body}", None));
         let rule = match self {
             Self::StandardWebhooks => Rule::Standard,
@@ -180,12 +182,18 @@ impl Preset {
                 stamp: Some(Stamp { place: in_body("/webhookTimestamp"), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("linear-signature", Encoding::Hex, "", "{body}", None)
             }),
-            Self::Mailgun => Rule::Hmac(HmacRule {
-                place: in_body("/signature/signature"),
-                // It retries for eight hours. A duplicate is detected by its token for longer.
-                stamp: Some(Stamp { place: in_body("/signature/timestamp"), tolerance: TOLERANCE_OF_MAILGUN }),
-                ..hmac("", Encoding::Hex, "", "{timestamp}{body:/signature/token}", None)
-            }),
+            // A webhook has its signature in a member of JSON. A route posts a received mail as a form with the same three fields.
+            Self::Mailgun => {
+                let signed = |within: &str| HmacRule {
+                    place: in_body(&format!("{within}/signature")),
+                    // It retries for eight hours. A duplicate is detected by its token for longer.
+                    stamp: Some(Stamp { place: in_body(&format!("{within}/timestamp")), tolerance: TOLERANCE_OF_MAILGUN }),
+                    ..hmac("", Encoding::Hex, "", &format!("{{timestamp}}{{body:{within}/token}}"), None)
+                };
+                // An event of a subaccount is signed with the key of the primary account, too.
+                let webhook = HmacRule { second: Some(path("/signature/parent-signature")), ..signed("/signature") };
+                return Proofs(vec![Rule::Hmac(webhook), Rule::Hmac(signed(""))]);
+            }
             Self::Hmac => by_body("x-signature", Encoding::Hex, ""),
             Self::Basic => Rule::Basic { username: USERNAME_DEFAULT.to_owned() },
             Self::Bearer => Rule::Bearer,
@@ -263,8 +271,8 @@ impl Preset {
     /// Returns the size of the largest body that its senders document, in bytes.
     pub const fn body_bytes_sent(self) -> Option<u64> {
         match self {
-            // "Payloads are capped at 25 MB".
-            Self::Github => Some(25 << 20),
+            // GitHub: "Payloads are capped at 25 MB". GitLab sends no payload above 25 MB (its merge request 38687).
+            Self::Github | Self::Gitlab => Some(25 << 20),
             _ => None,
         }
     }

@@ -171,6 +171,19 @@ fn signatures_of_other_senders_can_be_described() {
         r#"{{"signature":{{"timestamp":"{AT}","token":"t1","signature":"{}"}},"event-data":{{"event":"opened"}}}}"#,
         hex(&format!("{AT}t1"))
     );
+    let mailgun_sub = mailgun.replace(
+        r#""signature":""#,
+        &format!(r#""signature":"{}","parent-signature":""#, signature::hex(&mac(Algorithm::Sha256, b"another-key", "x"))),
+    );
+    let part = |name: &str, value: &str| format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    let mailgun_parts = [
+        "--b\r\nContent-Disposition: form-data; name=\"token\"; filename=\"token.txt\"\r\n\r\nan attachment\r\n".to_owned(),
+        part("timestamp", &AT.to_string()),
+        part("token", "t1"),
+        part("signature", &hex(&format!("{AT}t1"))),
+        "--b--\r\n".to_owned(),
+    ]
+    .concat();
     let mailgun_form = format!("timestamp={AT}&token=t1&signature={}&event=opened", hex(&format!("{AT}t1")));
     let (in_hex, upper) = (hex(body), hex(body).to_uppercase());
     let hubspot = base64(Algorithm::Sha256, &format!("POST{url}{body}{stamp}"));
@@ -346,6 +359,27 @@ fn signatures_of_other_senders_can_be_described() {
             mailgun.as_str(),
         ),
         (
+            "Mailgun: an event of a subaccount, checked with the key of the primary account",
+            SECRET,
+            Draft { preset: "mailgun".to_owned(), ..Draft::default() },
+            header("content-type", "application/json".to_owned()),
+            mailgun_sub.as_str(),
+        ),
+        (
+            "Mailgun: a mail that a route forwards",
+            SECRET,
+            Draft { preset: "mailgun".to_owned(), ..Draft::default() },
+            header("content-type", FORM.1.to_owned()),
+            mailgun_form.as_str(),
+        ),
+        (
+            "Mailgun: a mail with attachments",
+            SECRET,
+            Draft { preset: "mailgun".to_owned(), ..Draft::default() },
+            header("content-type", "multipart/form-data; boundary=b".to_owned()),
+            mailgun_parts.as_str(),
+        ),
+        (
             "the same in the fields of a form",
             SECRET,
             Draft {
@@ -407,7 +441,9 @@ fn a_refusal_names_the_wrong_part() {
             "the member /webhookTimestamp of the body is missing",
         ),
         (preset("linear", &[SECRET]), vec![("linear-signature", zeros.as_str())], linear, "the signed time cannot be read"),
-        (preset("mailgun", &[SECRET]), vec![JSON], "{}", "the member /signature/signature of the body is missing"),
+        (preset("mailgun", &[SECRET]), vec![JSON], "{}", "the member /signature/signature or /signature of the body is missing"),
+        (preset("mailgun", &[SECRET]), vec![FORM], "a=1", "the member /signature/signature or /signature of the body is missing"),
+        (preset("mailgun", &[SECRET]), vec![FORM], "signature=x", "the signature in the body is not hex"),
         (preset("bearer", &[SECRET]), vec![("authorization", "Basic x")], "{}", "does not begin with \"Bearer \""),
         (preset("basic", &[SECRET]), vec![("authorization", "Basic !")], "{}", "the base64 of NAME:PASSWORD"),
     ] {

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 use url::form_urlencoded;
 
 use super::{
-    hmac::HmacRule,
+    hmac::{HmacRule, Place},
     pick::{Path, Pick},
     twilio,
 };
@@ -54,6 +54,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
+    /// Returns whether the body is a form of pairs, not a multipart one.
     pub fn is_form(&self) -> bool {
         self.header("content-type").is_some_and(super::data::is_form)
     }
@@ -65,10 +66,13 @@ impl<'a> Incoming<'a> {
 
     /// Returns the text at a place in the body: of JSON, or a field of a form.
     pub fn in_body(&self, path: &Path) -> Option<Cow<'a, str>> {
-        if self.is_form() {
-            return self.field(self.body, path.only_step()?);
+        match self.header("content-type") {
+            Some(said) if super::data::is_form(said) => self.field(self.body, path.only_step()?),
+            Some(said) if super::data::is_multipart(said) => {
+                super::data::multipart_field(said, self.body, path.only_step()?, FIELDS_MAX).map(Into::into)
+            }
+            _ => path.find(std::str::from_utf8(self.body).ok()?),
         }
-        path.find(std::str::from_utf8(self.body).ok()?)
     }
 }
 
@@ -183,8 +187,19 @@ impl Rule {
         }
     }
 
-    /// Returns whether a request has this proof, valid or not. A proof in the body is known only after the body is read.
+    /// Returns the place of the proof in the body.
+    fn member(&self) -> Option<&Path> {
+        match self {
+            Self::Hmac(HmacRule { place: Place::Body(path), .. }) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a request has this proof, valid or not. Before the body is read, it may have every proof in the body.
     fn is_brought_by(&self, request: &Incoming<'_>) -> bool {
+        if let Some(path) = self.member() {
+            return request.body.is_empty() || request.in_body(path).is_some();
+        }
         let headers = self.headers();
         headers.is_empty() || headers.iter().any(|name| request.header(name).is_some())
     }
@@ -286,8 +301,13 @@ impl Proofs {
         let mut brought = self.0.iter().enumerate().filter(|(_, rule)| rule.is_brought_by(request));
         let usable = brought.clone().find(|(_, rule)| rule.has_use_for(secrets));
         usable.or_else(|| brought.next()).ok_or_else(|| {
-            let names: Vec<&str> = self.0.iter().filter_map(|rule| rule.headers().first().copied()).collect();
-            Refusal::Missing(format!("the header {}", names.join(" or ")))
+            let headers: Vec<&str> = self.0.iter().filter_map(|rule| rule.headers().first().copied()).collect();
+            let members: Vec<String> = self.0.iter().filter_map(|rule| Some(rule.member()?.to_string())).collect();
+            Refusal::Missing(if headers.is_empty() {
+                format!("the member {} of the body", members.join(" or "))
+            } else {
+                format!("the header {}", headers.join(" or "))
+            })
         })
     }
 

@@ -21,19 +21,11 @@ const CHARSETS_LEN_MAX: usize = 4 << 10;
 
 /// Reads a body whose content type is multipart.
 pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String, Unread> {
-    let bad = |what: &str| Unread::NotMultipart(what.to_owned());
-    let boundary = text::parameter(content_type, "boundary").filter(|text| (1..=BOUNDARY_LEN_MAX).contains(&text.len()));
-    let boundary = boundary.ok_or_else(|| bad("its content type has no boundary"))?;
-    let delimiter = format!("\r\n--{boundary}");
-    let delimiter = Finder::new(delimiter.as_bytes());
-    let mut rest = after_first(body, &delimiter).ok_or_else(|| bad("its boundary does not occur"))?;
+    let mut split = Split::new(content_type, body)?;
     let mut fields = Vec::new();
-    while !rest.starts_with(b"--") {
+    while let Some(part) = split.next()? {
         parts.take(1)?;
-        rest = line_end(rest).ok_or_else(|| bad("its last boundary is missing"))?;
-        let end = find(rest, &delimiter).ok_or_else(|| bad("its last boundary is missing"))?;
-        fields.push(Part::read(&rest[..end])?);
-        rest = &rest[end + delimiter.needle().len()..];
+        fields.push(part);
     }
     let named = |wanted: &str| fields.iter().find(|part| part.name == wanted).map(|part| part.bytes);
     let all = named("_charset_").and_then(Encoding::for_label);
@@ -46,6 +38,46 @@ pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String
         form.field(&part.name, part.node(told.or(all), parts)?, parts)?;
     }
     Ok(form.finish())
+}
+
+/// Returns the first field with this name that is not a file, among the first `count_max` parts.
+pub fn field(content_type: &str, body: &[u8], name: &str, count_max: usize) -> Option<String> {
+    let mut split = Split::new(content_type, body).ok()?;
+    for _ in 0..count_max {
+        let part = split.next().ok()??;
+        if part.name == name && part.file.is_none() {
+            return text::decode(None, part.bytes);
+        }
+    }
+    None
+}
+
+/// A body that is divided into its parts, one after the other.
+struct Split<'a> {
+    rest: &'a [u8],
+    delimiter: Finder<'static>,
+}
+
+impl<'a> Split<'a> {
+    fn new(content_type: &str, body: &'a [u8]) -> Result<Self, Unread> {
+        let bad = |what: &str| Unread::NotMultipart(what.to_owned());
+        let boundary = text::parameter(content_type, "boundary").filter(|text| (1..=BOUNDARY_LEN_MAX).contains(&text.len()));
+        let boundary = boundary.ok_or_else(|| bad("its content type has no boundary"))?;
+        let delimiter = Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned();
+        let rest = after_first(body, &delimiter).ok_or_else(|| bad("its boundary does not occur"))?;
+        Ok(Self { rest, delimiter })
+    }
+
+    fn next(&mut self) -> Result<Option<Part<'a>>, Unread> {
+        if self.rest.starts_with(b"--") {
+            return Ok(None);
+        }
+        let bad = || Unread::NotMultipart("its last boundary is missing".to_owned());
+        let part = line_end(self.rest).ok_or_else(bad)?;
+        let end = find(part, &self.delimiter).ok_or_else(bad)?;
+        self.rest = &part[end + self.delimiter.needle().len()..];
+        Part::read(&part[..end]).map(Some)
+    }
 }
 
 /// Returns the bytes after the first boundary; a preamble may be before it.
