@@ -21,6 +21,7 @@ BEYOND_A_SCHEMA = (
     "preset: Twilio signs",  # the engine has to know its own address
     "header: ",  # the name of a header, of which a schema would say too much
     "signature: ",  # of a source: a place in a request, and not beside a header
+    "challenge: ",  # a parameter
     "headers: ",
     "username: ",
     "prefix: ",

@@ -74,7 +74,7 @@ use crate::{
             "specversion": "1.0", "type": "order.created", "source": "/shop", "id": "order-4712", "time": "2026-01-31T09:30:00Z",
             "subject": "4712", "datacontenttype": "application/json", "data": { "total": 99 },
         })),
-        (intake::EventsInput = "application/cloudevents-batch+json", example = json!([
+        (intake::BatchInput = "application/cloudevents-batch+json", example = json!([
             { "specversion": "1.0", "type": "order.created", "source": "/shop", "id": "order-4713", "data": { "total": 1 } },
             { "specversion": "1.0", "type": "logo.changed", "source": "/shop", "id": "logo-1", "datacontenttype": "image/png", "data_base64": "iVBORw0KGgo=" },
         ])),

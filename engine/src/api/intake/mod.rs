@@ -15,7 +15,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-pub use self::schema::{AnyData, Depth, EventInput, EventsInput, HeaderText, SpecVersion};
+pub use self::schema::{AnyData, BatchInput, Depth, EventInput, EventsInput, HeaderText, SpecVersion};
 use super::{
     body::{self, whole},
     error::Problem,

@@ -10,6 +10,8 @@ use crate::{
 
 /// One or more events, for the document: [`super::read`] parses the bytes itself.
 pub enum EventsInput {}
+/// A batch of CloudEvents, for the document.
+pub enum BatchInput {}
 /// One event, for the document.
 pub enum EventInput {}
 /// The data of an event in binary mode.
@@ -28,6 +30,14 @@ values! {
         "oneOf": [
             { "$ref": "#/components/schemas/EventInput" },
             { "type": "array", "items": { "$ref": "#/components/schemas/EventInput" }, "minItems": 1, "maxItems": BATCH_MAX },
+        ],
+    });
+    // Unlike a list in `application/json`, a batch may be empty (CloudEvents, JSON event format, 4).
+    BatchInput, "BatchInput" with EventInput, json!({
+        "description": "One event, or a batch of them, which may be empty.",
+        "oneOf": [
+            { "$ref": "#/components/schemas/EventInput" },
+            { "type": "array", "items": { "$ref": "#/components/schemas/EventInput" }, "maxItems": BATCH_MAX },
         ],
     });
     AnyData, "AnyData", json!({ "type": "string", "format": "binary", "description": "The event's data, stored byte for byte." });
