@@ -67,7 +67,7 @@ settings! {
     "limits.plugin_bytes_max" = "64MiB", "maximum size of a plugin file";
     "plugin.deadline" = "1s", "maximum time of one run";
     "plugin.memory_max" = "64MiB", "maximum memory of one run";
-    "plugin.output_max" = "20MiB", "maximum size of a run's result; at least twice limits.body_bytes_max, so that accepted events fit";
+    "plugin.output_max" = "0", "maximum size of a run's result; 0 means two and a half times limits.body_bytes_max, so that accepted events fit";
     "plugin.webhooks_max" = "1000", "maximum number of webhooks of one run";
     "plugin.events_max" = "1000", "maximum number of events that one run may emit";
     "plugin.state_max" = "64MiB", "maximum size of one plugin's state, keys and values together; a run that would exceed it fails";
@@ -448,6 +448,12 @@ impl Config {
         let run_threads = threads("plugin.threads", cores)?;
         // With as many of these as cores, plugins that use their whole deadline could leave no processor to the others.
         let slow_threads = threads("plugin.slow_threads", cores / 2)?;
+        let body_bytes_max = raw.size("limits.body_bytes_max")?;
+        let output_bytes = match raw.size("plugin.output_max")? {
+            // A source's body can double as JSON (`domain/source/data.rs`), and the plugin adds names and addresses.
+            0 => body_bytes_max.saturating_mul(5) / 2,
+            bytes => bytes,
+        };
         let data = PathBuf::from(raw.text("data")?);
         let master_key_file = match raw.text("master_key_file")? {
             unset if unset.is_empty() => data.join("master.key"),
@@ -477,7 +483,7 @@ impl Config {
             log: raw.read("log", log, "is not a log format; write text or json")?,
             metrics: raw.read("metrics", access, "is not an access to /metrics; write open or key")?,
             drain: raw.duration("drain")?,
-            body_bytes_max: raw.size("limits.body_bytes_max")?,
+            body_bytes_max,
             body_time_max: raw.time("limits.body_time_max")?,
             connections: ConnectionLimits {
                 connections_max: raw.read("limits.connections_max", positive, "is not a number of connections; write 4096")?,
@@ -497,7 +503,7 @@ impl Config {
             run_limits: sandbox::Limits {
                 deadline: raw.duration("plugin.deadline")?,
                 memory_bytes: raw.size("plugin.memory_max")?,
-                output_bytes: raw.size("plugin.output_max")?,
+                output_bytes,
                 webhooks: raw.number("plugin.webhooks_max")?,
                 events: raw.number("plugin.events_max")?,
                 log_lines: raw.number("plugin.log_lines_max")?,
@@ -581,6 +587,23 @@ mod tests {
         let broken = check("drain = \"1s\"\nstore = \"postgres://me:secret@db/events\n");
         assert!(broken.starts_with("innesco.toml cannot be read: line 2: "), "{broken}");
         assert!(!broken.contains("secret"), "{broken}");
+    }
+
+    /// Kind: limits that disagree. A plugin can return every event that is accepted, unless its limit is set.
+    #[test]
+    fn the_limit_of_results_follows_the_limit_of_bodies() {
+        const MIB: usize = 1 << 20;
+        for (file, bytes) in [
+            ("", 20 * MIB),
+            ("[limits]\nbody_bytes_max = \"25MiB\"", 62 * MIB + MIB / 2),
+            ("[limits]\nbody_bytes_max = \"64KiB\"", 160 << 10),
+            ("[limits]\nbody_bytes_max = \"25MiB\"\n[plugin]\noutput_max = \"0\"", 62 * MIB + MIB / 2),
+            ("[limits]\nbody_bytes_max = \"25MiB\"\n[plugin]\noutput_max = \"1MiB\"", MIB),
+            ("[plugin]\noutput_max = \"100MiB\"", 100 * MIB),
+        ] {
+            let config = Config::check(&gather(&[], &[], file).unwrap()).unwrap();
+            assert_eq!(config.run_limits.output_bytes, bytes, "{file}");
+        }
     }
 
     #[test]

@@ -260,7 +260,7 @@ impl Input {
             return Err(wrong("preset", text));
         }
         let same_limit = before.is_some_and(|before| before.new.settings.body_bytes_max == settings.body_bytes_max);
-        if let Some(bytes) = too_large(api, &settings).filter(|_| !same_limit) {
+        if let Some(bytes) = too_large(&settings, api.body_bytes_max).filter(|_| !same_limit) {
             let text = format!(
                 "{bytes} is more than limits.body_bytes_max, which is {}; raise that in the engine's settings first (sources accept {} \
                  bytes at most), or leave this out",
@@ -291,9 +291,9 @@ impl Input {
     }
 }
 
-/// Returns the body limit of a source if it exceeds what the engine reads for sources.
-pub fn too_large(api: &Api, settings: &Settings) -> Option<u64> {
-    let limit = api.body_bytes_max.min(body::SOURCE_BODY_BYTES_MAX);
+/// Returns the body limit of a source if it exceeds what the engine reads for sources. `limit` is `limits.body_bytes_max`.
+pub fn too_large(settings: &Settings, limit: usize) -> Option<u64> {
+    let limit = limit.min(body::SOURCE_BODY_BYTES_MAX);
     settings.body_bytes_max.filter(|bytes| usize::try_from(*bytes).map_or(true, |bytes| bytes > limit))
 }
 

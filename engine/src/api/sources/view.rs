@@ -1,7 +1,7 @@
 //! A source as the API shows it, with warnings about what makes it weaker than its owner may think.
 
 use crate::{
-    api::{Api, access::Sight, inbound::watch::Refused, sources::input::too_large},
+    api::{Api, access::Sight, body, inbound::watch::Refused, sources::input::too_large},
     clock,
     domain::{
         duration,
@@ -16,24 +16,24 @@ const ANYONE: &str =
 const BODY_IS_NOT_SIGNED: &str =
     "the signature does not cover the body: it proves that the sender made the token, not that the body is unchanged";
 
-/// Returns warnings about everything that makes a source weaker or smaller than its owner may think.
-fn warning(api: &Api, settings: &Settings) -> Option<String> {
+/// Returns warnings about everything that makes a source weaker or smaller than its owner may think. `limit` is the engine's
+/// `limits.body_bytes_max`.
+fn warning(settings: &Settings, limit: usize) -> Option<String> {
     let mut all = Vec::new();
     match settings.proofs.main() {
         Rule::Nothing => all.push(ANYONE.to_owned()),
         Rule::Hmac(rule) if !rule.template.has_body() => all.push(BODY_IS_NOT_SIGNED.to_owned()),
         _ => {}
     }
-    let limit = api.body_bytes_max;
-    if let Some(bytes) = too_large(api, settings) {
+    if let Some(bytes) = too_large(settings, limit) {
         all.push(format!("body_bytes_max is {bytes}, but limits.body_bytes_max is {limit} and applies; raise that"));
     }
-    let own = settings.body_bytes_max.unwrap_or(u64::MAX).min(limit as u64);
-    if let Some(sent) = settings.preset.body_bytes_sent().filter(|sent| *sent > own) {
+    let engine = limit.min(body::SOURCE_BODY_BYTES_MAX) as u64;
+    let applies = settings.body_bytes_max.unwrap_or(u64::MAX).min(engine);
+    if let Some(sent) = settings.preset.body_bytes_sent().filter(|sent| *sent > applies) {
         let name = settings.preset.as_str();
-        all.push(format!(
-            "{name} sends bodies of up to {sent} bytes; those above {own} are refused. Raise limits.body_bytes_max"
-        ));
+        let low = if applies < engine { "this source's body_bytes_max" } else { "limits.body_bytes_max" };
+        all.push(format!("{name} sends bodies of up to {sent} bytes; those above {applies} are refused. Raise {low}"));
     }
     (!all.is_empty()).then(|| all.join(". "))
 }
@@ -65,7 +65,7 @@ impl SourceView {
             preset: settings.preset.as_str().into(),
             path: shows_address.then(|| format!("/in/{}", source.address())),
             url: api.inbound.url(source).filter(|_| shows_address),
-            warning: warning(api, settings),
+            warning: warning(settings, api.body_bytes_max),
             header: settings.proofs.main().headers().first().map(|name| (*name).to_owned()),
             algorithm: hmac.map(|rule| rule.algorithm.as_str().into()),
             encoding: hmac.map(|rule| rule.encoding.as_str().into()),
@@ -108,5 +108,59 @@ impl SourceView {
     pub fn revealing(api: &Api, source: &Source) -> Self {
         let secret = source.new.secrets.first().map(|held| held.secret.reveal());
         Self { secret, ..Self::new(api, source, Sight::Whole) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::source::Draft;
+
+    const MIB: usize = 1 << 20;
+
+    /// Kind: limits that disagree. A source whose sender may send more than is read says so, and names the limit to raise.
+    #[test]
+    fn a_source_warns_of_bodies_that_are_too_large_for_it() {
+        let raise = |sent: usize, applies: usize, name: &str, low: &str| {
+            format!("{name} sends bodies of up to {sent} bytes; those above {applies} are refused. Raise {low}")
+        };
+        let engine = "limits.body_bytes_max";
+        for (preset, own, limit, expected) in [
+            ("github", None, 8 * MIB, Some(raise(25 * MIB, 8 * MIB, "github", engine))),
+            ("github", None, 25 * MIB, None),
+            ("github", None, 1 << 40, None),
+            ("github", Some(MIB), 64 * MIB, Some(raise(25 * MIB, MIB, "github", "this source's body_bytes_max"))),
+            ("github", Some(25 * MIB), 64 * MIB, None),
+            ("gitlab", None, 8 * MIB, Some(raise(25 * MIB, 8 * MIB, "gitlab", engine))),
+            ("gitlab", None, 25 * MIB, None),
+            ("slack", None, MIB, None),
+            ("stripe", Some(4 * MIB), 8 * MIB, None),
+            (
+                "stripe",
+                Some(10 * MIB),
+                8 * MIB,
+                Some(format!("body_bytes_max is {}, but {engine} is {} and applies; raise that", 10 * MIB, 8 * MIB)),
+            ),
+        ] {
+            let draft = Draft { preset: preset.to_owned(), body_bytes_max: own.map(|bytes| bytes as u64), ..Draft::default() };
+            assert_eq!(warning(&draft.settle().unwrap(), limit), expected, "{preset}, {own:?} of {limit}");
+        }
+    }
+
+    #[test]
+    fn a_source_warns_of_what_its_senders_do_not_prove() {
+        for (preset, said) in [
+            ("none", Some("senders prove nothing")),
+            ("strava", Some("senders prove nothing")),
+            ("mailgun", Some("the signature does not cover the body")),
+            ("linear", None),
+            ("twilio", None),
+            ("bearer", None),
+        ] {
+            let draft = Draft { preset: preset.to_owned(), ..Draft::default() };
+            let warned = warning(&draft.settle().unwrap(), 8 * MIB);
+            assert_eq!(warned.is_some(), said.is_some(), "{preset}");
+            assert!(warned.unwrap_or_default().starts_with(said.unwrap_or_default()), "{preset}");
+        }
     }
 }
