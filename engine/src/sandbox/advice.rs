@@ -7,7 +7,7 @@
 type Case = (&'static str, &'static str);
 
 /// Panics of Rust's standard library, and of crates that expect more from a machine. The first match applies.
-const PANICS: [Case; 10] = [
+const PANICS: [Case; 11] = [
     (
         "time not implemented on this platform",
         "a plugin has no clock (SystemTime, Instant, chrono's Utc::now and tokio's timers ask for one); use event.time",
@@ -27,7 +27,9 @@ const PANICS: [Case; 10] = [
         "no filesystem on this platform",
         "a plugin has no files; build data in with include_str!, or read settings with config::get",
     ),
-    ("no processes on this platform", "a plugin has no processes; to end early return Ok(Outcome::none()) or an Error"),
+    ("no pids on this platform", "a plugin is no process and has no number; to tell runs apart use event.id"),
+    // `std::env::vars`.
+    ("not supported on this platform", "a plugin has no environment variables; read settings with config::get"),
 ];
 
 /// Returns what a plugin that panicked with this message should do instead, if the cause is a missing part of the machine.
@@ -86,21 +88,15 @@ pub fn for_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> &'static
 }
 
 /// Errors of crates that do not build for the target of plugins.
-const BUILDS: [Case; 5] = [
+const BUILDS: [Case; 8] = [
     (
         "to use `uuid` on `wasm32-unknown-unknown`",
         "A plugin has no randomness: leave uuid's \"v4\" and \"v7\" features out, and use Uuid::new_v5 of event.id, or event.id itself.",
     ),
-    (
-        "wasm32-unknown-unknown targets are not supported by default",
-        "A plugin has no randomness: find which crate needs getrandom with cargo tree --invert getrandom (often rand, or uuid with \"v4\"), leave that \
-         feature out, and take ids from event.id.",
-    ),
-    (
-        "wasm*-unknown-unknown targets are not supported by default",
-        "A plugin has no randomness: find which crate needs getrandom with cargo tree --invert getrandom (often rand, or uuid with \"v4\"), leave that \
-         feature out, and take ids from event.id.",
-    ),
+    ("wasm32-unknown-unknown targets are not supported by default", NO_RANDOMNESS),
+    // getrandom 0.4.
+    ("wasm32/64-unknown-unknown are not supported by default", NO_RANDOMNESS),
+    ("wasm*-unknown-unknown targets are not supported by default", NO_RANDOMNESS),
     (
         "are supported on wasm",
         "A plugin needs no tokio: handle is called once for each event and returns what is to be sent. Leave tokio and its features \"net\", \
@@ -110,7 +106,19 @@ const BUILDS: [Case; 5] = [
         "This wasm target is unsupported by mio",
         "A plugin has no network: return a Webhook, and the engine sends it. Leave tokio's \"net\" out, and the client that needs it.",
     ),
+    (
+        "Socket2 doesn't support the compile target",
+        "A plugin has no network: return a Webhook, and the engine sends it. Leave out the client that needs socket2.",
+    ),
+    (
+        "error occurred in cc-rs",
+        "A dependency compiles C, which plugins cannot link (often ring, zstd-sys or libsqlite3-sys): find it with cargo tree --invert cc, \
+         and use a crate in pure Rust.",
+    ),
 ];
+
+const NO_RANDOMNESS: &str = "A plugin has no randomness: find which crate needs getrandom with cargo tree --invert getrandom (often rand, or uuid \
+                             with \"v4\"), leave that feature out, and take ids from event.id.";
 
 /// Returns what to do about a crate that does not build for the target of plugins, if the compiler's error is known.
 pub fn for_build(errors: &str) -> Option<&'static str> {
@@ -125,9 +133,9 @@ fn find(cases: &[Case], text: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    /// Kind: panics of Rust's standard library without a machine. The output of Rust 1.95 for wasm32-unknown-unknown.
     #[test]
     fn advice_names_the_replacement() {
-        // The output of Rust 1.95 for wasm32-unknown-unknown.
         let io = "called `Result::unwrap()` on an `Err` value: Error { kind: Unsupported, message: \"operation not supported on this platform\" }";
         let panics = [
             ("time not implemented on this platform", "event.time"),
@@ -135,6 +143,12 @@ mod tests {
             (&format!("failed to spawn thread: {io}"), "no threads"),
             ("called `Result::unwrap()` on an `Err` value: NotPresent", "config::get"),
             ("there is no reactor running, must be called from the context of a Tokio 1.x runtime", "return a Webhook"),
+            ("can't sleep", "Error::retryable"),
+            ("condvar wait not supported", "no threads"),
+            ("no filesystem on this platform", "include_str!"),
+            ("no pids on this platform", "event.id"),
+            ("not supported on this platform", "environment variables"),
+            ("could not retrieve random bytes for uuid: getrandom: this target is not supported", "event.id"),
         ];
         for (message, expected) in panics {
             let advice =
@@ -144,6 +158,7 @@ mod tests {
         assert_eq!(for_panic("panicked at src/lib.rs:13:29: unlucky 13"), None);
     }
 
+    /// Kind: imports of a browser's JavaScript.
     #[test]
     fn browser_imports_reveal_the_crate() {
         let cases = [
@@ -152,6 +167,11 @@ mod tests {
             ("__wbg_new0_b0a0a38c201e6df5", "chrono"),
             ("__wbg_fetch_07cd86dd296a5a63", "reqwest"),
             ("__wbg_performance_c185c0cdc2766575", "web-time"),
+            ("__wbg_now_2c95c9de01293173", "chrono"),
+            ("__wbg_randomFillSync_ac0988aba3254290", "getrandom"),
+            ("__wbg_setTimeout_7bb3429662ab1e70", "timers"),
+            ("__wbg_crypto_1d1f22824a6a080c", "getrandom"),
+            ("__wbg_getTimezoneOffset_6b5752021c499c47", "chrono"),
             ("__wbindgen_throw", "chrono"),
         ];
         for (name, expected) in cases {
@@ -160,10 +180,57 @@ mod tests {
         }
     }
 
+    /// Kind: imports that the engine does not have.
     #[test]
-    fn a_build_that_fails_without_randomness_gets_advice() {
-        let error = "error: The wasm*-unknown-unknown targets are not supported by default; you may need to enable the \"wasm_js\" configuration flag.";
-        assert!(for_build(error).unwrap().contains("cargo tree --invert getrandom"));
+    fn unknown_imports_get_advice() {
+        for (name, expected) in [
+            ("wasi:http/outgoing-handler@0.2.0", "Return a webhook"),
+            ("wasi:sockets/tcp@0.2.0", "Return a webhook"),
+            ("wasi:keyvalue/store@0.2.0-draft", "state::get"),
+            ("wasi:config/store@0.2.0-draft", "config::get"),
+            ("env.__getrandom_v03_custom", "take ids from event.id"),
+            ("wasi.thread-spawn", "no threads"),
+            ("env.emscripten_notify_memory_growth", "C, Emscripten"),
+            ("env.memcpy", "C, Emscripten"),
+            ("extism:host/env.input_length", "C, Emscripten"),
+            ("spin:sqlite/sqlite", "Build with the SDK alone"),
+        ] {
+            let advice = for_imports([name].into_iter());
+            assert!(advice.contains(expected), "{name}: {advice}");
+        }
+    }
+
+    /// Kind: crates that do not build for plugins. The errors of uuid 1.29, getrandom 0.2, 0.3 and 0.4, tokio 1.54, mio 1.2,
+    /// socket2 0.6 and cc 1.2.
+    #[test]
+    fn a_build_that_needs_a_machine_gets_advice() {
+        for (error, expected) in [
+            (
+                "error: to use `uuid` on `wasm32-unknown-unknown`, specify a source of randomness using one of the `js`, `rng-getrandom`, or \
+                 `rng-rand` features",
+                "Uuid::new_v5",
+            ),
+            (
+                "error: the wasm*-unknown-unknown targets are not supported by default, you may need to enable the \"js\" feature.",
+                "cargo tree --invert getrandom",
+            ),
+            (
+                "error: The wasm32-unknown-unknown targets are not supported by default; you may need to enable the \"wasm_js\" \
+                 configuration flag.",
+                "cargo tree --invert getrandom",
+            ),
+            (
+                "error: The wasm32/64-unknown-unknown are not supported by default; you may need to enable the \"wasm_js\" crate feature.",
+                "cargo tree --invert getrandom",
+            ),
+            ("error: Only features sync,macros,io-util,rt,time are supported on wasm.", "needs no tokio"),
+            ("error: This wasm target is unsupported by mio. If using Tokio, disable the net feature.", "no network"),
+            ("error: Socket2 doesn't support the compile target", "no network"),
+            ("error occurred in cc-rs: failed to find tool \"clang\": No such file or directory", "cargo tree --invert cc"),
+        ] {
+            let advice = for_build(error).unwrap_or_else(|| panic!("no advice: {error}"));
+            assert!(advice.contains(expected), "{error}: {advice}");
+        }
         assert_eq!(for_build("error[E0425]: cannot find value `x`"), None);
     }
 }
