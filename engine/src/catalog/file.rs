@@ -201,19 +201,71 @@ mod tests {
         assert!(matches!(PluginFile::open(&folder, "nothing.wasm"), Err(Unopened::Gone)));
     }
 
+    /// Kind: new content of the same length and time, as copies that preserve times write it. The stamp differs, or the file was
+    /// written so recently that it is read again.
     #[test]
-    fn a_replaced_file_has_another_stamp() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.wasm");
-        let stamp = || PluginFile::open(folder.path(), "a.wasm").unwrap().stamp;
+    fn new_content_of_equal_length_and_time_is_noticed() {
+        let write_in_place = |path: &Path, _: &Path| fs::write(path, b"two").unwrap();
+        let rename_a_draft = |path: &Path, draft: &Path| {
+            fs::write(draft, b"two").unwrap();
+            fs::rename(draft, path).unwrap();
+        };
+        let exchange_a_link = |path: &Path, draft: &Path| {
+            let other = draft.with_extension("other");
+            fs::write(&other, b"two").unwrap();
+            symlink(other.file_name().unwrap(), draft).unwrap();
+            fs::rename(draft, path).unwrap();
+        };
+        let remove_and_write = |path: &Path, _: &Path| {
+            fs::remove_file(path).unwrap();
+            fs::write(path, b"two").unwrap();
+        };
+        let truncate_and_append = |path: &Path, _: &Path| {
+            use std::io::Write as _;
+            File::create(path).unwrap();
+            File::options().append(true).open(path).unwrap().write_all(b"two").unwrap();
+        };
+        let replace_by_a_hard_link = |path: &Path, draft: &Path| {
+            fs::write(draft, b"two").unwrap();
+            fs::remove_file(path).unwrap();
+            fs::hard_link(draft, path).unwrap();
+        };
+        let changes: [(&str, fn(&Path, &Path)); 6] = [
+            ("written in place", write_in_place),
+            ("a draft that is renamed", rename_a_draft),
+            ("a link that is exchanged", exchange_a_link),
+            ("removed and written", remove_and_write),
+            ("truncated and appended to", truncate_and_append),
+            ("replaced by a hard link", replace_by_a_hard_link),
+        ];
+        for (what, change) in changes {
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("a.wasm");
+            fs::write(&path, b"one").unwrap();
+            let opened = PluginFile::open(home.path(), "a.wasm").unwrap();
+            let (before, times) = (opened.stamp, fs::metadata(&path).unwrap().modified().unwrap());
+            let content = opened.read(100).unwrap().unwrap();
+            change(&path, &home.path().join("draft"));
+            File::options().write(true).open(&path).unwrap().set_modified(times).unwrap();
+            let after = PluginFile::open(home.path(), "a.wasm").unwrap().stamp;
+            assert_eq!((before.bytes, before.modified), (after.bytes, after.modified), "{what}: length and time are the same");
+            assert!(before != after || !content.settled, "{what}");
+            let digest = PluginFile::open(home.path(), "a.wasm").unwrap().read(100).unwrap().unwrap().digest;
+            assert_ne!(content.digest, digest, "{what}");
+        }
+    }
+
+    /// Kind: a file that is read while it is written gives no content, so that it is read again.
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a.wasm");
         fs::write(&path, b"one").unwrap();
-        let (before, times) = (stamp(), fs::metadata(&path).unwrap().modified().unwrap());
-        let draft = folder.path().join("draft");
-        fs::write(&draft, b"two").unwrap();
-        File::options().write(true).open(&draft).unwrap().set_modified(times).unwrap();
-        fs::rename(&draft, &path).unwrap();
-        let after = stamp();
-        assert_eq!((before.bytes, before.modified), (after.bytes, after.modified), "length and time are the same");
-        assert_ne!(before, after);
+        let opened = PluginFile::open(home.path(), "a.wasm").unwrap();
+        fs::write(&path, b"one and more").unwrap();
+        assert!(opened.read(100).unwrap().is_none());
+        let opened = PluginFile::open(home.path(), "a.wasm").unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(opened.read(100).unwrap().is_none(), "its number of links changed");
     }
 }

@@ -457,3 +457,94 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file is to the folder.
+    #[derive(Clone, Copy)]
+    enum Is {
+        /// It provides the plugin.
+        Provider,
+        /// It provided the plugin until its content was broken.
+        Broken,
+        /// It provided the plugin, and is missing for a moment.
+        Missing,
+        /// It holds the plugin too, which another file provided when it was read.
+        Rival,
+        /// As [`Self::Rival`], and missing.
+        MissingRival,
+        /// It provides another plugin.
+        Other,
+    }
+
+    fn folder(files: &[(&str, Is)]) -> Folder {
+        let plugin = |name: &str| Slug::parse(name).unwrap();
+        let provided = |name: &str| Some(Provided { name: plugin(name), version: Digest::of(b"") });
+        let known = |is| match is {
+            Is::Provider => Known { plugin: provided("crm"), ..Known::default() },
+            Is::Broken => Known { plugin: provided("crm"), refused: Some("it is not WebAssembly".into()), ..Known::default() },
+            Is::Missing => Known { plugin: provided("crm"), missing_since: Some(Instant::now()), ..Known::default() },
+            Is::Rival => Known { wants: Some(plugin("crm")), refused: Some("already provided".into()), ..Known::default() },
+            Is::MissingRival => Known { wants: Some(plugin("crm")), missing_since: Some(Instant::now()), ..Known::default() },
+            Is::Other => Known { plugin: provided("other"), ..Known::default() },
+        };
+        Folder { files: files.iter().map(|(file, is)| ((*file).to_owned(), known(*is))).collect(), ..Folder::default() }
+    }
+
+    /// Kind: files that hold the same plugin, after removals, renames and broken writes.
+    #[test]
+    fn of_rival_files_one_provides_the_plugin_and_the_next_inherits_it() {
+        use Is::{Broken, Missing, MissingRival, Other, Provider, Rival};
+        for (what, files, provider, heir, holds) in [
+            ("one file", &[("a", Provider)][..], Some("a"), None, true),
+            ("two rivals", &[("a", Rival), ("b", Provider)], Some("b"), None, true),
+            ("the provider was removed", &[("a", Rival)], None, Some("a"), false),
+            ("it was removed, and two wait", &[("a", Rival), ("b", Rival)], None, Some("a"), false),
+            ("it is being replaced", &[("a", Rival), ("b", Missing)], None, None, true),
+            ("it was replaced by something broken", &[("a", Rival), ("b", Broken)], None, Some("a"), true),
+            ("it became another plugin", &[("a", Rival), ("b", Other)], None, Some("a"), false),
+            ("renamed: the old name is missing, the new one is read", &[("a", Missing), ("b", Provider)], Some("b"), None, true),
+            ("the rival was removed", &[("a", MissingRival), ("b", Provider)], Some("b"), None, true),
+            ("both were removed", &[("a", MissingRival), ("b", Missing)], None, None, true),
+            ("broken alone: its last version keeps serving", &[("a", Broken)], None, None, true),
+            ("nothing", &[], None, None, false),
+        ] {
+            let (folder, plugin) = (folder(files), Slug::parse("crm").unwrap());
+            assert_eq!(folder.provider(&plugin, ""), provider, "{what}");
+            assert_eq!(folder.heir().as_deref(), heir, "{what}");
+            assert_eq!(folder.holds(&plugin), holds, "{what}");
+        }
+        assert_eq!(folder(&[("a", Provider)]).provider(&Slug::parse("crm").unwrap(), "a"), None, "no rival of itself");
+        assert_eq!(folder(&[("a", Provider)]).next_look(), POLL);
+        assert!(folder(&[("a", Missing)]).next_look() <= SETTLE, "a missing file is checked as soon as its time is over");
+    }
+
+    /// Kind: what editors, copy programs and mounts leave in a folder.
+    #[test]
+    fn only_visible_wasm_files_are_plugins() {
+        let home = tempfile::tempdir().unwrap();
+        for name in [
+            "b.wasm",
+            "a.wasm",
+            // The folder of a mounted ConfigMap, which Kubernetes exchanges.
+            "..data.wasm",
+            // Drafts of rsync, vim, Emacs and of copies in progress.
+            ".a.wasm.Xq81Zb",
+            ".a.wasm",
+            ".a.wasm.swp",
+            "a.wasm~",
+            "#a.wasm#",
+            "a.wasm.part",
+            "a.wasm.tmp",
+            "a.WASM",
+            "a.wat",
+            "wasm",
+        ] {
+            fs::write(home.path().join(name), b"").unwrap();
+        }
+        assert_eq!(list(home.path()).unwrap(), ["a.wasm", "b.wasm"]);
+        assert!(list(&home.path().join("missing")).is_err());
+    }
+}
