@@ -763,7 +763,7 @@ async fn sources_are_created_changed_listed_and_removed() {
     assert_eq!(code, Some(0), "{said}");
     assert!(added.contains("/in/github-") && added.contains("it is not shown again"), "{added}");
     assert!(run(&["source", "list"]).1.contains("github"));
-    assert!(run(&["source", "rotate-secret", "github", "--grace", "1h"]).1.contains("the old secret stays valid for 1h"));
+    assert!(run(&["source", "rotate-secret", "github", "--grace", "1h"]).1.contains("The old secret stays valid for 1h"));
     assert!(run(&["source", "show", "github"]).1.contains("header:x-github-event"));
     assert_eq!(run(&["source", "remove", "github", "--yes"]).0, Some(0));
 }

@@ -240,11 +240,11 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
         }
         SourceCommand::Add(args) => {
             let answer = client.post(&["v1", "sources"], Some(&wanted(args)?))?;
-            out.answer(&answer, |source| revealed("added", source, out).into_text())?;
+            out.answer(&answer, |source| revealed("added", source, args.secret.as_deref(), out).into_text())?;
         }
         SourceCommand::Update(args) => {
             let answer = client.patch(&["v1", "sources", &args.source], &changed(args)?)?;
-            out.answer(&answer, |source| revealed("updated", source, out).into_text())?;
+            out.answer(&answer, |source| revealed("updated", source, None, out).into_text())?;
         }
         SourceCommand::Remove { source, yes } => {
             let found: Answer<SourceView> = client.get(&["v1", "sources", source])?;
@@ -257,13 +257,16 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             let body = without_nulls(json!({ "grace": grace, "secret": secret }));
             let answer = client.post(&["v1", "sources", source, "rotate-secret"], Some(&body))?;
             out.answer(&answer, |source| {
-                let mut card = revealed("rotated", source, out);
-                card.below(&format!("the old secret stays valid for {}", grace.as_deref().unwrap_or(GRACE_DEFAULT)));
+                let mut card = revealed("rotated", source, secret.as_deref(), out);
+                card.remark(&match grace {
+                    grace if is_over(grace.as_deref()) => "The old secret is no longer valid.".to_owned(),
+                    grace => format!("The old secret stays valid for {}.", grace.as_deref().unwrap_or(GRACE_DEFAULT)),
+                });
                 card.into_text()
             })?;
         }
         SourceCommand::RotateAddress { source, grace, yes } => {
-            let at_once = grace.as_deref().and_then(duration::parse).is_some_and(|grace| grace.is_zero());
+            let at_once = is_over(grace.as_deref());
             if at_once {
                 confirm(&format!("this replaces the address of source {source}; senders to the old one get 404"), *yes)?;
             }
@@ -360,7 +363,7 @@ fn card(source: &SourceView, out: &Printer) -> Card {
         "address",
         match (&source.path, &source.url) {
             (None, _) => "not shown to a key of the role read".to_owned(),
-            (Some(path), None) => format!("{}, below the engine's URL; set external_url to see all of it", one_line(path)),
+            (Some(path), None) => format!("{} (set external_url to see the whole URL)", one_line(path)),
             (Some(_), Some(url)) => one_line(url),
         },
     );
@@ -382,7 +385,13 @@ fn card(source: &SourceView, out: &Printer) -> Card {
     };
     let kind = source.type_from.as_ref().map_or("received".to_owned(), |place| format!("… by {}", one_line(place)));
     card.line("type", format!("{prefix}{kind}"));
-    card.line("repeats", format!("detected by {}", one_line(&source.dedupe)));
+    card.line(
+        "repeats",
+        match source.dedupe.as_str() {
+            "none" => "not detected".to_owned(),
+            by => format!("detected by {}", one_line(by)),
+        },
+    );
     for (name, place) in &source.attributes {
         card.line("attribute", format!("{name} from {}", one_line(place)));
     }
@@ -404,13 +413,18 @@ fn card(source: &SourceView, out: &Printer) -> Card {
     card
 }
 
-/// Returns a card with the new secret, if the source has one.
-fn revealed(verb: &str, source: &SourceView, out: &Printer) -> Card {
+/// Returns a card with the new secret, unless the caller gave it.
+fn revealed(verb: &str, source: &SourceView, given: Option<&str>, out: &Printer) -> Card {
     let mut card = card(source, out).after(verb);
-    if let Some(secret) = &source.secret {
+    if let Some(secret) = source.secret.as_ref().filter(|_| given.is_none()) {
         card.secret(secret);
     }
     card
+}
+
+/// Returns whether a grace period ends at once.
+fn is_over(grace: Option<&str>) -> bool {
+    grace.and_then(duration::parse).is_some_and(|grace| grace.is_zero())
 }
 
 #[cfg(test)]
@@ -458,14 +472,33 @@ mod tests {
     }
 
     #[test]
+    fn only_a_generated_secret_is_shown() {
+        let made = read::<SourceView>(with(source(), json!({ "secret": "a-secret-of-mine" })));
+        let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
+        for (given, shown) in [(None, true), (Some("a-secret-of-mine"), false)] {
+            let text = revealed("added", &made, given, &out).into_text();
+            assert_eq!(text.contains("a-secret-of-mine"), shown, "{text}");
+        }
+    }
+
+    #[test]
     fn a_card_lists_every_address() {
         let source = |addresses: u64| {
-            read(with(source(), json!({ "name": "shop", "path": "/in/shop-0", "url": null, "addresses": addresses })))
+            read(with(
+                source(),
+                json!({ "name": "shop", "path": "/in/shop-0", "url": null, "dedupe": "none", "addresses": addresses }),
+            ))
         };
         let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
-        let of =
-            |addresses: u64| anstream::adapter::strip_str(&revealed("added", &source(addresses), &out).into_text()).to_string();
-        assert!(of(1).starts_with("added shop  none\n  address   /in/shop-0, below the engine's URL"), "{}", of(1));
+        let of = |addresses: u64| {
+            anstream::adapter::strip_str(&revealed("added", &source(addresses), None, &out).into_text()).to_string()
+        };
+        assert!(
+            of(1).starts_with("added shop  none\n  address   /in/shop-0 (set external_url to see the whole URL)"),
+            "{}",
+            of(1)
+        );
+        assert!(of(1).contains("\n  repeats   not detected\n"), "{}", of(1));
         assert!(of(2).contains("\n            and the previous one, until its grace period ends\n"), "{}", of(2));
         assert!(of(3).contains("and the 2 previous ones, until their grace periods end"), "{}", of(3));
     }

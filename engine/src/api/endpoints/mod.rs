@@ -203,7 +203,7 @@ struct Rotation {
     params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
     request_body(content = Option<Rotation>, example = json!({ "grace": "12h" })),
     responses((status = 200, description = "The endpoint, with its new secret.", body = EndpointView)),
-    extensions(("x-problems" = json!(["bad_endpoint", "bad_value"]))),
+    extensions(("x-problems" = json!(["bad_endpoint", "bad_value", "conflict"]))),
 )]
 pub async fn rotate(
     State(api): State<Arc<Api>>,

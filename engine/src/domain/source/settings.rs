@@ -292,7 +292,9 @@ impl Draft {
         }
         let signed_in_body = rule.template.has_body() && matches!(&rule.stamp, Some(Stamp { place: Place::Body(_), .. }));
         match (rule.template.has_timestamp() || signed_in_body, rule.stamp.is_some()) {
-            (true, false) => Err(bad("timestamp", "is missing: the template signs {timestamp}, so give its place")),
+            (true, false) => {
+                Err(bad("timestamp", "is missing: the template signs {timestamp}, so give its place, such as header:x-time"))
+            }
             (false, true) => Err(bad("template", "must sign {timestamp}: a time that is not signed proves nothing")),
             _ => Ok(()),
         }
