@@ -6,8 +6,9 @@ use crate::Result;
 
 /// One message to one endpoint. The engine signs and sends the body byte for byte, with retries.
 ///
-/// A plugin knows only the endpoint's name; the operator sets its address and secrets. If the endpoint does not exist, the run
-/// ends as `bad-output`. It runs again once the endpoint is created.
+/// A plugin knows only the endpoint's name; the operator sets its address and secrets. If no endpoint of this name ever existed, the
+/// run ends as `bad-output`. It runs again once the endpoint is created. A webhook to a deleted endpoint is cancelled, and the rest
+/// of the run takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Webhook {

@@ -182,7 +182,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     for event in &events {
         engine.wait(&format!("/v1/events/{event}"), "it is at rest", at_rest).await;
     }
-    engine.ok("DELETE", "/v1/endpoints/gone", Value::Null).await;
+    engine.ok("DELETE", "/v1/endpoints/gone?force=true", Value::Null).await;
     engine.ok("POST", "/v1/deliveries/retry", json!({ "endpoint": "dead" })).await;
     engine.wait("/v1/jobs", "the dead are tried again", |page| page["items"][0]["state"] == "done").await;
     engine

@@ -48,7 +48,11 @@ pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
         };
         tokio::join!(maker.endpoint("receiver", &url, &[]), send);
         receiver.wait_for_count(round * EVENTS, DEADLINE).await;
-        maker.ok("DELETE", "/v1/endpoints/receiver", Value::Null).await;
+        maker.ok("DELETE", "/v1/endpoints/receiver?force=true", Value::Null).await;
+        // As if it had never existed: a webhook to a deleted endpoint is cancelled. A change makes every node read the endpoints again.
+        let forget = "DELETE FROM endpoint WHERE deleted_at IS NOT NULL";
+        maker.tell_store(forget, forget);
+        maker.endpoint(&format!("other-{round}"), &url, &[]).await;
     }
 }
 

@@ -126,3 +126,127 @@ async fn an_update_changes_only_what_is_named() {
     let actions: Vec<_> = trail["items"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
     assert!(actions.contains(&"endpoint.update") && actions.contains(&"source.update"), "{actions:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_in_use_is_deleted_only_by_force_and_its_runs_go_on() {
+    let engine = Engine::start(&["ledger"]);
+    let receiver = receiver().await;
+    engine.endpoint("receiver", &receiver.url("/right"), &[]).await;
+    engine.endpoint("done", &receiver.url("/right"), &["job.done"]).await;
+    engine.send("job.created", json!({ "job": 1 })).await;
+    engine.wait("/v1/deliveries?state=delivered", "both arrive", |page| page["items"].as_array().map(Vec::len) == Some(2)).await;
+
+    let (status, refused) = engine.call("DELETE", "/v1/endpoints/receiver", Value::Null).await;
+    let detail = refused["detail"].as_str().unwrap_or_default();
+    assert_eq!((status, &refused["code"]), (409, &json!("conflict")), "{refused}");
+    assert!(
+        detail.contains("the plugin ledger sent it 1 of its last webhooks") && detail.contains("innesco endpoint pause"),
+        "{detail}"
+    );
+    let (code, said) = run(&engine, &["endpoint", "remove", "receiver", "--yes"]);
+    assert!(code == 1 && said.contains("--force"), "{said}");
+    assert_eq!(engine.get("/v1/endpoints/receiver").await["name"], "receiver");
+
+    let said = done(&engine, &["endpoint", "remove", "receiver", "--force", "--yes"]);
+    assert!(said.contains("removed receiver"), "{said}");
+    let second = engine.send("job.created", json!({ "job": 2 })).await;
+    let story = engine.settled(&second).await;
+    let run_view = &story["runs"][0];
+    assert_eq!((&run_view["state"], &run_view["outcome"]), (&json!("done"), &json!("ok")), "{story}");
+    let delivery = &story["deliveries"][0];
+    assert_eq!(
+        (&delivery["state"], &delivery["reason"], &delivery["endpoint_name"], &delivery["run"]),
+        (&json!("cancelled"), &json!("endpoint-deleted"), &json!("receiver"), &run_view["id"])
+    );
+    let emitted = story["emitted"][0].as_str().expect("the rest of the run took effect").to_owned();
+    engine
+        .wait(&format!("/v1/events/{emitted}"), "what it emitted is delivered", |story| {
+            story["deliveries"][0]["state"] == "delivered"
+        })
+        .await;
+    let said = done(&engine, &["event", "show", &second]);
+    assert!(said.contains("the endpoint was deleted"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_filters_by_values_in_the_data() {
+    let engine = Engine::start(&[]);
+    let receiver = receiver().await;
+    let filter =
+        ["--events", "order.*", "--where", "data:/country=IT", "--where", "data:/country=DE", "--where", "data:/vip=true"];
+    let url = receiver.url("/right");
+    let said = done(&engine, &[&["endpoint", "add", "crm", &url][..], &filter].concat());
+    assert!(said.contains("data:/country is IT or DE"), "{said}");
+    for (country, vip) in [("IT", true), ("FR", true), ("DE", false), ("DE", true)] {
+        engine.send("order.created", json!({ "country": country, "vip": vip })).await;
+    }
+    engine.until("two webhooks arrive", || receiver.received().len() == 2).await;
+    done(&engine, &["endpoint", "update", "crm", "--unset", "where.data:/vip"]);
+    engine.send("order.created", json!({ "country": "IT", "vip": false })).await;
+    engine.until("the third arrives", || receiver.received().len() == 3).await;
+    let countries: Vec<String> = receiver
+        .received()
+        .iter()
+        .map(|one| serde_json::from_slice::<Value>(&one.body).unwrap()["data"]["country"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(countries.iter().filter(|country| *country == "FR").count(), 0, "{countries:?}");
+    let (status, refused) = engine.call("PATCH", "/v1/endpoints/crm", json!({ "where": { "data:country": ["IT"] } })).await;
+    assert!(status == 422 && refused["detail"].as_str().unwrap().contains("write data:/country"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_can_be_seen() {
+    let engine = Engine::start(&["order-router"]);
+    let receiver = Receiver::answering(|request| Answer::status(if request.path == "/right" { 200 } else { 500 })).await;
+    let endpoint = json!({
+        "name": "crm", "url": receiver.url("/wrong?key=planted"), "events": ["order.*"], "schedule": ["0s", "1h"],
+        "headers": { "authorization": "Bearer planted-header", "x-source": "innesco" }, "envelope": "cloudevents",
+    });
+    engine.ok("POST", "/v1/endpoints", endpoint).await;
+    let event = engine.send("order.created", json!({ "id": 7, "note": "é".repeat(40_000) })).await;
+    let page = engine.wait("/v1/deliveries?state=retrying", "it waits", |page| page["items"] != json!([])).await;
+    let delivery = page["items"][0]["id"].as_str().unwrap().to_owned();
+    let right = receiver.url("/right");
+    done(&engine, &["endpoint", "update", "crm", &right, "--envelope", "standard"]);
+    done(&engine, &["delivery", "retry", &delivery]);
+    let path = format!("/v1/deliveries/{delivery}");
+    let story = engine.wait(&path, "it is delivered", |story| story["state"] == "delivered").await;
+
+    let received = receiver.received();
+    let attempts = story["attempts"].as_array().unwrap();
+    assert_eq!((attempts.len(), received.len()), (2, 2));
+    for (attempt, received) in attempts.iter().zip(&received) {
+        let request = &attempt["request"];
+        assert_eq!(request["method"], received.method.as_str());
+        assert!(request["url"].as_str().unwrap().ends_with(&received.path), "{request}");
+        assert_eq!(request["body_bytes"], received.body.len());
+        let headers = request["headers"].as_object().unwrap();
+        assert!(headers.len() > 6, "{headers:?}");
+        for (name, value) in headers {
+            let value = value.as_str().unwrap();
+            let masked = ["authorization", "webhook-signature"].contains(&name.as_str());
+            assert_eq!(Some(value), if masked { Some("***") } else { received.header(name) }, "{name}");
+        }
+        let whole = engine.request("GET", &format!("{path}/body?attempt={}", attempt["n"])).send().await.unwrap();
+        assert_eq!(whole.headers()["content-type"], "application/octet-stream");
+        assert_eq!(whole.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(whole.bytes().await.unwrap(), received.body, "byte for byte, in the format of that attempt");
+    }
+    let body = &story["request"]["body"];
+    assert_eq!(
+        (&body["content_type"], &body["is_whole"], &body["base64"]),
+        (&json!("application/json"), &json!(false), &Value::Null)
+    );
+    assert!(received[1].text().starts_with(body["text"].as_str().unwrap()) && body["text"].as_str().unwrap().len() <= 64 << 10);
+    assert_eq!(engine.call("GET", &format!("{path}/body?attempt=3"), Value::Null).await.0, 404);
+
+    let output = |words: &[&str]| engine.command().args(words).output().expect("the program runs").stdout;
+    assert_eq!(output(&["delivery", "show", &delivery, "--body"]), received[1].body);
+    let data = engine.request("GET", &format!("/v1/events/{event}/data")).send().await.unwrap().bytes().await.unwrap();
+    assert!(data.starts_with(b"{\"id\":7"));
+    assert_eq!(output(&["event", "show", &event, "--body"]), data);
+    let curl = String::from_utf8(output(&["delivery", "show", &delivery, "--curl"])).unwrap();
+    assert!(curl.contains(&format!("curl -X 'POST' '{right}'")) && curl.contains("-H 'innesco-type: order.created'"), "{curl}");
+    let shown = format!("{story} {curl}");
+    assert!(!shown.contains("planted-header") && shown.contains("key=planted"), "an admin sees addresses, but no secret");
+}

@@ -334,3 +334,30 @@ async fn a_tool_that_subscribes_endlessly_is_limited_and_leaves_no_more_rows() {
     let trail = engine.get("/v1/audit?key=one").await;
     assert_eq!(trail["items"].as_array().unwrap().len(), 3, "{trail:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_gets_samples_in_the_shape_of_its_webhooks() {
+    let engine = Engine::start(&[]);
+    let receiver = Receiver::start().await;
+    let zapier = Program::with_role(&engine, "subscribe").await;
+    assert_eq!(zapier.call("GET", "/v1/subscriptions/samples", Value::Null).await, (200, json!([])));
+    engine.endpoint("like-a-subscription", &receiver.url("/"), &["order.*"]).await;
+    for id in 1..=4 {
+        engine.send("order.created", json!({ "id": id, "price": "1.10" })).await;
+    }
+    engine.send("ticket.new", json!({})).await;
+    engine.send("order.huge", json!({ "text": "x".repeat(70_000) })).await;
+    let received = receiver.wait_for_count(5, DEADLINE).await;
+    let (status, samples) = zapier.call("GET", "/v1/subscriptions/samples?event=order.*", Value::Null).await;
+    let samples = samples.as_array().expect("a list").clone();
+    assert_eq!((status, samples.len()), (200, 3));
+    for (sample, id) in samples.iter().zip([4, 3, 2]) {
+        assert_eq!(sample["data"]["id"], id, "newest first, without the huge one");
+        assert!(
+            received.iter().any(|one| serde_json::from_slice::<Value>(&one.body).unwrap() == *sample),
+            "as it was sent: {sample}"
+        );
+    }
+    assert_eq!(zapier.call("GET", "/v1/subscriptions/samples?event=order%20x", Value::Null).await.0, 400);
+    assert_eq!(zapier.call("GET", "/v1/events", Value::Null).await.0, 403, "it reads no events");
+}

@@ -63,6 +63,8 @@ const READING: Gate = Gate::Keys(&[(Read, Sight::Whole), (Operate, Sight::Whole)
 const READING_ADDRESSES: Gate = Gate::Keys(&[(Read, Sight::WithoutSecrets), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
 const READING_SUBSCRIPTIONS: Gate =
     Gate::Keys(&[(Subscribe, Sight::Own), (Read, Sight::WithoutSecrets), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const SAMPLING: Gate =
+    Gate::Keys(&[(Subscribe, Sight::Whole), (Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
 const SUBSCRIBING: Gate = Gate::Keys(&[(Subscribe, Sight::Own), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
 const OPERATING: Gate = Gate::Keys(&[(Operate, Sight::Whole), (Admin, Sight::Whole)]);
 const ADMINISTERING: Gate = Gate::Keys(&[(Admin, Sight::Whole)]);
@@ -78,8 +80,8 @@ pub const TABLE: &[Row] = &[
         &[
             "GET /v1/events",
             "GET /v1/events/{event}",
+            "GET /v1/events/{event}/data",
             "GET /v1/deliveries",
-            "GET /v1/deliveries/{delivery}",
             "GET /v1/jobs",
             "GET /v1/jobs/{job}",
             "GET /v1/plugins",
@@ -93,7 +95,13 @@ pub const TABLE: &[Row] = &[
         READING_ADDRESSES,
         &["GET /v1/endpoints", "GET /v1/endpoints/{endpoint}", "GET /v1/sources", "GET /v1/sources/{source}"],
     ),
+    row(
+        "read a delivery with its requests",
+        READING_ADDRESSES,
+        &["GET /v1/deliveries/{delivery}", "GET /v1/deliveries/{delivery}/body"],
+    ),
     row("read subscriptions", READING_SUBSCRIPTIONS, &["GET /v1/subscriptions", "GET /v1/subscriptions/{subscription}"]),
+    row("read samples for subscriptions", SAMPLING, &["GET /v1/subscriptions/samples"]),
     row("subscribe and unsubscribe", SUBSCRIBING, &["POST /v1/subscriptions", "DELETE /v1/subscriptions/{subscription}"]),
     row(
         "replay events, retry and cancel deliveries and jobs",

@@ -13,7 +13,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
-    http::header::CONTENT_TYPE,
+    http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -37,6 +37,16 @@ const PIECE: usize = 64 << 10;
 pub fn json(value: &impl Serialize) -> Response {
     let text = serde_json::to_vec(value).expect("a view is JSON");
     ([(CONTENT_TYPE, JSON)], Bytes::copy_from_slice(&text)).into_response()
+}
+
+/// Answers with bytes from elsewhere. A browser must not render them as a page of the engine.
+pub fn bytes(body: Bytes) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "application/octet-stream"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_DISPOSITION, "attachment; filename=\"body\""),
+    ];
+    (headers, body).into_response()
 }
 
 /// The room that all large answers share.

@@ -22,9 +22,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Api,
+    Api, endpoints,
     error::Problem,
     page::{Limit, Paging, Query, instant},
+    sources,
 };
 use crate::{
     clock,
@@ -80,7 +81,7 @@ pub async fn record(api: Arc<Api>, key: &KeyRow, route: &str, request: Request, 
         at: clock::wall(),
         key: key.new.name.clone(),
         action: action(request.method(), route),
-        target: target(route, request.uri().path()),
+        target: target(route, request.uri().path()).map(|typed| name(&api, route, typed)),
     };
     let key = key.id;
     let change = async move {
@@ -136,6 +137,16 @@ fn target(route: &str, path: &str) -> Option<String> {
     let places = route.split('/').zip(path.split('/'));
     let named: Vec<&str> = places.filter(|(word, _)| word.starts_with('{')).map(|(_, text)| text).collect();
     (!named.is_empty()).then(|| shortened(&named.join("/")))
+}
+
+/// Returns the name of an endpoint or a source that was given by its id, so that a trail is searched by one word.
+fn name(api: &Api, route: &str, typed: String) -> String {
+    let found = match route.split('/').nth(2) {
+        Some("endpoints") => endpoints::find(api, &typed).ok().map(|endpoint| endpoint.new.name.to_string()),
+        Some("sources") => sources::find(api, &typed).ok().map(|source| source.new.name.to_string()),
+        _ => None,
+    };
+    found.unwrap_or(typed)
 }
 
 fn shortened(text: &str) -> String {

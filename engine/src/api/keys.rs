@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::{Api, audit, body, error::Problem, path::Path};
 use crate::{
-    catalog::{hash_key, new_key},
+    catalog::{hash_key, key_ending, new_key},
     clock,
     domain::{
         duration,
@@ -90,7 +90,7 @@ pub async fn create(
     let now = clock::wall();
     let expires_at = input.expires.map(|text| expiry(&text, now)).transpose()?;
     let key = new_key().map_err(|_| Problem::internal("the system provides no random bytes for a key"))?;
-    let new = NewKey { name: input.name, role, hash: hash_key(&key), expires_at };
+    let new = NewKey { name: input.name, role, hash: hash_key(&key), ending: key_ending(&key), expires_at };
     let row = api.store.create_key(new).await?;
     api.keys.refresh().await?;
     let view = KeyView { key: Some(key), ..KeyView::new(&row, None, now, api.store.tag()) };
@@ -168,6 +168,7 @@ impl KeyView {
             id: key.id.text(tag),
             name: key.new.name.clone(),
             role: key.new.role.as_str().into(),
+            ending: key.new.ending.clone(),
             created_at: text(key.created_at),
             expires_at: key.new.expires_at.map(text),
             expired: key.has_expired(now),

@@ -24,6 +24,7 @@ mod page;
 mod patch;
 mod path;
 mod plugins;
+mod sent;
 mod sources;
 mod subscriptions;
 
@@ -91,6 +92,7 @@ fn all() -> Addresses {
     Addresses::default()
         .routes(routes!(events::list, events::accept))
         .routes(routes!(events::show))
+        .routes(routes!(events::data))
         .routes(routes!(events::replay))
         .routes(routes!(endpoints::list, endpoints::create))
         .routes(routes!(endpoints::show, endpoints::change, endpoints::remove))
@@ -104,10 +106,12 @@ fn all() -> Addresses {
         .routes(routes!(sources::rotate))
         .routes(routes!(sources::rotate_address))
         .routes(routes!(subscriptions::list, subscriptions::create))
+        .routes(routes!(subscriptions::samples))
         .routes(routes!(subscriptions::show, subscriptions::remove))
         .routes(routes!(deliveries::list))
         .routes(routes!(jobs::retry))
         .routes(routes!(deliveries::show))
+        .routes(routes!(deliveries::body))
         .routes(routes!(deliveries::retry))
         .routes(routes!(deliveries::cancel))
         .routes(routes!(plugins::list))

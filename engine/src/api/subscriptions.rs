@@ -13,11 +13,11 @@ use axum::{
     Extension, Json,
     body::Body,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
@@ -26,16 +26,21 @@ use super::{
     auth::Caller,
     body, endpoints,
     error::Problem,
+    page::Query,
     path::Path,
 };
 use crate::{
     domain::{
+        content::JSON,
         endpoint::{DisabledReason, Endpoint, EndpointState, NewEndpoint, Reach},
+        envelope::{self, Envelope, Format},
         id::Tag,
+        name::EventType,
         pattern::Pattern,
         signature::Scheme,
+        time::Timestamp,
     },
-    store::Error,
+    store::{Deletion, Error, EventFilter, EventSummary, PageRequest, StoryPlace},
     wire::{EndpointView, PageView, SubscriptionView},
 };
 
@@ -194,6 +199,67 @@ fn find(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Endpoint>, Problem> 
     })
 }
 
+/// Newest events that are looked at for samples: one page of the store.
+const SAMPLED_FROM: usize = 500;
+/// Samples in an answer. A tool shows one to its user.
+const SAMPLES_MAX: usize = 3;
+/// Largest data of a sample, in bytes: a tool reads its fields, and a larger event has no others.
+const SAMPLE_BYTES_MAX: u64 = 64 << 10;
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Samples {
+    /// Pattern of event types; default `*`.
+    #[param(value_type = Option<Pattern>)]
+    event: Option<String>,
+}
+
+/// A webhook body of a subscription, for the document.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only describes the body, which is sent as it is rendered")]
+struct Sample {
+    #[schema(value_type = EventType)]
+    r#type: String,
+    #[schema(value_type = Timestamp)]
+    timestamp: String,
+    data: serde_json::Value,
+}
+
+/// List samples for a subscription.
+///
+/// The bodies that a subscription to this pattern would have received for the newest events, newest first: 3 at most, among the last 500
+/// events. Tools map their fields by them. Events with more than 64 KiB of data and operational events (`innesco.*`) are left out.
+#[utoipa::path(
+    get, path = "/v1/subscriptions/samples", operation_id = "sample_subscription", tag = "subscriptions",
+    params(Samples),
+    responses((status = 200, description = "The bodies.", body = Vec<Sample>)),
+)]
+pub async fn samples(State(api): State<Arc<Api>>, Query(wanted): Query<Samples>) -> Result<Response, Problem> {
+    let pattern =
+        Pattern::parse(wanted.event.as_deref().unwrap_or("*")).map_err(|bad| Problem::bad_request(format!("event: {bad}")))?;
+    let event_type = match &pattern {
+        Pattern::Exactly(name) => Some(name.clone()),
+        Pattern::All | Pattern::Below(_) => None,
+    };
+    let filter = EventFilter { event_type, ..EventFilter::default() };
+    let page = api.store.events(filter, PageRequest { cursor: None, limit: SAMPLED_FROM }).await?;
+    let fits = |summary: &&EventSummary| {
+        let event_type = &summary.event.new.event_type;
+        pattern.matches(event_type) && !event_type.is_ours() && summary.bytes <= SAMPLE_BYTES_MAX
+    };
+    let mut samples = Vec::new();
+    for summary in page.items.iter().filter(fits).take(SAMPLES_MAX) {
+        let event = api.store.event(summary.event.id, StoryPlace::default()).await?.event;
+        // JSON in the standard envelope is never too long.
+        if let Ok(body) = envelope::render(&event, api.store.tag(), Envelope::Standard, Format::Json) {
+            samples.push(body.body);
+        }
+    }
+    let body = [&b"["[..], &samples.join(&b","[..]), b"]"].concat();
+    Ok(([(CONTENT_TYPE, JSON)], body).into_response())
+}
+
 /// Read one subscription.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}", operation_id = "show_subscription", tag = "subscriptions",
@@ -223,7 +289,7 @@ pub async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let subscription = find(&api, &caller, &id)?;
-    api.store.delete_endpoint(subscription.id, None).await?;
+    api.store.delete_endpoint(subscription.id, Deletion::Forced, None).await?;
     api.catalog.refresh_endpoints().await?;
     tracing::info!(endpoint = %subscription.new.name, "subscription deleted; its waiting deliveries are cancelled");
     Ok(StatusCode::NO_CONTENT)

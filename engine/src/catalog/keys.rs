@@ -128,7 +128,7 @@ impl Keys {
     pub async fn admit(&self, key: &str) -> Result<(), store::Error> {
         let hash = hash_key(key);
         if !self.store.keys().await?.iter().any(|known| known.new.hash == hash) {
-            self.store.create_key(admin_key(hashed_name(&hash), hash)).await?;
+            self.store.create_key(admin_key(hashed_name(&hash), key)).await?;
             self.refresh().await?;
         }
         Ok(())
@@ -160,8 +160,17 @@ impl Keys {
     }
 }
 
-fn admin_key(name: String, hash: [u8; 32]) -> NewKey {
-    NewKey { name, role: Role::Admin, hash, expires_at: None }
+fn admin_key(name: String, key: &str) -> NewKey {
+    NewKey { name, role: Role::Admin, hash: hash_key(key), ending: key_ending(key), expires_at: None }
+}
+
+/// Characters of a key that a list shows: enough to recognize it among a few. 22 others remain secret.
+const ENDING_CHARS: usize = 4;
+
+/// Returns the last characters of a key; `None` for a key so short that they would be much of it.
+pub fn key_ending(key: &str) -> Option<String> {
+    let start = key.char_indices().nth_back(ENDING_CHARS - 1)?.0;
+    (key.len() >= 6 * ENDING_CHARS).then(|| key[start..].to_owned())
 }
 
 /// Returns the name of an admin key where `admin` may be taken: two keys rarely share it.
@@ -226,7 +235,7 @@ pub async fn first_key(store: &dyn Store, given: Option<String>) -> Result<Optio
         false => "admin".to_owned(),
         true => hashed_name(&hash),
     };
-    match store.create_key(admin_key(name, hash)).await {
+    match store.create_key(admin_key(name, &key)).await {
         // Another node, which starts at the same moment, was first.
         Err(store::Error::Taken { .. }) => Ok(None),
         created => created.map(|_| given.is_none().then_some(key)).map_err(Into::into),
@@ -249,6 +258,9 @@ mod tests {
         {
             assert_eq!(check_given_key(good), Ok(()), "{good}");
         }
+        assert_eq!(key_ending(&new_key().unwrap()).map(|ending| ending.len()), Some(4));
+        assert_eq!(key_ending("6f1d5e0c9b7a48322c41d0e8a95b7f63").as_deref(), Some("7f63"));
+        assert_eq!(key_ending("short"), None, "four characters would be most of it");
         let said = check_given_key("a-key-for-tests-only").unwrap_err().to_string();
         assert!(said.starts_with("has 20 characters, 12 of them different; it must have at least 32"), "{said}");
         assert!(said.ends_with("Create a random one with: openssl rand -hex 32"), "{said}");

@@ -30,7 +30,7 @@ pub use self::{
     cache::FileCache,
     config::follow_config,
     folder::{Folder, watch},
-    keys::{FirstKeyError, GuessableKey, KEY_PREFIX, Keys, first_key, hash_key, new_key},
+    keys::{FirstKeyError, GuessableKey, KEY_PREFIX, Keys, first_key, hash_key, key_ending, new_key},
     pace::Pace,
     plugins::{PluginEntry, PluginState, PluginTable},
     sources::{SourceTable, Sources},
@@ -59,6 +59,13 @@ pub struct Catalog {
     refreshing: tokio::sync::Mutex<()>,
 }
 
+/// Reads the endpoints, and the names of deleted ones.
+async fn table(store: &dyn Store) -> Result<EndpointTable, store::Error> {
+    // In this order: an endpoint that is deleted in between is in both, and counts as existing.
+    let endpoints = store.endpoints().await?;
+    Ok(EndpointTable::new(endpoints).with_deleted(store.deleted_endpoints().await?))
+}
+
 impl Catalog {
     /// Reads the endpoints. The first scan of the folder reads the plugins ([`Self::scan`]).
     pub async fn new(
@@ -68,7 +75,7 @@ impl Catalog {
         feed: Feed,
         folder: PathBuf,
     ) -> Result<Arc<Self>, store::Error> {
-        let endpoints = EndpointTable::new(store.endpoints().await?);
+        let endpoints = table(&*store).await?;
         Ok(Arc::new(Self {
             store,
             sandbox,
@@ -94,7 +101,7 @@ impl Catalog {
     /// Reads the last committed endpoints. A request that changes an endpoint calls this before it answers.
     pub async fn refresh_endpoints(&self) -> Result<(), store::Error> {
         let _alone = self.refreshing.lock().await;
-        let table = Arc::new(EndpointTable::new(self.store.endpoints().await?));
+        let table = Arc::new(table(&*self.store).await?);
         *self.endpoints.write().expect("no code panics while it swaps a snapshot") = table;
         Ok(())
     }

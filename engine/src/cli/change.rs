@@ -13,7 +13,9 @@ use crate::domain::name::nearest;
 pub fn with_unset(mut change: Map<String, Value>, unset: &[String], members: &[&str]) -> anyhow::Result<Map<String, Value>> {
     for typed in unset {
         let (member, entry) = match typed.split_once('.') {
-            Some((member, entry)) => (member, Some(entry.to_ascii_lowercase())),
+            // Names of headers ignore case, places in data do not.
+            Some(("headers", entry)) => ("headers", Some(entry.to_ascii_lowercase())),
+            Some((member, entry)) => (member, Some(entry.to_owned())),
             None => (typed.as_str(), None),
         };
         let member = member.replace('-', "_");

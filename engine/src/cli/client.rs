@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use url::Url;
@@ -241,7 +242,21 @@ impl Client {
     }
 
     pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Answer<T>> {
-        Answer::read(self.ask("DELETE", self.address(path, &[]), None)?)
+        self.delete_with(path, &[])
+    }
+
+    pub fn delete_with<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Answer<T>> {
+        Answer::read(self.ask("DELETE", self.address(path, query), None)?)
+    }
+
+    /// Gets an answer that is not JSON, byte for byte.
+    pub fn get_bytes(&self, path: &[&str]) -> anyhow::Result<Bytes> {
+        let address = self.address(path, &[]);
+        let (status, retry_after, body) = self.exchange_bytes("GET", &address, None)?;
+        if (200..300).contains(&status) {
+            return Ok(body);
+        }
+        self.read("GET", &address, status, retry_after, &String::from_utf8_lossy(&body)).map(|answer| answer.to_string().into())
     }
 
     /// Follows a list page by page until it has `wanted` items, or the list ends.
@@ -272,6 +287,20 @@ impl Client {
         Ok(items)
     }
 
+    /// Returns a client of this engine, with some key.
+    #[cfg(test)]
+    pub fn at(url: &str) -> Self {
+        // Fails only if another test installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let found = |value: &str, origin: &str| Found { value: value.into(), origin: origin.into() };
+        Self::new(found(url, "--url"), found("innk_x", "INNESCO_KEY"), false).expect("an address")
+    }
+
+    /// Returns the address of a path of the engine, as this command reaches it.
+    pub fn address_of(&self, path: &str) -> String {
+        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
+    }
+
     fn address(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
         let mut address = self.url.clone();
         if let Ok(mut segments) = address.path_segments_mut() {
@@ -290,6 +319,11 @@ impl Client {
 
     /// Sends a request and returns status, `Retry-After` and body of the answer.
     fn exchange(&self, method: &str, address: &Url, body: Option<String>) -> anyhow::Result<(u16, Option<u64>, String)> {
+        let (status, retry_after, body) = self.exchange_bytes(method, address, body)?;
+        Ok((status, retry_after, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    fn exchange_bytes(&self, method: &str, address: &Url, body: Option<String>) -> anyhow::Result<(u16, Option<u64>, Bytes)> {
         let began = Instant::now();
         let answer = self.runtime.block_on(async {
             let mut request = self.http.request(method.parse()?, address.clone()).bearer_auth(&self.key.value);
@@ -299,8 +333,8 @@ impl Client {
             let response = request.send().await.map_err(|error| self.no_answer(&error))?;
             let status = response.status().as_u16();
             let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-            let text = response.text().await.map_err(|error| self.no_answer(&error))?;
-            anyhow::Ok((status, retry_after, text))
+            let body = response.bytes().await.map_err(|error| self.no_answer(&error))?;
+            anyhow::Ok((status, retry_after, body))
         });
         if self.verbose {
             let took = measure::took(began.elapsed());
@@ -571,6 +605,7 @@ mod tests {
         let client = client("http://127.0.0.1:8080/base/").unwrap();
         let address = client.address(&["v1", "events", "../keys?x"], &[("type", "order created"), ("limit", "2")]);
         assert_eq!(address.as_str(), "http://127.0.0.1:8080/base/v1/events/..%2Fkeys%3Fx?type=order+created&limit=2");
+        assert_eq!(client.address_of("/in/shop-0"), "http://127.0.0.1:8080/base/in/shop-0");
         for bad in ["localhost:8080", "ftp://host", "http://", "x"] {
             let error = self::client(bad).err().expect(bad).to_string();
             assert_eq!(error, format!("{bad:?} (--url) is not the address of an engine; write it like http://127.0.0.1:8080"));

@@ -6,13 +6,13 @@ use super::{
     answer::Answer,
     client::Client,
     event, job,
-    measure::count,
-    output::{self, Column, Printer, confirm},
+    measure::{self, count, one_line},
+    output::{self, Column, DIM, Printer, Styled, confirm},
 };
 use crate::{
     clock,
     domain::job::Ended,
-    wire::{DeliveryStoryView, DeliveryView},
+    wire::{DeliveryStoryView, DeliveryView, SentRequestView},
 };
 
 #[derive(clap::Subcommand)]
@@ -29,15 +29,26 @@ pub enum DeliveryCommand {
         /// Only in this state: pending, retrying, delivered, dead, cancelled
         #[arg(long)]
         state: Option<String>,
+        /// Only of events accepted since 2h (ago), or 2026-01-31T09:30:00Z
+        #[arg(long, value_name = "WHEN")]
+        since: Option<String>,
         /// Number of deliveries
         #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
     },
-    /// Show one delivery with every attempt
-    #[command(before_help = "Example:  innesco delivery show dlv_k7q212")]
+    /// Show one delivery with every attempt, and what was sent
+    #[command(
+        before_help = "Example:  innesco delivery show dlv_k7q212\n          innesco delivery show dlv_k7q212 --body > body.json"
+    )]
     Show {
         /// Delivery id, dlv_…; receivers see it as webhook-id
         delivery: String,
+        /// Print only the body as it was sent; the first 64 KiB on a terminal, otherwise all of it
+        #[arg(long, conflicts_with = "curl")]
+        body: bool,
+        /// Print a curl command that sends the same request; secrets are ***
+        #[arg(long)]
+        curl: bool,
     },
     /// Send deliveries again now, under the same webhook-id
     #[command(
@@ -105,8 +116,14 @@ impl Bulk {
 
 pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
-        DeliveryCommand::List { endpoint, event, state, limit } => {
-            let query = [("endpoint", endpoint.as_deref()), ("event", event.as_deref()), ("state", state.as_deref())];
+        DeliveryCommand::List { endpoint, event, state, since, limit } => {
+            let since = since.as_deref().map(|text| event::instant("--since", text, clock::wall())).transpose()?;
+            let query = [
+                ("endpoint", endpoint.as_deref()),
+                ("event", event.as_deref()),
+                ("state", state.as_deref()),
+                ("since", since.as_deref()),
+            ];
             let items = client.list(&["v1", "deliveries"], &query, *limit)?;
             let columns: [Column<DeliveryView>; 8] = [
                 Column::text("delivery", |item| item.id.clone()),
@@ -120,7 +137,16 @@ pub fn run(command: &DeliveryCommand, client: &Client, out: &Printer) -> anyhow:
             ];
             out.list(&items, &columns, "No such delivery.")?;
         }
-        DeliveryCommand::Show { delivery } => {
+        DeliveryCommand::Show { delivery, body: true, .. } => {
+            output::print_body(&client.get_bytes(&["v1", "deliveries", delivery, "body"])?)?;
+        }
+        DeliveryCommand::Show { delivery, curl: true, .. } => {
+            let story: Answer<DeliveryStoryView> = client.get(&["v1", "deliveries", delivery])?;
+            let request =
+                story.request.as_ref().ok_or_else(|| anyhow::anyhow!("the engine has no record of a request of {delivery}"))?;
+            output::print(&curl_command(request, delivery))?;
+        }
+        DeliveryCommand::Show { delivery, .. } => {
             out.answer(&client.get(&["v1", "deliveries", delivery])?, |story| page(story, out))?;
         }
         DeliveryCommand::Retry { bulk, yes, .. } if bulk.state().is_some() => retry_all(bulk, *yes, client, out)?,
@@ -163,8 +189,36 @@ fn page(story: &DeliveryStoryView, out: &Printer) -> String {
     let mut page = String::new();
     // Writing into a string cannot fail.
     let _ = event::write_delivery(&mut page, story, out);
-    let DeliveryView { event, r#type, .. } = &story.delivery;
-    format!("{}\n\nfrom event {event}, {}: innesco event show {event}", page.trim(), r#type)
+    let DeliveryView { id, event, r#type, run, .. } = &story.delivery;
+    let mut page = page.trim().to_owned();
+    if let Some(SentRequestView { head, .. }) = &story.request {
+        page.push_str(&format!("\n\nrequest   {} {}", one_line(&head.method), one_line(&head.url)));
+        for (name, value) in &head.headers {
+            page.push_str(&format!("\n          {}", Styled(DIM, format!("{}: {}", one_line(name), one_line(value)))));
+        }
+        let bytes = measure::size(head.body_bytes);
+        page.push_str(&format!("\n          body of {bytes}: innesco delivery show {id} --body"));
+    }
+    let maker = run.as_ref().map(|run| format!(", made by {run}")).unwrap_or_default();
+    format!("{page}\n\nfrom event {event}, {}{maker}: innesco event show {event}", r#type)
+}
+
+/// Returns a command that sends a request again, from a shell.
+fn curl_command(request: &SentRequestView, delivery: &str) -> String {
+    let SentRequestView { head, body } = request;
+    let mut lines = vec![format!("curl -X {} {}", quoted(&head.method), quoted(&head.url))];
+    lines.extend(head.headers.iter().map(|(name, value)| format!("  -H {}", quoted(&format!("{name}: {value}")))));
+    let (before, data) = match &body.text {
+        Some(text) if body.is_whole => (String::new(), quoted(text)),
+        _ => (format!("innesco delivery show {delivery} --body > {delivery}.body\n"), format!("@{delivery}.body")),
+    };
+    lines.push(format!("  --data-binary {data}"));
+    format!("{before}{}", lines.join(" \\\n"))
+}
+
+/// Quotes a text for a POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Has the engine retry all matching deliveries, and watches the job.
@@ -199,6 +253,8 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::{
         super::{
             examples::{attempt, delivery, read, with},
@@ -220,6 +276,46 @@ webhook   → crm  ● delivered  dlv_2
 
 from event evt_1, order.created: innesco event show evt_1";
         assert_eq!(anstream::adapter::strip_str(&page(&story, &out)).to_string(), expected);
+    }
+
+    fn request(changes: Value) -> Value {
+        let request = json!({
+            "method": "POST", "url": "https://crm.example/it's", "headers": { "innesco-type": "order.created", "x-key": "***" },
+            "body_bytes": 9, "body": { "content_type": "application/json", "text": "{\"a\":\"'\"}", "base64": null, "is_whole": true },
+        });
+        with(request, changes)
+    }
+
+    #[test]
+    fn a_delivery_shows_its_request_and_its_run() {
+        let changes = json!({ "id": "dlv_2", "run": "run_9", "request": request(json!({})) });
+        let out = Printer::of(Reader::Person, "2026-11-24T09:20:00Z");
+        let expected = "\
+request   POST https://crm.example/it's
+          innesco-type: order.created
+          x-key: ***
+          body of 9 bytes: innesco delivery show dlv_2 --body
+
+from event evt_1, order.created, made by run_9: innesco event show evt_1";
+        let page = page(&read(with(delivery(), changes)), &out);
+        let page = anstream::adapter::strip_str(&page).to_string();
+        assert!(page.ends_with(expected), "{page}");
+    }
+
+    #[test]
+    fn a_curl_command_is_quoted_for_a_shell() {
+        let curl = |changes| curl_command(&read(request(changes)), "dlv_2");
+        let expected = r#"curl -X 'POST' 'https://crm.example/it'\''s' \
+  -H 'innesco-type: order.created' \
+  -H 'x-key: ***' \
+  --data-binary '{"a":"'\''"}'"#;
+        assert_eq!(curl(json!({})), expected);
+        let cut = json!({ "body": { "content_type": "text/plain", "text": "a", "base64": null, "is_whole": false } });
+        let cut = curl(cut);
+        assert!(
+            cut.starts_with("innesco delivery show dlv_2 --body > dlv_2.body\ncurl ")
+                && cut.ends_with("--data-binary @dlv_2.body")
+        );
     }
 
     #[test]

@@ -45,11 +45,14 @@ pub enum EndpointCommand {
         before_help = "Example:  innesco endpoint update crm https://crm.example.com/v2/hook\n          innesco endpoint update crm --timeout 5s --unset rate"
     )]
     Update(Box<UpdateArgs>),
-    /// Remove an endpoint and cancel its waiting deliveries
+    /// Remove an endpoint. One that is in use is removed only with --force
     #[command(before_help = "Example:  innesco endpoint remove crm")]
     Remove {
         /// Endpoint name, or id ep_…
         endpoint: String,
+        /// Also if deliveries wait for it, which are cancelled, or a serving plugin sends to it
+        #[arg(long)]
+        force: bool,
         /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
@@ -125,7 +128,7 @@ pub struct UpdateArgs {
     target: Option<String>,
     #[command(flatten)]
     members: Members,
-    /// Member that gets its default again, such as rate, or one entry: headers.x-shop, where.channel; can be repeated
+    /// Member that gets its default again, such as rate, or one entry: headers.x-shop, where.data:/country; can be repeated
     #[arg(long, value_name = "MEMBER")]
     unset: Vec<String>,
 }
@@ -136,7 +139,8 @@ struct Members {
     /// Event types to subscribe to, such as 'order.*'; can be repeated
     #[arg(long, value_name = "PATTERN")]
     events: Vec<String>,
-    /// Only events with this attribute, such as channel=newsletter; values of the same name are alternatives
+    /// Only events with this attribute, such as channel=newsletter, or this value in their JSON data, such as data:/country=IT;
+    /// values of the same name are alternatives
     #[arg(long = "where", value_name = "NAME=VALUE")]
     conditions: Vec<String>,
     /// Plugin that processes each event on its way to this endpoint
@@ -241,14 +245,19 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let retrying = !waiting(client, &answer.name, "retrying", 1)?.is_empty();
             out.answer(&answer, |endpoint| updated(endpoint, retrying, out).into_text())?;
         }
-        EndpointCommand::Remove { endpoint, yes } => {
+        EndpointCommand::Remove { endpoint, force, yes } => {
             let found: Answer<EndpointView> = client.get(&["v1", "endpoints", endpoint])?;
-            let waiting: usize = ["pending", "retrying"]
-                .iter()
-                .map(|state| waiting(client, endpoint, state, COUNTED_MAX).map(|items| items.len()))
-                .sum::<anyhow::Result<usize>>()?;
+            // Without --force, the engine refuses if anything waits.
+            let waiting: usize = match force {
+                false => 0,
+                true => ["pending", "retrying"]
+                    .iter()
+                    .map(|state| waiting(client, endpoint, state, COUNTED_MAX).map(|items| items.len()))
+                    .sum::<anyhow::Result<usize>>()?,
+            };
             confirm(&removal(&found, waiting), *yes)?;
-            client.delete::<IgnoredAny>(&["v1", "endpoints", endpoint])?;
+            let query: &[(&str, &str)] = if *force { &[("force", "true")] } else { &[] };
+            client.delete_with::<IgnoredAny>(&["v1", "endpoints", endpoint], query)?;
             out.thing(&json!({ "removed": found.name }), |_| format!("removed {}", found.name))?;
         }
         EndpointCommand::Pause { endpoint } => {
@@ -435,6 +444,7 @@ fn card(endpoint: &EndpointView, out: &Printer) -> Card {
         };
         card.line("why", format!("{reason}; enable it with: innesco endpoint resume {name}"));
     }
+    card.known("warning", endpoint.warning.as_deref());
     card.known("title", endpoint.title.as_deref());
     card.line(
         "events",
@@ -674,6 +684,8 @@ bank  ● active  https://bank.example/
   created   09:14:02, now
   id        ep_1";
         assert_eq!(anstream::adapter::strip_str(&card(&bank, &out).into_text()).to_string(), expected);
+        let warned = card(&read(with(endpoint(), json!({ "warning": "no plugin \"x\" exists" }))), &out).into_text();
+        assert!(warned.contains("no plugin \"x\" exists"), "{warned}");
         let unsigned = read(with(endpoint(), json!({ "signature": "none" })));
         let none = revealed("added", &unsigned, &out).into_text();
         assert!(none.ends_with("\n\n  Unsigned: the receiver cannot verify the sender"), "{none}");

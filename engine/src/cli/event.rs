@@ -39,6 +39,12 @@ pub enum EventCommand {
         /// Only events from this source
         #[arg(long)]
         source: Option<String>,
+        /// Only events with this id of their sender
+        #[arg(long)]
+        id: Option<String>,
+        /// Only events with this subject
+        #[arg(long)]
+        subject: Option<String>,
         /// Only events in this state: waiting, done, failed, unrouted
         #[arg(long)]
         state: Option<String>,
@@ -53,10 +59,15 @@ pub enum EventCommand {
         limit: usize,
     },
     /// Show one event with its sender, runs, webhooks and the receivers' answers
-    #[command(before_help = "Example:  innesco event show evt_k7q212")]
+    #[command(
+        before_help = "Example:  innesco event show evt_k7q212\n          innesco event show evt_k7q212 --body > data.json"
+    )]
     Show {
         /// Event id, evt_…
         event: String,
+        /// Print only the event's data as it was received; the first 64 KiB on a terminal, otherwise all of it
+        #[arg(long)]
+        body: bool,
     },
     /// Run events again through the current plugins and subscriptions: new webhooks under new ids
     #[command(before_help = "Example:  innesco event replay evt_k7q212")]
@@ -69,12 +80,14 @@ pub enum EventCommand {
 
 pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
-        EventCommand::List { event_type, source, state, since, until, limit } => {
+        EventCommand::List { event_type, source, id, subject, state, since, until, limit } => {
             let since = since.as_deref().map(|text| instant("--since", text, clock::wall())).transpose()?;
             let until = until.as_deref().map(|text| instant("--until", text, clock::wall())).transpose()?;
             let query = [
                 ("type", event_type.as_deref()),
                 ("source", source.as_deref()),
+                ("id", id.as_deref()),
+                ("subject", subject.as_deref()),
                 ("state", state.as_deref()),
                 ("since", since.as_deref()),
                 ("until", until.as_deref()),
@@ -93,7 +106,10 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
             };
             out.list(&items, &columns, nothing)?;
         }
-        EventCommand::Show { event } => {
+        EventCommand::Show { event, body: true } => {
+            output::print_body(&client.get_bytes(&["v1", "events", event, "data"])?)?;
+        }
+        EventCommand::Show { event, .. } => {
             let told = whole_story(client, event)?;
             let read = told.read_story()?;
             out.exact(&told.json(), || story(&read, told.data.as_deref(), out))?;
@@ -307,6 +323,7 @@ pub fn write_delivery(page: &mut String, story: &DeliveryStoryView, out: &Printe
         (Some("exhausted"), _) => writeln!(page, "  dead after {}", count(attempts.into(), "attempt"))?,
         (Some("gone"), _) => writeln!(page, "  the receiver answered 410 (gone)")?,
         (Some("endpoint-disabled"), _) => writeln!(page, "  the endpoint is disabled")?,
+        (Some("endpoint-deleted"), _) => writeln!(page, "  the endpoint was deleted")?,
         (Some(reason), _) => writeln!(page, "  {}", one_line(reason))?,
         (None, Some(due)) if delivery.state == "retrying" => writeln!(page, "  next at {}", out.time(due))?,
         _ => writeln!(page)?,

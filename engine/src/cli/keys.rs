@@ -67,10 +67,11 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
             })?;
         }
         KeysCommand::List => {
-            let columns: [Column<KeyView>; 6] = [
+            let columns: [Column<KeyView>; 7] = [
                 Column::text("key", |item| item.id.clone()),
                 Column::text("name", |item| item.name.clone()),
                 Column::text("role", |item| item.role.to_string()),
+                Column::text("ends in", |item| item.ending.clone().unwrap_or_default()),
                 Column::time("created", |item| item.created_at.clone()),
                 Column::time("expires", |item| item.expires_at.clone().unwrap_or_default()),
                 Column::time("last used", |item| item.last_used_at.clone().unwrap_or_default()),

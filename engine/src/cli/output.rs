@@ -264,6 +264,25 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Largest part of a body on a terminal, in bytes: more than anyone reads there.
+const BODY_SHOWN_MAX: usize = 64 << 10;
+
+/// Prints a body: byte for byte into a pipe or a file, as readable text on a terminal.
+pub fn print_body(body: &[u8]) -> io::Result<()> {
+    if !io::stdout().is_terminal() {
+        let mut out = io::stdout().lock();
+        out.write_all(body)?;
+        return out.flush();
+    }
+    let shown = &body[..body.len().min(BODY_SHOWN_MAX)];
+    print(&measure::lines(&String::from_utf8_lossy(shown)))?;
+    if shown.len() < body.len() {
+        let (shown, all) = (measure::size(shown.len() as u64), measure::size(body.len() as u64));
+        anstream::eprintln!("the first {shown} of {all}; to get all of it, write it to a file: add > body");
+    }
+    Ok(())
+}
+
 /// Joins the texts of a list, or returns a dash.
 pub fn texts(values: &[String]) -> String {
     if values.is_empty() { "-".to_owned() } else { values.join(" ") }

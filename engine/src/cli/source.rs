@@ -236,15 +236,15 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             out.list(&items, &columns, "No source yet. Add one with: innesco source add github --preset github")?;
         }
         SourceCommand::Show { source } => {
-            out.answer(&client.get(&["v1", "sources", source])?, |source| card(source, out).into_text())?;
+            out.answer(&client.get(&["v1", "sources", source])?, |source| card(source, client, out).into_text())?;
         }
         SourceCommand::Add(args) => {
             let answer = client.post(&["v1", "sources"], Some(&wanted(args)?))?;
-            out.answer(&answer, |source| revealed("added", source, args.secret.as_deref(), out).into_text())?;
+            out.answer(&answer, |source| revealed("added", source, args.secret.as_deref(), (client, out)).into_text())?;
         }
         SourceCommand::Update(args) => {
             let answer = client.patch(&["v1", "sources", &args.source], &changed(args)?)?;
-            out.answer(&answer, |source| revealed("updated", source, None, out).into_text())?;
+            out.answer(&answer, |source| revealed("updated", source, None, (client, out)).into_text())?;
         }
         SourceCommand::Remove { source, yes } => {
             let found: Answer<SourceView> = client.get(&["v1", "sources", source])?;
@@ -257,7 +257,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             let body = without_nulls(json!({ "grace": grace, "secret": secret }));
             let answer = client.post(&["v1", "sources", source, "rotate-secret"], Some(&body))?;
             out.answer(&answer, |source| {
-                let mut card = revealed("rotated", source, secret.as_deref(), out);
+                let mut card = revealed("rotated", source, secret.as_deref(), (client, out));
                 card.remark(&match grace {
                     grace if is_over(grace.as_deref()) => "The old secret is no longer valid.".to_owned(),
                     grace => format!("The old secret stays valid for {}.", grace.as_deref().unwrap_or(GRACE_DEFAULT)),
@@ -273,7 +273,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
             let answer =
                 client.post(&["v1", "sources", source, "rotate-address"], Some(&without_nulls(json!({ "grace": grace }))))?;
             out.answer(&answer, |source| {
-                let mut card = card(source, out).after("rotated");
+                let mut card = card(source, client, out).after("rotated");
                 card.remark(&match grace {
                     _ if at_once => "The old address is no longer valid.".to_owned(),
                     grace => format!(
@@ -357,16 +357,16 @@ impl Members {
     }
 }
 
-fn card(source: &SourceView, out: &Printer) -> Card {
+fn card(source: &SourceView, client: &Client, out: &Printer) -> Card {
     let mut card = Card::new(format!("{}  {}", one_line(&source.name), one_line(&source.preset)));
-    card.line(
-        "address",
-        match (&source.path, &source.url) {
-            (None, _) => "not shown to a key of the role read".to_owned(),
-            (Some(path), None) => format!("{} (set external_url to see the whole URL)", one_line(path)),
-            (Some(_), Some(url)) => one_line(url),
-        },
-    );
+    match (&source.path, &source.url) {
+        (None, _) => card.line("address", "not shown to a key of the role read"),
+        (Some(_), Some(url)) => card.line("address", one_line(url)),
+        (Some(path), None) => {
+            card.line("address", client.address_of(&one_line(path)));
+            card.below("as this command reaches the engine; for senders elsewhere, set external_url");
+        }
+    }
     match source.addresses.saturating_sub(1) {
         0 => {}
         1 => card.below("and the previous one, until its grace period ends"),
@@ -402,8 +402,9 @@ fn card(source: &SourceView, out: &Printer) -> Card {
     if let Some(rate) = &source.rate {
         card.line("rate", format!("at most {}", one_line(rate)));
     }
-    card.line("accepted", source.accepted.to_string());
-    card.line("refused", source.refused.to_string());
+    // These counters are in memory.
+    card.line("accepted", format!("{} since the engine started", source.accepted));
+    card.line("refused", format!("{} since the engine started", source.refused));
     for refusal in &source.refusals {
         let at = out.time(&refusal.at);
         card.below(&format!("{at}  {}  {}", one_line(&refusal.address), one_line(&refusal.detail)));
@@ -414,8 +415,8 @@ fn card(source: &SourceView, out: &Printer) -> Card {
 }
 
 /// Returns a card with the new secret, unless the caller gave it.
-fn revealed(verb: &str, source: &SourceView, given: Option<&str>, out: &Printer) -> Card {
-    let mut card = card(source, out).after(verb);
+fn revealed(verb: &str, source: &SourceView, given: Option<&str>, (client, out): (&Client, &Printer)) -> Card {
+    let mut card = card(source, client, out).after(verb);
     if let Some(secret) = source.secret.as_ref().filter(|_| given.is_none()) {
         card.secret(secret);
     }
@@ -476,7 +477,7 @@ mod tests {
         let made = read::<SourceView>(with(source(), json!({ "secret": "a-secret-of-mine" })));
         let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
         for (given, shown) in [(None, true), (Some("a-secret-of-mine"), false)] {
-            let text = revealed("added", &made, given, &out).into_text();
+            let text = revealed("added", &made, given, (&Client::at("http://127.0.0.1:8080"), &out)).into_text();
             assert_eq!(text.contains("a-secret-of-mine"), shown, "{text}");
         }
     }
@@ -490,11 +491,14 @@ mod tests {
             ))
         };
         let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
+        let client = Client::at("http://127.0.0.1:8080");
         let of = |addresses: u64| {
-            anstream::adapter::strip_str(&revealed("added", &source(addresses), None, &out).into_text()).to_string()
+            anstream::adapter::strip_str(&revealed("added", &source(addresses), None, (&client, &out)).into_text()).to_string()
         };
         assert!(
-            of(1).starts_with("added shop  none\n  address   /in/shop-0 (set external_url to see the whole URL)"),
+            of(1).starts_with(
+                "added shop  none\n  address   http://127.0.0.1:8080/in/shop-0\n            as this command reaches the engine"
+            ),
             "{}",
             of(1)
         );

@@ -1,6 +1,6 @@
 //! Commands of operators: when one is refused, and the words for it. Each refusal says why and what to do instead.
 
-use super::{endpoint::EndpointState, id::ATTEMPTS_MAX, job::JOBS_RUNNING_MAX};
+use super::{endpoint::EndpointState, id::ATTEMPTS_MAX, job::JOBS_RUNNING_MAX, name::Slug};
 
 /// Refuses to send to an endpoint that is disabled or deleted. A paused one is accepted: its deliveries wait until it is resumed.
 ///
@@ -15,6 +15,46 @@ pub fn may_send(endpoint: Option<(&str, &str, bool)>) -> Result<(), String> {
             )),
             _ => Ok(()),
         },
+    }
+}
+
+/// The use of an endpoint that is about to be deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointUse {
+    /// Number of deliveries that wait for it, or are being sent.
+    pub waiting: u64,
+    /// Plugins that sent to it by its name, and how many of its last webhooks each made.
+    pub senders: Vec<(String, u64)>,
+}
+
+impl EndpointUse {
+    /// Returns the use without plugins that do not serve: they send no more.
+    pub fn by(mut self, serving: &[Slug]) -> Self {
+        self.senders.retain(|(plugin, _)| serving.iter().any(|name| **name == **plugin));
+        self
+    }
+}
+
+/// Refuses to delete an endpoint that is in use.
+pub fn may_delete(name: &str, used: &EndpointUse) -> Result<(), String> {
+    let EndpointUse { waiting, senders } = used;
+    let waiting = match waiting {
+        0 => None,
+        1 => Some("1 delivery waits for it".to_owned()),
+        more => Some(format!("{more} deliveries wait for it")),
+    };
+    let senders = senders.iter().map(|(plugin, count)| match count {
+        1 => format!("the plugin {plugin} sent it 1 of its last webhooks"),
+        count => format!("the plugin {plugin} sent it {count} of its last webhooks"),
+    });
+    let reasons: Vec<String> = waiting.into_iter().chain(senders).collect();
+    match reasons.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "the endpoint {name:?} is in use: {}. Change it (innesco endpoint update {name}) or pause it (innesco endpoint pause {name}). To \
+             delete it and cancel these webhooks: innesco endpoint remove {name} --force, or ?force=true",
+            reasons.join(", ")
+        )),
     }
 }
 
@@ -61,6 +101,30 @@ mod tests {
             let refusal = may_send(endpoint).err();
             assert_eq!(refusal.is_some(), expected.is_some(), "{endpoint:?}: {refusal:?}");
             assert!(refusal.unwrap_or_default().ends_with(expected.unwrap_or_default()), "{endpoint:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_in_use_is_not_deleted() {
+        let serving = [Slug::parse("router").unwrap()];
+        let used = |waiting, senders: &[(&str, u64)]| EndpointUse {
+            waiting,
+            senders: senders.iter().map(|(plugin, count)| ((*plugin).to_owned(), *count)).collect(),
+        };
+        for (used, expected) in [
+            (used(0, &[]), None),
+            (used(0, &[("gone", 9)]), None),
+            (used(1, &[]), Some("is in use: 1 delivery waits for it. Change it")),
+            (used(100, &[]), Some("is in use: 100 deliveries wait for it. Change it")),
+            (used(0, &[("router", 1)]), Some("is in use: the plugin router sent it 1 of its last webhooks. Change it")),
+            (
+                used(2, &[("gone", 9), ("router", 7)]),
+                Some("is in use: 2 deliveries wait for it, the plugin router sent it 7 of its last webhooks. Change it"),
+            ),
+        ] {
+            let refused = may_delete("crm", &used.clone().by(&serving)).err();
+            assert_eq!(refused.is_some(), expected.is_some(), "{used:?}: {refused:?}");
+            assert!(refused.unwrap_or_default().contains(expected.unwrap_or_default()), "{used:?}");
         }
     }
 

@@ -33,6 +33,19 @@ pub enum Birth {
     Held,
     /// Its endpoint is disabled: stored as dead, and can be retried.
     Dead,
+    /// Its endpoint was deleted: stored as cancelled.
+    Cancelled,
+}
+
+impl Birth {
+    /// Returns how a delivery ends that is never sent; `None` for one that is.
+    pub const fn ending(self) -> Option<Ending> {
+        match self {
+            Self::Due | Self::Held => None,
+            Self::Dead => Some(Ending::Dead(DeadReason::EndpointDisabled)),
+            Self::Cancelled => Some(Ending::Cancelled(CancelReason::EndpointDeleted)),
+        }
+    }
 }
 
 /// A delivery that is stored with commit 2.
@@ -56,6 +69,43 @@ impl NewDelivery {
         };
         let ordering = endpoint.new.policy.ordering.map(|ordering| ordering.key(event.new.subject.as_deref()));
         Self { endpoint: endpoint.id, payload, birth, ordering }
+    }
+
+    /// Returns the delivery of a plugin's webhook to an endpoint that was deleted.
+    pub const fn to_deleted(endpoint: EndpointId, payload: Arc<Payload>) -> Self {
+        Self { endpoint, payload: Some(payload), birth: Birth::Cancelled, ordering: None }
+    }
+}
+
+/// How a delivery ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Delivered,
+    Dead(DeadReason),
+    Cancelled(CancelReason),
+}
+
+/// Why a delivery is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelReason {
+    /// A person cancelled it.
+    ByHand,
+    /// Its endpoint was deleted.
+    EndpointDeleted,
+}
+
+impl CancelReason {
+    pub const ALL: [Self; 2] = [Self::ByHand, Self::EndpointDeleted];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ByHand => "by-hand",
+            Self::EndpointDeleted => "endpoint-deleted",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 
@@ -104,9 +154,10 @@ pub enum DeliveryState {
         at: Timestamp,
         reason: DeadReason,
     },
-    /// Cancelled by a person, or because its endpoint was deleted.
+    /// The reason is `None` if an engine before the first one with reasons cancelled it.
     Cancelled {
         at: Timestamp,
+        reason: Option<CancelReason>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! An endpoint: a receiver of webhooks, with its URL, subscription, signature, policy and state.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
@@ -15,6 +15,7 @@ use super::{
     rate::Rate,
     retry::Schedule,
     signature::{Proof, Scheme, Secret, hex},
+    source::Path,
     time::Timestamp,
 };
 
@@ -71,21 +72,56 @@ impl EndpointState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
     pub events: Vec<Pattern>,
-    /// Attribute name → allowed values (`source` and `subject` count as attributes).
+    /// Attribute name → allowed values. `source` and `subject` count as attributes, `data:/POINTER` is a place in the data.
     pub conditions: Vec<(String, Vec<String>)>,
 }
 
 impl Subscription {
+    /// Begins the name of a condition on the event's data; a JSON pointer (RFC 6901) follows.
+    pub const DATA: &str = "data:";
+    /// Maximum length of such a name, in bytes.
+    pub const DATA_LEN_MAX: usize = 256;
+
     /// Returns whether the conditions hold; an index checks the patterns.
-    pub fn conditions_hold(&self, event: &NewEvent) -> bool {
-        self.conditions.iter().all(|(name, allowed)| {
-            let value = match name.as_str() {
-                "source" => Some(&*event.source),
-                "subject" => event.subject.as_deref(),
-                name => event.attributes.get(name),
-            };
-            value.is_some_and(|value| allowed.iter().any(|one| one == value))
-        })
+    pub fn conditions_hold(&self, facts: &Facts<'_>) -> bool {
+        self.conditions.iter().all(|(name, allowed)| facts.is_one_of(name, allowed))
+    }
+}
+
+/// What conditions are compared with: an event, and the places in its data that a condition has asked for.
+pub struct Facts<'e> {
+    event: &'e NewEvent,
+    /// Each place is looked up once, however many endpoints ask for it, and none before one does.
+    data: RefCell<HashMap<String, Option<String>>>,
+}
+
+impl<'e> Facts<'e> {
+    pub fn new(event: &'e NewEvent) -> Self {
+        Self { event, data: RefCell::default() }
+    }
+
+    fn is_one_of(&self, name: &str, allowed: &[String]) -> bool {
+        let is_allowed = |value: Option<&str>| value.is_some_and(|value| allowed.iter().any(|one| one == value));
+        match name {
+            "source" => is_allowed(Some(&self.event.source)),
+            "subject" => is_allowed(self.event.subject.as_deref()),
+            name => match name.strip_prefix(Subscription::DATA) {
+                None => is_allowed(self.event.attributes.get(name)),
+                Some(pointer) => {
+                    let mut data = self.data.borrow_mut();
+                    if !data.contains_key(pointer) {
+                        data.insert(pointer.to_owned(), self.find(pointer));
+                    }
+                    is_allowed(data[pointer].as_deref())
+                }
+            },
+        }
+    }
+
+    /// Returns the text, number or boolean at a place in the data; `None` if the data is not JSON.
+    fn find(&self, pointer: &str) -> Option<String> {
+        let json = self.event.content.json()?;
+        Some(Path::parse(pointer)?.find(json.as_str())?.into_owned())
     }
 }
 
@@ -486,11 +522,53 @@ mod tests {
                 ("initiator".into(), vec!["admin".into(), "api".into()]),
             ],
         };
-        assert!(subscription.conditions_hold(&event(&[("channel", "newsletter"), ("initiator", "api")])));
-        assert!(!subscription.conditions_hold(&event(&[("channel", "newsletter"), ("initiator", "public")])));
-        assert!(!subscription.conditions_hold(&event(&[("channel", "newsletter")])), "a missing attribute matches nothing");
+        assert!(subscription.conditions_hold(&Facts::new(&event(&[("channel", "newsletter"), ("initiator", "api")]))));
+        assert!(!subscription.conditions_hold(&Facts::new(&event(&[("channel", "newsletter"), ("initiator", "public")]))));
+        assert!(
+            !subscription.conditions_hold(&Facts::new(&event(&[("channel", "newsletter")]))),
+            "a missing attribute matches nothing"
+        );
         let from_shop = Subscription { events: vec![], conditions: vec![("source".into(), vec!["shop".into()])] };
-        assert!(from_shop.conditions_hold(&event(&[])));
+        assert!(from_shop.conditions_hold(&Facts::new(&event(&[]))));
+    }
+
+    #[test]
+    fn a_condition_on_data_compares_the_scalar_at_its_place() {
+        let json = r#"{"country": "IT", "total": 12.50, "vip": true, "none": null, "a/b": {"c": ["x", "y"]}, "o": {}}"#;
+        let of = |content: Content| NewEvent { content, ..event(&[]) };
+        let json = of(Content::new("application/json", json.into()).unwrap());
+        let text = of(Content::new("text/plain", r#"{"country": "IT"}"#.into()).unwrap());
+        for (what, event, pointer, allowed, holds) in [
+            ("a text", &json, "/country", vec!["DE", "IT"], true),
+            ("another text", &json, "/country", vec!["DE"], false),
+            ("a number as written", &json, "/total", vec!["12.50"], true),
+            ("a number in other digits", &json, "/total", vec!["12.5"], false),
+            ("a boolean", &json, "/vip", vec!["true"], true),
+            ("an item, and a name with a slash", &json, "/a~1b/c/1", vec!["y"], true),
+            ("null", &json, "/none", vec!["null", ""], false),
+            ("an object", &json, "/o", vec!["{}", ""], false),
+            ("a missing member", &json, "/city", vec![""], false),
+            ("data that is not JSON", &text, "/country", vec!["IT"], false),
+            ("no data", &of(Content::none()), "/country", vec!["IT"], false),
+        ] {
+            let allowed = allowed.into_iter().map(str::to_owned).collect();
+            let subscription = Subscription { events: vec![], conditions: vec![(format!("data:{pointer}"), allowed)] };
+            let facts = Facts::new(event);
+            assert_eq!(subscription.conditions_hold(&facts), holds, "{what}");
+            assert_eq!(subscription.conditions_hold(&facts), holds, "{what}, a second time");
+        }
+    }
+
+    #[test]
+    fn data_is_looked_at_only_if_a_condition_asks() {
+        let event = event(&[("channel", "web")]);
+        let facts = Facts::new(&event);
+        let by = |name: &str, value: &str| Subscription {
+            events: vec![],
+            conditions: vec![(name.to_owned(), vec![value.to_owned()])],
+        };
+        assert!(by("channel", "web").conditions_hold(&facts) && facts.data.borrow().is_empty());
+        assert!(!by("data:/a", "1").conditions_hold(&facts) && facts.data.borrow().len() == 1);
     }
 
     #[test]

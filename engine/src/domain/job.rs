@@ -43,7 +43,7 @@ impl Ended {
     /// Returns the state of a delivery that ended so, or is due again, at a time; `None` if the word of its reason cannot be read.
     pub fn state(self, at: Timestamp, reason: Option<&str>) -> Option<DeliveryState> {
         match self {
-            Self::Cancelled => Some(DeliveryState::Cancelled { at }),
+            Self::Cancelled => Some(DeliveryState::Cancelled { at, reason: None }),
             Self::Retrying => Some(DeliveryState::Retrying { due: at }),
             Self::Dead => Some(DeliveryState::Dead { at, reason: DeadReason::parse(reason?)? }),
         }
@@ -69,7 +69,7 @@ impl RetryFilter {
     pub fn takes(&self, endpoint: EndpointId, state: &DeliveryState) -> bool {
         let at = match (self.ended, state) {
             (Ended::Dead, DeliveryState::Dead { at, reason }) if self.reason.is_none_or(|wanted| wanted == *reason) => *at,
-            (Ended::Cancelled, DeliveryState::Cancelled { at }) => *at,
+            (Ended::Cancelled, DeliveryState::Cancelled { at, .. }) => *at,
             (Ended::Retrying, DeliveryState::Retrying { due }) => *due,
             _ => return false,
         };
@@ -248,10 +248,10 @@ mod tests {
         let dead = |at| DeliveryState::Dead { at, reason: DeadReason::Exhausted };
         let all = RetryFilter::default();
         assert!(all.takes(crm, &dead(at(5))));
-        assert!(!all.takes(crm, &DeliveryState::Cancelled { at: at(5) }), "dead deliveries by default");
+        assert!(!all.takes(crm, &DeliveryState::Cancelled { at: at(5), reason: None }), "dead deliveries by default");
         assert!(!all.takes(crm, &DeliveryState::Delivered { at: at(5) }));
         let cancelled = RetryFilter { ended: Ended::Cancelled, ..RetryFilter::default() };
-        assert!(cancelled.takes(crm, &DeliveryState::Cancelled { at: at(5) }));
+        assert!(cancelled.takes(crm, &DeliveryState::Cancelled { at: at(5), reason: None }));
         assert!(!cancelled.takes(crm, &dead(at(5))));
         let retrying = RetryFilter { ended: Ended::Retrying, ..RetryFilter::default() };
         assert!(retrying.takes(crm, &DeliveryState::Retrying { due: at(5) }));

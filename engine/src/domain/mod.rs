@@ -27,6 +27,7 @@ pub mod retention;
 pub mod retry;
 pub mod routing;
 pub mod run;
+pub mod sent;
 pub mod signature;
 pub mod source;
 pub mod time;

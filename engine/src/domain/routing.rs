@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Facts},
     event::NewEvent,
     id::EndpointId,
     name::{Slug, nearest},
@@ -16,6 +16,8 @@ pub struct EndpointTable {
     by_id: HashMap<EndpointId, Arc<Endpoint>>,
     by_name: HashMap<Slug, EndpointId>,
     subscribers: PatternIndex<EndpointId>,
+    /// Names of deleted endpoints. A name may exist again as another endpoint.
+    deleted: HashMap<Slug, EndpointId>,
 }
 
 impl EndpointTable {
@@ -31,6 +33,15 @@ impl EndpointTable {
         table
     }
 
+    /// Adds the names of deleted endpoints. If two had the same name, the later one counts.
+    pub fn with_deleted(mut self, deleted: impl IntoIterator<Item = (Slug, EndpointId)>) -> Self {
+        for (name, id) in deleted {
+            let last = self.deleted.entry(name).or_insert(id);
+            *last = (*last).max(id);
+        }
+        self
+    }
+
     pub fn get(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
         self.by_id.get(&id)
     }
@@ -41,13 +52,20 @@ impl EndpointTable {
         self.by_id.get(self.by_name.get(&slug)?)
     }
 
+    /// Returns the deleted endpoint of this name, if no endpoint has it now.
+    pub fn deleted(&self, name: &str) -> Option<EndpointId> {
+        let slug = Slug::parse(name).ok()?;
+        if self.by_name.contains_key(&slug) { None } else { self.deleted.get(&slug).copied() }
+    }
+
     /// Returns the endpoints that receive this event without a plugin's decision.
     pub fn subscribers(&self, event: &NewEvent) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let facts = Facts::new(event);
         self.subscribers
             .matching(&event.event_type)
             .into_iter()
             .filter_map(|id| self.by_id.get(&id))
-            .filter(|endpoint| endpoint.new.subscription.conditions_hold(event))
+            .filter(move |endpoint| endpoint.new.subscription.conditions_hold(&facts))
     }
 
     /// Returns the most similar name.

@@ -264,6 +264,15 @@ impl<'a> Proof<'a> {
     }
 }
 
+impl<'a> Proof<'a> {
+    /// Returns the same headers as [`Self::headers`] for people: `masked` stands for the signature or the secret.
+    pub fn masked_headers(self, webhook_id: &str, at: Timestamp, masked: &str) -> Vec<(&'a str, String)> {
+        let mut headers = vec![("webhook-id", webhook_id.to_owned()), ("webhook-timestamp", at.seconds().to_string())];
+        headers.extend(self.scheme.header(self.token_header).map(|name| (name, masked.to_owned())));
+        headers
+    }
+}
+
 /// Returns the value of `webhook-signature` for one attempt: every secret's signature, separated by spaces.
 pub fn signature<'a>(secrets: impl IntoIterator<Item = &'a Secret>, webhook_id: &str, at: Timestamp, body: &[u8]) -> String {
     let stamp = format!("{webhook_id}.{}.", at.seconds());

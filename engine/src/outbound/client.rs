@@ -34,6 +34,7 @@ use crate::{
         delivery::{Attempt, AttemptOutcome},
         endpoint::{Reach, shown_url},
         retry::parse_retry_after,
+        time::Timestamp,
     },
     trust::{self, Names},
 };
@@ -57,6 +58,8 @@ pub struct Request {
     /// added.
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// Time of the attempt (wall clock), which the headers state.
+    pub at: Timestamp,
     /// For the whole exchange, from the look-up of the name to the last byte of the answer.
     pub timeout: Duration,
     /// Client certificate for the TLS handshake, if the endpoint has one.
@@ -68,11 +71,12 @@ pub struct Request {
 /// Shows neither the secret part of the URL nor the values of headers.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, headers, body, timeout, identity, reach } = self;
+        let Self { url, headers, body, at, timeout, identity, reach } = self;
         f.debug_struct("Request")
             .field("url", &shown_url(url.as_str()))
             .field("headers", &headers.keys().collect::<Vec<_>>())
             .field("body_bytes", &body.len())
+            .field("at", at)
             .field("timeout", timeout)
             .field("identity", identity)
             .field("reach", reach)
@@ -243,7 +247,7 @@ impl Outbound {
 
     /// Makes one attempt. Never fails: every reaction of the other side is an outcome.
     pub async fn send(&self, request: Request) -> Attempt {
-        let (at, started) = (clock::wall(), Instant::now());
+        let (at, started) = (request.at, Instant::now());
         let mut heard = Heard::default();
         let ended = match tokio::time::timeout(request.timeout, self.exchange(&request, &mut heard)).await {
             Ok(ended) => ended,

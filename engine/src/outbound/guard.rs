@@ -117,6 +117,10 @@ pub(super) fn parse_url(text: &str) -> Result<Url, BadUrl> {
         return Err(BadUrl::TooLong);
     }
     let mut url = Url::parse(text).map_err(BadUrl::Unreadable)?;
+    // `localhost:9555` parses as a URL with the scheme `localhost`.
+    if url.cannot_be_a_base() {
+        return Err(BadUrl::NoScheme);
+    }
     // A fragment is for the reader of a document and never sent.
     url.set_fragment(None);
     // The client uses `http::Uri`, which is stricter than browsers. Both must give the same host: otherwise the guard would check
@@ -135,6 +139,8 @@ pub(super) fn parse_url(text: &str) -> Result<Url, BadUrl> {
 pub enum BadUrl {
     #[error("the URL is not valid ({0}); write it like https://example.com/hook")]
     Unreadable(url::ParseError),
+    #[error("the URL has no scheme; begin it with https:// or http://, such as https://example.com/hook")]
+    NoScheme,
     #[error("the URL is longer than {URL_BYTES_MAX} bytes")]
     TooLong,
     #[error("the URL contains a character that cannot be sent; percent-encode it")]

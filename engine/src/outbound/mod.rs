@@ -26,7 +26,7 @@ pub use guard::{BadUrl, BlockedAddress, Guard, Special, Transport, Verdict};
 pub use identity::{BadCertificate, Identity, check_certificate, fingerprint};
 pub use lookups::SystemResolver;
 pub use resolver::{LookupError, Purpose, Resolve};
-pub use webhook::{Unsendable, Webhook};
+pub use webhook::{Content, Unsendable, Webhook};
 
 #[cfg(test)]
 mod tests;

@@ -88,6 +88,7 @@ fn request(url: &str, timeout: Duration) -> Request {
         url: Url::parse(url).unwrap(),
         headers,
         body: Bytes::from_static(b"{\"a\":1}"),
+        at: crate::clock::wall(),
         timeout,
         identity: None,
         reach: Reach::Opened,

@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_TYPE, InvalidHeaderName, InvalidHeaderValue},
@@ -15,9 +16,11 @@ use super::{client::Request, identity::Identity};
 use crate::domain::{
     delivery::Payload,
     endpoint::Endpoint,
-    envelope::{self, Rendered, TooLong},
+    envelope::{self, Envelope, Format, Rendered, TooLong},
     event::Event,
     id::Tag,
+    sent::{MASKED, SentAs},
+    signature::{Proof, Scheme},
     time::Timestamp,
 };
 
@@ -53,35 +56,84 @@ impl Webhook<'_> {
     /// Builds the signed request of an attempt at `now` (wall clock). `steady` is the other clock, which ends the grace period of
     /// a replaced secret.
     pub fn request(&self, now: Timestamp, steady: Timestamp) -> Result<Request, Unsendable> {
-        let new = &self.endpoint.new;
-        let url = Url::parse(&new.url)?;
-        let policy = &new.policy;
-        let (content_type, body) = match self.payload {
-            Some(payload) => (Cow::Borrowed(payload.content_type.as_str()), payload.body.clone()),
-            None => {
-                let Rendered { content_type, body } = envelope::render(self.event, self.tag, policy.envelope, policy.format)?;
-                (content_type, body)
-            }
-        };
+        let policy = &self.endpoint.new.policy;
+        let url = Url::parse(&self.endpoint.new.url)?;
+        let content = Content { event: self.event, payload: self.payload, event_id: self.event_id, tag: self.tag };
+        let (content_type, body) = content.body(policy.envelope, policy.format)?;
+        let proof = self.endpoint.proof().headers(self.endpoint.signing_secrets(steady), self.id, now, &body);
+        let headers = content.headers(&policy.headers, &content_type, proof)?;
+        let certificate = policy.client_certificate.as_ref().map(Arc::clone);
+        let identity = certificate.map(|certificate| Identity { endpoint: self.endpoint.id, certificate });
+        Ok(Request { url, headers, body, at: now, timeout: policy.timeout, identity, reach: policy.reach })
+    }
+}
 
+/// What of a webhook does not belong to its endpoint.
+#[derive(Clone, Copy)]
+pub struct Content<'a> {
+    pub event: &'a Event,
+    /// The result of a plugin; without one the event itself is sent.
+    pub payload: Option<&'a Payload>,
+    /// The `innesco-event`.
+    pub event_id: &'a str,
+    pub tag: Tag,
+}
+
+impl<'a> Content<'a> {
+    /// Returns the headers of an attempt for people: as they were sent as `sent` at `at`, with [`MASKED`] for each secret. Headers of the
+    /// connection (`host`, `user-agent`, `content-length`) and `traceparent` are missing. `id` is the `webhook-id`.
+    ///
+    /// # Errors
+    /// As for [`Webhook::request`]: such a request was not sent.
+    pub fn headers_as_sent(
+        &self,
+        sent: &SentAs,
+        content_type: &str,
+        id: &str,
+        at: Timestamp,
+    ) -> Result<Vec<(String, String)>, Unsendable> {
+        let token_header = sent.token_header.as_deref().unwrap_or(Scheme::TOKEN_HEADER_DEFAULT);
+        let proof = Proof { scheme: sent.scheme, token_header }.masked_headers(id, at, MASKED);
+        let headers = self.headers(&sent.headers, content_type, proof)?;
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        Ok(headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect())
+    }
+
+    /// Returns the content type and the body in the format of an endpoint. A plugin's body has its own.
+    ///
+    /// # Errors
+    /// [`TooLong`]: such a body was not sent.
+    pub fn body(&self, envelope: Envelope, format: Format) -> Result<(Cow<'a, str>, Bytes), TooLong> {
+        match self.payload {
+            Some(payload) => Ok((Cow::Borrowed(payload.content_type.as_str()), payload.body.clone())),
+            None => {
+                let Rendered { content_type, body } = envelope::render(self.event, self.tag, envelope, format)?;
+                Ok((content_type, body))
+            }
+        }
+    }
+
+    fn headers(
+        &self,
+        of_endpoint: &[(String, String)],
+        content_type: &str,
+        proof: Vec<(&str, String)>,
+    ) -> Result<HeaderMap, Unsendable> {
         let mut headers = HeaderMap::with_capacity(8);
         let own = self.payload.map(|payload| payload.headers.as_slice()).unwrap_or_default();
         // The endpoint's headers replace those of the plugin, because its owner decides. The engine's headers are last.
-        for (name, value) in own.iter().chain(&policy.headers) {
+        for (name, value) in own.iter().chain(of_endpoint) {
             set(&mut headers, header_name(name)?, value)?;
         }
-        set(&mut headers, CONTENT_TYPE, &content_type)?;
-        let proof = self.endpoint.proof();
-        for (name, value) in proof.headers(self.endpoint.signing_secrets(steady), self.id, now, &body) {
+        set(&mut headers, CONTENT_TYPE, content_type)?;
+        for (name, value) in proof {
             set(&mut headers, header_name(name)?, &value)?;
         }
         let event_type = self.payload.and_then(|payload| payload.event_type.as_ref()).unwrap_or(&self.event.new.event_type);
         set(&mut headers, HeaderName::from_static("innesco-event"), self.event_id)?;
         set(&mut headers, HeaderName::from_static("innesco-type"), event_type)?;
         headers.insert(HeaderName::from_static("innesco-depth"), HeaderValue::from(u16::from(self.event.new.depth) + 1));
-        let certificate = policy.client_certificate.as_ref().map(Arc::clone);
-        let identity = certificate.map(|certificate| Identity { endpoint: self.endpoint.id, certificate });
-        Ok(Request { url, headers, body, timeout: policy.timeout, identity, reach: policy.reach })
+        Ok(headers)
     }
 }
 
@@ -101,18 +153,15 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), Uns
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::domain::{
         certificate::ClientCertificate,
-        content::Content,
+        content::Content as Data,
         endpoint::{EndpointState, HeldSecret, NewEndpoint, Policy, Reach, Subscription},
-        envelope::{Envelope, Format},
         event::NewEvent,
         id::{EndpointId, EventId},
         name::{EventType, Slug},
-        signature::{Scheme, Secret},
+        signature::Secret,
     };
 
     const NOW: Timestamp = Timestamp::from_millis(1_614_265_330_000);
@@ -147,7 +196,7 @@ mod tests {
                 event_type: EventType::parse("order.created").unwrap(),
                 subject: None,
                 time: None,
-                content: Content::of(&serde_json::json!({ "id": 7 })),
+                content: Data::of(&serde_json::json!({ "id": 7 })),
                 attributes: Default::default(),
                 depth: 2,
                 cause: None,
@@ -229,6 +278,55 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_shown_as_it_was_sent_without_secrets() {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let payload = Payload {
+            event_type: Some(EventType::parse("order.big").unwrap()),
+            content_type: "text/plain".into(),
+            headers: vec![header("x-own", "1")],
+            body: Bytes::from_static(b"text"),
+        };
+        let policies = [
+            Policy::default(),
+            Policy {
+                envelope: Envelope::CloudEvents,
+                format: Format::Xml,
+                token_header: Some("x-api-key".into()),
+                headers: vec![header("authorization", "Bearer planted"), header("accept", "text/html")],
+                ..Policy::default()
+            },
+        ];
+        let mut compared = 0;
+        for scheme in Scheme::ALL {
+            for policy in &policies {
+                for payload in [None, Some(&payload)] {
+                    let mut endpoint = endpoint(scheme, policy.clone());
+                    if scheme == Scheme::None {
+                        endpoint.new.secrets.clear();
+                    }
+                    let sent = request(&endpoint, payload);
+                    let event = event();
+                    let content = Content { event: &event, payload, event_id: "evt_1", tag: Tag::from_random([1; 4]) };
+                    let kept = SentAs::of(&endpoint);
+                    let (content_type, body) = content.body(kept.envelope, kept.format).unwrap();
+                    let shown = content.headers_as_sent(&kept, &content_type, "dlv_1", NOW).unwrap();
+                    assert_eq!((kept.url.as_str(), &body), (sent.url.as_str(), &sent.body));
+                    let secret = [scheme.header("x-api-key").filter(|_| policy.token_header.is_some()), Some("authorization")];
+                    let secret = [secret[0].or(scheme.header(Scheme::TOKEN_HEADER_DEFAULT)), secret[1]];
+                    let masked = |(name, value): (&HeaderName, &HeaderValue)| {
+                        let is_secret = secret.contains(&Some(name.as_str()));
+                        let value = if is_secret { MASKED } else { value.to_str().unwrap() };
+                        (name.as_str().to_owned(), value.to_owned())
+                    };
+                    assert_eq!(shown, sent.headers.iter().map(masked).collect::<Vec<_>>(), "{scheme:?}");
+                    compared += shown.iter().filter(|(_, value)| value == MASKED).count();
+                }
+            }
+        }
+        assert!(compared > 2 * Scheme::ALL.len(), "secrets were masked: {compared}");
+    }
+
+    #[test]
     fn explains_what_cannot_be_sent() {
         let mut wrong = endpoint(Scheme::V1, Policy { format: Format::Xml, ..Policy::default() });
         let mut event = event();
@@ -237,7 +335,7 @@ mod tests {
                 Webhook { endpoint, event, payload: None, id: "dlv_1", event_id: "evt_1", tag: Tag::from_random([1; 4]) };
             webhook.request(NOW, NOW).unwrap_err().to_string()
         };
-        event.new.content = Content::of(&serde_json::json!({ "n".repeat(10_000): vec![0; 10_000] }));
+        event.new.content = Data::of(&serde_json::json!({ "n".repeat(10_000): vec![0; 10_000] }));
         assert!(refused(&wrong, &event).starts_with("as xml the event is longer than 16 MiB"));
         wrong.new.url = "crm.example".into();
         assert!(refused(&wrong, &event).starts_with("the endpoint's URL cannot be used: "));

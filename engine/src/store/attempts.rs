@@ -9,6 +9,7 @@ use crate::domain::{
     delivery::{Attempt, Next},
     event::NewEvent,
     id::{DeliveryId, EndpointId},
+    sent::SentAs,
 };
 
 /// Records attempts.
@@ -38,6 +39,8 @@ pub struct AttemptRecord {
     /// Number of the attempt, from 1.
     pub n: u32,
     pub attempt: Attempt,
+    /// The endpoint as it was sent to.
+    pub sent: SentAs,
     pub next: Next,
     /// Operational events about this attempt, stored with it.
     pub news: Vec<NewEvent>,

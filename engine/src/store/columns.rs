@@ -11,7 +11,7 @@ use super::{Error, Seal};
 use crate::domain::{
     breaker::BreakerRule,
     certificate::ClientCertificate,
-    delivery::DeadReason,
+    delivery::{CancelReason, DeadReason, DeliveryState, Ending},
     endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, OnGone, Ordering, Policy, Reach, Subscription},
     envelope::{Envelope, Format},
     id::{EndpointId, KeyId},
@@ -22,6 +22,7 @@ use crate::domain::{
     request::Request,
     retry::Schedule,
     run::{LogLevel, LogLine, RunLog},
+    sent::SentAs,
     signature::{Scheme, Secret},
     time::Timestamp,
 };
@@ -72,6 +73,74 @@ pub fn request_to_column(request: &Request) -> String {
 pub fn request_from_columns(place: &Place, text: &str, body: Option<Vec<u8>>) -> Result<Request, Error> {
     let (method, query, headers): RequestColumn<'_> = place.json("request", text)?;
     Ok(Request { method: method.into(), query: query.into(), headers: headers.into(), body: body.map(Bytes::from) })
+}
+
+/// The column `sent` of an attempt. A member that is missing has its default.
+#[derive(Serialize, Deserialize)]
+struct SentColumn<'a> {
+    url: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheme: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token_header: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    envelope: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    headers: Cow<'a, [(String, String)]>,
+}
+
+pub fn sent_to_column(sent: &SentAs) -> String {
+    let SentAs { url, scheme, token_header, envelope, format, headers } = sent;
+    json(&SentColumn {
+        url: url.as_str().into(),
+        scheme: (*scheme != Scheme::default()).then(|| scheme.as_str().into()),
+        token_header: token_header.as_deref().map(Cow::from),
+        envelope: (*envelope != Envelope::default()).then(|| envelope.as_str().into()),
+        format: (*format != Format::default()).then(|| format.as_str().into()),
+        headers: headers.as_slice().into(),
+    })
+}
+
+pub fn sent_from_column(place: &Place, text: &str) -> Result<SentAs, Error> {
+    let column: SentColumn<'_> = place.json("sent", text)?;
+    let corrupt = || place.corrupt("sent");
+    Ok(SentAs {
+        url: column.url.into_owned(),
+        scheme: column.scheme.map_or(Some(Scheme::default()), |word| Scheme::parse(&word)).ok_or_else(corrupt)?,
+        token_header: column.token_header.map(Cow::into_owned),
+        envelope: column.envelope.map_or(Some(Envelope::default()), |word| Envelope::parse(&word)).ok_or_else(corrupt)?,
+        format: column.format.map_or(Some(Format::default()), |word| Format::parse(&word)).ok_or_else(corrupt)?,
+        headers: column.headers.into_owned(),
+    })
+}
+
+/// The columns `state`, `reason` and `cancel_reason` of a finished delivery.
+pub const fn ending_to_columns(ending: Ending) -> (&'static str, Option<&'static str>, Option<&'static str>) {
+    match ending {
+        Ending::Delivered => (DeliveryState::WORDS[2], None, None),
+        Ending::Dead(reason) => (DeliveryState::WORDS[3], Some(reason.as_str()), None),
+        Ending::Cancelled(reason) => (DeliveryState::WORDS[4], None, Some(reason.as_str())),
+    }
+}
+
+/// Reads the columns of a finished delivery.
+pub fn ended(
+    place: &Place,
+    at: Timestamp,
+    state: &str,
+    reason: Option<&str>,
+    cancelled: Option<&str>,
+) -> Result<DeliveryState, Error> {
+    Ok(match state {
+        "delivered" => DeliveryState::Delivered { at },
+        "cancelled" => {
+            let read = |text| CancelReason::parse(text).ok_or_else(|| place.corrupt("cancel_reason"));
+            DeliveryState::Cancelled { at, reason: cancelled.map(read).transpose()? }
+        }
+        _ => DeliveryState::Dead { at, reason: reason.and_then(DeadReason::parse).ok_or_else(|| place.corrupt("reason"))? },
+    })
 }
 
 pub fn log_to_column(log: &RunLog) -> Option<String> {

@@ -7,8 +7,25 @@ use crate::domain::{
     endpoint::{Endpoint, EndpointState, NewEndpoint},
     event::NewEvent,
     id::EndpointId,
+    name::Slug,
     time::Timestamp,
 };
+
+/// Whether an endpoint may be deleted that is in use.
+#[derive(Clone, Debug)]
+pub enum Deletion {
+    /// It may: who deletes it accepts that webhooks are cancelled.
+    Forced,
+    /// Not while deliveries wait for it, nor if one of these plugins has sent to it by its name.
+    Unused { serving: Vec<Slug> },
+}
+
+/// Deleted endpoints whose names are known: so many that a plugin's webhook finds its endpoint, so few that each change reads them.
+pub const DELETED_KNOWN_MAX: i64 = 10_000;
+/// Waiting deliveries of each kind that are counted before a deletion.
+pub const WAITING_COUNTED_MAX: i64 = 100_000;
+/// Last finished deliveries that are looked at for the plugins that made them.
+pub const SENT_LOOKED_AT_MAX: i64 = 1_000;
 
 /// Stores endpoints.
 #[async_trait]
@@ -40,14 +57,21 @@ pub trait Endpoints {
     /// Deletes an endpoint and stores `notice` in the same commit. [`Self::close_deliveries`] cancels its waiting deliveries.
     ///
     /// # Errors
-    /// [`Error::NotFound`], storing nothing.
-    async fn delete_endpoint(&self, id: EndpointId, notice: Option<NewEvent>) -> Result<(), Error>;
+    /// [`Error::Conflict`] if `deletion` asks whether it is in use, and it is; [`Error::NotFound`]. Both store nothing.
+    async fn delete_endpoint(&self, id: EndpointId, deletion: Deletion, notice: Option<NewEvent>) -> Result<(), Error>;
 
     /// Returns all endpoints, by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
+
+    /// Returns the names of deleted endpoints, the last [`DELETED_KNOWN_MAX`] that were deleted. A deleted endpoint is forgotten with its
+    /// last delivery.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if one cannot be read.
+    async fn deleted_endpoints(&self) -> Result<Vec<(Slug, EndpointId)>, Error>;
 
     /// Stores since when (wall clock) an endpoint has been failing, or that it no longer fails.
     ///

@@ -38,6 +38,8 @@ pub struct NewKey {
     pub name: String,
     pub role: Role,
     pub hash: [u8; 32],
+    /// Its last characters, by which its owner recognizes it; `None` for a key of an engine that did not store them.
+    pub ending: Option<String>,
     /// Expiry; `None` for a key that is valid until it is revoked.
     pub expires_at: Option<Timestamp>,
 }
@@ -54,7 +56,7 @@ pub struct KeyRow {
 
 impl KeyRow {
     /// The columns of [`Self::read`], in its order.
-    pub(super) const COLUMNS: &str = "id, name, role, hash, created_at, expires_at, last_used_at";
+    pub(super) const COLUMNS: &str = "id, name, role, hash, created_at, expires_at, last_used_at, ending";
 
     pub(super) fn read(row: &impl Row) -> Result<Self, Error> {
         let columns = Columns::numbered("api_key", row)?;
@@ -64,6 +66,7 @@ impl KeyRow {
                 name: columns.text(1, "name")?.to_owned(),
                 role: columns.word(2, "role", Role::parse)?,
                 hash: columns.bytes(3, "hash")?.try_into().map_err(|_| columns.place.corrupt("hash"))?,
+                ending: columns.optional_text(7, "ending")?.map(str::to_owned),
                 expires_at: columns.optional_time(5, "expires_at")?,
             },
             created_at: columns.time(4, "created_at")?,

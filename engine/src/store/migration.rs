@@ -106,11 +106,12 @@ tables! {
     ];
     "delivery" 1 false [
         "id" Number, "endpoint" Number, "round" Number, "state" Text, "reason" Text, "attempts" Number, "at" Number,
+        "cancel_reason" Text,
     ];
-    "payload" 1 false ["id" Number, "type" Text, "content_type" Text, "headers" Text, "codec" Number, "body" Bytes];
+    "payload" 1 false ["id" Number, "type" Text, "content_type" Text, "headers" Text, "codec" Number, "body" Bytes, "run" Number];
     "attempt" 1 false [
         "id" Number, "at" Number, "outcome" Text, "status" Number, "latency_us" Number, "detail" Text, "excerpt" Bytes,
-        "retry_after_ms" Number,
+        "retry_after_ms" Number, "sent" Text,
     ];
     "state" 2 false ["plugin" Text, "key" TextAsBytes, "value" Bytes, "version" Number];
     "endpoint" 1 true [
@@ -124,6 +125,7 @@ tables! {
     ];
     "api_key" 1 true [
         "id" Number, "name" Text, "role" Text, "hash" Bytes, "created_at" Number, "expires_at" Number, "last_used_at" Number,
+        "ending" Text,
     ];
     "audit" 1 true ["id" Number, "at" Number, "key" Text, "action" Text, "target" Text, "status" Number];
     "job" 1 true [

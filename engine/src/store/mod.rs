@@ -70,7 +70,7 @@ pub use self::{
     claims::{ClaimId, Claims, DeliveryClaim, EventClaim, LEASE, Lease, RunClaim},
     commands::Commands,
     config_versions::ConfigVersions,
-    endpoints::Endpoints,
+    endpoints::{Deletion, Endpoints},
     error::{Error, IdTaken},
     handoff::{DeliverySlot, EventSlot, Handoff, RunSlot},
     health::{Health, Load},
@@ -94,7 +94,7 @@ pub use self::{
     state::{PluginState, StateFull, StateLimits, StateSize, StateValue},
     story::{
         DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, READ_TIME_MAX, STORY_ATTEMPTS,
-        STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
+        STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
     },
     tenure::Tenure,
 };

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 
 use super::{Error, Page, PageRequest};
 use crate::domain::{
-    delivery::{Attempt, DeliveryState},
+    delivery::{Attempt, DeliveryState, Payload},
     event::{Event, EventState},
     id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
     name::Slug,
     plugin::Digest,
     run::{RunLog, RunOutcome, RunState},
+    sent::SentAs,
     time::Timestamp,
 };
 
@@ -44,6 +45,12 @@ pub trait Story {
     /// # Errors
     /// [`Error::NotFound`]; see the trait.
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error>;
+
+    /// Returns a delivery with its event and what a plugin made of it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; see the trait.
+    async fn whole_delivery(&self, id: DeliveryId) -> Result<WholeDelivery, Error>;
 }
 
 /// Longest time of a read for the API. A filter that matches few of millions of rows has to look at all of them, and occupies one
@@ -54,6 +61,9 @@ pub const READ_TIME_MAX: Duration = Duration::from_secs(5);
 pub struct EventFilter {
     pub event_type: Option<String>,
     pub source: Option<String>,
+    /// The sender's id.
+    pub id: Option<String>,
+    pub subject: Option<String>,
     pub state: Option<EventState>,
     /// Accepted at this instant or later.
     pub since: Option<Timestamp>,
@@ -147,6 +157,8 @@ pub struct DeliveryFilter {
     pub event: Option<EventId>,
     /// One of the words of [`DeliveryState::as_str`].
     pub state: Option<&'static str>,
+    /// Of events accepted at or after.
+    pub since: Option<Timestamp>,
 }
 
 /// One delivery in a list.
@@ -156,6 +168,9 @@ pub struct DeliverySummary {
     pub endpoint: EndpointId,
     pub endpoint_name: String,
     pub event_type: String,
+    /// The run that made the webhook; `None` for an event that an endpoint receives directly, and for a webhook of an engine that did not
+    /// record it.
+    pub run: Option<RunId>,
     pub round: u32,
     pub state: DeliveryState,
     pub attempts: u32,
@@ -173,4 +188,15 @@ pub struct DeliveryStory {
 pub struct StoredAttempt {
     pub id: AttemptId,
     pub attempt: Attempt,
+    /// `None` for an attempt of an engine that did not record it.
+    pub sent: Option<SentAs>,
+}
+
+/// A delivery with everything that its requests are made of.
+#[derive(Clone, Debug)]
+pub struct WholeDelivery {
+    pub story: DeliveryStory,
+    pub event: Event,
+    /// What a plugin made. `None` sends the event's data in the endpoint's envelope.
+    pub payload: Option<Payload>,
 }

@@ -1,12 +1,14 @@
 //! Deliveries and their attempts.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Word;
 use crate::domain::{
-    delivery::{AttemptOutcome, DeadReason, DeliveryState},
-    id::{AttemptId, DeliveryId, EndpointId, EventId},
+    delivery::{AttemptOutcome, DeliveryState},
+    id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
     time::Timestamp,
 };
 
@@ -27,8 +29,12 @@ pub struct DeliveryView {
     pub round: u32,
     #[schema(value_type = DeliveryState)]
     pub state: Word,
-    /// Why it is dead.
-    #[schema(value_type = Option<DeadReason>)]
+    /// The run that made it; `null` for an event that its endpoint receives directly.
+    #[serde(default)]
+    #[schema(value_type = Option<RunId>)]
+    pub run: Option<String>,
+    /// Why it is dead or cancelled.
+    #[schema(value_type = Option<EndReason>)]
     pub reason: Option<Word>,
     pub attempt_count: u32,
     /// Next attempt.
@@ -39,6 +45,9 @@ pub struct DeliveryView {
     pub at: Option<String>,
     pub last: Option<LastView>,
 }
+
+/// Why a delivery is dead or cancelled, for the document.
+pub enum EndReason {}
 
 /// Result of the last attempt.
 #[derive(Deserialize, Serialize, ToSchema)]
@@ -57,6 +66,46 @@ pub struct DeliveryStoryView {
     #[serde(flatten)]
     pub delivery: DeliveryView,
     pub attempts: Vec<AttemptView>,
+    /// Request of the last attempt, or of the first one as it would be sent now. Only in answers about one delivery, and only if the
+    /// engine recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = SentRequestView)]
+    pub request: Option<SentRequestView>,
+}
+
+/// A request as it was sent. Secrets are `***`.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = SentRequest)]
+pub struct SentRequestView {
+    #[serde(flatten)]
+    pub head: RequestHeadView,
+    pub body: BodyView,
+}
+
+/// Method, URL and headers of a request. Secrets are `***`, and headers of the connection are missing.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = RequestHead)]
+pub struct RequestHeadView {
+    pub method: String,
+    /// A key of the role `read` sees `***` instead of its path and query.
+    #[schema(format = "uri")]
+    pub url: String,
+    pub headers: BTreeMap<String, String>,
+    /// Length of the body.
+    pub body_bytes: u64,
+}
+
+/// The first 64 KiB of a body.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Body)]
+pub struct BodyView {
+    pub content_type: String,
+    /// The body, if it is text.
+    pub text: Option<String>,
+    /// The body, if it is not text.
+    pub base64: Option<String>,
+    /// Whether this is the whole body.
+    pub is_whole: bool,
 }
 
 /// One attempt to send a delivery.
@@ -69,6 +118,10 @@ pub struct AttemptView {
     pub n: u32,
     #[serde(flatten)]
     pub result: AttemptResultView,
+    /// Its request, without the body. Only in answers about one delivery, and only if the engine recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = RequestHeadView)]
+    pub request: Option<RequestHeadView>,
 }
 
 /// Result of sending a webhook once.

@@ -38,10 +38,14 @@ pub struct EndpointView {
     /// Event types that it subscribes to.
     #[schema(value_type = Vec<Pattern>)]
     pub events: Vec<String>,
-    /// Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes).
+    /// Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes). `data:/POINTER` is a
+    /// place in the event's data.
     pub r#where: BTreeMap<String, Vec<String>>,
     /// Plugin that processes each event on its way to the endpoint.
     pub plugin: Option<String>,
+    /// Warnings about a configuration that cannot work as it is. Not in lists.
+    #[serde(default)]
+    pub warning: Option<String>,
     #[schema(value_type = Scheme)]
     pub signature: Word,
     /// Public key that verifies the signature `v1a`.

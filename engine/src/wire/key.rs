@@ -15,6 +15,9 @@ pub struct KeyView {
     pub name: String,
     #[schema(value_type = Role)]
     pub role: Word,
+    /// Its last four characters; `null` for a key that an earlier engine created.
+    #[serde(default)]
+    pub ending: Option<String>,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
     /// Expiry; `null` if the key is valid until it is revoked.

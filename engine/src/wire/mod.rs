@@ -29,7 +29,10 @@ use utoipa::ToSchema;
 
 pub use self::{
     audit::AuditView,
-    delivery::{AttemptResultView, AttemptView, DeliveryStoryView, DeliveryView, LastView, TestSend},
+    delivery::{
+        AttemptResultView, AttemptView, BodyView, DeliveryStoryView, DeliveryView, EndReason, LastView, RequestHeadView,
+        SentRequestView, TestSend,
+    },
     endpoint::{BreakerView, CertificateView, DISABLED, ENDPOINT_STATES, EndpointView, SubscriptionView},
     event::{AcceptedAll, AcceptedView, DataView, EventStoryView, EventView, Replayed, RequestView},
     job::{JobView, RetryFilterView},

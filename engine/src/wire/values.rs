@@ -11,9 +11,9 @@ use utoipa::{
     },
 };
 
-use super::{ENDPOINT_STATES, PluginState};
+use super::{ENDPOINT_STATES, EndReason, PluginState};
 use crate::domain::{
-    delivery::{AttemptOutcome, DeadReason, DeliveryState},
+    delivery::{AttemptOutcome, CancelReason, DeadReason, DeliveryState},
     endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
     envelope::{Envelope, Format},
     event::EventState,
@@ -94,7 +94,8 @@ values! {
     LogLevel, "LogLevel", words("Severity of a log line.", &LogLevel::ALL.map(LogLevel::as_str));
     DeliveryState, "DeliveryState", words("State of a delivery.", &DeliveryState::WORDS);
     DeadReason, "DeadReason", words("Why a delivery is dead.", &DeadReason::ALL.map(DeadReason::as_str));
-    Ended, "Ended", words("Final state of deliveries for a bulk retry.", &Ended::ALL.map(Ended::as_str));
+    EndReason, "EndReason", words("Why a delivery is dead or cancelled.", &end_reasons());
+    Ended, "Ended", words("State of deliveries for a bulk retry. `retrying`: those that wait for their next try.", &Ended::ALL.map(Ended::as_str));
     JobState, "JobState", words("State of a job: running, done or cancelled.", &JobState::ALL.map(JobState::as_str));
     AttemptOutcome, "AttemptOutcome", words("Outcome of an attempt.", &AttemptOutcome::WORDS);
     EndpointState, "EndpointState", words("State of an endpoint.", &ENDPOINT_STATES);
@@ -121,6 +122,10 @@ values! {
         "Role of a key: send events (`publish`), read without secrets (`read`), manage its own subscriptions (`subscribe`), read \
          only `/metrics` (`metrics`), manage deliveries, endpoints and sources (`operate`), everything (`admin`).",
         &Role::ALL.map(Role::as_str));
+}
+
+fn end_reasons() -> Vec<&'static str> {
+    DeadReason::ALL.map(DeadReason::as_str).into_iter().chain(CancelReason::ALL.map(CancelReason::as_str)).collect()
 }
 
 fn id(prefix: &str, description: &str) -> Value {

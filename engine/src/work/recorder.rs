@@ -19,7 +19,7 @@ use crate::{
     },
     metrics::{EndpointMeters, meters},
     news::{Feed, News},
-    store::{self, AttemptRecord, DeliverySlot, Recorded, Store, weight},
+    store::{self, AttemptRecord, Deletion, DeliverySlot, Recorded, Store, weight},
     traces::{Attempted, Traces},
 };
 
@@ -150,12 +150,14 @@ impl Recorder {
                     tracing::warn!(endpoint = %name, "endpoint answered 410 and is disabled; resume it to send again");
                 }
             }
-            OnGone::Remove => match self.store.delete_endpoint(id, Some(notices::endpoint_removed(endpoint))).await {
-                Ok(()) => tracing::info!(endpoint = %name, "subscription answered 410 and is removed"),
-                // It was unsubscribed meanwhile, or two webhooks were answered with 410.
-                Err(store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error),
-            },
+            OnGone::Remove => {
+                match self.store.delete_endpoint(id, Deletion::Forced, Some(notices::endpoint_removed(endpoint))).await {
+                    Ok(()) => tracing::info!(endpoint = %name, "subscription answered 410 and is removed"),
+                    // It was unsubscribed meanwhile, or two webhooks were answered with 410.
+                    Err(store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
         }
         self.catalog.refresh_endpoints().await
     }

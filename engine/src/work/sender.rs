@@ -26,6 +26,7 @@ use crate::{
         endpoint::{DisabledReason, Endpoint, EndpointState, Ordering, Policy},
         event::NewEvent,
         retry::Schedule,
+        sent::SentAs,
         time::Timestamp,
     },
     outbound::{Outbound, Request, Webhook},
@@ -180,7 +181,16 @@ impl<E: Exchange> Sender<E> {
         if holds_back(&endpoint.new.policy, next, noted.breaker) {
             self.release(self.handoff.deliveries.withdraw(&claim.endpoint, |_| true)).await;
         }
-        let record = AttemptRecord { delivery: claim.id, endpoint: claim.endpoint, lease: claim.lease, n, attempt, next, news };
+        let record = AttemptRecord {
+            delivery: claim.id,
+            endpoint: claim.endpoint,
+            lease: claim.lease,
+            n,
+            attempt,
+            sent: SentAs::of(endpoint),
+            next,
+            news,
+        };
         let recording = Recording {
             record,
             endpoint_name: endpoint.new.name.to_string(),

@@ -41,7 +41,7 @@ use crate::{
     outbound::Request,
     sandbox::{Limits, Sandbox},
     store::{
-        ClaimId, SqliteBacking, StoredRun,
+        ClaimId, Deletion, SqliteBacking, StoredRun,
         conformance::bench::{
             Bench, direct, emitted, endpoint, event, identity, one, ran_with, run_settlement, settlement, slug, state_effects,
         },
@@ -323,7 +323,7 @@ async fn a_run_whose_endpoint_was_deleted_is_parked_and_never_runs_without_it() 
     workers.plugin("echo", "ticket.*").await;
     let id = workers.accept(event("order.created")).await;
     workers.run_events().await;
-    workers.bench.store.delete_endpoint(crm, None).await.unwrap();
+    workers.bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     workers.catalog.refresh_endpoints().await.unwrap();
     for tries in 1..=2 {
         assert_eq!(workers.run_deferred().await, 1);
@@ -412,7 +412,7 @@ async fn a_paused_endpoint_waits_and_a_deleted_one_cancels() {
     workers.bench.claim().await;
     assert_eq!(workers.send().await, (vec![], vec![]), "both wait in the store");
 
-    workers.bench.store.delete_endpoint(slack, None).await.unwrap();
+    workers.bench.store.delete_endpoint(slack, Deletion::Forced, None).await.unwrap();
     workers.bench.set(crm, EndpointState::Active).await;
     workers.catalog.refresh_endpoints().await.unwrap();
     assert_eq!(workers.maintenance.step(clock::steady(), clock::wall()).await.unwrap().closed, 1);

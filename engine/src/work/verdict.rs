@@ -57,16 +57,18 @@ fn resolve(
 ) -> Result<Effects, Refusal> {
     let mut deliveries = Vec::with_capacity(requests.webhooks.len());
     for (place, Webhook { to, payload }) in requests.webhooks.into_iter().enumerate() {
-        let endpoint = match (to, bound) {
+        let payload = Arc::new(payload);
+        deliveries.push(match (to, bound) {
             // The sandbox refuses a name from a plugin that belongs to an endpoint.
-            (_, Some(bound)) => bound,
-            (Some(name), None) => match endpoints.named(&name) {
-                Some(endpoint) => endpoint,
-                None => return Err(unknown_endpoint(place + 1, name, endpoints)),
+            (_, Some(bound)) => NewDelivery::new(bound, event, Some(payload)),
+            (Some(name), None) => match (endpoints.named(&name), endpoints.deleted(&name)) {
+                (Some(endpoint), _) => NewDelivery::new(endpoint, event, Some(payload)),
+                // An operator deleted it on purpose: that must not stop the rest of the run.
+                (None, Some(deleted)) => NewDelivery::to_deleted(deleted, payload),
+                (None, None) => return Err(unknown_endpoint(place + 1, name, endpoints)),
             },
             (None, None) => return Err(bad_output("no_endpoint", format!("webhook {} names no endpoint", place + 1))),
-        };
-        deliveries.push(NewDelivery::new(endpoint, event, Some(Arc::new(payload))));
+        });
     }
     if !requests.emitted.is_empty() && event.new.depth >= DEPTH_MAX {
         return Err(bad_output(
@@ -104,6 +106,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
+            delivery::Birth,
             event::NewEvent,
             id::{EndpointId, EventId},
             run::{Emitted, LogLevel, LogLine, RunLog, RunState, StateRead, StateWrite},
@@ -115,7 +118,13 @@ mod tests {
 
     fn table() -> EndpointTable {
         let new = |id, name| Endpoint { id: EndpointId::from_i64(id), new: endpoint(name), created_at: NOW, failing_since: None };
-        EndpointTable::new([new(1, "crm"), new(2, "slack")])
+        let slug = |name| Slug::parse(name).unwrap();
+        let deleted = [
+            (slug("erp"), EndpointId::from_i64(7)),
+            (slug("erp"), EndpointId::from_i64(6)),
+            (slug("crm"), EndpointId::from_i64(8)),
+        ];
+        EndpointTable::new([new(1, "crm"), new(2, "slack")]).with_deleted(deleted)
     }
 
     fn webhook(to: Option<&str>) -> Webhook {
@@ -152,6 +161,18 @@ mod tests {
         assert_eq!((&*record.emitted()[0].source, record.emitted()[0].depth), ("plugin/p", 1));
         let execution = record.execution().unwrap();
         assert_eq!((execution.version, execution.memory_peak, execution.log.lines.len()), (Digest::of(b"p"), 9, 1));
+    }
+
+    #[test]
+    fn a_webhook_to_a_deleted_endpoint_is_cancelled_and_the_rest_of_the_run_takes_effect() {
+        let record = recorded(vec![webhook(Some("erp")), webhook(Some("crm"))], vec![emits("order.big")], 0, None);
+        assert_eq!((record.state(), record.emitted().len(), record.writes().len()), (RunState::Done, 1, 1));
+        let births: Vec<_> = record.deliveries().iter().map(|one| (one.endpoint.as_i64(), one.birth)).collect();
+        assert_eq!(
+            births,
+            [(7, Birth::Cancelled), (1, Birth::Due)],
+            "the last one of the name; a name that exists again is sent to"
+        );
     }
 
     #[test]

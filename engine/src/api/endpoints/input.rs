@@ -358,8 +358,19 @@ fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) 
         }
     }
     for (name, values) in &conditions {
-        if !CONDITIONS_TOO.contains(&name.as_str()) {
-            Attributes::default().push(name, String::new()).map_err(|bad| wrong("where", bad))?;
+        match name.strip_prefix(Subscription::DATA) {
+            Some(pointer) => {
+                let is_pointer = pointer.starts_with('/') && name.len() <= Subscription::DATA_LEN_MAX;
+                if !is_pointer {
+                    let max = Subscription::DATA_LEN_MAX;
+                    return Err(wrong(
+                        "where",
+                        format!("{name:?} is not a place in the data; write data:/country, {max} bytes at most"),
+                    ));
+                }
+            }
+            None if CONDITIONS_TOO.contains(&name.as_str()) => {}
+            None => Attributes::default().push(name, String::new()).map_err(|bad| wrong("where", bad))?,
         }
         if values.is_empty() {
             return Err(wrong("where", format!("{name:?} has no allowed value; give at least one, or leave it out")));

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use self::{
     input::{GRACE_DEFAULT, Input},
@@ -25,7 +25,7 @@ pub use self::{
     input::{bad_url, secret, wrong},
     schema::{Grace, RateText},
 };
-use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, patch, path::Path};
+use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, page::Query, patch, path::Path};
 use crate::{
     clock,
     domain::{
@@ -33,6 +33,7 @@ use crate::{
         endpoint::{DisabledReason, Endpoint, EndpointState},
         signature::Scheme,
     },
+    store::Deletion,
     wire::{EndpointView, PageView},
 };
 
@@ -72,8 +73,8 @@ pub async fn create(
         tracing::debug!(%error, "runs parked for the new endpoint are not requeued yet");
     }
     tracing::info!(endpoint = %endpoint.new.name, "endpoint created");
-    let view = EndpointView::revealing(&endpoint, api.store.tag());
-    Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
+    let view = EndpointView::revealing(&endpoint, api.store.tag()).warned(&api);
+    Ok((StatusCode::CREATED, Extension(audit::Target(view.name.clone())), Json(view)))
 }
 
 /// Runs `check`, which may ask a name server, only if one more endpoint is allowed.
@@ -123,7 +124,7 @@ pub async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<EndpointView>, Problem> {
-    Ok(Json(EndpointView::new(&*find(&api, &id)?, api.store.tag(), caller.sight)))
+    Ok(Json(EndpointView::new(&*find(&api, &id)?, api.store.tag(), caller.sight).warned(&api)))
 }
 
 /// Change an endpoint.
@@ -164,20 +165,40 @@ pub async fn change(
     let new_secret = changed.new.scheme != before.new.scheme;
     // Read again: its state may have changed meanwhile.
     let changed = find(&api, &id)?;
-    Ok(Json(if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag, caller.sight) }))
+    let view = if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag, caller.sight) };
+    Ok(Json(view.warned(&api)))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Removal {
+    /// `true`: delete it also if it is in use.
+    #[serde(default)]
+    force: bool,
 }
 
 /// Delete an endpoint.
 ///
-/// Its waiting deliveries are cancelled.
+/// An endpoint in use is refused: deliveries wait for it, or a serving plugin has sent to it by its name. With `force` it is deleted, and its
+/// waiting deliveries are cancelled. From then on, a plugin's webhook to this name is `cancelled` (`endpoint-deleted`), and the rest of the
+/// run takes effect.
 #[utoipa::path(
     delete, path = "/v1/endpoints/{endpoint}", operation_id = "delete_endpoint", tag = "endpoints",
-    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),
+    params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm"), Removal),
     responses((status = 204, description = "The endpoint is deleted.")),
+    extensions(("x-problems" = json!(["conflict"]))),
 )]
-pub async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub async fn remove(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Query(removal): Query<Removal>,
+) -> Result<StatusCode, Problem> {
     let endpoint = find(&api, &id)?;
-    api.store.delete_endpoint(endpoint.id, None).await?;
+    // Also plugins that do not load at the moment: they send again once they do.
+    let serving = || api.catalog.plugins().iter().map(|entry| entry.row.name.clone()).collect();
+    let deletion = if removal.force { Deletion::Forced } else { Deletion::Unused { serving: serving() } };
+    api.store.delete_endpoint(endpoint.id, deletion, None).await?;
     api.catalog.refresh_endpoints().await?;
     tracing::info!(endpoint = %endpoint.new.name, "endpoint deleted; its waiting deliveries are cancelled");
     Ok(StatusCode::NO_CONTENT)

@@ -12,7 +12,7 @@ use crate::{
     domain::{
         breaker::BreakerRule,
         duration,
-        endpoint::{OUR_HEADER_PREFIXES, OUR_HEADERS, Policy},
+        endpoint::{OUR_HEADER_PREFIXES, OUR_HEADERS, Policy, Subscription},
         name::Attributes,
         rate::Rate,
     },
@@ -85,14 +85,18 @@ values! {
 pub fn conditions_schema() -> RefOr<Schema> {
     schema(json!({
         "type": "object", "maxProperties": CONDITIONS_MAX,
-        "description": "Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes). It \
-                        narrows `events`, and has no effect without it.",
-        "propertyNames": {
-            "pattern": format!("^[a-z0-9]{{1,{}}}$", Attributes::NAME_LEN_MAX),
-            "not": { "enum": Attributes::TAKEN.iter().filter(|name| !CONDITIONS_TOO.contains(name)).collect::<Vec<_>>() },
-        },
+        "description": "Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes). \
+                        `data:/POINTER` is a JSON pointer into the event's data: a text, number or boolean there is compared as written, \
+                        and data that is not JSON does not match. It narrows `events`, and has no effect without it.",
+        "propertyNames": { "anyOf": [
+            {
+                "pattern": format!("^[a-z0-9]{{1,{}}}$", Attributes::NAME_LEN_MAX),
+                "not": { "enum": Attributes::TAKEN.iter().filter(|name| !CONDITIONS_TOO.contains(name)).collect::<Vec<_>>() },
+            },
+            { "pattern": format!("^{}/", Subscription::DATA), "maxLength": Subscription::DATA_LEN_MAX },
+        ] },
         "additionalProperties": { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": SUBSCRIPTION_MAX },
-        "examples": [{ "channel": ["newsletter"] }],
+        "examples": [{ "channel": ["newsletter"], "data:/country": ["IT", "DE"] }],
         "x-beside": { "dependentSchemas": { "where": { "anyOf": [
             { "properties": { "where": { "maxProperties": 0 } } },
             { "required": ["events"], "properties": { "events": { "minItems": 1 } } },

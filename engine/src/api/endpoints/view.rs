@@ -1,11 +1,15 @@
 //! An endpoint as the API shows it. Only [`EndpointView::revealing`] fills in a secret.
 
+use url::{Host, Url};
+
 use crate::{
-    api::access::Sight,
+    api::{Api, access::Sight},
     domain::{
         duration,
         endpoint::{Endpoint, EndpointState, shown_url},
         id::Tag,
+        name::nearest,
+        sent::header_may_be_shown,
         signature::Scheme,
     },
     outbound::fingerprint,
@@ -31,6 +35,7 @@ impl EndpointView {
             events: new.subscription.events.iter().map(ToString::to_string).collect(),
             r#where: new.subscription.conditions.iter().cloned().collect(),
             plugin: new.plugin.as_ref().map(ToString::to_string),
+            warning: None,
             signature: new.scheme.as_str().into(),
             public_key: secret.and_then(|secret| secret.public()),
             headers: new.policy.headers.iter().map(|(name, value)| (name.clone(), shown(name, value))).collect(),
@@ -66,6 +71,22 @@ impl EndpointView {
         }
     }
 
+    /// Adds warnings about what cannot work as it is.
+    pub fn warned(self, api: &Api) -> Self {
+        let plugins = api.catalog.plugins();
+        let missing = self.plugin.as_deref().filter(|name| plugins.get(name).is_none()).map(|name| {
+            let near = nearest(name, plugins.iter().map(|entry| &*entry.row.name));
+            let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
+            format!("no plugin {name:?} exists{near}. Until it does, each event for this endpoint is a failed run")
+        });
+        let unencrypted = is_unencrypted_name(&self.url).then(|| {
+            "http:// is not encrypted. Webhooks go only to addresses in networks that the engine opens with --allow-net"
+                .to_owned()
+        });
+        let all: Vec<String> = missing.into_iter().chain(unencrypted).collect();
+        Self { warning: (!all.is_empty()).then(|| all.join(". ")), ..self }
+    }
+
     /// With the secret: for the one reply that may carry it.
     pub fn revealing(endpoint: &Endpoint, tag: Tag) -> Self {
         let secret = endpoint.new.secrets.first().map(|held| held.secret.reveal());
@@ -73,10 +94,33 @@ impl EndpointView {
     }
 }
 
+/// Returns whether a URL sends in clear to a name, whose address may change. An address was checked when the endpoint was saved.
+fn is_unencrypted_name(url: &str) -> bool {
+    let url = Url::parse(url).ok().filter(|url| url.scheme() == "http");
+    url.is_some_and(|url| matches!(url.host(), Some(Host::Domain(name)) if name != "localhost"))
+}
+
 /// What stands for a header value that may be a credential. Sending it back leaves the value as it is.
 pub const HIDDEN: &str = "(not shown)";
 
 fn shown(name: &str, value: &str) -> String {
-    let plain = ["accept", "accept-language", "x-source", "x-environment"].contains(&name);
-    if plain { value.to_owned() } else { HIDDEN.to_owned() }
+    if header_may_be_shown(name) { value.to_owned() } else { HIDDEN.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warns_of_names_that_are_sent_to_in_clear() {
+        for (url, warns) in [
+            ("http://books.example/hook", true),
+            ("https://books.example/hook", false),
+            ("http://127.0.0.1:9/", false),
+            ("http://[::1]/", false),
+            ("http://localhost:9555/", false),
+        ] {
+            assert_eq!(is_unencrypted_name(url), warns, "{url}");
+        }
+    }
 }

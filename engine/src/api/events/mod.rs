@@ -177,6 +177,10 @@ pub struct Filter {
     r#type: Option<String>,
     /// Only events from this source.
     source: Option<String>,
+    /// Only events with this id of their sender.
+    id: Option<String>,
+    /// Only events with this subject.
+    subject: Option<String>,
     /// Only events in this state.
     #[param(value_type = Option<EventState>)]
     state: Option<String>,
@@ -207,6 +211,8 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     let filter = EventFilter {
         event_type: filter.r#type.clone(),
         source: filter.source.clone(),
+        id: filter.id.clone(),
+        subject: filter.subject.clone(),
         state,
         since: instant("since", filter.since.as_deref())?,
         until: instant("until", filter.until.as_deref())?,
@@ -284,6 +290,19 @@ pub async fn show(
         answers::json(&if from.is_some() { view.without_data() } else { view })
     };
     api.heavy.run(story.event.new.content.bytes().len(), written).await
+}
+
+/// Read the data of an event as it was received.
+///
+/// Byte for byte, for every content type.
+#[utoipa::path(
+    get, path = "/v1/events/{event}/data", operation_id = "read_event_data", tag = "events",
+    params(("event" = EventId, Path, description = "Id of the event, `evt_…`.")),
+    responses((status = 200, description = "The data.", body = String, content_type = "application/octet-stream")),
+)]
+pub async fn data(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let event = api.store.event(event_id(&api, &id)?, StoryPlace::default()).await?.event;
+    Ok(answers::bytes(event.new.content.bytes().clone()))
 }
 
 /// Replay an event through the current plugins and subscriptions.

@@ -57,7 +57,7 @@ pub async fn create(
     api.sources.refresh().await?;
     tracing::info!(source = %source.new.name, preset = source.new.settings.preset.as_str(), "source created");
     let view = SourceView::revealing(&api, &source);
-    Ok((StatusCode::CREATED, Extension(audit::Target(view.id.clone())), Json(view)))
+    Ok((StatusCode::CREATED, Extension(audit::Target(view.name.clone())), Json(view)))
 }
 
 /// List all sources.
@@ -74,7 +74,7 @@ pub async fn list(
 }
 
 /// Finds a source by its id or its name.
-fn find(api: &Api, text: &str) -> Result<Arc<Source>, Problem> {
+pub fn find(api: &Api, text: &str) -> Result<Arc<Source>, Problem> {
     let sources = api.sources.table();
     let by_id = SourceId::parse(text, api.store.tag()).and_then(|id| sources.get(id));
     by_id.or_else(|| sources.named(text)).cloned().ok_or_else(|| {

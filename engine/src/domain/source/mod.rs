@@ -45,7 +45,7 @@ use super::{
 pub use self::{
     data::BodyAs,
     hmac::{Algorithm, Encoding, HmacRule, KeyEncoding, Place, Stamp},
-    pick::Pick,
+    pick::{Path, Pick},
     preset::Preset,
     probe::Reply,
     secret::{BadSecret, SECRET_LEN},

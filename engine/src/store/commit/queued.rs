@@ -38,7 +38,7 @@ impl After {
         Queued::leased(lease)
     }
 
-    /// Queues a new delivery of `event`. Returns `None` for one that is stored as dead.
+    /// Queues a new delivery of `event`. Returns `None` for one that is never sent.
     pub fn queue_delivery<Own>(
         &mut self,
         local: &Local<Own>,
@@ -49,7 +49,7 @@ impl After {
     ) -> Option<Queued> {
         let NewDelivery { endpoint, payload, .. } = delivery;
         let slot = match placement {
-            Placement::Dead => return None,
+            Placement::Ended => return None,
             Placement::Held => None,
             Placement::Stored => {
                 self.due_now();

@@ -8,11 +8,14 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{Attempt, AttemptOutcome, DeadReason, DeliveryState, Next},
+        delivery::{Attempt, AttemptOutcome, CancelReason, DeadReason, DeliveryState, Next},
         endpoint::{DisabledReason, EndpointState},
+        envelope::{Envelope, Format},
         id::{ATTEMPTS_MAX, DeliveryId},
+        sent::{MASKED, SentAs},
+        signature::Scheme,
     },
-    store::{AttemptRecord, ClaimId, Error, Recorded},
+    store::{AttemptRecord, ClaimId, Deletion, Error, Recorded},
 };
 
 pub async fn an_attempt_and_the_next_state_are_one_change(bench: &Bench) {
@@ -162,7 +165,7 @@ pub async fn a_refused_retry_names_the_reason(bench: &Bench) {
     let id = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     let unknown = id.event().delivery(9);
     assert_eq!(bench.store.retry_delivery(unknown, clock::steady()).await, Err(Error::NotFound { what: "delivery" }));
-    bench.store.delete_endpoint(crm, None).await.unwrap();
+    bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     let refused = bench.store.retry_delivery(id, clock::steady()).await;
     assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("deleted")), "{refused:?}");
     assert_eq!(bench.stands(id).await, ("dead", 1), "nothing changed");
@@ -204,12 +207,42 @@ pub async fn the_attempts_of_a_delivery_are_limited(bench: &Bench) {
     assert_eq!(bench.store.delivery(id).await.unwrap().attempts.len(), ATTEMPTS_MAX as usize);
 }
 
+pub async fn an_attempt_is_kept_with_the_endpoint_as_it_was_sent_to(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let claim = bench.delivery_to(crm).await;
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let odd = SentAs {
+        url: "https://crm.example/\"a\"?b=é".into(),
+        scheme: Scheme::Token,
+        token_header: Some("x-api-key".into()),
+        envelope: Envelope::Data,
+        format: Format::Xml,
+        headers: vec![header("authorization", MASKED), header("accept", "*/*")],
+    };
+    let plain = SentAs::of(&bench.find_endpoint(crm).await);
+    assert!(bench.record(AttemptRecord { sent: plain.clone(), ..attempt(&claim, retry_in(0)) }).await);
+    bench.claim_at(soon(1)).await;
+    let again = bench.delivery().await;
+    assert!(bench.record(AttemptRecord { sent: odd.clone(), ..attempt(&again, Next::Delivered) }).await);
+    let after = bench.after_a_crash().await;
+    let whole = after.store.whole_delivery(claim.id).await.unwrap();
+    assert_eq!(whole.story.attempts.iter().map(|one| one.sent.clone()).collect::<Vec<_>>(), [Some(plain), Some(odd.clone())]);
+    assert_eq!(whole.story.summary.last.unwrap().sent, Some(odd));
+    assert_eq!((whole.event.id, whole.payload), (claim.event.id, None));
+    assert_eq!(whole.event.new.content.bytes(), claim.event.new.content.bytes());
+    let missing = after.store.whole_delivery(claim.event.id.delivery(9)).await.map(drop);
+    assert_eq!(missing, Err(Error::NotFound { what: "delivery" }));
+}
+
 pub async fn a_waiting_delivery_can_be_cancelled(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let id = bench.finished(crm, Next::Retry { due: clock::steady() }).await;
     let at = clock::wall();
     bench.store.cancel_delivery(id, at).await.unwrap();
-    assert_eq!(bench.store.delivery(id).await.unwrap().summary.state, DeliveryState::Cancelled { at });
+    assert_eq!(
+        bench.store.delivery(id).await.unwrap().summary.state,
+        DeliveryState::Cancelled { at, reason: Some(CancelReason::ByHand) }
+    );
     assert_eq!(bench.claim().await, 0);
     for finished in [id, bench.finished(crm, Next::Delivered).await, bench.finished(crm, Next::Dead(DeadReason::Gone)).await] {
         let stood = bench.stands(finished).await;
@@ -274,14 +307,14 @@ pub async fn deliveries_waiting_for_a_deleted_endpoint_are_cancelled(bench: &Ben
     for _ in 0..3 {
         waiting.push(bench.finished(crm, Next::Retry { due: clock::steady() }).await);
     }
-    bench.store.delete_endpoint(crm, None).await.unwrap();
+    bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     assert_eq!(bench.claim().await, 0);
     assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "no row is due any more");
     let at = clock::wall();
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 3);
     for id in waiting {
         let summary = bench.store.delivery(id).await.unwrap().summary;
-        assert_eq!(summary.state, DeliveryState::Cancelled { at });
+        assert_eq!(summary.state, DeliveryState::Cancelled { at, reason: Some(CancelReason::EndpointDeleted) });
         assert_eq!(summary.endpoint_name, "crm", "its name is still shown");
     }
 }

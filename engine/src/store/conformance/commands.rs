@@ -22,11 +22,11 @@ use crate::{
         plugin::Digest,
         rate::Rate,
         retry::Schedule,
-        run::{Effects, RunOutcome, RunState},
+        run::{Effects, RunIdentity, RunOutcome, RunRecord, RunState},
         signature::{Scheme, Secret},
         time::Timestamp,
     },
-    store::{Error, NewKey, PluginRow, Settled, Settlement},
+    store::{Deletion, Error, NewKey, PluginRow, Settled, Settlement},
 };
 
 pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
@@ -147,7 +147,7 @@ pub async fn runs_parked_for_a_missing_endpoint_are_requeued_once_it_exists(benc
     assert_eq!(requeue(&after).await, 0, "they now wait for another endpoint");
     after.endpoint("slack").await;
     assert_eq!(requeue(&after).await, 2);
-    after.store.delete_endpoint(crm, None).await.unwrap();
+    after.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     after.settled_with(wants("crm")).await;
     assert_eq!(requeue(&after).await, 0, "that endpoint is deleted");
 }
@@ -204,10 +204,10 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     after.store.update_endpoint(changed.clone()).await.unwrap();
     assert_eq!(&*after.find_endpoint(created.id).await.new.name, "crm", "its name is fixed");
 
-    after.store.delete_endpoint(created.id, None).await.unwrap();
+    after.store.delete_endpoint(created.id, Deletion::Forced, None).await.unwrap();
     let not_found = Err(Error::NotFound { what: "endpoint" });
     assert_eq!(after.store.update_endpoint(changed).await, not_found);
-    assert_eq!(after.store.delete_endpoint(created.id, None).await, not_found);
+    assert_eq!(after.store.delete_endpoint(created.id, Deletion::Forced, None).await, not_found);
     assert_eq!(after.store.endpoints().await.unwrap().len(), 0);
 }
 
@@ -242,12 +242,12 @@ pub async fn an_endpoints_name_is_unique_until_it_is_deleted(bench: &Bench) {
     let taken = bench.store.create_endpoint(endpoint("crm")).await.map(|endpoint| endpoint.id);
     assert_eq!(taken, Err(Error::Taken { what: "endpoint", name: "crm".into() }));
     let dead = bench.finished(first, Next::Dead(DeadReason::Exhausted)).await;
-    bench.store.delete_endpoint(first, None).await.unwrap();
+    bench.store.delete_endpoint(first, Deletion::Forced, None).await.unwrap();
     let second = bench.endpoint("crm").await;
     assert_ne!(first, second, "its id is never issued again");
     assert_eq!(bench.store.delivery(dead).await.unwrap().summary.endpoint, first);
     let after = bench.after_a_crash().await;
-    after.store.delete_endpoint(second, None).await.unwrap();
+    after.store.delete_endpoint(second, Deletion::Forced, None).await.unwrap();
     let third = after.endpoint("crm").await;
     assert!(third != first && third != second);
     for name in ["b", "a", "c"] {
@@ -257,11 +257,49 @@ pub async fn an_endpoints_name_is_unique_until_it_is_deleted(bench: &Bench) {
     assert_eq!(names, ["a", "b", "c", "crm"]);
 }
 
+pub async fn an_endpoint_in_use_is_deleted_only_by_force(bench: &Bench) {
+    let (crm, slack, idle) = (bench.endpoint("crm").await, bench.endpoint("slack").await, bench.endpoint("idle").await);
+    let waits = bench.finished(crm, retry_in(3600)).await;
+    bench.delivery_to(crm).await;
+    let claim = bench.accept(event("a")).await;
+    let router = ran_with("router", Effects { deliveries: vec![webhook(slack, "x")], ..Effects::default() });
+    let bound = RunIdentity { endpoint: Some(idle), ..identity("bound") };
+    let bound = RunRecord {
+        identity: bound,
+        ..ran_with("bound", Effects { deliveries: vec![webhook(idle, "x")], ..Effects::default() })
+    };
+    assert_eq!(bench.settle(Settlement { runs: vec![router, bound], ..settlement(&claim) }).await, Settled::Done);
+    for claim in bench.deliveries().await {
+        assert!(bench.record(attempt(&claim, Next::Delivered)).await);
+    }
+    let serving = |names: &[&str]| Deletion::Unused { serving: names.iter().map(|name| slug(name)).collect() };
+    let refused = async |id, deletion| match bench.store.delete_endpoint(id, deletion, Some(event("innesco.x"))).await {
+        Err(Error::Conflict(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let text = refused(crm, serving(&[])).await;
+    assert!(text.contains("\"crm\"") && text.contains("2 deliveries wait for it"), "one waits, one is on its way: {text}");
+    let text = refused(slack, serving(&["router", "other"])).await;
+    assert!(text.contains("the plugin router sent it 1 of its last webhooks"), "{text}");
+    assert!(bench.events().await.is_empty(), "nothing was deleted, nothing is reported");
+    assert_eq!(bench.stands(waits).await.0, "retrying");
+    assert!(bench.store.deleted_endpoints().await.unwrap().is_empty());
+
+    bench.store.delete_endpoint(slack, serving(&["other"]), None).await.unwrap();
+    bench.store.delete_endpoint(idle, serving(&["bound"]), None).await.unwrap();
+    bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
+    let not_found = Err(Error::NotFound { what: "endpoint" });
+    assert_eq!(bench.store.delete_endpoint(slack, serving(&["router"]), None).await, not_found);
+    let mut deleted = bench.store.deleted_endpoints().await.unwrap();
+    deleted.sort_by_key(|(name, _)| name.to_string());
+    assert_eq!(deleted, [(slug("crm"), crm), (slug("idle"), idle), (slug("slack"), slack)]);
+}
+
 pub async fn operational_events_are_stored_with_their_deletion_or_not_at_all(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
-    bench.store.delete_endpoint(crm, Some(event("innesco.x"))).await.unwrap();
+    bench.store.delete_endpoint(crm, Deletion::Forced, Some(event("innesco.x"))).await.unwrap();
     assert_eq!(&*bench.event().await.event.new.event_type, "innesco.x");
-    let again = bench.store.delete_endpoint(crm, Some(event("innesco.x"))).await;
+    let again = bench.store.delete_endpoint(crm, Deletion::Forced, Some(event("innesco.x"))).await;
     assert_eq!(again, Err(Error::NotFound { what: "endpoint" }));
     assert_eq!(bench.handoff.events.len(), 0, "without the deletion no operational event is stored");
 }
@@ -278,7 +316,7 @@ pub async fn an_endpoints_state_changes_only_from_the_expected_state(bench: &Ben
     assert!(!change(&[], Active).await);
     assert_eq!(bench.find_endpoint(crm).await.new.state, Disabled(DisabledReason::Gone));
     assert_eq!(bench.find_endpoint(slack).await.new.state, Active);
-    bench.store.delete_endpoint(crm, None).await.unwrap();
+    bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     assert!(!change(&[Disabled(DisabledReason::Gone)], Active).await, "a deleted endpoint does not change");
     assert!(!bench.store.set_endpoint_state(EndpointId::from_i64(99), &[Active], Paused, None).await.unwrap());
 }
@@ -309,7 +347,7 @@ pub async fn a_plugin_keeps_its_configuration_across_versions(bench: &Bench) {
 }
 
 fn key(name: &str, role: Role, byte: u8) -> NewKey {
-    NewKey { name: name.into(), role, hash: [byte; 32], expires_at: None }
+    NewKey { name: name.into(), role, hash: [byte; 32], ending: Some(format!("…{byte:03}")), expires_at: None }
 }
 
 pub async fn keys_are_created_listed_and_revoked(bench: &Bench) {
@@ -321,8 +359,9 @@ pub async fn keys_are_created_listed_and_revoked(bench: &Bench) {
         assert!(matches!(taken, Err(Error::Taken { what: "key", .. })), "{name}: {taken:?}");
     }
     let keys = bench.after_a_crash().await.store.keys().await.unwrap();
-    let shown: Vec<_> = keys.iter().map(|key| (key.new.name.as_str(), key.new.role, key.new.hash)).collect();
-    assert_eq!(shown, [("admin", Role::Admin, [2; 32]), ("ci", Role::Publish, [1; 32])]);
+    let shown: Vec<_> =
+        keys.iter().map(|key| (key.new.name.as_str(), key.new.role, key.new.hash, key.new.ending.as_deref())).collect();
+    assert_eq!(shown, [("admin", Role::Admin, [2; 32], Some("…002")), ("ci", Role::Publish, [1; 32], Some("…001"))]);
     assert_eq!(keys[1].id, ci.id);
     bench.store.revoke_key(ci.id).await.unwrap();
     assert_eq!(bench.store.revoke_key(ci.id).await, Err(Error::NotFound { what: "key" }));

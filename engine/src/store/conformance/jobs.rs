@@ -13,7 +13,7 @@ use crate::{
         pattern::Pattern,
         retention::Retention,
     },
-    store::{Error, PageRequest, Settled, Settlement},
+    store::{Deletion, Error, PageRequest, Settled, Settlement},
 };
 
 /// More deliveries than one step of a job processes.
@@ -198,7 +198,7 @@ pub async fn a_job_counts_the_deliveries_that_it_could_not_retry(bench: &Bench) 
         bench.finished(endpoint, Next::Dead(DeadReason::Exhausted)).await;
     }
     bench.set(off, EndpointState::Disabled(DisabledReason::ByHand)).await;
-    bench.store.delete_endpoint(gone, None).await.unwrap();
+    bench.store.delete_endpoint(gone, Deletion::Forced, None).await.unwrap();
     let job = create(bench, RetryFilter::default()).await;
     let job = finish(bench, job.id).await;
     assert_eq!((job.state, job.done, job.failed), (JobState::Done, 1, 2));

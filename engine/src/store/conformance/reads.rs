@@ -85,6 +85,14 @@ pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
     assert_eq!(bench.event_ids(by(Some("' OR 1 --"), None)).await, []);
     let waiting = EventFilter { state: Some(EventState::Waiting), ..by(Some("b"), Some("shop")) };
     assert_eq!(bench.event_ids(waiting).await, [ids[1]]);
+    let of_seven = NewEvent { subject: Some("order/7".into()), ..event_with_id("shop", "o-1001") };
+    let known = bench.store.accept(vec![of_seven]).await.unwrap()[0].id();
+    let by_id = |id: &str| EventFilter { id: Some(id.into()), ..EventFilter::default() };
+    let by_subject = |subject: &str| EventFilter { subject: Some(subject.into()), ..EventFilter::default() };
+    assert_eq!(bench.event_ids(by_id("o-1001")).await, [known]);
+    assert_eq!(bench.event_ids(by_subject("order/7")).await, [known]);
+    assert_eq!(bench.event_ids(EventFilter { source: Some("till".into()), ..by_id("o-1001") }).await, []);
+    assert_eq!(bench.event_ids(by_subject("order/8")).await, []);
 }
 
 pub async fn events_are_listed_by_time(bench: &Bench) {
@@ -195,6 +203,15 @@ pub async fn deliveries_are_listed_by_endpoint_event_and_state(bench: &Bench) {
     assert_eq!(ids(DeliveryFilter { event: Some(claim.event.id), ..all.clone() }).await, [dead, held, pending.id]);
     assert_eq!(ids(DeliveryFilter { event: Some(claim.event.id), ..by_state("dead") }).await, [dead]);
     assert_eq!(ids(DeliveryFilter { event: Some(EventId::from_i64(99)), ..all.clone() }).await, []);
+
+    let first = claim.event.accepted_at;
+    let since = |millis: i64| DeliveryFilter {
+        since: Some(Timestamp::from_millis(first.millis() + millis)),
+        ..DeliveryFilter::default()
+    };
+    assert_eq!(ids(since(0)).await.len(), 6, "of its event, and of those after it");
+    assert_eq!(ids(DeliveryFilter { endpoint: Some(crm), state: Some("dead"), ..since(0) }).await, [dead]);
+    assert_eq!(ids(since(600_000)).await, [], "none is of so late an event");
 
     let listed = bench.list_deliveries(DeliveryFilter { event: Some(claim.event.id), ..all }).await;
     let shown: Vec<_> =

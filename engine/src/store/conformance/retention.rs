@@ -14,7 +14,7 @@ use crate::{
         run::RunOutcome,
         time::Timestamp,
     },
-    store::{Accepted, DeliveryFilter, Error, EventFilter, Settlement, StoryPlace},
+    store::{Accepted, Deletion, DeliveryFilter, Error, EventFilter, Settlement, StoryPlace},
 };
 
 const DAY: u64 = 24 * 3600;
@@ -280,8 +280,8 @@ pub async fn the_state_of_plugins_evicts_no_event(bench: &Bench) {
 pub async fn a_deleted_endpoint_is_forgotten_with_its_last_event(bench: &Bench) {
     let (crm, idle, stays) = (bench.endpoint("crm").await, bench.endpoint("idle").await, bench.endpoint("stays").await);
     let event = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
-    bench.store.delete_endpoint(crm, None).await.unwrap();
-    bench.store.delete_endpoint(idle, None).await.unwrap();
+    bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
+    bench.store.delete_endpoint(idle, Deletion::Forced, None).await.unwrap();
     retire(bench, in_days(8)).await;
     assert_eq!(bench.backing.endpoint_rows().await, 3, "an event from before their deletion still exists");
     assert_eq!(bench.story(event).await.deliveries[0].summary.endpoint_name, "crm");

@@ -6,13 +6,13 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{Birth, NewDelivery},
+        delivery::{Birth, CancelReason, DeliveryState, NewDelivery},
         event::EventState,
         id::CHILDREN_MAX,
         plugin::Digest,
         run::{Effects, Execution, LogLevel, LogLine, RunIdentity, RunLog, RunOutcome, RunState},
     },
-    store::{DeliveryFilter, EventFilter, Settled, Settlement, Settles, StateFull, StateLimits, StateSize},
+    store::{Deletion, DeliveryFilter, Error, EventFilter, Settled, Settlement, Settles, StateFull, StateLimits, StateSize},
 };
 
 pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
@@ -223,6 +223,30 @@ pub async fn new_deliveries_are_due_held_or_dead_as_requested(bench: &Bench) {
         (2, Some(&payload("x"))),
         "a delivery stored as dead can be retried"
     );
+}
+
+pub async fn a_webhook_to_a_deleted_endpoint_is_cancelled_and_names_its_run(bench: &Bench) {
+    let (crm, gone) = (bench.endpoint("crm").await, bench.endpoint("gone").await);
+    bench.store.delete_endpoint(gone, Deletion::Forced, None).await.unwrap();
+    let claim = bench.accept(event("a")).await;
+    let cancelled = NewDelivery::to_deleted(gone, Arc::new(payload("x")));
+    let run = ran_with("p", Effects { deliveries: vec![cancelled, webhook(crm, "y")], ..Effects::default() });
+    assert_eq!(
+        bench.settle(Settlement { runs: vec![run], direct: vec![direct(crm)], ..settlement(&claim) }).await,
+        Settled::Done
+    );
+    assert_eq!(bench.deliveries().await.len(), 2);
+    let story = bench.story(claim.event.id).await;
+    let of_run = Some(story.runs[0].id);
+    let seen: Vec<_> =
+        story.deliveries.iter().map(|one| (&*one.summary.endpoint_name, one.summary.state.as_str(), one.summary.run)).collect();
+    assert_eq!(seen, [("gone", "cancelled", of_run), ("crm", "pending", of_run), ("crm", "pending", None)]);
+    let id = story.deliveries[0].summary.id;
+    let state = bench.store.delivery(id).await.unwrap().summary.state;
+    assert!(matches!(state, DeliveryState::Cancelled { reason: Some(CancelReason::EndpointDeleted), .. }), "{state:?}");
+    assert_eq!(bench.store.whole_delivery(id).await.unwrap().payload, Some(payload("x")), "what it would have sent is kept");
+    let refused = bench.store.retry_delivery(id, clock::steady()).await;
+    assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("\"gone\" was deleted")), "{refused:?}");
 }
 
 pub async fn deliveries_without_room_wait_in_the_store(bench: &Bench) {

@@ -10,8 +10,13 @@ use super::{
     db::{clean, execute, get, rows},
 };
 use crate::{
-    domain::delivery::Next,
-    store::{AttemptRecord, Attempts, Error, Recorded, commit::After, weight},
+    domain::delivery::{Ending, Next},
+    store::{
+        AttemptRecord, Attempts, Error, Recorded,
+        columns::{ending_to_columns, sent_to_column},
+        commit::After,
+        weight,
+    },
 };
 
 /// Estimated bytes of an attempt in the store beside its excerpt.
@@ -69,7 +74,7 @@ async fn write(tx: &Transaction<'_>, local: &Local, taken: &[(&AttemptRecord, i6
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (record, round) in taken {
         let (id, n) = (record.delivery.as_i64(), i64::from(record.n));
-        let (state, reason) = match record.next {
+        let ending = match record.next {
             Next::Retry { due } => {
                 after.due_at(due);
                 retries.push(id);
@@ -77,9 +82,10 @@ async fn write(tx: &Transaction<'_>, local: &Local, taken: &[(&AttemptRecord, i6
                 dues.push(local.db_at(due));
                 continue;
             }
-            Next::Delivered => ("delivered", None),
-            Next::Dead(reason) => ("dead", Some(reason.as_str())),
+            Next::Delivered => Ending::Delivered,
+            Next::Dead(reason) => Ending::Dead(reason),
         };
+        let (state, reason, _) = ending_to_columns(ending);
         ended.push(id);
         endpoints.push(record.endpoint.as_i64());
         rounds.push(*round);
@@ -117,11 +123,13 @@ async fn write(tx: &Transaction<'_>, local: &Local, taken: &[(&AttemptRecord, i6
     let excerpts: Vec<&[u8]> = attempt().map(|one| &*one.excerpt).collect();
     let waits: Vec<Option<i64>> =
         attempt().map(|one| one.retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))).collect();
+    let sent: Vec<String> = taken.iter().map(|(record, _)| clean(&sent_to_column(&record.sent)).into_owned()).collect();
     execute(
         tx,
-        "INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms)
-         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[])",
-        &[&ids, &ats, &outcomes, &statuses, &latencies, &details, &excerpts, &waits],
+        "INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms, sent)
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[],
+             $9::text[])",
+        &[&ids, &ats, &outcomes, &statuses, &latencies, &details, &excerpts, &waits, &sent],
     )
     .await?;
     after.bytes += attempt().map(|one| ATTEMPT_BYTES + one.excerpt.len() as i64).sum::<i64>();

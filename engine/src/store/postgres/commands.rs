@@ -10,10 +10,11 @@ use super::{
 use crate::{
     domain::{
         command::{cancels_no_finished_delivery, may_attempt_again, may_send, replays_no_waiting_event},
+        delivery::{CancelReason, Ending},
         id::{DeliveryId, EndpointId, EventId},
         time::Timestamp,
     },
-    store::{Commands, Error, commit::After},
+    store::{Commands, Error, columns::ending_to_columns, commit::After},
 };
 
 #[async_trait]
@@ -41,11 +42,12 @@ async fn finish(
     tx: &Transaction<'_>,
     id: DeliveryId,
     (endpoint, round, attempts): (i64, i64, i64),
-    state: &str,
+    ending: Ending,
     at: Timestamp,
 ) -> Result<(), Error> {
-    let sql = "INSERT INTO delivery (id, endpoint, round, state, attempts, at) VALUES ($1, $2, $3, $4, $5, $6)";
-    execute(tx, sql, &[&id.as_i64(), &endpoint, &round, &state, &attempts, &at.millis()]).await?;
+    let (state, reason, cancel_reason) = ending_to_columns(ending);
+    let sql = "INSERT INTO delivery (id, endpoint, round, state, reason, cancel_reason, attempts, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    execute(tx, sql, &[&id.as_i64(), &endpoint, &round, &state, &reason, &cancel_reason, &attempts, &at.millis()]).await?;
     Ok(())
 }
 
@@ -95,7 +97,7 @@ async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<E
     let sql = "DELETE FROM live WHERE id = $1 RETURNING endpoint, round, attempts";
     if let Some(row) = row(tx, sql, &[&id.as_i64()]).await? {
         let of = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-        finish(tx, id, of, "cancelled", at).await?;
+        finish(tx, id, of, Ending::Cancelled(CancelReason::ByHand), at).await?;
         return Ok(EndpointId::from_i64(of.0));
     }
     match row(tx, "SELECT state FROM delivery WHERE id = $1", &[&id.as_i64()]).await? {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
 
 use super::{
     Postgres, accept,
-    db::{clean, execute, found, get, row, rows},
+    db::{clean, execute, found, get, row, rows, the_row},
     jobs,
     nodes::raise_config_version,
     rows::{self as values, ENDPOINT_COLUMNS},
@@ -15,7 +16,8 @@ use super::{
 use crate::{
     clock,
     domain::{
-        delivery::DeadReason,
+        command::{EndpointUse, may_delete},
+        delivery::{CancelReason, DeadReason},
         endpoint::{Endpoint, EndpointState, NewEndpoint, Policy},
         event::NewEvent,
         id::EndpointId,
@@ -24,8 +26,9 @@ use crate::{
     },
     metrics::meters,
     store::{
-        Endpoints, Error, Seal,
+        Deletion, Endpoints, Error, Seal,
         columns::{EndpointColumns, Place},
+        endpoints::{DELETED_KNOWN_MAX, SENT_LOOKED_AT_MAX, WAITING_COUNTED_MAX},
     },
 };
 
@@ -76,9 +79,12 @@ impl Endpoints for Postgres {
         Ok(changed)
     }
 
-    async fn delete_endpoint(&self, id: EndpointId, notice: Option<NewEvent>) -> Result<(), Error> {
+    async fn delete_endpoint(&self, id: EndpointId, deletion: Deletion, notice: Option<NewEvent>) -> Result<(), Error> {
         self.step_as_node(move |tx, local, node, after| {
             Box::pin(async move {
+                if let Deletion::Unused { serving } = deletion {
+                    refuse_used(tx, id, &serving).await?;
+                }
                 delete(tx, id).await?;
                 accept::insert_all(tx, local, node, notice.into_iter().collect(), after).await
             })
@@ -88,6 +94,10 @@ impl Endpoints for Postgres {
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         self.read_sealed(|tx, local| Box::pin(async move { all(tx, &local.seals.all()).await })).await
+    }
+
+    async fn deleted_endpoints(&self) -> Result<Vec<(Slug, EndpointId)>, Error> {
+        self.read(|tx, _| Box::pin(all_deleted(tx))).await
     }
 
     async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error> {
@@ -186,6 +196,35 @@ async fn set_state(tx: &Transaction<'_>, id: EndpointId, from: &[EndpointState],
     Ok(changed)
 }
 
+/// Refuses to delete an endpoint for which deliveries wait, or to which one of these plugins has sent.
+async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> Result<(), Error> {
+    let id = id.as_i64();
+    let known = row(tx, "SELECT name FROM endpoint WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", &[&id]).await?;
+    let known = known.ok_or(Error::NotFound { what: "endpoint" })?;
+    // Each kind has its own index.
+    let sql =
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = $1 AND lease IS NULL AND ordering IS NULL LIMIT $2) l)
+                   + (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = $1 AND ordering IS NOT NULL LIMIT $2) l)
+                   + (SELECT count(*) FROM live WHERE endpoint = $1 AND lease IS NOT NULL AND ordering IS NULL)";
+    let waiting: i64 = get(&the_row(tx, sql, &[&id, &WAITING_COUNTED_MAX]).await?, 0)?;
+    let sql = "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = $1 ORDER BY id DESC LIMIT $2) d
+               JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin";
+    let senders = rows(tx, sql, &[&id, &SENT_LOOKED_AT_MAX]).await?;
+    let senders = senders.iter().map(|row| Ok((get(row, 0)?, get::<i64>(row, 1)?.unsigned_abs())));
+    let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: senders.collect::<Result<_, Error>>()? };
+    may_delete(get(&known, 0)?, &used.by(serving)).map_err(Error::Conflict)
+}
+
+async fn all_deleted(tx: &Transaction<'_>) -> Result<Vec<(Slug, EndpointId)>, Error> {
+    let sql = "SELECT id, name FROM endpoint WHERE deleted_at IS NOT NULL ORDER BY deleted_at DESC LIMIT $1";
+    let read = |row: &Row| {
+        let id: i64 = get(row, 0)?;
+        let name = Slug::parse(get(row, 1)?).map_err(|_| Place { table: "endpoint", id }.corrupt("name"))?;
+        Ok((name, EndpointId::from_i64(id)))
+    };
+    rows(tx, sql, &[&DELETED_KNOWN_MAX]).await?.iter().map(read).collect()
+}
+
 async fn delete(tx: &Transaction<'_>, id: EndpointId) -> Result<(), Error> {
     let sql = "UPDATE endpoint SET deleted_at = $1, sealed = NULL WHERE id = $2 AND deleted_at IS NULL";
     found(execute(tx, sql, &[&clock::wall().millis(), &id.as_i64()]).await?, "endpoint")?;
@@ -211,12 +250,13 @@ async fn close_deliveries(tx: &Transaction<'_>, at: Timestamp) -> Result<(usize,
                          SELECT l.id FROM live l WHERE l.endpoint = e.id AND {kind} LIMIT $2 FOR UPDATE SKIP LOCKED) l
                      WHERE e.deleted_at IS NOT NULL OR e.state LIKE 'disabled%' LIMIT $2)
                  RETURNING id, endpoint, round, attempts)
-             INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at)
+             INSERT INTO delivery (id, endpoint, round, state, reason, cancel_reason, attempts, at)
              SELECT g.id, g.endpoint, g.round, CASE WHEN e.deleted_at IS NULL THEN 'dead' ELSE 'cancelled' END,
-                 CASE WHEN e.deleted_at IS NULL THEN $3 END, g.attempts, $1
+                 CASE WHEN e.deleted_at IS NULL THEN $3 END, CASE WHEN e.deleted_at IS NOT NULL THEN $4 END, g.attempts, $1
              FROM gone g JOIN endpoint e ON e.id = g.endpoint RETURNING state = 'dead'"
         );
-        for row in rows(tx, &sql, &[&at.millis(), &CLOSE_MAX, &DeadReason::EndpointDisabled.as_str()]).await? {
+        let reasons = (DeadReason::EndpointDisabled.as_str(), CancelReason::EndpointDeleted.as_str());
+        for row in rows(tx, &sql, &[&at.millis(), &CLOSE_MAX, &reasons.0, &reasons.1]).await? {
             closed += 1;
             dead += usize::from(get::<bool>(&row, 0)?);
         }

@@ -41,11 +41,15 @@ impl Keys for Postgres {
 
 async fn create(tx: &Transaction<'_>, new: NewKey) -> Result<KeyRow, Error> {
     let created_at = clock::wall();
-    let sql = "INSERT INTO api_key (name, role, hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)
+    let sql = "INSERT INTO api_key (name, role, hash, created_at, expires_at, ending) VALUES ($1, $2, $3, $4, $5, $6)
                ON CONFLICT DO NOTHING RETURNING id";
     let expires_at = new.expires_at.map(Timestamp::millis);
-    let created =
-        row(tx, sql, &[&clean(&new.name), &new.role.as_str(), &new.hash.as_slice(), &created_at.millis(), &expires_at]).await?;
+    let created = row(
+        tx,
+        sql,
+        &[&clean(&new.name), &new.role.as_str(), &new.hash.as_slice(), &created_at.millis(), &expires_at, &new.ending],
+    )
+    .await?;
     let Some(created) = created else {
         return Err(Error::Taken { what: "key", name: new.name });
     };

@@ -13,13 +13,13 @@ use crate::{
         delivery::{Attempt, AttemptOutcome, Payload},
         endpoint::Endpoint,
         event::{Event, NewEvent},
-        id::EventId,
+        id::{AttemptId, EventId},
         name::{Attributes, EventType},
         time::Timestamp,
     },
     store::{
-        Error, Seal,
-        columns::{PLAIN, Place, StoredEndpoint, json_column, request_from_columns},
+        Error, Seal, StoredAttempt,
+        columns::{PLAIN, Place, StoredEndpoint, json_column, request_from_columns, sent_from_column},
     },
 };
 
@@ -95,19 +95,21 @@ pub fn payload(row: &Row, first: usize, delivery: i64) -> Result<Option<Payload>
 }
 
 /// The columns of [`attempt`], in its order, for a table aliased `a`.
-pub const ATTEMPT_COLUMNS: &str = "a.id, a.at, a.outcome, a.status, a.latency_us, a.detail, a.excerpt, a.retry_after_ms";
+pub const ATTEMPT_COLUMNS: &str = "a.id, a.at, a.outcome, a.status, a.latency_us, a.detail, a.excerpt, a.retry_after_ms, a.sent";
 
-pub fn attempt(row: &Row, first: usize) -> Result<Attempt, Error> {
+pub fn attempt(row: &Row, first: usize) -> Result<StoredAttempt, Error> {
     let place = Place { table: "attempt", id: get(row, first)? };
     let status = get::<Option<i64>>(row, first + 3)?.map(u16::try_from).transpose().map_err(|_| place.corrupt("status"))?;
-    Ok(Attempt {
+    let attempt = Attempt {
         at: Timestamp::from_millis(get(row, first + 1)?),
         outcome: AttemptOutcome::parse(get(row, first + 2)?, status).ok_or_else(|| place.corrupt("outcome"))?,
         latency: Duration::from_micros(get::<i64>(row, first + 4)?.unsigned_abs()),
         detail: get(row, first + 5)?,
         excerpt: Bytes::from(get::<Vec<u8>>(row, first + 6)?),
         retry_after: get::<Option<i64>>(row, first + 7)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
-    })
+    };
+    let sent = get::<Option<&str>>(row, first + 8)?.map(|text| sent_from_column(&place, text)).transpose()?;
+    Ok(StoredAttempt { id: AttemptId::from_i64(place.id), attempt, sent })
 }
 
 pub const ENDPOINT_COLUMNS: &str =

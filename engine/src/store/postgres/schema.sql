@@ -159,6 +159,7 @@ CREATE TABLE delivery (
     reason   text,
     attempts bigint NOT NULL,
     at       bigint NOT NULL,                 -- wall clock, ms
+    cancel_reason text,                       -- beside reason, which only a dead delivery has; NULL in rows of layouts before 3
     CHECK ((state = 'dead') = (reason IS NOT NULL))
 );
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
@@ -171,7 +172,8 @@ CREATE TABLE payload (
     content_type text NOT NULL,
     headers      text,                        -- JSON array of [name, value]
     codec        bigint NOT NULL,
-    body         bytea NOT NULL
+    body         bytea NOT NULL,
+    run          bigint                       -- the run that made it; NULL in rows of layouts before 3
 );
 ALTER TABLE payload ALTER COLUMN body SET STORAGE EXTERNAL;
 
@@ -183,7 +185,8 @@ CREATE TABLE attempt (
     latency_us     bigint NOT NULL,
     detail         text,
     excerpt        bytea NOT NULL,
-    retry_after_ms bigint
+    retry_after_ms bigint,
+    sent           text                       -- JSON object: the endpoint as it was sent to, without secrets
 );
 
 -- State of plugins. The version is the token of the lease that wrote the value: no two claims share a token.
@@ -284,7 +287,8 @@ CREATE TABLE api_key (
     hash       bytea NOT NULL UNIQUE,
     created_at bigint NOT NULL,
     expires_at bigint,                        -- wall clock, ms
-    last_used_at bigint                       -- wall clock, ms; within a minute
+    last_used_at bigint,                      -- wall clock, ms; within a minute
+    ending       text                         -- its last characters; NULL in rows of layouts before 3
 );
 
 -- Audit trail. An entry is written before its change and completed with the answer's status.

@@ -19,14 +19,14 @@ use super::{
 use crate::{
     clock,
     domain::{
-        delivery::{Birth, DeadReason, Payload},
+        delivery::{Birth, Ending, Payload},
         event::NewEvent,
         id::{DeliveryId, EndpointId, EventId, RunId},
         run::{RunOutcome, RunRecord},
     },
     store::{
         Error, Settle, Settled, Settlement, Settles,
-        columns::{PLAIN, headers_to_column, log_to_column},
+        columns::{PLAIN, ending_to_columns, headers_to_column, log_to_column},
         commit::{After, Queued},
         settle::{Children, Known, Plan, QueueRow, Routing, Versions, judge},
         weight,
@@ -201,8 +201,9 @@ struct Written {
     /// Value (`None` deletes it) and version.
     state: BTreeMap<StateName, (Option<Vec<u8>>, i64)>,
     events: Vec<NewEvent>,
-    payloads: Vec<(i64, Arc<Payload>)>,
-    dead: Rows,
+    payloads: Vec<(i64, Option<RunId>, Arc<Payload>)>,
+    ended: Rows,
+    endings: Vec<Ending>,
     live: Rows,
     next_at: Vec<i64>,
     leases: Vec<Option<i64>>,
@@ -280,14 +281,17 @@ impl Written {
             let name = (plugin.to_owned(), write.key.clone());
             self.state.insert(name, (write.value.clone(), plan.state_version()));
         }
-        for (id, delivery) in plan.deliveries() {
+        for (id, run, delivery) in plan.deliveries() {
             if let Some(payload) = &delivery.payload {
-                self.payloads.push((id.as_i64(), Arc::clone(payload)));
+                self.payloads.push((id.as_i64(), run, Arc::clone(payload)));
             }
             let token = || local.next_token(node);
             let queued = after.queue_delivery(local, token, &settlement.event, (id, delivery), known.placement(delivery));
             match queued {
-                None => self.dead.push(id, delivery.endpoint, plan.round),
+                None => {
+                    self.ended.push(id, delivery.endpoint, plan.round);
+                    self.endings.push(delivery.birth.ending().expect("a delivery that is not queued is never sent"));
+                }
                 Some(Queued { next_at, lease }) => {
                     self.live.push(id, delivery.endpoint, plan.round);
                     self.orderings.push(delivery.ordering);
@@ -453,30 +457,39 @@ impl Written {
 
     async fn write_deliveries(&self, tx: &Transaction<'_>, after: &mut After) -> Result<(), Error> {
         if !self.payloads.is_empty() {
-            let payload = || self.payloads.iter().map(|(_, payload)| payload);
-            let ids: Vec<i64> = self.payloads.iter().map(|(id, _)| *id).collect();
+            let payload = || self.payloads.iter().map(|(.., payload)| payload);
+            let ids: Vec<i64> = self.payloads.iter().map(|(id, ..)| *id).collect();
+            let runs: Vec<Option<i64>> = self.payloads.iter().map(|(_, run, _)| run.map(RunId::as_i64)).collect();
             let types: Vec<Option<&str>> = payload().map(|one| one.event_type.as_deref()).collect();
             let contents: Vec<_> = payload().map(|one| clean(&one.content_type)).collect();
             let headers: Vec<Option<String>> = payload().map(|one| headers_to_column(&one.headers)).collect();
             let bodies: Vec<&[u8]> = payload().map(|one| &*one.body).collect();
             execute(
                 tx,
-                "INSERT INTO payload (id, type, content_type, headers, codec, body)
-                 SELECT u.id, u.type, u.content_type, u.headers, $6::bigint, u.body
-                 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bytea[]) u (id, type, content_type, headers, body)",
-                &[&ids, &types, &contents, &headers, &bodies, &PLAIN],
+                "INSERT INTO payload (id, type, content_type, headers, codec, body, run)
+                 SELECT u.id, u.type, u.content_type, u.headers, $6::bigint, u.body, u.run
+                 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bytea[], $7::bigint[])
+                     u (id, type, content_type, headers, body, run)",
+                &[&ids, &types, &contents, &headers, &bodies, &PLAIN, &runs],
             )
             .await?;
             after.bytes += payload().map(|one| PAYLOAD_BYTES + one.body.len() as i64).sum::<i64>();
         }
-        if !self.dead.ids.is_empty() {
-            let Rows { ids, endpoints, rounds } = &self.dead;
+        if !self.ended.ids.is_empty() {
+            let Rows { ids, endpoints, rounds } = &self.ended;
+            let (mut states, mut reasons, mut cancelled) = (Vec::new(), Vec::new(), Vec::new());
+            for (state, reason, cancel_reason) in self.endings.iter().copied().map(ending_to_columns) {
+                states.push(state);
+                reasons.push(reason);
+                cancelled.push(cancel_reason);
+            }
             execute(
                 tx,
-                "INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at)
-                 SELECT u.id, u.endpoint, u.round, 'dead', $4, 0, $5
-                 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) u (id, endpoint, round)",
-                &[ids, endpoints, rounds, &DeadReason::EndpointDisabled.as_str(), &clock::wall().millis()],
+                "INSERT INTO delivery (id, endpoint, round, state, reason, cancel_reason, attempts, at)
+                 SELECT u.id, u.endpoint, u.round, u.state, u.reason, u.cancel_reason, 0, $7
+                 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[])
+                     u (id, endpoint, round, state, reason, cancel_reason)",
+                &[ids, endpoints, rounds, &states, &reasons, &cancelled, &clock::wall().millis()],
             )
             .await?;
         }

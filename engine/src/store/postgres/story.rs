@@ -10,13 +10,16 @@ use tokio_postgres::Row;
 use super::{
     Local, Postgres,
     db::{Value, get, get_u32, limit, row, rows},
-    rows::{self as values, ATTEMPT_COLUMNS, EVENT_COLUMNS, EVENT_COLUMNS_COUNT, WHOLE_EVENT_COLUMNS_COUNT, WHOLE_EVENT_REST},
+    rows::{
+        self as values, ATTEMPT_COLUMNS, EVENT_COLUMNS, EVENT_COLUMNS_COUNT, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT,
+        WHOLE_EVENT_REST,
+    },
 };
 use crate::{
     domain::{
-        delivery::{DeadReason, DeliveryState},
+        delivery::DeliveryState,
         event::EventState,
-        id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
+        id::{DeliveryId, EndpointId, EventId, RunId},
         name::Slug,
         plugin::Digest,
         run::{RunOutcome, RunState},
@@ -24,8 +27,8 @@ use crate::{
     },
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
-        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
-        columns::{Place, log_from_columns},
+        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        columns::{Place, ended, log_from_columns},
     },
 };
 
@@ -45,6 +48,10 @@ impl Story for Postgres {
 
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error> {
         self.read_for_people(move |tx, local| Box::pin(delivery(tx, local, id))).await
+    }
+
+    async fn whole_delivery(&self, id: DeliveryId) -> Result<WholeDelivery, Error> {
+        self.read_for_people(move |tx, local| Box::pin(whole_delivery(tx, local, id))).await
     }
 }
 
@@ -81,6 +88,12 @@ async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest
     }
     if let Some(source) = &filter.source {
         also("e.source =", source, "");
+    }
+    if let Some(id) = &filter.id {
+        also("e.caller_id =", id, "");
+    }
+    if let Some(subject) = &filter.subject {
+        also("e.subject =", subject, "");
     }
     if let (Some(since), Some(minute)) = (&since, &minutes[0]) {
         also("e.accepted_at >=", since, "");
@@ -176,7 +189,8 @@ fn run(row: &Row, local: &Local) -> Result<StoredRun, Error> {
 /// Adds to a delivery `d` the shown columns of its endpoint, its type and its last attempt.
 fn with_shown_columns(deliveries: &str) -> String {
     format!(
-        "SELECT d.id, d.endpoint, d.round, d.attempts, d.at, d.state, d.reason, n.name, coalesce(p.type, e.type), {ATTEMPT_COLUMNS}
+        "SELECT d.id, d.endpoint, d.round, d.attempts, d.at, d.state, d.reason, n.name, coalesce(p.type, e.type), d.cancel_reason, p.run,
+             {ATTEMPT_COLUMNS}
          FROM ({deliveries}) d LEFT JOIN endpoint n ON n.id = d.endpoint LEFT JOIN payload p ON p.id = d.id
          LEFT JOIN event e ON e.id = d.id >> 14
          LEFT JOIN LATERAL (SELECT * FROM attempt a WHERE a.id >= d.id << 8 AND a.id < (d.id + 1) << 8 ORDER BY a.id DESC LIMIT 1) a ON true
@@ -184,8 +198,9 @@ fn with_shown_columns(deliveries: &str) -> String {
     )
 }
 
-const LIVE: &str = "SELECT id, endpoint, round, attempts, next_at AS at, NULL::text AS state, NULL::text AS reason FROM live";
-const FINISHED: &str = "SELECT id, endpoint, round, attempts, at, state, reason FROM delivery";
+const LIVE: &str = "SELECT id, endpoint, round, attempts, next_at AS at, NULL::text AS state, NULL::text AS reason,
+     NULL::text AS cancel_reason FROM live";
+const FINISHED: &str = "SELECT id, endpoint, round, attempts, at, state, reason, cancel_reason FROM delivery";
 
 /// Returns one page of deliveries: merges the newest unfinished ones with the newest finished ones.
 async fn deliveries(
@@ -204,6 +219,19 @@ async fn deliveries(
         values.push(endpoint);
         of.push_str(" AND endpoint = $4");
     }
+    let since = filter.since.map(|since| (since.millis(), since.millis() / 60_000));
+    let mut since_of = String::new();
+    if let Some((since, minute)) = &since {
+        values.extend([since as Value<'_>, minute]);
+        // Minutes bound the ids, and the event decides.
+        since_of = format!(
+            " AND id >= coalesce((SELECT first_id FROM minute WHERE minute < ${} ORDER BY minute DESC LIMIT 1), 0) << 14
+              AND (SELECT e.accepted_at FROM event e WHERE e.id = TABLE.id >> 14) >= ${}",
+            values.len(),
+            values.len() - 1
+        );
+    }
+    let of = |table: &str| of.clone() + &since_of.replace("TABLE", table);
     let mut parts = Vec::new();
     let which = match filter.state {
         None => Some(""),
@@ -211,7 +239,7 @@ async fn deliveries(
         Some("retrying") => Some(" AND attempts > 0"),
         Some(_) => None,
     };
-    parts.extend(which.map(|which| format!("({LIVE} WHERE {of}{which} ORDER BY id DESC LIMIT $3)")));
+    parts.extend(which.map(|which| format!("({LIVE} WHERE {}{which} ORDER BY id DESC LIMIT $3)", of("live"))));
     let which = match filter.state {
         None => Some(String::new()),
         Some("delivered") => Some(" AND state = 'delivered'".to_owned()),
@@ -219,7 +247,7 @@ async fn deliveries(
         Some(state @ ("dead" | "cancelled")) => Some(format!(" AND state = '{state}' AND state <> 'delivered'")),
         Some(_) => None,
     };
-    parts.extend(which.map(|which| format!("({FINISHED} WHERE {of}{which} ORDER BY id DESC LIMIT $3)")));
+    parts.extend(which.map(|which| format!("({FINISHED} WHERE {}{which} ORDER BY id DESC LIMIT $3)", of("delivery"))));
     if parts.is_empty() {
         return Ok(Page { items: Vec::new(), next: None });
     }
@@ -234,21 +262,18 @@ fn summary(row: &Row, local: &Local) -> Result<DeliverySummary, Error> {
     let attempts = get_u32(row, 3)?;
     let number: i64 = get(row, 4)?;
     let (at, due) = (Timestamp::from_millis(number), local.steady_at(number));
-    let state = match (get::<Option<&str>>(row, 5)?, get::<Option<&str>>(row, 6)?) {
-        (None, _) if attempts == 0 => DeliveryState::Pending { due },
-        (None, _) => DeliveryState::Retrying { due },
-        (Some("delivered"), _) => DeliveryState::Delivered { at },
-        (Some("cancelled"), _) => DeliveryState::Cancelled { at },
-        (Some(_), reason) => {
-            DeliveryState::Dead { at, reason: reason.and_then(DeadReason::parse).ok_or_else(|| place.corrupt("reason"))? }
-        }
+    let state = match get::<Option<&str>>(row, 5)? {
+        None if attempts == 0 => DeliveryState::Pending { due },
+        None => DeliveryState::Retrying { due },
+        Some(state) => ended(&place, at, state, get(row, 6)?, get(row, 9)?)?,
     };
-    let last = get::<Option<i64>>(row, 9)?.map(|id| stored_attempt(row, 9, id)).transpose()?;
+    let last = get::<Option<i64>>(row, 11)?.map(|_| values::attempt(row, 11)).transpose()?;
     Ok(DeliverySummary {
         id,
         endpoint: EndpointId::from_i64(get(row, 1)?),
         endpoint_name: get::<Option<String>>(row, 7)?.unwrap_or_default(),
         event_type: get::<Option<String>>(row, 8)?.unwrap_or_default(),
+        run: get::<Option<i64>>(row, 10)?.map(RunId::from_i64),
         round: get_u32(row, 2)?,
         state,
         attempts,
@@ -256,15 +281,21 @@ fn summary(row: &Row, local: &Local) -> Result<DeliverySummary, Error> {
     })
 }
 
-fn stored_attempt(row: &Row, first: usize, id: i64) -> Result<StoredAttempt, Error> {
-    Ok(StoredAttempt { id: AttemptId::from_i64(id), attempt: values::attempt(row, first)? })
-}
-
 async fn delivery(tx: &Transaction<'_>, local: &Local, id: DeliveryId) -> Result<DeliveryStory, Error> {
     let sql = with_shown_columns(&format!("{LIVE} WHERE id = $1 UNION ALL {FINISHED} WHERE id = $1"));
     let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "delivery" })?;
     let attempts = last_attempts(tx, &[id.as_i64()], usize::from(u8::MAX)).await?.remove(&id).unwrap_or_default();
     Ok(DeliveryStory { summary: summary(&found, local)?, attempts })
+}
+
+async fn whole_delivery(tx: &Transaction<'_>, local: &Local, id: DeliveryId) -> Result<WholeDelivery, Error> {
+    let story = delivery(tx, local, id).await?;
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS} FROM event e LEFT JOIN payload p ON p.id = $2 WHERE e.id = $1"
+    );
+    let found = row(tx, &sql, &[&id.event().as_i64(), &id.as_i64()]).await?.ok_or(Error::NotFound { what: "event" })?;
+    let payload = values::payload(&found, WHOLE_EVENT_COLUMNS_COUNT, id.as_i64())?;
+    Ok(WholeDelivery { story, event: values::whole_event(&found, 0)?, payload })
 }
 
 /// Returns the last attempts of some deliveries, in their order.
@@ -280,7 +311,7 @@ async fn last_attempts(
     );
     let mut found: BTreeMap<DeliveryId, Vec<StoredAttempt>> = BTreeMap::new();
     for row in rows(tx, &sql, &[&deliveries, &limit(most)]).await? {
-        let one = stored_attempt(&row, 0, get(&row, 0)?)?;
+        let one = values::attempt(&row, 0)?;
         found.entry(one.id.delivery()).or_default().push(one);
     }
     Ok(found)

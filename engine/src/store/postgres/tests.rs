@@ -20,9 +20,9 @@ use crate::{
         rate::Rate,
     },
     store::{
-        Accept as _, Accepted, AdmissionLimits, ClaimId, Claims as _, Endpoints as _, Error, EventClaim, FileSeen, Handoff,
-        KeyFile, Migration, Moved, NodePlugin, Nodes as _, PluginRegistry, PluginRow, PluginState as _, Published, Settled,
-        Settlement, Sqlite, StateSize, Store,
+        Accept as _, Accepted, AdmissionLimits, ClaimId, Claims as _, Deletion, Endpoints as _, Error, EventClaim, FileSeen,
+        Handoff, KeyFile, Migration, Moved, NodePlugin, Nodes as _, PluginRegistry, PluginRow, PluginState as _, Published,
+        Settled, Settlement, Sqlite, StateSize, Store,
         conformance::{bench::*, conformance},
         migrate,
     },
@@ -114,7 +114,7 @@ const EXTEND: &str = r"DO $$ DECLARE name text; BEGIN
             EXECUTE format('ALTER TABLE %I ADD COLUMN later text NOT NULL DEFAULT ''x''', name);
         END LOOP;
         CREATE TABLE later (id bigint PRIMARY KEY);
-        UPDATE meta SET value = '\x0302' WHERE key = 'layout';
+        UPDATE meta SET value = '\x0402' WHERE key = 'layout';
     END $$";
 
 #[async_trait]
@@ -148,7 +148,7 @@ impl Backing for ExtendedBacking {
 async fn a_database_that_this_engine_cannot_work_with_is_refused() {
     let backing = PostgresBacking::empty();
     drop(backing.node("node", FOR_EVER, Handoff::default()).await.unwrap());
-    for (layout, wanted) in [("0403", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
+    for (layout, wanted) in [("0504", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
         backing.raw(&format!(r"UPDATE meta SET value = '\x{layout}' WHERE key = 'layout'"));
         let refused = backing.node("node", FOR_EVER, Handoff::default()).await.map(drop);
         let Err(error) = refused else { panic!("layout {layout} is taken") };
@@ -633,7 +633,7 @@ async fn an_interrupted_move_is_resumed_until_it_is_complete() {
         let policy = Policy { rate: Some(Rate::parse("5/s").unwrap()), ..Policy::default() };
         let crm = store.create_endpoint(NewEndpoint { policy, ..endpoint("crm") }).await.unwrap();
         let shop = store.create_endpoint(endpoint("shop")).await.unwrap();
-        store.delete_endpoint(shop.id, None).await.unwrap();
+        store.delete_endpoint(shop.id, Deletion::Forced, None).await.unwrap();
         let one = |number| NewEvent { id: Some(format!("id {number}").into()), ..event("a") };
         (store.tag(), crm, store.accept((0..EVENTS).map(one).collect()).await.unwrap())
     };
@@ -743,6 +743,8 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
          ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version";
     backing.raw(&format!(
         r"DROP INDEX endpoint_deleted; DROP TABLE state_size; DROP FUNCTION count_state CASCADE;
+          ALTER TABLE payload DROP COLUMN run; ALTER TABLE delivery DROP COLUMN cancel_reason;
+          ALTER TABLE attempt DROP COLUMN sent; ALTER TABLE api_key DROP COLUMN ending;
           UPDATE meta SET value = '\x0101' WHERE key = 'layout'; {write}"
     ));
     let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();

@@ -114,11 +114,12 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Returns the new deliveries with their ids: those of the runs first, in the order of the runs.
-    pub fn deliveries(&self) -> impl Iterator<Item = (DeliveryId, &'a NewDelivery)> {
+    /// Returns the new deliveries with their ids and the runs that made them: those of the runs first, in the order of the runs.
+    pub fn deliveries(&self) -> impl Iterator<Item = (DeliveryId, Option<RunId>, &'a NewDelivery)> {
         let (event, first) = (self.settlement.event.id, self.first.delivery);
-        let deliveries = self.settlement.runs.iter().flat_map(|run| run.deliveries()).chain(&self.settlement.direct);
-        deliveries.zip(first..).map(move |(delivery, number)| (event.delivery(number), delivery))
+        let of_runs = self.runs().flat_map(|(id, run)| run.deliveries().iter().map(move |delivery| (Some(id), delivery)));
+        let direct = self.settlement.direct.iter().map(|delivery| (None, delivery));
+        of_runs.chain(direct).zip(first..).map(move |((run, delivery), number)| (event.delivery(number), run, delivery))
     }
 
     /// Returns the state that runs write, by plugin, and its version.
@@ -208,7 +209,7 @@ impl Known {
     /// Decides where a new delivery waits.
     pub fn placement(&self, delivery: &NewDelivery) -> Placement {
         match delivery.birth {
-            Birth::Dead => Placement::Dead,
+            Birth::Dead | Birth::Cancelled => Placement::Ended,
             Birth::Held => Placement::Held,
             // Only the store knows which ordered delivery is next, and which node may send to an endpoint.
             Birth::Due if delivery.ordering.is_some() || self.elsewhere.contains(&delivery.endpoint) => Placement::Stored,
@@ -220,8 +221,8 @@ impl Known {
 /// Where a new delivery waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// Nowhere: it is stored as dead.
-    Dead,
+    /// Nowhere: it is stored as it ends ([`Birth::ending`]).
+    Ended,
     /// In the store, until its endpoint is resumed.
     Held,
     /// In the store: due, and to be claimed.
@@ -400,8 +401,9 @@ mod tests {
         let settlement = settlement(settles(1, 5), vec![ran_with("p", two), stored, ran("r")], vec![direct(CRM)]);
         let plan = judge(&mut known, &settlement, LIMITS).unwrap();
         assert_eq!(plan.runs().map(|(id, _)| id).collect::<Vec<_>>(), [EVENT.run(4), of_run, EVENT.run(5)]);
-        let deliveries: Vec<_> = plan.deliveries().map(|(id, one)| (id, one.payload.is_some())).collect();
-        assert_eq!(deliveries, [(EVENT.delivery(9), true), (EVENT.delivery(10), true), (EVENT.delivery(11), false)]);
+        let deliveries: Vec<_> = plan.deliveries().map(|(id, run, one)| (id, run, one.payload.is_some())).collect();
+        let of_run = |k| (EVENT.delivery(k), Some(EVENT.run(4)), true);
+        assert_eq!(deliveries, [of_run(9), of_run(10), (EVENT.delivery(11), None, false)]);
         assert_eq!(known.children[&EVENT], Children { run: 6, delivery: 12 });
         assert_eq!(Children::after(Some(EVENT.run(5)), None), Children { run: 6, delivery: 0 });
     }
@@ -440,7 +442,8 @@ mod tests {
             ("ordered", one(Birth::Due, 3, Some(1)), Placement::Stored),
             ("another node's", one(Birth::Due, 4, None), Placement::Stored),
             ("held", one(Birth::Held, 4, Some(1)), Placement::Held),
-            ("dead", one(Birth::Dead, 4, Some(1)), Placement::Dead),
+            ("dead", one(Birth::Dead, 4, Some(1)), Placement::Ended),
+            ("cancelled", one(Birth::Cancelled, 4, None), Placement::Ended),
         ] {
             assert_eq!(known.placement(&delivery), expected, "{what}");
         }

@@ -10,8 +10,17 @@ use super::{
     writer::{Breaks, Keeps},
 };
 use crate::{
-    domain::{delivery::Next, id::DeliveryId, time::Timestamp},
-    store::{AttemptRecord, Attempts, Error, Recorded, commit::After, weight},
+    domain::{
+        delivery::{Ending, Next},
+        id::DeliveryId,
+        time::Timestamp,
+    },
+    store::{
+        AttemptRecord, Attempts, Error, Recorded,
+        columns::{ending_to_columns, sent_to_column},
+        commit::After,
+        weight,
+    },
 };
 
 #[async_trait]
@@ -28,7 +37,7 @@ impl Attempts for Sqlite {
 }
 
 fn record(db: &Connection, local: &Local, record: &AttemptRecord, after: &mut After) -> Result<Recorded, Error> {
-    let AttemptRecord { delivery, endpoint, lease, n, attempt, next, news } = record;
+    let AttemptRecord { delivery, endpoint, lease, n, attempt, sent, next, news } = record;
     match next {
         Next::Retry { due } => {
             let changed = db
@@ -45,16 +54,16 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, after: &mut Af
                 .query_row(params![delivery.as_i64(), lease.token], |row| row.get(0))
                 .optional()?;
             let Some(round) = round else { return Ok(Recorded::LeaseLost) };
-            let (state, reason) = match next {
-                Next::Dead(reason) => ("dead", Some(reason.as_str())),
-                _ => ("delivered", None),
+            let ending = match next {
+                Next::Dead(reason) => Ending::Dead(*reason),
+                _ => Ending::Delivered,
             };
-            finish(db, *delivery, endpoint.as_i64(), round, state, reason, i64::from(*n), attempt.at)?;
+            finish(db, *delivery, (endpoint.as_i64(), round, i64::from(*n)), ending, attempt.at)?;
         }
     }
     db.prepare_cached(
-        "INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms, sent)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         delivery.attempt(*n).as_i64(),
@@ -65,25 +74,25 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, after: &mut Af
         attempt.detail,
         &*attempt.excerpt,
         attempt.retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
+        sent_to_column(sent),
     ])?;
     accept::insert_all(db, local, news.iter().cloned(), after)?;
     Ok(Recorded::Done)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one per column of the table that it writes")]
+/// Writes a finished delivery.
 pub fn finish(
     db: &Connection,
     id: DeliveryId,
-    endpoint: i64,
-    round: i64,
-    state: &str,
-    reason: Option<&str>,
-    attempts: i64,
+    (endpoint, round, attempts): (i64, i64, i64),
+    ending: Ending,
     at: Timestamp,
 ) -> Result<(), Error> {
+    let (state, reason, cancel_reason) = ending_to_columns(ending);
     db.prepare_cached(
-        "INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at, cancel_reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
-    .execute(params![id.as_i64(), endpoint, round, state, reason, attempts, at.millis()])?;
+    .execute(params![id.as_i64(), endpoint, round, state, reason, attempts, at.millis(), cancel_reason])?;
     Ok(())
 }

@@ -11,8 +11,8 @@ use super::{
     upgrade::LAYOUT,
 };
 use crate::{
-    domain::{delivery::DeadReason, id::Tag, name::Slug, run::RunOutcome},
-    store::{AuditEntry, Error, KeyFile, KeyRow, PluginRow, Seal, jobs::StoredJob},
+    domain::{id::Tag, name::Slug, run::RunOutcome, time::Timestamp},
+    store::{AuditEntry, Error, KeyFile, KeyRow, PluginRow, Seal, columns::ended, jobs::StoredJob},
 };
 
 /// Places that one finding lists; further ones are only counted.
@@ -139,12 +139,11 @@ impl Check<'_> {
                 _ => Ok(()),
             }
         });
-        self.each("delivery", "SELECT id, reason FROM delivery", |row| {
+        self.each("delivery", "SELECT id, state, reason, cancel_reason FROM delivery", |row| {
             let place = Place { table: "delivery", id: row.get(0)? };
-            match row.get::<_, Option<String>>(1)?.map(|text| DeadReason::parse(&text)) {
-                Some(None) => Err(place.corrupt("reason")),
-                _ => Ok(()),
-            }
+            let text = |column: usize| row.get::<_, Option<String>>(column);
+            let (state, reason, cancelled) = (text(1)?.unwrap_or_default(), text(2)?, text(3)?);
+            ended(&place, Timestamp::from_millis(0), &state, reason.as_deref(), cancelled.as_deref()).map(drop)
         });
         let db = self.db;
         self.each("payload", "SELECT id FROM payload", |row| rows::load_payload(db, row.get(0)?).map(drop));

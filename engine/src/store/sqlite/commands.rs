@@ -11,6 +11,7 @@ use super::{
 use crate::{
     domain::{
         command::{cancels_no_finished_delivery, may_attempt_again, may_send, replays_no_waiting_event},
+        delivery::{CancelReason, Ending},
         id::{DeliveryId, EndpointId, EventId},
         time::Timestamp,
     },
@@ -92,7 +93,7 @@ fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, 
         // If an attempt is under way, its record will find the lease gone. The receiver may have the webhook already.
         Some((endpoint, round, attempts, _)) => {
             db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id.as_i64()])?;
-            finish(db, id, endpoint, round, "cancelled", None, attempts, at)?;
+            finish(db, id, (endpoint, round, attempts), Ending::Cancelled(CancelReason::ByHand), at)?;
             Ok(EndpointId::from_i64(endpoint))
         }
         None => {

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     clock,
     domain::{
-        delivery::DeadReason,
+        command::{EndpointUse, may_delete},
+        delivery::{CancelReason, DeadReason, Ending},
         endpoint::{Endpoint, EndpointState, NewEndpoint},
         event::NewEvent,
         id::{DeliveryId, EndpointId},
@@ -23,7 +24,10 @@ use crate::{
         time::Timestamp,
     },
     metrics::meters,
-    store::{Endpoints, Error, Seal},
+    store::{
+        Deletion, Endpoints, Error, Seal,
+        endpoints::{DELETED_KNOWN_MAX, SENT_LOOKED_AT_MAX, WAITING_COUNTED_MAX},
+    },
 };
 
 /// Deliveries that one step of [`Endpoints::close_deliveries`] closes.
@@ -61,8 +65,11 @@ impl Endpoints for Sqlite {
         .await
     }
 
-    async fn delete_endpoint(&self, id: EndpointId, notice: Option<NewEvent>) -> Result<(), Error> {
+    async fn delete_endpoint(&self, id: EndpointId, deletion: Deletion, notice: Option<NewEvent>) -> Result<(), Error> {
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
+            if let Deletion::Unused { serving } = deletion {
+                refuse_used(db, id, &serving)?;
+            }
             delete(db, id)?;
             accept::insert_all(db, local, notice, after)
         })
@@ -74,6 +81,10 @@ impl Endpoints for Sqlite {
         // Reads the keys after the transaction has begun. If the master key changed in between, the rows would fit no key that
         // was read before.
         self.read(move |db| all(db, &local.seals.all())).await
+    }
+
+    async fn deleted_endpoints(&self) -> Result<Vec<(Slug, EndpointId)>, Error> {
+        self.read(all_deleted).await
     }
 
     async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error> {
@@ -159,6 +170,44 @@ fn set_state(db: &Connection, id: EndpointId, from: &[EndpointState], to: Endpoi
     Ok(changed > 0)
 }
 
+/// Refuses to delete an endpoint for which deliveries wait, or to which one of these plugins has sent.
+fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), Error> {
+    let name: Option<String> = db
+        .prepare_cached("SELECT name FROM endpoint WHERE id = ?1 AND deleted_at IS NULL")?
+        .query_row([id.as_i64()], |row| row.get(0))
+        .optional()?;
+    let name = name.ok_or(Error::NotFound { what: "endpoint" })?;
+    // Each kind has its own index.
+    let waiting: i64 = db
+        .prepare_cached(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NULL LIMIT ?2))
+                  + (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = ?1 AND ordering IS NOT NULL LIMIT ?2))
+                  + (SELECT count(*) FROM live WHERE endpoint = ?1 AND lease IS NOT NULL AND ordering IS NULL)",
+        )?
+        .query_row(params![id.as_i64(), WAITING_COUNTED_MAX], |row| row.get(0))?;
+    let mut select = db.prepare_cached(
+        "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = ?1 ORDER BY id DESC LIMIT ?2) d
+         JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin",
+    )?;
+    let rows = select
+        .query_map(params![id.as_i64(), SENT_LOOKED_AT_MAX], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: rows.collect::<Result<_, _>>()? };
+    may_delete(&name, &used.by(serving)).map_err(Error::Conflict)
+}
+
+fn all_deleted(db: &Connection) -> Result<Vec<(Slug, EndpointId)>, Error> {
+    let mut select =
+        db.prepare_cached("SELECT id, name FROM endpoint WHERE deleted_at IS NOT NULL ORDER BY deleted_at DESC LIMIT ?1")?;
+    let mut rows = select.query([DELETED_KNOWN_MAX])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let place = Place { table: "endpoint", id: row.get(0)? };
+        let name = Slug::parse(&row.get::<_, String>(1)?).map_err(|_| place.corrupt("name"))?;
+        found.push((name, EndpointId::from_i64(place.id)));
+    }
+    Ok(found)
+}
+
 fn delete(db: &Connection, id: EndpointId) -> Result<(), Error> {
     let changed = db
         .prepare_cached("UPDATE endpoint SET deleted_at = ?1, sealed = NULL WHERE id = ?2 AND deleted_at IS NULL")?
@@ -189,8 +238,11 @@ fn close_deliveries(db: &Connection, at: Timestamp, limit: u32) -> Result<(usize
     let rows: Vec<(i64, i64, i64, i64, bool)> = rows.collect::<Result<_, _>>()?;
     for (id, endpoint, round, attempts, deleted) in &rows {
         db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id])?;
-        let (state, reason) = if *deleted { ("cancelled", None) } else { ("dead", Some(DeadReason::EndpointDisabled.as_str())) };
-        finish(db, DeliveryId::from_i64(*id), *endpoint, *round, state, reason, *attempts, at)?;
+        let ending = match deleted {
+            true => Ending::Cancelled(CancelReason::EndpointDeleted),
+            false => Ending::Dead(DeadReason::EndpointDisabled),
+        };
+        finish(db, DeliveryId::from_i64(*id), (*endpoint, *round, *attempts), ending, at)?;
     }
     Ok((rows.len(), rows.iter().filter(|(.., deleted)| !deleted).count()))
 }

@@ -39,8 +39,15 @@ fn create(db: &Connection, new: NewKey) -> Result<KeyRow, Error> {
         return Err(Error::Taken { what: "key", name: new.name });
     }
     let created_at = clock::wall();
-    db.prepare_cached("INSERT INTO api_key (name, role, hash, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![new.name, new.role.as_str(), new.hash, created_at.millis(), new.expires_at.map(Timestamp::millis)])?;
+    db.prepare_cached("INSERT INTO api_key (name, role, hash, created_at, expires_at, ending) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
+            new.name,
+            new.role.as_str(),
+            new.hash,
+            created_at.millis(),
+            new.expires_at.map(Timestamp::millis),
+            new.ending
+        ])?;
     Ok(KeyRow { id: KeyId::from_i64(db.last_insert_rowid()), new, created_at, last_used_at: None })
 }
 

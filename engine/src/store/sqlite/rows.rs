@@ -16,13 +16,13 @@ use crate::{
         delivery::{Attempt, AttemptOutcome, Payload},
         endpoint::Endpoint,
         event::{Event, NewEvent},
-        id::EventId,
+        id::{AttemptId, EventId},
         name::{Attributes, EventType},
         time::Timestamp,
     },
     store::{
-        Error, Seal,
-        columns::{StoredEndpoint, request_from_columns},
+        Error, Seal, StoredAttempt,
+        columns::{StoredEndpoint, request_from_columns, sent_from_column},
         row::{self, WrongType},
     },
 };
@@ -113,19 +113,22 @@ pub fn load_payload(db: &Connection, delivery: i64) -> Result<Option<Payload>, E
 }
 
 /// The columns of [`attempt`], in its order.
-pub const ATTEMPT_COLUMNS: &str = "id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms";
+pub const ATTEMPT_COLUMNS: &str = "id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms, sent";
 
-pub fn attempt(row: &Row<'_>, first: usize) -> Result<Attempt, Error> {
+pub fn attempt(row: &Row<'_>, first: usize) -> Result<StoredAttempt, Error> {
     let place = Place { table: "attempt", id: row.get(first)? };
     let status: Option<u16> = row.get(first + 3)?;
-    Ok(Attempt {
+    let attempt = Attempt {
         at: Timestamp::from_millis(row.get(first + 1)?),
         outcome: AttemptOutcome::parse(&row.get::<_, String>(first + 2)?, status).ok_or_else(|| place.corrupt("outcome"))?,
         latency: Duration::from_micros(row.get::<_, i64>(first + 4)?.unsigned_abs()),
         detail: row.get(first + 5)?,
         excerpt: Bytes::from(row.get::<_, Vec<u8>>(first + 6)?),
         retry_after: row.get::<_, Option<i64>>(first + 7)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
-    })
+    };
+    let sent = row.get_ref(first + 8)?.as_str_or_null().map_err(|_| place.corrupt("sent"))?;
+    let sent = sent.map(|text| sent_from_column(&place, text)).transpose()?;
+    Ok(StoredAttempt { id: AttemptId::from_i64(place.id), attempt, sent })
 }
 
 pub const ENDPOINT_COLUMNS: &str =

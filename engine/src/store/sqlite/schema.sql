@@ -123,6 +123,7 @@ CREATE TABLE delivery (
     reason   TEXT,
     attempts INTEGER NOT NULL,
     at       INTEGER NOT NULL,                 -- wall clock, ms
+    cancel_reason TEXT,                        -- beside reason, which only a dead delivery has; NULL in rows of layouts before 5
     CHECK ((state = 'dead') = (reason IS NOT NULL))
 ) STRICT;
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
@@ -135,7 +136,8 @@ CREATE TABLE payload (
     content_type TEXT NOT NULL,
     headers      TEXT,                         -- JSON array of [name, value]
     codec        INTEGER NOT NULL,
-    body         BLOB NOT NULL
+    body         BLOB NOT NULL,
+    run          INTEGER                       -- the run that made it; NULL in rows of layouts before 5
 ) STRICT;
 
 CREATE TABLE attempt (
@@ -146,7 +148,8 @@ CREATE TABLE attempt (
     latency_us     INTEGER NOT NULL,
     detail         TEXT,
     excerpt        BLOB NOT NULL,
-    retry_after_ms INTEGER
+    retry_after_ms INTEGER,
+    sent           TEXT                        -- JSON object: the endpoint as it was sent to, without secrets
 ) STRICT;
 
 -- State of plugins. The version is the token of the lease that wrote the value: no two claims share a token.
@@ -222,7 +225,8 @@ CREATE TABLE api_key (
     hash       BLOB NOT NULL UNIQUE,
     created_at INTEGER NOT NULL,
     expires_at INTEGER,                        -- wall clock, ms
-    last_used_at INTEGER                       -- wall clock, ms; within a minute
+    last_used_at INTEGER,                      -- wall clock, ms; within a minute
+    ending     TEXT                            -- its last characters; NULL in rows of layouts before 5
 ) STRICT;
 
 -- Audit trail. An entry is written before its change and completed with the answer's status.

@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    Local, Sqlite, accept, rows, state,
+    Local, Sqlite, accept,
+    attempts::finish,
+    rows, state,
     writer::{Breaks, Keeps},
 };
 use crate::{
     clock,
     domain::{
-        delivery::{DeadReason, NewDelivery, Payload},
+        delivery::{NewDelivery, Payload},
         id::{DeliveryId, EventId, RunId},
         run::{RunOutcome, RunRecord},
     },
@@ -116,9 +118,9 @@ fn write(
     for (plugin, write) in plan.writes() {
         state::write(db, plugin, write, plan.state_version())?;
     }
-    for (id, delivery) in plan.deliveries() {
+    for (id, run, delivery) in plan.deliveries() {
         if let Some(payload) = &delivery.payload {
-            write_payload(db, id, payload)?;
+            write_payload(db, id, run, payload)?;
         }
         let token = || local.next_token();
         let queued = after.queue_delivery(local, token, &settlement.event, (id, delivery), known.placement(delivery));
@@ -199,7 +201,7 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
     Ok(())
 }
 
-/// Writes a delivery, queued or dead.
+/// Writes a delivery: queued, or as it ends if it is never sent.
 fn write_delivery(
     db: &Connection,
     id: DeliveryId,
@@ -209,29 +211,32 @@ fn write_delivery(
 ) -> Result<(), Error> {
     let endpoint = delivery.endpoint.as_i64();
     match queued {
-        Some(Queued { next_at, lease }) => db
-            .prepare_cached(
+        Some(Queued { next_at, lease }) => {
+            db.prepare_cached(
                 "INSERT INTO live (id, endpoint, round, attempts, next_at, lease, ordering) VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6)",
             )?
-            .execute(params![id.as_i64(), endpoint, round, next_at.millis(), lease, delivery.ordering])?,
-        None => db
-            .prepare_cached(
-                "INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at) VALUES (?1, ?2, ?3, 'dead', ?4, 0, ?5)",
-            )?
-            .execute(params![id.as_i64(), endpoint, round, DeadReason::EndpointDisabled.as_str(), clock::wall().millis()])?,
-    };
-    Ok(())
+            .execute(params![id.as_i64(), endpoint, round, next_at.millis(), lease, delivery.ordering])?;
+            Ok(())
+        }
+        None => {
+            let ending = delivery.birth.ending().expect("a delivery that is not queued is never sent");
+            finish(db, id, (endpoint, i64::from(round), 0), ending, clock::wall())
+        }
+    }
 }
 
-fn write_payload(db: &Connection, id: DeliveryId, payload: &Payload) -> Result<(), Error> {
-    db.prepare_cached("INSERT INTO payload (id, type, content_type, headers, codec, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute(params![
-            id.as_i64(),
-            payload.event_type.as_deref(),
-            payload.content_type,
-            rows::headers_to_column(&payload.headers),
-            rows::PLAIN,
-            &*payload.body,
-        ])?;
+fn write_payload(db: &Connection, id: DeliveryId, run: Option<RunId>, payload: &Payload) -> Result<(), Error> {
+    db.prepare_cached(
+        "INSERT INTO payload (id, type, content_type, headers, codec, body, run) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        id.as_i64(),
+        payload.event_type.as_deref(),
+        payload.content_type,
+        rows::headers_to_column(&payload.headers),
+        rows::PLAIN,
+        &*payload.body,
+        run.map(RunId::as_i64),
+    ])?;
     Ok(())
 }

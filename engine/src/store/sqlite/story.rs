@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::{DeadReason, DeliveryState},
+        delivery::DeliveryState,
         event::EventState,
-        id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
+        id::{DeliveryId, EndpointId, EventId, RunId},
         name::Slug,
         plugin::Digest,
         run::{RunOutcome, RunState},
@@ -22,7 +22,8 @@ use crate::{
     },
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
-        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
+        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        columns::ended,
     },
 };
 
@@ -42,6 +43,15 @@ impl Story for Sqlite {
 
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error> {
         self.read_for_people(move |db| delivery(db, id)).await
+    }
+
+    async fn whole_delivery(&self, id: DeliveryId) -> Result<WholeDelivery, Error> {
+        self.read_for_people(move |db| {
+            let story = delivery(db, id)?;
+            let event = rows::load_event(db, id.event())?.ok_or(Error::NotFound { what: "event" })?;
+            Ok(WholeDelivery { story, event, payload: rows::load_payload(db, id.as_i64())? })
+        })
+        .await
     }
 }
 
@@ -68,6 +78,12 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
     }
     if let Some(source) = &filter.source {
         also("e.source = ?", Box::new(source.clone()));
+    }
+    if let Some(id) = &filter.id {
+        also("e.caller_id = ?", Box::new(id.clone()));
+    }
+    if let Some(subject) = &filter.subject {
+        also("e.subject = ?", Box::new(subject.clone()));
     }
     if let Some(since) = filter.since {
         also("e.accepted_at >= ?", Box::new(since.millis()));
@@ -156,11 +172,9 @@ fn limit(number: usize) -> i64 {
 fn first_deliveries(db: &Connection, from: i64, until: i64, most: usize) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
     let values = params![from, until, limit(most)];
-    let live =
-        "SELECT id, endpoint, round, attempts, next_at, NULL, NULL FROM live WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    let live = "SELECT id, endpoint, round, attempts, next_at, NULL, NULL, NULL FROM live WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
     collect(db, live, values, &mut found)?;
-    let finished =
-        "SELECT id, endpoint, round, attempts, at, state, reason FROM delivery WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    let finished = "SELECT id, endpoint, round, attempts, at, state, reason, cancel_reason FROM delivery WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
     collect(db, finished, values, &mut found)?;
     found.sort_unstable_by_key(|one| one.id);
     found.truncate(most);
@@ -209,6 +223,15 @@ fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) ->
     let limit = i64::try_from(request.limit + 1).unwrap_or(i64::MAX);
     let endpoint = filter.endpoint.map(EndpointId::as_i64);
 
+    let (since, minute) = (filter.since.map(Timestamp::millis), filter.since.map(|since| since.millis() / 60_000));
+    let since_of = |table: &str| match since {
+        None => " AND ?5 IS NULL AND ?6 IS NULL".to_owned(),
+        // Minutes bound the ids, and the event decides.
+        Some(_) => format!(
+            " AND id >= coalesce((SELECT first_id FROM minute WHERE minute < ?6 ORDER BY minute DESC LIMIT 1), 0) << 14
+              AND (SELECT e.accepted_at FROM event e WHERE e.id = {table}.id >> 14) >= ?5"
+        ),
+    };
     let mut found: Vec<Found> = Vec::new();
     if matches!(filter.state, None | Some("pending" | "retrying")) {
         let mut conditions = String::from("id >= ?1 AND id < ?2");
@@ -222,10 +245,11 @@ fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) ->
         } else {
             conditions.push_str(" AND ?4 IS NULL");
         }
+        conditions.push_str(&since_of("live"));
         let sql = format!(
-            "SELECT id, endpoint, round, attempts, next_at, NULL, NULL, lease FROM live WHERE {conditions} ORDER BY id DESC LIMIT ?3"
+            "SELECT id, endpoint, round, attempts, next_at, NULL, NULL, NULL FROM live WHERE {conditions} ORDER BY id DESC LIMIT ?3"
         );
-        collect(db, &sql, params![from, until, limit, endpoint], &mut found)?;
+        collect(db, &sql, params![from, until, limit, endpoint, since, minute], &mut found)?;
     }
     if matches!(filter.state, None | Some("delivered" | "dead" | "cancelled")) {
         let mut conditions = String::from("id >= ?1 AND id < ?2");
@@ -241,10 +265,11 @@ fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) ->
         } else {
             conditions.push_str(" AND ?4 IS NULL");
         }
+        conditions.push_str(&since_of("delivery"));
         let sql = format!(
-            "SELECT id, endpoint, round, attempts, at, state, reason, NULL FROM delivery WHERE {conditions} ORDER BY id DESC LIMIT ?3"
+            "SELECT id, endpoint, round, attempts, at, state, reason, cancel_reason FROM delivery WHERE {conditions} ORDER BY id DESC LIMIT ?3"
         );
-        collect(db, &sql, params![from, until, limit, endpoint], &mut found)?;
+        collect(db, &sql, params![from, until, limit, endpoint, since, minute], &mut found)?;
     }
     found.sort_unstable_by_key(|one| std::cmp::Reverse(one.id));
     found.truncate(request.limit + 1);
@@ -260,7 +285,8 @@ struct Found {
     attempts: u32,
     /// When the delivery is due, or when it ended.
     at: i64,
-    ended: Option<(String, Option<String>)>,
+    /// State, reason and reason of a cancellation.
+    ended: Option<(String, Option<String>, Option<String>)>,
 }
 
 fn collect(db: &Connection, sql: &str, values: &[&dyn ToSql], found: &mut Vec<Found>) -> Result<(), Error> {
@@ -268,14 +294,14 @@ fn collect(db: &Connection, sql: &str, values: &[&dyn ToSql], found: &mut Vec<Fo
     let mut rows = select.query(values)?;
     while let Some(row) = rows.next()? {
         let state: Option<String> = row.get(5)?;
-        let reason: Option<String> = row.get(6)?;
+        let (reason, cancelled): (Option<String>, Option<String>) = (row.get(6)?, row.get(7)?);
         found.push(Found {
             id: row.get(0)?,
             endpoint: row.get(1)?,
             round: row.get(2)?,
             attempts: row.get(3)?,
             at: row.get(4)?,
-            ended: state.map(|state| (state, reason)),
+            ended: state.map(|state| (state, reason, cancelled)),
         });
     }
     Ok(())
@@ -288,14 +314,7 @@ fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
     let state = match found.ended {
         None if found.attempts == 0 => DeliveryState::Pending { due: at },
         None => DeliveryState::Retrying { due: at },
-        Some((state, reason)) => match (state.as_str(), reason) {
-            ("delivered", _) => DeliveryState::Delivered { at },
-            ("cancelled", _) => DeliveryState::Cancelled { at },
-            (_, reason) => DeliveryState::Dead {
-                at,
-                reason: reason.as_deref().and_then(DeadReason::parse).ok_or_else(|| place.corrupt("reason"))?,
-            },
-        },
+        Some((state, reason, cancelled)) => ended(&place, at, &state, reason.as_deref(), cancelled.as_deref())?,
     };
     let endpoint_name = db
         .prepare_cached("SELECT name FROM endpoint WHERE id = ?1")?
@@ -303,12 +322,15 @@ fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
         .optional()?
         .unwrap_or_default();
     let event_type = delivery_type(db, id)?.unwrap_or_default();
+    let run = db.prepare_cached("SELECT run FROM payload WHERE id = ?1")?.query_row([found.id], |row| row.get(0)).optional()?;
+    let run: Option<i64> = run.flatten();
     let last = if found.attempts == 0 { None } else { last_attempts(db, id, 1)?.pop() };
     Ok(DeliverySummary {
         id,
         endpoint: EndpointId::from_i64(found.endpoint),
         endpoint_name,
         event_type,
+        run: run.map(RunId::from_i64),
         round: found.round,
         state,
         attempts: found.attempts,
@@ -325,9 +347,9 @@ pub fn delivery_type(db: &Connection, id: DeliveryId) -> Result<Option<String>, 
 
 fn delivery(db: &Connection, id: DeliveryId) -> Result<DeliveryStory, Error> {
     let mut found = Vec::new();
-    let live = "SELECT id, endpoint, round, attempts, next_at, NULL, NULL FROM live WHERE id = ?1";
+    let live = "SELECT id, endpoint, round, attempts, next_at, NULL, NULL, NULL FROM live WHERE id = ?1";
     collect(db, live, params![id.as_i64()], &mut found)?;
-    let finished = "SELECT id, endpoint, round, attempts, at, state, reason FROM delivery WHERE id = ?1";
+    let finished = "SELECT id, endpoint, round, attempts, at, state, reason, cancel_reason FROM delivery WHERE id = ?1";
     collect(db, finished, params![id.as_i64()], &mut found)?;
     let found = found.pop().ok_or(Error::NotFound { what: "delivery" })?;
     Ok(DeliveryStory { summary: summary(db, found)?, attempts: attempts(db, id)? })
@@ -345,7 +367,7 @@ fn last_attempts(db: &Connection, id: DeliveryId, most: usize) -> Result<Vec<Sto
     let mut rows = select.query([from, until, limit(most)])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(StoredAttempt { id: AttemptId::from_i64(row.get(0)?), attempt: rows::attempt(row, 0)? });
+        found.push(rows::attempt(row, 0)?);
     }
     found.reverse();
     Ok(found)

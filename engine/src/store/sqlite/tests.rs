@@ -174,7 +174,7 @@ async fn a_corrupt_value_is_named_by_table_column_and_row() {
     let id = finished_with_everything(&bench).await;
     let delivery = id.delivery(0);
     let crm = bench.store.endpoints().await.unwrap()[0].id;
-    let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], expires_at: None };
+    let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], ending: None, expires_at: None };
     bench.store.create_key(key).await.unwrap();
     let db = backing.raw();
     // Table, column, new value, row, and the read that must fail.
@@ -244,7 +244,7 @@ async fn full_store(backing: &Arc<SqliteBacking>) -> Bench {
         config: BTreeMap::new(),
     };
     bench.store.remember_plugin(plugin).await.unwrap();
-    let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], expires_at: Some(clock::wall()) };
+    let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], ending: None, expires_at: Some(clock::wall()) };
     bench.store.create_key(key).await.unwrap();
     let entry = NewAudit { at: clock::wall(), key: "ci".into(), action: "key.create".into(), target: None };
     bench.store.begin_audit(entry).await.unwrap();
@@ -279,11 +279,16 @@ async fn a_check_names_each_damage() {
     let backing = Arc::new(SqliteBacking::empty());
     drop(full_store(&backing).await);
     let sound = backing.file();
-    let cases: [(&str, &str); 16] = [
+    let cases: [(&str, &str); 18] = [
         ("UPDATE event SET type = 'no type' WHERE id = 1", "table event, column type: a value that cannot be read"),
         ("UPDATE run SET outcome = 'odd'", "table run, column outcome: a value that cannot be read"),
         ("UPDATE run_queue SET outcome = 'odd'", "table run_queue, column outcome: a value that cannot be read"),
         ("UPDATE delivery SET reason = 'odd' WHERE state = 'dead'", "table delivery, column reason: a value that cannot be read"),
+        (
+            "UPDATE delivery SET state = 'cancelled', reason = NULL, cancel_reason = 'odd'",
+            "table delivery, column cancel_reason: a value that cannot be read",
+        ),
+        ("UPDATE attempt SET sent = '{}'", "table attempt, column sent: a value that cannot be read"),
         ("UPDATE payload SET codec = 9", "table payload, column codec: a value that cannot be read"),
         ("UPDATE attempt SET outcome = 'odd'", "table attempt, column outcome: a value that cannot be read"),
         ("UPDATE plugin SET patterns = '{'", "table plugin, column patterns: a value that cannot be read"),
@@ -297,7 +302,7 @@ async fn a_check_names_each_damage() {
         ("UPDATE meta SET value = 'x' WHERE key = 'tag'", "the store's tag, the prefix of all its ids, cannot be read"),
         ("UPDATE live SET endpoint = 99", "a delivery waits but its endpoint does not exist"),
         (
-            "INSERT INTO delivery SELECT id, endpoint, round, 'delivered', NULL, attempts, 0 FROM live",
+            "INSERT INTO delivery SELECT id, endpoint, round, 'delivered', NULL, attempts, 0, NULL FROM live",
             "a delivery is both waiting and finished",
         ),
         ("DELETE FROM event WHERE id IN (SELECT id FROM event_queue)", "an event waits to be run but does not exist"),

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-pub const LAYOUT: i64 = 4;
+pub const LAYOUT: i64 = 5;
 
 /// Upgrades the store. Returns its tag and the key under which its secrets are sealed.
 pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {
@@ -40,6 +40,7 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
                 db.execute_batch(include_str!("upgrade_2.sql"))?;
                 db.execute_batch(include_str!("upgrade_3.sql"))?;
                 db.execute_batch(include_str!("upgrade_4.sql"))?;
+                db.execute_batch(include_str!("upgrade_5.sql"))?;
                 Ok(())
             })?;
             db.execute_batch("PRAGMA secure_delete = OFF; PRAGMA wal_checkpoint(TRUNCATE)")?;
@@ -48,12 +49,20 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
         2 => {
             step(db, || {
                 db.execute_batch(include_str!("upgrade_3.sql"))?;
-                Ok(db.execute_batch(include_str!("upgrade_4.sql"))?)
+                db.execute_batch(include_str!("upgrade_4.sql"))?;
+                Ok(db.execute_batch(include_str!("upgrade_5.sql"))?)
             })?;
             tracing::info!(layout = LAYOUT, "store upgraded to a newer layout");
         }
         3 => {
-            step(db, || Ok(db.execute_batch(include_str!("upgrade_4.sql"))?))?;
+            step(db, || {
+                db.execute_batch(include_str!("upgrade_4.sql"))?;
+                Ok(db.execute_batch(include_str!("upgrade_5.sql"))?)
+            })?;
+            tracing::info!(layout = LAYOUT, "store upgraded to a newer layout");
+        }
+        4 => {
+            step(db, || Ok(db.execute_batch(include_str!("upgrade_5.sql"))?))?;
             tracing::info!(layout = LAYOUT, "store upgraded to a newer layout");
         }
         _ => {}
@@ -176,6 +185,45 @@ mod tests {
         let story = store.event(crate::domain::id::EventId::from_i64(1), crate::store::StoryPlace::default()).await.unwrap();
         assert_eq!((&story.event.new.content.bytes()[..], &story.event.new.request), (&b"{}"[..], &None));
         assert!(store.sources().await.unwrap().is_empty());
+        drop(store);
+        let fresh = folder.path().join("new.db");
+        drop(Sqlite::open(&fresh, key, Handoff::default(), AdmissionLimits::default()).unwrap());
+        assert_eq!(layout(&Connection::open(&file).unwrap()), layout(&Connection::open(&fresh).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn upgrades_layout_4_without_what_it_did_not_record() {
+        use crate::domain::{delivery::DeliveryState, id::DeliveryId};
+
+        let folder = tempfile::tempdir().unwrap();
+        let (file, key) = (folder.path().join("old.db"), KeyFile::at(folder.path().join("master.key")));
+        let mark = key.open(None).unwrap().mark().unwrap();
+        let old = Connection::open(&file).unwrap();
+        for sql in [include_str!("testdata/layout_2.sql"), include_str!("upgrade_3.sql"), include_str!("upgrade_4.sql")] {
+            old.execute_batch(sql).unwrap();
+        }
+        old.execute_batch(
+            "INSERT INTO meta VALUES ('tag', '4hjq');
+             INSERT INTO event (id, accepted_at, source, type, content_type, depth, codec, data)
+                 VALUES (1, 5, 's', 'a.b', 'text/plain', 0, 0, x'61');
+             INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at) VALUES (16384, 1, 0, 'cancelled', NULL, 1, 7);
+             INSERT INTO payload (id, type, content_type, headers, codec, body) VALUES (16384, NULL, 'text/plain', NULL, 0, x'62');
+             INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms)
+                 VALUES (4194305, 6, 'answered', 500, 1, NULL, x'', NULL);
+             PRAGMA user_version = 4;",
+        )
+        .unwrap();
+        old.execute("INSERT INTO meta VALUES ('seal', ?1)", [mark]).unwrap();
+        drop(old);
+
+        let store = Sqlite::open(&file, key.clone(), Handoff::default(), AdmissionLimits::default()).unwrap();
+        let whole = store.whole_delivery(DeliveryId::from_i64(16384)).await.unwrap();
+        assert_eq!(
+            whole.story.summary.state,
+            DeliveryState::Cancelled { at: crate::domain::time::Timestamp::from_millis(7), reason: None }
+        );
+        assert_eq!((whole.story.summary.run, whole.payload.map(|payload| payload.body)), (None, Some("b".into())));
+        assert_eq!(whole.story.attempts.iter().map(|one| one.sent.clone()).collect::<Vec<_>>(), [None]);
         drop(store);
         let fresh = folder.path().join("new.db");
         drop(Sqlite::open(&fresh, key, Handoff::default(), AdmissionLimits::default()).unwrap());

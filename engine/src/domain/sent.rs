@@ -1,0 +1,48 @@
+//! What an attempt was sent with: the endpoint's part of the request, as it was then. The rest of a request follows from the event, the
+//! plugin's payload and the attempt's time, so this is all that a store has to remember to show a request as it was sent.
+//!
+//! What must stay true: it holds no secret. A URL is not one for its owner; who else sees it is decided where it is shown.
+
+use super::{
+    endpoint::Endpoint,
+    envelope::{Envelope, Format},
+    signature::Scheme,
+};
+
+/// The endpoint's part of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentAs {
+    pub url: String,
+    pub scheme: Scheme,
+    /// For [`Scheme::Token`], if it is not the default.
+    pub token_header: Option<String>,
+    pub envelope: Envelope,
+    pub format: Format,
+    /// The endpoint's headers: names in lower case, and [`MASKED`] for a value that may be a credential.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Stands for a secret in a request that is shown.
+pub const MASKED: &str = "***";
+
+impl SentAs {
+    pub fn of(endpoint: &Endpoint) -> Self {
+        let new = &endpoint.new;
+        let shown = |(name, value): &(String, String)| {
+            (name.clone(), if header_may_be_shown(name) { value.clone() } else { MASKED.to_owned() })
+        };
+        Self {
+            url: new.url.clone(),
+            scheme: new.scheme,
+            token_header: new.policy.token_header.clone(),
+            envelope: new.policy.envelope,
+            format: new.policy.format,
+            headers: new.policy.headers.iter().map(shown).collect(),
+        }
+    }
+}
+
+/// Returns whether the value of an endpoint's header is certainly no credential. Any other may be one.
+pub fn header_may_be_shown(name: &str) -> bool {
+    ["accept", "accept-language", "x-source", "x-environment"].contains(&name)
+}
