@@ -79,7 +79,7 @@ impl Default for Feed {
 
 impl Feed {
     /// Sends the result of `news`, if there is a watcher.
-    pub fn tell(&self, news: impl FnOnce() -> News) {
+    pub fn send(&self, news: impl FnOnce() -> News) {
         if self.0.receiver_count() > 0 {
             // The last watcher may have left meanwhile.
             let _ = self.0.send(Arc::new(news()));

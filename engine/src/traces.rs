@@ -138,7 +138,7 @@ impl Traces {
     pub fn accepted(&self, tag: Tag, began: Option<SystemTime>, event: EventId, event_type: &str, brought: Option<TraceParent>) {
         let (Some(exporting), Some(began)) = (&self.0, began) else { return };
         let here = brought.map_or_else(|| TraceParent::begin(tag, event), |parent| parent.at(trace::accept_span(tag, event)));
-        exporting.tell(Told {
+        exporting.queue(Span {
             name: "accept",
             kind: SpanKind::Server,
             here,
@@ -162,7 +162,7 @@ impl Traces {
         for event in emitted {
             lead(event, ran.event, here);
         }
-        exporting.tell(Told {
+        exporting.queue(Span {
             name: "run",
             kind: SpanKind::Internal,
             here,
@@ -200,7 +200,7 @@ impl Traces {
             KeyValue::new("innesco.outcome", attempt.outcome.as_str()),
         ];
         attributes.extend(attempt.outcome.status().map(|status| KeyValue::new("http.response.status_code", i64::from(status))));
-        exporting.tell(Told {
+        exporting.queue(Span {
             name: "attempt",
             kind: SpanKind::Client,
             here: parent.at(trace::attempt_span(tag, delivery, n)),
@@ -214,7 +214,7 @@ impl Traces {
     }
 
     /// Adds the trace of its event to an attempt's request. An event without one starts a trace only if there is a collector.
-    pub fn go_on(&self, tag: Tag, event: &Event, delivery: DeliveryId, n: u32, headers: &mut HeaderMap) {
+    pub fn continue_trace(&self, tag: Tag, event: &Event, delivery: DeliveryId, n: u32, headers: &mut HeaderMap) {
         let parent = match TraceParent::of(&event.new) {
             Some(parent) => parent,
             None if self.0.is_some() => TraceParent::begin(tag, event.id),
@@ -240,7 +240,7 @@ impl Traces {
 }
 
 /// A span before it has the exporter's shape.
-struct Told {
+struct Span {
     name: &'static str,
     kind: SpanKind,
     here: TraceParent,
@@ -255,22 +255,22 @@ struct Told {
 
 impl Exporting {
     /// Queues a span, or drops it if its trace is not sampled or the queue is full.
-    fn tell(&self, told: Told) {
-        let flags = if told.here.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() };
-        let (trace, span) = (TraceId::from_bytes(told.here.trace), SpanId::from_bytes(told.here.span));
+    fn queue(&self, span: Span) {
+        let flags = if span.here.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        let (trace_id, span_id) = (TraceId::from_bytes(span.here.trace), SpanId::from_bytes(span.here.span));
         self.processor.on_end(SpanData {
-            span_context: SpanContext::new(trace, span, flags, false, TraceState::default()),
-            parent_span_id: told.parent.map_or(SpanId::INVALID, SpanId::from_bytes),
-            parent_span_is_remote: told.remote && told.parent.is_some(),
-            span_kind: told.kind,
-            name: Cow::Borrowed(told.name),
-            start_time: told.began,
-            end_time: told.ended.max(told.began),
-            attributes: told.attributes,
+            span_context: SpanContext::new(trace_id, span_id, flags, false, TraceState::default()),
+            parent_span_id: span.parent.map_or(SpanId::INVALID, SpanId::from_bytes),
+            parent_span_is_remote: span.remote && span.parent.is_some(),
+            span_kind: span.kind,
+            name: Cow::Borrowed(span.name),
+            start_time: span.began,
+            end_time: span.ended.max(span.began),
+            attributes: span.attributes,
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
             links: SpanLinks::default(),
-            status: told.status,
+            status: span.status,
             instrumentation_scope: self.scope.clone(),
         });
     }

@@ -129,6 +129,35 @@ fn each_thing_is_in_its_place_only() {
 }
 
 #[test]
+fn statements_shift_ids_by_the_bits_of_a_child() {
+    let bits = innesco::domain::id::CHILD_BITS.to_string();
+    let mut shifts = 0;
+    for (path, text) in engine().iter().filter(|(path, _)| path.contains("/src/store/")) {
+        for shift in ["id << ", "id >> ", "id + 1) << "] {
+            for (place, _) in text.match_indices(shift) {
+                let number: String = text[place + shift.len()..].chars().take_while(char::is_ascii_digit).collect();
+                assert!(number.is_empty() || number == bits, "{path} shifts an id by {number} bits instead of {bits}");
+                shifts += usize::from(!number.is_empty());
+            }
+        }
+    }
+    assert!(shifts > 0, "no statement shifts an id");
+}
+
+#[test]
+fn log_lines_of_the_documentation_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(top.join("docs/operations.md")).expect("the document");
+    let (_, section) = text.split_once("### Log\n").expect("the section");
+    let code: String = engine().into_iter().map(|(_, text)| text).collect();
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
+    let lines: Vec<&str> = rows.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2)).collect();
+    assert!(lines.len() > 5, "{lines:?}");
+    let missing: Vec<_> = lines.iter().filter(|line| !code.contains(&format!("\"{line}"))).collect();
+    assert!(missing.is_empty(), "no log message begins with {missing:?}");
+}
+
+#[test]
 fn every_file_describes_itself() {
     for (path, text) in engine() {
         assert!(text.starts_with("//!"), "{path} begins without a `//!` description");

@@ -91,6 +91,12 @@ problems! {
 }
 
 impl Problem {
+    /// Names the member of the request's body that is wrong, in the text and as a pointer.
+    #[must_use]
+    pub fn in_member(self, member: &str) -> Self {
+        Self { detail: format!("{member}: {}", self.detail), ..self }.at(format!("/{member}"))
+    }
+
     #[must_use]
     pub fn at(self, pointer: impl Into<String>) -> Self {
         Self { pointer: Some(pointer.into()), ..self }

@@ -69,7 +69,7 @@ fn reason_schema() -> RefOr<Schema> {
 }
 
 fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
-    Problem::bad_value(format!("{member}: {detail}")).at(format!("/{member}"))
+    Problem::bad_value(detail.to_string()).in_member(member)
 }
 
 impl Input {

@@ -98,7 +98,7 @@ pub async fn figures(State(api): State<Arc<Api>>) -> Response {
     let load = &said.load;
     let text = meters().render(&Readings {
         stages: &load.stages,
-        lanes: &load.lanes,
+        queues: &load.queues,
         file_bytes: &load.file_bytes,
         plugins: &plugins(&api),
         endpoints: &endpoints(&api),

@@ -26,7 +26,7 @@ pub async fn follow_config(versions: Arc<ConfigVersions>, catalog: Arc<Catalog>,
     loop {
         let version = next_version(before, &versions).await;
         // The folder task loads plugins, which takes long. Nothing here waits for it.
-        catalog.plugins_told();
+        catalog.notify_plugins_changed();
         let reading = Reading {
             for_runs: [catalog.refresh_endpoints().await, catalog.refresh_plugin_configs().await],
             for_callers: [sources.refresh().await, keys.refresh().await],

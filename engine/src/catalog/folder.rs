@@ -7,7 +7,7 @@
 //! One file provides a plugin. If two files hold the same plugin, the serving one keeps serving. The other replaces it once that
 //! one is removed, broken or another plugin.
 //!
-//! With many nodes, the store decides which version serves, and the folder reports to it ([`Depot`](crate::store::Depot)): a
+//! With many nodes, the store decides which version serves, and the folder reports to it ([`PluginRegistry`](crate::store::PluginRegistry)): a
 //! written file is published, and a removed file withdraws its version. `follow.rs` handles changes of other nodes.
 
 use std::{
@@ -85,7 +85,7 @@ pub struct Folder {
     /// Versions published by other nodes that do not load here. They are not tried repeatedly.
     pub(super) failed: HashMap<Slug, Digest>,
     /// Serving versions of other nodes whose parked runs still have to be requeued.
-    pub(super) undriven: HashSet<Slug>,
+    pub(super) not_requeued: HashSet<Slug>,
 }
 
 /// Why bytes did not become a plugin.
@@ -142,7 +142,7 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
                 true
             }
             // Does not scan the folder, where a file may be half written.
-            () = catalog.told.notified() => false,
+            () = catalog.plugins_changed.notified() => false,
             () = tokio::time::sleep(folder.next_look().saturating_sub(looked_at.elapsed())) => true,
         };
     }
@@ -363,7 +363,7 @@ impl Catalog {
         let driven = self.store.requeue_not_loadable(&row.name, clock::steady()).await?;
         tracing::info!(plugin = %row.name, version = %row.version.short(), file = row.file, driven, "plugin serves");
         let plugin = row.name.to_string();
-        self.feed.tell(|| News::PluginServes { plugin, version: row.version, was: was.filter(|was| *was != row.version), bytes });
+        self.feed.send(|| News::PluginServes { plugin, version: row.version, was: was.filter(|was| *was != row.version), bytes });
         Ok(())
     }
 
@@ -394,7 +394,7 @@ impl Catalog {
         let entry = before.as_ref().and_then(|plugin| table.get(&plugin.name));
         let keeps = entry.filter(|entry| matches!(entry.state, PluginState::Serving(_))).map(|entry| entry.row.version);
         let message = reason.clone();
-        self.feed.tell(|| News::PluginFailed { file: file.to_owned(), keeps, message });
+        self.feed.send(|| News::PluginFailed { file: file.to_owned(), keeps, message });
         if let Some(entry) = entry {
             self.change_plugins(|table| table.set_refused(&entry.row.name, Some(reason.clone())));
         } else {
@@ -439,7 +439,7 @@ impl Catalog {
         }
         self.change_plugins(|table| table.remove(&plugin.name));
         tracing::info!(plugin = %plugin.name, file, "plugin no longer serves: its file was removed");
-        self.feed.tell(|| News::PluginGone { plugin: plugin.name.to_string() });
+        self.feed.send(|| News::PluginGone { plugin: plugin.name.to_string() });
         Ok(())
     }
 }

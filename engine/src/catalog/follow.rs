@@ -20,7 +20,7 @@ impl Catalog {
         let serving = registry.serving().await?;
         let mut behind = 0;
         for row in &serving {
-            let is_done = is_ready(&self.plugins(), row) && !folder.undriven.contains(&row.name);
+            let is_done = is_ready(&self.plugins(), row) && !folder.not_requeued.contains(&row.name);
             if !is_done && !self.fetch(registry, row, folder).await? {
                 behind += 1;
             }
@@ -30,7 +30,7 @@ impl Catalog {
             self.change_plugins(|table| table.remove(&entry.row.name));
             let plugin = entry.row.name.to_string();
             tracing::info!(plugin, "plugin no longer serves: its file was removed from the folder of a node");
-            self.feed.tell(|| News::PluginGone { plugin });
+            self.feed.send(|| News::PluginGone { plugin });
         }
         self.behind.store(behind, Ordering::Relaxed);
         registry.report(said_of(&self.plugins())).await
@@ -51,9 +51,9 @@ impl Catalog {
         };
         match loaded {
             Ok(loaded) => {
-                folder.undriven.insert(row.name.clone());
+                folder.not_requeued.insert(row.name.clone());
                 self.serve(row.clone(), loaded).await?;
-                folder.undriven.remove(&row.name);
+                folder.not_requeued.remove(&row.name);
                 folder.failed.remove(&row.name);
                 Ok(true)
             }
@@ -84,7 +84,7 @@ impl Catalog {
         let table = self.plugins();
         let keeps = table.get(&row.name).filter(|entry| matches!(entry.state, PluginState::Serving(_)));
         let (file, message) = (row.file.clone(), reason.clone());
-        self.feed.tell(|| News::PluginFailed { file, keeps: keeps.map(|entry| entry.row.version), message });
+        self.feed.send(|| News::PluginFailed { file, keeps: keeps.map(|entry| entry.row.version), message });
         match keeps {
             Some(_) => self.change_plugins(|table| table.set_refused(&row.name, Some(reason))),
             None => self.set_not_loadable(row.clone(), reason),

@@ -52,7 +52,7 @@ pub struct Catalog {
     plugins: RwLock<Arc<PluginTable>>,
     endpoints: RwLock<Arc<EndpointTable>>,
     /// Notified when another node may have changed which plugins serve.
-    told: Notify,
+    plugins_changed: Notify,
     /// Number of plugins whose serving version on other nodes is not ready here.
     behind: AtomicUsize,
     /// Held while the endpoints are read and swapped in, so that the newest reading stays.
@@ -84,7 +84,7 @@ impl Catalog {
             folder,
             plugins: RwLock::default(),
             endpoints: RwLock::new(Arc::new(endpoints)),
-            told: Notify::new(),
+            plugins_changed: Notify::new(),
             behind: AtomicUsize::new(0),
             refreshing: tokio::sync::Mutex::default(),
         }))
@@ -122,8 +122,8 @@ impl Catalog {
     }
 
     /// Notifies the task that follows the plugin folder of changes on other nodes.
-    pub fn plugins_told(&self) {
-        self.told.notify_one();
+    pub fn notify_plugins_changed(&self) {
+        self.plugins_changed.notify_one();
     }
 
     /// Returns the number of plugins whose serving version on other nodes is not ready here.

@@ -18,7 +18,7 @@ const SLOW: Duration = Duration::from_millis(2);
 const CONTENDED_FOR: Duration = Duration::from_secs(1);
 
 /// Minimum time between two reports of a failing plugin.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// The recent pace of one plugin version.
 #[derive(Debug)]
@@ -56,10 +56,10 @@ impl Pace {
         self.contended_until.store(now.plus(CONTENDED_FOR).millis(), Ordering::Relaxed);
     }
 
-    /// Returns whether a failed run is to be reported: one per interval, because a broken plugin fails on every event.
-    pub fn tells_failure(&self, now: Timestamp) -> bool {
+    /// Returns whether a failed run may be reported now. One failure per interval is, because a broken plugin fails on every event.
+    pub fn may_report_failure(&self, now: Timestamp) -> bool {
         let quiet_until = self.quiet_until.load(Ordering::Relaxed);
-        let next = now.plus(TOLD_EVERY).millis();
+        let next = now.plus(REPORT_EVERY).millis();
         quiet_until <= now.millis()
             && self.quiet_until.compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }

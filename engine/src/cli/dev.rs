@@ -1,5 +1,5 @@
 //! `innesco dev`: runs an engine for plugin development. `watch.rs` builds the plugins, a test receiver prints their webhooks,
-//! and `teller.rs` prints what happens.
+//! and `feed.rs` prints what happens.
 
 use std::{
     collections::HashMap,
@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     build::PluginCrate,
     client::{self, Local},
+    feed::{FeedPrinter, HeardSoFar},
     listen, measure,
     output::{RED, Styled},
     project,
     serve::{self, ServeArgs},
-    teller::{HeardSoFar, Teller},
     watch,
 };
 use crate::{
@@ -108,8 +108,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
             http::StatusCode::OK,
             stop.clone(),
         );
-        let teller = Teller { tag: store.tag(), heard };
-        tokio::spawn(async move { teller.tell(news).await });
+        let printer = FeedPrinter { tag: store.tag(), heard };
+        tokio::spawn(async move { printer.print(news).await });
         tokio::spawn(receiving);
         let catalog = Arc::clone(engine.catalog());
         let serves = move |name: &str| catalog.plugins().get(name).map(|entry| entry.row.version.short());

@@ -110,9 +110,9 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
             output::print_body(&client.get_bytes(&["v1", "events", event, "data"])?)?;
         }
         EventCommand::Show { event, .. } => {
-            let told = whole_story(client, event)?;
-            let read = told.read_story()?;
-            out.exact(&told.json(), || story(&read, told.data.as_deref(), out))?;
+            let whole = whole_story(client, event)?;
+            let read = whole.read_story()?;
+            out.exact(&whole.json(), || story(&read, whole.data.as_deref(), out))?;
         }
         EventCommand::Replay { events } => {
             for event in events {
@@ -127,12 +127,12 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
 }
 
 /// An event's history, and separately its data as it is written: a `Value` cannot hold all JSON (long numbers, half surrogates).
-struct Told {
+struct WholeStory {
     story: Value,
     data: Option<String>,
 }
 
-impl Told {
+impl WholeStory {
     fn read(text: &str) -> serde_json::Result<Self> {
         let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
         let data = members.remove("data").map(|data| data.get().to_owned());
@@ -155,13 +155,13 @@ impl Told {
 }
 
 /// Joins all parts of an event's history.
-fn whole_story(client: &Client, event: &str) -> anyhow::Result<Told> {
+fn whole_story(client: &Client, event: &str) -> anyhow::Result<WholeStory> {
     let first = client.get_text(&["v1", "events", event])?;
-    let mut told = Told::read(&first).context("the engine's answer cannot be read")?;
-    let story = &mut told.story;
+    let mut whole = WholeStory::read(&first).context("the engine's answer cannot be read")?;
+    let story = &mut whole.story;
     while let Some(cursor) = story["next"].as_str().map(str::to_owned) {
         let text = client.get_text_with(&["v1", "events", event], &[("cursor", &cursor)])?;
-        let mut part = Told::read(&text).context("the engine's answer cannot be read")?.story;
+        let mut part = WholeStory::read(&text).context("the engine's answer cannot be read")?.story;
         for list in ["runs", "deliveries", "emitted"] {
             if let (Some(all), Some(more)) = (story[list].as_array_mut(), part[list].as_array_mut()) {
                 all.append(more);
@@ -169,7 +169,7 @@ fn whole_story(client: &Client, event: &str) -> anyhow::Result<Told> {
         }
         story["next"] = part["next"].take();
     }
-    Ok(told)
+    Ok(whole)
 }
 
 /// Reads `2h` as two hours ago, and everything else as RFC 3339.
@@ -507,11 +507,11 @@ No plugin and no endpoint subscribes to x. See: innesco plugin list, innesco end
     fn data_is_shown_as_it_is_written() {
         let text =
             r#"{"event":"evt_1","data":{"z":1,"id":123456789012345678901234,"p":1.10,"half":"\ud83d","big":1e999},"bytes":1}"#;
-        let told = Told::read(text).unwrap();
-        assert_eq!(told.story, json!({ "event": "evt_1", "bytes": 1 }));
-        assert!(told.json().contains(r#""data":{"z":1,"id":123456789012345678901234,"p":1.10,"half":"\ud83d","big":1e999}"#));
+        let whole = WholeStory::read(text).unwrap();
+        assert_eq!(whole.story, json!({ "event": "evt_1", "bytes": 1 }));
+        assert!(whole.json().contains(r#""data":{"z":1,"id":123456789012345678901234,"p":1.10,"half":"\ud83d","big":1e999}"#));
         let mut page = String::new();
-        write_data(&mut page, told.data.as_deref(), None).unwrap();
+        write_data(&mut page, whole.data.as_deref(), None).unwrap();
         for line in ["\"id\": 123456789012345678901234,", "\"p\": 1.10,", "\"half\": \"\\ud83d\",", "\"big\": 1e999"] {
             assert!(page.contains(line), "{page}");
         }

@@ -77,7 +77,7 @@ impl Heard {
     }
 
     /// Formats time, type, id and verdict on one line, and the body below.
-    fn told(&self) -> String {
+    fn as_text(&self) -> String {
         let in_body = || self.json().and_then(|body| body["type"].as_str().map(str::to_owned));
         let event_type = self.event_type.clone().or_else(in_body).map(|text| measure::one_line(&text));
         let path = if self.path == "/" { String::new() } else { format!("  {}", measure::one_line(&self.path)) };
@@ -162,7 +162,7 @@ pub fn run(args: &ListenArgs, out: &Printer) -> anyhow::Result<()> {
     let ear: Ear = {
         let stop = stop.clone();
         Arc::new(move |heard: Heard| {
-            let text = if json { heard.as_json().to_string() } else { heard.told() };
+            let text = if json { heard.as_json().to_string() } else { heard.as_text() };
             if output::print(&text).is_err() {
                 // The reader of standard output has closed it.
                 stop.cancel();
@@ -205,8 +205,8 @@ mod tests {
         Heard { path: "/".into(), id: "dlv_1".into(), event_type: None, verified, body: Bytes::from_static(body) }
     }
 
-    fn told(heard: &Heard) -> String {
-        let text = anstream::adapter::strip_str(&heard.told()).to_string();
+    fn text_of(heard: &Heard) -> String {
+        let text = anstream::adapter::strip_str(&heard.as_text()).to_string();
         text.split_once("  ").unwrap().1.to_owned()
     }
 
@@ -215,15 +215,15 @@ mod tests {
         let short = heard(b"{\"type\": \"order.created\", \"data\": {\"id\": 7}}", Some(Ok(())));
         let expected =
             "webhook  order.created  dlv_1  signature verified\n          {\"type\": \"order.created\", \"data\": {\"id\": 7}}";
-        assert_eq!(told(&short), expected);
+        assert_eq!(text_of(&short), expected);
         let unsigned = heard(b"\x1b[2Jplain", Some(Err(Rejection::Missing("webhook-signature"))));
         assert_eq!(
-            told(&unsigned),
+            text_of(&unsigned),
             "webhook  (no type)  dlv_1  not verified: the header webhook-signature is missing\n          \\u{1b}[2Jplain"
         );
-        assert_eq!(told(&heard(b"", None)), "webhook  (no type)  dlv_1  not verified: no --secret was given");
+        assert_eq!(text_of(&heard(b"", None)), "webhook  (no type)  dlv_1  not verified: no --secret was given");
         let of_a_plugin = Heard { event_type: Some("order.big".into()), ..heard(b"{\"type\": \"the receiver's\"}", None) };
-        assert!(told(&of_a_plugin).starts_with("webhook  order.big  dlv_1"), "the header says it: {}", told(&of_a_plugin));
+        assert!(text_of(&of_a_plugin).starts_with("webhook  order.big  dlv_1"), "the header decides: {}", text_of(&of_a_plugin));
         let json = short.as_json();
         assert_eq!((&json["verified"], &json["why"], &json["body"]["data"]["id"]), (&true.into(), &Value::Null, &7.into()));
     }

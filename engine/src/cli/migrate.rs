@@ -54,8 +54,8 @@ pub fn run(args: &MigrateArgs, out: &Printer) -> anyhow::Result<()> {
     let began = clock::steady();
     let mut progress = Progress::new();
     let key_file = KeyFile::at(config.master_key_file.clone());
-    let mut tell = |moved| progress.report(moved);
-    let moved = serve::runtime()?.block_on(store::migrate(&file, &key_file, url, &shown, &mut tell));
+    let mut report = |moved| progress.report(moved);
+    let moved = serve::runtime()?.block_on(store::migrate(&file, &key_file, url, &shown, &mut report));
     progress.end();
     let moved = moved.map_err(|error| match error.passes() {
         true => anyhow::Error::new(error)
@@ -111,7 +111,7 @@ fn page(moved: &Migration, from: &str, to: &str, key: &str, ended: Duration) -> 
 struct Progress {
     bar: Option<indicatif::ProgressBar>,
     reported: Timestamp,
-    told: u64,
+    reported_rows: u64,
 }
 
 impl Progress {
@@ -119,7 +119,7 @@ impl Progress {
         let style = indicatif::ProgressStyle::with_template("{wide_bar} {pos} of {len} rows  {msg}  {elapsed}, {eta} to go");
         let style = style.expect("the template is valid");
         let bar = io::stderr().is_terminal().then(|| indicatif::ProgressBar::new(0).with_style(style));
-        Self { bar, reported: clock::steady(), told: 0 }
+        Self { bar, reported: clock::steady(), reported_rows: 0 }
     }
 
     fn report(&mut self, moved: Moved) {
@@ -129,8 +129,10 @@ impl Progress {
                 bar.set_position(moved.rows);
                 bar.set_message(moved.table);
             }
-            None if (moved.table_done && moved.rows > self.told) || clock::steady().since(self.reported) >= REPORT_EVERY => {
-                (self.reported, self.told) = (clock::steady(), moved.rows);
+            None if (moved.table_done && moved.rows > self.reported_rows)
+                || clock::steady().since(self.reported) >= REPORT_EVERY =>
+            {
+                (self.reported, self.reported_rows) = (clock::steady(), moved.rows);
                 anstream::eprintln!("{} of {}  {}", moved.rows, count(moved.rows_in_all, "row"), moved.table);
             }
             None => {}

@@ -17,6 +17,7 @@ mod endpoint;
 mod event;
 #[cfg(test)]
 mod examples;
+mod feed;
 mod job;
 mod keys;
 mod listen;
@@ -32,7 +33,6 @@ mod sdk;
 mod send;
 pub mod serve;
 mod source;
-mod teller;
 mod watch;
 
 use std::{ffi::OsString, io, process::ExitCode};

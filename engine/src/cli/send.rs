@@ -203,7 +203,7 @@ fn send_file(file: &str, args: &SendArgs, client: &Client, out: &Printer) -> any
                 Err(why) => {
                     // The lines before the error are sent, so that the message can say where to continue.
                     send_batch(client, file, &batch, &mut tally)?;
-                    bail!("{}", told(file, number, &why, &tally));
+                    bail!("{}", failure_text(file, number, &why, &tally));
                 }
             };
             bytes += event.len();
@@ -245,7 +245,7 @@ fn complete(text: &str, source: &str, id: &str) -> Result<String, String> {
     Ok(format!("{{{lacks}{inside}"))
 }
 
-fn told(file: &str, line: usize, why: &str, tally: &Tally) -> String {
+fn failure_text(file: &str, line: usize, why: &str, tally: &Tally) -> String {
     let before = match tally.accepted {
         0 => "Nothing was accepted".to_owned(),
         accepted => format!("{} before it {} accepted", count(accepted, "event"), if accepted == 1 { "is" } else { "are" }),
@@ -275,7 +275,7 @@ fn send_batch(client: &Client, file: &str, batch: &[Line], tally: &mut Tally) ->
             }
             _ => {
                 let (line, why) = blame(&error, batch).unwrap_or((first.number, format!("{error:#}")));
-                bail!("{}", told(file, line, &why, tally));
+                bail!("{}", failure_text(file, line, &why, tally));
             }
         }
     }
@@ -427,7 +427,7 @@ mod tests {
         let (line, why) = blame(&refused.into(), &batch).unwrap();
         let tally = Tally { accepted: 2, duplicates: 0, last_line: 2 };
         assert_eq!(
-            told("events.jsonl", line, &why, &tally),
+            failure_text("events.jsonl", line, &why, &tally),
             "events.jsonl, line 5: type is \"order created\": use letters. 2 events before it are accepted; \
              after a fix: innesco send --file events.jsonl --from-line 3"
         );

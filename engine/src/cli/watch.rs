@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     build::{BuildFailed, Built, PluginCrate},
+    feed::say,
     measure,
     output::{RED, Styled, indent},
-    teller::say,
 };
 use crate::clock;
 

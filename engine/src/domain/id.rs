@@ -9,14 +9,14 @@ use std::fmt;
 
 use super::digits;
 
-/// Bits for the number of an event's run, and of its delivery.
-const CHILD_BITS: u32 = 14;
+/// Bits for the number of an event's run, and of its delivery. The statements of the stores shift ids by this literal number.
+pub const CHILD_BITS: u32 = 14;
 /// Bits for the number of a delivery's attempt.
 const ATTEMPT_BITS: u32 = 8;
 
 /// Maximum number of deliveries of one event, over all its rounds; the same for runs.
 pub const CHILDREN_MAX: u32 = 1 << CHILD_BITS;
-/// Maximum number of attempts of one delivery, manual ones included.
+/// Maximum number of attempts of one delivery, including manual ones.
 pub const ATTEMPTS_MAX: u32 = (1 << ATTEMPT_BITS) - 1;
 
 macro_rules! id {

@@ -18,7 +18,7 @@ use prometheus::{Histogram, IntCounter, Registry, TextEncoder};
 
 pub use self::{
     handles::{EndpointMeters, PluginMeters},
-    readings::{Lane, NodeReading, Readings, Stage},
+    readings::{NodeReading, QueueReading, Readings, StageReading},
     table::NAMES,
 };
 use self::{
@@ -158,10 +158,10 @@ impl Meters {
             table.depth.with_label_values(&[stage.name]).set(number(stage.depth));
             table.oldest.with_label_values(&[stage.name]).set(stage.oldest.as_secs_f64());
         }
-        for lane in now.lanes {
-            table.handoff_items.with_label_values(&[lane.name]).set(number(lane.items));
-            table.handoff_bytes.with_label_values(&[lane.name]).set(number(lane.bytes));
-            table.handoff_limit_bytes.with_label_values(&[lane.name]).set(number(lane.limit_bytes));
+        for queue in now.queues {
+            table.handoff_items.with_label_values(&[queue.name]).set(number(queue.items));
+            table.handoff_bytes.with_label_values(&[queue.name]).set(number(queue.bytes));
+            table.handoff_limit_bytes.with_label_values(&[queue.name]).set(number(queue.limit_bytes));
         }
         for (gauges, counts) in
             [(&table.file_bytes, now.file_bytes), (&table.plugins, now.plugins), (&table.endpoints, now.endpoints)]

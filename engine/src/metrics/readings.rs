@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// The current values of gauges.
 pub struct Readings<'a> {
-    pub stages: &'a [Stage],
-    pub lanes: &'a [Lane],
+    pub stages: &'a [StageReading],
+    pub queues: &'a [QueueReading],
     pub file_bytes: &'a [(&'static str, u64)],
     /// Number of plugins in each state.
     pub plugins: &'a [(&'static str, u64)],
@@ -34,7 +34,7 @@ pub struct NodeReading {
 
 /// Waiting items of one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stage {
+pub struct StageReading {
     pub name: &'static str,
     pub depth: u64,
     /// How long the oldest has waited; zero if nothing waits.
@@ -43,7 +43,7 @@ pub struct Stage {
 
 /// Items of one stage in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane {
+pub struct QueueReading {
     pub name: &'static str,
     pub items: u64,
     pub bytes: u64,

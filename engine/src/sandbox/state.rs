@@ -56,7 +56,7 @@ pub struct State {
     writes: BTreeMap<String, Option<Vec<u8>>>,
     /// Time that the source took, and the part of it that [`Self::take_waited`] has returned.
     waited: Duration,
-    told: Duration,
+    taken: Duration,
 }
 
 impl State {
@@ -70,7 +70,7 @@ impl State {
             reads: Vec::new(),
             writes: BTreeMap::new(),
             waited: Duration::ZERO,
-            told: Duration::ZERO,
+            taken: Duration::ZERO,
         }
     }
 
@@ -125,8 +125,8 @@ impl State {
 
     /// Returns the wait for the source since the last call: time of the store, not of the plugin.
     pub fn take_waited(&mut self) -> Duration {
-        let waited = self.waited.saturating_sub(self.told);
-        self.told = self.waited;
+        let waited = self.waited.saturating_sub(self.taken);
+        self.taken = self.waited;
         waited
     }
 

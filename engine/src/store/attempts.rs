@@ -43,5 +43,5 @@ pub struct AttemptRecord {
     pub sent: SentAs,
     pub next: Next,
     /// Operational events about this attempt, stored with it.
-    pub news: Vec<NewEvent>,
+    pub notices: Vec<NewEvent>,
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{id::EndpointId, name::Slug},
-    metrics::Lane,
+    metrics::QueueReading,
 };
 
 pub type EventSlot = Slot<(), EventClaim>;
@@ -82,18 +82,18 @@ pub struct Handoff {
 
 impl Handoff {
     /// Returns how full each queue is now.
-    pub fn lanes(&self) -> Vec<Lane> {
-        let lane = |name, (items, bytes, limit_bytes): (usize, usize, usize)| Lane {
+    pub fn queues(&self) -> Vec<QueueReading> {
+        let queue = |name, (items, bytes, limit_bytes): (usize, usize, usize)| QueueReading {
             name,
             items: items as u64,
             bytes: bytes as u64,
             limit_bytes: limit_bytes as u64,
         };
         vec![
-            lane("events", self.events.occupancy()),
-            lane("runs", self.runs.occupancy()),
-            lane("outcomes", self.outcomes.occupancy()),
-            lane("deliveries", self.deliveries.occupancy()),
+            queue("events", self.events.occupancy()),
+            queue("runs", self.runs.occupancy()),
+            queue("outcomes", self.outcomes.occupancy()),
+            queue("deliveries", self.deliveries.occupancy()),
         ]
     }
 }

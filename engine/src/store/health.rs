@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::Error;
-use crate::metrics::{Lane, Stage};
+use crate::metrics::{QueueReading, StageReading};
 
 /// Reports the store's health.
 #[async_trait]
@@ -26,8 +26,8 @@ pub trait Health {
 #[derive(Clone, Debug, Default)]
 pub struct Load {
     /// Stages in the order in which an event passes them.
-    pub stages: Vec<Stage>,
-    pub lanes: Vec<Lane>,
+    pub stages: Vec<StageReading>,
+    pub queues: Vec<QueueReading>,
     /// Bytes that wait to be written.
     pub queued_bytes: u64,
     pub file_bytes: Vec<(&'static str, u64)>,

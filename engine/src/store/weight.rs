@@ -66,12 +66,12 @@ fn delivery(new: &NewDelivery) -> usize {
 
 /// Returns the weight of an attempt that waits to be recorded.
 pub fn attempt(record: &AttemptRecord) -> usize {
-    let AttemptRecord { delivery: _, endpoint: _, lease: _, n: _, attempt, sent, next: _, news } = record;
+    let AttemptRecord { delivery: _, endpoint: _, lease: _, n: _, attempt, sent, next: _, notices } = record;
     let Attempt { at: _, outcome: _, latency: _, detail, excerpt, retry_after: _ } = attempt;
     let SentAs { url, scheme: _, token_header, envelope: _, format: _, headers } = sent;
     let of_header = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();
     let of_sent = url.len() + token_header.as_ref().map_or(0, String::len) + headers.iter().map(of_header).sum::<usize>();
-    ROW + of_sent + detail.as_ref().map_or(0, String::len) + excerpt.len() + news.iter().map(event).sum::<usize>()
+    ROW + of_sent + detail.as_ref().map_or(0, String::len) + excerpt.len() + notices.iter().map(event).sum::<usize>()
 }
 
 /// Returns the weight of a delivery that waits in memory.

@@ -107,7 +107,7 @@ impl Recorder {
             tracing::error!(endpoint = name, %error, "endpoint answered 410 and could be neither disabled nor removed");
         }
         self.log(&record, &name);
-        self.feed.tell(|| News::Attempted {
+        self.feed.send(|| News::Attempted {
             delivery: record.delivery,
             endpoint: name,
             outcome: record.attempt.outcome,

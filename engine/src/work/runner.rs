@@ -272,7 +272,7 @@ impl Runner {
     /// Adds an operational event to a run that failed for good.
     fn add_notice(&self, record: &mut RunRecord, entry: Option<&PluginEntry>, event: &Event, now: Timestamp) {
         if let (RunState::Parked, Some(failure), Some(entry)) = (record.state(), record.failure(), entry)
-            && entry.pace.tells_failure(now)
+            && entry.pace.may_report_failure(now)
         {
             let notice = notices::plugin_failed(&record.identity.plugin, event, failure, self.store.tag());
             record.set_notice(notice);

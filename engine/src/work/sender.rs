@@ -159,7 +159,7 @@ impl<E: Exchange> Sender<E> {
             Webhook { endpoint, event: &claim.event, payload: claim.payload.as_deref(), id: &id, event_id: &event_id, tag };
         match webhook.request(clock::wall(), clock::steady()) {
             Ok(mut request) => {
-                self.traces.go_on(tag, &claim.event, claim.id, claim.attempts + 1, &mut request.headers);
+                self.traces.continue_trace(tag, &claim.event, claim.id, claim.attempts + 1, &mut request.headers);
                 self.exchange.send(request).await
             }
             Err(reason) => unsendable(reason.to_string()),
@@ -177,7 +177,7 @@ impl<E: Exchange> Sender<E> {
             Next::Dead(reason) => notices::delivery_dead(endpoint, claim.id, &claim.event, reason, outcome, n, self.store.tag()),
             Next::Delivered | Next::Retry { .. } => None,
         };
-        let news = dead.into_iter().chain(breaker_notice(endpoint, noted.breaker, outcome)).collect();
+        let notices = dead.into_iter().chain(breaker_notice(endpoint, noted.breaker, outcome)).collect();
         if holds_back(&endpoint.new.policy, next, noted.breaker) {
             self.release(self.handoff.deliveries.withdraw(&claim.endpoint, |_| true)).await;
         }
@@ -189,7 +189,7 @@ impl<E: Exchange> Sender<E> {
             attempt,
             sent: SentAs::of(endpoint),
             next,
-            news,
+            notices,
         };
         let recording = Recording {
             record,

@@ -160,7 +160,7 @@ impl Settler {
         for run in &settlement.runs {
             let Some(outcome) = run.outcome() else { continue };
             self.log(settlement, run, outcome);
-            self.feed.tell(|| News::Ran {
+            self.feed.send(|| News::Ran {
                 event: settlement.event.id,
                 plugin: run.identity.plugin.to_string(),
                 version: run.execution().map(|execution| execution.version),

@@ -146,7 +146,7 @@ struct CertificateInput {
 }
 
 pub fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
-    Problem::bad_endpoint(format!("{member}: {detail}")).at(format!("/{member}"))
+    Problem::bad_endpoint(detail.to_string()).in_member(member)
 }
 
 impl Input {

@@ -123,7 +123,7 @@ pub async fn keep(api: &Api, began: Option<std::time::SystemTime>, events: Vec<N
         }
         if !duplicate {
             let source = source.to_string();
-            api.feed.tell(|| News::Accepted { event, event_type: event_type.to_string(), source });
+            api.feed.send(|| News::Accepted { event, event_type: event_type.to_string(), source });
         }
         let text = event.text(tag);
         items.push(AcceptedView {

@@ -196,7 +196,7 @@ fn patch_schema() -> Value {
 }
 
 pub fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
-    Problem::bad_source(format!("{member}: {detail}")).at(format!("/{member}"))
+    Problem::bad_source(detail.to_string()).in_member(member)
 }
 
 /// Moves the members that [`Input`] and [`Draft`] share from one to the other. A member missing here does not compile.

@@ -92,7 +92,7 @@ pub async fn attempts_of_one_call_are_judged_separately(bench: &Bench) {
 pub async fn operational_events_are_stored_with_their_attempt_or_not_at_all(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.delivery_to(crm).await;
-    let told = |lease| AttemptRecord { lease, news: vec![event("innesco.x")], ..attempt(&claim, Next::Delivered) };
+    let told = |lease| AttemptRecord { lease, notices: vec![event("innesco.x")], ..attempt(&claim, Next::Delivered) };
     assert!(!bench.record(told(made_up(claim.lease))).await);
     assert_eq!(bench.handoff.events.len(), 0, "without a record no operational event is stored");
     assert!(bench.record(told(claim.lease)).await);

@@ -410,7 +410,7 @@ pub fn attempt(claim: &DeliveryClaim, next: Next) -> AttemptRecord {
             headers: vec![],
         },
         next,
-        news: vec![],
+        notices: vec![],
     }
 }
 

@@ -58,8 +58,8 @@ pub async fn record(
         }
     }
     write(tx, local, &taken, after).await?;
-    let news = taken.iter().flat_map(|(record, _)| record.news.iter().cloned()).collect();
-    accept::insert_all(tx, local, node, news, after).await?;
+    let notices = taken.iter().flat_map(|(record, _)| record.notices.iter().cloned()).collect();
+    accept::insert_all(tx, local, node, notices, after).await?;
     after.let_go = true;
     let mut answers = answers.into_iter();
     Ok(calls.iter().map(|call| answers.by_ref().take(call.len()).collect()).collect())

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock,
     domain::time::Timestamp,
-    metrics::Stage,
+    metrics::StageReading,
     store::{Error, Health, LEASE, Load},
 };
 
@@ -23,7 +23,7 @@ impl Health for Postgres {
             self.read(|tx, local| Box::pin(async move { Ok((stages(tx, local).await?, database_bytes(tx).await?)) })).await?;
         Ok(Load {
             stages,
-            lanes: self.local.handoff.lanes(),
+            queues: self.local.handoff.queues(),
             queued_bytes: self.committer.gauge().queued() as u64,
             file_bytes: vec![("database", bytes)],
             // The disk belongs to the database server.
@@ -50,7 +50,7 @@ impl Health for Postgres {
 
 /// Returns what waits at each stage in the whole store. Runs and deliveries whose due time has not come are counted, but are not
 /// late.
-async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Stage>, Error> {
+async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<StageReading>, Error> {
     let counts = the_row(
         tx,
         "SELECT (SELECT count(*) FROM event_queue), (SELECT count(*) FROM run_queue WHERE state = 'waiting'),
@@ -68,7 +68,7 @@ async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Stage>, Error
     let dead = get::<Option<i64>>(&counts, 6)?.map(Timestamp::from_millis);
     let waiting = claims::waiting_anywhere(tx, local).await?;
     let delivery = waiting.into_iter().flat_map(|waiting| [waiting.first, waiting.retry]).flatten().min();
-    let stage = |name, depth, oldest| Stage { name, depth, oldest };
+    let stage = |name, depth, oldest| StageReading { name, depth, oldest };
     Ok(vec![
         stage("events", count(0)?, oldest_event(tx, local).await?),
         stage("runs", count(1)?, late(run, steady)),

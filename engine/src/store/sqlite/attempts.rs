@@ -37,7 +37,7 @@ impl Attempts for Sqlite {
 }
 
 fn record(db: &Connection, local: &Local, record: &AttemptRecord, after: &mut After) -> Result<Recorded, Error> {
-    let AttemptRecord { delivery, endpoint, lease, n, attempt, sent, next, news } = record;
+    let AttemptRecord { delivery, endpoint, lease, n, attempt, sent, next, notices } = record;
     match next {
         Next::Retry { due } => {
             let changed = db
@@ -76,7 +76,7 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, after: &mut Af
         attempt.retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
         sent_to_column(sent),
     ])?;
-    accept::insert_all(db, local, news.iter().cloned(), after)?;
+    accept::insert_all(db, local, notices.iter().cloned(), after)?;
     Ok(Recorded::Done)
 }
 

@@ -11,7 +11,7 @@ use super::{Sqlite, claims};
 use crate::{
     clock,
     domain::time::Timestamp,
-    metrics::Stage,
+    metrics::StageReading,
     store::{Error, Health, LEASE, Load},
 };
 
@@ -22,7 +22,7 @@ impl Health for Sqlite {
         let (disk_bytes, disk_free_bytes) = disk(&self.file)?;
         Ok(Load {
             stages,
-            lanes: self.local.handoff.lanes(),
+            queues: self.local.handoff.queues(),
             queued_bytes: self.writer.gauge().queued() as u64,
             file_bytes: file_bytes(&self.file),
             disk_bytes,
@@ -68,7 +68,7 @@ const OLDEST_RUN: &str = "WITH RECURSIVE waiting (plugin) AS (
 const OLDEST_DEAD: &str = "SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1";
 
 /// Returns what waits at each stage. Runs and deliveries whose due time has not come are counted, but are not late.
-fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Stage>, Error> {
+fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<StageReading>, Error> {
     let count = |sql: &str| -> Result<u64, Error> {
         let count: i64 = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         Ok(count.unsigned_abs())
@@ -81,7 +81,7 @@ fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Sta
     let late = |due: Option<Timestamp>, now: Timestamp| due.map_or(Duration::ZERO, |due| now.since(due));
     let due_delivery =
         claims::waiting_endpoints(db)?.into_iter().flat_map(|waiting| [waiting.first, waiting.retry]).flatten().min();
-    let stage = |name, depth, oldest| Stage { name, depth, oldest };
+    let stage = |name, depth, oldest| StageReading { name, depth, oldest };
     Ok(vec![
         stage("events", count(EVENTS)?, oldest_event(db, wall, steady)?),
         stage("runs", count(RUNS)?.saturating_sub(parked), late(instant(OLDEST_RUN)?, steady)),

@@ -107,14 +107,14 @@ fn is_routine(news: &News) -> bool {
 }
 
 /// Prints the engine's live feed.
-pub struct Teller {
+pub struct FeedPrinter {
     pub tag: Tag,
     pub heard: HeardSoFar,
 }
 
-impl Teller {
+impl FeedPrinter {
     /// Prints until the feed ends.
-    pub async fn tell(self, mut news: Receiver<Arc<News>>) {
+    pub async fn print(self, mut news: Receiver<Arc<News>>) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         let mut room = Room::default();
         loop {
@@ -225,12 +225,12 @@ mod tests {
         time::Timestamp,
     };
 
-    fn teller() -> Teller {
-        Teller { tag: Tag::from_random([0; 4]), heard: HeardSoFar::default() }
+    fn printer() -> FeedPrinter {
+        FeedPrinter { tag: Tag::from_random([0; 4]), heard: HeardSoFar::default() }
     }
 
-    fn told(teller: &Teller, news: &News) -> String {
-        let (what, fact) = teller.fact(news);
+    fn line_of(printer: &FeedPrinter, news: &News) -> String {
+        let (what, fact) = printer.fact(news);
         anstream::adapter::strip_str(&format!("{what:<8} {fact}")).to_string()
     }
 
@@ -264,14 +264,14 @@ mod tests {
 
     #[test]
     fn runs() {
-        let teller = teller();
-        let evt = EventId::from_i64(1).text(teller.tag);
+        let printer = printer();
+        let evt = EventId::from_i64(1).text(printer.tag);
         assert_eq!(
-            told(&teller, &ran(RunOutcome::Ok, RunState::Done, None)),
+            line_of(&printer, &ran(RunOutcome::Ok, RunState::Done, None)),
             "run      order-router@3f3f3f  ok  0.05 ms  2 webhooks"
         );
         assert_eq!(
-            told(&teller, &ran(RunOutcome::Trapped, RunState::Parked, Some("panicked at src/lib.rs:13:29: unlucky 13"))),
+            line_of(&printer, &ran(RunOutcome::Trapped, RunState::Parked, Some("panicked at src/lib.rs:13:29: unlucky 13"))),
             format!(
                 "run      order-router@3f3f3f  trapped  panicked at src/lib.rs:13:29: unlucky 13\n          \
                  the event is kept; after a fix: innesco event replay {evt}"
@@ -279,14 +279,14 @@ mod tests {
         );
         let waiting = RunState::Waiting { due: Timestamp::from_millis(1) };
         assert!(
-            told(&teller, &ran(RunOutcome::Failed, waiting, Some("busy")))
+            line_of(&printer, &ran(RunOutcome::Failed, waiting, Some("busy")))
                 .ends_with("busy\n          it is retried automatically")
         );
     }
 
     #[test]
     fn attempts() {
-        let teller = teller();
+        let printer = printer();
         let answered = |status| AttemptOutcome::Answered { status };
         let retry = Next::Retry { due: Timestamp::from_millis(4_900) };
         let cases = [
@@ -299,22 +299,22 @@ mod tests {
             ),
         ];
         for (news, line) in cases {
-            assert_eq!(told(&teller, &news), line);
+            assert_eq!(line_of(&printer, &news), line);
         }
     }
 
     #[test]
     fn prints_the_received_body_below_the_webhook() {
-        let teller = teller();
-        let id = DeliveryId::from_i64(7).text(teller.tag);
+        let printer = printer();
+        let id = DeliveryId::from_i64(7).text(printer.tag);
         let body = Bytes::from_static(b"{\"text\": \"Order 7 over 1000\"}");
-        teller.heard.put(Heard { path: "/crm".into(), id: id.clone(), event_type: None, verified: Some(Ok(())), body });
+        printer.heard.put(Heard { path: "/crm".into(), id: id.clone(), event_type: None, verified: Some(Ok(())), body });
         let news = attempted(AttemptOutcome::Answered { status: 200 }, None, 1, Next::Delivered);
         assert_eq!(
-            told(&teller, &news),
+            line_of(&printer, &news),
             "webhook  → crm  200  12 ms  signature verified\n          {\"text\": \"Order 7 over 1000\"}"
         );
-        assert!(teller.heard.take(&id).is_none(), "it is printed once");
+        assert!(printer.heard.take(&id).is_none(), "it is printed once");
     }
 
     #[test]
@@ -331,11 +331,14 @@ mod tests {
 
     #[test]
     fn plugins() {
-        let teller = teller();
+        let printer = printer();
         let (new, old) = (Digest::from_bytes([0x91; 32]), Digest::from_bytes([0x3f; 32]));
         let serves = News::PluginServes { plugin: "order-router".into(), version: new, was: Some(old), bytes: 57_800 };
-        assert_eq!(told(&teller, &serves), "plugin   order-router@919191 serving (was 3f3f3f)  58 kB");
+        assert_eq!(line_of(&printer, &serves), "plugin   order-router@919191 serving (was 3f3f3f)  58 kB");
         let failed = News::PluginFailed { file: "foo.wasm".into(), keeps: Some(old), message: "it exports nothing".into() };
-        assert_eq!(told(&teller, &failed), "plugin   foo.wasm is not loaded; 3f3f3f keeps serving\n          it exports nothing");
+        assert_eq!(
+            line_of(&printer, &failed),
+            "plugin   foo.wasm is not loaded; 3f3f3f keeps serving\n          it exports nothing"
+        );
     }
 }
