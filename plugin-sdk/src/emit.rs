@@ -6,7 +6,7 @@ use crate::Result;
 
 /// A new event, which reaches plugins and subscriptions like any other. The engine records which event caused it.
 ///
-/// A chain of events that cause each other may have 8 links; a longer one fails with an error that says so.
+/// A chain of events that cause each other may have 8 links; a longer one fails with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Emit {

@@ -97,7 +97,7 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
     for _ in 0..50 {
         ids.insert(restored.send("a.b", json!({})).await);
     }
-    assert!(ids.is_disjoint(&issued) && ids.first() > issued.last(), "ids go on above everything that was issued");
+    assert!(ids.is_disjoint(&issued) && ids.first() > issued.last(), "new ids are larger than every issued id");
     // It sends like the original: the secret is decrypted with the separately stored master key.
     let last = ids.last().unwrap().clone();
     let story = restored

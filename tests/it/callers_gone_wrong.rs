@@ -58,7 +58,7 @@ fn head(more: &str) -> String {
 async fn busy(to: SocketAddr, length: usize) -> TcpStream {
     let mut stream = dial(to, head(&format!("content-length: {length}\r\nexpect: 100-continue\r\n")).as_bytes()).await;
     let mut told = [0; 25];
-    tokio::time::timeout(DEADLINE, stream.read_exact(&mut told)).await.expect("in time").expect("it goes on");
+    tokio::time::timeout(DEADLINE, stream.read_exact(&mut told)).await.expect("in time").expect("the connection still works");
     assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream
 }
@@ -93,7 +93,7 @@ impl GoodCaller {
     }
 
     /// Waits until it has sent `more` further events.
-    async fn goes_on(&self, more: usize) {
+    async fn still_works(&self, more: usize) {
         let (from, until) = (self.sent(), Instant::now() + DEADLINE);
         while self.sent() < from + more {
             assert!(!self.calling.is_finished(), "the good caller has failed");
@@ -142,7 +142,7 @@ async fn ten_thousand_silent_connections_block_no_caller() {
             most_memory = most_memory.max(engine.memory_kib());
         }
     }
-    good.goes_on(20).await;
+    good.still_works(20).await;
     assert!(most_files <= 4096 + files + 300, "{most_files} files are open; 4,096 connections are allowed");
     let grown = most_memory.saturating_sub(memory);
     assert!(grown < 100 << 10, "silent connections took {grown} KiB");
@@ -265,7 +265,7 @@ async fn endless_bodies_time_out_and_free_their_memory() {
             }
         });
     }
-    good.goes_on(10).await;
+    good.still_works(10).await;
     let grown = engine.memory_kib().saturating_sub(memory);
     assert!(grown < 64 << 10, "slow bodies took {grown} KiB");
     while let Some(answer) = slow.join_next().await {

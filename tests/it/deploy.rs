@@ -14,7 +14,7 @@ fn top() -> PathBuf {
 }
 
 fn files(folder: &Path, found: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(folder).expect("the folder is there") {
+    for entry in fs::read_dir(folder).expect("the folder exists") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             files(&path, found);

@@ -161,5 +161,5 @@ async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
             None => break,
         }
     }
-    assert_eq!((ids(&receiver.received()).len(), events), (accepted, accepted), "what was refused is not there");
+    assert_eq!((ids(&receiver.received()).len(), events), (accepted, accepted), "no refused event exists");
 }

@@ -158,7 +158,7 @@ fn a_key_is_not_sent_to_an_address_from_a_foreign_folder() {
 }
 
 #[test]
-fn variables_that_cannot_be_meant_are_refused_by_name() {
+fn variables_with_malformed_values_are_refused_by_name() {
     use std::os::unix::ffi::OsStringExt as _;
     let home = tempfile::tempdir().unwrap();
     let check = |name: &str, value: &[u8], arguments: &[&str]| {

@@ -24,7 +24,7 @@ pub fn verify(secret: &Value, received: &Received) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscriber_gets_what_it_asked_for_signed() {
+async fn a_subscriber_gets_its_events_signed() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     let endpoint = engine.endpoint("crm", &receiver.url("/hook"), &["order.*"]).await;
@@ -107,7 +107,7 @@ async fn a_failing_receiver_is_tried_again_under_the_same_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_is_gone_is_disabled_and_can_be_resumed() {
+async fn a_receiver_that_answers_410_is_disabled_and_can_be_resumed() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::sequence(vec![Answer::status(410), Answer::status(200)]).await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
@@ -128,7 +128,7 @@ async fn a_receiver_that_is_gone_is_disabled_and_can_be_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_right_is_told_and_nothing_is_half_done() {
+async fn refused_requests_are_explained_and_change_nothing() {
     let engine = Engine::start_with(&[], &[]);
     for (method, path, body, status, code) in [
         ("POST", "/v1/events", json!([{ "type": "a.b" }, { "type": "not ok" }]), 400, "bad_event"),
@@ -188,7 +188,7 @@ async fn a_second_engine_does_not_touch_a_folder_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_finishes_what_is_in_hand() {
+async fn a_stop_finishes_work_in_flight() {
     let mut engine = Engine::start(&[]);
     let receiver = Receiver::answering(|_| Answer::status(200).after(Duration::from_millis(300))).await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;

@@ -248,7 +248,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     let moved = migrate(&engine, &url).arg("--json").output().unwrap();
     assert!(moved.status.success(), "{}", text(&moved));
     let moved: Value = serde_json::from_slice(&moved.stdout).expect("an answer");
-    assert!(moved["rows_before"].as_u64() >= Some(MANY as u64), "a cut move goes on where it was: {moved:#}");
+    assert!(moved["rows_before"].as_u64() >= Some(MANY as u64), "an interrupted move resumes: {moved:#}");
     for (table, what) in [("event", "events"), ("run", "runs"), ("attempt", "attempts"), ("api_key", "keys")] {
         assert_eq!(moved["tables"][table]["rows"], sound["counts"][what], "{table}");
     }
@@ -319,7 +319,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     let taken = client().post(format!("{}{path}", engine.url)).json(&json!({ "a": 1 })).send().await.unwrap();
     assert_eq!(taken.status(), 200, "the source's address is what it was");
     let new = engine.send("order.new", json!({})).await;
-    assert!(before.lists["/v1/events"].iter().all(|one| one["event"].as_str().unwrap() < new.as_str()), "ids go on");
+    assert!(before.lists["/v1/events"].iter().all(|one| one["event"].as_str().unwrap() < new.as_str()), "new ids are larger");
     let keys = all(&engine, "/v1/keys").await;
     let created = engine.ok("POST", "/v1/keys", json!({ "name": "new", "role": "read" })).await;
     assert!(keys.iter().all(|one| one["id"] != created["id"]) && KEY != created["key"], "and so do other numbers");

@@ -259,7 +259,7 @@ async fn all_hostile_guests_together_hurt_only_themselves() {
     let event = engine.send("mischief.nothing", json!({})).await;
     receiver.wait_for_count(1, DEADLINE).await;
     let story = engine
-        .wait(&format!("/v1/events/{event}"), "every guest has come to its end", |story| {
+        .wait(&format!("/v1/events/{event}"), "every guest has ended", |story| {
             story["runs"].as_array().unwrap().iter().all(|run| !run["outcome"].is_null())
         })
         .await;

@@ -139,7 +139,7 @@ async fn rotated_under_load_every_webhook_verifies(signature: &str) {
         let until = Instant::now() + DEADLINE;
         // The end of the grace period, as a receiver sees it.
         while receiver.received().last().is_none_or(|one| old.accepts(one)) {
-            assert!(Instant::now() < until, "the old secret goes on signing after its grace");
+            assert!(Instant::now() < until, "the old secret still signs after its grace period");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         *verifiers.lock().unwrap() = vec![new.clone()];

@@ -152,7 +152,7 @@ async fn metrics_count_what_happened_and_nothing_else() {
         let kind = figures.text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {family} "))).unwrap();
         assert_eq!(kind == "counter", family.ends_with("_total"), "{family} is a {kind}");
     }
-    assert_eq!(figures.families(), table.keys().copied().collect(), "every figure of the table is there");
+    assert_eq!(figures.families(), table.keys().copied().collect(), "every metric of the table exists");
     for hidden in ["s3cret", "example", "127.0.0.1", KEY, "whsec_"] {
         assert!(!figures.text.contains(hidden), "{hidden} is shown:\n{}", figures.text);
     }
@@ -226,7 +226,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
     let received = receiver.wait_for_count(3, DEADLINE).await;
     let mut parents = BTreeSet::new();
     for webhook in &received {
-        let parent = webhook.header("traceparent").expect("a webhook goes on with the trace");
+        let parent = webhook.header("traceparent").expect("a webhook continues the trace");
         assert!(parent.starts_with(&format!("00-{TRACE}-")) && parent.ends_with("-01"), "{parent}");
         assert_eq!(webhook.header("tracestate"), Some("shop=1,other=2"));
         parents.insert(parent[36..52].to_owned());

@@ -129,14 +129,14 @@ fn each_thing_is_in_its_place_only() {
 }
 
 #[test]
-fn statements_shift_ids_by_the_bits_of_a_child() {
-    let bits = innesco::domain::id::CHILD_BITS.to_string();
+fn statements_shift_ids_by_the_bits_of_children_and_attempts() {
+    let bits = [innesco::domain::id::CHILD_BITS, innesco::domain::id::ATTEMPT_BITS].map(|bits| bits.to_string());
     let mut shifts = 0;
     for (path, text) in engine().iter().filter(|(path, _)| path.contains("/src/store/")) {
         for shift in ["id << ", "id >> ", "id + 1) << "] {
             for (place, _) in text.match_indices(shift) {
                 let number: String = text[place + shift.len()..].chars().take_while(char::is_ascii_digit).collect();
-                assert!(number.is_empty() || number == bits, "{path} shifts an id by {number} bits instead of {bits}");
+                assert!(number.is_empty() || bits.contains(&number), "{path} shifts an id by {number} bits instead of {bits:?}");
                 shifts += usize::from(!number.is_empty());
             }
         }
@@ -228,7 +228,7 @@ fn documents_name_tests_that_exist() {
 }
 
 /// Phrases that hide the subject of a sentence, or that only this project understands. The bar keeps each from being found here.
-const VAGUE: [&str; 32] = [
+const VAGUE: [&str; 39] = [
     "who|ever",
     "what|ever",
     "nob|ody",
@@ -261,6 +261,13 @@ const VAGUE: [&str; 32] = [
     "dri|ves the run",
     "dri|ves runs",
     "dri|ves a run",
+    "g|o on",
+    "go|es on",
+    "go|ing on",
+    "t|ake up",
+    "ta|kes up",
+    "ta|ken up",
+    "ho|lds over",
 ];
 
 /// The words of a text without line breaks and comment signs. Parts of an identifier are words too, so names of tests count.

@@ -461,7 +461,7 @@ mod tests {
             [heavy::INLINE_BYTES_MAX + 1, YIELD_AFTER].map(|piece| Ok::<_, std::io::Error>(Bytes::from(vec![0; piece])));
         let mut frames = pin!(Body::from_stream(ready(arrives.into_iter(), Poll::Pending)).into_data_stream());
         let mut pieces = Pieces::new(frames.as_mut(), &heavy);
-        // Whether the next piece is there within a few turns of the runtime.
+        // Returns whether the next piece arrives within a few turns of the runtime.
         async fn arrives_now(pieces: &mut Pieces<'_>) -> bool {
             tokio::select! {
                 biased;
@@ -478,7 +478,7 @@ mod tests {
         assert_eq!(heavy.free_turns(), all, "it waits without a turn");
     }
 
-    /// A stream of what is there already, then of `after`.
+    /// A stream of the pieces that are ready, then of `after`.
     fn ready<I: Iterator<Item: Send> + Send + Unpin + 'static>(
         mut items: I,
         after: Poll<()>,

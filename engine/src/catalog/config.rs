@@ -1,23 +1,23 @@
 //! Follows the configuration that other nodes change: endpoints, plugin settings, sources and keys.
 //!
-//! [`ConfigVersions`] says which version is announced. This loop reads the snapshots again and reports the version as known, so that
-//! workers that wait for it go on. Two kinds of failure differ:
+//! [`ConfigVersions`] has the announced version. When it grows, this loop reads the snapshots again and marks the version as known, which
+//! releases the workers that wait for it. There are two kinds of failure:
 //!
-//! - **The database is away.** Workers wait, since a change may be missing here; the loop reads again soon. They lose nothing by it: they
-//!   cannot commit either.
-//! - **A row cannot be read.** This node keeps what it read last and workers go on with it: one broken row must not stop every event. The
-//!   loop reads again from time to time, and logs the failure once.
+//! - **The database is unreachable.** Workers wait, since this node may lack a change, and the loop soon reads again. Workers lose nothing:
+//!   they could not commit either.
+//! - **A row cannot be read.** This node keeps its last configuration, and workers continue with it: one broken row must not stop every
+//!   event. The loop reads again from time to time, and logs the failure once.
 //!
-//! Runs need endpoints and plugin settings only. A failure to read sources or keys therefore holds up no worker.
+//! Runs need only endpoints and plugin settings. So a failure to read sources or keys delays no worker.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{Catalog, Keys, Sources};
 use crate::store::{self, ConfigVersions};
 
-/// Between two readings while the database is away.
+/// Pause between two readings while the database is unreachable.
 const AWAY_RETRY: Duration = Duration::from_millis(500);
-/// Between two readings while a row cannot be read, unless a change is announced earlier.
+/// Pause between two readings while a row cannot be read, unless a change is announced earlier.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(10);
 
 /// Reads the configuration again whenever a new version is announced. Never ends.
@@ -35,7 +35,7 @@ pub async fn follow_config(versions: Arc<ConfigVersions>, catalog: Arc<Catalog>,
     }
 }
 
-/// What one reading of the configuration gave.
+/// Results of one reading of the configuration.
 struct Reading {
     /// Endpoints and plugin settings.
     for_runs: [Result<(), store::Error>; 2],
@@ -52,13 +52,13 @@ impl Reading {
         Trouble { is_away: self.errors().any(store::Error::passes), is_unreadable: self.errors().any(|error| !error.passes()) }
     }
 
-    /// Returns whether workers may go on: what they need was read, or reading it again now would not help.
+    /// Returns whether workers may continue: their configuration was read, or reading it again now would not help.
     fn suffices_for_runs(&self) -> bool {
         !self.for_runs.iter().any(|read| read.as_ref().is_err_and(store::Error::passes))
     }
 }
 
-/// What was wrong with the last reading. Both can be.
+/// The failures of the last reading. Both kinds can occur together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Trouble {
     is_away: bool,
@@ -66,7 +66,7 @@ struct Trouble {
 }
 
 impl Trouble {
-    /// Returns how long to wait before the next reading, if no change is announced. `None`: until one is.
+    /// Returns the pause before the next reading. `None` waits until a change is announced.
     fn retry(self) -> Option<Duration> {
         match self {
             Self { is_away: true, .. } => Some(AWAY_RETRY),
@@ -76,7 +76,7 @@ impl Trouble {
     }
 }
 
-/// Waits until the configuration has to be read, and returns the version that the reading will be good for.
+/// Waits until the configuration must be read, and returns the version that the reading will have.
 async fn next_version(before: Trouble, versions: &ConfigVersions) -> i64 {
     match before.retry() {
         None => versions.changed().await,
@@ -89,7 +89,7 @@ async fn next_version(before: Trouble, versions: &ConfigVersions) -> i64 {
     }
 }
 
-/// Lets workers go on if the reading suffices, and logs a new failure. Returns what is wrong now.
+/// Releases workers if the reading suffices, and logs a new failure. Returns the current failures.
 fn apply(reading: &Reading, version: i64, before: Trouble, versions: &ConfigVersions) -> Trouble {
     if reading.suffices_for_runs() {
         versions.set_known(version);
@@ -128,9 +128,9 @@ mod tests {
         Reading { for_runs: [endpoints, Ok(())], for_callers: [Ok(()), keys] }
     }
 
-    /// A reading, whether workers go on after it, and when the next one follows.
+    /// A reading, whether workers continue after it, and the pause before the next one.
     #[test]
-    fn an_absent_database_holds_workers_up_and_an_unreadable_row_does_not() {
+    fn an_unreachable_database_delays_workers_and_an_unreadable_row_does_not() {
         let cases = [
             (read(Ok(()), Ok(())), true, None),
             (read(away(), Ok(())), false, Some(AWAY_RETRY)),
@@ -140,18 +140,18 @@ mod tests {
             (read(unreadable(), away()), true, Some(AWAY_RETRY)),
             (read(away(), unreadable()), false, Some(AWAY_RETRY)),
         ];
-        for (number, (reading, goes_on, retry)) in cases.into_iter().enumerate() {
+        for (number, (reading, continues, retry)) in cases.into_iter().enumerate() {
             let versions = ConfigVersions::default();
             versions.announce(7);
             let trouble = apply(&reading, 7, Trouble::default(), &versions);
             let mut worker = pin!(versions.known(7));
             let is_ready = worker.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
-            assert_eq!((is_ready, trouble.retry()), (goes_on, retry), "case {number}");
+            assert_eq!((is_ready, trouble.retry()), (continues, retry), "case {number}");
         }
     }
 
     #[test]
-    fn a_worker_that_waits_for_an_absent_database_can_be_stopped() {
+    fn a_worker_that_waits_for_an_unreachable_database_can_be_stopped() {
         let (versions, stop) = (ConfigVersions::default(), CancellationToken::new());
         versions.announce(1);
         apply(&read(away(), Ok(())), 1, Trouble::default(), &versions);

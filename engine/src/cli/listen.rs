@@ -142,7 +142,7 @@ async fn hear(
     let id = header(&headers, "webhook-id").unwrap_or("(no id)").to_owned();
     let event_type = header(&headers, "innesco-type").map(str::to_owned);
     let heard = Heard { path: uri.path().to_owned(), id, event_type, verified, body };
-    // As a receiver should: a webhook that does not verify is refused.
+    // Refuses a webhook that does not verify, as every receiver should.
     let status = if matches!(heard.verified, Some(Err(_))) { StatusCode::UNAUTHORIZED } else { receiver.status };
     (receiver.ear)(heard);
     Ok(status)
@@ -238,7 +238,7 @@ mod tests {
     /// Over a real socket: a webhook that the official library signed verifies, and a changed one does not.
     #[tokio::test]
     async fn the_receiver_verifies_the_official_signer() {
-        // Fails only if another test installed it before.
+        // Ignored: another test may have installed the provider before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());

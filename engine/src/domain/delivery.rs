@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_an_attempt() {
+    fn decides_the_next_state_after_an_attempt() {
         let now = Timestamp::from_millis(0);
         let after = |outcome, made, asked| after_attempt(&attempt(outcome, asked), made, &Schedule::default(), now, 0.5);
         let status = |status| AttemptOutcome::Answered { status };

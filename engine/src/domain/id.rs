@@ -9,10 +9,10 @@ use std::fmt;
 
 use super::digits;
 
-/// Bits for the number of an event's run, and of its delivery. The statements of the stores shift ids by this literal number.
+/// Bits for the number of an event's run, and of its delivery. Statements of the stores have this number and the next as literals.
 pub const CHILD_BITS: u32 = 14;
 /// Bits for the number of a delivery's attempt.
-const ATTEMPT_BITS: u32 = 8;
+pub const ATTEMPT_BITS: u32 = 8;
 
 /// Maximum number of deliveries of one event, over all its rounds; the same for runs.
 pub const CHILDREN_MAX: u32 = 1 << CHILD_BITS;

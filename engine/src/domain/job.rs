@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_by_type_matches_only_what_has_one() {
+    fn a_filter_by_type_matches_only_deliveries_with_a_type() {
         let filter = RetryFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..RetryFilter::default() };
         let one = |event_type: Option<&str>| Finished {
             id: DeliveryId::from_i64(1),

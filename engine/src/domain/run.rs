@@ -191,7 +191,7 @@ pub enum RunState {
     Done,
     /// Its next try is due at `due`.
     Waiting { due: Timestamp },
-    /// It failed for good. An operator, or the end of its cause, makes it due again.
+    /// It failed and is not retried automatically. An operator, or the end of the cause, makes it due again.
     Parked,
 }
 
@@ -320,7 +320,7 @@ impl RunIdentity {
         self.parked(None, failure, None)
     }
 
-    /// Records a run that failed for good.
+    /// Records a run that is parked after a failure.
     pub const fn parked(self, execution: Option<Execution>, failure: RunFailure, wants: Option<String>) -> RunRecord {
         let then = AfterFailure::Parked { wants, notice: None };
         RunRecord { identity: self, end: RunEnd::Failed { execution, failure, then } }

@@ -4,8 +4,8 @@
 //! catalog entry, an endpoint's in the recorder), so counting is one addition in memory. Labels are bounded: names beyond a limit count
 //! together as `other`. Text from strangers becomes a label only if it looks like a plain name, so no URL, secret or payload shows up.
 //!
-//! Metrics belong to the process and are reached through a function, as the clock is: passing a handle through every signature would
-//! say nothing, and a process runs one engine. The crate `prometheus` was chosen because its histograms are plain counters;
+//! Metrics belong to the process and are reached through a function, like the clock. A handle in every signature would add nothing,
+//! since a process runs one engine. The crate `prometheus` was chosen because its histograms are plain counters;
 //! `metrics-exporter-prometheus` keeps every sample until the next scrape. All counting for one event takes about 0.2 µs.
 
 mod handles;
@@ -27,7 +27,7 @@ use self::{
 };
 use crate::domain::{delivery::DeadReason, run::RunOutcome};
 
-/// Maximum number of sources with a separate line. Sources come from outside, so few.
+/// Maximum number of sources with a separate line. Few, because callers choose their names.
 const SOURCES_MAX: usize = 50;
 /// Maximum number of plugins with separate lines: each has about forty.
 const PLUGINS_MAX: usize = 100;
@@ -191,7 +191,7 @@ impl Meters {
         let of_nodes = [&table.node_oldest, &table.node_silent];
         of_nodes.iter().for_each(|gauges| gauges.reset());
         table.node_leases.reset();
-        // So that they exist with every store.
+        // Creates these lines with every store.
         table.node_leases.with_label_values(&[OTHER]);
         of_nodes.iter().for_each(|gauges| drop(gauges.with_label_values(&[OTHER])));
         if nodes.is_empty() {

@@ -97,7 +97,7 @@ table! {
     created = counter() "innesco_deliveries_created_total" "Created deliveries";
     delivered = counter() "innesco_deliveries_delivered_total" "Delivered deliveries";
     dead = counters(&["reason"]) "innesco_deliveries_dead_total" "Dead deliveries, by reason";
-    end_to_end_seconds = histogram(END_TO_END_SECONDS) "innesco_end_to_end_seconds" "Time from the acceptance of an event to its delivery, retries and replays included";
+    end_to_end_seconds = histogram(END_TO_END_SECONDS) "innesco_end_to_end_seconds" "Time from the acceptance of an event to its delivery, including retries and replays";
 
     depth = numbers(&["stage"]) "innesco_queue_depth" "Waiting items in memory and on disk: events, deferred runs, parked runs, deliveries, dead deliveries";
     oldest = gauges(&["stage"]) "innesco_queue_oldest_seconds" "Age of the oldest item: an event since its acceptance, a run or delivery since it was due, a dead delivery since it died";

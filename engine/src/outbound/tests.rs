@@ -381,7 +381,7 @@ async fn a_status_counts_even_if_the_rest_of_the_answer_is_faulty() {
 }
 
 #[tokio::test]
-async fn what_has_no_status_is_no_answer() {
+async fn an_answer_without_a_status_does_not_count() {
     for answer in [
         "",
         "HTTP/1.1 20",
@@ -398,7 +398,7 @@ async fn what_has_no_status_is_no_answer() {
 }
 
 #[tokio::test]
-async fn what_a_receiver_asks_for_is_read_behind_a_bad_header_line() {
+async fn retry_after_is_read_behind_a_bad_header_line() {
     let answer = "HTTP/1.1 429 Slow\r\npreload\r\nx-a: b\r\n c\r\nretry-after: 120\r\ncontent-length: 9\r\n\r\nhalf";
     let receiver = Hostile::raw(answer, Reads::Whole, None).await;
     let attempt = send(&local(), &receiver.url("/")).await;
@@ -464,7 +464,7 @@ async fn a_closed_port_is_refused() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_told_and_never_followed() {
+async fn a_redirect_is_reported_and_never_followed() {
     let target = Receiver::start().await;
     let receiver = Hostile::redirect_to(&target.url("/secret?token=secret")).await;
     let attempt = send(&local(), &receiver.url("/")).await;
@@ -490,7 +490,7 @@ async fn a_status_is_an_answer() {
 }
 
 #[tokio::test]
-async fn bad_tls_is_told_apart() {
+async fn kinds_of_bad_tls_have_different_explanations() {
     let (trusted, expired, other) =
         (Identity::self_signed("localhost"), Identity::expired("localhost"), Identity::self_signed("other.example"));
     let names = Table::of("localhost", vec![vec![LOOPBACK]]);
@@ -682,7 +682,7 @@ async fn a_url_is_judged_when_it_is_saved() {
 }
 
 #[tokio::test]
-async fn an_opened_network_is_out_of_reach_for_what_programs_subscribed() {
+async fn subscriptions_of_programs_cannot_reach_an_opened_network() {
     let (server, known) = (Identity::self_signed("localhost"), Identity::client("known"));
     let receiver = Receiver::with_tls(&server, |_| Answer::status(200)).await;
     let port = receiver.address().port();
@@ -816,7 +816,7 @@ async fn a_client_certificate_is_presented_where_the_endpoint_has_one() {
 }
 
 #[tokio::test]
-async fn the_guard_stands_before_a_client_certificate_too() {
+async fn the_guard_applies_with_a_client_certificate_too() {
     let (server, known) = (Identity::self_signed("localhost"), Identity::client("known"));
     let (receiver, port) = mutual_tls(&server, &known).await;
     let outbound = outbound(&[], Table::of("evil.example", vec![vec![LOOPBACK]]), &[&server]);

@@ -193,7 +193,7 @@ fn a_big_component_gets_more_memory() {
 }
 
 #[test]
-fn a_log_flood_is_counted_and_the_run_goes_on() {
+fn a_log_flood_is_counted_and_the_run_continues() {
     let report = Run::default().report("log-flood");
     assert!(report.result.is_ok());
     assert_eq!((report.log.lines.len(), report.log.dropped), (100, 99_900));

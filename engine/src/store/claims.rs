@@ -27,7 +27,7 @@ pub trait Claims {
     /// If the commit failed: nothing was claimed.
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error>;
 
-    /// Returns claims unsettled: their rows are due at once. Ignores a lease that was lost.
+    /// Gives claims back without settling them: their rows are due at once. Ignores a lease that was lost.
     ///
     /// # Errors
     /// If the commit failed: the claims become due when their leases end.

@@ -461,7 +461,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_stored_before_its_reach_was_keeps_what_is_safe() {
+    fn an_endpoint_without_a_stored_reach_gets_a_safe_one() {
         let place = Place { table: "endpoint", id: 1 };
         let read = |text: &str| policy_from_column(&place, text).map(|policy| (policy.reach, policy.maker));
         assert_eq!(read("{}").unwrap(), (Reach::Opened, None), "a person made it");

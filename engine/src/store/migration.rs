@@ -360,7 +360,7 @@ mod tests {
             let mut row = vec![Value::Text("p".into()), Value::Text("k".into()), Value::Bytes(vec![]), Value::Number(token)];
             translate(table("state"), &mut row, 0).unwrap();
             let Value::Number(version) = row[3] else { panic!("{row:?}") };
-            assert!(version < 0, "neither a node's token nor the 0 of what is not there");
+            assert!(version < 0, "neither a node's token nor the 0 of a missing value");
         }
         let mut row = vec![Value::Text("p".into()), Value::Text("k".into()), Value::Bytes(vec![]), Value::Number(-1)];
         assert!(translate(table("state"), &mut row, 0).is_err());

@@ -16,6 +16,9 @@
 //! 4. Implement the trait in `sqlite/NOUN.rs` and `postgres/NOUN.rs`, the SQL beside it. Code that both need stands in `store/NOUN.rs`; texts and
 //!    bytes of columns in `columns.rs`. `sqlite/check.rs` reads each row of the table.
 //! 5. Add a case per promise to `conformance/NOUN.rs`, and name it in the list of `conformance/mod.rs`: both stores run it.
+//!
+//! For a new column of an existing table, raise the layout and do step 3. The column needs a default, since older engines on the same
+//! database do not write it. Then read and write it where the table is (`NOUN.rs`, `rows.rs`, `columns.rs`).
 
 mod accept;
 mod admission;

@@ -317,7 +317,7 @@ mod tests {
         };
         assert_eq!(alone(Blame::Batch, false), Some(3));
         assert_eq!(alone(Blame::Unclear, false), None, "the store is away");
-        assert_eq!(alone(Blame::Unclear, true), Some(4), "the store is there, for others");
+        assert_eq!(alone(Blame::Unclear, true), Some(4), "the store works for other items");
         assert_eq!(alone(Blame::Store, true), None, "a full disk has room for small items longer than for large ones");
     }
 

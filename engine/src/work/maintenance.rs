@@ -105,14 +105,14 @@ impl Maintenance {
         loop {
             let closed = self.store.close_deliveries(at).await?;
             done.closed += closed;
-            if !self.goes_on(closed).await {
+            if !self.pause_before_next(closed).await {
                 break;
             }
         }
         loop {
             let requeued = self.store.requeue_wanting(now).await?;
             done.requeued += requeued;
-            if !self.goes_on(requeued).await {
+            if !self.pause_before_next(requeued).await {
                 break;
             }
         }
@@ -122,7 +122,7 @@ impl Maintenance {
         loop {
             let retired = self.store.retire(self.retention, at).await?;
             done.retired += retired;
-            if !self.goes_on(retired).await {
+            if !self.pause_before_next(retired).await {
                 break;
             }
         }
@@ -135,7 +135,7 @@ impl Maintenance {
     }
 
     /// Pauses before the next batch; returns `false` if the last one found nothing, or the engine stops.
-    async fn goes_on(&self, found: usize) -> bool {
+    async fn pause_before_next(&self, found: usize) -> bool {
         if found == 0 || self.stop.is_cancelled() {
             return false;
         }

@@ -164,7 +164,7 @@ impl Work {
         // A thread that still waits for room would keep the process from ending.
         self.outcomes.close();
         if drained.is_err() {
-            tracing::warn!(after = ?self.drain, "not everything in hand was finished; the next start goes on with it");
+            tracing::warn!(after = ?self.drain, "some work in flight was not finished in time; the next start continues it");
         }
     }
 }

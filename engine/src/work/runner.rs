@@ -193,8 +193,8 @@ impl Runner {
                     return;
                 }
                 count += 1;
-                let goes_on = count < TURN_MAX && began.elapsed() < TURN_TIME && bytes_of(&written) < TURN_STATE_BYTES;
-                next = if goes_on { self.handoff.runs.more(&turn) } else { None };
+                let continues = count < TURN_MAX && began.elapsed() < TURN_TIME && bytes_of(&written) < TURN_STATE_BYTES;
+                next = if continues { self.handoff.runs.more(&turn) } else { None };
             }
         }
     }
@@ -224,7 +224,7 @@ impl Runner {
         (settlement, Held::Run(slot, Arc::clone(turn)))
     }
 
-    /// Takes one try to its end, then counts it, traces it, and reports a run that failed for good.
+    /// Takes one try to its end, then counts it, traces it, and reports a run that was parked.
     fn run(&self, one: Try<'_>, start: Start<'_>, endpoints: &EndpointTable, now: Timestamp) -> RunRecord {
         let Try { identity, entry, bound, event, round } = one;
         let began = self.traces.begin();
@@ -269,7 +269,7 @@ impl Runner {
         State { store: Arc::clone(&self.store), runtime: self.runtime.clone(), plugin: plugin.clone(), written: written.cloned() }
     }
 
-    /// Adds an operational event to a run that failed for good.
+    /// Adds an operational event to a parked run.
     fn add_notice(&self, record: &mut RunRecord, entry: Option<&PluginEntry>, event: &Event, now: Timestamp) {
         if let (RunState::Parked, Some(failure), Some(entry)) = (record.state(), record.failure(), entry)
             && entry.pace.may_report_failure(now)
@@ -291,7 +291,7 @@ impl Runner {
     /// thread holds one more settlement at most.
     pub fn settle(&self, settlement: Settlement, held: Held) {
         let room = self.runtime.block_on(self.handoff.outcomes.reserve(weight::settlement(&settlement)));
-        // Without room the process is about to end: the claim is taken up at the next start.
+        // Without room the process is about to end: the next start claims the row again.
         let Some(room) = room else { return };
         // The settler outlives the threads, so the channel is open.
         let _ = self.settlements.send(Settling::new(settlement, held, room));
@@ -301,7 +301,7 @@ impl Runner {
 /// Returns the code that serves, or why none does.
 fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a PluginEntry, &'a Plugin), String> {
     match entry {
-        None => Err(format!("plugin {plugin} is not there; put its file into the plugin folder")),
+        None => Err(format!("plugin {plugin} does not exist; put its file into the plugin folder")),
         Some(entry) => match &entry.state {
             PluginState::Serving(code) => Ok((entry, code)),
             PluginState::NotLoadable(reason) => Err(format!("plugin {plugin} does not load: {reason}")),

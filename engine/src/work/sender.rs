@@ -275,7 +275,7 @@ fn log_breaker(endpoint: &Endpoint, change: Option<Change>, outcome: AttemptOutc
     let endpoint = &endpoint.new.name;
     match change {
         Some(Change::Opened { .. }) => {
-            tracing::warn!(%endpoint, %outcome, "endpoint keeps failing; it is left alone for a while, then probed");
+            tracing::warn!(%endpoint, %outcome, "endpoint keeps failing; it gets no webhooks for a while, then a probe");
         }
         Some(Change::Closed) => tracing::info!(%endpoint, "endpoint answers again"),
         Some(Change::StillOpen { .. }) | None => {}

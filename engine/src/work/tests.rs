@@ -487,7 +487,7 @@ async fn a_run_that_lost_a_race_for_its_state_goes_back_to_its_queue() {
 }
 
 #[tokio::test]
-async fn the_claimer_waits_for_what_is_missing() {
+async fn the_claimer_waits_for_room_or_the_alarm() {
     let mut workers = Workers::new().await;
     let step =
         async |workers: &Workers| claimer::step(&*workers.bench.store, &workers.bench.handoff, clock::steady()).await.unwrap();

@@ -303,7 +303,7 @@ fn verify_token_of(text: &str) -> Result<Secret, Problem> {
     if fits { Ok(Secret::Text(text.to_owned())) } else { Err(wrong("verify_token", detail)) }
 }
 
-/// Returns the caller's secret, or generates one if senders can be given it.
+/// Returns the caller's secret, or generates one if the preset allows it.
 pub fn secret(given: Option<&str>, settings: &Settings) -> Result<Secret, Problem> {
     match given {
         Some(_) if !settings.proofs.have_secret() => {

@@ -101,9 +101,9 @@ fn text(to: &mut Writer<Bounded>, text: &str) -> io::Result<()> {
 /// Returns whether it can name an element: only ASCII, no colon (used by namespaces), and not the reserved prefix of XML.
 fn is_plain(name: &str) -> bool {
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    let goes_on = name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'));
+    let continues = name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'));
     let reserved = name.as_bytes().get(..3).is_some_and(|first| first.eq_ignore_ascii_case(b"xml"));
-    begins && goes_on && !reserved
+    begins && continues && !reserved
 }
 
 /// Replaces what is not a character in XML 1.0 (production 2).

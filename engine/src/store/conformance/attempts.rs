@@ -59,12 +59,12 @@ pub async fn an_attempt_of_a_lost_lease_is_refused(bench: &Bench) {
     assert_eq!(taken_over.id, slow.id);
     for next in [Next::Delivered, Next::Dead(DeadReason::Exhausted), retry_in(1)] {
         assert!(!bench.record(attempt(&slow, next)).await);
-        assert_eq!(bench.stands(slow.id).await, ("pending", 0), "nothing changed");
+        assert_eq!(bench.state_and_attempts(slow.id).await, ("pending", 0), "nothing changed");
     }
     assert!(bench.record(attempt(&taken_over, Next::Delivered)).await);
     assert!(!bench.record(attempt(&taken_over, Next::Delivered)).await, "an attempt is recorded once");
     assert!(!bench.record(attempt(&slow, Next::Dead(DeadReason::Exhausted))).await);
-    assert_eq!(bench.stands(slow.id).await, ("delivered", 1));
+    assert_eq!(bench.state_and_attempts(slow.id).await, ("delivered", 1));
     assert_eq!(bench.store.delivery(slow.id).await.unwrap().attempts.len(), 1);
 
     let before = bench.delivery_to(crm).await;
@@ -84,9 +84,9 @@ pub async fn attempts_of_one_call_are_judged_separately(bench: &Bench) {
         bench.store.record_attempts(Arc::new(records)).await.unwrap(),
         [Recorded::Done, Recorded::LeaseLost, Recorded::Done]
     );
-    assert_eq!(bench.stands(one.id).await, ("delivered", 1));
-    assert_eq!(bench.stands(two.id).await, ("pending", 0));
-    assert_eq!(bench.stands(three.id).await, ("dead", 1));
+    assert_eq!(bench.state_and_attempts(one.id).await, ("delivered", 1));
+    assert_eq!(bench.state_and_attempts(two.id).await, ("pending", 0));
+    assert_eq!(bench.state_and_attempts(three.id).await, ("dead", 1));
 }
 
 pub async fn operational_events_are_stored_with_their_attempt_or_not_at_all(bench: &Bench) {
@@ -123,7 +123,7 @@ async fn deliver(bench: &Bench, id: DeliveryId, attempts: u32) {
     let claim = bench.delivery().await;
     assert_eq!((claim.id, claim.attempts), (id, attempts), "the same webhook with its next attempt");
     assert!(bench.record(attempt(&claim, Next::Delivered)).await);
-    assert_eq!(bench.stands(id).await, ("delivered", attempts + 1));
+    assert_eq!(bench.state_and_attempts(id).await, ("delivered", attempts + 1));
     assert_eq!(bench.store.delivery(id).await.unwrap().attempts.len(), attempts as usize + 1);
 }
 
@@ -141,7 +141,7 @@ pub async fn a_finished_delivery_can_be_sent_again(bench: &Bench) {
     for end in [Next::Delivered, Next::Dead(DeadReason::Exhausted)] {
         let id = bench.finished(crm, end).await;
         bench.store.retry_delivery(id, clock::steady()).await.unwrap();
-        assert_eq!(bench.stands(id).await, ("retrying", 1));
+        assert_eq!(bench.state_and_attempts(id).await, ("retrying", 1));
         bench = bench.after_a_crash().await;
         deliver(&bench, id, 1).await;
     }
@@ -157,7 +157,7 @@ pub async fn a_retry_does_not_change_a_delivery_that_is_being_sent(bench: &Bench
     bench.store.retry_delivery(claim.id, clock::steady()).await.unwrap();
     assert_eq!(bench.claim().await, 0, "it is not sent twice at the same time");
     assert!(bench.record(attempt(&claim, Next::Delivered)).await);
-    assert_eq!(bench.stands(claim.id).await, ("delivered", 1));
+    assert_eq!(bench.state_and_attempts(claim.id).await, ("delivered", 1));
 }
 
 pub async fn a_refused_retry_names_the_reason(bench: &Bench) {
@@ -168,7 +168,7 @@ pub async fn a_refused_retry_names_the_reason(bench: &Bench) {
     bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     let refused = bench.store.retry_delivery(id, clock::steady()).await;
     assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("deleted")), "{refused:?}");
-    assert_eq!(bench.stands(id).await, ("dead", 1), "nothing changed");
+    assert_eq!(bench.state_and_attempts(id).await, ("dead", 1), "nothing changed");
 }
 
 pub async fn retries_nothing_for_a_disabled_endpoint(bench: &Bench) {
@@ -178,10 +178,10 @@ pub async fn retries_nothing_for_a_disabled_endpoint(bench: &Bench) {
     for reason in DisabledReason::ALL {
         bench.set(crm, EndpointState::Disabled(reason)).await;
         for id in [dead, waiting] {
-            let stood = bench.stands(id).await;
+            let stood = bench.state_and_attempts(id).await;
             let refused = bench.store.retry_delivery(id, clock::steady()).await;
             assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("endpoint resume crm")), "{refused:?}");
-            assert_eq!(bench.stands(id).await, stood, "nothing changed");
+            assert_eq!(bench.state_and_attempts(id).await, stood, "nothing changed");
         }
     }
     bench.set(crm, EndpointState::Paused).await;
@@ -203,7 +203,7 @@ pub async fn the_attempts_of_a_delivery_are_limited(bench: &Bench) {
     }
     let refused = bench.store.retry_delivery(id, clock::steady()).await;
     assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("255")), "{refused:?}");
-    assert_eq!(bench.stands(id).await, ("dead", ATTEMPTS_MAX));
+    assert_eq!(bench.state_and_attempts(id).await, ("dead", ATTEMPTS_MAX));
     assert_eq!(bench.store.delivery(id).await.unwrap().attempts.len(), ATTEMPTS_MAX as usize);
 }
 
@@ -245,10 +245,10 @@ pub async fn a_waiting_delivery_can_be_cancelled(bench: &Bench) {
     );
     assert_eq!(bench.claim().await, 0);
     for finished in [id, bench.finished(crm, Next::Delivered).await, bench.finished(crm, Next::Dead(DeadReason::Gone)).await] {
-        let stood = bench.stands(finished).await;
+        let stood = bench.state_and_attempts(finished).await;
         let refused = bench.store.cancel_delivery(finished, clock::wall()).await;
         assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains(stood.0)), "{refused:?}");
-        assert_eq!(bench.stands(finished).await, stood);
+        assert_eq!(bench.state_and_attempts(finished).await, stood);
     }
     let unknown = bench.store.cancel_delivery(id.event().delivery(9), clock::wall()).await;
     assert_eq!(unknown, Err(Error::NotFound { what: "delivery" }));
@@ -263,7 +263,7 @@ pub async fn a_delivery_cancelled_during_an_attempt_stays_cancelled(bench: &Benc
     }
     bench.store.release(vec![(ClaimId::Delivery(claim.id), claim.lease)]).await.unwrap();
     assert_eq!(bench.claim_at(after_leases()).await, 0);
-    assert_eq!(bench.stands(claim.id).await, ("cancelled", 0));
+    assert_eq!(bench.state_and_attempts(claim.id).await, ("cancelled", 0));
 }
 
 pub async fn a_delivery_cancelled_before_its_turn_is_not_sent(bench: &Bench) {
@@ -289,12 +289,12 @@ pub async fn deliveries_waiting_for_a_disabled_endpoint_become_dead(bench: &Benc
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 1, "the delivery that is being sent is not closed");
     let dead = DeliveryState::Dead { at, reason: DeadReason::EndpointDisabled };
     assert_eq!(bench.store.delivery(waiting).await.unwrap().summary.state, dead);
-    assert_eq!(bench.stands(other).await, ("retrying", 1));
+    assert_eq!(bench.state_and_attempts(other).await, ("retrying", 1));
     bench.store.release(vec![(ClaimId::Delivery(on_its_way.id), on_its_way.lease)]).await.unwrap();
     assert_eq!(bench.claim().await, 0, "it takes nothing");
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 1);
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 0);
-    assert_eq!(bench.stands(on_its_way.id).await, ("dead", 0));
+    assert_eq!(bench.state_and_attempts(on_its_way.id).await, ("dead", 0));
 
     bench.set(crm, EndpointState::Active).await;
     bench.store.retry_delivery(waiting, clock::steady()).await.unwrap();

@@ -203,7 +203,7 @@ impl Bench {
     }
 
     /// Returns the state of a delivery and the number of its attempts.
-    pub async fn stands(&self, id: DeliveryId) -> (&'static str, u32) {
+    pub async fn state_and_attempts(&self, id: DeliveryId) -> (&'static str, u32) {
         let summary = self.store.delivery(id).await.unwrap().summary;
         (summary.state.as_str(), summary.attempts)
     }

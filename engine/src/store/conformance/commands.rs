@@ -224,7 +224,7 @@ pub async fn the_start_of_failing_is_stored_and_cleared(bench: &Bench) {
     assert_eq!(after.find_endpoint(crm).await.failing_since, None);
 }
 
-pub async fn a_new_master_key_opens_what_the_old_one_sealed(bench: &Bench) {
+pub async fn secrets_open_after_a_change_of_the_master_key(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let before = bench.find_endpoint(crm).await.new.secrets;
     for _ in 0..3 {

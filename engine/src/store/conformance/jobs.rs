@@ -49,7 +49,7 @@ async fn finish(bench: &Bench, id: JobId) -> Job {
 async fn taken(bench: &Bench, filter: RetryFilter, all: &[DeliveryId]) -> Vec<DeliveryId> {
     let mut before = BTreeMap::new();
     for id in all {
-        before.insert(*id, bench.stands(*id).await.0);
+        before.insert(*id, bench.state_and_attempts(*id).await.0);
     }
     let job = create(bench, filter).await;
     assert_eq!(job.state, JobState::Running);
@@ -58,7 +58,7 @@ async fn taken(bench: &Bench, filter: RetryFilter, all: &[DeliveryId]) -> Vec<De
     assert!(job.finished_at.is_some());
     let mut taken = Vec::new();
     for id in all {
-        if bench.stands(*id).await.0 != before[id] {
+        if bench.state_and_attempts(*id).await.0 != before[id] {
             taken.push(*id);
         }
     }
@@ -99,8 +99,8 @@ pub async fn a_job_retries_the_deliveries_of_its_filter(bench: &Bench) {
     let later = clock::wall().plus(Duration::from_secs(60));
     assert_eq!(taken(bench, RetryFilter { since: Some(later), ..RetryFilter::default() }, &all).await, []);
     assert_eq!(taken(bench, RetryFilter { until: Some(later), ..RetryFilter::default() }, &all).await, [to_crm, gone, to_slack]);
-    assert_eq!(bench.stands(delivered).await, ("delivered", 1));
-    assert_eq!(bench.stands(waits).await, ("retrying", 1));
+    assert_eq!(bench.state_and_attempts(delivered).await, ("delivered", 1));
+    assert_eq!(bench.state_and_attempts(waits).await, ("retrying", 1));
 }
 
 pub async fn a_job_or_a_resume_makes_waiting_retries_due(bench: &Bench) {
@@ -189,7 +189,7 @@ pub async fn deliveries_created_after_a_job_are_left_out(bench: &Bench) {
     let job = create(bench, RetryFilter::default()).await;
     let after = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     assert_eq!(finish(bench, job.id).await.done, 1);
-    assert_eq!((bench.stands(before).await.0, bench.stands(after).await.0), ("retrying", "dead"));
+    assert_eq!((bench.state_and_attempts(before).await.0, bench.state_and_attempts(after).await.0), ("retrying", "dead"));
 }
 
 pub async fn a_job_counts_the_deliveries_that_it_could_not_retry(bench: &Bench) {

@@ -106,7 +106,7 @@ macro_rules! conformance {
                     runs_parked_for_a_missing_endpoint_are_requeued_once_it_exists,
                     an_endpoint_reads_back_and_is_changed_as_a_whole,
                     the_start_of_failing_is_stored_and_cleared,
-                    a_new_master_key_opens_what_the_old_one_sealed,
+                    secrets_open_after_a_change_of_the_master_key,
                     an_endpoints_name_is_unique_until_it_is_deleted,
                     an_endpoint_in_use_is_deleted_only_by_force,
                     operational_events_are_stored_with_their_deletion_or_not_at_all,
@@ -118,7 +118,7 @@ macro_rules! conformance {
                 sources:
                     a_source_reads_back_and_is_changed_as_a_whole,
                     a_sources_name_is_unique_until_it_is_deleted,
-                    a_new_master_key_opens_what_the_old_one_sealed_of_a_source,
+                    secrets_of_a_source_open_after_a_change_of_the_master_key,
                     the_request_of_an_event_is_stored_with_it;
                 reads:
                     the_state_of_an_event_follows_its_runs_and_deliveries,

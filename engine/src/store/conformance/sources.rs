@@ -117,7 +117,7 @@ pub async fn a_sources_name_is_unique_until_it_is_deleted(bench: &Bench) {
     assert_eq!(names, ["a", "shop"]);
 }
 
-pub async fn a_new_master_key_opens_what_the_old_one_sealed_of_a_source(bench: &Bench) {
+pub async fn secrets_of_a_source_open_after_a_change_of_the_master_key(bench: &Bench) {
     let before = bench.store.create_source(source("shop", github())).await.unwrap();
     bench.store.reseal().await.unwrap();
     assert_eq!(shown(&find(bench, before.id).await), shown(&before));

@@ -115,7 +115,7 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Kno
     let runs = leases(tx, "run_queue", &runs).await?;
     if !locks.is_empty() {
         let locks: Vec<i64> = locks.into_iter().collect();
-        // In the order of the numbers on every node, and before anything is read that they protect.
+        // Taken in the order of their numbers on every node, and before the store reads what they protect.
         execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
     }
     Ok(Known {
@@ -179,7 +179,7 @@ async fn children(tx: &Transaction<'_>, parents: Vec<i64>) -> Result<HashMap<Eve
     found.iter().map(next).collect()
 }
 
-/// Returns those of these endpoints that only one node at a time may send to, and that another node holds.
+/// Returns the endpoints among these that another node holds, because only one node at a time may send to them.
 async fn elsewhere(tx: &Transaction<'_>, node: i64, endpoints: Vec<i64>) -> Result<HashSet<EndpointId>, Error> {
     if endpoints.is_empty() {
         return Ok(HashSet::new());

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_settlement_sees_what_the_last_one_writes() {
+    fn the_next_settlement_sees_the_writes_of_the_last_one() {
         let other = EventId::from_i64(8);
         let mut known = known();
         known.events.insert(other, 6);

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn a_written_reading_reads_back() {
         let reading = Timestamp::from_millis(1_700_000_000_123);
         let boot = Boot { id: "4cf2".into(), up: Duration::from_millis(12_345) };
         for kept in [Kept { reading, boot: Some(boot) }, Kept { reading, boot: None }] {

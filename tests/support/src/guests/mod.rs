@@ -50,7 +50,7 @@ pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
     if world == "none" {
         return module;
     }
-    let contract = fs::read_to_string(root.join("plugin-sdk/wit/plugin.wit")).expect("the contract is there");
+    let contract = fs::read_to_string(root.join("plugin-sdk/wit/plugin.wit")).expect("the contract exists");
     let wit = match world {
         "contract" => contract,
         "newer" => contract
@@ -63,7 +63,7 @@ pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
     };
     let mut resolve = Resolve::default();
     let package = resolve.push_str("guest.wit", &wit).expect("the world parses");
-    let world = resolve.select_world(&[package], Some("plugin")).expect("the world is there");
+    let world = resolve.select_world(&[package], Some("plugin")).expect("the world exists");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the types fit into a section");
     module
 }
