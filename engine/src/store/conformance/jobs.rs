@@ -133,7 +133,7 @@ pub async fn a_job_or_a_resume_makes_waiting_retries_due(bench: &Bench) {
     let claims = bench.deliveries().await;
     assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), [other]);
     assert!(bench.record(attempt(&claims[0], Next::Delivered)).await);
-    assert_eq!(bench.stands(dead).await.0, "dead");
+    assert_eq!(bench.state_and_attempts(dead).await.0, "dead");
 }
 
 pub async fn a_job_retries_each_delivery_once_despite_crashes(bench: &Bench) {
