@@ -128,7 +128,7 @@ async fn an_update_changes_only_what_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_in_use_is_deleted_only_by_force_and_its_runs_go_on() {
+async fn an_endpoint_in_use_is_deleted_only_by_force_and_its_runs_continue() {
     let engine = Engine::start(&["ledger"]);
     let receiver = receiver().await;
     engine.endpoint("receiver", &receiver.url("/right"), &[]).await;

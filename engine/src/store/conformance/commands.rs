@@ -282,7 +282,7 @@ pub async fn an_endpoint_in_use_is_deleted_only_by_force(bench: &Bench) {
     let text = refused(slack, serving(&["router", "other"])).await;
     assert!(text.contains("the plugin router sent it 1 of its last webhooks"), "{text}");
     assert!(bench.events().await.is_empty(), "nothing was deleted, nothing is reported");
-    assert_eq!(bench.stands(waits).await.0, "retrying");
+    assert_eq!(bench.state_and_attempts(waits).await.0, "retrying");
     assert!(bench.store.deleted_endpoints().await.unwrap().is_empty());
 
     bench.store.delete_endpoint(slack, serving(&["other"]), None).await.unwrap();
