@@ -5,7 +5,7 @@
 // Usage: node sources.mjs INNESCO_BINARY
 import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -18,6 +18,7 @@ const [binary] = process.argv.slice(2);
 const examples = createRequire(import.meta.url)("@octokit/webhooks-examples");
 const adminKey = "verify-only-6b0f6a1e3c9d4857a2e1f0b7c8d95a34";
 const home = mkdtempSync(join(tmpdir(), "innesco-verify-"));
+mkdirSync(join(home, "plugins"));
 const kinds = { json: "application/json", form: "application/x-www-form-urlencoded" };
 
 let failures = 0;

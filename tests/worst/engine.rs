@@ -56,6 +56,7 @@ pub fn turn() -> MutexGuard<'static, Engine> {
 impl Engine {
     fn start() -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(home.path().join("plugins")).expect("a plugin folder");
         let set = |key: &'static str, name: &str| (key, home.path().join(name).display().to_string());
         let external_url = ("external_url", "https://hooks.example.com".to_owned());
         let flags = [set("data", "data"), set("plugins", "plugins"), external_url];

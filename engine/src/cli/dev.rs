@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -76,6 +77,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         let receiver_address = receiver.local_addr()?;
         // After the ports: an address in use is reported at once, not after a build.
         watch::build_all(&args.plugins, &wasm)?;
+        std::fs::create_dir_all(&wasm).with_context(|| format!("{} cannot be created", wasm.display()))?;
         let key = match client::earlier_key() {
             Some(key) => key,
             None => crate::catalog::new_key()?,

@@ -47,9 +47,9 @@ impl Engine {
     /// Returns once every plugin file has loaded or failed.
     pub async fn open(config: Config, address: SocketAddr, admin_key: Option<String>, feed: Feed) -> anyhow::Result<Self> {
         let lock = lock_folder(&config.data)?;
-        fs::create_dir_all(&config.plugins).with_context(|| {
-            format!("plugin folder {} cannot be created; choose another with --plugins", config.plugins.display())
-        })?;
+        if !config.plugins.is_dir() {
+            bail!("plugin folder {} does not exist; create it, or choose another with --plugins", config.plugins.display());
+        }
         let outbound = Arc::new(Outbound::new(Guard::new(config.allow_net.clone()))?);
         let traces = match &config.otel {
             Some(collector) => Traces::to(collector, outbound.operators_client(traces::EXPORT_TIMEOUT)?)?,
