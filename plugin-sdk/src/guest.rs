@@ -4,15 +4,21 @@ use crate::{__bindings::innesco::plugin::types, Emit, Error, Plugin, Webhook, ho
 
 pub use types::{Event, Failure, Manifest, Outcome};
 
-/// Describes the plugin. The attribute `sdk` shows with which SDK an old file was built.
+/// Describes the plugin. The attribute `sdk` shows with which SDK an old file was built; each attribute `setting` declares one.
 pub fn describe<P: Plugin>(name: &str, version: &str, description: &str) -> Manifest {
     Manifest {
         name: name.to_owned(),
         version: version.to_owned(),
         description: description.to_owned(),
         on: P::ON.iter().map(|&pattern| pattern.to_owned()).collect(),
-        attributes: vec![("sdk".to_owned(), concat!("innesco-sdk ", env!("CARGO_PKG_VERSION")).to_owned())],
+        attributes: attributes::<P>(),
     }
+}
+
+fn attributes<P: Plugin>() -> Vec<(String, String)> {
+    let sdk = ("sdk".to_owned(), concat!("innesco-sdk ", env!("CARGO_PKG_VERSION")).to_owned());
+    let settings = P::SETTINGS.iter().map(|setting| ("setting".to_owned(), setting.attribute()));
+    std::iter::once(sdk).chain(settings).collect()
 }
 
 /// Executes one run.

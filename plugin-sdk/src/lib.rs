@@ -51,6 +51,7 @@ mod event;
 mod emit;
 mod error;
 mod outcome;
+mod setting;
 mod webhook;
 
 pub mod config;
@@ -80,6 +81,7 @@ pub use crate::{
     event::Event,
     outcome::Outcome,
     plugin::Plugin,
+    setting::Setting,
     webhook::Webhook,
 };
 
@@ -90,7 +92,7 @@ pub use serde_json;
 
 /// The usual imports of a plugin: `use innesco_sdk::prelude::*;`
 pub mod prelude {
-    pub use crate::{Emit, Error, Event, Outcome, Plugin, Result, Webhook, config, log, state};
+    pub use crate::{Emit, Error, Event, Outcome, Plugin, Result, Setting, Webhook, config, log, state};
     #[doc(no_inline)]
     pub use serde::{Deserialize, Serialize};
     #[doc(no_inline)]

@@ -1,6 +1,6 @@
 //! The trait of a plugin, and the macro that exports one.
 
-use crate::{Event, Outcome, Result};
+use crate::{Event, Outcome, Result, Setting};
 
 /// A plugin: the events that it runs on, and its reaction to one.
 pub trait Plugin {
@@ -9,6 +9,9 @@ pub trait Plugin {
     /// Leave it empty for a plugin that only serves endpoints that name it. Events to those endpoints reach it regardless of
     /// their type.
     const ON: &'static [&'static str];
+
+    /// The settings that the operator can give values. Without any, the engine accepts every setting as text.
+    const SETTINGS: &'static [Setting] = &[];
 
     /// Decides what happens because of this event.
     ///

@@ -31,11 +31,13 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    Emit, Event, Outcome, Plugin, Result, Webhook,
+    Emit, Event, Outcome, Plugin, Result, Setting, Webhook,
     host::stand_in::{self, World},
 };
 
@@ -146,8 +148,12 @@ impl Engine {
     /// # Errors
     ///
     /// The error of the plugin.
-    pub fn run(&mut self, plugin: &impl Plugin, event: &Event) -> Result<Outcome> {
+    /// # Panics
+    ///
+    /// If a setting is not declared or has a value that the engine refuses.
+    pub fn run<P: Plugin>(&mut self, plugin: &P, event: &Event) -> Result<Outcome> {
         let mut world = World { log: Vec::new(), ..self.0.clone() };
+        world.config = with_defaults(P::SETTINGS, &self.0.config);
         let outcome = stand_in::with(&mut world, || plugin.handle(event));
         self.0.log.append(&mut world.log);
         if outcome.is_ok() {
@@ -224,6 +230,18 @@ impl Emit {
     pub fn json_data(&self) -> Value {
         from_json(&self.data, "the emitted event's data")
     }
+}
+
+/// Returns the settings as a run in the engine reads them.
+fn with_defaults(declared: &[Setting], set: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    for (name, value) in set {
+        assert!(declared.is_empty() || declared.iter().any(|one| one.covers(name)), "the plugin declares no setting {name:?}");
+        assert!(!declared.iter().any(|one| one.refuses(name, value)), "the engine refuses setting {name:?} = {value:?}");
+    }
+    let defaults = declared.iter().filter_map(Setting::default_value);
+    let mut all: BTreeMap<_, _> = defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    all.extend(set.clone());
+    all
 }
 
 fn from_json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> T {

@@ -137,7 +137,7 @@ async fn no_role_reads_secrets_beyond_its_rights() {
         "headers": { "authorization": "Bearer planted-header" },
     });
     engine.ok("POST", "/v1/endpoints", crm).await;
-    engine.ok("PUT", "/v1/plugins/order-router/config", json!({ "note": "planted-setting" })).await;
+    engine.ok("PUT", "/v1/plugins/order-router/config", json!({ "big-orders": "planted-setting" })).await;
     let own = subscribe(&keys["subscribe"], "planted-own").await;
     let other = engine.ok("POST", "/v1/keys", json!({ "name": "other tool", "role": "subscribe" })).await;
     subscribe(other["key"].as_str().expect("a key"), "planted-other").await;
@@ -226,6 +226,7 @@ async fn calls_that_change_nothing_cannot_fill_the_trail() {
 #[test]
 fn refuses_a_first_key_that_can_be_guessed() {
     let home = tempfile::tempdir().expect("a temporary folder");
+    std::fs::create_dir(home.path().join("plugins")).expect("a plugin folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_innesco"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "plugins"]).current_dir(home.path());
     let output = command.env("INNESCO_ADMIN_KEY", "correct-horse-battery").output().expect("the program runs");

@@ -494,3 +494,77 @@ async fn a_file_that_could_not_be_read_is_tried_again() {
     std::fs::write(inner.join("one.wasm"), named("one")).unwrap();
     serves_from(&engine, "one", "one.wasm").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_checked_numbered_and_wait_for_their_plugin() {
+    const CONFIG: &str = "/v1/plugins/order-router/config";
+    let mut engine = Engine::start(&[]);
+    let receiver = Receiver::start().await;
+    for name in ["receiver", "milano"] {
+        engine.endpoint(name, &receiver.url(&format!("/{name}")), &[]).await;
+    }
+    assert_eq!(engine.call("GET", CONFIG, Value::Null).await.0, 404);
+
+    // Before the plugin exists, nothing says which settings there are.
+    engine.ok("PUT", CONFIG, json!({ "threshold": 500, "treshold": "1" })).await;
+    engine.drop_in("order-router");
+    engine.wait("/v1/plugins/order-router", "it serves", |plugin| plugin["state"] == "serving").await;
+    let view = engine.get(CONFIG).await;
+    assert_eq!((&view["revision"], &view["config"]["threshold"]), (&json!(1), &json!("500")));
+    assert_eq!(view["problems"][0]["pointer"], "/treshold");
+    let threshold = json!({
+        "name": "threshold", "type": "number", "default": "1000", "required": false,
+        "description": "An order over this total is big",
+    });
+    assert_eq!(view["settings"][0], threshold);
+    engine.send("order.created", json!({ "id": 7, "total": 600 })).await;
+    receiver
+        .wait_for("the stored threshold applies", DEADLINE, |all| all.iter().any(|one| one.text().contains("over 500")))
+        .await;
+
+    // What the plugin cannot use is refused, with the place, and changes nothing.
+    for (body, pointer, text) in [
+        (json!({ "threshold": "abc" }), "/threshold", "takes a number"),
+        (json!({ "big-orders": 5 }), "/big-orders", "takes a text"),
+        (json!({ "threshold": null }), "/threshold", "leave it out to unset it"),
+        (json!({ "tres/hold": "5" }), "/tres~1hold", "the plugin declares no setting"),
+    ] {
+        let (status, problem) = engine.call("PUT", CONFIG, body).await;
+        assert_eq!((status, &problem["pointer"]), (422, &json!(pointer)), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(text), "{problem}");
+    }
+
+    // The command changes some and keeps the others. The trail names what changed, the plugin's revisions name who did it.
+    let command = |arguments: &[&str]| {
+        let output = engine.command().args(["plugin", "config", "order-router"]).args(arguments).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, shown) = command(&["country.IT=milano", "--unset", "treshold"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.starts_with("threshold   500                 number"), "{shown}");
+    assert!(shown.contains("big-orders  receiver (default)  text") && shown.contains("revision 2 by admin"), "{shown}");
+    assert_eq!(command(&["threshold=much"]).0, Some(1));
+    let trail = engine.get("/v1/audit?action=plugin.config.update").await;
+    let entry = trail["items"].as_array().unwrap().iter().find(|entry| entry["status"] == 200).unwrap();
+    assert_eq!((&entry["target"], &entry["members"]), (&json!("order-router"), &json!(["country.IT", "treshold"])));
+    let revisions = engine.get(CONFIG).await["revisions"].clone();
+    assert_eq!(revisions.as_array().unwrap().iter().map(|one| &one["by"]).collect::<Vec<_>>(), ["admin", "admin"]);
+
+    engine.kill();
+    engine.launch();
+    engine.send("order.created", json!({ "id": 8, "total": 5, "country": "IT" })).await;
+    receiver.wait_for("settings outlive a restart", DEADLINE, |all| all.iter().any(|one| one.path == "/milano")).await;
+}
+
+/// A misspelt folder would serve nothing, and every event would be unrouted.
+#[test]
+fn a_missing_plugin_folder_is_refused_at_start() {
+    let home = tempfile::tempdir().unwrap();
+    let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_innesco"));
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "pluggins"]).current_dir(home.path());
+    let output = serve.output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("plugin folder pluggins does not exist; create it, or choose another with --plugins"), "{error}");
+    assert!(!home.path().join("pluggins").exists());
+}

@@ -44,6 +44,10 @@ const TARGET_CHARS_MAX: usize = 200;
 #[derive(Clone)]
 pub struct Target(pub String);
 
+/// The names of the members that a change sets; the handler sets them.
+#[derive(Clone)]
+pub struct Members(pub Vec<String>);
+
 /// In a successful answer: the call changed nothing, because the requested state already existed.
 #[derive(Clone)]
 pub struct Unchanged;
@@ -93,11 +97,12 @@ pub async fn record(api: Arc<Api>, key: &KeyRow, route: &str, request: Request, 
                 .into_response()
         });
         let target = response.extensions_mut().remove::<Target>().map(|Target(text)| shortened(&text));
+        let members = response.extensions_mut().remove::<Members>().map(|Members(names)| names);
         let changed_nothing = response.status().is_client_error() || response.extensions_mut().remove::<Unchanged>().is_some();
         let noted = if changed_nothing && !api.refusals.has_room(key, &action, clock::steady()) {
             api.store.withdraw_audit(id).await
         } else {
-            api.store.finish_audit(id, response.status().as_u16(), target).await
+            api.store.finish_audit(id, response.status().as_u16(), target, members).await
         };
         if let Err(error) = noted {
             tracing::warn!(%error, "audit entry has no result: it could not be written");
@@ -206,6 +211,7 @@ impl AuditView {
             action: entry.new.action.clone(),
             target: entry.new.target.clone(),
             status: entry.status,
+            members: entry.members.clone(),
         }
     }
 }

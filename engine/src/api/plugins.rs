@@ -1,17 +1,26 @@
 //! Plugins: list, read, settings, state.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use axum::{Extension, Json, body::Body, extract::State, http::HeaderMap};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Api, body, error::Problem, path::Path};
+use super::{Api, audit, auth::Caller, body, error::Problem, path::Path};
 use crate::{
     catalog::{PluginEntry, PluginState},
-    domain::name::{Slug, nearest},
-    store::{self, StateSize, Store},
-    wire::{self, ClearedStateView, PageView, PluginView, StateSizeView, values::values},
+    domain::{
+        name::{Slug, nearest},
+        setting::{self, Given, Setting},
+    },
+    store::{self, ConfigRevision, StateSize, Store},
+    wire::{
+        self, ClearedStateView, ConfigRevisionView, PageView, PluginConfigView, PluginView, SettingProblemView, SettingView,
+        StateSizeView, values::values,
+    },
 };
 
 /// Maximum number of settings of one plugin; maximum length of a name or a value, in bytes.
@@ -26,9 +35,12 @@ pub enum Settings {}
 values! {
     Settings, "PluginSettings", json!({
         "type": "object", "maxProperties": CONFIG_COUNT_MAX,
-        "description": "Settings by name, which the plugin can read.",
+        "description": "Settings by name. The plugin reads each as text. `settings` of the answer has the types.",
         "propertyNames": { "maxLength": CONFIG_LEN_MAX },
-        "additionalProperties": { "type": "string", "maxLength": CONFIG_LEN_MAX },
+        "additionalProperties": { "oneOf": [
+            { "type": "string", "maxLength": CONFIG_LEN_MAX }, { "type": "number" }, { "type": "boolean" },
+            { "type": "array", "items": { "type": "string", "pattern": "^[^,]*$" } },
+        ] },
     });
 }
 
@@ -45,12 +57,14 @@ pub async fn list(State(api): State<Arc<Api>>) -> Json<PageView<PluginView>> {
 }
 
 fn find(api: &Api, name: &str) -> Result<Arc<PluginEntry>, Problem> {
+    api.catalog.plugins().get(name).cloned().ok_or_else(|| unknown(api, name))
+}
+
+fn unknown(api: &Api, name: &str) -> Problem {
     let plugins = api.catalog.plugins();
-    plugins.get(name).cloned().ok_or_else(|| {
-        let near = nearest(name, plugins.iter().map(|entry| &*entry.row.name));
-        let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
-        Problem::not_found(format!("no plugin {name:?}{near}"))
-    })
+    let near = nearest(name, plugins.iter().map(|entry| &*entry.row.name));
+    let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
+    Problem::not_found(format!("no plugin {name:?}{near}"))
 }
 
 /// Read one plugin.
@@ -63,40 +77,108 @@ pub async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resu
     Ok(Json(PluginView::new(&*find(&api, &name)?)))
 }
 
-/// Read the settings of a plugin.
+/// Read the settings of a plugin, what it declares, and who changed them.
 #[utoipa::path(
     get, path = "/v1/plugins/{plugin}/config", operation_id = "show_plugin_settings", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
-    responses((status = 200, description = "All settings of the plugin.", body = Settings)),
+    responses((status = 200, description = "The settings of the plugin.", body = PluginConfigView)),
 )]
-pub async fn config(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<BTreeMap<String, String>>, Problem> {
-    Ok(Json(BTreeMap::clone(&find(&api, &name)?.config)))
+pub async fn config(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<PluginConfigView>, Problem> {
+    let Ok(plugin) = Slug::parse(&name) else { return Err(unknown(&api, &name)) };
+    let view = config_of(&api, &plugin).await?;
+    match api.catalog.plugins().get(&name) {
+        None if view.revision == 0 => Err(unknown(&api, &name)),
+        _ => Ok(Json(view)),
+    }
 }
 
 /// Replace all settings of a plugin.
+///
+/// They are checked against the settings that the plugin declares. A plugin that does not exist yet gets them when it comes.
+/// Settings are no place for secrets: a token for a receiver belongs into the `headers` of its endpoint.
 #[utoipa::path(
     put, path = "/v1/plugins/{plugin}/config", operation_id = "set_plugin_settings", tag = "plugins",
-    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
-    request_body(content = Settings, content_type = "application/json", example = json!({ "threshold": "1000" })),
-    responses((status = 200, description = "The new settings.", body = Settings)),
+    params(("plugin" = Slug, Path, description = "Name of the plugin.", example = "order-router")),
+    request_body(content = Settings, content_type = "application/json", example = json!({ "threshold": 1000 })),
+    responses((status = 200, description = "The new settings.", body = PluginConfigView)),
     extensions(("x-problems" = json!(["bad_value"]))),
 )]
 pub async fn set_config(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<BTreeMap<String, String>>, Problem> {
-    let plugin = find(&api, &name)?;
-    let config: BTreeMap<String, String> = body::json_within(&api, &headers, body, CONFIG_BYTES_MAX, Problem::bad_value).await?;
-    let fits =
-        config.len() <= CONFIG_COUNT_MAX && config.iter().all(|(name, value)| name.len().max(value.len()) <= CONFIG_LEN_MAX);
-    if !fits {
-        let text = format!("a plugin has at most {CONFIG_COUNT_MAX} settings of at most {CONFIG_LEN_MAX} bytes each");
-        return Err(Problem::bad_value(text));
+) -> Result<(Extension<audit::Members>, Json<PluginConfigView>), Problem> {
+    let plugin = Slug::parse(&name).map_err(|bad| Problem::bad_value(bad.to_string()))?;
+    let values: BTreeMap<String, Value> = body::json_within(&api, &headers, body, CONFIG_BYTES_MAX, Problem::bad_value).await?;
+    if values.len() > CONFIG_COUNT_MAX {
+        return Err(Problem::bad_value(format!("a plugin has at most {CONFIG_COUNT_MAX} settings")));
     }
-    api.catalog.set_plugin_config(&plugin.row.name, config.clone()).await?;
-    Ok(Json(config))
+    let given = values.into_iter().map(given).collect::<Result<BTreeMap<_, _>, _>>()?;
+    let declared = api.catalog.plugins().get(&name).map(|entry| entry.settings.clone()).unwrap_or_default();
+    let config =
+        setting::check(&declared, &given).map_err(|misfit| Problem::bad_value(misfit.detail).at(pointer(&misfit.name)))?;
+    if let Some((name, _)) = config.iter().find(|(name, value)| name.len().max(value.len()) > CONFIG_LEN_MAX) {
+        let text = format!("the name and the value of a setting have at most {CONFIG_LEN_MAX} bytes");
+        return Err(Problem::bad_value(text).at(pointer(name)));
+    }
+    let before = api.store.plugin_config(&plugin).await?.config;
+    api.catalog.set_plugin_config(&plugin, config.clone(), caller.key.new.name.clone()).await?;
+    let names: BTreeSet<&String> = before.keys().chain(config.keys()).collect();
+    let changed = names.into_iter().filter(|name| before.get(*name) != config.get(*name)).cloned().collect();
+    Ok((Extension(audit::Members(changed)), Json(config_of(&api, &plugin).await?)))
+}
+
+/// Reads a value of a setting.
+fn given((name, value): (String, Value)) -> Result<(String, Given), Problem> {
+    let of_items = |items: Vec<Value>| items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>();
+    let given = match value {
+        Value::String(text) => Some(Given::Text(text)),
+        Value::Number(number) => Some(Given::Number(number.to_string())),
+        Value::Bool(value) => Some(Given::Boolean(value)),
+        Value::Array(items) => of_items(items).map(Given::List),
+        Value::Null | Value::Object(_) => None,
+    };
+    let wanted = "takes a text, a number, true, false or a list of texts; leave it out to unset it";
+    let given = given.ok_or_else(|| Problem::bad_value(format!("setting {name:?} {wanted}")).at(pointer(&name)))?;
+    Ok((name, given))
+}
+
+/// Returns the JSON pointer to a setting.
+fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+async fn config_of(api: &Api, plugin: &Slug) -> Result<PluginConfigView, Problem> {
+    let stored = api.store.plugin_config(plugin).await?;
+    let declared = api.catalog.plugins().get(plugin).map(|entry| entry.settings.clone()).unwrap_or_default();
+    let problems = setting::misfits(&declared, &stored.config);
+    let revision =
+        |one: &ConfigRevision| ConfigRevisionView { revision: one.number, at: one.at.to_string(), by: one.author.clone() };
+    Ok(PluginConfigView {
+        plugin: plugin.to_string(),
+        revision: stored.revisions.first().map_or(0, |last| last.number),
+        settings: declared.into_iter().map(SettingView::from).collect(),
+        problems: problems
+            .into_iter()
+            .map(|misfit| SettingProblemView { pointer: pointer(&misfit.name), detail: misfit.detail })
+            .collect(),
+        revisions: stored.revisions.iter().map(revision).collect(),
+        config: stored.config,
+    })
+}
+
+impl From<Setting> for SettingView {
+    fn from(setting: Setting) -> Self {
+        Self {
+            name: setting.name,
+            r#type: setting.kind.as_str().into(),
+            default: setting.default,
+            description: setting.description,
+            required: setting.is_required,
+        }
+    }
 }
 
 /// Returns a plugin that serves, or a removed one that has state.

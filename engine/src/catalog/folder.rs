@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock,
-    domain::{name::Slug, pattern::Pattern, plugin::Digest},
+    domain::{name::Slug, pattern::Pattern, plugin::Digest, setting},
     metrics::meters,
     news::News,
     sandbox::{LoadError, Plugin},
@@ -349,6 +349,10 @@ impl Catalog {
         // The same version from another file keeps its measured pace.
         let same = serving.filter(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.version == row.version);
         let bytes = loaded.bytes_len();
+        let settings = loaded.manifest().settings.clone();
+        for misfit in setting::misfits(&settings, &config) {
+            tracing::warn!(plugin = %row.name, setting = misfit.name, reason = misfit.detail, "plugin setting does not fit");
+        }
         self.change_plugins(|table| {
             table.insert(PluginEntry {
                 meters: meters().plugin(&row.name),
@@ -356,7 +360,8 @@ impl Catalog {
                 on: loaded.manifest().on.clone(),
                 pace: same.as_ref().map_or_else(Arc::default, |entry| Arc::clone(&entry.pace)),
                 state: PluginState::Serving(Arc::new(loaded)),
-                config: Arc::new(config),
+                config: Arc::new(setting::effective(&settings, &config)),
+                settings,
                 refused: None,
             });
         });
@@ -420,6 +425,7 @@ impl Catalog {
         self.change_plugins(|table| {
             table.insert(PluginEntry {
                 on: row.on.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
+                settings: Vec::new(),
                 config: Arc::new(row.config.clone()),
                 meters: meters().plugin(&row.name),
                 row,

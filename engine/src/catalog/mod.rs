@@ -36,6 +36,7 @@ pub use self::{
     sources::{SourceTable, Sources},
 };
 use crate::{
+    clock,
     domain::{name::Slug, routing::EndpointTable},
     news::Feed,
     sandbox::Sandbox,
@@ -106,9 +107,14 @@ impl Catalog {
         Ok(())
     }
 
-    /// Stores a plugin's settings. Its next runs use them.
-    pub async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), store::Error> {
-        self.store.set_plugin_config(name, config.clone()).await?;
+    /// Stores a plugin's settings as a new revision by the author. Its next runs use them.
+    pub async fn set_plugin_config(
+        &self,
+        name: &Slug,
+        config: BTreeMap<String, String>,
+        author: String,
+    ) -> Result<(), store::Error> {
+        self.store.set_plugin_config(name, config.clone(), author, clock::wall()).await?;
         self.change_plugins(|table| table.set_config(name, config));
         Ok(())
     }

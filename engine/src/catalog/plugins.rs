@@ -10,6 +10,7 @@ use crate::{
     domain::{
         name::Slug,
         pattern::{Pattern, PatternIndex},
+        setting::{self, Setting},
     },
     metrics::PluginMeters,
     sandbox::Plugin,
@@ -31,6 +32,9 @@ pub struct PluginEntry {
     pub row: PluginRow,
     pub on: Vec<Pattern>,
     pub state: PluginState,
+    /// The settings that it declares. None while it does not load.
+    pub settings: Vec<Setting>,
+    /// What a run reads: the stored settings and the declared defaults.
     pub config: Arc<BTreeMap<String, String>>,
     pub pace: Arc<Pace>,
     pub meters: Arc<PluginMeters>,
@@ -91,8 +95,8 @@ impl PluginTable {
 
     pub(super) fn set_config(&mut self, name: &Slug, config: BTreeMap<String, String>) {
         self.change(name, |entry| {
-            entry.row.config = config.clone();
-            entry.config = Arc::new(config);
+            entry.config = Arc::new(setting::effective(&entry.settings, &config));
+            entry.row.config = config;
         });
     }
 

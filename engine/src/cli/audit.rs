@@ -3,7 +3,7 @@
 use super::{
     client::Client,
     event,
-    output::{Column, Printer},
+    output::{Column, Printer, texts},
 };
 use crate::{clock, wire::AuditView};
 
@@ -36,12 +36,13 @@ pub fn run(args: &AuditArgs, client: &Client, out: &Printer) -> anyhow::Result<(
         ("since", since.as_deref()),
         ("until", until.as_deref()),
     ];
-    let columns: [Column<AuditView>; 5] = [
+    let columns: [Column<AuditView>; 6] = [
         Column::time("at", |item| item.at.clone()),
         Column::text("key", |item| item.key.clone()),
         Column::text("action", |item| item.action.clone()),
         Column::text("target", |item| item.target.clone().unwrap_or_default()),
         Column::text("answered", answered),
+        Column::text("members", |item| texts(&item.members)),
     ];
     Ok(out.list(&client.list(&["v1", "audit"], &query, args.limit)?, &columns, "No such change.")?)
 }

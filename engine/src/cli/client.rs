@@ -241,6 +241,10 @@ impl Client {
         Answer::read(self.ask("PATCH", self.address(path, &[]), Some(change.to_string()))?)
     }
 
+    pub fn put<T: DeserializeOwned>(&self, path: &[&str], body: &Value) -> anyhow::Result<Answer<T>> {
+        Answer::read(self.ask("PUT", self.address(path, &[]), Some(body.to_string()))?)
+    }
+
     pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Answer<T>> {
         self.delete_with(path, &[])
     }

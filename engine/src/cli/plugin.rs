@@ -1,6 +1,7 @@
 //! `innesco plugin`: creates, builds and lists plugins.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::{
     build::{Built, PluginCrate},
-    client::{self, Client, shown},
+    client::{self, Client, Refused, shown},
     event::short,
     measure::{self, count},
     output::{self, Column, Printer, texts},
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::name::{Slug, nearest},
-    wire::{ClearedStateView, PluginView, StateSizeView},
+    wire::{ClearedStateView, PluginConfigView, PluginView, StateSizeView},
 };
 
 const MANIFEST: &str = include_str!("../../../plugin-sdk/template/Cargo.toml.tmpl");
@@ -45,6 +46,18 @@ pub enum PluginCommand {
     /// List the plugins of a running engine
     #[command(before_help = "Example:  innesco plugin list")]
     List,
+    /// Show the settings of a plugin, or change some
+    #[command(before_help = "Example:  innesco plugin config order-router threshold=500 --unset big-orders")]
+    Config {
+        /// Plugin name; the plugin need not exist yet
+        plugin: String,
+        /// Settings to change
+        #[arg(value_name = "NAME=VALUE")]
+        set: Vec<String>,
+        /// Setting to remove, so that its default applies; can be repeated
+        #[arg(long, value_name = "NAME")]
+        unset: Vec<String>,
+    },
     /// State of plugins: list its size, clear it
     #[command(subcommand, before_help = "Example:  innesco plugin state list")]
     State(StateCommand),
@@ -86,6 +99,7 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
             out.list(&items, &columns, NO_PLUGIN)?;
             Ok(())
         }
+        PluginCommand::Config { plugin, set, unset } => config(&client()?, plugin, set, unset, out),
         PluginCommand::State(StateCommand::List) => {
             let client = client()?;
             let mut items = Vec::new();
@@ -113,6 +127,74 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
             Ok(())
         }
     }
+}
+
+fn config(client: &Client, plugin: &str, set: &[String], unset: &[String], out: &Printer) -> anyhow::Result<()> {
+    let path = ["v1", "plugins", plugin, "config"];
+    let answer = if set.is_empty() && unset.is_empty() {
+        client.get::<PluginConfigView>(&path)?
+    } else {
+        let before = match client.get::<PluginConfigView>(&path) {
+            Ok(answer) => answer.config.clone(),
+            // A plugin that does not exist yet has no settings.
+            Err(error) if error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == 404) => BTreeMap::new(),
+            Err(error) => return Err(error),
+        };
+        client.put(&path, &json!(changed(before, set, unset)?))?
+    };
+    Ok(out.answer(&answer, settings)?)
+}
+
+/// Returns the settings after the changes of a command line.
+fn changed(mut config: BTreeMap<String, String>, set: &[String], unset: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    for name in unset {
+        if config.remove(name).is_none() {
+            let near = nearest(name, config.keys().map(String::as_str));
+            let near = near.map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
+            return Err(wrong(format!("setting {name:?} has no value{near}")));
+        }
+    }
+    for pair in set {
+        let (name, value) = pair
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| wrong(format!("{pair:?} is not a setting; write NAME=VALUE, such as threshold=500")))?;
+        config.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(config)
+}
+
+/// Formats the settings of a plugin: the declared ones, then others with a value, then what is wrong.
+fn settings(view: &PluginConfigView) -> String {
+    let declared = view.settings.iter().map(|setting| {
+        let value = match (view.config.get(&setting.name), &setting.default) {
+            (Some(value), _) => value.clone(),
+            (None, Some(default)) => format!("{default} (default)"),
+            (None, None) if setting.required => "missing".to_owned(),
+            (None, None) => "not set".to_owned(),
+        };
+        [setting.name.clone(), value, setting.r#type.to_string(), setting.description.clone()]
+    });
+    let is_declared = |name: &str| view.settings.iter().any(|setting| setting.name == name);
+    let others = view.config.iter().filter(|(name, _)| !is_declared(name));
+    let others = others.map(|(name, value)| [name.clone(), value.clone(), String::new(), String::new()]);
+    let rows: Vec<[String; 4]> = declared.chain(others).map(|row| row.map(|cell| measure::one_line(&cell))).collect();
+    let width = |place: usize| rows.iter().map(|row| row[place].chars().count()).max().unwrap_or(0);
+    let (names, values, types) = (width(0), width(1), width(2));
+    let mut lines: Vec<String> = rows
+        .iter()
+        .map(|[name, value, kind, about]| {
+            format!("{name:<names$}  {value:<values$}  {kind:<types$}  {about}").trim_end().to_owned()
+        })
+        .collect();
+    if lines.is_empty() {
+        lines.push(format!("{} has no settings", view.plugin));
+    }
+    lines.extend(view.problems.iter().map(|problem| format!("problem: {}", measure::one_line(&problem.detail))));
+    if let Some(last) = view.revisions.first() {
+        lines.push(format!("revision {} by {} at {}", last.revision, last.by, last.at));
+    }
+    lines.join("\n")
 }
 
 const NO_PLUGIN: &str = "No plugin yet. Create one with: innesco plugin new my-first";
@@ -305,6 +387,7 @@ fn meant(plugin: Option<&Path>, project: &Project, here: &Path) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{ConfigRevisionView, SettingProblemView, SettingView};
 
     #[test]
     fn names_become_types() {
@@ -372,6 +455,43 @@ created my-first in plugins/my-first. Next:
         assert!(manifest["workspace"].as_table().unwrap().is_empty());
         assert_eq!(manifest["profile"]["release"]["lto"].as_bool(), Some(true));
         assert!(welcome("my-first", &made, &other, false).contains("cargo test --manifest-path plugins/my-first/Cargo.toml"));
+    }
+
+    #[test]
+    fn changes_of_settings_are_applied_to_those_that_are_set() {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let before = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+        let after = changed(before.clone(), &texts(&["a=x=y", "c="]), &texts(&["b"])).unwrap();
+        assert_eq!(after.into_iter().collect::<Vec<_>>(), [("a".into(), "x=y".into()), ("c".into(), String::new())]);
+        let error = |set: &[&str], unset: &[&str]| changed(before.clone(), &texts(set), &texts(unset)).unwrap_err().to_string();
+        assert_eq!(error(&["threshold"], &[]), "\"threshold\" is not a setting; write NAME=VALUE, such as threshold=500");
+        assert_eq!(error(&[], &["c"]), "setting \"c\" has no value");
+    }
+
+    #[test]
+    fn shows_settings_with_defaults_and_problems() {
+        let setting = |name: &str, default: Option<&str>, required| SettingView {
+            name: name.into(),
+            r#type: "number".into(),
+            default: default.map(str::to_owned),
+            description: format!("About {name}"),
+            required,
+        };
+        let view = PluginConfigView {
+            plugin: "order-router".into(),
+            revision: 2,
+            config: BTreeMap::from([("old".to_owned(), "x".to_owned())]),
+            settings: vec![setting("threshold", Some("1000"), false), setting("team", None, true)],
+            problems: vec![SettingProblemView { pointer: "/team".into(), detail: "setting \"team\" is required".into() }],
+            revisions: vec![ConfigRevisionView { revision: 2, at: "2026-01-31T09:30:00.000Z".into(), by: "ops".into() }],
+        };
+        let expected = "\
+threshold  1000 (default)  number  About threshold
+team       missing         number  About team
+old        x
+problem: setting \"team\" is required
+revision 2 by ops at 2026-01-31T09:30:00.000Z";
+        assert_eq!(settings(&view), expected);
     }
 
     #[test]

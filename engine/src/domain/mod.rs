@@ -28,6 +28,7 @@ pub mod retry;
 pub mod routing;
 pub mod run;
 pub mod sent;
+pub mod setting;
 pub mod signature;
 pub mod source;
 pub mod time;

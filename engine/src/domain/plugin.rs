@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{name::Slug, pattern::Pattern, trace::hex};
+use super::{name::Slug, pattern::Pattern, setting::Setting, trace::hex};
 
 /// A version of a plugin: the SHA-256 of its file's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +55,7 @@ pub struct Manifest {
     pub description: String,
     /// The event types that it runs on; empty for a plugin that only serves endpoints that name it.
     pub on: Vec<Pattern>,
+    pub settings: Vec<Setting>,
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::Deserialize;
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
@@ -30,6 +31,7 @@ use crate::domain::{
     name::Slug,
     pattern::Pattern,
     plugin::{Digest, Manifest},
+    setting::{Setting, SettingType},
     time::Timestamp,
 };
 
@@ -38,6 +40,9 @@ const DESCRIPTION_BYTES: usize = 1 << 10;
 const VERSION_BYTES: usize = 64;
 /// Maximum number of patterns in a plugin's `on`.
 const PATTERNS_MAX: usize = 256;
+/// Maximum number of declared settings; maximum length of the name of one, in bytes. A person must be able to read the list.
+const SETTINGS_MAX: usize = 100;
+const SETTING_NAME_BYTES: usize = 64;
 
 /// Results of earlier loads. Compiling takes milliseconds to seconds, loading compiled code takes microseconds.
 pub trait CodeCache: Send + Sync {
@@ -314,10 +319,68 @@ fn manifest(said: types::Manifest) -> Result<Manifest, LoadError> {
         return Err(bad("on", &format!("{} patterns exceed the limit of {PATTERNS_MAX}", said.on.len())));
     }
     let on: Result<Vec<_>, _> = said.on.iter().map(|pattern| Pattern::parse(pattern)).collect();
+    let mut settings = Vec::new();
+    for (_, json) in said.attributes.iter().filter(|(name, _)| name == "setting") {
+        if settings.len() == SETTINGS_MAX {
+            return Err(bad("setting", &format!("more settings than the limit of {SETTINGS_MAX}")));
+        }
+        settings.push(setting(json).map_err(|detail| bad("setting", &detail))?);
+    }
     Ok(Manifest {
+        settings,
         name,
         version: printable(&said.version, VERSION_BYTES),
         description: printable(&said.description, DESCRIPTION_BYTES),
         on: on.map_err(|error| bad("on", &error.0))?,
     })
+}
+
+/// A setting as the manifest declares it. Other members are for newer engines.
+#[derive(Deserialize)]
+struct DeclaredSetting {
+    name: String,
+    r#type: String,
+    default: Option<String>,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    required: bool,
+}
+
+fn setting(json: &str) -> Result<Setting, String> {
+    let said: DeclaredSetting = serde_json::from_str(json).map_err(|error| format!("{json}: {error}"))?;
+    let is_name = |c: char| !c.is_control() && !c.is_whitespace() && c != '=' && c != ',';
+    if said.name.is_empty() || said.name.len() > SETTING_NAME_BYTES || !said.name.chars().all(is_name) {
+        return Err(format!("{:?} is not a name: use 1 to {SETTING_NAME_BYTES} bytes without spaces, = and commas", said.name));
+    }
+    let kind = SettingType::parse(&said.r#type).ok_or_else(|| {
+        let known = SettingType::ALL.map(SettingType::as_str).join(", ");
+        format!("{} has the type {:?}; this engine knows {known}", said.name, said.r#type)
+    })?;
+    let description = printable(&said.description, DESCRIPTION_BYTES);
+    let setting = Setting { name: said.name, kind, default: said.default, description, is_required: said.required };
+    match setting.fault() {
+        Some(fault) => Err(format!("{}: {fault}", setting.name)),
+        None => Ok(setting),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declarations_of_settings_are_read_or_named() {
+        let read = setting(r#"{"name": "threshold", "type": "number", "default": "5", "description": "d", "later": 1}"#).unwrap();
+        assert_eq!((read.kind, read.default.as_deref(), read.is_required), (SettingType::Number, Some("5"), false));
+        for (json, expected) in [
+            (r#"{"name": "a", "type": "date"}"#, "a has the type \"date\"; this engine knows text, integer"),
+            (r#"{"name": "a b", "type": "text"}"#, "\"a b\" is not a name"),
+            (r#"{"name": "a", "type": "number", "default": "x"}"#, "a: its default \"x\" is not a number"),
+            ("{}", "missing field"),
+        ] {
+            let error = setting(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
 }

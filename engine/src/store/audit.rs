@@ -18,11 +18,17 @@ pub trait Audit {
     /// If the commit failed: the change must not be made.
     async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error>;
 
-    /// Stores the result of a change, and its target if that became known only with the change.
+    /// Stores the result of a change, the names of the changed members, and its target if that became known only with the change.
     ///
     /// # Errors
     /// If the commit failed.
-    async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error>;
+    async fn finish_audit(
+        &self,
+        id: AuditId,
+        status: u16,
+        target: Option<String>,
+        members: Option<Vec<String>>,
+    ) -> Result<(), Error>;
 
     /// Removes the entry of a change that was not made. An entry that does not exist is no error.
     ///
@@ -56,11 +62,13 @@ pub struct AuditEntry {
     pub new: NewAudit,
     /// HTTP status of the answer to the caller. `None` while the change is being made, or if the engine ended during it.
     pub status: Option<u16>,
+    /// The names of the changed members, if the change has any.
+    pub members: Vec<String>,
 }
 
 impl AuditEntry {
     /// The columns of [`Self::read`], in its order.
-    pub(super) const COLUMNS: &str = "id, at, key, action, target, status";
+    pub(super) const COLUMNS: &str = "id, at, key, action, target, status, members";
 
     pub(super) fn read(row: &impl Row) -> Result<Self, Error> {
         let columns = Columns::numbered("audit", row)?;
@@ -74,6 +82,10 @@ impl AuditEntry {
                 target: columns.optional_text(4, "target")?.map(str::to_owned),
             },
             status: status.map_err(|_| columns.place.corrupt("status"))?,
+            members: match columns.optional_text(6, "members")? {
+                Some(members) => columns.place.json("members", members)?,
+                None => Vec::new(),
+            },
         })
     }
 }

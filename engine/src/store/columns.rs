@@ -403,6 +403,10 @@ pub fn config_to_column(config: &BTreeMap<String, String>) -> String {
     json(config)
 }
 
+pub fn members_to_column(members: &[String]) -> String {
+    json(members)
+}
+
 pub fn patterns_to_column(patterns: &[String]) -> String {
     json(patterns)
 }

@@ -127,7 +127,10 @@ tables! {
         "id" Number, "name" Text, "role" Text, "hash" Bytes, "created_at" Number, "expires_at" Number, "last_used_at" Number,
         "ending" Text,
     ];
-    "audit" 1 true ["id" Number, "at" Number, "key" Text, "action" Text, "target" Text, "status" Number];
+    "plugin_config" 2 false ["plugin" Text, "revision" Number, "at" Number, "author" Text, "config" Text];
+    "audit" 1 true [
+        "id" Number, "at" Number, "key" Text, "action" Text, "target" Text, "status" Number, "members" Text,
+    ];
     "job" 1 true [
         "id" Number, "kind" Text, "filter" Text, "cursor" Number, "done" Number, "failed" Number, "total" Number, "state" Text,
         "created_at" Number, "finished_at" Number,

@@ -85,7 +85,7 @@ pub use self::{
     nodes::{Node, NodePlugin, Nodes},
     page::{Page, PageRequest},
     parked::Parked,
-    plugins::{PluginRow, Plugins},
+    plugins::{ConfigRevision, PluginConfig, PluginRow, Plugins, REVISIONS_MAX},
     postgres::{About, Postgres, PostgresSettings},
     registry::{FileSeen, PluginRegistry, Published},
     retention::{Evicted, Retire},

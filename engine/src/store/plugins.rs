@@ -8,28 +8,86 @@ use super::{
     Error,
     row::{Columns, Row},
 };
-use crate::domain::{name::Slug, plugin::Digest};
+use crate::domain::{name::Slug, plugin::Digest, time::Timestamp};
 
 /// Stores plugins.
 #[async_trait]
 pub trait Plugins {
-    /// Stores which version of a plugin serves. Its configuration is not changed.
+    /// Stores which version of a plugin serves. Its settings are not changed; a new plugin gets those stored for its name.
     ///
     /// # Errors
     /// If the commit failed.
     async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error>;
 
-    /// Replaces the configuration.
+    /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist: it gets them when it
+    /// is remembered. The last [`REVISIONS_MAX`] revisions are kept.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
-    async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error>;
+    /// If the commit failed.
+    async fn set_plugin_config(
+        &self,
+        name: &Slug,
+        config: BTreeMap<String, String>,
+        author: String,
+        at: Timestamp,
+    ) -> Result<(), Error>;
+
+    /// Returns the settings of a plugin and their revisions. They are empty for a plugin that has none.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if they cannot be read.
+    async fn plugin_config(&self, name: &Slug) -> Result<PluginConfig, Error>;
 
     /// Returns all plugins, by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error>;
+}
+
+/// Maximum number of revisions of a plugin's settings. More changes than a person looks back on.
+pub const REVISIONS_MAX: i64 = 100;
+
+/// The settings of a plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PluginConfig {
+    pub config: BTreeMap<String, String>,
+    /// Newest first. Settings from before revisions were numbered have none.
+    pub revisions: Vec<ConfigRevision>,
+}
+
+/// Who changed the settings, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigRevision {
+    pub number: i64,
+    pub at: Timestamp,
+    /// The name of the key.
+    pub author: String,
+}
+
+impl PluginConfig {
+    /// The columns of [`Self::read`], in its order.
+    pub(super) const COLUMNS: &str = "plugin, revision, at, author, config";
+
+    /// Adds a revision. The first one added is the newest: its values are in effect.
+    pub(super) fn add(&mut self, (revision, config): (ConfigRevision, BTreeMap<String, String>)) {
+        if self.revisions.is_empty() {
+            self.config = config;
+        }
+        self.revisions.push(revision);
+    }
+
+    /// Reads one revision.
+    pub(super) fn read_revision(row: &impl Row) -> Result<(ConfigRevision, BTreeMap<String, String>), Error> {
+        let columns = Columns::named("plugin_config", row);
+        columns.word(0, "plugin", |name| Slug::parse(name).ok())?;
+        let revision = ConfigRevision {
+            number: columns.number(1, "revision")?,
+            at: columns.time(2, "at")?,
+            author: columns.text(3, "author")?.to_owned(),
+        };
+        Ok((revision, columns.place.json("config", columns.text(4, "config")?)?))
+    }
 }
 
 /// A plugin as it is stored.

@@ -21,4 +21,7 @@ pub struct AuditView {
     pub target: Option<String>,
     /// Status of the answer; `null` while the change is in progress, or if the engine stopped before it answered.
     pub status: Option<u16>,
+    /// Names of the changed members, such as the settings of a plugin.
+    #[serde(default)]
+    pub members: Vec<String>,
 }

@@ -38,7 +38,10 @@ pub use self::{
     job::{JobView, RetryFilterView},
     key::KeyView,
     node::{NodePluginView, NodeView},
-    plugin::{ClearedStateView, PluginState, PluginView, StateSizeView},
+    plugin::{
+        ClearedStateView, ConfigRevisionView, PluginConfigView, PluginState, PluginView, SettingProblemView, SettingView,
+        StateSizeView,
+    },
     run::{LogView, RunView},
     source::{RefusalView, SourceView},
 };

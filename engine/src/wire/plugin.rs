@@ -1,9 +1,12 @@
 //! Plugins and the size of their state.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Word;
+use crate::domain::{setting::SettingType, time::Timestamp};
 
 /// The words for the state of a plugin.
 pub enum PluginState {}
@@ -32,6 +35,59 @@ pub struct PluginView {
     pub on: Vec<String>,
     pub file: String,
     pub bytes: u64,
+}
+
+/// The settings of a plugin.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = PluginConfig)]
+pub struct PluginConfigView {
+    pub plugin: String,
+    /// Number of the last change; 0 before the first.
+    #[schema(minimum = 0)]
+    pub revision: i64,
+    /// The values that the operator set, by name, as the plugin reads them.
+    pub config: BTreeMap<String, String>,
+    /// The settings that the plugin declares. Empty if it declares none, does not load or does not exist.
+    pub settings: Vec<SettingView>,
+    /// Values that do not fit the declaration, and required settings without a value.
+    pub problems: Vec<SettingProblemView>,
+    /// The last 100 changes, newest first.
+    pub revisions: Vec<ConfigRevisionView>,
+}
+
+/// A setting that a plugin declares.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Setting)]
+pub struct SettingView {
+    /// A name that ends in `.*` stands for all names with this beginning.
+    pub name: String,
+    #[schema(value_type = SettingType)]
+    pub r#type: Word,
+    /// What the plugin reads if no value is set.
+    pub default: Option<String>,
+    pub description: String,
+    pub required: bool,
+}
+
+/// A setting that does not fit the plugin's declaration.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = SettingProblem)]
+pub struct SettingProblemView {
+    /// JSON pointer (RFC 6901) into `config`.
+    pub pointer: String,
+    pub detail: String,
+}
+
+/// A change of a plugin's settings.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = ConfigRevision)]
+pub struct ConfigRevisionView {
+    #[schema(minimum = 1)]
+    pub revision: i64,
+    #[schema(value_type = Timestamp)]
+    pub at: String,
+    /// Name of the key that made the change.
+    pub by: String,
 }
 
 /// Size of a plugin's state, and its limits.

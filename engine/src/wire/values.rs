@@ -23,6 +23,7 @@ use crate::domain::{
     name::{EventType, Slug},
     pattern::Pattern,
     run::{LogLevel, RunOutcome, RunState},
+    setting::SettingType,
     signature::Scheme,
     time::Timestamp,
 };
@@ -90,6 +91,7 @@ values! {
     EventState, "EventState", words("State of an event.", &EventState::ALL.map(EventState::as_str));
     RunState, "RunState", words(
         "State of a run: done, waiting for an automatic retry, or parked until an operator acts.", &RunState::WORDS);
+    SettingType, "SettingType", words("Type of a setting.", &SettingType::ALL.map(SettingType::as_str));
     RunOutcome, "RunOutcome", words("Outcome of a run.", &RunOutcome::ALL.map(RunOutcome::as_str));
     LogLevel, "LogLevel", words("Severity of a log line.", &LogLevel::ALL.map(LogLevel::as_str));
     DeliveryState, "DeliveryState", words("State of a delivery.", &DeliveryState::WORDS);

@@ -29,11 +29,12 @@ pub async fn a_change_is_recorded_before_it_is_made(bench: &Bench) {
     assert_eq!(entries.iter().map(|entry| (entry.id, entry.status)).collect::<Vec<_>>(), [(second, None), (first, None)]);
     assert_eq!(entries[1].new, named);
 
-    bench.store.finish_audit(first, 200, Some("ep_7".into())).await.unwrap();
-    bench.store.finish_audit(second, 422, Some("key_9".into())).await.unwrap();
+    bench.store.finish_audit(first, 200, Some("ep_7".into()), Some(vec!["url".into(), "é,".into()])).await.unwrap();
+    bench.store.finish_audit(second, 422, Some("key_9".into()), None).await.unwrap();
     let entries = trail(&bench.after_a_crash().await, AuditFilter::default()).await;
     let shown: Vec<_> = entries.iter().map(|entry| (entry.status, entry.new.target.as_deref())).collect();
     assert_eq!(shown, [(Some(422), Some("key_9")), (Some(200), Some("crm"))], "a known target stays");
+    assert_eq!((entries[0].members.len(), &entries[1].members[..]), (0, &["url".to_owned(), "é,".to_owned()][..]));
 }
 
 pub async fn an_entry_of_a_change_that_was_not_made_is_withdrawn(bench: &Bench) {
@@ -42,7 +43,7 @@ pub async fn an_entry_of_a_change_that_was_not_made_is_withdrawn(bench: &Bench) 
     for action in ["endpoint.create", "endpoint.update", "endpoint.delete"] {
         ids.push(bench.store.begin_audit(change("ops", action, at)).await.unwrap());
     }
-    bench.store.finish_audit(ids[1], 422, None).await.unwrap();
+    bench.store.finish_audit(ids[1], 422, None, None).await.unwrap();
     for _ in 0..2 {
         bench.store.withdraw_audit(ids[1]).await.unwrap();
     }

@@ -26,7 +26,7 @@ use crate::{
         signature::{Scheme, Secret},
         time::Timestamp,
     },
-    store::{Deletion, Error, NewKey, PluginRow, Settled, Settlement},
+    store::{ConfigRevision, Deletion, Error, NewKey, PluginConfig, PluginRow, REVISIONS_MAX, Settled, Settlement},
 };
 
 pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
@@ -333,17 +333,45 @@ pub async fn a_plugin_keeps_its_configuration_across_versions(bench: &Bench) {
         config: BTreeMap::from([("ignored".into(), "by remember".into())]),
     };
     let config = BTreeMap::from([("limit".to_owned(), "7".to_owned()), ("text".to_owned(), "\"é\"".to_owned())]);
-    let not_found = Err(Error::NotFound { what: "plugin" });
-    assert_eq!(bench.store.set_plugin_config(&slug("p"), config.clone()).await, not_found);
     bench.store.remember_plugin(row("1")).await.unwrap();
     bench.store.remember_plugin(PluginRow { name: slug("o"), ..row("1") }).await.unwrap();
-    bench.store.set_plugin_config(&slug("p"), config.clone()).await.unwrap();
+    bench.store.set_plugin_config(&slug("p"), config.clone(), "ops".to_owned(), clock::wall()).await.unwrap();
     bench.store.remember_plugin(row("2")).await.unwrap();
     let after = bench.after_a_crash().await;
     let plugins = after.store.plugins().await.unwrap();
     assert_eq!(plugins.iter().map(|row| &*row.name).collect::<Vec<_>>(), ["o", "p"]);
     assert_eq!(format!("{:?}", plugins[1]), format!("{:?}", PluginRow { config, ..row("2") }));
     assert_eq!(plugins[0].config, BTreeMap::new());
+}
+
+pub async fn settings_are_numbered_revisions_and_wait_for_their_plugin(bench: &Bench) {
+    let config = |value: i64| BTreeMap::from([("limit".to_owned(), value.to_string())]);
+    assert_eq!(bench.store.plugin_config(&slug("p")).await.unwrap(), PluginConfig::default());
+    let at = |value: i64| Timestamp::from_millis(value);
+    for value in 1..=REVISIONS_MAX + 2 {
+        let author = if value % 2 == 0 { "even" } else { "odd" };
+        bench.store.set_plugin_config(&slug("p"), config(value), author.to_owned(), at(value)).await.unwrap();
+    }
+    bench.store.set_plugin_config(&slug("o"), config(7), "ops".to_owned(), at(7)).await.unwrap();
+    let last = REVISIONS_MAX + 2;
+    let found = bench.after_a_crash().await.store.plugin_config(&slug("p")).await.unwrap();
+    assert_eq!(found.config, config(last));
+    assert_eq!(found.revisions.len() as i64, REVISIONS_MAX);
+    assert_eq!(found.revisions[0], ConfigRevision { number: last, at: at(last), author: "even".into() });
+    assert_eq!(found.revisions.last().unwrap().number, 3);
+
+    let row = PluginRow {
+        name: slug("p"),
+        version: Digest::of(b"p"),
+        author_version: String::new(),
+        description: String::new(),
+        on: Vec::new(),
+        file: "p.wasm".into(),
+        bytes: 1,
+        config: BTreeMap::new(),
+    };
+    bench.store.remember_plugin(row).await.unwrap();
+    assert_eq!(bench.store.plugins().await.unwrap()[0].config, config(last), "the plugin has what was set before it came");
 }
 
 fn key(name: &str, role: Role, byte: u8) -> NewKey {

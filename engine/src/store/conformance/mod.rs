@@ -112,6 +112,7 @@ macro_rules! conformance {
                     operational_events_are_stored_with_their_deletion_or_not_at_all,
                     an_endpoints_state_changes_only_from_the_expected_state,
                     a_plugin_keeps_its_configuration_across_versions,
+                    settings_are_numbered_revisions_and_wait_for_their_plugin,
                     keys_are_created_listed_and_revoked,
                     a_keys_expiry_and_last_use_are_stored,
                     a_refusal_affects_no_other_caller;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::{id::AuditId, time::Timestamp},
-    store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest},
+    store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest, columns::members_to_column},
 };
 
 #[async_trait]
@@ -26,11 +26,18 @@ impl Audit for Postgres {
         .await
     }
 
-    async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error> {
+    async fn finish_audit(
+        &self,
+        id: AuditId,
+        status: u16,
+        target: Option<String>,
+        members: Option<Vec<String>>,
+    ) -> Result<(), Error> {
         self.step(move |tx, _| {
             Box::pin(async move {
-                let sql = "UPDATE audit SET status = $1, target = coalesce(target, $2) WHERE id = $3";
-                execute(tx, sql, &[&i64::from(status), &target.as_deref().map(clean), &id.as_i64()]).await?;
+                let sql = "UPDATE audit SET status = $1, target = coalesce(target, $2), members = $3 WHERE id = $4";
+                let (target, members) = (target.as_deref().map(clean), members.as_deref().map(members_to_column));
+                execute(tx, sql, &[&i64::from(status), &target, &members, &id.as_i64()]).await?;
                 Ok(())
             })
         })

@@ -7,13 +7,14 @@ use deadpool_postgres::Transaction;
 
 use super::{
     Postgres,
-    db::{clean, execute, found, rows},
+    db::{clean, execute, get, rows, the_row},
     nodes::raise_config_version,
+    settle::lock_key,
 };
 use crate::{
-    domain::name::Slug,
+    domain::{name::Slug, time::Timestamp},
     store::{
-        Error, PluginRow, Plugins,
+        Error, PluginConfig, PluginRow, Plugins, REVISIONS_MAX,
         columns::{config_to_column, patterns_to_column},
     },
 };
@@ -24,16 +25,26 @@ impl Plugins for Postgres {
         self.step(move |tx, _| Box::pin(async move { remember(tx, &plugin).await })).await
     }
 
-    async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error> {
-        let name = name.clone();
+    async fn set_plugin_config(
+        &self,
+        name: &Slug,
+        config: BTreeMap<String, String>,
+        author: String,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let (name, config) = (name.clone(), config_to_column(&config));
         self.step(move |tx, _| {
             Box::pin(async move {
-                let sql = "UPDATE plugin SET config = $1 WHERE name = $2";
-                found(execute(tx, sql, &[&config_to_column(&config), &&*name]).await?, "plugin")?;
+                set_config(tx, &name, &config, &author, at).await?;
                 raise_config_version(tx).await
             })
         })
         .await
+    }
+
+    async fn plugin_config(&self, name: &Slug) -> Result<PluginConfig, Error> {
+        let name = name.clone();
+        self.read(move |tx, _| Box::pin(async move { config(tx, &name).await })).await
     }
 
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error> {
@@ -41,11 +52,43 @@ impl Plugins for Postgres {
     }
 }
 
+/// Holds back other changes of this plugin's settings, and its first remembering, until the end of the transaction.
+async fn lock_config(tx: &Transaction<'_>, name: &Slug) -> Result<(), Error> {
+    execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&lock_key("plugin config", &[name.as_bytes()])]).await?;
+    Ok(())
+}
+
+async fn set_config(tx: &Transaction<'_>, name: &Slug, config: &str, author: &str, at: Timestamp) -> Result<(), Error> {
+    lock_config(tx, name).await?;
+    let sql = "SELECT coalesce(max(revision), 0) + 1 FROM plugin_config WHERE plugin = $1";
+    let revision: i64 = get(&the_row(tx, sql, &[&&**name]).await?, 0)?;
+    let sql = "INSERT INTO plugin_config (plugin, revision, at, author, config) VALUES ($1, $2, $3, $4, $5)";
+    execute(tx, sql, &[&&**name, &revision, &at.millis(), &clean(author), &config]).await?;
+    let sql = "DELETE FROM plugin_config WHERE plugin = $1 AND revision <= $2";
+    execute(tx, sql, &[&&**name, &(revision - REVISIONS_MAX)]).await?;
+    execute(tx, "UPDATE plugin SET config = $1 WHERE name = $2", &[&config, &&**name]).await?;
+    Ok(())
+}
+
+async fn config(tx: &Transaction<'_>, name: &Slug) -> Result<PluginConfig, Error> {
+    let sql = format!("SELECT {} FROM plugin_config WHERE plugin = $1 ORDER BY revision DESC", PluginConfig::COLUMNS);
+    let mut found = PluginConfig::default();
+    for row in &rows(tx, &sql, &[&&**name]).await? {
+        found.add(PluginConfig::read_revision(row)?);
+    }
+    if found.revisions.is_empty() {
+        found.config = all(tx).await?.into_iter().find(|row| row.name == *name).map(|row| row.config).unwrap_or_default();
+    }
+    Ok(found)
+}
+
 pub async fn remember(tx: &Transaction<'_>, plugin: &PluginRow) -> Result<(), Error> {
+    lock_config(tx, &plugin.name).await?;
     execute(
         tx,
         "INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, '{}')
+         VALUES ($1, $2, $3, $4, $5, $6, $7, coalesce(
+             (SELECT config FROM plugin_config WHERE plugin = $1 ORDER BY revision DESC LIMIT 1), '{}'))
          ON CONFLICT (name) DO UPDATE SET version = excluded.version, author_version = excluded.author_version,
              description = excluded.description, patterns = excluded.patterns, file = excluded.file, bytes = excluded.bytes",
         &[

@@ -269,6 +269,16 @@ CREATE TABLE plugin (
     config         text NOT NULL              -- JSON object
 );
 
+-- Revisions of the settings of plugins, also of plugins that do not exist yet. The newest one is in effect.
+CREATE TABLE plugin_config (
+    plugin   text NOT NULL,
+    revision bigint NOT NULL,
+    at       bigint NOT NULL,                 -- wall clock, ms
+    author   text NOT NULL,                   -- name of the key
+    config   text NOT NULL,                   -- JSON object
+    PRIMARY KEY (plugin, revision)
+);
+
 -- Every version of a plugin that any node has published. The version whose file is stored here serves.
 CREATE TABLE plugin_version (
     version      bytea PRIMARY KEY,           -- SHA-256 of the file
@@ -298,7 +308,8 @@ CREATE TABLE audit (
     key    text NOT NULL,                     -- the name of the key
     action text NOT NULL,
     target text,
-    status bigint                             -- NULL: under way, or the engine ended during the change
+    status bigint,                            -- NULL: under way, or the engine ended during the change
+    members text                              -- JSON array with the names of the changed members
 );
 CREATE INDEX audit_by_key ON audit (key, id);
 CREATE INDEX audit_by_action ON audit (action, id);

@@ -114,7 +114,7 @@ const EXTEND: &str = r"DO $$ DECLARE name text; BEGIN
             EXECUTE format('ALTER TABLE %I ADD COLUMN later text NOT NULL DEFAULT ''x''', name);
         END LOOP;
         CREATE TABLE later (id bigint PRIMARY KEY);
-        UPDATE meta SET value = '\x0402' WHERE key = 'layout';
+        UPDATE meta SET value = '\x0502' WHERE key = 'layout';
     END $$";
 
 #[async_trait]
@@ -148,7 +148,7 @@ impl Backing for ExtendedBacking {
 async fn a_database_that_this_engine_cannot_work_with_is_refused() {
     let backing = PostgresBacking::empty();
     drop(backing.node("node", FOR_EVER, Handoff::default()).await.unwrap());
-    for (layout, wanted) in [("0504", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
+    for (layout, wanted) in [("0605", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
         backing.raw(&format!(r"UPDATE meta SET value = '\x{layout}' WHERE key = 'layout'"));
         let refused = backing.node("node", FOR_EVER, Handoff::default()).await.map(drop);
         let Err(error) = refused else { panic!("layout {layout} is taken") };
@@ -491,7 +491,10 @@ async fn the_plugin_file_written_last_serves_on_every_node() {
     assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Serves, "no node has published it before");
     assert_eq!(registry(two).file(first.version).await.unwrap(), Some(first_file));
     assert_eq!(publish(two, version(1), FileSeen::AtStart).await, Published::Serves, "it does already");
-    two.store.set_plugin_config(&first.name, [("limit".to_owned(), "7".to_owned())].into()).await.unwrap();
+    two.store
+        .set_plugin_config(&first.name, [("limit".to_owned(), "7".to_owned())].into(), "ops".to_owned(), clock::wall())
+        .await
+        .unwrap();
     assert_eq!(publish(two, version(2), FileSeen::AtStart).await, Published::Serves, "no node has published that version before");
     assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Outdated);
     let known = registry(one).serving().await.unwrap();
@@ -745,6 +748,7 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
         r"DROP INDEX endpoint_deleted; DROP TABLE state_size; DROP FUNCTION count_state CASCADE;
           ALTER TABLE payload DROP COLUMN run; ALTER TABLE delivery DROP COLUMN cancel_reason;
           ALTER TABLE attempt DROP COLUMN sent; ALTER TABLE api_key DROP COLUMN ending;
+          DROP TABLE plugin_config; ALTER TABLE audit DROP COLUMN members;
           UPDATE meta SET value = '\x0101' WHERE key = 'layout'; {write}"
     ));
     let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
@@ -755,7 +759,7 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
     assert_eq!(sizes().await, expected, "writes of an older engine update the sizes too");
     backing.raw("DELETE FROM state WHERE key = 'bb'");
     assert_eq!(sizes().await.0, StateSize { keys: 1, bytes: 2 });
-    assert_eq!(backing.raw(r"SELECT value = '\x0201' FROM meta WHERE key = 'layout'"), "t");
+    assert_eq!(backing.raw(r"SELECT value = '\x0401' FROM meta WHERE key = 'layout'"), "t");
 }
 
 /// A database on a server that is reached over TCP, and the folder for the engine's files.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-pub const LAYOUT: u8 = 3;
+pub const LAYOUT: u8 = 4;
 /// The oldest layout whose engines can work with this one.
 const OLDEST: u8 = 1;
 /// The database's mark of its layout.
@@ -50,13 +50,16 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
     let layout = meta(tx, "layout").await?;
     match layout.as_deref() {
         Some([LAYOUT, ..]) => {}
-        Some([older @ (1 | 2), _]) => {
+        Some([older @ 1..LAYOUT, _]) => {
             // Counting the stored state may take long.
             tx.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on").await?;
             if *older == 1 {
                 tx.batch_execute(include_str!("upgrade_2.sql")).await?;
             }
-            tx.batch_execute(include_str!("upgrade_3.sql")).await?;
+            if *older <= 2 {
+                tx.batch_execute(include_str!("upgrade_3.sql")).await?;
+            }
+            tx.batch_execute(include_str!("upgrade_4.sql")).await?;
             execute(tx, "UPDATE meta SET value = $1 WHERE key = 'layout'", &[&MARK.as_slice()]).await?;
             tx.batch_execute("RESET statement_timeout; RESET enable_seqscan").await?;
             tracing::info!(

@@ -6,7 +6,7 @@ use rusqlite::{Connection, ToSql, params, params_from_iter};
 use super::{Sqlite, writer::Keeps};
 use crate::{
     domain::{id::AuditId, time::Timestamp},
-    store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest},
+    store::{Audit, AuditEntry, AuditFilter, Error, NewAudit, Page, PageRequest, columns::members_to_column},
 };
 
 #[async_trait]
@@ -24,14 +24,18 @@ impl Audit for Sqlite {
         .await
     }
 
-    async fn finish_audit(&self, id: AuditId, status: u16, target: Option<String>) -> Result<(), Error> {
+    async fn finish_audit(
+        &self,
+        id: AuditId,
+        status: u16,
+        target: Option<String>,
+        members: Option<Vec<String>>,
+    ) -> Result<(), Error> {
         // The entry is already on disk, and so is the change if its caller received success.
         self.write_as(Keeps::Progress, move |db, _| {
-            db.prepare_cached("UPDATE audit SET status = ?1, target = coalesce(target, ?2) WHERE id = ?3")?.execute(params![
-                status,
-                target,
-                id.as_i64()
-            ])?;
+            let sql = "UPDATE audit SET status = ?1, target = coalesce(target, ?2), members = ?3 WHERE id = ?4";
+            let members = members.as_deref().map(members_to_column);
+            db.prepare_cached(sql)?.execute(params![status, target, members, id.as_i64()])?;
             Ok(())
         })
         .await

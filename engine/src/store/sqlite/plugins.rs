@@ -5,13 +5,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
-use super::{
-    Sqlite,
-    rows::{self, found},
-};
+use super::{Sqlite, rows};
 use crate::{
-    domain::name::Slug,
-    store::{Error, PluginRow, Plugins},
+    domain::{name::Slug, time::Timestamp},
+    store::{Error, PluginConfig, PluginRow, Plugins, REVISIONS_MAX},
 };
 
 #[async_trait]
@@ -20,9 +17,20 @@ impl Plugins for Sqlite {
         self.write(move |db, _| remember(db, &plugin)).await
     }
 
-    async fn set_plugin_config(&self, name: &Slug, config: BTreeMap<String, String>) -> Result<(), Error> {
+    async fn set_plugin_config(
+        &self,
+        name: &Slug,
+        config: BTreeMap<String, String>,
+        author: String,
+        at: Timestamp,
+    ) -> Result<(), Error> {
         let name = name.clone();
-        self.write(move |db, _| set_config(db, &name, &config)).await
+        self.write(move |db, _| set_config(db, &name, &rows::config_to_column(&config), &author, at)).await
+    }
+
+    async fn plugin_config(&self, name: &Slug) -> Result<PluginConfig, Error> {
+        let name = name.clone();
+        self.read(move |db| config(db, &name)).await
     }
 
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error> {
@@ -33,7 +41,8 @@ impl Plugins for Sqlite {
 fn remember(db: &Connection, plugin: &PluginRow) -> Result<(), Error> {
     db.prepare_cached(
         "INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, '{}')
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, coalesce(
+             (SELECT config FROM plugin_config WHERE plugin = ?1 ORDER BY revision DESC LIMIT 1), '{}'))
          ON CONFLICT (name) DO UPDATE SET version = excluded.version, author_version = excluded.author_version,
              description = excluded.description, patterns = excluded.patterns, file = excluded.file, bytes = excluded.bytes",
     )?
@@ -49,11 +58,30 @@ fn remember(db: &Connection, plugin: &PluginRow) -> Result<(), Error> {
     Ok(())
 }
 
-fn set_config(db: &Connection, name: &Slug, config: &BTreeMap<String, String>) -> Result<(), Error> {
-    let changed = db
-        .prepare_cached("UPDATE plugin SET config = ?1 WHERE name = ?2")?
-        .execute(params![rows::config_to_column(config), &**name])?;
-    found(changed, "plugin")
+fn set_config(db: &Connection, name: &Slug, config: &str, author: &str, at: Timestamp) -> Result<(), Error> {
+    let revision: i64 = db
+        .prepare_cached("SELECT coalesce(max(revision), 0) + 1 FROM plugin_config WHERE plugin = ?1")?
+        .query_row([&**name], |row| row.get(0))?;
+    db.prepare_cached("INSERT INTO plugin_config (plugin, revision, at, author, config) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![&**name, revision, at.millis(), author, config])?;
+    db.prepare_cached("DELETE FROM plugin_config WHERE plugin = ?1 AND revision <= ?2")?
+        .execute(params![&**name, revision - REVISIONS_MAX])?;
+    db.prepare_cached("UPDATE plugin SET config = ?1 WHERE name = ?2")?.execute(params![config, &**name])?;
+    Ok(())
+}
+
+fn config(db: &Connection, name: &Slug) -> Result<PluginConfig, Error> {
+    let sql = format!("SELECT {} FROM plugin_config WHERE plugin = ?1 ORDER BY revision DESC", PluginConfig::COLUMNS);
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query([&**name])?;
+    let mut found = PluginConfig::default();
+    while let Some(row) = rows.next()? {
+        found.add(PluginConfig::read_revision(row)?);
+    }
+    if found.revisions.is_empty() {
+        found.config = all(db)?.into_iter().find(|row| row.name == *name).map(|row| row.config).unwrap_or_default();
+    }
+    Ok(found)
 }
 
 fn all(db: &Connection) -> Result<Vec<PluginRow>, Error> {

@@ -218,6 +218,16 @@ CREATE TABLE plugin (
     config         TEXT NOT NULL               -- JSON object
 ) STRICT, WITHOUT ROWID;
 
+-- Revisions of the settings of plugins, also of plugins that do not exist yet. The newest one is in effect.
+CREATE TABLE plugin_config (
+    plugin   TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    at       INTEGER NOT NULL,                 -- wall clock, ms
+    author   TEXT NOT NULL,                    -- name of the key
+    config   TEXT NOT NULL,                    -- JSON object
+    PRIMARY KEY (plugin, revision)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE api_key (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     name       TEXT NOT NULL UNIQUE,
@@ -236,7 +246,8 @@ CREATE TABLE audit (
     key    TEXT NOT NULL,                      -- the name of the key
     action TEXT NOT NULL,
     target TEXT,
-    status INTEGER                             -- NULL: under way, or the engine ended during the change
+    status INTEGER,                            -- NULL: under way, or the engine ended during the change
+    members TEXT                               -- JSON array with the names of the changed members
 ) STRICT;
 CREATE INDEX audit_by_key ON audit (key, id);
 CREATE INDEX audit_by_action ON audit (action, id);

@@ -12,7 +12,11 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-pub const LAYOUT: i64 = 5;
+pub const LAYOUT: i64 = 6;
+
+/// The steps from layout 2 on, each to the next layout.
+const STEPS: [&str; 4] =
+    [include_str!("upgrade_3.sql"), include_str!("upgrade_4.sql"), include_str!("upgrade_5.sql"), include_str!("upgrade_6.sql")];
 
 /// Upgrades the store. Returns its tag and the key under which its secrets are sealed.
 pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {
@@ -38,31 +42,13 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
             step(db, || {
                 seal_endpoints(db, &seal)?;
                 db.execute_batch(include_str!("upgrade_2.sql"))?;
-                db.execute_batch(include_str!("upgrade_3.sql"))?;
-                db.execute_batch(include_str!("upgrade_4.sql"))?;
-                db.execute_batch(include_str!("upgrade_5.sql"))?;
-                Ok(())
+                take_steps(db, 2)
             })?;
             db.execute_batch("PRAGMA secure_delete = OFF; PRAGMA wal_checkpoint(TRUNCATE)")?;
             tracing::info!(layout = LAYOUT, "store upgraded to a newer layout; its secrets are now encrypted");
         }
-        2 => {
-            step(db, || {
-                db.execute_batch(include_str!("upgrade_3.sql"))?;
-                db.execute_batch(include_str!("upgrade_4.sql"))?;
-                Ok(db.execute_batch(include_str!("upgrade_5.sql"))?)
-            })?;
-            tracing::info!(layout = LAYOUT, "store upgraded to a newer layout");
-        }
-        3 => {
-            step(db, || {
-                db.execute_batch(include_str!("upgrade_4.sql"))?;
-                Ok(db.execute_batch(include_str!("upgrade_5.sql"))?)
-            })?;
-            tracing::info!(layout = LAYOUT, "store upgraded to a newer layout");
-        }
-        4 => {
-            step(db, || Ok(db.execute_batch(include_str!("upgrade_5.sql"))?))?;
+        2..LAYOUT => {
+            step(db, || take_steps(db, layout))?;
             tracing::info!(layout = LAYOUT, "store upgraded to a newer layout");
         }
         _ => {}
@@ -72,6 +58,12 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
     }
     let tag: String = db.query_row("SELECT value FROM meta WHERE key = 'tag'", [], |row| row.get(0))?;
     Ok((Tag::parse(&tag).ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?, seal))
+}
+
+/// Takes the steps from this layout to the newest one.
+fn take_steps(db: &Connection, layout: i64) -> Result<(), Error> {
+    let done = usize::try_from(layout - 2).expect("steps begin at layout 2");
+    Ok(STEPS[done..].iter().try_for_each(|sql| db.execute_batch(sql))?)
 }
 
 /// Runs one step in a transaction.
@@ -255,6 +247,39 @@ mod tests {
         }
         assert_eq!(store.clear_state(&slug("p")).await.unwrap(), 2);
         assert_eq!(store.state_size(&slug("p")).await.unwrap(), crate::store::StateSize::default());
+        drop(store);
+        let fresh = folder.path().join("new.db");
+        drop(Sqlite::open(&fresh, key, Handoff::default(), AdmissionLimits::default()).unwrap());
+        assert_eq!(layout(&Connection::open(&file).unwrap()), layout(&Connection::open(&fresh).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn upgrades_layout_5_and_keeps_settings_and_the_audit_trail() {
+        use crate::store::{Audit as _, Plugins as _};
+
+        let folder = tempfile::tempdir().unwrap();
+        let (file, key) = (folder.path().join("old.db"), KeyFile::at(folder.path().join("master.key")));
+        let mark = key.open(None).unwrap().mark().unwrap();
+        let old = Connection::open(&file).unwrap();
+        for sql in [include_str!("testdata/layout_2.sql")].iter().chain(&STEPS[..3]) {
+            old.execute_batch(sql).unwrap();
+        }
+        old.execute_batch(
+            "INSERT INTO meta VALUES ('tag', '4hjq');
+             INSERT INTO plugin VALUES ('p', zeroblob(32), '1', '', '[]', 'p.wasm', 1, '{\"limit\":\"7\"}');
+             INSERT INTO audit (at, key, action, target, status) VALUES (5, 'ops', 'plugin.config.update', 'p', 200);
+             PRAGMA user_version = 5;",
+        )
+        .unwrap();
+        old.execute("INSERT INTO meta VALUES ('seal', ?1)", [mark]).unwrap();
+        drop(old);
+
+        let store = Sqlite::open(&file, key.clone(), Handoff::default(), AdmissionLimits::default()).unwrap();
+        let found = store.plugin_config(&crate::domain::name::Slug::parse("p").unwrap()).await.unwrap();
+        assert_eq!((found.config["limit"].as_str(), found.revisions.len()), ("7", 0));
+        let request = crate::store::PageRequest { cursor: None, limit: 9 };
+        let trail = store.audit(crate::store::AuditFilter::default(), request).await.unwrap();
+        assert_eq!(trail.items.iter().map(|entry| entry.members.clone()).collect::<Vec<_>>(), [Vec::<String>::new()]);
         drop(store);
         let fresh = folder.path().join("new.db");
         drop(Sqlite::open(&fresh, key, Handoff::default(), AdmissionLimits::default()).unwrap());
