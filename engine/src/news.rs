@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::domain::{
     delivery::{AttemptOutcome, Next},
-    id::{DeliveryId, EventId},
+    id::{DeliveryId, EventId, RunId},
     plugin::Digest,
     run::{RunOutcome, RunState},
     time::Timestamp,
@@ -27,12 +27,14 @@ pub enum News {
         source: String,
     },
     Ran {
-        event: EventId,
+        run: RunId,
         plugin: String,
         version: Option<Digest>,
         outcome: RunOutcome,
         state: RunState,
         message: Option<String>,
+        /// Name of the missing endpoint that the run waits for.
+        wants: Option<String>,
         took: Duration,
         webhooks: usize,
         emitted: usize,

@@ -19,7 +19,7 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Creates a failure that a retry cannot repair. The run is parked until an operator replays the event.
+    /// Creates a failure that a retry cannot repair. The run is parked until an operator retries it.
     pub fn permanent(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), retryable: false }
     }

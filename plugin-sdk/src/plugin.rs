@@ -21,7 +21,7 @@ pub trait Plugin {
     /// # Errors
     ///
     /// An [`Error`](crate::Error) ends the run as `failed`, and nothing of it takes effect. The engine retries a retryable error
-    /// on a short schedule. After a permanent one the run is parked until an operator replays the event.
+    /// on a short schedule. After a permanent one the run is parked until an operator retries it.
     fn handle(&self, event: &Event) -> Result<Outcome>;
 }
 

@@ -287,11 +287,28 @@ impl Engine {
         }
     }
 
+    /// Waits until no event waits to be run. Deliveries, and further tries of runs, may wait.
+    pub async fn all_run(&self) {
+        let until = Instant::now() + DEADLINE;
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("/v1/events?state=waiting&limit=500{cursor}")).await;
+            let to_run = page["items"].as_array().expect("items").iter().any(|event| event["parts"]["to_run"] == true);
+            cursor = match (to_run, page["next"].as_str()) {
+                (false, None) => return,
+                (false, Some(next)) => format!("&cursor={next}"),
+                (true, _) => String::new(),
+            };
+            assert!(Instant::now() < until, "events wait to be run:\n{page:#}\nlog:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until every run of an event has an outcome, and returns its history.
     pub async fn settled(&self, event: &str) -> Value {
         self.wait(&format!("/v1/events/{event}"), "the event is settled", |story| {
             let runs = story["runs"].as_array().expect("runs");
-            story["state"] != "waiting" && runs.iter().all(|run| run["state"] != "waiting" || !run["outcome"].is_null())
+            story["parts"]["to_run"] == false && runs.iter().all(|run| run["state"] != "waiting" || !run["outcome"].is_null())
         })
         .await
     }

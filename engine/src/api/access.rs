@@ -75,12 +75,14 @@ const FIGURES: Gate =
 pub const TABLE: &[Row] = &[
     Row { is_audited: false, ..row("send events", SENDING, &["POST /v1/events"]) },
     row(
-        "read events, deliveries, jobs, plugins and nodes",
+        "read events, runs, deliveries, jobs, plugins and nodes",
         READING,
         &[
             "GET /v1/events",
             "GET /v1/events/{event}",
             "GET /v1/events/{event}/data",
+            "GET /v1/runs",
+            "GET /v1/runs/{run}",
             "GET /v1/deliveries",
             "GET /v1/jobs",
             "GET /v1/jobs/{job}",
@@ -104,10 +106,14 @@ pub const TABLE: &[Row] = &[
     row("read samples for subscriptions", SAMPLING, &["GET /v1/subscriptions/samples"]),
     row("subscribe and unsubscribe", SUBSCRIBING, &["POST /v1/subscriptions", "DELETE /v1/subscriptions/{subscription}"]),
     row(
-        "replay events, retry and cancel deliveries and jobs",
+        "replay events, retry and cancel runs and deliveries, cancel jobs",
         OPERATING,
         &[
+            "POST /v1/events/replay",
             "POST /v1/events/{event}/replay",
+            "POST /v1/runs/retry",
+            "POST /v1/runs/{run}/retry",
+            "POST /v1/runs/{run}/cancel",
             "POST /v1/deliveries/retry",
             "POST /v1/deliveries/{delivery}/retry",
             "POST /v1/deliveries/{delivery}/cancel",

@@ -1,4 +1,4 @@
-//! Jobs: create, list, read and cancel bulk retries. A worker executes them.
+//! Jobs: create, list, read and cancel bulk retries and replays. A worker executes them.
 
 use std::sync::Arc;
 
@@ -25,9 +25,12 @@ use crate::{
     clock,
     domain::{
         delivery::DeadReason,
+        event::EventState,
         id::{JobId, Tag},
-        job::{Ended, Job, JobState, RetryFilter},
+        job::{Ended, Job, JobState, ReplayFilter, RetryFilter, RunRetryFilter, Task},
+        name::{Slug, nearest},
         pattern::Pattern,
+        run::{RunOutcome, RunState},
         time::Timestamp,
     },
     wire::{JobView, PageView, RetryFilterView, values::schema},
@@ -68,19 +71,85 @@ fn reason_schema() -> RefOr<Schema> {
     }))
 }
 
+/// Selects the parked runs of a bulk retry. Without members: all parked runs.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RunRetryInput)]
+struct RunsInput {
+    /// Only runs of this plugin.
+    #[schema(value_type = Option<Slug>)]
+    plugin: Option<String>,
+    /// Only runs with this outcome.
+    #[schema(value_type = Option<RunOutcome>)]
+    outcome: Option<String>,
+    /// Only events of matching types.
+    #[schema(value_type = Option<Pattern>)]
+    event_type: Option<String>,
+    /// Only events accepted at this time or later.
+    #[schema(value_type = Option<Timestamp>)]
+    since: Option<String>,
+    /// Only events accepted before this time.
+    #[schema(value_type = Option<Timestamp>)]
+    until: Option<String>,
+}
+
+/// Selects the events of a bulk replay, by at least one member.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ReplayInput)]
+struct ReplayInput {
+    /// Only events in this state, such as `unrouted` for those that no plugin and no endpoint wanted.
+    #[schema(schema_with = replayed_state_schema)]
+    state: Option<String>,
+    /// Only events of matching types.
+    #[schema(value_type = Option<Pattern>)]
+    event_type: Option<String>,
+    /// Only events from this source.
+    source: Option<String>,
+    /// Only events accepted at this time or later.
+    #[schema(value_type = Option<Timestamp>)]
+    since: Option<String>,
+    /// Only events accepted before this time.
+    #[schema(value_type = Option<Timestamp>)]
+    until: Option<String>,
+}
+
+/// At least one member is set.
+fn replayed_state_schema() -> RefOr<Schema> {
+    let is_set = |member: &str| json!({ "required": [member], "properties": { member: { "type": "string" } } });
+    schema(json!({
+        "anyOf": [{ "$ref": "#/components/schemas/EventState" }, { "type": "null" }],
+        "description": "Only events in this state, such as `unrouted` for those that no plugin and no endpoint wanted.",
+        "x-beside": { "anyOf": ["state", "event_type", "source", "since", "until"].map(is_set) },
+    }))
+}
+
 fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
     Problem::bad_value(detail.to_string()).in_member(member)
 }
 
+fn instant(member: &str, text: Option<String>) -> Result<Option<Timestamp>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let instant = Timestamp::parse_rfc3339(&text);
+    instant
+        .map(Some)
+        .ok_or_else(|| wrong(member, format!("{text:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z")))
+}
+
+fn pattern(text: Option<String>) -> Result<Option<Pattern>, Problem> {
+    text.map(|text| Pattern::parse(&text).map_err(|bad| wrong("event_type", bad))).transpose()
+}
+
+/// Reads a word of a fixed list.
+fn word<T>(member: &str, text: Option<String>, read: fn(&str) -> Option<T>, words: &[&str]) -> Result<Option<T>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let near = || nearest(&text, words.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    let read = read(&text).ok_or_else(|| wrong(member, format!("{text:?} is not one of {}{}", words.join(", "), near())));
+    read.map(Some)
+}
+
 impl Input {
     fn check(self, api: &Api) -> Result<RetryFilter, Problem> {
-        let instant = |member, text: Option<String>| {
-            let Some(text) = text else { return Ok(None) };
-            let instant = Timestamp::parse_rfc3339(&text);
-            instant
-                .map(Some)
-                .ok_or_else(|| wrong(member, format!("{text:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z")))
-        };
         let ended = match &self.state {
             None => Ended::default(),
             Some(text) => Ended::parse(text).ok_or_else(|| {
@@ -112,11 +181,50 @@ impl Input {
             endpoint: self.endpoint.map(|text| endpoints::find(api, &text).map(|endpoint| endpoint.id)).transpose()?,
             ended,
             reason,
-            event_type: self.event_type.map(|text| Pattern::parse(&text).map_err(|bad| wrong("event_type", bad))).transpose()?,
+            event_type: pattern(self.event_type)?,
             since: instant("since", self.since)?,
             until: instant("until", self.until)?,
         })
     }
+}
+
+impl RunsInput {
+    fn check(self) -> Result<RunRetryFilter, Problem> {
+        Ok(RunRetryFilter {
+            plugin: self.plugin.map(|text| Slug::parse(&text).map_err(|bad| wrong("plugin", bad))).transpose()?,
+            outcome: word("outcome", self.outcome, RunOutcome::parse, &RunOutcome::ALL.map(RunOutcome::as_str))?,
+            event_type: pattern(self.event_type)?,
+            since: instant("since", self.since)?,
+            until: instant("until", self.until)?,
+        })
+    }
+}
+
+impl ReplayInput {
+    fn check(self) -> Result<ReplayFilter, Problem> {
+        let filter = ReplayFilter {
+            state: word("state", self.state, EventState::parse, &EventState::ALL.map(EventState::as_str))?,
+            event_type: pattern(self.event_type)?,
+            source: self.source,
+            since: instant("since", self.since)?,
+            until: instant("until", self.until)?,
+        };
+        if filter.is_empty() {
+            return Err(Problem::bad_value(
+                "a replay sends new webhooks, so it needs a filter: set state, event_type, source, since or until",
+            ));
+        }
+        Ok(filter)
+    }
+}
+
+/// A job that was created.
+type Created = (StatusCode, Extension<audit::Target>, Json<JobView>);
+
+async fn start(api: &Api, task: Task) -> Result<Created, Problem> {
+    let job = api.store.create_job(task, clock::wall()).await?;
+    let view = JobView::new(&job, api.store.tag());
+    Ok((StatusCode::ACCEPTED, Extension(audit::Target(view.id.clone())), Json(view)))
 }
 
 /// Start a bulk retry of deliveries, each under its own id.
@@ -129,15 +237,40 @@ impl Input {
     responses((status = 202, description = "The job.", body = JobView)),
     extensions(("x-problems" = json!(["bad_value", "conflict", "not_found"]))),
 )]
-pub async fn retry(
-    State(api): State<Arc<Api>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Extension<audit::Target>, Json<JobView>), Problem> {
+pub async fn retry_deliveries(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Created, Problem> {
     let input: Input = body::optional_json(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
-    let job = api.store.create_job(input.check(&api)?, clock::wall()).await?;
-    let view = JobView::new(&job, api.store.tag());
-    Ok((StatusCode::ACCEPTED, Extension(audit::Target(view.id.clone())), Json(view)))
+    start(&api, Task::RetryDeliveries(input.check(&api)?)).await
+}
+
+/// Start a bulk retry of parked runs, with the versions of the plugins that serve.
+///
+/// Other runs and webhooks of their events are not repeated. The job continues after a restart of the engine and retries each run
+/// once. Runs of events that are accepted after its creation are not included.
+#[utoipa::path(
+    post, path = "/v1/runs/retry", operation_id = "retry_runs", tag = "jobs",
+    request_body(content = Option<RunsInput>, example = json!({ "plugin": "order-router", "since": "2026-01-31T09:30:00Z" })),
+    responses((status = 202, description = "The job.", body = JobView)),
+    extensions(("x-problems" = json!(["bad_value", "conflict"]))),
+)]
+pub async fn retry_runs(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Created, Problem> {
+    let input: RunsInput = body::optional_json(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
+    start(&api, Task::RetryRuns(input.check()?)).await
+}
+
+/// Start a bulk replay of events through the current plugins and subscriptions.
+///
+/// Every event creates new deliveries with new ids, also for plugins and endpoints that had it before. To repeat only what failed,
+/// retry the runs or the deliveries. The job continues after a restart of the engine and replays each event once. Events that are
+/// accepted after its creation are not included.
+#[utoipa::path(
+    post, path = "/v1/events/replay", operation_id = "replay_events", tag = "jobs",
+    request_body(content = ReplayInput, example = json!({ "state": "unrouted", "since": "2026-01-31T09:30:00Z" })),
+    responses((status = 202, description = "The job.", body = JobView)),
+    extensions(("x-problems" = json!(["bad_value", "conflict"]))),
+)]
+pub async fn replay_events(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Created, Problem> {
+    let input: ReplayInput = body::optional_json(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
+    start(&api, Task::ReplayEvents(input.check()?)).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -208,25 +341,51 @@ pub async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
 
 impl JobView {
     pub fn new(job: &Job, tag: Tag) -> Self {
-        let text = |at: Timestamp| at.to_string();
-        let filter = &job.filter;
         Self {
             id: job.id.text(tag),
-            kind: Job::KIND.into(),
+            kind: job.task.kind().into(),
             state: job.state.as_str().into(),
             done: job.done,
             failed: job.failed,
             total: job.total,
-            filter: RetryFilterView {
-                endpoint: filter.endpoint.map(|endpoint| endpoint.text(tag)),
-                state: filter.ended.as_str().into(),
-                reason: filter.reason.map(|reason| reason.as_str().into()),
-                event_type: filter.event_type.as_ref().map(ToString::to_string),
-                since: filter.since.map(text),
-                until: filter.until.map(text),
+            filter: RetryFilterView::new(&job.task, tag),
+            created_at: job.created_at.to_string(),
+            finished_at: job.finished_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+impl RetryFilterView {
+    fn new(task: &Task, tag: Tag) -> Self {
+        let text = |at: &Option<Timestamp>| at.map(|at| at.to_string());
+        let pattern = |event_type: &Option<Pattern>| event_type.as_ref().map(ToString::to_string);
+        match task {
+            Task::RetryDeliveries(RetryFilter { endpoint, ended, reason, event_type, since, until }) => Self {
+                endpoint: endpoint.map(|endpoint| endpoint.text(tag)),
+                state: Some(ended.as_str().into()),
+                reason: reason.map(|reason| reason.as_str().into()),
+                event_type: pattern(event_type),
+                since: text(since),
+                until: text(until),
+                ..Self::default()
             },
-            created_at: text(job.created_at),
-            finished_at: job.finished_at.map(text),
+            Task::RetryRuns(RunRetryFilter { plugin, outcome, event_type, since, until }) => Self {
+                state: Some(RunState::Parked.as_str().into()),
+                plugin: plugin.as_ref().map(ToString::to_string),
+                outcome: outcome.map(|outcome| outcome.as_str().into()),
+                event_type: pattern(event_type),
+                since: text(since),
+                until: text(until),
+                ..Self::default()
+            },
+            Task::ReplayEvents(ReplayFilter { state, event_type, source, since, until }) => Self {
+                state: state.map(|state| state.as_str().into()),
+                source: source.clone(),
+                event_type: pattern(event_type),
+                since: text(since),
+                until: text(until),
+                ..Self::default()
+            },
         }
     }
 }

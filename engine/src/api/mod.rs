@@ -24,6 +24,7 @@ mod page;
 mod patch;
 mod path;
 mod plugins;
+mod runs;
 mod sent;
 mod sources;
 mod subscriptions;
@@ -94,6 +95,12 @@ fn all() -> Addresses {
         .routes(routes!(events::show))
         .routes(routes!(events::data))
         .routes(routes!(events::replay))
+        .routes(routes!(jobs::replay_events))
+        .routes(routes!(runs::list))
+        .routes(routes!(jobs::retry_runs))
+        .routes(routes!(runs::show))
+        .routes(routes!(runs::retry))
+        .routes(routes!(runs::cancel))
         .routes(routes!(endpoints::list, endpoints::create))
         .routes(routes!(endpoints::show, endpoints::change, endpoints::remove))
         .routes(routes!(endpoints::rotate))
@@ -109,7 +116,7 @@ fn all() -> Addresses {
         .routes(routes!(subscriptions::samples))
         .routes(routes!(subscriptions::show, subscriptions::remove))
         .routes(routes!(deliveries::list))
-        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::retry_deliveries))
         .routes(routes!(deliveries::show))
         .routes(routes!(deliveries::body))
         .routes(routes!(deliveries::retry))

@@ -10,7 +10,6 @@ use super::{
     output::{self, Column, DIM, Printer, Styled, confirm},
 };
 use crate::{
-    clock,
     domain::job::Ended,
     wire::{DeliveryStoryView, DeliveryView, SentRequestView},
 };
@@ -224,25 +223,22 @@ fn quoted(text: &str) -> String {
 /// Has the engine retry all matching deliveries, and watches the job.
 fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let state = bulk.state().unwrap_or_default();
-    let instant = |flag, text: &Option<String>| text.as_deref().map(|text| event::instant(flag, text, clock::wall())).transpose();
+    let (since, until) = event::instants(&bulk.since, &bulk.until)?;
     let filter = json!({
         "state": state,
         "endpoint": bulk.endpoint,
         "reason": bulk.reason,
         "event_type": bulk.event_type,
-        "since": instant("--since", &bulk.since)?,
-        "until": instant("--until", &bulk.until)?,
+        "since": since,
+        "until": until,
     });
-    let narrowed: String = [
+    let narrowed = job::narrowed(&[
         ("to", &bulk.endpoint),
         ("because of", &bulk.reason),
         ("of type", &bulk.event_type),
         ("since", &bulk.since),
         ("before", &bulk.until),
-    ]
-    .iter()
-    .filter_map(|(word, value)| value.as_ref().map(|value| format!(" {word} {value}")))
-    .collect();
+    ]);
     // What waits is sent in any case, only later.
     if !bulk.waiting {
         confirm(&format!("this sends every {state} delivery{narrowed} again, under the same webhook-id"), yes)?;

@@ -7,20 +7,24 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     answer::Answer,
-    client::Client,
+    client::{Client, without_nulls},
+    job,
     measure::{self, count, one_line},
-    output::{self, Column, DIM, Printer, Styled, indent},
+    output::{self, Column, DIM, Printer, Styled, confirm, indent},
     raw::pretty,
+    run::{advice, plugin_and_version},
     wrong,
 };
 use crate::{
     clock,
     domain::{duration, time::Timestamp},
-    wire::{AttemptView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, Replayed, RunView},
+    wire::{
+        AttemptView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, PartsView, Replayed, RunStoryView,
+    },
 };
 
 /// Maximum number of lines shown of an event's data.
@@ -45,7 +49,7 @@ pub enum EventCommand {
         /// Only events with this subject
         #[arg(long)]
         subject: Option<String>,
-        /// Only events in this state: waiting, done, failed, unrouted
+        /// Only events in this state: waiting, retrying, failed, delivered, nothing-sent, unrouted
         #[arg(long)]
         state: Option<String>,
         /// Only events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
@@ -69,20 +73,57 @@ pub enum EventCommand {
         #[arg(long)]
         body: bool,
     },
-    /// Run events again through the current plugins and subscriptions: new webhooks under new ids
-    #[command(before_help = "Example:  innesco event replay evt_k7q212")]
+    /// Run whole events again, as new webhooks under new ids; to repeat only what failed, use run retry or delivery retry
+    #[command(
+        before_help = "Example:  innesco event replay evt_k7q212\n          innesco event replay --unrouted --type 'order.*' --since 2h"
+    )]
     Replay {
         /// Event ids, evt_…
-        #[arg(required = true, value_name = "EVENT")]
+        #[arg(required_unless_present = "bulk", conflicts_with = "bulk", value_name = "EVENT")]
         events: Vec<String>,
+        #[command(flatten)]
+        bulk: Bulk,
+        /// Do not ask for confirmation
+        #[arg(long)]
+        yes: bool,
     },
+}
+
+/// Filter of a bulk replay.
+#[derive(clap::Args)]
+#[group(id = "bulk", multiple = true)]
+pub struct Bulk {
+    /// All events that no plugin and no endpoint wanted
+    #[arg(long, conflicts_with = "state")]
+    unrouted: bool,
+    /// All events in this state
+    #[arg(long)]
+    state: Option<String>,
+    /// All events of these types: order.created, order.*
+    #[arg(long = "type", value_name = "PATTERN")]
+    event_type: Option<String>,
+    /// All events from this source
+    #[arg(long)]
+    source: Option<String>,
+    /// All events accepted since 2h (ago), or 2026-01-31T09:30:00Z
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+    /// All events accepted before this time
+    #[arg(long, value_name = "WHEN")]
+    until: Option<String>,
+}
+
+impl Bulk {
+    const fn is_set(&self) -> bool {
+        let Self { unrouted, state, event_type, source, since, until } = self;
+        *unrouted || state.is_some() || event_type.is_some() || source.is_some() || since.is_some() || until.is_some()
+    }
 }
 
 pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
         EventCommand::List { event_type, source, id, subject, state, since, until, limit } => {
-            let since = since.as_deref().map(|text| instant("--since", text, clock::wall())).transpose()?;
-            let until = until.as_deref().map(|text| instant("--until", text, clock::wall())).transpose()?;
+            let (since, until) = instants(since, until)?;
             let query = [
                 ("type", event_type.as_deref()),
                 ("source", source.as_deref()),
@@ -96,7 +137,7 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
             let columns: [Column<EventView>; 5] = [
                 Column::text("event", |item| item.event.clone()),
                 Column::text("type", |item| item.r#type.clone()),
-                Column::state("state", |item| item.state.to_string()),
+                Column::state("state", worst),
                 Column::text("source", |item| item.source.clone()),
                 Column::time("accepted", |item| item.accepted_at.clone()),
             ];
@@ -114,7 +155,13 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
             let read = whole.read_story()?;
             out.exact(&whole.json(), || story(&read, whole.data.as_deref(), out))?;
         }
-        EventCommand::Replay { events } => {
+        EventCommand::Replay { bulk, yes, .. } if bulk.is_set() => replay_all(bulk, *yes, client, out)?,
+        EventCommand::Replay { events, yes, .. } => {
+            let what = match events.as_slice() {
+                [one] => format!("this runs {one} again as a whole"),
+                more => format!("this runs {} again as a whole", count(more.len() as u64, "event")),
+            };
+            confirm(&format!("{what}: {NEW_WEBHOOKS}"), *yes)?;
             for event in events {
                 let answer = client.post(&["v1", "events", event, "replay"], None)?;
                 out.answer(&answer, |replayed: &Replayed| {
@@ -124,6 +171,42 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
         }
     }
     Ok(())
+}
+
+/// Formats the state of an event with the count of its parts: `retrying, 1 of 2 delivered`.
+fn worst(event: &EventView) -> String {
+    let PartsView { runs, deliveries, .. } = &event.parts;
+    let mut text = event.state.to_string();
+    if runs.parked > 0 {
+        text.push_str(&format!(", {} parked", count(runs.parked, "run")));
+    }
+    if deliveries.delivered < deliveries.total {
+        text.push_str(&format!(", {} of {} delivered", deliveries.delivered, deliveries.total));
+    }
+    text
+}
+
+/// What a replay sends, in a question.
+const NEW_WEBHOOKS: &str = "every plugin and every subscribed endpoint, also those that succeeded, with new webhooks under new ids, which \
+     receivers take as new. To repeat only what failed, use innesco run retry or innesco delivery retry";
+
+/// Has the engine replay all matching events, and watches the job.
+fn replay_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
+    let (since, until) = instants(&bulk.since, &bulk.until)?;
+    let state = if bulk.unrouted { Some("unrouted".to_owned()) } else { bulk.state.clone() };
+    let filter = without_nulls(json!({
+        "state": state, "event_type": bulk.event_type, "source": bulk.source, "since": since, "until": until,
+    }));
+    let narrowed = job::narrowed(&[
+        ("in the state", &state),
+        ("of type", &bulk.event_type),
+        ("from", &bulk.source),
+        ("since", &bulk.since),
+        ("before", &bulk.until),
+    ]);
+    confirm(&format!("this runs every event{narrowed} again as a whole: {NEW_WEBHOOKS}"), yes)?;
+    let job = job::watch(client.post(&["v1", "events", "replay"], Some(&filter))?, client)?;
+    Ok(out.answer(&job, job::summary)?)
 }
 
 /// An event's history, and separately its data as it is written: a `Value` cannot hold all JSON (long numbers, half surrogates).
@@ -172,6 +255,12 @@ fn whole_story(client: &Client, event: &str) -> anyhow::Result<WholeStory> {
     Ok(whole)
 }
 
+/// Reads the flags `--since` and `--until`.
+pub fn instants(since: &Option<String>, until: &Option<String>) -> anyhow::Result<(Option<String>, Option<String>)> {
+    let read = |flag, text: &Option<String>| text.as_deref().map(|text| instant(flag, text, clock::wall())).transpose();
+    Ok((read("--since", since)?, read("--until", until)?))
+}
+
 /// Reads `2h` as two hours ago, and everything else as RFC 3339.
 pub fn instant(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<String> {
     if let Some(ago) = duration::parse(text) {
@@ -195,7 +284,7 @@ fn story(story: &EventStoryView, data: Option<&str>, out: &Printer) -> String {
 
 fn write_story(page: &mut String, story: &EventStoryView, data: Option<&str>, out: &Printer) -> fmt::Result {
     let event = &story.event;
-    writeln!(page, "{}  {}  {}", event.event, one_line(&event.r#type), output::state(&event.state))?;
+    writeln!(page, "{}  {}  {}", event.event, one_line(&event.r#type), output::state(&worst(event)))?;
     let mut line = |name: &str, value: &str| writeln!(page, "  {:<7} {}", Styled(DIM, one_line(name)), one_line(value));
     line("from", &event.source)?;
     line("at", &out.time(&event.accepted_at))?;
@@ -225,12 +314,12 @@ fn write_story(page: &mut String, story: &EventStoryView, data: Option<&str>, ou
     write_data(page, data, base64)?;
 
     let rounds: BTreeSet<u32> =
-        story.runs.iter().map(|run| run.round).chain(story.deliveries.iter().map(|one| one.delivery.round)).collect();
+        story.runs.iter().map(|one| one.run.round).chain(story.deliveries.iter().map(|one| one.delivery.round)).collect();
     for round in rounds {
         if round > 0 {
             writeln!(page, "\nreplay {round}")?;
         }
-        for run in story.runs.iter().filter(|run| run.round == round) {
+        for run in story.runs.iter().filter(|one| one.run.round == round) {
             write_run(page, run, out)?;
         }
         for delivery in story.deliveries.iter().filter(|one| one.delivery.round == round) {
@@ -260,40 +349,49 @@ fn write_data(page: &mut String, data: Option<&str>, base64: Option<&str>) -> fm
     }
 }
 
-fn write_run(page: &mut String, run: &RunView, out: &Printer) -> fmt::Result {
-    let version = run.version.as_deref().map(|version| format!("@{}", short(version))).unwrap_or_default();
-    let outcome = run.outcome.as_deref().unwrap_or("waiting");
-    write!(page, "\nrun       {}{version}  {}", run.plugin, output::state(outcome))?;
+/// Writes one run with its log.
+pub fn write_run(page: &mut String, story: &RunStoryView, out: &Printer) -> fmt::Result {
+    let run = &story.run;
+    // A run that waits for its next try shows why it failed; one that was not tried yet, or was cancelled, shows its state.
+    let word = match (run.state.as_ref(), run.outcome.as_deref()) {
+        ("cancelled", _) | (_, None) => &run.state,
+        (_, Some(outcome)) => outcome,
+    };
+    write!(page, "\nrun       {}  {}", plugin_and_version(run), output::state(word))?;
     if run.outcome.is_some() {
         write!(page, "  {}", took(run.duration_ms))?;
         if run.memory_bytes > 0 {
             write!(page, "  {}", measure::size(run.memory_bytes))?;
         }
     }
-    if outcome == "ok" {
+    if word == "ok" {
         write!(page, "  {}", asked(run.webhooks.into(), run.events.into()))?;
     }
     if let Some(endpoint) = &run.endpoint {
         write!(page, "  on the way to {endpoint}")?;
     }
-    writeln!(page)?;
+    writeln!(page, "  {}", Styled(DIM, &run.id))?;
     if let Some(message) = &run.message {
-        let code = run.code.as_ref().filter(|_| outcome == "failed").map(|code| format!("{code}: ")).unwrap_or_default();
+        let code = run.code.as_ref().filter(|_| run.outcome.as_deref() == Some("failed"));
+        let code = code.map(|code| format!("{code}: ")).unwrap_or_default();
         writeln!(page, "{}", indent(&measure::lines(&format!("{code}{message}"))))?;
     }
-    if let Some(due) = &run.due
-        && run.state == "waiting"
-        && run.outcome.is_some()
-    {
-        writeln!(page, "          tried {}; next try at {}", count(run.tries.into(), "time"), out.time(due))?;
+    match (run.state.as_ref(), &run.due, run.outcome.as_deref()) {
+        ("waiting", Some(due), Some(_)) => {
+            writeln!(page, "          tried {}; next try at {}", count(run.tries.into(), "time"), out.time(due))?;
+        }
+        ("parked", _, outcome) => {
+            writeln!(page, "          {}", advice(&run.id, outcome.unwrap_or_default(), run.wants.as_deref()))?;
+        }
+        _ => {}
     }
-    for line in &run.log {
+    for line in &story.log {
         let level = format!("{:<5}", line.level);
         let message = indent(&measure::lines(&line.message));
         writeln!(page, "          {} {}", Styled(DIM, level), message.trim_start())?;
     }
-    if run.log_dropped > 0 {
-        writeln!(page, "          {}", Styled(DIM, format!("… {} dropped", count(run.log_dropped, "more line"))))?;
+    if story.log_dropped > 0 {
+        writeln!(page, "          {}", Styled(DIM, format!("… {} dropped", count(story.log_dropped, "more line"))))?;
     }
     Ok(())
 }
@@ -349,32 +447,28 @@ pub fn write_delivery(page: &mut String, story: &DeliveryStoryView, out: &Printe
 /// Writes what the user can do now, if anything.
 fn write_advice(page: &mut String, story: &EventStoryView) -> fmt::Result {
     let event = &story.event;
-    let mut advice = Vec::new();
-    if story.runs.iter().any(|run| run.state == "parked") {
-        advice.push(format!("The event is kept. After a fix of the plugin: innesco event replay {}", event.event));
-    }
+    let mut lines = Vec::new();
     for DeliveryView { id, endpoint_name, .. } in
         story.deliveries.iter().map(|story| &story.delivery).filter(|delivery| delivery.state == "dead")
     {
-        advice.push(format!("Once {endpoint_name} answers again: innesco delivery retry {id}"));
+        lines.push(format!("Once {endpoint_name} answers again: innesco delivery retry {id}"));
     }
     if event.state == "unrouted" {
-        advice.push(format!(
-            "No plugin and no endpoint subscribes to {}. See: innesco plugin list, innesco endpoint list",
-            one_line(&event.r#type)
+        lines.push(format!(
+            "No plugin and no endpoint subscribes to {}. See: innesco plugin list, innesco endpoint list\nOnce one does: innesco event replay {}",
+            one_line(&event.r#type),
+            event.event
         ));
     }
-    if advice.is_empty() {
+    if lines.is_empty() {
         return Ok(());
     }
     writeln!(page)?;
-    advice.iter().try_for_each(|line| writeln!(page, "{line}"))
+    lines.iter().try_for_each(|line| writeln!(page, "{line}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::{
         super::{
             examples::{self, delivery, read, run, with},
@@ -398,14 +492,14 @@ mod tests {
         with(
             examples::event(),
             json!({
-                "event": "evt_4f2k9", "id": "order-7", "subject": "7", "state": "failed", "attributes": { "channel": "newsletter" },
+                "event": "evt_4f2k9", "id": "order-7", "subject": "7", "state": "failed", "parts": examples::parts(json!({ "parked": 1, "delivered": 1, "retrying": 1, "dead": 1 })), "attributes": { "channel": "newsletter" },
                 "runs": [
                     with(run(), json!({
                         "plugin": "order-router", "version": "3fa2c1aabb", "duration_ms": 0.05, "memory_bytes": 1_114_112,
                         "webhooks": 2, "log": [{ "level": "info", "message": "big\u{1b}[2J\norder" }], "log_dropped": 3,
                     })),
                     with(run(), json!({
-                        "plugin": "slack-notify", "version": "91be07", "state": "parked", "outcome": "trapped", "code": "panic",
+                        "id": "run_2", "plugin": "slack-notify", "version": "91be07", "state": "parked", "outcome": "trapped", "code": "panic",
                         "message": "panicked at src/lib.rs:13:29: unlucky 13", "duration_ms": 0.03,
                     })),
                 ],
@@ -435,7 +529,7 @@ mod tests {
     #[test]
     fn a_story_reads_from_top_to_bottom() {
         let expected = "\
-evt_4f2k9  order.created  ✕ failed
+evt_4f2k9  order.created  ✕ failed, 1 run parked, 1 of 3 delivered
   from    shop
   at      09:14:02, 5 min ago
   id      order-7
@@ -446,13 +540,14 @@ evt_4f2k9  order.created  ✕ failed
             \"id\": 7
           }
 
-run       order-router@3fa2c1  ● ok  0.05 ms  1.1 MB  2 webhooks
+run       order-router@3fa2c1  ● ok  0.05 ms  1.1 MB  2 webhooks  run_1
           info  big\\u{1b}[2J
           order
           … 3 more lines dropped
 
-run       slack-notify@91be07  ✕ trapped  0.03 ms
+run       slack-notify@91be07  ✕ trapped  0.03 ms  run_2
           panicked at src/lib.rs:13:29: unlucky 13
+          parked; after a fix: innesco run retry run_2
 
 webhook   → receiver  ● delivered  dlv_1
           09:14:02  200  1.8 ms
@@ -468,7 +563,6 @@ replay 1
 
 webhook   → crm  ✕ dead  dlv_3  dead after 10 attempts
 
-The event is kept. After a fix of the plugin: innesco event replay evt_4f2k9
 Once crm answers again: innesco delivery retry dlv_3
 ";
         assert_eq!(shown(&event(), Reader::Person), expected);
@@ -479,6 +573,18 @@ Once crm answers again: innesco delivery retry dlv_3
         let text = shown(&event(), Reader::Pipe);
         assert!(text.contains("  at      2026-11-24T09:14:02.100Z\n"), "{text}");
         assert!(text.contains("next at 2026-11-24T09:25:00Z\n"), "{text}");
+    }
+
+    #[test]
+    fn a_state_shows_the_worst_part_and_the_count() {
+        let shown = |state: &str, parts: Value| {
+            worst(&read(with(examples::event(), json!({ "state": state, "parts": examples::parts(parts) }))))
+        };
+        assert_eq!(shown("waiting", json!({})), "waiting");
+        assert_eq!(shown("retrying", json!({ "delivered": 1, "retrying": 1 })), "retrying, 1 of 2 delivered");
+        assert_eq!(shown("delivered", json!({ "delivered": 2 })), "delivered");
+        assert_eq!(shown("failed", json!({ "parked": 1, "delivered": 1 })), "failed, 1 run parked");
+        assert_eq!(shown("failed", json!({ "dead": 1 })), "failed, 0 of 1 delivered");
     }
 
     #[test]
@@ -499,6 +605,7 @@ evt_1  x  – unrouted
           (base64) /wA=
 
 No plugin and no endpoint subscribes to x. See: innesco plugin list, innesco endpoint list
+Once one does: innesco event replay evt_1
 ";
         assert_eq!(shown(&event, Reader::Person), expected);
     }

@@ -17,16 +17,28 @@ pub fn read<T: DeserializeOwned>(json: Value) -> T {
 pub fn event() -> Value {
     json!({
         "event": "evt_1", "id": "evt_1", "source": "shop", "type": "order.created", "subject": null,
-        "time": "2026-11-24T09:14:02Z", "accepted_at": "2026-11-24T09:14:02.100Z", "state": "done", "depth": 0, "cause": null,
+        "time": "2026-11-24T09:14:02Z", "accepted_at": "2026-11-24T09:14:02.100Z", "state": "waiting", "parts": parts(json!({})), "depth": 0,
+        "cause": null,
         "attributes": {}, "content_type": "application/json", "bytes": 10, "data": { "id": 7 }, "request": null, "runs": [],
         "deliveries": [], "emitted": [], "next": null,
     })
 }
 
+/// Returns the numbers of an event's parts; those that are not named are 0.
+pub fn parts(named: Value) -> Value {
+    let number = |name: &str| named[name].as_u64().unwrap_or(0);
+    let states = ["pending", "retrying", "delivered", "dead", "cancelled"];
+    let mut deliveries = json!({ "total": states.iter().map(|state| number(state)).sum::<u64>() });
+    for state in states {
+        deliveries[state] = number(state).into();
+    }
+    json!({ "to_run": false, "runs": { "waiting": number("waiting"), "parked": number("parked") }, "deliveries": deliveries })
+}
+
 pub fn run() -> Value {
     json!({
-        "id": "run_1", "plugin": "router", "version": null, "endpoint": null, "round": 0, "state": "done", "outcome": "ok", "code": null,
-        "message": null, "tries": 1, "due": null, "duration_ms": 0.0, "memory_bytes": 0, "webhooks": 0, "events": 0, "log": [],
+        "id": "run_1", "event": "evt_1", "type": "order.created", "plugin": "router", "version": null, "endpoint": null, "round": 0, "state": "done", "outcome": "ok", "code": null,
+        "message": null, "wants": null, "tries": 1, "due": null, "duration_ms": 0.0, "memory_bytes": 0, "webhooks": 0, "events": 0, "log": [],
         "log_dropped": 0,
     })
 }
@@ -78,7 +90,10 @@ pub fn key() -> Value {
 pub fn job() -> Value {
     json!({
         "id": "job_1", "kind": "delivery.retry", "state": "done", "done": 0, "failed": 0, "total": null,
-        "filter": { "endpoint": null, "state": "dead", "reason": null, "event_type": null, "since": null, "until": null },
+        "filter": {
+            "endpoint": null, "state": "dead", "reason": null, "plugin": null, "outcome": null, "source": null, "event_type": null,
+            "since": null, "until": null,
+        },
         "created_at": "2026-11-24T09:14:02Z", "finished_at": null,
     })
 }

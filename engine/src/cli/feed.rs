@@ -14,6 +14,7 @@ use super::{
     listen::Heard,
     measure::{self, count},
     output::{self, RED, Styled, YELLOW, indent},
+    run,
 };
 use crate::{
     domain::{
@@ -151,7 +152,7 @@ impl FeedPrinter {
             News::Accepted { event, event_type, source } => {
                 ("event", format!("{}  {event_type}  from {}", event.text(self.tag), measure::one_line(source)))
             }
-            News::Ran { event, plugin, version, outcome, state, message, took, webhooks, emitted } => {
+            News::Ran { run, plugin, version, outcome, state, message, wants, took, webhooks, emitted } => {
                 let version = version.map(|version| format!("@{}", version.short())).unwrap_or_default();
                 let word = Styled(output::look(outcome.as_str()).1, outcome);
                 if *outcome == RunOutcome::Ok {
@@ -160,8 +161,8 @@ impl FeedPrinter {
                 }
                 let message = measure::lines(message.as_deref().unwrap_or_default());
                 let advice = match state {
-                    RunState::Waiting { .. } => "it is retried automatically".to_owned(),
-                    _ => format!("the event is kept; after a fix: innesco event replay {}", event.text(self.tag)),
+                    RunState::Waiting { .. } => "it is tried again automatically".to_owned(),
+                    _ => run::advice(&run.text(self.tag), outcome.as_str(), wants.as_deref()),
                 };
                 let mut lines = message.lines();
                 let first = lines.next().unwrap_or_default();
@@ -236,12 +237,13 @@ mod tests {
 
     fn ran(outcome: RunOutcome, state: RunState, message: Option<&str>) -> News {
         News::Ran {
-            event: EventId::from_i64(1),
+            run: EventId::from_i64(1).run(2),
             plugin: "order-router".into(),
             version: Some(Digest::from_bytes([0x3f; 32])),
             outcome,
             state,
             message: message.map(str::to_owned),
+            wants: None,
             took: Duration::from_micros(50),
             webhooks: 2,
             emitted: 0,
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn runs() {
         let printer = printer();
-        let evt = EventId::from_i64(1).text(printer.tag);
+        let id = EventId::from_i64(1).run(2).text(printer.tag);
         assert_eq!(
             line_of(&printer, &ran(RunOutcome::Ok, RunState::Done, None)),
             "run      order-router@3f3f3f  ok  0.05 ms  2 webhooks"
@@ -274,13 +276,25 @@ mod tests {
             line_of(&printer, &ran(RunOutcome::Trapped, RunState::Parked, Some("panicked at src/lib.rs:13:29: unlucky 13"))),
             format!(
                 "run      order-router@3f3f3f  trapped  panicked at src/lib.rs:13:29: unlucky 13\n          \
-                 the event is kept; after a fix: innesco event replay {evt}"
+                 parked; after a fix: innesco run retry {id}"
             )
         );
         let waiting = RunState::Waiting { due: Timestamp::from_millis(1) };
         assert!(
             line_of(&printer, &ran(RunOutcome::Failed, waiting, Some("busy")))
-                .ends_with("busy\n          it is retried automatically")
+                .ends_with("busy\n          it is tried again automatically")
+        );
+        let News::Ran { run, plugin, version, outcome: _, state, message, wants: _, took, webhooks, emitted } =
+            ran(RunOutcome::BadOutput, RunState::Parked, Some("webhook 1 goes to endpoint \"crm\", which does not exist"))
+        else {
+            panic!("a run")
+        };
+        let (outcome, wants) = (RunOutcome::BadOutput, Some("crm".to_owned()));
+        let wanting = News::Ran { run, plugin, version, outcome, state, message, wants, took, webhooks, emitted };
+        assert_eq!(
+            line_of(&printer, &wanting).lines().skip(1).collect::<Vec<_>>(),
+            ["          parked until the endpoint crm exists, then tried again automatically: innesco endpoint add crm URL"],
+            "one advice"
         );
     }
 

@@ -102,28 +102,40 @@ pub fn watch(mut job: Answer<JobView>, client: &Client) -> anyhow::Result<Answer
     Ok(job)
 }
 
-/// Returns the number of deliveries that the job has processed.
+/// Returns the number of items that the job has processed.
 fn reached(job: &JobView) -> u64 {
     job.done + job.failed
 }
 
 /// Formats the state of a job in one line.
 pub fn summary(job: &JobView) -> String {
-    let (id, state) = (&job.id, &job.state);
-    let done = count(job.done, "webhook");
+    let (id, state, list) = (&job.id, &job.state, job.filter.state.as_deref());
+    let (noun, verb, why, list) = match job.kind.as_ref() {
+        "run.retry" => ("run", "retried", "its endpoint was deleted", list.map(|state| format!("run list --state {state}"))),
+        "event.replay" => ("event", "replayed", "the event still waits to be run", Some("event list --state waiting".to_owned())),
+        _ => (
+            "webhook",
+            "retried",
+            "the endpoint is disabled or deleted, or all attempts are used up",
+            list.map(|state| format!("delivery list --state {state}")),
+        ),
+    };
+    let done = count(job.done, noun);
     let of = match job.total {
         Some(total) if job.state != "done" => format!(" of {total}"),
         _ => String::new(),
     };
+    let list = list.map(|list| format!(" (innesco {list})")).unwrap_or_default();
     let failed = match job.failed {
         0 => String::new(),
-        failed => format!(
-            "; {failed} not retried: the endpoint is disabled or deleted, or all attempts are used up \
-             (innesco delivery list --state {})",
-            job.filter.state
-        ),
+        failed => format!("; {failed} not {verb}: {why}{list}"),
     };
     format!("{id}  {state}  {done}{of} due again{failed}")
+}
+
+/// Formats a filter for a question: ` to crm since 2h`.
+pub fn narrowed(filter: &[(&str, &Option<String>)]) -> String {
+    filter.iter().filter_map(|(word, value)| value.as_ref().map(|value| format!(" {word} {value}"))).collect()
 }
 
 #[cfg(test)]
@@ -149,5 +161,18 @@ mod tests {
              attempts are used up (innesco delivery list --state dead)"
         );
         assert_eq!(reached(&job("done", 2, None)), 9);
+        let of_kind = |kind: &str, state: &str| {
+            let mut changed = with(super::super::examples::job(), json!({ "id": "job_1", "kind": kind, "done": 1, "failed": 1 }));
+            changed["filter"]["state"] = json!(state);
+            summary(&read::<JobView>(changed))
+        };
+        assert_eq!(
+            of_kind("run.retry", "parked"),
+            "job_1  done  1 run due again; 1 not retried: its endpoint was deleted (innesco run list --state parked)"
+        );
+        assert_eq!(
+            of_kind("event.replay", "unrouted"),
+            "job_1  done  1 event due again; 1 not replayed: the event still waits to be run (innesco event list --state waiting)"
+        );
     }
 }

@@ -29,6 +29,7 @@ mod output;
 mod plugin;
 mod project;
 mod raw;
+mod run;
 mod sdk;
 mod send;
 pub mod serve;
@@ -91,6 +92,9 @@ enum Command {
     /// Events: list, show, replay
     #[command(subcommand, before_help = "Example:  innesco event show evt_k7q212")]
     Event(event::EventCommand),
+    /// Runs of plugins on events: list, show, retry, cancel
+    #[command(subcommand, before_help = "Example:  innesco run list --state parked")]
+    Run(run::RunCommand),
     /// Deliveries: list, show, retry, cancel
     #[command(subcommand, before_help = "Example:  innesco delivery list --state dead")]
     Delivery(delivery::DeliveryCommand),
@@ -106,7 +110,7 @@ enum Command {
     /// Print the OpenAPI document that this version serves at /openapi.json
     #[command(before_help = "Example:  innesco openapi > openapi.json")]
     Openapi,
-    /// Background jobs, such as bulk retries
+    /// Background jobs: bulk retries and replays
     #[command(subcommand, before_help = "Example:  innesco job list")]
     Job(job::JobCommand),
     /// Nodes: engines that share one Postgres database
@@ -184,6 +188,7 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Send(args) => send::run(&args, || Client::find(target), out),
         Command::Plugin(command) => plugin::run(&command, || Client::find(target), out),
         Command::Event(command) => event::run(&command, &Client::find(target)?, out),
+        Command::Run(command) => run::run(&command, &Client::find(target)?, out),
         Command::Delivery(command) => delivery::run(&command, &Client::find(target)?, out),
         Command::Endpoint(command) => endpoint::run(&command, &Client::find(target)?, out),
         Command::Source(command) => source::run(&command, &Client::find(target)?, out),

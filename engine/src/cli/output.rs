@@ -40,12 +40,13 @@ impl<T: fmt::Display> fmt::Display for Styled<T> {
 
 /// Returns the mark and the style of a state or outcome.
 pub fn look(state: &str) -> (char, Style) {
-    match state {
+    // A count may follow the word: `retrying, 1 of 2 delivered`.
+    match state.split(',').next().unwrap_or_default() {
         "delivered" | "ok" | "serving" | "done" | "active" => ('●', GREEN),
         "pending" | "waiting" => ('○', YELLOW),
         "retrying" => ('◔', YELLOW),
         "paused" | "held" => ('‖', MAGENTA),
-        "unrouted" | "skipped" | "cancelled" => ('–', DIM),
+        "unrouted" | "nothing-sent" | "skipped" | "cancelled" | "" => ('–', DIM),
         "shadow" => ('◇', BLUE),
         _ => ('✕', RED),
     }
@@ -402,6 +403,9 @@ dlv_22    2025-11-20 09:14, 369 d ago  ✕ dead       -";
             ("trapped", '✕'),
             ("paused", '‖'),
             ("unrouted", '–'),
+            ("nothing-sent", '–'),
+            ("retrying, 1 of 2 delivered", '◔'),
+            ("parked", '✕'),
             ("shadow", '◇'),
         ] {
             assert_eq!(look(word).0, mark, "{word}");

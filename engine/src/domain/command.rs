@@ -76,6 +76,73 @@ pub fn replays_no_waiting_event() -> String {
     "it is still waiting to be run".into()
 }
 
+/// A run, as far as a command on it asks.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownRun {
+    /// Its row in the queue of runs.
+    pub queued: Option<QueuedRun>,
+    pub ended_ok: bool,
+    pub round: u32,
+    /// The newest round of its event.
+    pub newest_round: u32,
+    /// It belongs to an endpoint that was deleted.
+    pub is_orphan: bool,
+}
+
+/// A run's row in the queue of runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueuedRun {
+    /// Due at some time.
+    Waiting,
+    /// A worker holds it and may be executing it.
+    Claimed,
+    Parked,
+}
+
+/// What a retry does to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunRetry {
+    /// Its row in the queue becomes due.
+    MakeDue,
+    /// It gets a row in the queue, which is due.
+    Queue,
+    /// It is being executed.
+    Nothing,
+}
+
+/// Decides what a retry does to a run.
+///
+/// # Errors
+/// Why it is refused.
+pub fn retry_run(run: KnownRun) -> Result<RunRetry, String> {
+    if run.is_orphan {
+        return Err("the endpoint that it belonged to was deleted; replay the event to run what the event goes to now".into());
+    }
+    match run.queued {
+        Some(QueuedRun::Waiting | QueuedRun::Parked) => Ok(RunRetry::MakeDue),
+        Some(QueuedRun::Claimed) => Ok(RunRetry::Nothing),
+        None if run.ended_ok => {
+            Err("it ended ok, so there is nothing to retry; to have its webhooks again as new ones, replay the event".into())
+        }
+        None if run.round < run.newest_round => {
+            Err("its event was replayed since, and the replay ran this plugin again; retry the run of the replay".into())
+        }
+        None => Ok(RunRetry::Queue),
+    }
+}
+
+/// Refuses to cancel a run that is not in the queue.
+///
+/// # Errors
+/// Why it is refused.
+pub fn cancel_run(run: KnownRun) -> Result<(), String> {
+    match run.queued {
+        Some(_) => Ok(()),
+        None if run.ended_ok => Err("it ended ok already; only a waiting or parked run can be cancelled".into()),
+        None => Err("it is cancelled already".into()),
+    }
+}
+
 /// Refuses a job when this many are running.
 pub fn may_start_job(running: usize) -> Result<(), String> {
     match running >= JOBS_RUNNING_MAX {
@@ -125,6 +192,31 @@ mod tests {
             let refused = may_delete("crm", &used.clone().by(&serving)).err();
             assert_eq!(refused.is_some(), expected.is_some(), "{used:?}: {refused:?}");
             assert!(refused.unwrap_or_default().contains(expected.unwrap_or_default()), "{used:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_retried_or_cancelled_unless_it_is_done() {
+        let known = KnownRun { queued: None, ended_ok: false, round: 0, newest_round: 0, is_orphan: false };
+        let queued = |queued| KnownRun { queued: Some(queued), ..known };
+        let ended_ok = KnownRun { ended_ok: true, ..known };
+        let replayed = KnownRun { newest_round: 1, ..known };
+        let orphan = KnownRun { is_orphan: true, ..queued(QueuedRun::Parked) };
+        for (what, run, retry, may_cancel) in [
+            ("parked", queued(QueuedRun::Parked), Ok(RunRetry::MakeDue), true),
+            ("waiting", queued(QueuedRun::Waiting), Ok(RunRetry::MakeDue), true),
+            ("being executed", queued(QueuedRun::Claimed), Ok(RunRetry::Nothing), true),
+            ("cancelled", known, Ok(RunRetry::Queue), false),
+            ("ended ok", ended_ok, Err("ended ok"), false),
+            ("dropped by a replay", replayed, Err("replayed since"), false),
+            ("of a deleted endpoint", orphan, Err("was deleted"), true),
+        ] {
+            match (retry_run(run), retry) {
+                (Ok(done), Ok(expected)) => assert_eq!(done, expected, "{what}"),
+                (Err(refusal), Err(expected)) => assert!(refusal.contains(expected), "{what}: {refusal}"),
+                (done, expected) => panic!("{what}: {done:?}, not {expected:?}"),
+            }
+            assert_eq!(cancel_run(run).is_ok(), may_cancel, "{what}");
         }
     }
 

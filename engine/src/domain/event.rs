@@ -52,33 +52,77 @@ impl NewEvent {
     }
 }
 
-/// State of an event as a whole.
+/// State of an event as a whole: that of its worst part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventState {
-    /// Its runs are not finished.
+    /// It waits to be run, or a run or a first attempt of a delivery waits, and nothing has failed.
     Waiting,
-    /// Its runs are finished; its deliveries have their own states.
-    Done,
-    /// At least one run is parked.
+    /// At least one delivery waits for its next attempt.
+    Retrying,
+    /// At least one run is parked or one delivery is dead.
     Failed,
+    /// Everything is finished, and at least one webhook was delivered.
+    Delivered,
+    /// Its plugins and endpoints asked for no webhook, or every webhook was cancelled.
+    NothingSent,
     /// No plugin and no endpoint subscribes to it.
     Unrouted,
 }
 
 impl EventState {
-    pub const ALL: [Self; 4] = [Self::Waiting, Self::Done, Self::Failed, Self::Unrouted];
+    pub const ALL: [Self; 6] = [Self::Waiting, Self::Retrying, Self::Failed, Self::Delivered, Self::NothingSent, Self::Unrouted];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
-            Self::Done => "done",
+            Self::Retrying => "retrying",
             Self::Failed => "failed",
+            Self::Delivered => "delivered",
+            Self::NothingSent => "nothing-sent",
             Self::Unrouted => "unrouted",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// Numbers of an event's parts by state. A replay takes the place of what earlier rounds have finished: dead, delivered and cancelled
+/// deliveries of the newest round count, and everything that is not finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// The event itself waits to be run, for the first time or for a replay.
+    pub to_run: bool,
+    /// No plugin and no endpoint subscribed to it when it was run.
+    pub unrouted: bool,
+    pub runs_waiting: u64,
+    pub runs_parked: u64,
+    pub pending: u64,
+    pub retrying: u64,
+    pub delivered: u64,
+    pub dead: u64,
+    pub cancelled: u64,
+}
+
+impl Parts {
+    /// Returns the state of the worst part.
+    pub const fn state(&self) -> EventState {
+        if self.to_run {
+            EventState::Waiting
+        } else if self.runs_parked > 0 || self.dead > 0 {
+            EventState::Failed
+        } else if self.retrying > 0 {
+            EventState::Retrying
+        } else if self.runs_waiting > 0 || self.pending > 0 {
+            EventState::Waiting
+        } else if self.unrouted {
+            EventState::Unrouted
+        } else if self.delivered > 0 {
+            EventState::Delivered
+        } else {
+            EventState::NothingSent
+        }
     }
 }
 
@@ -103,6 +147,45 @@ impl Event {
         match &self.new.time {
             Some(time) => time.to_string(),
             None => self.accepted_at.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_the_state_of_its_worst_part() {
+        use EventState::{Delivered, Failed, NothingSent, Retrying, Unrouted, Waiting};
+        let none = Parts::default();
+        for (what, parts, expected) in [
+            ("not run yet", Parts { to_run: true, ..none }, Waiting),
+            ("to be replayed after it was unrouted", Parts { to_run: true, unrouted: true, ..none }, Waiting),
+            ("to be replayed while an old delivery is retried", Parts { to_run: true, retrying: 1, ..none }, Waiting),
+            ("no plugin and no endpoint", Parts { unrouted: true, ..none }, Unrouted),
+            ("runs that asked for nothing", none, NothingSent),
+            ("a run waits for its next try", Parts { runs_waiting: 1, ..none }, Waiting),
+            ("a run waits, another part is delivered", Parts { runs_waiting: 1, delivered: 1, ..none }, Waiting),
+            ("a run is parked", Parts { runs_parked: 1, ..none }, Failed),
+            ("a run is parked, the rest is under way", Parts { runs_parked: 1, pending: 1, retrying: 1, ..none }, Failed),
+            ("a first attempt waits", Parts { pending: 1, delivered: 1, ..none }, Waiting),
+            ("a delivery is retried, another one waits", Parts { retrying: 1, pending: 1, ..none }, Retrying),
+            ("a delivery is retried, another one is delivered", Parts { retrying: 1, delivered: 1, ..none }, Retrying),
+            ("a delivery is dead, another one is retried", Parts { dead: 1, retrying: 1, ..none }, Failed),
+            ("a delivery is dead, another one is delivered", Parts { dead: 1, delivered: 1, ..none }, Failed),
+            ("all delivered", Parts { delivered: 2, ..none }, Delivered),
+            ("one delivered, one cancelled", Parts { delivered: 1, cancelled: 1, ..none }, Delivered),
+            ("all cancelled", Parts { cancelled: 2, ..none }, NothingSent),
+        ] {
+            assert_eq!(parts.state(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn states_have_one_word_each() {
+        for state in EventState::ALL {
+            assert_eq!(EventState::parse(state.as_str()), Some(state));
         }
     }
 }

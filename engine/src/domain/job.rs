@@ -1,13 +1,16 @@
-//! Jobs: one command on many deliveries, executed in batches. A job is a row with its filter, its cursor and its end (the last
-//! delivery at its creation), so it survives the process.
+//! Jobs: one command on many deliveries, runs or events, executed in batches. A job is a row with its filter, its cursor and its end
+//! (the last event at its creation), so it survives the process.
 //!
-//! The cursor moves in the transaction of each batch. So an interrupted job processes each delivery once, and a delivery that
-//! dies again is behind the cursor.
+//! The cursor moves in the transaction of each batch. So an interrupted job processes each item once, and an item that fails again is
+//! behind the cursor.
 
 use super::{
     delivery::{DeadReason, DeliveryState},
-    id::{DeliveryId, EndpointId, JobId},
+    event::EventState,
+    id::{DeliveryId, EndpointId, EventId, JobId},
+    name::Slug,
     pattern::Pattern,
+    run::RunOutcome,
     time::Timestamp,
 };
 
@@ -90,50 +93,181 @@ pub struct Finished {
     pub event_type: Option<String>,
 }
 
-/// One batch of a job.
+impl RetryFilter {
+    /// Decides about a delivery. One whose state cannot be read matches.
+    pub fn look(&self, one: &Finished) -> Look {
+        let matches =
+            one.state.as_ref().is_none_or(|state| self.takes(one.endpoint, state)) && fits(&self.event_type, &one.event_type);
+        match &one.state {
+            _ if !matches => Look::Skip,
+            Some(_) => Look::Take,
+            None => Look::Unreadable,
+        }
+    }
+}
+
+/// Returns whether a type matches a pattern, if one is set.
+fn fits(wanted: &Option<Pattern>, event_type: &Option<String>) -> bool {
+    wanted.as_ref().is_none_or(|wanted| event_type.as_ref().is_some_and(|it| wanted.matches(it)))
+}
+
+/// Returns whether a time is in a range, whose end does not belong to it.
+fn is_between(at: Timestamp, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
+    since.is_none_or(|since| at >= since) && until.is_none_or(|until| at < until)
+}
+
+/// Selects the parked runs that a job retries.
+#[derive(Clone, Debug, Default)]
+pub struct RunRetryFilter {
+    pub plugin: Option<Slug>,
+    pub outcome: Option<RunOutcome>,
+    pub event_type: Option<Pattern>,
+    /// Of events accepted at or after this time.
+    pub since: Option<Timestamp>,
+    /// Of events accepted before this time.
+    pub until: Option<Timestamp>,
+}
+
+/// A parked run that a job may match.
+#[derive(Clone, Debug)]
+pub struct ParkedRun {
+    pub plugin: String,
+    /// `None` if it cannot be read.
+    pub outcome: Option<RunOutcome>,
+    /// Type and time of acceptance of its event; `None` if the event is missing.
+    pub event: Option<(String, Timestamp)>,
+}
+
+impl RunRetryFilter {
+    /// Decides about a parked run. What cannot be read cannot rule a run out.
+    pub fn look(&self, run: &ParkedRun) -> Look {
+        let event_type = run.event.as_ref().map(|(event_type, _)| event_type.clone());
+        let matches = self.plugin.as_ref().is_none_or(|wanted| **wanted == *run.plugin)
+            && (run.outcome.is_none() || self.outcome.is_none_or(|wanted| Some(wanted) == run.outcome))
+            && (run.event.is_none() || fits(&self.event_type, &event_type))
+            && run.event.as_ref().is_none_or(|(_, at)| is_between(*at, self.since, self.until));
+        match (run.outcome, &run.event) {
+            _ if !matches => Look::Skip,
+            (Some(_), Some(_)) => Look::Take,
+            _ => Look::Unreadable,
+        }
+    }
+}
+
+/// Selects the events that a job replays.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayFilter {
+    pub state: Option<EventState>,
+    pub event_type: Option<Pattern>,
+    pub source: Option<String>,
+    /// Accepted at or after this time.
+    pub since: Option<Timestamp>,
+    /// Accepted before this time.
+    pub until: Option<Timestamp>,
+}
+
+/// An event that a job may match.
+#[derive(Clone, Debug)]
+pub struct AcceptedEvent {
+    pub state: EventState,
+    pub event_type: String,
+    pub source: String,
+    pub accepted_at: Timestamp,
+}
+
+impl ReplayFilter {
+    /// Returns whether it selects every event.
+    pub fn is_empty(&self) -> bool {
+        let Self { state, event_type, source, since, until } = self;
+        state.is_none() && event_type.is_none() && source.is_none() && since.is_none() && until.is_none()
+    }
+
+    /// Decides about an event.
+    pub fn look(&self, event: &AcceptedEvent) -> Look {
+        let matches = self.state.is_none_or(|wanted| wanted == event.state)
+            && self.event_type.as_ref().is_none_or(|wanted| wanted.matches(&event.event_type))
+            && self.source.as_ref().is_none_or(|wanted| *wanted == event.source)
+            && is_between(event.accepted_at, self.since, self.until);
+        if matches { Look::Take } else { Look::Skip }
+    }
+}
+
+/// What a job does with an item that it looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    Take,
+    Skip,
+    /// The item may match and cannot be read. It counts as failed, and must not hold up those behind it.
+    Unreadable,
+}
+
+/// One batch of a job: numbers of rows.
 #[derive(Debug)]
 pub struct Batch {
-    pub retries: Vec<Finished>,
-    /// The last delivery that was looked at.
-    pub cursor: Option<DeliveryId>,
-    /// Deliveries that match and whose state cannot be read. They must not hold up those behind them.
+    pub taken: Vec<i64>,
+    /// The last item that was looked at.
+    pub cursor: Option<i64>,
     pub unreadable: u64,
-    /// Whether all deliveries were looked at.
+    /// Whether all items were looked at.
     pub is_whole: bool,
 }
 
-impl RetryFilter {
-    /// Returns whether a delivery matches. One whose state cannot be read does.
-    pub fn matches(&self, one: &Finished) -> bool {
-        one.state.as_ref().is_none_or(|state| self.takes(one.endpoint, state))
-            && self.event_type.as_ref().is_none_or(|wanted| one.event_type.as_ref().is_some_and(|it| wanted.matches(it)))
-    }
-
-    /// Takes the deliveries that match, `most` at most, in their order.
-    pub fn batch(&self, found: Vec<Finished>, most: usize) -> Batch {
-        let mut batch = Batch { retries: Vec::new(), cursor: None, unreadable: 0, is_whole: true };
-        for one in found {
-            if batch.retries.len() + batch.unreadable as usize == most {
+impl Batch {
+    /// Takes the items that match, `most` at most, in their order.
+    pub fn of(found: Vec<(i64, Look)>, most: usize) -> Self {
+        let mut batch = Self { taken: Vec::new(), cursor: None, unreadable: 0, is_whole: true };
+        for (id, look) in found {
+            if batch.taken.len() + batch.unreadable as usize == most {
                 batch.is_whole = false;
                 break;
             }
-            batch.cursor = Some(one.id);
-            if !self.matches(&one) {
-                continue;
-            }
-            match one.state {
-                Some(_) => batch.retries.push(one),
-                None => batch.unreadable += 1,
+            batch.cursor = Some(id);
+            match look {
+                Look::Take => batch.taken.push(id),
+                Look::Skip => {}
+                Look::Unreadable => batch.unreadable += 1,
             }
         }
         batch
     }
 }
 
+/// The work of a job: one command, and the filter of its items.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Sends finished deliveries again, each under its id.
+    RetryDeliveries(RetryFilter),
+    /// Runs parked runs again.
+    RetryRuns(RunRetryFilter),
+    /// Runs whole events again, as new webhooks.
+    ReplayEvents(ReplayFilter),
+}
+
+impl Task {
+    /// Every result of [`Self::kind`].
+    pub const KINDS: [&str; 3] = ["delivery.retry", "run.retry", "event.replay"];
+
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::RetryDeliveries(_) => Self::KINDS[0],
+            Self::RetryRuns(_) => Self::KINDS[1],
+            Self::ReplayEvents(_) => Self::KINDS[2],
+        }
+    }
+
+    /// Returns the number of the first row that was created after the job, if `last` was the last event then.
+    pub const fn end(&self, last: EventId) -> i64 {
+        match self {
+            Self::RetryDeliveries(_) | Self::RetryRuns(_) => last.children().1,
+            Self::ReplayEvents(_) => last.as_i64() + 1,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
     Running,
-    /// All matching deliveries were processed.
+    /// All matching items were processed.
     Done,
     /// Cancelled by a person; completed work stays.
     Cancelled,
@@ -155,26 +289,23 @@ impl JobState {
     }
 }
 
-/// A bulk retry with its progress.
+/// A job with its progress.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: JobId,
-    pub filter: RetryFilter,
+    pub task: Task,
     pub state: JobState,
-    /// Number of deliveries that are due again.
+    /// Number of items that are due again.
     pub done: u64,
-    /// Number of deliveries that cannot be retried: their endpoint is deleted or disabled, or all attempts are used up.
+    /// Number of items that the command refuses, such as a delivery whose endpoint is disabled.
     pub failed: u64,
-    /// Number of matching deliveries at creation; `None` if there were too many to count.
+    /// Number of matching items at creation; `None` if there were too many to count.
     pub total: Option<u64>,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
 }
 
 impl Job {
-    /// The word for what jobs do. All of them retry deliveries so far.
-    pub const KIND: &str = "delivery.retry";
-
     /// Ends a running job.
     pub fn end(&mut self, state: JobState, at: Timestamp) {
         self.state = state;
@@ -202,30 +333,85 @@ mod tests {
 
     #[test]
     fn a_batch_ends_where_it_has_enough_and_continues_behind_it() {
-        let one = |id: i64, state| Finished {
-            id: DeliveryId::from_i64(id),
-            endpoint: EndpointId::from_i64(1),
-            state,
-            event_type: None,
-        };
-        let dead = |id| one(id, Some(DeliveryState::Dead { at: Timestamp::from_millis(5), reason: DeadReason::Exhausted }));
-        let delivered = |id| one(id, Some(DeliveryState::Delivered { at: Timestamp::from_millis(5) }));
-        let unreadable = |id| one(id, None);
-        for (what, found, most, retries, cursor, failed, is_whole) in [
+        use Look::{Skip, Take, Unreadable};
+        for (what, found, most, taken, cursor, failed, is_whole) in [
             ("none", vec![], 2, vec![], None, 0, true),
-            ("fewer than it may take", vec![dead(1), delivered(2)], 2, vec![1], Some(2), 0, true),
-            ("as many as it may take", vec![dead(1), dead(2)], 2, vec![1, 2], Some(2), 0, true),
-            ("one more", vec![dead(1), dead(2), delivered(3)], 2, vec![1, 2], Some(2), 0, false),
-            ("an unreadable one counts", vec![unreadable(1), dead(2), dead(3)], 2, vec![2], Some(2), 1, false),
+            ("fewer than it may take", vec![Take, Skip], 2, vec![1], Some(2), 0, true),
+            ("as many as it may take", vec![Take, Take], 2, vec![1, 2], Some(2), 0, true),
+            ("one more", vec![Take, Take, Skip], 2, vec![1, 2], Some(2), 0, false),
+            ("an unreadable one counts", vec![Unreadable, Take, Take], 2, vec![2], Some(2), 1, false),
         ] {
-            let batch = RetryFilter::default().batch(found, most);
-            assert_eq!(batch.retries.iter().map(|one| one.id.as_i64()).collect::<Vec<_>>(), retries, "{what}");
+            let batch = Batch::of((1..).zip(found).collect(), most);
             assert_eq!(
-                (batch.cursor.map(DeliveryId::as_i64), batch.unreadable, batch.is_whole),
-                (cursor, failed, is_whole),
+                (batch.taken, batch.cursor, batch.unreadable, batch.is_whole),
+                (taken, cursor, failed, is_whole),
                 "{what}"
             );
         }
+    }
+
+    #[test]
+    fn selects_parked_runs() {
+        let at = Timestamp::from_millis;
+        let run =
+            ParkedRun { plugin: "router".into(), outcome: Some(RunOutcome::Trapped), event: Some(("order.paid".into(), at(5))) };
+        let plugin = |name: &str| RunRetryFilter { plugin: Some(Slug::parse(name).unwrap()), ..RunRetryFilter::default() };
+        let outcome = |outcome| RunRetryFilter { outcome: Some(outcome), ..RunRetryFilter::default() };
+        let typed = |text: &str| RunRetryFilter { event_type: Some(Pattern::parse(text).unwrap()), ..RunRetryFilter::default() };
+        let between =
+            |since, until| RunRetryFilter { since: Some(at(since)), until: Some(at(until)), ..RunRetryFilter::default() };
+        for (what, filter, expected) in [
+            ("all", RunRetryFilter::default(), Look::Take),
+            ("its plugin", plugin("router"), Look::Take),
+            ("another plugin", plugin("route"), Look::Skip),
+            ("its outcome", outcome(RunOutcome::Trapped), Look::Take),
+            ("another outcome", outcome(RunOutcome::Failed), Look::Skip),
+            ("its type", typed("order.*"), Look::Take),
+            ("another type", typed("ticket.*"), Look::Skip),
+            ("since its event was accepted", between(5, 6), Look::Take),
+            ("before its event was accepted", between(4, 5), Look::Skip),
+            ("after its event was accepted", between(6, 7), Look::Skip),
+        ] {
+            assert_eq!(filter.look(&run), expected, "{what}");
+        }
+        let unreadable = ParkedRun { outcome: None, ..run.clone() };
+        assert_eq!(outcome(RunOutcome::Failed).look(&unreadable), Look::Unreadable);
+        assert_eq!(plugin("route").look(&unreadable), Look::Skip);
+        assert_eq!(typed("ticket.*").look(&ParkedRun { event: None, ..run }), Look::Unreadable);
+    }
+
+    #[test]
+    fn selects_events_to_replay() {
+        let at = Timestamp::from_millis;
+        let event = AcceptedEvent {
+            state: EventState::Unrouted,
+            event_type: "order.paid".into(),
+            source: "shop".into(),
+            accepted_at: at(5),
+        };
+        let all = ReplayFilter::default;
+        for (what, filter, expected) in [
+            ("its state", ReplayFilter { state: Some(EventState::Unrouted), ..all() }, Look::Take),
+            ("another state", ReplayFilter { state: Some(EventState::Failed), ..all() }, Look::Skip),
+            ("its type", ReplayFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..all() }, Look::Take),
+            ("another type", ReplayFilter { event_type: Some(Pattern::parse("order").unwrap()), ..all() }, Look::Skip),
+            ("its source", ReplayFilter { source: Some("shop".into()), ..all() }, Look::Take),
+            ("another source", ReplayFilter { source: Some("sho".into()), ..all() }, Look::Skip),
+            ("since it was accepted", ReplayFilter { since: Some(at(5)), ..all() }, Look::Take),
+            ("before it was accepted", ReplayFilter { until: Some(at(5)), ..all() }, Look::Skip),
+        ] {
+            assert_eq!(filter.look(&event), expected, "{what}");
+            assert!(!filter.is_empty(), "{what}");
+        }
+        assert!(all().is_empty());
+    }
+
+    #[test]
+    fn a_job_ends_at_the_last_event_of_its_creation() {
+        let last = EventId::from_i64(7);
+        assert_eq!(Task::ReplayEvents(ReplayFilter::default()).end(last), 8);
+        let runs = Task::RetryRuns(RunRetryFilter::default()).end(last);
+        assert!(last.run(3).as_i64() < runs && EventId::from_i64(8).run(0).as_i64() >= runs);
     }
 
     #[test]
@@ -234,11 +420,12 @@ mod tests {
         let one = |event_type: Option<&str>| Finished {
             id: DeliveryId::from_i64(1),
             endpoint: EndpointId::from_i64(1),
-            state: None,
+            state: Some(DeliveryState::Dead { at: Timestamp::from_millis(5), reason: DeadReason::Exhausted }),
             event_type: event_type.map(str::to_owned),
         };
-        let matches = [Some("order.paid"), Some("ticket.new"), None].map(|event_type| filter.matches(&one(event_type)));
-        assert_eq!(matches, [true, false, false]);
+        let looks = [Some("order.paid"), Some("ticket.new"), None].map(|event_type| filter.look(&one(event_type)));
+        assert_eq!(looks, [Look::Take, Look::Skip, Look::Skip]);
+        assert_eq!(filter.look(&Finished { state: None, ..one(Some("order.paid")) }), Look::Unreadable);
     }
 
     #[test]

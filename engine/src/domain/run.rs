@@ -193,18 +193,49 @@ pub enum RunState {
     Waiting { due: Timestamp },
     /// It failed and is not retried automatically. An operator, or the end of the cause, makes it due again.
     Parked,
+    /// An operator cancelled it, or a replay of its event took its place.
+    Cancelled,
 }
 
 impl RunState {
     /// Every result of [`Self::as_str`].
-    pub const WORDS: [&str; 3] = ["done", "waiting", "parked"];
+    pub const WORDS: [&str; 4] = ["done", "waiting", "parked", "cancelled"];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Done => Self::WORDS[0],
             Self::Waiting { .. } => Self::WORDS[1],
             Self::Parked => Self::WORDS[2],
+            Self::Cancelled => Self::WORDS[3],
         }
+    }
+
+    /// Returns the state of a run without a row in the queue of runs.
+    pub fn ended(outcome: Option<RunOutcome>) -> Self {
+        match outcome {
+            Some(RunOutcome::Ok) => Self::Done,
+            _ => Self::Cancelled,
+        }
+    }
+}
+
+/// What makes a parked run run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// An operator repairs the plugin and retries the run.
+    Retry,
+    /// The missing endpoint: once it exists, the run is tried again automatically.
+    ItsEndpoint,
+    /// The plugin's file: once it loads, the run is tried again automatically.
+    ItsPlugin,
+}
+
+/// Returns what makes a run run again that was parked with this outcome. `wants` is the missing endpoint that it waits for.
+pub fn remedy(outcome: RunOutcome, wants: Option<&str>) -> Remedy {
+    match (outcome, wants) {
+        (_, Some(_)) => Remedy::ItsEndpoint,
+        (RunOutcome::NotLoadable, None) => Remedy::ItsPlugin,
+        _ => Remedy::Retry,
     }
 }
 
@@ -588,6 +619,26 @@ mod tests {
         for (name, mut record) in ends() {
             record.set_notice(Some(notice()));
             assert_eq!(record.notice().is_some(), record.state() == RunState::Parked, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_parked_run_has_one_remedy() {
+        for (outcome, wants, expected) in [
+            (RunOutcome::Trapped, None, Remedy::Retry),
+            (RunOutcome::BadOutput, None, Remedy::Retry),
+            (RunOutcome::BadOutput, Some("crm"), Remedy::ItsEndpoint),
+            (RunOutcome::NotLoadable, None, Remedy::ItsPlugin),
+        ] {
+            assert_eq!(remedy(outcome, wants), expected, "{outcome}, {wants:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_without_a_row_in_the_queue_is_done_or_cancelled() {
+        assert_eq!(RunState::ended(Some(RunOutcome::Ok)), RunState::Done);
+        for outcome in [None, Some(RunOutcome::Trapped)] {
+            assert_eq!(RunState::ended(outcome), RunState::Cancelled);
         }
     }
 

@@ -34,9 +34,14 @@ impl SharedLog {
         self.lock().write(level, message);
     }
 
-    /// Returns the text of the panic that the guest logged, if any.
-    pub fn panic(&self) -> Option<String> {
-        self.lock().panic.clone()
+    /// Takes the text of the panic that the guest logged, if any. It becomes the message of the run, so the log loses the same line.
+    pub fn take_panic(&self) -> Option<String> {
+        let mut log = self.lock();
+        let panic = log.panic.take()?;
+        if log.kept.lines.last().is_some_and(|line| line.message == panic) {
+            log.kept.lines.pop();
+        }
+        Some(panic)
     }
 
     /// Returns the log and empties it.
@@ -91,7 +96,17 @@ mod tests {
         let kept = log.take();
         let lengths: Vec<_> = kept.lines.iter().map(|line| line.message.len()).collect();
         assert_eq!((lengths, kept.dropped), (vec![4096, 2048], 2));
-        assert_eq!(log.panic().as_deref(), Some("panicked at src/lib.rs:1:1: late"));
+        assert_eq!(log.take_panic().as_deref(), Some("panicked at src/lib.rs:1:1: late"));
+    }
+
+    #[test]
+    fn a_panic_leaves_the_log_with_its_message() {
+        let log = SharedLog::new(&Limits::default());
+        log.write(LogLevel::Info, "before");
+        log.write(LogLevel::Error, "panicked at src/lib.rs:1:1: late");
+        assert_eq!(log.take_panic().as_deref(), Some("panicked at src/lib.rs:1:1: late"));
+        assert_eq!(log.take().lines.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["before"]);
+        assert_eq!(log.take_panic(), None);
     }
 
     #[test]

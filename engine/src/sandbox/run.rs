@@ -214,7 +214,7 @@ impl Told {
                 let message = format!("nested its calls deeper than its stack of {} allows", size(Limits::STACK_BYTES));
                 ended(RunOutcome::Trapped, "stack_overflow", message)
             }
-            Some(trap) => match self.log.panic() {
+            Some(trap) => match self.log.take_panic() {
                 Some(panic) => {
                     let message = match advice::for_panic(&panic) {
                         Some(advice) => format!("{panic}: {advice}"),

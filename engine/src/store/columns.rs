@@ -14,14 +14,15 @@ use crate::domain::{
     delivery::{CancelReason, DeadReason, DeliveryState, Ending},
     endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, OnGone, Ordering, Policy, Reach, Subscription},
     envelope::{Envelope, Format},
+    event::EventState,
     id::{EndpointId, KeyId},
-    job::{Ended, RetryFilter},
+    job::{Ended, ReplayFilter, RetryFilter, RunRetryFilter, Task},
     name::{Attributes, Slug},
     pattern::Pattern,
     rate::Rate,
     request::Request,
     retry::Schedule,
-    run::{LogLevel, LogLine, RunLog},
+    run::{LogLevel, LogLine, RunLog, RunOutcome},
     sent::SentAs,
     signature::{Scheme, Secret},
     time::Timestamp,
@@ -415,49 +416,105 @@ pub fn json_column<T: serde::de::DeserializeOwned>(place: &Place, column: &'stat
     place.json(column, text)
 }
 
-/// A job's column `filter`. Ids and instants are stored as numbers, other members as text.
-#[derive(Serialize, Deserialize)]
-pub struct FilterColumn {
+/// A job's column `filter`. Ids and instants are numbers, the rest is as people write it. A member that a kind of job does not use is
+/// missing or null.
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+pub struct TaskColumn {
     endpoint: Option<i64>,
-    state: String,
+    state: Option<String>,
     reason: Option<String>,
+    plugin: Option<String>,
+    outcome: Option<String>,
+    source: Option<String>,
     event_type: Option<String>,
     since: Option<i64>,
     until: Option<i64>,
-    /// Ids from here on belong to deliveries that were created after the job. The job leaves them out.
-    pub end: i64,
+    /// Items from here on were created after the job, and do not belong to it.
+    end: i64,
 }
 
-impl FilterColumn {
-    pub fn of(filter: &RetryFilter, end: i64) -> Self {
-        Self {
-            endpoint: filter.endpoint.map(EndpointId::as_i64),
-            state: filter.ended.as_str().to_owned(),
-            reason: filter.reason.map(|reason| reason.as_str().to_owned()),
-            event_type: filter.event_type.as_ref().map(ToString::to_string),
-            since: filter.since.map(Timestamp::millis),
-            until: filter.until.map(Timestamp::millis),
-            end,
-        }
-    }
-
-    /// Returns `None` if a member has an invalid value.
-    pub fn read(&self) -> Option<RetryFilter> {
-        Some(RetryFilter {
-            endpoint: self.endpoint.map(EndpointId::from_i64),
-            ended: Ended::parse(&self.state)?,
-            reason: match &self.reason {
-                Some(reason) => Some(DeadReason::parse(reason)?),
-                None => None,
+impl TaskColumn {
+    pub fn of(task: &Task, end: i64) -> String {
+        let pattern = |event_type: &Option<Pattern>| event_type.as_ref().map(ToString::to_string);
+        let instant = |at: Option<Timestamp>| at.map(Timestamp::millis);
+        json(&match task {
+            Task::RetryDeliveries(RetryFilter { endpoint, ended, reason, event_type, since, until }) => Self {
+                endpoint: endpoint.map(EndpointId::as_i64),
+                state: Some(ended.as_str().to_owned()),
+                reason: reason.map(|reason| reason.as_str().to_owned()),
+                event_type: pattern(event_type),
+                since: instant(*since),
+                until: instant(*until),
+                end,
+                ..Self::default()
             },
-            event_type: match &self.event_type {
-                Some(pattern) => Some(Pattern::parse(pattern).ok()?),
-                None => None,
+            Task::RetryRuns(RunRetryFilter { plugin, outcome, event_type, since, until }) => Self {
+                plugin: plugin.as_ref().map(ToString::to_string),
+                outcome: outcome.map(|outcome| outcome.as_str().to_owned()),
+                event_type: pattern(event_type),
+                since: instant(*since),
+                until: instant(*until),
+                end,
+                ..Self::default()
             },
-            since: self.since.map(Timestamp::from_millis),
-            until: self.until.map(Timestamp::from_millis),
+            Task::ReplayEvents(ReplayFilter { state, event_type, source, since, until }) => Self {
+                state: state.map(|state| state.as_str().to_owned()),
+                source: source.clone(),
+                event_type: pattern(event_type),
+                since: instant(*since),
+                until: instant(*until),
+                end,
+                ..Self::default()
+            },
         })
     }
+
+    /// Reads the columns `kind` and `filter`.
+    pub fn read(place: &Place, kind: &str, filter: &str) -> Result<(Task, i64), Error> {
+        let column: Self = place.json("filter", filter)?;
+        let end = column.end;
+        if !Task::KINDS.contains(&kind) {
+            return Err(place.corrupt("kind"));
+        }
+        let task = column.task(kind).ok_or_else(|| place.corrupt("filter"))?;
+        Ok((task, end))
+    }
+
+    /// Returns `None` if a member is not what it can be.
+    fn task(self, kind: &str) -> Option<Task> {
+        let event_type = optional(self.event_type, |text| Pattern::parse(text).ok())?;
+        let (since, until) = (self.since.map(Timestamp::from_millis), self.until.map(Timestamp::from_millis));
+        Some(match Task::KINDS.iter().position(|known| *known == kind)? {
+            0 => Task::RetryDeliveries(RetryFilter {
+                endpoint: self.endpoint.map(EndpointId::from_i64),
+                ended: Ended::parse(self.state.as_deref()?)?,
+                reason: optional(self.reason, DeadReason::parse)?,
+                event_type,
+                since,
+                until,
+            }),
+            1 => Task::RetryRuns(RunRetryFilter {
+                plugin: optional(self.plugin, |text| Slug::parse(text).ok())?,
+                outcome: optional(self.outcome, RunOutcome::parse)?,
+                event_type,
+                since,
+                until,
+            }),
+            _ => Task::ReplayEvents(ReplayFilter {
+                state: optional(self.state, EventState::parse)?,
+                event_type,
+                source: self.source,
+                since,
+                until,
+            }),
+        })
+    }
+}
+
+/// Reads a text that may be missing; returns `None` if it is there and cannot be read.
+fn optional<T>(text: Option<String>, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    text.map_or(Some(None), |text| read(&text).map(Some))
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! Commands of operators on deliveries and events: retry, cancel, replay.
+//! Commands of operators on deliveries, runs and events: retry, cancel, replay.
 
 use async_trait::async_trait;
 
 use super::Error;
 use crate::domain::{
-    id::{DeliveryId, EventId},
+    id::{DeliveryId, EventId, RunId},
     time::Timestamp,
 };
 
-/// Commands on one delivery or event.
+/// Commands on one delivery, run or event.
 #[async_trait]
 pub trait Commands {
     /// Makes a delivery due now, under the same id. The delivery may be waiting, dead, cancelled or delivered. A delivery that is
@@ -26,8 +26,22 @@ pub trait Commands {
     /// [`Error::Conflict`] if it is already finished; [`Error::NotFound`].
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error>;
 
-    /// Runs an event again with the current plugins and subscriptions. Returns the new round. Drops runs of earlier rounds that
-    /// wait or are parked.
+    /// Makes a run due now. It may be parked, waiting or cancelled. One that a worker holds is left alone. Nothing else that the event
+    /// caused is touched.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], changing nothing, if it ended `ok`, if a replay took its place, or if the endpoint that it belongs to was
+    /// deleted; [`Error::NotFound`].
+    async fn retry_run(&self, id: RunId, now: Timestamp) -> Result<(), Error>;
+
+    /// Cancels a run that waits or is parked. One that a worker executes has no effects any more.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it ended `ok` or is cancelled already; [`Error::NotFound`].
+    async fn cancel_run(&self, id: RunId) -> Result<(), Error>;
+
+    /// Runs an event again with the current plugins and subscriptions. Returns the new round. Runs of earlier rounds that wait or are
+    /// parked are cancelled.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the event still waits to be run; [`Error::NotFound`].

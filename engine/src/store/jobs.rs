@@ -4,33 +4,33 @@ use async_trait::async_trait;
 
 use super::{
     Error, Page, PageRequest,
-    columns::{FilterColumn, json},
+    columns::TaskColumn,
     row::{Columns, Row},
 };
 use crate::domain::{
-    id::JobId,
-    job::{Finished, Job, JobState, RetryFilter},
+    id::{EventId, JobId},
+    job::{Batch, Job, JobState, Look, Task},
     time::Timestamp,
 };
 
 /// Stores and advances jobs.
 #[async_trait]
 pub trait Jobs {
-    /// Creates a job that retries the deliveries that match a filter and exist now, and wakes the job worker.
+    /// Creates a job for the matching items that exist now, and wakes the job worker.
     ///
     /// # Errors
     /// [`Error::Conflict`] if too many jobs are running ([`JOBS_RUNNING_MAX`](crate::domain::job::JOBS_RUNNING_MAX)), or if the filter
     /// names an endpoint that is disabled or deleted.
-    async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error>;
+    async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error>;
 
-    /// Processes one batch of a running job. Each delivery is retried exactly once, even if the process ends during the job. A
-    /// job that is not running is not changed. `now` is the steady clock, `at` the wall clock.
+    /// Works on one batch of a running job. Each item of the batch is taken exactly once, whenever the process ends. A job that is
+    /// not running is left as it is. `now` is the steady clock, `at` the wall clock.
     ///
     /// # Errors
     /// [`Error::NotFound`]; if the commit failed, the next call repeats the batch.
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error>;
 
-    /// Cancels a running job. Deliveries that it has already made due stay due.
+    /// Cancels a running job. Items that it made due stay due.
     ///
     /// # Errors
     /// [`Error::Conflict`] if it is not running; [`Error::NotFound`].
@@ -47,19 +47,35 @@ pub trait Jobs {
     async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error>;
 }
 
-/// Deliveries that one step retries at most. Bounds how long other writes wait.
-pub const RETRIES_MAX: usize = 200;
-/// Deliveries that one step reads at most. Those that do not match cost little.
+/// Items that one step retries or replays at most: bounds how long others wait for the writer.
+const TAKEN_MAX: usize = 200;
+/// Items that one step looks at. Those that do not match cost little.
 pub const LOOKED_AT_MAX: usize = 1_000;
-/// Deliveries that are read at most to count how many a new job matches.
-pub const COUNTED_MAX: usize = 100_000;
+/// Deliveries or runs that are looked at to count how many a new job matches.
+const COUNTED_MAX: usize = 100_000;
+/// The same for events, whose state takes several look-ups each.
+const COUNTED_EVENTS_MAX: usize = 10_000;
+
+/// Returns how many items are looked at to count the matching ones.
+pub const fn counted_max(task: &Task) -> usize {
+    match task {
+        Task::RetryDeliveries(_) | Task::RetryRuns(_) => COUNTED_MAX,
+        Task::ReplayEvents(_) => COUNTED_EVENTS_MAX,
+    }
+}
+
+/// Counts the matching items of those that were looked at; `None` if there are more of them.
+pub fn count(task: &Task, found: &[(i64, Look)]) -> Option<u64> {
+    let matching = found.iter().filter(|(_, look)| *look != Look::Skip).count() as u64;
+    (found.len() < counted_max(task)).then_some(matching)
+}
 
 /// A job and its progress.
 pub struct StoredJob {
     pub job: Job,
-    /// Id below which every delivery has been processed.
+    /// Every item below it has been looked at.
     pub cursor: i64,
-    /// Ids from here on belong to deliveries that were created after the job.
+    /// Items from here on were created after the job.
     pub end: i64,
 }
 
@@ -69,13 +85,10 @@ impl StoredJob {
 
     pub fn read(row: &impl Row) -> Result<Self, Error> {
         let columns = Columns::numbered("job", row)?;
-        if columns.text(1, "kind")? != Job::KIND {
-            return Err(columns.place.corrupt("kind"));
-        }
-        let filter: FilterColumn = columns.place.json("filter", columns.text(2, "filter")?)?;
+        let (task, end) = TaskColumn::read(&columns.place, columns.text(1, "kind")?, columns.text(2, "filter")?)?;
         let job = Job {
             id: JobId::from_i64(columns.id()),
-            filter: filter.read().ok_or_else(|| columns.place.corrupt("filter"))?,
+            task,
             state: columns.word(7, "state", JobState::parse)?,
             done: columns.number(4, "done")?.unsigned_abs(),
             failed: columns.number(5, "failed")?.unsigned_abs(),
@@ -83,23 +96,23 @@ impl StoredJob {
             created_at: columns.time(8, "created_at")?,
             finished_at: columns.optional_time(9, "finished_at")?,
         };
-        Ok(Self { job, cursor: columns.number(3, "cursor")?, end: filter.end })
+        Ok(Self { job, cursor: columns.number(3, "cursor")?, end })
     }
 
-    /// Advances over the next batch, of which at most [`LOOKED_AT_MAX`] deliveries were read. Returns those to retry.
-    pub fn take(&mut self, found: Vec<Finished>, at: Timestamp) -> Vec<Finished> {
+    /// Takes the next batch of items, of which at most [`LOOKED_AT_MAX`] were read. Returns the numbers of those that match.
+    pub fn take(&mut self, found: Vec<(i64, Look)>, at: Timestamp) -> Vec<i64> {
         let is_last = found.len() < LOOKED_AT_MAX;
-        let batch = self.job.filter.batch(found, RETRIES_MAX);
-        self.cursor = batch.cursor.map_or(self.cursor, |id| id.as_i64() + 1);
+        let batch = Batch::of(found, TAKEN_MAX);
+        self.cursor = batch.cursor.map_or(self.cursor, |id| id + 1);
         self.job.failed += batch.unreadable;
         if is_last && batch.is_whole {
             self.job.end(JobState::Done, at);
         }
-        batch.retries
+        batch.taken
     }
 }
 
 /// Returns the column `filter` of a new job.
-pub fn filter_column(filter: &RetryFilter, end: i64) -> String {
-    json(&FilterColumn::of(filter, end))
+pub fn filter_column(task: &Task, last: EventId) -> String {
+    TaskColumn::of(task, task.end(last))
 }

@@ -61,6 +61,10 @@ impl<'r, R: Row> Columns<'r, R> {
         self.optional_text(column, name)?.ok_or_else(|| self.place.corrupt(name))
     }
 
+    pub fn optional_bytes(&self, column: usize, name: &'static str) -> Result<Option<&'r [u8]>, Error> {
+        self.row.bytes(column).map_err(|_| self.place.corrupt(name))
+    }
+
     pub fn bytes(&self, column: usize, name: &'static str) -> Result<&'r [u8], Error> {
         self.row.bytes(column).ok().flatten().ok_or_else(|| self.place.corrupt(name))
     }

@@ -1,13 +1,17 @@
-//! The history of events and deliveries: the lists and details that the API shows.
+//! The story of events, runs and deliveries: the lists and details that the API shows.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Error, Page, PageRequest};
+use super::{
+    Error, Page, PageRequest,
+    columns::log_from_columns,
+    row::{Columns, Row},
+};
 use crate::domain::{
     delivery::{Attempt, DeliveryState, Payload},
-    event::{Event, EventState},
+    event::{Event, EventState, Parts},
     id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
     name::Slug,
     plugin::Digest,
@@ -16,7 +20,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Reads events and deliveries for the API. Each read is a consistent snapshot.
+/// Reads events, runs and deliveries for the API. Each read sees one moment.
 ///
 /// # Errors
 /// Every read ends with [`Error::TooSlow`] after [`READ_TIME_MAX`], and with [`Error::Corrupt`] if a row cannot be read.
@@ -33,6 +37,18 @@ pub trait Story {
     /// # Errors
     /// [`Error::NotFound`]; see the trait.
     async fn event(&self, id: EventId, from: StoryPlace) -> Result<EventStory, Error>;
+
+    /// Returns one page of the runs, newest first, without their logs.
+    ///
+    /// # Errors
+    /// See the trait.
+    async fn runs(&self, filter: RunFilter, page: PageRequest) -> Result<Page<StoredRun>, Error>;
+
+    /// Returns a run.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; see the trait.
+    async fn run(&self, id: RunId) -> Result<StoredRun, Error>;
 
     /// Returns one page of the deliveries, newest first.
     ///
@@ -78,7 +94,72 @@ pub struct EventSummary {
     pub event: Event,
     /// Length of its data.
     pub bytes: u64,
-    pub state: EventState,
+    pub parts: Parts,
+}
+
+/// Events that one look at candidates for a list takes.
+pub(super) const CANDIDATES: usize = 500;
+/// No event has this number or a higher one: the ids of its attempts would not fit.
+pub(super) const EVENT_ID_END: i64 = 1 << 41;
+
+/// Returns a statement for the [`PARTS_COLUMNS`] of one event, whose id is the expression `id`.
+pub(super) fn parts(id: &str) -> String {
+    let children = format!("id >= {id} << 14 AND id < ({id} + 1) << 14");
+    format!(
+        "SELECT (SELECT count(*) FROM event_queue WHERE id = {id}) AS to_run,
+             (SELECT count(*) FROM unrouted WHERE id = {id}) AS unrouted, r.waiting, r.parked, l.pending, l.retrying,
+             d.delivered, d.dead, d.cancelled
+         FROM (SELECT count(*) FILTER (WHERE state = 'waiting') AS waiting, count(*) FILTER (WHERE state = 'parked') AS parked
+               FROM run_queue WHERE {children}) r
+         CROSS JOIN (SELECT count(*) FILTER (WHERE attempts = 0) AS pending, count(*) FILTER (WHERE attempts > 0) AS retrying
+                     FROM live WHERE {children}) l
+         CROSS JOIN (SELECT count(*) FILTER (WHERE state = 'delivered') AS delivered, count(*) FILTER (WHERE state = 'dead') AS dead,
+                         count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+                     FROM delivery WHERE {children} AND round = coalesce((SELECT rounds FROM replay WHERE id = {id}), 0)) d"
+    )
+}
+
+/// The columns of [`parts`], in the order of [`read_parts`].
+pub(super) const PARTS_COLUMNS: [&str; 9] =
+    ["to_run", "unrouted", "waiting", "parked", "pending", "retrying", "delivered", "dead", "cancelled"];
+
+/// Reads the columns of [`parts`] from the column `first` on.
+pub(super) fn read_parts(row: &impl Row, first: usize) -> Result<Parts, Error> {
+    let columns = Columns::named("event", row);
+    let mut numbers = [0; PARTS_COLUMNS.len()];
+    for (place, name) in PARTS_COLUMNS.into_iter().enumerate() {
+        numbers[place] = columns.number(first + place, name)?.unsigned_abs();
+    }
+    let [to_run, unrouted, runs_waiting, runs_parked, pending, retrying, delivered, dead, cancelled] = numbers;
+    let (to_run, unrouted) = (to_run > 0, unrouted > 0);
+    Ok(Parts { to_run, unrouted, runs_waiting, runs_parked, pending, retrying, delivered, dead, cancelled })
+}
+
+/// Returns a statement that finds the events which may be in a rare state, newest first, from their small tables. It seeks from one
+/// event to the next, so a page costs as much as it shows, however many wait. `before` is a parameter: an id that events are below.
+/// `greatest` is the dialect's function. `None`: any event may be in this state.
+pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Option<String> {
+    let sources: &[(&str, &str)] = match state {
+        EventState::Waiting => &[("event_queue", "true"), ("run_queue", "state = 'waiting'"), ("live", "true")],
+        EventState::Retrying => &[("live", "attempts > 0")],
+        EventState::Failed => &[("run_queue", "state = 'parked'"), ("delivery", "state = 'dead' AND state <> 'delivered'")],
+        EventState::Unrouted => &[("unrouted", "true")],
+        EventState::Delivered | EventState::NothingSent => return None,
+    };
+    let newest = |bound: &str| {
+        let seek = |(table, condition): &(&str, &str)| match *table {
+            "event_queue" | "unrouted" => format!("coalesce((SELECT max(id) FROM {table} WHERE id < {bound}), -1)"),
+            _ => format!("coalesce((SELECT max(id) >> 14 FROM {table} WHERE {condition} AND id < {bound} << 14), -1)"),
+        };
+        let all = sources.iter().map(seek).collect::<Vec<_>>().join(", ");
+        if sources.len() > 1 { format!("{greatest}({all})") } else { all }
+    };
+    Some(format!(
+        "WITH RECURSIVE newest (id) AS (SELECT {} UNION ALL SELECT {} FROM newest WHERE newest.id >= 0)
+         SELECT id FROM newest WHERE id >= 0",
+        newest(before),
+        newest("newest.id")
+    ))
 }
 
 /// Runs in one part of an event's history. Each has a log of up to 64 KiB.
@@ -106,7 +187,7 @@ pub struct StoryPlace {
 #[derive(Clone, Debug)]
 pub struct EventStory {
     pub event: Event,
-    pub state: EventState,
+    pub parts: Parts,
     pub runs: Vec<StoredRun>,
     pub deliveries: Vec<DeliveryStory>,
     pub emitted: Vec<EventId>,
@@ -139,16 +220,80 @@ pub struct StoredRun {
     pub version: Option<Digest>,
     /// Name of the endpoint that the run belongs to.
     pub endpoint: Option<String>,
+    /// The type of its event; empty if the event is missing.
+    pub event_type: String,
     pub state: RunState,
     pub outcome: Option<RunOutcome>,
     pub code: Option<String>,
     pub message: Option<String>,
+    /// Name of the missing endpoint that a parked run waits for.
+    pub wants: Option<String>,
     pub tries: u32,
     pub took: Duration,
     pub memory_peak: u64,
     pub webhooks: u32,
     pub emitted: u32,
+    /// Empty in a list.
     pub log: RunLog,
+}
+
+/// Selects runs for a list.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// One of the words of [`RunState::as_str`].
+    pub state: Option<&'static str>,
+    pub outcome: Option<RunOutcome>,
+    pub plugin: Option<Slug>,
+    pub event: Option<EventId>,
+    pub event_type: Option<String>,
+    /// Of events accepted at or after this time.
+    pub since: Option<Timestamp>,
+    /// Of events accepted before this time.
+    pub until: Option<Timestamp>,
+}
+
+/// The columns of [`StoredRun::read`], in its order, without the log, which comes last.
+pub(super) const RUN_COLUMNS: &str = "r.id, r.round, r.plugin, r.version, e.name, v.type, r.outcome, r.code, r.message, r.tries, \
+     r.took_us, r.memory_peak, r.webhooks, r.emitted, r.log_dropped, q.state, q.next_at, q.wants";
+/// What belongs to a row `r` of `run` for these columns, beside its row `q` of `run_queue`.
+pub(super) const RUN_JOINS: &str = "LEFT JOIN endpoint e ON e.id = r.endpoint LEFT JOIN event v ON v.id = r.id >> 14";
+
+impl StoredRun {
+    /// Reads [`RUN_COLUMNS`] and the log. `steady` turns an instant of the queue into one of the steady clock.
+    pub(super) fn read(row: &impl Row, steady: impl FnOnce(i64) -> Timestamp) -> Result<Self, Error> {
+        let columns = Columns::numbered("run", row)?;
+        let number = |column, name| columns.number(column, name).map(i64::unsigned_abs);
+        let small =
+            |column, name| number(column, name).and_then(|number| u32::try_from(number).map_err(|_| columns.place.corrupt(name)));
+        let text = |column, name| Ok::<_, Error>(columns.optional_text(column, name)?.map(str::to_owned));
+        let version = columns.optional_bytes(3, "version")?.map(TryInto::<[u8; 32]>::try_into);
+        let outcome = columns.optional_text(6, "outcome")?.map(RunOutcome::parse);
+        let outcome = outcome.map(|outcome| outcome.ok_or_else(|| columns.place.corrupt("outcome"))).transpose()?;
+        let state = match columns.optional_text(15, "state")? {
+            None => RunState::ended(outcome),
+            Some("waiting") => RunState::Waiting { due: steady(columns.number(16, "next_at")?) },
+            Some(_) => RunState::Parked,
+        };
+        Ok(Self {
+            id: RunId::from_i64(columns.id()),
+            round: small(1, "round")?,
+            plugin: columns.word(2, "plugin", |text| Slug::parse(text).ok())?,
+            version: version.transpose().map_err(|_| columns.place.corrupt("version"))?.map(Digest::from_bytes),
+            endpoint: text(4, "endpoint")?,
+            event_type: text(5, "type")?.unwrap_or_default(),
+            state,
+            outcome,
+            code: text(7, "code")?,
+            message: text(8, "message")?,
+            wants: text(17, "wants")?,
+            tries: small(9, "tries")?,
+            took: Duration::from_micros(number(10, "took_us")?),
+            memory_peak: number(11, "memory_peak")?,
+            webhooks: small(12, "webhooks")?,
+            emitted: small(13, "emitted")?,
+            log: log_from_columns(&columns.place, text(18, "log")?, columns.number(14, "log_dropped")?)?,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Default)]

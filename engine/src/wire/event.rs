@@ -12,7 +12,7 @@ use serde_json::{
 };
 use utoipa::ToSchema;
 
-use super::{DeliveryStoryView, RunView, Word};
+use super::{DeliveryStoryView, RunStoryView, Word};
 use crate::domain::{event::EventState, id::EventId, name::EventType, time::Timestamp};
 
 /// The answer for one accepted event.
@@ -52,8 +52,10 @@ pub struct EventView {
     pub time: String,
     #[schema(value_type = Timestamp)]
     pub accepted_at: String,
+    /// State of its worst part.
     #[schema(value_type = EventState)]
     pub state: Word,
+    pub parts: PartsView,
     /// Number of earlier events in the chain.
     pub depth: u8,
     /// Event whose run emitted it.
@@ -66,6 +68,36 @@ pub struct EventView {
     pub bytes: u64,
 }
 
+/// Numbers of an event's parts. Finished parts of rounds before the last replay do not count.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = EventParts)]
+pub struct PartsView {
+    /// Whether the event waits to be run, for the first time or for a replay.
+    pub to_run: bool,
+    pub runs: RunPartsView,
+    pub deliveries: DeliveryPartsView,
+}
+
+/// Numbers of an event's runs that are not finished.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = RunParts)]
+pub struct RunPartsView {
+    pub waiting: u64,
+    pub parked: u64,
+}
+
+/// Numbers of an event's deliveries by state.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = DeliveryParts)]
+pub struct DeliveryPartsView {
+    pub total: u64,
+    pub pending: u64,
+    pub retrying: u64,
+    pub delivered: u64,
+    pub dead: u64,
+    pub cancelled: u64,
+}
+
 /// One event with its runs, deliveries and emitted events.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = EventStory)]
@@ -76,7 +108,7 @@ pub struct EventStoryView {
     pub data: DataView,
     /// The request that a source received.
     pub request: Option<RequestView>,
-    pub runs: Vec<RunView>,
+    pub runs: Vec<RunStoryView>,
     pub deliveries: Vec<DeliveryStoryView>,
     /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]

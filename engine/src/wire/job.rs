@@ -7,27 +7,27 @@ use super::Word;
 use crate::domain::{
     delivery::DeadReason,
     id::{EndpointId, JobId},
-    job::{Ended, JobState},
+    job::{JobState, Task},
     pattern::Pattern,
+    run::RunOutcome,
     time::Timestamp,
 };
 
-/// A background job on many deliveries.
+/// A background job on many deliveries, runs or events.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Job)]
 pub struct JobView {
     #[schema(value_type = JobId)]
     pub id: String,
-    /// Kind of the job: always `delivery.retry`.
-    #[schema(value_type = String)]
+    #[schema(value_type = Task)]
     pub kind: Word,
     #[schema(value_type = JobState)]
     pub state: Word,
-    /// Number of deliveries that are due again.
+    /// Number of deliveries, runs or events that are due again.
     pub done: u64,
-    /// Number of deliveries that cannot be retried: their endpoint is deleted or disabled, or their attempts are used up.
+    /// Number of those that cannot be: the endpoint is deleted or disabled, all attempts are used up, or the event waits to be run.
     pub failed: u64,
-    /// Number of matching deliveries when the job was created; `null` if they were too many to count.
+    /// Number of matching ones when the job was created; `null` if they were too many to count.
     pub total: Option<u64>,
     pub filter: RetryFilterView,
     #[schema(value_type = Timestamp)]
@@ -36,16 +36,21 @@ pub struct JobView {
     pub finished_at: Option<String>,
 }
 
-/// Filter of a bulk retry.
-#[derive(Deserialize, Serialize, ToSchema)]
+/// Filter of a job. A member that the job does not use is `null`.
+#[derive(Default, Deserialize, Serialize, ToSchema)]
 #[schema(as = RetryFilter)]
 pub struct RetryFilterView {
     #[schema(value_type = Option<EndpointId>)]
     pub endpoint: Option<String>,
-    #[schema(value_type = Ended)]
-    pub state: Word,
+    /// State of the deliveries, runs or events; `null` for any.
+    #[schema(value_type = Option<String>)]
+    pub state: Option<Word>,
     #[schema(value_type = Option<DeadReason>)]
     pub reason: Option<Word>,
+    pub plugin: Option<String>,
+    #[schema(value_type = Option<RunOutcome>)]
+    pub outcome: Option<Word>,
+    pub source: Option<String>,
     #[schema(value_type = Option<Pattern>)]
     pub event_type: Option<String>,
     #[schema(value_type = Option<Timestamp>)]

@@ -34,7 +34,10 @@ pub use self::{
         SentRequestView, TestSend,
     },
     endpoint::{BreakerView, CertificateView, DISABLED, ENDPOINT_STATES, EndpointView, SubscriptionView},
-    event::{AcceptedAll, AcceptedView, DataView, EventStoryView, EventView, Replayed, RequestView},
+    event::{
+        AcceptedAll, AcceptedView, DataView, DeliveryPartsView, EventStoryView, EventView, PartsView, Replayed, RequestView,
+        RunPartsView,
+    },
     job::{JobView, RetryFilterView},
     key::KeyView,
     node::{NodePluginView, NodeView},
@@ -42,7 +45,7 @@ pub use self::{
         ClearedStateView, ConfigRevisionView, PluginConfigView, PluginState, PluginView, SettingProblemView, SettingView,
         StateSizeView,
     },
-    run::{LogView, RunView},
+    run::{LogView, RunStoryView, RunView},
     source::{RefusalView, SourceView},
 };
 
@@ -66,7 +69,7 @@ mod tests {
 
     fn run() -> serde_json::Value {
         json!({
-            "id": "run_k7q22a9", "plugin": "router", "version": null, "endpoint": null, "round": 0, "state": "done", "outcome": "ok",
+            "id": "run_k7q22a9", "event": "evt_k7q22a9", "type": "order.created", "plugin": "router", "version": null, "endpoint": null, "round": 0, "state": "done", "outcome": "ok",
             "code": null, "message": null, "tries": 1, "due": null, "duration_ms": 1, "memory_bytes": 0, "webhooks": 1, "events": 0,
             "log": [], "log_dropped": 0,
         })

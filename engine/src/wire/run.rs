@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::Word;
 use crate::domain::{
-    id::RunId,
+    id::{EventId, RunId},
     run::{LogLevel, RunOutcome, RunState},
     time::Timestamp,
 };
@@ -16,6 +16,10 @@ use crate::domain::{
 pub struct RunView {
     #[schema(value_type = RunId)]
     pub id: String,
+    #[schema(value_type = EventId)]
+    pub event: String,
+    /// Type of the event.
+    pub r#type: String,
     pub plugin: String,
     /// SHA-256 of the plugin that ran.
     pub version: Option<String>,
@@ -31,6 +35,8 @@ pub struct RunView {
     pub code: Option<String>,
     /// Why the run failed, for people.
     pub message: Option<String>,
+    /// Name of the missing endpoint that the run waits for. Once it exists, the run is tried again automatically.
+    pub wants: Option<String>,
     pub tries: u32,
     /// Next try.
     #[schema(value_type = Option<Timestamp>)]
@@ -42,6 +48,14 @@ pub struct RunView {
     pub webhooks: u32,
     /// Number of events that it emitted.
     pub events: u32,
+}
+
+/// A run with its log.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = RunStory)]
+pub struct RunStoryView {
+    #[serde(flatten)]
+    pub run: RunView,
     pub log: Vec<LogView>,
     /// Number of lines dropped above the limit.
     pub log_dropped: u64,

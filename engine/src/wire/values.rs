@@ -18,7 +18,7 @@ use crate::domain::{
     envelope::{Envelope, Format},
     event::EventState,
     id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
-    job::{Ended, JobState},
+    job::{Ended, JobState, Task},
     key::Role,
     name::{EventType, Slug},
     pattern::Pattern,
@@ -88,9 +88,13 @@ values! {
         "description": "A pattern of event types: one type, all below a prefix (`order.*`), or all (`*`).", "examples": ["order.*"],
     });
 
-    EventState, "EventState", words("State of an event.", &EventState::ALL.map(EventState::as_str));
+    EventState, "EventState", words(
+        "State of an event, that of its worst part: a parked run or a dead delivery (`failed`), a delivery that is tried again (`retrying`), \
+         anything else that is not finished (`waiting`), at least one webhook delivered (`delivered`), no webhook (`nothing-sent`), or no \
+         plugin and no endpoint wanted it (`unrouted`).",
+        &EventState::ALL.map(EventState::as_str));
     RunState, "RunState", words(
-        "State of a run: done, waiting for an automatic retry, or parked until an operator acts.", &RunState::WORDS);
+        "State of a run: done, waiting for its next try, parked until its cause is repaired, or cancelled.", &RunState::WORDS);
     SettingType, "SettingType", words("Type of a setting.", &SettingType::ALL.map(SettingType::as_str));
     RunOutcome, "RunOutcome", words("Outcome of a run.", &RunOutcome::ALL.map(RunOutcome::as_str));
     LogLevel, "LogLevel", words("Severity of a log line.", &LogLevel::ALL.map(LogLevel::as_str));
@@ -98,6 +102,8 @@ values! {
     DeadReason, "DeadReason", words("Why a delivery is dead.", &DeadReason::ALL.map(DeadReason::as_str));
     EndReason, "EndReason", words("Why a delivery is dead or cancelled.", &end_reasons());
     Ended, "Ended", words("State of deliveries for a bulk retry. `retrying`: those that wait for their next try.", &Ended::ALL.map(Ended::as_str));
+    Task, "JobKind", words(
+        "Work of a job: send deliveries again, run parked runs again, or run whole events again.", &Task::KINDS);
     JobState, "JobState", words("State of a job: running, done or cancelled.", &JobState::ALL.map(JobState::as_str));
     AttemptOutcome, "AttemptOutcome", words("Outcome of an attempt.", &AttemptOutcome::WORDS);
     EndpointState, "EndpointState", words("State of an endpoint.", &ENDPOINT_STATES);

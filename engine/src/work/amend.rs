@@ -38,7 +38,7 @@ pub fn state_full(settlement: Settlement, full: &[(usize, StateFull)]) -> Settle
         let plugin = &run.identity.plugin;
         let message = format!(
             "plugin {plugin} would keep {full}; have it delete what it no longer needs, raise the limit, or clear its state with \
-             `innesco plugin state clear {plugin}`, then `innesco event replay EVENT`"
+             `innesco plugin state clear {plugin}`, then `innesco run retry RUN`"
         );
         run.refuse("state_limit", message)
     })

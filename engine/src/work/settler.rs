@@ -12,12 +12,16 @@ use crate::{
     clock,
     domain::{
         delivery::{Birth, DeadReason},
+        id::RunId,
         name::Slug,
-        run::{RunOutcome, RunRecord, RunState},
+        run::{Remedy, RunOutcome, RunRecord, RunState, remedy},
     },
     metrics::meters,
     news::{Feed, News},
-    store::{self, ClaimId, EventSlot, Room, RunClaim, RunSlot, Settled, Settlement, Settles, Store, Turn, weight},
+    store::{
+        self, ClaimId, EventSlot, PageRequest, Room, RunClaim, RunFilter, RunSlot, Settled, Settlement, Settles, Store, Turn,
+        weight,
+    },
 };
 
 /// A settlement on its way, with the places that it holds until it is committed.
@@ -89,7 +93,7 @@ impl Writer for Settler {
             let amended = match settled {
                 Settled::Done => {
                     count(&settlement);
-                    self.report(&settlement);
+                    self.report(&settlement).await;
                     done += 1;
                     continue;
                 }
@@ -156,17 +160,29 @@ impl Settler {
     }
 
     /// Reports the ended runs to the log and the live feed.
-    fn report(&self, settlement: &Settlement) {
+    async fn report(&self, settlement: &Settlement) {
+        if settlement.runs.iter().all(|run| run.outcome().is_none()) {
+            return;
+        }
+        let event = settlement.event.id;
+        // Without the number of its first run, a replay is not reported.
+        let Some(first) = self.first_run(settlement).await else { return };
+        let mut next = first;
         for run in &settlement.runs {
+            let id = run.identity.id.unwrap_or_else(|| {
+                next += 1;
+                event.run(next - 1)
+            });
             let Some(outcome) = run.outcome() else { continue };
-            self.log(settlement, run, outcome);
+            self.log(id, run, outcome);
             self.feed.send(|| News::Ran {
-                event: settlement.event.id,
+                run: id,
                 plugin: run.identity.plugin.to_string(),
                 version: run.execution().map(|execution| execution.version),
                 outcome,
                 state: run.state(),
                 message: run.failure().map(|failure| failure.message.clone()),
+                wants: run.wants().map(str::to_owned),
                 took: run.execution().map_or(Duration::ZERO, |execution| execution.took),
                 webhooks: run.deliveries().len(),
                 emitted: run.emitted().len(),
@@ -174,17 +190,36 @@ impl Settler {
         }
     }
 
-    /// Logs a line for each run that an operator should look at. The reason is in the event's story alone: it may quote the event's data.
-    fn log(&self, settlement: &Settlement, run: &RunRecord, outcome: RunOutcome) {
-        let event = || settlement.event.id.text(self.store.tag());
+    /// Returns the number of a settlement's first new run among its event's runs. Only a replay has earlier ones, and while a replay is
+    /// settled nothing else adds runs to the event: its runs are the last ones.
+    async fn first_run(&self, settlement: &Settlement) -> Option<u32> {
+        let Settles::Event { id, round: 1.., .. } = settlement.settles else { return Some(0) };
+        let filter = RunFilter { event: Some(id), ..RunFilter::default() };
+        let last = self.store.runs(filter, PageRequest { cursor: None, limit: 1 }).await;
+        let last =
+            last.inspect_err(|error| tracing::warn!(%error, "runs of a replay not reported: their ids cannot be read")).ok()?;
+        let count = u32::try_from(settlement.runs.len()).ok()?;
+        (last.items.first()?.id.k() + 1).checked_sub(count)
+    }
+
+    /// Logs a line for each run that an operator should look at. The reason is in the run itself alone: it may quote the event's data.
+    fn log(&self, id: RunId, run: &RunRecord, outcome: RunOutcome) {
+        let tag = self.store.tag();
+        let (event, plugin) = (|| id.event().text(tag), &run.identity.plugin);
+        let id = || id.text(tag);
         match run.state() {
-            RunState::Done => {}
+            RunState::Done | RunState::Cancelled => {}
             RunState::Waiting { .. } => {
-                tracing::debug!(event = event(), plugin = %run.identity.plugin, %outcome, tries = run.tries(), "run failed and is tried again");
+                tracing::debug!(run = id(), event = event(), %plugin, %outcome, tries = run.tries(), "run failed and is tried again");
             }
-            RunState::Parked => {
-                tracing::warn!(event = event(), plugin = %run.identity.plugin, %outcome, "run is parked; innesco event show EVENT says why");
-            }
+            RunState::Parked => match remedy(outcome, run.wants()) {
+                Remedy::Retry => {
+                    tracing::warn!(run = id(), event = event(), %plugin, %outcome, "run is parked; see innesco run show RUN, and after a fix innesco run retry RUN");
+                }
+                Remedy::ItsEndpoint | Remedy::ItsPlugin => {
+                    tracing::warn!(run = id(), event = event(), %plugin, %outcome, "run is parked until what is missing exists; see innesco run show RUN");
+                }
+            },
         }
     }
 }

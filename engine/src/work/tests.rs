@@ -462,7 +462,7 @@ async fn a_result_that_the_store_refuses_is_deferred_and_the_rest_of_its_event_t
     assert!(steps.contains(&Step::GaveUp) && steps.last() == Some(&committed(1, 0, 0)), "{steps:?}");
     let run = workers.run_of(bad).await;
     assert!(matches!(run.state, RunState::Waiting { .. }) && run.tries == 0, "{run:?}");
-    assert_eq!(workers.bench.state_of(good).await, EventState::Done);
+    assert_eq!(workers.bench.state_of(good).await, EventState::Waiting);
     assert_eq!(workers.bench.deliveries().await.len(), 2);
 }
 

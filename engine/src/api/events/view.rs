@@ -1,22 +1,22 @@
-//! Events, their data and their runs as the API shows them.
+//! Events and their data as the API shows them.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
-    api::millis,
-    clock,
     domain::{
-        event::{Event, EventState},
+        event::{Event, Parts},
         id::Tag,
-        run::{LogLine, RunState},
     },
-    store::{EventStory, EventSummary, StoredRun, StoryPlace},
-    wire::{DataView, DeliveryStoryView, EventStoryView, EventView, LogView, RequestView, RunView},
+    store::{EventStory, EventSummary, StoryPlace},
+    wire::{
+        DataView, DeliveryPartsView, DeliveryStoryView, EventStoryView, EventView, PartsView, RequestView, RunPartsView,
+        RunStoryView,
+    },
 };
 
 impl EventView {
-    fn new(event: &Event, bytes: u64, state: EventState, tag: Tag) -> Self {
+    fn new(event: &Event, bytes: u64, parts: &Parts, tag: Tag) -> Self {
         let new = &event.new;
         Self {
             event: event.id.text(tag),
@@ -26,7 +26,8 @@ impl EventView {
             subject: new.subject.as_deref().map(str::to_owned),
             time: event.time(),
             accepted_at: event.accepted_at.to_string(),
-            state: state.as_str().into(),
+            state: parts.state().as_str().into(),
+            parts: PartsView::new(parts),
             depth: new.depth,
             cause: new.cause.map(|cause| cause.text(tag)),
             attributes: new.attributes.0.iter().cloned().collect(),
@@ -36,7 +37,25 @@ impl EventView {
     }
 
     pub fn summary(summary: &EventSummary, tag: Tag) -> Self {
-        Self::new(&summary.event, summary.bytes, summary.state, tag)
+        Self::new(&summary.event, summary.bytes, &summary.parts, tag)
+    }
+}
+
+impl PartsView {
+    const fn new(parts: &Parts) -> Self {
+        let Parts { to_run, unrouted: _, runs_waiting, runs_parked, pending, retrying, delivered, dead, cancelled } = *parts;
+        Self {
+            to_run,
+            runs: RunPartsView { waiting: runs_waiting, parked: runs_parked },
+            deliveries: DeliveryPartsView {
+                total: pending + retrying + delivered + dead + cancelled,
+                pending,
+                retrying,
+                delivered,
+                dead,
+                cancelled,
+            },
+        }
     }
 }
 
@@ -58,10 +77,10 @@ impl EventStoryView {
     pub fn new(story: &EventStory, tag: Tag) -> Self {
         let event = &story.event;
         Self {
-            event: EventView::new(event, event.new.content.bytes().len() as u64, story.state, tag),
+            event: EventView::new(event, event.new.content.bytes().len() as u64, &story.parts, tag),
             data: DataView::new(event),
             request: event.new.request.as_deref().map(RequestView::new),
-            runs: story.runs.iter().map(|run| RunView::new(run, tag)).collect(),
+            runs: story.runs.iter().map(|run| RunStoryView::new(run, tag)).collect(),
             deliveries: story.deliveries.iter().map(|delivery| DeliveryStoryView::new(delivery, tag)).collect(),
             emitted: story.emitted.iter().map(|id| id.text(tag)).collect(),
             next: story.next.map(|StoryPlace { run, delivery, emitted }| format!("{run}.{delivery}.{emitted}")),
@@ -71,34 +90,5 @@ impl EventStoryView {
     /// Returns a further part of the story without the data: its reader has that already.
     pub fn without_data(self) -> Self {
         Self { data: DataView::Json(RawValue::NULL.to_owned()), request: None, ..self }
-    }
-}
-
-impl RunView {
-    fn new(run: &StoredRun, tag: Tag) -> Self {
-        let due = match run.state {
-            RunState::Waiting { due } => Some(due),
-            RunState::Done | RunState::Parked => None,
-        };
-        let line = |line: &LogLine| LogView { level: line.level.as_str().into(), message: line.message.clone() };
-        Self {
-            id: run.id.text(tag),
-            plugin: run.plugin.to_string(),
-            version: run.version.map(|version| version.to_string()),
-            endpoint: run.endpoint.clone(),
-            round: run.round,
-            state: run.state.as_str().into(),
-            outcome: run.outcome.map(|outcome| outcome.as_str().into()),
-            code: run.code.clone(),
-            message: run.message.clone(),
-            tries: run.tries,
-            due: due.map(|due| clock::as_wall(due).to_string()),
-            duration_ms: millis(run.took),
-            memory_bytes: run.memory_peak,
-            webhooks: run.webhooks,
-            events: run.emitted,
-            log: run.log.lines.iter().map(line).collect(),
-            log_dropped: run.log.dropped,
-        }
     }
 }

@@ -158,6 +158,11 @@ impl Bench {
         assert!(self.store.set_endpoint_state(id, &[now], state, None).await.unwrap());
     }
 
+    pub async fn find_named(&self, name: &str) -> EndpointId {
+        let all = self.store.endpoints().await.unwrap();
+        all.into_iter().find(|endpoint| *endpoint.new.name == *name).expect("the endpoint exists").id
+    }
+
     pub async fn find_endpoint(&self, id: EndpointId) -> Endpoint {
         self.store.endpoints().await.unwrap().into_iter().find(|endpoint| endpoint.id == id).expect("the endpoint exists")
     }
@@ -199,7 +204,7 @@ impl Bench {
     }
 
     pub async fn state_of(&self, id: EventId) -> EventState {
-        self.story(id).await.state
+        self.story(id).await.parts.state()
     }
 
     /// Returns the state of a delivery and the number of its attempts.

@@ -79,7 +79,7 @@ pub async fn concurrent_workers_lose_and_duplicate_nothing(bench: &Bench) {
     loop {
         let page = bench.store.events(EventFilter::default(), PageRequest { cursor, limit: 100 }).await.unwrap();
         for summary in page.items {
-            assert_eq!(summary.state, EventState::Done);
+            assert_eq!(summary.parts.state(), EventState::Delivered);
             let story = bench.story(summary.event.id).await;
             assert_eq!((story.runs.len(), story.deliveries.len()), (1, 2));
             for delivery in story.deliveries {

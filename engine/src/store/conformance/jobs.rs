@@ -9,7 +9,7 @@ use crate::{
         delivery::{Birth, DeadReason, NewDelivery, Next},
         endpoint::{DisabledReason, EndpointState},
         id::{DeliveryId, EndpointId, JobId},
-        job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter},
+        job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter, Task},
         pattern::Pattern,
         retention::Retention,
     },
@@ -28,7 +28,7 @@ async fn dead(bench: &Bench, endpoint: EndpointId, count: usize) -> Vec<Delivery
 }
 
 async fn create(bench: &Bench, filter: RetryFilter) -> Job {
-    bench.store.create_job(filter, clock::wall()).await.unwrap()
+    bench.store.create_job(Task::RetryDeliveries(filter), clock::wall()).await.unwrap()
 }
 
 async fn advance(bench: &Bench, id: JobId) -> Job {
@@ -205,7 +205,7 @@ pub async fn a_job_counts_the_deliveries_that_it_could_not_retry(bench: &Bench) 
 
     for (endpoint, why) in [(off, "endpoint resume off"), (gone, "deleted")] {
         let filter = RetryFilter { endpoint: Some(endpoint), ..RetryFilter::default() };
-        let refused = bench.store.create_job(filter, clock::wall()).await.map(drop);
+        let refused = bench.store.create_job(Task::RetryDeliveries(filter), clock::wall()).await.map(drop);
         assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains(why)), "{refused:?}");
     }
 }
@@ -233,7 +233,7 @@ pub async fn the_number_of_running_jobs_is_limited(bench: &Bench) {
     for _ in 0..JOBS_RUNNING_MAX {
         jobs.push(create(bench, RetryFilter::default()).await.id);
     }
-    let refused = bench.store.create_job(RetryFilter::default(), clock::wall()).await.map(drop);
+    let refused = bench.store.create_job(Task::RetryDeliveries(RetryFilter::default()), clock::wall()).await.map(drop);
     assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("10 jobs")), "{refused:?}");
     assert_eq!(finish(bench, jobs[3]).await.state, JobState::Done);
     let one_more = create(bench, RetryFilter::default()).await.id;

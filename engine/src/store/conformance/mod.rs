@@ -15,6 +15,7 @@ pub mod jobs;
 pub mod model;
 pub mod reads;
 pub mod retention;
+pub mod runs;
 pub mod settle;
 pub mod sources;
 
@@ -124,6 +125,8 @@ macro_rules! conformance {
                 reads:
                     the_state_of_an_event_follows_its_runs_and_deliveries,
                     events_are_listed_by_state,
+                    an_event_with_several_failures_is_listed_once,
+                    a_replay_takes_the_place_of_what_an_event_has_finished,
                     events_are_listed_by_type_and_source,
                     events_are_listed_by_time,
                     events_come_in_pages_newest_first,
@@ -164,6 +167,17 @@ macro_rules! conformance {
                     a_cancelled_job_stops,
                     the_number_of_running_jobs_is_limited,
                     an_ended_job_is_deleted_after_its_time;
+                runs:
+                    a_retried_run_runs_again_and_nothing_else_of_its_event_does,
+                    a_waiting_run_can_be_retried_at_once,
+                    a_run_parked_for_an_endpoint_can_be_retried_before_it_exists,
+                    a_run_that_cannot_be_retried_says_why,
+                    a_cancelled_run_has_no_effects_and_can_be_retried,
+                    a_cancelled_run_no_longer_holds_back_what_is_ordered,
+                    runs_are_listed_by_what_they_are,
+                    a_job_retries_each_parked_run_once_whenever_the_process_ends,
+                    a_job_retries_the_runs_that_its_filter_selects,
+                    a_job_replays_the_events_that_its_filter_selects;
                 contention:
                     concurrent_workers_lose_and_duplicate_nothing;
                 model:

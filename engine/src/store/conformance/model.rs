@@ -18,7 +18,7 @@ use crate::{
     domain::{
         delivery::{DeadReason, Next},
         endpoint::EndpointState,
-        event::{EventState, NewEvent},
+        event::{NewEvent, Parts},
         id::{DeliveryId, EndpointId, EventId, RunId},
         retention::Retention,
         run::{Effects, RunOutcome},
@@ -166,6 +166,8 @@ struct Model {
     live: BTreeMap<DeliveryId, Queued>,
     finished: BTreeMap<DeliveryId, &'static str>,
     attempts: BTreeMap<DeliveryId, u32>,
+    /// The round that made each delivery.
+    rounds: BTreeMap<DeliveryId, u32>,
 }
 
 impl Model {
@@ -276,6 +278,7 @@ impl World {
         known.deliveries += 1;
         self.model.live.insert(id, FREE);
         self.model.attempts.insert(id, 0);
+        self.model.rounds.insert(id, known.round);
     }
 
     async fn settle(&mut self, which: usize, deliveries: usize, apart: bool) {
@@ -474,16 +477,26 @@ impl World {
         assert_eq!(deliveries, model.attempts.keys().copied().collect::<Vec<_>>());
         for (id, known) in &model.events {
             let story = self.bench.story(*id).await;
-            let state = if model.to_run.contains_key(id) {
-                EventState::Waiting
-            } else if model.parked.iter().any(|run| run.event() == *id) {
-                EventState::Failed
-            } else if known.unrouted {
-                EventState::Unrouted
-            } else {
-                EventState::Done
+            let live = |tried: bool| {
+                let of_event = model.live.keys().filter(|delivery| delivery.event() == *id);
+                of_event.filter(|delivery| (model.attempts[delivery] > 0) == tried).count() as u64
             };
-            assert_eq!((story.state, story.runs.len()), (state, known.runs as usize));
+            let finished = |state: &str| {
+                let of_round = model.finished.iter().filter(|(delivery, _)| model.rounds[delivery] == known.round);
+                of_round.filter(|(delivery, ended)| delivery.event() == *id && **ended == state).count() as u64
+            };
+            let parts = Parts {
+                to_run: model.to_run.contains_key(id),
+                unrouted: known.unrouted,
+                runs_waiting: model.runs.keys().filter(|run| run.event() == *id).count() as u64,
+                runs_parked: model.parked.iter().filter(|run| run.event() == *id).count() as u64,
+                pending: live(false),
+                retrying: live(true),
+                delivered: finished("delivered"),
+                dead: finished("dead"),
+                cancelled: finished("cancelled"),
+            };
+            assert_eq!((story.parts, story.runs.len()), (parts, known.runs as usize));
             assert_eq!(story.deliveries.len(), known.deliveries as usize);
             for delivery in story.deliveries {
                 let (id, made) = (delivery.summary.id, model.attempts[&delivery.summary.id]);

@@ -18,28 +18,29 @@ use crate::{
     },
 };
 
-/// Accepts one event of each state: waiting, done, failed, unrouted.
-async fn one_of_each(bench: &Bench) -> [(EventState, EventId); 4] {
+/// Accepts one event of each state.
+async fn one_of_each(bench: &Bench) -> Vec<(EventState, EventId)> {
     let crm = bench.endpoint("crm").await;
-    let done = bench.finished(crm, Next::Delivered).await.event();
+    let delivered = bench.finished(crm, Next::Delivered).await.event();
+    let retrying = bench.finished(crm, retry_in(3600)).await.event();
+    let nothing_sent = bench.settled_with(ran("p")).await;
     let failed = bench.settled_with(parked("p", RunOutcome::Trapped)).await;
     let unrouted = bench.accept(event("a")).await;
     bench.settle(settlement(&unrouted)).await;
     let waiting = bench.accept(event("a")).await.event.id;
-    let states = [EventState::Waiting, EventState::Done, EventState::Failed, EventState::Unrouted];
-    std::iter::zip(states, [waiting, done, failed, unrouted.event.id]).collect::<Vec<_>>().try_into().unwrap()
+    std::iter::zip(EventState::ALL, [waiting, retrying, failed, delivered, nothing_sent, unrouted.event.id]).collect()
 }
 
 pub async fn the_state_of_an_event_follows_its_runs_and_deliveries(bench: &Bench) {
     for (state, id) in one_of_each(bench).await {
         assert_eq!(bench.state_of(id).await, state);
         let listed = bench.list_events(EventFilter::default()).await.into_iter().find(|one| one.event.id == id).unwrap();
-        assert_eq!(listed.state, state);
+        assert_eq!(listed.parts.state(), state);
     }
     let failed = bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
     bench.store.requeue_not_loadable(&slug("q"), clock::steady()).await.unwrap();
     bench.claim().await;
-    assert_eq!(bench.state_of(failed).await, EventState::Done, "none of its runs is parked any more");
+    assert_eq!(bench.state_of(failed).await, EventState::Waiting, "its run is due again");
     let run = bench.run().await;
     bench.settle(run_settlement(&run, parked("q", RunOutcome::Trapped))).await;
     assert_eq!(bench.state_of(failed).await, EventState::Failed);
@@ -52,21 +53,63 @@ pub async fn events_are_listed_by_state(bench: &Bench) {
         let filter = EventFilter { state: Some(state), ..EventFilter::default() };
         assert_eq!(bench.event_ids(filter.clone()).await, [second, first], "{state:?}, newest first");
         let page = bench.store.events(filter.clone(), PageRequest { cursor: None, limit: 1 }).await.unwrap();
-        assert_eq!((page.items.len(), page.items[0].state, page.next), (1, state, Some(second.as_i64())));
+        assert_eq!((page.items.len(), page.items[0].parts.state(), page.next), (1, state, Some(second.as_i64())));
         let page = bench.store.events(filter, PageRequest { cursor: page.next, limit: 1 }).await.unwrap();
         assert_eq!((page.items[0].event.id, page.next), (first, None));
     }
 }
 
-async fn one_more_of_each(bench: &Bench) -> [EventId; 4] {
-    let done = bench.settled_with(ran("p")).await;
+/// Accepts one more event of each state, for other reasons.
+async fn one_more_of_each(bench: &Bench) -> [EventId; 6] {
+    let (crm, slack) = (bench.find_named("crm").await, bench.endpoint("slack").await);
+    let with_two = async |first: Next, second: Next| {
+        let claim = bench.accept(event("a")).await;
+        bench.settle(Settlement { direct: vec![direct(crm), direct(slack)], ..settlement(&claim) }).await;
+        for (delivery, next) in bench.deliveries().await.iter().zip([first, second]) {
+            assert!(bench.record(attempt(delivery, next)).await);
+        }
+        claim.event.id
+    };
+    let delivered = with_two(Next::Delivered, Next::Delivered).await;
+    let retrying = with_two(Next::Delivered, retry_in(3600)).await;
+    let dead = with_two(Next::Dead(DeadReason::Exhausted), retry_in(3600)).await;
+    let cancelled = bench.finished(crm, retry_in(3600)).await;
+    bench.store.cancel_delivery(cancelled, clock::wall()).await.unwrap();
+    // An event whose run waits for its next try is not finished.
+    let run_waits = bench.settled_with(waiting("p", soon(3600))).await;
+    let unrouted = bench.accept(event("a")).await;
+    bench.settle(settlement(&unrouted)).await;
+    [run_waits, retrying, dead, delivered, cancelled.event(), unrouted.event.id]
+}
+
+pub async fn an_event_with_several_failures_is_listed_once(bench: &Bench) {
     let twice = vec![parked("p", RunOutcome::Trapped), parked("q", RunOutcome::Failed)];
     let failed = bench.accept(event("a")).await;
     bench.settle(Settlement { runs: twice, ..settlement(&failed) }).await;
-    let unrouted = bench.accept(event("a")).await;
-    bench.settle(settlement(&unrouted)).await;
-    let waiting = bench.accept(event("a")).await;
-    [waiting.event.id, done, failed.event.id, unrouted.event.id]
+    let filter = EventFilter { state: Some(EventState::Failed), ..EventFilter::default() };
+    assert_eq!(bench.event_ids(filter).await, [failed.event.id]);
+    let parts = bench.story(failed.event.id).await.parts;
+    assert_eq!((parts.runs_parked, parts.runs_waiting, parts.to_run), (2, 0, false));
+}
+
+pub async fn a_replay_takes_the_place_of_what_an_event_has_finished(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
+    let id = dead.event();
+    assert_eq!(bench.state_of(id).await, EventState::Failed);
+    bench.store.replay_event(id, clock::steady()).await.unwrap();
+    assert_eq!(bench.state_of(id).await, EventState::Waiting);
+    bench.claim().await;
+    let replay = bench.event().await;
+    bench.settle(Settlement { direct: vec![direct(crm)], ..settlement(&replay) }).await;
+    let new = bench.delivery().await;
+    assert!(bench.record(attempt(&new, Next::Delivered)).await);
+    let parts = bench.story(id).await.parts;
+    assert_eq!((parts.state(), parts.delivered, parts.dead), (EventState::Delivered, 1, 0));
+    let failed = EventFilter { state: Some(EventState::Failed), ..EventFilter::default() };
+    assert_eq!(bench.event_ids(failed).await, []);
+    bench.store.retry_delivery(dead, clock::steady()).await.unwrap();
+    assert_eq!(bench.state_of(id).await, EventState::Retrying, "what is not finished counts, of any round");
 }
 
 pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
@@ -330,7 +373,7 @@ pub async fn the_load_counts_waiting_work_by_stage(bench: &Bench) {
     let load = bench.store.load().await.unwrap();
     let depth = |name| load.stages.iter().find(|stage| stage.name == name).map(|stage| stage.depth);
     let depths = ["events", "runs", "runs-parked", "deliveries", "dead"].map(depth);
-    assert_eq!(depths, [1, 0, 1, 0, 0].map(Some));
+    assert_eq!(depths, [1, 0, 1, 1, 0].map(Some));
     assert!(load.file_bytes.iter().any(|(_, bytes)| *bytes > 0) && load.disk_free_bytes <= load.disk_bytes, "{load:?}");
     let crm = bench.endpoint("other").await;
     let dead = bench.finished(crm, Next::Dead(DeadReason::Gone)).await;

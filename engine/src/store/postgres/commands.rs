@@ -1,4 +1,4 @@
-//! Commands of operators on deliveries and events: retry, cancel, replay.
+//! Commands of operators on deliveries, runs and events: retry, cancel, replay.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -8,10 +8,14 @@ use super::{
     db::{execute, get, get_u32, row, the_row},
 };
 use crate::{
+    clock,
     domain::{
-        command::{cancels_no_finished_delivery, may_attempt_again, may_send, replays_no_waiting_event},
+        command::{
+            self, KnownRun, QueuedRun, RunRetry, cancels_no_finished_delivery, may_attempt_again, may_send,
+            replays_no_waiting_event,
+        },
         delivery::{CancelReason, Ending},
-        id::{DeliveryId, EndpointId, EventId},
+        id::{DeliveryId, EndpointId, EventId, RunId},
         time::Timestamp,
     },
     store::{Commands, Error, columns::ending_to_columns, commit::After},
@@ -28,6 +32,19 @@ impl Commands for Postgres {
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
         let endpoint = self.step(move |tx, _| Box::pin(cancel(tx, id, at))).await?;
         self.local.act(After::cancelling(endpoint, id));
+        Ok(())
+    }
+
+    async fn retry_run(&self, id: RunId, now: Timestamp) -> Result<(), Error> {
+        self.step(move |tx, local| Box::pin(retry_run(tx, local, id, now))).await?;
+        self.local.due(now);
+        Ok(())
+    }
+
+    async fn cancel_run(&self, id: RunId) -> Result<(), Error> {
+        self.step(move |tx, _| Box::pin(cancel_run(tx, id))).await?;
+        // It may have held back what is ordered behind its event.
+        self.local.due(clock::steady());
         Ok(())
     }
 
@@ -106,9 +123,52 @@ async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<E
     }
 }
 
+/// Reads a run, and locks what decides about it until the commit.
+async fn known_run(tx: &Transaction<'_>, id: RunId) -> Result<KnownRun, Error> {
+    // Retention deletes no event that is locked here. A replay of the event waits, so that it finds this run in the queue.
+    row(tx, "SELECT 1 FROM event WHERE id = $1 FOR UPDATE", &[&id.event().as_i64()]).await?;
+    row(tx, "SELECT 1 FROM run_queue WHERE id = $1 FOR UPDATE", &[&id.as_i64()]).await?;
+    let sql = "SELECT r.round, coalesce(r.outcome = 'ok', false), q.state, q.lease IS NOT NULL,
+             coalesce((SELECT rounds FROM replay WHERE id = r.id >> 14), 0),
+             r.endpoint IS NOT NULL AND NOT EXISTS (SELECT 1 FROM endpoint e WHERE e.id = r.endpoint AND e.deleted_at IS NULL)
+         FROM run r LEFT JOIN run_queue q ON q.id = r.id WHERE r.id = $1";
+    let row = row(tx, sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "run" })?;
+    let queued = get::<Option<&str>>(&row, 2)?.map(|state| match state {
+        "parked" => QueuedRun::Parked,
+        _ => QueuedRun::Waiting,
+    });
+    Ok(KnownRun {
+        queued: if get(&row, 3)? { Some(QueuedRun::Claimed) } else { queued },
+        ended_ok: get(&row, 1)?,
+        round: get_u32(&row, 0)?,
+        newest_round: get_u32(&row, 4)?,
+        is_orphan: get(&row, 5)?,
+    })
+}
+
+/// Makes a run due. The caller wakes the claimer after the commit.
+pub async fn retry_run(tx: &Transaction<'_>, local: &Local, id: RunId, now: Timestamp) -> Result<(), Error> {
+    let sql = match command::retry_run(known_run(tx, id).await?).map_err(Error::Conflict)? {
+        RunRetry::Nothing => return Ok(()),
+        RunRetry::MakeDue => "UPDATE run_queue SET state = 'waiting', next_at = $1, wants = NULL WHERE id = $2",
+        RunRetry::Queue => {
+            "INSERT INTO run_queue (id, plugin, endpoint, round, tries, state, outcome, next_at)
+             SELECT id, plugin, endpoint, round, tries, 'waiting', outcome, $1 FROM run WHERE id = $2"
+        }
+    };
+    execute(tx, sql, &[&local.db_at(now), &id.as_i64()]).await?;
+    Ok(())
+}
+
+async fn cancel_run(tx: &Transaction<'_>, id: RunId) -> Result<(), Error> {
+    command::cancel_run(known_run(tx, id).await?).map_err(Error::Conflict)?;
+    execute(tx, "DELETE FROM run_queue WHERE id = $1", &[&id.as_i64()]).await?;
+    Ok(())
+}
+
 /// Runs an event again. Returns the new round.
-async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
-    // Locked until the commit, so that retention does not delete the event meanwhile.
+pub async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
+    // Locked until the commit, so that retention does not delete it meanwhile.
     if row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.as_i64()]).await?.is_none() {
         return Err(Error::NotFound { what: "event" });
     }

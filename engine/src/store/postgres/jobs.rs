@@ -1,6 +1,6 @@
-//! Jobs: rows whose filter is applied to the finished deliveries, one batch per transaction. The transaction that retries a batch
-//! also moves the cursor, so a delivery is never retried twice, even if a node ends during the job. A job's row is locked during
-//! a batch, so nodes that work on the same job take turns.
+//! Jobs: rows whose filter is walked over deliveries, runs or events, a batch per transaction. The cursor moves in the transaction that
+//! makes the items behind it due, so none is taken twice, whenever a node ends. A job's row is locked while a batch of it
+//! is under way: nodes that work on the same job take turns.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -13,25 +13,28 @@ use super::{
 use crate::{
     domain::{
         command::may_start_job,
-        id::{DeliveryId, EndpointId, EventId, JobId},
-        job::{Ended, Finished, Job, JobState, RetryFilter},
+        event::EventState,
+        id::{DeliveryId, EndpointId, EventId, JobId, RunId},
+        job::{AcceptedEvent, Ended, Finished, Job, JobState, Look, ParkedRun, ReplayFilter, RetryFilter, RunRetryFilter, Task},
+        run::RunOutcome,
         time::Timestamp,
     },
     store::{
         Error, Jobs, Page, PageRequest,
         commit::After,
-        jobs::{COUNTED_MAX, LOOKED_AT_MAX, StoredJob, filter_column},
+        jobs::{LOOKED_AT_MAX, StoredJob, count, counted_max, filter_column},
+        story::{parts, read_parts},
     },
 };
 
 #[async_trait]
 impl Jobs for Postgres {
-    async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error> {
+    async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error> {
         let job = self
             .step(move |tx, _| {
                 Box::pin(async move {
-                    let total = count(tx, &filter).await?;
-                    create(tx, &filter, total, at).await
+                    let total = count(&task, &look(tx, &task, 0, i64::MAX, counted_max(&task)).await?);
+                    create(tx, &task, total, at).await
                 })
             })
             .await?;
@@ -89,21 +92,15 @@ async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageReques
     Ok(Page::of(jobs, request, |job: &Job| job.id.as_i64()))
 }
 
-/// Counts the deliveries that match a filter now. Returns `None` if that takes too long.
-async fn count(tx: &Transaction<'_>, filter: &RetryFilter) -> Result<Option<u64>, Error> {
-    let found = finished(tx, filter, 0, i64::MAX, COUNTED_MAX).await?;
-    Ok((found.len() < COUNTED_MAX).then(|| found.iter().filter(|one| filter.matches(one)).count() as u64))
-}
-
-async fn create(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
-    // One transaction at a time, so that the limit holds.
+async fn create(tx: &Transaction<'_>, task: &Task, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
+    // One at a time, so that the limit holds.
     tx.batch_execute("LOCK TABLE job IN SHARE ROW EXCLUSIVE MODE").await?;
     let running: i64 = get(&the_row(tx, "SELECT count(*) FROM job WHERE state = 'running'", &[]).await?, 0)?;
     may_start_job(running.unsigned_abs() as usize).map_err(Error::Conflict)?;
-    if let Some(endpoint) = filter.endpoint {
+    if let Task::RetryDeliveries(RetryFilter { endpoint: Some(endpoint), .. }) = task {
         commands::may_send_to(tx, endpoint.as_i64()).await?;
     }
-    insert(tx, filter, total, at).await
+    insert(tx, task, total, at).await
 }
 
 /// Starts a job that makes due now what waits for its next try to an endpoint, unless nothing does. It is not refused, however many
@@ -114,18 +111,18 @@ pub async fn hurry(tx: &Transaction<'_>, endpoint: EndpointId, at: Timestamp, af
                    OR EXISTS (SELECT 1 FROM live WHERE endpoint = $1 AND attempts > 0 AND lease IS NULL AND ordering IS NOT NULL)";
     if get(&the_row(tx, sql, &[&endpoint.as_i64()]).await?, 0)? {
         let filter = RetryFilter { endpoint: Some(endpoint), ended: Ended::Retrying, ..RetryFilter::default() };
-        insert(tx, &filter, None, at).await?;
+        insert(tx, &Task::RetryDeliveries(filter), None, at).await?;
         after.new_job = true;
     }
     Ok(())
 }
 
-async fn insert(tx: &Transaction<'_>, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
-    let (_, end) = EventId::from_i64(last_event(tx).await?).children();
+async fn insert(tx: &Transaction<'_>, task: &Task, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
+    let last = EventId::from_i64(last_event(tx).await?);
     let sql = "INSERT INTO job (kind, filter, cursor, done, failed, total, state, created_at)
                VALUES ($1, $2, 0, 0, 0, $3, 'running', $4) RETURNING id";
     let total = total.map(|total| i64::try_from(total).unwrap_or(i64::MAX));
-    let created = the_row(tx, sql, &[&Job::KIND, &filter_column(filter, end), &total, &at.millis()]).await?;
+    let created = the_row(tx, sql, &[&task.kind(), &filter_column(task, last), &total, &at.millis()]).await?;
     show(tx, JobId::from_i64(get(&created, 0)?)).await
 }
 
@@ -135,9 +132,14 @@ async fn advance(tx: &Transaction<'_>, local: &Local, id: JobId, now: Timestamp,
     if stored.job.state != JobState::Running {
         return Ok(stored.job);
     }
-    let found = finished(tx, &stored.job.filter, stored.cursor, stored.end, LOOKED_AT_MAX).await?;
-    for one in stored.take(found, at) {
-        match commands::retry(tx, local, one.id, now).await {
+    let found = look(tx, &stored.job.task, stored.cursor, stored.end, LOOKED_AT_MAX).await?;
+    for id in stored.take(found, at) {
+        let done = match stored.job.task {
+            Task::RetryDeliveries(_) => commands::retry(tx, local, DeliveryId::from_i64(id), now).await,
+            Task::RetryRuns(_) => commands::retry_run(tx, local, RunId::from_i64(id), now).await,
+            Task::ReplayEvents(_) => commands::replay(tx, local, EventId::from_i64(id), now).await.map(drop),
+        };
+        match done {
             Ok(()) => stored.job.done += 1,
             Err(error) if error.is_refusal() => stored.job.failed += 1,
             Err(error) => return Err(error),
@@ -169,8 +171,18 @@ pub async fn forget(tx: &Transaction<'_>, before: Timestamp, most: i64) -> Resul
     Ok(execute(tx, sql, &[&most, &before.millis()]).await? as usize)
 }
 
-/// Returns the deliveries with ids from `from` to before `end` in the state of the filter, by id.
-async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, from: i64, end: i64, most: usize) -> Result<Vec<Finished>, Error> {
+/// Looks at up to `most` items from the number `from` to before `end`, in their order.
+async fn look(tx: &Transaction<'_>, task: &Task, from: i64, end: i64, most: usize) -> Result<Vec<(i64, Look)>, Error> {
+    let range = [from, end, limit(most)];
+    match task {
+        Task::RetryDeliveries(filter) => finished(tx, filter, range).await,
+        Task::RetryRuns(filter) => parked(tx, filter, range).await,
+        Task::ReplayEvents(filter) => accepted(tx, filter, range).await,
+    }
+}
+
+/// Looks at the deliveries in the state of the filter.
+async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, [from, end, most]: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
     let event_type = match filter.event_type {
         Some(_) => {
             "coalesce((SELECT p.type FROM payload p WHERE p.id = d.id), (SELECT e.type FROM event e WHERE e.id = d.id >> 14))"
@@ -189,12 +201,52 @@ async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, from: i64, end: i6
             ended.as_str()
         ),
     };
-    let finished = |row: &Row| -> Result<Finished, Error> {
+    let finished = |row: &Row| -> Result<(i64, Look), Error> {
         let state = filter.ended.state(Timestamp::from_millis(get(row, 2)?), get(row, 3)?);
         let (id, endpoint) = (DeliveryId::from_i64(get(row, 0)?), EndpointId::from_i64(get(row, 1)?));
-        Ok(Finished { id, endpoint, state, event_type: get(row, 4)? })
+        Ok((id.as_i64(), filter.look(&Finished { id, endpoint, state, event_type: get(row, 4)? })))
     };
-    rows(tx, &sql, &[&from, &end, &limit(most)]).await?.iter().map(finished).collect()
+    rows(tx, &sql, &[&from, &end, &most]).await?.iter().map(finished).collect()
+}
+
+/// Looks at the parked runs.
+async fn parked(tx: &Transaction<'_>, filter: &RunRetryFilter, [from, end, most]: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+    let sql = "SELECT q.id, q.plugin, q.outcome, e.type, e.accepted_at FROM run_queue q LEFT JOIN event e ON e.id = q.id >> 14
+               WHERE q.state = 'parked' AND q.id >= $1 AND q.id < $2 ORDER BY q.id LIMIT $3";
+    let parked = |row: &Row| -> Result<(i64, Look), Error> {
+        let accepted_at = get::<Option<i64>>(row, 4)?.map(Timestamp::from_millis);
+        let run = ParkedRun {
+            plugin: get(row, 1)?,
+            outcome: get::<Option<&str>>(row, 2)?.and_then(RunOutcome::parse),
+            event: get::<Option<String>>(row, 3)?.zip(accepted_at),
+        };
+        Ok((get(row, 0)?, filter.look(&run)))
+    };
+    rows(tx, sql, &[&from, &end, &most]).await?.iter().map(parked).collect()
+}
+
+/// Looks at the events. Those that no plugin and no endpoint wanted are read from their own small table.
+async fn accepted(tx: &Transaction<'_>, filter: &ReplayFilter, [from, end, most]: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+    let table = match filter.state {
+        Some(EventState::Unrouted) => "unrouted",
+        _ => "event",
+    };
+    let sql = format!(
+        "SELECT e.id, e.type, e.source, e.accepted_at, p.*
+         FROM (SELECT id FROM {table} WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3) s JOIN event e ON e.id = s.id
+         CROSS JOIN LATERAL ({}) p ORDER BY e.id",
+        parts("e.id")
+    );
+    let accepted = |row: &Row| -> Result<(i64, Look), Error> {
+        let event = AcceptedEvent {
+            state: read_parts(row, 4)?.state(),
+            event_type: get(row, 1)?,
+            source: get(row, 2)?,
+            accepted_at: Timestamp::from_millis(get(row, 3)?),
+        };
+        Ok((get(row, 0)?, filter.look(&event)))
+    };
+    rows(tx, &sql, &[&from, &end, &most]).await?.iter().map(accepted).collect()
 }
 
 /// Returns the last number that was issued to an event.

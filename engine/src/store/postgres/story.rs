@@ -1,6 +1,6 @@
 //! The history of events and deliveries: lists and details, each read in a transaction that sees one snapshot.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,17 +18,16 @@ use super::{
 use crate::{
     domain::{
         delivery::DeliveryState,
-        event::EventState,
         id::{DeliveryId, EndpointId, EventId, RunId},
-        name::Slug,
-        plugin::Digest,
-        run::{RunOutcome, RunState},
+        run::RunOutcome,
         time::Timestamp,
     },
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
-        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
-        columns::{Place, ended, log_from_columns},
+        RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
+        WholeDelivery,
+        columns::{Place, ended},
+        story::{CANDIDATES, EVENT_ID_END, RUN_COLUMNS, RUN_JOINS, candidates, parts, read_parts},
     },
 };
 
@@ -40,6 +39,14 @@ impl Story for Postgres {
 
     async fn event(&self, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
         self.read_for_people(move |tx, local| Box::pin(event(tx, local, id, from))).await
+    }
+
+    async fn runs(&self, filter: RunFilter, page: PageRequest) -> Result<Page<StoredRun>, Error> {
+        self.read_for_people(move |tx, local| Box::pin(async move { runs(tx, local, &filter, page).await })).await
+    }
+
+    async fn run(&self, id: RunId) -> Result<StoredRun, Error> {
+        self.read_for_people(move |tx, local| Box::pin(run(tx, local, id))).await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
@@ -55,80 +62,91 @@ impl Story for Postgres {
     }
 }
 
-/// The state of the event `e`, as [`event_state`] reads it.
-const STATE: &str = "CASE WHEN EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id) THEN 'waiting'
-     WHEN EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'parked') THEN 'failed'
-     WHEN EXISTS (SELECT 1 FROM unrouted u WHERE u.id = e.id) THEN 'unrouted' ELSE 'done' END";
-
-fn event_state(row: &Row, column: usize) -> Result<EventState, Error> {
-    EventState::parse(get(row, column)?).ok_or_else(|| Error::Internal("an event's state is none of its words".into()))
-}
-
 async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
-    // Rare states have small tables. Their events are listed from there, newest first.
-    let (from, id) = match filter.state {
-        None | Some(EventState::Done) => ("event e", "e.id"),
-        Some(EventState::Waiting) => ("event_queue s JOIN event e ON e.id = s.id", "s.id"),
-        Some(EventState::Unrouted) => ("unrouted s JOIN event e ON e.id = s.id", "s.id"),
-        Some(EventState::Failed) => {
-            ("(SELECT DISTINCT id >> 14 AS id FROM run_queue WHERE state = 'parked') s JOIN event e ON e.id = s.id", "s.id")
-        }
-    };
-    let (cursor, most) = (request.cursor.unwrap_or(i64::MAX), limit(request.limit + 1));
     let (since, until) = (filter.since.map(Timestamp::millis), filter.until.map(Timestamp::millis));
     let minutes = [since, until].map(|at| at.map(|at| at / 60_000));
-    let mut conditions = vec![format!("{id} < $1")];
-    let mut values: Vec<Value<'_>> = vec![&cursor];
-    let mut also = |before: &str, value, after: &str| {
-        values.push(value);
-        conditions.push(format!("{before} ${}{after}", values.len()));
-    };
-    if let Some(event_type) = &filter.event_type {
-        also("e.type =", event_type, "");
+    let candidates = filter.state.and_then(|state| candidates(state, "$1::bigint", "greatest"));
+    let mut before = request.cursor.unwrap_or(EVENT_ID_END);
+    let mut found = Vec::new();
+    // Whether an event is in a state is the domain's rule, so events are read until the page is full.
+    while found.len() <= request.limit {
+        let most = limit(if filter.state.is_none() { request.limit + 1 } else { CANDIDATES });
+        let ids: Vec<i64> = match &candidates {
+            Some(candidates) => {
+                let ids = rows(tx, &format!("{candidates} LIMIT $2"), &[&before, &most]).await?;
+                ids.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?
+            }
+            None => Vec::new(),
+        };
+        let mut given: Vec<Value<'_>> = Vec::new();
+        let mut conditions = Vec::new();
+        let mut also = |before: &str, value, after: &str| {
+            given.push(value);
+            conditions.push(format!("{before} ${}{after}", given.len()));
+        };
+        match &candidates {
+            Some(_) => also("e.id = ANY(", &ids, ")"),
+            None => also("e.id <", &before, ""),
+        }
+        if let Some(event_type) = &filter.event_type {
+            also("e.type =", event_type, "");
+        }
+        if let Some(source) = &filter.source {
+            also("e.source =", source, "");
+        }
+        if let Some(id) = &filter.id {
+            also("e.caller_id =", id, "");
+        }
+        if let Some(subject) = &filter.subject {
+            also("e.subject =", subject, "");
+        }
+        if let (Some(since), Some(minute)) = (&since, &minutes[0]) {
+            also("e.accepted_at >=", since, "");
+            also("e.id >= coalesce((SELECT first_id FROM minute WHERE minute <", minute, " ORDER BY minute DESC LIMIT 1), 0)");
+        }
+        if let (Some(until), Some(minute)) = (&until, &minutes[1]) {
+            also("e.accepted_at <", until, "");
+            // The minute after the next: a node whose clock is slightly ahead may have numbered events in the next one.
+            let after = "::bigint + 1 ORDER BY minute LIMIT 1), 9223372036854775807)";
+            also("e.id < coalesce((SELECT first_id FROM minute WHERE minute >", minute, after);
+        }
+        given.push(&most);
+        let sql = format!(
+            "SELECT {EVENT_COLUMNS}, octet_length(e.data)::bigint, p.* FROM event e CROSS JOIN LATERAL ({}) p
+             WHERE {} ORDER BY e.id DESC LIMIT ${}",
+            parts("e.id"),
+            conditions.join(" AND "),
+            given.len()
+        );
+        let read = rows(tx, &sql, &given).await?;
+        let last = match &candidates {
+            Some(_) if limit(ids.len()) < most => None,
+            Some(_) => ids.last().copied(),
+            None if limit(read.len()) < most => None,
+            None => read.last().map(|row| get(row, 0)).transpose()?,
+        };
+        for row in &read {
+            let parts = read_parts(row, EVENT_COLUMNS_COUNT + 1)?;
+            if filter.state.is_none_or(|state| state == parts.state()) {
+                let bytes = get::<i64>(row, EVENT_COLUMNS_COUNT)?.unsigned_abs();
+                found.push(EventSummary { event: values::event(row, 0, Bytes::new())?, bytes, parts });
+            }
+        }
+        match last {
+            Some(id) => before = id,
+            None => break,
+        }
     }
-    if let Some(source) = &filter.source {
-        also("e.source =", source, "");
-    }
-    if let Some(id) = &filter.id {
-        also("e.caller_id =", id, "");
-    }
-    if let Some(subject) = &filter.subject {
-        also("e.subject =", subject, "");
-    }
-    if let (Some(since), Some(minute)) = (&since, &minutes[0]) {
-        also("e.accepted_at >=", since, "");
-        also("e.id >= coalesce((SELECT first_id FROM minute WHERE minute <", minute, " ORDER BY minute DESC LIMIT 1), 0)");
-    }
-    if let (Some(until), Some(minute)) = (&until, &minutes[1]) {
-        also("e.accepted_at <", until, "");
-        // The minute after the next: a node whose clock is slightly ahead may have numbered events in the next one.
-        let after = "::bigint + 1 ORDER BY minute LIMIT 1), 9223372036854775807)";
-        also("e.id < coalesce((SELECT first_id FROM minute WHERE minute >", minute, after);
-    }
-    if filter.state == Some(EventState::Done) {
-        conditions.push(format!("{STATE} = 'done'"));
-    }
-    values.push(&most);
-    let sql = format!(
-        "SELECT {EVENT_COLUMNS}, octet_length(e.data)::bigint, {STATE} FROM {from} WHERE {} ORDER BY {id} DESC LIMIT ${}",
-        conditions.join(" AND "),
-        values.len()
-    );
-    let summary = |row: &Row| -> Result<EventSummary, Error> {
-        Ok(EventSummary {
-            event: values::event(row, 0, Bytes::new())?,
-            bytes: get::<i64>(row, EVENT_COLUMNS_COUNT)?.unsigned_abs(),
-            state: event_state(row, EVENT_COLUMNS_COUNT + 1)?,
-        })
-    };
-    let found = rows(tx, &sql, &values).await?.iter().map(summary).collect::<Result<_, _>>()?;
     Ok(Page::of(found, request, |summary: &EventSummary| summary.event.id.as_i64()))
 }
 
 async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
-    let sql = format!("SELECT {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {STATE} FROM event e WHERE e.id = $1");
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, p.* FROM event e CROSS JOIN LATERAL ({}) p WHERE e.id = $1",
+        parts("e.id")
+    );
     let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "event" })?;
-    let (event, state) = (values::whole_event(&found, 0)?, event_state(&found, WHOLE_EVENT_COLUMNS_COUNT)?);
+    let (event, parts) = (values::whole_event(&found, 0)?, read_parts(&found, WHOLE_EVENT_COLUMNS_COUNT)?);
     let (first, until) = id.children();
     let part = |table: &str| format!("({table} WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3)");
     let sql = with_shown_columns(&format!("{} UNION ALL {} ORDER BY id LIMIT $3", part(LIVE), part(FINISHED)));
@@ -146,44 +164,79 @@ async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlac
     let sql = "SELECT id FROM event WHERE cause = $1 AND id > $2 ORDER BY id LIMIT $3";
     let emitted = rows(tx, sql, &[&id.as_i64(), &from.emitted, &limit(STORY_EMITTED + 1)]).await?;
     let emitted = emitted.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect::<Result<_, Error>>()?;
-    let sql =
-        "SELECT r.id, r.round, r.plugin, r.version, e.name, r.outcome, r.code, r.message, r.tries, r.took_us, r.memory_peak,
-                   r.webhooks, r.emitted, r.log, r.log_dropped, q.state, q.next_at
-               FROM run r LEFT JOIN run_queue q ON q.id = r.id LEFT JOIN endpoint e ON e.id = r.endpoint
-               WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id LIMIT $3";
-    let runs = rows(tx, sql, &[&(first + i64::from(from.run)), &until, &limit(STORY_RUNS + 1)]).await?;
-    let runs = runs.iter().map(|row| run(row, local)).collect::<Result<_, _>>()?;
-    Ok(EventStory { state, event, runs, deliveries, emitted, next: None }.part(from))
+    let sql = format!("{} WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id LIMIT $3", whole_runs());
+    let runs = rows(tx, &sql, &[&(first + i64::from(from.run)), &until, &limit(STORY_RUNS + 1)]).await?;
+    let runs = runs.iter().map(|row| read_run(row, local)).collect::<Result<_, _>>()?;
+    Ok(EventStory { parts, event, runs, deliveries, emitted, next: None }.part(from))
 }
 
-fn run(row: &Row, local: &Local) -> Result<StoredRun, Error> {
-    let place = Place { table: "run", id: get(row, 0)? };
-    let version: Option<[u8; 32]> =
-        get::<Option<&[u8]>>(row, 3)?.map(TryInto::try_into).transpose().map_err(|_| place.corrupt("version"))?;
-    let outcome = get::<Option<&str>>(row, 5)?;
-    let outcome = outcome.map(|text| RunOutcome::parse(text).ok_or_else(|| place.corrupt("outcome"))).transpose()?;
-    let state = match get::<Option<&str>>(row, 15)? {
-        None => RunState::Done,
-        Some("waiting") => RunState::Waiting { due: local.steady_at(get(row, 16)?) },
-        Some(_) => RunState::Parked,
+/// A run `r` with its row `q` of the queue, if it has one.
+const RUNS: &str = "run r LEFT JOIN run_queue q ON q.id = r.id";
+
+fn whole_runs() -> String {
+    format!("SELECT {RUN_COLUMNS}, r.log FROM {RUNS} {RUN_JOINS}")
+}
+
+/// Reads a row of [`whole_runs`].
+fn read_run(row: &Row, local: &Local) -> Result<StoredRun, Error> {
+    StoredRun::read(row, |at| local.steady_at(at))
+}
+
+async fn run(tx: &Transaction<'_>, local: &Local, id: RunId) -> Result<StoredRun, Error> {
+    let found = row(tx, &format!("{} WHERE r.id = $1", whole_runs()), &[&id.as_i64()]).await?;
+    read_run(&found.ok_or(Error::NotFound { what: "run" })?, local)
+}
+
+async fn runs(tx: &Transaction<'_>, local: &Local, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {
+    // Runs that are not finished are few: they are listed from their queue, newest first. OFFSET keeps the planner from starting at the
+    // other table.
+    let queue = "run_queue q CROSS JOIN LATERAL (SELECT * FROM run WHERE id = q.id OFFSET 0) r";
+    let (from, id, which) = match filter.state {
+        Some("waiting") => (queue, "q.id", "q.state = 'waiting'"),
+        Some("parked") => (queue, "q.id", "q.state = 'parked'"),
+        Some("done") => (RUNS, "r.id", "q.id IS NULL AND r.outcome = 'ok'"),
+        Some(_) => (RUNS, "r.id", "q.id IS NULL AND r.outcome IS DISTINCT FROM 'ok'"),
+        None => (RUNS, "r.id", "true"),
     };
-    Ok(StoredRun {
-        id: RunId::from_i64(place.id),
-        round: get_u32(row, 1)?,
-        plugin: Slug::parse(get(row, 2)?).map_err(|_| place.corrupt("plugin"))?,
-        version: version.map(Digest::from_bytes),
-        endpoint: get(row, 4)?,
-        state,
-        outcome,
-        code: get(row, 6)?,
-        message: get(row, 7)?,
-        tries: get_u32(row, 8)?,
-        took: Duration::from_micros(get::<i64>(row, 9)?.unsigned_abs()),
-        memory_peak: get::<i64>(row, 10)?.unsigned_abs(),
-        webhooks: get_u32(row, 11)?,
-        emitted: get_u32(row, 12)?,
-        log: log_from_columns(&place, get(row, 13)?, get(row, 14)?)?,
-    })
+    let (first, end) = filter.event.map_or((0, i64::MAX), EventId::children);
+    let (end, most) = (end.min(request.cursor.unwrap_or(i64::MAX)), limit(request.limit + 1));
+    let (since, until) = (filter.since.map(Timestamp::millis), filter.until.map(Timestamp::millis));
+    let minutes = [since, until].map(|at| at.map(|at| at / 60_000));
+    let (outcome, plugin) = (filter.outcome.map(RunOutcome::as_str), filter.plugin.as_deref());
+    let mut conditions = vec![which.to_owned(), format!("{id} >= $1"), format!("{id} < $2")];
+    let mut values: Vec<Value<'_>> = vec![&first, &end];
+    let mut also = |before: &str, value, after: &str| {
+        values.push(value);
+        conditions.push(format!("{before} ${}{after}", values.len()));
+    };
+    if let Some(outcome) = &outcome {
+        also("r.outcome =", outcome, "");
+    }
+    if let Some(plugin) = &plugin {
+        also("r.plugin =", plugin, "");
+    }
+    if let Some(event_type) = &filter.event_type {
+        also("v.type =", event_type, "");
+    }
+    if let (Some(since), Some(minute)) = (&since, &minutes[0]) {
+        also("v.accepted_at >=", since, "");
+        let before = format!("{id} >= coalesce((SELECT first_id << 14 FROM minute WHERE minute <");
+        also(&before, minute, " ORDER BY minute DESC LIMIT 1), 0)");
+    }
+    if let (Some(until), Some(minute)) = (&until, &minutes[1]) {
+        also("v.accepted_at <", until, "");
+        // As in the list of events.
+        let before = format!("{id} < coalesce((SELECT first_id << 14 FROM minute WHERE minute >");
+        also(&before, minute, "::bigint + 1 ORDER BY minute LIMIT 1), 9223372036854775807)");
+    }
+    values.push(&most);
+    let sql = format!(
+        "SELECT {RUN_COLUMNS}, NULL::text FROM {from} {RUN_JOINS} WHERE {} ORDER BY {id} DESC LIMIT ${}",
+        conditions.join(" AND "),
+        values.len()
+    );
+    let found = rows(tx, &sql, &values).await?.iter().map(|row| read_run(row, local)).collect::<Result<_, _>>()?;
+    Ok(Page::of(found, request, |run: &StoredRun| run.id.as_i64()))
 }
 
 /// Adds to a delivery `d` the shown columns of its endpoint, its type and its last attempt.

@@ -246,8 +246,9 @@ pub enum QueueRow {
 impl QueueRow {
     pub const fn of(run: &RunRecord) -> Self {
         match run.state() {
-            RunState::Done if run.identity.id.is_some() => Self::Delete,
-            RunState::Done => Self::None,
+            // No try ends as cancelled.
+            RunState::Done | RunState::Cancelled if run.identity.id.is_some() => Self::Delete,
+            RunState::Done | RunState::Cancelled => Self::None,
             RunState::Waiting { due } => Self::Waiting { due },
             RunState::Parked => Self::Parked,
         }

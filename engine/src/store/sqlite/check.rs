@@ -130,7 +130,7 @@ impl Check<'_> {
     /// Reads every row as the engine would.
     fn rows(&mut self) {
         self.each("event", &format!("SELECT {WHOLE_EVENT_COLUMNS} FROM event e"), |row| rows::whole_event(row).map(drop));
-        self.each("run", &format!("SELECT {} FROM {}", story::RUN_COLUMNS, story::RUN_TABLES), |row| story::run(row).map(drop));
+        self.each("run", &story::whole_runs(), |row| story::read_run(row).map(drop));
         self.each("run_queue", "SELECT id, plugin, outcome FROM run_queue", |row| {
             let place = Place { table: "run_queue", id: row.get(0)? };
             Slug::parse(&row.get::<_, String>(1)?).map_err(|_| place.corrupt("plugin"))?;
@@ -260,8 +260,8 @@ impl Check<'_> {
     fn counts(&mut self) {
         const COUNTS: &[(&str, &str)] = &[
             ("events", "SELECT count(*) FROM event"),
-            ("events waiting", "SELECT count(*) FROM event_queue"),
-            ("events failed", "SELECT count(DISTINCT id >> 14) FROM run_queue WHERE state = 'parked'"),
+            ("events to be run", "SELECT count(*) FROM event_queue"),
+            ("events with a parked run", "SELECT count(DISTINCT id >> 14) FROM run_queue WHERE state = 'parked'"),
             ("events unrouted", "SELECT count(*) FROM unrouted"),
             ("runs", "SELECT count(*) FROM run"),
             ("runs waiting", "SELECT count(*) FROM run_queue WHERE state = 'waiting'"),

@@ -1,4 +1,4 @@
-//! Commands of operators on deliveries and events: retry, cancel, replay.
+//! Commands of operators on deliveries, runs and events: retry, cancel, replay.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -10,9 +10,12 @@ use super::{
 };
 use crate::{
     domain::{
-        command::{cancels_no_finished_delivery, may_attempt_again, may_send, replays_no_waiting_event},
+        command::{
+            self, KnownRun, QueuedRun, RunRetry, cancels_no_finished_delivery, may_attempt_again, may_send,
+            replays_no_waiting_event,
+        },
         delivery::{CancelReason, Ending},
-        id::{DeliveryId, EndpointId, EventId},
+        id::{DeliveryId, EndpointId, EventId, RunId},
         time::Timestamp,
     },
     store::{Commands, Error, commit::After},
@@ -32,13 +35,16 @@ impl Commands for Sqlite {
         .await
     }
 
+    async fn retry_run(&self, id: RunId, now: Timestamp) -> Result<(), Error> {
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| retry_run(db, id, now, after)).await
+    }
+
+    async fn cancel_run(&self, id: RunId) -> Result<(), Error> {
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| cancel_run(db, id, after)).await
+    }
+
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
-        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| {
-            let round = replay(db, id, now)?;
-            after.due_at(now);
-            Ok(round)
-        })
-        .await
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| replay(db, id, now, after)).await
     }
 }
 
@@ -109,8 +115,55 @@ fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, 
     }
 }
 
+fn known_run(db: &Connection, id: RunId) -> Result<KnownRun, Error> {
+    let mut select = db.prepare_cached(
+        "SELECT r.round, coalesce(r.outcome = 'ok', false), q.state, q.lease IS NOT NULL,
+             coalesce((SELECT rounds FROM replay WHERE id = r.id >> 14), 0),
+             r.endpoint IS NOT NULL AND NOT EXISTS (SELECT 1 FROM endpoint e WHERE e.id = r.endpoint AND e.deleted_at IS NULL)
+         FROM run r LEFT JOIN run_queue q ON q.id = r.id WHERE r.id = ?1",
+    )?;
+    let known = select.query_row([id.as_i64()], |row| {
+        let queued = row.get_ref(2)?.as_str_or_null()?.map(|state| match state {
+            "parked" => QueuedRun::Parked,
+            _ => QueuedRun::Waiting,
+        });
+        let is_claimed: bool = row.get(3)?;
+        Ok(KnownRun {
+            queued: if is_claimed { Some(QueuedRun::Claimed) } else { queued },
+            ended_ok: row.get(1)?,
+            round: row.get(0)?,
+            newest_round: row.get(4)?,
+            is_orphan: row.get(5)?,
+        })
+    });
+    known.optional()?.ok_or(Error::NotFound { what: "run" })
+}
+
+/// Makes a run due.
+pub fn retry_run(db: &Connection, id: RunId, now: Timestamp, after: &mut After) -> Result<(), Error> {
+    let sql = match command::retry_run(known_run(db, id)?).map_err(Error::Conflict)? {
+        RunRetry::Nothing => return Ok(()),
+        RunRetry::MakeDue => "UPDATE run_queue SET state = 'waiting', next_at = ?1, wants = NULL WHERE id = ?2",
+        RunRetry::Queue => {
+            "INSERT INTO run_queue (id, plugin, endpoint, round, tries, state, outcome, next_at)
+             SELECT id, plugin, endpoint, round, tries, 'waiting', outcome, ?1 FROM run WHERE id = ?2"
+        }
+    };
+    db.prepare_cached(sql)?.execute(params![now.millis(), id.as_i64()])?;
+    after.due_at(now);
+    Ok(())
+}
+
+fn cancel_run(db: &Connection, id: RunId, after: &mut After) -> Result<(), Error> {
+    command::cancel_run(known_run(db, id)?).map_err(Error::Conflict)?;
+    db.prepare_cached("DELETE FROM run_queue WHERE id = ?1")?.execute([id.as_i64()])?;
+    // It may have held back what is ordered behind its event.
+    after.due_now();
+    Ok(())
+}
+
 /// Runs an event again. Returns the new round.
-fn replay(db: &Connection, id: EventId, now: Timestamp) -> Result<u32, Error> {
+pub fn replay(db: &Connection, id: EventId, now: Timestamp, after: &mut After) -> Result<u32, Error> {
     let exists: bool =
         db.prepare_cached("SELECT EXISTS (SELECT 1 FROM event WHERE id = ?1)")?.query_row([id.as_i64()], |row| row.get(0))?;
     if !exists {
@@ -134,5 +187,6 @@ fn replay(db: &Connection, id: EventId, now: Timestamp) -> Result<u32, Error> {
         round,
         now.millis()
     ])?;
+    after.due_at(now);
     Ok(round)
 }

@@ -1,5 +1,5 @@
-//! Jobs: rows whose filter is applied to the finished deliveries, one batch per transaction. The transaction that retries a batch
-//! also moves the cursor, so a delivery is never retried twice, even if the process ends during the job.
+//! Jobs: rows whose filter is walked over deliveries, runs or events, a batch per transaction. The cursor moves in the transaction that
+//! makes the items behind it due, so none is taken twice, whenever the process ends.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
@@ -11,26 +11,28 @@ use super::{
 use crate::{
     domain::{
         command::may_start_job,
-        id::{DeliveryId, EndpointId, JobId},
-        job::{Ended, Finished, Job, JobState, RetryFilter},
+        event::EventState,
+        id::{DeliveryId, EndpointId, EventId, JobId, RunId},
+        job::{AcceptedEvent, Ended, Finished, Job, JobState, Look, ParkedRun, ReplayFilter, RetryFilter, RunRetryFilter, Task},
+        run::RunOutcome,
         time::Timestamp,
     },
     store::{
         Error, Jobs, Page, PageRequest,
         commit::After,
-        jobs::{COUNTED_MAX, LOOKED_AT_MAX, StoredJob, filter_column},
+        jobs::{LOOKED_AT_MAX, StoredJob, count, counted_max, filter_column},
     },
 };
 
 #[async_trait]
 impl Jobs for Sqlite {
-    async fn create_job(&self, filter: RetryFilter, at: Timestamp) -> Result<Job, Error> {
-        let counted = filter.clone();
-        // Counted on a reading connection, so that the writer serves others meanwhile.
-        let total = self.read(move |db| count(db, &counted)).await?;
+    async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error> {
+        let counted = task.clone();
+        // Counted beside the writer, which has others to serve.
+        let total = self.read(move |db| Ok(count(&counted, &look(db, &counted, 0, i64::MAX, counted_max(&counted))?))).await?;
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
             after.new_job = true;
-            create(db, local, &filter, total, at)
+            create(db, local, &task, total, at)
         })
         .await
     }
@@ -73,29 +75,22 @@ fn list(db: &Connection, state: Option<JobState>, request: PageRequest) -> Resul
     Ok(Page::of(found, request, |job| job.id.as_i64()))
 }
 
-/// Counts the deliveries that match a filter now. Returns `None` if that takes too long.
-fn count(db: &Connection, filter: &RetryFilter) -> Result<Option<u64>, Error> {
-    let found = finished(db, filter, 0, i64::MAX, COUNTED_MAX)?;
-    Ok((found.len() < COUNTED_MAX).then(|| found.iter().filter(|one| filter.matches(one)).count() as u64))
-}
-
-fn create(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
+fn create(db: &Connection, local: &Local, task: &Task, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
     let running: i64 = db.prepare_cached("SELECT count(*) FROM job WHERE state = 'running'")?.query_row([], |row| row.get(0))?;
     may_start_job(running.unsigned_abs() as usize).map_err(Error::Conflict)?;
-    if let Some(endpoint) = filter.endpoint {
+    if let Task::RetryDeliveries(RetryFilter { endpoint: Some(endpoint), .. }) = task {
         commands::may_send_to(db, endpoint.as_i64())?;
     }
-    insert(db, local, filter, total, at)
+    insert(db, local, task, total, at)
 }
 
-fn insert(db: &Connection, local: &Local, filter: &RetryFilter, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
-    let (_, end) = local.last_event().children();
+fn insert(db: &Connection, local: &Local, task: &Task, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
     db.prepare_cached(
         "INSERT INTO job (kind, filter, cursor, done, failed, total, state, created_at) VALUES (?1, ?2, 0, 0, 0, ?3, 'running', ?4)",
     )?
     .execute(params![
-        Job::KIND,
-        filter_column(filter, end),
+        task.kind(),
+        filter_column(task, local.last_event()),
         total.map(|total| i64::try_from(total).unwrap_or(i64::MAX)),
         at.millis()
     ])?;
@@ -108,9 +103,14 @@ fn advance(db: &Connection, id: JobId, now: Timestamp, at: Timestamp, after: &mu
     if stored.job.state != JobState::Running {
         return Ok(stored.job);
     }
-    let found = finished(db, &stored.job.filter, stored.cursor, stored.end, LOOKED_AT_MAX)?;
-    for one in stored.take(found, at) {
-        match commands::retry(db, one.id, now, after) {
+    let found = look(db, &stored.job.task, stored.cursor, stored.end, LOOKED_AT_MAX)?;
+    for id in stored.take(found, at) {
+        let done = match stored.job.task {
+            Task::RetryDeliveries(_) => commands::retry(db, DeliveryId::from_i64(id), now, after),
+            Task::RetryRuns(_) => commands::retry_run(db, RunId::from_i64(id), now, after),
+            Task::ReplayEvents(_) => commands::replay(db, EventId::from_i64(id), now, after).map(drop),
+        };
+        match done {
             Ok(()) => stored.job.done += 1,
             Err(error) if error.is_refusal() => stored.job.failed += 1,
             Err(error) => return Err(error),
@@ -162,14 +162,24 @@ pub fn hurry(db: &Connection, local: &Local, endpoint: EndpointId, at: Timestamp
         .query_row([endpoint.as_i64()], |row| row.get(0))?;
     if waits {
         let filter = RetryFilter { endpoint: Some(endpoint), ended: Ended::Retrying, ..RetryFilter::default() };
-        insert(db, local, &filter, None, at)?;
+        insert(db, local, &Task::RetryDeliveries(filter), None, at)?;
         after.new_job = true;
     }
     Ok(())
 }
 
-/// Returns the deliveries with ids from `from` to before `end` in the state of the filter, by id.
-fn finished(db: &Connection, filter: &RetryFilter, from: i64, end: i64, most: usize) -> Result<Vec<Finished>, Error> {
+/// Looks at up to `most` items from the number `from` to before `end`, in their order.
+fn look(db: &Connection, task: &Task, from: i64, end: i64, most: usize) -> Result<Vec<(i64, Look)>, Error> {
+    let range = [from, end, i64::try_from(most).unwrap_or(i64::MAX)];
+    match task {
+        Task::RetryDeliveries(filter) => finished(db, filter, range),
+        Task::RetryRuns(filter) => parked(db, filter, range),
+        Task::ReplayEvents(filter) => accepted(db, filter, range),
+    }
+}
+
+/// Looks at the deliveries in the state of the filter.
+fn finished(db: &Connection, filter: &RetryFilter, range: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
     let mut select = db.prepare_cached(&match filter.ended {
         Ended::Retrying => "SELECT id, endpoint, next_at, NULL FROM live
              WHERE attempts > 0 AND lease IS NULL AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3"
@@ -181,7 +191,7 @@ fn finished(db: &Connection, filter: &RetryFilter, from: i64, end: i64, most: us
             ended.as_str()
         ),
     })?;
-    let mut rows = select.query(params![from, end, i64::try_from(most).unwrap_or(i64::MAX)])?;
+    let mut rows = select.query(range)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let reason = row.get_ref(3)?.as_str().ok();
@@ -191,7 +201,52 @@ fn finished(db: &Connection, filter: &RetryFilter, from: i64, end: i64, most: us
             Some(_) => story::delivery_type(db, id)?,
             None => None,
         };
-        found.push(Finished { id, endpoint, state, event_type });
+        found.push((id.as_i64(), filter.look(&Finished { id, endpoint, state, event_type })));
+    }
+    Ok(found)
+}
+
+/// Looks at the parked runs.
+fn parked(db: &Connection, filter: &RunRetryFilter, range: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+    let mut select = db.prepare_cached(
+        "SELECT q.id, q.plugin, q.outcome, e.type, e.accepted_at FROM run_queue q LEFT JOIN event e ON e.id = q.id >> 14
+         WHERE q.state = 'parked' AND q.id >= ?1 AND q.id < ?2 ORDER BY q.id LIMIT ?3",
+    )?;
+    let mut rows = select.query(range)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let event_type: Option<String> = row.get(3)?;
+        let accepted_at: Option<i64> = row.get(4)?;
+        let run = ParkedRun {
+            plugin: row.get(1)?,
+            outcome: row.get_ref(2)?.as_str().ok().and_then(RunOutcome::parse),
+            event: event_type.zip(accepted_at.map(Timestamp::from_millis)),
+        };
+        found.push((row.get(0)?, filter.look(&run)));
+    }
+    Ok(found)
+}
+
+/// Looks at the events. Those that no plugin and no endpoint wanted are read from their own small table.
+fn accepted(db: &Connection, filter: &ReplayFilter, range: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+    let mut select = db.prepare_cached(match filter.state {
+        Some(EventState::Unrouted) => {
+            "SELECT e.id, e.type, e.source, e.accepted_at FROM unrouted u CROSS JOIN event e ON e.id = u.id
+             WHERE u.id >= ?1 AND u.id < ?2 ORDER BY u.id LIMIT ?3"
+        }
+        _ => "SELECT id, type, source, accepted_at FROM event WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
+    })?;
+    let mut rows = select.query(range)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = EventId::from_i64(row.get(0)?);
+        let event = AcceptedEvent {
+            state: story::event_parts(db, id)?.state(),
+            event_type: row.get(1)?,
+            source: row.get(2)?,
+            accepted_at: Timestamp::from_millis(row.get(3)?),
+        };
+        found.push((id.as_i64(), filter.look(&event)));
     }
     Ok(found)
 }

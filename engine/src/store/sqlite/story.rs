@@ -1,7 +1,5 @@
 //! The history of events and deliveries: lists and details, read on connections beside the writer.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, params_from_iter};
@@ -13,17 +11,16 @@ use super::{
 use crate::{
     domain::{
         delivery::DeliveryState,
-        event::EventState,
+        event::Parts,
         id::{DeliveryId, EndpointId, EventId, RunId},
-        name::Slug,
-        plugin::Digest,
-        run::{RunOutcome, RunState},
         time::Timestamp,
     },
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
-        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
+        WholeDelivery,
         columns::ended,
+        story::{EVENT_ID_END, RUN_COLUMNS, RUN_JOINS, candidates, parts, read_parts},
     },
 };
 
@@ -35,6 +32,14 @@ impl Story for Sqlite {
 
     async fn event(&self, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
         self.read_for_people(move |db| event(db, id, from)).await
+    }
+
+    async fn runs(&self, filter: RunFilter, page: PageRequest) -> Result<Page<StoredRun>, Error> {
+        self.read_for_people(move |db| runs(db, &filter, page)).await
+    }
+
+    async fn run(&self, id: RunId) -> Result<StoredRun, Error> {
+        self.read_for_people(move |db| run(db, id)).await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
@@ -56,19 +61,9 @@ impl Story for Sqlite {
 }
 
 fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
-    // Rare states have small tables. Their events are listed from there, newest first.
-    let from = match filter.state {
-        None => "event e",
-        Some(EventState::Waiting) => "event_queue s CROSS JOIN event e ON e.id = s.id",
-        Some(EventState::Unrouted) => "unrouted s CROSS JOIN event e ON e.id = s.id",
-        Some(EventState::Failed) => {
-            "(SELECT DISTINCT id >> 14 AS id FROM run_queue WHERE state = 'parked') s CROSS JOIN event e ON e.id = s.id"
-        }
-        Some(EventState::Done) => "event e",
-    };
-    let id = if matches!(filter.state, None | Some(EventState::Done)) { "e.id" } else { "s.id" };
-    let mut conditions = vec![format!("{id} < ?")];
-    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(request.cursor.unwrap_or(i64::MAX))];
+    let candidates = filter.state.and_then(|state| candidates(state, "?1", "max"));
+    let mut conditions = vec!["e.id < ?1".to_owned()];
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(request.cursor.unwrap_or(EVENT_ID_END))];
     let mut also = |condition: &str, value: Box<dyn ToSql>| {
         conditions.push(condition.to_owned());
         values.push(value);
@@ -99,45 +94,34 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
             Box::new(until.millis() / 60_000),
         );
     }
-    if filter.state == Some(EventState::Done) {
-        conditions.push(
-            "NOT EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id) AND NOT EXISTS (SELECT 1 FROM unrouted u WHERE u.id = e.id)
-             AND NOT EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'parked')"
-                .to_owned(),
-        );
-    }
-    values.push(Box::new(i64::try_from(request.limit + 1).unwrap_or(i64::MAX)));
-    let sql = format!(
-        "SELECT {EVENT_COLUMNS}, length(e.data) FROM {from} WHERE {} ORDER BY {id} DESC LIMIT ?",
-        conditions.join(" AND ")
-    );
+    // The candidates come newest first, and a join keeps their order. Sorting them would read all of them.
+    let (from, order) = match candidates {
+        Some(candidates) => (format!("({candidates}) s CROSS JOIN event e ON e.id = s.id"), ""),
+        None => ("event e".to_owned(), "ORDER BY e.id DESC"),
+    };
+    let sql = format!("SELECT {EVENT_COLUMNS}, length(e.data) FROM {from} WHERE {} {order}", conditions.join(" AND "));
     let mut select = db.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(values))?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
+    // Whether an event is in a state is the domain's rule, so events are read until the page is full.
+    while found.len() <= request.limit
+        && let Some(row) = rows.next()?
+    {
         let event = rows::event(row, Bytes::new())?;
         let bytes = row.get::<_, i64>(12)?.unsigned_abs();
-        let state = event_state(db, event.id)?;
-        found.push(EventSummary { event, bytes, state });
+        let parts = event_parts(db, event.id)?;
+        if filter.state.is_none_or(|state| state == parts.state()) {
+            found.push(EventSummary { event, bytes, parts });
+        }
     }
     Ok(Page::of(found, request, |summary| summary.event.id.as_i64()))
 }
 
-fn event_state(db: &Connection, id: EventId) -> Result<EventState, Error> {
-    let (from, until) = id.children();
-    let state: i64 = db
-        .prepare_cached(
-            "SELECT CASE WHEN EXISTS (SELECT 1 FROM event_queue WHERE id = ?1) THEN 0
-                 WHEN EXISTS (SELECT 1 FROM run_queue WHERE id >= ?2 AND id < ?3 AND state = 'parked') THEN 1
-                 WHEN EXISTS (SELECT 1 FROM unrouted WHERE id = ?1) THEN 2 ELSE 3 END",
-        )?
-        .query_row(params![id.as_i64(), from, until], |row| row.get(0))?;
-    Ok(match state {
-        0 => EventState::Waiting,
-        1 => EventState::Failed,
-        2 => EventState::Unrouted,
-        _ => EventState::Done,
-    })
+/// Counts the parts of an event.
+pub fn event_parts(db: &Connection, id: EventId) -> Result<Parts, Error> {
+    let mut select = db.prepare_cached(&parts("?1"))?;
+    let mut rows = select.query([id.as_i64()])?;
+    rows.next()?.map_or(Err(Error::NotFound { what: "event" }), |row| read_parts(row, 0))
 }
 
 fn event(db: &Connection, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {
@@ -153,15 +137,13 @@ fn event(db: &Connection, id: EventId, from: StoryPlace) -> Result<EventStory, E
     let emitted = emitted
         .query_map(params![id.as_i64(), from.emitted, limit(STORY_EMITTED + 1)], |row| Ok(EventId::from_i64(row.get(0)?)))?
         .collect::<Result<_, _>>()?;
-    let mut select = db.prepare_cached(&format!(
-        "SELECT {RUN_COLUMNS} FROM {RUN_TABLES} WHERE r.id >= ?1 AND r.id < ?2 ORDER BY r.id LIMIT ?3"
-    ))?;
+    let mut select = db.prepare_cached(&format!("{} WHERE r.id >= ?1 AND r.id < ?2 ORDER BY r.id LIMIT ?3", whole_runs()))?;
     let mut rows = select.query([first + i64::from(from.run), until, limit(STORY_RUNS + 1)])?;
     let mut runs = Vec::new();
     while let Some(row) = rows.next()? {
-        runs.push(run(row)?);
+        runs.push(read_run(row)?);
     }
-    Ok(EventStory { state: event_state(db, id)?, event, runs, deliveries, emitted, next: None }.part(from))
+    Ok(EventStory { parts: event_parts(db, id)?, event, runs, deliveries, emitted, next: None }.part(from))
 }
 
 fn limit(number: usize) -> i64 {
@@ -181,39 +163,79 @@ fn first_deliveries(db: &Connection, from: i64, until: i64, most: usize) -> Resu
     Ok(found)
 }
 
-/// The columns of [`run`], in its order, and their tables.
-pub const RUN_COLUMNS: &str = "r.id, r.round, r.plugin, r.version, e.name, r.outcome, r.code, r.message, r.tries, r.took_us, \
-     r.memory_peak, r.webhooks, r.emitted, r.log, r.log_dropped, q.state, q.next_at";
-pub const RUN_TABLES: &str = "run r LEFT JOIN run_queue q ON q.id = r.id LEFT JOIN endpoint e ON e.id = r.endpoint";
+/// A run `r` with its row `q` of the queue, if it has one.
+const RUNS: &str = "run r LEFT JOIN run_queue q ON q.id = r.id";
 
-/// Reads [`RUN_COLUMNS`].
-pub fn run(row: &Row<'_>) -> Result<StoredRun, Error> {
-    let place = Place { table: "run", id: row.get(0)? };
-    let version: Option<[u8; 32]> = row.get(3).map_err(|_| place.corrupt("version"))?;
-    let outcome: Option<String> = row.get(5)?;
-    let outcome = outcome.map(|text| RunOutcome::parse(&text).ok_or_else(|| place.corrupt("outcome"))).transpose()?;
-    let state = match row.get::<_, Option<String>>(15)?.as_deref() {
-        None => RunState::Done,
-        Some("waiting") => RunState::Waiting { due: Timestamp::from_millis(row.get(16)?) },
-        Some(_) => RunState::Parked,
+/// Reads every column of a run, for a check of all rows.
+pub fn whole_runs() -> String {
+    format!("SELECT {RUN_COLUMNS}, r.log FROM {RUNS} {RUN_JOINS}")
+}
+
+/// Reads a row of [`whole_runs`].
+pub fn read_run(row: &Row<'_>) -> Result<StoredRun, Error> {
+    StoredRun::read(row, Timestamp::from_millis)
+}
+
+fn run(db: &Connection, id: RunId) -> Result<StoredRun, Error> {
+    let mut select = db.prepare_cached(&format!("{} WHERE r.id = ?1", whole_runs()))?;
+    let mut rows = select.query([id.as_i64()])?;
+    rows.next()?.map_or(Err(Error::NotFound { what: "run" }), read_run)
+}
+
+fn runs(db: &Connection, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {
+    // Runs that are not finished are few: they are listed from their queue, newest first.
+    let queue = "run_queue q CROSS JOIN run r ON r.id = q.id";
+    let (from, id, which) = match filter.state {
+        Some("waiting") => (queue, "q.id", "q.state = 'waiting'"),
+        Some("parked") => (queue, "q.id", "q.state = 'parked'"),
+        Some("done") => (RUNS, "r.id", "q.id IS NULL AND r.outcome = 'ok'"),
+        Some(_) => (RUNS, "r.id", "q.id IS NULL AND r.outcome IS DISTINCT FROM 'ok'"),
+        None => (RUNS, "r.id", "true"),
     };
-    Ok(StoredRun {
-        id: RunId::from_i64(place.id),
-        round: row.get(1)?,
-        plugin: Slug::parse(&row.get::<_, String>(2)?).map_err(|_| place.corrupt("plugin"))?,
-        version: version.map(Digest::from_bytes),
-        endpoint: row.get(4)?,
-        state,
-        outcome,
-        code: row.get(6)?,
-        message: row.get(7)?,
-        tries: row.get(8)?,
-        took: Duration::from_micros(row.get::<_, i64>(9)?.unsigned_abs()),
-        memory_peak: row.get::<_, i64>(10)?.unsigned_abs(),
-        webhooks: row.get(11)?,
-        emitted: row.get(12)?,
-        log: rows::log_from_columns(&place, row.get(13)?, row.get(14)?)?,
-    })
+    let (first, end) = filter.event.map_or((0, i64::MAX), EventId::children);
+    let mut conditions = vec![which.to_owned(), format!("{id} >= ?"), format!("{id} < ?")];
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(first), Box::new(end.min(request.cursor.unwrap_or(i64::MAX)))];
+    let mut also = |condition: String, value: Box<dyn ToSql>| {
+        conditions.push(condition);
+        values.push(value);
+    };
+    if let Some(outcome) = filter.outcome {
+        also("r.outcome = ?".into(), Box::new(outcome.as_str()));
+    }
+    if let Some(plugin) = &filter.plugin {
+        also("r.plugin = ?".into(), Box::new(plugin.to_string()));
+    }
+    if let Some(event_type) = &filter.event_type {
+        also("v.type = ?".into(), Box::new(event_type.clone()));
+    }
+    if let Some(since) = filter.since {
+        also("v.accepted_at >= ?".into(), Box::new(since.millis()));
+        also(
+            format!("{id} >= coalesce((SELECT first_id << 14 FROM minute WHERE minute < ? ORDER BY minute DESC LIMIT 1), 0)"),
+            Box::new(since.millis() / 60_000),
+        );
+    }
+    if let Some(until) = filter.until {
+        also("v.accepted_at < ?".into(), Box::new(until.millis()));
+        also(
+            format!(
+                "{id} < coalesce((SELECT first_id << 14 FROM minute WHERE minute > ? ORDER BY minute LIMIT 1), 9223372036854775807)"
+            ),
+            Box::new(until.millis() / 60_000),
+        );
+    }
+    values.push(Box::new(limit(request.limit + 1)));
+    let sql = format!(
+        "SELECT {RUN_COLUMNS}, NULL FROM {from} {RUN_JOINS} WHERE {} ORDER BY {id} DESC LIMIT ?",
+        conditions.join(" AND ")
+    );
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read_run(row)?);
+    }
+    Ok(Page::of(found, request, |run| run.id.as_i64()))
 }
 
 /// Returns one page of deliveries: merges the newest unfinished ones with the newest finished ones.

@@ -17,7 +17,7 @@ use crate::{
     domain::{
         delivery::{DeadReason, Next},
         id::EventId,
-        job::RetryFilter,
+        job::{RetryFilter, Task},
         key::Role,
         name::Slug,
         plugin::Digest,
@@ -248,7 +248,7 @@ async fn full_store(backing: &Arc<SqliteBacking>) -> Bench {
     bench.store.create_key(key).await.unwrap();
     let entry = NewAudit { at: clock::wall(), key: "ci".into(), action: "key.create".into(), target: None };
     bench.store.begin_audit(entry).await.unwrap();
-    bench.store.create_job(RetryFilter::default(), clock::wall()).await.unwrap();
+    bench.store.create_job(Task::RetryDeliveries(RetryFilter::default()), clock::wall()).await.unwrap();
     bench
 }
 
@@ -262,7 +262,7 @@ async fn a_check_of_a_sound_store_finds_nothing_and_changes_nothing() {
     let count = |what: &str| report.counts.iter().find(|(name, _)| name == what).map(|(_, count)| *count);
     let expected = [
         ("events", 6),
-        ("events waiting", 1),
+        ("events to be run", 1),
         ("deliveries retrying", 1),
         ("deliveries dead", 2),
         ("endpoints", 2),

@@ -1,0 +1,174 @@
+//! Runs: list, read, retry, cancel.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Api,
+    error::Problem,
+    events::event_id,
+    millis,
+    page::{Limit, Paging, Query, instant},
+    path::Path,
+};
+use crate::{
+    clock,
+    domain::{
+        id::{EventId, RunId, Tag},
+        name::{Slug, nearest},
+        run::{LogLine, RunOutcome, RunState},
+        time::Timestamp,
+    },
+    store::{RunFilter, StoredRun},
+    wire::{LogView, PageView, RunStoryView, RunView},
+};
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// Only runs in this state.
+    #[param(value_type = Option<RunState>)]
+    state: Option<String>,
+    /// Only runs with this outcome.
+    #[param(value_type = Option<RunOutcome>)]
+    outcome: Option<String>,
+    /// Only runs of this plugin.
+    #[param(value_type = Option<Slug>)]
+    plugin: Option<String>,
+    /// Only runs of this event.
+    #[param(value_type = Option<EventId>)]
+    event: Option<String>,
+    /// Only runs of events of this type.
+    r#type: Option<String>,
+    /// Only runs of events accepted at this time or later.
+    #[param(value_type = Option<Timestamp>)]
+    since: Option<String>,
+    /// Only runs of events accepted before this time.
+    #[param(value_type = Option<Timestamp>)]
+    until: Option<String>,
+    /// Maximum number of runs.
+    #[param(value_type = Option<Limit>)]
+    limit: Option<String>,
+    /// The `next` of the previous page.
+    #[param(value_type = Option<RunId>)]
+    cursor: Option<String>,
+}
+
+/// List runs, newest event first, without their logs.
+#[utoipa::path(
+    get, path = "/v1/runs", operation_id = "list_runs", tag = "runs", params(Filter),
+    responses((status = 200, description = "One page.", body = PageView<RunView>)),
+    extensions(("x-problems" = json!(["not_found"]))),
+)]
+pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> Result<Json<PageView<RunView>>, Problem> {
+    let tag = api.store.tag();
+    let paging =
+        Paging::new(filter.limit.as_deref(), filter.cursor.as_deref(), |text| RunId::parse(text, tag).map(RunId::as_i64))?;
+    let outcome =
+        |text: &str| RunOutcome::parse(text).ok_or_else(|| not_one_of("outcome", text, &RunOutcome::ALL.map(RunOutcome::as_str)));
+    let state = |text: &str| {
+        let known = RunState::WORDS.into_iter().find(|word| *word == text);
+        known.ok_or_else(|| not_one_of("state", text, &RunState::WORDS))
+    };
+    let plugin = |text: &str| Slug::parse(text).map_err(|bad| Problem::bad_request(format!("plugin is {text:?}: {bad}")));
+    let filter = RunFilter {
+        state: filter.state.as_deref().map(state).transpose()?,
+        outcome: filter.outcome.as_deref().map(outcome).transpose()?,
+        plugin: filter.plugin.as_deref().map(plugin).transpose()?,
+        event: filter.event.as_deref().map(|text| event_id(&api, text)).transpose()?,
+        event_type: filter.r#type,
+        since: instant("since", filter.since.as_deref())?,
+        until: instant("until", filter.until.as_deref())?,
+    };
+    let page = api.store.runs(filter, paging.request).await?;
+    Ok(Json(PageView {
+        items: page.items.iter().map(|run| RunView::new(run, tag)).collect(),
+        next: page.next.map(|id| RunId::from_i64(id).text(tag)),
+    }))
+}
+
+fn not_one_of(name: &str, text: &str, words: &[&str]) -> Problem {
+    let near = nearest(text, words.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    Problem::bad_request(format!("{name} is {text:?}; it is one of {}{near}", words.join(", ")))
+}
+
+fn run_id(api: &Api, text: &str) -> Result<RunId, Problem> {
+    RunId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no run {text:?}")))
+}
+
+/// Read one run with its log.
+#[utoipa::path(
+    get, path = "/v1/runs/{run}", operation_id = "show_run", tag = "runs",
+    params(("run" = RunId, Path, description = "Id of the run.")),
+    responses((status = 200, description = "The run.", body = RunStoryView)),
+)]
+pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<RunStoryView>, Problem> {
+    let run = api.store.run(run_id(&api, &id)?).await?;
+    Ok(Json(RunStoryView::new(&run, api.store.tag())))
+}
+
+/// Retry a run now, with the version of the plugin that serves.
+///
+/// Other runs and webhooks of the event are not repeated. The run may be parked, waiting or cancelled.
+#[utoipa::path(
+    post, path = "/v1/runs/{run}/retry", operation_id = "retry_run", tag = "runs",
+    params(("run" = RunId, Path, description = "Id of the run.")),
+    responses((status = 202, description = "The run is due.", body = RunStoryView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
+pub async fn retry(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<(StatusCode, Json<RunStoryView>), Problem> {
+    api.store.retry_run(run_id(&api, &id)?, clock::steady()).await?;
+    Ok((StatusCode::ACCEPTED, show(State(api), Path(id)).await?))
+}
+
+/// Cancel a run that waits or is parked.
+#[utoipa::path(
+    post, path = "/v1/runs/{run}/cancel", operation_id = "cancel_run", tag = "runs",
+    params(("run" = RunId, Path, description = "Id of the run.")),
+    responses((status = 200, description = "The cancelled run.", body = RunStoryView)),
+    extensions(("x-problems" = json!(["conflict"]))),
+)]
+pub async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<RunStoryView>, Problem> {
+    api.store.cancel_run(run_id(&api, &id)?).await?;
+    show(State(api), Path(id)).await
+}
+
+impl RunView {
+    fn new(run: &StoredRun, tag: Tag) -> Self {
+        let due = match run.state {
+            RunState::Waiting { due } => Some(due),
+            RunState::Done | RunState::Parked | RunState::Cancelled => None,
+        };
+        Self {
+            id: run.id.text(tag),
+            event: run.id.event().text(tag),
+            r#type: run.event_type.clone(),
+            plugin: run.plugin.to_string(),
+            version: run.version.map(|version| version.to_string()),
+            endpoint: run.endpoint.clone(),
+            round: run.round,
+            state: run.state.as_str().into(),
+            outcome: run.outcome.map(|outcome| outcome.as_str().into()),
+            code: run.code.clone(),
+            message: run.message.clone(),
+            wants: run.wants.clone(),
+            tries: run.tries,
+            due: due.map(|due| clock::as_wall(due).to_string()),
+            duration_ms: millis(run.took),
+            memory_bytes: run.memory_peak,
+            webhooks: run.webhooks,
+            events: run.emitted,
+        }
+    }
+}
+
+impl RunStoryView {
+    pub fn new(run: &StoredRun, tag: Tag) -> Self {
+        let line = |line: &LogLine| LogView { level: line.level.as_str().into(), message: line.message.clone() };
+        Self { run: RunView::new(run, tag), log: run.log.lines.iter().map(line).collect(), log_dropped: run.log.dropped }
+    }
+}
