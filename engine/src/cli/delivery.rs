@@ -10,6 +10,7 @@ use super::{
     output::{self, Column, DIM, Printer, Styled, confirm},
 };
 use crate::{
+    clock,
     domain::job::Ended,
     wire::{DeliveryStoryView, DeliveryView, SentRequestView},
 };

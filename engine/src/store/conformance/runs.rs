@@ -13,7 +13,7 @@ use crate::{
         pattern::Pattern,
         run::{Effects, RunIdentity, RunOutcome, RunRecord, RunState},
     },
-    store::{Error, PageRequest, RunFilter, Settled, Settlement},
+    store::{Deletion, Error, PageRequest, RunFilter, Settled, Settlement},
 };
 
 /// More than one step of a job takes.
@@ -90,7 +90,7 @@ pub async fn a_run_that_cannot_be_retried_says_why(bench: &Bench) {
     let RunRecord { identity, end } = parked("p", RunOutcome::Trapped);
     let bound = RunRecord { identity: RunIdentity { endpoint: Some(crm), ..identity }, end };
     bench.settle(Settlement { runs: vec![bound], ..settlement(&claim) }).await;
-    bench.store.delete_endpoint(crm, None).await.unwrap();
+    bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     assert!(refusal(claim.event.id.run(0)).await.contains("endpoint that it belonged to was deleted"));
     let unknown = EventId::from_i64(77).run(0);
     for answer in [retry(bench, unknown).await, bench.store.cancel_run(unknown).await, bench.store.run(unknown).await.map(drop)] {
