@@ -28,6 +28,7 @@ pub enum News {
     },
     Ran {
         run: RunId,
+        event_type: String,
         plugin: String,
         version: Option<Digest>,
         outcome: RunOutcome,
@@ -41,6 +42,7 @@ pub enum News {
     },
     Attempted {
         delivery: DeliveryId,
+        event_type: String,
         endpoint: String,
         outcome: AttemptOutcome,
         detail: Option<String>,

@@ -34,6 +34,7 @@ mod runs;
 mod seeing;
 mod sources;
 mod states;
+mod stream;
 mod subscriptions;
 mod syscalls;
 mod test_send;

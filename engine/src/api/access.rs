@@ -90,6 +90,7 @@ pub const TABLE: &[Row] = &[
             "GET /v1/plugins/{plugin}",
             "GET /v1/plugins/{plugin}/state",
             "GET /v1/nodes",
+            "GET /v1/stream",
         ],
     ),
     row(

@@ -120,7 +120,7 @@ fn replayed_state_schema() -> RefOr<Schema> {
     schema(json!({
         "anyOf": [{ "$ref": "#/components/schemas/EventState" }, { "type": "null" }],
         "description": "Only events in this state, such as `unrouted` for those that no plugin and no endpoint wanted.",
-        "x-beside": { "anyOf": ["state", "event_type", "source", "since", "until"].map(is_set) },
+        "x-beside": { "anyOf": (["state", "event_type", "source", "since", "until"].map(is_set)) },
     }))
 }
 

@@ -27,6 +27,7 @@ mod plugins;
 mod runs;
 mod sent;
 mod sources;
+mod stream;
 mod subscriptions;
 
 use std::{sync::Arc, time::Duration};
@@ -51,6 +52,7 @@ pub use self::{
     heavy::Heavy,
     inbound::{ForwardedHeader, Inbound, Proxies, watch::Watches},
     metrics::{Access, LastLoad},
+    stream::Streams,
 };
 use crate::{
     catalog::{Catalog, Keys, Sources},
@@ -78,6 +80,7 @@ pub struct Api {
     pub body_time_max: Duration,
     pub body_room: BodyRoom,
     pub heavy: Heavy,
+    pub streams: Streams,
     pub last_probe: LastProbe,
     pub last_load: LastLoad,
     /// Cancelled when the engine begins to stop.
@@ -133,8 +136,9 @@ fn all() -> Addresses {
         .routes(routes!(keys::revoke))
         .routes(routes!(nodes::list))
         .routes(routes!(audit::list))
-        // Not for the routes below: their answers are short, or the same bytes for every caller.
+        // Not for the routes below: their answers are short, the same bytes for every caller, or bounded by themselves.
         .route_layer(middleware::from_fn_with_state(AnswerRoom::default(), answers::bound))
+        .routes(routes!(stream::follow))
         .routes(routes!(inbound::receive))
         // The document shows the usual method; each source decides which of these it accepts.
         .route("/in/{source}", on(OTHER_METHODS, inbound::receive))

@@ -117,6 +117,11 @@ impl Keys {
         Some(Arc::clone(&found.row))
     }
 
+    /// Returns whether a key that [`Self::find`] returned earlier is still valid.
+    pub fn holds(&self, row: &KeyRow, now: Timestamp) -> bool {
+        self.read().get(&row.new.hash).is_some_and(|known| known.row.id == row.id && !known.row.has_expired(now))
+    }
+
     /// Returns when a key was last used, to the last request.
     pub fn last_used(&self, id: KeyId) -> Option<Timestamp> {
         let known = self.read();

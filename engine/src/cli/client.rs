@@ -24,6 +24,8 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Timeout for a complete answer. The engine gives up on a slow store sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Timeout for an answer without an end. It is opened again afterwards.
+const STREAM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Timeout for a connection to an engine on this machine, only to see whether it runs.
 const DEV_ANSWER_MAX: Duration = Duration::from_millis(300);
 /// Items of one page of a list.
@@ -225,6 +227,35 @@ impl Client {
             return Ok(text);
         }
         self.read("GET", &address, status, retry_after, &text).map(|answer| answer.to_string())
+    }
+
+    /// Passes each piece of an answer without an end to `piece`, and `None` once a second. Returns when the engine ends the answer.
+    pub fn follow(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        mut piece: impl FnMut(Option<&[u8]>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let address = self.address(path, query);
+        self.runtime.block_on(async {
+            let request = self.http.get(address.clone()).bearer_auth(&self.key.value).timeout(STREAM_MAX);
+            let mut response = request.send().await.map_err(|error| self.no_answer(&error))?;
+            let status = response.status().as_u16();
+            if status != 200 {
+                let text = response.text().await.map_err(|error| self.no_answer(&error))?;
+                return self.read("GET", &address, status, None, &text).map(drop);
+            }
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tokio::select! {
+                    chunk = response.chunk() => match chunk.map_err(|error| self.no_answer(&error))? {
+                        Some(bytes) => piece(Some(&bytes))?,
+                        None => return Ok(()),
+                    },
+                    _ = second.tick() => piece(None)?,
+                }
+            }
+        })
     }
 
     pub fn post<T: DeserializeOwned>(&self, path: &[&str], body: Option<&Value>) -> anyhow::Result<Answer<T>> {

@@ -110,8 +110,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
             http::StatusCode::OK,
             stop.clone(),
         );
-        let printer = FeedPrinter { tag: store.tag(), heard };
-        tokio::spawn(async move { printer.print(news).await });
+        let (printer, tag) = (FeedPrinter::new(heard), store.tag());
+        tokio::spawn(printer.follow(tag, news));
         tokio::spawn(receiving);
         let catalog = Arc::clone(engine.catalog());
         let serves = move |name: &str| catalog.plugins().get(name).map(|entry| entry.row.version.short());

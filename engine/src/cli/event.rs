@@ -17,7 +17,7 @@ use super::{
     output::{self, Column, DIM, Printer, Styled, confirm, indent},
     raw::pretty,
     run::{advice, plugin_and_version},
-    wrong,
+    tail, wrong,
 };
 use crate::{
     clock,
@@ -62,6 +62,9 @@ pub enum EventCommand {
         #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
     },
+    /// Print what the engine does, as it happens: events, runs, webhooks
+    #[command(before_help = "Example:  innesco event tail --type 'order.*'")]
+    Tail(tail::TailArgs),
     /// Show one event with its sender, runs, webhooks and the receivers' answers
     #[command(
         before_help = "Example:  innesco event show evt_k7q212\n          innesco event show evt_k7q212 --body > data.json"
@@ -147,6 +150,7 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
             };
             out.list(&items, &columns, nothing)?;
         }
+        EventCommand::Tail(args) => tail::run(args, client, out)?,
         EventCommand::Show { event, body: true } => {
             output::print_body(&client.get_bytes(&["v1", "events", event, "data"])?)?;
         }
@@ -235,6 +239,12 @@ impl WholeStory {
     fn read_story(&self) -> anyhow::Result<EventStoryView> {
         Ok(Answer::<EventStoryView>::read(self.story.clone())?.into_thing())
     }
+}
+
+/// Returns an event's whole history, and the same as JSON.
+pub fn history(client: &Client, event: &str) -> anyhow::Result<(EventStoryView, String)> {
+    let whole = whole_story(client, event)?;
+    Ok((whole.read_story()?, whole.json()))
 }
 
 /// Joins all parts of an event's history.
@@ -408,7 +418,8 @@ pub fn short(version: &str) -> String {
     version.chars().take(6).collect()
 }
 
-fn took(millis: f64) -> String {
+/// Formats a duration in milliseconds, as answers carry it.
+pub fn took(millis: f64) -> String {
     measure::took(Duration::from_secs_f64(millis.clamp(0.0, 1e12) / 1_000.0))
 }
 

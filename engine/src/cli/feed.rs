@@ -1,5 +1,5 @@
-//! Prints the engine's live feed on a developer's terminal: one line per fact, newest last. Facts of a busy engine are counted
-//! instead.
+//! Prints what an engine does now: one line per fact, newest last. Facts of a busy engine are counted instead. `innesco dev` gets
+//! them from its own engine, `innesco event tail` from the event stream of any.
 
 use std::{
     collections::HashMap,
@@ -12,18 +12,11 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use super::{
     event,
     listen::Heard,
-    measure::{self, count},
+    measure::{self, count, one_line},
     output::{self, RED, Styled, YELLOW, indent},
     run,
 };
-use crate::{
-    domain::{
-        delivery::{DeadReason, Next},
-        id::Tag,
-        run::{RunOutcome, RunState},
-    },
-    news::News,
-};
+use crate::{domain::id::Tag, news::News, wire::StreamView};
 
 /// Maximum number of facts printed per second, for routine facts and for failures. More are counted.
 const ROUTINE_MAX: usize = 20;
@@ -68,16 +61,20 @@ struct Room {
 
 impl Room {
     /// Reserves a line for one fact, or counts it.
-    fn has_for(&mut self, news: &News) -> bool {
-        let (taken, places) = if is_routine(news) { (&mut self.routine, ROUTINE_MAX) } else { (&mut self.notable, NOTABLE_MAX) };
+    fn has_for(&mut self, fact: &StreamView) -> bool {
+        if let StreamView::Missed { count } = fact {
+            self.missed += count;
+            return false;
+        }
+        let (taken, places) = if is_routine(fact) { (&mut self.routine, ROUTINE_MAX) } else { (&mut self.notable, NOTABLE_MAX) };
         *taken += 1;
         if *taken <= places {
             return true;
         }
-        *match news {
-            News::Accepted { .. } => &mut self.events,
-            News::Ran { .. } => &mut self.runs,
-            News::Attempted { .. } => &mut self.webhooks,
+        *match fact {
+            StreamView::Event { .. } => &mut self.events,
+            StreamView::Run { .. } => &mut self.runs,
+            StreamView::Attempt { .. } => &mut self.webhooks,
             _ => &mut self.plugins,
         } += 1;
         false
@@ -98,120 +95,147 @@ impl Room {
 }
 
 /// Returns whether a fact is routine, not a failure.
-fn is_routine(news: &News) -> bool {
-    match news {
-        News::Accepted { .. } => true,
-        News::Ran { outcome, .. } => *outcome == RunOutcome::Ok,
-        News::Attempted { next, .. } => matches!(next, Next::Delivered),
-        News::PluginServes { .. } | News::PluginFailed { .. } | News::PluginGone { .. } => false,
+fn is_routine(fact: &StreamView) -> bool {
+    match fact {
+        StreamView::Event { .. } => true,
+        StreamView::Run { outcome, .. } => outcome == "ok",
+        StreamView::Attempt { state, .. } => state == "delivered",
+        _ => false,
     }
 }
 
-/// Prints the engine's live feed.
+/// Prints facts, and counts those of a busy second.
+#[derive(Default)]
 pub struct FeedPrinter {
-    pub tag: Tag,
     pub heard: HeardSoFar,
+    room: Room,
 }
 
 impl FeedPrinter {
-    /// Prints until the feed ends.
-    pub async fn print(self, mut news: Receiver<Arc<News>>) {
+    pub fn new(heard: HeardSoFar) -> Self {
+        Self { heard, room: Room::default() }
+    }
+
+    /// Prints the engine's live feed until it ends.
+    pub async fn follow(mut self, tag: Tag, mut news: Receiver<Arc<News>>) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
-        let mut room = Room::default();
         loop {
-            let one = tokio::select! {
-                one = news.recv() => one,
-                _ = second.tick() => {
-                    if let Some(counted) = std::mem::take(&mut room).counted() {
-                        say("busy", &counted);
-                    }
-                    continue;
-                }
-            };
-            match one {
-                Ok(one) if room.has_for(&one) => {
-                    let (what, fact) = self.fact(&one);
-                    say(what, &fact);
-                }
-                Ok(one) => self.forget(&one),
-                Err(RecvError::Lagged(missed)) => room.missed += missed,
-                Err(RecvError::Closed) => return,
+            tokio::select! {
+                one = news.recv() => match one {
+                    Ok(one) => self.print(&StreamView::new(&one, tag)),
+                    Err(RecvError::Lagged(count)) => self.print(&StreamView::Missed { count }),
+                    Err(RecvError::Closed) => return,
+                },
+                _ = second.tick() => self.end_second(),
             }
         }
     }
 
-    fn forget(&self, news: &News) {
-        if let News::Attempted { delivery, .. } = news {
-            self.heard.take(&delivery.text(self.tag));
+    /// Prints a fact, if this second has room for it.
+    pub fn print(&mut self, fact: &StreamView) {
+        if self.room.has_for(fact) {
+            if let Some((what, text)) = self.fact(fact) {
+                say(what, &text);
+            }
+        } else if let StreamView::Attempt { delivery, .. } = fact {
+            self.heard.take(delivery);
+        }
+    }
+
+    /// Prints the number of facts that had no room in the second that ends now.
+    pub fn end_second(&mut self) {
+        if let Some(counted) = std::mem::take(&mut self.room).counted() {
+            say("busy", &counted);
         }
     }
 
     /// Formats a fact in two columns.
-    fn fact(&self, news: &News) -> (&'static str, String) {
-        match news {
-            News::Accepted { event, event_type, source } => {
-                ("event", format!("{}  {event_type}  from {}", event.text(self.tag), measure::one_line(source)))
+    fn fact(&self, fact: &StreamView) -> Option<(&'static str, String)> {
+        Some(match fact {
+            StreamView::Event { event, r#type, source } => {
+                ("event", format!("{}  {}  from {}", one_line(event), one_line(r#type), one_line(source)))
             }
-            News::Ran { run, plugin, version, outcome, state, message, wants, took, webhooks, emitted } => {
-                let version = version.map(|version| format!("@{}", version.short())).unwrap_or_default();
-                let word = Styled(output::look(outcome.as_str()).1, outcome);
-                if *outcome == RunOutcome::Ok {
-                    let asked = event::asked(*webhooks as u64, *emitted as u64);
-                    return ("run", format!("{plugin}{version}  {word}  {}  {asked}", measure::took(*took)));
+            StreamView::Run { run, plugin, version, outcome, state, message, wants, duration_ms, webhooks, events, .. } => {
+                let name = versioned(plugin, version.as_deref());
+                let word = Styled(output::look(outcome).1, one_line(outcome));
+                if outcome == "ok" {
+                    let asked = event::asked(*webhooks, *events);
+                    return Some(("run", format!("{name}  {word}  {}  {asked}", event::took(*duration_ms))));
                 }
                 let message = measure::lines(message.as_deref().unwrap_or_default());
-                let advice = match state {
-                    RunState::Waiting { .. } => "it is tried again automatically".to_owned(),
-                    _ => run::advice(&run.text(self.tag), outcome.as_str(), wants.as_deref()),
+                let advice = match state.as_ref() {
+                    "waiting" => "it is tried again automatically".to_owned(),
+                    _ => run::advice(run, outcome, wants.as_deref()),
                 };
                 let mut lines = message.lines();
                 let first = lines.next().unwrap_or_default();
                 let below: Vec<&str> = lines.chain([advice.as_str()]).collect();
-                ("run", format!("{plugin}{version}  {word}  {first}\n{}", indent(&below.join("\n"))))
+                ("run", format!("{name}  {word}  {first}\n{}", indent(&below.join("\n"))))
             }
-            News::Attempted { delivery, endpoint, outcome, detail, latency, attempt, attempts_max, next, now } => {
-                let heard = self.heard.take(&delivery.text(self.tag));
-                let word = output::attempt(outcome.as_str(), outcome.status());
-                let mut fact = format!("→ {endpoint}  {word}");
+            StreamView::Attempt {
+                delivery,
+                endpoint,
+                n,
+                attempts_max,
+                outcome,
+                status,
+                detail,
+                latency_ms,
+                state,
+                reason,
+                next_in_ms,
+                ..
+            } => {
+                let heard = self.heard.take(delivery);
+                let mut fact = format!("→ {}  {}", one_line(endpoint), output::attempt(outcome, *status));
                 // A webhook that was never sent has no latency.
-                if !latency.is_zero() {
-                    fact.push_str(&format!("  {}", measure::took(*latency)));
+                if *latency_ms > 0.0 {
+                    fact.push_str(&format!("  {}", event::took(*latency_ms)));
                 }
                 if let Some(heard) = &heard {
                     fact.push_str(&format!("  {}", heard.verdict()));
                 }
                 if let Some(detail) = detail {
-                    fact.push_str(&format!("  {}", measure::one_line(detail)));
+                    fact.push_str(&format!("  {}", one_line(detail)));
                 }
-                let count = format!("attempt {attempt} of {attempts_max}");
-                match next {
-                    Next::Delivered if *attempt > 1 => fact.push_str(&format!("  {count}")),
-                    Next::Delivered => {}
-                    Next::Retry { due } => {
-                        let wait = measure::coarse(due.since(*now).saturating_add(Duration::from_millis(500)));
+                let count = format!("attempt {n} of {attempts_max}");
+                match (state.as_ref(), next_in_ms, reason.as_deref()) {
+                    ("delivered", ..) if *n > 1 => fact.push_str(&format!("  {count}")),
+                    ("delivered", ..) => {}
+                    (_, Some(next_in), _) => {
+                        let wait = measure::coarse(Duration::from_millis(next_in.saturating_add(500)));
                         fact.push_str(&format!("  {}", Styled(YELLOW, format!("{count}, next in {wait}"))));
                     }
-                    Next::Dead(DeadReason::Gone) => fact
+                    (_, _, Some("gone")) => fact
                         .push_str(&format!("  {}", Styled(RED, "the receiver answered 410 (gone): nothing more is sent to it"))),
-                    Next::Dead(_) => fact.push_str(&format!("  {}", Styled(RED, format!("{count}, dead")))),
+                    _ => fact.push_str(&format!("  {}", Styled(RED, format!("{count}, {}", one_line(state))))),
                 }
                 if let Some(heard) = heard.filter(|heard| !heard.body.is_empty()) {
                     fact.push_str(&format!("\n{}", indent(&heard.shown_body())));
                 }
                 ("webhook", fact)
             }
-            News::PluginServes { plugin, version, was, bytes } => {
-                let was = was.map(|was| format!(" (was {})", was.short())).unwrap_or_default();
-                ("plugin", format!("{plugin}@{} serving{was}  {}", version.short(), measure::size(*bytes as u64)))
+            StreamView::PluginServing { plugin, version, was, bytes } => {
+                let was = was.as_deref().map(|was| format!(" (was {})", event::short(was))).unwrap_or_default();
+                ("plugin", format!("{} serving{was}  {}", versioned(plugin, Some(version)), measure::size(*bytes)))
             }
-            News::PluginFailed { file, keeps, message } => {
-                let keeps = keeps.map(|keeps| format!("; {} keeps serving", keeps.short())).unwrap_or_default();
-                let word = Styled(RED, format!("{file} is not loaded"));
+            StreamView::PluginFailed { file, keeps, message } => {
+                let keeps = keeps.as_deref().map(|keeps| format!("; {} keeps serving", event::short(keeps))).unwrap_or_default();
+                let word = Styled(RED, format!("{} is not loaded", one_line(file)));
                 ("plugin", format!("{word}{keeps}\n{}", indent(&measure::lines(message))))
             }
-            News::PluginGone { plugin } => ("plugin", format!("{plugin} no longer serves: its file was removed")),
-        }
+            StreamView::PluginRemoved { plugin } => {
+                ("plugin", format!("{} no longer serves: its file was removed", one_line(plugin)))
+            }
+            StreamView::Missed { .. } | StreamView::Unknown => return None,
+        })
     }
+}
+
+/// Formats a plugin with the begin of its version.
+fn versioned(plugin: &str, version: Option<&str>) -> String {
+    let version = version.map(|version| format!("@{}", event::short(version))).unwrap_or_default();
+    format!("{}{version}", one_line(plugin))
 }
 
 #[cfg(test)]
@@ -220,24 +244,26 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        delivery::AttemptOutcome,
+        delivery::{AttemptOutcome, DeadReason, Next},
         id::{DeliveryId, EventId},
         plugin::Digest,
+        run::{RunOutcome, RunState},
         time::Timestamp,
     };
 
-    fn printer() -> FeedPrinter {
-        FeedPrinter { tag: Tag::from_random([0; 4]), heard: HeardSoFar::default() }
+    fn tag() -> Tag {
+        Tag::from_random([0; 4])
     }
 
     fn line_of(printer: &FeedPrinter, news: &News) -> String {
-        let (what, fact) = printer.fact(news);
+        let (what, fact) = printer.fact(&StreamView::new(news, tag())).expect("it has a line");
         anstream::adapter::strip_str(&format!("{what:<8} {fact}")).to_string()
     }
 
     fn ran(outcome: RunOutcome, state: RunState, message: Option<&str>) -> News {
         News::Ran {
             run: EventId::from_i64(1).run(2),
+            event_type: "order.created".into(),
             plugin: "order-router".into(),
             version: Some(Digest::from_bytes([0x3f; 32])),
             outcome,
@@ -253,6 +279,7 @@ mod tests {
     fn attempted(outcome: AttemptOutcome, detail: Option<&str>, attempt: u32, next: Next) -> News {
         News::Attempted {
             delivery: DeliveryId::from_i64(7),
+            event_type: "order.created".into(),
             endpoint: "crm".into(),
             outcome,
             detail: detail.map(str::to_owned),
@@ -266,8 +293,8 @@ mod tests {
 
     #[test]
     fn runs() {
-        let printer = printer();
-        let id = EventId::from_i64(1).run(2).text(printer.tag);
+        let printer = FeedPrinter::default();
+        let id = EventId::from_i64(1).run(2).text(tag());
         assert_eq!(
             line_of(&printer, &ran(RunOutcome::Ok, RunState::Done, None)),
             "run      order-router@3f3f3f  ok  0.05 ms  2 webhooks"
@@ -284,13 +311,13 @@ mod tests {
             line_of(&printer, &ran(RunOutcome::Failed, waiting, Some("busy")))
                 .ends_with("busy\n          it is tried again automatically")
         );
-        let News::Ran { run, plugin, version, outcome: _, state, message, wants: _, took, webhooks, emitted } =
+        let News::Ran { run, event_type, plugin, version, outcome: _, state, message, wants: _, took, webhooks, emitted } =
             ran(RunOutcome::BadOutput, RunState::Parked, Some("webhook 1 goes to endpoint \"crm\", which does not exist"))
         else {
             panic!("a run")
         };
         let (outcome, wants) = (RunOutcome::BadOutput, Some("crm".to_owned()));
-        let wanting = News::Ran { run, plugin, version, outcome, state, message, wants, took, webhooks, emitted };
+        let wanting = News::Ran { run, event_type, plugin, version, outcome, state, message, wants, took, webhooks, emitted };
         assert_eq!(
             line_of(&printer, &wanting).lines().skip(1).collect::<Vec<_>>(),
             ["          parked until the endpoint crm exists, then tried again automatically: innesco endpoint add crm URL"],
@@ -300,7 +327,7 @@ mod tests {
 
     #[test]
     fn attempts() {
-        let printer = printer();
+        let printer = FeedPrinter::default();
         let answered = |status| AttemptOutcome::Answered { status };
         let retry = Next::Retry { due: Timestamp::from_millis(4_900) };
         let cases = [
@@ -319,8 +346,8 @@ mod tests {
 
     #[test]
     fn prints_the_received_body_below_the_webhook() {
-        let printer = printer();
-        let id = DeliveryId::from_i64(7).text(printer.tag);
+        let printer = FeedPrinter::default();
+        let id = DeliveryId::from_i64(7).text(tag());
         let body = Bytes::from_static(b"{\"text\": \"Order 7 over 1000\"}");
         printer.heard.put(Heard { path: "/crm".into(), id: id.clone(), event_type: None, verified: Some(Ok(())), body });
         let news = attempted(AttemptOutcome::Answered { status: 200 }, None, 1, Next::Delivered);
@@ -334,18 +361,21 @@ mod tests {
     #[test]
     fn a_busy_second_is_counted_and_hides_no_failure() {
         let mut room = Room::default();
-        let (good, bad) = (ran(RunOutcome::Ok, RunState::Done, None), ran(RunOutcome::Trapped, RunState::Parked, None));
-        let accepted = News::Accepted { event: EventId::from_i64(1), event_type: "x".into(), source: "cli".into() };
+        let view = |news: &News| StreamView::new(news, tag());
+        let good = view(&ran(RunOutcome::Ok, RunState::Done, None));
+        let bad = view(&ran(RunOutcome::Trapped, RunState::Parked, None));
+        let accepted = view(&News::Accepted { event: EventId::from_i64(1), event_type: "x".into(), source: "cli".into() });
         assert_eq!((0..ROUTINE_MAX + 5).filter(|_| room.has_for(&good)).count(), ROUTINE_MAX);
         assert!(!room.has_for(&accepted));
         assert!(room.has_for(&bad));
-        assert_eq!(room.counted().unwrap(), "and 1 event, 5 runs more");
+        assert!(!room.has_for(&StreamView::Missed { count: 7 }), "it is only counted");
+        assert_eq!(room.counted().unwrap(), "and 1 event, 5 runs, 7 other facts more");
         assert_eq!(Room::default().counted(), None);
     }
 
     #[test]
     fn plugins() {
-        let printer = printer();
+        let printer = FeedPrinter::default();
         let (new, old) = (Digest::from_bytes([0x91; 32]), Digest::from_bytes([0x3f; 32]));
         let serves = News::PluginServes { plugin: "order-router".into(), version: new, was: Some(old), bytes: 57_800 };
         assert_eq!(line_of(&printer, &serves), "plugin   order-router@919191 serving (was 3f3f3f)  58 kB");

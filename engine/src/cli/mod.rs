@@ -34,6 +34,8 @@ mod sdk;
 mod send;
 pub mod serve;
 mod source;
+mod tail;
+mod wait;
 mod watch;
 
 use std::{ffi::OsString, io, process::ExitCode};
@@ -89,7 +91,7 @@ enum Command {
     /// Plugins: create, build, list
     #[command(subcommand, before_help = "Example:  innesco plugin new my-first")]
     Plugin(plugin::PluginCommand),
-    /// Events: list, show, replay
+    /// Events: list, follow, show, replay
     #[command(subcommand, before_help = "Example:  innesco event show evt_k7q212")]
     Event(event::EventCommand),
     /// Runs of plugins on events: list, show, retry, cancel

@@ -17,7 +17,7 @@ use super::{
     client::{Client, NoAnswer, Refused},
     measure::{self, count},
     output::Printer,
-    wrong,
+    wait, wrong,
 };
 use crate::{
     clock,
@@ -60,6 +60,9 @@ pub struct SendArgs {
     /// Content type of the data, if it is not JSON
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    /// Wait until every run and webhook of the event has ended, print them as they end, and exit with 1 if one failed
+    #[arg(long, conflicts_with = "file")]
+    wait: bool,
     /// Send a file of events instead, one JSON object per line; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["event_type", "data", "id", "subject", "attributes", "content_type"])]
     file: Option<String>,
@@ -73,9 +76,10 @@ pub fn run(args: &SendArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
         return send_file(file, args, &client()?, out);
     }
     let event = event(args, read_data(args.data.as_deref())?)?;
-    let answer = client()?.post_text(&["v1", "events"], event)?;
+    let client = client()?;
+    let answer = client.post_text(&["v1", "events"], event)?;
     out.answer(&answer, |accepted| receipt(accepted, args))?;
-    Ok(())
+    if args.wait { wait::until_settled(&client, &answer.event, out) } else { Ok(()) }
 }
 
 /// Formats the receipt of an accepted event.

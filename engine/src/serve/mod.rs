@@ -143,6 +143,7 @@ impl Engine {
             body_time_max: self.config.body_time_max,
             body_room: BodyRoom::default(),
             heavy: Heavy::default(),
+            streams: api::Streams::default(),
             last_probe: LastProbe::default(),
             last_load: LastLoad::new(self.config.metrics),
             stopping: stop.clone(),

@@ -13,7 +13,7 @@ use crate::domain::{
 };
 
 /// A webhook on its way to one endpoint.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[schema(as = Delivery)]
 pub struct DeliveryView {
     #[schema(value_type = DeliveryId)]
@@ -50,7 +50,7 @@ pub struct DeliveryView {
 pub enum EndReason {}
 
 /// Result of the last attempt.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[schema(as = LastAttempt)]
 pub struct LastView {
     #[schema(value_type = AttemptOutcome)]
@@ -83,7 +83,7 @@ pub struct SentRequestView {
 }
 
 /// Method, URL and headers of a request. Secrets are `***`, and headers of the connection are missing.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[schema(as = RequestHead)]
 pub struct RequestHeadView {
     pub method: String,
@@ -109,7 +109,7 @@ pub struct BodyView {
 }
 
 /// One attempt to send a delivery.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[schema(as = Attempt)]
 pub struct AttemptView {
     #[schema(value_type = AttemptId)]
@@ -125,7 +125,7 @@ pub struct AttemptView {
 }
 
 /// Result of sending a webhook once.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[schema(as = AttemptResult)]
 pub struct AttemptResultView {
     #[schema(value_type = Timestamp)]

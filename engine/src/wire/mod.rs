@@ -20,6 +20,7 @@ mod node;
 mod plugin;
 mod run;
 mod source;
+mod stream;
 pub mod values;
 
 use std::borrow::Cow;
@@ -47,6 +48,7 @@ pub use self::{
     },
     run::{LogView, RunStoryView, RunView},
     source::{RefusalView, SourceView},
+    stream::StreamView,
 };
 
 /// A word of a fixed list, such as a state. A reader keeps a word that it does not know.

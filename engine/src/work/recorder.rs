@@ -109,6 +109,7 @@ impl Recorder {
         self.log(&record, &name);
         self.feed.send(|| News::Attempted {
             delivery: record.delivery,
+            event_type: event.new.event_type.to_string(),
             endpoint: name,
             outcome: record.attempt.outcome,
             detail: record.attempt.detail.clone(),

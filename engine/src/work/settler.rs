@@ -177,6 +177,7 @@ impl Settler {
             self.log(id, run, outcome);
             self.feed.send(|| News::Ran {
                 run: id,
+                event_type: settlement.event.new.event_type.to_string(),
                 plugin: run.identity.plugin.to_string(),
                 version: run.execution().map(|execution| execution.version),
                 outcome,

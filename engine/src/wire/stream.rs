@@ -1,0 +1,105 @@
+//! What happens now: the messages of the event stream.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Word;
+use crate::domain::{
+    delivery::{AttemptOutcome, DeadReason, DeliveryState},
+    id::{DeliveryId, EventId, RunId},
+    name::EventType,
+    run::{RunOutcome, RunState},
+};
+
+/// One message of the event stream.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[schema(as = StreamMessage)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum StreamView {
+    /// An event was accepted.
+    Event {
+        #[schema(value_type = EventId)]
+        event: String,
+        #[schema(value_type = EventType)]
+        r#type: String,
+        source: String,
+    },
+    /// A plugin ran.
+    Run {
+        #[schema(value_type = RunId)]
+        run: String,
+        #[schema(value_type = EventId)]
+        event: String,
+        #[schema(value_type = EventType)]
+        r#type: String,
+        plugin: String,
+        /// SHA-256 of the plugin that ran.
+        version: Option<String>,
+        #[schema(value_type = RunOutcome)]
+        outcome: Word,
+        #[schema(value_type = RunState)]
+        state: Word,
+        /// Why the run failed, for people.
+        message: Option<String>,
+        /// Name of the missing endpoint that the run waits for.
+        wants: Option<String>,
+        duration_ms: f64,
+        /// Number of webhooks that it requested.
+        webhooks: u64,
+        /// Number of events that it emitted.
+        events: u64,
+    },
+    /// A webhook was sent, or could not be sent.
+    Attempt {
+        #[schema(value_type = DeliveryId)]
+        delivery: String,
+        #[schema(value_type = EventId)]
+        event: String,
+        /// Event type in the webhook.
+        r#type: String,
+        /// Name of the endpoint.
+        endpoint: String,
+        /// Number of the attempt, from 1.
+        n: u32,
+        attempts_max: u64,
+        #[schema(value_type = AttemptOutcome)]
+        outcome: Word,
+        /// Status of the answer.
+        status: Option<u16>,
+        /// The outcome in words.
+        detail: Option<String>,
+        latency_ms: f64,
+        /// State of the delivery after the attempt.
+        #[schema(value_type = DeliveryState)]
+        state: Word,
+        /// Why it is dead.
+        #[schema(value_type = Option<DeadReason>)]
+        reason: Option<Word>,
+        /// Time until the next attempt.
+        next_in_ms: Option<u64>,
+    },
+    /// A version of a plugin serves from now on.
+    PluginServing {
+        plugin: String,
+        /// SHA-256 of the version.
+        version: String,
+        /// SHA-256 of the version that served before.
+        was: Option<String>,
+        bytes: u64,
+    },
+    /// A file in the plugin folder was not loaded.
+    PluginFailed {
+        file: String,
+        /// SHA-256 of the version that keeps serving.
+        keeps: Option<String>,
+        /// Why it was not loaded, for people.
+        message: String,
+    },
+    /// A plugin no longer serves, because its file was removed.
+    PluginRemoved { plugin: String },
+    /// Messages were dropped, because the caller reads more slowly than they come.
+    Missed { count: u64 },
+    /// A kind that a newer engine sends and this reader does not know.
+    #[serde(other)]
+    Unknown,
+}
