@@ -141,7 +141,6 @@ pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
             deliveries: vec![webhook(crm, "late")],
             emitted: vec![emitted(&slow.event, "a")],
             state_use: state_use(&[], &[("k", Some(b"late"))]),
-            ..Effects::default()
         },
     )];
     let late = Settlement { runs, direct: vec![direct(crm)], ..settlement(&slow) };
