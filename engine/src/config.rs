@@ -589,7 +589,7 @@ mod tests {
         assert!(!broken.contains("secret"), "{broken}");
     }
 
-    /// Kind: limits that disagree. A plugin can return every event that is accepted, unless its limit is set.
+    /// A plugin can return every accepted event, unless the limit of results is set.
     #[test]
     fn the_limit_of_results_follows_the_limit_of_bodies() {
         const MIB: usize = 1 << 20;

@@ -235,7 +235,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
         let moved: i64 = server.ask(&database, "SELECT count(*) FROM event").unwrap().parse().unwrap();
         println!("cut {tables}: unfinished {unfinished}, {moved} events are there");
     }
-    assert!(cuts > 0, "the move was cut in its middle");
+    assert!(cuts > 0, "the move was interrupted");
     if cuts == CUTS {
         engine.set_environment(&[("INNESCO_STORE", url.as_str())]);
         let early = engine

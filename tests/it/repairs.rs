@@ -77,7 +77,7 @@ async fn an_update_of_a_wrong_url_costs_no_webhook() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resume_sends_at_once_what_waits_for_its_next_try() {
+async fn a_resume_sends_waiting_deliveries_at_once() {
     let engine = Engine::start(&[]);
     let receiver = receiver().await;
     wrong_url(&engine, &receiver).await;

@@ -36,7 +36,7 @@ use crate::{
     wire::{JobView, PageView, RetryFilterView, values::schema},
 };
 
-/// Selects the deliveries of a bulk retry. Without members: all dead deliveries. `retrying` makes due now what waits for its next try.
+/// Selects the deliveries of a bulk retry. Without members: all dead deliveries. With `retrying`, deliveries that wait for their next attempt become due now.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RetryInput)]

@@ -136,7 +136,7 @@ fn all() -> Addresses {
         .routes(routes!(keys::revoke))
         .routes(routes!(nodes::list))
         .routes(routes!(audit::list))
-        // Not for the routes below: their answers are short, the same bytes for every caller, or bounded by themselves.
+        // Not for the routes below: their answers are short, the same bytes for every caller, or limited elsewhere.
         .route_layer(middleware::from_fn_with_state(AnswerRoom::default(), answers::bound))
         .routes(routes!(stream::follow))
         .routes(routes!(inbound::receive))

@@ -201,7 +201,7 @@ mod tests {
         assert!(matches!(PluginFile::open(&folder, "nothing.wasm"), Err(Unopened::Gone)));
     }
 
-    /// Kind: new content of the same length and time, as copies that preserve times write it. The stamp differs, or the file was
+    /// Cases: new content of the same length and time, as copies that preserve times write it. The stamp differs, or the file was
     /// written so recently that it is read again.
     #[test]
     fn new_content_of_equal_length_and_time_is_noticed() {
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Kind: a file that is read while it is written gives no content, so that it is read again.
+    /// Cases: a file that is read while it is written gives no content, so that it is read again.
     #[test]
     fn a_file_that_changes_while_it_is_read_is_read_again() {
         let home = tempfile::tempdir().unwrap();

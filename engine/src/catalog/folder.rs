@@ -499,7 +499,7 @@ mod tests {
         Folder { files: files.iter().map(|(file, is)| ((*file).to_owned(), known(*is))).collect(), ..Folder::default() }
     }
 
-    /// Kind: files that hold the same plugin, after removals, renames and broken writes.
+    /// Cases: files that hold the same plugin, after removals, renames and broken writes.
     #[test]
     fn of_rival_files_one_provides_the_plugin_and_the_next_inherits_it() {
         use Is::{Broken, Missing, MissingRival, Other, Provider, Rival};
@@ -527,7 +527,7 @@ mod tests {
         assert!(folder(&[("a", Missing)]).next_look() <= SETTLE, "a missing file is checked as soon as its time is over");
     }
 
-    /// Kind: what editors, copy programs and mounts leave in a folder.
+    /// Cases: what editors, copy programs and mounts leave in a folder.
     #[test]
     fn only_visible_wasm_files_are_plugins() {
         let home = tempfile::tempdir().unwrap();

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_changes_say_what_to_write() {
+    fn errors_of_wrong_changes_show_valid_ones() {
         for (set, unset, expected) in [
             (json!({}), vec![], "nothing to change"),
             (

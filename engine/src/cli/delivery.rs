@@ -85,7 +85,7 @@ pub struct Bulk {
     /// All cancelled deliveries
     #[arg(long, group = "bulk")]
     cancelled: bool,
-    /// All deliveries that wait for their next try
+    /// All deliveries that wait for their next attempt
     #[arg(long, group = "bulk")]
     waiting: bool,
     /// With one of these: only to this endpoint

@@ -40,7 +40,7 @@ pub enum EndpointCommand {
     /// Create an endpoint. The secret is printed once
     #[command(before_help = "Example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
     Add(Box<AddArgs>),
-    /// Change an endpoint; what waits for it goes to the new URL, under the same ids
+    /// Change an endpoint; its waiting deliveries go to the new URL, under the same ids
     #[command(
         before_help = "Example:  innesco endpoint update crm https://crm.example.com/v2/hook\n          innesco endpoint update crm --timeout 5s --unset rate"
     )]
@@ -69,7 +69,7 @@ pub enum EndpointCommand {
         /// Endpoint name, or id ep_…
         endpoint: String,
     },
-    /// Resume a paused or disabled endpoint, and send now what waits
+    /// Resume a paused or disabled endpoint, and send its waiting deliveries now
     #[command(before_help = "Example:  innesco endpoint resume crm")]
     Resume {
         /// Endpoint name, or id ep_…
@@ -521,7 +521,7 @@ fn updated(endpoint: &EndpointView, retrying: bool, out: &Printer) -> Card {
     if retrying {
         let name = one_line(&endpoint.name);
         card.remark(&format!(
-            "Webhooks wait for their next try. To send them now: innesco delivery retry --waiting --endpoint {name}"
+            "Webhooks wait for their next attempt. To send them now: innesco delivery retry --waiting --endpoint {name}"
         ));
     }
     card

@@ -23,7 +23,7 @@ pub enum Ended {
     #[default]
     Dead,
     Cancelled,
-    /// Waiting for the next try, which becomes due now.
+    /// Waiting for the next attempt, which becomes due now.
     Retrying,
 }
 

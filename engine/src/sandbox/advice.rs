@@ -133,7 +133,7 @@ fn find(cases: &[Case], text: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Kind: panics of Rust's standard library without a machine. The output of Rust 1.95 for wasm32-unknown-unknown.
+    /// Cases: panics of Rust's standard library without a machine. The output of Rust 1.95 for wasm32-unknown-unknown.
     #[test]
     fn advice_names_the_replacement() {
         let io = "called `Result::unwrap()` on an `Err` value: Error { kind: Unsupported, message: \"operation not supported on this platform\" }";
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(for_panic("panicked at src/lib.rs:13:29: unlucky 13"), None);
     }
 
-    /// Kind: imports of a browser's JavaScript.
+    /// Cases: imports of a browser's JavaScript.
     #[test]
     fn browser_imports_reveal_the_crate() {
         let cases = [
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Kind: imports that the engine does not have.
+    /// Cases: imports that the engine does not have.
     #[test]
     fn unknown_imports_get_advice() {
         for (name, expected) in [
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    /// Kind: crates that do not build for plugins. The errors of uuid 1.29, getrandom 0.2, 0.3 and 0.4, tokio 1.54, mio 1.2,
+    /// Cases: crates that do not build for plugins. The errors of uuid 1.29, getrandom 0.2, 0.3 and 0.4, tokio 1.54, mio 1.2,
     /// socket2 0.6 and cc 1.2.
     #[test]
     fn a_build_that_needs_a_machine_gets_advice() {

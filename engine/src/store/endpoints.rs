@@ -11,20 +11,20 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Whether an endpoint may be deleted that is in use.
+/// Whether a deletion may remove an endpoint that is in use.
 #[derive(Clone, Debug)]
 pub enum Deletion {
-    /// It may: who deletes it accepts that webhooks are cancelled.
+    /// It may: the caller accepts that waiting webhooks are cancelled.
     Forced,
-    /// Not while deliveries wait for it, nor if one of these plugins has sent to it by its name.
+    /// It may not, if deliveries wait for the endpoint or one of these plugins has sent to it by name.
     Unused { serving: Vec<Slug> },
 }
 
-/// Deleted endpoints whose names are known: so many that a plugin's webhook finds its endpoint, so few that each change reads them.
+/// Deleted endpoints whose names are known: enough for the webhooks of plugins, and few enough to read them with each change.
 pub const DELETED_KNOWN_MAX: i64 = 10_000;
-/// Waiting deliveries of each kind that are counted before a deletion.
+/// Maximum number of waiting deliveries of each kind that are counted before a deletion.
 pub const WAITING_COUNTED_MAX: i64 = 100_000;
-/// Last finished deliveries that are looked at for the plugins that made them.
+/// Number of the last finished deliveries that are searched for plugins that send to the endpoint.
 pub const SENT_LOOKED_AT_MAX: i64 = 1_000;
 
 /// Stores endpoints.
@@ -42,7 +42,7 @@ pub trait Endpoints {
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;
 
     /// Changes only the state, and only from one of `from`. Returns whether it changed. If so, it stores `notice` in the same
-    /// commit. A change to `active`, also from `active`, creates a job that makes due now what waits for its next try.
+    /// commit. A change to `active`, also from `active`, creates a job that makes the endpoint's retrying deliveries due now.
     ///
     /// # Errors
     /// If the commit failed: neither the state nor the notice is stored.

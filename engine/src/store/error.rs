@@ -93,7 +93,7 @@ impl From<SealError> for Error {
 }
 
 impl Error {
-    /// Returns whether a rule refused the step before it changed anything. Otherwise the step may have failed in its middle.
+    /// Returns whether a rule refused the step before it changed anything. Any other error may have occurred after some changes.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::IdTaken(_) | Self::Conflict(_) | Self::Overloaded(_))
     }

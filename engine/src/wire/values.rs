@@ -101,7 +101,7 @@ values! {
     DeliveryState, "DeliveryState", words("State of a delivery.", &DeliveryState::WORDS);
     DeadReason, "DeadReason", words("Why a delivery is dead.", &DeadReason::ALL.map(DeadReason::as_str));
     EndReason, "EndReason", words("Why a delivery is dead or cancelled.", &end_reasons());
-    Ended, "Ended", words("State of deliveries for a bulk retry. `retrying`: those that wait for their next try.", &Ended::ALL.map(Ended::as_str));
+    Ended, "Ended", words("State of deliveries for a bulk retry. `retrying`: those that wait for their next attempt.", &Ended::ALL.map(Ended::as_str));
     Task, "JobKind", words(
         "Work of a job: send deliveries again, run parked runs again, or run whole events again.", &Task::KINDS);
     JobState, "JobState", words("State of a job: running, done or cancelled.", &JobState::ALL.map(JobState::as_str));

@@ -18,11 +18,11 @@ use crate::{
 
 /// How often maintenance runs.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often events are retired and the uses of keys are stored: every so many steps.
+/// Number of steps between two runs of retention, and between two writes of the uses of keys.
 const RETIRE_EVERY: u32 = 60;
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Percentage of its limit from which on a store is nearly full.
+/// Percentage of its limit at which a store counts as nearly full.
 const WARN_PERCENT: u64 = 80;
 
 /// The maintenance task.

@@ -275,7 +275,7 @@ async fn the_first_run_of_a_plugin_is_deferred_and_the_next_runs_with_its_event(
     assert_eq!((ended.state, ended.outcome, ended.tries), (RunState::Done, Some(RunOutcome::Ok), 1));
     assert_eq!(workers.send().await.0, [Done::Attempted(Next::Delivered)]);
 
-    // Whether a plugin is fast is measured; here it is said, so that a busy machine does not decide.
+    // The engine measures whether a plugin is fast. This test sets it, so that a busy machine does not decide.
     let entry = Arc::clone(workers.catalog.plugins().get("echo").unwrap());
     (0..100).for_each(|_| entry.pace.note(Duration::ZERO));
     let second = workers.accept(event("order.created")).await;

@@ -294,7 +294,7 @@ pub async fn disable(
 
 /// Resume an endpoint.
 ///
-/// Also enables a disabled endpoint again. Deliveries that wait for their next try are due now.
+/// Also enables a disabled endpoint again. Deliveries that wait for their next attempt become due now.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/resume", operation_id = "resume_endpoint", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),

@@ -577,7 +577,7 @@ mod tests {
         }
     }
 
-    /// Kind: forms of binary mode that the HTTP binding of CloudEvents allows.
+    /// Cases: forms of binary mode that the HTTP binding of CloudEvents allows.
     #[tokio::test]
     async fn reads_headers_of_binary_mode_as_the_binding_requires() {
         let event = |headers: &[(&'static str, &str)]| {
@@ -617,7 +617,7 @@ mod tests {
         }
     }
 
-    /// Kind: requests that fit two modes. The content type decides.
+    /// Cases: requests that fit two modes. The content type decides.
     #[test]
     fn structured_events_may_carry_the_headers_of_binary_mode() {
         let structured = [("content-type", "application/cloudevents+json"), ("ce-type", "outer"), ("ce-id", "1")];

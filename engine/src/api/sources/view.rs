@@ -118,7 +118,7 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    /// Kind: limits that disagree. A source whose sender may send more than is read says so, and names the limit to raise.
+    /// A source whose sender may send more than the limit shows a warning that names the limit to raise.
     #[test]
     fn a_source_warns_of_bodies_that_are_too_large_for_it() {
         let raise = |sent: usize, applies: usize, name: &str, low: &str| {

@@ -397,7 +397,7 @@ mod tests {
         }
     }
 
-    /// Kind: JSON, forms and documents that are not plain UTF-8, or start with a byte-order mark.
+    /// Cases: JSON, forms and documents that are not plain UTF-8, or start with a byte-order mark.
     #[test]
     fn bodies_are_read_in_their_charset() {
         let utf16 =
@@ -433,7 +433,7 @@ mod tests {
         }
     }
 
-    /// Kind: bodies that are JSON under another content type or none.
+    /// Cases: bodies that are JSON under another content type or none.
     #[test]
     fn recognizes_undeclared_json() {
         let form = Some("application/x-www-form-urlencoded");
@@ -463,7 +463,7 @@ mod tests {
         assert_eq!(document.as_json(), Some(r#"{"a":"1"}"#));
     }
 
-    /// Kind: a body with a wrong content type, corrected by the source's setting.
+    /// Cases: a body with a wrong content type, corrected by the source's setting.
     #[test]
     fn a_source_overrides_the_content_type() {
         let form = "application/x-www-form-urlencoded";
@@ -493,7 +493,7 @@ mod tests {
         assert!(BodyAs::ALL.iter().all(|one| BodyAs::parse(one.as_str()) == Some(*one)));
     }
 
-    /// Kind: multipart forms of mail services, media servers and browsers.
+    /// Cases: multipart forms of mail services, media servers and browsers.
     #[test]
     fn multipart_forms_become_objects() {
         let part = |headers: &str, body: &str| format!("--x\r\nContent-Disposition: form-data; {headers}\r\n\r\n{body}\r\n");

@@ -87,7 +87,7 @@ fn accepts_published_vectors() {
         let name = source.new.settings.preset.as_str();
         let believed = check(&source, &pairs, body, now).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         assert!(believed.digest.is_some(), "{name}");
-        // A secret that is being replaced, or is new, is valid beside it.
+        // Of two secrets during a rotation, each is valid.
         let other = HeldSecret { secret: Secret::Text(WHSEC.replace('M', "N")), until: None };
         let mut rotated = source.clone();
         rotated.new.secrets.insert(0, other.clone());

@@ -230,7 +230,7 @@ impl Bench {
     }
 }
 
-/// Takes what waits in the lanes without waiting for more.
+/// Takes everything that is in the lanes, without waiting for more.
 fn take_all<K, T>(lanes: &Arc<Lanes<K, T>>) -> Vec<T>
 where
     K: Eq + std::hash::Hash + Clone + std::fmt::Debug,

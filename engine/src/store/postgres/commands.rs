@@ -98,7 +98,7 @@ pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Tim
     Err(Error::NotFound { what: "delivery" })
 }
 
-/// Refuses to send to an endpoint that may not be sent to, with the error of [`may_send`].
+/// Returns the error of [`may_send`] if no webhook may be sent to the endpoint.
 pub async fn may_send_to(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Error> {
     let row = row(tx, "SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = $1", &[&endpoint]).await?;
     let endpoint = match &row {

@@ -103,7 +103,7 @@ async fn create(tx: &Transaction<'_>, task: &Task, total: Option<u64>, at: Times
     insert(tx, task, total, at).await
 }
 
-/// Starts a job that makes due now what waits for its next try to an endpoint, unless nothing does. It is not refused, however many
+/// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, however many
 /// jobs are running: it follows from a command that has taken effect.
 pub async fn hurry(tx: &Transaction<'_>, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
     // Each kind has its own index.

@@ -236,8 +236,8 @@ async fn leave<'a>(tx: &Transaction<'_>, node: i64, events: impl Iterator<Item =
     count_bytes(tx, node, -bytes).await
 }
 
-/// Returns an id from which on no event can have been accepted before `before`, unless the nodes' clocks differ. So callers
-/// compare the instants as well.
+/// Returns an upper bound for the ids of events that were accepted before `before`. It is exact only to a minute, and less exact if
+/// the nodes' clocks differ, so callers compare the instants as well.
 async fn about(tx: &Transaction<'_>, before: Timestamp) -> Result<i64, Error> {
     let sql = "SELECT first_id FROM minute WHERE minute > $1::bigint + 1 ORDER BY minute LIMIT 1";
     let found = row(tx, sql, &[&(before.millis() / 60_000)]).await?;

@@ -22,7 +22,7 @@ use rusqlite::Connection;
 /// Pages (of 4 KiB) by which the log grows between two checkpoints. With more pages, each checkpoint takes longer; with fewer,
 /// pages that change often are copied more often.
 const CHECKPOINT_AT: i32 = 4_000;
-/// Pages from which on the log must restart: 64 MB.
+/// Length of the log, in pages, at which it must restart: 64 MB.
 const RESTART_AT: i32 = 16_000;
 
 thread_local! {
@@ -30,7 +30,7 @@ thread_local! {
     static LOGGED: Cell<i32> = const { Cell::new(0) };
 }
 
-/// The part of the writing thread.
+/// Checkpoints, as the writing thread uses them.
 pub struct Checkpoints {
     wake: mpsc::SyncSender<()>,
     /// Whether the other thread is copying.
@@ -83,7 +83,7 @@ impl Checkpoints {
             self.last = pages;
             self.finishes = pages >= RESTART_AT;
             self.busy.store(true, Ordering::Release);
-            // The other thread ends only when this part is dropped.
+            // The other thread ends only when this value is dropped.
             let _ = self.wake.try_send(());
         }
     }

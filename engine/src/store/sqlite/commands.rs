@@ -80,7 +80,7 @@ pub fn retry(db: &Connection, id: DeliveryId, now: Timestamp, after: &mut After)
     Ok(())
 }
 
-/// Refuses to send to an endpoint that may not be sent to, with the error of [`may_send`].
+/// Returns the error of [`may_send`] if no webhook may be sent to the endpoint.
 pub fn may_send_to(db: &Connection, endpoint: i64) -> Result<(), Error> {
     let row: Option<(String, String, bool)> = db
         .prepare_cached("SELECT name, state, deleted_at IS NOT NULL FROM endpoint WHERE id = ?1")?

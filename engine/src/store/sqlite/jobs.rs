@@ -150,7 +150,7 @@ pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, E
     Ok(delete.execute(params![limit, before.millis()])?)
 }
 
-/// Starts a job that makes due now what waits for its next try to an endpoint, unless nothing does. It is not refused, however many
+/// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, however many
 /// jobs are running: it follows from a command that has taken effect.
 pub fn hurry(db: &Connection, local: &Local, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
     // Each kind has its own index.

@@ -204,8 +204,8 @@ fn old_unrouted(db: &Connection, cursor: i64, before: Timestamp) -> Result<Vec<E
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Returns an id from which on no event can have been accepted before `before`, unless the clock was set back. So callers compare
-/// the instants as well.
+/// Returns an upper bound for the ids of events that were accepted before `before`. It is exact only to a minute, and less exact if
+/// the clock was set back, so callers compare the instants as well.
 fn about(db: &Connection, before: Timestamp) -> Result<i64, Error> {
     let first: Option<i64> = db
         .prepare_cached("SELECT first_id FROM minute WHERE minute > ?1 ORDER BY minute LIMIT 1")?

@@ -44,7 +44,7 @@ pub enum Keeps {
     Progress,
 }
 
-/// What fails together with a job that the database refuses in its middle.
+/// What else fails if the database refuses a statement of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breaks {
     /// Its whole transaction.
