@@ -158,6 +158,7 @@ async fn no_role_reads_secrets_beyond_its_rights() {
     receiver.wait_for_count(1, DEADLINE).await;
     let story = engine.settled(&event).await;
     let delivery = story["deliveries"][0]["id"].as_str().expect("a delivery").to_owned();
+    let run = story["runs"][0]["id"].as_str().expect("a run").to_owned();
     let job = engine.ok("POST", "/v1/deliveries/retry", json!({})).await["id"].as_str().expect("a job").to_owned();
     let inbound = engine.get("/v1/events?source=open").await["items"][0]["event"].as_str().expect("an event").to_owned();
 
@@ -171,6 +172,7 @@ async fn no_role_reads_secrets_beyond_its_rights() {
             let things: Vec<&str> = match path.split_once('{').map(|(_, name)| name) {
                 None => vec![""],
                 Some(name) if name.starts_with("event}") => vec![&event, &inbound],
+                Some(name) if name.starts_with("run}") => vec![&run],
                 Some(name) if name.starts_with("delivery}") => vec![&delivery],
                 Some(name) if name.starts_with("endpoint}") => vec!["crm", &own],
                 Some(name) if name.starts_with("source}") => vec!["open"],
