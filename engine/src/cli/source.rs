@@ -142,7 +142,8 @@ struct Members {
     /// Token that a hub (Meta, Strava, WebSub) sends as hub.verify_token before its first webhook
     #[arg(long, value_name = "TOKEN")]
     verify_token: Option<String>,
-    /// Parameter that is echoed to senders that verify the address, such as query:challenge
+    /// Place of the text that senders expect back when they verify the address, such as query:challenge, or
+    /// header:NAME=MEMBER for an answer in JSON
     #[arg(long, value_name = "PLACE")]
     challenge: Option<String>,
     /// Place of the event type: header:NAME, body:/POINTER or constant:TEXT

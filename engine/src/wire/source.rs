@@ -49,7 +49,7 @@ pub struct SourceView {
     /// Encoding of the key in the secret.
     #[schema(value_type = Option<SecretEncoding>)]
     pub secret_encoding: Option<Word>,
-    /// Parameter that is echoed to senders that verify the address.
+    /// Place of the text that senders expect back when they verify the address.
     pub challenge: Option<String>,
     /// Whether hubs that send the verify token are answered.
     pub has_verify_token: bool,

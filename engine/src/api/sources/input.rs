@@ -72,8 +72,9 @@ pub struct Input {
     tolerance: Option<String>,
     /// For `basic`: user name; default `innesco`.
     username: Option<String>,
-    /// `query:NAME`: a request without a proof that has this parameter is answered with its value (Dropbox: `query:challenge`,
-    /// Microsoft Graph: `query:validationToken`).
+    /// Place of the text that senders expect back when they verify the address: `query:NAME` (Dropbox: `query:challenge`, Microsoft
+    /// Graph: `query:validationToken`), `header:NAME` or `body:/POINTER`. It is answered as plain text, or with `=MEMBER` after the
+    /// place as that member of a JSON object (monday.com: `body:/challenge=challenge`).
     challenge: Option<String>,
     /// Token that a hub (Meta, Strava, WebSub) must send as `hub.verify_token`, or as `hub.topic` if it sends no token, to get
     /// its `hub.challenge` back. Not shown again.

@@ -77,7 +77,7 @@ impl SourceView {
             username,
             signature: hmac.filter(|rule| rule.header().is_none()).map(|rule| rule.place.to_string()),
             secret_encoding: hmac.map(|rule| rule.key.as_str().into()),
-            challenge: settings.challenge.as_ref().map(|name| format!("query:{name}")),
+            challenge: settings.challenge.as_ref().map(ToString::to_string),
             has_verify_token: new.verify_token.is_some(),
             type_from: settings.type_from.as_ref().map(ToString::to_string),
             type_prefix: settings.type_prefix.clone().unwrap_or_else(|| new.name.to_string()),

@@ -49,7 +49,7 @@ pub use self::{
     preset::Preset,
     probe::Reply,
     secret::{BadSecret, SECRET_LEN},
-    settings::{Answer, BadSetting, Dedupe, Draft, Settings},
+    settings::{Answer, BadSetting, Challenge, ChallengePlace, Dedupe, Draft, Settings},
     template::Template,
     verify::{Believed, Evidence, Incoming, Proofs, Refusal, Rule},
 };

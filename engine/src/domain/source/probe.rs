@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 
-use super::{Believed, Incoming, Pick, Preset, Refusal, Source, hmac::Algorithm, verify::same};
+use super::{
+    Believed, Challenge, ChallengePlace, Incoming, Pick, Preset, Refusal, Source, hmac::Algorithm, pick::Path, verify::same,
+};
 use crate::domain::{signature, time::Timestamp};
 
 /// The answer to a question.
@@ -33,12 +35,22 @@ impl Reply {
 /// Maximum length of a repeated text, in bytes. Challenges have a few dozen.
 const CHALLENGE_LEN_MAX: usize = 1024;
 
+impl Challenge {
+    /// Repeats a text as senders expect it.
+    fn reply(&self, text: Cow<'_, str>) -> Option<Reply> {
+        (text.len() <= CHALLENGE_LEN_MAX).then(|| match &self.member {
+            Some(member) => Reply::json(&[(member, &text)]),
+            None => Reply::text(text),
+        })
+    }
+}
+
 impl Source {
     /// Maximum size of an unsigned question, in bytes. A larger body is not read without a proof.
     pub const PROBE_BYTES_MAX: u64 = 512;
 
-    /// Answers a question in the head alone: `HEAD`, the challenge of a hub (Meta, WebSub, Strava), or the parameter that the
-    /// source names.
+    /// Answers a question in the head alone: `HEAD`, the challenge of a hub (Meta, WebSub, Strava), or the parameter or header
+    /// that the source names.
     ///
     /// # Errors
     /// Refuses a hub with another token.
@@ -47,11 +59,18 @@ impl Source {
             return Ok(Some(Reply::default()));
         }
         let parameter = |name: &str| head.field(head.query.as_bytes(), name).filter(|text| text.len() <= CHALLENGE_LEN_MAX);
-        if let Some(name) = &self.new.settings.challenge
-            && !self.new.settings.proofs.are_brought_by(head)
-            && let Some(challenge) = parameter(name)
-        {
-            return Ok(Some(Reply::text(challenge)));
+        if let Some(challenge) = &self.new.settings.challenge {
+            let text = match &challenge.place {
+                // A proof shows that it is an event, whose address has the same parameter by chance.
+                ChallengePlace::Query(_) if self.new.settings.proofs.are_brought_by(head) => None,
+                ChallengePlace::Query(name) => head.field(head.query.as_bytes(), name),
+                // Only questions have this header. Okta sends its credentials beside it.
+                ChallengePlace::Header(name) => head.header(name).map(Into::into),
+                ChallengePlace::Body(_) => None,
+            };
+            if let Some(reply) = text.and_then(|text| challenge.reply(text)) {
+                return Ok(Some(reply));
+            }
         }
         let Some(expected) = self.new.verify_token.as_ref().filter(|_| head.method == "GET") else { return Ok(None) };
         let Some(mode) = parameter("hub.mode") else { return Ok(None) };
@@ -75,7 +94,7 @@ impl Source {
     /// Returns whether a request without a proof may be an unsigned question, so that its short body is read.
     pub fn may_be_probe(&self, head: &Incoming<'_>, length: Option<u64>) -> bool {
         let short = length.is_some_and(|bytes| bytes <= Self::PROBE_BYTES_MAX);
-        let asks = matches!(self.new.settings.preset, Preset::WooCommerce | Preset::Slack);
+        let asks = matches!(self.new.settings.preset, Preset::WooCommerce | Preset::Slack) || self.body_challenge().is_some();
         asks && short && !self.new.settings.proofs.are_brought_by(head)
     }
 
@@ -89,6 +108,11 @@ impl Source {
         if self.new.settings.proofs.are_brought_by(request) {
             return None;
         }
+        if let Some((challenge, text)) =
+            self.body_challenge().and_then(|(challenge, path)| Some((challenge, request.in_body(path)?)))
+        {
+            return challenge.reply(text);
+        }
         let asks = match self.new.settings.preset {
             Preset::WooCommerce => request
                 .body
@@ -100,11 +124,27 @@ impl Source {
         asks.then(Reply::default)
     }
 
+    /// Returns the challenge of senders that put it into a body, and its place there.
+    fn body_challenge(&self) -> Option<(&Challenge, &Path)> {
+        match &self.new.settings.challenge {
+            Some(challenge @ Challenge { place: ChallengePlace::Body(path), .. }) => Some((challenge, path)),
+            _ => None,
+        }
+    }
+
     /// Answers a question in a verified request. `None`: it is an event. `steady` is the clock for the end of secrets.
     pub fn challenge(&self, request: &Incoming<'_>, believed: &Believed, steady: Timestamp) -> Option<Reply> {
         let preset = self.new.settings.preset;
         if preset == Preset::Slack && is_ssl_check(request) {
             return Some(Reply::default());
+        }
+        if !self.new.settings.proofs.have_secret()
+            && let Some((challenge, path)) = self.body_challenge()
+            && request.body.len() as u64 <= Self::PROBE_BYTES_MAX
+            && let Some(text) = request.in_body(path)
+        {
+            // Without a secret every request is verified, questions too.
+            return challenge.reply(text);
         }
         if !matches!(preset, Preset::Slack | Preset::Zoom) {
             return None;

@@ -511,6 +511,33 @@ fn questions_of_senders_are_answered() {
             vec![],
             text("a: b"),
         ),
+        (
+            "Okta",
+            source(
+                Draft { challenge: some("header:X-Okta-Verification-Challenge=verification"), ..of("header-token") },
+                &[SECRET],
+            ),
+            "GET",
+            String::new(),
+            vec![("x-okta-verification-challenge", "a\"b"), ("x-webhook-token", SECRET)],
+            Ok(Some((Some("application/json"), r#"{"verification":"a\"b"}"#.to_owned()))),
+        ),
+        (
+            "Smartsheet",
+            source(Draft { challenge: some("header:smartsheet-hook-challenge=smartsheetHookResponse"), ..of("none") }, &[]),
+            "POST",
+            String::new(),
+            vec![("smartsheet-hook-challenge", "abc")],
+            Ok(Some((Some("application/json"), r#"{"smartsheetHookResponse":"abc"}"#.to_owned()))),
+        ),
+        (
+            "Nylas, Prelude",
+            source(challenge("challenge"), &[]),
+            "GET",
+            "event=activate&challenge=1234".to_owned(),
+            vec![],
+            text("1234"),
+        ),
         ("without the parameter", source(challenge("challenge"), &[]), "GET", "other=abc".to_owned(), vec![], Ok(None)),
         (
             "a challenge beside a proof",
@@ -533,6 +560,32 @@ fn questions_of_senders_are_answered() {
         let head = Incoming { method, url: "", query: &query, headers: &headers, body: b"" };
         let answered = source.answer_head(&head).map(|reply| reply.map(|reply| (reply.content_type, reply.body)));
         assert_eq!(answered, answer, "{name}");
+    }
+
+    // monday.com puts its challenge into JSON, before or instead of a proof.
+    for (secrets, name) in [(&[SECRET][..], "header-token"), (&[], "none")] {
+        let monday = source(Draft { challenge: some("body:/challenge=challenge"), ..of(name) }, secrets);
+        let json = headers(&[JSON]);
+        let long = format!(r#"{{"challenge":"{}"}}"#, "a".repeat(600));
+        for (body, answer) in [
+            (r#"{"challenge":"abc"}"#, Some(r#"{"challenge":"abc"}"#)),
+            (r#"{"event":{"type":"create_pulse"}}"#, None),
+            (r#"{"challenge":{}}"#, None),
+            (long.as_str(), None),
+        ] {
+            let request = Incoming { method: "POST", url: "", query: "", headers: &json, body: body.as_bytes() };
+            let asked = match secrets {
+                [] => monday.challenge(&request, &Believed::default(), at(0)),
+                _ if !monday.may_be_probe(&request, Some(body.len() as u64)) => None,
+                _ => monday.answer_probe(&request),
+            };
+            assert_eq!(asked.map(|reply| reply.body).as_deref(), answer, "{name} {body:.40}");
+        }
+        let proved = headers(&[JSON, ("x-webhook-token", SECRET)]);
+        let request = Incoming { method: "POST", url: "", query: "", headers: &proved, body: br#"{"challenge":"abc"}"# };
+        if name == "header-token" {
+            assert!(monday.answer_probe(&request).is_none() && monday.challenge(&request, &Believed::default(), at(0)).is_none());
+        }
     }
 
     let slack = preset("slack", &[SECRET]);

@@ -35,7 +35,7 @@ pub struct Draft {
     pub timestamp: Option<String>,
     pub tolerance: Option<String>,
     pub username: Option<String>,
-    /// `query:NAME`.
+    /// A place, or `PLACE=MEMBER`: [`Challenge`].
     pub challenge: Option<String>,
     pub type_from: Option<String>,
     pub type_prefix: Option<String>,
@@ -60,8 +60,7 @@ pub struct Draft {
 pub struct Settings {
     pub preset: Preset,
     pub proofs: Proofs,
-    /// The query parameter whose value senders expect back.
-    pub challenge: Option<String>,
+    pub challenge: Option<Challenge>,
     pub type_from: Option<Pick>,
     /// `None`: the source's name.
     pub type_prefix: Option<String>,
@@ -101,6 +100,55 @@ impl fmt::Display for Dedupe {
             Self::Digest => f.write_str("digest"),
             Self::Off => f.write_str("none"),
         }
+    }
+}
+
+/// A text that senders put into a question and expect back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    pub place: ChallengePlace,
+    /// The member of a JSON object that holds it in the answer; `None`: it is the answer, as plain text.
+    pub member: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChallengePlace {
+    Query(String),
+    /// Name in lower case.
+    Header(String),
+    /// In a short JSON body or form without a proof.
+    Body(Path),
+}
+
+impl Challenge {
+    fn parse(text: &str) -> Option<Self> {
+        let (place, member) = match text.split_once('=') {
+            Some((place, member)) => (place, Some(member)),
+            None => (text, None),
+        };
+        let is_word =
+            |word: &str| (1..=Settings::WORD_LEN_MAX).contains(&word.len()) && word.bytes().all(|c| matches!(c, b'!'..=b'~'));
+        let place = match place.split_once(':')? {
+            ("query", name) if is_word(name) => ChallengePlace::Query(name.to_owned()),
+            ("header", name) => ChallengePlace::Header(header(name).ok()?),
+            ("body", path) if is_word(path) => ChallengePlace::Body(Path::parse(path)?),
+            _ => return None,
+        };
+        if !member.is_none_or(is_word) {
+            return None;
+        }
+        Some(Self { place, member: member.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            ChallengePlace::Query(name) => write!(f, "query:{name}")?,
+            ChallengePlace::Header(name) => write!(f, "header:{name}")?,
+            ChallengePlace::Body(path) => write!(f, "body:{path}")?,
+        }
+        self.member.as_ref().map_or(Ok(()), |member| write!(f, "={member}"))
     }
 }
 
@@ -170,7 +218,7 @@ impl Draft {
         Ok(Settings {
             preset,
             proofs,
-            challenge: self.challenge.as_deref().map(challenge).transpose()?,
+            challenge: self.challenge()?,
             type_from,
             type_prefix,
             dedupe,
@@ -369,6 +417,17 @@ impl Draft {
         })
     }
 
+    fn challenge(&self) -> Result<Option<Challenge>, BadSetting> {
+        let Some(text) = &self.challenge else { return Ok(None) };
+        Challenge::parse(text).map(Some).ok_or_else(|| {
+            let text = format!(
+                "{text:?} is not a place; write query:NAME, header:NAME or body:/POINTER, and =MEMBER after it if senders expect JSON, such \
+                 as query:challenge or body:/challenge=challenge"
+            );
+            bad("challenge", text)
+        })
+    }
+
     fn answer(&self, preset: Preset) -> Result<Answer, BadSetting> {
         let status = self.answer_status.unwrap_or(200);
         if !(200..=299).contains(&status) {
@@ -393,13 +452,6 @@ impl Draft {
         let content_type = self.answer_content_type.clone().unwrap_or_else(|| content_type.to_owned());
         Ok(Answer { status, body, content_type })
     }
-}
-
-/// Reads `query:NAME`.
-fn challenge(text: &str) -> Result<String, BadSetting> {
-    let name = text.strip_prefix("query:").filter(|name| (1..=Settings::WORD_LEN_MAX).contains(&name.len()));
-    name.map(str::to_owned)
-        .ok_or_else(|| bad("challenge", format!("{text:?} is not a parameter; write query:NAME, such as query:challenge")))
 }
 
 /// Reads `header:NAME` or `body:/POINTER`.
@@ -527,6 +579,11 @@ mod tests {
                 "must sign {timestamp}",
             ),
             (Draft { challenge: some("challenge"), ..draft("none") }, "challenge", "query:NAME"),
+            (Draft { challenge: some("query:"), ..draft("none") }, "challenge", "query:NAME"),
+            (Draft { challenge: some("header:a b"), ..draft("none") }, "challenge", "query:NAME"),
+            (Draft { challenge: some("body:challenge"), ..draft("none") }, "challenge", "body:/POINTER"),
+            (Draft { challenge: some("query:a="), ..draft("none") }, "challenge", "=MEMBER"),
+            (Draft { challenge: some("constant:a"), ..draft("none") }, "challenge", "query:NAME"),
             (Draft { methods: vec!["GET".into(); 6], ..draft("none") }, "methods", "at most 5"),
             (Draft { content_types: vec!["json".into()], ..draft("none") }, "content_types", "\"json\""),
             (Draft { body_as: some("yaml"), ..draft("none") }, "body_as", "\"yaml\" is not known; write one of auto, json, form"),
