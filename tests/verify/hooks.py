@@ -21,7 +21,10 @@ BEYOND_A_SCHEMA = (
     "preset: Twilio signs",  # the engine has to know its own address
     "header: ",  # the name of a header, of which a schema would say too much
     "signature: ",  # of a source: a place in a request, and not beside a header
-    "challenge: ",  # a parameter
+    "challenge: ",  # a place, and the member of the answer
+    "is more than limits.body_bytes_max",  # the engine's settings limit it
+    "since: only deliveries that are",  # a time, but not for every state
+    "until: only deliveries that are",
     "headers: ",
     "username: ",
     "prefix: ",

@@ -223,7 +223,10 @@ struct Sample {
     r#type: String,
     #[schema(value_type = Timestamp)]
     timestamp: String,
-    data: serde_json::Value,
+    /// JSON, or text as a string.
+    data: Option<serde_json::Value>,
+    /// Other data, in base64, instead of `data`.
+    data_base64: Option<String>,
 }
 
 /// List samples for a subscription.
