@@ -230,7 +230,8 @@ mod tests {
             fs::remove_file(path).unwrap();
             fs::hard_link(draft, path).unwrap();
         };
-        let changes: [(&str, fn(&Path, &Path)); 6] = [
+        type Change = fn(&Path, &Path);
+        let changes: [(&str, Change); 6] = [
             ("written in place", write_in_place),
             ("a draft that is renamed", rename_a_draft),
             ("a link that is exchanged", exchange_a_link),
