@@ -263,7 +263,8 @@ mod tests {
     /// Where a new crate stands, by the files that exist, and which files are added.
     #[test]
     fn a_new_crate_finds_its_place_among_other_rust_code() {
-        let cases: [(&[(&str, &str)], Place, &[&str]); 5] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], Place, &'a [&'a str]);
+        let cases: [Case<'_>; 5] = [
             (&[], Place::Member, &["Cargo.toml", ".cargo/config.toml", ".gitignore"]),
             (&[("Cargo.toml", "[workspace]\nmembers = [\"plugins/*\"]")], Place::Member, &[]),
             (
