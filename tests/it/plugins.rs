@@ -36,7 +36,7 @@ async fn a_plugin_sends_webhooks_and_emits_events() {
 
 /// A plugin names an endpoint that is just being created: in either order, the plugin's webhooks are sent. `maker` creates it and
 /// `runner` runs the plugin; they may be two nodes.
-pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
+async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
     const EVENTS: usize = 5;
     let receiver = Receiver::start().await;
     let url = receiver.url("/");
