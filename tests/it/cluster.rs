@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     engine::{DEADLINE, Engine, KEY, client},
+    plugins::name_an_endpoint_in_the_making,
     postgres::PostgresServer,
     proxy::Proxy,
     receivers::{Answer, Received, Receiver},
@@ -322,4 +323,7 @@ async fn an_event_on_one_node_sees_earlier_changes_on_another() {
     let pending = two.get("/v1/deliveries?state=pending&limit=100").await;
     assert_eq!(pending["items"].as_array().map(Vec::len), Some(ROUNDS), "each waits for its endpoint: {pending}");
     assert_eq!(receiver.received().len(), ROUNDS);
+
+    let tell_store = |sql: &str| drop(cluster.server.ask(&cluster.database, sql).expect("the database does it"));
+    name_an_endpoint_in_the_making(one, two, tell_store).await;
 }

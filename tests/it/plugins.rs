@@ -35,8 +35,8 @@ async fn a_plugin_sends_webhooks_and_emits_events() {
 }
 
 /// A plugin names an endpoint that is just being created: in either order, the plugin's webhooks are sent. `maker` creates it and
-/// `runner` runs the plugin; they may be two nodes.
-async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
+/// `runner` runs the plugin; they may be two nodes. `tell_store` executes a statement in their store.
+pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine, tell_store: impl Fn(&str)) {
     const EVENTS: usize = 5;
     let receiver = Receiver::start().await;
     let url = receiver.url("/");
@@ -50,8 +50,7 @@ async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
         receiver.wait_for_count(round * EVENTS, DEADLINE).await;
         maker.ok("DELETE", "/v1/endpoints/receiver?force=true", Value::Null).await;
         // As if it had never existed: a webhook to a deleted endpoint is cancelled. A change makes every node read the endpoints again.
-        let forget = "DELETE FROM endpoint WHERE deleted_at IS NOT NULL";
-        maker.tell_store(forget, forget);
+        tell_store("DELETE FROM endpoint WHERE deleted_at IS NOT NULL");
         maker.endpoint(&format!("other-{round}"), &url, &[]).await;
     }
 }
@@ -59,7 +58,7 @@ async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_may_name_an_endpoint_that_is_being_created() {
     let engine = Engine::start(&["mischief"]);
-    name_an_endpoint_in_the_making(&engine, &engine).await;
+    name_an_endpoint_in_the_making(&engine, &engine, |sql| engine.tell_store(sql, sql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
