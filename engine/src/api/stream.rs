@@ -30,7 +30,7 @@ use utoipa::IntoParams;
 use super::{Api, auth::Caller, error::Problem, page::Query};
 use crate::{
     clock,
-    domain::{delivery::Next, id::Tag, pattern::Pattern},
+    domain::{delivery::Next, id::Tag, name::Slug, pattern::Pattern},
     news::News,
     wire::StreamView,
 };
@@ -68,8 +68,10 @@ pub struct Filter {
     #[param(value_type = Option<Pattern>)]
     r#type: Option<String>,
     /// Only attempts to the endpoint of this name.
+    #[param(value_type = Option<Slug>)]
     endpoint: Option<String>,
     /// Only the plugin of this name: its runs and its versions.
+    #[param(value_type = Option<Slug>)]
     plugin: Option<String>,
 }
 
@@ -85,7 +87,7 @@ impl Selection {
     fn new(filter: Filter) -> Result<Self, Problem> {
         let pattern = filter.r#type.as_deref().map(Pattern::parse).transpose();
         let pattern = pattern.map_err(|bad| Problem::bad_request(format!("type: {bad}")))?;
-        Ok(Self { pattern, endpoint: filter.endpoint, plugin: filter.plugin })
+        Ok(Self { pattern, endpoint: name("endpoint", filter.endpoint)?, plugin: name("plugin", filter.plugin)? })
     }
 
     /// Returns whether a message has everything that is asked for. A message without such a part is not selected.
@@ -102,6 +104,12 @@ impl Selection {
             && is(&self.endpoint, endpoint)
             && is(&self.plugin, plugin)
     }
+}
+
+/// Reads the name in a filter. The thing of this name may be created later.
+fn name(filter: &str, given: Option<String>) -> Result<Option<String>, Problem> {
+    let bad = given.as_deref().and_then(|text| Slug::parse(text).err());
+    bad.map_or(Ok(given), |bad| Err(Problem::bad_request(format!("{filter}: {bad}"))))
 }
 
 /// Follow what happens now.
@@ -326,8 +334,14 @@ mod tests {
             let selection = selection(filter.0, filter.1, filter.2);
             assert_eq!(all().each_ref().map(|news| selection.takes(news)), expected, "{filter:?}");
         }
-        let filter = Filter { r#type: Some("order.*.x".into()), endpoint: None, plugin: None };
-        assert!(Selection::new(filter).is_err_and(|problem| problem.detail().starts_with("type: ")));
+        let none = || Filter { r#type: None, endpoint: None, plugin: None };
+        for (filter, named) in [
+            (Filter { r#type: Some("order.*.x".into()), ..none() }, "type: "),
+            (Filter { endpoint: Some("x".repeat(60_000)), ..none() }, "endpoint: "),
+            (Filter { plugin: Some("No Name".into()), ..none() }, "plugin: "),
+        ] {
+            assert!(Selection::new(filter).is_err_and(|problem| problem.detail().starts_with(named)), "{named}");
+        }
     }
 
     #[test]
