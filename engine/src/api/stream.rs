@@ -20,6 +20,7 @@ use axum::{
 };
 use hyper::body::{Body as HttpBody, Frame};
 use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
     broadcast::{Receiver, error::RecvError},
@@ -32,7 +33,7 @@ use crate::{
     clock,
     domain::{delivery::Next, id::Tag, name::Slug, pattern::Pattern},
     news::News,
-    wire::StreamView,
+    wire::{StreamView, values::values},
 };
 
 /// Maximum number of open streams.
@@ -112,6 +113,24 @@ fn name(filter: &str, given: Option<String>) -> Result<Option<String>, Problem> 
     bad.map_or(Ok(given), |bad| Err(Problem::bad_request(format!("{filter}: {bad}"))))
 }
 
+/// A server-sent event with a [`StreamView`], for the document: its lines are text, and the `data` line is JSON.
+enum ServerSent {}
+
+values! {
+    ServerSent, "ServerSentMessage" with StreamView, json!({
+        "type": "object",
+        "description": "A server-sent event. Its `event` is the `kind` of the message.",
+        "required": ["event", "data"],
+        "properties": {
+            "event": { "type": "string" },
+            "data": {
+                "type": "string", "description": "A message.", "contentMediaType": "application/json",
+                "contentSchema": { "$ref": "#/components/schemas/StreamMessage" },
+            },
+        },
+    });
+}
+
 /// Follow what happens now.
 ///
 /// Server-sent events: each message is one `data` line with a JSON object, and its `event` is the object's `kind`. The stream begins
@@ -119,7 +138,7 @@ fn name(filter: &str, given: Option<String>) -> Result<Option<String>, Problem> 
 /// caller that reads too slowly misses messages, and gets one of the kind `missed` with their number.
 #[utoipa::path(
     get, path = "/v1/stream", operation_id = "follow_stream", tag = "engine", params(Filter),
-    responses((status = 200, description = "Messages, as long as the connection lasts.", body = StreamView, content_type = "text/event-stream")),
+    responses((status = 200, description = "Messages, as long as the connection lasts.", body = ServerSent, content_type = "text/event-stream")),
     extensions(("x-problems" = json!(["overloaded"]))),
 )]
 pub async fn follow(

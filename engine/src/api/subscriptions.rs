@@ -226,6 +226,7 @@ struct Sample {
     /// JSON, or text as a string.
     data: Option<serde_json::Value>,
     /// Other data, in base64, instead of `data`.
+    #[schema(nullable = false)]
     data_base64: Option<String>,
 }
 
