@@ -151,6 +151,7 @@ pub const TABLE: &[Row] = &[
         ADMINISTERING,
         &["GET /v1/plugins/{plugin}/config", "PUT /v1/plugins/{plugin}/config", "DELETE /v1/plugins/{plugin}/state"],
     ),
+    row("read records of runs, with what plugins read", ADMINISTERING, &["GET /v1/runs/{run}/record"]),
     row(
         "manage keys and the master key",
         ADMINISTERING,

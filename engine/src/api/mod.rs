@@ -102,6 +102,7 @@ fn all() -> Addresses {
         .routes(routes!(runs::list))
         .routes(routes!(jobs::retry_runs))
         .routes(routes!(runs::show))
+        .routes(routes!(runs::record))
         .routes(routes!(runs::retry))
         .routes(routes!(runs::cancel))
         .routes(routes!(endpoints::list, endpoints::create))

@@ -1,8 +1,9 @@
 //! Runs: list, read, retry, cancel.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -17,13 +18,15 @@ use super::{
 use crate::{
     clock,
     domain::{
+        event::Event,
         id::{EventId, RunId, Tag},
         name::{Slug, nearest},
+        recording::{RecordedState, Recording},
         run::{LogLine, RunOutcome, RunState},
         time::Timestamp,
     },
-    store::{RunFilter, StoredRun},
-    wire::{LogView, PageView, RunStoryView, RunView},
+    store::{RecordedRun, RunFilter, StoredRun},
+    wire::{LogView, PageView, RecordedEventView, RecordedStateView, RunRecordView, RunStoryView, RunView},
 };
 
 #[derive(Deserialize, IntoParams)]
@@ -111,6 +114,21 @@ pub async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result
     Ok(Json(RunStoryView::new(&run, api.store.tag())))
 }
 
+/// Read everything that a run depended on, to repeat it elsewhere.
+#[utoipa::path(
+    get, path = "/v1/runs/{run}/record", operation_id = "show_run_record", tag = "runs",
+    params(("run" = RunId, Path, description = "Id of the run.")),
+    responses((status = 200, description = "The record.", body = RunRecordView)),
+)]
+pub async fn record(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<RunRecordView>, Problem> {
+    let run = api.store.recorded_run(run_id(&api, &id)?).await?;
+    let settings = match &run.recording {
+        Some(recording) => api.store.plugin_config_at(&run.plugin, recording.settings).await?,
+        None => None,
+    };
+    Ok(Json(RunRecordView::new(&run, settings, api.store.tag())))
+}
+
 /// Retry a run now, with the version of the plugin that serves.
 ///
 /// Other runs and webhooks of the event are not repeated. The run may be parked, waiting or cancelled.
@@ -162,6 +180,53 @@ impl RunView {
             memory_bytes: run.memory_peak,
             webhooks: run.webhooks,
             events: run.emitted,
+            settings_revision: run.settings,
+        }
+    }
+}
+
+impl RunRecordView {
+    fn new(run: &RecordedRun, settings: Option<BTreeMap<String, String>>, tag: Tag) -> Self {
+        let Event { id, accepted_at, new } = &run.event;
+        let around = new.request.as_ref().map(|request| request.attributes()).unwrap_or_default();
+        let state = run.recording.as_ref().map(|recording| recording.state.read()).unwrap_or_default();
+        let not_repeatable = match &run.recording {
+            None if run.version.is_none() => Some("the plugin was not executed"),
+            None => Some("an earlier version of the engine executed it and recorded nothing"),
+            Some(Recording { state: RecordedState::TooLarge, .. }) => {
+                Some("it read more than 256 KiB of state, which is not recorded")
+            }
+            Some(_) if settings.is_none() => Some("that revision of the plugin's settings is no longer kept"),
+            Some(_) => None,
+        };
+        Self {
+            run: run.id.text(tag),
+            plugin: run.plugin.to_string(),
+            version: run.version.map(|version| version.to_string()),
+            outcome: run.outcome.map(|outcome| outcome.as_str().into()),
+            bound: run.endpoint.is_some(),
+            event: RecordedEventView {
+                event: id.text(tag),
+                id: run.event.public_id(tag),
+                source: new.source.to_string(),
+                r#type: new.event_type.to_string(),
+                subject: new.subject.as_deref().map(str::to_owned),
+                time: run.event.time(),
+                accepted_at: accepted_at.to_string(),
+                content_type: new.content.content_type().to_string(),
+                attributes: new.attributes.0.iter().cloned().chain(around).collect(),
+                data_base64: BASE64_STANDARD.encode(new.content.bytes()),
+            },
+            settings_revision: run.recording.as_ref().map(|recording| recording.settings),
+            settings,
+            state: state
+                .iter()
+                .map(|(key, value)| RecordedStateView {
+                    key: key.clone(),
+                    value_base64: value.as_ref().map(|value| BASE64_STANDARD.encode(value)),
+                })
+                .collect(),
+            not_repeatable: not_repeatable.map(str::to_owned),
         }
     }
 }

@@ -308,6 +308,7 @@ impl Catalog {
             file: file.to_owned(),
             bytes: loaded.bytes_len() as u64,
             config: Default::default(),
+            revision: 0,
         };
         let mut is_used = true;
         if let Some(registry) = self.store.plugin_registry() {
@@ -343,7 +344,7 @@ impl Catalog {
     /// Makes a version serve.
     pub(super) async fn serve(&self, row: PluginRow, loaded: Plugin) -> Result<(), store::Error> {
         let stored = self.store.plugins().await?.into_iter().find(|stored| stored.name == row.name);
-        let config = stored.map(|stored| stored.config).unwrap_or_default();
+        let (config, revision) = stored.map(|stored| (stored.config, stored.revision)).unwrap_or_default();
         let serving = self.plugins().get(&row.name).cloned();
         let was = serving.as_ref().map(|entry| entry.row.version);
         // The same version from another file keeps its measured pace.
@@ -356,7 +357,7 @@ impl Catalog {
         self.change_plugins(|table| {
             table.insert(PluginEntry {
                 meters: meters().plugin(&row.name),
-                row: PluginRow { config: config.clone(), ..row.clone() },
+                row: PluginRow { config: config.clone(), revision, ..row.clone() },
                 on: loaded.manifest().on.clone(),
                 pace: same.as_ref().map_or_else(Arc::default, |entry| Arc::clone(&entry.pace)),
                 state: PluginState::Serving(Arc::new(loaded)),

@@ -114,15 +114,15 @@ impl Catalog {
         config: BTreeMap<String, String>,
         author: String,
     ) -> Result<(), store::Error> {
-        self.store.set_plugin_config(name, config.clone(), author, clock::wall()).await?;
-        self.change_plugins(|table| table.set_config(name, config));
+        let revision = self.store.set_plugin_config(name, config.clone(), author, clock::wall()).await?;
+        self.change_plugins(|table| table.set_config(name, revision, config));
         Ok(())
     }
 
     /// Reads the last committed settings of plugins. Their next runs use them.
     pub async fn refresh_plugin_configs(&self) -> Result<(), store::Error> {
         for row in self.store.plugins().await? {
-            self.change_plugins(|table| table.set_config(&row.name, row.config));
+            self.change_plugins(|table| table.set_config(&row.name, row.revision, row.config));
         }
         Ok(())
     }

@@ -93,10 +93,10 @@ impl PluginTable {
         self.change(name, |entry| entry.refused = reason);
     }
 
-    pub(super) fn set_config(&mut self, name: &Slug, config: BTreeMap<String, String>) {
+    pub(super) fn set_config(&mut self, name: &Slug, revision: i64, config: BTreeMap<String, String>) {
         self.change(name, |entry| {
             entry.config = Arc::new(setting::effective(&entry.settings, &config));
-            entry.row.config = config;
+            (entry.row.config, entry.row.revision) = (config, revision);
         });
     }
 

@@ -38,7 +38,7 @@ pub fn parts(named: Value) -> Value {
 pub fn run() -> Value {
     json!({
         "id": "run_1", "event": "evt_1", "type": "order.created", "plugin": "router", "version": null, "endpoint": null, "round": 0, "state": "done", "outcome": "ok", "code": null,
-        "message": null, "wants": null, "tries": 1, "due": null, "duration_ms": 0.0, "memory_bytes": 0, "webhooks": 0, "events": 0, "log": [],
+        "message": null, "wants": null, "tries": 1, "due": null, "duration_ms": 0.0, "memory_bytes": 0, "webhooks": 0, "events": 0, "settings_revision": 0, "log": [],
         "log_dropped": 0,
     })
 }

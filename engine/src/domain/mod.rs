@@ -22,6 +22,7 @@ pub mod parts;
 pub mod pattern;
 pub mod plugin;
 pub mod rate;
+pub mod recording;
 pub mod request;
 pub mod retention;
 pub mod retry;

@@ -13,6 +13,7 @@ use super::{
     id::{EndpointId, RunId},
     name::Slug,
     plugin::Digest,
+    recording::Recording,
     time::Timestamp,
 };
 
@@ -263,6 +264,7 @@ pub struct Execution {
     /// The most memory that the plugin had at once, in bytes.
     pub memory_peak: u64,
     pub log: RunLog,
+    pub recording: Recording,
 }
 
 /// What takes effect with a run that ended `ok`.
@@ -504,6 +506,7 @@ mod tests {
             took: Duration::from_micros(20),
             memory_peak: 1 << 16,
             log: RunLog { lines: vec![line], dropped: 1 },
+            recording: Recording::default(),
         }
     }
 

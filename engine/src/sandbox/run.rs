@@ -29,6 +29,7 @@ use crate::domain::{
     event::Event,
     id::Tag,
     plugin::Digest,
+    recording::{RecordedState, Recording},
     run::{Requests, RunFailure, RunLog, RunOutcome, StateUse},
     time::Timestamp,
 };
@@ -39,8 +40,9 @@ pub struct RunInput<'a> {
     pub event: &'a Event,
     /// The store's tag, for the id of an event that came without one.
     pub tag: Tag,
-    /// The plugin's settings.
+    /// The plugin's settings, and the number of their revision.
     pub config: &'a Arc<BTreeMap<String, String>>,
+    pub revision: i64,
     pub limits: &'a Limits,
     /// Whether the plugin belongs to an endpoint: then its webhooks leave `to` out, otherwise each has one.
     pub bound: bool,
@@ -57,6 +59,8 @@ pub struct Report {
     pub memory_peak: u64,
     /// What it read, and what it wrote; the latter is empty unless it ended `ok`.
     pub state: StateUse,
+    /// What it read beside the event.
+    pub recording: Recording,
 }
 
 /// The state could not be read, which is not the plugin's fault. The run is tried again and this one does not count.
@@ -77,7 +81,7 @@ impl Plugin {
     ///
     /// Only if `state` did not answer. Every result of the guest is in the report.
     pub fn run(&self, input: RunInput<'_>, state: Box<dyn StateSource>) -> Result<Report, StateUnavailable> {
-        let started = Instant::now();
+        let (started, revision) = (Instant::now(), input.revision);
         // The runtime is a large program too. If it panics on a guest, only that guest's run fails.
         catch_unwind(AssertUnwindSafe(|| self.run_unguarded(input, state))).unwrap_or_else(|panic| {
             let message = format!("crashed the WebAssembly runtime: {}", panic_text(&*panic));
@@ -87,6 +91,7 @@ impl Plugin {
                 took: started.elapsed(),
                 memory_peak: 0,
                 state: StateUse::default(),
+                recording: Recording { settings: revision, state: RecordedState::default() },
             })
         })
     }
@@ -125,7 +130,8 @@ impl Plugin {
         if result.is_err() {
             state.writes.clear();
         }
-        Ok(Report { result, log: told.log.take(), took: told.took, memory_peak: told.memory_peak, state })
+        let recording = Recording { settings: input.revision, state: told.read };
+        Ok(Report { result, log: told.log.take(), took: told.took, memory_peak: told.memory_peak, state, recording })
     }
 }
 
@@ -144,6 +150,8 @@ pub struct Told {
     pub took: Duration,
     pub memory_peak: u64,
     pub state: StateUse,
+    /// The committed state that it read.
+    pub read: RecordedState,
 }
 
 impl Guest {
@@ -188,7 +196,8 @@ impl Guest {
         if let Some(wasi) = &host.wasi {
             wasi.finish();
         }
-        (answer, Told { log, took, memory_peak: host.limiter.peak(), state: host.state.take() })
+        let (state, read) = host.state.take();
+        (answer, Told { log, took, memory_peak: host.limiter.peak(), state, read })
     }
 }
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::limits::{Limits, size, time};
-use crate::domain::run::{StateRead, StateUse, StateWrite};
+use crate::domain::{
+    recording::RecordedState,
+    run::{StateRead, StateUse, StateWrite},
+};
 
 /// The source of the last committed values.
 pub trait StateSource: Send {
@@ -130,10 +133,12 @@ impl State {
         waited
     }
 
-    /// Returns what must be checked and written when the event commits.
-    pub fn take(&mut self) -> StateUse {
+    /// Returns what must be checked and written when the event commits, and the values that the run read.
+    pub fn take(&mut self) -> (StateUse, RecordedState) {
         let writes = std::mem::take(&mut self.writes).into_iter().map(|(key, value)| StateWrite { key, value }).collect();
-        StateUse { reads: std::mem::take(&mut self.reads), writes }
+        let (reads, mut seen) = (std::mem::take(&mut self.reads), std::mem::take(&mut self.seen));
+        let read = reads.iter().map(|read| (read.key.clone(), seen.remove(&read.key).flatten())).collect();
+        (StateUse { reads, writes }, RecordedState::of(read))
     }
 }
 
@@ -162,10 +167,12 @@ mod tests {
         assert_eq!(state.get("known").unwrap(), Some(b"new".to_vec()));
         state.set("known".into(), None).unwrap();
         assert_eq!(state.get("known").unwrap(), None);
-        let used = state.take();
+        let (used, recorded) = state.take();
         let reads: Vec<_> = used.reads.iter().map(|read| (read.key.as_str(), read.version)).collect();
         assert_eq!(reads, [("known", 7), ("absent", 0)]);
         assert_eq!(used.writes, [StateWrite { key: "known".into(), value: None }]);
+        let committed = [("known".to_owned(), Some(b"old".to_vec())), ("absent".to_owned(), None)];
+        assert_eq!(recorded.read(), committed, "not the run's own writes");
     }
 
     #[test]

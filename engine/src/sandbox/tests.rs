@@ -86,6 +86,7 @@ impl Run {
             event: &self.event,
             tag: Tag::from_random([1, 2, 3, 4]),
             config: &self.config,
+            revision: 4,
             limits: &self.limits,
             bound: self.bound,
         };

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -20,6 +21,7 @@ use crate::domain::{
     name::{Attributes, Slug},
     pattern::Pattern,
     rate::Rate,
+    recording::{RecordedState, Recording},
     request::Request,
     retry::Schedule,
     run::{LogLevel, LogLine, RunLog, RunOutcome},
@@ -156,6 +158,51 @@ pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> R
     };
     let lines = lines.into_iter().map(|(level, message)| LogLine { level: LogLevel::parse(&level), message }).collect();
     Ok(RunLog { lines, dropped: dropped.unsigned_abs() })
+}
+
+/// The column `state_read`. It names its format, so that a later engine can add to it.
+#[derive(Serialize, Deserialize)]
+struct StateReadColumn<'a> {
+    v: u8,
+    /// Keys with their values in base64. Missing if the values were too large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Vec<(Cow<'a, str>, Option<String>)>>,
+}
+
+const STATE_READ_VERSION: u8 = 1;
+
+/// Returns `None`, stored as NULL, for a run that read no state: most runs read none.
+pub fn state_read_to_column(state: &RecordedState) -> Option<String> {
+    let state = match state {
+        RecordedState::Read(read) if read.is_empty() => return None,
+        RecordedState::Read(read) => Some(read),
+        RecordedState::TooLarge => None,
+    };
+    let one = |(key, value): &'_ (String, Option<Vec<u8>>)| {
+        (Cow::Owned(key.clone()), value.as_ref().map(|value| BASE64_STANDARD.encode(value)))
+    };
+    let state = state.map(|read| read.iter().map(one).collect());
+    Some(json(&StateReadColumn { v: STATE_READ_VERSION, state }))
+}
+
+/// Reads what a run read. `None` if it was not executed, or by an engine that did not record it.
+pub fn recording_from_columns(place: &Place, settings: Option<i64>, state: Option<&str>) -> Result<Option<Recording>, Error> {
+    let corrupt = || place.corrupt("state_read");
+    let Some(settings) = settings else { return Ok(None) };
+    let Some(text) = state else { return Ok(Some(Recording { settings, ..Recording::default() })) };
+    let column: StateReadColumn<'_> = place.json("state_read", text)?;
+    if column.v != STATE_READ_VERSION {
+        return Err(corrupt());
+    }
+    let one = |(key, value): (Cow<'_, str>, Option<String>)| {
+        let value = value.map(|value| BASE64_STANDARD.decode(value)).transpose().map_err(|_| corrupt())?;
+        Ok::<_, Error>((key.into_owned(), value))
+    };
+    let state = match column.state {
+        Some(read) => RecordedState::Read(read.into_iter().map(one).collect::<Result<_, _>>()?),
+        None => RecordedState::TooLarge,
+    };
+    Ok(Some(Recording { settings, state }))
 }
 
 /// An endpoint's columns as they are written. [`endpoint`] reads them in the same order, after the id.

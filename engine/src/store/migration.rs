@@ -95,7 +95,7 @@ tables! {
     "run" 1 false [
         "id" Number, "round" Number, "plugin" Text, "version" Bytes, "endpoint" Number, "outcome" Text, "code" Text, "message" Text,
         "tries" Number, "took_us" Number, "memory_peak" Number, "webhooks" Number, "emitted" Number, "log" Text,
-        "log_dropped" Number,
+        "log_dropped" Number, "settings_revision" Number, "state_read" Text,
     ];
     "run_queue" 1 false [
         "id" Number, "plugin" Text, "endpoint" Number, "round" Number, "tries" Number, "state" Text, "outcome" Text, "wants" Text,

@@ -96,8 +96,9 @@ pub use self::{
     sqlite::{Backup, CheckReport, Finding, Sqlite},
     state::{PluginState, StateFull, StateLimits, StateSize, StateValue},
     story::{
-        DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, READ_TIME_MAX, RunFilter,
-        STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, READ_TIME_MAX, RecordedFilter,
+        RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story,
+        StoryPlace, WholeDelivery,
     },
     tenure::Tenure,
 };

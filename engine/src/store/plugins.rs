@@ -20,7 +20,7 @@ pub trait Plugins {
     async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error>;
 
     /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist: it gets them when it
-    /// is remembered. The last [`REVISIONS_MAX`] revisions are kept.
+    /// is remembered. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
     ///
     /// # Errors
     /// If the commit failed.
@@ -30,13 +30,19 @@ pub trait Plugins {
         config: BTreeMap<String, String>,
         author: String,
         at: Timestamp,
-    ) -> Result<(), Error>;
+    ) -> Result<i64, Error>;
 
     /// Returns the settings of a plugin and their revisions. They are empty for a plugin that has none.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if they cannot be read.
     async fn plugin_config(&self, name: &Slug) -> Result<PluginConfig, Error>;
+
+    /// Returns the settings of one revision, which a recorded run names. Revision 0 is empty. `None` if the revision is no longer kept.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if they cannot be read.
+    async fn plugin_config_at(&self, name: &Slug, revision: i64) -> Result<Option<BTreeMap<String, String>>, Error>;
 
     /// Returns all plugins, by name.
     ///
@@ -77,6 +83,15 @@ impl PluginConfig {
         self.revisions.push(revision);
     }
 
+    /// Reads the settings of a revision, if its row exists.
+    pub(super) fn read_at(revision: i64, row: Option<&impl Row>) -> Result<Option<BTreeMap<String, String>>, Error> {
+        match row {
+            None if revision == 0 => Ok(Some(BTreeMap::new())),
+            None => Ok(None),
+            Some(row) => Self::read_revision(row).map(|(_, config)| Some(config)),
+        }
+    }
+
     /// Reads one revision.
     pub(super) fn read_revision(row: &impl Row) -> Result<(ConfigRevision, BTreeMap<String, String>), Error> {
         let columns = Columns::named("plugin_config", row);
@@ -104,11 +119,14 @@ pub struct PluginRow {
     pub file: String,
     pub bytes: u64,
     pub config: BTreeMap<String, String>,
+    /// Number of the revision of `config`; 0 if it was never set.
+    pub revision: i64,
 }
 
 impl PluginRow {
     /// The columns of [`Self::read`], in its order.
-    pub(super) const COLUMNS: &str = "name, version, author_version, description, patterns, file, bytes, config";
+    pub(super) const COLUMNS: &str = "name, version, author_version, description, patterns, file, bytes, config, \
+         coalesce((SELECT max(c.revision) FROM plugin_config c WHERE c.plugin = name), 0)";
 
     pub(super) fn read(row: &impl Row) -> Result<Self, Error> {
         let columns = Columns::named("plugin", row);
@@ -122,6 +140,7 @@ impl PluginRow {
             file: columns.text(5, "file")?.to_owned(),
             bytes: columns.number(6, "bytes")?.unsigned_abs(),
             config: columns.place.json("config", columns.text(7, "config")?)?,
+            revision: columns.number(8, "revision")?,
         })
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Error, Page, PageRequest,
-    columns::log_from_columns,
+    columns::{log_from_columns, recording_from_columns},
     row::{Columns, Row},
 };
 use crate::domain::{
@@ -14,7 +14,9 @@ use crate::domain::{
     event::{Event, EventState, Parts},
     id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
     name::Slug,
+    pattern::Pattern,
     plugin::Digest,
+    recording::Recording,
     run::{RunLog, RunOutcome, RunState},
     sent::SentAs,
     time::Timestamp,
@@ -49,6 +51,20 @@ pub trait Story {
     /// # Errors
     /// [`Error::NotFound`]; see the trait.
     async fn run(&self, id: RunId) -> Result<StoredRun, Error>;
+
+    /// Returns a run with everything that it depended on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; see the trait.
+    async fn recorded_run(&self, id: RunId) -> Result<RecordedRun, Error>;
+
+    /// Returns executed runs of a plugin with everything that they depended on, newest first: the runs before `cursor` that one look
+    /// finds. It looks at [`RECORDED_LOOK`] rows and returns at most [`RECORDED_BYTES`] of events, or one event. So a page may be empty
+    /// although more runs follow.
+    ///
+    /// # Errors
+    /// See the trait.
+    async fn recorded_runs(&self, filter: RecordedFilter, page: PageRequest) -> Result<Page<RecordedRun>, Error>;
 
     /// Returns one page of the deliveries, newest first.
     ///
@@ -233,8 +249,80 @@ pub struct StoredRun {
     pub memory_peak: u64,
     pub webhooks: u32,
     pub emitted: u32,
+    /// Revision of the plugin's settings; `None` if the run was not executed, or by an engine that did not record it.
+    pub settings: Option<i64>,
     /// Empty in a list.
     pub log: RunLog,
+}
+
+/// A run with everything that it depended on.
+#[derive(Clone, Debug)]
+pub struct RecordedRun {
+    pub id: RunId,
+    pub plugin: Slug,
+    /// `None` if the run was not executed.
+    pub version: Option<Digest>,
+    pub outcome: Option<RunOutcome>,
+    /// The endpoint that the run belongs to.
+    pub endpoint: Option<EndpointId>,
+    pub event: Event,
+    /// `None` if the run was not executed, or by an engine that did not record it.
+    pub recording: Option<Recording>,
+}
+
+/// Selects the runs of a plugin with their recordings.
+#[derive(Clone, Debug)]
+pub struct RecordedFilter {
+    pub plugin: Slug,
+    /// A pattern of event types, such as `order.*`.
+    pub events: Option<Pattern>,
+    /// Of events accepted at or after this time.
+    pub since: Option<Timestamp>,
+}
+
+/// Rows that one look at recorded runs takes.
+pub(super) const RECORDED_LOOK: usize = 10_000;
+/// Most bytes of events in one page of recorded runs.
+pub(super) const RECORDED_BYTES: usize = 8 << 20;
+
+impl RecordedFilter {
+    /// Returns whether a run of `plugin` on an event of this type, accepted at this time, is selected.
+    pub(super) fn selects(&self, plugin: &str, event_type: &str, accepted_at: i64) -> bool {
+        *self.plugin == *plugin
+            && self.events.as_ref().is_none_or(|events| events.matches(event_type))
+            && self.since.is_none_or(|since| accepted_at >= since.millis())
+    }
+}
+
+/// The columns of [`RecordedRun::read`], in its order.
+pub(super) const RECORDED_COLUMNS: &str = "r.id, r.plugin, r.version, r.outcome, r.endpoint, r.settings_revision, r.state_read";
+
+impl RecordedRun {
+    /// Returns whether the run was executed by an engine that recorded it.
+    pub fn is_recorded(&self) -> bool {
+        self.version.is_some() && self.recording.is_some()
+    }
+
+    /// Reads [`RECORDED_COLUMNS`] from column `first` on.
+    pub(super) fn read(row: &impl Row, first: usize, event: Event) -> Result<Self, Error> {
+        let mut columns = Columns::named("run", row);
+        columns.place.id = columns.number(first, "id")?;
+        let version = columns.optional_bytes(first + 2, "version")?.map(TryInto::<[u8; 32]>::try_into);
+        let outcome = columns.optional_text(first + 3, "outcome")?.map(RunOutcome::parse);
+        Ok(Self {
+            id: RunId::from_i64(columns.id()),
+            plugin: columns.word(first + 1, "plugin", |text| Slug::parse(text).ok())?,
+            version: version.transpose().map_err(|_| columns.place.corrupt("version"))?.map(Digest::from_bytes),
+            outcome: outcome.map(|outcome| outcome.ok_or_else(|| columns.place.corrupt("outcome"))).transpose()?,
+            endpoint: columns.optional_number(first + 4, "endpoint")?.map(EndpointId::from_i64),
+            event,
+            recording: recording_from_columns(
+                &columns.place,
+                columns.optional_number(first + 5, "settings_revision")?,
+                columns.optional_text(first + 6, "state_read")?,
+            )?,
+        })
+    }
 }
 
 /// Selects runs for a list.
@@ -254,7 +342,7 @@ pub struct RunFilter {
 
 /// The columns of [`StoredRun::read`], in its order, without the log, which comes last.
 pub(super) const RUN_COLUMNS: &str = "r.id, r.round, r.plugin, r.version, e.name, v.type, r.outcome, r.code, r.message, r.tries, \
-     r.took_us, r.memory_peak, r.webhooks, r.emitted, r.log_dropped, q.state, q.next_at, q.wants";
+     r.took_us, r.memory_peak, r.webhooks, r.emitted, r.log_dropped, q.state, q.next_at, q.wants, r.settings_revision";
 /// What belongs to a row `r` of `run` for these columns, beside its row `q` of `run_queue`.
 pub(super) const RUN_JOINS: &str = "LEFT JOIN endpoint e ON e.id = r.endpoint LEFT JOIN event v ON v.id = r.id >> 14";
 
@@ -291,7 +379,8 @@ impl StoredRun {
             memory_peak: number(11, "memory_peak")?,
             webhooks: small(12, "webhooks")?,
             emitted: small(13, "emitted")?,
-            log: log_from_columns(&columns.place, text(18, "log")?, columns.number(14, "log_dropped")?)?,
+            settings: columns.optional_number(18, "settings_revision")?,
+            log: log_from_columns(&columns.place, text(19, "log")?, columns.number(14, "log_dropped")?)?,
         })
     }
 }

@@ -5,6 +5,7 @@ use super::{AttemptRecord, Settlement, accept};
 use crate::domain::{
     delivery::{Attempt, NewDelivery, Payload},
     event::{Event, NewEvent},
+    recording::Recording,
     run::{
         AfterFailure, Effects, Execution, LogLine, RunEnd, RunFailure, RunIdentity, RunLog, RunRecord, StateRead, StateUse,
         StateWrite,
@@ -38,8 +39,11 @@ pub fn run(record: &RunRecord) -> usize {
 }
 
 fn execution(execution: &Execution) -> usize {
-    let Execution { version: _, took: _, memory_peak: _, log: RunLog { lines, dropped: _ } } = execution;
-    lines.iter().map(|LogLine { level: _, message }| ELEMENT + message.len()).sum()
+    let Execution { version: _, took: _, memory_peak: _, log: RunLog { lines, dropped: _ }, recording } = execution;
+    let Recording { settings: _, state } = recording;
+    let of_read = |(key, value): &(String, Option<Vec<u8>>)| ELEMENT + key.len() + value.as_ref().map_or(0, Vec::len);
+    lines.iter().map(|LogLine { level: _, message }| ELEMENT + message.len()).sum::<usize>()
+        + state.read().iter().map(of_read).sum::<usize>()
 }
 
 fn effects(effects: &Effects) -> usize {

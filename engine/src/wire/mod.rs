@@ -46,7 +46,7 @@ pub use self::{
         ClearedStateView, ConfigRevisionView, PluginConfigView, PluginState, PluginView, SettingProblemView, SettingView,
         StateSizeView,
     },
-    run::{LogView, RunStoryView, RunView},
+    run::{LogView, RecordedEventView, RecordedStateView, RunRecordView, RunStoryView, RunView},
     source::{RefusalView, SourceView},
     stream::StreamView,
 };
@@ -73,7 +73,7 @@ mod tests {
         json!({
             "id": "run_k7q22a9", "event": "evt_k7q22a9", "type": "order.created", "plugin": "router", "version": null, "endpoint": null, "round": 0, "state": "done", "outcome": "ok",
             "code": null, "message": null, "tries": 1, "due": null, "duration_ms": 1, "memory_bytes": 0, "webhooks": 1, "events": 0,
-            "log": [], "log_dropped": 0,
+            "settings_revision": 0, "log": [], "log_dropped": 0,
         })
     }
 

@@ -1,5 +1,7 @@
 //! Runs: a plugin on an event.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -48,6 +50,8 @@ pub struct RunView {
     pub webhooks: u32,
     /// Number of events that it emitted.
     pub events: u32,
+    /// Revision of the plugin's settings that it used. Null if the run was not executed.
+    pub settings_revision: Option<i64>,
 }
 
 /// A run with its log.
@@ -59,6 +63,60 @@ pub struct RunStoryView {
     pub log: Vec<LogView>,
     /// Number of lines dropped above the limit.
     pub log_dropped: u64,
+}
+
+/// Everything that a run depended on. The same version repeats the run exactly from it.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = RunRecord)]
+pub struct RunRecordView {
+    #[schema(value_type = RunId)]
+    pub run: String,
+    pub plugin: String,
+    /// SHA-256 of the plugin that ran.
+    pub version: Option<String>,
+    #[schema(value_type = Option<RunOutcome>)]
+    pub outcome: Option<Word>,
+    /// Whether the plugin belongs to an endpoint. Then its webhooks name none.
+    pub bound: bool,
+    pub event: RecordedEventView,
+    /// Revision of the plugin's settings.
+    pub settings_revision: Option<i64>,
+    /// The settings of that revision, without defaults. Null if they are no longer kept.
+    pub settings: Option<BTreeMap<String, String>>,
+    /// The state that it read, in the order of its first reads.
+    pub state: Vec<RecordedStateView>,
+    /// Why the run cannot be repeated. Null if it can.
+    pub not_repeatable: Option<String>,
+}
+
+/// The event as the plugin received it.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = RecordedEvent)]
+pub struct RecordedEventView {
+    #[schema(value_type = EventId)]
+    pub event: String,
+    pub id: String,
+    pub source: String,
+    pub r#type: String,
+    pub subject: Option<String>,
+    pub time: String,
+    #[schema(value_type = Timestamp)]
+    pub accepted_at: String,
+    pub content_type: String,
+    /// Names and values. A source's event has those of its request, too.
+    pub attributes: Vec<(String, String)>,
+    #[schema(content_encoding = "base64")]
+    pub data_base64: String,
+}
+
+/// A value of a plugin's state that a run read.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = RecordedState)]
+pub struct RecordedStateView {
+    pub key: String,
+    /// Null if no value existed.
+    #[schema(content_encoding = "base64")]
+    pub value_base64: Option<String>,
 }
 
 /// A line that a plugin logged.

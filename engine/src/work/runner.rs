@@ -256,8 +256,14 @@ impl Runner {
         bound: Option<&Endpoint>,
         state: Box<dyn StateSource>,
     ) -> Result<Report, StateUnavailable> {
-        let input =
-            RunInput { event, tag: self.store.tag(), config: &entry.config, limits: &self.limits, bound: bound.is_some() };
+        let input = RunInput {
+            event,
+            tag: self.store.tag(),
+            config: &entry.config,
+            revision: entry.row.revision,
+            limits: &self.limits,
+            bound: bound.is_some(),
+        };
         let before = clock::thread_cpu();
         let report = code.run(input, state)?;
         // Processor time, not elapsed time: on a busy machine that says more about its neighbours than about the plugin.

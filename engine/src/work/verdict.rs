@@ -27,8 +27,8 @@ pub fn record(
     endpoints: &EndpointTable,
     now: Timestamp,
 ) -> RunRecord {
-    let Report { result, log, took, memory_peak, state } = report;
-    let execution = Execution { version, took, memory_peak, log };
+    let Report { result, log, took, memory_peak, state, recording } = report;
+    let execution = Execution { version, took, memory_peak, log, recording };
     let requests = match result {
         Ok(requests) => requests,
         Err(failure) => return identity.failed(execution, failure, now),
@@ -109,6 +109,7 @@ mod tests {
             delivery::Birth,
             event::NewEvent,
             id::{EndpointId, EventId},
+            recording::Recording,
             run::{Emitted, LogLevel, LogLine, RunLog, RunState, StateRead, StateWrite},
         },
         store::conformance::bench::{endpoint, event, identity, payload},
@@ -144,7 +145,8 @@ mod tests {
         };
         let log = RunLog { lines: vec![LogLine { level: LogLevel::Info, message: "hello".into() }], dropped: 0 };
         let requests = Requests { webhooks, emitted };
-        let report = Report { result: Ok(requests), log, took: Duration::from_micros(7), memory_peak: 9, state };
+        let recording = Recording { settings: 2, ..Recording::default() };
+        let report = Report { result: Ok(requests), log, took: Duration::from_micros(7), memory_peak: 9, state, recording };
         let event = Event { id: EventId::from_i64(1), accepted_at: NOW, new: NewEvent { depth, ..event("order.created") } };
         let table = table();
         let bound = bound.and_then(|name| table.named(name)).map(|endpoint| &**endpoint);

@@ -17,6 +17,7 @@ use crate::{
         id::{DeliveryId, EndpointId, EventId},
         name::{Attributes, EventType, Slug},
         plugin::Digest,
+        recording::Recording,
         run::{
             AfterFailure, Effects, Execution, RunEnd, RunFailure, RunIdentity, RunLog, RunOutcome, RunRecord, StateRead,
             StateUse, StateWrite,
@@ -316,6 +317,7 @@ pub fn execution(plugin: &str) -> Execution {
         took: Duration::from_micros(20),
         memory_peak: 1 << 16,
         log: RunLog::default(),
+        recording: Recording::default(),
     }
 }
 
@@ -345,7 +347,7 @@ pub fn waiting(plugin: &str, due: Timestamp) -> RunRecord {
     RunRecord { identity: identity(plugin), end: RunEnd::Failed { execution, failure, then: AfterFailure::Again { due } } }
 }
 
-fn failure(outcome: RunOutcome) -> RunFailure {
+pub fn failure(outcome: RunOutcome) -> RunFailure {
     RunFailure { outcome, code: "broken".into(), message: "it broke".into(), retryable: false }
 }
 

@@ -332,6 +332,7 @@ pub async fn a_plugin_keeps_its_configuration_across_versions(bench: &Bench) {
         file: "p.wasm".into(),
         bytes: 1234,
         config: BTreeMap::from([("ignored".into(), "by remember".into())]),
+        revision: 0,
     };
     let config = BTreeMap::from([("limit".to_owned(), "7".to_owned()), ("text".to_owned(), "\"é\"".to_owned())]);
     bench.store.remember_plugin(row("1")).await.unwrap();
@@ -341,7 +342,7 @@ pub async fn a_plugin_keeps_its_configuration_across_versions(bench: &Bench) {
     let after = bench.after_a_crash().await;
     let plugins = after.store.plugins().await.unwrap();
     assert_eq!(plugins.iter().map(|row| &*row.name).collect::<Vec<_>>(), ["o", "p"]);
-    assert_eq!(format!("{:?}", plugins[1]), format!("{:?}", PluginRow { config, ..row("2") }));
+    assert_eq!(format!("{:?}", plugins[1]), format!("{:?}", PluginRow { config, revision: 1, ..row("2") }));
     assert_eq!(plugins[0].config, BTreeMap::new());
 }
 
@@ -351,7 +352,8 @@ pub async fn settings_are_numbered_revisions_and_wait_for_their_plugin(bench: &B
     let at = |value: i64| Timestamp::from_millis(value);
     for value in 1..=REVISIONS_MAX + 2 {
         let author = if value % 2 == 0 { "even" } else { "odd" };
-        bench.store.set_plugin_config(&slug("p"), config(value), author.to_owned(), at(value)).await.unwrap();
+        let revision = bench.store.set_plugin_config(&slug("p"), config(value), author.to_owned(), at(value)).await.unwrap();
+        assert_eq!(revision, value);
     }
     bench.store.set_plugin_config(&slug("o"), config(7), "ops".to_owned(), at(7)).await.unwrap();
     let last = REVISIONS_MAX + 2;
@@ -360,6 +362,11 @@ pub async fn settings_are_numbered_revisions_and_wait_for_their_plugin(bench: &B
     assert_eq!(found.revisions.len() as i64, REVISIONS_MAX);
     assert_eq!(found.revisions[0], ConfigRevision { number: last, at: at(last), author: "even".into() });
     assert_eq!(found.revisions.last().unwrap().number, 3);
+    for (revision, expected) in
+        [(0, Some(BTreeMap::new())), (2, None), (3, Some(config(3))), (last, Some(config(last))), (last + 1, None)]
+    {
+        assert_eq!(bench.store.plugin_config_at(&slug("p"), revision).await.unwrap(), expected, "{revision}");
+    }
 
     let row = PluginRow {
         name: slug("p"),
@@ -370,9 +377,11 @@ pub async fn settings_are_numbered_revisions_and_wait_for_their_plugin(bench: &B
         file: "p.wasm".into(),
         bytes: 1,
         config: BTreeMap::new(),
+        revision: 0,
     };
     bench.store.remember_plugin(row).await.unwrap();
-    assert_eq!(bench.store.plugins().await.unwrap()[0].config, config(last), "the plugin has what was set before it came");
+    let plugin = bench.store.plugins().await.unwrap().remove(0);
+    assert_eq!((plugin.config, plugin.revision), (config(last), last), "the plugin has what was set before it came");
 }
 
 fn key(name: &str, role: Role, byte: u8) -> NewKey {

@@ -168,6 +168,9 @@ macro_rules! conformance {
                     the_number_of_running_jobs_is_limited,
                     an_ended_job_is_deleted_after_its_time;
                 runs:
+                    a_run_is_stored_with_everything_that_it_read,
+                    a_failed_run_is_recorded_too_and_its_last_try_counts,
+                    recorded_runs_of_a_plugin_come_in_pages_newest_first,
                     a_retried_run_runs_again_and_nothing_else_of_its_event_does,
                     a_waiting_run_can_be_retried_at_once,
                     a_run_parked_for_an_endpoint_can_be_retried_before_it_exists,

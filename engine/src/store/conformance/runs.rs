@@ -11,9 +11,10 @@ use crate::{
         id::{EventId, RunId},
         job::{Job, JobState, ReplayFilter, RunRetryFilter, Task},
         pattern::Pattern,
-        run::{Effects, RunIdentity, RunOutcome, RunRecord, RunState},
+        recording::{RecordedState, Recording},
+        run::{Effects, Execution, RunIdentity, RunOutcome, RunRecord, RunState},
     },
-    store::{Deletion, Error, PageRequest, RunFilter, Settled, Settlement},
+    store::{Deletion, Error, PageRequest, RecordedFilter, RunFilter, Settled, Settlement},
 };
 
 /// More than one step of a job takes.
@@ -53,6 +54,79 @@ pub async fn a_retried_run_runs_again_and_nothing_else_of_its_event_does(bench: 
     assert_eq!(states, [(RunState::Done, 1), (RunState::Done, 2), (RunState::Parked, 1)]);
     assert_eq!(story.deliveries.len(), 3, "one more than before");
     assert_eq!(state_of_run(&bench, other).await, RunState::Parked);
+}
+
+/// A run of `plugin` that ended `ok` and read this.
+fn recorded(plugin: &str, recording: Recording) -> RunRecord {
+    identity(plugin).ok(Execution { recording, ..execution(plugin) }, Effects::default())
+}
+
+pub async fn a_run_is_stored_with_everything_that_it_read(bench: &Bench) {
+    let read =
+        RecordedState::Read(vec![("gone \"é\"".into(), None), ("k".into(), Some(vec![0, 255])), ("empty".into(), Some(vec![]))]);
+    let recordings = [
+        Recording { settings: 7, state: read },
+        Recording { settings: 0, state: RecordedState::Read(Vec::new()) },
+        Recording { settings: 1, state: RecordedState::TooLarge },
+    ];
+    let claim = bench.accept(event("order.created")).await;
+    let mut runs: Vec<_> = recordings.iter().map(|recording| recorded("p", recording.clone())).collect();
+    runs.push(identity("p").not_loadable("no file".into()));
+    bench.settle(Settlement { runs, ..settlement(&claim) }).await;
+    let bench = bench.after_a_crash().await;
+    for (number, recording) in recordings.iter().enumerate() {
+        let found = bench.store.recorded_run(claim.event.id.run(number as u32)).await.unwrap();
+        assert_eq!(found.recording.as_ref(), Some(recording));
+        assert_eq!((&*found.plugin, found.outcome, found.endpoint), ("p", Some(RunOutcome::Ok), None));
+        assert_eq!(found.version, Some(crate::domain::plugin::Digest::of(b"p")));
+        assert_eq!(found.event.new.content.bytes(), claim.event.new.content.bytes());
+        assert_eq!(bench.store.run(found.id).await.unwrap().settings, Some(recording.settings));
+    }
+    let unexecuted = bench.store.recorded_run(claim.event.id.run(3)).await.unwrap();
+    assert_eq!((unexecuted.version, unexecuted.recording), (None, None));
+    let missing = bench.store.recorded_run(claim.event.id.run(4)).await.map(|run| run.id);
+    assert!(matches!(missing, Err(Error::NotFound { what: "run" })), "{missing:?}");
+}
+
+pub async fn a_failed_run_is_recorded_too_and_its_last_try_counts(bench: &Bench) {
+    let claim = bench.accept(event("order.created")).await;
+    let try_of = |settings| Execution { recording: Recording { settings, ..Recording::default() }, ..execution("p") };
+    let failed = identity("p").parked(Some(try_of(1)), failure(RunOutcome::Trapped), None);
+    bench.settle(Settlement { runs: vec![failed], ..settlement(&claim) }).await;
+    let id = claim.event.id.run(0);
+    let settings = async || bench.store.recorded_run(id).await.unwrap().recording.unwrap().settings;
+    assert_eq!(settings().await, 1);
+    retry(bench, id).await.unwrap();
+    assert_eq!(bench.claim().await, 1);
+    let again = bench.run().await;
+    bench.settle(run_settlement(&again, identity("p").ok(try_of(2), Effects::default()))).await;
+    assert_eq!(settings().await, 2);
+}
+
+pub async fn recorded_runs_of_a_plugin_come_in_pages_newest_first(bench: &Bench) {
+    let mut expected = Vec::new();
+    for number in 0..7 {
+        let claim = bench.accept(event(if number == 3 { "contact.created" } else { "order.created" })).await;
+        let runs = vec![ran("other"), ran("p"), identity("p").not_loadable("no file".into())];
+        bench.settle(Settlement { runs, ..settlement(&claim) }).await;
+        if number != 3 {
+            expected.insert(0, claim.event.id.run(1));
+        }
+    }
+    let filter = RecordedFilter { plugin: slug("p"), events: Some(Pattern::parse("order.*").unwrap()), since: None };
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = bench.store.recorded_runs(filter.clone(), PageRequest { cursor, limit: 2 }).await.unwrap();
+        assert!(page.items.len() <= 2);
+        found.extend(page.items.iter().map(|run| run.id));
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(found, expected);
+    let later = RecordedFilter { since: Some(clock::wall().plus(Duration::from_secs(60))), ..filter };
+    assert_eq!(bench.store.recorded_runs(later, PageRequest { cursor: None, limit: 2 }).await.unwrap().items.len(), 0);
 }
 
 pub async fn a_waiting_run_can_be_retried_at_once(bench: &Bench) {

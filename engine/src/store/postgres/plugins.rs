@@ -7,7 +7,7 @@ use deadpool_postgres::Transaction;
 
 use super::{
     Postgres,
-    db::{clean, execute, get, rows, the_row},
+    db::{clean, execute, get, row, rows, the_row},
     nodes::raise_config_version,
     settle::lock_key,
 };
@@ -31,12 +31,13 @@ impl Plugins for Postgres {
         config: BTreeMap<String, String>,
         author: String,
         at: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<i64, Error> {
         let (name, config) = (name.clone(), config_to_column(&config));
         self.step(move |tx, _| {
             Box::pin(async move {
-                set_config(tx, &name, &config, &author, at).await?;
-                raise_config_version(tx).await
+                let revision = set_config(tx, &name, &config, &author, at).await?;
+                raise_config_version(tx).await?;
+                Ok(revision)
             })
         })
         .await
@@ -45,6 +46,17 @@ impl Plugins for Postgres {
     async fn plugin_config(&self, name: &Slug) -> Result<PluginConfig, Error> {
         let name = name.clone();
         self.read(move |tx, _| Box::pin(async move { config(tx, &name).await })).await
+    }
+
+    async fn plugin_config_at(&self, name: &Slug, revision: i64) -> Result<Option<BTreeMap<String, String>>, Error> {
+        let name = name.clone();
+        self.read(move |tx, _| {
+            Box::pin(async move {
+                let sql = format!("SELECT {} FROM plugin_config WHERE plugin = $1 AND revision = $2", PluginConfig::COLUMNS);
+                PluginConfig::read_at(revision, row(tx, &sql, &[&&*name, &revision]).await?.as_ref())
+            })
+        })
+        .await
     }
 
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error> {
@@ -58,7 +70,7 @@ async fn lock_config(tx: &Transaction<'_>, name: &Slug) -> Result<(), Error> {
     Ok(())
 }
 
-async fn set_config(tx: &Transaction<'_>, name: &Slug, config: &str, author: &str, at: Timestamp) -> Result<(), Error> {
+async fn set_config(tx: &Transaction<'_>, name: &Slug, config: &str, author: &str, at: Timestamp) -> Result<i64, Error> {
     lock_config(tx, name).await?;
     let sql = "SELECT coalesce(max(revision), 0) + 1 FROM plugin_config WHERE plugin = $1";
     let revision: i64 = get(&the_row(tx, sql, &[&&**name]).await?, 0)?;
@@ -67,7 +79,7 @@ async fn set_config(tx: &Transaction<'_>, name: &Slug, config: &str, author: &st
     let sql = "DELETE FROM plugin_config WHERE plugin = $1 AND revision <= $2";
     execute(tx, sql, &[&&**name, &(revision - REVISIONS_MAX)]).await?;
     execute(tx, "UPDATE plugin SET config = $1 WHERE name = $2", &[&config, &&**name]).await?;
-    Ok(())
+    Ok(revision)
 }
 
 async fn config(tx: &Transaction<'_>, name: &Slug) -> Result<PluginConfig, Error> {

@@ -111,7 +111,9 @@ CREATE TABLE run (
     webhooks    bigint NOT NULL,
     emitted     bigint NOT NULL,
     log         text,                         -- JSON array of [level, message]
-    log_dropped bigint NOT NULL
+    log_dropped bigint NOT NULL,
+    settings_revision bigint,                 -- of the plugin's settings; NULL: not executed, or not recorded (layouts before 5)
+    state_read  text                          -- JSON object: the state that it read; NULL if it read none
 );
 
 -- Unfinished runs: waiting until they are due, or parked until an operator or the engine requeues them.

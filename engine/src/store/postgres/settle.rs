@@ -26,7 +26,7 @@ use crate::{
     },
     store::{
         Error, Settle, Settled, Settlement, Settles,
-        columns::{PLAIN, ending_to_columns, headers_to_column, log_to_column},
+        columns::{PLAIN, ending_to_columns, headers_to_column, log_to_column, state_read_to_column},
         commit::{After, Queued},
         settle::{Children, Known, Plan, QueueRow, Routing, Versions, judge},
         weight,
@@ -243,6 +243,8 @@ struct Runs {
     emitted: Vec<i64>,
     logs: Vec<Option<String>>,
     dropped: Vec<i64>,
+    settings: Vec<Option<i64>>,
+    state_read: Vec<Option<String>>,
 }
 
 #[derive(Default)]
@@ -323,6 +325,8 @@ impl Written {
         rows.emitted.push(count(run.emitted().len() as u64));
         rows.logs.push(execution.and_then(|execution| log_to_column(&execution.log)));
         rows.dropped.push(execution.map_or(0, |execution| count(execution.log.dropped)));
+        rows.settings.push(execution.map(|execution| execution.recording.settings));
+        rows.state_read.push(execution.and_then(|execution| state_read_to_column(&execution.recording.state)));
         let next_at = match QueueRow::of(run) {
             QueueRow::None => return,
             QueueRow::Delete => return self.done.push(id.as_i64()),
@@ -378,6 +382,8 @@ impl Written {
             emitted,
             logs,
             dropped,
+            settings,
+            state_read,
         } = &self.runs;
         if ids.is_empty() {
             return Ok(());
@@ -385,15 +391,17 @@ impl Written {
         execute(
             tx,
             "INSERT INTO run (id, round, plugin, version, endpoint, outcome, code, message, tries, took_us, memory_peak, webhooks,
-                 emitted, log, log_dropped)
+                 emitted, log, log_dropped, settings_revision, state_read)
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[], $8::text[],
-                 $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[])
+                 $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[],
+                 $16::bigint[], $17::text[])
              ON CONFLICT (id) DO UPDATE SET version = excluded.version, outcome = excluded.outcome, code = excluded.code,
                  message = excluded.message, tries = excluded.tries, took_us = excluded.took_us, memory_peak = excluded.memory_peak,
-                 webhooks = excluded.webhooks, emitted = excluded.emitted, log = excluded.log, log_dropped = excluded.log_dropped",
+                 webhooks = excluded.webhooks, emitted = excluded.emitted, log = excluded.log, log_dropped = excluded.log_dropped,
+                 settings_revision = excluded.settings_revision, state_read = excluded.state_read",
             &[
                 ids, rounds, plugins, versions, endpoints, outcomes, codes, messages, tries, took, memory, webhooks, emitted, logs,
-                dropped,
+                dropped, settings, state_read,
             ],
         )
         .await?;

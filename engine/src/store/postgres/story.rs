@@ -24,10 +24,13 @@ use crate::{
     },
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
-        RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
-        WholeDelivery,
+        RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt,
+        StoredRun, Story, StoryPlace, WholeDelivery,
         columns::{Place, ended},
-        story::{CANDIDATES, EVENT_ID_END, RUN_COLUMNS, RUN_JOINS, candidates, parts, read_parts},
+        story::{
+            CANDIDATES, EVENT_ID_END, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS, candidates, parts,
+            read_parts,
+        },
     },
 };
 
@@ -47,6 +50,20 @@ impl Story for Postgres {
 
     async fn run(&self, id: RunId) -> Result<StoredRun, Error> {
         self.read_for_people(move |tx, local| Box::pin(run(tx, local, id))).await
+    }
+
+    async fn recorded_run(&self, id: RunId) -> Result<RecordedRun, Error> {
+        self.read_for_people(move |tx, _| {
+            Box::pin(async move {
+                let found = row(tx, &format!("{} WHERE r.id = $1", recorded()), &[&id.as_i64()]).await?;
+                read_recorded(&found.ok_or(Error::NotFound { what: "run" })?)
+            })
+        })
+        .await
+    }
+
+    async fn recorded_runs(&self, filter: RecordedFilter, page: PageRequest) -> Result<Page<RecordedRun>, Error> {
+        self.read_for_people(move |tx, _| Box::pin(async move { recorded_runs(tx, &filter, page).await })).await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
@@ -185,6 +202,44 @@ fn read_run(row: &Row, local: &Local) -> Result<StoredRun, Error> {
 async fn run(tx: &Transaction<'_>, local: &Local, id: RunId) -> Result<StoredRun, Error> {
     let found = row(tx, &format!("{} WHERE r.id = $1", whole_runs()), &[&id.as_i64()]).await?;
     read_run(&found.ok_or(Error::NotFound { what: "run" })?, local)
+}
+
+/// Selects the whole event of a run `r`, and what the run depended on.
+fn recorded() -> String {
+    format!(
+        "SELECT {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {RECORDED_COLUMNS} FROM run r CROSS JOIN LATERAL
+             (SELECT * FROM event WHERE id = r.id >> 14 OFFSET 0) e"
+    )
+}
+
+fn read_recorded(row: &Row) -> Result<RecordedRun, Error> {
+    RecordedRun::read(row, WHOLE_EVENT_COLUMNS_COUNT, values::whole_event(row, 0)?)
+}
+
+async fn recorded_runs(tx: &Transaction<'_>, filter: &RecordedFilter, request: PageRequest) -> Result<Page<RecordedRun>, Error> {
+    // First the rows without their data, then the data of those that are selected and fit.
+    let sql = "SELECT r.id, r.plugin, e.type, e.accepted_at, octet_length(e.data)::bigint
+         FROM (SELECT * FROM run WHERE id < $1 ORDER BY id DESC LIMIT $2) r
+         CROSS JOIN LATERAL (SELECT * FROM event WHERE id = r.id >> 14 OFFSET 0) e ORDER BY r.id DESC";
+    let seen = rows(tx, sql, &[&request.cursor.unwrap_or(i64::MAX), &limit(RECORDED_LOOK)]).await?;
+    let (mut ids, mut last, mut bytes) = (Vec::new(), None, 0);
+    let mut is_cut = false;
+    for row in &seen {
+        is_cut = ids.len() == request.limit || bytes >= RECORDED_BYTES as i64;
+        if is_cut {
+            break;
+        }
+        let id: i64 = get(row, 0)?;
+        if filter.selects(get(row, 1)?, get(row, 2)?, get(row, 3)?) {
+            bytes += get::<i64>(row, 4)?;
+            ids.push(id);
+        }
+        last = Some(id);
+    }
+    let sql = format!("{} WHERE r.id = ANY($1) ORDER BY r.id DESC", recorded());
+    let items = rows(tx, &sql, &[&ids]).await?.iter().map(read_recorded).collect::<Result<Vec<_>, _>>()?;
+    let items = items.into_iter().filter(RecordedRun::is_recorded).collect();
+    Ok(Page { items, next: last.filter(|_| is_cut || seen.len() >= RECORDED_LOOK) })
 }
 
 async fn runs(tx: &Transaction<'_>, local: &Local, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {

@@ -469,6 +469,7 @@ fn version(number: u32) -> (PluginRow, Vec<u8>) {
         file: "p.wasm".into(),
         bytes: file.len() as u64,
         config: std::collections::BTreeMap::new(),
+        revision: 0,
     };
     (row, file)
 }
@@ -749,6 +750,7 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
           ALTER TABLE payload DROP COLUMN run; ALTER TABLE delivery DROP COLUMN cancel_reason;
           ALTER TABLE attempt DROP COLUMN sent; ALTER TABLE api_key DROP COLUMN ending;
           DROP TABLE plugin_config; ALTER TABLE audit DROP COLUMN members;
+          ALTER TABLE run DROP COLUMN settings_revision; ALTER TABLE run DROP COLUMN state_read;
           UPDATE meta SET value = '\x0101' WHERE key = 'layout'; {write}"
     ));
     let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
@@ -759,7 +761,7 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
     assert_eq!(sizes().await, expected, "writes of an older engine update the sizes too");
     backing.raw("DELETE FROM state WHERE key = 'bb'");
     assert_eq!(sizes().await.0, StateSize { keys: 1, bytes: 2 });
-    assert_eq!(backing.raw(r"SELECT value = '\x0401' FROM meta WHERE key = 'layout'"), "t");
+    assert_eq!(backing.raw(r"SELECT value = '\x0501' FROM meta WHERE key = 'layout'"), "t");
 }
 
 /// A database on a server that is reached over TCP, and the folder for the engine's files.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-pub const LAYOUT: u8 = 4;
+pub const LAYOUT: u8 = 5;
 /// The oldest layout whose engines can work with this one.
 const OLDEST: u8 = 1;
 /// The database's mark of its layout.
@@ -59,7 +59,10 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
             if *older <= 2 {
                 tx.batch_execute(include_str!("upgrade_3.sql")).await?;
             }
-            tx.batch_execute(include_str!("upgrade_4.sql")).await?;
+            if *older <= 3 {
+                tx.batch_execute(include_str!("upgrade_4.sql")).await?;
+            }
+            tx.batch_execute(include_str!("upgrade_5.sql")).await?;
             execute(tx, "UPDATE meta SET value = $1 WHERE key = 'layout'", &[&MARK.as_slice()]).await?;
             tx.batch_execute("RESET statement_timeout; RESET enable_seqscan").await?;
             tracing::info!(

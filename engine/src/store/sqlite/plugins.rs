@@ -23,7 +23,7 @@ impl Plugins for Sqlite {
         config: BTreeMap<String, String>,
         author: String,
         at: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<i64, Error> {
         let name = name.clone();
         self.write(move |db, _| set_config(db, &name, &rows::config_to_column(&config), &author, at)).await
     }
@@ -31,6 +31,17 @@ impl Plugins for Sqlite {
     async fn plugin_config(&self, name: &Slug) -> Result<PluginConfig, Error> {
         let name = name.clone();
         self.read(move |db| config(db, &name)).await
+    }
+
+    async fn plugin_config_at(&self, name: &Slug, revision: i64) -> Result<Option<BTreeMap<String, String>>, Error> {
+        let name = name.clone();
+        self.read(move |db| {
+            let sql = format!("SELECT {} FROM plugin_config WHERE plugin = ?1 AND revision = ?2", PluginConfig::COLUMNS);
+            let mut select = db.prepare_cached(&sql)?;
+            let mut rows = select.query(params![&*name, revision])?;
+            PluginConfig::read_at(revision, rows.next()?)
+        })
+        .await
     }
 
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error> {
@@ -58,7 +69,7 @@ fn remember(db: &Connection, plugin: &PluginRow) -> Result<(), Error> {
     Ok(())
 }
 
-fn set_config(db: &Connection, name: &Slug, config: &str, author: &str, at: Timestamp) -> Result<(), Error> {
+fn set_config(db: &Connection, name: &Slug, config: &str, author: &str, at: Timestamp) -> Result<i64, Error> {
     let revision: i64 = db
         .prepare_cached("SELECT coalesce(max(revision), 0) + 1 FROM plugin_config WHERE plugin = ?1")?
         .query_row([&**name], |row| row.get(0))?;
@@ -67,7 +78,7 @@ fn set_config(db: &Connection, name: &Slug, config: &str, author: &str, at: Time
     db.prepare_cached("DELETE FROM plugin_config WHERE plugin = ?1 AND revision <= ?2")?
         .execute(params![&**name, revision - REVISIONS_MAX])?;
     db.prepare_cached("UPDATE plugin SET config = ?1 WHERE name = ?2")?.execute(params![config, &**name])?;
-    Ok(())
+    Ok(revision)
 }
 
 fn config(db: &Connection, name: &Slug) -> Result<PluginConfig, Error> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 pub use crate::store::columns::{
     EndpointColumns, PLAIN, Place, attributes_to_column, config_to_column, endpoint_of_layout_1, headers_to_column,
-    log_to_column, patterns_to_column, request_to_column,
+    log_to_column, patterns_to_column, request_to_column, state_read_to_column,
 };
 use crate::{
     domain::{

@@ -75,7 +75,9 @@ CREATE TABLE run (
     webhooks    INTEGER NOT NULL,
     emitted     INTEGER NOT NULL,
     log         TEXT,                          -- JSON array of [level, message]
-    log_dropped INTEGER NOT NULL
+    log_dropped INTEGER NOT NULL,
+    settings_revision INTEGER,                 -- of the plugin's settings; NULL: not executed, or not recorded (layouts before 7)
+    state_read  TEXT                           -- JSON object: the state that it read; NULL if it read none
 ) STRICT;
 
 -- Unfinished runs: waiting until they are due, or parked until an operator or the engine requeues them.

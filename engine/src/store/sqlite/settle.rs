@@ -148,11 +148,12 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
     let log = execution.map(|execution| &execution.log);
     db.prepare_cached(
         "INSERT INTO run (id, round, plugin, version, endpoint, outcome, code, message, tries, took_us, memory_peak, webhooks,
-             emitted, log, log_dropped)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+             emitted, log, log_dropped, settings_revision, state_read)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
          ON CONFLICT (id) DO UPDATE SET version = excluded.version, outcome = excluded.outcome, code = excluded.code,
              message = excluded.message, tries = excluded.tries, took_us = excluded.took_us, memory_peak = excluded.memory_peak,
-             webhooks = excluded.webhooks, emitted = excluded.emitted, log = excluded.log, log_dropped = excluded.log_dropped",
+             webhooks = excluded.webhooks, emitted = excluded.emitted, log = excluded.log, log_dropped = excluded.log_dropped,
+             settings_revision = excluded.settings_revision, state_read = excluded.state_read",
     )?
     .execute(params![
         id.as_i64(),
@@ -170,6 +171,8 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
         u32::try_from(run.emitted().len()).unwrap_or(u32::MAX),
         log.and_then(rows::log_to_column),
         log.map_or(0, |log| i64::try_from(log.dropped).unwrap_or(i64::MAX)),
+        execution.map(|execution| execution.recording.settings),
+        execution.and_then(|execution| rows::state_read_to_column(&execution.recording.state)),
     ])?;
     let next_at = match QueueRow::of(run) {
         QueueRow::None => return Ok(()),

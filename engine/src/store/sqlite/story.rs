@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, params_fr
 
 use super::{
     Sqlite,
-    rows::{self, ATTEMPT_COLUMNS, EVENT_COLUMNS, Place},
+    rows::{self, ATTEMPT_COLUMNS, EVENT_COLUMNS, Place, WHOLE_EVENT_COLUMNS},
 };
 use crate::{
     domain::{
@@ -17,10 +17,12 @@ use crate::{
     },
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
-        RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story, StoryPlace,
-        WholeDelivery,
+        RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt,
+        StoredRun, Story, StoryPlace, WholeDelivery,
         columns::ended,
-        story::{EVENT_ID_END, RUN_COLUMNS, RUN_JOINS, candidates, parts, read_parts},
+        story::{
+            EVENT_ID_END, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS, candidates, parts, read_parts,
+        },
     },
 };
 
@@ -40,6 +42,19 @@ impl Story for Sqlite {
 
     async fn run(&self, id: RunId) -> Result<StoredRun, Error> {
         self.read_for_people(move |db| run(db, id)).await
+    }
+
+    async fn recorded_run(&self, id: RunId) -> Result<RecordedRun, Error> {
+        self.read_for_people(move |db| {
+            let mut select = db.prepare_cached(&format!("{} WHERE r.id = ?1", recorded()))?;
+            let mut rows = select.query([id.as_i64()])?;
+            rows.next()?.map_or(Err(Error::NotFound { what: "run" }), read_recorded)
+        })
+        .await
+    }
+
+    async fn recorded_runs(&self, filter: RecordedFilter, page: PageRequest) -> Result<Page<RecordedRun>, Error> {
+        self.read_for_people(move |db| recorded_runs(db, &filter, page)).await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
@@ -180,6 +195,38 @@ fn run(db: &Connection, id: RunId) -> Result<StoredRun, Error> {
     let mut select = db.prepare_cached(&format!("{} WHERE r.id = ?1", whole_runs()))?;
     let mut rows = select.query([id.as_i64()])?;
     rows.next()?.map_or(Err(Error::NotFound { what: "run" }), read_run)
+}
+
+/// Selects the whole event of a run `r`, and what the run depended on.
+fn recorded() -> String {
+    format!("SELECT {WHOLE_EVENT_COLUMNS}, {RECORDED_COLUMNS} FROM run r CROSS JOIN event e ON e.id = r.id >> 14")
+}
+
+/// Number of the columns of an event in [`recorded`].
+const EVENT_WIDTH: usize = 15;
+
+fn read_recorded(row: &Row<'_>) -> Result<RecordedRun, Error> {
+    RecordedRun::read(row, EVENT_WIDTH, rows::whole_event(row)?)
+}
+
+fn recorded_runs(db: &Connection, filter: &RecordedFilter, request: PageRequest) -> Result<Page<RecordedRun>, Error> {
+    let mut select = db.prepare_cached(&format!("{} WHERE r.id < ?1 ORDER BY r.id DESC LIMIT ?2", recorded()))?;
+    let mut rows = select.query(params![request.cursor.unwrap_or(i64::MAX), limit(RECORDED_LOOK)])?;
+    let (mut items, mut last, mut seen, mut bytes) = (Vec::new(), None, 0, 0);
+    while let Some(row) = rows.next()? {
+        if items.len() == request.limit || bytes >= RECORDED_BYTES {
+            return Ok(Page { items, next: last });
+        }
+        (seen, last) = (seen + 1, Some(row.get(EVENT_WIDTH)?));
+        let text = |column: usize| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+        // The data of other rows is not read.
+        if filter.selects(text(EVENT_WIDTH + 1)?, text(4)?, row.get(1)?) {
+            let run = read_recorded(row)?;
+            bytes += run.event.new.content.bytes().len();
+            items.extend(Some(run).filter(RecordedRun::is_recorded));
+        }
+    }
+    Ok(Page { items, next: last.filter(|_| seen >= RECORDED_LOOK) })
 }
 
 fn runs(db: &Connection, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {

@@ -241,6 +241,7 @@ async fn full_store(backing: &Arc<SqliteBacking>) -> Bench {
         file: "p.wasm".into(),
         bytes: 1,
         config: BTreeMap::new(),
+        revision: 0,
     };
     bench.store.remember_plugin(plugin).await.unwrap();
     let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], ending: None, expires_at: Some(clock::wall()) };

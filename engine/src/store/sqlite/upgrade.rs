@@ -12,11 +12,16 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-pub const LAYOUT: i64 = 6;
+pub const LAYOUT: i64 = 7;
 
 /// The steps from layout 2 on, each to the next layout.
-const STEPS: [&str; 4] =
-    [include_str!("upgrade_3.sql"), include_str!("upgrade_4.sql"), include_str!("upgrade_5.sql"), include_str!("upgrade_6.sql")];
+const STEPS: [&str; 5] = [
+    include_str!("upgrade_3.sql"),
+    include_str!("upgrade_4.sql"),
+    include_str!("upgrade_5.sql"),
+    include_str!("upgrade_6.sql"),
+    include_str!("upgrade_7.sql"),
+];
 
 /// Upgrades the store. Returns its tag and the key under which its secrets are sealed.
 pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error> {
@@ -276,7 +281,8 @@ mod tests {
 
         let store = Sqlite::open(&file, key.clone(), Handoff::default(), AdmissionLimits::default()).unwrap();
         let found = store.plugin_config(&crate::domain::name::Slug::parse("p").unwrap()).await.unwrap();
-        assert_eq!((found.config["limit"].as_str(), found.revisions.len()), ("7", 0));
+        assert_eq!((found.config["limit"].as_str(), found.revisions.len()), ("7", 1), "they become revision 1");
+        assert_eq!(found.revisions[0].author, "upgrade");
         let request = crate::store::PageRequest { cursor: None, limit: 9 };
         let trail = store.audit(crate::store::AuditFilter::default(), request).await.unwrap();
         assert_eq!(trail.items.iter().map(|entry| entry.members.clone()).collect::<Vec<_>>(), [Vec::<String>::new()]);

@@ -1,0 +1,73 @@
+//! What a run read beside its event. It is stored with the run, so that the run can be repeated exactly, on any machine.
+//!
+//! A run is a function of its version, its event, the endpoint that it belongs to, its plugin's settings, and the state that it read. The
+//! run's row has the first three. [`Recording`] has the other two. A later capability of plugins (such as HTTP requests) needs a member
+//! here, or runs that use it cannot be repeated.
+
+/// Maximum size of the state that a recording stores: keys and values together, in bytes. A recording is written with every run, so it
+/// must stay small beside the event.
+pub const STATE_BYTES_MAX: usize = 256 << 10;
+
+/// What a run read beside its event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recording {
+    /// Number of the revision of the plugin's settings. 0 means that the plugin had no settings.
+    pub settings: i64,
+    pub state: RecordedState,
+}
+
+/// The state that a run read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordedState {
+    /// The keys in the order of their first reads, with the committed values; `None` where no value existed.
+    Read(Vec<(String, Option<Vec<u8>>)>),
+    /// It exceeded [`STATE_BYTES_MAX`], so it was not stored and the run cannot be repeated.
+    TooLarge,
+}
+
+impl Default for RecordedState {
+    fn default() -> Self {
+        Self::Read(Vec::new())
+    }
+}
+
+impl RecordedState {
+    /// Records what a run read, unless it is too large.
+    pub fn of(read: Vec<(String, Option<Vec<u8>>)>) -> Self {
+        if read.iter().map(bytes_of).sum::<usize>() > STATE_BYTES_MAX {
+            return Self::TooLarge;
+        }
+        Self::Read(read)
+    }
+
+    /// Returns the recorded keys and values. None are recorded if they were too large.
+    pub fn read(&self) -> &[(String, Option<Vec<u8>>)] {
+        match self {
+            Self::Read(read) => read,
+            Self::TooLarge => &[],
+        }
+    }
+}
+
+fn bytes_of((key, value): &(String, Option<Vec<u8>>)) -> usize {
+    key.len() + value.as_ref().map_or(0, Vec::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_state_up_to_its_limit() {
+        let value = |bytes| ("k".to_owned(), Some(vec![0; bytes]));
+        for (what, read, recorded) in [
+            ("nothing", vec![], true),
+            ("an absent value", vec![("k".to_owned(), None)], true),
+            ("as much as fits", vec![value(STATE_BYTES_MAX / 2 - 1), value(STATE_BYTES_MAX / 2 - 1)], true),
+            ("a byte more", vec![value(STATE_BYTES_MAX / 2 - 1), value(STATE_BYTES_MAX / 2)], false),
+        ] {
+            let state = RecordedState::of(read.clone());
+            assert_eq!(state, if recorded { RecordedState::Read(read) } else { RecordedState::TooLarge }, "{what}");
+        }
+    }
+}
