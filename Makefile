@@ -5,8 +5,8 @@
 setup:
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
 
-# What some tests set a clock and break a disk with, and the database server that others start for themselves; where this cannot
-# install them, those tests say what is missing.
+# Programs that some tests need to set a clock, to break a disk, and to start a database server. If make cannot install one, its
+# tests fail and name it.
 tools:
 	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -qq --yes faketime strace postgresql; fi; fi
@@ -25,10 +25,11 @@ test: setup tools
 quick: setup tools
 	@cargo test --package innesco --lib --test it
 
-# Webhooks signed by their senders' own libraries go into sources. Real GitHub payloads go through the engine and are verified by other
-# people's libraries. Then schemathesis sends what the OpenAPI document allows and what it forbids (`make verify-openapi SEED=…
-# MAX_EXAMPLES=…` for that alone). Needs node, npm and python3. The engine is built with the targets that `make test` builds: another
-# selection has other features of the dependencies, and compiles all of them again.
+# Verification with other libraries: webhooks that their senders' libraries sign go into sources, and real GitHub payloads go
+# through the engine and are verified by the receivers' libraries. Then schemathesis sends requests that the OpenAPI document
+# allows and forbids (`make verify-openapi SEED=… MAX_EXAMPLES=…` for that alone). Needs node, npm and python3. Builds the
+# engine with the targets of `make test`: other targets select other features of the dependencies, and compile all of them
+# again.
 verify: verify-engine
 	cd tests/verify && npm ci --silent --no-audit --no-fund
 	cd tests/verify && python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
@@ -44,8 +45,8 @@ verify-engine: setup
 	cargo test --workspace --test it --no-run
 	cargo build --release --target wasm32-unknown-unknown --package slack-notify
 
-# What a reviewer would say first. Licences, banned crates and where crates come from are checked without a network; advisories where their
-# database can be fetched.
+# Checks before a review. Licences, banned crates and the origin of crates are checked without a network, advisories only if
+# their database can be fetched.
 check: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings

@@ -35,7 +35,7 @@ pub fn steady() -> Timestamp {
     reading.plus(at.elapsed())
 }
 
-/// Continues the steady clock from the reading of an earlier process. Without effect once the clock runs.
+/// Continues the steady clock from the reading of an earlier process. Has no effect once the clock runs.
 pub fn continue_from(kept: Option<&Kept>) {
     START.get_or_init(|| (continued(kept, boot().as_ref(), wall()), Instant::now()));
 }
@@ -61,7 +61,7 @@ pub struct Boot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub reading: Timestamp,
-    /// If the system reports it.
+    /// `None` if the system does not report it.
     pub boot: Option<Boot>,
 }
 

@@ -1,8 +1,8 @@
 //! Settings: flags, environment and `innesco.toml` (in that order) become checked sections, one for each owner.
 //!
 //! Every setting has a line in [`SETTINGS`] with its default and its meaning; no others exist. `serve --check` prints them with
-//! their origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is not, because orchestrators set such
-//! variables.
+//! their origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set
+//! such variables.
 
 use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -144,7 +144,7 @@ pub fn key_variable(name: &str) -> Result<Option<String>, Error> {
 
 /// Returns a setting's value without passwords.
 fn shown(setting: &Setting, value: &str) -> String {
-    // Such as `host=db password=secret`, which is not a URL.
+    // A text such as `host=db password=secret`, which is not a URL.
     match setting.key == "store" && !value.contains("://") && value.contains(['=', '@']) {
         true => "(not shown)".to_owned(),
         false => given::without_passwords(value),
@@ -321,7 +321,8 @@ pub struct Config {
     pub store_bytes_max: Option<u64>,
 }
 
-/// Shows no values: URLs of the database and of the collector may contain a password. `serve --check` prints what may be shown.
+/// Shows no values: URLs of the database and of the collector may contain a password. `serve --check` prints all values without
+/// passwords.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").finish_non_exhaustive()
@@ -446,7 +447,7 @@ impl Config {
             })
         };
         let run_threads = threads("plugin.threads", cores)?;
-        // With as many of these as cores, plugins that use their whole deadline could leave no processor to the others.
+        // With one thread per core, plugins that use their whole deadline could leave no processor time for the rest.
         let slow_threads = threads("plugin.slow_threads", cores / 2)?;
         let body_bytes_max = raw.size("limits.body_bytes_max")?;
         let output_bytes = match raw.size("plugin.output_max")? {

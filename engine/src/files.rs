@@ -35,8 +35,8 @@ struct Exposed {
 /// Which files a reader trusts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// A secret that a person or a tool provides: no other user may read it. A mounted secret belongs to root and is readable by
-    /// the group.
+    /// A secret that a person or a tool provides: no other user may read it. A mounted secret may belong to root and be readable
+    /// by the group.
     Secret,
     /// A file or folder that this program created: it belongs to the current user, and no other user may read or write it.
     Own,
@@ -111,7 +111,7 @@ pub fn own_folder(path: &Path, made_here: impl Fn(&str) -> bool) -> io::Result<(
             folder = %path.display(),
             mode = format_args!("{:04o}", metadata.mode() & 0o7777),
             also_holds = foreign.as_deref(),
-            "folder can be entered by other users; give the engine a folder of mode 700 for itself"
+            "folder can be entered by other users; give the engine a separate folder of mode 700"
         ),
     }
     Ok(())
@@ -122,8 +122,8 @@ pub fn require_own(path: &Path) -> io::Result<()> {
     require(Trust::Own, path, &fs::metadata(path)?)
 }
 
-/// Removes other users' access to a file, if it exists. Opens no handle, because closing one would end the locks of this process
-/// on it.
+/// Removes other users' access to a file, if it exists. Opens no handle, because closing a handle would end this process's locks
+/// on the file.
 pub fn close_to_others(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.mode() & OTHERS != 0 => {
@@ -141,7 +141,7 @@ fn close(path: &Path, metadata: &Metadata) {
         Ok(()) => tracing::warn!(
             path = %path.display(),
             mode = format_args!("{mode:04o}"),
-            "path was open to other users of this machine; it is closed to them now"
+            "path was open to other users of this machine; it is now closed to them"
         ),
         // The parent folder may still exclude other users, as in a container.
         Err(error) => tracing::warn!(

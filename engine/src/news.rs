@@ -1,7 +1,7 @@
 //! The live feed of what happens now, for the developer's terminal.
 //!
-//! It may lose messages: a slow watcher misses some, and without a watcher none is built. Facts that must not be lost are in the
-//! store.
+//! The feed may lose messages: a slow watcher misses some, and without a watcher no message is built. Facts that must not be lost
+//! are in the store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Maximum number of messages that a slow watcher can be behind; older ones are lost to it.
+/// Maximum number of messages that a slow watcher can be behind; it misses older ones.
 const BACKLOG_MAX: usize = 1024;
 
 /// A message of the live feed.

@@ -1,6 +1,6 @@
 //! The only place that asks the system for random bytes: secrets, keys, names, tags, nonces.
 //!
-//! Rules take random bytes as an argument, as they take the time, so that a test decides what they are.
+//! Rules take random bytes as an argument, like the time, so that tests choose them.
 
 /// The system provides no random bytes.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +10,7 @@ pub struct NoRandomness(getrandom::Error);
 /// Returns random bytes that cannot be guessed.
 ///
 /// # Errors
-/// The system has no source of randomness, which a container without one can cause.
+/// The system has no source of randomness, for example in a container.
 pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     fill(&mut bytes)?;

@@ -239,7 +239,7 @@ impl Traces {
     }
 }
 
-/// A span before it has the exporter's shape.
+/// A span that is not yet in the exporter's format.
 struct Span {
     name: &'static str,
     kind: SpanKind,
@@ -290,8 +290,8 @@ fn has_parent(event: &Event) -> bool {
     !event.new.event_type.is_ours() || TraceParent::of(&event.new).is_some()
 }
 
-/// Makes an emitted event that inherited its trace continue from the run that emitted it. One that its plugin put into another
-/// trace stays there.
+/// Makes an emitted event that inherited its trace continue from the run that emitted it. An event that its plugin put into
+/// another trace stays there.
 fn lead(emitted: &mut NewEvent, cause: &Event, run: TraceParent) {
     let (own, inherited) = (emitted.attributes.get(trace::TRACEPARENT), cause.new.attributes.get(trace::TRACEPARENT));
     if own != inherited {
@@ -330,7 +330,7 @@ impl HttpClient for Carrier {
             // Without its URL, which may contain a key.
             Err(error) => Some(if error.is_timeout() { "it does not answer".into() } else { "it cannot be reached".into() }),
         };
-        // Logged when it changes: an outage of a night is two lines.
+        // Logged only when the state changes, so that an outage of a night is two lines.
         let failed_before = self.failing.swap(trouble.is_some(), Ordering::Relaxed);
         match trouble {
             Some(trouble) if !failed_before => {

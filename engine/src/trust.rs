@@ -1,4 +1,5 @@
-//! Which certificates TLS connections trust, and why one is refused. Webhooks, traces and the database use this module.
+//! The certificates that TLS connections trust, and explanations of refused ones. Webhooks, traces and the database use this
+//! module.
 //!
 //! The system's authorities are trusted, and in addition those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. The variables **add**: a
 //! private authority is needed beside the public ones, and a list that silently lost the public ones would stop every other
@@ -88,8 +89,11 @@ impl Found {
             tracing::debug!(%error, "a trusted certificate of the system cannot be read");
         }
         roots.add_parsable_certificates(system.certs);
-        let without =
-            if roots.is_empty() { "nothing is trusted in its place" } else { "only the system's certificates are trusted" };
+        let without = if roots.is_empty() {
+            "no other certificates are trusted instead"
+        } else {
+            "only the system's certificates are trusted"
+        };
         let named = file.map(|file| (FILE_VARIABLE, file, rustls_native_certs::load_certs_from_paths(Some(file), None)));
         let folders = folders
             .iter()
@@ -230,10 +234,10 @@ pub fn in_words(error: &Error, place: &dyn fmt::Display, list: &str) -> String {
             Bad::Revoked => format!("the certificate of {place} was revoked"),
             Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => format!("the certificate of {place} is not for servers"),
             Bad::BadEncoding => format!("the certificate of {place} cannot be read"),
-            // A new authority with the name of an old one, as scripts make them.
+            // A new authority with the name of an old one: scripts create such authorities.
             Bad::BadSignature => format!(
-                "the certificate of {place} was issued by another authority than the trusted one of the same name; name the present file of \
-                 that authority in {list}"
+                "the certificate of {place} was issued by another authority than the trusted one of the same name; name the \
+                 current file of that authority in {list}"
             ),
             Bad::UnsupportedSignatureAlgorithmContext { .. } | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 format!("the certificate of {place} is signed in a way that is not accepted, such as with SHA-1")
@@ -340,7 +344,10 @@ mod tests {
         assert!(found.troubles.len() == 1 && found.troubles[0].starts_with("SSL_CERT_DIR names "), "{:?}", found.troubles);
         // Without any certificate, both problems are reported.
         let found = Found::gather(of(vec![]), Some(&empty), &[]);
-        assert!(found.troubles[0].ends_with("nothing is trusted in its place") && found.troubles[1].contains("ca-certificates"));
+        assert!(
+            found.troubles[0].ends_with("no other certificates are trusted instead")
+                && found.troubles[1].contains("ca-certificates")
+        );
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub fn get_as<T: FromSetting>(key: &str) -> Result<T> {
 
 /// A type that [`get_as`] reads.
 pub trait FromSetting: Sized {
-    /// What the text must be, for the error.
+    /// The required form of the text, for the error.
     const EXPECTED: &'static str;
 
     /// Reads the text of a setting.
@@ -56,7 +56,7 @@ pub trait FromSetting: Sized {
     }
 }
 
-/// Implements the trait for types that read themselves from text.
+/// Implements the trait for types with `FromStr`.
 macro_rules! parsed {
     ($($type:ty, $expected:literal;)*) => {$(
         impl FromSetting for $type {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_is_missing_or_wrong() {
+    fn errors_name_the_setting_and_the_advice() {
         assert_eq!(get_as::<u32>("threshold").unwrap_err().code, "missing-setting");
         assert_eq!(get_as::<Option<u32>>("threshold").unwrap(), None);
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Why a plugin could not handle an event, and whether a retry may help.
 ///
-/// The event is kept in either case. The failure is in the run's history, and you can run the event again after a fix.
+/// The event stays in the store in either case. The failure is in the run's history, and you can run the event again after a fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// A short stable word for machines: `bad-payload`.
@@ -24,8 +24,8 @@ impl Error {
         Self { code: code.into(), message: message.into(), retryable: false }
     }
 
-    /// Creates a failure that may pass, such as state that another event must write first. The engine retries on a short
-    /// schedule, and then parks the run.
+    /// Creates a failure that a retry may repair, for example because another event must write state first. The engine retries on
+    /// a short schedule, and then parks the run.
     pub fn retryable(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), retryable: true }
     }

@@ -35,8 +35,8 @@ impl Event {
         self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Returns a header of the request from which a source made the event. The name is in lower case. Headers with credentials
-    /// are not kept.
+    /// Returns a header of the request from which a source created the event. The name is in lower case. Headers with credentials
+    /// are not stored.
     pub fn header(&self, name: &str) -> Option<&str> {
         let of = |(key, _): &&(String, String)| key.strip_prefix("http.header.") == Some(name);
         self.attributes.iter().find(of).map(|(_, value)| value.as_str())

@@ -1,10 +1,10 @@
-//! Converts between the contract's records and the types of the SDK. [`export!`](crate::export) calls it; no part of the API.
+//! Converts between the contract's records and the types of the SDK. [`export!`](crate::export) calls it; not part of the API.
 
 use crate::{__bindings::innesco::plugin::types, Emit, Error, Plugin, Webhook, host};
 
 pub use types::{Event, Failure, Manifest, Outcome};
 
-/// Describes the plugin. The attribute `sdk` shows with which SDK an old file was built; each attribute `setting` declares one.
+/// Describes the plugin. The attribute `sdk` names the SDK that built the file; each attribute `setting` declares one setting.
 pub fn describe<P: Plugin>(name: &str, version: &str, description: &str) -> Manifest {
     Manifest {
         name: name.to_owned(),

@@ -42,7 +42,8 @@
 //!   clock and no randomness: the time is [`Event::time`], a stable id is [`Event::id`].
 //! - **No other resources.** `SystemTime::now` and `thread::spawn` panic, `std::fs` returns errors, and the output of `println!`
 //!   is discarded. The README lists replacements, also for `chrono`, `uuid`, `rand`, `reqwest` and `tokio`.
-//! - **A failure loses nothing.** After an [`Error`], a panic or an exceeded limit the event is kept and can run again.
+//! - **A failure loses nothing.** After an [`Error`], a panic or an exceeded limit the event stays in the store and can run
+//!   again.
 
 mod plugin;
 

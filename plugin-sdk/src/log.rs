@@ -1,6 +1,6 @@
 //! Log lines, stored and shown with the run: `log::info!("order {id} is new")`.
 //!
-//! The macros take the arguments of `format!`. The engine keeps a limited number of bytes for each run and drops the rest. The
+//! The macros take the arguments of `format!`. The engine stores a limited number of bytes for each run and drops the rest. The
 //! message and place of a panic are logged automatically.
 
 #[doc(inline)]

@@ -2,7 +2,7 @@
 
 use crate::{Emit, Webhook};
 
-/// The result of a run: webhooks, new events, or nothing. All of it takes effect, or none.
+/// The result of a run: webhooks, new events, or nothing. It takes effect as a whole, or not at all.
 ///
 /// Return one webhook as `Ok(webhook.into())`, several as `Ok(webhooks.collect())`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

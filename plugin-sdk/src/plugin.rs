@@ -13,15 +13,15 @@ pub trait Plugin {
     /// The settings that the operator can give values. Without any, the engine accepts every setting as text.
     const SETTINGS: &'static [Setting] = &[];
 
-    /// Decides what happens because of this event.
+    /// Reacts to an event.
     ///
     /// Each call gets a fresh instance with limits on time, memory and output. The outcome takes effect as a whole, together with
     /// the state writes, or not at all.
     ///
     /// # Errors
     ///
-    /// An [`Error`](crate::Error) ends the run as `failed`, and nothing of it takes effect. The engine retries a retryable error
-    /// on a short schedule. After a permanent one the run is parked until an operator retries it.
+    /// An [`Error`](crate::Error) ends the run as `failed`, without any effect. The engine retries a retryable error on a short
+    /// schedule. After a permanent one the run is parked until an operator retries it.
     fn handle(&self, event: &Event) -> Result<Outcome>;
 }
 

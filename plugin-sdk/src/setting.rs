@@ -5,7 +5,7 @@ use serde_json::json;
 /// A setting that the operator can give a value, declared in [`Plugin::SETTINGS`](crate::Plugin::SETTINGS).
 ///
 /// The engine checks values against the declaration, shows it to the operator, and gives the plugin the default of a setting
-/// without a value. Settings are no place for secrets: every administrator can read them. A token for a receiver is a header of
+/// without a value. Do not put secrets into settings: every administrator can read them. A token for a receiver is a header of
 /// its endpoint.
 ///
 /// ```
@@ -54,7 +54,7 @@ impl Setting {
         Self { name, kind, description, default: None, is_required: false }
     }
 
-    /// Declares a text. A name that ends in `.*` stands for all names with this beginning.
+    /// Declares a text. A name that ends in `.*` stands for all names with this prefix.
     pub const fn text(name: &'static str, description: &'static str) -> Self {
         Self::new(name, Kind::Text, description)
     }
@@ -89,7 +89,7 @@ impl Setting {
         Self { default: Some(value), ..self }
     }
 
-    /// Makes the engine refuse settings without a value for this one.
+    /// Makes the setting required: the engine refuses settings without a value for it.
     pub const fn required(self) -> Self {
         Self { is_required: true, ..self }
     }

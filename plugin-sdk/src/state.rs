@@ -1,8 +1,8 @@
 //! Small values that outlive the run: counters, ids already seen, the last known status.
 //!
-//! State belongs to the plugin's name, across its versions. Reads see the last commit and the run's own writes. Writes commit
-//! together with the event, or not at all. If two runs conflict on a key, the later one runs again, so reading and then writing
-//! is safe. Keep keys and values small: the engine limits both.
+//! State belongs to the plugin's name, across its versions. Reads see the last commit and the writes of the same run. Writes
+//! commit together with the event, or not at all. If two runs conflict on a key, the later one runs again, so reading and then
+//! writing is safe. Keep keys and values small: the engine limits both.
 
 use serde::{Serialize, de::DeserializeOwned};
 

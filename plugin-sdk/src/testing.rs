@@ -143,7 +143,8 @@ impl Engine {
         self
     }
 
-    /// Runs a plugin on an event. As in the engine, its state writes take effect only if it succeeds. A panic is passed on.
+    /// Runs a plugin on an event. As in the engine, its state writes take effect only if it succeeds. A panic of the plugin
+    /// reaches the caller.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     };
     table.row(row("accepted, 1 caller", &one, &one_ms, &one_ratio, "≥ 0.9"));
     table.row(row("accepted, 256 callers", &many, &many_ms, &many_ratio, "≥ 35"));
-    table.print("Accept: events kept on the disk, against what the disk can do");
+    table.print("Accept: events stored on the disk, compared with the syncs of the disk");
     // Each accept waits for a sync, so one caller cannot be faster than the disk.
     if one_ratio.highest() > 1.05 {
         println!(

@@ -1,7 +1,7 @@
 //! `make bench`: the engine compared with minimal programs, in one run on one machine.
 //!
-//! Absolute figures depend on the machine more than on the engine, so every scenario runs what it compares in the same minutes,
-//! alternating, and prints ratios. Nothing here passes or fails. `docs/bench.md` explains each figure.
+//! Absolute figures depend on the machine more than on the engine, so every scenario runs the compared programs alternately in
+//! the same minutes, and prints ratios. No figure makes the benchmark fail. `docs/bench.md` explains each figure.
 
 use support::{postgres, process};
 
@@ -89,14 +89,14 @@ fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Res
     let disk = std::env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     std::fs::create_dir_all(&disk)?;
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&disk);
-    let place = Place { folder: folder.with_context(|| format!("no folder can be made in {}", disk.display()))? };
+    let place = Place { folder: folder.with_context(|| format!("no folder can be created in {}", disk.display()))? };
     let cores = std::thread::available_parallelism()?;
     let load = process::load_average();
-    println!("{cores} cores, load {load} at the start, {ROUNDS} rounds in turns, mimalloc everywhere");
-    // A process that syncs then waits for a processor each time. The durable relay syncs most for its work, so it is slowed most,
-    // and the engine looks better against it than it is.
+    println!("{cores} cores, load {load} at the start, {ROUNDS} alternating rounds, mimalloc everywhere");
+    // After each sync a process then waits for a processor. The durable relay syncs most for its work, so it is slowed most, and
+    // the engine looks better than it is.
     if load > cores.get() as f64 {
-        println!("OTHERS ARE COMPUTING: rates, latencies and their ratios are not to be trusted; CPU per event is, roughly");
+        println!("OTHER PROGRAMS ARE RUNNING: do not trust rates, latencies and their ratios; CPU per event is roughly right");
     }
     println!("figures are medians (lowest–highest); a ratio is taken within each round\n");
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(scenarios(&place))?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use innesco::{
-    api::access::{self, Gate},
+    api::access::{self, Callers},
     domain::key::Role,
 };
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn get_with(engine: &Engine, key: &str, path: &str) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
-/// Returns the text of an answer; of one without an end, what it begins with.
+/// Returns the text of an answer, or the beginning of an answer without an end.
 async fn text_of(mut answer: reqwest::Response) -> String {
     if answer.headers().get("content-type").is_some_and(|value| value == "text/event-stream") {
         let begin = answer.chunk().await.expect("a stream").unwrap_or_default();
@@ -70,13 +70,13 @@ async fn every_route_allows_exactly_the_roles_of_the_table() {
     let mut asked = 0;
     for (method, path, said) in operations(&engine).await {
         let row = access::of(&method.parse().expect("a method"), &path).unwrap_or_else(|| panic!("{method} {path} has no row"));
-        let expected = match row.gate {
-            Gate::Anyone | Gate::Senders => None,
-            Gate::Keys(roles) | Gate::Figures(roles) => {
+        let expected = match row.callers {
+            Callers::Anyone | Callers::Senders => None,
+            Callers::Keys(roles) | Callers::Figures(roles) => {
                 Some(roles.iter().map(|(role, _)| role.as_str().to_owned()).collect::<BTreeSet<_>>())
             }
         };
-        assert_eq!(said, expected, "the document says of {method} {path} what the table says");
+        assert_eq!(said, expected, "the document and the table agree on {method} {path}");
         // Uses things that do not exist, and no body, so that an allowed call changes nothing.
         let address = path.replace('{', "no-").replace('}', "");
         let ask = async |key: Option<&str>| {
@@ -179,7 +179,7 @@ async fn no_role_reads_secrets_beyond_its_rights() {
                 Some(name) if name.starts_with("plugin}") => vec!["order-router"],
                 Some(name) if name.starts_with("job}") => vec![&job],
                 Some(name) if name.starts_with("subscription}") => vec![&own],
-                Some(name) => panic!("{path}: say what stands for {{{name}"),
+                Some(name) => panic!("{path}: give a value for {{{name}"),
             };
             for thing in things {
                 let filled = match (path.find('{'), path.find('}')) {
@@ -282,7 +282,7 @@ async fn a_key_expires_and_shows_when_it_was_used() {
 
     assert!(engine.stop());
     engine.launch();
-    assert_eq!(shown(&engine.get("/v1/keys").await, "long", "last_used_at"), used, "a stop writes it down");
+    assert_eq!(shown(&engine.get("/v1/keys").await, "long", "last_used_at"), used, "a stop stores the last use");
 
     let (made, said) = cli(&engine, &["keys", "create", "shop", "--role", "publish", "--expires", "90d"]);
     assert!(made && said.contains("until 2"), "{said}");
@@ -376,7 +376,7 @@ async fn every_started_change_is_in_the_trail() {
     );
     stream.write_all(request.as_bytes()).unwrap();
     let begun = |trail: &Value| trail["items"][0]["action"] == "endpoint.create" && trail["items"][0]["status"].is_null();
-    engine.wait("/v1/audit", "it is noted before it is made", begun).await;
+    engine.wait("/v1/audit", "it is recorded before it is made", begun).await;
     engine.kill();
     engine.launch();
     assert!(begun(&engine.get("/v1/audit").await), "without a result: the engine ended in between");
@@ -386,7 +386,7 @@ async fn every_started_change_is_in_the_trail() {
     // The result is recorded even if the caller disconnects.
     let mut stream = TcpStream::connect(engine.url.trim_start_matches("http://")).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
-    engine.wait("/v1/audit", "the next one is noted", |trail| trail["items"].as_array().unwrap().len() == 2).await;
+    engine.wait("/v1/audit", "the next one is recorded", |trail| trail["items"].as_array().unwrap().len() == 2).await;
     drop(stream);
     engine.wait("/v1/audit", "and its result", |trail| trail["items"][0]["status"] == 400).await;
 }

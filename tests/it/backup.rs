@@ -66,7 +66,7 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
     let more_than = async |count: usize| {
         let until = std::time::Instant::now() + DEADLINE;
         while accepted.lock().unwrap().len() < count {
-            assert!(std::time::Instant::now() < until, "the callers do not get on");
+            assert!(std::time::Instant::now() < until, "the callers make no progress");
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
@@ -84,7 +84,7 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
     }
     let issued = accepted.lock().unwrap().clone();
     let again = engine.command().arg("backup").arg(&copy).args(["--data", "data"]).output().unwrap();
-    assert!(again.status.code() == Some(1) && text(&again).contains("exists already"), "{}", text(&again));
+    assert!(again.status.code() == Some(1) && text(&again).contains("already exists"), "{}", text(&again));
 
     let mut restored = Engine::start(&[]);
     assert!(restored.stop());

@@ -16,7 +16,7 @@ use crate::{
     receivers::{Answer, Receiver},
 };
 
-/// More than one batch of a job, and more than the engine does between two polls.
+/// More than one batch of a job, and more than the engine processes between two polls.
 const MANY: usize = 3_000;
 
 /// A receiver that fails until it is repaired.
@@ -45,7 +45,7 @@ async fn let_die(engine: &Engine, name: &str, count: usize) {
         left -= batch;
     }
     for path in ["/v1/events?state=waiting", "/v1/deliveries?state=pending", "/v1/deliveries?state=retrying"] {
-        engine.wait(path, "everything is given up", |page| page["items"] == json!([])).await;
+        engine.wait(path, "all deliveries are dead", |page| page["items"] == json!([])).await;
     }
 }
 
@@ -67,7 +67,7 @@ async fn a_job_continues_after_a_kill_and_retries_each_delivery_once() {
         if job["done"].as_u64() > Some(0) {
             break job;
         }
-        assert!(Instant::now() < until, "the job does not begin: {job}");
+        assert!(Instant::now() < until, "the job does not start: {job}");
     };
     engine.kill();
     println!("killed when {} of {MANY} were done", seen["done"]);
@@ -84,7 +84,7 @@ async fn a_job_continues_after_a_kill_and_retries_each_delivery_once() {
     assert_eq!(times.len(), MANY, "each arrives under its own id");
     // Only webhooks in flight when the engine was killed, or received but not yet recorded, may arrive twice.
     let doubled = times.values().filter(|times| **times > 1).count();
-    assert!(doubled <= 512 && times.values().all(|times| *times <= 2), "{doubled} came more than once");
+    assert!(doubled <= 512 && times.values().all(|times| *times <= 2), "{doubled} arrived more than once");
     assert_eq!(engine.get("/v1/jobs?state=running").await["items"], json!([]));
     assert_eq!(engine.get("/v1/jobs").await["items"][0]["id"], job["id"]);
     let trail = engine.get("/v1/audit?action=delivery.retry").await;
@@ -99,7 +99,7 @@ async fn retries_nothing_for_a_disabled_endpoint() {
     let receiver = Receiver::answering(move |_| Answer::status(if still_gone.load(Ordering::SeqCst) { 410 } else { 200 })).await;
     endpoint(&engine, "crm", &receiver).await;
     engine.send("crm.x", json!({})).await;
-    let dead = engine.wait("/v1/deliveries?state=dead", "it is given up", |page| page["items"] != json!([])).await;
+    let dead = engine.wait("/v1/deliveries?state=dead", "the delivery is dead", |page| page["items"] != json!([])).await;
     engine.wait("/v1/endpoints/crm", "it is disabled", |crm| crm["state"] == "disabled").await;
     let delivery = dead["items"][0]["id"].as_str().unwrap();
     for (path, body) in [
@@ -152,7 +152,7 @@ async fn refuses_an_invalid_bulk_retry() {
     let job = engine.ok("POST", "/v1/deliveries/retry", Value::Null).await;
     let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
     let began = Instant::now();
-    engine.wait(&path, "nothing to do is done soon", |job| job["state"] == "done" && job["total"] == 0).await;
+    engine.wait(&path, "a job without items is done at once", |job| job["state"] == "done" && job["total"] == 0).await;
     assert!(began.elapsed() < DEADLINE / 2 + Duration::from_secs(1));
     let (status, answer) = engine.call("POST", &format!("{path}/cancel"), Value::Null).await;
     assert_eq!((status, &answer["code"]), (409, &json!("conflict")), "{answer}");

@@ -1,5 +1,5 @@
-//! Callers that misbehave: silent, slow, dripping, lying, flooding. Each costs little and ends by a named limit, while good
-//! callers are served.
+//! Callers that misbehave: silent, slow, dripping, lying, flooding. Each takes little memory and ends at a named limit, while
+//! good callers are served.
 
 use std::{
     net::SocketAddr,
@@ -38,7 +38,7 @@ async fn dial(to: SocketAddr, bytes: &[u8]) -> TcpStream {
 async fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut all)).await;
-    assert!(read.is_ok(), "the connection is still open after {DEADLINE:?}; it has said: {}", String::from_utf8_lossy(&all));
+    assert!(read.is_ok(), "the connection is still open after {DEADLINE:?}; it has answered: {}", String::from_utf8_lossy(&all));
     String::from_utf8_lossy(&all).into_owned()
 }
 
@@ -150,7 +150,7 @@ async fn ten_thousand_silent_connections_block_no_caller() {
     // This side closes none of them: the engine does.
     wait_until_left(&engine, files).await;
     for stream in silent.iter_mut().rev().take(10) {
-        assert_eq!(rest(stream).await, "", "closed without a word");
+        assert_eq!(rest(stream).await, "", "closed without an answer");
     }
     let accepted = 1 + good.finish().await;
     receiver.wait_for_count(accepted, DEADLINE).await;
@@ -177,7 +177,7 @@ async fn connections_end_by_their_limits() {
     for stream in [&mut silent, &mut half] {
         assert_eq!(rest(stream).await, "");
     }
-    // A connection with an earlier request has a longer limit for the next one, and drips it in vain.
+    // A connection with an earlier request has a longer limit for the next one, and drips it too slowly.
     let answer = rest(&mut used).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
     assert!(began.elapsed() >= Duration::from_secs(3), "a used connection may be idle for 3 s, not {:?}", began.elapsed());
@@ -433,7 +433,7 @@ async fn odd_requests_are_refused_and_change_nothing() {
             tokio::time::timeout(DEADLINE, async { while matches!(reader.read_buf(&mut answer).await, Ok(1..)) {} })
         );
         let text = String::from_utf8_lossy(&answer).into_owned();
-        assert!(read.is_ok(), "{what}: still open after {DEADLINE:?}; it has said: {text}");
+        assert!(read.is_ok(), "{what}: still open after {DEADLINE:?}; it has answered: {text}");
         let statuses: Vec<u16> =
             text.split("HTTP/1.1 ").skip(1).filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
         assert!(
@@ -442,7 +442,7 @@ async fn odd_requests_are_refused_and_change_nothing() {
         );
         assert!(statuses.iter().all(|status| *status < 500 || *status == 501 || *status == 505), "{what}: {text}");
     }
-    assert_eq!(engine.get("/v1/events").await["items"], json!([]), "nothing was taken for an event");
+    assert_eq!(engine.get("/v1/events").await["items"], json!([]), "no request became an event");
     let grown = engine.memory_kib().saturating_sub(memory);
     assert!(grown < 32 << 10, "odd requests took {grown} KiB");
 }
@@ -458,7 +458,7 @@ async fn takes_nothing(to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Returns the bytes that the server at `server` has written for `caller` and that the system still holds.
+/// Returns the number of bytes that the server at `server` has written for `caller` and that the system still buffers.
 #[cfg(target_os = "linux")]
 fn unreceived(server: SocketAddr, caller: SocketAddr) -> u64 {
     // The file has addresses in byte order of the processor; this compares only the ports.
@@ -483,7 +483,7 @@ async fn the_system_buffers_little_of_an_unread_answer() {
     let (mut before, mut same) = (0, 0);
     let until = Instant::now() + DEADLINE;
     while same < 10 {
-        assert!(Instant::now() < until, "{before} bytes wait, and they become more");
+        assert!(Instant::now() < until, "{before} bytes wait, and the number grows");
         tokio::time::sleep(Duration::from_millis(20)).await;
         let now = unreceived(to, caller);
         same = if now > 0 && now == before { same + 1 } else { 0 };
@@ -512,7 +512,7 @@ async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
             if status == 200 {
                 break;
             }
-            assert!(Instant::now() < until, "callers that take nothing keep all places; the last answer was {status}");
+            assert!(Instant::now() < until, "callers that read nothing occupy all connections; the last answer was {status}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -520,10 +520,10 @@ async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
         stalled.push(takes_nothing(to).await);
     }
     // The drain limit would be an hour.
-    assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it was told to stop"), "it ends well");
+    assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it got the stop signal"), "it exits with 0");
 }
 
-/// Asks for an event over a connection over which little fits, and takes the status of the answer alone.
+/// Requests an event over a connection with small buffers, and reads only the status of the answer.
 async fn takes_a_status(to: SocketAddr, event: &str) -> (TcpStream, String) {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
@@ -567,7 +567,7 @@ async fn http2_is_refused_and_its_callers_hold_no_connection() {
         let mut stream = dial(to, &[PREFACE, SETTINGS, GET].concat()).await;
         let mut answer = Vec::new();
         let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
-        read.expect("the engine hangs up").expect("after an answer");
+        read.expect("the engine closes the connection").expect("after an answer");
         let (settings, goaway) = answer.split_at_checked(9).expect("a frame");
         assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0", "the preface of a server is its SETTINGS");
         assert_eq!((goaway[3], &goaway[13..17]), (GOAWAY, HTTP_1_1_REQUIRED));

@@ -1,5 +1,5 @@
 //! The machine's clock steps an hour forward and back, while the engine runs and across a restart; the machine restarts and its
-//! uptime begins at zero. Deliveries are retried once and when due, and a secret's grace period has its promised length.
+//! uptime begins at zero. Deliveries are retried once, when they are due, and a secret's grace period has its promised length.
 //!
 //! Only the engine's clock steps: `libfaketime` is between it and the system. The steady clock is unchanged.
 
@@ -108,7 +108,7 @@ async fn retrying_endpoint(engine: &Engine, receiver: &Receiver) {
     engine.ok("POST", "/v1/endpoints", endpoint).await;
 }
 
-/// Every delivery was attempted twice, the second time when it was due.
+/// Checks that every delivery was attempted twice, the second time when it was due.
 async fn each_is_tried_when_due_and_once(receiver: &Receiver, deliveries: usize) {
     let twice = |all: &[Received]| by_id(all).values().filter(|tries| tries.len() >= 2).count() == deliveries;
     let all = receiver.wait_for("every delivery is tried again", DEADLINE, twice).await;
@@ -190,7 +190,7 @@ async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
     let clock = Clock::new();
     let mut engine = clock.engine();
     engine.kill();
-    // Its uptime is ten days more than the machine's, and then not.
+    // Its uptime is first ten days more than the machine's, and then the same.
     engine.set_wrapper(&namespace::up_for_longer("864000"));
     engine.launch();
     let retrying = second_time().await;
@@ -213,7 +213,7 @@ async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
     let all = retrying.wait_for("every delivery is tried again", DEADLINE, twice).await;
     assert_eq!(all.len(), 2 * WAITING, "none is sent once more");
 
-    // People see the clock as it is set, not the steady one.
+    // The API shows the wall clock, not the steady clock.
     let refusing = Receiver::answering(|_| Answer::status(503)).await;
     let endpoint = json!({ "name": "refusing", "url": refusing.url("/"), "events": ["last.*"], "schedule": ["0s", "1h"] });
     engine.ok("POST", "/v1/endpoints", endpoint).await;
@@ -223,5 +223,5 @@ async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
         .await;
     let due: jiff::Timestamp = page["items"][0]["due"].as_str().expect("a time").parse().expect("RFC 3339");
     let ahead = due.as_second() - jiff::Timestamp::now().as_second() - years;
-    assert!((0..2 * 3600).contains(&ahead), "due in {ahead} s by the clock that people see");
+    assert!((0..2 * 3600).contains(&ahead), "due in {ahead} s by the wall clock");
 }

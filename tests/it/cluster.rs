@@ -81,10 +81,10 @@ impl Cluster {
 }
 
 fn signal(node: &Engine, signal: Signal) {
-    kill_process(Pid::from_raw(node.pid().cast_signed()).expect("a process"), signal).expect("the node can be told");
+    kill_process(Pid::from_raw(node.pid().cast_signed()).expect("a process"), signal).expect("the node can get a signal");
 }
 
-/// The events that callers know to be accepted.
+/// The events that were accepted, as callers know.
 #[derive(Default)]
 struct Ledger {
     accepted: Mutex<BTreeSet<u64>>,
@@ -144,7 +144,7 @@ async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
         cluster.nodes[0].ok("POST", "/v1/endpoints", endpoint).await;
     }
     cluster.nodes[2]
-        .wait("/v1/nodes", "all are there", |page| page["items"].as_array().is_some_and(|all| all.len() == NODES))
+        .wait("/v1/nodes", "all nodes are live", |page| page["items"].as_array().is_some_and(|all| all.len() == NODES))
         .await;
     cluster.nodes[0].send("job.repaired", json!({})).await;
 
@@ -211,8 +211,8 @@ async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
         node.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
     }
     node.wait("/v1/events?state=waiting", "every event is run", |page| page["items"] == json!([])).await;
-    assert_eq!(node.get("/v1/deliveries?state=dead").await["items"], json!([]), "none was given up");
-    assert_eq!(node.get("/v1/events?state=failed").await["items"], json!([]), "and no run was");
+    assert_eq!(node.get("/v1/deliveries?state=dead").await["items"], json!([]), "no delivery is dead");
+    assert_eq!(node.get("/v1/events?state=failed").await["items"], json!([]), "no run is parked");
 
     // One id per webhook: a repeated webhook has the same id.
     let mut names: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
@@ -223,7 +223,7 @@ async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
         }
     }
     let renamed: Vec<_> = names.iter().filter(|(_, ids)| ids.len() != 1).collect();
-    assert!(renamed.is_empty(), "sent under two names: {renamed:?}");
+    assert!(renamed.is_empty(), "sent under two ids: {renamed:?}");
     let stored = names.keys().filter(|(path, _)| path == "/receiver").count();
     node.send("job.audit", json!({})).await;
     let all = receiver.wait_for("the audit", LONG, |all| all.iter().any(|one| audit(one).is_some())).await;
@@ -291,15 +291,17 @@ async fn api_nodes_and_work_nodes_cooperate() {
     receiver.wait_for_count(20, DEADLINE).await;
     let (status, _) = work.call("POST", "/v1/events", json!({ "type": "a", "data": {} })).await;
     assert_eq!(status, 404, "a node that works takes no calls");
-    assert_eq!(work.call("GET", "/readyz", Value::Null).await.0, 200, "but says how it is");
+    assert_eq!(work.call("GET", "/readyz", Value::Null).await.0, 200, "but it reports its state");
     let nodes = api.get("/v1/nodes").await;
     let roles: BTreeSet<&str> = nodes["items"].as_array().unwrap().iter().map(|node| node["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["api", "work"].into());
     let listed = api.command().args(["node", "list"]).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains("work") && listed.contains("api"), "{listed}");
-    assert!(cluster.nodes[1].stop(), "it ends well");
-    cluster.nodes[0].wait("/v1/nodes", "it has left", |page| page["items"].as_array().is_some_and(|all| all.len() == 1)).await;
+    assert!(cluster.nodes[1].stop(), "it exits with 0");
+    cluster.nodes[0]
+        .wait("/v1/nodes", "it is no longer listed", |page| page["items"].as_array().is_some_and(|all| all.len() == 1))
+        .await;
 }
 
 /// After the answer to a change on any node, every event sent afterwards sees that change on every node.
@@ -314,7 +316,7 @@ async fn an_event_on_one_node_sees_earlier_changes_on_another() {
         two.send(&format!("made.{round}"), json!({})).await;
     }
     receiver.wait_for_count(ROUNDS, DEADLINE).await;
-    assert_eq!(two.get("/v1/events?state=unrouted").await["items"], json!([]), "each found its endpoint");
+    assert_eq!(two.get("/v1/events?state=unrouted").await["items"], json!([]), "each event found its endpoint");
     for round in 0..ROUNDS {
         one.ok("POST", &format!("/v1/endpoints/crm-{round}/pause"), Value::Null).await;
         two.send(&format!("made.{round}"), json!({})).await;
@@ -324,6 +326,6 @@ async fn an_event_on_one_node_sees_earlier_changes_on_another() {
     assert_eq!(pending["items"].as_array().map(Vec::len), Some(ROUNDS), "each waits for its endpoint: {pending}");
     assert_eq!(receiver.received().len(), ROUNDS);
 
-    let tell_store = |sql: &str| drop(cluster.server.ask(&cluster.database, sql).expect("the database does it"));
-    name_an_endpoint_in_the_making(one, two, tell_store).await;
+    let execute_in_store = |sql: &str| drop(cluster.server.ask(&cluster.database, sql).expect("the database does it"));
+    name_an_endpoint_in_the_making(one, two, execute_in_store).await;
 }

@@ -21,7 +21,7 @@ use crate::{
 const ROUNDS: usize = 22;
 const CALLERS: usize = 8;
 
-/// The jobs that callers know to be accepted.
+/// The jobs that were accepted, as callers know.
 #[derive(Default)]
 struct Ledger {
     /// Each job with its event, if the answer was complete.
@@ -84,9 +84,9 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
     }
     engine.wait("/v1/events?state=waiting", "every event is run", |page| page["items"] == json!([])).await;
     let dead = engine.get("/v1/deliveries?state=dead").await;
-    assert_eq!(dead["items"], json!([]), "none was given up");
+    assert_eq!(dead["items"], json!([]), "no delivery is dead");
 
-    // The jobs that failed at first: each ran again, and its failure left nothing behind.
+    // The jobs that failed at first: each ran again, and its failure had no effects.
     let mut retried = 0;
     let whole = events.iter().filter_map(|(job, event)| Some((job, event.as_ref()?)));
     for (job, event) in whole.filter(|(job, _)| *job % 7 == 3) {
@@ -106,7 +106,7 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
         }
     }
     let renamed: Vec<_> = names.iter().filter(|(_, ids)| ids.len() != 1).collect();
-    assert!(renamed.is_empty(), "sent under two names: {renamed:?}");
+    assert!(renamed.is_empty(), "sent under two ids: {renamed:?}");
 
     // The plugin's count is exact: one per stored job, whether its 202 was received or cut off.
     let stored = names.keys().filter(|(path, _)| path == "/receiver").count();

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the engine lies in the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the engine is in the workspace").to_owned()
 }
 
 fn files(folder: &Path, found: &mut Vec<(String, String)>) {
@@ -69,7 +69,7 @@ fn every_named_setting_exists() {
         for word in words(&text, "INNESCO_", |c| c.is_ascii_uppercase() || c == '_') {
             // `INNESCO_…` as a placeholder.
             if word != "INNESCO_" {
-                assert!(settings.contains(word), "{path}: there is no setting {word}");
+                assert!(settings.contains(word), "{path}: no setting {word} exists");
                 used += 1;
             }
         }
@@ -95,14 +95,14 @@ fn every_named_command_exists() {
 
 #[test]
 fn every_named_metric_exists() {
-    let table = fs::read_to_string(top().join("engine/src/metrics/table.rs")).expect("the table of figures");
+    let table = fs::read_to_string(top().join("engine/src/metrics/table.rs")).expect("the table of metrics");
     let mut seen = 0;
     for (path, text) in shipped() {
         for word in words(&text, "innesco_", |c| c.is_ascii_lowercase() || c == '_') {
             let name = ["_bucket", "_sum", "_count"].iter().find_map(|ending| word.strip_suffix(ending)).unwrap_or(word);
             assert!(
                 table.contains(&format!("\"{name}\"")) || table.contains(&format!("\"{word}\"")),
-                "{path}: there is no figure {word}"
+                "{path}: no metric {word} exists"
             );
             seen += 1;
         }
@@ -216,7 +216,7 @@ fn third_parties_reach_only_source_addresses() {
     values(&ingress, "path", &mut paths);
     assert_eq!(paths, ["/in/"]);
     let balancer = fs::read_to_string(top().join("deploy/compose/haproxy.cfg")).expect("the balancer's settings");
-    let (_, third_parties) = balancer.split_once("frontend third_parties").expect("a separate way in");
+    let (_, third_parties) = balancer.split_once("frontend third_parties").expect("a separate port for third parties");
     assert!(third_parties.contains("deny deny_status 404 unless { path_beg /in/ }"), "{third_parties}");
 }
 

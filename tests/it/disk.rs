@@ -45,7 +45,7 @@ impl Drop for SmallDisk<'_> {
 async fn a_full_disk_refuses_loses_nothing_and_recovers() {
     let test = "disk::a_full_disk_refuses_loses_nothing_and_recovers";
     if !store_is_a_file() || !has_rights(test, "mount a small disk") {
-        // The disk of a database is not ours.
+        // The test cannot fill the disk of a database.
         return;
     }
     let mut engine = Engine::start(&[]);
@@ -84,7 +84,7 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers() {
 async fn refuses_a_read_only_data_folder_at_start() {
     let test = "disk::refuses_a_read_only_data_folder_at_start";
     if !store_is_a_file() || !has_rights(test, "mount a small disk") {
-        // The disk of a database is not ours.
+        // The test cannot fill the disk of a database.
         return;
     }
     let mut engine = Engine::start(&[]);
@@ -103,7 +103,7 @@ async fn refuses_a_read_only_data_folder_at_start() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{text}");
     assert!(text.contains("data folder data cannot be written; change its owner, or choose another with --data"), "{text}");
-    assert!(text.contains("Read-only file system"), "the cause is told: {text}");
+    assert!(text.contains("Read-only file system"), "the cause is shown: {text}");
 
     disk.remount("rw");
     engine.launch();
@@ -115,11 +115,11 @@ async fn refuses_a_read_only_data_folder_at_start() {
 async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
     let test = "disk::a_disk_turned_read_only_refuses_loses_nothing_and_recovers";
     if !store_is_a_file() || !has_rights(test, "trace an engine") {
-        // The disk of a database is not ours.
+        // The test cannot fill the disk of a database.
         return;
     }
     let engine = Engine::start(&[]);
-    // Webhooks are in flight when it happens; their results must be recorded afterwards.
+    // Webhooks are in flight when the disk fails; their results must be recorded afterwards.
     let receiver = Receiver::answering(|_| Answer::status(200).after(Duration::from_millis(200))).await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
     // As on a disk that the system has made read-only.
@@ -135,7 +135,7 @@ async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
         assert!(Instant::now() < until, "its writes do not fail; may strace trace it?");
     };
     assert_eq!((refused.0, &refused.1["code"]), (503, &json!("store_unavailable")), "{}", refused.1);
-    engine.wait("/readyz", "it says so", |ready| ready["ready"] == false).await;
+    engine.wait("/readyz", "/readyz reports it", |ready| ready["ready"] == false).await;
     let (status, _) = engine.call("GET", "/readyz", Value::Null).await;
     assert_eq!(status, 503);
     // Reads still work.
@@ -147,7 +147,7 @@ async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
     accepted += 1;
     let ids =
         |all: &[Received]| all.iter().filter_map(|one| one.header("webhook-id").map(str::to_owned)).collect::<BTreeSet<_>>();
-    receiver.wait_for("every event accepted is delivered", DEADLINE, |all| ids(all).len() >= accepted).await;
+    receiver.wait_for("every accepted event is delivered", DEADLINE, |all| ids(all).len() >= accepted).await;
     for state in ["pending", "retrying"] {
         engine.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
     }

@@ -150,7 +150,7 @@ impl Engine {
     }
 
     /// Executes one statement in its store, bypassing the engine, written for SQLite or for Postgres.
-    pub fn tell_store(&self, sqlite: &str, postgres: &str) {
+    pub fn execute_in_store(&self, sqlite: &str, postgres: &str) {
         match (&*SERVER, &self.database) {
             (Some(server), Some(url)) => {
                 let (_, name) = url.rsplit_once('/').expect("an address ends in the database's name");

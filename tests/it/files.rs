@@ -180,6 +180,6 @@ fn variables_with_malformed_values_are_refused_by_name() {
     ] {
         let (ok, text) = check(name, value, arguments);
         assert!(!ok && text.starts_with(named), "{name}: {text}");
-        assert!(!home.path().join("innesco-data").exists(), "{name}: nothing is made before it is refused");
+        assert!(!home.path().join("innesco-data").exists(), "{name}: nothing is created before the refusal");
     }
 }

@@ -1,4 +1,4 @@
-//! An event in, a signed webhook out, and everything about it explained.
+//! The path of an event from its acceptance to a signed webhook, and its history.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ async fn a_failing_receiver_is_tried_again_under_the_same_id() {
     assert_eq!(statuses, [500, 302, 204]);
     assert_eq!(attempts[0]["excerpt"], "no");
 
-    // A person asks for it once more: the same id again.
+    // An operator retries it: the same id again.
     let id = story["deliveries"][0]["id"].as_str().unwrap();
     engine.ok("POST", &format!("/v1/deliveries/{id}/retry"), Value::Null).await;
     let received = receiver.wait_for_count(4, DEADLINE).await;
@@ -196,7 +196,7 @@ async fn a_stop_finishes_work_in_flight() {
         engine.send("a.b", json!({ "job": job })).await;
     }
     receiver.wait_for("some are under way", DEADLINE, |received| !received.is_empty()).await;
-    assert!(engine.stop(), "it ends well: {}", engine.log());
+    assert!(engine.stop(), "it exits with 0: {}", engine.log());
     engine.launch();
     engine
         .wait("/v1/deliveries?state=delivered&limit=100", "all are delivered", |page| {

@@ -1,4 +1,4 @@
-//! Formats of webhooks: envelopes, encodings, signatures of other senders. Seen by a receiver and through the API.
+//! Formats of webhooks: envelopes, encodings, signatures of other senders, as a receiver and the API see them.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -27,7 +27,7 @@ async fn endpoint(engine: &Engine, receiver: &Receiver, name: &str, members: Val
 
 fn at<'a>(received: &'a [Received], name: &str) -> &'a Received {
     let path = format!("/{name}");
-    received.iter().rfind(|one| one.path == path).unwrap_or_else(|| panic!("nothing came to {name}: {received:?}"))
+    received.iter().rfind(|one| one.path == path).unwrap_or_else(|| panic!("nothing arrived at {name}: {received:?}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +237,7 @@ async fn a_change_keeps_other_members_and_shows_no_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refuses_invalid_json_on_every_way_in() {
+async fn every_way_to_send_an_event_refuses_invalid_json() {
     let engine = Engine::start(&[]);
     let send = async |body: &'static str| {
         let request = engine.request("POST", "/v1/events").header("content-type", "application/json").header("ce-type", "a.b");

@@ -47,7 +47,7 @@ async fn all(engine: &Engine, path: &str) -> Vec<Value> {
     }
 }
 
-/// Removes the due times from a history, because they are compared separately.
+/// Removes the due times from a history: they are compared separately.
 fn without_due(mut story: Value) -> (Value, Vec<i64>) {
     let mut due = Vec::new();
     for list in ["runs", "deliveries"] {
@@ -107,7 +107,7 @@ fn cut(engine: &Engine, url: &str, tables: usize) -> bool {
     let mut child = migrate(engine, url).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
     for line in lines.take(tables) {
-        assert!(line.expect("text").contains(" rows  "), "it says how far it has come");
+        assert!(line.expect("text").contains(" rows  "), "it prints its progress");
     }
     // SIGKILL; a process that has already ended cannot be killed.
     let _ = child.kill();
@@ -154,7 +154,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     let source = engine.ok("POST", "/v1/sources", json!({ "name": "forms", "preset": "none" })).await;
     let key = engine.ok("POST", "/v1/keys", json!({ "name": "shop", "role": "publish" })).await;
 
-    // One item of every kind, all of them finished unless noted.
+    // One item of every kind, finished unless a comment says otherwise.
     let mut events = Vec::new();
     let raw = r#"{"type":"order.created","id":"o-1","source":"shop","subject":"é","data": {"z": 1500.00, "a": 12345678901234567890123}}"#;
     let answer = engine.request("POST", "/v1/events").body(raw).header("content-type", "application/json").send().await.unwrap();
@@ -180,7 +180,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
         story["parts"]["to_run"] == false && runs && deliveries
     };
     for event in &events {
-        engine.wait(&format!("/v1/events/{event}"), "it is at rest", at_rest).await;
+        engine.wait(&format!("/v1/events/{event}"), "no work is left", at_rest).await;
     }
     engine.ok("DELETE", "/v1/endpoints/gone?force=true", Value::Null).await;
     engine.ok("POST", "/v1/deliveries/retry", json!({ "endpoint": "dead" })).await;
@@ -287,12 +287,12 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     for one in arrived.iter().filter(|one| one.path == "/burst") {
         names.entry(number(one).unwrap()).or_default().insert(one.header("webhook-id").unwrap().to_owned());
     }
-    assert!(names.values().all(|ids| ids.len() == 1), "under one name each, before the move and after it");
+    assert!(names.values().all(|ids| ids.len() == 1), "under one id each, before the move and after it");
     let delivered = |story: &Value| story["deliveries"][0]["state"] == "delivered";
     for event in burst.iter().chain([&flaky]) {
         engine.wait(&format!("/v1/events/{event}"), "it is delivered", delivered).await;
     }
-    engine.wait(&format!("/v1/events/{waits}"), "the run that waited has gone on", delivered).await;
+    engine.wait(&format!("/v1/events/{waits}"), "the waiting run has continued", delivered).await;
     engine.send("job.audit", json!({})).await;
     receiver.wait_for("the plugin's count", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"audit":4}"#)).await;
     let story = engine.get(&format!("/v1/events/{order}")).await;

@@ -46,9 +46,9 @@ async fn have_it_look(node: &Engine) {
         items.iter().any(|node| node["answers"] == true && said_of(node, "noise.wasm").is_some())
     };
     node.write_plugin("noise.wasm", b"noise");
-    node.wait("/v1/nodes", "it has looked into its folder", reported).await;
+    node.wait("/v1/nodes", "it has scanned its folder", reported).await;
     std::fs::remove_file(node.plugin_folder().join("noise.wasm")).unwrap();
-    node.wait("/v1/nodes", "it has looked again", |page| !reported(page)).await;
+    node.wait("/v1/nodes", "it has scanned its folder again", |page| !reported(page)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +122,9 @@ async fn nodes_with_different_files_agree_on_one_version() {
         let name = format!("round-{round}");
         cluster.nodes[round % 2].endpoint(&name, "http://127.0.0.1:9/", &[]).await;
         let other = &cluster.nodes[(round + 1) % 2];
-        other.wait(&format!("/v1/endpoints/{name}"), "the settings went round", |endpoint| endpoint["name"] == name).await;
+        other
+            .wait(&format!("/v1/endpoints/{name}"), "the settings reached every node", |endpoint| endpoint["name"] == name)
+            .await;
         for node in &cluster.nodes {
             all_have(node, 2, "ledger", Some(&two)).await;
             assert_eq!(node.get("/v1/plugins/ledger").await["version"], two);
@@ -131,7 +133,7 @@ async fn nodes_with_different_files_agree_on_one_version() {
     let swaps = |node: &Engine| node.log().matches("plugin serves").count();
     // The first node has served its own file, the other's, and that again after its restart; the second one the first's and its
     // own.
-    assert_eq!((swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])), (3, 2), "one swap for each change");
+    assert_eq!((swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])), (3, 2), "one replacement for each change");
 
     // Writing the old file again brings it back.
     cluster.nodes[0].write_plugin("ledger.wasm", &first);
@@ -159,7 +161,7 @@ async fn nodes_report_plugins_that_are_not_ready() {
     cluster.join(&[], &[("INNESCO_NODE_ROLE", "work"), ("INNESCO_LIMITS_PLUGIN_BYTES_MAX", "1KiB")]).await;
     let [api, work] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let page = api
-        .wait("/v1/nodes", "one cannot load it, and says so", |page| {
+        .wait("/v1/nodes", "one node cannot load it, and reports that", |page| {
             let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
             items.iter().any(|node| said_of(node, "ledger").is_some_and(|said| !said["error"].is_null()))
         })

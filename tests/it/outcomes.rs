@@ -44,7 +44,7 @@ async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
     let slow = Tampered::with(&engine, "fsync,fdatasync", "delay_enter=100000");
     engine.ok("POST", "/v1/events", json!(vec![json!({ "type": "a.b" }); EVENTS])).await;
     let created = format!("innesco_deliveries_created_total {}", (EVENTS + 20) * PLUGINS);
-    // On a busy machine the plugins count as slow, and each of their turns waits for the slow store.
+    // On a busy machine the plugins count as slow, and each of their batches waits for the slow store.
     let (until, mut peak) = (Instant::now() + 3 * DEADLINE, before);
     loop {
         peak = peak.max(engine.memory_kib());
@@ -66,7 +66,7 @@ async fn a_run_that_the_store_refuses_is_parked_and_others_continue() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     engine.endpoint("direct", &receiver.url("/direct"), &["mischief.poison"]).await;
-    engine.tell_store(
+    engine.execute_in_store(
         "CREATE TRIGGER poison BEFORE INSERT ON payload WHEN new.content_type = 'text/poison'
          BEGIN SELECT raise(ABORT, 'this is poison'); END",
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'this is poison'; END $$;
@@ -84,7 +84,7 @@ async fn a_run_that_the_store_refuses_is_parked_and_others_continue() {
     assert!(run["message"].as_str().is_some_and(|message| message.contains("this is poison")), "{run:#}");
     let received = receiver.wait_for_count(60, DEADLINE).await;
     assert_eq!(received.iter().filter(|one| one.path == "/direct").count(), 1, "the event's own subscriber has it");
-    assert_eq!(engine.get("/readyz").await["ready"], true, "the store is well");
+    assert_eq!(engine.get("/readyz").await["ready"], true, "the store works");
 }
 
 #[tokio::test(flavor = "multi_thread")]

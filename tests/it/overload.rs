@@ -1,4 +1,4 @@
-//! Overload: the engine refuses events before anything degrades, loses no accepted event, and recovers automatically.
+//! Overload: the engine refuses new events, loses no accepted event, and recovers automatically.
 
 use std::{
     sync::Arc,
@@ -53,7 +53,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
     let engine = Arc::new(engine);
     let (mut calls, mut taken, mut refused) = (JoinSet::new(), 0, Vec::new());
     let until = Instant::now() + DEADLINE;
-    // A caller now and then, regardless of earlier answers.
+    // A few callers, regardless of earlier answers.
     while refused.is_empty() || !calls.is_empty() {
         if refused.is_empty() {
             let engine = Arc::clone(&engine);

@@ -1,4 +1,4 @@
-//! Plugins in the real engine: what they can do, what they cannot, and what happens when their file changes.
+//! Plugins in the real engine: their abilities and limits, and changes of their files.
 
 use std::collections::BTreeSet;
 
@@ -35,8 +35,8 @@ async fn a_plugin_sends_webhooks_and_emits_events() {
 }
 
 /// A plugin names an endpoint that is just being created: in either order, the plugin's webhooks are sent. `maker` creates it and
-/// `runner` runs the plugin; they may be two nodes. `tell_store` executes a statement in their store.
-pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine, tell_store: impl Fn(&str)) {
+/// `runner` runs the plugin; they may be two nodes. `execute_in_store` executes a statement in their store.
+pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine, execute_in_store: impl Fn(&str)) {
     const EVENTS: usize = 5;
     let receiver = Receiver::start().await;
     let url = receiver.url("/");
@@ -50,7 +50,7 @@ pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine, tel
         receiver.wait_for_count(round * EVENTS, DEADLINE).await;
         maker.ok("DELETE", "/v1/endpoints/receiver?force=true", Value::Null).await;
         // As if it had never existed: a webhook to a deleted endpoint is cancelled. A change makes every node read the endpoints again.
-        tell_store("DELETE FROM endpoint WHERE deleted_at IS NOT NULL");
+        execute_in_store("DELETE FROM endpoint WHERE deleted_at IS NOT NULL");
         maker.endpoint(&format!("other-{round}"), &url, &[]).await;
     }
 }
@@ -58,7 +58,7 @@ pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine, tel
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_may_name_an_endpoint_that_is_being_created() {
     let engine = Engine::start(&["mischief"]);
-    name_an_endpoint_in_the_making(&engine, &engine, |sql| engine.tell_store(sql, sql)).await;
+    name_an_endpoint_in_the_making(&engine, &engine, |sql| engine.execute_in_store(sql, sql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +113,7 @@ async fn files_that_are_not_plugins_are_explained_and_harmless() {
     engine.write_plugin("half.wasm", &good[..good.len() / 2]);
     engine.write_plugin("bare.wasm", &wat::parse_str("(module)").unwrap());
     engine.write_plugin("empty.wasm", b"");
-    let list = engine.wait("/v1/plugins", "all are judged", |list| list["items"].as_array().unwrap().len() == 5).await;
+    let list = engine.wait("/v1/plugins", "all files were checked", |list| list["items"].as_array().unwrap().len() == 5).await;
     let error = |name: &str| {
         let item = list["items"].as_array().unwrap().iter().find(|item| item["name"] == name).expect(name);
         assert_eq!(item["state"], "not-loadable");
@@ -204,9 +204,9 @@ async fn a_file_replaced_under_load_loses_nothing() {
 async fn a_removed_file_stops_serving_and_a_quick_return_is_a_replacement() {
     let engine = Engine::start(&["ledger"]);
     std::fs::remove_file(engine.plugin_folder().join("ledger.wasm")).unwrap();
-    engine.wait("/v1/plugins", "it is gone", |list| list["items"] == json!([])).await;
+    engine.wait("/v1/plugins", "the plugin no longer serves", |list| list["items"] == json!([])).await;
     engine.drop_in("ledger");
-    engine.wait("/v1/plugins/ledger", "it is back", |plugin| plugin["state"] == "serving").await;
+    engine.wait("/v1/plugins/ledger", "the plugin serves again", |plugin| plugin["state"] == "serving").await;
 }
 
 /// The plugin of an endpoint processes its events before the receiver gets them.
@@ -253,7 +253,9 @@ async fn all_hostile_guests_together_hurt_only_themselves() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     engine
-        .wait("/v1/plugins", "all are judged", |list| list["items"].as_array().unwrap().len() == guests::HOSTILE.len() + 1)
+        .wait("/v1/plugins", "all files were checked", |list| {
+            list["items"].as_array().unwrap().len() == guests::HOSTILE.len() + 1
+        })
         .await;
     let event = engine.send("mischief.nothing", json!({})).await;
     receiver.wait_for_count(1, DEADLINE).await;
@@ -300,7 +302,12 @@ async fn broken_files_cost_no_event() {
     // A few of them are still plugins. All are loaded one after another, so there is time for as many events again.
     let until = began + DEADLINE + std::time::Duration::from_millis(500) * files as u32;
     while engine.get("/v1/plugins").await["items"].as_array().unwrap().len() <= files / 10 * 10 {
-        assert!(std::time::Instant::now() < until, "not every file is judged; the log:\n{}", engine.log());
+        assert!(
+            std::time::Instant::now() < until,
+            "not every file was checked; the log:
+{}",
+            engine.log()
+        );
         engine.send("job.created", json!({ "job": sent * 7 })).await;
         sent += 1;
     }
@@ -308,7 +315,7 @@ async fn broken_files_cost_no_event() {
         all.iter().map(|one| serde_json::from_slice::<Value>(&one.body).expect("JSON")["job"].as_u64()).collect::<BTreeSet<_>>()
     };
     let all = receiver.wait_for("every job arrives", DEADLINE, |all| jobs(all).len() >= sent).await;
-    assert_eq!(jobs(&all), (0..sent as u64).map(|number| Some(number * 7)).collect(), "nothing is lost, nothing is made up");
+    assert_eq!(jobs(&all), (0..sent as u64).map(|number| Some(number * 7)).collect(), "no event is lost or invented");
     assert_eq!(engine.pid(), pid, "it is the same process");
     let peak = engine.memory_peak_kib() >> 10;
     eprintln!("{files} files, {sent} events in {:?}; all {} arrived; most memory {peak} MiB", began.elapsed(), jobs(&all).len());
@@ -331,7 +338,7 @@ fn too_complex() -> Vec<u8> {
 async fn a_file_that_is_too_complex_is_refused_and_tried_again_only_on_request() {
     let mut engine = Engine::start(&["ledger"]);
     engine.write_plugin("heavy.wasm", &too_complex());
-    let list = engine.wait("/v1/plugins", "it is judged", |list| refused(list).contains_key("heavy")).await;
+    let list = engine.wait("/v1/plugins", "the file was checked", |list| refused(list).contains_key("heavy")).await;
     let reason = refused(&list)["heavy"].clone();
     assert!(reason.starts_with("the file is damaged or too complex: loading it took more than "), "{reason}");
 
@@ -480,7 +487,7 @@ async fn follows_links_only_inside_the_folder_and_a_pipe_blocks_nothing() {
     }
 }
 
-/// The reason why a file cannot be read ends, and then it serves, although the file itself does not change.
+/// A file that could not be read serves once the cause has ended, although the file itself does not change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_could_not_be_read_is_tried_again() {
     let engine = Engine::start(&[]);
@@ -504,7 +511,7 @@ async fn settings_are_checked_numbered_and_wait_for_their_plugin() {
     }
     assert_eq!(engine.call("GET", CONFIG, Value::Null).await.0, 404);
 
-    // Before the plugin exists, nothing says which settings there are.
+    // Before the plugin exists, its settings are unknown.
     engine.ok("PUT", CONFIG, json!({ "threshold": 500, "treshold": "1" })).await;
     engine.drop_in("order-router");
     engine.wait("/v1/plugins/order-router", "it serves", |plugin| plugin["state"] == "serving").await;
@@ -521,7 +528,7 @@ async fn settings_are_checked_numbered_and_wait_for_their_plugin() {
         .wait_for("the stored threshold applies", DEADLINE, |all| all.iter().any(|one| one.text().contains("over 500")))
         .await;
 
-    // What the plugin cannot use is refused, with the place, and changes nothing.
+    // A value that the plugin cannot use is refused with its pointer, and changes nothing.
     for (body, pointer, text) in [
         (json!({ "threshold": "abc" }), "/threshold", "takes a number"),
         (json!({ "big-orders": 5 }), "/big-orders", "takes a text"),
@@ -533,7 +540,8 @@ async fn settings_are_checked_numbered_and_wait_for_their_plugin() {
         assert!(problem["detail"].as_str().unwrap().contains(text), "{problem}");
     }
 
-    // The command changes some and keeps the others. The trail names what changed, the plugin's revisions name who did it.
+    // The command changes some settings and keeps the others. The audit trail names the changed settings; the plugin's revisions
+    // name the key.
     let command = |arguments: &[&str]| {
         let output = engine.command().args(["plugin", "config", "order-router"]).args(arguments).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())

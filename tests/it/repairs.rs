@@ -91,7 +91,7 @@ async fn a_resume_sends_waiting_deliveries_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_update_changes_only_what_is_named() {
+async fn an_update_changes_only_the_named_members() {
     let engine = Engine::start(&[]);
     let receiver = receiver().await;
     let add = ["--events", "order.*", "--rate", "50/s", "--header", "x-a: 1", "--header", "x-b: 2", "--breaker-failures", "3"];
@@ -195,7 +195,7 @@ async fn an_endpoint_filters_by_values_in_the_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_sent_can_be_seen() {
+async fn the_requests_of_a_delivery_are_shown() {
     let engine = Engine::start(&["order-router"]);
     let receiver = Receiver::answering(|request| Answer::status(if request.path == "/right" { 200 } else { 500 })).await;
     let endpoint = json!({

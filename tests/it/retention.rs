@@ -21,8 +21,8 @@ async fn a_full_store_deletes_old_events_and_logs_it() {
         .await;
     let left: Vec<&Value> = page["items"].as_array().unwrap().iter().map(|event| &event["event"]).collect();
     let youngest: Vec<Value> = events.iter().rev().take(left.len()).map(|event| json!(event)).collect();
-    assert_eq!(left, youngest.iter().collect::<Vec<_>>(), "the oldest went");
-    assert!(!left.is_empty(), "and no more than had to");
-    engine.wait("/readyz", "it says so", |_| engine.log().contains("store was full")).await;
-    assert_eq!(engine.get("/readyz").await["ready"], true, "it is a warning, no more");
+    assert_eq!(left, youngest.iter().collect::<Vec<_>>(), "the oldest event was deleted");
+    assert!(!left.is_empty(), "no more events than necessary were deleted");
+    engine.wait("/readyz", "the log reports it", |_| engine.log().contains("store was full")).await;
+    assert_eq!(engine.get("/readyz").await["ready"], true, "it is only a warning");
 }

@@ -19,7 +19,7 @@ use crate::{
     receivers::{Answer, Received, Receiver},
 };
 
-/// The secret that a receiver has.
+/// The secret with which a receiver verifies.
 #[derive(Clone)]
 enum Verifier {
     /// The official library.
@@ -34,7 +34,7 @@ impl Verifier {
         match reply["public_key"].as_str() {
             None => {
                 let secret = reply["secret"].as_str().expect("a secret");
-                Self::Official(Arc::new(standardwebhooks::Webhook::new(secret).expect("a secret of the standard")))
+                Self::Official(Arc::new(standardwebhooks::Webhook::new(secret).expect("a secret of Standard Webhooks")))
             }
             Some(public) => {
                 let bytes = BASE64_STANDARD.decode(public.strip_prefix("whpk_").expect("a public key")).expect("base64");
@@ -53,7 +53,7 @@ impl Verifier {
                 webhook.verify(&received.body, &headers).is_ok()
             }
             Self::Ed25519(key) => {
-                let header = |name| received.header(name).expect("a header of the standard");
+                let header = |name| received.header(name).expect("a header of Standard Webhooks");
                 let signed = format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), received.text());
                 header("webhook-signature").split(' ').filter_map(|one| one.strip_prefix("v1a,")).any(|signature| {
                     let bytes = BASE64_STANDARD.decode(signature).expect("base64");

@@ -1,4 +1,4 @@
-//! Failed runs are retried with the repaired plugin. What else their events caused is not repeated.
+//! Failed runs are retried with the repaired plugin. Other runs and webhooks of their events are not repeated.
 
 use std::collections::BTreeMap;
 
@@ -101,7 +101,7 @@ async fn a_thousand_failed_runs_are_retried_once_each_across_a_kill() {
     let job = engine.ok("POST", "/v1/runs/retry", json!({ "plugin": "router", "outcome": "trapped" })).await;
     assert_eq!((&job["kind"], &job["state"], &job["total"]), (&json!("run.retry"), &json!("running"), &json!(MANY)));
     let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
-    let seen = engine.wait(&path, "the job begins", |job| job["done"].as_u64() > Some(0)).await;
+    let seen = engine.wait(&path, "the job has started", |job| job["done"].as_u64() > Some(0)).await;
     engine.kill();
     println!("killed when {} of {MANY} were done", seen["done"]);
     engine.launch();
@@ -164,7 +164,7 @@ async fn a_run_without_its_endpoint_has_one_advice_and_runs_once_it_exists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_nothing_wanted_are_replayed_once_an_endpoint_does() {
+async fn unrouted_events_are_replayed_once_an_endpoint_subscribes() {
     let engine = Engine::start(&[]);
     let receiver = Receiver::start().await;
     let mut wanted = Vec::new();
@@ -173,7 +173,7 @@ async fn events_that_nothing_wanted_are_replayed_once_an_endpoint_does() {
     }
     let other = engine.send("ticket.created", json!({})).await;
     for event in wanted.iter().chain([&other]) {
-        engine.wait(&format!("/v1/events/{event}"), "nothing wants it", |story| story["state"] == "unrouted").await;
+        engine.wait(&format!("/v1/events/{event}"), "the event is unrouted", |story| story["state"] == "unrouted").await;
     }
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
     let (done, said) = cli(&engine, &["event", "replay", &other]);

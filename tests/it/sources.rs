@@ -111,7 +111,7 @@ async fn requests_of_github_are_verified_and_arrive_byte_for_byte() {
     }
     let unsigned = send(&engine, "POST", path(&github), &headers[..3], body).await;
     assert_eq!((unsigned.status, unsigned.code().as_str()), (401, "not_verified"));
-    assert_eq!(send(&engine, "POST", "/in/github", &headers, body).await.status, 404, "the name alone is no address");
+    assert_eq!(send(&engine, "POST", "/in/github", &headers, body).await.status, 404, "the name alone is not an address");
 
     let shown = engine.get("/v1/sources/github").await;
     assert_eq!((&shown["refused"], &shown["accepted"], &shown["secret"]), (&json!(3), &json!(1), &Value::Null));
@@ -190,7 +190,7 @@ async fn each_sender_is_verified_by_its_preset() {
         assert_eq!((refused.status, refused.code().as_str()), (401, "not_verified"), "{preset}: {}", refused.text);
     }
 
-    // Twilio signs the address as it knows it.
+    // Twilio signs the address as it was configured there.
     let twilio = source(&engine, "twilio", "twilio", json!({ "secret": secret })).await;
     let url = format!("{}?kind=sms", twilio["url"].as_str().unwrap());
     let mut sha1 = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
@@ -208,7 +208,7 @@ async fn each_sender_is_verified_by_its_preset() {
         (&story["type"], &story["data"]["Body"], &story["request"]["query"]),
         (&json!("twilio.sent"), &json!("hi there"), &json!("kind=sms"))
     );
-    assert_eq!(story["request"]["body"], fields, "kept as it came");
+    assert_eq!(story["request"]["body"], fields, "stored unchanged");
     assert_eq!(send(&engine, "POST", path(&twilio), &headers, fields).await.status, 401, "another address");
 }
 
@@ -254,7 +254,7 @@ async fn a_campaign_form_reaches_the_right_endpoint_through_a_plugin() {
     let received = receiver.wait_for_count(3, DEADLINE).await;
     let mut paths: Vec<_> = received.iter().map(|one| one.path.as_str()).collect();
     paths.sort_unstable();
-    assert_eq!(paths, ["/crm", "/editors", "/mailer"], "whom it does not concern hears nothing");
+    assert_eq!(paths, ["/crm", "/editors", "/mailer"], "the other endpoints receive nothing");
     // Two WooCommerce orders within one second have the same id.
     let other = order.replace("129.50", "7.00");
     let signature = BASE64_STANDARD.encode(mac(woo["secret"].as_str().unwrap(), other.as_bytes()));
@@ -343,7 +343,7 @@ async fn bodies_become_data_and_nothing_signed_is_lost() {
     assert!(xml["request"]["body"].as_str().unwrap().starts_with("<order id='7'>"), "{xml}");
     let broken = sent("application/json", b"{\"a\":").await;
     assert_eq!((&broken["content_type"], &broken["data"]), (&json!("application/octet-stream"), &json!("{\"a\":")));
-    assert_eq!(broken["request"]["headers"][0], json!(["content-type", "application/json"]), "what it said it was");
+    assert_eq!(broken["request"]["headers"][0], json!(["content-type", "application/json"]), "the declared content type");
     let hostile = sent("text/xml", b"<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><a>&b;</a>").await;
     assert_eq!(hostile["content_type"], "application/octet-stream");
     let bytes = sent("image/png", b"\x89PNG\xff").await;
@@ -409,7 +409,7 @@ async fn a_flood_of_bad_requests_is_limited_and_blocks_no_other_caller() {
     assert!(statuses.len() >= 30 && statuses[..statuses.len() - 1].iter().all(|status| *status == 401), "{statuses:?}");
     assert_eq!(sent("192.0.2.1", "a-secret-of-theirs").await.status, 200, "another caller");
     assert_eq!(sent("203.0.113.1", "a-secret-of-theirs").await.status, 200, "a right proof is accepted from there as well");
-    assert_eq!(sent("203.0.113.1", "guess").await.status, 429, "and changes nothing for wrong ones");
+    assert_eq!(sent("203.0.113.1", "guess").await.status, 429, "and wrong requests are still limited");
     let github = source(&engine, "github", "github", json!({ "secret": "a-secret-of-theirs" })).await;
     let signed = async |key: &str| {
         let signature = format!("sha256={}", hex(&mac(key, b"{}")));
@@ -421,7 +421,7 @@ async fn a_flood_of_bad_requests_is_limited_and_blocks_no_other_caller() {
         send(&engine, "POST", path(&github), &headers, "{}").await.status
     };
     while signed("another-secret").await != 429 {
-        assert!(std::time::Instant::now() < until, "the guard of a source that signs never closed");
+        assert!(std::time::Instant::now() < until, "the limit of refused requests was never reached");
     }
     assert_eq!(
         signed("a-secret-of-theirs").await,

@@ -1,4 +1,4 @@
-//! What happens now can be followed: the event stream, `innesco event tail`, and `innesco send --wait`.
+//! Following what happens now: the event stream, `innesco event tail`, and `innesco send --wait`.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -71,7 +71,7 @@ async fn the_stream_shows_what_happens_to_the_events_that_it_selects() {
         "{messages:?}"
     );
     assert_eq!(messages[0]["kind"], "event", "{messages:?}");
-    let attempt = messages.iter().find(|message| message["kind"] == "attempt").expect("it was waited for");
+    let attempt = messages.iter().find(|message| message["kind"] == "attempt").expect("the webhook was awaited");
     assert_eq!((&attempt["endpoint"], &attempt["status"], &attempt["state"]), (&json!("crm"), &json!(200), &json!("delivered")));
 
     let (status, problem) = engine.call("GET", "/v1/stream?type=order.*.x", Value::Null).await;

@@ -110,7 +110,9 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
     let (status, problem) = tool.call("DELETE", &path, Value::Null).await;
     assert_eq!((status, &problem["code"]), (404, &json!("not_found")), "{problem}");
     engine
-        .wait(&format!("/v1/events/{event}"), "what waited is cancelled", |story| story["deliveries"][0]["state"] == "cancelled")
+        .wait(&format!("/v1/events/{event}"), "waiting deliveries are cancelled", |story| {
+            story["deliveries"][0]["state"] == "cancelled"
+        })
         .await;
     assert_eq!(engine.call("GET", &format!("/v1/endpoints/{name}"), Value::Null).await.0, 404);
 
@@ -151,18 +153,20 @@ async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled
     receiver.wait_for_count(1, DEADLINE).await;
     let gone = engine.send("order.paid", json!({})).await;
     receiver.wait_for_count(2, DEADLINE).await;
-    engine.wait(&format!("/v1/endpoints/{}", id(&made)), "it is gone", |answer| answer["code"] == "not_found").await;
+    engine
+        .wait(&format!("/v1/endpoints/{}", id(&made)), "the subscription is removed", |answer| answer["code"] == "not_found")
+        .await;
     let cancelled = |story: &Value| {
         let mut deliveries = story["deliveries"].as_array().into_iter().flatten();
         deliveries.any(|one| one["endpoint"] == made["id"] && one["state"] == "cancelled")
     };
-    engine.wait(&format!("/v1/events/{waiting}"), "what waited is cancelled", cancelled).await;
+    engine.wait(&format!("/v1/events/{waiting}"), "waiting deliveries are cancelled", cancelled).await;
     let last = of(&gone).await;
     assert_eq!((&last["state"], &last["reason"], &last["endpoint_name"]), (&json!("dead"), &json!("gone"), &json!(name)));
     assert_eq!(tool.call("GET", "/v1/subscriptions", Value::Null).await.1["items"], json!([]));
 
     let told = |all: &[Received]| all.iter().any(|one| one.text().contains("innesco.endpoint.removed"));
-    let told = news.wait_for("it is told", DEADLINE, told).await;
+    let told = news.wait_for("the operator's endpoint is notified", DEADLINE, told).await;
     let told = told.iter().find(|one| one.path == "/").expect("news").text();
     assert!(told.contains(name) && told.contains("\"gone\""), "{told}");
 
@@ -187,7 +191,9 @@ async fn a_disabled_subscription_resumes_when_requested_again() {
     let change = json!({ "schedule": vec!["50ms"; 50], "breaker": { "failures": 0 } });
     engine.ok("PATCH", &format!("/v1/endpoints/{name}"), change).await;
     engine.send("order.created", json!("before")).await;
-    engine.wait(&format!("/v1/endpoints/{name}"), "it is given up", |endpoint| endpoint["disabled_reason"] == "failing").await;
+    engine
+        .wait(&format!("/v1/endpoints/{name}"), "the delivery is dead", |endpoint| endpoint["disabled_reason"] == "failing")
+        .await;
     back.store(true, Ordering::SeqCst);
     let (status, again) = tool.subscribe(&receiver.url("/"), "order.*").await;
     assert_eq!((status, id(&again), &again["state"]), (200, id(&made), &json!("active")));
@@ -219,7 +225,7 @@ async fn refuses_a_bad_subscription_and_keeps_endpoints_of_people() {
         let refused = (answered, problem["code"].as_str().unwrap_or_default(), &problem["pointer"]);
         assert_eq!(refused, (status, code, &pointer), "{body}: {problem}");
     }
-    assert_eq!(engine.get("/v1/subscriptions").await["items"], json!([]), "nothing of it is kept");
+    assert_eq!(engine.get("/v1/subscriptions").await["items"], json!([]), "nothing of it is stored");
 
     // An endpoint of a person is not a subscription, and the events of a subscription cannot be changed.
     engine.endpoint("crm", url, &["a.b"]).await;
@@ -315,7 +321,7 @@ async fn a_tool_that_subscribes_endlessly_is_limited_and_leaves_no_more_rows() {
     let (status, made) = tool.subscribe(url, "order.*").await;
     assert_eq!(status, 201, "{made}");
     assert_eq!(tool.call("DELETE", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 204);
-    assert_eq!(tool.call("DELETE", "/v1/subscriptions/nonsense", Value::Null).await.0, 404, "what is refused counts too");
+    assert_eq!(tool.call("DELETE", "/v1/subscriptions/nonsense", Value::Null).await.0, 404, "refused requests count too");
     for _ in 0..20 {
         let request = client().post(format!("{}/v1/subscriptions", engine.url)).bearer_auth(&tool.key);
         let answer = request.json(&json!({ "target_url": url, "event": "order.*" })).send().await.expect("the engine answers");
@@ -329,8 +335,8 @@ async fn a_tool_that_subscribes_endlessly_is_limited_and_leaves_no_more_rows() {
             "{problem}"
         );
     }
-    assert_eq!(tool.call("GET", "/v1/subscriptions", Value::Null).await.0, 200, "it may still look");
-    assert_eq!(other.subscribe(url, "order.*").await.0, 201, "another key has its own");
+    assert_eq!(tool.call("GET", "/v1/subscriptions", Value::Null).await.0, 200, "it may still read");
+    assert_eq!(other.subscribe(url, "order.*").await.0, 201, "another key has a separate limit");
     let trail = engine.get("/v1/audit?key=one").await;
     assert_eq!(trail["items"].as_array().unwrap().len(), 3, "{trail:#}");
 }

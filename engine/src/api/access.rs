@@ -21,7 +21,7 @@ pub enum Sight {
 
 /// Which callers may use a route.
 #[derive(Clone, Copy, Debug)]
-pub enum Gate {
+pub enum Callers {
     /// Every caller, without a key.
     Anyone,
     /// Senders that their source verifies.
@@ -32,7 +32,7 @@ pub enum Gate {
     Figures(&'static [(Role, Sight)]),
 }
 
-impl Gate {
+impl Callers {
     /// Returns the allowed roles; empty if no key is needed.
     pub const fn roles(self) -> &'static [(Role, Sight)] {
         match self {
@@ -44,32 +44,33 @@ impl Gate {
 
 /// Routes that belong together, and who may use them.
 pub struct Row {
-    /// What they do, for people.
+    /// The actions that they allow, for people.
     pub what: &'static str,
-    pub gate: Gate,
+    pub callers: Callers,
     /// Methods and paths as in the document. `ANY` means every method.
     pub routes: &'static [&'static str],
     /// Whether changes are recorded in the audit trail. Events are not: they are the data.
     pub is_audited: bool,
 }
 
-const fn row(what: &'static str, gate: Gate, routes: &'static [&'static str]) -> Row {
-    let is_audited = matches!(gate, Gate::Keys(_));
-    Row { what, gate, routes, is_audited }
+const fn row(what: &'static str, callers: Callers, routes: &'static [&'static str]) -> Row {
+    let is_audited = matches!(callers, Callers::Keys(_));
+    Row { what, callers, routes, is_audited }
 }
 
-const SENDING: Gate = Gate::Keys(&[(Publish, Sight::Whole), (Admin, Sight::Whole)]);
-const READING: Gate = Gate::Keys(&[(Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
-const READING_ADDRESSES: Gate = Gate::Keys(&[(Read, Sight::WithoutSecrets), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
-const READING_SUBSCRIPTIONS: Gate =
-    Gate::Keys(&[(Subscribe, Sight::Own), (Read, Sight::WithoutSecrets), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
-const SAMPLING: Gate =
-    Gate::Keys(&[(Subscribe, Sight::Whole), (Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
-const SUBSCRIBING: Gate = Gate::Keys(&[(Subscribe, Sight::Own), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
-const OPERATING: Gate = Gate::Keys(&[(Operate, Sight::Whole), (Admin, Sight::Whole)]);
-const ADMINISTERING: Gate = Gate::Keys(&[(Admin, Sight::Whole)]);
-const FIGURES: Gate =
-    Gate::Figures(&[(Metrics, Sight::Whole), (Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const SENDING: Callers = Callers::Keys(&[(Publish, Sight::Whole), (Admin, Sight::Whole)]);
+const READING: Callers = Callers::Keys(&[(Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const READING_ADDRESSES: Callers =
+    Callers::Keys(&[(Read, Sight::WithoutSecrets), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const READING_SUBSCRIPTIONS: Callers =
+    Callers::Keys(&[(Subscribe, Sight::Own), (Read, Sight::WithoutSecrets), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const SAMPLING: Callers =
+    Callers::Keys(&[(Subscribe, Sight::Whole), (Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const SUBSCRIBING: Callers = Callers::Keys(&[(Subscribe, Sight::Own), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const OPERATING: Callers = Callers::Keys(&[(Operate, Sight::Whole), (Admin, Sight::Whole)]);
+const ADMINISTERING: Callers = Callers::Keys(&[(Admin, Sight::Whole)]);
+const FIGURES: Callers =
+    Callers::Figures(&[(Metrics, Sight::Whole), (Read, Sight::Whole), (Operate, Sight::Whole), (Admin, Sight::Whole)]);
 
 /// Every route of the engine.
 pub const TABLE: &[Row] = &[
@@ -159,8 +160,8 @@ pub const TABLE: &[Row] = &[
     ),
     row("read the audit trail", ADMINISTERING, &["GET /v1/audit"]),
     row("read the metrics, if `metrics = \"key\"`", FIGURES, &["GET /metrics"]),
-    row("read health and the API's document", Gate::Anyone, &["GET /healthz", "GET /readyz", "GET /openapi.json"]),
-    row("send webhooks to a source, as its preset requires", Gate::Senders, &["ANY /in/{source}"]),
+    row("read health and the API's document", Callers::Anyone, &["GET /healthz", "GET /readyz", "GET /openapi.json"]),
+    row("send webhooks to a source, as its preset requires", Callers::Senders, &["ANY /in/{source}"]),
 ];
 
 /// Every method of a route.
@@ -195,10 +196,10 @@ pub fn manual() -> String {
     }
     text.push_str("\n|---|");
     text.push_str(&"---|".repeat(Role::ALL.len()));
-    for row in TABLE.iter().filter(|row| !row.gate.roles().is_empty()) {
+    for row in TABLE.iter().filter(|row| !row.callers.roles().is_empty()) {
         write!(text, "\n| {} |", row.what).expect("writing to a String cannot fail");
         for role in Role::ALL {
-            let sight = row.gate.roles().iter().find(|(able, _)| *able == role).map(|(_, sight)| *sight);
+            let sight = row.callers.roles().iter().find(|(able, _)| *able == role).map(|(_, sight)| *sight);
             text.push_str(match sight {
                 None => " |",
                 Some(Sight::Whole) => " yes |",
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn an_admin_may_do_everything_and_only_admins_manage_keys() {
         for row in TABLE {
-            let roles = row.gate.roles();
+            let roles = row.callers.roles();
             if !roles.is_empty() {
                 assert_eq!(roles.last(), Some(&(Admin, Sight::Whole)), "{}", row.what);
             }
@@ -264,7 +265,7 @@ mod tests {
         }
         for route in ["POST /v1/keys", "POST /v1/keys/rekey", "GET /v1/audit", "GET /v1/plugins/{plugin}/config"] {
             let (method, path) = route.split_once(' ').unwrap();
-            let roles = of(&method.parse().unwrap(), path).unwrap().gate.roles();
+            let roles = of(&method.parse().unwrap(), path).unwrap().callers.roles();
             assert_eq!(roles.len(), 1, "{route}");
         }
     }

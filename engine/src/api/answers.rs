@@ -1,8 +1,8 @@
 //! Answers that their callers have not taken yet: bounded in bytes over all connections.
 //!
-//! An answer with an event's data may have as many bytes as a body, and a caller may take it as slowly as `connections.rs` allows. So an
-//! answer of more than [`SMALL_BYTES_MAX`] takes room until the connection has its last piece. Where there is none, the caller is asked to
-//! come back. Smaller answers are bounded by the number of connections.
+//! An answer with an event's data may have as many bytes as a body, and a caller may take it as slowly as `connections.rs`
+//! allows. So an answer of more than [`SMALL_BYTES_MAX`] reserves memory until the connection has its last piece. If none is
+//! left, the caller gets `503 overloaded`. Smaller answers are bounded by the number of connections.
 
 use std::{
     pin::Pin,
@@ -25,15 +25,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::Problem;
 use crate::domain::content::JSON;
 
-/// Answers up to this many bytes need no room. Lists of a hundred summaries fit.
+/// Answers up to this many bytes need no reservation. Lists of a hundred summaries fit.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
-/// What all larger answers may hold together: a dozen events with the largest data that is accepted by default.
+/// Maximum memory of all larger answers together: a dozen events with the largest data that is accepted by default.
 const ROOM_BYTES: usize = 128 << 20;
-/// Room is taken, and an answer handed to its connection, in pieces of this many bytes. A connection takes the next piece once the caller has
-/// most of the last one.
+/// Memory is reserved, and an answer is passed to its connection, in pieces of this many bytes. A connection takes the next piece
+/// once the caller has read most of the last one.
 const PIECE: usize = 64 << 10;
 
-/// Writes an answer as JSON, in exactly as much memory as it has bytes. A list that grew may hold twice that, for as long as the caller needs.
+/// Writes an answer as JSON, in exactly as much memory as it has bytes. A list that grew may hold twice that until the caller has
+/// read it.
 pub fn json(value: &impl Serialize) -> Response {
     let text = serde_json::to_vec(value).expect("a view is JSON");
     ([(CONTENT_TYPE, JSON)], Bytes::copy_from_slice(&text)).into_response()
@@ -49,7 +50,7 @@ pub fn bytes(body: Bytes) -> Response {
     (headers, body).into_response()
 }
 
-/// The room that all large answers share.
+/// The memory that all large answers share.
 #[derive(Clone)]
 pub struct AnswerRoom(Arc<Semaphore>);
 
@@ -60,14 +61,14 @@ impl Default for AnswerRoom {
 }
 
 impl AnswerRoom {
-    /// Gives an answer its room, or refuses it.
+    /// Reserves memory for an answer, or refuses it.
     fn admit(&self, answer: Response) -> Response {
         // An answer without a known length is made piece by piece.
         let bytes = answer.body().size_hint().upper().unwrap_or(0);
         if bytes <= SMALL_BYTES_MAX {
             return answer;
         }
-        // One that is larger than all room passes alone.
+        // An answer larger than all memory passes alone.
         let pieces = usize::try_from(bytes).unwrap_or(usize::MAX).min(ROOM_BYTES).div_ceil(PIECE);
         let pieces = u32::try_from(pieces).expect("all pieces together fit");
         match Arc::clone(&self.0).try_acquire_many_owned(pieces) {
@@ -81,15 +82,15 @@ impl AnswerRoom {
     }
 }
 
-/// Gives each answer of the routes behind it its room.
+/// Reserves memory for each answer of the routes behind this layer.
 pub async fn bound(State(room): State<AnswerRoom>, request: Request, next: Next) -> Response {
     room.admit(next.run(request).await)
 }
 
-/// The body of a large answer, in pieces. Its room is free again once its connection has dropped it.
+/// The body of a large answer, in pieces. Its memory is free again once its connection has dropped it.
 struct Roomy {
     body: Body,
-    /// What is left of the frame that was read last.
+    /// The rest of the frame that was read last.
     rest: Bytes,
     _room: OwnedSemaphorePermit,
 }

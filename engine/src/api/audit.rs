@@ -3,7 +3,8 @@
 //! so a caller that disconnects does not leave it half recorded. Bodies and secrets are not recorded. Published events are not
 //! either: they are the data.
 //!
-//! Calls that changed nothing are kept only up to a number per key and action, so repeating one cannot fill the disk or drown the trail.
+//! Of calls that changed nothing, only a limited number per key and action is recorded, so repeating one cannot fill the disk or
+//! the trail.
 
 use std::{
     collections::HashMap,
@@ -137,14 +138,14 @@ fn singular(word: &str) -> String {
     }
 }
 
-/// Returns the part of the path at the route's name in braces.
+/// Returns the path's value for the route's parameters, which stand in braces.
 fn target(route: &str, path: &str) -> Option<String> {
     let places = route.split('/').zip(path.split('/'));
     let named: Vec<&str> = places.filter(|(word, _)| word.starts_with('{')).map(|(_, text)| text).collect();
     (!named.is_empty()).then(|| shortened(&named.join("/")))
 }
 
-/// Returns the name of an endpoint or a source that was given by its id, so that a trail is searched by one word.
+/// Returns the name of an endpoint or a source that was given by its id, so that one search word finds all its entries.
 fn name(api: &Api, route: &str, typed: String) -> String {
     let found = match route.split('/').nth(2) {
         Some("endpoints") => endpoints::find(api, &typed).ok().map(|endpoint| endpoint.new.name.to_string()),

@@ -15,7 +15,7 @@ use governor::{
 
 use super::{
     Api,
-    access::{self, Gate, Sight},
+    access::{self, Callers, Sight},
     audit,
     error::Problem,
     metrics::{Access, may_be_rebound},
@@ -26,15 +26,14 @@ use crate::{
     store::KeyRow,
 };
 
-/// The key of an authorized request, and how much it sees.
+/// The key of an authorized request, and how much of an answer it may see.
 #[derive(Clone)]
 pub struct Caller {
     pub key: Arc<KeyRow>,
     pub sight: Sight,
 }
 
-/// Passes requests that the table allows. It also answers every method of a route without a row, so such a route cannot be
-/// reached.
+/// Passes requests that the table allows. It refuses every method of a route without a row, so such a route cannot be reached.
 pub async fn guard(
     State(api): State<Arc<Api>>,
     route: MatchedPath,
@@ -44,11 +43,11 @@ pub async fn guard(
     let Some(row) = access::of(request.method(), route.as_str()) else {
         return Err(super::does_not_take(request.method(), request.uri()));
     };
-    let roles = match row.gate {
-        Gate::Keys(roles) => roles,
-        Gate::Figures(roles) if api.last_load.access() == Access::Key => roles,
-        Gate::Figures(roles) if may_be_rebound(&request, api.inbound.external_url.as_ref()) => roles,
-        Gate::Anyone | Gate::Senders | Gate::Figures(_) => return Ok(next.run(request).await),
+    let roles = match row.callers {
+        Callers::Keys(roles) => roles,
+        Callers::Figures(roles) if api.last_load.access() == Access::Key => roles,
+        Callers::Figures(roles) if may_be_rebound(&request, api.inbound.external_url.as_ref()) => roles,
+        Callers::Anyone | Callers::Senders | Callers::Figures(_) => return Ok(next.run(request).await),
     };
     let caller = admit(&api, request.headers(), roles)?;
     if caller.key.new.role == Role::Subscribe && !request.method().is_safe() {
@@ -116,8 +115,8 @@ fn in_words(roles: &[(Role, Sight)]) -> String {
     }
 }
 
-/// Limits how often each key of the role `subscribe` may change its subscriptions (`limits.subscribe_rate`). Such keys are in the
-/// hands of third-party tools, and each change writes rows that stay.
+/// Limits how often each key of the role `subscribe` may change its subscriptions (`limits.subscribe_rate`). Third-party tools
+/// store such keys, and each change writes rows that stay.
 pub struct Subscribers {
     rate: Rate,
     clock: DefaultClock,

@@ -1,7 +1,8 @@
 //! Reads bodies within limits of size, time and total memory.
 //!
-//! A body reserves memory as it arrives, not as it is announced: a caller that announces much and sends little holds little. The
-//! first bytes of every body have a separate budget, so that a few large bodies that never end do not block small ones.
+//! A body reserves memory as it arrives, not as it is announced: a caller that announces a large body and sends little of it
+//! holds little memory. The first bytes of every body have a separate budget, so that a few large bodies that never end do not
+//! block small ones.
 
 use std::{
     pin::{Pin, pin},
@@ -59,7 +60,7 @@ const SOURCE_REST_ROOM: usize = REST_ROOM / 2;
 const INBOUND_FIRST_ROOM: usize = FIRST_ROOM / 4 * 3;
 const INBOUND_REST_ROOM: usize = REST_ROOM / 4 * 3;
 
-/// Size of the largest possible body to a source, regardless of its limit: a larger one would never have room.
+/// Size of the largest possible body to a source, regardless of its limit: memory for a larger one would never be free.
 pub const SOURCE_BODY_BYTES_MAX: usize = SOURCE_REST_ROOM;
 
 /// A memory budget for bodies in flight.
@@ -136,8 +137,8 @@ fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: u
     Some(())
 }
 
-/// Reads a body completely, or returns why not. The memory stays reserved until the caller drops the second value, so keep it as long as
-/// the body.
+/// Reads a body completely, or returns why not. The memory stays reserved until the caller drops the second value, so drop it
+/// only with the body.
 pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<(Bytes, Held), Problem> {
     read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await
 }
@@ -202,34 +203,34 @@ struct Pieces<'a> {
     read: usize,
     /// Bytes of the last piece.
     last: usize,
-    /// Held until the next piece is asked for, so that it includes what the caller does with this one.
-    turn: Option<SemaphorePermit<'a>>,
+    /// Held until the caller asks for the next piece, so that it covers the caller's work on this one.
+    permit: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Pieces<'a> {
     fn new(frames: Pin<&'a mut BodyDataStream>, heavy: &'a Heavy) -> Self {
-        Self { frames, heavy, read: 0, last: 0, turn: None }
+        Self { frames, heavy, read: 0, last: 0, permit: None }
     }
 
     /// Reads the next piece.
     ///
     /// A body that has arrived whole would otherwise be read to its end at once, which takes milliseconds. So other connections of this
-    /// thread are served after each large piece, and a large body waits for its turn ([`Heavy::turn`]) before each of them. It
-    /// keeps no turn while it waits for its sender.
+    /// thread are served after each large piece, and a large body waits for a permit ([`Heavy::permit`]) before each of them. It
+    /// holds no permit while it waits for its sender.
     ///
     /// The caller has dropped the piece before, so that its memory is used again.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        self.turn = None;
+        self.permit = None;
         if self.last >= YIELD_AFTER {
             tokio::task::yield_now().await;
             if self.read > heavy::INLINE_BYTES_MAX {
-                self.turn = Some(self.heavy.turn().await);
+                self.permit = Some(self.heavy.permit().await);
             }
         }
         let frame = std::future::poll_fn(|context| {
             let polled = self.frames.as_mut().poll_next(context);
             if polled.is_pending() {
-                self.turn = None;
+                self.permit = None;
             }
             polled
         });
@@ -255,7 +256,7 @@ impl Whole {
         }
     }
 
-    /// `expected` is how long the body will be at most, if its caller is honest.
+    /// `expected` is the maximum length of the body, if its caller is honest.
     fn push(&mut self, more: &[u8], expected: usize) {
         let bytes = match self {
             Self::Many(bytes) => bytes,
@@ -266,7 +267,8 @@ impl Whole {
         };
         let length = bytes.len() + more.len();
         if length > bytes.capacity() {
-            // Fewer and larger steps than a list takes: each leaves the bytes so far behind. Never more than what arrived allows.
+            // Grows in fewer and larger steps than `Vec`: each step copies the bytes so far and leaves a hole of the old size.
+            // Never more than what arrived allows.
             let capacity = length.max(expected.min(bytes.len() * GROWTH));
             bytes.reserve_exact(capacity - bytes.len());
         }
@@ -289,7 +291,7 @@ async fn swallow(pieces: &mut Pieces<'_>) {
     let _ = tokio::time::timeout(Duration::from_secs(5), swallowing).await;
 }
 
-/// Returns the compression named in `content-encoding`. Some senders write other things there: `identity`, nothing, a charset, or
+/// Returns the compression named in `content-encoding`. Some senders write other values there: `identity`, nothing, a charset, or
 /// a transfer encoding of mail. Such a body is not compressed.
 pub fn coding(headers: &HeaderMap) -> Option<String> {
     let named = headers.get_all(http::header::CONTENT_ENCODING).iter();
@@ -340,7 +342,7 @@ pub async fn optional_json<T: DeserializeOwned>(
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], wrong: fn(String) -> Problem) -> Result<T, Problem> {
-    // Otherwise serde would read an array as the members' values in order.
+    // Serde would read an array as the members' values in order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(wrong("the body is an array; send a JSON object".to_owned()));
     }
@@ -450,12 +452,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_body_waits_for_its_turn_and_keeps_none_while_its_sender_pauses() {
+    async fn a_large_body_waits_for_a_permit_and_holds_none_while_its_sender_pauses() {
         let heavy = Heavy::default();
-        let all = heavy.free_turns();
+        let all = heavy.free_permits();
         let mut taken = Vec::new();
         for _ in 0..all {
-            taken.push(heavy.turn().await);
+            taken.push(heavy.permit().await);
         }
         let arrives =
             [heavy::INLINE_BYTES_MAX + 1, YIELD_AFTER].map(|piece| Ok::<_, std::io::Error>(Bytes::from(vec![0; piece])));
@@ -469,13 +471,13 @@ mod tests {
                 () = async { for _ in 0..10 { tokio::task::yield_now().await } } => false,
             }
         }
-        assert!(arrives_now(&mut pieces).await, "the first piece needs no turn");
-        assert!(!arrives_now(&mut pieces).await, "every turn is taken");
+        assert!(arrives_now(&mut pieces).await, "the first piece needs no permit");
+        assert!(!arrives_now(&mut pieces).await, "every permit is taken");
         drop(taken);
         assert!(arrives_now(&mut pieces).await);
-        assert_eq!(heavy.free_turns(), all - 1, "the second piece has its turn");
+        assert_eq!(heavy.free_permits(), all - 1, "the second piece has a permit");
         assert!(!arrives_now(&mut pieces).await, "the sender pauses");
-        assert_eq!(heavy.free_turns(), all, "it waits without a turn");
+        assert_eq!(heavy.free_permits(), all, "it waits without a permit");
     }
 
     /// A stream of the pieces that are ready, then of `after`.

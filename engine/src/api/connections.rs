@@ -1,19 +1,19 @@
-//! Connections: how many may be open, and how long each may keep its place.
+//! Connections: how many may be open, and how long each may stay open.
 //!
-//! A caller keeps a place only while it makes progress. Each state of a connection has a time limit: without a request or with
-//! half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives (`limits.body_time_max`,
-//! see `body.rs`), and while the caller does not read its answer ([`STALL_TIME_MAX`], [`ANSWER_RATE_MIN`]). If all places are
-//! taken, a waiting connection is evicted for a new one: first those that never had a request, then idle ones, then those whose
-//! answers are not read. The new one is refused only if the engine works for every connection. hyper's timer starts with the wait
-//! for a request, not with its first byte, so the times are measured here.
+//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: without a request
+//! or with half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
+//! (`limits.body_time_max`, see `body.rs`), and while the caller does not read its answer ([`STALL_TIME_MAX`],
+//! [`ANSWER_RATE_MIN`]). If all places are taken, a waiting connection is evicted for a new one: first those that never had a
+//! request, then idle ones, then those whose answers are not read. The new one is refused only if the engine works for every
+//! connection. The times are measured here, because hyper's timer starts with the wait for a request, not with its first byte.
 //!
 //! **The engine speaks only HTTP/1.1.** Clear-text HTTP/2 has hardly any users: proxies speak HTTP/1.1 to their servers by
 //! default, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. Its flow control is above the socket: a caller
 //! with a window of 0 holds its answer forever while no write to the socket waits, and this file measures only the socket. To
 //! offer HTTP/2, add a clock per stream first. A client that starts with HTTP/2 gets `HTTP_1_1_REQUIRED`.
 //!
-//! There is no limit per peer address: behind a proxy all callers share one address, and an attacker has many. A proxy in front
-//! is the place for such a limit.
+//! There is no limit per peer address: behind a proxy all callers share one address, and an attacker has many. Set such a limit
+//! in a proxy.
 
 use std::{
     collections::HashMap,

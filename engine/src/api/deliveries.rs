@@ -92,8 +92,8 @@ fn delivery_id(api: &Api, text: &str) -> Result<DeliveryId, Problem> {
 
 /// Read one delivery with every attempt, and what was sent.
 ///
-/// `request` is the request of the last attempt, or of the first one as it would be sent now. Each attempt has its own without the body.
-/// Signatures, secrets and the values of the endpoint's headers are masked. A body is cut after 64 KiB;
+/// `request` is the request of the last attempt, or of the first one as it would be sent now. Each attempt has its request too,
+/// without the body. Signatures, secrets and the values of the endpoint's headers are masked. A body is cut after 64 KiB;
 /// `/v1/deliveries/{delivery}/body` has all of it.
 #[utoipa::path(
     get, path = "/v1/deliveries/{delivery}", operation_id = "show_delivery", tag = "deliveries",

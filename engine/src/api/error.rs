@@ -102,13 +102,10 @@ impl Problem {
         Self { pointer: Some(pointer.into()), ..self }
     }
 
-    fn retry_after(self, seconds: u16) -> Self {
-        Self { retry_after: Some(seconds), ..self }
-    }
-
     /// Sets the seconds after which the same request may succeed.
+    #[must_use]
     pub fn after(self, seconds: u16) -> Self {
-        self.retry_after(seconds)
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// Returns whether the engine, not the caller, is the cause.
@@ -123,7 +120,7 @@ impl Problem {
 
     /// Creates an overload: a named limit is reached, and the caller should retry.
     pub fn come_back(detail: impl Into<String>) -> Self {
-        Self::overloaded(detail).retry_after(1)
+        Self::overloaded(detail).after(1)
     }
 }
 
@@ -190,18 +187,17 @@ impl From<store::Error> for Problem {
         use store::Error;
         let text = error.to_string();
         match &error {
-            Error::Full => Self::store_full(text).retry_after(5),
+            Error::Full => Self::store_full(text).after(5),
             Error::Unavailable(_) | Error::Sealed(_) => {
                 match &error {
                     Error::Sealed(_) => tracing::error!(%text, "store refused a request"),
                     // The store has already reported its failure once; this repeats for each caller.
                     _ => tracing::debug!(%text, "store refused a request"),
                 }
-                Self::store_unavailable("the store is unavailable and nothing was stored; see the log of the engine")
-                    .retry_after(5)
+                Self::store_unavailable("the store is unavailable and nothing was stored; see the log of the engine").after(5)
             }
             Error::Overloaded(_) => Self::come_back(text),
-            Error::TooSlow(_) => Self::query_too_slow(text).retry_after(5),
+            Error::TooSlow(_) => Self::query_too_slow(text).after(5),
             Error::NotFound { .. } => Self::not_found(text),
             Error::Taken { .. } => Self::name_taken(text),
             Error::IdTaken(_) => Self::id_taken(text),

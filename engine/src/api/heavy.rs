@@ -4,8 +4,9 @@
 //! the thread, so it runs through [`Heavy::run`] and nowhere else. Small bodies stay on their thread, because moving them costs
 //! more than it saves.
 //!
-//! Large bodies are also read by turns ([`Heavy::turn`]): copying them out of their sockets may occupy every thread that serves sockets.
-//! Reading and work share the turns, so large bodies of all callers together occupy half of the cores.
+//! Reading a large body also needs a permit ([`Heavy::permit`]): copying large bodies out of their sockets may occupy every
+//! thread that serves sockets. Reading and work share the permits, so large bodies of all callers together occupy half of the
+//! cores.
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -24,7 +25,7 @@ const PIECE: usize = 4 << 10;
 
 /// Permits for heavy work.
 pub struct Heavy {
-    turns: Semaphore,
+    permits: Semaphore,
     room: Semaphore,
 }
 
@@ -32,12 +33,12 @@ impl Default for Heavy {
     /// Half of the cores: the other half continues to serve sockets.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { turns: Semaphore::new((cores / 2).max(1)), room: Semaphore::new(WAITING_BYTES_MAX / PIECE) }
+        Self { permits: Semaphore::new((cores / 2).max(1)), room: Semaphore::new(WAITING_BYTES_MAX / PIECE) }
     }
 }
 
 impl Heavy {
-    /// Runs `work`, which reads `bytes` bytes, where it delays no other connection.
+    /// Runs `work`, which reads `bytes` bytes, without delaying other connections.
     ///
     /// The caller drops the result on the thread that serves sockets, so `work` should return little.
     ///
@@ -53,7 +54,7 @@ impl Heavy {
             let all = WAITING_BYTES_MAX >> 20;
             Problem::come_back(format!("bodies of {all} MiB together are waiting to be read; try again in a second"))
         })?;
-        let _turn = self.turn().await;
+        let _permit = self.permit().await;
         Ok(match Handle::current().runtime_flavor() {
             // Moves the other connections of this thread to another thread first.
             RuntimeFlavor::MultiThread => block_in_place(work),
@@ -62,14 +63,14 @@ impl Heavy {
         })
     }
 
-    /// Waits for the right to work on a large body. Turns are given in the order in which callers asked.
-    pub async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turns.acquire().await.expect("the turns are never closed")
+    /// Waits for a permit to work on a large body. Callers get permits in the order of their requests.
+    pub async fn permit(&self) -> SemaphorePermit<'_> {
+        self.permits.acquire().await.expect("the semaphore is never closed")
     }
 
     #[cfg(test)]
-    pub fn free_turns(&self) -> usize {
-        self.turns.available_permits()
+    pub fn free_permits(&self) -> usize {
+        self.permits.available_permits()
     }
 }
 
@@ -89,11 +90,11 @@ mod tests {
     #[test]
     fn other_tasks_run_while_heavy_work_does() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (told, hears) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let heard = runtime.block_on(async {
-            let heavy = tokio::spawn(async move { Heavy::default().run(LARGE, move || hears.recv_timeout(DEADLINE)).await });
+            let heavy = tokio::spawn(async move { Heavy::default().run(LARGE, move || receiver.recv_timeout(DEADLINE)).await });
             // Runs on the only thread, while the work above waits for it.
-            tokio::spawn(async move { told.send("served") }).await.unwrap().unwrap();
+            tokio::spawn(async move { sender.send("served") }).await.unwrap().unwrap();
             heavy.await.unwrap()
         });
         assert_eq!(heard.expect("there is room"), Ok("served"));
@@ -102,8 +103,8 @@ mod tests {
     #[tokio::test]
     async fn permits_bound_concurrent_work() {
         let heavy = Arc::new(Heavy::default());
-        let all = u32::try_from(heavy.turns.available_permits()).unwrap();
-        let taken = heavy.turns.acquire_many(all).await.unwrap();
+        let all = u32::try_from(heavy.permits.available_permits()).unwrap();
+        let taken = heavy.permits.acquire_many(all).await.unwrap();
         let waits = Arc::clone(&heavy);
         let waits = tokio::spawn(async move { waits.run(LARGE, || ()).await.is_ok() });
         while heavy.room.available_permits() == WAITING_BYTES_MAX / PIECE {

@@ -98,7 +98,7 @@ struct RunsInput {
 #[serde(deny_unknown_fields)]
 #[schema(as = ReplayInput)]
 struct ReplayInput {
-    /// Only events in this state, such as `unrouted` for those that no plugin and no endpoint wanted.
+    /// Only events in this state, such as `unrouted` for those that matched no plugin and no endpoint.
     #[schema(schema_with = replayed_state_schema)]
     state: Option<String>,
     /// Only events of matching types.
@@ -119,7 +119,7 @@ fn replayed_state_schema() -> RefOr<Schema> {
     let is_set = |member: &str| json!({ "required": [member], "properties": { member: { "type": "string" } } });
     schema(json!({
         "anyOf": [{ "$ref": "#/components/schemas/EventState" }, { "type": "null" }],
-        "description": "Only events in this state, such as `unrouted` for those that no plugin and no endpoint wanted.",
+        "description": "Only events in this state, such as `unrouted` for those that matched no plugin and no endpoint.",
         "x-beside": { "anyOf": (["state", "event_type", "source", "since", "until"].map(is_set)) },
     }))
 }
@@ -259,9 +259,9 @@ pub async fn retry_runs(State(api): State<Arc<Api>>, headers: HeaderMap, body: B
 
 /// Start a bulk replay of events through the current plugins and subscriptions.
 ///
-/// Every event creates new deliveries with new ids, also for plugins and endpoints that had it before. To repeat only what failed,
-/// retry the runs or the deliveries. The job continues after a restart of the engine and replays each event once. Events that are
-/// accepted after its creation are not included.
+/// Every event creates new deliveries with new ids, even for plugins and endpoints that already had the event. To repeat only
+/// what failed, retry the runs or the deliveries. The job continues after a restart of the engine and replays each event once.
+/// Events that are accepted after its creation are not included.
 #[utoipa::path(
     post, path = "/v1/events/replay", operation_id = "replay_events", tag = "jobs",
     request_body(content = ReplayInput, example = json!({ "state": "unrouted", "since": "2026-01-31T09:30:00Z" })),

@@ -150,7 +150,7 @@ pub async fn revoke(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
     let key = KeyId::parse(&id, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no key {id:?}")))?;
     let keys = api.store.keys().await?;
     let now = clock::wall();
-    let is_good_admin = |key: &crate::store::KeyRow| key.new.role == Role::Admin && !key.has_expired(now);
+    let is_good_admin = |key: &KeyRow| key.new.role == Role::Admin && !key.has_expired(now);
     let others = keys.iter().any(|other| other.id != key && is_good_admin(other));
     if !others && keys.iter().any(|one| one.id == key) {
         return Err(Problem::conflict("this is the last admin key; create another one first"));
@@ -161,7 +161,7 @@ pub async fn revoke(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
 }
 
 impl KeyView {
-    /// `last_used_at` is what is known beyond the row, `now` the wall clock.
+    /// `last_used_at` is the last use that is not stored in the row yet, if any; `now` is the wall clock.
     pub fn new(key: &KeyRow, last_used_at: Option<Timestamp>, now: Timestamp, tag: Tag) -> Self {
         let text = |at: Timestamp| at.to_string();
         Self {

@@ -90,8 +90,8 @@ pub struct Api {
 /// Routes with their handlers and their part of the OpenAPI document.
 type Addresses = OpenApiRouter<Arc<Api>>;
 
-/// Every route of an engine that takes calls. Each handler declares its method and path in `#[utoipa::path]`. [`access::TABLE`]
-/// declares the allowed roles; a route without a row there is not served.
+/// Every route of an engine that serves its API. Each handler declares its method and path in `#[utoipa::path]`.
+/// [`access::TABLE`] declares the allowed roles; a route without a row there is not served.
 fn all() -> Addresses {
     Addresses::default()
         .routes(routes!(events::list, events::accept))
@@ -137,7 +137,7 @@ fn all() -> Addresses {
         .routes(routes!(keys::revoke))
         .routes(routes!(nodes::list))
         .routes(routes!(audit::list))
-        // Not for the routes below: their answers are short, the same bytes for every caller, or limited elsewhere.
+        // The routes below need no such bound: their answers are short, the same bytes for every caller, or limited elsewhere.
         .route_layer(middleware::from_fn_with_state(AnswerRoom::default(), answers::bound))
         .routes(routes!(stream::follow))
         .routes(routes!(inbound::receive))
@@ -160,7 +160,7 @@ fn about_the_process() -> Addresses {
     Addresses::default().routes(routes!(health::alive)).routes(routes!(health::ready)).routes(routes!(metrics::figures))
 }
 
-/// Returns the engine's routes, or only those about the process if it takes no calls.
+/// Returns all routes, or only those about the process if the engine does not serve its API.
 pub fn router(api: Arc<Api>, takes_calls: bool) -> Router {
     crate::metrics::meters().expect_refusals(Problem::KINDS.iter().map(|kind| kind.code), inbound::REASONS.into_iter());
     let addresses = if takes_calls { all() } else { about_the_process() };

@@ -14,7 +14,7 @@ use axum::http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::{
-    access::{self, Gate},
+    access::{self, Callers},
     error::{self, Problem},
     events, intake, page,
 };
@@ -77,9 +77,9 @@ fn document() -> Value {
     let mut document = serde_json::to_value(super::all().into_openapi()).expect("utoipa's shapes are JSON");
     for (path, method, operation) in operations(&mut document) {
         if let Some(row) = access::of(&method, &path)
-            && !row.gate.roles().is_empty()
+            && !row.callers.roles().is_empty()
         {
-            operation.insert("security".into(), security(row.gate));
+            operation.insert("security".into(), security(row.callers));
         }
     }
 
@@ -121,10 +121,10 @@ fn document() -> Value {
     document
 }
 
-/// Returns each role that may pass a gate, as alternatives.
-fn security(gate: Gate) -> Value {
-    let open = matches!(gate, Gate::Figures(_)).then(|| json!({}));
-    open.into_iter().chain(gate.roles().iter().map(|(role, _)| json!({ KEY: [role.as_str()] }))).collect()
+/// Returns the roles that may use a route, as alternatives.
+fn security(callers: Callers) -> Value {
+    let open = matches!(callers, Callers::Figures(_)).then(|| json!({}));
+    open.into_iter().chain(callers.roles().iter().map(|(role, _)| json!({ KEY: [role.as_str()] }))).collect()
 }
 
 /// Returns the shapes that `utoipa` does not find: those of parameters only, and those of [`refusal`].
@@ -176,7 +176,7 @@ fn absent_is_not_null(schema: &mut Value) {
     }
 }
 
-/// Returns the codes of all problems of an operation: its own, and those that follow from its input.
+/// Returns the codes of all problems of an operation: its specific ones, and those that follow from its input.
 fn refused_for(operation: &mut Map<String, Value>, method: &axum::http::Method) -> BTreeSet<String> {
     let own = operation.remove(PROBLEMS).unwrap_or_default();
     let own: Vec<_> = own.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -399,7 +399,7 @@ mod tests {
         examples(&document, &mut found);
         assert!(found.len() > 20, "{}", found.len());
         for (schema, example) in found {
-            // Inside the document's root, so that its references resolve.
+            // The schema is put into the document's root, so that its references resolve.
             let mut rooted = json!({ "components": document["components"], "allOf": [schema] });
             rooted["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
             let fits = jsonschema::options().should_validate_formats(true).build(&rooted).expect("a schema");
@@ -415,7 +415,7 @@ mod tests {
         let codes: Vec<_> = Problem::KINDS.iter().map(|kind| kind.code).collect();
         assert_eq!(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"], json!(codes));
         let answers: String = operations.iter().map(|(_, _, operation)| operation["responses"].to_string()).collect();
-        // A caller with a wrong method has not read the document.
+        // Left out: an operation of the document never has a wrong method.
         for code in codes.iter().filter(|code| **code != "method_not_allowed") {
             assert!(answers.contains(code), "no operation answers {code}");
         }

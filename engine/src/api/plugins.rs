@@ -94,8 +94,8 @@ pub async fn config(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Re
 
 /// Replace all settings of a plugin.
 ///
-/// They are checked against the settings that the plugin declares. A plugin that does not exist yet gets them when it comes.
-/// Settings are no place for secrets: a token for a receiver belongs into the `headers` of its endpoint.
+/// They are checked against the settings that the plugin declares. Settings of a plugin that does not exist yet apply once it is
+/// loaded. Do not put secrets into settings: put a token for a receiver into the `headers` of its endpoint.
 #[utoipa::path(
     put, path = "/v1/plugins/{plugin}/config", operation_id = "set_plugin_settings", tag = "plugins",
     params(("plugin" = Slug, Path, description = "Name of the plugin.", example = "order-router")),
@@ -182,7 +182,7 @@ impl From<Setting> for SettingView {
 }
 
 /// Returns a plugin that serves, or a removed one that has state.
-async fn keeper_of_state(api: &Api, name: &str) -> Result<(Slug, StateSize), Problem> {
+async fn plugin_with_state(api: &Api, name: &str) -> Result<(Slug, StateSize), Problem> {
     let unknown = || find(api, name).map(|entry| entry.row.name.clone());
     let Ok(plugin) = Slug::parse(name) else { return Ok((unknown()?, StateSize::default())) };
     let size = api.store.state_size(&plugin).await?;
@@ -199,7 +199,7 @@ async fn keeper_of_state(api: &Api, name: &str) -> Result<(Slug, StateSize), Pro
     responses((status = 200, description = "Size of the state and its limits.", body = StateSizeView)),
 )]
 pub async fn state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<StateSizeView>, Problem> {
-    let (plugin, size) = keeper_of_state(&api, &name).await?;
+    let (plugin, size) = plugin_with_state(&api, &name).await?;
     let limits = api.store.state_limits();
     Ok(Json(StateSizeView {
         plugin: plugin.to_string(),
@@ -212,29 +212,30 @@ pub async fn state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Res
 
 /// Delete all state of a plugin. This cannot be undone.
 ///
-/// The plugin starts anew, as on its first event. Uncommitted runs that have read the state run again.
+/// Then the plugin runs as if it had never run before. Uncommitted runs that have read the state run again.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}/state", operation_id = "clear_plugin_state", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
     responses((status = 200, description = "Size of the deleted state.", body = ClearedStateView)),
 )]
 pub async fn clear_state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<ClearedStateView>, Problem> {
-    let (plugin, _) = keeper_of_state(&api, &name).await?;
+    let (plugin, _) = plugin_with_state(&api, &name).await?;
     let keys = clear(&*api.store, &plugin).await?;
     Ok(Json(ClearedStateView { plugin: plugin.to_string(), keys }))
 }
 
-/// Deletes in steps, so that other writes go between them. State that the plugin writes meanwhile does not prolong the deletion.
+/// Deletes in several transactions, so that other writes can run in between. State that the plugin writes meanwhile does not
+/// prolong the deletion.
 async fn clear(store: &dyn Store, plugin: &Slug) -> Result<u64, store::Error> {
-    let there = store.state_size(plugin).await?.keys;
-    let mut gone = 0;
-    while gone < there {
+    let count = store.state_size(plugin).await?.keys;
+    let mut deleted = 0;
+    while deleted < count {
         match store.clear_state(plugin).await? {
             0 => break,
-            keys => gone += keys as u64,
+            keys => deleted += keys as u64,
         }
     }
-    Ok(gone)
+    Ok(deleted)
 }
 
 impl PluginView {
@@ -257,7 +258,7 @@ impl PluginView {
         }
     }
 
-    /// A file that never became a plugin, under its own name.
+    /// Returns the view of a file that is not a plugin, named after the file.
     pub fn broken(file: &str, reason: &str) -> Self {
         Self {
             name: file.trim_end_matches(".wasm").to_owned(),

@@ -1,7 +1,7 @@
 //! The requests of a delivery as the API shows them: as each attempt was sent, without secrets.
 //!
-//! A store keeps what belonged to the endpoint at each attempt ([`SentAs`]); the rest follows from the event and the plugin's payload. All
-//! attempts in one body format share one body, so a delivery with 255 attempts renders it once.
+//! The store keeps the endpoint's part of each attempt ([`SentAs`]). The rest follows from the event and the plugin's payload.
+//! All attempts in one body format share one body, so a delivery with 255 attempts renders it once.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ use crate::{
     wire::{BodyView, RequestHeadView, SentRequestView},
 };
 
-/// Longest part of a body in an answer, in bytes. A person reads less; `/v1/deliveries/{delivery}/body` has all of it.
+/// Longest part of a body in an answer, in bytes. A person reads less. `/v1/deliveries/{delivery}/body` has all of it.
 const BODY_SHOWN_MAX: usize = 64 << 10;
 
 /// Builds the requests of one delivery.
@@ -38,7 +38,7 @@ pub struct Requests<'a> {
     bodies: Vec<Rendered<'a>>,
 }
 
-/// A body and what it was rendered for.
+/// A body, with the endpoint's format at that attempt.
 struct Rendered<'a> {
     envelope: Envelope,
     format: Format,
@@ -86,7 +86,8 @@ impl<'a> Requests<'a> {
         Some((head, content_type, body))
     }
 
-    /// Returns the request of an attempt without its body; `None` if the engine of then did not record it, or could not build it.
+    /// Returns the request of an attempt without its body; `None` if the engine did not record it (an earlier version), or could
+    /// not build it.
     pub fn of_attempt(&mut self, attempt: &StoredAttempt) -> Option<RequestHeadView> {
         Some(self.head(attempt.sent.as_ref()?, attempt.attempt.at)?.0)
     }
@@ -106,7 +107,7 @@ impl<'a> Requests<'a> {
         Some(SentRequestView { head, body: BodyView::new(&content_type, &body) })
     }
 
-    /// Returns the whole body of an attempt, counted from 1; of the latest request without a number.
+    /// Returns the whole body of an attempt (from 1), or of the latest request if no number is given.
     pub fn whole_body(&mut self, attempt: Option<u32>) -> Option<Bytes> {
         let sent = match attempt {
             Some(n) => self.whole.story.attempts.iter().find(|one| one.id.n() == n)?.sent.clone()?,

@@ -1,7 +1,8 @@
 //! The event stream: what this node does now, as server-sent events.
 //!
-//! It is the live feed ([`crate::news`]), so it may lose messages and says how many. Facts that must not be lost are read from the
-//! lists. Each caller holds at most [`WAITING_MAX`] messages here; the feed keeps the others once for all callers.
+//! The stream is the live feed ([`crate::news`]), so it may lose messages. It reports how many were lost. For facts that must not
+//! be lost, read the lists. Each caller holds at most [`WAITING_MAX`] messages here. The feed holds the others, once for all
+//! callers.
 
 use std::{
     convert::Infallible,
@@ -91,7 +92,7 @@ impl Selection {
         Ok(Self { pattern, endpoint: name("endpoint", filter.endpoint)?, plugin: name("plugin", filter.plugin)? })
     }
 
-    /// Returns whether a message has everything that is asked for. A message without such a part is not selected.
+    /// Returns whether a message matches every filter. A message without a filtered part does not match.
     fn takes(&self, news: &News) -> bool {
         let (event_type, endpoint, plugin) = match news {
             News::Accepted { event_type, .. } => (Some(event_type), None, None),
@@ -133,9 +134,9 @@ values! {
 
 /// Follow what happens now.
 ///
-/// Server-sent events: each message is one `data` line with a JSON object, and its `event` is the object's `kind`. The stream begins
-/// with the next thing that happens and has no end. It shows what the called node does; with several nodes, call each of them. A
-/// caller that reads too slowly misses messages, and gets one of the kind `missed` with their number.
+/// Server-sent events: each message is one `data` line with a JSON object, and its `event` is the object's `kind`. The stream
+/// begins with the next thing that happens and has no end. It shows only the work of the node that you call; with several nodes,
+/// call each of them. A caller that reads too slowly loses messages, and gets one of the kind `missed` with their number.
 #[utoipa::path(
     get, path = "/v1/stream", operation_id = "follow_stream", tag = "engine", params(Filter),
     responses((status = 200, description = "Messages, as long as the connection lasts.", body = ServerSent, content_type = "text/event-stream")),
@@ -183,7 +184,7 @@ async fn pump(
             return;
         }
         tokio::select! {
-            // First, so that a busy feed does not keep a key that was revoked.
+            // Checked first, so that a revoked key loses a busy feed too.
             biased;
             () = sender.closed() => return,
             _ = pulse.tick() => {

@@ -2,7 +2,7 @@
 //! endpoint that a `410` removes; everything else works as for other endpoints.
 //!
 //! A key of the role `subscribe` sees and deletes only its own subscriptions, and these reach only public addresses. Services of
-//! other companies store such keys; `admin` would be too much for them.
+//! other companies store such keys, so they must not have the rights of `admin`.
 //!
 //! The endpoint's name is derived from the event and the target URL, and names are unique in the store. So the same subscription,
 //! requested twice, concurrently or on two nodes, exists once. It is created first and looked up afterwards.
@@ -138,8 +138,8 @@ pub async fn create(
     }
 }
 
-/// Returns the existing subscription, and whether it changed. A subscription that was disabled after failures is resumed. One
-/// without a known creator becomes the caller's, with the caller's reach.
+/// Returns the existing subscription, and whether it changed. A subscription that was disabled after failures is resumed. A
+/// subscription without a known creator becomes the caller's, with the caller's reach.
 async fn again(api: &Api, new: &NewEndpoint) -> Result<Option<(Arc<Endpoint>, bool)>, Problem> {
     let find = || api.catalog.endpoints().named(&new.name).filter(|known| known.new.is_same_subscription(new)).cloned();
     api.catalog.refresh_endpoints().await?;
@@ -199,7 +199,7 @@ fn find(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Endpoint>, Problem> 
     })
 }
 
-/// Newest events that are looked at for samples: one page of the store.
+/// Number of newest events that are searched for samples: one page of the store.
 const SAMPLED_FROM: usize = 500;
 /// Samples in an answer. A tool shows one to its user.
 const SAMPLES_MAX: usize = 3;

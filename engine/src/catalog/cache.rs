@@ -1,5 +1,6 @@
-//! The cache of loading plugin files: code of compiled files, so that a start need not compile them again, and digests of files
-//! that were too complex, so that a start does not try them again. It is in the data folder, never in the plugin folder.
+//! The cache for loading plugin files. It holds the code of compiled files, so that a start need not compile them again, and
+//! digests of files that were too complex, so that a start does not try them again. It is in the data folder, never in the plugin
+//! folder.
 //!
 //! Compiled code runs unchecked, so every file carries a MAC under a key that only this folder has. A file that does not verify
 //! is removed and compiled again. Files are written completely under another name and renamed, never changed.
@@ -16,7 +17,8 @@ use crate::{domain::plugin::Digest, files, random, sandbox::CodeCache};
 
 /// Maximum number of stored compiled versions; the oldest are removed first.
 const CODE_FILES_MAX: usize = 256;
-/// Maximum number of stored digests of too complex files; the oldest are removed first. A removed one costs one more try.
+/// Maximum number of stored digests of too complex files; the oldest are removed first. A file whose digest was removed is tried
+/// once more.
 const TOO_COMPLEX_FILES_MAX: usize = 4096;
 const CODE: &str = "code";
 const TOO_COMPLEX: &str = "too-complex";
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_too_complex_file_is_recorded_until_it_is_forgiven() {
+    fn a_too_complex_file_is_recorded_until_its_record_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = FileCache::open(folder.path().join("cache")).unwrap();
         let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));

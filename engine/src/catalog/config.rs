@@ -5,8 +5,8 @@
 //!
 //! - **The database is unreachable.** Workers wait, since this node may lack a change, and the loop soon reads again. Workers lose nothing:
 //!   they could not commit either.
-//! - **A row cannot be read.** This node keeps its last configuration, and workers continue with it: one broken row must not stop every
-//!   event. The loop reads again from time to time, and logs the failure once.
+//! - **A row cannot be read.** This node keeps its last configuration, and workers continue with it: one broken row must not stop
+//!   every event. The loop reads again every few seconds, and logs the failure once.
 //!
 //! Runs need only endpoints and plugin settings. So a failure to read sources or keys delays no worker.
 
@@ -80,7 +80,7 @@ impl Trouble {
 async fn next_version(before: Trouble, versions: &ConfigVersions) -> i64 {
     match before.retry() {
         None => versions.changed().await,
-        // The announced version stays unknown while the database is away, so waiting for a change would not wait at all.
+        // While the database is unreachable, the announced version stays unknown, so waiting for a change would return at once.
         Some(retry) if before.is_away => {
             tokio::time::sleep(retry).await;
             versions.announced()

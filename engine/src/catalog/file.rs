@@ -1,8 +1,8 @@
-//! One file of the plugin folder, opened without trust in its name.
+//! One file of the plugin folder. Its name is not trusted.
 //!
-//! A user who can write to the folder can put a link, a named pipe or a device there, also between two looks. So nothing is
-//! checked by name: the file is opened once, in a way that never waits and never leaves the folder, and all checks use the open
-//! file. Links that stay in the folder are followed, because Kubernetes mounts each file of a ConfigMap or Secret as such a link.
+//! A user who can write to the folder can put a link, a named pipe or a device there, even between two checks. So nothing is
+//! checked by name: the file is opened once, without waiting and without leaving the folder, and all checks use the open file.
+//! Links that stay in the folder are followed, because Kubernetes mounts each file of a ConfigMap or Secret as such a link.
 
 use std::{
     fs::{self, File},
@@ -36,9 +36,9 @@ pub struct Stamp {
     device: u64,
     inode: u64,
     pub bytes: u64,
-    /// Seconds and nanoseconds. Users can set this time …
+    /// Seconds and nanoseconds. Time of the last change of the content. Users can set it.
     modified: (i64, i64),
-    /// … but not this one.
+    /// Time of the last change of content or metadata. Users cannot set it.
     changed: (i64, i64),
 }
 
@@ -47,7 +47,7 @@ pub struct Stamp {
 pub enum Unopened {
     /// It vanished after the listing.
     Gone,
-    /// It can never be a plugin, for this reason.
+    /// It cannot be a plugin, for this reason.
     Refused(&'static str),
     /// The system did not open it this time.
     Unreadable(io::Error),
@@ -128,7 +128,7 @@ fn open_inside(folder: &Path, name: &str) -> Result<File, Errno> {
     {
         use rustix::fs::{ResolveFlags, openat2};
         match openat2(&folder, name, FLAGS, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS) {
-            // A kernel before 5.6, or a filter of system calls without this one.
+            // The kernel is older than 5.6, or a filter of system calls forbids this one.
             Err(Errno::NOSYS | Errno::PERM) => {}
             opened => return opened.map(File::from),
         }

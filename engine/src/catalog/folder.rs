@@ -1,11 +1,12 @@
-//! The plugin folder: its files serve. Changes are found by notification and, because notifications can be lost, by a slow poll.
+//! The plugin folder: loads its files and makes them serve. Changes are found by notification and, because notifications can be
+//! lost, by a slow poll.
 //!
 //! A file is read once its writer seems finished. It is hashed, and loaded completely outside of the async threads, one file at a
 //! time, before it serves. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. Only its content
-//! identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every look.
+//! identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every scan.
 //!
-//! One file provides a plugin. If two files hold the same plugin, the serving one keeps serving. The other replaces it once that
-//! one is removed, broken or another plugin.
+//! Exactly one file provides a plugin. If two files hold the same plugin, the one that already serves continues. The other
+//! replaces it once the first is removed, broken or another plugin.
 //!
 //! With many nodes, the store decides which version serves, and the folder reports to it ([`PluginRegistry`](crate::store::PluginRegistry)): a
 //! written file is published, and a removed file withdraws its version. `follow.rs` handles changes of other nodes.
@@ -81,7 +82,7 @@ pub struct Folder {
     /// Plugins whose files were removed or became other plugins. They stop serving unless another file provides them.
     vacated: Vec<(String, Provided)>,
     /// Whether the folder was scanned before: files found at the first scan may be old.
-    looked: bool,
+    scanned: bool,
     /// Versions published by other nodes that do not load here. They are not tried repeatedly.
     pub(super) failed: HashMap<Slug, Digest>,
     /// Serving versions of other nodes whose parked runs still have to be requeued.
@@ -122,11 +123,11 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
         tracing::warn!(%error, "plugin folder is polled, not watched");
     }
     // Scans at once, because the folder may have changed before it was watched.
-    let mut look = true;
-    let mut looked_at = Instant::now();
+    let mut scan = true;
+    let mut scanned_at = Instant::now();
     loop {
-        if look {
-            looked_at = Instant::now();
+        if scan {
+            scanned_at = Instant::now();
             if let Err(error) = catalog.scan(&mut folder).await {
                 tracing::error!(%error, "plugin folder could not be synchronized with the store; retrying");
             }
@@ -134,7 +135,7 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
         if let Err(error) = catalog.follow(&mut folder).await {
             tracing::debug!(%error, "plugins could not be synchronized with the store; retrying");
         }
-        look = tokio::select! {
+        scan = tokio::select! {
             () = stop.cancelled() => return,
             Some(()) = changes.recv() => {
                 let began = Instant::now();
@@ -143,14 +144,14 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
             }
             // Does not scan the folder, where a file may be half written.
             () = catalog.plugins_changed.notified() => false,
-            () = tokio::time::sleep(folder.next_look().saturating_sub(looked_at.elapsed())) => true,
+            () = tokio::time::sleep(folder.next_scan().saturating_sub(scanned_at.elapsed())) => true,
         };
     }
 }
 
 impl Folder {
     /// Returns the time of the next scan; a missing file is checked as soon as its time is over.
-    fn next_look(&self) -> Duration {
+    fn next_scan(&self) -> Duration {
         let missing = self.files.values().filter_map(|known| known.missing_since);
         missing.map(|since| SETTLE.saturating_sub(since.elapsed())).min().unwrap_or(POLL).clamp(QUIET, POLL)
     }
@@ -165,13 +166,14 @@ impl Folder {
         self.files.iter().find(|(file, known)| *file != except && provides(known)).map(|(file, _)| file.as_str())
     }
 
-    /// Returns whether a file concerns a plugin: it provides it, did before it was broken, or may come back.
+    /// Returns whether a file concerns a plugin: it provides the plugin, provided it before it was broken, or is missing for a
+    /// moment.
     fn holds(&self, plugin: &Slug) -> bool {
         self.files.values().any(|known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin))
     }
 
-    /// Returns a file that waits for a plugin's name and may get it now. While the providing file is only missing, it may be
-    /// being replaced.
+    /// Returns a file that waits for a plugin's name and may get it now. A providing file that is missing may be about to be
+    /// replaced.
     fn heir(&self) -> Option<String> {
         let comes_back = |plugin: &Slug| {
             let had = |known: &Known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin);
@@ -199,12 +201,12 @@ impl Catalog {
                 return Ok(());
             }
         };
-        if !folder.looked {
-            // Of two files with the same plugin, the serving one keeps serving.
+        if !folder.scanned {
+            // Of two files with the same plugin, the one that already serves continues.
             let served: HashSet<String> = self.store.plugins().await?.into_iter().map(|row| row.file).collect();
             found.sort_by_key(|file| !served.contains(file));
         }
-        // First, so that a renamed file does not compete with itself.
+        // Done first, so that a renamed file does not compete with itself.
         for (file, known) in &mut folder.files {
             match found.contains(file) {
                 true => known.missing_since = None,
@@ -212,7 +214,7 @@ impl Catalog {
             }
         }
         for file in &found {
-            self.look(file, folder).await?;
+            self.check(file, folder).await?;
         }
         let gone = |known: &Known| known.missing_since.is_some_and(|since| since.elapsed() >= SETTLE);
         let files: Vec<String> = folder.files.iter().filter(|(_, known)| gone(known)).map(|(file, _)| file.clone()).collect();
@@ -225,7 +227,7 @@ impl Catalog {
         while let Some(heir) = folder.heir() {
             let known = folder.known(&heir);
             (known.wants, known.read) = (None, None);
-            self.look(&heir, folder).await?;
+            self.check(&heir, folder).await?;
         }
         while let Some((file, plugin)) = folder.vacated.last().cloned() {
             if !folder.holds(&plugin.name) {
@@ -233,12 +235,12 @@ impl Catalog {
             }
             folder.vacated.pop();
         }
-        folder.looked = true;
+        folder.scanned = true;
         Ok(())
     }
 
     /// Checks one file, and loads new content.
-    async fn look(&self, file: &str, folder: &mut Folder) -> Result<(), store::Error> {
+    async fn check(&self, file: &str, folder: &mut Folder) -> Result<(), store::Error> {
         let before = folder.known(file).read.take();
         let opened = match PluginFile::open(&self.folder, file) {
             Ok(opened) => opened,
@@ -266,7 +268,7 @@ impl Catalog {
         };
         let Content { bytes, digest, stamp, settled } = content;
         let is_same = before.is_some_and(|read| read.digest == digest);
-        // The same bytes again change nothing, unless a person touched the file to have it tried again.
+        // The same bytes change nothing, unless a person touched the file so that it is tried again.
         let known = folder.known(file);
         let asks = touched && (known.refused.is_some() || known.plugin.is_none() || self.store.plugin_registry().is_some());
         let passed = is_same && !asks || self.take(file, bytes, digest, folder).await?;
@@ -277,8 +279,8 @@ impl Catalog {
     /// Loads the content of one file and serves it, or records why not. Returns whether the result is final until the file
     /// changes.
     async fn take(&self, file: &str, bytes: Vec<u8>, digest: Digest, folder: &mut Folder) -> Result<bool, store::Error> {
-        if folder.looked {
-            // A file written while the engine runs is to be tried.
+        if folder.scanned {
+            // A file that is written while the engine runs is tried in any case.
             self.cache.forgive(&digest);
         }
         let loaded = match self.load(&bytes) {
@@ -312,7 +314,7 @@ impl Catalog {
         };
         let mut is_used = true;
         if let Some(registry) = self.store.plugin_registry() {
-            let seen = if folder.looked { FileSeen::Written } else { FileSeen::AtStart };
+            let seen = if folder.scanned { FileSeen::Written } else { FileSeen::AtStart };
             is_used = registry.publish(row.clone(), bytes, seen).await? != Published::Outdated;
         } else {
             self.store.remember_plugin(row.clone()).await?;
@@ -406,7 +408,7 @@ impl Catalog {
         } else {
             let served = match self.store.plugin_registry() {
                 None => self.store.plugins().await?.into_iter().find(|row| row.file == file),
-                // The serving version keeps serving, regardless of this folder.
+                // The serving version continues, regardless of this folder.
                 Some(_) => None,
             };
             match served.filter(|row| table.get(&row.name).is_none() && known.wants.is_none()) {
@@ -469,7 +471,7 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    /// What a file is to the folder.
+    /// The role of a file in the folder.
     #[derive(Clone, Copy)]
     enum Is {
         /// It provides the plugin.
@@ -478,7 +480,7 @@ mod tests {
         Broken,
         /// It provided the plugin, and is missing for a moment.
         Missing,
-        /// It holds the plugin too, which another file provided when it was read.
+        /// It holds the plugin too, but another file provided the plugin when this one was read.
         Rival,
         /// As [`Self::Rival`], and missing.
         MissingRival,
@@ -524,8 +526,8 @@ mod tests {
             assert_eq!(folder.holds(&plugin), holds, "{what}");
         }
         assert_eq!(folder(&[("a", Provider)]).provider(&Slug::parse("crm").unwrap(), "a"), None, "no rival of itself");
-        assert_eq!(folder(&[("a", Provider)]).next_look(), POLL);
-        assert!(folder(&[("a", Missing)]).next_look() <= SETTLE, "a missing file is checked as soon as its time is over");
+        assert_eq!(folder(&[("a", Provider)]).next_scan(), POLL);
+        assert!(folder(&[("a", Missing)]).next_scan() <= SETTLE, "a missing file is checked as soon as its time is over");
     }
 
     /// Cases: what editors, copy programs and mounts leave in a folder.

@@ -44,7 +44,7 @@ impl Catalog {
         let loaded = match self.check_len(row.bytes) {
             Ok(()) => match registry.file(row.version).await? {
                 Some(file) => self.load_version(row, &file),
-                // Another version serves by now; the store notifies of it too.
+                // Another version serves by now; the store announces that one too.
                 None => return Ok(false),
             },
             Err(reason) => Err(reason.into()),

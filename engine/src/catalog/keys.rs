@@ -21,7 +21,7 @@ use crate::{
     store::{self, KeyRow, NewKey, Store},
 };
 
-/// Prefix of every key, so that a leaked one is recognized.
+/// Prefix of every key, so that scanners recognize a leaked key.
 pub const KEY_PREFIX: &str = "innk_";
 
 /// Never used since the process started.
@@ -172,13 +172,13 @@ fn admin_key(name: String, key: &str) -> NewKey {
 /// Characters of a key that a list shows: enough to recognize it among a few. 22 others remain secret.
 const ENDING_CHARS: usize = 4;
 
-/// Returns the last characters of a key; `None` for a key so short that they would be much of it.
+/// Returns the last characters of a key; `None` for a key so short that they would reveal much of it.
 pub fn key_ending(key: &str) -> Option<String> {
     let start = key.char_indices().nth_back(ENDING_CHARS - 1)?.0;
     (key.len() >= 6 * ENDING_CHARS).then(|| key[start..].to_owned())
 }
 
-/// Returns the name of an admin key where `admin` may be taken: two keys rarely share it.
+/// Returns a name for an admin key if `admin` may be taken. Two keys rarely get the same name.
 fn hashed_name(hash: &[u8; 32]) -> String {
     format!("admin {:02x}{:02x}", hash[0], hash[1])
 }
@@ -188,7 +188,9 @@ fn hashed_name(hash: &[u8; 32]) -> String {
 pub enum FirstKeyError {
     #[error("INNESCO_ADMIN_KEY {0}")]
     Guessable(GuessableKey),
-    #[error("INNESCO_ADMIN_KEY is a key that has expired or is no admin's, and no admin key is left; set it to a new one")]
+    #[error(
+        "INNESCO_ADMIN_KEY is a key that has expired or lacks the role admin, and no valid admin key exists; set it to a new key"
+    )]
     Useless,
     #[error("the first admin key cannot be created")]
     NoRandomness(#[from] NoRandomness),
@@ -196,11 +198,11 @@ pub enum FirstKeyError {
     Store(#[from] store::Error),
 }
 
-/// Makes sure that a valid admin key exists. `given` becomes the first one, if the operator brought one. Returns a key that was made here:
-/// it is shown once.
+/// Makes sure that a valid admin key exists. `given` becomes the first one, if the operator provides it. Returns a key that was
+/// created here: it is shown once.
 ///
 /// # Errors
-/// `given` can be guessed, or is a known key that opens nothing any more.
+/// `given` can be guessed, or is a known key that is no longer valid.
 pub async fn first_key(store: &dyn Store, given: Option<String>) -> Result<Option<String>, FirstKeyError> {
     let keys = store.keys().await?;
     let now = clock::wall();
@@ -208,9 +210,9 @@ pub async fn first_key(store: &dyn Store, given: Option<String>) -> Result<Optio
     if keys.iter().any(|key| key.new.role == Role::Admin && !key.has_expired(now)) {
         match (&given, known) {
             (Some(_), None) => {
-                tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder has keys already, and it is none of them");
+                tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder already has other keys");
             }
-            // It was created when the rule was weaker. It still opens the API: refusing it would lock its operator out.
+            // It was created when the rule was weaker. It stays valid, because refusing it would lock out its operator.
             (Some(key), Some(known)) => {
                 if let Err(guessable) = check_given_key(key) {
                     let name = &known.new.name;
@@ -241,7 +243,7 @@ pub async fn first_key(store: &dyn Store, given: Option<String>) -> Result<Optio
         true => hashed_name(&hash),
     };
     match store.create_key(admin_key(name, &key)).await {
-        // Another node, which starts at the same moment, was first.
+        // Another node, which started at the same moment, created the key first.
         Err(store::Error::Taken { .. }) => Ok(None),
         created => created.map(|_| given.is_none().then_some(key)).map_err(Into::into),
     }

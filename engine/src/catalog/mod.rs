@@ -56,13 +56,13 @@ pub struct Catalog {
     plugins_changed: Notify,
     /// Number of plugins whose serving version on other nodes is not ready here.
     behind: AtomicUsize,
-    /// Held while the endpoints are read and swapped in, so that the newest reading stays.
+    /// Held while the endpoints are read and swapped in, so that an older reading never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 /// Reads the endpoints, and the names of deleted ones.
 async fn table(store: &dyn Store) -> Result<EndpointTable, store::Error> {
-    // In this order: an endpoint that is deleted in between is in both, and counts as existing.
+    // Read in this order: an endpoint that is deleted in between is in both, and counts as existing.
     let endpoints = store.endpoints().await?;
     Ok(EndpointTable::new(endpoints).with_deleted(store.deleted_endpoints().await?))
 }

@@ -1,8 +1,8 @@
 //! The pace of each plugin version, which decides where its runs execute.
 //!
-//! An event's commit waits for the plugins that run inline, so only plugins that have proved fast do. Runs of a new version, of a
-//! slow one, and of one whose runs compete for the same state are deferred: each gets a row and they execute one after another on
-//! threads of low priority. No other run waits for them.
+//! An event's commit waits for the plugins that run inline, so only plugins that have proved fast run inline. Runs of a new
+//! version, of a slow one, and of one whose runs compete for the same state are deferred: each gets a row and they execute one
+//! after another on threads of low priority. No other run waits for them.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_proves_itself_falls_back_and_recovers() {
+    fn a_version_becomes_fast_then_slow_then_fast_again() {
         let now = Timestamp::from_millis(0);
         let pace = Pace::default();
         assert!(!pace.is_fast(now), "a new version is deferred");

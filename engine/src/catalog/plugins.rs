@@ -34,7 +34,7 @@ pub struct PluginEntry {
     pub state: PluginState,
     /// The settings that it declares. None while it does not load.
     pub settings: Vec<Setting>,
-    /// What a run reads: the stored settings and the declared defaults.
+    /// The settings that a run reads: the stored ones and the declared defaults.
     pub config: Arc<BTreeMap<String, String>>,
     pub pace: Arc<Pace>,
     pub meters: Arc<PluginMeters>,
@@ -42,7 +42,7 @@ pub struct PluginEntry {
     pub refused: Option<String>,
 }
 
-/// Every plugin, and the files that never became one.
+/// Every plugin, and the files that are not plugins.
 #[derive(Clone, Default)]
 pub struct PluginTable {
     entries: BTreeMap<Slug, Arc<PluginEntry>>,
@@ -66,7 +66,7 @@ impl PluginTable {
         self.entries.values()
     }
 
-    /// Returns files that never became a plugin, with the reason.
+    /// Returns the files that are not plugins, with the reason.
     pub fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
         self.broken.iter().map(|(file, reason)| (file.as_str(), reason.as_str()))
     }

@@ -19,14 +19,14 @@ use crate::{
 pub struct Sources {
     store: Arc<dyn Store>,
     table: RwLock<Arc<SourceTable>>,
-    /// Serializes refreshes, so that the newest reading stays.
+    /// Serializes refreshes, so that an older reading never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 /// Every source, by address and by name.
 #[derive(Default)]
 pub struct SourceTable {
-    /// Each with its end, if a newer address has replaced it.
+    /// Each with the end of its grace period, if a newer address has replaced it.
     by_address: HashMap<String, (Option<Timestamp>, Arc<Source>)>,
     by_name: HashMap<Slug, Arc<Source>>,
 }

@@ -16,7 +16,7 @@ pub struct AuditArgs {
     /// Only this action, such as endpoint.update or key.create
     #[arg(long)]
     action: Option<String>,
-    /// Only since 24h (ago), or 2026-01-31T09:30:00Z
+    /// Only since this time: 24h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
     /// Only before this time
@@ -47,7 +47,7 @@ pub fn run(args: &AuditArgs, client: &Client, out: &Printer) -> anyhow::Result<(
     Ok(out.list(&client.list(&["v1", "audit"], &query, args.limit)?, &columns, "No such change.")?)
 }
 
-/// Returns the status, or that there is none.
+/// Returns the status, or a text if there is none.
 fn answered(entry: &AuditView) -> String {
     entry.status.map_or_else(|| "in progress, or the engine stopped".to_owned(), |status| status.to_string())
 }

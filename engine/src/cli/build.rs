@@ -115,7 +115,7 @@ impl PluginCrate {
         }
         let wasm = String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| self.artifact(line)).next_back();
         let wasm = wasm.ok_or_else(|| {
-            failed("the build gives no .wasm file. Its Cargo.toml needs: [lib] crate-type = [\"cdylib\"]".to_owned())
+            failed("the build wrote no .wasm file. Its Cargo.toml needs: [lib] crate-type = [\"cdylib\"]".to_owned())
         })?;
         let bytes = fs::metadata(&wasm).map_err(|error| failed(format!("{} cannot be read: {error}", wasm.display())))?.len();
         Ok(Built { wasm, bytes, took: clock::steady().since(began) })

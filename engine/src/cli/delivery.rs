@@ -29,7 +29,7 @@ pub enum DeliveryCommand {
         /// Only in this state: pending, retrying, delivered, dead, cancelled
         #[arg(long)]
         state: Option<String>,
-        /// Only of events accepted since 2h (ago), or 2026-01-31T09:30:00Z
+        /// Only of events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
         #[arg(long, value_name = "WHEN")]
         since: Option<String>,
         /// Number of deliveries
@@ -97,7 +97,7 @@ pub struct Bulk {
     /// With one of these: only these event types: order.created, order.*
     #[arg(long = "type", requires = "bulk", value_name = "PATTERN")]
     event_type: Option<String>,
-    /// With --dead or --cancelled: only since 2h (ago), or 2026-01-31T09:30:00Z
+    /// With --dead or --cancelled: only since this time: 2h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, requires = "bulk", conflicts_with = "waiting", value_name = "WHEN")]
     since: Option<String>,
     /// With --dead or --cancelled: only before this time
@@ -240,7 +240,7 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
         ("since", &bulk.since),
         ("before", &bulk.until),
     ]);
-    // What waits is sent in any case, only later.
+    // Waiting deliveries are sent in any case, only later.
     if !bulk.waiting {
         confirm(&format!("this sends every {state} delivery{narrowed} again, under the same webhook-id"), yes)?;
     }

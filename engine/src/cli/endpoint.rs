@@ -45,12 +45,12 @@ pub enum EndpointCommand {
         before_help = "Example:  innesco endpoint update crm https://crm.example.com/v2/hook\n          innesco endpoint update crm --timeout 5s --unset rate"
     )]
     Update(Box<UpdateArgs>),
-    /// Remove an endpoint. One that is in use is removed only with --force
+    /// Remove an endpoint. An endpoint in use is removed only with --force
     #[command(before_help = "Example:  innesco endpoint remove crm")]
     Remove {
         /// Endpoint name, or id ep_…
         endpoint: String,
-        /// Also if deliveries wait for it, which are cancelled, or a serving plugin sends to it
+        /// Remove it even if deliveries wait for it (they are cancelled) or a serving plugin sends to it
         #[arg(long)]
         force: bool,
         /// Do not ask for confirmation
@@ -128,7 +128,7 @@ pub struct UpdateArgs {
     target: Option<String>,
     #[command(flatten)]
     members: Members,
-    /// Member that gets its default again, such as rate, or one entry: headers.x-shop, where.data:/country; can be repeated
+    /// Member to reset to its default, such as rate, or one entry: headers.x-shop, where.data:/country; can be repeated
     #[arg(long, value_name = "MEMBER")]
     unset: Vec<String>,
 }
@@ -170,16 +170,16 @@ struct Members {
     /// Header on every webhook, such as 'authorization: Bearer …'; can be repeated
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// Timeout of one attempt, such as 20s
+    /// Timeout of one attempt, 100ms to 60s [default: 20s]
     #[arg(long, value_name = "DURATION")]
     timeout: Option<String>,
-    /// Waits before each attempt, counted from the attempt before, such as 0s,5s,5m,1h
+    /// Wait before each attempt, counted from the previous one, such as 0s,5s,5m,1h [default: 0s,5s,5m,30m,2h,5h,10h,14h,20h,24h]
     #[arg(long, value_name = "DURATIONS", value_delimiter = ',')]
     schedule: Vec<String>,
-    /// Most webhooks in flight at once [default: 64]
+    /// Maximum number of webhooks in flight [default: 64]
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<u32>,
-    /// Most attempts in a time, such as 50/s or 1000/h [default: no limit]
+    /// Maximum rate of attempts, such as 50/s or 1000/h [default: no limit]
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
     /// Send in the order of the events: of the whole endpoint, or of each subject
@@ -264,7 +264,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let answer = client.post(&["v1", "endpoints", endpoint, "pause"], None)?;
             out.answer(&answer, |found| {
                 let mut card = card(found, out);
-                card.remark(&format!("Its webhooks wait until: innesco endpoint resume {endpoint}"));
+                card.remark(&format!("Its webhooks wait. To send them: innesco endpoint resume {endpoint}"));
                 card.into_text()
             })?;
         }
@@ -273,7 +273,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             out.answer(&answer, |found| {
                 let mut card = card(found, out);
                 let again = format!("innesco delivery retry --dead --endpoint {endpoint}");
-                card.remark(&format!("Its waiting webhooks are dead; after a resume: {again}"));
+                card.remark(&format!("Its waiting webhooks are dead. To send them, resume the endpoint, then run: {again}"));
                 card.into_text()
             })?;
         }
@@ -378,11 +378,11 @@ impl Members {
                 )));
             };
             let values = conditions.entry(name).or_insert_with(|| json!([]));
-            values.as_array_mut().expect("it was made an array").push(value.into());
+            values.as_array_mut().expect("each member is an array").push(value.into());
         }
         let mut headers: Map<String, Value> = Map::new();
         for header in &self.headers {
-            // The first of the two signs separates: values may contain both.
+            // The first `:` or `=` ends the name: values may contain both.
             let Some((name, value)) = header.split_once([':', '=']) else {
                 return Err(wrong(format!(
                     "--header {header:?} has no value; write it as 'name: value', such as --header 'x-shop: 7'"
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_shows_a_new_secret_and_how_to_send_what_waits() {
+    fn an_update_shows_a_new_secret_and_how_to_send_waiting_webhooks() {
         let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
         let text = |changes: Value, retrying| {
             let card = updated(&read(with(endpoint(), changes)), retrying, &out);

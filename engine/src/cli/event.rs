@@ -76,7 +76,7 @@ pub enum EventCommand {
         #[arg(long)]
         body: bool,
     },
-    /// Run whole events again, as new webhooks under new ids; to repeat only what failed, use run retry or delivery retry
+    /// Run whole events again; their webhooks get new ids. To repeat only what failed, use run retry or delivery retry
     #[command(
         before_help = "Example:  innesco event replay evt_k7q212\n          innesco event replay --unrouted --type 'order.*' --since 2h"
     )]
@@ -96,7 +96,7 @@ pub enum EventCommand {
 #[derive(clap::Args)]
 #[group(id = "bulk", multiple = true)]
 pub struct Bulk {
-    /// All events that no plugin and no endpoint wanted
+    /// All events that matched no plugin and no endpoint
     #[arg(long, conflicts_with = "state")]
     unrouted: bool,
     /// All events in this state
@@ -190,7 +190,7 @@ fn worst(event: &EventView) -> String {
     text
 }
 
-/// What a replay sends, in a question.
+/// The part of the question that says what a replay sends.
 const NEW_WEBHOOKS: &str = "every plugin and every subscribed endpoint, also those that succeeded, with new webhooks under new ids, which \
      receivers take as new. To repeat only what failed, use innesco run retry or innesco delivery retry";
 
@@ -314,7 +314,7 @@ fn write_story(page: &mut String, story: &EventStoryView, data: Option<&str>, ou
         line(name, value)?;
     }
     if let Some(cause) = &event.cause {
-        line("cause", &format!("{cause}, {} deep in its chain", event.depth))?;
+        line("cause", &format!("{cause}, position {} in its chain", event.depth))?;
     }
     line("data", &format!("{}, {}", event.content_type, measure::size(event.bytes)))?;
     let base64 = match &story.data {

@@ -1,5 +1,5 @@
-//! Prints what an engine does now: one line per fact, newest last. Facts of a busy engine are counted instead. `innesco dev` gets
-//! them from its own engine, `innesco event tail` from the event stream of any.
+//! Prints what an engine does now: one line per fact, newest last. The facts of a busy second are only counted. `innesco dev`
+//! gets facts from the engine in its process, `innesco event tail` from the event stream of any engine.
 
 use std::{
     collections::HashMap,
@@ -131,7 +131,7 @@ impl FeedPrinter {
         }
     }
 
-    /// Prints a fact, if this second has room for it.
+    /// Prints a fact, unless this second has reached its limit.
     pub fn print(&mut self, fact: &StreamView) {
         if self.room.has_for(fact) {
             if let Some((what, text)) = self.fact(fact) {
@@ -142,7 +142,7 @@ impl FeedPrinter {
         }
     }
 
-    /// Prints the number of facts that had no room in the second that ends now.
+    /// Prints the number of facts that were not printed in the second that ends now.
     pub fn end_second(&mut self) {
         if let Some(counted) = std::mem::take(&mut self.room).counted() {
             say("busy", &counted);
@@ -232,7 +232,7 @@ impl FeedPrinter {
     }
 }
 
-/// Formats a plugin with the begin of its version.
+/// Formats a plugin with the first digits of its version.
 fn versioned(plugin: &str, version: Option<&str>) -> String {
     let version = version.map(|version| format!("@{}", event::short(version))).unwrap_or_default();
     format!("{}{version}", one_line(plugin))

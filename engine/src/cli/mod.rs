@@ -1,7 +1,7 @@
 //! The command line: commands and their output.
 //!
-//! Commands on things are noun then verb; frequent commands are bare verbs. Answers go to standard output, everything else to
-//! standard error. Exit codes: 0 (done), 1 (failed), 2 (wrong usage), 130 (interrupted).
+//! A command on a thing is a noun and a verb (`event show`). Frequent commands are one verb (`send`). Answers go to standard
+//! output, everything else to standard error. Exit codes: 0 (done), 1 (failed), 2 (wrong usage), 130 (interrupted).
 
 mod answer;
 mod audit;
@@ -146,7 +146,7 @@ fn wrong(text: impl Into<String>) -> anyhow::Error {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    // The cryptography of TLS is chosen once. This fails only if another part chose before.
+    // The provider of TLS cryptography is installed once. This fails only if one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ExitCode::from(start(std::env::args_os()))
 }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn hello_is_ten_lines_that_exist() {
+    fn hello_is_short_and_names_only_commands_that_exist() {
         assert_eq!(HELLO.lines().count(), 10);
         for line in HELLO.lines().filter(|line| line.starts_with("  innesco ")) {
             let words: Vec<&str> = line.split("   ").next().unwrap().split_whitespace().collect();

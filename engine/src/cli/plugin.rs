@@ -68,7 +68,7 @@ pub enum StateCommand {
     /// List how much state each plugin stores, and its limits
     #[command(before_help = "Example:  innesco plugin state list")]
     List,
-    /// Delete all state of a plugin; it starts anew, as on its first event
+    /// Delete all state of a plugin, as if it had never run
     #[command(before_help = "Example:  innesco plugin state clear order-counter")]
     Clear {
         /// Plugin name
@@ -104,7 +104,7 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
             let client = client()?;
             let mut items = Vec::new();
             for plugin in client.list::<PluginView>(&["v1", "plugins"], &[], usize::MAX)? {
-                // A file that never became a plugin has no state.
+                // A file that is not a plugin has no state.
                 if plugin.version.is_some() {
                     items.push(client.get(&["v1", "plugins", &plugin.name, "state"])?);
                 }

@@ -15,7 +15,7 @@ use crate::files;
 /// The folder of `innesco dev` and of the SDK, below the project.
 pub const HOME: &str = ".innesco";
 
-/// What the release profile of plugins needs: it makes files smaller and runs a quarter faster.
+/// The release profile of plugins: it makes files smaller and runs a quarter faster.
 const PROFILE: &str = "\
 # Makes the files of plugins smaller and faster.
 [profile.release]
@@ -90,7 +90,7 @@ impl Project {
     }
 }
 
-/// Where a new crate stands.
+/// The place of a new crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In a workspace, which has the profile.
@@ -104,7 +104,7 @@ impl Place {
     pub fn manifest(self) -> String {
         match self {
             Self::Member => String::new(),
-            Self::Alone => format!("\n# This crate is no member of the workspace around it.\n[workspace]\n\n{PROFILE}"),
+            Self::Alone => format!("\n# This crate is not a member of the workspace around it.\n[workspace]\n\n{PROFILE}"),
         }
     }
 }
@@ -260,7 +260,7 @@ mod tests {
         assert!(is_member(&workspace, Path::new("plugins/new")) && !is_member(&workspace, Path::new("plugins/old")));
     }
 
-    /// Where a new crate stands, by the files that exist, and which files are added.
+    /// The place of a new crate by the files that exist, and the files that are added.
     #[test]
     fn a_new_crate_finds_its_place_among_other_rust_code() {
         type Case<'a> = (&'a [(&'a str, &'a str)], Place, &'a [&'a str]);

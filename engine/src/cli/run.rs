@@ -49,7 +49,7 @@ pub enum RunCommand {
         /// Run id, run_…
         run: String,
     },
-    /// Run again what failed, with the plugin that serves now; nothing else of the event is repeated
+    /// Run failed runs again, with the plugin version that serves now; the event's other runs and webhooks are not repeated
     #[command(
         before_help = "Example:  innesco run retry run_k7q212\n          innesco run retry --parked --plugin order-router --since 2h"
     )]
@@ -90,7 +90,7 @@ pub struct Bulk {
     /// With --parked: only on these event types: order.created, order.*
     #[arg(long = "type", requires = "parked", value_name = "PATTERN")]
     event_type: Option<String>,
-    /// With --parked: only on events accepted since 2h (ago), or 2026-01-31T09:30:00Z
+    /// With --parked: only on events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, requires = "parked", value_name = "WHEN")]
     since: Option<String>,
     /// With --parked: only on events accepted before this time
@@ -157,9 +157,9 @@ pub fn plugin_and_version(run: &RunView) -> String {
     format!("{}{version}", run.plugin)
 }
 
-/// Returns what makes a parked run run again, in one line.
+/// Returns what to do so that a parked run runs again, in one line.
 pub fn advice(run: &str, outcome: &str, wants: Option<&str>) -> String {
-    // An outcome of a newer engine is one that a person repairs.
+    // An unknown outcome, from a newer engine, is assumed to need a person.
     let outcome = RunOutcome::parse(outcome).unwrap_or(RunOutcome::Failed);
     match (remedy(outcome, wants), wants) {
         (Remedy::ItsEndpoint, Some(name)) => {

@@ -24,6 +24,7 @@ use crate::{
     domain::{
         content::is_json,
         name::{Attributes, EventType},
+        time::Timestamp,
     },
     random,
     wire::{AcceptedAll, AcceptedView},
@@ -144,7 +145,7 @@ fn not_json(why: &str) -> anyhow::Error {
 }
 
 fn attributes(pairs: &[String]) -> anyhow::Result<Attributes> {
-    /// Members of an event that are not attributes: they have their own flag, or none.
+    /// Members of an event that are not attributes: they have a separate flag, or none.
     const OWN: [&str; 7] = ["type", "source", "id", "subject", "data", "datacontenttype", "time"];
     let mut attributes = Attributes::default();
     for pair in pairs {
@@ -308,7 +309,7 @@ fn blame(error: &anyhow::Error, batch: &[Line]) -> Option<(usize, String)> {
 /// A bar on a terminal, otherwise a line every few seconds.
 struct Progress {
     bar: Option<indicatif::ProgressBar>,
-    reported: crate::domain::time::Timestamp,
+    reported: Timestamp,
 }
 
 impl Progress {

@@ -95,7 +95,7 @@ pub struct UpdateArgs {
     preset: Option<String>,
     #[command(flatten)]
     members: Members,
-    /// Member that gets its default again, such as rate, or one entry: attributes.initiator; can be repeated
+    /// Member to reset to its default, such as rate, or one entry: attributes.initiator; can be repeated
     #[arg(long, value_name = "MEMBER")]
     unset: Vec<String>,
 }
@@ -176,7 +176,7 @@ struct Members {
     /// Header that is stored with the event; can be repeated [default: all but credentials]
     #[arg(long = "store-header", value_name = "NAME")]
     headers: Vec<String>,
-    /// Largest body, in bytes [default: the engine's limit]
+    /// Maximum size of a body, in bytes [default: the engine's limit]
     #[arg(long, value_name = "BYTES")]
     body_bytes_max: Option<u64>,
     /// Status of the answer to an accepted request [default: 200]

@@ -26,7 +26,7 @@ pub struct TailArgs {
     plugin: Option<String>,
 }
 
-/// Prints until it is interrupted. A stream that was open and broke is opened again; what happened meanwhile is not printed.
+/// Prints until it is interrupted. A stream that breaks is opened again. Messages in between are not printed.
 pub fn run(args: &TailArgs, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let given = [("type", &args.event_type), ("endpoint", &args.endpoint), ("plugin", &args.plugin)];
     let query: Vec<(&str, &str)> = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
@@ -56,7 +56,9 @@ pub fn run(args: &TailArgs, client: &Client, out: &Printer) -> anyhow::Result<()
             Err(error) if !was_open || !error.is::<NoAnswer>() => return Err(error),
             _ => {}
         }
-        anstream::eprintln!("the stream ended; opening it again. What happens meanwhile is not shown: innesco event list has it");
+        anstream::eprintln!(
+            "the stream ended; opening it again. Events in between are not shown; list them with: innesco event list"
+        );
         loop {
             std::thread::sleep(PAUSE);
             if client.get_text(&["readyz"]).is_ok() {
@@ -69,7 +71,7 @@ pub fn run(args: &TailArgs, client: &Client, out: &Printer) -> anyhow::Result<()
 /// Reads server-sent events: the `data` of each message.
 #[derive(Default)]
 struct Messages {
-    /// The begin of a line whose end has not arrived.
+    /// The start of a line whose end has not arrived.
     rest: Vec<u8>,
 }
 
@@ -84,7 +86,7 @@ impl Messages {
                 found.push(data.trim_start().to_owned());
             }
         }
-        anyhow::ensure!(self.rest.len() <= MESSAGE_BYTES_MAX, "the answer is no event stream; check the address");
+        anyhow::ensure!(self.rest.len() <= MESSAGE_BYTES_MAX, "the answer is not an event stream; check the address");
         Ok(found)
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::wire::{DeliveryStoryView, EventStoryView};
 
-/// Pause between two looks at the event. It doubles up to the maximum: a webhook that waits for a retry may wait for hours.
+/// Pause between two requests for the event. It doubles up to the maximum: a webhook that waits for a retry may wait for hours.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -64,7 +64,7 @@ fn verdict(story: &EventStoryView) -> anyhow::Result<()> {
     bail!("{event}: {}; see what to do with: innesco event show {event}", bad.join(", "))
 }
 
-/// What has been printed of an event.
+/// The runs and attempts of an event that were already printed.
 #[derive(Default)]
 struct Printed {
     /// State and tries of each run, by id.
@@ -76,24 +76,24 @@ struct Printed {
 }
 
 impl Printed {
-    /// Formats what has ended since the last look.
+    /// Formats the runs and attempts that ended since the last request.
     fn news_of(&mut self, story: &EventStoryView, out: &Printer) -> String {
         let mut page = String::new();
-        for told in &story.runs {
-            let run = &told.run;
+        for run_story in &story.runs {
+            let run = &run_story.run;
             let now = (run.state.to_string(), run.tries);
             if run.outcome.is_some() && self.runs.insert(run.id.clone(), now.clone()) != Some(now) {
                 // Writing into a string cannot fail.
-                let _ = event::write_run(&mut page, told, out);
+                let _ = event::write_run(&mut page, run_story, out);
             }
         }
-        for told in &story.deliveries {
-            let delivery = &told.delivery;
+        for delivery_story in &story.deliveries {
+            let delivery = &delivery_story.delivery;
             let now = (delivery.state.to_string(), delivery.attempt_count);
             let before = self.deliveries.insert(delivery.id.clone(), now.clone());
             if delivery.state != "pending" && before.as_ref() != Some(&now) {
                 let known = before.map_or(0, |(_, attempts)| attempts);
-                let attempts = told.attempts.iter().filter(|attempt| attempt.n > known).cloned().collect();
+                let attempts = delivery_story.attempts.iter().filter(|attempt| attempt.n > known).cloned().collect();
                 let _ = event::write_delivery(
                     &mut page,
                     &DeliveryStoryView { delivery: delivery.clone(), attempts, request: None },

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_burst_of_changes_is_one_build_and_reading_is_none() {
+    async fn a_burst_of_changes_starts_one_build_and_reading_starts_none() {
         let folder = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(folder.path()).unwrap();
         fs::create_dir_all(root.join("a/src")).unwrap();

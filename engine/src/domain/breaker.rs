@@ -1,5 +1,5 @@
 //! A circuit breaker: after repeated failures the engine pauses an endpoint, then probes it with one webhook at a time. Other
-//! deliveries wait meanwhile; only webhooks that were sent count as attempts.
+//! deliveries wait in the meantime. Only webhooks that were sent count as attempts.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ impl BreakerRule {
     pub const WAIT_MOST: Duration = Duration::from_secs(24 * 3600);
 }
 
-/// Twenty failures in a row are not chance. Ten seconds are enough for a restart. Five minutes are the maximum delay before a
-/// recovered receiver is noticed.
+/// Twenty failures in a row do not happen by chance. Ten seconds are enough for a restart. Five minutes are the maximum delay
+/// before a recovered receiver is noticed.
 impl Default for BreakerRule {
     fn default() -> Self {
         Self { failures: 20, wait: Duration::from_secs(10), wait_max: Duration::from_secs(300) }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_probes_backs_off_and_closes() {
+    fn a_breaker_opens_probes_backs_off_and_closes() {
         let mut breaker = Breaker::default();
         // (attempt succeeded, time) → effect.
         let mut note = |success, now| breaker.note(success, &RULE, at(now), 0.5);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     proptest! {
-        /// In every case: it is never open longer than the maximum, and a success always closes it.
+        /// For any attempts: the breaker is never open longer than the maximum, and a success always closes it.
         #[test]
         fn never_stuck(steps in prop::collection::vec((any::<bool>(), 0i64..100, 0.0f64..1.0), 1..200)) {
             let (mut breaker, mut now) = (Breaker::default(), at(0));

@@ -1,18 +1,18 @@
-//! Commands of operators: when one is refused, and the words for it. Each refusal says why and what to do instead.
+//! Commands of operators: when a command is refused, and the text of the refusal. Each text says why and what to do instead.
 
 use super::{endpoint::EndpointState, id::ATTEMPTS_MAX, job::JOBS_RUNNING_MAX, name::Slug};
 
 /// Refuses to send to an endpoint that is disabled or deleted. A paused one is accepted: its deliveries wait until it is resumed.
 ///
-/// `endpoint` is its name, the word of its state and whether it is deleted; `None` if nothing is stored of it any more.
+/// `endpoint` is its name, the word of its state and whether it is deleted; `None` if it is no longer stored.
 pub fn may_send(endpoint: Option<(&str, &str, bool)>) -> Result<(), String> {
     match endpoint {
         None => Err("its endpoint was deleted; replay the event instead".into()),
         Some((name, _, true)) => Err(format!("the endpoint {name:?} was deleted; replay the event instead")),
         Some((name, state, false)) => match EndpointState::parse(state) {
-            Some(EndpointState::Disabled(_)) => Err(format!(
-                "the endpoint {name:?} is disabled and takes nothing; enable it first: innesco endpoint resume {name}"
-            )),
+            Some(EndpointState::Disabled(_)) => {
+                Err(format!("the endpoint {name:?} is disabled; enable it first: innesco endpoint resume {name}"))
+            }
             _ => Ok(()),
         },
     }
@@ -28,7 +28,7 @@ pub struct EndpointUse {
 }
 
 impl EndpointUse {
-    /// Returns the use without plugins that do not serve: they send no more.
+    /// Returns the use without plugins that do not serve, because they no longer send.
     pub fn by(mut self, serving: &[Slug]) -> Self {
         self.senders.retain(|(plugin, _)| serving.iter().any(|name| **name == **plugin));
         self
@@ -58,17 +58,17 @@ pub fn may_delete(name: &str, used: &EndpointUse) -> Result<(), String> {
     }
 }
 
-/// Refuses another attempt of a delivery that has had all it can have.
+/// Refuses another attempt of a delivery that has reached [`ATTEMPTS_MAX`].
 pub fn may_attempt_again(attempts: i64) -> Result<(), String> {
     match attempts >= i64::from(ATTEMPTS_MAX) {
-        true => Err(format!("it has had {ATTEMPTS_MAX} attempts, more than that are not kept; replay the event instead")),
+        true => Err(format!("it has had {ATTEMPTS_MAX} attempts, the maximum; replay the event instead")),
         false => Ok(()),
     }
 }
 
 /// Refuses to cancel a delivery that is finished, in the state of this word.
 pub fn cancels_no_finished_delivery(state: &str) -> String {
-    format!("it is {state} already; only a waiting delivery can be cancelled")
+    format!("it is already {state}; only a waiting delivery can be cancelled")
 }
 
 /// Refuses to replay an event that waits to be run.
@@ -76,7 +76,7 @@ pub fn replays_no_waiting_event() -> String {
     "it is still waiting to be run".into()
 }
 
-/// A run, as far as a command on it asks.
+/// The facts about a run that decide on a command.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownRun {
     /// Its row in the queue of runs.
@@ -116,13 +116,13 @@ pub enum RunRetry {
 /// Why it is refused.
 pub fn retry_run(run: KnownRun) -> Result<RunRetry, String> {
     if run.is_orphan {
-        return Err("the endpoint that it belonged to was deleted; replay the event to run what the event goes to now".into());
+        return Err("the endpoint that it belonged to was deleted; replay the event instead".into());
     }
     match run.queued {
         Some(QueuedRun::Waiting | QueuedRun::Parked) => Ok(RunRetry::MakeDue),
         Some(QueuedRun::Claimed) => Ok(RunRetry::Nothing),
         None if run.ended_ok => {
-            Err("it ended ok, so there is nothing to retry; to have its webhooks again as new ones, replay the event".into())
+            Err("it ended ok, so it cannot be retried; to send its webhooks again as new ones, replay the event".into())
         }
         None if run.round < run.newest_round => {
             Err("its event was replayed since, and the replay ran this plugin again; retry the run of the replay".into())
@@ -138,15 +138,15 @@ pub fn retry_run(run: KnownRun) -> Result<RunRetry, String> {
 pub fn cancel_run(run: KnownRun) -> Result<(), String> {
     match run.queued {
         Some(_) => Ok(()),
-        None if run.ended_ok => Err("it ended ok already; only a waiting or parked run can be cancelled".into()),
-        None => Err("it is cancelled already".into()),
+        None if run.ended_ok => Err("it already ended ok; only a waiting or parked run can be cancelled".into()),
+        None => Err("it is already cancelled".into()),
     }
 }
 
 /// Refuses a job when this many are running.
 pub fn may_start_job(running: usize) -> Result<(), String> {
     match running >= JOBS_RUNNING_MAX {
-        true => Err(format!("{running} jobs are running, as many as can at once; wait until one is done, or cancel one")),
+        true => Err(format!("{running} jobs are running, the maximum; wait until one is done, or cancel one")),
         false => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
-//! The data of an event with its content type. This module is the only check of data declared as JSON, for every way in: `data`,
-//! `data_base64`, binary mode, sources, plugins and rows of the store. So later readers never meet bytes that only claim to be
-//! JSON, and an envelope can embed the data unchanged.
+//! The data of an event with its content type. This module is the only check of data declared as JSON, from every origin: `data`,
+//! `data_base64`, binary mode, sources, plugins and rows of the store. So later code never sees invalid bytes declared as JSON,
+//! and an envelope can embed the data unchanged.
 //!
 //! The grammar is RFC 8259. It includes numbers of any size, repeated member names and escaped half surrogates (`\ud83d`). The
 //! bytes stay as they were sent; only a byte-order mark before them is dropped (RFC 8259, section 8.1, allows that).

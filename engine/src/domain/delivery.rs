@@ -1,4 +1,4 @@
-//! A delivery: one webhook to one endpoint. Defines the outcomes of an attempt, and what follows from them.
+//! A delivery: one webhook to one endpoint. Defines the outcomes of an attempt, and the next state of its delivery.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -26,10 +26,10 @@ pub struct Payload {
 
 /// The state in which a new delivery is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Birth {
+pub enum InitialState {
     /// To be sent at once: handed over if there is room.
     Due,
-    /// Its endpoint is paused: claimed once that is over.
+    /// Its endpoint is paused: claimed once the endpoint is resumed.
     Held,
     /// Its endpoint is disabled: stored as dead, and can be retried.
     Dead,
@@ -37,8 +37,8 @@ pub enum Birth {
     Cancelled,
 }
 
-impl Birth {
-    /// Returns how a delivery ends that is never sent; `None` for one that is.
+impl InitialState {
+    /// Returns the end of a delivery that is never sent; `None` for one that is sent.
     pub const fn ending(self) -> Option<Ending> {
         match self {
             Self::Due | Self::Held => None,
@@ -52,28 +52,28 @@ impl Birth {
 #[derive(Clone, Debug)]
 pub struct NewDelivery {
     pub endpoint: EndpointId,
-    /// What a plugin made; `None` sends the event's data in the endpoint's envelope.
+    /// The plugin's webhook; `None` sends the event's data in the endpoint's envelope.
     pub payload: Option<Arc<Payload>>,
-    pub birth: Birth,
+    pub initial_state: InitialState,
     /// Deliveries to one endpoint with the same number go in order, if the endpoint is ordered.
     pub ordering: Option<i64>,
 }
 
 impl NewDelivery {
-    /// Returns the delivery of an event, or of what a plugin made of it, to an endpoint.
+    /// Returns the delivery of an event, or of a plugin's webhook, to an endpoint.
     pub fn new(endpoint: &Endpoint, event: &Event, payload: Option<Arc<Payload>>) -> Self {
-        let birth = match endpoint.new.state {
-            EndpointState::Active => Birth::Due,
-            EndpointState::Paused => Birth::Held,
-            EndpointState::Disabled(_) => Birth::Dead,
+        let initial_state = match endpoint.new.state {
+            EndpointState::Active => InitialState::Due,
+            EndpointState::Paused => InitialState::Held,
+            EndpointState::Disabled(_) => InitialState::Dead,
         };
         let ordering = endpoint.new.policy.ordering.map(|ordering| ordering.key(event.new.subject.as_deref()));
-        Self { endpoint: endpoint.id, payload, birth, ordering }
+        Self { endpoint: endpoint.id, payload, initial_state, ordering }
     }
 
     /// Returns the delivery of a plugin's webhook to an endpoint that was deleted.
     pub const fn to_deleted(endpoint: EndpointId, payload: Arc<Payload>) -> Self {
-        Self { endpoint, payload: Some(payload), birth: Birth::Cancelled, ordering: None }
+        Self { endpoint, payload: Some(payload), initial_state: InitialState::Cancelled, ordering: None }
     }
 }
 
@@ -154,7 +154,7 @@ pub enum DeliveryState {
         at: Timestamp,
         reason: DeadReason,
     },
-    /// The reason is `None` if an engine before the first one with reasons cancelled it.
+    /// The reason is `None` if an early version of the engine, which stored none, cancelled it.
     Cancelled {
         at: Timestamp,
         reason: Option<CancelReason>,
@@ -284,7 +284,7 @@ pub enum Next {
     Dead(DeadReason),
 }
 
-/// Decides what follows the `made`-th attempt (from 1) under `schedule`.
+/// Decides the next state after the `made`-th attempt (from 1) under `schedule`.
 ///
 /// `now` is the clock of due times; `jitter` is in 0..1.
 pub fn after_attempt(attempt: &Attempt, made: u32, schedule: &Schedule, now: Timestamp, jitter: f64) -> Next {

@@ -88,10 +88,10 @@ impl Subscription {
     }
 }
 
-/// What conditions are compared with: an event, and the places in its data that a condition has asked for.
+/// The input of conditions: an event, and the values of its data that conditions refer to.
 pub struct Facts<'e> {
     event: &'e NewEvent,
-    /// Each place is looked up once, however many endpoints ask for it, and none before one does.
+    /// Each place is looked up at most once, regardless of the number of endpoints, and only when a condition needs it.
     data: RefCell<HashMap<String, Option<String>>>,
 }
 
@@ -125,7 +125,7 @@ impl<'e> Facts<'e> {
     }
 }
 
-/// A secret. Once a newer one has replaced it, it has an end of its grace period (steady clock).
+/// A secret. If a newer secret has replaced it, it ends with its grace period (steady clock).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldSecret {
     pub secret: Secret,
@@ -218,7 +218,7 @@ impl Reach {
         Self::ALL.into_iter().find(|reach| reach.as_str() == text)
     }
 
-    /// Returns the reach of an endpoint whose row has none. A subscription may have come from any key, so it gets the smallest
+    /// Returns the reach of an endpoint whose row has none. Any key may have created a subscription, so it gets the smallest
     /// reach.
     pub const fn unsaid(on_gone: OnGone) -> Self {
         match on_gone {
@@ -379,7 +379,7 @@ impl NewEndpoint {
 
     /// Returns the endpoint of a program's subscription. Its name is derived from event pattern and URL, so concurrent and
     /// repeated requests create one endpoint. Keys that see only their own subscriptions get separate ones: a shared one would
-    /// show a key what another key subscribed to.
+    /// show one key the subscriptions of another.
     pub fn subscription(url: String, events: Pattern, title: String, secret: Secret, maker: KeyId, reach: Reach) -> Self {
         let whose = match reach {
             Reach::Opened => String::new(),
@@ -401,8 +401,8 @@ impl NewEndpoint {
     }
 
     /// Returns whether an event may go to this endpoint, regardless of its subscription. An operational event about an endpoint
-    /// never goes to that endpoint, because it would cause itself. It names other endpoints and contains text of plugins, so it
-    /// goes only to operators' endpoints.
+    /// never goes to that endpoint, because its delivery could cause the next one. Operational events name other endpoints and
+    /// contain text of plugins, so they go only to operators' endpoints.
     pub fn may_hear(&self, event: &NewEvent) -> bool {
         let is_for_operators = event.event_type.is_ours();
         !is_for_operators || self.policy.reach == Reach::Opened && event.subject.as_deref() != Some(&self.name)
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_looked_at_only_if_a_condition_asks() {
+    fn data_is_parsed_only_for_a_condition() {
         let event = event(&[("channel", "web")]);
         let facts = Facts::new(&event);
         let by = |name: &str, value: &str| Subscription {
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_with_own_subscriptions_never_share_one() {
+    fn keys_that_see_only_their_subscriptions_never_share_one() {
         let by = |key: i64, reach: Reach| {
             let (secret, events) = (Secret::from_seed(Scheme::V1, [1; 32]), Pattern::parse("order.*").unwrap());
             let url = "https://hooks.example/1".to_owned();

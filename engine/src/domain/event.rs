@@ -38,7 +38,7 @@ pub struct NewEvent {
 /// can neither replace a source's event nor be mistaken for one.
 const SOURCE_DOOR: char = '\u{1}';
 
-/// Returns whether only the engine may use a `source`: its own, or that of a plugin.
+/// Returns whether only the engine may use a `source`: the engine's source or that of a plugin.
 pub fn is_reserved_source(source: &str) -> bool {
     source == "innesco" || source.starts_with("plugin/")
 }
@@ -63,7 +63,7 @@ pub enum EventState {
     Failed,
     /// Everything is finished, and at least one webhook was delivered.
     Delivered,
-    /// Its plugins and endpoints asked for no webhook, or every webhook was cancelled.
+    /// No plugin returned a webhook and no endpoint subscribes, or every webhook was cancelled.
     NothingSent,
     /// No plugin and no endpoint subscribes to it.
     Unrouted,
@@ -88,8 +88,8 @@ impl EventState {
     }
 }
 
-/// Numbers of an event's parts by state. A replay takes the place of what earlier rounds have finished: dead, delivered and cancelled
-/// deliveries of the newest round count, and everything that is not finished.
+/// Numbers of an event's parts by state. Finished deliveries count only if they belong to the newest round, because a replay
+/// replaces the results of earlier rounds. Unfinished parts of every round count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
     /// The event itself waits to be run, for the first time or for a replay.

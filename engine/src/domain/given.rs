@@ -1,7 +1,7 @@
 //! Cleans text of settings, addresses and keys from the environment, a file or a flag.
 //!
-//! `echo key | base64`, editors on Windows and copied web pages add invisible characters. Those around a value are removed. Those
-//! inside are refused, because such a value cannot be intended.
+//! `echo key | base64`, editors on Windows and copied web pages add invisible characters. Characters around a value are removed.
+//! A value with such a character inside is refused, because it cannot be intended.
 
 use std::borrow::Cow;
 
@@ -57,7 +57,7 @@ pub fn key(text: &str) -> Result<&str, BadText> {
 
 /// Returns a setting without its passwords: those of a URL (`user:password@`) and of parameters (`?password=…`).
 ///
-/// Works on text, because a malformed address may contain a password too. It hides too much rather than too little.
+/// Works on text, because a malformed address may contain a password too. If in doubt, it hides the text.
 pub fn without_passwords(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let rest = match (rest.find(':'), rest.rfind('@')) {

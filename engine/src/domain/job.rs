@@ -14,7 +14,7 @@ use super::{
     time::Timestamp,
 };
 
-/// Maximum number of running jobs: each takes turns with other commits.
+/// Maximum number of running jobs: their batches alternate with other commits.
 pub const JOBS_RUNNING_MAX: usize = 10;
 
 /// The state of deliveries that a job retries.
@@ -43,7 +43,7 @@ impl Ended {
         Self::ALL.into_iter().find(|ended| ended.as_str() == text)
     }
 
-    /// Returns the state of a delivery that ended so, or is due again, at a time; `None` if the word of its reason cannot be read.
+    /// Returns the state of a delivery that ended, or is due again, at `at`; `None` if the word of its reason cannot be read.
     pub fn state(self, at: Timestamp, reason: Option<&str>) -> Option<DeliveryState> {
         match self {
             Self::Cancelled => Some(DeliveryState::Cancelled { at, reason: None }),
@@ -89,19 +89,19 @@ pub struct Finished {
     pub endpoint: EndpointId,
     /// `None` if it cannot be read.
     pub state: Option<DeliveryState>,
-    /// The type that the receiver is told; `None` unless the filter asks for it and the event still exists.
+    /// The type in the webhook; `None` unless the filter needs it and the event still exists.
     pub event_type: Option<String>,
 }
 
 impl RetryFilter {
-    /// Decides about a delivery. One whose state cannot be read matches.
-    pub fn look(&self, one: &Finished) -> Look {
+    /// Decides about a delivery. A delivery with an unreadable state matches.
+    pub fn decide(&self, one: &Finished) -> Decision {
         let matches =
             one.state.as_ref().is_none_or(|state| self.takes(one.endpoint, state)) && fits(&self.event_type, &one.event_type);
         match &one.state {
-            _ if !matches => Look::Skip,
-            Some(_) => Look::Take,
-            None => Look::Unreadable,
+            _ if !matches => Decision::Skip,
+            Some(_) => Decision::Take,
+            None => Decision::Unreadable,
         }
     }
 }
@@ -111,7 +111,7 @@ fn fits(wanted: &Option<Pattern>, event_type: &Option<String>) -> bool {
     wanted.as_ref().is_none_or(|wanted| event_type.as_ref().is_some_and(|it| wanted.matches(it)))
 }
 
-/// Returns whether a time is in a range, whose end does not belong to it.
+/// Returns whether a time is in a range. The end is not part of the range.
 fn is_between(at: Timestamp, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
     since.is_none_or(|since| at >= since) && until.is_none_or(|until| at < until)
 }
@@ -139,17 +139,17 @@ pub struct ParkedRun {
 }
 
 impl RunRetryFilter {
-    /// Decides about a parked run. What cannot be read cannot rule a run out.
-    pub fn look(&self, run: &ParkedRun) -> Look {
+    /// Decides about a parked run. An unreadable value does not exclude a run.
+    pub fn decide(&self, run: &ParkedRun) -> Decision {
         let event_type = run.event.as_ref().map(|(event_type, _)| event_type.clone());
         let matches = self.plugin.as_ref().is_none_or(|wanted| **wanted == *run.plugin)
             && (run.outcome.is_none() || self.outcome.is_none_or(|wanted| Some(wanted) == run.outcome))
             && (run.event.is_none() || fits(&self.event_type, &event_type))
             && run.event.as_ref().is_none_or(|(_, at)| is_between(*at, self.since, self.until));
         match (run.outcome, &run.event) {
-            _ if !matches => Look::Skip,
-            (Some(_), Some(_)) => Look::Take,
-            _ => Look::Unreadable,
+            _ if !matches => Decision::Skip,
+            (Some(_), Some(_)) => Decision::Take,
+            _ => Decision::Unreadable,
         }
     }
 }
@@ -183,21 +183,21 @@ impl ReplayFilter {
     }
 
     /// Decides about an event.
-    pub fn look(&self, event: &AcceptedEvent) -> Look {
+    pub fn decide(&self, event: &AcceptedEvent) -> Decision {
         let matches = self.state.is_none_or(|wanted| wanted == event.state)
             && self.event_type.as_ref().is_none_or(|wanted| wanted.matches(&event.event_type))
             && self.source.as_ref().is_none_or(|wanted| *wanted == event.source)
             && is_between(event.accepted_at, self.since, self.until);
-        if matches { Look::Take } else { Look::Skip }
+        if matches { Decision::Take } else { Decision::Skip }
     }
 }
 
-/// What a job does with an item that it looks at.
+/// The decision of a job about an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Decision {
     Take,
     Skip,
-    /// The item may match and cannot be read. It counts as failed, and must not hold up those behind it.
+    /// The item may match but cannot be read. It counts as failed, and must not delay the items behind it.
     Unreadable,
 }
 
@@ -205,27 +205,27 @@ pub enum Look {
 #[derive(Debug)]
 pub struct Batch {
     pub taken: Vec<i64>,
-    /// The last item that was looked at.
+    /// The last item that was checked.
     pub cursor: Option<i64>,
     pub unreadable: u64,
-    /// Whether all items were looked at.
+    /// Whether all items were checked.
     pub is_whole: bool,
 }
 
 impl Batch {
-    /// Takes the items that match, `most` at most, in their order.
-    pub fn of(found: Vec<(i64, Look)>, most: usize) -> Self {
+    /// Takes the matching items in order, at most `most`.
+    pub fn of(found: Vec<(i64, Decision)>, most: usize) -> Self {
         let mut batch = Self { taken: Vec::new(), cursor: None, unreadable: 0, is_whole: true };
-        for (id, look) in found {
+        for (id, decision) in found {
             if batch.taken.len() + batch.unreadable as usize == most {
                 batch.is_whole = false;
                 break;
             }
             batch.cursor = Some(id);
-            match look {
-                Look::Take => batch.taken.push(id),
-                Look::Skip => {}
-                Look::Unreadable => batch.unreadable += 1,
+            match decision {
+                Decision::Take => batch.taken.push(id),
+                Decision::Skip => {}
+                Decision::Unreadable => batch.unreadable += 1,
             }
         }
         batch
@@ -239,7 +239,7 @@ pub enum Task {
     RetryDeliveries(RetryFilter),
     /// Runs parked runs again.
     RetryRuns(RunRetryFilter),
-    /// Runs whole events again, as new webhooks.
+    /// Runs whole events again; their webhooks are new.
     ReplayEvents(ReplayFilter),
 }
 
@@ -255,7 +255,7 @@ impl Task {
         }
     }
 
-    /// Returns the number of the first row that was created after the job, if `last` was the last event then.
+    /// Returns the number of the first row created after the job; `last` is the last event at that time.
     pub const fn end(&self, last: EventId) -> i64 {
         match self {
             Self::RetryDeliveries(_) | Self::RetryRuns(_) => last.children().1,
@@ -322,7 +322,7 @@ impl Job {
                 self.end(JobState::Cancelled, at);
                 Ok(())
             }
-            ended => Err(format!("it is {} already; only a running job can be cancelled", ended.as_str())),
+            ended => Err(format!("it is already {}; only a running job can be cancelled", ended.as_str())),
         }
     }
 }
@@ -332,8 +332,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_ends_where_it_has_enough_and_continues_behind_it() {
-        use Look::{Skip, Take, Unreadable};
+    fn a_batch_ends_at_its_limit_and_the_next_one_continues_there() {
+        use Decision::{Skip, Take, Unreadable};
         for (what, found, most, taken, cursor, failed, is_whole) in [
             ("none", vec![], 2, vec![], None, 0, true),
             ("fewer than it may take", vec![Take, Skip], 2, vec![1], Some(2), 0, true),
@@ -361,23 +361,23 @@ mod tests {
         let between =
             |since, until| RunRetryFilter { since: Some(at(since)), until: Some(at(until)), ..RunRetryFilter::default() };
         for (what, filter, expected) in [
-            ("all", RunRetryFilter::default(), Look::Take),
-            ("its plugin", plugin("router"), Look::Take),
-            ("another plugin", plugin("route"), Look::Skip),
-            ("its outcome", outcome(RunOutcome::Trapped), Look::Take),
-            ("another outcome", outcome(RunOutcome::Failed), Look::Skip),
-            ("its type", typed("order.*"), Look::Take),
-            ("another type", typed("ticket.*"), Look::Skip),
-            ("since its event was accepted", between(5, 6), Look::Take),
-            ("before its event was accepted", between(4, 5), Look::Skip),
-            ("after its event was accepted", between(6, 7), Look::Skip),
+            ("all", RunRetryFilter::default(), Decision::Take),
+            ("its plugin", plugin("router"), Decision::Take),
+            ("another plugin", plugin("route"), Decision::Skip),
+            ("its outcome", outcome(RunOutcome::Trapped), Decision::Take),
+            ("another outcome", outcome(RunOutcome::Failed), Decision::Skip),
+            ("its type", typed("order.*"), Decision::Take),
+            ("another type", typed("ticket.*"), Decision::Skip),
+            ("since its event was accepted", between(5, 6), Decision::Take),
+            ("before its event was accepted", between(4, 5), Decision::Skip),
+            ("after its event was accepted", between(6, 7), Decision::Skip),
         ] {
-            assert_eq!(filter.look(&run), expected, "{what}");
+            assert_eq!(filter.decide(&run), expected, "{what}");
         }
         let unreadable = ParkedRun { outcome: None, ..run.clone() };
-        assert_eq!(outcome(RunOutcome::Failed).look(&unreadable), Look::Unreadable);
-        assert_eq!(plugin("route").look(&unreadable), Look::Skip);
-        assert_eq!(typed("ticket.*").look(&ParkedRun { event: None, ..run }), Look::Unreadable);
+        assert_eq!(outcome(RunOutcome::Failed).decide(&unreadable), Decision::Unreadable);
+        assert_eq!(plugin("route").decide(&unreadable), Decision::Skip);
+        assert_eq!(typed("ticket.*").decide(&ParkedRun { event: None, ..run }), Decision::Unreadable);
     }
 
     #[test]
@@ -391,16 +391,16 @@ mod tests {
         };
         let all = ReplayFilter::default;
         for (what, filter, expected) in [
-            ("its state", ReplayFilter { state: Some(EventState::Unrouted), ..all() }, Look::Take),
-            ("another state", ReplayFilter { state: Some(EventState::Failed), ..all() }, Look::Skip),
-            ("its type", ReplayFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..all() }, Look::Take),
-            ("another type", ReplayFilter { event_type: Some(Pattern::parse("order").unwrap()), ..all() }, Look::Skip),
-            ("its source", ReplayFilter { source: Some("shop".into()), ..all() }, Look::Take),
-            ("another source", ReplayFilter { source: Some("sho".into()), ..all() }, Look::Skip),
-            ("since it was accepted", ReplayFilter { since: Some(at(5)), ..all() }, Look::Take),
-            ("before it was accepted", ReplayFilter { until: Some(at(5)), ..all() }, Look::Skip),
+            ("its state", ReplayFilter { state: Some(EventState::Unrouted), ..all() }, Decision::Take),
+            ("another state", ReplayFilter { state: Some(EventState::Failed), ..all() }, Decision::Skip),
+            ("its type", ReplayFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..all() }, Decision::Take),
+            ("another type", ReplayFilter { event_type: Some(Pattern::parse("order").unwrap()), ..all() }, Decision::Skip),
+            ("its source", ReplayFilter { source: Some("shop".into()), ..all() }, Decision::Take),
+            ("another source", ReplayFilter { source: Some("sho".into()), ..all() }, Decision::Skip),
+            ("since it was accepted", ReplayFilter { since: Some(at(5)), ..all() }, Decision::Take),
+            ("before it was accepted", ReplayFilter { until: Some(at(5)), ..all() }, Decision::Skip),
         ] {
-            assert_eq!(filter.look(&event), expected, "{what}");
+            assert_eq!(filter.decide(&event), expected, "{what}");
             assert!(!filter.is_empty(), "{what}");
         }
         assert!(all().is_empty());
@@ -423,9 +423,9 @@ mod tests {
             state: Some(DeliveryState::Dead { at: Timestamp::from_millis(5), reason: DeadReason::Exhausted }),
             event_type: event_type.map(str::to_owned),
         };
-        let looks = [Some("order.paid"), Some("ticket.new"), None].map(|event_type| filter.look(&one(event_type)));
-        assert_eq!(looks, [Look::Take, Look::Skip, Look::Skip]);
-        assert_eq!(filter.look(&Finished { state: None, ..one(Some("order.paid")) }), Look::Unreadable);
+        let decisions = [Some("order.paid"), Some("ticket.new"), None].map(|event_type| filter.decide(&one(event_type)));
+        assert_eq!(decisions, [Decision::Take, Decision::Skip, Decision::Skip]);
+        assert_eq!(filter.decide(&Finished { state: None, ..one(Some("order.paid")) }), Decision::Unreadable);
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Attributes {
             return Err(BadName(format!("attribute {name:?} is given twice")));
         }
         if self.0.len() == Self::COUNT_MAX {
-            return Err(BadName(format!("an event carries at most {} attributes", Self::COUNT_MAX)));
+            return Err(BadName(format!("an event has at most {} attributes", Self::COUNT_MAX)));
         }
         self.0.push((name.to_owned(), value));
         Ok(())

@@ -1,8 +1,8 @@
-//! The budget of things that are created from one body: fields, members, elements, attributes, items. Each needs far more memory
-//! than it has bytes (an object with one member takes about 500 bytes, and `[a]` in a form creates one). So the size of a body
-//! does not limit its parsed form. Every parser uses this budget before it creates a thing.
+//! The budget of values that are created from one body: fields, members, elements, attributes, items. Each value needs far more
+//! memory than its text: an object with one member takes about 500 bytes, and the text `[a]` in a form creates one. So the size
+//! of a body does not limit the memory of its parsed form. Every parser takes from this budget before it creates a value.
 
-/// Maximum number of things created from one body: at about 500 bytes each, 25 MB.
+/// Maximum number of values created from one body: at about 500 bytes each, 25 MB.
 pub const PARTS_MAX: usize = 50_000;
 
 /// The body has more parts than [`PARTS_MAX`].
@@ -32,7 +32,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Returns the number of things created.
+    /// Returns the number of values created.
     pub fn made(&self) -> usize {
         PARTS_MAX - self.left
     }
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_more_than_is_left() {
+    fn refuses_more_than_the_remaining_budget() {
         let mut parts = Parts::default();
         parts.take(PARTS_MAX - 1).unwrap();
         assert_eq!(parts.take(2), Err(TooManyParts));

@@ -33,14 +33,14 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Returns the longest time for which a query by acceptance time is answered.
+    /// Returns the longest of the retention times of events and of their ids.
     pub fn longest(&self) -> Duration {
         self.delivered.max(self.dead).max(self.unrouted).max(self.dedupe)
     }
 }
 
 /// Minimum time for which a deleted endpoint is stored. It is stored longer while an event from before its deletion exists: a
-/// delivery that is settled meanwhile must find its endpoint, to be cancelled.
+/// delivery of that event must find its endpoint in order to be cancelled.
 pub const DELETED_ENDPOINT_KEPT: Duration = Duration::from_secs(3600);
 /// Maximum difference between the clocks of two nodes. One may delete an endpoint while the other accepts an event for it.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);

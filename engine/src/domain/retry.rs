@@ -29,7 +29,7 @@ impl Schedule {
     /// Returns when the attempt after the `made`-th (from 1) is due; `None` if none is left.
     ///
     /// `jitter` in 0..1 spreads the wait by ±10 %, so that deliveries that failed together are not retried together.
-    /// `retry_after` is the receiver's wish. It can only lengthen the wait, and by at most a day.
+    /// `retry_after` is the receiver's request. It can only lengthen the wait, and by at most a day.
     pub fn next_due(&self, made: u32, now: Timestamp, jitter: f64, retry_after: Option<Duration>) -> Option<Timestamp> {
         let wait = *self.0.get(made as usize)?;
         let spread = wait.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
@@ -83,7 +83,7 @@ mod tests {
             (" 120\t", seconds(120)),
             ("007", seconds(7)),
             ("99999999999999999999999", Some(RETRY_AFTER_MAX)),
-            // The three forms of RFC 9110, section 5.6.7, with its own example.
+            // The three forms of RFC 9110, section 5.6.7, with the example of that section.
             ("Sun, 06 Nov 1994 08:49:37 GMT", seconds(60)),
             ("Sunday, 06-Nov-94 08:49:37 GMT", seconds(60)),
             ("Sun Nov  6 08:49:37 1994", seconds(60)),

@@ -33,7 +33,7 @@ impl EndpointTable {
         table
     }
 
-    /// Adds the names of deleted endpoints. If two had the same name, the later one counts.
+    /// Adds the names of deleted endpoints. If two deleted endpoints had the same name, the later one counts.
     pub fn with_deleted(mut self, deleted: impl IntoIterator<Item = (Slug, EndpointId)>) -> Self {
         for (name, id) in deleted {
             let last = self.deleted.entry(name).or_insert(id);

@@ -1,9 +1,9 @@
 //! A run: one plugin on one event. Its outcomes, its requests, and the state machine of its tries.
 //!
-//! [`RunRecord`] is one try as commit 2 stores it. Its [`RunEnd`] has a variant per end of a try, and a variant holds only what is
-//! true at that end: a deferred run has no effects, a failed run has a reason, a parked run may name a missing endpoint. So a run
-//! whose result is refused cannot leave a webhook or a state write behind. Records are made by [`RunIdentity`] and changed by functions from
-//! the old record to the new one. Both stores read the same accessors.
+//! [`RunRecord`] is one try as commit 2 stores it. Its [`RunEnd`] has a variant per end of a try, and a variant holds only what
+//! is true at that end: a deferred run has no effects, a failed run has a reason, a parked run may name a missing endpoint. So a
+//! run whose result is refused cannot leave a webhook or a state write behind. [`RunIdentity`] creates records. Functions change
+//! a record by returning a new one. Both stores use the same accessors.
 
 use std::{fmt, time::Duration};
 
@@ -27,7 +27,7 @@ pub enum RunOutcome {
     Trapped,
     /// It ran longer than its deadline.
     Deadline,
-    /// It asked for more memory than its limit.
+    /// It requested more memory than its limit.
     OutOfMemory,
     /// Its result breaks a rule or a limit.
     BadOutput,
@@ -70,7 +70,7 @@ pub struct RunFailure {
     pub code: String,
     /// A sentence for the operator.
     pub message: String,
-    /// Whether the plugin asks for another try.
+    /// Whether the plugin requests another try.
     pub retryable: bool,
 }
 
@@ -120,7 +120,7 @@ pub struct RunLog {
     pub dropped: u64,
 }
 
-/// A webhook that a plugin asks for.
+/// A webhook that a plugin requests.
 #[derive(Clone, Debug)]
 pub struct Webhook {
     /// The endpoint's name; `None` from a plugin that belongs to an endpoint.
@@ -135,7 +135,7 @@ pub struct Requests {
     pub emitted: Vec<Emitted>,
 }
 
-/// An event that a plugin asks for. The engine sets its source and depth.
+/// An event that a plugin requests. The engine sets its source and depth.
 #[derive(Clone, Debug)]
 pub struct Emitted {
     pub event_type: super::name::EventType,
@@ -192,7 +192,8 @@ pub enum RunState {
     Done,
     /// Its next try is due at `due`.
     Waiting { due: Timestamp },
-    /// It failed and is not retried automatically. An operator, or the end of the cause, makes it due again.
+    /// It failed and is not retried automatically. An operator, or the creation of the missing endpoint or plugin, makes it due
+    /// again.
     Parked,
     /// An operator cancelled it, or a replay of its event took its place.
     Cancelled,
@@ -220,7 +221,7 @@ impl RunState {
     }
 }
 
-/// What makes a parked run run again.
+/// The remedy for a parked run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// An operator repairs the plugin and retries the run.
@@ -231,7 +232,7 @@ pub enum Remedy {
     ItsPlugin,
 }
 
-/// Returns what makes a run run again that was parked with this outcome. `wants` is the missing endpoint that it waits for.
+/// Returns the remedy for a run that was parked with this outcome. `wants` is the missing endpoint that it waits for.
 pub fn remedy(outcome: RunOutcome, wants: Option<&str>) -> Remedy {
     match (outcome, wants) {
         (_, Some(_)) => Remedy::ItsEndpoint,
@@ -256,18 +257,18 @@ pub struct RunIdentity {
     pub tries_before: u32,
 }
 
-/// What executing the plugin took.
+/// The time and memory of an execution.
 #[derive(Clone, Debug)]
 pub struct Execution {
     pub version: Digest,
     pub took: Duration,
-    /// The most memory that the plugin had at once, in bytes.
+    /// Peak memory of the plugin, in bytes.
     pub memory_peak: u64,
     pub log: RunLog,
     pub recording: Recording,
 }
 
-/// What takes effect with a run that ended `ok`.
+/// The effects of a run that ended `ok`.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     pub deliveries: Vec<NewDelivery>,
@@ -301,7 +302,7 @@ pub enum RunEnd {
     },
 }
 
-/// What follows a failed try.
+/// The next step after a failed try.
 #[derive(Clone, Debug)]
 pub enum AfterFailure {
     /// The next try is due at `due`.
@@ -361,13 +362,13 @@ impl RunIdentity {
 }
 
 impl RunRecord {
-    /// Takes the try back: the run is due at `due`, as if it had not been executed.
+    /// Undoes the try: the run is due at `due`, as if it had not been executed.
     #[must_use]
     pub fn defer(self, due: Timestamp) -> Self {
         self.identity.deferred(due)
     }
 
-    /// Refuses what the run returned: it is parked as `bad-output`, without effects.
+    /// Refuses the run's result: the run is parked as `bad-output`, without effects.
     #[must_use]
     pub fn refuse(self, code: &str, message: String) -> Self {
         let execution = match self.end {
@@ -379,7 +380,7 @@ impl RunRecord {
         self.identity.parked(execution, failure, None)
     }
 
-    /// Drops what the run logged.
+    /// Drops the run's log.
     #[must_use]
     pub fn without_log(mut self) -> Self {
         if let RunEnd::Ok { execution, .. } | RunEnd::Failed { execution: Some(execution), .. } = &mut self.end {
@@ -388,7 +389,7 @@ impl RunRecord {
         self
     }
 
-    /// Adds the operational event that reports a parked run. Does nothing to any other.
+    /// Adds the operational event that reports a parked run. Does nothing to a run that is not parked.
     pub fn set_notice(&mut self, event: Option<NewEvent>) {
         if let RunEnd::Failed { then: AfterFailure::Parked { notice, .. }, .. } = &mut self.end {
             *notice = event.map(Box::new);
@@ -481,7 +482,7 @@ impl RunRecord {
         self.effects().map_or(&[], |effects| &effects.state_use.writes)
     }
 
-    /// Reports whether anything outside the run's own rows changes with it.
+    /// Returns whether this try changes any row besides the run's.
     pub fn has_effect(&self) -> bool {
         !(self.deliveries().is_empty() && self.writes().is_empty()) || self.new_events().next().is_some()
     }
@@ -490,7 +491,7 @@ impl RunRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{content::Content, delivery::Birth, name::EventType};
+    use crate::domain::{content::Content, delivery::InitialState, name::EventType};
 
     const NOW: Timestamp = Timestamp::from_millis(0);
 
@@ -512,7 +513,8 @@ mod tests {
 
     fn effects() -> Effects {
         let write = StateWrite { key: "k".into(), value: Some(vec![1]) };
-        let delivery = NewDelivery { endpoint: EndpointId::from_i64(3), payload: None, birth: Birth::Due, ordering: None };
+        let delivery =
+            NewDelivery { endpoint: EndpointId::from_i64(3), payload: None, initial_state: InitialState::Due, ordering: None };
         let state_use = StateUse { reads: vec![StateRead { key: "k".into(), version: 0 }], writes: vec![write] };
         Effects { deliveries: vec![delivery], emitted: vec![notice()], state_use }
     }
@@ -566,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn each_end_shows_what_is_true_at_it() {
+    fn each_end_has_only_its_facts() {
         let now = RunState::Waiting { due: NOW };
         let soon = RunState::Waiting { due: NOW.plus(RETRY_AFTER[0]) };
         let expected = [
@@ -585,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deferred_try_leaves_nothing_and_does_not_count() {
+    fn a_deferred_try_has_no_effects_and_does_not_count() {
         for (name, record) in ends() {
             let deferred = record.defer(NOW);
             assert_eq!(
@@ -618,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_parked_run_takes_a_notice() {
+    fn only_a_parked_run_gets_a_notice() {
         for (name, mut record) in ends() {
             record.set_notice(Some(notice()));
             assert_eq!(record.notice().is_some(), record.state() == RunState::Parked, "{name}");

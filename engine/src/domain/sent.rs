@@ -1,7 +1,7 @@
-//! What an attempt was sent with: the endpoint's part of the request, as it was then. The rest of a request follows from the event, the
-//! plugin's payload and the attempt's time, so this is all that a store has to remember to show a request as it was sent.
+//! The endpoint's part of a request at the time of an attempt. The rest of the request follows from the event, the plugin's
+//! payload and the attempt's time. So a store needs to record only this part to show a request as it was sent.
 //!
-//! What must stay true: it holds no secret. A URL is not one for its owner; who else sees it is decided where it is shown.
+//! This part must never contain a secret. A URL is not secret for its owner; the code that shows it decides who else may see it.
 
 use super::{
     endpoint::Endpoint,
@@ -42,7 +42,7 @@ impl SentAs {
     }
 }
 
-/// Returns whether the value of an endpoint's header is certainly no credential. Any other may be one.
+/// Returns whether the value of an endpoint's header is certainly not a credential.
 pub fn header_may_be_shown(name: &str) -> bool {
     ["accept", "accept-language", "x-source", "x-environment"].contains(&name)
 }

@@ -1,7 +1,7 @@
 //! Settings of plugins: what a plugin declares, and which values fit.
 //!
-//! A value is stored and passed to the plugin as text. The declaration says how the text must read. A plugin without a declaration
-//! takes any text.
+//! A value is stored and passed to the plugin as text. The declaration defines the form of the text. A plugin without a
+//! declaration accepts any text.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl SettingType {
         Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
 
-    /// Returns what a value of this type looks like.
+    /// Describes a value of this type, with an example.
     const fn example(self) -> &'static str {
         match self {
             Self::Text => "a text",
@@ -69,7 +69,7 @@ impl SettingType {
     fn text(self, given: &Given) -> Option<String> {
         let text = match (self, given) {
             (Self::Text, Given::Text(text)) => text.clone(),
-            // What a command line sends for every type.
+            // The command line sends text for every type.
             (_, Given::Text(text)) => text.trim().to_owned(),
             (Self::Integer | Self::Number, Given::Number(text)) => text.clone(),
             (Self::Boolean, Given::Boolean(value)) => value.to_string(),
@@ -83,7 +83,7 @@ impl SettingType {
 /// A setting that a plugin declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// The name. One that ends in `.*` stands for every name with this beginning.
+    /// The name. A name that ends in `.*` stands for every name with this prefix.
     pub name: String,
     pub kind: SettingType,
     pub default: Option<String>,
@@ -114,7 +114,7 @@ impl Setting {
     }
 }
 
-/// A value as the operator gives it.
+/// A value as the operator wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Given {
     Text(String),
@@ -157,7 +157,7 @@ pub fn check(declared: &[Setting], given: &BTreeMap<String, Given>) -> Result<BT
 }
 
 /// Returns every stored setting that does not fit the declaration, and every required one without a value. Settings can be stored
-/// before their plugin, and a new version can declare others.
+/// before their plugin exists, and a new version can declare others.
 pub fn misfits(declared: &[Setting], stored: &BTreeMap<String, String>) -> Vec<Misfit> {
     let wrong = stored.iter().filter_map(|(name, text)| match find(declared, name) {
         Ok(Some(setting)) if !setting.kind.fits(text) => Some(wrong_type(name, setting.kind)),
@@ -167,7 +167,7 @@ pub fn misfits(declared: &[Setting], stored: &BTreeMap<String, String>) -> Vec<M
     wrong.chain(missing(declared, stored)).collect()
 }
 
-/// Returns what a run reads: the stored values, and the defaults of the others.
+/// Returns the settings that a run reads: the stored values, and the defaults of the others.
 pub fn effective(declared: &[Setting], stored: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let defaults = declared.iter().filter_map(|setting| Some((setting.name.clone(), setting.default.clone()?)));
     let mut all: BTreeMap<_, _> = defaults.collect();

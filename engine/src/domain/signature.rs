@@ -4,8 +4,8 @@
 //! Standard Webhooks signs `{webhook-id}.{webhook-timestamp}.{body}`. The header lists one `version,base64` per secret, so a
 //! receiver that knows any of them accepts. Every webhook carries its id and time, regardless of the scheme.
 //!
-//! Signatures are compared as text, in constant time: the expected signature is written as its sender would write it. Another
-//! spelling of the same bytes does not pass, so a change of any byte of a signature is refused too.
+//! Signatures are compared as text, in constant time: the expected signature is formatted as its sender formats it. Another
+//! spelling of the same bytes does not match, so a change of any byte of a signature is refused too.
 //!
 //! A secret never appears in `Debug` or `Display`. Only [`Secret::reveal`] returns it.
 

@@ -52,8 +52,9 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Reads RFC 3339 and writes it in the form that every receiver reads: upper-case `T` and `Z`, at most nine digits of a second,
-/// no leap second. jiff accepts more than RFC 3339, and the standard allows forms that SDKs refuse (lower case, a space for `T`).
+/// Reads RFC 3339 and writes it in the form that every receiver can read: upper-case `T` and `Z`, at most nine digits of a
+/// second, no leap second. jiff accepts more than RFC 3339, and the standard allows forms that SDKs refuse (lower case, a space
+/// for `T`).
 pub fn rfc3339(text: &str) -> Option<String> {
     /// Maximum digits of a fraction: nanoseconds, the finest that SDKs read.
     const FRACTION_MAX: usize = 9;

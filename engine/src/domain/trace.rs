@@ -135,7 +135,7 @@ pub fn trace_state(text: &str) -> Option<String> {
 /// Adds a trace to attributes without one, if there is room.
 pub fn adopt(attributes: &mut Attributes, parent: &str, state: Option<&str>) {
     if attributes.get(TRACEPARENT).is_none() && attributes.push(TRACEPARENT, parent.to_owned()).is_ok() {
-        // An existing state stays. Without room it is left out, as the standard allows.
+        // An existing state stays. Without room the state is left out, as the standard allows.
         let _ = state.map(|state| attributes.push(TRACESTATE, state.to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! Handles of metrics with a label: made once per name, kept by their users, and bounded in number.
+//! Handles of metrics with a label: created once per name, held by their users, and bounded in number.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ pub struct PluginMeters {
 }
 
 impl PluginMeters {
-    /// Counts a run. One that did not start, because its plugin does not load, has taken no time.
+    /// Counts a run. The duration of a run that did not start, because its plugin does not load, is not counted.
     pub fn ran(&self, outcome: RunOutcome, took: Duration, memory_peak: u64) {
         self.runs[outcome as usize].inc();
         if outcome != RunOutcome::NotLoadable {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_end_has_a_place() {
+    fn every_outcome_has_a_counter() {
         let places = [
             (AttemptOutcome::Answered { status: 204 }, "2xx"),
             (AttemptOutcome::Answered { status: 101 }, "1xx"),

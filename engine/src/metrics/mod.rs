@@ -1,11 +1,11 @@
 //! The metrics of `/metrics`.
 //!
-//! `table.rs` lists every metric: name, labels, meaning. Handles are created once and kept by their users (a plugin's in its
-//! catalog entry, an endpoint's in the recorder), so counting is one addition in memory. Labels are bounded: names beyond a limit count
+//! `table.rs` lists every metric: name, labels, meaning. Handles are created once and held by their users (a plugin's in its
+//! catalog entry, an endpoint's in the recorder and in its throttle), so counting is one addition in memory. Labels are bounded: names beyond a limit count
 //! together as `other`. Text from strangers becomes a label only if it looks like a plain name, so no URL, secret or payload shows up.
 //!
-//! Metrics belong to the process and are reached through a function, like the clock. A handle in every signature would add nothing,
-//! since a process runs one engine. The crate `prometheus` was chosen because its histograms are plain counters;
+//! Metrics belong to the process and are reached through a function, like the clock. Passing them through every signature would
+//! add nothing, since a process runs one engine. The crate `prometheus` was chosen because its histograms are plain counters;
 //! `metrics-exporter-prometheus` keeps every sample until the next scrape. All counting for one event takes about 0.2 µs.
 
 mod handles;
@@ -116,12 +116,12 @@ impl Meters {
         self.sources.get(if is_plain(source) { source } else { OTHER })
     }
 
-    /// Returns the metrics of a plugin. The catalog keeps this handle.
+    /// Returns the metrics of a plugin. The catalog holds this handle.
     pub fn plugin(&self, name: &str) -> Arc<PluginMeters> {
         self.plugins.get(name)
     }
 
-    /// Returns the metrics of an endpoint. The recorder keeps this handle.
+    /// Returns the metrics of an endpoint. The recorder and the throttle hold this handle.
     pub fn endpoint(&self, name: &str) -> Arc<EndpointMeters> {
         self.endpoints.get(name)
     }
@@ -178,7 +178,7 @@ impl Meters {
         table.uptime.set(now.uptime.as_secs_f64());
         self.note_process();
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
-            // Only a name or label that breaks a rule can cause this, and the table above has all of them.
+            // Only a name or label that breaks a rule can cause this, and every name and label is in the table.
             tracing::error!(%error, "metrics could not be written");
             String::new()
         })
@@ -191,7 +191,7 @@ impl Meters {
         let of_nodes = [&table.node_oldest, &table.node_silent];
         of_nodes.iter().for_each(|gauges| gauges.reset());
         table.node_leases.reset();
-        // Creates these lines with every store.
+        // Creates these metrics with every store, so that both have the same lines.
         table.node_leases.with_label_values(&[OTHER]);
         of_nodes.iter().for_each(|gauges| drop(gauges.with_label_values(&[OTHER])));
         if nodes.is_empty() {

@@ -1,4 +1,4 @@
-//! What is measured only when metrics are read: queues, nodes, sizes.
+//! Values that are measured only when metrics are read: queues, nodes, sizes.
 
 use std::time::Duration;
 

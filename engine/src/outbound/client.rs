@@ -1,7 +1,7 @@
 //! One exchange: sends the request and reads the answer up to a limit, within one timeout.
 //!
 //! A status that was read counts, even if the rest of the answer is faulty or too long. A receiver that answers 200 and then
-//! streams forever has the webhook; a retry would only duplicate it.
+//! streams forever has received the webhook. A retry would only duplicate it.
 //!
 //! A request is sent a second time within an attempt only if it is certain that nothing of it arrived. A kept connection that the
 //! peer closed between two uses is not the receiver's failure. Connections are reused and bodies are shared instead of copied,
@@ -39,7 +39,7 @@ use crate::{
     trust::{self, Names},
 };
 
-/// Maximum number of bytes read of an answer. Receivers say "ok"; a longer answer is at best an error page.
+/// Maximum number of bytes read of an answer. Receivers answer "ok"; a longer answer is at best an error page.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Timeout of a look-up when a URL is checked at save.
@@ -361,7 +361,7 @@ impl Heard {
         }
     }
 
-    /// Returns what was missing when the time was over.
+    /// Returns the stage that the exchange had reached when the time was over.
     fn missing(&self) -> Wait {
         match (&self.stage, self.status()) {
             (Stage::LookingUp, _) => Wait::Name,

@@ -1,4 +1,4 @@
-//! Connections to receivers: opened through the guard, kept for a while, and reused.
+//! Connections to receivers: opened through the guard, kept open for a while, and reused.
 //!
 //! A connection uses HTTP/2 if TLS negotiated it, and many exchanges share it. Otherwise it uses HTTP/1.1, one exchange at a
 //! time. Even for a failed exchange, this module reports whether a request was sent at all, and which status was received.
@@ -36,8 +36,8 @@ use super::wire::{Overheard, Seen, Socket};
 /// Maximum time to connect, within the timeout of the exchange and after the look-up.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an unused connection is kept. Many servers close after five idle seconds (Node, Apache, uvicorn). Closing earlier
-/// means that a request rarely meets a connection that is just being closed.
+/// How long an unused connection is kept. Many servers close after five idle seconds (Node, Apache, uvicorn). Because the engine
+/// closes earlier, it rarely sends a request on a connection that the server is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Maximum number of unused connections to one receiver.
@@ -76,7 +76,7 @@ enum Protocol {
 struct Driver(Option<AbortHandle>);
 
 impl Driver {
-    /// Lets the connection close in good order.
+    /// Lets the connection close cleanly.
     fn release(&mut self) {
         self.0 = None;
     }
@@ -294,7 +294,7 @@ impl Connection {
         matches!(&self.speaks, Protocol::Http1 { sender, .. } if sender.is_closed())
     }
 
-    /// Closes an unused connection in good order.
+    /// Closes an unused connection cleanly.
     fn retire(mut self) {
         if let Protocol::Http1 { driver, .. } = &mut self.speaks {
             driver.release();
@@ -307,7 +307,7 @@ async fn over_http1(
     seen: Arc<Seen>,
 ) -> Result<Connection, BoxError> {
     let (sender, connection) = http1::Builder::new()
-        // Faulty data after the status is no reason to send the webhook ten times.
+        // Faulty data after the status must not cause retries.
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true)
         .ignore_invalid_headers_in_responses(true)

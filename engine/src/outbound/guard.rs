@@ -26,7 +26,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Special {
     pub net: IpNet,
-    /// What such an address is, as the end of a sentence: `a private address`.
+    /// The kind of such an address, as the end of a sentence: `a private address`.
     pub what: &'static str,
     /// Whether it makes sense to suggest opening the whole range.
     whole: bool,
@@ -50,7 +50,7 @@ impl Transport {
     }
 }
 
-/// Checks addresses by what is public and what the operator allows (`--allow-net`).
+/// Checks addresses: public ones are allowed, and those that the operator allows (`--allow-net`).
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allowed: Vec<IpNet>,
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(guard.judge([9, 9, 9, 9].into()), Verdict::Public);
     }
 
-    /// The special ranges a second time, by their names, so that an error in the table shows.
+    /// The special ranges a second time, by their names, so that an error in the table is detected.
     fn plainly_special(ip: Ipv4Addr) -> bool {
         let [a, b, c, _] = ip.octets();
         ip.is_loopback()

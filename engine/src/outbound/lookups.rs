@@ -204,7 +204,7 @@ impl Shared {
         if let Some(lookup) = table.lookups.remove(name) {
             lookup.found.send_replace(Some(found));
         }
-        // A thread that never ran belongs to a runtime that ends; no more follow.
+        // If the thread never ran, the runtime is ending, and no other look-up starts.
         if running.began {
             let ready = self.ready(&mut table);
             drop(table);
@@ -291,7 +291,7 @@ struct Running {
 }
 
 impl Running {
-    /// Not under the table's lock: a runtime that ends drops them at once.
+    /// Dropped outside the table's lock, because a runtime that ends drops them at once.
     fn launch(ready: Vec<Self>) {
         for running in ready {
             tokio::task::spawn_blocking(move || running.run());
@@ -313,8 +313,9 @@ impl Drop for Running {
 
 /// Returns the last labels of a name: the part that one owner registers, and whose name servers answer for all names below.
 ///
-/// A rule of thumb instead of the public suffix list. If it is wrong, different owners under one unusual suffix share one share.
-/// With the list, each label under a suffix that hands out delegations would have a share, which the share is meant to prevent.
+/// A rule of thumb instead of the public suffix list. If it is wrong, different owners under an unusual suffix use one share
+/// together. With the list, one owner could get many shares under a suffix whose labels anyone can register, which the share must
+/// prevent.
 fn registered_domain(name: &str) -> &str {
     /// Labels before a country code where names are registered below, as in `example.co.uk`.
     const SECOND_LEVEL: [&str; 12] = ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"];
@@ -507,7 +508,7 @@ pub(super) mod tests {
             assert!(resolver.shared.join("slow.example", purpose).is_err());
         }
         server.answer();
-        until("the thread to come back", || server.shared.table().lookups.is_empty()).await;
+        until("the thread to be free", || server.shared.table().lookups.is_empty()).await;
         // The failure is remembered, and the name server is not asked again.
         let missing = resolver.resolve("slow.example", Purpose::Sending).await.unwrap_err();
         assert_eq!(missing.to_string(), "the name slow.example has no address (the name server did not answer)");

@@ -1,7 +1,7 @@
 //! The only HTTP client: sends one signed webhook and returns one [`Attempt`](crate::domain::delivery::Attempt).
 //!
 //! [`Guard`] checks addresses. [`Outbound::check_url`] uses it when an endpoint is saved. The resolver uses it again for every
-//! connection, between the look-up and the dialling: a name that had a public address yesterday may have a private one today. A
+//! connection, between the look-up and the connection: a name that had a public address yesterday may have a private one today. A
 //! URL with an address instead of a name is checked before the request. Redirects are never followed.
 //!
 //! Every result is an [`AttemptOutcome`](crate::domain::delivery::AttemptOutcome), reached within the endpoint's timeout and

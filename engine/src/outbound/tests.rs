@@ -1,4 +1,4 @@
-//! The whole client against receivers on loopback: what each of them does ends in its named outcome, in bounded time.
+//! The whole client against receivers on loopback: each behaviour of a receiver ends in its named outcome, in bounded time.
 
 use std::{
     collections::HashMap,
@@ -27,10 +27,10 @@ use crate::domain::{
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9));
 
-/// What a hostile receiver may cost, above the timeout it was given.
+/// Maximum time that a hostile receiver may take beyond its timeout.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Names and what they resolve to, look-up by look-up; the last entry stays.
+/// Names and their addresses at each look-up; the last entry stays.
 #[derive(Default)]
 struct Table {
     names: HashMap<String, Vec<Vec<IpAddr>>>,
@@ -70,7 +70,7 @@ impl Resolve for DeadNameServer {
     }
 }
 
-/// A client with the networks `open` opened, that knows names from `names` and trusts `trusted`.
+/// A client that may reach the networks `open`, resolves `names`, and trusts `trusted`.
 fn outbound(open: &[&str], names: Arc<dyn Resolve>, trusted: &[&Identity]) -> Outbound {
     let guard = Guard::new(open.iter().map(|net| net.parse().unwrap()).collect());
     Outbound::with_trust(guard, names, trusted.iter().map(|identity| identity.certificate.clone()).collect()).unwrap()
@@ -95,12 +95,12 @@ fn request(url: &str, timeout: Duration) -> Request {
     }
 }
 
-/// Sends once to `url` with ample time.
+/// Sends once to `url` with a long timeout.
 async fn send(outbound: &Outbound, url: &str) -> Attempt {
     outbound.send(request(url, Duration::from_secs(10))).await
 }
 
-/// Sends once with little time, and checks that no more of it passed.
+/// Sends once with a short timeout, and checks that it ends in time.
 async fn send_in_a_hurry(outbound: &Outbound, url: &str) -> Attempt {
     let (timeout, started) = (Duration::from_millis(300), Instant::now());
     let attempt = outbound.send(request(url, timeout)).await;
@@ -113,7 +113,7 @@ fn detail(attempt: &Attempt) -> &str {
 }
 
 #[tokio::test]
-async fn a_webhook_arrives_as_it_was_made() {
+async fn a_webhook_arrives_unchanged() {
     let receiver = Receiver::answering(|_| Answer::status(201).body("thanks")).await;
     let before = crate::clock::wall();
     let attempt = send(&local(), &receiver.url("/hook?token=secret")).await;
@@ -144,7 +144,7 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test]
-async fn an_answer_may_ask_for_patience() {
+async fn retry_after_of_an_answer_is_returned() {
     let receiver = Receiver::sequence(vec![
         Answer::status(503).header("retry-after", "120"),
         Answer::status(429).header("Retry-After", "soon"),
@@ -183,7 +183,7 @@ async fn an_answer_as_long_as_the_cap_is_whole_and_one_byte_more_is_not() {
 }
 
 #[tokio::test]
-async fn silence_ends_at_the_timeout() {
+async fn a_silent_receiver_ends_at_the_timeout() {
     let receiver = Hostile::hang_before_headers().await;
     let outbound = local();
     let attempt = send_in_a_hurry(&outbound, &receiver.url("/")).await;
@@ -209,7 +209,7 @@ async fn a_dripping_answer_ends_at_the_timeout_and_its_status_counts() {
     let attempt = send_in_a_hurry(&outbound, &receiver.url("/")).await;
     assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 });
     assert!(detail(&attempt).ends_with("answered 200, and the rest of its answer did not arrive within 300 ms"), "{attempt:?}");
-    assert!(attempt.excerpt.starts_with(b".."), "what came is kept");
+    assert!(attempt.excerpt.starts_with(b".."), "the part that arrived is stored");
     receiver.wait_until_left().await;
 }
 
@@ -231,14 +231,14 @@ async fn an_endless_answer_costs_no_more_than_a_long_one() {
         assert_eq!(attempt.outcome, AttemptOutcome::BodyTooLarge { status });
         assert_eq!(detail(&attempt), "the answer is longer than 64 KiB; the rest was not read");
         assert_eq!(attempt.excerpt.len(), Attempt::EXCERPT_MAX);
-        // What the receiver got rid of is what both sides' socket buffers hold, never gigabytes.
+        // The receiver could send only as much as the socket buffers of both sides hold.
         let tally = receiver.wait_until_left().await;
         assert!(tally.bytes_written < 32 * 1024 * 1024, "{tally:?}");
     }
 }
 
 #[tokio::test]
-async fn endless_headers_are_given_up() {
+async fn endless_headers_end_the_exchange() {
     let receiver = Hostile::huge_headers().await;
     let outbound = local();
     let attempt = send(&outbound, &receiver.url("/")).await;
@@ -249,13 +249,13 @@ async fn endless_headers_are_given_up() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_off_is_a_reset() {
+async fn a_broken_connection_is_a_reset() {
     let place = |receiver: &Hostile| format!("http://{}", receiver.address());
     for receiver in [Hostile::reset().await, Hostile::close_without_answer().await] {
         let attempt = send(&local(), &receiver.url("/hook?token=secret")).await;
         assert_eq!(attempt.outcome, AttemptOutcome::Reset);
         assert_eq!(detail(&attempt), format!("{} closed the connection without an answer", place(&receiver)));
-        assert_eq!(receiver.tally().requests, 1, "a new connection that breaks off is not tried again");
+        assert_eq!(receiver.tally().requests, 1, "a new connection that breaks is not tried again");
     }
     let receiver = Hostile::not_http().await;
     let attempt = send(&local(), &receiver.url("/")).await;
@@ -284,7 +284,7 @@ async fn a_request_that_may_have_arrived_is_not_sent_again() {
     let (identity, outbound) = (Identity::self_signed("localhost"), Table::of("localhost", vec![vec![LOOPBACK]]));
     let outbound = self::outbound(&["127.0.0.0/8"], outbound, &[&identity]);
     for tls in [None, Some(&identity)] {
-        // Each connection takes a second request, and ends without a word.
+        // Each connection accepts a second request, and closes without an answer.
         let receiver = Hostile::raw("", Reads::HeadOfSecond, tls).await;
         let url = at_localhost(&receiver);
         for _ in 0..5 {
@@ -301,7 +301,7 @@ fn at_localhost(receiver: &Hostile) -> String {
     receiver.url("/hook?token=secret").replace("127.0.0.1", "localhost")
 }
 
-/// Answers whose status counts, and what is said about the rest.
+/// Answers whose status counts, and the detail about the rest.
 fn imperfect_answers() -> Vec<(&'static str, Vec<u8>, u16, Option<&'static str>)> {
     let ok = |rest: &str| [b"HTTP/1.1 200 OK\r\n".as_slice(), rest.as_bytes()].concat();
     let header = |line: &str| ok(&format!("{line}\r\ncontent-length: 2\r\n\r\nok"));
@@ -530,7 +530,7 @@ async fn kinds_of_bad_tls_have_different_explanations() {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_where_it_is_offered() {
+async fn http2_is_used_if_the_receiver_offers_it() {
     let identity = Identity::self_signed("localhost");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
@@ -620,12 +620,12 @@ async fn a_name_that_changes_after_it_was_checked_is_blocked_at_the_connection()
 }
 
 #[tokio::test]
-async fn of_mixed_addresses_only_the_acceptable_are_dialled() {
+async fn only_the_allowed_addresses_of_a_name_are_used() {
     let receiver = Receiver::start().await;
     let forbidden = [IpAddr::from([127, 0, 0, 2]), "::1".parse().unwrap(), [10, 0, 0, 7].into(), PUBLIC];
     let mixed = forbidden.into_iter().chain([LOOPBACK]).collect();
     let outbound = outbound(&["127.0.0.1/32"], Table::of("mixed.example", vec![mixed]), &[]);
-    // PUBLIC is refused for its missing encryption: it would be dialled first and hang.
+    // PUBLIC is refused because http:// is not encrypted. A connection to it would be tried first and hang.
     let attempt = send_in_a_hurry(&outbound, &format!("http://mixed.example:{}/", receiver.address().port())).await;
     assert_eq!(attempt.outcome, AttemptOutcome::Answered { status: 200 }, "{attempt:?}");
 }
@@ -643,7 +643,7 @@ async fn unencrypted_goes_to_opened_networks_only() {
 }
 
 #[tokio::test]
-async fn names_that_are_not_found_and_name_servers_that_hang() {
+async fn unknown_names_and_hanging_name_servers_have_named_outcomes() {
     let attempt = send(&local(), "https://nowhere.example/?token=secret").await;
     assert_eq!(attempt.outcome, AttemptOutcome::NameNotFound);
     assert_eq!(detail(&attempt), "the name nowhere.example has no address (not in the table)");
@@ -655,7 +655,7 @@ async fn names_that_are_not_found_and_name_servers_that_hang() {
 }
 
 #[tokio::test]
-async fn a_url_is_judged_when_it_is_saved() {
+async fn a_url_is_checked_when_it_is_saved() {
     let names = Arc::new(Table {
         names: HashMap::from([
             ("good.example".to_owned(), vec![vec![PUBLIC]]),
@@ -703,7 +703,7 @@ async fn subscriptions_of_programs_cannot_reach_an_opened_network() {
         let attempt = send(&url, Reach::Public, identity).await;
         assert_eq!(attempt.outcome, AttemptOutcome::Blocked, "{attempt:?}");
         assert!(detail(&attempt).starts_with("localhost resolves to an address that is not public; "), "{attempt:?}");
-        assert!(!detail(&attempt).contains("127."), "a name must not be told apart by where it leads inside: {attempt:?}");
+        assert!(!detail(&attempt).contains("127."), "the refusal must not reveal the internal address: {attempt:?}");
     }
     for url in [format!("https://127.0.0.1:{port}/"), format!("http://127.0.0.1:{port}/"), format!("http://localhost:{port}/")] {
         assert_eq!(send(&url, Reach::Public, None).await.outcome, AttemptOutcome::Blocked, "{url}");
@@ -751,7 +751,7 @@ async fn proxies_of_the_environment_are_ignored() {
 }
 
 #[tokio::test]
-async fn a_hanging_receiver_slows_no_other() {
+async fn a_hanging_receiver_delays_no_other() {
     let (hanging, quick) = (Hostile::hang_before_headers().await, Receiver::start().await);
     let outbound = Arc::new(local());
     let mut waiting = tokio::task::JoinSet::new();
@@ -769,7 +769,7 @@ async fn a_hanging_receiver_slows_no_other() {
     hanging.wait_until_left().await;
 }
 
-/// A receiver that wants a client certificate, from `wanted` alone, and one who has such a certificate.
+/// A receiver that accepts only client certificates of `wanted`, and such a certificate.
 async fn mutual_tls(server: &Identity, wanted: &Identity) -> (Receiver, u16) {
     let receiver = Receiver::with_mutual_tls(server, wanted, |_| Answer::status(200).body("known")).await;
     let port = receiver.address().port();
@@ -777,7 +777,7 @@ async fn mutual_tls(server: &Identity, wanted: &Identity) -> (Receiver, u16) {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_presented_where_the_endpoint_has_one() {
+async fn an_endpoints_client_certificate_is_presented() {
     let (server, known, stranger) = (Identity::self_signed("localhost"), Identity::client("known"), Identity::client("stranger"));
     let (receiver, port) = mutual_tls(&server, &known).await;
     let outbound = outbound(&["127.0.0.0/8"], Table::of("localhost", vec![vec![LOOPBACK]]), &[&server]);
@@ -807,7 +807,7 @@ async fn a_client_certificate_is_presented_where_the_endpoint_has_one() {
     let attempt = as_endpoint(3, Some(&stranger)).await;
     assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed, "{attempt:?}");
     assert!(detail(&attempt).starts_with(&format!("{at} does not accept the endpoint's client certificate")), "{attempt:?}");
-    // One that is replaced is used no more, also where a connection is still open.
+    // A replaced certificate is not used again, even if its connection is still open.
     let attempt = as_endpoint(1, Some(&stranger)).await;
     assert_eq!(attempt.outcome, AttemptOutcome::TlsFailed, "{attempt:?}");
     let attempt = as_endpoint(1, Some(&known)).await;
@@ -830,11 +830,11 @@ async fn the_guard_applies_with_a_client_certificate_too() {
 }
 
 #[test]
-fn a_client_certificate_is_judged_when_it_is_saved() {
+fn a_client_certificate_is_checked_when_it_is_saved() {
     let (known, other) = (Identity::client("known"), Identity::client("other"));
     let check = |chain: String, key: String| check_certificate(&ClientCertificate { chain, key }).map_err(|bad| bad.to_string());
     assert_eq!(check(known.pem(), known.key_pem()), Ok(()));
-    assert_eq!(check(known.pem() + &other.pem(), known.key_pem()), Ok(()), "a chain begins with its own");
+    assert_eq!(check(known.pem() + &other.pem(), known.key_pem()), Ok(()), "a chain begins with the endpoint's certificate");
     assert_eq!(check(known.pem(), other.key_pem()), Err("key: does not belong to the first certificate".to_owned()));
     assert!(check(known.key_pem(), known.key_pem()).unwrap_err().starts_with("certificate: is not PEM"));
     assert!(check("-----BEGIN CERTIFICATE-----\n!".to_owned(), known.key_pem()).unwrap_err().starts_with("certificate: "));

@@ -53,8 +53,8 @@ pub enum Unsendable {
 }
 
 impl Webhook<'_> {
-    /// Builds the signed request of an attempt at `now` (wall clock). `steady` is the other clock, which ends the grace period of
-    /// a replaced secret.
+    /// Builds the signed request of an attempt at `now` (wall clock). `steady` is the steady clock, which ends the grace period
+    /// of a replaced secret.
     pub fn request(&self, now: Timestamp, steady: Timestamp) -> Result<Request, Unsendable> {
         let policy = &self.endpoint.new.policy;
         let url = Url::parse(&self.endpoint.new.url)?;
@@ -68,7 +68,7 @@ impl Webhook<'_> {
     }
 }
 
-/// What of a webhook does not belong to its endpoint.
+/// The parts of a webhook that do not come from its endpoint.
 #[derive(Clone, Copy)]
 pub struct Content<'a> {
     pub event: &'a Event,
@@ -80,8 +80,9 @@ pub struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// Returns the headers of an attempt for people: as they were sent as `sent` at `at`, with [`MASKED`] for each secret. Headers of the
-    /// connection (`host`, `user-agent`, `content-length`) and `traceparent` are missing. `id` is the `webhook-id`.
+    /// Returns the headers of an attempt for people. `sent` is the endpoint's part of that attempt, `at` its time. Each secret is
+    /// [`MASKED`]. Headers of the connection (`host`, `user-agent`, `content-length`) and `traceparent` are missing. `id` is the
+    /// `webhook-id`.
     ///
     /// # Errors
     /// As for [`Webhook::request`]: such a request was not sent.
@@ -99,7 +100,7 @@ impl<'a> Content<'a> {
         Ok(headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect())
     }
 
-    /// Returns the content type and the body in the format of an endpoint. A plugin's body has its own.
+    /// Returns the content type and the body in the format of an endpoint. A plugin's body has its own content type.
     ///
     /// # Errors
     /// [`TooLong`]: such a body was not sent.

@@ -123,9 +123,9 @@ fn status(line: &[u8; StatusLine::BYTES]) -> Option<u16> {
 pub(super) struct Socket {
     stream: TcpStream,
     seen: Arc<Seen>,
-    /// Whether it carries TLS, which sends data without a request now and then.
+    /// Whether it carries TLS, whose peer may send data before any request.
     encrypted: bool,
-    /// The other side reads no more. Its earlier data can still be read.
+    /// The other side has stopped reading. Data that it sent earlier can still be read.
     deaf: bool,
 }
 
@@ -159,8 +159,8 @@ impl Socket {
         }
     }
 
-    /// Returns whether the other side has closed a kept connection that is not yet reused. Asks the system, because the runtime's
-    /// knowledge of the connection may be older.
+    /// Returns whether the other side has closed a kept connection that is not yet reused. Asks the system, because the runtime
+    /// may not have noticed yet.
     fn was_closed(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         match socket2::SockRef::from(&self.stream).peek(&mut byte) {

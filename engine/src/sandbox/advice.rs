@@ -1,12 +1,12 @@
 //! Advice for what a plugin does not have: a clock, randomness, files, a network, threads.
 //!
-//! Common crates need these deep inside. The error appears at build time, as an import of a browser's JavaScript, or as a panic.
-//! It does not name the replacement for plugins. Each function takes such an error and returns the matching advice.
+//! Dependencies of common crates need these. The error appears at build time, as an import of a browser's JavaScript, or as a
+//! panic. It does not name the replacement for plugins. Each function takes such an error and returns the matching advice.
 
 /// A text to search for, and the advice for it.
 type Case = (&'static str, &'static str);
 
-/// Panics of Rust's standard library, and of crates that expect more from a machine. The first match applies.
+/// Panics of Rust's standard library, and of crates that need more of the platform. The first match applies.
 const PANICS: [Case; 11] = [
     (
         "time not implemented on this platform",
@@ -27,17 +27,17 @@ const PANICS: [Case; 11] = [
         "no filesystem on this platform",
         "a plugin has no files; build data in with include_str!, or read settings with config::get",
     ),
-    ("no pids on this platform", "a plugin is no process and has no number; to tell runs apart use event.id"),
+    ("no pids on this platform", "a plugin is not a process and has no process id; use event.id to distinguish runs"),
     // `std::env::vars`.
     ("not supported on this platform", "a plugin has no environment variables; read settings with config::get"),
 ];
 
-/// Returns what a plugin that panicked with this message should do instead, if the cause is a missing part of the machine.
+/// Returns what a plugin that panicked with this message should do instead, if the cause is a missing part of the platform.
 pub fn for_panic(message: &str) -> Option<&'static str> {
     find(&PANICS, message)
 }
 
-/// What the names of wasm-bindgen's imports reveal about the crate that needs them. The first match applies: an HTTP client also
+/// Names of wasm-bindgen's imports, and advice for the crate that needs them. The first match applies: an HTTP client also
 /// imports dates.
 const BROWSER: [Case; 9] = [
     ("fetch", "reqwest and other HTTP clients do that; a plugin has no network: return a Webhook, and the engine sends it"),
@@ -133,7 +133,8 @@ fn find(cases: &[Case], text: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Cases: panics of Rust's standard library without a machine. The output of Rust 1.95 for wasm32-unknown-unknown.
+    /// Cases: panics of Rust's standard library on a target without an operating system. The output of Rust 1.95 for
+    /// wasm32-unknown-unknown.
     #[test]
     fn advice_names_the_replacement() {
         let io = "called `Result::unwrap()` on an `Err` value: Error { kind: Unsupported, message: \"operation not supported on this platform\" }";
@@ -203,7 +204,7 @@ mod tests {
     /// Cases: crates that do not build for plugins. The errors of uuid 1.29, getrandom 0.2, 0.3 and 0.4, tokio 1.54, mio 1.2,
     /// socket2 0.6 and cc 1.2.
     #[test]
-    fn a_build_that_needs_a_machine_gets_advice() {
+    fn a_crate_that_does_not_build_gets_advice() {
         for (error, expected) in [
             (
                 "error: to use `uuid` on `wasm32-unknown-unknown`, specify a source of randomness using one of the `js`, `rng-getrandom`, or \

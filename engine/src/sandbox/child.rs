@@ -7,10 +7,10 @@
 //! ([`Budget`]). It has no inherited files, no environment and no right to open files. It runs at low priority and is the first
 //! to be killed when memory is short. If it dies, the file is refused ([`LoadError::TooComplex`]) and the engine continues.
 //!
-//! The result is trusted like the compile cache: the engine runs it as machine code. That is sound while the child does what its
-//! program says. Then the code is what Cranelift made of validated WebAssembly, as it would be in this process. It is not sound
-//! against a child that a file has taken over through a memory error in those parsers, which are safe Rust. The child protects
-//! the engine from exhaustion and crashes. It does not make an untrusted file trustworthy.
+//! The result is trusted like the compile cache: the engine runs it as machine code. That is sound while the child executes only
+//! its program: then the code is Cranelift's output for validated WebAssembly, as it would be in this process. It is not sound if
+//! a file takes over the child through a memory error in those parsers, which are safe Rust. The child protects the engine from
+//! exhaustion and crashes. It does not make an untrusted file trustworthy.
 //!
 //! `describe` does not run here: it is the plugin's code, and runs in the engine's sandbox under the limits of every run.
 
@@ -39,7 +39,7 @@ use super::{
 /// The first argument of the child. No command has this name.
 pub const COMMAND: &str = ":compile-plugin";
 
-/// Maximum number of concurrent children. One compiles on several cores; a second would add memory, not speed.
+/// Maximum number of concurrent children. One child compiles on several cores; a second would take memory without adding speed.
 const CHILDREN_MAX: usize = 1;
 /// Maximum number of threads on which a child compiles. Additional threads help only with the largest files, and each takes
 /// memory.
@@ -141,7 +141,7 @@ struct End {
 /// Why a child gave no reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The file is too much for it, and would be again.
+    /// The file exceeds the child's budget, and would exceed it again.
     File(String),
     /// Something outside killed it, or it did not start. The file may be good.
     Elsewhere(String),
@@ -224,7 +224,7 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
     })
 }
 
-/// The program to start, not by its path: after an upgrade the file there may be another.
+/// The program to start, not by its path: after an upgrade the path may name another file.
 fn program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
 }
@@ -236,12 +236,12 @@ fn threads() -> usize {
 fn last_words(mut words: impl io::Read) -> String {
     let mut text = Vec::new();
     let _ = (&mut words).take(WORDS_BYTES).read_to_end(&mut text);
-    // So that it never waits for a reader.
+    // Set so that it never waits for a reader.
     let _ = io::copy(&mut words, &mut io::sink());
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// What a child needs to know to compile like the engine: everything that affects the result, and nothing else.
+/// The input that a child needs to compile like the engine: everything that affects the result, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Order {
     places: Places,
@@ -365,7 +365,7 @@ fn close_inherited() {
 fn reply(result: &Result<Compiled, LoadError>) -> [Vec<u8>; 2] {
     let (tag, content) = match result {
         Ok(compiled) => (if compiled.kind == Kind::Small { b's' } else { b'b' }, compiled.code.clone()),
-        // So that the engine records it.
+        // Sent too, so that the engine records it.
         Err(LoadError::TooComplex { reason }) => (b't', reason.clone().into_bytes()),
         Err(error) => (if error.may_be_incomplete() { b'i' } else { b'r' }, error.to_string().into_bytes()),
     };

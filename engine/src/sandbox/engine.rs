@@ -26,10 +26,10 @@ pub struct Sandbox {
     pub(super) compiler: Compiler,
 }
 
-/// Where files that are not in the cache are compiled.
+/// The place where files that are not in the cache are compiled.
 #[derive(Clone)]
 pub(super) enum Compiler {
-    /// In a child process, which the file can only kill.
+    /// In a child process: a file can kill the child, but not the engine.
     Child(Arc<Children>),
     /// In this process: for the child itself, and tests.
     Here,
@@ -68,7 +68,7 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// Creates a sandbox that compiles for one with `places` and runs nothing: it reserves no memory for instances.
+    /// Creates a sandbox that only compiles, for a sandbox with `places`: it reserves no memory for instances.
     pub(super) fn compiler(settings: &Settings, places: Places) -> Result<Self, SetupError> {
         Self::build(settings, places, Purpose::Compile, Compiler::Here)
     }
@@ -84,7 +84,7 @@ impl Sandbox {
 pub(super) enum Places {
     /// In a pool whose address space is reserved at start.
     Pooled,
-    /// Each separately: slower, and possible everywhere.
+    /// Each instance separately: slower, and possible everywhere.
     OnDemand,
 }
 
@@ -129,14 +129,14 @@ pub(super) struct Pool {
     pub linker: Linker<Host>,
     /// The same with the restricted WASI, for components that import it.
     pub wasi_linker: Linker<Host>,
-    turns: Turns,
+    permits: Permits,
 }
 
 impl Pool {
     fn new(kind: Kind, settings: &Settings, places: Places, purpose: Purpose) -> wasmtime::Result<Self> {
         let threads = settings.threads.clamp(1, 1024);
         // One more than concurrent runs, so that loading a plugin need not wait for a run to end.
-        let turns = match kind {
+        let permits = match kind {
             Kind::Small => threads + 1,
             Kind::Big => threads.min(4) + 1,
         };
@@ -146,49 +146,49 @@ impl Pool {
             on_demand(&mut config, memory_bytes_max);
         }
         if (places, purpose) == (Places::Pooled, Purpose::Run) {
-            pooled(&mut config, kind, turns as u32, memory_bytes_max);
+            pooled(&mut config, kind, permits as u32, memory_bytes_max);
         }
         let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         bindings::Plugin::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
         let mut wasi_linker = linker.clone();
         wasi::add_to_linker(&mut wasi_linker)?;
-        let turns = Turns { free: Mutex::new(turns), freed: Condvar::new() };
-        Ok(Self { engine, kind, memory_bytes_max, counts: kind.counts(), linker, wasi_linker, turns })
+        let permits = Permits { free: Mutex::new(permits), freed: Condvar::new() };
+        Ok(Self { engine, kind, memory_bytes_max, counts: kind.counts(), linker, wasi_linker, permits })
     }
 
     /// Waits for a permit. An exhausted pool refuses, so nothing may be instantiated without a permit.
-    pub fn turn(&self) -> Turn<'_> {
-        self.turns.take()
+    pub fn permit(&self) -> Permit<'_> {
+        self.permits.take()
     }
 }
 
 /// The permits of a pool.
-struct Turns {
+struct Permits {
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-impl Turns {
-    fn take(&self) -> Turn<'_> {
+impl Permits {
+    fn take(&self) -> Permit<'_> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
-        Turn(self)
+        Permit(self)
     }
 }
 
 /// A permit of a pool, returned on drop.
-pub(super) struct Turn<'a>(&'a Turns);
+pub(super) struct Permit<'a>(&'a Permits);
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.0.freed.notify_one();
     }
 }
 
-/// Returns how many ticks a run may see: never fewer than its deadline has.
+/// Returns the number of ticks that a run may last: its deadline, rounded up.
 pub(super) fn ticks(deadline: Duration) -> u64 {
     let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
     u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1)
@@ -219,13 +219,13 @@ fn config() -> Config {
     config
 }
 
-fn pooled(config: &mut Config, kind: Kind, turns: u32, memory_bytes: usize) {
+fn pooled(config: &mut Config, kind: Kind, permits: u32, memory_bytes: usize) {
     let counts = kind.counts();
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(turns)
-        .total_core_instances(turns * counts.instances)
-        .total_memories(turns * counts.memories)
-        .total_tables(turns * counts.tables)
+    pool.total_component_instances(permits)
+        .total_core_instances(permits * counts.instances)
+        .total_memories(permits * counts.memories)
+        .total_tables(permits * counts.tables)
         .total_stacks(1)
         .max_core_instances_per_component(counts.instances)
         .max_memories_per_component(counts.memories)
@@ -246,8 +246,8 @@ fn pooled(config: &mut Config, kind: Kind, turns: u32, memory_bytes: usize) {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
 }
 
-/// For machines whose address space has no room for a pool (39-bit processors, `ulimit -v`): an instance reserves its maximum
-/// size, so that growing moves nothing, and no more.
+/// For machines whose address space is too small for a pool (39-bit processors, `ulimit -v`): an instance reserves only its
+/// maximum size, so that its memory can grow in place.
 fn on_demand(config: &mut Config, memory_bytes: usize) {
     config.memory_reservation(memory_bytes as u64).memory_guard_size(64 << 10).memory_reservation_for_growth(1 << 20);
 }
@@ -285,12 +285,12 @@ mod tests {
 
     #[test]
     fn a_permit_is_returned() {
-        let turns = Turns { free: Mutex::new(1), freed: Condvar::new() };
+        let permits = Permits { free: Mutex::new(1), freed: Condvar::new() };
         thread::scope(|scope| {
-            let first = turns.take();
-            scope.spawn(|| drop(turns.take()));
+            let first = permits.take();
+            scope.spawn(|| drop(permits.take()));
             drop(first);
         });
-        assert_eq!(*turns.free.lock().unwrap(), 1);
+        assert_eq!(*permits.free.lock().unwrap(), 1);
     }
 }

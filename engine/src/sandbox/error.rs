@@ -7,7 +7,7 @@ use super::limits::size;
 pub enum LoadError {
     #[error("it is empty. If it is still being copied, it loads automatically when it is complete")]
     Empty,
-    #[error("it is {}; the limit is {}. Build it with --release, or raise plugins.bytes_max", size(*found), size(*limit))]
+    #[error("it is {}; the limit is {}. Build it with --release, or raise limits.plugin_bytes_max", size(*found), size(*limit))]
     TooLarge { found: usize, limit: usize },
     #[error(
         "it is not WebAssembly but {looks_like}. Build a crate with innesco plugin build, \

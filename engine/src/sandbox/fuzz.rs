@@ -1,8 +1,8 @@
 //! Changes real plugin files at random, and loads them as the child process does, under the same limits.
 //!
-//! Many inputs share one process, which is this test program, started again: a start costs as much as hundreds of inputs. The process
-//! ends once earlier inputs have left too much memory behind ([`LEFT_BYTES_MAX`]). If it dies, its last input runs again as the first
-//! of a new process, and counts as a death only if that one dies too. So every outcome is that of a file alone.
+//! Many inputs share one process, which is this test program, started again: a start costs as much as hundreds of inputs. The
+//! process ends once earlier inputs have left too much memory behind ([`LEFT_BYTES_MAX`]). If it dies, its last input runs again
+//! as the first of a new process, and counts as a death only if that one dies too. So every outcome belongs to one file.
 //!
 //! `INNESCO_FUZZ_INPUTS` sets the number of inputs (a few thousand by default), `INNESCO_FUZZ_FIRST` the number of the first,
 //! `INNESCO_FUZZ_SEED` selects others, and `INNESCO_FUZZ_CORPUS` names a folder with more files to begin with.
@@ -37,7 +37,7 @@ const REPORT_EVERY: u64 = 50_000;
 const FROM: &str = "INNESCO_FUZZ_FROM";
 /// Holds the number after the child's last input.
 const TO: &str = "INNESCO_FUZZ_TO";
-/// The outcome where code of the engine panicked. A parser of WebAssembly that panics is no fault of the engine: the file is refused.
+/// The outcome if code of the engine panicked. A panic in a WebAssembly parser is not a fault of the engine: the file is refused.
 const OUR_PANIC: &str = "our-panic";
 const PARSER_PANIC: &str = "parser-panic";
 const GUESTS: [&str; 6] = ["echo", "config", "state", "wasi-sleep", "newer-unused", "panic"];
@@ -162,7 +162,7 @@ fn as_a_child() {
     }));
     let work = move || {
         let sandbox = Sandbox::compiler(&Settings { threads: 1, ..Settings::default() }, Places::Pooled).unwrap();
-        // The first file allocates what the compiler and the allocator keep from then on.
+        // The first file causes allocations that the compiler and the allocator keep from then on.
         sandbox.compile(&corpus[0]).unwrap();
         let fresh = child::mapped_bytes();
         for input in from..to {

@@ -24,7 +24,7 @@ pub struct Limiter {
     counts: Counts,
 }
 
-/// Limits of the parts of one component. Without them one component could take every place in the pool.
+/// Limits of the parts of one component. Without them one component could occupy the whole pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     pub instances: u32,

@@ -7,8 +7,8 @@ use std::{num::NonZero, thread, time::Duration};
 pub struct Settings {
     /// Default limits of a run.
     pub limits: Limits,
-    /// Maximum file size, in bytes. Python needs 18 to 38 MiB, JavaScript 8 to 14, Rust a tenth of one. Compiling takes time and
-    /// memory by size.
+    /// Maximum file size, in bytes. Python needs 18 to 38 MiB, JavaScript 8 to 14, Rust a tenth of one. The time and memory of
+    /// compiling grow with the size.
     pub plugin_bytes_max: usize,
     /// Maximum number of concurrent runs; more wait. Each has a place in the pool, reserved at start.
     pub threads: usize,
@@ -58,9 +58,9 @@ impl Limits {
     pub const BIG_CODE_BYTES: usize = 2 << 20;
     /// Longer log lines are cut, in bytes. Longer text is data, not a log line.
     pub const LOG_LINE_BYTES: usize = 4 << 10;
-    /// Longer messages of a plugin's own failure are cut, in bytes.
+    /// Longer messages of a failure that a plugin returns are cut, in bytes.
     pub const MESSAGE_BYTES: usize = 2 << 10;
-    /// Longer codes of a plugin's own failure are cut, in bytes.
+    /// Longer codes of a failure that a plugin returns are cut, in bytes.
     pub const CODE_BYTES: usize = 64;
     /// Total time that one run may wait for reads of state. It does not count towards [`Limits::deadline`], and is well below the
     /// lease of the run's event. A run without an answer by then is tried again.

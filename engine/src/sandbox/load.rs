@@ -1,4 +1,4 @@
-//! Turns a file's bytes into a plugin that can run.
+//! Converts a file's bytes into a plugin that can run.
 //!
 //! [`Sandbox::compile`] does everything that reads a file: it validates, encodes, compiles and links it once on trial. The engine
 //! runs that in a child process (`child.rs`). [`Sandbox::load`] takes the code from the child or from the cache, links it and
@@ -95,7 +95,7 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Returns what identifies this version: the SHA-256 of the file.
+    /// Returns the identity of this version: the SHA-256 of the file.
     pub fn digest(&self) -> &Digest {
         &self.guest.digest
     }
@@ -202,7 +202,7 @@ impl Sandbox {
     ///
     /// Each explains what is wrong with the file and what to do.
     pub(super) fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
-        // Parsers of strangers' bytes take some things for impossible that a file made by hand contains.
+        // These parsers panic on some hand-made files, whose content they consider impossible.
         guarded(
             || self.compile_unguarded(bytes),
             |detail| LoadError::TooComplex { reason: format!("loading it crashed the compiler ({detail})") },
@@ -227,7 +227,7 @@ impl Sandbox {
             return Err(LoadError::TooDemanding { detail });
         }
         let code = pool.engine.precompile_component(component).map_err(|error| diagnose::not_compilable(&error))?;
-        // A failure here must not happen in the engine first.
+        // Linked here too, so that a failure is found before the engine loads the code.
         let component = pool.deserialize(&code).map_err(|error| diagnose::not_compilable(&error))?;
         link(pool, &component)?;
         Ok(Compiled { kind: pool.kind, code })
@@ -301,11 +301,11 @@ pub(super) fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
 fn describe(guest: &Guest, limits: &Limits) -> Result<Manifest, LoadError> {
     let nothing = Arc::new(BTreeMap::new());
     let host = |log| guest.host(limits, log, nothing.clone(), None, "", Timestamp::from_millis(0));
-    let (answer, told) = guest.call(limits, host, |plugin, store| plugin.innesco_plugin_handler().call_describe(store));
+    let (answer, facts) = guest.call(limits, host, |plugin, store| plugin.innesco_plugin_handler().call_describe(store));
     let said = match answer {
         Ok(said) => said,
         Err(error) => {
-            let failure = told.explain(error, limits).unwrap_or_else(|unavailable| unavailable.as_failure());
+            let failure = facts.explain(error, limits).unwrap_or_else(|unavailable| unavailable.as_failure());
             return Err(LoadError::Describe { detail: failure.message });
         }
     };

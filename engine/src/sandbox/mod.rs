@@ -2,8 +2,8 @@
 //!
 //! [`Sandbox::load`] turns a file into a [`Plugin`]: it validates the file, turns a core module into a component, compiles it
 //! (all in a child process with limits, or from the cache), links it, starts it once and reads its manifest. [`Plugin::run`]
-//! gives one event to a fresh instance and returns a [`Report`], regardless of the guest: each limit ends in a named outcome with
-//! a message.
+//! passes one event to a fresh instance and always returns a [`Report`]: a guest that exceeds a limit ends with a named outcome
+//! and a message.
 //!
 //! What must stay true: a guest gets an event, its settings, its state and a log, and nothing else: no clock, no randomness, no
 //! files, no network. No result of a guest is used before `output.rs` has checked it. A run leaves nothing in memory for the

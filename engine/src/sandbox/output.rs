@@ -33,7 +33,7 @@ impl Breach {
         Self { code, message: message.into() }
     }
 
-    /// Adds which webhook or event it is, counted from 1.
+    /// Adds the number of the webhook or event, counted from 1.
     fn of(self, thing: &str, place: usize) -> Self {
         Self { message: format!("{thing} {}: {}", place + 1, self.message), ..self }
     }
@@ -73,7 +73,7 @@ pub fn requests(outcome: Outcome, addressing: Addressing, limits: &Limits) -> Re
     })
 }
 
-/// Converts a plugin's own failure, cut to a readable length.
+/// Converts a failure that a plugin returned, cut to a readable length.
 pub fn failure(failure: types::Failure) -> RunFailure {
     let or = |text: String, otherwise: &str| if text.trim().is_empty() { otherwise.to_owned() } else { text };
     let code = printable(&failure.code, Limits::CODE_BYTES).replace(['\n', '\t'], " ");
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_a_plugins_own_failure() {
+    fn cuts_a_long_failure_of_a_plugin() {
         let given = types::Failure { code: "x".repeat(100), message: "é\x1b[1m".repeat(2000), retryable: true };
         let failure = failure(given);
         assert_eq!((failure.code.len(), failure.message.len(), failure.retryable), (64, 2048, true));

@@ -57,9 +57,9 @@ pub struct Report {
     pub took: Duration,
     /// Peak memory, in bytes.
     pub memory_peak: u64,
-    /// What it read, and what it wrote; the latter is empty unless it ended `ok`.
+    /// Reads and writes of state; the writes are empty unless the run ended `ok`.
     pub state: StateUse,
-    /// What it read beside the event.
+    /// The settings and the state that it read, in addition to the event.
     pub recording: Recording,
 }
 
@@ -82,7 +82,7 @@ impl Plugin {
     /// Only if `state` did not answer. Every result of the guest is in the report.
     pub fn run(&self, input: RunInput<'_>, state: Box<dyn StateSource>) -> Result<Report, StateUnavailable> {
         let (started, revision) = (Instant::now(), input.revision);
-        // The runtime is a large program too. If it panics on a guest, only that guest's run fails.
+        // The WebAssembly runtime may panic too. Then only this run fails.
         catch_unwind(AssertUnwindSafe(|| self.run_unguarded(input, state))).unwrap_or_else(|panic| {
             let message = format!("crashed the WebAssembly runtime: {}", panic_text(&*panic));
             Ok(Report {
@@ -118,20 +118,20 @@ impl Plugin {
         };
         let now = event.new.time.as_deref().and_then(Timestamp::parse_rfc3339).unwrap_or(event.accepted_at);
         let host = |log| self.guest.host(limits, log, input.config.clone(), Some(state), &id, now);
-        let (answer, told) =
+        let (answer, facts) =
             self.guest.call(limits, host, |plugin, store| plugin.innesco_plugin_handler().call_handle(store, given));
         let addressing = if input.bound { Addressing::Bound } else { Addressing::Named };
         let result = match answer {
             Ok(Ok(outcome)) => output::requests(outcome, addressing, limits).map_err(RunFailure::from),
             Ok(Err(failure)) => Err(output::failure(failure)),
-            Err(error) => Err(told.explain(error, limits)?),
+            Err(error) => Err(facts.explain(error, limits)?),
         };
-        let mut state = told.state;
+        let mut state = facts.state;
         if result.is_err() {
             state.writes.clear();
         }
-        let recording = Recording { settings: input.revision, state: told.read };
-        Ok(Report { result, log: told.log.take(), took: told.took, memory_peak: told.memory_peak, state, recording })
+        let recording = Recording { settings: input.revision, state: facts.read };
+        Ok(Report { result, log: facts.log.take(), took: facts.took, memory_peak: facts.memory_peak, state, recording })
     }
 }
 
@@ -145,7 +145,7 @@ pub struct Guest {
 }
 
 /// Facts about a call, besides its answer.
-pub struct Told {
+pub struct CallFacts {
     pub log: SharedLog,
     pub took: Duration,
     pub memory_peak: u64,
@@ -176,9 +176,9 @@ impl Guest {
         limits: &Limits,
         host: impl FnOnce(SharedLog) -> Host,
         call: impl FnOnce(&bindings::Plugin, &mut Store<Host>) -> wasmtime::Result<T>,
-    ) -> (wasmtime::Result<T>, Told) {
+    ) -> (wasmtime::Result<T>, CallFacts) {
         let log = SharedLog::new(limits);
-        let turn = self.pool.turn();
+        let permit = self.pool.permit();
         let started = Instant::now();
         let mut store = Store::new(&self.pool.engine, host(log.clone()));
         store.limiter(|host| &mut host.limiter);
@@ -192,16 +192,16 @@ impl Guest {
         let answer = self.pre.instantiate(&mut store).and_then(|plugin| call(&plugin, &mut store));
         let took = started.elapsed();
         let mut host = store.into_data();
-        drop(turn);
+        drop(permit);
         if let Some(wasi) = &host.wasi {
             wasi.finish();
         }
         let (state, read) = host.state.take();
-        (answer, Told { log, took, memory_peak: host.limiter.peak(), state, read })
+        (answer, CallFacts { log, took, memory_peak: host.limiter.peak(), state, read })
     }
 }
 
-impl Told {
+impl CallFacts {
     /// Converts the end of a call into its named outcome.
     pub fn explain(&self, error: wasmtime::Error, limits: &Limits) -> Result<RunFailure, StateUnavailable> {
         let error = match error.downcast::<StateRefused>() {

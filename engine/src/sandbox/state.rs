@@ -53,7 +53,7 @@ pub struct State {
     keys_max: usize,
     key_bytes_max: usize,
     value_bytes_max: usize,
-    /// Values read from the source, so that a key reads the same during the whole run.
+    /// Values read from the source, so that a key has the same value during the whole run.
     seen: HashMap<String, Option<Vec<u8>>>,
     reads: Vec<StateRead>,
     writes: BTreeMap<String, Option<Vec<u8>>>,
@@ -133,7 +133,7 @@ impl State {
         waited
     }
 
-    /// Returns what must be checked and written when the event commits, and the values that the run read.
+    /// Returns the reads to check and the writes to apply when the event commits, and the values that the run read.
     pub fn take(&mut self) -> (StateUse, RecordedState) {
         let writes = std::mem::take(&mut self.writes).into_iter().map(|(key, value)| StateWrite { key, value }).collect();
         let (reads, mut seen) = (std::mem::take(&mut self.reads), std::mem::take(&mut self.seen));

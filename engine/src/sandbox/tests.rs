@@ -1,4 +1,4 @@
-//! Tests of the sandbox with its guests: which files load, how each run ends, and what no guest can reach.
+//! Tests of the sandbox with its guests: which files load, how each run ends, and which functions no guest can reach.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -98,12 +98,12 @@ impl Run {
     }
 
     fn failure(&self, guest: &str) -> RunFailure {
-        self.report(guest).result.expect_err("this run must not end well")
+        self.report(guest).result.expect_err("this run must fail")
     }
 }
 
 fn body(report: &Report) -> &[u8] {
-    &report.result.as_ref().expect("this run ends well").webhooks[0].payload.body
+    &report.result.as_ref().expect("this run succeeds").webhooks[0].payload.body
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn an_endless_run_is_stopped_in_time_and_others_continue() {
 }
 
 #[test]
-fn a_lower_limit_holds_for_one_run() {
+fn a_lower_limit_applies_to_one_run() {
     let limits = Limits { memory_bytes: 64 << 10, ..Run::default().limits };
     let failure = Run { limits, ..Run::default() }.failure("no-op");
     assert_eq!(failure.message, "requested 128 KiB of memory; its limit is 64 KiB");
@@ -270,10 +270,10 @@ fn an_unavailable_store_does_not_fail_the_run() {
 fn no_instance_leaves_anything_to_the_next_thousand() {
     let plugin = load("secret").unwrap();
     let other = SANDBOX.load(&guests::build("secret", "other", &["*"]), &NoCache).unwrap();
-    for turn in 0..1000 {
-        let plugin = if turn % 3 == 2 { &other } else { &plugin };
+    for number in 0..1000 {
+        let plugin = if number % 3 == 2 { &other } else { &plugin };
         let report = Run::default().of(plugin, NoState).unwrap();
-        assert!(report.result.is_ok(), "instance {turn}: {:?}", report.result.err());
+        assert!(report.result.is_ok(), "instance {number}: {:?}", report.result.err());
     }
 }
 
@@ -340,7 +340,7 @@ fn names_the_kind_of_a_file_that_is_not_webassembly() {
 
 #[test]
 fn a_file_at_which_a_parser_panics_is_refused_by_name() {
-    // An interface names a type of the world around it, which no tool writes and the parser of such types takes for impossible.
+    // An interface that names a type of its world: no tool writes this, and the parser panics on it.
     let types = wat::parse_str(
         r#"(component (@custom "wit-component-encoding" "\04\00")
             (type (component

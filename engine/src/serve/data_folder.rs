@@ -24,7 +24,8 @@ pub fn lock_folder(data: &Path) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
-/// Returns the name of a node that has none in its settings. It is random, made once, and the same after every restart.
+/// Returns the name of a node that has none in its settings. The name is random, created once, and stays the same across
+/// restarts.
 pub fn node_name(data: &Path) -> anyhow::Result<String> {
     let file = data.join("node");
     let shown = file.display();
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_keeps_the_name_it_was_given_first() {
+    fn a_node_keeps_its_first_name() {
         let folder = tempfile::tempdir().unwrap();
         let name = node_name(folder.path()).unwrap();
         assert!(name.starts_with("node-") && name.len() == 13, "{name}");

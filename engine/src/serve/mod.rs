@@ -34,7 +34,7 @@ pub struct Engine {
     traces: Traces,
     keys: Arc<Keys>,
     sources: Arc<Sources>,
-    /// The admin key that was made because none existed. It is shown once.
+    /// The admin key that was created because none existed. It is shown once.
     pub new_admin_key: Option<String>,
     /// The lock of the data folder, held while the engine lives.
     _lock: fs::File,
@@ -89,7 +89,7 @@ impl Engine {
         &self.catalog
     }
 
-    /// Serves on `listener` until `stop`. Then drains: accepts nothing more, finishes the work in hand and closes the store.
+    /// Serves on `listener` until `stop`. Then drains: accepts nothing more, finishes the work in flight and closes the store.
     ///
     /// # Errors
     /// A part of the engine has failed. Nothing is lost; start the process again.
@@ -166,7 +166,7 @@ impl Engine {
                 tracing::error!(panicked = ended.is_err(), "the task that follows the configuration has ended; the engine stops");
                 broken.cancel();
             }
-            // Callers that keep their connections open must not keep the engine from stopping.
+            // Callers that keep their connections open must not delay the stop.
             () = async { stopped().await; tokio::time::sleep(self.config.drain).await } => {}
         }
         stop.cancel();
@@ -174,7 +174,7 @@ impl Engine {
         following.abort();
         work.drain().await;
         if let Err(error) = store.leave().await {
-            tracing::warn!(%error, "could not report to the other nodes that this one ends; they take over its work once its heartbeat is missing");
+            tracing::warn!(%error, "could not report to the other nodes that this node stops; they take over its work once its heartbeat is missing");
         }
         let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
         if broken.is_cancelled() {
@@ -197,7 +197,7 @@ async fn open_store(config: &Config, address: SocketAddr, handoff: Handoff) -> a
         StoreAt::Postgres(url) => url.clone(),
     };
     if !config.node.role.works() {
-        // This node has no workers, so it takes no hand-over: everything waits for the other nodes.
+        // This node has no workers, so commits hand nothing over: all work waits for the other nodes.
         handoff.events.set_width(&(), Some(Width::CLOSED));
     }
     let name = match &config.node.name {

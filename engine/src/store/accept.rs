@@ -1,7 +1,7 @@
 //! Commit 1: storing an event.
 //!
 //! Also here: what both stores compute for an event before they write it. That is its weight, its minute, and a copy of its data,
-//! so that a small event does not keep a large request in memory.
+//! so that a small event does not hold a large request in memory.
 
 use async_trait::async_trait;
 

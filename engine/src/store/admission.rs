@@ -19,7 +19,7 @@ use crate::domain::time::Timestamp;
 
 /// Bytes that may wait to be written.
 const QUEUED_MAX: usize = 64 << 20;
-/// Age from which a count of the backlog is outdated.
+/// Age at which a count of the backlog is outdated.
 const COUNTED_FOR: Duration = Duration::from_millis(500);
 
 /// Limits beyond which a store refuses new events, and new state of a plugin.

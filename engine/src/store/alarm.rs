@@ -20,17 +20,18 @@ pub struct Alarm {
     room: Arc<Notify>,
     /// Steady clock, ms. `i64::MAX` means not set.
     at: AtomicI64,
-    /// Due work waits until earlier work of its order is finished.
+    /// Whether due work waits until earlier work of its order is finished.
     held_back: AtomicBool,
 }
 
 impl Alarm {
-    /// Makes an alarm that is not set. `room` is notified when a queue of the hand-off has room again.
+    /// Creates an alarm that is not set. `room` is notified when a queue of the hand-off has room again.
     pub(super) fn new(room: Arc<Notify>) -> Self {
         Self { room, at: AtomicI64::new(i64::MAX), held_back: AtomicBool::new(false) }
     }
 
-    /// Sets the alarm to `due`, when a row becomes due that has no lease. An earlier instant that is already set stays.
+    /// Sets the alarm to `due`, the time at which a row without a lease becomes due. An earlier instant that is already set
+    /// stays.
     pub fn set(&self, due: Timestamp) {
         if self.at.fetch_min(due.millis(), Ordering::SeqCst) > due.millis() {
             self.room.notify_one();
@@ -54,7 +55,7 @@ impl Alarm {
         self.at.fetch_min(due.millis(), Ordering::SeqCst);
     }
 
-    /// Clears the alarm. The caller looks into the store next.
+    /// Clears the alarm. The caller asks the store next.
     pub fn clear(&self) {
         self.at.store(i64::MAX, Ordering::SeqCst);
     }
@@ -63,7 +64,7 @@ impl Alarm {
     pub async fn wait(&self, longest: Duration) {
         let due = Timestamp::from_millis(self.at.load(Ordering::SeqCst));
         let wait = due.since(clock::steady()).min(longest);
-        // The caller looks into the store either way, so a timeout needs no handling.
+        // The caller asks the store in either case, so a timeout needs no handling.
         let _ = tokio::time::timeout(wait, self.room.notified()).await;
     }
 

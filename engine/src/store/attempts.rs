@@ -39,7 +39,7 @@ pub struct AttemptRecord {
     /// Number of the attempt, from 1.
     pub n: u32,
     pub attempt: Attempt,
-    /// The endpoint as it was sent to.
+    /// The endpoint's part of the request, as it was sent.
     pub sent: SentAs,
     pub next: Next,
     /// Operational events about this attempt, stored with it.

@@ -30,7 +30,7 @@ pub trait Audit {
         members: Option<Vec<String>>,
     ) -> Result<(), Error>;
 
-    /// Removes the entry of a change that was not made. An entry that does not exist is no error.
+    /// Removes the entry of a change that was not made. It is not an error if the entry does not exist.
     ///
     /// # Errors
     /// If the commit failed.

@@ -44,7 +44,7 @@ impl Budget {
 
     /// Returns the number of reservations, their bytes, and the limit in bytes.
     pub fn occupancy(&self) -> (usize, usize, usize) {
-        // The semaphore's free permits are no measure: it already sets some aside for the next caller.
+        // The semaphore's free permits cannot be used, because it already reserves some for the next caller.
         (self.items.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), self.limit)
     }
 }

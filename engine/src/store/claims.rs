@@ -27,14 +27,14 @@ pub trait Claims {
     /// If the commit failed: nothing was claimed.
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error>;
 
-    /// Gives claims back without settling them: their rows are due at once. Ignores a lease that was lost.
+    /// Releases claims without settling them: their rows are due at once. Ignores a lease that was lost.
     ///
     /// # Errors
     /// If the commit failed: the claims become due when their leases end.
     async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error>;
 
     /// Returns when the next unclaimed row is due, for a caller that claimed everything due at `claimed_at`. Rows that became due
-    /// since then count. Rows that were already due then do not count: they wait for another row to finish.
+    /// since then count. Rows that were already due at that time do not count: they wait for another row to finish.
     ///
     /// # Errors
     /// If the store cannot be read.

@@ -463,8 +463,8 @@ pub fn json_column<T: serde::de::DeserializeOwned>(place: &Place, column: &'stat
     place.json(column, text)
 }
 
-/// A job's column `filter`. Ids and instants are numbers, the rest is as people write it. A member that a kind of job does not use is
-/// missing or null.
+/// A job's column `filter`. Ids and instants are numbers, all other members are text as people write it. A member that a kind of
+/// job does not use is missing or null.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
 pub struct TaskColumn {
@@ -477,7 +477,7 @@ pub struct TaskColumn {
     event_type: Option<String>,
     since: Option<i64>,
     until: Option<i64>,
-    /// Items from here on were created after the job, and do not belong to it.
+    /// Items from this number on were created after the job, and do not belong to it.
     end: i64,
 }
 
@@ -528,7 +528,7 @@ impl TaskColumn {
         Ok((task, end))
     }
 
-    /// Returns `None` if a member is not what it can be.
+    /// Returns `None` if a member has an invalid value.
     fn task(self, kind: &str) -> Option<Task> {
         let event_type = optional(self.event_type, |text| Pattern::parse(text).ok())?;
         let (since, until) = (self.since.map(Timestamp::from_millis), self.until.map(Timestamp::from_millis));
@@ -559,7 +559,7 @@ impl TaskColumn {
     }
 }
 
-/// Reads a text that may be missing; returns `None` if it is there and cannot be read.
+/// Reads a text that may be missing; returns `None` if it exists and cannot be read.
 fn optional<T>(text: Option<String>, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
     text.map_or(Some(None), |text| read(&text).map(Some))
 }

@@ -15,8 +15,8 @@ pub trait Commands {
     /// being sent is not changed.
     ///
     /// # Errors
-    /// [`Error::Conflict`], changing nothing, if its endpoint is disabled or deleted, or if it has had all its attempts;
-    /// [`Error::NotFound`].
+    /// [`Error::Conflict`], changing nothing, if its endpoint is disabled or deleted, or if it has reached the maximum number of
+    /// attempts; [`Error::NotFound`].
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error>;
 
     /// Cancels a waiting delivery, in the store and in memory. A delivery that is being sent may still reach its receiver. It
@@ -26,18 +26,18 @@ pub trait Commands {
     /// [`Error::Conflict`] if it is already finished; [`Error::NotFound`].
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error>;
 
-    /// Makes a run due now. It may be parked, waiting or cancelled. One that a worker holds is left alone. Nothing else that the event
-    /// caused is touched.
+    /// Makes a run due now. It may be parked, waiting or cancelled. A run that a worker holds is not changed. Neither are the
+    /// event's other runs and deliveries.
     ///
     /// # Errors
     /// [`Error::Conflict`], changing nothing, if it ended `ok`, if a replay took its place, or if the endpoint that it belongs to was
     /// deleted; [`Error::NotFound`].
     async fn retry_run(&self, id: RunId, now: Timestamp) -> Result<(), Error>;
 
-    /// Cancels a run that waits or is parked. One that a worker executes has no effects any more.
+    /// Cancels a run that waits or is parked. A run that a worker is executing has no effects any more.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it ended `ok` or is cancelled already; [`Error::NotFound`].
+    /// [`Error::Conflict`] if it ended `ok` or is already cancelled; [`Error::NotFound`].
     async fn cancel_run(&self, id: RunId) -> Result<(), Error>;
 
     /// Runs an event again with the current plugins and subscriptions. Returns the new round. Runs of earlier rounds that wait or are

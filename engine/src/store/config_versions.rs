@@ -1,8 +1,8 @@
 //! Config versions: makes workers wait until this process has read the configuration (endpoints, sources, keys, plugin settings)
 //! that another node changed.
 //!
-//! The store announces the current config version with everything it hands over. A worker waits until this process has read that
-//! version before it runs an event. So an event sees every configuration change that was acknowledged before the event was
+//! The store announces the current config version with all work that it hands over. A worker waits until this process has read
+//! that version before it runs an event. So an event sees every configuration change that was acknowledged before the event was
 //! submitted, on any node. A store that belongs to one process announces nothing, so no worker waits.
 
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ impl ConfigVersions {
         raise(&self.known, version);
     }
 
-    /// Waits until a version is announced that this process has not read, and returns it.
+    /// Waits for the announcement of a version that this process has not read, and returns it.
     pub async fn changed(&self) -> i64 {
         let unknown = |announced: &i64| announced > &*self.known.borrow();
         let announced = self.announced.subscribe().wait_for(unknown).await.map(|announced| *announced);

@@ -14,18 +14,19 @@ use crate::domain::{
 /// Whether a deletion may remove an endpoint that is in use.
 #[derive(Clone, Debug)]
 pub enum Deletion {
-    /// It may: the caller accepts that waiting webhooks are cancelled.
+    /// Yes: the caller accepts that waiting webhooks are cancelled.
     Forced,
-    /// It may not, if deliveries wait for the endpoint or one of these plugins has sent to it by name.
+    /// No, if deliveries wait for the endpoint or one of these plugins has sent to it by name.
     Unused { serving: Vec<Slug> },
 }
 
-/// Deleted endpoints whose names are known: enough for the webhooks of plugins, and few enough to read them with each change.
+/// Maximum number of deleted endpoints whose names are known: enough for the webhooks of plugins, and few enough to read with
+/// each change.
 pub const DELETED_KNOWN_MAX: i64 = 10_000;
 /// Maximum number of waiting deliveries of each kind that are counted before a deletion.
 pub const WAITING_COUNTED_MAX: i64 = 100_000;
 /// Number of the last finished deliveries that are searched for plugins that send to the endpoint.
-pub const SENT_LOOKED_AT_MAX: i64 = 1_000;
+pub const SENT_CHECKED_MAX: i64 = 1_000;
 
 /// Stores endpoints.
 #[async_trait]
@@ -34,8 +35,8 @@ pub trait Endpoints {
     /// [`Error::Taken`] if an endpoint has this name.
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
 
-    /// Replaces everything except the id, the name and the state. A change of the URL must not undo a `410` that arrived
-    /// meanwhile.
+    /// Replaces everything except the id, the name and the state. A change of the URL must not undo the effect of a `410` that
+    /// arrived in the meantime.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -57,7 +58,7 @@ pub trait Endpoints {
     /// Deletes an endpoint and stores `notice` in the same commit. [`Self::close_deliveries`] cancels its waiting deliveries.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if `deletion` asks whether it is in use, and it is; [`Error::NotFound`]. Both store nothing.
+    /// [`Error::Conflict`] if it is in use and `deletion` forbids that; [`Error::NotFound`]. Both store nothing.
     async fn delete_endpoint(&self, id: EndpointId, deletion: Deletion, notice: Option<NewEvent>) -> Result<(), Error>;
 
     /// Returns all endpoints, by name.
@@ -66,8 +67,8 @@ pub trait Endpoints {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
 
-    /// Returns the names of deleted endpoints, the last [`DELETED_KNOWN_MAX`] that were deleted. A deleted endpoint is forgotten with its
-    /// last delivery.
+    /// Returns the names of the last [`DELETED_KNOWN_MAX`] deleted endpoints. A deleted endpoint is forgotten with its last
+    /// delivery.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.

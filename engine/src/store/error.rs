@@ -18,7 +18,7 @@ pub enum Error {
     #[error("the store cannot be used at the moment: {0}")]
     Unavailable(String),
     /// A read would take too long.
-    #[error("the store had not found it after {} s; ask for less: a narrower filter (since, until, type, endpoint) or a smaller limit", .0.as_secs())]
+    #[error("the query took longer than {} s; use a narrower filter (since, until, type, endpoint) or a smaller limit", .0.as_secs())]
     TooSlow(Duration),
     /// A limit of waiting work is exceeded. A later try may succeed.
     #[error("{0}; nothing was stored. Try again in a second")]
@@ -29,10 +29,10 @@ pub enum Error {
     /// Secrets that cannot be sealed or opened.
     #[error("{0}")]
     Sealed(String),
-    #[error("there is no such {what}")]
+    #[error("the {what} does not exist")]
     NotFound { what: &'static str },
     /// A name that must be unique is taken.
-    #[error("{what} {name:?} exists already")]
+    #[error("{what} {name:?} already exists")]
     Taken { what: &'static str, name: String },
     /// An event has the sender's id of an earlier event but another type: one of the two ids is wrong.
     #[error("{0}")]
@@ -93,7 +93,7 @@ impl From<SealError> for Error {
 }
 
 impl Error {
-    /// Returns whether a rule refused the step before it changed anything. Any other error may have occurred after some changes.
+    /// Returns whether a rule refused the step before any change. Any other error may have occurred after some changes.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::IdTaken(_) | Self::Conflict(_) | Self::Overloaded(_))
     }

@@ -1,7 +1,7 @@
 //! The hand-off: queues in memory from a commit to the workers. New events, runs and deliveries reach a worker without a separate
 //! claim.
 //!
-//! The store reserves a place before it commits and pushes after the commit. Work without a place is stored without a lease and
+//! The store reserves a slot before it commits and pushes after the commit. Work without a slot is stored without a lease and
 //! is claimed later. The store is the truth: losing the whole hand-off costs a restart, never an event.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     Alarm, Budget, ConfigVersions, DeliveryClaim, EventClaim, RunClaim, Tenure,
-    lanes::{LaneLimits, Lanes, Slot, Width},
+    queues::{QueueLimits, Queues, Slot, Width},
 };
 use crate::{
     domain::{id::EndpointId, name::Slug},
@@ -21,60 +21,58 @@ pub type EventSlot = Slot<(), EventClaim>;
 pub type RunSlot = Slot<Slug, RunClaim>;
 pub type DeliverySlot = Slot<EndpointId, DeliveryClaim>;
 
-/// One lane: events are run in the order in which they were accepted.
-const EVENTS: LaneLimits = LaneLimits {
-    lane_count: 8_192,
-    lane_bytes: 64 << 20,
+/// One queue: events are run in the order in which they were accepted.
+const EVENTS: QueueLimits = QueueLimits {
+    queue_count: 8_192,
+    queue_bytes: 64 << 20,
     total_count: 8_192,
     total_bytes: 64 << 20,
-    lane_count_min: 1,
+    queue_count_min: 1,
     bytes_max: 64 << 20,
     width: Width::OPEN,
 };
 
-/// One lane per plugin, for runs that are retried or belong to a slow plugin.
-const RUNS: LaneLimits = LaneLimits {
-    lane_count: 64,
-    lane_bytes: 16 << 20,
+/// One queue per plugin, for runs that are retried or belong to a slow plugin.
+const RUNS: QueueLimits = QueueLimits {
+    queue_count: 64,
+    queue_bytes: 16 << 20,
     total_count: 1_024,
     total_bytes: 64 << 20,
-    lane_count_min: 1,
+    queue_count_min: 1,
     bytes_max: 96 << 20,
     width: Width::SINGLE,
 };
 
-/// One lane per endpoint. The sender sets the width of a lane when it takes the first delivery, by the endpoint's policy and its
-/// recent answers. Until then one delivery goes alone, since it may be one that others must not overtake.
-const DELIVERIES: LaneLimits = LaneLimits {
-    lane_count: 1_024,
-    lane_bytes: 16 << 20,
+/// One queue per endpoint. The sender sets the width of a queue when it takes the first delivery, by the endpoint's policy and
+/// its recent answers. Until then only one delivery is sent at a time, because others may not be allowed to overtake it.
+const DELIVERIES: QueueLimits = QueueLimits {
+    queue_count: 1_024,
+    queue_bytes: 16 << 20,
     total_count: 16_384,
     total_bytes: 128 << 20,
-    lane_count_min: 32,
-    // Half as much again, for the first few deliveries of each endpoint. Many hanging receivers must not hold their number times
-    // a full lane.
+    queue_count_min: 32,
+    // Another 64 MiB for the first few deliveries of each endpoint. It bounds the memory of many hanging receivers.
     bytes_max: 192 << 20,
-    width: Width { concurrency: 1, places: 128 },
+    width: Width { concurrency: 1, slots: 128 },
 };
 
 /// Bytes of run results (webhooks, events, state, logs) that the store has not yet committed. Threads that run plugins wait for
-/// room. Room for four batches of the settler, so that the settler never waits for the plugins, and small enough for a small
-/// machine.
+/// room. Holds four batches, so that the settler never waits for plugins, and is small enough for a small machine.
 const OUTCOME_BYTES: usize = 32 << 20;
 
-/// Everything that the store passes to the workers, and the means to wake them.
+/// The queues from the store to the workers, and the means to wake the workers.
 #[derive(Clone)]
 pub struct Handoff {
-    pub events: Arc<Lanes<(), EventClaim>>,
-    pub runs: Arc<Lanes<Slug, RunClaim>>,
-    pub deliveries: Arc<Lanes<EndpointId, DeliveryClaim>>,
+    pub events: Arc<Queues<(), EventClaim>>,
+    pub runs: Arc<Queues<Slug, RunClaim>>,
+    pub deliveries: Arc<Queues<EndpointId, DeliveryClaim>>,
     /// Bytes of run results that wait for commit 2.
     pub outcomes: Arc<Budget>,
     /// When the claimer asks the store for due work without a lease.
     pub alarm: Arc<Alarm>,
     /// Notified when a job is created.
     pub jobs: Arc<Notify>,
-    /// Which config version this process has read, and which it must read.
+    /// The config version that this process has read, and the one that it must read.
     pub settings: Arc<ConfigVersions>,
     /// Whether the leases in the hand-off are still valid.
     pub tenure: Arc<Tenure>,
@@ -102,9 +100,9 @@ impl Default for Handoff {
     fn default() -> Self {
         let room = Arc::new(Notify::new());
         Self {
-            events: Lanes::new(EVENTS, Arc::clone(&room)),
-            runs: Lanes::new(RUNS, Arc::clone(&room)),
-            deliveries: Lanes::new(DELIVERIES, Arc::clone(&room)),
+            events: Queues::new(EVENTS, Arc::clone(&room)),
+            runs: Queues::new(RUNS, Arc::clone(&room)),
+            deliveries: Queues::new(DELIVERIES, Arc::clone(&room)),
             outcomes: Budget::new(OUTCOME_BYTES),
             alarm: Arc::new(Alarm::new(room)),
             jobs: Arc::default(),

@@ -8,8 +8,8 @@ use crate::metrics::{QueueReading, StageReading};
 /// Reports the store's health.
 #[async_trait]
 pub trait Health {
-    /// Returns how much waits at each stage, and the size of each file. It may count a million rows: call it every few seconds at
-    /// most.
+    /// Returns the amount of waiting work at each stage, and the size of each file. It may count a million rows, so call it at
+    /// most every few seconds.
     ///
     /// # Errors
     /// If the store cannot be read.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::{
     id::{EventId, JobId},
-    job::{Batch, Job, JobState, Look, Task},
+    job::{Batch, Decision, Job, JobState, Task},
     time::Timestamp,
 };
 
@@ -23,8 +23,8 @@ pub trait Jobs {
     /// names an endpoint that is disabled or deleted.
     async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error>;
 
-    /// Works on one batch of a running job. Each item of the batch is taken exactly once, whenever the process ends. A job that is
-    /// not running is left as it is. `now` is the steady clock, `at` the wall clock.
+    /// Works on one batch of a running job. Each item of the batch is processed exactly once, even if the process ends at any
+    /// moment. A job that is not running is not changed. `now` is the steady clock, `at` the wall clock.
     ///
     /// # Errors
     /// [`Error::NotFound`]; if the commit failed, the next call repeats the batch.
@@ -47,16 +47,16 @@ pub trait Jobs {
     async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error>;
 }
 
-/// Items that one step retries or replays at most: bounds how long others wait for the writer.
+/// Maximum number of items that one step retries or replays: bounds how long others wait for the writer.
 const TAKEN_MAX: usize = 200;
-/// Items that one step looks at. Those that do not match cost little.
-pub const LOOKED_AT_MAX: usize = 1_000;
-/// Deliveries or runs that are looked at to count how many a new job matches.
+/// Maximum number of items that one step checks. Items that do not match cost little.
+pub const CHECKED_MAX: usize = 1_000;
+/// Maximum number of deliveries or runs that are checked to count the matches of a new job.
 const COUNTED_MAX: usize = 100_000;
 /// The same for events, whose state takes several look-ups each.
 const COUNTED_EVENTS_MAX: usize = 10_000;
 
-/// Returns how many items are looked at to count the matching ones.
+/// Returns the maximum number of items that are checked to count the matching ones.
 pub const fn counted_max(task: &Task) -> usize {
     match task {
         Task::RetryDeliveries(_) | Task::RetryRuns(_) => COUNTED_MAX,
@@ -64,18 +64,18 @@ pub const fn counted_max(task: &Task) -> usize {
     }
 }
 
-/// Counts the matching items of those that were looked at; `None` if there are more of them.
-pub fn count(task: &Task, found: &[(i64, Look)]) -> Option<u64> {
-    let matching = found.iter().filter(|(_, look)| *look != Look::Skip).count() as u64;
+/// Counts the matching items among those that were checked; `None` if more items exist.
+pub fn count(task: &Task, found: &[(i64, Decision)]) -> Option<u64> {
+    let matching = found.iter().filter(|(_, decision)| *decision != Decision::Skip).count() as u64;
     (found.len() < counted_max(task)).then_some(matching)
 }
 
 /// A job and its progress.
 pub struct StoredJob {
     pub job: Job,
-    /// Every item below it has been looked at.
+    /// Every item below this number was checked.
     pub cursor: i64,
-    /// Items from here on were created after the job.
+    /// Items from this number on were created after the job.
     pub end: i64,
 }
 
@@ -99,9 +99,9 @@ impl StoredJob {
         Ok(Self { job, cursor: columns.number(3, "cursor")?, end })
     }
 
-    /// Takes the next batch of items, of which at most [`LOOKED_AT_MAX`] were read. Returns the numbers of those that match.
-    pub fn take(&mut self, found: Vec<(i64, Look)>, at: Timestamp) -> Vec<i64> {
-        let is_last = found.len() < LOOKED_AT_MAX;
+    /// Takes the next batch of items, of which at most [`CHECKED_MAX`] were read. Returns the numbers of those that match.
+    pub fn take(&mut self, found: Vec<(i64, Decision)>, at: Timestamp) -> Vec<i64> {
+        let is_last = found.len() < CHECKED_MAX;
         let batch = Batch::of(found, TAKEN_MAX);
         self.cursor = batch.cursor.map_or(self.cursor, |id| id + 1);
         self.job.failed += batch.unreadable;

@@ -25,7 +25,7 @@ pub struct Local<Own> {
     /// The last minute whose first event id is stored and committed.
     minute: AtomicI64,
     walks: Mutex<Walks>,
-    /// Per endpoint, the order that the last claim looked at last. The next claim continues after it.
+    /// Per endpoint, the last order that the last claim checked. The next claim continues after it.
     last_orders: Mutex<HashMap<EndpointId, i64>>,
 }
 

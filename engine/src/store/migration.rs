@@ -2,7 +2,7 @@
 //!
 //! Rows move table by table, in batches along each primary key. Each batch writes its progress in its own transaction, so the
 //! same command resumes an interrupted move and copies nothing twice. No engine opens the database before the move is finished,
-//! and none opens the file afterwards: at every moment at most one of the two sides sends webhooks.
+//! and none opens the file afterwards. So at every moment at most one of the two stores sends webhooks.
 //!
 //! Ids, callers' ids and the store's tag do not change, and new ids are larger than all old ones. Leases of the file's engine
 //! end. Due times are translated from the steady clock to the database's clock. Secrets stay sealed: both stores use the same
@@ -20,10 +20,10 @@ use super::{
 };
 use crate::clock;
 
-/// Rows in one transaction at most: few enough that none takes long, enough that its commit costs little. Tests have few rows and
-/// need many batches.
+/// Maximum number of rows in one transaction: few enough that none takes long, many enough that its commit costs little. Tests
+/// have few rows and need many batches.
 pub const BATCH_ROWS: usize = if cfg!(test) { 3 } else { 1_000 };
-/// Bytes in one transaction, plus one row at most.
+/// Maximum number of bytes in one transaction, except for its last row.
 pub const BATCH_BYTES: usize = 4 << 20;
 
 /// The type of a column.
@@ -137,7 +137,7 @@ tables! {
     ];
 }
 
-/// What identifies a store. It moves unchanged.
+/// The identity of a store. It moves unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub tag: String,
@@ -229,7 +229,8 @@ pub struct Migration {
 /// is printed.
 ///
 /// # Errors
-/// [`Error::Conflict`] if one of the two cannot be moved or moved into. After any other error, the same call resumes the move.
+/// [`Error::Conflict`] if the file cannot be moved or the database cannot receive a store. After any other error, the same call
+/// resumes the move.
 pub async fn migrate(
     file: &Path,
     key_file: &KeyFile,
@@ -244,7 +245,7 @@ pub async fn migrate(
     if let Some(before) = from.moved_to()?
         && before != shown
     {
-        return Err(Error::Conflict(format!("this store was moved to {before} already; it can be moved once")));
+        return Err(Error::Conflict(format!("this store was already moved to {before}; a store can be moved only once")));
     }
     let sums = TABLES.iter().map(|table| Ok((table.name, from.sum(table)?))).collect::<Result<Vec<_>, Error>>()?;
     let rows_in_all = sums.iter().map(|(_, sum)| sum.rows).sum();
@@ -296,7 +297,7 @@ fn key_of(table: &Table, row: &[Value]) -> Result<Vec<KeyPart>, Error> {
     row.iter().zip(table.columns).take(table.key).map(part).collect()
 }
 
-/// Translates the values that mean something else in the other store. The database's clock is `ahead` milliseconds ahead of the
+/// Translates the values that have another meaning in the database. The database's clock is `ahead` milliseconds ahead of the
 /// steady clock.
 fn translate(table: &Table, row: &mut [Value], ahead: i64) -> Result<(), Error> {
     let id = match row[0] {
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_of_state_is_none_that_a_node_can_give() {
+    fn no_node_can_issue_a_moved_version_of_state() {
         for token in [0, 1, 1 << 39, i64::MAX >> 2, i64::MAX] {
             let mut row = vec![Value::Text("p".into()), Value::Text("k".into()), Value::Bytes(vec![]), Value::Number(token)];
             translate(table("state"), &mut row, 0).unwrap();

@@ -1,24 +1,27 @@
 //! The store: everything that must not be lost.
 //!
-//! [`Store`] is the sum of small traits, one for each noun. Each method is one whole transaction: callers never see half a step, and no
-//! transaction stays open while a plugin or a socket runs. Claims are leases: rows carry a token and the instant until which it holds. The
-//! result of a claim that was lost in the meantime is refused and changes nothing. A commit hands its rows to the workers through the
-//! [`Handoff`], already leased. A row that finds no room there waits in the store and is claimed when it is due and there is room.
+//! [`Store`] is the sum of small traits, one for each noun. Each method is one whole transaction: callers never see half a step,
+//! and no transaction stays open while a plugin or a socket runs. Claims are leases: rows carry a token and the instant until
+//! which it holds. The result of a claim that was lost in the meantime is refused and changes nothing. A commit hands its rows to
+//! the workers through the [`Handoff`], already leased. A row for which the hand-off has no room waits in the store, and is
+//! claimed when it is due and there is room.
 //!
-//! Instants that a store waits for are on the steady clock ([`crate::clock::steady`]). Instants for people are on the wall clock.
+//! Due times and leases are on the steady clock ([`crate::clock::steady`]). Instants for people are on the wall clock.
 //!
 //! # To add a stored thing
 //!
 //! 1. Put its type and its rules (words, limits, refusals) into `domain/`.
-//! 2. Make `store/NOUN.rs`: a small trait whose methods are whole steps, with what they promise and their `# Errors`, and the records that only
+//! 2. Create `store/NOUN.rs`: a small trait whose methods are whole steps, with what they promise and their `# Errors`, and the
+//!    records that only
 //!    the store needs. Name the trait among the supertraits of [`Store`].
 //! 3. Add its table to `sqlite/schema.sql`, `postgres/schema.sql`, both `upgrade.rs`, and `migration.rs`.
-//! 4. Implement the trait in `sqlite/NOUN.rs` and `postgres/NOUN.rs`, the SQL beside it. Code that both need stands in `store/NOUN.rs`; texts and
+//! 4. Implement the trait in `sqlite/NOUN.rs` and `postgres/NOUN.rs`, the SQL beside it. Code that both need is in
+//!    `store/NOUN.rs`; texts and
 //!    bytes of columns in `columns.rs`. `sqlite/check.rs` reads each row of the table.
 //! 5. Add a case per promise to `conformance/NOUN.rs`, and name it in the list of `conformance/mod.rs`: both stores run it.
 //!
-//! For a new column of an existing table, raise the layout and do step 3. The column needs a default, since older engines on the same
-//! database do not write it. Then read and write it where the table is (`NOUN.rs`, `rows.rs`, `columns.rs`).
+//! For a new column of an existing table, raise the layout and do step 3. The column needs a default, since older engines on the
+//! same database do not write it. Then read and write it in the files of its table (`NOUN.rs`, `rows.rs`, `columns.rs`).
 
 mod accept;
 mod admission;
@@ -39,7 +42,6 @@ mod handoff;
 mod health;
 mod jobs;
 mod keys;
-mod lanes;
 mod local;
 mod migration;
 mod nodes;
@@ -47,6 +49,7 @@ mod page;
 mod parked;
 mod plugins;
 mod postgres;
+mod queues;
 mod registry;
 mod retention;
 mod row;
@@ -79,7 +82,6 @@ pub use self::{
     health::{Health, Load},
     jobs::Jobs,
     keys::{KeyRow, Keys, NewKey},
-    lanes::{Lanes, Turn, Width},
     local::Local,
     migration::{Migration, Moved, migrate},
     nodes::{Node, NodePlugin, Nodes},
@@ -87,6 +89,7 @@ pub use self::{
     parked::Parked,
     plugins::{ConfigRevision, PluginConfig, PluginRow, Plugins, REVISIONS_MAX},
     postgres::{About, Postgres, PostgresSettings},
+    queues::{Permit, Queues, Width},
     registry::{FileSeen, PluginRegistry, Published},
     retention::{Evicted, Retire},
     seal::{KeyFile, Seal, SealError},
@@ -127,6 +130,6 @@ pub trait Store:
     + Send
     + Sync
 {
-    /// Returns the tag that all ids of this store carry.
+    /// Returns the tag that all ids of this store contain.
     fn tag(&self) -> Tag;
 }

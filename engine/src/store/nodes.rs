@@ -16,13 +16,13 @@ pub trait Nodes {
         Ok(Vec::new())
     }
 
-    /// Returns where the nodes share plugin files. Returns `None` if the plugin folder of one process decides which version
-    /// serves.
+    /// Returns the registry in which the nodes share plugin files; `None` if the plugin folder of one process decides which
+    /// version serves.
     fn plugin_registry(&self) -> Option<&dyn PluginRegistry> {
         None
     }
 
-    /// Gives back all leases of this process at once. Called when the process is about to end.
+    /// Releases all leases of this process at once. Called when the process is about to end.
     ///
     /// # Errors
     /// If the commit failed: the other nodes take over once this node has been silent for long enough.
@@ -35,7 +35,7 @@ pub trait Nodes {
 #[derive(Clone, Debug)]
 pub struct Node {
     pub id: i64,
-    /// Name of the node. It stays the same over restarts.
+    /// Name of the node. It stays the same across restarts.
     pub name: String,
     /// Role: `all`, `api` or `work`.
     pub role: String,

@@ -16,7 +16,7 @@ pub struct PageRequest {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of `items`. They hold one item more than a page if a next page exists.
+    /// Makes a page of `items`. `items` has one more than the limit if a next page exists.
     pub(super) fn of(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Self {
         let more = items.len() > request.limit;
         items.truncate(request.limit);

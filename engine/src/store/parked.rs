@@ -8,13 +8,13 @@ use crate::domain::{name::Slug, time::Timestamp};
 /// Requeues parked runs.
 #[async_trait]
 pub trait Parked {
-    /// Makes due all runs that were parked because this plugin did not load. Returns their number.
+    /// Requeues all runs that were parked because this plugin did not load. Returns their number.
     ///
     /// # Errors
     /// If the commit failed.
     async fn requeue_not_loadable(&self, plugin: &Slug, now: Timestamp) -> Result<usize, Error>;
 
-    /// Makes due one batch of runs that were parked for a missing endpoint that now exists. Returns their number.
+    /// Requeues one batch of runs that were parked for a missing endpoint that now exists. Returns their number.
     ///
     /// # Errors
     /// If the commit failed.

@@ -20,7 +20,7 @@ pub trait Plugins {
     async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error>;
 
     /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist: it gets them when it
-    /// is remembered. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
+    /// is stored. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
     ///
     /// # Errors
     /// If the commit failed.
@@ -51,7 +51,7 @@ pub trait Plugins {
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error>;
 }
 
-/// Maximum number of revisions of a plugin's settings. More changes than a person looks back on.
+/// Maximum number of revisions of a plugin's settings. A person needs no older ones.
 pub const REVISIONS_MAX: i64 = 100;
 
 /// The settings of a plugin.

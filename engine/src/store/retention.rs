@@ -6,19 +6,19 @@ use async_trait::async_trait;
 use super::Error;
 use crate::domain::{retention::Retention, time::Timestamp};
 
-/// Deletes rows that need not be stored any more.
+/// Deletes rows whose retention time is over.
 #[async_trait]
 pub trait Retire {
     /// Deletes one batch of finished events that are older than their limit, each with its runs, deliveries and attempts. Also
-    /// deletes old audit entries, jobs and deleted endpoints. Returns the number of rows it looked at; 0 means that nothing is
+    /// deletes old audit entries, jobs and deleted endpoints. Returns the number of rows that it checked; 0 means that nothing is
     /// old enough.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
 
-    /// Deletes one batch of the oldest finished events, of any age, until the store holds less than `bytes_max`. If it looked at
-    /// no event and the store still holds more, no further event can be deleted.
+    /// Deletes one batch of the oldest finished events, of any age, until the store holds less than `bytes_max`. If it checked no
+    /// event and the store still holds more, no further event can be deleted.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
@@ -51,8 +51,8 @@ pub struct Walks {
 /// Position of one walk.
 #[derive(Clone, Copy, Default)]
 pub struct Walk {
-    /// The last event that was looked at.
+    /// The last event that was checked.
     pub cursor: i64,
-    /// Whether the walk found nothing more to look at.
+    /// Whether the walk has reached its end.
     pub ended: bool,
 }

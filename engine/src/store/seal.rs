@@ -1,8 +1,8 @@
 //! Secrets at rest, encrypted with XChaCha20-Poly1305 under a master key in a separate file.
 //!
-//! Without that file, a copy of the store reveals no secret. Each sealed value is bound to its owner's name, so it cannot be
-//! moved to another row. Nonces are random; with 192 bits they do not repeat. One sealed value per endpoint holds all its
-//! secrets: signing secrets, headers, the key of a client certificate.
+//! Without that file, a copy of the store reveals no secret. Each sealed value is bound to its owner's name, so an attacker
+//! cannot move it to another row. Nonces are random; with 192 bits they do not repeat. One sealed value per endpoint holds all
+//! its secrets: signing secrets, headers, the key of a client certificate.
 //!
 //! The master key can be changed while the engine runs ([`KeyFile`]). The engine writes the next key beside the old one, seals
 //! all values again in one transaction, then renames the file. After an interruption, the mark in the store shows which key it
@@ -46,7 +46,7 @@ pub struct Seal(XChaCha20Poly1305);
 pub enum SealError {
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
-    #[error("the master key in {} does not open this store: it was sealed with another one. Put the right file in its place", .0.display())]
+    #[error("the master key in {} does not open this store: it was sealed with another one. Restore the right file", .0.display())]
     WrongKey(PathBuf),
     #[error("the store's secrets are sealed, and their master key {} is missing. Put the file back; without it the secrets are lost", .0.display())]
     Missing(PathBuf),
@@ -66,7 +66,7 @@ impl Seal {
         let nonce: [u8; NONCE_BYTES] = random::bytes()?;
         let payload = Payload { msg: plain, aad: context.as_bytes() };
         let sealed =
-            self.0.encrypt(&XNonce::from(nonce), payload).expect("what is sealed is far smaller than the cipher's limit");
+            self.0.encrypt(&XNonce::from(nonce), payload).expect("sealed values are far smaller than the cipher's limit");
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
@@ -82,7 +82,7 @@ impl Seal {
         self.seal(MARK_CONTEXT, MARK)
     }
 
-    /// Returns whether `mark` was made with this key.
+    /// Returns whether `mark` was sealed with this key.
     pub fn made(&self, mark: &[u8]) -> bool {
         self.open(MARK_CONTEXT, mark).is_some()
     }
@@ -176,7 +176,7 @@ impl KeyFile {
                     file.write_all(text.as_bytes())?;
                     return file.sync_all();
                 }
-                // A change that was interrupted just here has kept it already.
+                // A change that was interrupted at this point has already kept it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if files::read_secret(&self.beside(&number.to_string()))?.is_some_and(|kept| kept == text) {
                         return Ok(());
@@ -208,7 +208,8 @@ impl KeyFile {
             file.write_all(line.as_bytes())?;
             file.sync_all()?;
             self.sync_folder()?;
-            // On a file system without modes, the next start would refuse the file. Fail now, before anything is sealed with it.
+            // On a file system without modes, the next start would refuse the file. So fail now, before anything is sealed with
+            // the key.
             files::read_secret(path).map(drop)
         };
         write().map_err(|cause| SealError::File { path: path.to_owned(), cause })?;

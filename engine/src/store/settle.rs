@@ -43,7 +43,7 @@ impl Settles {
     }
 }
 
-/// Everything that follows from routing and running an event, or from one later run. The store commits all of it or nothing.
+/// The results of routing and running an event, or of one later run. The store commits all of it or nothing.
 #[derive(Clone)]
 pub struct Settlement {
     pub settles: Settles,

@@ -23,7 +23,7 @@ pub trait PluginState {
     /// Returns the limits of each plugin's state.
     fn state_limits(&self) -> StateLimits;
 
-    /// Returns how much state a plugin stores.
+    /// Returns the size of a plugin's state.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -88,8 +88,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Counts what the runs of one settlement write, all or nothing. Returns the runs (by index) that would exceed a limit. A run
-    /// that does not increase the size is always admitted, so that a full plugin can free its state.
+    /// Counts the writes of the runs of one settlement, all or nothing. Returns the runs (by index) that would exceed a limit. A
+    /// run that does not increase the size is always admitted, so that a full plugin can free its state.
     pub fn admit(&mut self, runs: &[RunRecord], limits: StateLimits) -> Vec<(usize, StateFull)> {
         let mut refused = Vec::new();
         let (mut sizes, mut values) = (HashMap::new(), HashMap::new());

@@ -22,7 +22,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Reads events, runs and deliveries for the API. Each read sees one moment.
+/// Reads events, runs and deliveries for the API. Each read sees one snapshot.
 ///
 /// # Errors
 /// Every read ends with [`Error::TooSlow`] after [`READ_TIME_MAX`], and with [`Error::Corrupt`] if a row cannot be read.
@@ -78,15 +78,15 @@ pub trait Story {
     /// [`Error::NotFound`]; see the trait.
     async fn delivery(&self, id: DeliveryId) -> Result<DeliveryStory, Error>;
 
-    /// Returns a delivery with its event and what a plugin made of it.
+    /// Returns a delivery with its event and the plugin's webhook, if any.
     ///
     /// # Errors
     /// [`Error::NotFound`]; see the trait.
     async fn whole_delivery(&self, id: DeliveryId) -> Result<WholeDelivery, Error>;
 }
 
-/// Longest time of a read for the API. A filter that matches few of millions of rows has to look at all of them, and occupies one
-/// of few connections meanwhile.
+/// Maximum time of a read for the API. A filter that matches few of millions of rows has to check all of them, and occupies one
+/// of few connections in that time.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Default)]
@@ -113,9 +113,9 @@ pub struct EventSummary {
     pub parts: Parts,
 }
 
-/// Events that one look at candidates for a list takes.
+/// Number of candidates for a list that one query reads.
 pub(super) const CANDIDATES: usize = 500;
-/// No event has this number or a higher one: the ids of its attempts would not fit.
+/// Above every event's number, because the ids of its attempts would not fit.
 pub(super) const EVENT_ID_END: i64 = 1 << 41;
 
 /// Returns a statement for the [`PARTS_COLUMNS`] of one event, whose id is the expression `id`.
@@ -151,9 +151,9 @@ pub(super) fn read_parts(row: &impl Row, first: usize) -> Result<Parts, Error> {
     Ok(Parts { to_run, unrouted, runs_waiting, runs_parked, pending, retrying, delivered, dead, cancelled })
 }
 
-/// Returns a statement that finds the events which may be in a rare state, newest first, from their small tables. It seeks from one
-/// event to the next, so a page costs as much as it shows, however many wait. `before` is a parameter: an id that events are below.
-/// `greatest` is the dialect's function. `None`: any event may be in this state.
+/// Returns a statement that finds the events which may be in a rare state, newest first, from their small tables. It seeks from
+/// one event to the next, so the cost of a page does not depend on the number of waiting events. `before` is a parameter: an id
+/// that events are below. `greatest` is the dialect's function. `None`: any event may be in this state.
 pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Option<String> {
     let sources: &[(&str, &str)] = match state {
         EventState::Waiting => &[("event_queue", "true"), ("run_queue", "state = 'waiting'"), ("live", "true")],
@@ -343,7 +343,7 @@ pub struct RunFilter {
 /// The columns of [`StoredRun::read`], in its order, without the log, which comes last.
 pub(super) const RUN_COLUMNS: &str = "r.id, r.round, r.plugin, r.version, e.name, v.type, r.outcome, r.code, r.message, r.tries, \
      r.took_us, r.memory_peak, r.webhooks, r.emitted, r.log_dropped, q.state, q.next_at, q.wants, r.settings_revision";
-/// What belongs to a row `r` of `run` for these columns, beside its row `q` of `run_queue`.
+/// The joins for these columns, besides the rows `r` of `run` and `q` of `run_queue`.
 pub(super) const RUN_JOINS: &str = "LEFT JOIN endpoint e ON e.id = r.endpoint LEFT JOIN event v ON v.id = r.id >> 14";
 
 impl StoredRun {
@@ -391,7 +391,7 @@ pub struct DeliveryFilter {
     pub event: Option<EventId>,
     /// One of the words of [`DeliveryState::as_str`].
     pub state: Option<&'static str>,
-    /// Of events accepted at or after.
+    /// Of events accepted at or after this time.
     pub since: Option<Timestamp>,
 }
 
@@ -426,11 +426,11 @@ pub struct StoredAttempt {
     pub sent: Option<SentAs>,
 }
 
-/// A delivery with everything that its requests are made of.
+/// A delivery with all parts of its requests.
 #[derive(Clone, Debug)]
 pub struct WholeDelivery {
     pub story: DeliveryStory,
     pub event: Event,
-    /// What a plugin made. `None` sends the event's data in the endpoint's envelope.
+    /// The plugin's webhook. `None` sends the event's data in the endpoint's envelope.
     pub payload: Option<Payload>,
 }

@@ -1,5 +1,5 @@
-//! Weights: the memory, in bytes, that things take while they wait for the store. Byte limits are only correct if these sums are.
-//! So each sum names every field: a new field does not compile until its weight is decided here.
+//! Weights: the memory, in bytes, of values that wait for the store. Byte limits are correct only if these sums are. So each sum
+//! names every field: a new field does not compile until its weight is decided here.
 
 use super::{AttemptRecord, Settlement, accept};
 use crate::domain::{
@@ -18,7 +18,7 @@ const ROW: usize = 256;
 /// An element of a list beside its texts: pointers, lengths, overhead of the allocator.
 const ELEMENT: usize = 32;
 
-/// Returns the weight of a settlement without its event, which has its own place in the hand-off.
+/// Returns the weight of a settlement without its event, which has a separate slot in the hand-off.
 pub fn settlement(settlement: &Settlement) -> usize {
     let Settlement { settles: _, event: _, runs, direct } = settlement;
     runs.iter().map(run).sum::<usize>() + direct.iter().map(delivery).sum::<usize>()
@@ -64,7 +64,7 @@ fn after_failure(then: &AfterFailure) -> usize {
 }
 
 fn delivery(new: &NewDelivery) -> usize {
-    let NewDelivery { endpoint: _, payload, birth: _, ordering: _ } = new;
+    let NewDelivery { endpoint: _, payload, initial_state: _, ordering: _ } = new;
     ROW + payload.as_deref().map_or(0, self::payload)
 }
 
@@ -113,6 +113,8 @@ mod tests {
     use crate::{
         domain::{
             content::Content,
+            id::EndpointId,
+            name::Attributes,
             run::{LogLevel, RunOutcome},
         },
         store::conformance::bench::{direct, event as an_event, parked, parked_for, ran, ran_with, state_effects, webhook},
@@ -123,11 +125,10 @@ mod tests {
     #[test]
     fn everything_that_a_run_returns_is_weighed() {
         let text = "x".repeat(MANY);
-        let endpoint = crate::domain::id::EndpointId::from_i64(1);
+        let endpoint = EndpointId::from_i64(1);
         let bare = ran("p");
         let emitted = NewEvent { content: Content::octets(text.clone().into()), ..an_event("a") };
-        let attributed =
-            NewEvent { attributes: Arc::new(crate::domain::name::Attributes(vec![("a".into(), text.clone())])), ..an_event("a") };
+        let attributed = NewEvent { attributes: Arc::new(Attributes(vec![("a".into(), text.clone())])), ..an_event("a") };
         let with_header = |mut delivery: NewDelivery| {
             let headers = vec![("x-a".to_owned(), text.clone())];
             delivery.payload = delivery.payload.map(|payload| Arc::new(Payload { headers, ..(*payload).clone() }));

@@ -137,7 +137,7 @@ pub struct AttemptResultView {
     pub latency_ms: f64,
     /// The outcome in words.
     pub detail: Option<String>,
-    /// Begin of the answer's body, as text.
+    /// Start of the answer's body, as text.
     pub excerpt: String,
 }
 

@@ -43,7 +43,7 @@ pub struct EndpointView {
     pub r#where: BTreeMap<String, Vec<String>>,
     /// Plugin that processes each event on its way to the endpoint.
     pub plugin: Option<String>,
-    /// Warnings about a configuration that cannot work as it is. Not in lists.
+    /// Warnings about settings that cannot work. Not in lists.
     #[serde(default)]
     pub warning: Option<String>,
     #[schema(value_type = Scheme)]
@@ -90,7 +90,7 @@ pub struct EndpointView {
     /// Why it is disabled.
     #[schema(value_type = Option<DisabledReason>)]
     pub disabled_reason: Option<Word>,
-    /// Begin of the current failures, if no webhook has succeeded for a while.
+    /// Start of the current failures, if no webhook has succeeded for a while.
     #[schema(value_type = Option<Timestamp>)]
     pub failing_since: Option<String>,
     #[schema(value_type = Timestamp)]

@@ -1,11 +1,11 @@
-//! The JSON of the API's answers, in one set of types: the handlers write them and the commands read them. So the compiler finds a renamed
-//! member on both sides. Conversions from what the store holds stand beside the handlers in `api/`.
+//! The JSON of the API's answers, in one set of types: the handlers write them and the commands read them. So the compiler finds
+//! a renamed member on both sides. Conversions from the store's records are beside the handlers in `api/`.
 //!
 //! A reader may be older or newer than the engine:
 //!
 //! - **Unknown members are ignored.** A newer engine may add members. Words ([`Word`]) may be new, too: a reader shows them as they are.
-//! - **A missing member is an error**, unless it may be `null`: then it reads as `null`. An engine never removes or renames a member of
-//!   `/v1`, so a missing one means that the other side is no engine, or one that is older than the reader.
+//! - **A missing member is an error**, unless it may be `null`: then it reads as `null`. An engine never removes or renames a
+//!   member of `/v1`, so a missing one means that the other side is not an engine, or is older than the reader.
 //!
 //! Bodies of requests are not here. Commands send only what the user typed, and the handlers refuse unknown members with a problem that
 //! names them.
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn members_and_words_of_a_newer_engine_are_no_obstacle() {
+    fn unknown_members_and_words_of_a_newer_engine_are_accepted() {
         let mut newer = run();
         newer["cost"] = json!({ "fuel": 7 });
         newer["state"] = json!("postponed");

@@ -37,7 +37,7 @@ pub struct NodeView {
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = NodePlugin)]
 pub struct NodePluginView {
-    /// Name of the plugin, or of the file if it never became a plugin.
+    /// Name of the plugin, or of the file if it is not a plugin.
     pub name: String,
     /// SHA-256 of the version that serves on this node; `null` if none serves.
     pub version: Option<String>,

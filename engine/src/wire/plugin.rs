@@ -22,7 +22,7 @@ impl PluginState {
 #[schema(as = Plugin)]
 pub struct PluginView {
     pub name: String,
-    /// SHA-256 of its file; `null` if the file never became a plugin.
+    /// SHA-256 of its file; `null` if the file is not a plugin.
     pub version: Option<String>,
     #[schema(value_type = PluginState)]
     pub state: Word,
@@ -59,11 +59,11 @@ pub struct PluginConfigView {
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Setting)]
 pub struct SettingView {
-    /// A name that ends in `.*` stands for all names with this beginning.
+    /// A name that ends in `.*` stands for all names with this prefix.
     pub name: String,
     #[schema(value_type = SettingType)]
     pub r#type: Word,
-    /// What the plugin reads if no value is set.
+    /// The value that the plugin reads if none is set.
     pub default: Option<String>,
     pub description: String,
     pub required: bool,

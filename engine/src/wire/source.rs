@@ -1,4 +1,4 @@
-//! Sources and what they refused.
+//! Sources and the requests that they refused.
 
 use std::collections::BTreeMap;
 

@@ -97,7 +97,7 @@ pub enum StreamView {
     },
     /// A plugin no longer serves, because its file was removed.
     PluginRemoved { plugin: String },
-    /// Messages were dropped, because the caller reads more slowly than they come.
+    /// Messages were dropped, because the caller reads too slowly.
     Missed { count: u64 },
     /// A kind that a newer engine sends and this reader does not know.
     #[serde(other)]

@@ -91,7 +91,7 @@ values! {
     EventState, "EventState", words(
         "State of an event, that of its worst part: a parked run or a dead delivery (`failed`), a delivery that is tried again (`retrying`), \
          anything else that is not finished (`waiting`), at least one webhook delivered (`delivered`), no webhook (`nothing-sent`), or no \
-         plugin and no endpoint wanted it (`unrouted`).",
+         matching plugin and endpoint (`unrouted`).",
         &EventState::ALL.map(EventState::as_str));
     RunState, "RunState", words(
         "State of a run: done, waiting for its next try, parked until its cause is repaired, or cancelled.", &RunState::WORDS);

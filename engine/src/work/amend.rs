@@ -6,18 +6,18 @@ use crate::{
     store::{Error, Settlement, Settles, StateFull},
 };
 
-/// Defers the runs at `places`: they lost a race for their plugin's state and run again, one after another, from fresh reads.
+/// Defers the runs at `places`: they lost a state conflict and run again, one after another, with fresh reads.
 pub fn state_conflict(settlement: Settlement, places: &[usize], now: Timestamp) -> Settlement {
     each_run(settlement, |place, run| if places.contains(&place) { run.defer(now) } else { run })
 }
 
-/// Parks the runs that ask for webhooks: the event would have more children than an event can have.
+/// Parks the runs that send webhooks: the event would exceed its maximum number of children.
 ///
 /// If the direct deliveries alone are too many (the latest of many replays), this round sends nothing.
 pub fn too_many(mut settlement: Settlement) -> Settlement {
     if settlement.runs.iter().all(|run| run.deliveries().is_empty()) {
         let event = settlement.event.id.as_i64();
-        tracing::error!(event, "an event has had as many webhooks as an event can have; this replay sends none");
+        tracing::error!(event, "the event has reached the maximum number of webhooks of an event; this replay sends none");
         settlement.direct.clear();
         settlement.runs.clear();
         return settlement;
@@ -31,7 +31,7 @@ pub fn too_many(mut settlement: Settlement) -> Settlement {
     )
 }
 
-/// Parks the runs that would make their plugin keep too much state. The message says how to make room.
+/// Parks the runs that would exceed their plugin's limit of state. The message says how to free space.
 pub fn state_full(settlement: Settlement, full: &[(usize, StateFull)]) -> Settlement {
     each_run(settlement, |place, run| {
         let Some((_, full)) = full.iter().find(|(full, _)| *full == place) else { return run };
@@ -44,7 +44,7 @@ pub fn state_full(settlement: Settlement, full: &[(usize, StateFull)]) -> Settle
     })
 }
 
-/// Takes the results of plugins out of a settlement that the store refuses even alone; `None` if it holds none.
+/// Removes the results of plugins from a settlement that the store refuses even alone; `None` if it has none.
 ///
 /// An event's runs are deferred: each then runs and settles alone, and only the faulty one fails. A run that was already alone is
 /// parked with the store's reason, without its log, since any of its bytes may be the cause.
@@ -57,9 +57,7 @@ pub fn refused(settlement: Settlement, error: &Error, now: Timestamp) -> Option<
     Some(each_run(settlement, |_, run| match settles {
         _ if !returned(&run) => run,
         Settles::Event { .. } => run.defer(now),
-        Settles::Run { .. } => {
-            run.refuse("not_stored", format!("the store does not take what the run returned: {error}")).without_log()
-        }
+        Settles::Run { .. } => run.refuse("not_stored", format!("the store refuses the run's result: {error}")).without_log(),
     }))
 }
 
@@ -99,7 +97,7 @@ mod tests {
         Settlement { settles: Settles::Event { id: EVENT, round: 0, lease: LEASE }, event, runs, direct: vec![direct(CRM)] }
     }
 
-    /// What each run of a settlement is, and its code.
+    /// The end and the code of each run of a settlement.
     fn states(settlement: &Settlement) -> Vec<(&'static str, Option<&str>)> {
         settlement.runs.iter().map(|run| (run.state().as_str(), run.failure().map(|failure| failure.code.as_str()))).collect()
     }
@@ -131,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_state_parks_the_run_and_says_how_to_make_room() {
+    fn too_much_state_parks_the_run_and_says_how_to_free_space() {
         let amended = state_full(settlement(), &[(1, StateFull::Keys { limit: 3 })]);
         assert_eq!(states(&amended), [DONE, ("parked", Some("state_limit")), TRAPPED, DEFERRED]);
         let message = &amended.runs[1].failure().unwrap().message;

@@ -1,6 +1,6 @@
-//! Batches: what goes into the store's next transaction, for the settler and the recorder alike. A batch takes as many items as the store
-//! takes in one step, and no more bytes than one transaction should have. A failed batch is retried by halves, until the faulty item
-//! stands alone and all others have passed.
+//! Batches: the items of the store's next transaction, for both the settler and the recorder. A batch is bounded in items by what
+//! the store takes in one step, and in bytes by what one transaction should have. A failed batch is retried by halves, until the
+//! faulty item is alone and all others have passed.
 //!
 //! [`Batches`] decides; a [`Writer`] talks to the store; [`write_all`] is the loop around both.
 
@@ -12,32 +12,32 @@ use crate::store;
 
 /// How long to wait after the store failed, before the next batch.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
-/// Items in one batch.
+/// Maximum number of items in one batch.
 const COUNT_MAX: usize = 512;
-/// Bytes in one batch: the most that a transaction of the stores takes.
+/// Maximum number of bytes in one batch: the limit of a transaction of both stores.
 const BYTES_MAX: usize = 8 << 20;
-/// Failures of an item alone, while others pass, before it is given up.
+/// Number of failures of an item alone, while other items pass, after which it is given up.
 const TRIES_ALONE: u32 = 3;
 
 /// Writes items to the store, a batch at a time.
 pub trait Writer: Send {
     type Item: Send;
 
-    /// Returns what an item takes in memory, in bytes.
+    /// Returns the size of an item in memory, in bytes.
     fn bytes(item: &Self::Item) -> usize;
 
-    /// Writes the next batch. Items that have to be written again are put back.
+    /// Writes the next batch. Puts items back that must be written again.
     fn step(&mut self, batches: &mut Batches<Self::Item>) -> impl Future<Output = Step> + Send;
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The store took the batch.
     Committed {
         /// Items that took effect.
         done: usize,
-        /// Items that did not, and are not tried again: their claim was lost or given back.
+        /// Items that had no effect and are not tried again: their claim was lost or released.
         dropped: usize,
         /// Items that were amended and are in the next batch.
         amended: usize,
@@ -71,10 +71,10 @@ pub async fn write_all<W: Writer>(mut writer: W, mut queue: UnboundedReceiver<W:
     }
 }
 
-/// Items on their way into the store, in their order.
+/// Items that wait to be written, in order.
 pub struct Batches<T> {
     waiting: VecDeque<Waiting<T>>,
-    /// Most items in the next batch: fewer after a failure, [`COUNT_MAX`] again after a success.
+    /// Maximum number of items in the next batch: lower after a failure, [`COUNT_MAX`] again after a success.
     count_max: usize,
     /// Batches that have passed.
     passed: u64,
@@ -83,11 +83,11 @@ pub struct Batches<T> {
 struct Waiting<T> {
     item: T,
     bytes: usize,
-    /// Its failures alone, and the batches that had passed before the last one.
+    /// Number of its failures alone, and of the batches that had passed before the last of them.
     alone: Option<(u32, u64)>,
 }
 
-/// Items that go to the store together.
+/// Items that are written together.
 pub struct Batch<T> {
     items: Vec<Waiting<T>>,
 }
@@ -133,7 +133,7 @@ impl Blame {
     }
 }
 
-/// What follows a failure.
+/// The reaction to a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict<T> {
     /// Try the next batch at once.
@@ -192,7 +192,7 @@ impl<T> Batches<T> {
         self.count_max = COUNT_MAX;
     }
 
-    /// Takes a failed batch back, and decides what follows.
+    /// Puts a failed batch back, and decides what to do next.
     pub fn take_back(&mut self, mut batch: Batch<T>, blame: Blame) -> Verdict<T> {
         let pause = if blame == Blame::Batch { Verdict::GoOn } else { Verdict::Pause };
         if batch.items.len() != 1 {
@@ -213,7 +213,7 @@ impl<T> Batches<T> {
             return Verdict::GiveUp(one.item);
         }
         one.alone = Some((tries, self.passed));
-        // Behind the others, so that it does not hold them up.
+        // Behind the others, so that it does not delay them.
         self.waiting.push_back(one);
         if self.waiting.len() == 1 { Verdict::Pause } else { pause }
     }
@@ -246,8 +246,8 @@ mod tests {
         assert!(batches.is_empty());
     }
 
-    /// Plays a store that refuses every batch with a bad item, until none waits. Returns the items that passed, those that were given up, and
-    /// the number of batches.
+    /// Simulates a store that refuses every batch with a bad item, until no item waits. Returns the items that passed, those that
+    /// were given up, and the number of batches.
     fn play(items: u32, bad: &[u32], blame: Blame) -> (Vec<u32>, Vec<u32>, usize) {
         let mut batches = of((0..items).map(|n| (n, 1)));
         let (mut passed, mut given_up, mut count) = (Vec::new(), Vec::new(), 0);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_given_up_and_the_order_stays_while_the_store_is_away() {
+    fn nothing_is_given_up_and_the_order_stays_while_the_store_is_unavailable() {
         let mut batches = of((0..8).map(|n| (n, 1)));
         for _ in 0..100 {
             let batch = batches.next();

@@ -1,5 +1,5 @@
-//! The claimer: claims due events, runs and deliveries that no worker holds: after a restart, for retries, and those that found no room in
-//! memory.
+//! The claimer: claims due events, runs and deliveries that no worker holds: after a restart, for retries, and those for which
+//! memory had no room.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +11,12 @@ use crate::{
     store::{Error, Handoff, Store},
 };
 
-/// How often the store is asked without a wake-up. A lost wake-up costs this, never an event.
+/// How often the store is asked without a wake-up. A lost wake-up delays work by this, and never loses an event.
 const POLL: Duration = Duration::from_secs(5);
 /// How long to wait for room when due rows find none, or after the store failed.
 const FULL: Duration = Duration::from_millis(500);
 
-/// What the next step waits for.
+/// The condition that the next step waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Nothing: there may be more to claim.
@@ -53,7 +53,7 @@ pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToke
 
 /// Claims once, and sets the alarm for the next due row.
 pub async fn step(store: &dyn Store, handoff: &Handoff, now: Timestamp) -> Result<Wait, Error> {
-    // Cleared before looking: a row that becomes due from here on sets it again.
+    // Cleared before the claim: a row that becomes due from here on sets it again.
     handoff.alarm.clear();
     if store.claim_due(now).await? > 0 {
         return Ok(Wait::No);

@@ -1,5 +1,5 @@
-//! Jobs: advances each running job by one batch in turn, so that a long job holds up neither the others nor the commits that callers
-//! wait for.
+//! Jobs: advances the running jobs one after another, by one batch each, so that a long job delays neither the others nor the
+//! commits that callers wait for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     store::{Error, Handoff, PageRequest, Store},
 };
 
-/// How often the store is asked without a wake-up. A lost wake-up costs this.
+/// How often the store is asked without a wake-up. A lost wake-up delays jobs by this.
 const POLL: Duration = Duration::from_secs(5);
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(10);

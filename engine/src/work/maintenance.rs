@@ -1,9 +1,10 @@
-//! Maintenance: marks deliveries of disabled endpoints dead, requeues runs parked for a missing endpoint once it exists, removes old
-//! events, makes room in a full store, and records when keys were used. It works in batches, so no commit waits for it for long.
+//! Maintenance: marks deliveries of disabled endpoints dead, requeues runs parked for a missing endpoint once it exists, removes
+//! old events, evicts old events from a full store, and records when keys were used. Maintenance works in batches, so that no
+//! commit waits long for it.
 //!
-//! Creating an endpoint requeues the runs parked for it. A run that is parked at that very moment would be missed, so this task looks
-//! for such runs every second. Locks were tried instead: one commit of many then waits for one name, and an endpoint that many runs
-//! wait for takes too long to create.
+//! Creating an endpoint requeues the runs parked for it. A run that is parked at that very moment would be missed, so this task
+//! looks for such runs every second. Locks were tried instead: then every commit waits for a lock on the missing name, and
+//! creating an endpoint that many runs wait for takes too long.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ pub struct Maintenance {
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
     retention: Retention,
-    /// Most bytes in the store. Beyond it the oldest finished events are evicted.
+    /// Maximum number of bytes in the store. Above it the oldest finished events are evicted.
     bytes_max: Option<u64>,
     stop: CancellationToken,
     /// Steps so far.
@@ -38,14 +39,14 @@ pub struct Maintenance {
     level: Level,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Deliveries of disabled or deleted endpoints that were ended.
+    /// Deliveries of disabled or deleted endpoints that were marked dead or cancelled.
     pub closed: usize,
     /// Parked runs whose missing endpoint exists now.
     pub requeued: usize,
-    /// Rows that retention looked at.
+    /// Rows that retention checked.
     pub retired: usize,
     /// Events that were evicted from a full store.
     pub evicted: usize,
@@ -129,7 +130,7 @@ impl Maintenance {
         if let Some(bytes_max) = self.bytes_max {
             done.evicted = self.make_room(bytes_max).await?;
         }
-        // Last: a full disk refuses this write, and must not keep old events from making room.
+        // Done last: a full disk refuses this write, which must not prevent the deletion of old events.
         self.keys.write_uses().await?;
         Ok(done)
     }

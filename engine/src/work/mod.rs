@@ -2,15 +2,16 @@
 //!
 //! - the **runner** takes events, plans them and runs their plugins, on dedicated threads (`runner.rs`, `plan.rs`, `verdict.rs`);
 //! - the **settler** commits the results, many at a time (`settler.rs`, `amend.rs`, commit 2);
-//! - the **sender** signs and sends deliveries, each endpoint in its own queue (`sender.rs`, `throttle.rs`);
+//! - the **sender** signs and sends deliveries, from one queue per endpoint (`sender.rs`, `throttle.rs`);
 //! - the **recorder** commits the attempts, many at a time (`recorder.rs`, commit 3);
 //! - the **claimer** claims due rows that no worker holds (`claimer.rs`);
 //! - **maintenance** (`maintenance.rs`) and **jobs** (`jobs.rs`) go through stored rows, a batch at a time.
 //!
-//! `batches.rs` is the loop of settler and recorder, `notices.rs` makes the operational events that both store.
+//! `batches.rs` is the loop of settler and recorder; `notices.rs` creates the operational events that both store.
 //!
-//! Workers pass claims along. A claim that is dropped anywhere costs the time of a lease, never an event. Each worker is a loop around a step
-//! that returns what it did. The tests (`tests.rs`) call the steps on a SQLite store: no process, no socket, no wait.
+//! Workers pass claims to each other. A dropped claim delays its event until the lease ends, and never loses it. Each worker is a
+//! loop around a step that returns what it did. The tests (`tests.rs`) call the steps on a SQLite store: no process, no socket,
+//! no wait.
 
 mod amend;
 mod batches;
@@ -73,9 +74,9 @@ pub struct Settings {
     pub retention: Retention,
     /// An endpoint is disabled after this long without a success.
     pub disable_after: Duration,
-    /// Most bytes in the store. Beyond it the oldest finished events are evicted. Default: no limit.
+    /// Maximum number of bytes in the store. Above it the oldest finished events are evicted. Default: no limit.
     pub store_bytes_max: Option<u64>,
-    /// How long a stop waits for attempts that are under way. Default 25 s: orchestrators kill after 30 s.
+    /// How long a stop waits for attempts in flight. Default 25 s: orchestrators kill after 30 s.
     pub drain: Duration,
 }
 
@@ -95,8 +96,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// Starts all workers. `broken` is cancelled if a worker ends before it is stopped: the process should then end, and be started
-    /// again.
+    /// Starts all workers. Cancels `broken` if a worker ends before it is stopped: the process should then end and be restarted.
     pub fn start(parts: Parts, broken: CancellationToken) -> std::io::Result<Self> {
         let Parts { store, handoff, catalog, keys, outbound, feed, traces, settings } = parts;
         let stop = CancellationToken::new();
@@ -149,7 +149,8 @@ impl Work {
         Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain })
     }
 
-    /// Takes no more claims, then finishes and commits those in hand as far as time allows. The rest is claimed after the next start.
+    /// Takes no more claims, then finishes and commits the work in flight as far as time allows. The rest is claimed after the
+    /// next start.
     pub async fn drain(mut self) {
         self.stop.cancel();
         let threads = self.threads;
@@ -161,7 +162,7 @@ impl Work {
             while self.recorder.join_next().await.is_some() {}
         };
         let drained = tokio::time::timeout(self.drain, in_hand).await;
-        // A thread that still waits for room would keep the process from ending.
+        // A thread that still waits for room would prevent the process from ending.
         self.outcomes.close();
         if drained.is_err() {
             tracing::warn!(after = ?self.drain, "some work in flight was not finished in time; the next start continues it");

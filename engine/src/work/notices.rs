@@ -1,8 +1,8 @@
 //! Notices: operational events (`innesco.*`) about the engine itself, which endpoints and plugins can subscribe to.
 //!
-//! Each is stored in the commit of the change it reports. It is never sent to the endpoint it is about (routing compares the subject),
-//! and nothing that follows from it produces another one, so they cannot feed on themselves. A plugin that fails on every event is
-//! reported once a minute.
+//! Each is stored in the commit of the change it reports. A notice is never sent to the endpoint that it reports (routing
+//! compares the subject), and its runs and deliveries produce no further notices, so notices cannot multiply. A plugin that fails
+//! on every event is reported once a minute.
 
 use std::sync::Arc;
 
@@ -44,12 +44,12 @@ pub fn endpoint_disabled(endpoint: &Endpoint, reason: DisabledReason, failing_si
         "endpoint": &**name,
         "reason": reason.as_str(),
         "failing_since": failing_since.map(|since| since.to_string()),
-        "hint": format!("mend the receiver, then: innesco endpoint resume {name}, and retry what is dead"),
+        "hint": format!("repair the receiver, then: innesco endpoint resume {name}, and innesco delivery retry --dead --endpoint {name}"),
     });
     notice("innesco.endpoint.disabled", name, &data)
 }
 
-/// Reports a subscription that has ended, and its endpoint with it.
+/// Reports a subscription that was removed together with its endpoint.
 pub fn endpoint_removed(endpoint: &Endpoint) -> NewEvent {
     let new = &endpoint.new;
     let events: Vec<String> = new.subscription.events.iter().map(ToString::to_string).collect();

@@ -23,7 +23,7 @@ use crate::{
     traces::{Attempted, Traces},
 };
 
-/// An attempt on its way into the store, with the place that its delivery holds until then.
+/// An attempt that waits to be recorded, with the slot that its delivery holds until then.
 pub struct Recording {
     pub record: AttemptRecord,
     pub endpoint_name: String,
@@ -78,17 +78,17 @@ impl Recorder {
         Self { store, catalog, feed, traces, figures: Figures::default() }
     }
 
-    /// Puts a failed batch back: an attempt that was made and is not recorded would be made again. An attempt that fails alone while all
-    /// others pass is given up.
+    /// Puts a failed batch back, because an attempt that is not recorded would be made again. Gives up an attempt that fails
+    /// alone while all others pass.
     fn take_back(&self, batches: &mut Batches<Recording>, batch: Batch<Recording>, error: &store::Error) -> Step {
-        // The store itself has logged once that it fails; this is logged with every retry.
+        // Logged with every retry. The store itself logs only once that it fails.
         tracing::debug!(%error, count = batch.items().count(), "batch of attempts failed; retrying");
         match batches.take_back(batch, Blame::of(error)) {
             Verdict::GoOn => Step::Again,
             Verdict::Pause => Step::Pause,
             Verdict::GiveUp(refused) => {
                 let (delivery, endpoint) = (refused.record.delivery.text(self.store.tag()), refused.endpoint_name);
-                tracing::error!(delivery, endpoint, %error, "the store refuses an attempt; it is made again once its lease has ended");
+                tracing::error!(delivery, endpoint, %error, "attempt refused by the store; it is made again once its lease ends");
                 Step::GaveUp
             }
         }
@@ -128,7 +128,7 @@ impl Recorder {
         match record.next {
             Next::Delivered => {}
             Next::Retry { .. } => {
-                tracing::debug!(endpoint, delivery = delivery(), %outcome, attempt = record.n, "attempt failed and is repeated");
+                tracing::debug!(endpoint, delivery = delivery(), %outcome, attempt = record.n, "attempt failed; retrying later");
             }
             Next::Dead(reason) => {
                 let reason = reason.as_str();
@@ -137,7 +137,7 @@ impl Recorder {
         }
     }
 
-    /// Disables or removes an endpoint whose receiver wants no more.
+    /// Disables or removes an endpoint whose receiver answered `410`.
     async fn end_endpoint(&self, record: &AttemptRecord) -> Result<(), store::Error> {
         let endpoints = self.catalog.endpoints();
         let Some(endpoint) = endpoints.get(record.endpoint) else { return Ok(()) };
@@ -154,7 +154,7 @@ impl Recorder {
             OnGone::Remove => {
                 match self.store.delete_endpoint(id, Deletion::Forced, Some(notices::endpoint_removed(endpoint))).await {
                     Ok(()) => tracing::info!(endpoint = %name, "subscription answered 410 and is removed"),
-                    // It was unsubscribed meanwhile, or two webhooks were answered with 410.
+                    // It was unsubscribed in the meantime, or another webhook was answered with 410 as well.
                     Err(store::Error::NotFound { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -164,10 +164,11 @@ impl Recorder {
     }
 }
 
-/// Endpoints whose figures are cached: more than an engine has. The cache is emptied when it is full, which forgets deleted ones.
+/// Number of endpoints whose metrics are cached: more than an engine has. The cache is emptied when it is full, which forgets
+/// deleted ones.
 const AT_HAND_MAX: usize = 16_384;
 
-/// The figures of the endpoints that were sent to, without a look-up by name for each attempt.
+/// The metrics of endpoints, cached so that an attempt needs no look-up by name.
 #[derive(Default)]
 struct Figures(HashMap<EndpointId, Arc<EndpointMeters>>);
 

@@ -1,8 +1,8 @@
-//! The runner: plans events and runs plugins, on dedicated OS threads, so that no plugin holds up a socket.
+//! The runner: plans events and runs plugins, on dedicated OS threads, so that no plugin delays a socket.
 //!
-//! Fast threads take events in the order of their acceptance and run the plugins that are known to be fast. Every other run (of a new
-//! version, of a slow plugin, of one whose runs compete for state, a retry) is deferred: it gets its own row, and a few threads of
-//! low priority take it, plugin by plugin. So a bad plugin first holds up itself.
+//! Fast threads take events in the order of their acceptance and run the plugins that are known to be fast. Every other run (of a
+//! new version, of a slow plugin, of one whose runs compete for state, a retry) is deferred: it gets its own row, and a few
+//! threads of low priority take it, plugin by plugin. So a slow plugin delays mainly its own runs.
 
 use std::{
     collections::HashMap,
@@ -34,21 +34,21 @@ use crate::{
     },
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
-    store::{EventClaim, Handoff, RunClaim, Settlement, Settles, StateValue, Store, Turn, weight},
+    store::{EventClaim, Handoff, Permit, RunClaim, Settlement, Settles, StateValue, Store, weight},
     traces::{Ran, Traces},
 };
 
-/// Deferred runs of one plugin that run one after another in one turn, and are committed together.
-const TURN_MAX: usize = 32;
-/// Longest time after which a turn starts another run: the other plugins wait.
-const TURN_TIME: Duration = Duration::from_millis(100);
-/// Most bytes of state that the runs of a turn have written when another one starts: they stay in memory for the next run to read.
-const TURN_STATE_BYTES: usize = 8 << 20;
-/// Most bytes that the runs of an event have returned when another one starts with it; further ones are deferred. So the results of a
-/// hundred plugins on one event are not in memory at once.
+/// Maximum number of deferred runs of one plugin in a batch. They run one after another and are committed together.
+const BATCH_MAX: usize = 32;
+/// Time after which a batch starts no other run, because the other plugins wait.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// Once the runs of a batch have written this many bytes of state, it starts no other run: the state stays in memory for the next run.
+const BATCH_STATE_BYTES: usize = 8 << 20;
+/// Once the runs of an event have returned this many bytes, its further runs are deferred. So the results of a hundred plugins on
+/// one event are not in memory at once.
 const TOGETHER_BYTES: usize = 8 << 20;
 
-/// What the threads of the runner share.
+/// The state that the threads of the runner share.
 pub struct Runner {
     pub store: Arc<dyn Store>,
     pub handoff: Handoff,
@@ -82,7 +82,7 @@ pub fn start_threads(
     Ok(threads)
 }
 
-/// Cancels `broken` when a thread ends that should not have.
+/// Cancels `broken` when a thread ends before the stop.
 struct EndGuard {
     stop: CancellationToken,
     broken: CancellationToken,
@@ -108,9 +108,9 @@ struct Try<'a> {
     round: u32,
 }
 
-/// What happens to a try.
+/// The decision about a try.
 enum Start<'a> {
-    /// The plugin is executed, and sees the state that earlier runs of its turn have written.
+    /// The plugin is executed, and sees the state that earlier runs of its batch have written.
     Now { entry: &'a PluginEntry, code: &'a Plugin, written: Option<&'a Arc<Mutex<Written>>> },
     /// The run gets its own row.
     Later,
@@ -119,7 +119,7 @@ enum Start<'a> {
 }
 
 impl Runner {
-    /// Waits for `next`; returns `None` when it is time to stop.
+    /// Waits for `next`; returns `None` on a stop.
     fn wait<T>(&self, next: impl Future<Output = T>) -> Option<T> {
         self.runtime.block_on(async {
             tokio::select! {
@@ -133,7 +133,7 @@ impl Runner {
     fn run_events(&self) {
         loop {
             let next = async {
-                let (claim, _turn) = self.handoff.events.next().await;
+                let (claim, _permit) = self.handoff.events.next().await;
                 self.handoff.settings.known(claim.settings).await;
                 claim
             };
@@ -176,9 +176,9 @@ impl Runner {
     fn run_deferred(&self) {
         lower_priority();
         loop {
-            let Some((first, turn)) = self.wait(self.handoff.runs.next()) else { return };
-            let (began, turn) = (Instant::now(), Arc::new(turn));
-            // What this turn's runs have written, on top of what is committed: they are settled in this order.
+            let Some((first, permit)) = self.wait(self.handoff.runs.next()) else { return };
+            let (began, permit) = (Instant::now(), Arc::new(permit));
+            // State that the runs of this batch have written, in addition to the committed state. The runs are settled in this order.
             let written = Arc::default();
             let (mut next, mut count) = (Some(first), 0);
             while let Some(claim) = next {
@@ -186,15 +186,15 @@ impl Runner {
                     return;
                 }
                 if claim.lease.until > clock::steady() {
-                    let (settlement, held) = self.run_claim(claim, &turn, &written);
+                    let (settlement, held) = self.run_claim(claim, &permit, &written);
                     self.settle(settlement, held);
                 }
                 if self.stop.is_cancelled() {
                     return;
                 }
                 count += 1;
-                let continues = count < TURN_MAX && began.elapsed() < TURN_TIME && bytes_of(&written) < TURN_STATE_BYTES;
-                next = if continues { self.handoff.runs.more(&turn) } else { None };
+                let continues = count < BATCH_MAX && began.elapsed() < BATCH_TIME && bytes_of(&written) < BATCH_STATE_BYTES;
+                next = if continues { self.handoff.runs.more(&permit) } else { None };
             }
         }
     }
@@ -203,7 +203,7 @@ impl Runner {
     pub fn run_claim(
         &self,
         claim: RunClaim,
-        turn: &Arc<Turn<Slug, RunClaim>>,
+        permit: &Arc<Permit<Slug, RunClaim>>,
         written: &Arc<Mutex<Written>>,
     ) -> (Settlement, Held) {
         let RunClaim { id, event, round, plugin, endpoint, tries, lease, settings: _, slot } = claim;
@@ -221,10 +221,10 @@ impl Runner {
         let settles = Settles::Run { id, round, lease };
         note_writes(written, &record, settles.state_version());
         let settlement = Settlement { settles, event, runs: vec![record], direct: Vec::new() };
-        (settlement, Held::Run(slot, Arc::clone(turn)))
+        (settlement, Held::Run(slot, Arc::clone(permit)))
     }
 
-    /// Takes one try to its end, then counts it, traces it, and reports a run that was parked.
+    /// Executes one try, then counts and traces it, and reports a run that was parked.
     fn run(&self, one: Try<'_>, start: Start<'_>, endpoints: &EndpointTable, now: Timestamp) -> RunRecord {
         let Try { identity, entry, bound, event, round } = one;
         let began = self.traces.begin();
@@ -266,7 +266,7 @@ impl Runner {
         };
         let before = clock::thread_cpu();
         let report = code.run(input, state)?;
-        // Processor time, not elapsed time: on a busy machine that says more about its neighbours than about the plugin.
+        // Processor time, because on a busy machine the elapsed time depends more on other programs than on the plugin.
         entry.pace.note(clock::thread_cpu().saturating_sub(before));
         Ok(report)
     }
@@ -293,8 +293,8 @@ impl Runner {
         self.traces.ran(self.store.tag(), began, &ran, record.end.emitted_mut());
     }
 
-    /// Passes a settlement on once the budget has room for its bytes. The settler never waits for a thread, so it always makes room; the
-    /// thread holds one more settlement at most.
+    /// Passes a settlement to the settler once the budget has room for its bytes. The settler never waits for a thread, so room
+    /// becomes free. Until then the thread holds this one settlement.
     pub fn settle(&self, settlement: Settlement, held: Held) {
         let room = self.runtime.block_on(self.handoff.outcomes.reserve(weight::settlement(&settlement)));
         // Without room the process is about to end: the next start claims the row again.
@@ -315,7 +315,7 @@ fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a Plu
     }
 }
 
-/// Counts a run that has ended. A run that lost a race for its state was executed all the same, and counts again when it runs again.
+/// Counts a run that has ended. A run that lost a state conflict was executed too, so it counts each time it runs.
 fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
     let Some(outcome) = record.outcome() else { return };
     let (took, memory_peak) = record.execution().map_or((Duration::ZERO, 0), |execution| (execution.took, execution.memory_peak));
@@ -325,10 +325,10 @@ fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
     }
 }
 
-/// State that the runs of one turn have written so far: key → the value, or `None` where it was deleted.
+/// State that the runs of one batch have written so far: key → the value, or `None` where it was deleted.
 type Written = HashMap<String, Option<StateValue>>;
 
-/// A plugin's state as last committed, or as it will be once the earlier runs of the turn are committed.
+/// A plugin's state as last committed, or as it will be once the earlier runs of the batch are committed.
 struct State {
     store: Arc<dyn Store>,
     runtime: Handle,

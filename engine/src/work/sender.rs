@@ -1,6 +1,6 @@
-//! The sender: takes deliveries, each endpoint's in turn, signs and sends them. The attempts go to the recorder.
+//! The sender: takes deliveries from the endpoints' queues one after another, signs and sends them. The attempts go to the recorder.
 //!
-//! A claim is checked twice before it is sent: its lease must outlast the exchange, and the other nodes must still take this one for alive.
+//! Two checks precede each attempt: the lease must outlast the exchange, and the other nodes must still consider this node alive.
 //! The runner needs only the first check, because a run has no effect before its commit.
 
 use std::{
@@ -31,16 +31,16 @@ use crate::{
     },
     outbound::{Outbound, Request, Webhook},
     random,
-    store::{AttemptRecord, ClaimId, DeliveryClaim, Handoff, Store},
+    store::{self, AttemptRecord, ClaimId, DeliveryClaim, Handoff, Store},
     traces::Traces,
 };
 
 /// A lease must outlast the exchange by this much, so that it still holds when the attempt is recorded.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
-/// How often throttles are opened whose time is over.
+/// Interval at which throttles whose wait is over are opened.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The schedule of endpoints that have none.
+/// The schedule of endpoints without a schedule.
 static DEFAULT_SCHEDULE: LazyLock<Schedule> = LazyLock::new(Schedule::default);
 
 /// Makes one attempt. [`Outbound`] makes real ones, tests script the answers.
@@ -54,14 +54,14 @@ impl Exchange for Outbound {
     }
 }
 
-/// What the sender did with a claim.
+/// The result of one step with a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     /// It made an attempt, and passed it to the recorder.
     Attempted(Next),
-    /// It released the claim, and with it the other claims of the endpoint.
+    /// It released the claim, together with the other claims of the endpoint.
     Released,
-    /// The engine stops: the claim is found again after the next start.
+    /// The engine stops: the delivery is claimed again after the next start.
     Stopped,
 }
 
@@ -82,14 +82,14 @@ pub struct Sender<E> {
 }
 
 impl<E: Exchange> Sender<E> {
-    /// Runs until `stop`, then waits for the attempts that are under way.
+    /// Runs until `stop`, then waits for the attempts in flight.
     pub async fn run(self, stop: CancellationToken) {
         let sender = Arc::new(self);
         let under_way = TaskTracker::new();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let (claim, turn) = tokio::select! {
+            let (claim, slot) = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 _ = tick.tick() => {
@@ -98,19 +98,20 @@ impl<E: Exchange> Sender<E> {
                 }
                 next = sender.handoff.deliveries.next() => next,
             };
-            // Here, and not in the attempt's task: this sets the width of the endpoint's queue before another claim is taken from it.
+            // Called here, not in the attempt's task, because it sets the width of the endpoint's queue before another claim is
+            // taken from it.
             let permit = sender.permit(&claim);
             let (sender, stop) = (Arc::clone(&sender), stop.clone());
             under_way.spawn(async move {
                 sender.step(claim, permit, &stop).await;
-                drop(turn);
+                drop(slot);
             });
         }
         under_way.close();
         under_way.wait().await;
     }
 
-    /// Returns a permit if the delivery's endpoint takes webhooks now.
+    /// Returns a permit if webhooks may be sent to the delivery's endpoint now.
     pub fn permit(&self, claim: &DeliveryClaim) -> Option<Permit> {
         let endpoints = self.catalog.endpoints();
         let Some(endpoint) = endpoints.get(claim.endpoint) else {
@@ -140,7 +141,7 @@ impl<E: Exchange> Sender<E> {
                 return self.release_all(claim).await;
             }
         }
-        // The claim may have waited too long for its turn to outlast the exchange, or other nodes may have taken it over meanwhile.
+        // The claim may have waited so long that its lease would end before the exchange, or other nodes may have taken it over.
         let now = clock::steady();
         if claim.lease.until < now.plus(endpoint.new.policy.timeout + LEASE_MARGIN)
             || !self.handoff.tenure.covers(claim.lease, now)
@@ -222,7 +223,7 @@ impl<E: Exchange> Sender<E> {
         }
     }
 
-    async fn disable(&self, endpoint: &Endpoint, since: Timestamp) -> Result<(), crate::store::Error> {
+    async fn disable(&self, endpoint: &Endpoint, since: Timestamp) -> Result<(), store::Error> {
         let reason = DisabledReason::Failing;
         let notice = notices::endpoint_disabled(endpoint, reason, Some(since));
         let to = EndpointState::Disabled(reason);
@@ -232,7 +233,8 @@ impl<E: Exchange> Sender<E> {
         Ok(())
     }
 
-    /// Releases a claim that must wait, and with it those of its endpoint that wait in memory: they would be released too, or overtake it.
+    /// Releases a claim that must wait, together with the endpoint's claims that wait in memory: they would be released too, or
+    /// overtake it.
     async fn release_all(&self, claim: DeliveryClaim) -> Done {
         let mut claims = self.handoff.deliveries.withdraw(&claim.endpoint, |_| true);
         claims.push(claim);
@@ -247,7 +249,7 @@ impl<E: Exchange> Sender<E> {
         }
         let released = claims.iter().map(|claim| (ClaimId::Delivery(claim.id), claim.lease)).collect();
         if let Err(error) = self.store.release(released).await {
-            tracing::warn!(%error, count = claims.len(), "deliveries not released; they wait for their leases to end");
+            tracing::warn!(%error, count = claims.len(), "deliveries could not be released; they wait until their leases end");
         }
     }
 }
@@ -256,7 +258,7 @@ fn schedule(policy: &Policy) -> &Schedule {
     policy.schedule.as_deref().unwrap_or(&DEFAULT_SCHEDULE)
 }
 
-/// Reports whether the endpoint's next deliveries must not go: its breaker is open, or the order of all its deliveries would break.
+/// Returns whether the endpoint's next deliveries must wait: its breaker is open, or their order would break.
 fn holds_back(policy: &Policy, next: Next, breaker: Option<Change>) -> bool {
     let order_holds = matches!(next, Next::Retry { .. }) && policy.ordering == Some(Ordering::Endpoint);
     order_holds || matches!(breaker, Some(Change::Opened { .. } | Change::StillOpen { .. }))
@@ -282,7 +284,8 @@ fn log_breaker(endpoint: &Endpoint, change: Option<Change>, outcome: AttemptOutc
     }
 }
 
-/// Returns the attempt of a webhook that cannot be put into a request. It counts, so that it is seen and the delivery ends.
+/// Returns the attempt of a webhook for which no request can be built. The attempt counts, so that operators see it and the
+/// delivery ends.
 fn unsendable(detail: String) -> Attempt {
     Attempt {
         at: clock::wall(),
@@ -296,6 +299,6 @@ fn unsendable(detail: String) -> Attempt {
 
 /// Returns a random number in 0..1.
 fn jitter() -> f64 {
-    // Without randomness all retries are in the middle of their span, which does no harm.
+    // Without randomness no retry is spread, which does no harm.
     random::bytes().map_or(0.5, |bytes| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }

@@ -1,5 +1,5 @@
-//! The settler: commits the results of events and runs (commit 2), as many at a time as queued up during the last commit and as one batch
-//! takes (`batches.rs`). One settlement that the store refuses holds up no other: it is amended (`amend.rs`) or given up.
+//! The settler: commits the results of events and runs (commit 2), as many at a time as queued up during the last commit and as
+//! one batch takes (`batches.rs`). A settlement that the store refuses delays no other: it is amended (`amend.rs`) or given up.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     catalog::Catalog,
     clock,
     domain::{
-        delivery::{Birth, DeadReason},
+        delivery::{DeadReason, InitialState},
         id::RunId,
         name::Slug,
         run::{Remedy, RunOutcome, RunRecord, RunState, remedy},
@@ -19,37 +19,38 @@ use crate::{
     metrics::meters,
     news::{Feed, News},
     store::{
-        self, ClaimId, EventSlot, PageRequest, Room, RunClaim, RunFilter, RunSlot, Settled, Settlement, Settles, Store, Turn,
+        self, ClaimId, EventSlot, PageRequest, Permit, Room, RunClaim, RunFilter, RunSlot, Settled, Settlement, Settles, Store,
         weight,
     },
 };
 
-/// A settlement on its way, with the places that it holds until it is committed.
+/// A settlement that waits for its commit, with the slots that it holds until then.
 pub struct Settling {
     settlement: Settlement,
-    places: Places,
+    slots: Slots,
 }
 
-/// Dropped when the settlement is done with.
-struct Places {
+/// Dropped once the settlement is committed or given up.
+struct Slots {
     _held: Held,
     /// Its bytes in the budget of outcomes.
     _room: Room,
-    /// The store refused the settlement as it was, and this is the rest of it.
+    /// Whether this is the rest of a settlement that the store refused.
     is_remainder: bool,
 }
 
-/// What a settlement holds in the hand-off.
+/// The slots that a settlement holds in the hand-off.
 #[expect(dead_code, reason = "held for their drop")]
 pub enum Held {
     Event(EventSlot),
-    /// The turn ends with the last of its runs: the plugin's next run then reads what these have written.
-    Run(RunSlot, Arc<Turn<Slug, RunClaim>>),
+    /// The batch slot is free after the last of its runs: then the plugin's next run reads the state that these runs have
+    /// written.
+    Run(RunSlot, Arc<Permit<Slug, RunClaim>>),
 }
 
 impl Settling {
     pub fn new(settlement: Settlement, held: Held, room: Room) -> Self {
-        Self { settlement, places: Places { _held: held, _room: room, is_remainder: false } }
+        Self { settlement, slots: Slots { _held: held, _room: room, is_remainder: false } }
     }
 }
 
@@ -66,22 +67,22 @@ impl Writer for Settler {
         weight::settlement(&settling.settlement)
     }
 
-    /// Settles a batch. Settlements that were refused for a reason that can be amended go first in the next one.
+    /// Settles a batch. Settlements that can be amended after a refusal are first in the next batch.
     async fn step(&mut self, batches: &mut Batches<Settling>) -> Step {
         let batch = batches.next();
         meters().settlement_batch_bytes.observe(batch.bytes() as f64);
         let mut settlements = Vec::new();
-        let batch = batch.map(|Settling { settlement, places }| {
+        let batch = batch.map(|Settling { settlement, slots }| {
             settlements.push(settlement);
-            places
+            slots
         });
         let shared = Arc::new(settlements);
         let settled = self.store.settle(Arc::clone(&shared)).await;
-        // The store lets go of them before it answers; if one did not, a copy would do.
+        // The store drops its references before it answers. If one remained, the settlements would be copied.
         let mut settlements = Arc::try_unwrap(shared).unwrap_or_else(|shared| shared.to_vec()).into_iter();
-        let batch = batch.map(|places| {
+        let batch = batch.map(|slots| {
             let settlement = settlements.next().expect("as many as before");
-            Settling { settlement, places }
+            Settling { settlement, slots }
         });
         let answers = match settled {
             Ok(answers) => answers,
@@ -89,7 +90,7 @@ impl Writer for Settler {
         };
         batches.note_passed();
         let (mut done, mut dropped, mut again) = (0, 0, Vec::new());
-        for (Settling { settlement, places }, settled) in batch.into_items().zip(answers) {
+        for (Settling { settlement, slots }, settled) in batch.into_items().zip(answers) {
             let amended = match settled {
                 Settled::Done => {
                     count(&settlement);
@@ -106,7 +107,7 @@ impl Writer for Settler {
                 Settled::StateFull(runs) => Some(amend::state_full(settlement, &runs)),
             };
             match amended {
-                Some(settlement) => again.push(with_bytes(Settling { settlement, places })),
+                Some(settlement) => again.push(with_bytes(Settling { settlement, slots })),
                 None => dropped += 1,
             }
         }
@@ -117,31 +118,31 @@ impl Writer for Settler {
 }
 
 impl Settler {
-    /// Puts a failed batch back. A settlement that fails alone while all others pass loses the results of its plugins, so that the rest of
-    /// it takes effect.
+    /// Puts a failed batch back. From a settlement that fails alone while all others pass, the results of its plugins are
+    /// removed, so that the rest takes effect.
     fn take_back(&self, batches: &mut Batches<Settling>, batch: Batch<Settling>, error: &store::Error) -> Step {
-        // The store itself has logged once that it fails; this is logged with every retry.
+        // Logged with every retry. The store itself logs only once that it fails.
         tracing::debug!(%error, count = batch.items().count(), "batch of settlements failed; retrying");
-        let Settling { settlement, places } = match batches.take_back(batch, Blame::of(error)) {
+        let Settling { settlement, slots } = match batches.take_back(batch, Blame::of(error)) {
             Verdict::GoOn => return Step::Again,
             Verdict::Pause => return Step::Pause,
             Verdict::GiveUp(refused) => refused,
         };
         let event = settlement.event.id.text(self.store.tag());
         match amend::refused(settlement, error, clock::steady()) {
-            Some(settlement) if !places.is_remainder => {
-                tracing::warn!(event, %error, "the store refuses what an event's runs returned; the rest of it takes effect");
-                let places = Places { is_remainder: true, ..places };
-                batches.push_first(vec![with_bytes(Settling { settlement, places })]);
+            Some(settlement) if !slots.is_remainder => {
+                tracing::warn!(event, %error, "results of an event's runs refused by the store; the rest of the event takes effect");
+                let slots = Slots { is_remainder: true, ..slots };
+                batches.push_first(vec![with_bytes(Settling { settlement, slots })]);
             }
             _ => {
-                tracing::error!(event, %error, "the store refuses an event's settlement; it is run again once its lease has ended")
+                tracing::error!(event, %error, "settlement of an event refused by the store; the event is run again once its lease ends")
             }
         }
         Step::GaveUp
     }
 
-    /// Amends a settlement whose runs lost a race for their plugin's state. A run that settles alone goes back to its queue instead.
+    /// Amends a settlement whose runs lost a state conflict. A run that settles alone returns to its queue instead.
     async fn conflict(&self, settlement: Settlement, places: &[usize]) -> Option<Settlement> {
         let plugins = self.catalog.plugins();
         let now = clock::steady();
@@ -152,7 +153,7 @@ impl Settler {
         }
         if let Settles::Run { id, lease, .. } = settlement.settles {
             if let Err(error) = self.store.release(vec![(ClaimId::Run(id), lease)]).await {
-                tracing::warn!(%error, "run that lost a race for its state not released; it waits for its lease to end");
+                tracing::warn!(%error, "run with a state conflict could not be released; it waits until its lease ends");
             }
             return None;
         }
@@ -218,7 +219,7 @@ impl Settler {
                     tracing::warn!(run = id(), event = event(), %plugin, %outcome, "run is parked; see innesco run show RUN, and after a fix innesco run retry RUN");
                 }
                 Remedy::ItsEndpoint | Remedy::ItsPlugin => {
-                    tracing::warn!(run = id(), event = event(), %plugin, %outcome, "run is parked until what is missing exists; see innesco run show RUN");
+                    tracing::warn!(run = id(), event = event(), %plugin, %outcome, "run is parked until the missing endpoint or plugin exists; see innesco run show RUN");
                 }
             },
         }
@@ -236,12 +237,12 @@ fn count(settlement: &Settlement) {
     let deliveries = || settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
     meters.created.inc_by(deliveries().count() as u64);
     meters.emitted.inc_by(settlement.runs.iter().map(|run| run.emitted().len() as u64).sum());
-    // An operational event usually has no subscriber; that is no reason to count it.
+    // An operational event usually has no subscriber, so it does not count as unrouted.
     let ours = settlement.event.new.event_type.is_ours();
     if settlement.runs.is_empty() && settlement.direct.is_empty() && !ours {
         meters.unrouted.inc();
     }
-    let born_dead = deliveries().filter(|delivery| delivery.birth == Birth::Dead).count();
+    let born_dead = deliveries().filter(|delivery| delivery.initial_state == InitialState::Dead).count();
     if born_dead > 0 {
         meters.dead(DeadReason::EndpointDisabled.as_str(), born_dead);
     }

@@ -71,7 +71,7 @@ impl Exchange for Script {
     }
 }
 
-/// The workers on an empty store, each moved by hand.
+/// The workers on an empty store; each test calls their steps.
 struct Workers {
     bench: Bench,
     catalog: Arc<Catalog>,
@@ -138,7 +138,7 @@ impl Workers {
         id
     }
 
-    /// Loads a guest as a plugin that runs on these event types. Loading needs a runtime of many threads.
+    /// Loads a guest as a plugin that runs on these event types. Loading needs a runtime with several threads.
     async fn plugin(&self, guest: &str, on: &str) {
         let file = self.folder.path().join("plugins").join(format!("{guest}.wasm"));
         fs::write(file, guests::build(guest, guest, &[on])).unwrap();
@@ -168,10 +168,10 @@ impl Workers {
         self.bench.claim().await;
         let mut count = 0;
         while !self.bench.handoff.runs.is_empty() {
-            let (claim, turn) = self.bench.handoff.runs.next().await;
+            let (claim, permit) = self.bench.handoff.runs.next().await;
             let runner = Arc::clone(&self.runner);
             let run = move || {
-                let (settlement, held) = runner.run_claim(claim, &Arc::new(turn), &Arc::default());
+                let (settlement, held) = runner.run_claim(claim, &Arc::new(permit), &Arc::default());
                 runner.settle(settlement, held);
             };
             tokio::task::spawn_blocking(run).await.unwrap();
@@ -224,7 +224,7 @@ async fn steps<W: Writer>(writer: &mut W, queue: &mut UnboundedReceiver<W::Item>
     }
     let mut steps = Vec::new();
     while !batches.is_empty() {
-        assert!(steps.len() < 20, "it never ends: {steps:?}");
+        assert!(steps.len() < 20, "it did not end after 20 steps: {steps:?}");
         steps.push(writer.step(&mut batches).await);
     }
     steps
@@ -475,10 +475,10 @@ async fn a_run_that_lost_a_race_for_its_state_goes_back_to_its_queue() {
     asked.runs = vec![deferred];
     workers.bench.settle(asked).await;
     workers.bench.claim().await;
-    let (claim, turn) = workers.bench.handoff.runs.next().await;
+    let (claim, permit) = workers.bench.handoff.runs.next().await;
     let stale = state_effects(&[("k", 7)], &[("k", Some(b"late"))]);
     let late = run_settlement(&claim, ran_with("p", stale));
-    let (runner, held) = (Arc::clone(&workers.runner), Held::Run(claim.slot, Arc::new(turn)));
+    let (runner, held) = (Arc::clone(&workers.runner), Held::Run(claim.slot, Arc::new(permit)));
     tokio::task::spawn_blocking(move || runner.settle(late, held)).await.unwrap();
     assert_eq!(workers.settle().await, [committed(0, 1, 0)]);
     assert_eq!(workers.bench.claim().await, 1, "it is due at once");

@@ -1,5 +1,5 @@
-//! Throttles: one per endpoint, between its deliveries and the network. A throttle joins a circuit breaker, a concurrency limit and a rate
-//! limit, by the endpoint's policy and by how its receiver answers.
+//! Throttles: one per endpoint, between its deliveries and the network. A throttle combines a circuit breaker, a concurrency
+//! limit and a rate limit. It follows the endpoint's policy and its receiver's answers.
 //!
 //! The concurrency starts low, doubles with each answer and falls to a few when a receiver does not answer. Failures in a row open the
 //! circuit breaker for a while ([`Breaker`]); then one webhook at a time probes the receiver. While the breaker is open, all other
@@ -27,28 +27,31 @@ use crate::{
         time::Timestamp,
     },
     metrics::{EndpointMeters, meters},
-    store::{DeliveryClaim, Lanes, Width},
+    store::{DeliveryClaim, Queues, Width},
 };
 
-/// Webhooks at once to a receiver that has not answered yet.
+/// Maximum number of concurrent webhooks to a receiver that has not answered yet.
 const AT_ONCE_AT_FIRST: usize = 8;
-/// Webhooks at once to a receiver that did not answer the last attempt: enough to notice that it is back, too few to tie up connections.
+/// The same for a receiver that did not answer the last attempt: enough to notice that it is back, too few to occupy many
+/// connections.
 const AT_ONCE_UNANSWERED: usize = 4;
-/// Deliveries held in memory for each that may be sent at once, and the least number. Enough to keep the receiver busy until the next claim.
-const PLACES_PER_SEND: usize = 16;
-const PLACES_LEAST: usize = 64;
-/// How long a delivery waits for its rate in memory: far less than its lease. A longer wait is spent in the store.
+/// Number of deliveries held in memory for each concurrent webhook, and the minimum. Enough to keep the receiver busy until the
+/// next claim.
+const SLOTS_PER_SEND: usize = 16;
+const SLOTS_MIN: usize = 64;
+/// Maximum time that a delivery waits in memory for its endpoint's rate: far less than its lease. A delivery that must wait
+/// longer returns to the store.
 pub const RATE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How much of a rate may be sent at once after a pause: too little to notice, enough to make up for a late timer.
+/// The part of a rate that may be sent at once after a pause: too short to matter, long enough to make up for a late timer.
 const RATE_BURST: Duration = Duration::from_millis(100);
-/// How long no delivery is claimed for an endpoint that this node does not know.
+/// Time for which no delivery is claimed for an endpoint that this node does not know.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
-/// How long an endpoint fails before the store records it: receivers that fail now and then cost no writes.
+/// Time for which an endpoint must fail before the store records it: an occasional failure costs no write.
 const FAILING_NOTED_AFTER: Duration = Duration::from_secs(60);
 
 /// The throttles of all endpoints.
 pub struct Throttles {
-    lanes: Arc<Lanes<EndpointId, DeliveryClaim>>,
+    queues: Arc<Queues<EndpointId, DeliveryClaim>>,
     /// An endpoint is disabled after this long without a success.
     disable_after: Duration,
     inner: Mutex<Inner>,
@@ -58,7 +61,7 @@ struct Inner {
     /// The snapshot of endpoints that the throttles follow.
     table: Arc<EndpointTable>,
     throttles: HashMap<EndpointId, Throttle>,
-    /// Endpoints that are not in the snapshot, and until when no delivery is claimed for them.
+    /// Endpoints that are not in the snapshot, and the time until which no delivery is claimed for them.
     unknown: HashMap<EndpointId, Timestamp>,
 }
 
@@ -68,7 +71,7 @@ struct Throttle {
     breaker: Breaker,
     at_once: usize,
     limiter: Option<Arc<RateLimiter>>,
-    /// Until when the rate limit lets nothing through.
+    /// Time until which the rate limit allows nothing.
     shut_until: Option<Timestamp>,
     failing_since: Option<Timestamp>,
     failing_noted: bool,
@@ -76,7 +79,7 @@ struct Throttle {
 
 /// Whether a delivery may be sent.
 pub enum Pass {
-    /// As soon as the rate limit, if there is one, allows it.
+    /// As soon as the rate limit, if any, allows it.
     Go(Option<Arc<RateLimiter>>),
     /// Not now.
     Shut,
@@ -99,8 +102,8 @@ pub enum Failing {
 }
 
 impl Throttles {
-    pub fn new(lanes: Arc<Lanes<EndpointId, DeliveryClaim>>, table: Arc<EndpointTable>, disable_after: Duration) -> Self {
-        Self { lanes, disable_after, inner: Mutex::new(Inner { table, throttles: HashMap::new(), unknown: HashMap::new() }) }
+    pub fn new(queues: Arc<Queues<EndpointId, DeliveryClaim>>, table: Arc<EndpointTable>, disable_after: Duration) -> Self {
+        Self { queues, disable_after, inner: Mutex::new(Inner { table, throttles: HashMap::new(), unknown: HashMap::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -114,24 +117,24 @@ impl Throttles {
         if !Arc::ptr_eq(&throttle.endpoint, endpoint) {
             throttle.change(endpoint);
         }
-        self.lanes.set_width(&endpoint.id, Some(throttle.width()));
+        self.queues.set_width(&endpoint.id, Some(throttle.width()));
         let shut = matches!(throttle.breaker, Breaker::Open { .. }) || throttle.shut_until.is_some();
         if shut { Pass::Shut } else { Pass::Go(throttle.limiter.clone()) }
     }
 
-    /// Closes an endpoint until its rate limit lets something through again.
+    /// Closes an endpoint until its rate limit allows a webhook again.
     pub fn shut(&self, endpoint: EndpointId, until: Timestamp) {
         if let Some(throttle) = self.lock().throttles.get_mut(&endpoint) {
             throttle.shut_until = Some(until);
-            self.lanes.set_width(&endpoint, Some(throttle.width()));
+            self.queues.set_width(&endpoint, Some(throttle.width()));
         }
     }
 
-    /// Claims nothing for an endpoint that this node does not know, for a while or until it is known. Another node has created it a moment
-    /// ago, or it was deleted.
+    /// Stops claims for an endpoint that this node does not know, for a while or until it is known. Another node has just created
+    /// it, or it was deleted.
     pub fn shut_unknown(&self, endpoint: EndpointId, now: Timestamp) {
         self.lock().unknown.insert(endpoint, now.plus(UNKNOWN_FOR));
-        self.lanes.set_width(&endpoint, Some(Width::CLOSED));
+        self.queues.set_width(&endpoint, Some(Width::CLOSED));
     }
 
     /// Records the outcome of an attempt. `jitter` is in 0..1.
@@ -144,11 +147,11 @@ impl Throttles {
             None => throttle.at_once.min(AT_ONCE_UNANSWERED),
         };
         let breaker = throttle.breaker.note(outcome.is_success(), &policy.breaker, now, jitter);
-        self.lanes.set_width(&endpoint, Some(throttle.width()));
+        self.queues.set_width(&endpoint, Some(throttle.width()));
         Noted { breaker, failing: throttle.note_failing(outcome.is_success(), now, self.disable_after) }
     }
 
-    /// Opens throttles whose time is over, and follows changes of the endpoints: a changed or resumed endpoint is tried at once.
+    /// Opens throttles whose wait is over, and follows changes of the endpoints: a changed or resumed endpoint is tried at once.
     pub fn tick(&self, table: &Arc<EndpointTable>, now: Timestamp) {
         let mut inner = self.lock();
         let changed = !Arc::ptr_eq(&inner.table, table);
@@ -163,7 +166,7 @@ impl Throttles {
                 }
                 None => {
                     throttle.meters.breaker_open.set(0);
-                    self.lanes.set_width(id, None);
+                    self.queues.set_width(id, None);
                     false
                 }
             });
@@ -171,7 +174,7 @@ impl Throttles {
         inner.unknown.retain(|id, until| {
             let shut = table.get(*id).is_none() && *until > now;
             if !shut {
-                self.lanes.set_width(id, None);
+                self.queues.set_width(id, None);
             }
             shut
         });
@@ -182,7 +185,7 @@ impl Throttles {
                 throttle.shut_until = None;
             }
             if probes || open || changed {
-                self.lanes.set_width(id, Some(throttle.width()));
+                self.queues.set_width(id, Some(throttle.width()));
             }
         }
     }
@@ -224,13 +227,13 @@ impl Throttle {
         match self.breaker {
             Breaker::Open { .. } => Width::CLOSED,
             _ if self.shut_until.is_some() => Width::CLOSED,
-            Breaker::Probing { .. } => Width { concurrency: 1, places: 1 },
+            Breaker::Probing { .. } => Width { concurrency: 1, slots: 1 },
             Breaker::Closed { .. } => {
                 let at_once = self.at_once.min(policy.concurrency).max(1);
                 let concurrency = if policy.ordering == Some(Ordering::Endpoint) { 1 } else { at_once };
-                let places = (concurrency * PLACES_PER_SEND).max(PLACES_LEAST);
+                let slots = (concurrency * SLOTS_PER_SEND).max(SLOTS_MIN);
                 let in_time = policy.rate.map_or(usize::MAX, |rate| rate.within(RATE_WAIT_MAX).max(1));
-                Width { concurrency, places: places.min(in_time) }
+                Width { concurrency, slots: slots.min(in_time) }
             }
         }
     }
@@ -255,7 +258,7 @@ impl Throttle {
 /// Spreads the webhooks to one endpoint over time.
 pub struct RateLimiter {
     governor: DefaultDirectRateLimiter,
-    /// First come, first served, with one timer at a time.
+    /// Waiters are served in order, with one timer at a time.
     queue: tokio::sync::Mutex<()>,
 }
 
@@ -291,15 +294,15 @@ mod tests {
 
     #[test]
     fn claims_nothing_for_an_unknown_endpoint_for_a_while() {
-        let lanes = Handoff::default().deliveries;
+        let queues = Handoff::default().deliveries;
         let table = Arc::new(EndpointTable::new(Vec::new()));
-        let throttles = Throttles::new(Arc::clone(&lanes), Arc::clone(&table), Duration::MAX);
+        let throttles = Throttles::new(Arc::clone(&queues), Arc::clone(&table), Duration::MAX);
         let (crm, now) = (EndpointId::from_i64(7), Timestamp::from_millis(0));
-        assert!(lanes.room_for_stored(&crm) > 0);
+        assert!(queues.room_for_stored(&crm) > 0);
         throttles.shut_unknown(crm, now);
         throttles.tick(&table, now.plus(UNKNOWN_FOR / 2));
-        assert_eq!(lanes.room_for_stored(&crm), 0);
+        assert_eq!(queues.room_for_stored(&crm), 0);
         throttles.tick(&table, now.plus(UNKNOWN_FOR));
-        assert!(lanes.room_for_stored(&crm) > 0, "it may be known by now");
+        assert!(queues.room_for_stored(&crm) > 0, "it may be known by now");
     }
 }

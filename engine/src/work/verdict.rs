@@ -17,7 +17,7 @@ use crate::{
     sandbox::Report,
 };
 
-/// Records how a plugin's execution ended: resolves what it asks for into what takes effect, or parks the run.
+/// Records how a plugin's execution ended: resolves its requests into deliveries and events, or parks the run.
 pub fn record(
     identity: RunIdentity,
     version: Digest,
@@ -46,7 +46,7 @@ struct Refusal {
     wants: Option<String>,
 }
 
-/// Turns what a run asks for into deliveries and events.
+/// Turns the requests of a run into deliveries and events.
 fn resolve(
     requests: Requests,
     state_use: StateUse,
@@ -59,11 +59,11 @@ fn resolve(
     for (place, Webhook { to, payload }) in requests.webhooks.into_iter().enumerate() {
         let payload = Arc::new(payload);
         deliveries.push(match (to, bound) {
-            // The sandbox refuses a name from a plugin that belongs to an endpoint.
+            // The sandbox refuses endpoint names from a plugin that belongs to an endpoint.
             (_, Some(bound)) => NewDelivery::new(bound, event, Some(payload)),
             (Some(name), None) => match (endpoints.named(&name), endpoints.deleted(&name)) {
                 (Some(endpoint), _) => NewDelivery::new(endpoint, event, Some(payload)),
-                // An operator deleted it on purpose: that must not stop the rest of the run.
+                // An operator deleted the endpoint on purpose, which must not stop the rest of the run.
                 (None, Some(deleted)) => NewDelivery::to_deleted(deleted, payload),
                 (None, None) => return Err(unknown_endpoint(place + 1, name, endpoints)),
             },
@@ -74,12 +74,13 @@ fn resolve(
         return Err(bad_output(
             "chain_too_deep",
             format!(
-                "it emits an event from an event that is {DEPTH_MAX} deep already: a chain of events that cause each other ends here"
+                "it emits an event, but its own event is already number {DEPTH_MAX} in a chain of events that cause each other"
             ),
         ));
     }
     if let Some(place) = requests.emitted.iter().position(|emitted| emitted.event_type.is_ours()) {
-        let message = format!("event {}: types that begin with innesco. are the engine's own; choose another prefix", place + 1);
+        let message =
+            format!("event {}: types that begin with innesco. are reserved for the engine; choose another prefix", place + 1);
         return Err(bad_output("reserved_type", message));
     }
     let emitted = requests.emitted.into_iter().map(|emitted| emitted.into_event(event, plugin)).collect();
@@ -106,9 +107,10 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
-            delivery::Birth,
+            delivery::InitialState,
             event::NewEvent,
             id::{EndpointId, EventId},
+            name::Attributes,
             recording::Recording,
             run::{Emitted, LogLevel, LogLine, RunLog, RunState, StateRead, StateWrite},
         },
@@ -134,7 +136,7 @@ mod tests {
 
     fn emits(event_type: &str) -> Emitted {
         let NewEvent { event_type, subject: _, content, .. } = event(event_type);
-        Emitted { event_type, subject: None, content, attributes: crate::domain::name::Attributes::default() }
+        Emitted { event_type, subject: None, content, attributes: Attributes::default() }
     }
 
     /// The record of a run that asks for `requests`, on an event of this depth.
@@ -169,10 +171,10 @@ mod tests {
     fn a_webhook_to_a_deleted_endpoint_is_cancelled_and_the_rest_of_the_run_takes_effect() {
         let record = recorded(vec![webhook(Some("erp")), webhook(Some("crm"))], vec![emits("order.big")], 0, None);
         assert_eq!((record.state(), record.emitted().len(), record.writes().len()), (RunState::Done, 1, 1));
-        let births: Vec<_> = record.deliveries().iter().map(|one| (one.endpoint.as_i64(), one.birth)).collect();
+        let births: Vec<_> = record.deliveries().iter().map(|one| (one.endpoint.as_i64(), one.initial_state)).collect();
         assert_eq!(
             births,
-            [(7, Birth::Cancelled), (1, Birth::Due)],
+            [(7, InitialState::Cancelled), (1, InitialState::Due)],
             "the last one of the name; a name that exists again is sent to"
         );
     }

@@ -1,7 +1,7 @@
 //! The engine's functions for a native build, over plain maps.
 //!
-//! Each thread has its own world, so that parallel tests do not see each other. [`with`] installs a world during a call. Outside
-//! of a call each thread has an empty world, so that a helper that logs can be tested alone.
+//! Each thread has a separate world, so that parallel tests do not affect each other. [`with`] installs a world during a call.
+//! Outside of a call each thread has an empty world, so that a helper that logs can be tested alone.
 
 use std::{cell::RefCell, collections::BTreeMap};
 

@@ -136,7 +136,7 @@ struct BreakerInput {
     wait_max: Option<String>,
 }
 
-/// Both in PEM. A key as shown by a view keeps the stored key.
+/// Both in PEM. The text that a view shows for a key keeps the stored key.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ClientCertificateInput)]

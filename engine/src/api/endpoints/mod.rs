@@ -31,6 +31,7 @@ use crate::{
     domain::{
         duration,
         endpoint::{DisabledReason, Endpoint, EndpointState},
+        id::EndpointId,
         signature::Scheme,
     },
     store::Deletion,
@@ -106,7 +107,7 @@ pub async fn list(
 /// Finds an endpoint by its id or its name.
 pub fn find(api: &Api, text: &str) -> Result<Arc<Endpoint>, Problem> {
     let endpoints = api.catalog.endpoints();
-    let by_id = crate::domain::id::EndpointId::parse(text, api.store.tag()).and_then(|id| endpoints.get(id));
+    let by_id = EndpointId::parse(text, api.store.tag()).and_then(|id| endpoints.get(id));
     by_id.or_else(|| endpoints.named(text)).cloned().ok_or_else(|| {
         let near = endpoints.nearest(text).map(|near| format!("; the nearest name is {near:?}")).unwrap_or_default();
         Problem::not_found(format!("no endpoint {text:?}{near}"))
@@ -173,7 +174,7 @@ pub async fn change(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Removal {
-    /// `true`: delete it also if it is in use.
+    /// `true`: delete it even if it is in use.
     #[serde(default)]
     force: bool,
 }
@@ -195,7 +196,7 @@ pub async fn remove(
     Query(removal): Query<Removal>,
 ) -> Result<StatusCode, Problem> {
     let endpoint = find(&api, &id)?;
-    // Also plugins that do not load at the moment: they send again once they do.
+    // Includes plugins that do not load at the moment, because they send again once they load.
     let serving = || api.catalog.plugins().iter().map(|entry| entry.row.name.clone()).collect();
     let deletion = if removal.force { Deletion::Forced } else { Deletion::Unused { serving: serving() } };
     api.store.delete_endpoint(endpoint.id, deletion, None).await?;
@@ -323,7 +324,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_name_server_is_asked_for_an_endpoint_that_has_no_room() {
+    async fn no_name_server_is_asked_for_an_endpoint_beyond_the_limit() {
         let asked = Cell::new(0);
         let ask = async || {
             asked.set(asked.get() + 1);

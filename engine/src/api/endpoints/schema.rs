@@ -1,4 +1,4 @@
-//! The schemas of what a caller may send about an endpoint, for the OpenAPI document.
+//! The schemas of input for endpoints, for the OpenAPI document.
 
 use serde_json::{Value, json};
 use utoipa::{

@@ -71,7 +71,7 @@ impl EndpointView {
         }
     }
 
-    /// Adds warnings about what cannot work as it is.
+    /// Adds warnings about settings that cannot work.
     pub fn warned(self, api: &Api) -> Self {
         let plugins = api.catalog.plugins();
         let missing = self.plugin.as_deref().filter(|name| plugins.get(name).is_none()).map(|name| {
@@ -87,20 +87,21 @@ impl EndpointView {
         Self { warning: (!all.is_empty()).then(|| all.join(". ")), ..self }
     }
 
-    /// With the secret: for the one reply that may carry it.
+    /// Returns the view with the secret, for the one answer that may contain it.
     pub fn revealing(endpoint: &Endpoint, tag: Tag) -> Self {
         let secret = endpoint.new.secrets.first().map(|held| held.secret.reveal());
         Self { secret, ..Self::new(endpoint, tag, Sight::Whole) }
     }
 }
 
-/// Returns whether a URL sends in clear to a name, whose address may change. An address was checked when the endpoint was saved.
+/// Returns whether webhooks go unencrypted to a host name, whose address may change. An IP address was checked when the endpoint
+/// was saved.
 fn is_unencrypted_name(url: &str) -> bool {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "http");
     url.is_some_and(|url| matches!(url.host(), Some(Host::Domain(name)) if name != "localhost"))
 }
 
-/// What stands for a header value that may be a credential. Sending it back leaves the value as it is.
+/// Replaces a header value that may be a credential. Sending it back leaves the value unchanged.
 pub const HIDDEN: &str = "(not shown)";
 
 fn shown(name: &str, value: &str) -> String {
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warns_of_names_that_are_sent_to_in_clear() {
+    fn warns_of_unencrypted_webhooks_to_a_host_name() {
         for (url, warns) in [
             ("http://books.example/hook", true),
             ("https://books.example/hook", false),

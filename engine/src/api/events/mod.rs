@@ -32,7 +32,7 @@ use crate::{
     },
     metrics::meters,
     news::News,
-    store::{self, EventFilter, StoryPlace},
+    store::{self, Accepted, EventFilter, StoryPlace},
     wire::{AcceptedAll, AcceptedView, EventStoryView, EventView, PageView, Replayed, values::values},
 };
 
@@ -92,7 +92,7 @@ pub async fn accept(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body)
     let (body, _held) = body::read(&api, &headers, body).await?;
     let intake::Intake { events, single } = api.heavy.run(body.len(), || intake::read(&headers, &body)).await??;
     refuse_taken_sources(&api, &events, single)?;
-    let mut items = keep(&api, began, events).await?;
+    let mut items = store_events(&api, began, events).await?;
     let status = StatusCode::ACCEPTED;
     if single && let Some(item) = items.pop() {
         return Ok((status, Json(item)).into_response());
@@ -101,10 +101,14 @@ pub async fn accept(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body)
 }
 
 /// Stores events, and updates metrics and the live feed. `began` is for the trace.
-pub async fn keep(api: &Api, began: Option<std::time::SystemTime>, events: Vec<NewEvent>) -> Result<Vec<AcceptedView>, Problem> {
-    let told =
+pub async fn store_events(
+    api: &Api,
+    began: Option<std::time::SystemTime>,
+    events: Vec<NewEvent>,
+) -> Result<Vec<AcceptedView>, Problem> {
+    let facts =
         |event: &NewEvent| (event.id.clone(), Arc::clone(&event.source), event.event_type.clone(), api.traces.brought(event));
-    let told: Vec<_> = events.iter().map(told).collect();
+    let facts: Vec<_> = events.iter().map(facts).collect();
     let tag = api.store.tag();
     let count = events.len();
     let accepted = api.store.accept(events).await.map_err(|error| match error {
@@ -112,9 +116,9 @@ pub async fn keep(api: &Api, began: Option<std::time::SystemTime>, events: Vec<N
         error => error.into(),
     })?;
     let mut items = Vec::with_capacity(accepted.len());
-    for (accepted, (id, source, event_type, brought)) in accepted.into_iter().zip(told) {
+    for (accepted, (id, source, event_type, brought)) in accepted.into_iter().zip(facts) {
         let event = accepted.id();
-        let duplicate = matches!(accepted, crate::store::Accepted::Duplicate(_));
+        let duplicate = matches!(accepted, Accepted::Duplicate(_));
         if duplicate {
             meters().duplicates.inc();
         } else {
@@ -142,7 +146,7 @@ fn id_taken(taken: &store::IdTaken, count: usize, tag: Tag) -> Problem {
         None => "an earlier event in the batch".to_owned(),
     };
     let item = if count == 1 { String::new() } else { format!("/{}", taken.place) };
-    Problem::id_taken(format!("{taken}; {earlier} has it. Nothing was stored; give each event its own id"))
+    Problem::id_taken(format!("{taken}; {earlier} has it. Nothing was stored; give each event a different id"))
         .at(format!("{item}/id"))
 }
 

@@ -87,7 +87,7 @@ impl EventStoryView {
         }
     }
 
-    /// Returns a further part of the story without the data: its reader has that already.
+    /// Returns a further part of the history, without the data: its reader has the data already.
     pub fn without_data(self) -> Self {
         Self { data: DataView::Json(RawValue::NULL.to_owned()), request: None, ..self }
     }

@@ -49,7 +49,7 @@ use crate::{
 pub struct Inbound {
     pub watches: Watches,
     pub proxies: Proxies,
-    /// URL under which senders reach the engine; `None`: as their requests say.
+    /// URL under which senders reach the engine; `None`: the host of each request.
     pub external_url: Option<Url>,
 }
 
@@ -159,7 +159,7 @@ pub async fn receive(
             Err(problem)
         }
         Err(No(reason, problem)) => {
-            // A caller that is only too fast, or repeats an id, is verified.
+            // A caller that exceeds the rate or repeats an id was verified.
             let has_proved_itself = ["rate", "depth", "id"].contains(&reason);
             let (reason, problem) = match is_flooding && !has_proved_itself {
                 true => ("flood", Problem::rate_limited(FLOODING).after(60)),
@@ -262,15 +262,15 @@ impl Visit<'_> {
         if let Some((parent, state)) = intake::trace(&parts.headers) {
             trace::adopt(Arc::make_mut(&mut event.attributes), &parent, state.as_deref());
         }
-        let kept = events::keep(self.api, self.api.traces.begin(), vec![event]).await;
-        // A problem that is not the store's is an id that another event has.
-        let kept = kept.map_err(|problem| No(if problem.is_ours() { "store" } else { "id" }, problem))?;
-        let event = kept.into_iter().next().map(|one| one.event).unwrap_or_default();
+        let stored = events::store_events(self.api, self.api.traces.begin(), vec![event]).await;
+        // If the store is not the cause, another event has this id.
+        let stored = stored.map_err(|problem| No(if problem.is_ours() { "store" } else { "id" }, problem))?;
+        let event = stored.into_iter().next().map(|one| one.event).unwrap_or_default();
         self.watch.note_accepted(clock::wall());
         Ok(self.answer(event))
     }
 
-    /// Parses a body where that delays no other connection.
+    /// Parses a body without delaying other connections.
     async fn heavy<T>(&self, body: &[u8], work: impl FnOnce() -> T) -> Result<T, No> {
         self.api.heavy.run(body.len(), work).await.map_err(|problem| No("body", problem))
     }

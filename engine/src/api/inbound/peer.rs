@@ -9,8 +9,8 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// The header in which trusted proxies report their caller. Only one header is trusted: a proxy that writes one forwards the
-/// other unchanged from a stranger.
+/// The header in which trusted proxies report their caller. Only one header is trusted: a proxy that writes one passes the other
+/// on as a stranger sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`
@@ -46,8 +46,8 @@ impl Proxies {
         self.trusted.iter().any(|net| net.contains(&address))
     }
 
-    /// Returns the caller's address. The entries are read backwards while a trusted proxy wrote them. The first address that is
-    /// not a trusted proxy is the caller's.
+    /// Returns the caller's address. Reads the entries from last to first, as long as a trusted proxy wrote them. The first
+    /// address that is not a trusted proxy is the caller's.
     pub fn caller(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut caller = peer.to_canonical();
         let lines = headers.get_all(self.header.as_str()).iter().filter_map(|value| value.to_str().ok());

@@ -2,7 +2,7 @@
 //! memory, bounded, and starts at zero with the process.
 //!
 //! A caller that is refused too often is limited per source and address, in a table of fixed size with a random seed. A flood
-//! affects only its own address, and no caller can choose whose table entry it shares.
+//! affects only its own address, and no caller can choose with which others it shares a table entry.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,7 +28,7 @@ const REFUSALS_MAX: usize = 20;
 /// Refusals that one caller may have at once; then this many per second.
 const BURST: f64 = 30.0;
 const PER_SECOND: f64 = 1.0;
-/// Number of distinct callers; more share entries.
+/// Number of table entries; if there are more callers, some share an entry.
 const BUCKETS: usize = 4096;
 
 /// A refused request.

@@ -200,7 +200,8 @@ pub fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
     Problem::bad_source(detail.to_string()).in_member(member)
 }
 
-/// Moves the members that [`Input`] and [`Draft`] share from one to the other. A member missing here does not compile.
+/// Moves the members that [`Input`] and [`Draft`] share from one to the other. If a member is missing here, the code does not
+/// compile.
 macro_rules! moved {
     ($from:ident into $to:ident { $($more:tt)* }) => {
         $to {

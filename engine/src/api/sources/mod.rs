@@ -30,7 +30,7 @@ const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Create a source.
 ///
-/// Only this answer contains the secret of its senders.
+/// Only this answer contains the secret that its senders sign with.
 #[utoipa::path(
     post, path = "/v1/sources", operation_id = "create_source", tag = "sources",
     request_body(content = Input, examples(
@@ -102,7 +102,7 @@ pub async fn show(
 /// Change a source.
 ///
 /// A JSON merge patch (RFC 7396): given members are replaced, `null` restores the default. If the preset changes, the old secret
-/// ends, and the answer contains the new one.
+/// becomes invalid, and the answer contains the new one.
 #[utoipa::path(
     patch, path = "/v1/sources/{source}", operation_id = "change_source", tag = "sources",
     params(("source" = String, Path, description = "Id or name of the source.", example = "github")),

@@ -1,4 +1,4 @@
-//! A source as the API shows it, with warnings about what makes it weaker than its owner may think.
+//! A source as the API shows it, with warnings about settings that make it weaker than its owner may think.
 
 use crate::{
     api::{Api, access::Sight, body, inbound::watch::Refused, sources::input::too_large},
@@ -16,8 +16,8 @@ const ANYONE: &str =
 const BODY_IS_NOT_SIGNED: &str =
     "the signature does not cover the body: it proves that the sender made the token, not that the body is unchanged";
 
-/// Returns warnings about everything that makes a source weaker or smaller than its owner may think. `limit` is the engine's
-/// `limits.body_bytes_max`.
+/// Returns warnings about settings that make a source weaker than its owner may think, or that refuse large bodies. `limit` is
+/// the engine's `limits.body_bytes_max`.
 fn warning(settings: &Settings, limit: usize) -> Option<String> {
     let mut all = Vec::new();
     match settings.proofs.main() {
@@ -104,7 +104,7 @@ impl SourceView {
         }
     }
 
-    /// With the secret: for the one reply that may carry it.
+    /// Returns the view with the secret, for the one answer that may contain it.
     pub fn revealing(api: &Api, source: &Source) -> Self {
         let secret = source.new.secrets.first().map(|held| held.secret.reveal());
         Self { secret, ..Self::new(api, source, Sight::Whole) }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_warns_of_what_its_senders_do_not_prove() {
+    fn a_source_warns_of_missing_proofs() {
         for (preset, said) in [
             ("none", Some("senders prove nothing")),
             ("strava", Some("senders prove nothing")),

@@ -304,8 +304,8 @@ mod tests {
             let data = of(content_type, body);
             assert_eq!((&**data.content.content_type(), data.rewritten), (OCTETS, false), "{body:.40}");
             assert_eq!(&data.content.bytes()[..], body.as_bytes());
-            let told = data.unread.expect("a reason").to_string();
-            assert!(told.starts_with(why), "{body:.40}: {told}");
+            let reason = data.unread.expect("a reason").to_string();
+            assert!(reason.starts_with(why), "{body:.40}: {reason}");
         }
         let image = of("image/png", "\u{1}");
         assert_eq!((&**image.content.content_type(), image.unread), ("image/png", None));

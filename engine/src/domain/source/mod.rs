@@ -167,7 +167,7 @@ impl Source {
         format!("{}-{}", self.new.name, token.as_str())
     }
 
-    /// Returns its address and the previous ones, each with its end.
+    /// Returns its address and the previous ones, each with the end of its grace period.
     pub fn addresses(&self) -> impl Iterator<Item = (String, Option<Timestamp>)> {
         let former = self.new.former.iter().map(|former| (self.address_with(&former.token), Some(former.until)));
         std::iter::once((self.address(), None)).chain(former)
@@ -276,16 +276,16 @@ impl Source {
         }
     }
 
-    fn event_type(&self, told: Option<&str>) -> EventType {
+    fn event_type(&self, given: Option<&str>) -> EventType {
         let name = &self.new.name;
         let prefix = self.new.settings.type_prefix.as_deref().unwrap_or(name);
-        let typed = |told: &str| {
-            let text = if prefix.is_empty() { told.to_owned() } else { format!("{prefix}.{told}") };
+        let typed = |given: &str| {
+            let text = if prefix.is_empty() { given.to_owned() } else { format!("{prefix}.{given}") };
             EventType::parse(&text).ok().filter(|event_type| event_type.is_plain() && !event_type.is_ours())
         };
-        let told = told.and_then(|told| typed(told).or_else(|| typed(&plain(told))));
+        let given = given.and_then(|given| typed(given).or_else(|| typed(&plain(given))));
         let received = || EventType::parse(&format!("{name}.{RECEIVED}")).expect("a name and a word are a type");
-        told.or_else(|| if prefix.is_empty() { None } else { typed(RECEIVED) }).unwrap_or_else(received)
+        given.or_else(|| if prefix.is_empty() { None } else { typed(RECEIVED) }).unwrap_or_else(received)
     }
 
     /// Returns the id by which a duplicate of this request is detected. `None`: every request is a new event.
@@ -353,13 +353,13 @@ fn cut(text: &str) -> String {
 }
 
 /// Converts an event kind to an event type: `orders/create` becomes `orders.create`, `Push Hook` becomes `push_hook`.
-fn plain(told: &str) -> String {
+fn plain(given: &str) -> String {
     let letter = |c: char| match c {
         '/' | ':' | '.' => '.',
         c if c.is_ascii_alphanumeric() || c == '-' || c == '_' => c.to_ascii_lowercase(),
         _ => '_',
     };
-    told.trim().chars().map(letter).collect()
+    given.trim().chars().map(letter).collect()
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -113,8 +113,8 @@ impl Preset {
         )
     }
 
-    /// Returns the verification methods, the deciding one first. For [`Self::Hmac`] these are defaults: the source must give the
-    /// rest.
+    /// Returns the verification methods; the first one that a request has decides. For [`Self::Hmac`] these are defaults: the
+    /// source must give the rest.
     pub fn proofs(self) -> Proofs {
         let hmac = |header: &str, encoding, prefix: &str, template: &str, stamp: Option<&str>| HmacRule {
             place: Place::Header(header.to_owned()),
@@ -262,7 +262,7 @@ impl Preset {
         match self {
             // Slack reads every body as an instruction: it is shown after a slash command, and breaks a modal.
             Self::Slack => Some(("text/plain; charset=utf-8", "")),
-            // Twilio reads every answer as TwiML. JSON is its error 12300, which a caller hears.
+            // Twilio reads every answer as TwiML. JSON causes its error 12300, which the person on the phone hears.
             Self::Twilio => Some(("text/xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>")),
             _ => None,
         }

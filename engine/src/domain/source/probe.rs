@@ -1,7 +1,7 @@
 //! Questions that senders ask an address before or between their webhooks. They are answered and create no events.
 //!
 //! Most have no proof, because the sender has not yet stored the secret. Such an answer repeats a text of the question, or is
-//! empty. A sender that gets an answer made with a secret ([`Source::challenge`]) is verified first.
+//! empty. If the answer is computed with a secret ([`Source::challenge`]), the sender is verified first.
 
 use std::borrow::Cow;
 
@@ -61,7 +61,7 @@ impl Source {
         let parameter = |name: &str| head.field(head.query.as_bytes(), name).filter(|text| text.len() <= CHALLENGE_LEN_MAX);
         if let Some(challenge) = &self.new.settings.challenge {
             let text = match &challenge.place {
-                // A proof shows that it is an event, whose address has the same parameter by chance.
+                // A request with a proof is an event, whose address has the same parameter by chance.
                 ChallengePlace::Query(_) if self.new.settings.proofs.are_brought_by(head) => None,
                 ChallengePlace::Query(name) => head.field(head.query.as_bytes(), name),
                 // Only questions have this header. Okta sends its credentials beside it.

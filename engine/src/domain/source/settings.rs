@@ -85,7 +85,8 @@ pub struct Settings {
 /// How a duplicate of a request is detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dedupe {
-    /// By the sender's id, otherwise as [`Self::Digest`]. If the id is not signed but something else is, by both together.
+    /// By the sender's id, otherwise as [`Self::Digest`]. If the id is not signed but other parts are, by the id and the digest
+    /// together.
     Pick(Pick),
     /// By the signed text, if there is a signature.
     Digest,
@@ -391,7 +392,7 @@ impl Draft {
             let known = Settings::METHODS.contains(&method.as_str());
             let is_head = method == "HEAD";
             let why = if is_head {
-                "becomes no event, and is always answered with 200; leave it out"
+                "requests create no event and are always answered with 200; leave it out"
             } else {
                 "is not allowed; write GET, POST, PUT, PATCH or DELETE"
             };

@@ -412,7 +412,7 @@ fn work_before_verification_is_bounded() {
     }
 }
 
-/// What the head alone can decide is decided before the body is read.
+/// A request that can be refused by its head is refused before the body is read.
 #[test]
 fn refuses_a_head_without_a_usable_proof_before_the_body() {
     let now = AT.to_string();

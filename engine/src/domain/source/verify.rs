@@ -1,7 +1,7 @@
-//! Verifies that a request comes from a sender of the source, on the received bytes, before anything reads them.
+//! Verifies that a request comes from a sender of the source. Works on the received bytes, before any other code reads them.
 //!
 //! A source accepts a list of proofs. The first one whose header is present decides, so a wrong signature refuses a request even
-//! with a valid token. What the head of a request can decide is decided before the body is read ([`Proofs::check_head`]). The
+//! with a valid token. A request that can be refused by its head is refused before the body is read ([`Proofs::check_head`]). The
 //! work for a request without a proof is bounded: one HMAC per secret (Twilio: two), ten signatures, [`FIELDS_MAX`] fields.
 
 use std::{borrow::Cow, time::Duration};
@@ -170,7 +170,7 @@ impl Rule {
         !matches!(self, Self::Nothing)
     }
 
-    /// Returns whether the content is signed, not only the sender proved.
+    /// Returns whether the content is signed. Otherwise only the sender is proved.
     pub const fn signs(&self) -> bool {
         matches!(self, Self::Standard | Self::Hmac(_) | Self::Twilio)
     }
@@ -195,7 +195,8 @@ impl Rule {
         }
     }
 
-    /// Returns whether a request has this proof, valid or not. Before the body is read, it may have every proof in the body.
+    /// Returns whether a request has this proof, valid or not. Before the body is read, every proof in the body counts as
+    /// present.
     fn is_brought_by(&self, request: &Incoming<'_>) -> bool {
         if let Some(path) = self.member() {
             return request.body.is_empty() || request.in_body(path).is_some();
@@ -259,7 +260,7 @@ impl Rule {
     }
 }
 
-/// The proofs that a source accepts, the deciding one first. Never empty.
+/// The proofs that a source accepts; the first one that a request has decides. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proofs(pub Vec<Rule>);
 

@@ -19,7 +19,7 @@ pub struct After {
     pub deliveries: Vec<DeliveryClaim>,
     /// The earliest instant at which an unclaimed row becomes due.
     due: Option<Timestamp>,
-    /// Whether a due row found no room in this process.
+    /// Whether this process had no room for a due row.
     overflowed: bool,
     /// Whether a row is finished that other rows may wait for.
     pub let_go: bool,
@@ -32,7 +32,7 @@ pub struct After {
 }
 
 impl After {
-    /// Returns the actions after a delivery is cancelled: it is withdrawn from memory.
+    /// Returns the actions after a delivery is cancelled: it is removed from memory.
     pub fn cancelling(endpoint: EndpointId, id: DeliveryId) -> Self {
         Self { cancelled: Some((endpoint, id)), ..Self::default() }
     }
@@ -48,7 +48,7 @@ impl After {
         self.overflowed = true;
     }
 
-    /// Records that a row found no room here. This node is woken when it has room; other nodes may have room now.
+    /// Records that this node had no room for a row. This node is woken when it has room; other nodes may have room now.
     pub fn overflow(&mut self) {
         self.overflowed = true;
     }
@@ -87,7 +87,7 @@ impl After {
             handoff.runs.push_all(self.runs.into_iter().map(|claim| (claim.plugin.clone(), RunClaim { settings, ..claim })));
         }
         if !self.deliveries.is_empty() {
-            // Pushed in one step: if the first delivery of an ordered batch fails, those behind it can all be taken back.
+            // Pushed in one step, so that all later deliveries of an ordered batch can be taken back if the first one fails.
             handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
         }
         if self.let_go || self.cancelled.is_some() {

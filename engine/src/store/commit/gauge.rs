@@ -1,4 +1,4 @@
-//! Gauge of a commit queue: how much waits, for how long, and whether commits fail.
+//! Measures a commit queue: the amount and the age of waiting jobs, and whether commits fail.
 
 use std::{
     sync::{
@@ -10,7 +10,8 @@ use std::{
 
 use crate::{metrics::meters, store::Error};
 
-/// How long after a failed commit the store counts as failing. A small write may succeed although a larger one has just failed.
+/// Time after a failed commit in which the store counts as failing. A small write may succeed although a larger one has just
+/// failed.
 const FAILING_FOR: Duration = Duration::from_secs(5);
 
 /// Measures a commit queue. Only the writer sets it.
@@ -81,7 +82,7 @@ impl Gauge {
     }
 
     fn last(&self) -> MutexGuard<'_, Option<(Instant, Error)>> {
-        self.failed.lock().expect("no code panics while it notes a failure")
+        self.failed.lock().expect("no code panics while it records a failure")
     }
 }
 
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_commit_that_succeeds_does_not_hide_a_failure_of_a_moment_ago() {
+    fn a_small_commit_that_succeeds_does_not_hide_a_recent_failure() {
         let gauge = Gauge::new();
         assert!(gauge.failure().is_none());
         gauge.failed(&Error::Full);

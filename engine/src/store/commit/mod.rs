@@ -14,7 +14,7 @@ pub use self::{
     queued::Queued,
 };
 
-/// Jobs in one transaction at most: bounds how long the first one waits for its answer.
+/// Maximum number of jobs in one transaction: bounds how long the first one waits for its answer.
 pub const JOBS_MAX: usize = 1_000;
-/// Weight (bytes, roughly) in one transaction at most.
+/// Maximum weight of one transaction, about its bytes.
 pub const WEIGHT_MAX: usize = 8 << 20;

@@ -1,4 +1,4 @@
-//! Where a new queue row waits: in memory under a lease if there is room, otherwise in the store until it is claimed.
+//! The place of a new queue row: in memory under a lease if there is room, otherwise in the store until it is claimed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Commit 1: accepted means kept.
+//! Commit 1: an accepted event is stored.
 
 use std::sync::Arc;
 
@@ -171,7 +171,7 @@ pub async fn events_of_one_request_are_stored_all_or_none(bench: &Bench) {
     let together = vec![event_with_id("shop", "1"), event("poison"), event("a")];
     bench.store.accept(together).await.expect_err("the second one cannot be stored");
     bench.nothing("events that were not stored are not run").await;
-    assert!(bench.handoff.events.is_empty(), "its place is given back");
+    assert!(bench.handoff.events.is_empty(), "its slot is free again");
     assert_eq!(bench.event_ids(EventFilter::default()).await, []);
     let answers = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap();
     assert!(matches!(answers[..], [Accepted::New(_)]), "an id that was not stored is not remembered: {answers:?}");

@@ -92,10 +92,10 @@ pub async fn attempts_of_one_call_are_judged_separately(bench: &Bench) {
 pub async fn operational_events_are_stored_with_their_attempt_or_not_at_all(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.delivery_to(crm).await;
-    let told = |lease| AttemptRecord { lease, notices: vec![event("innesco.x")], ..attempt(&claim, Next::Delivered) };
-    assert!(!bench.record(told(made_up(claim.lease))).await);
+    let with_notice = |lease| AttemptRecord { lease, notices: vec![event("innesco.x")], ..attempt(&claim, Next::Delivered) };
+    assert!(!bench.record(with_notice(made_up(claim.lease))).await);
     assert_eq!(bench.handoff.events.len(), 0, "without a record no operational event is stored");
-    assert!(bench.record(told(claim.lease)).await);
+    assert!(bench.record(with_notice(claim.lease)).await);
     assert_eq!(&*bench.event().await.event.new.event_type, "innesco.x");
 }
 
@@ -275,7 +275,7 @@ pub async fn a_delivery_cancelled_before_its_turn_is_not_sent(bench: &Bench) {
     assert_eq!(bench.deliveries().await.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 2]);
     bench.store.cancel_delivery(claim.event.id.delivery(0), clock::wall()).await.unwrap();
     bench.store.cancel_delivery(claim.event.id.delivery(2), clock::wall()).await.unwrap();
-    assert!(bench.handoff.deliveries.is_empty(), "no place is lost");
+    assert!(bench.handoff.deliveries.is_empty(), "no slot is lost");
 }
 
 pub async fn deliveries_waiting_for_a_disabled_endpoint_become_dead(bench: &Bench) {
@@ -291,7 +291,7 @@ pub async fn deliveries_waiting_for_a_disabled_endpoint_become_dead(bench: &Benc
     assert_eq!(bench.store.delivery(waiting).await.unwrap().summary.state, dead);
     assert_eq!(bench.state_and_attempts(other).await, ("retrying", 1));
     bench.store.release(vec![(ClaimId::Delivery(on_its_way.id), on_its_way.lease)]).await.unwrap();
-    assert_eq!(bench.claim().await, 0, "it takes nothing");
+    assert_eq!(bench.claim().await, 0, "no claim succeeds");
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 1);
     assert_eq!(bench.store.close_deliveries(at).await.unwrap(), 0);
     assert_eq!(bench.state_and_attempts(on_its_way.id).await, ("dead", 0));

@@ -1,5 +1,5 @@
-//! The bench of a case: a store that can crash, short helpers to take what it hands over, and builders whose values a case
-//! overrides where they matter.
+//! The bench of a case: a store that can crash, short helpers to receive handed-over work, and builders with default values that
+//! a case overrides.
 
 use std::{pin::pin, sync::Arc, task::Context, task::Poll, task::Waker, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     clock,
     domain::{
         content::Content,
-        delivery::{Attempt, AttemptOutcome, Birth, DeadReason, NewDelivery, Next, Payload},
+        delivery::{Attempt, AttemptOutcome, DeadReason, InitialState, NewDelivery, Next, Payload},
         endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
         envelope::{Envelope, Format},
         event::{Event, EventState, NewEvent},
@@ -28,14 +28,14 @@ use crate::{
     },
     store::{
         AttemptRecord, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventStory, EventSummary,
-        Handoff, LEASE, Lanes, Lease, PageRequest, Recorded, RunClaim, Settled, Settlement, Settles, Store, StoryPlace,
+        Handoff, LEASE, Lease, PageRequest, Queues, Recorded, RunClaim, Settled, Settlement, Settles, Store, StoryPlace,
     },
 };
 
 /// The place where an implementation stores its rows. It outlives the processes that open it.
 #[async_trait]
 pub trait Backing: Send + Sync {
-    /// Opens the rows of this moment, as the next process does after the last one was killed.
+    /// Opens the rows as they are now, like the next process after a `kill -9`.
     async fn open(&self, handoff: Handoff) -> Arc<dyn Store>;
 
     /// Makes storing an event of type `poison` fail from now on, in the middle of its step.
@@ -90,7 +90,7 @@ impl Bench {
         take_all(&self.handoff.deliveries)
     }
 
-    /// Waits for the hand-over. A caller may be answered before it, but the next commit always follows it.
+    /// Waits for the hand-over, which may follow the answer to the caller, but always precedes the next commit.
     async fn handed_over(&self) {
         let _ = self.store.note_key_uses(Vec::new()).await;
     }
@@ -231,13 +231,13 @@ impl Bench {
     }
 }
 
-/// Takes everything that is in the lanes, without waiting for more.
-fn take_all<K, T>(lanes: &Arc<Lanes<K, T>>) -> Vec<T>
+/// Takes all items from the queues, without waiting for more.
+fn take_all<K, T>(queues: &Arc<Queues<K, T>>) -> Vec<T>
 where
     K: Eq + std::hash::Hash + Clone + std::fmt::Debug,
 {
     let mut found = Vec::new();
-    while let Poll::Ready((thing, _turn)) = pin!(lanes.next()).poll(&mut Context::from_waker(Waker::noop())) {
+    while let Poll::Ready((thing, _permit)) = pin!(queues.next()).poll(&mut Context::from_waker(Waker::noop())) {
         found.push(thing);
     }
     found
@@ -369,7 +369,7 @@ pub fn state_use(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> Sta
 
 /// A delivery of a direct subscription.
 pub fn direct(endpoint: EndpointId) -> NewDelivery {
-    NewDelivery { endpoint, payload: None, birth: Birth::Due, ordering: None }
+    NewDelivery { endpoint, payload: None, initial_state: InitialState::Due, ordering: None }
 }
 
 /// A webhook that a plugin made.
@@ -379,7 +379,7 @@ pub fn webhook(endpoint: EndpointId, body: &str) -> NewDelivery {
 
 pub fn payload(body: &str) -> Payload {
     Payload {
-        event_type: Some(EventType::parse("order.told").unwrap()),
+        event_type: Some(EventType::parse("order.webhook").unwrap()),
         content_type: "text/plain".into(),
         headers: vec![("x-shop".into(), "seven".into())],
         body: Bytes::copy_from_slice(body.as_bytes()),

@@ -6,7 +6,7 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{Birth, DeadReason, NewDelivery, Next},
+        delivery::{DeadReason, InitialState, NewDelivery, Next},
         endpoint::{EndpointState, Ordering},
         event::EventState,
         run::{Effects, RunOutcome},
@@ -170,7 +170,7 @@ pub async fn the_next_due_time_is_the_earliest(bench: &Bench) {
     assert_eq!(next().await, Some(run_due));
     bench.finished(paused, retry_in(1)).await;
     bench.set(paused, EndpointState::Paused).await;
-    assert_eq!(next().await, Some(run_due), "a paused endpoint is not waited for");
+    assert_eq!(next().await, Some(run_due), "no alarm is set for a paused endpoint");
 
     let full = bench.handoff.events.reserve(&(), 64 << 20).expect("everything");
     let now = clock::steady();
@@ -199,7 +199,7 @@ pub async fn every_row_that_becomes_due_wakes_the_claimer(bench: &Bench) {
     bench.settled_with(waiting("p", clock::steady().plus(Duration::from_millis(30)))).await;
     rung("a run that waits").await;
     bench.store.retry_delivery(dead, clock::steady()).await.unwrap();
-    rung("a retry by hand").await;
+    rung("a manual retry").await;
     bench.store.replay_event(retrying.event(), clock::steady()).await.unwrap();
     rung("a replay").await;
     bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
@@ -217,7 +217,7 @@ pub async fn every_row_that_becomes_due_wakes_the_claimer(bench: &Bench) {
     drop(claim);
     let full = bench.handoff.events.reserve(&(), 64 << 20).expect("everything");
     bench.store.accept(vec![event("a")]).await.unwrap();
-    rung("a row that found no room").await;
+    rung("a row without room").await;
     drop(full);
     rung("room for such a row").await;
 }
@@ -238,7 +238,7 @@ pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench)
     let retrying = bench.finished(crm, Next::Retry { due: clock::steady() }).await;
     bench.set(crm, EndpointState::Paused).await;
     let claim = bench.accept(event("a")).await;
-    let held = NewDelivery { birth: Birth::Held, ..direct(crm) };
+    let held = NewDelivery { initial_state: InitialState::Held, ..direct(crm) };
     assert_eq!(bench.settle(Settlement { direct: vec![held], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.claim_at(soon(1_000_000)).await, 0);
     bench.nothing("it is paused").await;
@@ -256,8 +256,8 @@ pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench)
 pub async fn an_endpoint_with_a_backlog_does_not_delay_another(bench: &Bench) {
     let (busy, quiet) = (bench.endpoint("busy").await, bench.endpoint("quiet").await);
     let claim = bench.accept(event("a")).await;
-    let backlog = NewDelivery { birth: Birth::Held, ..direct(busy) };
-    let direct = [vec![backlog; 5_000], vec![NewDelivery { birth: Birth::Held, ..direct(quiet) }]].concat();
+    let backlog = NewDelivery { initial_state: InitialState::Held, ..direct(busy) };
+    let direct = [vec![backlog; 5_000], vec![NewDelivery { initial_state: InitialState::Held, ..direct(quiet) }]].concat();
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
     let claimed = bench.store.claim_due(clock::steady()).await.unwrap();
     assert!(claimed < 2_000, "one claim is bounded: {claimed}");
@@ -268,7 +268,7 @@ pub async fn an_endpoint_with_a_backlog_does_not_delay_another(bench: &Bench) {
 pub async fn a_claim_takes_only_as_much_as_there_is_room_for(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
-    let direct = vec![NewDelivery { birth: Birth::Held, ..direct(crm) }; 5_000];
+    let direct = vec![NewDelivery { initial_state: InitialState::Held, ..direct(crm) }; 5_000];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
     drop(claim);
     let room = bench.claim().await;
@@ -299,7 +299,7 @@ pub async fn a_claim_takes_only_as_much_as_there_is_room_for(bench: &Bench) {
 pub async fn first_attempts_and_retries_share_the_room(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
-    let direct = vec![NewDelivery { birth: Birth::Held, ..direct(crm) }; 600];
+    let direct = vec![NewDelivery { initial_state: InitialState::Held, ..direct(crm) }; 600];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
     let mut tried = 0;
     while tried < 300 {
@@ -339,17 +339,13 @@ pub async fn an_ordered_delivery_waits_for_the_one_before_it(bench: &Bench) {
     assert_eq!(bench.claim().await, 0);
     let due = bench.store.next_due(clock::steady()).await.unwrap().expect("the one that failed");
     assert!(due > soon(50) && due <= soon(60));
-    assert_eq!(
-        bench.store.next_due(due).await.unwrap(),
-        None,
-        "rows that were due at the last look and are held back do not count"
-    );
+    assert_eq!(bench.store.next_due(due).await.unwrap(), None, "rows that were already due and wait for others do not count");
     let bench = bench.after_a_crash().await;
     assert_eq!(bench.claim().await, 0, "also after a restart");
     assert_eq!(bench.claim_at(soon(61)).await, 3);
     let claims = bench.deliveries().await;
     assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), ids);
-    assert!(bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await, "a dead delivery holds back no other");
+    assert!(bench.record(attempt(&claims[0], Next::Dead(DeadReason::Exhausted))).await, "a dead delivery delays no other");
     assert!(bench.record(attempt(&claims[1], Next::Delivered)).await);
     assert!(bench.record(attempt(&claims[2], Next::Delivered)).await);
 }
@@ -410,6 +406,6 @@ pub async fn an_unreadable_row_does_not_delay_others(bench: &Bench) {
         (bench.delivery().await.id, bench.run().await.event.id, bench.event().await.event.id),
         (deliveries[1], runs[1], answers[1].id())
     );
-    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "the unreadable row causes no further look");
+    assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "the unreadable row causes no further claim");
     assert_eq!(bench.state_of(runs[1]).await, EventState::Waiting);
 }

@@ -220,7 +220,7 @@ pub async fn the_start_of_failing_is_stored_and_cleared(bench: &Bench) {
     let endpoint = after.find_endpoint(crm).await;
     assert_eq!(endpoint.failing_since, Some(since));
     after.store.update_endpoint(endpoint).await.unwrap();
-    assert_eq!(after.find_endpoint(crm).await.failing_since, Some(since), "a change of the endpoint leaves it alone");
+    assert_eq!(after.find_endpoint(crm).await.failing_since, Some(since), "a change of the endpoint does not affect it");
     after.store.note_failing(crm, None).await.unwrap();
     assert_eq!(after.find_endpoint(crm).await.failing_since, None);
 }
@@ -279,10 +279,10 @@ pub async fn an_endpoint_in_use_is_deleted_only_by_force(bench: &Bench) {
         other => panic!("{other:?}"),
     };
     let text = refused(crm, serving(&[])).await;
-    assert!(text.contains("\"crm\"") && text.contains("2 deliveries wait for it"), "one waits, one is on its way: {text}");
+    assert!(text.contains("\"crm\"") && text.contains("2 deliveries wait for it"), "one waits, one is being sent: {text}");
     let text = refused(slack, serving(&["router", "other"])).await;
     assert!(text.contains("the plugin router sent it 1 of its last webhooks"), "{text}");
-    assert!(bench.events().await.is_empty(), "nothing was deleted, nothing is reported");
+    assert!(bench.events().await.is_empty(), "nothing was deleted or reported");
     assert_eq!(bench.state_and_attempts(waits).await.0, "retrying");
     assert!(bench.store.deleted_endpoints().await.unwrap().is_empty());
 
@@ -381,7 +381,7 @@ pub async fn settings_are_numbered_revisions_and_wait_for_their_plugin(bench: &B
     };
     bench.store.remember_plugin(row).await.unwrap();
     let plugin = bench.store.plugins().await.unwrap().remove(0);
-    assert_eq!((plugin.config, plugin.revision), (config(last), last), "the plugin has what was set before it came");
+    assert_eq!((plugin.config, plugin.revision), (config(last), last), "it has the settings from before it existed");
 }
 
 fn key(name: &str, role: Role, byte: u8) -> NewKey {

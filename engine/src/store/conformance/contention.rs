@@ -73,7 +73,7 @@ pub async fn concurrent_workers_lose_and_duplicate_nothing(bench: &Bench) {
     assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None);
 
     let bench = bench.after_a_crash().await;
-    assert_eq!(bench.claim().await, 0, "nothing is left");
+    assert_eq!(bench.claim().await, 0, "no work is left");
     let mut attempts = HashMap::new();
     let mut cursor = None;
     loop {

@@ -6,7 +6,7 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{Birth, DeadReason, NewDelivery, Next},
+        delivery::{DeadReason, InitialState, NewDelivery, Next},
         endpoint::{DisabledReason, EndpointState},
         id::{DeliveryId, EndpointId, JobId},
         job::{Ended, JOBS_RUNNING_MAX, Job, JobState, RetryFilter, Task},
@@ -22,7 +22,7 @@ const MANY: usize = 450;
 /// Creates one event with `count` deliveries that are stored as dead.
 async fn dead(bench: &Bench, endpoint: EndpointId, count: usize) -> Vec<DeliveryId> {
     let claim = bench.accept(event("order.created")).await;
-    let direct = vec![NewDelivery { birth: Birth::Dead, ..direct(endpoint) }; count];
+    let direct = vec![NewDelivery { initial_state: InitialState::Dead, ..direct(endpoint) }; count];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
     (0..count).map(|k| claim.event.id.delivery(u32::try_from(k).unwrap())).collect()
 }
@@ -116,7 +116,7 @@ pub async fn a_job_or_a_resume_makes_waiting_retries_due(bench: &Bench) {
     assert_eq!((job.state, job.done, job.failed, job.total), (JobState::Done, 1, 0, Some(1)));
     bench.claim().await;
     let claims = bench.deliveries().await;
-    assert_eq!(claims.iter().map(|claim| (claim.id, claim.attempts)).collect::<Vec<_>>(), [(waits, 1)], "under its own id");
+    assert_eq!(claims.iter().map(|claim| (claim.id, claim.attempts)).collect::<Vec<_>>(), [(waits, 1)], "under the same id");
     assert!(bench.record(attempt(&claims[0], Next::Delivered)).await);
 
     let resume = async |endpoint, from| {

@@ -2,7 +2,7 @@
 //! implementation, so the implementations cannot drift apart. A new promise in the trait's docs is a new case here.
 //!
 //! A case receives a [`Bench`]: an empty store, its hand-off, and a way to lose the process that holds both. It uses the store
-//! only through the trait. What only one implementation has (its tables, its file) is tested beside that implementation.
+//! only through the trait. Parts that only one implementation has (its tables, its file) are tested beside it.
 
 pub mod accept;
 pub mod attempts;

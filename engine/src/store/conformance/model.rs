@@ -70,7 +70,7 @@ enum Step {
     },
     Pause,
     Resume,
-    /// Takes all the room for events, or gives it back.
+    /// Takes all the room for events, or frees it.
     Fill,
     Drain,
     Retire,
@@ -181,7 +181,7 @@ struct World {
     crm: EndpointId,
     paused: bool,
     model: Model,
-    /// Every claim that was ever handed over, without its place in memory.
+    /// Every claim that was ever handed over, without its slot in memory.
     event_claims: Vec<EventClaim>,
     run_claims: Vec<RunClaim>,
     delivery_claims: Vec<DeliveryClaim>,
@@ -228,7 +228,7 @@ impl World {
         self.take_over().await;
     }
 
-    /// Takes what was handed over. No other holder may exist.
+    /// Takes the handed-over rows. No other holder may exist.
     async fn take_over(&mut self) {
         for claim in self.bench.events().await {
             let queued = self.model.to_run.get_mut(&claim.event.id).expect("an event that is to be run");
@@ -353,9 +353,9 @@ impl World {
         fn left<K>(queue: &BTreeMap<K, Queued>) -> bool {
             queue.values().any(|queued| queued.holder.is_none() && queued.due)
         }
-        assert!(self.filled.is_some() || !left(&self.model.to_run), "an event is left behind");
-        assert!(!left(&self.model.runs), "a run is left behind");
-        assert!(self.paused || !left(&self.model.live), "a delivery is left behind");
+        assert!(self.filled.is_some() || !left(&self.model.to_run), "an event remains");
+        assert!(!left(&self.model.runs), "a run remains");
+        assert!(self.paused || !left(&self.model.live), "a delivery remains");
     }
 
     async fn claim_late(&mut self) {

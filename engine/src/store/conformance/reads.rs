@@ -6,7 +6,7 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{Birth, DeadReason, NewDelivery, Next},
+        delivery::{DeadReason, InitialState, NewDelivery, Next},
         event::{EventState, NewEvent},
         id::{DeliveryId, EventId},
         run::{Effects, RunOutcome, RunState},
@@ -109,7 +109,7 @@ pub async fn a_replay_takes_the_place_of_what_an_event_has_finished(bench: &Benc
     let failed = EventFilter { state: Some(EventState::Failed), ..EventFilter::default() };
     assert_eq!(bench.event_ids(failed).await, []);
     bench.store.retry_delivery(dead, clock::steady()).await.unwrap();
-    assert_eq!(bench.state_of(id).await, EventState::Retrying, "what is not finished counts, of any round");
+    assert_eq!(bench.state_of(id).await, EventState::Retrying, "unfinished parts of any round count");
 }
 
 pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
@@ -220,8 +220,8 @@ pub async fn deliveries_are_listed_by_endpoint_event_and_state(bench: &Bench) {
     let claim = bench.accept(event("order.created")).await;
     let direct = vec![
         direct(crm),
-        NewDelivery { birth: Birth::Held, ..webhook(slack, "x") },
-        NewDelivery { birth: Birth::Dead, ..direct(crm) },
+        NewDelivery { initial_state: InitialState::Held, ..webhook(slack, "x") },
+        NewDelivery { initial_state: InitialState::Dead, ..direct(crm) },
     ];
     bench.settle(Settlement { direct, ..settlement(&claim) }).await;
     let pending = bench.delivery().await;
@@ -259,7 +259,7 @@ pub async fn deliveries_are_listed_by_endpoint_event_and_state(bench: &Bench) {
     let listed = bench.list_deliveries(DeliveryFilter { event: Some(claim.event.id), ..all }).await;
     let shown: Vec<_> =
         listed.iter().map(|one| (one.endpoint_name.as_str(), one.event_type.as_str(), one.last.is_some())).collect();
-    assert_eq!(shown, [("crm", "order.created", false), ("slack", "order.told", false), ("crm", "order.created", false)]);
+    assert_eq!(shown, [("crm", "order.created", false), ("slack", "order.webhook", false), ("crm", "order.created", false)]);
 }
 
 pub async fn a_history_shows_runs_deliveries_and_attempts(bench: &Bench) {
@@ -286,7 +286,7 @@ pub async fn a_history_shows_runs_deliveries_and_attempts(bench: &Bench) {
     assert_eq!(story.event.new.content, claim.event.new.content);
     assert_eq!(story.emitted.len(), 2);
     assert_eq!(story.runs.iter().map(|run| run.state).collect::<Vec<_>>(), [RunState::Done, waits.state()]);
-    let told: Vec<_> = story
+    let listed: Vec<_> = story
         .deliveries
         .iter()
         .map(|one| {
@@ -295,7 +295,7 @@ pub async fn a_history_shows_runs_deliveries_and_attempts(bench: &Bench) {
         .collect();
     let first = claims[0].id.k();
     let expected = |k: u32| if k == first { (k, "dead", vec![1, 2]) } else { (k, "retrying", vec![1]) };
-    assert_eq!(told, [expected(0), expected(1)]);
+    assert_eq!(listed, [expected(0), expected(1)]);
     assert_eq!(bench.story(story.emitted[0]).await.event.new.cause, Some(claim.event.id));
 }
 
@@ -303,7 +303,7 @@ pub async fn a_list_is_one_snapshot(bench: &Bench) {
     const DELIVERIES: u32 = 24;
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
-    let dead = NewDelivery { birth: Birth::Dead, ..direct(crm) };
+    let dead = NewDelivery { initial_state: InitialState::Dead, ..direct(crm) };
     bench.settle(Settlement { direct: vec![dead; DELIVERIES as usize], ..settlement(&claim) }).await;
     let id = claim.event.id;
 
@@ -388,7 +388,7 @@ pub async fn a_history_comes_in_parts_of_bounded_size(bench: &Bench) {
     let runs = (0..MANY)
         .map(|_| ran_with("p", Effects { emitted: vec![emitted(&claim.event, "b"); 5], ..Effects::default() }))
         .collect();
-    let held = NewDelivery { birth: Birth::Held, ..direct(crm) };
+    let held = NewDelivery { initial_state: InitialState::Held, ..direct(crm) };
     bench.settle(Settlement { runs, direct: vec![held; MANY], ..settlement(&claim) }).await;
     bench.store.cancel_delivery(claim.event.id.delivery(120), clock::wall()).await.unwrap();
 

@@ -7,7 +7,7 @@ use crate::{
     clock,
     domain::{
         content::Content,
-        delivery::{Birth, DeadReason, NewDelivery, Next},
+        delivery::{DeadReason, InitialState, NewDelivery, Next},
         event::NewEvent,
         id::EventId,
         retention::Retention,
@@ -93,7 +93,7 @@ pub async fn dead_and_parked_events_are_deleted_later(bench: &Bench) {
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
     let parked = bench.settled_with(parked("p", RunOutcome::Trapped)).await;
     let mixed = bench.accept(event("a")).await;
-    let direct = vec![NewDelivery { birth: Birth::Dead, ..direct(crm) }, direct(crm)];
+    let direct = vec![NewDelivery { initial_state: InitialState::Dead, ..direct(crm) }, direct(crm)];
     bench.settle(Settlement { direct, ..settlement(&mixed) }).await;
     let claim = bench.delivery().await;
     bench.record(attempt(&claim, Next::Delivered)).await;
@@ -112,7 +112,7 @@ pub async fn dead_and_parked_events_are_deleted_later(bench: &Bench) {
 
 pub async fn unfinished_events_do_not_delay_retention(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
-    // More unfinished events than one step looks at, all older than the event that must be deleted.
+    // More unfinished events than one step checks, all older than the event that must be deleted.
     for _ in 0..3 {
         bench.store.accept((0..500).map(|_| event("a")).collect()).await.unwrap();
     }

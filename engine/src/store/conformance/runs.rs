@@ -1,4 +1,4 @@
-//! Runs: retried, cancelled and listed one by one, and retried or replayed in bulk. Nothing but the chosen runs or events is repeated.
+//! Runs: retried, cancelled and listed one by one, and retried or replayed in bulk. Only the chosen runs or events are repeated.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -136,7 +136,7 @@ pub async fn a_waiting_run_can_be_retried_at_once(bench: &Bench) {
     assert_eq!(bench.claim().await, 1);
     retry(bench, id).await.unwrap();
     let run = bench.run().await;
-    assert_eq!(bench.claim().await, 0, "a run that a worker holds is left alone");
+    assert_eq!(bench.claim().await, 0, "a run that a worker holds is not changed");
     assert_eq!(bench.settle(run_settlement(&run, ran("p"))).await, Settled::Done);
 }
 
@@ -145,7 +145,7 @@ pub async fn a_run_parked_for_an_endpoint_can_be_retried_before_it_exists(bench:
     assert_eq!(bench.store.run(id).await.unwrap().wants.as_deref(), Some("crm"));
     retry(bench, id).await.unwrap();
     bench.endpoint("crm").await;
-    assert_eq!(bench.store.requeue_wanting(clock::steady()).await.unwrap(), 0, "it is due already");
+    assert_eq!(bench.store.requeue_wanting(clock::steady()).await.unwrap(), 0, "it is already due");
     assert_eq!(bench.claim().await, 1);
 }
 
@@ -188,7 +188,7 @@ pub async fn a_cancelled_run_has_no_effects_and_can_be_retried(bench: &Bench) {
     }
     let late = run_settlement(&held, ran_with("p", Effects { deliveries: vec![direct(crm)], ..Effects::default() }));
     assert_eq!(bench.settle(late).await, Settled::LeaseLost, "the run was cancelled while it was executed");
-    assert_ne!(bench.state_of(failed.event()).await, EventState::Failed, "nothing of it is parked any more");
+    assert_ne!(bench.state_of(failed.event()).await, EventState::Failed, "it is no longer parked");
     let bench = bench.after_a_crash().await;
     assert_eq!(bench.claim_at(soon(3600)).await, 0);
     retry(&bench, failed).await.unwrap();
@@ -375,7 +375,7 @@ pub async fn a_job_replays_the_events_that_its_filter_selects(bench: &Bench) {
         claimed.sort_by_key(|claim| claim.event.id);
         assert_eq!(claimed.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), expected, "{what}");
         for claim in claimed {
-            // As they were, for the next filter.
+            // Restored for the next filter.
             let runs = match claim.event.id {
                 id if id == done => vec![ran("p")],
                 id if id == failed => vec![parked("p", RunOutcome::Trapped)],

@@ -6,7 +6,7 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        delivery::{Birth, CancelReason, DeliveryState, NewDelivery},
+        delivery::{CancelReason, DeliveryState, InitialState, NewDelivery},
         event::EventState,
         id::CHILDREN_MAX,
         plugin::Digest,
@@ -80,7 +80,7 @@ pub async fn a_failed_settlement_changes_nothing(bench: &Bench) {
     bench.store.settle(Arc::new(vec![broken])).await.expect_err("one of its events cannot be stored");
 
     bench.nothing("the refused settlement has no effect").await;
-    assert!(bench.handoff.deliveries.is_empty(), "its places are free again");
+    assert!(bench.handoff.deliveries.is_empty(), "its slots are free again");
     let story = bench.story(claim.event.id).await;
     assert_eq!((story.parts.state(), story.runs.len(), story.deliveries.len()), (EventState::Waiting, 0, 0));
     assert_eq!(bench.event_ids(EventFilter::default()).await, [claim.event.id]);
@@ -101,7 +101,7 @@ pub async fn a_failed_settlement_affects_no_other(bench: &Bench) {
         // As concurrent as callers can be: usually they share a transaction.
         let (refused, settled, accepted) =
             tokio::join!(bench.store.settle(broken), bench.store.settle(whole), bench.store.accept(vec![event("c")]));
-        assert!(!refused.expect_err("what it emits cannot be stored").passes());
+        assert!(!refused.expect_err("the emitted event cannot be stored").passes());
         assert_eq!((settled.unwrap(), accepted.unwrap().len()), (vec![Settled::Done], 1));
         assert_eq!(&*bench.event().await.event.new.event_type, "c");
     }
@@ -199,8 +199,8 @@ pub async fn an_event_without_subscribers_is_unrouted(bench: &Bench) {
 pub async fn new_deliveries_are_due_held_or_dead_as_requested(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
-    let born = |birth| NewDelivery { birth, ..webhook(crm, "x") };
-    let direct = vec![born(Birth::Due), born(Birth::Held), born(Birth::Dead)];
+    let born = |initial_state| NewDelivery { initial_state, ..webhook(crm, "x") };
+    let direct = vec![born(InitialState::Due), born(InitialState::Held), born(InitialState::Dead)];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
     let due = bench.delivery().await;
     let states: Vec<_> = bench
@@ -243,14 +243,18 @@ pub async fn a_webhook_to_a_deleted_endpoint_is_cancelled_and_names_its_run(benc
     let id = story.deliveries[0].summary.id;
     let state = bench.store.delivery(id).await.unwrap().summary.state;
     assert!(matches!(state, DeliveryState::Cancelled { reason: Some(CancelReason::EndpointDeleted), .. }), "{state:?}");
-    assert_eq!(bench.store.whole_delivery(id).await.unwrap().payload, Some(payload("x")), "what it would have sent is kept");
+    assert_eq!(
+        bench.store.whole_delivery(id).await.unwrap().payload,
+        Some(payload("x")),
+        "the webhook that it would have sent is stored"
+    );
     let refused = bench.store.retry_delivery(id, clock::steady()).await;
     assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("\"gone\" was deleted")), "{refused:?}");
 }
 
 pub async fn deliveries_without_room_wait_in_the_store(bench: &Bench) {
     let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
-    let full = bench.handoff.deliveries.reserve(&crm, 16 << 20).expect("all of its lane");
+    let full = bench.handoff.deliveries.reserve(&crm, 16 << 20).expect("all of its queue");
     let claim = bench.accept(event("a")).await;
     let direct = vec![direct(crm), direct(slack), webhook(crm, "x")];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
@@ -395,7 +399,7 @@ pub async fn settlements_of_one_call_take_effect_in_order(bench: &Bench) {
 pub async fn the_deliveries_of_an_event_are_limited(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.accept(event("a")).await;
-    let dead = NewDelivery { birth: Birth::Dead, ..direct(crm) };
+    let dead = NewDelivery { initial_state: InitialState::Dead, ..direct(crm) };
     let all = vec![dead.clone(); CHILDREN_MAX as usize];
     let more = Settlement {
         runs: vec![ran_with("p", Effects { deliveries: vec![dead.clone()], ..Effects::default() })],
@@ -415,7 +419,7 @@ pub async fn the_deliveries_of_an_event_are_limited(bench: &Bench) {
     assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
 }
 
-/// Returns how much state a plugin stores, by reading it.
+/// Returns the size of a plugin's state, by reading it.
 async fn keeps(bench: &Bench, plugin: &str, keys: &[&str]) -> StateSize {
     let mut size = StateSize::default();
     for key in keys {

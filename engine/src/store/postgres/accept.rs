@@ -1,4 +1,4 @@
-//! Commit 1: writes events and their queue rows. Rows are created with a lease of this node as long as it has room.
+//! Commit 1: writes events and their queue rows. Rows are created with a lease of this node while it has room.
 
 use std::{
     borrow::Cow,
@@ -47,8 +47,8 @@ impl Accept for Postgres {
     }
 }
 
-/// Takes ids for events that are about to be written, in their order. Ids are taken here and not in blocks beforehand. An event
-/// that is submitted after another was answered must have the larger id, on any node.
+/// Takes ids for events that are about to be written, in their order. Ids are not taken in blocks beforehand: an event that is
+/// submitted after the answer to another must have the larger id, on any node.
 async fn take_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<EventId>, Error> {
     let found = rows(tx, "SELECT nextval('event_id') FROM generate_series(1, $1::bigint)", &[&limit(count)]).await?;
     found.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect()

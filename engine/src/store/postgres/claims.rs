@@ -31,15 +31,15 @@ use crate::{
     store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, columns::Place, commit::After, weight},
 };
 
-/// Rows of each kind that one claim takes at most, per endpoint or plugin. Bounds how long a claim takes.
+/// Maximum number of rows of each kind that one claim takes, per endpoint or plugin. Bounds the time of a claim.
 const EVENTS_MAX: usize = 256;
 const RUNS_MAX: usize = 32;
 const DELIVERIES_MAX: usize = 128;
-/// Orders of one endpoint that one claim looks at.
+/// Maximum number of orders of one endpoint that one claim checks.
 const ORDERS_MAX: usize = 256;
-/// Interval after which held-back rows are looked at again.
+/// Interval after which delayed rows are checked again.
 const HELD_BACK_POLL: Duration = Duration::from_millis(100);
-/// Rows of each kind with an expired lease that one claim frees.
+/// Maximum number of rows of each kind with an expired lease that one claim frees.
 const EXPIRED_MAX: i64 = 10_000;
 
 #[async_trait]
@@ -73,9 +73,9 @@ impl Claims for Postgres {
         });
         match released.await {
             Ok(()) => self.local.due(clock::steady()),
-            // No worker holds these claims any more. They become due once the database can be reached.
+            // No worker holds these claims now. They become due once the database is reachable.
             Err(error) => {
-                tracing::debug!(%error, count = tokens.len(), "claims not given back yet; retrying with the next heartbeat");
+                tracing::debug!(%error, count = tokens.len(), "claims not released yet; retrying with the next heartbeat");
                 self.local.add_orphans(tokens.into_iter());
             }
         }
@@ -96,7 +96,7 @@ struct Claiming<'a> {
     after: &'a mut After,
 }
 
-/// Claims as long as the hand-off has room. The caller hands over after the commit.
+/// Claims while the hand-off has room. The caller hands over after the commit.
 async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(tx, local.db_at(now)).await?;
     let mut claiming = Claiming { tx, local, node, now, after };
@@ -147,7 +147,7 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// Returns what was loaded for a due row. A row that cannot be read is skipped for the time of a lease, so that it does not
+    /// Returns the loaded values of a due row. A row that cannot be read is skipped for the time of a lease, so that it does not
     /// delay the others.
     async fn readable<T>(&self, table: &'static str, id: i64, loaded: Result<T, Error>) -> Result<Option<T>, Error> {
         match loaded {
@@ -243,7 +243,7 @@ impl Claiming<'_> {
             if room == 0 || !first && !retry || !self.hold(waiting.endpoint, waiting.single).await? {
                 continue;
             }
-            // If both wait, each gets half, and a first attempt gets the odd place.
+            // If both wait, each gets half of the slots, and a first attempt gets an odd one.
             let retries = match (first, retry) {
                 (true, true) => room / 2,
                 (_, true) => room,
@@ -265,7 +265,7 @@ impl Claiming<'_> {
         if most == 0 {
             return Ok(Vec::new());
         }
-        // Written out, so that Postgres uses the index.
+        // Written as text, so that Postgres uses the index.
         let kind = if retries { "(l.attempts > 0)" } else { "NOT (l.attempts > 0)" };
         let sql = format!(
             "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
@@ -276,7 +276,7 @@ impl Claiming<'_> {
         rows(self.tx, &sql, &[&endpoint.as_i64(), &self.local.db_at(self.now), &limit(most)]).await
     }
 
-    /// Claims locked rows of one endpoint as long as there is room. Returns their number.
+    /// Claims locked rows of one endpoint while there is room. Returns their number.
     async fn claim_rows(&mut self, endpoint: EndpointId, due: &[Row]) -> Result<usize, Error> {
         let (mut ids, mut leases) = (Vec::new(), Vec::new());
         for row in due {
@@ -373,7 +373,7 @@ impl Claiming<'_> {
         if ids.is_empty() {
             return Ok((Vec::new(), waits));
         }
-        // No worker holds these rows. At most, this waits for a command that is cancelling one of them.
+        // No worker holds these rows. This waits at most for a command that is cancelling one of them.
         let sql = format!(
             "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
              FROM live l LEFT JOIN event e ON e.id = l.id >> 14 LEFT JOIN payload p ON p.id = l.id
@@ -466,7 +466,7 @@ async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error> {
     Ok(get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(EventId::from_i64))
 }
 
-/// Returns when the next unclaimed row is due for which there is room. For a full lane, the notification that it has room wakes
+/// Returns when the next unclaimed row is due for which there is room. If a queue is full, the notification about its room wakes
 /// the claimer.
 async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let sql = "SELECT least(
@@ -485,14 +485,14 @@ async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Ti
                        WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering = $2 ORDER BY id LIMIT 1";
             let Some(head) = row(tx, sql, &[&endpoint.as_i64(), &ordering]).await? else { continue };
             let (next_at, leased) = (local.steady_at(get(&head, 0)?), get::<bool>(&head, 1)?);
-            // A row that was due already waits for the row before it, which wakes the claimer when it is finished.
+            // A row that was already due waits for the row before it, which wakes the claimer when it is finished.
             note((!leased && next_at > claimed_at).then_some(next_at));
         }
     }
     Ok(least)
 }
 
-/// Gives claimed rows back: they are due at once.
+/// Releases claimed rows: they are due at once.
 async fn release(tx: &Transaction<'_>, local: &Local, table: &str, claims: &[(i64, i64)]) -> Result<(), Error> {
     if claims.is_empty() {
         return Ok(());

@@ -43,7 +43,7 @@ impl Commands for Postgres {
 
     async fn cancel_run(&self, id: RunId) -> Result<(), Error> {
         self.step(move |tx, _| Box::pin(cancel_run(tx, id))).await?;
-        // It may have held back what is ordered behind its event.
+        // Later deliveries of the same order may have waited for this run.
         self.local.due(clock::steady());
         Ok(())
     }
@@ -72,7 +72,7 @@ async fn finish(
 pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
     // Retention deletes no event that is locked here. An event that it is already deleting is not found.
     row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.event().as_i64()]).await?;
-    // Twice: the delivery may be moving from one table to the other.
+    // Tried twice, because the delivery may be moving from one table to the other.
     for _ in 0..2 {
         let waiting = row(tx, "SELECT endpoint, lease FROM live WHERE id = $1 FOR UPDATE", &[&id.as_i64()]).await?;
         if let Some(row) = waiting {
@@ -110,7 +110,7 @@ pub async fn may_send_to(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Erro
 
 /// Cancels a delivery. Returns its endpoint, since the delivery may also wait in memory.
 async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
-    // If an attempt is under way, its record will find the lease gone. The receiver may have the webhook already.
+    // If an attempt is under way, its record will find the lease gone. The receiver may already have the webhook.
     let sql = "DELETE FROM live WHERE id = $1 RETURNING endpoint, round, attempts";
     if let Some(row) = row(tx, sql, &[&id.as_i64()]).await? {
         let of = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
@@ -123,7 +123,7 @@ async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<E
     }
 }
 
-/// Reads a run, and locks what decides about it until the commit.
+/// Reads a run, and locks its event and its queue row until the commit.
 async fn known_run(tx: &Transaction<'_>, id: RunId) -> Result<KnownRun, Error> {
     // Retention deletes no event that is locked here. A replay of the event waits, so that it finds this run in the queue.
     row(tx, "SELECT 1 FROM event WHERE id = $1 FOR UPDATE", &[&id.event().as_i64()]).await?;
@@ -168,7 +168,7 @@ async fn cancel_run(tx: &Transaction<'_>, id: RunId) -> Result<(), Error> {
 
 /// Runs an event again. Returns the new round.
 pub async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
-    // Locked until the commit, so that retention does not delete it meanwhile.
+    // Locked until the commit, so that retention does not delete it in the meantime.
     if row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.as_i64()]).await?.is_none() {
         return Err(Error::NotFound { what: "event" });
     }

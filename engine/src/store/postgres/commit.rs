@@ -1,10 +1,10 @@
 //! Group commit: one task owns the connection on which events are accepted, settled and recorded. It takes the jobs that queued
-//! up during the last commit and does them in one transaction. It uses one statement per table, not per event, and answers after
-//! the commit.
+//! up during the last commit and does them in one transaction. It uses one statement for each table, not for each event, and
+//! answers after the commit.
 //!
 //! If a transaction of many jobs fails, its jobs are retried one by one, so only the faulty job fails. If the connection breaks
-//! during a commit, its result is unknown and every caller gets an error. If the commit succeeded all the same, the next
-//! heartbeat ends its leases. So no row waits for a lease that no worker holds.
+//! during a commit, its result is unknown and every caller gets an error. If the commit succeeded anyway, the next heartbeat ends
+//! its leases. So no row waits for a lease that no worker holds.
 
 use std::{
     collections::VecDeque,
@@ -58,7 +58,7 @@ struct Queued {
     job: Job,
 }
 
-/// Answers to the jobs of one transaction, by kind and in the order of the jobs.
+/// Answers to the jobs of one transaction, by kind, in the order of the jobs.
 #[derive(Default)]
 struct Answers {
     accepted: VecDeque<Vec<Accepted>>,
@@ -109,7 +109,7 @@ impl Committer {
 
 /// Why a transaction failed.
 enum Failure {
-    /// The database was not reached, or the connection was lost on the way.
+    /// The database was not reached, or the connection was lost during the transaction.
     Lost(Error),
     /// The database answers, but refused a statement of the transaction.
     Broken(Error),
@@ -204,7 +204,7 @@ impl Task {
                     nodes::come_back(&self.pool, &self.local, me).await.map_err(Failure::Lost)?;
                     continue;
                 }
-                Ok(None) => Err(Error::Unavailable("this node was removed by the others twice in a row".into())),
+                Ok(None) => Err(Error::Unavailable("the other nodes removed this node twice in a row".into())),
                 Err(error) => Err(error),
             };
             let answers = match done {
@@ -215,7 +215,7 @@ impl Task {
                 }
             };
             if let Err(error) = tx.commit().await {
-                // The commit may have succeeded all the same.
+                // The commit may have succeeded anyway.
                 self.local.add_orphans(after.tokens());
                 return Err(Failure::Lost(error.into()));
             }
@@ -269,7 +269,7 @@ fn answer(batch: Vec<Job>, mut answers: Answers) {
     for job in batch {
         match job {
             Job::Accept(_, answer) => drop(answer.send(Ok(answers.accepted.pop_front().expect(EACH)))),
-            // The shared settlements are dropped before the answer, so that the caller is their only owner then.
+            // The shared settlements are dropped before the answer, so that the caller is then their only owner.
             Job::Settle(settlements, answer) => {
                 drop(settlements);
                 drop(answer.send(Ok(answers.settled.pop_front().expect(EACH))));

@@ -1,4 +1,4 @@
-//! Connections, statements, and the meaning of their errors for callers.
+//! Connections and statements, and the translation of their errors.
 
 use std::{borrow::Cow, error::Error as _, io, path::Path, str::FromStr as _, time::Duration};
 
@@ -24,8 +24,8 @@ use crate::{
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Time limit of waiting for a free connection: longer than any statement may take.
 const WAIT_MAX: Duration = Duration::from_secs(15);
-/// Settings of every session. No statement normally takes long, so a slow one waits for something that will not come. A node that
-/// stops inside a transaction must not block the others. Plans ignore the statistics of the queues, which are always outdated.
+/// Settings of every session. Statements are short, so a slow one is stuck and must end. A node that stops inside a transaction
+/// must not block the others. Plans ignore the statistics of the queues, which are always outdated.
 const SESSION: &str = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off \
      -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off";
 
@@ -208,7 +208,7 @@ pub async fn meta(tx: &Transaction<'_>, key: &str) -> Result<Option<Vec<u8>>, Er
     row(tx, "SELECT value FROM meta WHERE key = $1", &[&key]).await?.map(|row| get(&row, 0)).transpose()
 }
 
-/// Replaces zero characters by their symbol: Postgres text cannot hold them.
+/// Replaces zero characters by a symbol, because Postgres text cannot hold them.
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{2400}")) } else { Cow::Borrowed(text) }
 }
@@ -249,7 +249,8 @@ impl From<tokio_postgres::Error> for Error {
             return Self::Full;
         }
         let passes = match db.code().code().get(..2) {
-            // Connection, authentication, roll-back by the database, resources, operator, system; a standby that refuses writes.
+            // Classes of SQL states: connection, authentication, roll-back by the database, resources, operator, system; a
+            // standby that refuses writes.
             Some("08" | "28" | "40" | "53" | "55" | "57" | "58") => true,
             _ => {
                 let code = db.code();

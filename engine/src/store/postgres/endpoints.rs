@@ -28,11 +28,11 @@ use crate::{
     store::{
         Deletion, Endpoints, Error, Seal,
         columns::{EndpointColumns, Place},
-        endpoints::{DELETED_KNOWN_MAX, SENT_LOOKED_AT_MAX, WAITING_COUNTED_MAX},
+        endpoints::{DELETED_KNOWN_MAX, SENT_CHECKED_MAX, WAITING_COUNTED_MAX},
     },
 };
 
-/// Deliveries that one step of [`Endpoints::close_deliveries`] closes.
+/// Maximum number of deliveries that one step of [`Endpoints::close_deliveries`] closes.
 const CLOSE_MAX: i64 = 500;
 
 #[async_trait]
@@ -201,7 +201,7 @@ async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> 
     let id = id.as_i64();
     let known = row(tx, "SELECT name FROM endpoint WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", &[&id]).await?;
     let known = known.ok_or(Error::NotFound { what: "endpoint" })?;
-    // Each kind has its own index.
+    // Each kind has an index.
     let sql =
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = $1 AND lease IS NULL AND ordering IS NULL LIMIT $2) l)
                    + (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = $1 AND ordering IS NOT NULL LIMIT $2) l)
@@ -209,7 +209,7 @@ async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> 
     let waiting: i64 = get(&the_row(tx, sql, &[&id, &WAITING_COUNTED_MAX]).await?, 0)?;
     let sql = "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = $1 ORDER BY id DESC LIMIT $2) d
                JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin";
-    let senders = rows(tx, sql, &[&id, &SENT_LOOKED_AT_MAX]).await?;
+    let senders = rows(tx, sql, &[&id, &SENT_CHECKED_MAX]).await?;
     let senders = senders.iter().map(|row| Ok((get(row, 0)?, get::<i64>(row, 1)?.unsigned_abs())));
     let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: senders.collect::<Result<_, Error>>()? };
     may_delete(get(&known, 0)?, &used.by(serving)).map_err(Error::Conflict)
@@ -232,7 +232,7 @@ async fn delete(tx: &Transaction<'_>, id: EndpointId) -> Result<(), Error> {
 }
 
 async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>, Error> {
-    // By the bytes of the name: the database may sort in another way.
+    // Ordered by the bytes of the name, because the database may sort in another way.
     let sql = format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL ORDER BY name COLLATE \"C\"");
     rows(tx, &sql, &[]).await?.iter().map(|row| values::endpoint(row, seals)).collect()
 }

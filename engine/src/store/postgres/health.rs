@@ -1,4 +1,4 @@
-//! Counts how much waits at each stage, and how much the store holds.
+//! Counts waiting work at each stage, and the size of the store.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ impl Health for Postgres {
     }
 }
 
-/// Returns what waits at each stage in the whole store. Runs and deliveries whose due time has not come are counted, but are not
-/// late.
+/// Returns the waiting work at each stage in the whole store. Runs and deliveries that are not due yet are counted, but do not
+/// count as late.
 async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<StageReading>, Error> {
     let counts = the_row(
         tx,
@@ -78,7 +78,7 @@ async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<StageReading>
     ])
 }
 
-/// Returns how many events wait to be run. Stops counting at `most`.
+/// Returns the number of events that wait to be run. Stops counting at `most`.
 pub async fn events_to_run(tx: &Transaction<'_>, most: usize) -> Result<usize, Error> {
     let sql = "SELECT count(*) FROM (SELECT 1 FROM event_queue LIMIT $1) few";
     let count: i64 = get(&the_row(tx, sql, &[&limit(most)]).await?, 0)?;

@@ -44,8 +44,7 @@ pub async fn refuse_unfinished(tx: &Transaction<'_>) -> Result<(), Error> {
     match meta(tx, MOVING).await? {
         None => Ok(()),
         Some(_) => Err(Error::Conflict(
-            "a store is being moved into it, and not all of it is here yet; let innesco migrate finish, then start the engine"
-                .into(),
+            "it holds an unfinished move of a store; let innesco migrate finish, then start the engine".into(),
         )),
     }
 }
@@ -124,7 +123,7 @@ impl Import {
     }
 
     /// Compares both sides, continues the numbering of the other store, and sets the layout of the database. Calls `mark` right
-    /// before the commit: after that, the other store serves no more.
+    /// before the commit: after that, the other store no longer serves.
     pub async fn finish(
         &self,
         identity: &Identity,

@@ -1,6 +1,6 @@
-//! Jobs: rows whose filter is walked over deliveries, runs or events, a batch per transaction. The cursor moves in the transaction that
-//! makes the items behind it due, so none is taken twice, whenever a node ends. A job's row is locked while a batch of it
-//! is under way: nodes that work on the same job take turns.
+//! Jobs: each walks over deliveries, runs or events by its filter, one batch per transaction. The cursor moves in the transaction
+//! that makes the items of its batch due, so no item is taken twice, even if a node ends at any moment. A job's row is locked
+//! during a batch, so nodes that work on the same job alternate.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -15,14 +15,16 @@ use crate::{
         command::may_start_job,
         event::EventState,
         id::{DeliveryId, EndpointId, EventId, JobId, RunId},
-        job::{AcceptedEvent, Ended, Finished, Job, JobState, Look, ParkedRun, ReplayFilter, RetryFilter, RunRetryFilter, Task},
+        job::{
+            AcceptedEvent, Decision, Ended, Finished, Job, JobState, ParkedRun, ReplayFilter, RetryFilter, RunRetryFilter, Task,
+        },
         run::RunOutcome,
         time::Timestamp,
     },
     store::{
         Error, Jobs, Page, PageRequest,
         commit::After,
-        jobs::{LOOKED_AT_MAX, StoredJob, count, counted_max, filter_column},
+        jobs::{CHECKED_MAX, StoredJob, count, counted_max, filter_column},
         story::{parts, read_parts},
     },
 };
@@ -33,7 +35,7 @@ impl Jobs for Postgres {
         let job = self
             .step(move |tx, _| {
                 Box::pin(async move {
-                    let total = count(&task, &look(tx, &task, 0, i64::MAX, counted_max(&task)).await?);
+                    let total = count(&task, &read_items(tx, &task, 0, i64::MAX, counted_max(&task)).await?);
                     create(tx, &task, total, at).await
                 })
             })
@@ -93,7 +95,7 @@ async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageReques
 }
 
 async fn create(tx: &Transaction<'_>, task: &Task, total: Option<u64>, at: Timestamp) -> Result<Job, Error> {
-    // One at a time, so that the limit holds.
+    // Jobs are created one at a time, so that the limit is exact.
     tx.batch_execute("LOCK TABLE job IN SHARE ROW EXCLUSIVE MODE").await?;
     let running: i64 = get(&the_row(tx, "SELECT count(*) FROM job WHERE state = 'running'", &[]).await?, 0)?;
     may_start_job(running.unsigned_abs() as usize).map_err(Error::Conflict)?;
@@ -103,10 +105,10 @@ async fn create(tx: &Transaction<'_>, task: &Task, total: Option<u64>, at: Times
     insert(tx, task, total, at).await
 }
 
-/// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, however many
-/// jobs are running: it follows from a command that has taken effect.
+/// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, regardless of
+/// the number of running jobs, because the command that causes it has already taken effect.
 pub async fn hurry(tx: &Transaction<'_>, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
-    // Each kind has its own index.
+    // Each kind has an index.
     let sql = "SELECT EXISTS (SELECT 1 FROM live WHERE endpoint = $1 AND attempts > 0 AND lease IS NULL AND ordering IS NULL)
                    OR EXISTS (SELECT 1 FROM live WHERE endpoint = $1 AND attempts > 0 AND lease IS NULL AND ordering IS NOT NULL)";
     if get(&the_row(tx, sql, &[&endpoint.as_i64()]).await?, 0)? {
@@ -132,7 +134,7 @@ async fn advance(tx: &Transaction<'_>, local: &Local, id: JobId, now: Timestamp,
     if stored.job.state != JobState::Running {
         return Ok(stored.job);
     }
-    let found = look(tx, &stored.job.task, stored.cursor, stored.end, LOOKED_AT_MAX).await?;
+    let found = read_items(tx, &stored.job.task, stored.cursor, stored.end, CHECKED_MAX).await?;
     for id in stored.take(found, at) {
         let done = match stored.job.task {
             Task::RetryDeliveries(_) => commands::retry(tx, local, DeliveryId::from_i64(id), now).await,
@@ -171,8 +173,8 @@ pub async fn forget(tx: &Transaction<'_>, before: Timestamp, most: i64) -> Resul
     Ok(execute(tx, sql, &[&most, &before.millis()]).await? as usize)
 }
 
-/// Looks at up to `most` items from the number `from` to before `end`, in their order.
-async fn look(tx: &Transaction<'_>, task: &Task, from: i64, end: i64, most: usize) -> Result<Vec<(i64, Look)>, Error> {
+/// Reads up to `most` items with numbers from `from` (inclusive) to `end` (exclusive), in order.
+async fn read_items(tx: &Transaction<'_>, task: &Task, from: i64, end: i64, most: usize) -> Result<Vec<(i64, Decision)>, Error> {
     let range = [from, end, limit(most)];
     match task {
         Task::RetryDeliveries(filter) => finished(tx, filter, range).await,
@@ -181,8 +183,12 @@ async fn look(tx: &Transaction<'_>, task: &Task, from: i64, end: i64, most: usiz
     }
 }
 
-/// Looks at the deliveries in the state of the filter.
-async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, [from, end, most]: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+/// Reads the deliveries in the state of the filter.
+async fn finished(
+    tx: &Transaction<'_>,
+    filter: &RetryFilter,
+    [from, end, most]: [i64; 3],
+) -> Result<Vec<(i64, Decision)>, Error> {
     let event_type = match filter.event_type {
         Some(_) => {
             "coalesce((SELECT p.type FROM payload p WHERE p.id = d.id), (SELECT e.type FROM event e WHERE e.id = d.id >> 14))"
@@ -201,32 +207,40 @@ async fn finished(tx: &Transaction<'_>, filter: &RetryFilter, [from, end, most]:
             ended.as_str()
         ),
     };
-    let finished = |row: &Row| -> Result<(i64, Look), Error> {
+    let finished = |row: &Row| -> Result<(i64, Decision), Error> {
         let state = filter.ended.state(Timestamp::from_millis(get(row, 2)?), get(row, 3)?);
         let (id, endpoint) = (DeliveryId::from_i64(get(row, 0)?), EndpointId::from_i64(get(row, 1)?));
-        Ok((id.as_i64(), filter.look(&Finished { id, endpoint, state, event_type: get(row, 4)? })))
+        Ok((id.as_i64(), filter.decide(&Finished { id, endpoint, state, event_type: get(row, 4)? })))
     };
     rows(tx, &sql, &[&from, &end, &most]).await?.iter().map(finished).collect()
 }
 
-/// Looks at the parked runs.
-async fn parked(tx: &Transaction<'_>, filter: &RunRetryFilter, [from, end, most]: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+/// Reads the parked runs.
+async fn parked(
+    tx: &Transaction<'_>,
+    filter: &RunRetryFilter,
+    [from, end, most]: [i64; 3],
+) -> Result<Vec<(i64, Decision)>, Error> {
     let sql = "SELECT q.id, q.plugin, q.outcome, e.type, e.accepted_at FROM run_queue q LEFT JOIN event e ON e.id = q.id >> 14
                WHERE q.state = 'parked' AND q.id >= $1 AND q.id < $2 ORDER BY q.id LIMIT $3";
-    let parked = |row: &Row| -> Result<(i64, Look), Error> {
+    let parked = |row: &Row| -> Result<(i64, Decision), Error> {
         let accepted_at = get::<Option<i64>>(row, 4)?.map(Timestamp::from_millis);
         let run = ParkedRun {
             plugin: get(row, 1)?,
             outcome: get::<Option<&str>>(row, 2)?.and_then(RunOutcome::parse),
             event: get::<Option<String>>(row, 3)?.zip(accepted_at),
         };
-        Ok((get(row, 0)?, filter.look(&run)))
+        Ok((get(row, 0)?, filter.decide(&run)))
     };
     rows(tx, sql, &[&from, &end, &most]).await?.iter().map(parked).collect()
 }
 
-/// Looks at the events. Those that no plugin and no endpoint wanted are read from their own small table.
-async fn accepted(tx: &Transaction<'_>, filter: &ReplayFilter, [from, end, most]: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+/// Reads the events. Those that matched no plugin and no endpoint come from a separate small table.
+async fn accepted(
+    tx: &Transaction<'_>,
+    filter: &ReplayFilter,
+    [from, end, most]: [i64; 3],
+) -> Result<Vec<(i64, Decision)>, Error> {
     let table = match filter.state {
         Some(EventState::Unrouted) => "unrouted",
         _ => "event",
@@ -237,14 +251,14 @@ async fn accepted(tx: &Transaction<'_>, filter: &ReplayFilter, [from, end, most]
          CROSS JOIN LATERAL ({}) p ORDER BY e.id",
         parts("e.id")
     );
-    let accepted = |row: &Row| -> Result<(i64, Look), Error> {
+    let accepted = |row: &Row| -> Result<(i64, Decision), Error> {
         let event = AcceptedEvent {
             state: read_parts(row, 4)?.state(),
             event_type: get(row, 1)?,
             source: get(row, 2)?,
             accepted_at: Timestamp::from_millis(get(row, 3)?),
         };
-        Ok((get(row, 0)?, filter.look(&event)))
+        Ok((get(row, 0)?, filter.decide(&event)))
     };
     rows(tx, &sql, &[&from, &end, &most]).await?.iter().map(accepted).collect()
 }

@@ -57,9 +57,9 @@ use crate::{
     domain::{id::Tag, time::Timestamp},
 };
 
-/// Connections beside those for commits, for notifications and for plugins' state.
+/// Number of connections besides those for commits, for notifications and for plugins' state.
 const CONNECTIONS: usize = 8;
-/// Connections that may read for people at once. The others are for the engine.
+/// Maximum number of connections that read for the API. The others are for the engine.
 const PEOPLE_MAX: usize = 4;
 
 /// Settings of a node.
@@ -86,10 +86,10 @@ pub struct Postgres {
     stop: CancellationToken,
 }
 
-/// What this process keeps in memory beside the database.
+/// The values that this process keeps in memory beside the database.
 pub type Local = super::Local<OwnNode>;
 
-/// What this process knows about itself as a node.
+/// The values of this process as a node.
 pub struct OwnNode {
     about: About,
     silence: Duration,
@@ -100,9 +100,9 @@ pub struct OwnNode {
     tokens: AtomicI64,
     /// How far the database's clock is ahead of the steady clock, in milliseconds.
     skew: AtomicI64,
-    /// Leases that no worker holds but the database still has.
+    /// Leases that are stored in the database although no worker holds them.
     orphans: Mutex<Vec<i64>>,
-    /// Notified when a row is due that other nodes may have room for.
+    /// Notified when a row is due for which other nodes may have room.
     overflowed: Notify,
     /// Notified when another node has changed the configuration.
     settings_changed: Notify,

@@ -1,13 +1,14 @@
 //! This process among the nodes: its row in the table of nodes, its heartbeat, and the notifications between nodes.
 //!
-//! A node is alive while its heartbeat counter grows. The other nodes look once a second. A node that has seen the same counter a
-//! number of times in a row removes the silent node and ends its leases, in one transaction. That needs no clock: no node is
-//! removed because the database's clock was set or the database was away for a while. A transaction that issues or settles leases
-//! locks its node's row ([`enter`]), so a removed node commits nothing after its leases were ended. A node that finds itself
-//! removed registers as a new one, and its old leases are lost.
+//! A node is alive while its heartbeat counter grows. The other nodes check it once a second. A node that has seen the same
+//! counter a number of times in a row removes the silent node and ends its leases, in one transaction. That needs no clock: no
+//! node is removed because the database's clock was set or the database was unreachable for a while. A transaction that issues or
+//! settles leases locks its node's row ([`enter`]), so a removed node commits nothing after its leases were ended. A node that
+//! learns that it was removed registers as a new one, and its old leases are lost.
 //!
-//! Nodes notify each other through `NOTIFY`: a row is due that its node has no room for, or the configuration has changed. Both are hints:
-//! the claimer looks every few seconds, and the config version is read with every heartbeat and every such transaction.
+//! Nodes notify each other through `NOTIFY` if a node has no room for a due row, or if the configuration has changed. Both are
+//! hints: the claimer also checks every few seconds, and the config version is read with every heartbeat and every such
+//! transaction.
 
 use std::{
     collections::HashMap,
@@ -33,16 +34,16 @@ use crate::{
     store::{Error, LEASE, Node, Nodes, PluginRegistry},
 };
 
-/// Interval at which a node sends a heartbeat and looks at the other nodes.
-pub const BEAT: Duration = Duration::from_secs(1);
+/// Interval at which a node sends a heartbeat and checks the other nodes.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Overflows within this time are combined into one notification.
 const OVERFLOW_PAUSE: Duration = Duration::from_millis(10);
-/// Pause before the connection is made again, at first and at most.
+/// Pause before the connection is made again: the first and the longest.
 const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// Smallest change of the difference between the database's clock and the steady clock that is followed.
+/// Changes of the difference between the database's clock and the steady clock below this are ignored.
 const SKEW_MIN: i64 = 1_000;
-/// How long a heartbeat with leases to end waits for this node's transactions: shorter than [`BEAT`].
+/// Time that a heartbeat with leases to end waits for this node's transactions: shorter than [`HEARTBEAT`].
 const ORPHANS_WAIT: Duration = Duration::from_millis(300);
 /// Bits for the lease tokens of one node. Its id is in the bits above.
 const TOKEN_BITS: u32 = 39;
@@ -50,7 +51,7 @@ const TOKEN_BITS: u32 = 39;
 const DUE: &str = "innesco_due";
 const SETTINGS: &str = "innesco_settings";
 
-/// What a node reports about itself.
+/// A node's report about itself.
 #[derive(Clone, Debug)]
 pub struct About {
     pub name: String,
@@ -128,7 +129,7 @@ pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error
     let tx = client.transaction().await?;
     let new = register(&tx, &local.own.about, local.now()).await?;
     tx.commit().await?;
-    tracing::warn!("this node was silent and the other nodes took over its work; registered again as a new node");
+    tracing::warn!("this node was silent, so the other nodes took over its work; registered again as a new node");
     local.own.id.store(new, Ordering::SeqCst);
     local.handoff.tenure.begin(tokens(new).0);
     local.handoff.alarm.set(clock::steady());
@@ -145,8 +146,8 @@ async fn end_leases(tx: &Transaction<'_>, node: i64, now: i64) -> Result<(), Err
     Ok(())
 }
 
-/// Ends leases that no worker holds: those of a transaction with an unknown result, and those that could not be given back. Such
-/// a transaction may still be running. It locks this node's row until it ends, so this waits for it, but not for long; the next
+/// Ends leases that no worker holds: those of a transaction with an unknown result, and those that could not be released. Such a
+/// transaction may still be running. It locks this node's row until it ends, so this waits for it for a short time. The next
 /// heartbeat tries again.
 async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     let orphans = local.orphans();
@@ -224,8 +225,8 @@ async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
     found.iter().map(node).collect()
 }
 
-/// Measures how far the database's clock is from this process's steady clock. Follows the measurement only if it changed by more
-/// than the clocks can drift and a query can take.
+/// Measures how far the database's clock is from this process's steady clock. Adopts the measurement only if it changed by more
+/// than clock drift and the time of a query can explain.
 pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     let asked = clock::steady();
     let answer = client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", &[]).await?;
@@ -243,22 +244,22 @@ pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns how long after its last heartbeat a node may rely on its leases: shorter than the other nodes wait.
+/// Returns the time after its last heartbeat for which a node may rely on its leases: less than the other nodes wait.
 pub fn tenure(silence: Duration) -> Duration {
     silence * 2 / 3
 }
 
-/// Returns after how many looks with an unchanged counter a node is silent.
+/// Returns the number of checks with an unchanged counter after which a node is silent.
 pub fn looks_most(silence: Duration) -> u32 {
-    u32::try_from(silence.as_millis() / BEAT.as_millis()).unwrap_or(u32::MAX).max(1)
+    u32::try_from(silence.as_millis() / HEARTBEAT.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
-/// Per other node, how many looks in a row saw the same counter.
+/// For each other node, the number of checks in a row that saw the same counter.
 #[derive(Default)]
-pub struct Looks(HashMap<i64, (i64, u32)>);
+pub struct Checks(HashMap<i64, (i64, u32)>);
 
-impl Looks {
-    /// Records a look. Returns the nodes that were silent for `most` looks.
+impl Checks {
+    /// Records a check. Returns the nodes that were silent for `most` checks.
     pub fn note(&mut self, seen: &[(i64, i64)], most: u32) -> Vec<i64> {
         self.0.retain(|id, _| seen.iter().any(|(one, _)| one == id));
         let mut silent = Vec::new();
@@ -279,7 +280,7 @@ impl Looks {
 /// Sends heartbeats, watches the other nodes, and listens and notifies until `stop`.
 pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: CancellationToken) {
     let mut wait = RECONNECT;
-    let mut looks = Looks::default();
+    let mut looks = Checks::default();
     let mut again = false;
     loop {
         let began = clock::steady();
@@ -290,7 +291,7 @@ pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: Cancellati
         };
         let Err(error) = ended;
         again = true;
-        tracing::debug!(%error, "heartbeat failed; trying again");
+        tracing::debug!(%error, "heartbeat failed; retrying");
         wait = if clock::steady().since(began) > RECONNECT_MAX { RECONNECT } else { (wait * 2).min(RECONNECT_MAX) };
         tokio::select! {
             biased;
@@ -313,15 +314,15 @@ async fn session(
     server: &Server,
     pool: &Pool,
     local: &Arc<Local>,
-    looks: &mut Looks,
+    looks: &mut Checks,
     again: bool,
 ) -> Result<std::convert::Infallible, Error> {
     let (client, mut connection) = server.config.connect(server.tls.clone()).await?;
     let heard = Arc::clone(local);
     let reading = tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(told) = message {
-                hear(&heard, told.channel(), told.payload());
+            if let AsyncMessage::Notification(notification) = message {
+                hear(&heard, notification.channel(), notification.payload());
             }
         }
     });
@@ -331,7 +332,7 @@ async fn session(
         // Notifications may have been missed while the connection was down.
         local.handoff.alarm.set(clock::steady());
     }
-    let mut tick = tokio::time::interval(BEAT);
+    let mut tick = tokio::time::interval(HEARTBEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -373,7 +374,7 @@ async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> 
     Ok(())
 }
 
-async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Looks) -> Result<(), Error> {
+async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Checks) -> Result<(), Error> {
     let me = local.me();
     let found = client.query("SELECT id, beat FROM node WHERE id <> $1", &[&me]).await?;
     let seen = found.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<Vec<(i64, i64)>, Error>>()?;
@@ -383,7 +384,7 @@ async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Looks) ->
     Ok(())
 }
 
-/// Removes a silent node, unless it is inside a transaction: then the next look checks again.
+/// Removes a silent node, unless it is inside a transaction: then the next check tries again.
 async fn remove(pool: &Pool, local: &Local, id: i64) -> Result<(), Error> {
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;
@@ -432,13 +433,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_silent_after_several_looks_with_the_same_beat() {
-        let mut looks = Looks::default();
+    fn a_node_is_silent_after_several_checks_with_the_same_counter() {
+        let mut looks = Checks::default();
         for beat in 0..10 {
             assert_eq!(looks.note(&[(1, beat), (2, 0)], 20), Vec::<i64>::new());
         }
         for _ in 0..11 {
-            assert_eq!(looks.note(&[(1, 9), (2, 0)], 20), Vec::<i64>::new(), "20 times since the first look");
+            assert_eq!(looks.note(&[(1, 9), (2, 0)], 20), Vec::<i64>::new(), "20 times since the first check");
         }
         assert_eq!(looks.note(&[(1, 9), (2, 0)], 20), [2]);
         assert_eq!(looks.note(&[(1, 10), (2, 1)], 20), Vec::<i64>::new(), "the counters of both have grown");

@@ -8,7 +8,7 @@ use crate::{
     store::{Error, Parked},
 };
 
-/// Runs that one step of [`Parked::requeue_wanting`] makes due.
+/// Maximum number of runs that one step of [`Parked::requeue_wanting`] makes due.
 const WANTING_MAX: i64 = 500;
 
 #[async_trait]

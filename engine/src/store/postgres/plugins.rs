@@ -64,7 +64,7 @@ impl Plugins for Postgres {
     }
 }
 
-/// Holds back other changes of this plugin's settings, and its first remembering, until the end of the transaction.
+/// Makes other changes of this plugin's settings, and the first storing of the plugin, wait until the end of the transaction.
 async fn lock_config(tx: &Transaction<'_>, name: &Slug) -> Result<(), Error> {
     execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&lock_key("plugin config", &[name.as_bytes()])]).await?;
     Ok(())

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Known versions of one plugin. Older ones are forgotten.
+/// Maximum number of known versions of one plugin. Older ones are deleted.
 const VERSIONS_MAX: i64 = 1_000;
 /// Files are the largest values, and the link to the database may be slow: this allows 64 MiB at 1 MiB/s. While the database
 /// receives a file, it counts the transaction as idle.
@@ -48,7 +48,7 @@ impl PluginRegistry for Postgres {
         self.step(move |tx, local| {
             Box::pin(async move {
                 let said = reported_to_column(&plugins);
-                // A node that was removed meanwhile reports again once it is registered.
+                // A node that was removed in the meantime reports again once it is registered.
                 execute(tx, "UPDATE node SET plugins = $2 WHERE id = $1 AND plugins <> $2", &[&local.me(), &said]).await?;
                 Ok(())
             })

@@ -1,5 +1,6 @@
 //! Retention: deletes finished events after their time, each with its runs, deliveries and attempts, in batches. The walks are
-//! those of the embedded store. One node at a time takes a step. Events that an operator is just retrying are skipped.
+//! the same as in the embedded store. One node at a time takes a step. Events that an operator is retrying at the moment are
+//! skipped.
 //!
 //! The size of the store is the sum of the stored bodies and an estimate for the rows around them. A database frees no disk space
 //! when rows are deleted, and its own figures are outdated.
@@ -28,9 +29,9 @@ use crate::{
     },
 };
 
-/// Rows of each kind that one step looks at.
+/// Maximum number of rows of each kind that one step checks.
 const BATCH: i64 = 500;
-/// Events that one step of [`evict`] looks at: few, so that no more events are deleted than necessary.
+/// Maximum number of events that one step of [`evict`] checks: few, so that no more events are deleted than necessary.
 const EVICTION_BATCH: i64 = 64;
 
 #[async_trait]
@@ -57,7 +58,7 @@ impl Retire for Postgres {
 }
 
 /// An event on a walk, and its state.
-struct Looked {
+struct Checked {
     id: i64,
     finished: bool,
     unhappy: bool,
@@ -65,12 +66,12 @@ struct Looked {
     accepted_at: Timestamp,
 }
 
-/// Returns whether this node may take the step. Another node may be taking one.
+/// Returns whether this node may take the step: only if no other node is taking one.
 async fn is_alone(tx: &Transaction<'_>) -> Result<bool, Error> {
     get(&the_row(tx, "SELECT pg_try_advisory_xact_lock($1)", &[&lock_key("retention", &[])]).await?, 0)
 }
 
-/// Takes one step of all walks. Returns how many rows it looked at, and the positions of the walks after the commit.
+/// Takes one step of all walks. Returns the number of checked rows, and the positions of the walks after the commit.
 async fn retire(
     tx: &Transaction<'_>,
     node: i64,
@@ -110,7 +111,8 @@ async fn retire(
     Ok((looked_at, walks))
 }
 
-/// Takes one step of the walk that makes room, until the store holds less than `bytes_max`. After its end, the walk starts again.
+/// Takes one step of the walk that evicts events, until the store holds less than `bytes_max`. After its end, the walk starts
+/// again.
 async fn evict(tx: &Transaction<'_>, node: i64, mut walks: Walks, bytes_max: u64) -> Result<(Evicted, Walks), Error> {
     let mut evicted = Evicted { looked_at: 0, events: 0 };
     if !is_alone(tx).await? {
@@ -119,7 +121,7 @@ async fn evict(tx: &Transaction<'_>, node: i64, mut walks: Walks, bytes_max: u64
     let sql = "SELECT id FROM event WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED";
     let found = rows(tx, sql, &[&walks.eviction.cursor, &EVICTION_BATCH]).await?;
     walks.eviction.ended = found.is_empty();
-    for one in look_at(tx, found).await? {
+    for one in check(tx, found).await? {
         if size(tx).await? < bytes_max {
             return Ok((evicted, walks));
         }
@@ -144,7 +146,7 @@ async fn size(tx: &Transaction<'_>) -> Result<u64, Error> {
 
 /// Returns events after the walk's cursor that were accepted before `before`, oldest first. Locks them until the end of the
 /// transaction.
-async fn old_events(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Looked>, Error> {
+async fn old_events(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Checked>, Error> {
     if walk.ended {
         return Ok(Vec::new());
     }
@@ -154,7 +156,7 @@ async fn old_events(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) ->
 }
 
 /// Returns unrouted events in the same way as [`old_events`].
-async fn old_unrouted(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Looked>, Error> {
+async fn old_unrouted(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Checked>, Error> {
     if walk.ended {
         return Ok(Vec::new());
     }
@@ -164,17 +166,17 @@ async fn old_unrouted(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) 
     advance(tx, walk, found).await
 }
 
-async fn advance(tx: &Transaction<'_>, walk: &mut Walk, found: Vec<tokio_postgres::Row>) -> Result<Vec<Looked>, Error> {
+async fn advance(tx: &Transaction<'_>, walk: &mut Walk, found: Vec<tokio_postgres::Row>) -> Result<Vec<Checked>, Error> {
     walk.ended = found.is_empty();
-    let looked = look_at(tx, found).await?;
-    if let Some(last) = looked.last() {
+    let checked = check(tx, found).await?;
+    if let Some(last) = checked.last() {
         walk.cursor = last.id;
     }
-    Ok(looked)
+    Ok(checked)
 }
 
 /// A separate statement after the one that locked the rows, so that it sees rows that were committed before the lock.
-async fn look_at(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Result<Vec<Looked>, Error> {
+async fn check(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Result<Vec<Checked>, Error> {
     let ids = found.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -187,8 +189,8 @@ async fn look_at(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Resul
                 OR EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14),
             EXISTS (SELECT 1 FROM unrouted u WHERE u.id = e.id), e.accepted_at
         FROM event e WHERE e.id = ANY($1) ORDER BY e.id";
-    let looked = |row: &tokio_postgres::Row| -> Result<Looked, Error> {
-        Ok(Looked {
+    let checked = |row: &tokio_postgres::Row| -> Result<Checked, Error> {
+        Ok(Checked {
             id: get(row, 0)?,
             finished: get(row, 1)?,
             unhappy: get(row, 2)?,
@@ -196,11 +198,11 @@ async fn look_at(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Resul
             accepted_at: Timestamp::from_millis(get(row, 4)?),
         })
     };
-    rows(tx, sql, &[&ids]).await?.iter().map(looked).collect()
+    rows(tx, sql, &[&ids]).await?.iter().map(checked).collect()
 }
 
 /// Deletes events with their runs, deliveries and attempts.
-async fn leave<'a>(tx: &Transaction<'_>, node: i64, events: impl Iterator<Item = &'a Looked>) -> Result<(), Error> {
+async fn leave<'a>(tx: &Transaction<'_>, node: i64, events: impl Iterator<Item = &'a Checked>) -> Result<(), Error> {
     let ids: Vec<i64> = events.map(|one| one.id).collect();
     if ids.is_empty() {
         return Ok(());

@@ -16,12 +16,12 @@ CREATE SEQUENCE event_id;
 -- Processes that the others consider alive. A lease token carries the id of its node in its upper bits.
 CREATE TABLE node (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name       text NOT NULL,                 -- stays the same over restarts
+    name       text NOT NULL,                 -- stays the same across restarts
     role       text NOT NULL,
     version    text NOT NULL,                 -- version of the engine
     address    text NOT NULL,
     started_at bigint NOT NULL,               -- the database's clock, ms
-    seen_at    bigint NOT NULL,               -- for people; beat decides whether a node lives
+    seen_at    bigint NOT NULL,               -- for people; beat decides whether a node is alive
     beat       bigint NOT NULL DEFAULT 0,     -- grows every second
     plugins    text NOT NULL DEFAULT '[]'     -- JSON array of [name, digest, error]
 ) WITH (fillfactor = 50);

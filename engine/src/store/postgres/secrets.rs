@@ -29,7 +29,8 @@ impl Secrets for Postgres {
                 Box::pin(async move {
                     upgrade::alone(tx).await?;
                     let seal = Arc::new(local.seals.file().begin_change()?);
-                    // First, so that it waits for the steps of all nodes that seal with the old key, and later ones wait for it.
+                    // Taken first, so that it waits for the steps of all nodes that seal with the old key, and later steps wait
+                    // for it.
                     execute(tx, "UPDATE meta SET value = $1 WHERE key = 'seal'", &[&seal.mark()?]).await?;
                     reseal(tx, "source", source_columns::seal_context, &old, &seal).await?;
                     reseal(tx, "endpoint", columns::seal_context, &old, &seal).await?;
@@ -94,7 +95,7 @@ impl Postgres {
         let seal = self
             .step(move |tx, local| {
                 Box::pin(async move {
-                    // A key change in progress has written its key file, which must not look like an abandoned change.
+                    // A key change in progress has written its key file, which must not be mistaken for an abandoned change.
                     upgrade::alone(tx).await?;
                     let mark = meta(tx, "seal").await?.ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?;
                     if seals.iter().any(|seal| seal.made(&mark)) {

@@ -1,5 +1,5 @@
 //! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole, many at once. First the store locks and
-//! reads everything that the decisions need, for all settlements. Then [`judge`] decides about each in turn, in memory. Then
+//! reads everything that the decisions need, for all settlements. Then [`judge`] decides about each one, in memory. Then
 //! everything is written, one statement per table.
 
 use std::{
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock,
     domain::{
-        delivery::{Birth, Ending, Payload},
+        delivery::{Ending, InitialState, Payload},
         event::NewEvent,
         id::{DeliveryId, EndpointId, EventId, RunId},
         run::{RunOutcome, RunRecord},
@@ -108,9 +108,9 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Kno
             written.extend(writes.iter().map(|write| (plugin, write.key.as_str())));
         }
         let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
-        endpoints.extend(deliveries.filter(|one| one.birth == Birth::Due).map(|one| one.endpoint.as_i64()));
+        endpoints.extend(deliveries.filter(|one| one.initial_state == InitialState::Due).map(|one| one.endpoint.as_i64()));
     }
-    // Transactions of other nodes that settle or claim the same rows wait for this lock, or this waits for them.
+    // This lock and the transactions of other nodes that settle or claim the same rows exclude each other.
     let events = leases(tx, "event_queue", &events).await?;
     let runs = leases(tx, "run_queue", &runs).await?;
     if !locks.is_empty() {
@@ -292,7 +292,7 @@ impl Written {
             match queued {
                 None => {
                     self.ended.push(id, delivery.endpoint, plan.round);
-                    self.endings.push(delivery.birth.ending().expect("a delivery that is not queued is never sent"));
+                    self.endings.push(delivery.initial_state.ending().expect("a delivery that is not queued is never sent"));
                 }
                 Some(Queued { next_at, lease }) => {
                     self.live.push(id, delivery.endpoint, plan.round);

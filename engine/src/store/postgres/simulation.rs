@@ -1,5 +1,5 @@
 //! Simulates many nodes on virtual time. The engine's own code decides which node is alive, which node holds a lease, and whether
-//! a lease is still valid ([`Looks`], [`tokens`], [`Tenure`](crate::store::Tenure)). The database is a model of its rows, in
+//! a lease is still valid ([`Checks`], [`tokens`], [`Tenure`](crate::store::Tenure)). The database is a model of its rows, in
 //! which each transaction is one instant. Nodes are killed, stopped and started; their clocks run at different rates; the
 //! database disconnects, and its clock is set.
 //!
@@ -15,7 +15,7 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::nodes::{BEAT, Looks, looks_most, tenure, token, tokens};
+use super::nodes::{Checks, HEARTBEAT, looks_most, tenure, token, tokens};
 use crate::{
     domain::time::Timestamp,
     store::{Handoff, LEASE, Lease},
@@ -31,11 +31,11 @@ const FAULTS_UNTIL: i64 = 400_000;
 const END: i64 = FAULTS_UNTIL + 3_600_000;
 /// How long a run continues after everything was delivered, ms.
 const SETTLED: i64 = 60_000;
-/// Largest difference between the rates of clocks, in thousandths.
+/// Maximum difference between the rates of clocks, in thousandths.
 const DRIFT_MAX: i64 = 50;
-/// Largest change of the database's clock, ms. All changes together stay below a lease.
+/// Maximum change of the database's clock, ms. All changes together stay below a lease.
 const SET_MAX: i64 = 60_000;
-/// How long an attempt may take. A claim that would end earlier is given back.
+/// Maximum time of an attempt. A claim that would end earlier is released.
 const EXCHANGE_MAX: Duration = Duration::from_secs(20);
 /// Pause before a failed request is repeated, ms.
 const AGAIN: i64 = 500;
@@ -110,7 +110,7 @@ enum Ask {
     Start { asked: Timestamp },
     ComeBack,
     Beat { asked: Timestamp },
-    Look,
+    Check,
     Remove { silent: i64 },
     Claim,
     Record { claim: Claim, delivered: bool },
@@ -176,9 +176,9 @@ struct Node {
     stopped_until: i64,
     /// Id in the database; 0 before the registration.
     id: i64,
-    /// Whether a registration is in progress: only one at a time, however many requests learn that the node was removed.
+    /// Whether a registration is in progress: only one at a time, even if many requests learn that the node was removed.
     coming_back: bool,
-    looks: Looks,
+    looks: Checks,
     handoff: Handoff,
     orphans: Vec<i64>,
     /// How far the database's clock is ahead of this node's, by the last measurement.
@@ -223,7 +223,7 @@ impl World {
             stopped_until: 0,
             id: 0,
             coming_back: false,
-            looks: Looks::default(),
+            looks: Checks::default(),
             handoff: Handoff::default(),
             orphans: Vec::new(),
             skew: 0,
@@ -278,7 +278,7 @@ impl World {
         fresh.stopped_until = 0;
         fresh.id = 0;
         fresh.coming_back = false;
-        fresh.looks = Looks::default();
+        fresh.looks = Checks::default();
         fresh.handoff = Handoff::default();
         fresh.orphans = Vec::new();
         fresh.counter = 0;
@@ -369,7 +369,7 @@ impl World {
                 }
                 None => Answer::Gone { ask, me },
             },
-            Ask::Look => {
+            Ask::Check => {
                 let nodes = database.nodes.iter().filter(|(id, _)| **id != me).map(|(id, (_, beat))| (*id, *beat)).collect();
                 Answer::Seen { nodes, ahead: now }
             }
@@ -426,7 +426,7 @@ impl World {
         let steady = self.nodes[node].steady(self.now);
         match happening {
             Happening::Tick => {
-                let next = self.now + BEAT.as_millis() as i64;
+                let next = self.now + HEARTBEAT.as_millis() as i64;
                 self.plan(next, node, Happening::Tick);
                 self.ask(node, Ask::Beat { asked: steady });
             }
@@ -441,7 +441,7 @@ impl World {
                     Answer::Started { asked: Some(asked), .. } => (Ask::Start { asked }, Vec::new()),
                     Answer::Started { asked: None, .. } => (Ask::ComeBack, Vec::new()),
                     Answer::Failed { ask, tokens } => (ask, tokens),
-                    Answer::Beaten { .. } | Answer::Seen { .. } | Answer::Gone { .. } | Answer::Done => (Ask::Look, Vec::new()),
+                    Answer::Beaten { .. } | Answer::Seen { .. } | Answer::Gone { .. } | Answer::Done => (Ask::Check, Vec::new()),
                 };
                 self.answered(node, Answer::Failed { ask, tokens }, steady);
             }
@@ -473,7 +473,7 @@ impl World {
                 if !orphans.is_empty() {
                     self.ask(node, Ask::EndOrphans { tokens: orphans });
                 }
-                self.ask(node, Ask::Look);
+                self.ask(node, Ask::Check);
             }
             Answer::Seen { nodes, ahead } => {
                 here.skew = ahead - steady.millis();
@@ -509,14 +509,14 @@ impl World {
                     Ask::ComeBack | Ask::Record { .. } => self.plan(self.now + AGAIN, node, Happening::Again(ask)),
                     Ask::Release { claim } => here.orphans.push(claim.lease.token),
                     // The node repeats these regularly anyway.
-                    Ask::Beat { .. } | Ask::Look | Ask::Remove { .. } | Ask::Claim | Ask::EndOrphans { .. } => {}
+                    Ask::Beat { .. } | Ask::Check | Ask::Remove { .. } | Ask::Claim | Ask::EndOrphans { .. } => {}
                 }
             }
             Answer::Done => {}
         }
     }
 
-    /// Sends like the sender: checks whether the claim is still valid, then sends.
+    /// Like the sender: checks whether the claim is still valid, then sends.
     fn send(&mut self, node: usize, claim: Claim, steady: Timestamp) {
         let here = &self.nodes[node];
         if claim.lease.until < steady.plus(EXCHANGE_MAX) || !here.handoff.tenure.covers(claim.lease, steady) {
@@ -563,7 +563,7 @@ fn no_node_sends_without_a_lease_and_everything_is_sent() {
         sends += sent;
     }
     println!("{runs} runs from seed {first}: {sends} sends of {} deliveries, {faults:?}", runs as usize * ROWS);
-    assert!(runs == 1 || faults.len() == 5, "everything has happened: {faults:?}");
+    assert!(runs == 1 || faults.len() == 5, "each kind of fault has happened: {faults:?}");
 }
 
 /// Proves that the simulation finds violations.
@@ -571,7 +571,7 @@ fn no_node_sends_without_a_lease_and_everything_is_sent() {
 fn the_simulation_finds_rules_that_are_too_generous() {
     let right = Rules::of_the_engine();
     for (what, rules) in [
-        ("a node counts on its leases for longer than the others wait", Rules { tenure: SILENCE * 2, ..right }),
+        ("a node relies on its leases for longer than the others wait", Rules { tenure: SILENCE * 2, ..right }),
         ("the others do not wait", Rules { looks_most: 10, ..right }),
     ] {
         assert!((0..200).any(|seed| !simulate(seed, rules).0.is_empty()), "{what}, and the simulation does not notice");

@@ -16,7 +16,7 @@ use crate::{
     store::{Error, PluginState, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
-/// Keys that one step of [`clear`] deletes.
+/// Maximum number of keys that one step of [`clear`] deletes.
 const CLEAR_MAX: i64 = 500;
 
 #[async_trait]

@@ -85,7 +85,7 @@ async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest
     let candidates = filter.state.and_then(|state| candidates(state, "$1::bigint", "greatest"));
     let mut before = request.cursor.unwrap_or(EVENT_ID_END);
     let mut found = Vec::new();
-    // Whether an event is in a state is the domain's rule, so events are read until the page is full.
+    // A rule of the domain decides whether an event is in a state, so events are read until the page is full.
     while found.len() <= request.limit {
         let most = limit(if filter.state.is_none() { request.limit + 1 } else { CANDIDATES });
         let ids: Vec<i64> = match &candidates {

@@ -1,5 +1,5 @@
-//! The conformance suite on Postgres, and tests of what only a store of many nodes has. Each test has a separate database on a
-//! server that the first test starts.
+//! The conformance suite on Postgres, and tests of the parts that only a store of many nodes has. Each test has a separate
+//! database on a server that the first test starts.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -530,8 +530,8 @@ async fn other_nodes_are_notified_of_published_and_withdrawn_plugins() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let heard = async |what: &str| {
-        let told = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await;
-        two.handoff.settings.set_known(told.unwrap_or_else(|_| panic!("no notification: {what}")));
+        let changed = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await;
+        two.handoff.settings.set_known(changed.unwrap_or_else(|_| panic!("no notification: {what}")));
     };
     let (row, file) = version(1);
     registry(one).publish(row.clone(), file.clone(), FileSeen::Written).await.unwrap();

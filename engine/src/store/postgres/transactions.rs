@@ -49,7 +49,7 @@ impl Postgres {
                 tx = client.transaction().await?;
                 node = nodes::enter(&tx, &local).await?;
             }
-            let node = node.ok_or_else(|| Error::Unavailable("this node was removed by the others twice in a row".into()))?;
+            let node = node.ok_or_else(|| Error::Unavailable("the other nodes removed this node twice in a row".into()))?;
             let mut after = After::default();
             let value = work(&tx, &local, node, &mut after).await?;
             count_bytes(&tx, node, after.bytes).await?;
@@ -99,7 +99,7 @@ impl Postgres {
     }
 }
 
-/// Reads one snapshot: a row that moves between tables meanwhile is seen in exactly one of them.
+/// Reads one snapshot: a row that moves between tables at the same time is seen in exactly one of them.
 pub async fn read<T>(
     pool: &Pool,
     local: &Local,

@@ -1,9 +1,9 @@
 //! Brings a database to this engine's layout: creates it, or upgrades an older one step by step. One node at a time does so,
-//! under a lock that all nodes know. The others wait and find it done.
+//! under a lock that all nodes know. The others wait, and then find it upgraded.
 //!
 //! During an upgrade of the nodes, old and new engines run side by side, and old ones may be restarted. So a layout only adds
-//! what older engines do not need. A later layout removes what no engine uses any more. Beside its layout, the database stores
-//! the oldest layout whose engines can work with it ([`OLDEST`]).
+//! parts that older engines do not need. A later layout removes parts that no engine uses any more. Beside its layout, the
+//! database stores the oldest layout whose engines can work with it ([`OLDEST`]).
 
 use deadpool_postgres::Transaction;
 
@@ -79,7 +79,7 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
         }
         Some([newer, oldest]) if *newer > LAYOUT => {
             let text = format!(
-                "its layout is version {newer}, which takes an engine that knows version {oldest}, and this one knows {LAYOUT}; upgrade the engine"
+                "its layout is version {newer}, which needs an engine that knows version {oldest} or later, but this one knows {LAYOUT}; upgrade the engine"
             );
             return Err(Error::Unavailable(text));
         }

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Settled, Settlement, Settles};
 use crate::{
     domain::{
-        delivery::{Birth, NewDelivery},
+        delivery::{InitialState, NewDelivery},
         id::{CHILDREN_MAX, DeliveryId, EndpointId, EventId, RunId},
         run::{RunRecord, RunState, StateWrite},
         time::Timestamp,
@@ -34,7 +34,7 @@ pub struct Known {
     pub ledger: Ledger,
     /// Numbers for the next children of events. A missing event has no children yet.
     pub children: HashMap<EventId, Children>,
-    /// Endpoints that only another node may send to.
+    /// Endpoints to which only another node may send.
     pub elsewhere: HashSet<EndpointId>,
 }
 
@@ -187,7 +187,7 @@ impl Known {
         }
     }
 
-    /// Returns the indexes of the runs that read state which has changed since.
+    /// Returns the indexes of the runs whose state has changed since they read it.
     fn conflicts(&self, runs: &[RunRecord]) -> Vec<usize> {
         let mut found = Vec::new();
         let mut written: Vec<(&str, &str)> = Vec::new();
@@ -206,22 +206,22 @@ impl Known {
         found
     }
 
-    /// Decides where a new delivery waits.
+    /// Decides the place of a new delivery.
     pub fn placement(&self, delivery: &NewDelivery) -> Placement {
-        match delivery.birth {
-            Birth::Dead | Birth::Cancelled => Placement::Ended,
-            Birth::Held => Placement::Held,
+        match delivery.initial_state {
+            InitialState::Dead | InitialState::Cancelled => Placement::Ended,
+            InitialState::Held => Placement::Held,
             // Only the store knows which ordered delivery is next, and which node may send to an endpoint.
-            Birth::Due if delivery.ordering.is_some() || self.elsewhere.contains(&delivery.endpoint) => Placement::Stored,
-            Birth::Due => Placement::HandOver,
+            InitialState::Due if delivery.ordering.is_some() || self.elsewhere.contains(&delivery.endpoint) => Placement::Stored,
+            InitialState::Due => Placement::HandOver,
         }
     }
 }
 
-/// Where a new delivery waits.
+/// The place of a new delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// Nowhere: it is stored as it ends ([`Birth::ending`]).
+    /// In no queue: it is stored as finished ([`InitialState::ending`]).
     Ended,
     /// In the store, until its endpoint is resumed.
     Held,
@@ -231,7 +231,7 @@ pub enum Placement {
     HandOver,
 }
 
-/// What happens to a settled run's row in the run queue.
+/// The change of a settled run's row in the run queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueRow {
     /// The run has no row and needs none.
@@ -373,7 +373,7 @@ mod tests {
         let most = CHILDREN_MAX;
         let many = |count: u32| (0..count).map(|_| direct(CRM)).collect::<Vec<_>>();
         for (what, first, runs, direct, expected) in [
-            ("as many deliveries as it can have", Children { run: 0, delivery: most - 2 }, vec![], many(2), Settled::Done),
+            ("the maximum number of deliveries", Children { run: 0, delivery: most - 2 }, vec![], many(2), Settled::Done),
             ("a delivery too many", Children { run: 0, delivery: most - 2 }, vec![], many(3), Settled::TooMany),
             (
                 "a run's delivery too many",
@@ -382,7 +382,7 @@ mod tests {
                 vec![],
                 Settled::TooMany,
             ),
-            ("as many runs as it can have", Children { run: most - 1, delivery: 0 }, vec![ran("p")], vec![], Settled::Done),
+            ("the maximum number of runs", Children { run: most - 1, delivery: 0 }, vec![ran("p")], vec![], Settled::Done),
             ("a run too many", Children { run: most, delivery: 0 }, vec![ran("p")], vec![], Settled::TooMany),
         ] {
             let mut known = Known { children: HashMap::from([(EVENT, first)]), ..known() };
@@ -435,16 +435,20 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_wait_where_they_may_be_sent_from() {
+    fn only_deliveries_that_this_node_may_send_wait_in_memory() {
         let known = Known { elsewhere: HashSet::from([EndpointId::from_i64(4)]), ..Known::default() };
-        let one = |birth, endpoint: i64, ordering| NewDelivery { birth, ordering, ..direct(EndpointId::from_i64(endpoint)) };
+        let one = |initial_state, endpoint: i64, ordering| NewDelivery {
+            initial_state,
+            ordering,
+            ..direct(EndpointId::from_i64(endpoint))
+        };
         for (what, delivery, expected) in [
-            ("due", one(Birth::Due, 3, None), Placement::HandOver),
-            ("ordered", one(Birth::Due, 3, Some(1)), Placement::Stored),
-            ("another node's", one(Birth::Due, 4, None), Placement::Stored),
-            ("held", one(Birth::Held, 4, Some(1)), Placement::Held),
-            ("dead", one(Birth::Dead, 4, Some(1)), Placement::Ended),
-            ("cancelled", one(Birth::Cancelled, 4, None), Placement::Ended),
+            ("due", one(InitialState::Due, 3, None), Placement::HandOver),
+            ("ordered", one(InitialState::Due, 3, Some(1)), Placement::Stored),
+            ("another node's", one(InitialState::Due, 4, None), Placement::Stored),
+            ("held", one(InitialState::Held, 4, Some(1)), Placement::Held),
+            ("dead", one(InitialState::Dead, 4, Some(1)), Placement::Ended),
+            ("cancelled", one(InitialState::Cancelled, 4, None), Placement::Ended),
         ] {
             assert_eq!(known.placement(&delivery), expected, "{what}");
         }

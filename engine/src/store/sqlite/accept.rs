@@ -1,4 +1,4 @@
-//! Commit 1: writes events and their queue rows. Rows are created with a lease of this process as long as the hand-off has room.
+//! Commit 1: writes events and their queue rows. Rows are created with a lease of this process while the hand-off has room.
 
 use std::{collections::HashMap, sync::Arc};
 

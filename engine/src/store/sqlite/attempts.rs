@@ -27,7 +27,7 @@ use crate::{
 impl Attempts for Sqlite {
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error> {
         let weight = records.iter().map(weight::attempt).sum();
-        // If a crash loses an attempt's record, the attempt is repeated under the same id. Promise 2 (at least once) allows that.
+        // If a crash loses an attempt's record, the attempt is repeated under the same id. "At least once" allows that.
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
             records.iter().map(|attempt| record(db, local, attempt, after)).collect()

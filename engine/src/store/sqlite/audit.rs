@@ -31,7 +31,7 @@ impl Audit for Sqlite {
         target: Option<String>,
         members: Option<Vec<String>>,
     ) -> Result<(), Error> {
-        // The entry is already on disk, and so is the change if its caller received success.
+        // Not synced: the entry is already on disk, and so is the change if its caller received success.
         self.write_as(Keeps::Progress, move |db, _| {
             let sql = "UPDATE audit SET status = ?1, target = coalesce(target, ?2), members = ?3 WHERE id = ?4";
             let members = members.as_deref().map(members_to_column);
@@ -42,7 +42,7 @@ impl Audit for Sqlite {
     }
 
     async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
-        // A crash may bring back the entry of a change that was not made: the trail may list too much, never too little.
+        // A crash may restore the entry of a change that was not made: the trail may list too many changes, never too few.
         self.write_as(Keeps::Progress, move |db, _| {
             db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([id.as_i64()])?;
             Ok(())

@@ -1,8 +1,9 @@
 //! Backup: copies the store at one moment into one file, with or without a running engine. A failed copy leaves no file.
 //!
 //! A store that is restored from the copy must never issue an id that the original issued after the copy was made. A receiver
-//! would drop the second webhook with that id as a repeat of the first. So new ids of the copy start far above. Waiting work
-//! keeps its ids: a webhook that the original has sent meanwhile is sent again under the same id, and receivers drop the repeat.
+//! would drop the second webhook with that id as a repeat of the first. So new ids of the copy start far above those of the
+//! original. Waiting work keeps its ids: a webhook that the original has sent since is sent again under the same id, and
+//! receivers drop the repeat.
 
 use std::{
     fs, io,
@@ -26,7 +27,7 @@ pub struct Backup {
 }
 
 impl Sqlite {
-    /// Copies the store in `file` to `copy`, which must not exist. Blocks the caller, but not an engine.
+    /// Copies the store in `file` to `copy`, which must not exist. Blocks the caller, but not a running engine.
     pub fn backup(file: &Path, copy: &Path) -> Result<Backup, Error> {
         if !file.exists() {
             return Err(Error::Unavailable(format!("there is no file {}; name its folder with --data", file.display())));
@@ -37,7 +38,7 @@ impl Sqlite {
             publish(&draft.0, copy)?;
             Ok(backup)
         });
-        // Usually the file no longer has this name.
+        // Ignored: the file no longer has this name after a successful copy.
         drop(draft);
         copied
     }
@@ -51,7 +52,7 @@ impl Drop for Draft {
         for ending in ["", "-journal"] {
             let mut name = self.0.clone().into_os_string();
             name.push(ending);
-            // Usually nothing is left to remove.
+            // Ignored: usually nothing is left to remove.
             let _ = fs::remove_file(name);
         }
     }

@@ -15,9 +15,9 @@ use crate::{
     store::{AuditEntry, Error, KeyFile, KeyRow, PluginConfig, PluginRow, Seal, columns::ended, jobs::StoredJob},
 };
 
-/// Places that one finding lists; further ones are only counted.
+/// Maximum number of places that one finding lists; further ones are only counted.
 const EXAMPLES_MAX: usize = 5;
-/// Complaints of SQLite about the file that are read.
+/// Maximum number of SQLite's complaints about the file that are read.
 const COMPLAINTS_MAX: u32 = 100;
 
 /// Result of a check.
@@ -46,7 +46,7 @@ impl Sqlite {
     /// If the file cannot be opened.
     pub fn check(file: &Path, key_file: &KeyFile) -> Result<CheckReport, Error> {
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        // One snapshot, in case another process uses the file after all.
+        // One snapshot, in case another process uses the file.
         let moment = db.unchecked_transaction()?;
         let layout: i64 = moment.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let mut check = Check { db: &moment, counts: Vec::new(), findings: Vec::new() };
@@ -181,7 +181,7 @@ impl Check<'_> {
             mark.optional().map_err(Error::from).and_then(|mark| Ok(mark.map(|mark| key_file.open(Some(&mark))).transpose()?));
         let seal = match seal {
             Ok(Some(seal)) => seal,
-            Ok(None) => return self.note("the mark by which the store knows its master key is missing"),
+            Ok(None) => return self.note("the mark that identifies the store's master key is missing"),
             Err(error) => return self.note(error.to_string()),
         };
         let seals = [Arc::new(seal)];

@@ -1,10 +1,10 @@
-//! Checkpoints: a dedicated thread copies the write-ahead log into the database file, beside the commits. Left to SQLite, the commit
-//! that fills the log would copy 64 MB while every caller waits.
+//! Checkpoints: a dedicated thread copies the write-ahead log into the database file, beside the commits. Otherwise SQLite would
+//! copy 64 MB in the commit that fills the log, while every caller waits.
 //!
 //! SQLite can restart the log only when all of it is copied. Under load that never happens while another thread writes. So once
-//! the log is long, the writing thread copies the small rest that this thread left. Only then does SQLite sync the database file
-//! as a whole. This thread syncs its part earlier through a separate file handle, so the writing thread need not wait for it.
-//! That handle is closed last: closing any handle of a file drops all locks that the process has on it.
+//! the log is long, the writing thread itself copies the small rest. Only then does SQLite sync the database file as a whole.
+//! This thread syncs its part earlier through a separate file handle, so the writing thread need not wait for it. That handle is
+//! closed last: closing any handle of a file drops all locks that the process has on it.
 
 use std::{
     cell::Cell,
@@ -30,7 +30,7 @@ thread_local! {
     static LOGGED: Cell<i32> = const { Cell::new(0) };
 }
 
-/// Checkpoints, as the writing thread uses them.
+/// The writing thread's handle to the checkpoints.
 pub struct Checkpoints {
     wake: mpsc::SyncSender<()>,
     /// Whether the other thread is copying.
@@ -54,7 +54,7 @@ impl Checkpoints {
         let at_it = Arc::clone(&busy);
         thread::Builder::new().name("checkpoints".into()).spawn(move || {
             for () in woken {
-                // Twice: during the first copy and sync, a little more is written.
+                // Done twice: during the first copy and sync, a little more is written.
                 for _ in 0..2 {
                     checkpoint(&own);
                     // If this fails, the sync at the end of the log reports the error.

@@ -25,11 +25,11 @@ use crate::{
     store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, commit::After, weight},
 };
 
-/// Rows of each kind that one claim takes at most, per endpoint or plugin. Bounds how long the writer is busy with it.
+/// Maximum number of rows of each kind that one claim takes, per endpoint or plugin. Bounds how long the writer is busy with it.
 const EVENTS_MAX: u32 = 256;
 const RUNS_MAX: u32 = 32;
 const DELIVERIES_MAX: usize = 128;
-/// Orders of one endpoint that one claim looks at.
+/// Maximum number of orders of one endpoint that one claim checks.
 const ORDERS_MAX: usize = 256;
 
 #[async_trait]
@@ -68,7 +68,7 @@ impl Claims for Sqlite {
     }
 }
 
-/// Claims as long as the hand-off has room; `after` hands over.
+/// Claims while the hand-off has room; `after` hands over.
 fn claim_due(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(db, now)?;
     claim_events(db, local, now, after)?;
@@ -107,7 +107,7 @@ fn take(db: &Connection, table: &str, id: i64, lease: Lease) -> Result<(), Error
     Ok(())
 }
 
-/// Returns what was loaded for a due row. A row that cannot be read is skipped for the time of a lease. It must not delay the
+/// Returns the loaded values of a due row. A row that cannot be read is skipped for the time of a lease. It must not delay the
 /// others, and its error would break the transaction that all jobs share.
 fn readable<T>(
     db: &Connection,
@@ -214,7 +214,7 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, after: &mut 
             continue;
         }
         let room = local.handoff.deliveries.room_for_stored(&endpoint).min(DELIVERIES_MAX);
-        // If both wait, each gets half, and a first attempt gets the odd place.
+        // If both wait, each gets half of the slots, and a first attempt gets an odd one.
         let retries = match (first, retry) {
             (true, true) => room / 2,
             (_, true) => room,
@@ -370,7 +370,7 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut Aft
     Ok(())
 }
 
-/// Returns when the next unclaimed row is due for which there is room. For a full lane, the notification that it has room wakes
+/// Returns when the next unclaimed row is due for which there is room. If a queue is full, the notification about its room wakes
 /// the claimer.
 fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let least = |sql: &str| -> Result<Option<Timestamp>, Error> {
@@ -386,7 +386,7 @@ fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Opt
     for endpoint in ordered_endpoints(db)?.into_iter().filter(has_room) {
         for ordering in orders(db, endpoint, local.last_order(endpoint))? {
             let head = in_order(db, endpoint, ordering, 1)?;
-            // A row that was due already waits for the row before it, which wakes the claimer when it is finished.
+            // A row that was already due waits for the row before it, which wakes the claimer when it is finished.
             let due = head.first().filter(|head| !head.leased && head.next_at > claimed_at).map(|head| head.next_at);
             ordered = [ordered, due].into_iter().flatten().min();
         }

@@ -96,7 +96,7 @@ fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, 
         .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
     match row {
-        // If an attempt is under way, its record will find the lease gone. The receiver may have the webhook already.
+        // If an attempt is under way, its record will find the lease gone. The receiver may already have the webhook.
         Some((endpoint, round, attempts, _)) => {
             db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id.as_i64()])?;
             finish(db, id, (endpoint, round, attempts), Ending::Cancelled(CancelReason::ByHand), at)?;
@@ -157,7 +157,7 @@ pub fn retry_run(db: &Connection, id: RunId, now: Timestamp, after: &mut After) 
 fn cancel_run(db: &Connection, id: RunId, after: &mut After) -> Result<(), Error> {
     command::cancel_run(known_run(db, id)?).map_err(Error::Conflict)?;
     db.prepare_cached("DELETE FROM run_queue WHERE id = ?1")?.execute([id.as_i64()])?;
-    // It may have held back what is ordered behind its event.
+    // Later deliveries of the same order may have waited for this run.
     after.due_now();
     Ok(())
 }

@@ -26,11 +26,11 @@ use crate::{
     metrics::meters,
     store::{
         Deletion, Endpoints, Error, Seal,
-        endpoints::{DELETED_KNOWN_MAX, SENT_LOOKED_AT_MAX, WAITING_COUNTED_MAX},
+        endpoints::{DELETED_KNOWN_MAX, SENT_CHECKED_MAX, WAITING_COUNTED_MAX},
     },
 };
 
-/// Deliveries that one step of [`Endpoints::close_deliveries`] closes.
+/// Maximum number of deliveries that one step of [`Endpoints::close_deliveries`] closes.
 const CLOSE_MAX: u32 = 500;
 
 #[async_trait]
@@ -177,7 +177,7 @@ fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), 
         .query_row([id.as_i64()], |row| row.get(0))
         .optional()?;
     let name = name.ok_or(Error::NotFound { what: "endpoint" })?;
-    // Each kind has its own index.
+    // Each kind has an index.
     let waiting: i64 = db
         .prepare_cached(
             "SELECT (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NULL LIMIT ?2))
@@ -190,7 +190,7 @@ fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), 
          JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin",
     )?;
     let rows = select
-        .query_map(params![id.as_i64(), SENT_LOOKED_AT_MAX], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+        .query_map(params![id.as_i64(), SENT_CHECKED_MAX], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
     let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: rows.collect::<Result<_, _>>()? };
     may_delete(&name, &used.by(serving)).map_err(Error::Conflict)
 }

@@ -1,6 +1,6 @@
-//! Counts how much waits at each stage. The tables of the queues hold only unfinished rows, and SQLite counts a whole table page
-//! by page. Everything else that is counted has a partial index of exactly those rows. So counting a million rows takes some
-//! milliseconds. Always uses a reading connection.
+//! Counts waiting work at each stage. The tables of the queues hold only unfinished rows, and SQLite counts a whole table page by
+//! page. For all other counts, a partial index holds exactly the counted rows. So counting a million rows takes some
+//! milliseconds. Counting always uses a reading connection.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -35,7 +35,7 @@ impl Health for Sqlite {
             return Err(error);
         }
         self.write(|db, _| {
-            // Needs whole pages, so that a full disk is noticed.
+            // Writes whole pages, so that a full disk is noticed.
             db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', zeroblob(16384))")?.execute([])?;
             Ok(())
         })
@@ -43,7 +43,7 @@ impl Health for Sqlite {
     }
 }
 
-/// Has no condition, so that pages are counted and not rows.
+/// Has no condition, so that SQLite counts pages instead of rows.
 const EVENTS: &str = "SELECT count(*) FROM event_queue";
 const RUNS: &str = "SELECT count(*) FROM run_queue";
 const DELIVERIES: &str = "SELECT count(*) FROM live";
@@ -67,7 +67,7 @@ const OLDEST_RUN: &str = "WITH RECURSIVE waiting (plugin) AS (
     FROM waiting WHERE waiting.plugin IS NOT NULL";
 const OLDEST_DEAD: &str = "SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1";
 
-/// Returns what waits at each stage. Runs and deliveries whose due time has not come are counted, but are not late.
+/// Returns the waiting work at each stage. Runs and deliveries that are not due yet are counted, but do not count as late.
 fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<StageReading>, Error> {
     let count = |sql: &str| -> Result<u64, Error> {
         let count: i64 = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
@@ -91,7 +91,7 @@ fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Sta
     ])
 }
 
-/// Returns how many events wait to be run.
+/// Returns the number of events that wait to be run.
 pub fn events_to_run(db: &Connection) -> Result<usize, Error> {
     let count: i64 = db.prepare_cached(EVENTS)?.query_row([], |row| row.get(0))?;
     Ok(usize::try_from(count).unwrap_or(0))

@@ -1,5 +1,5 @@
-//! Jobs: rows whose filter is walked over deliveries, runs or events, a batch per transaction. The cursor moves in the transaction that
-//! makes the items behind it due, so none is taken twice, whenever the process ends.
+//! Jobs: each walks over deliveries, runs or events by its filter, one batch per transaction. The cursor moves in the transaction
+//! that makes the items of its batch due, so no item is taken twice, even if the process ends at any moment.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
@@ -13,14 +13,16 @@ use crate::{
         command::may_start_job,
         event::EventState,
         id::{DeliveryId, EndpointId, EventId, JobId, RunId},
-        job::{AcceptedEvent, Ended, Finished, Job, JobState, Look, ParkedRun, ReplayFilter, RetryFilter, RunRetryFilter, Task},
+        job::{
+            AcceptedEvent, Decision, Ended, Finished, Job, JobState, ParkedRun, ReplayFilter, RetryFilter, RunRetryFilter, Task,
+        },
         run::RunOutcome,
         time::Timestamp,
     },
     store::{
         Error, Jobs, Page, PageRequest,
         commit::After,
-        jobs::{LOOKED_AT_MAX, StoredJob, count, counted_max, filter_column},
+        jobs::{CHECKED_MAX, StoredJob, count, counted_max, filter_column},
     },
 };
 
@@ -28,8 +30,9 @@ use crate::{
 impl Jobs for Sqlite {
     async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error> {
         let counted = task.clone();
-        // Counted beside the writer, which has others to serve.
-        let total = self.read(move |db| Ok(count(&counted, &look(db, &counted, 0, i64::MAX, counted_max(&counted))?))).await?;
+        // Counted on a reading connection, because the writer must serve other callers.
+        let total =
+            self.read(move |db| Ok(count(&counted, &read_items(db, &counted, 0, i64::MAX, counted_max(&counted))?))).await?;
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
             after.new_job = true;
             create(db, local, &task, total, at)
@@ -38,7 +41,7 @@ impl Jobs for Sqlite {
     }
 
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
-        // If the machine fails, a batch is lost as a whole and done again.
+        // If the machine fails, a batch is lost as a whole and repeated.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| advance(db, id, now, at, after)).await
     }
 
@@ -103,7 +106,7 @@ fn advance(db: &Connection, id: JobId, now: Timestamp, at: Timestamp, after: &mu
     if stored.job.state != JobState::Running {
         return Ok(stored.job);
     }
-    let found = look(db, &stored.job.task, stored.cursor, stored.end, LOOKED_AT_MAX)?;
+    let found = read_items(db, &stored.job.task, stored.cursor, stored.end, CHECKED_MAX)?;
     for id in stored.take(found, at) {
         let done = match stored.job.task {
             Task::RetryDeliveries(_) => commands::retry(db, DeliveryId::from_i64(id), now, after),
@@ -150,10 +153,10 @@ pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, E
     Ok(delete.execute(params![limit, before.millis()])?)
 }
 
-/// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, however many
-/// jobs are running: it follows from a command that has taken effect.
+/// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, regardless of
+/// the number of running jobs, because the command that causes it has already taken effect.
 pub fn hurry(db: &Connection, local: &Local, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
-    // Each kind has its own index.
+    // Each kind has an index.
     let waits: bool = db
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM live WHERE endpoint = ?1 AND attempts > 0 AND lease IS NULL AND ordering IS NULL)
@@ -168,8 +171,8 @@ pub fn hurry(db: &Connection, local: &Local, endpoint: EndpointId, at: Timestamp
     Ok(())
 }
 
-/// Looks at up to `most` items from the number `from` to before `end`, in their order.
-fn look(db: &Connection, task: &Task, from: i64, end: i64, most: usize) -> Result<Vec<(i64, Look)>, Error> {
+/// Reads up to `most` items with numbers from `from` (inclusive) to `end` (exclusive), in order.
+fn read_items(db: &Connection, task: &Task, from: i64, end: i64, most: usize) -> Result<Vec<(i64, Decision)>, Error> {
     let range = [from, end, i64::try_from(most).unwrap_or(i64::MAX)];
     match task {
         Task::RetryDeliveries(filter) => finished(db, filter, range),
@@ -178,8 +181,8 @@ fn look(db: &Connection, task: &Task, from: i64, end: i64, most: usize) -> Resul
     }
 }
 
-/// Looks at the deliveries in the state of the filter.
-fn finished(db: &Connection, filter: &RetryFilter, range: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+/// Reads the deliveries in the state of the filter.
+fn finished(db: &Connection, filter: &RetryFilter, range: [i64; 3]) -> Result<Vec<(i64, Decision)>, Error> {
     let mut select = db.prepare_cached(&match filter.ended {
         Ended::Retrying => "SELECT id, endpoint, next_at, NULL FROM live
              WHERE attempts > 0 AND lease IS NULL AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3"
@@ -201,13 +204,13 @@ fn finished(db: &Connection, filter: &RetryFilter, range: [i64; 3]) -> Result<Ve
             Some(_) => story::delivery_type(db, id)?,
             None => None,
         };
-        found.push((id.as_i64(), filter.look(&Finished { id, endpoint, state, event_type })));
+        found.push((id.as_i64(), filter.decide(&Finished { id, endpoint, state, event_type })));
     }
     Ok(found)
 }
 
-/// Looks at the parked runs.
-fn parked(db: &Connection, filter: &RunRetryFilter, range: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+/// Reads the parked runs.
+fn parked(db: &Connection, filter: &RunRetryFilter, range: [i64; 3]) -> Result<Vec<(i64, Decision)>, Error> {
     let mut select = db.prepare_cached(
         "SELECT q.id, q.plugin, q.outcome, e.type, e.accepted_at FROM run_queue q LEFT JOIN event e ON e.id = q.id >> 14
          WHERE q.state = 'parked' AND q.id >= ?1 AND q.id < ?2 ORDER BY q.id LIMIT ?3",
@@ -222,13 +225,13 @@ fn parked(db: &Connection, filter: &RunRetryFilter, range: [i64; 3]) -> Result<V
             outcome: row.get_ref(2)?.as_str().ok().and_then(RunOutcome::parse),
             event: event_type.zip(accepted_at.map(Timestamp::from_millis)),
         };
-        found.push((row.get(0)?, filter.look(&run)));
+        found.push((row.get(0)?, filter.decide(&run)));
     }
     Ok(found)
 }
 
-/// Looks at the events. Those that no plugin and no endpoint wanted are read from their own small table.
-fn accepted(db: &Connection, filter: &ReplayFilter, range: [i64; 3]) -> Result<Vec<(i64, Look)>, Error> {
+/// Reads the events. Those that matched no plugin and no endpoint come from a separate small table.
+fn accepted(db: &Connection, filter: &ReplayFilter, range: [i64; 3]) -> Result<Vec<(i64, Decision)>, Error> {
     let mut select = db.prepare_cached(match filter.state {
         Some(EventState::Unrouted) => {
             "SELECT e.id, e.type, e.source, e.accepted_at FROM unrouted u CROSS JOIN event e ON e.id = u.id
@@ -246,7 +249,7 @@ fn accepted(db: &Connection, filter: &ReplayFilter, range: [i64; 3]) -> Result<V
             source: row.get(2)?,
             accepted_at: Timestamp::from_millis(row.get(3)?),
         };
-        found.push((id.as_i64(), filter.look(&event)));
+        found.push((id.as_i64(), filter.decide(&event)));
     }
     Ok(found)
 }

@@ -1,7 +1,8 @@
 //! The embedded store: one SQLite file, one writing thread with group commit, and a few reading connections.
 //!
 //! The process owns the file (the data folder is locked). So a lease is valid only while this process runs; at start, every lease
-//! of an earlier process ends. [`Local`] holds what the process keeps in memory beside the file. All of it can be lost.
+//! of an earlier process ends. [`Local`] holds the values that the process keeps in memory beside the file. All of them can be
+//! lost.
 
 mod accept;
 mod attempts;
@@ -84,7 +85,7 @@ pub struct Sqlite {
     admission: Arc<Admission>,
 }
 
-/// What this process keeps in memory beside the file.
+/// The values that this process keeps in memory beside the file.
 pub type Local = super::Local<Numbers>;
 
 /// Numbers that this process issues as the owner of the file.
@@ -189,7 +190,7 @@ impl Sqlite {
         self.own_readers.read(None, work).await
     }
 
-    /// Reads like [`Self::read`], with the time limit of reads for people.
+    /// Reads like [`Self::read`], with the time limit of reads for the API.
     async fn read_for_people<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
@@ -232,7 +233,7 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
 /// Returns the first lease token of this opening. It differs from every earlier opening, so a claim from before a restart is
 /// never mistaken for one from after it.
 fn first_token() -> Result<i64, Error> {
-    // Leaves two bits for counting up.
+    // Leaves two bits for the count.
     Ok(i64::from_le_bytes(random::bytes()?) & (i64::MAX >> 2))
 }
 

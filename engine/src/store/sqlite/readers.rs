@@ -55,7 +55,7 @@ impl Readers {
                 let began = Instant::now();
                 db.progress_handler(STEPS_UNTIMED, Some(move || began.elapsed() > time_max))?;
             }
-            // One transaction is one snapshot: a row that moves between tables meanwhile is seen in exactly one of them.
+            // One transaction is one snapshot: a row that moves between tables at the same time is seen in exactly one of them.
             let result = db.unchecked_transaction().map_err(Error::from).and_then(|moment| work(&moment));
             db.progress_handler(0, None::<fn() -> bool>)?;
             lock().connections.push(db);

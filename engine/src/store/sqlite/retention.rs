@@ -3,8 +3,9 @@
 //!
 //! Three walks go over the events in order of age. The first deletes delivered events that are older than
 //! [`Retention::delivered`]. The second deletes unrouted events that are older than [`Retention::unrouted`]. The third deletes
-//! events that the others left because parts were dead, parked or unfinished. It deletes them once they are finished and older
-//! than their own limit. The first walk continues from its position; the others start again once all have reached their end.
+//! events that the others left because parts were dead, parked or unfinished: it deletes them once they are finished and older
+//! than the limit for their state. The first walk continues from its position; the others start again once all have reached their
+//! end.
 //!
 //! A fourth walk ([`evict`]) runs when the store is full. It deletes the oldest finished events of any age.
 
@@ -26,7 +27,7 @@ use crate::{
     },
 };
 
-/// Rows of each kind that one step looks at.
+/// Maximum number of rows of each kind that one step checks.
 const BATCH: u32 = 500;
 /// Time after which a step stops deleting, since every caller of the writer waits for it.
 const STEP_MAX: Duration = Duration::from_millis(5);
@@ -54,7 +55,7 @@ impl Retire for Sqlite {
     }
 }
 
-/// Takes one step of all walks. Returns how many rows it looked at, and the positions of the walks after the commit.
+/// Takes one step of all walks. Returns the number of checked rows, and the positions of the walks after the commit.
 fn retire(
     db: &Connection,
     local: &Local,
@@ -98,7 +99,8 @@ fn retire(
     Ok((looked_at, walks))
 }
 
-/// Takes one step of the walk that makes room, until the store holds less than `bytes_max`. After its end, the walk starts again.
+/// Takes one step of the walk that evicts events, until the store holds less than `bytes_max`. After its end, the walk starts
+/// again.
 fn evict(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Result<(Evicted, Walks), Error> {
     let mut step = Step { bytes_max: Some(bytes_max), ..Step::begin(db, local)? };
     step.walk(&mut walks.eviction, |cursor| oldest_events(db, cursor), |id| is_finished(db, id))?;
@@ -137,7 +139,7 @@ impl<'a> Step<'a> {
         Ok(Self { db, began: Instant::now(), bytes_max: None, looked_at: 0, left: 0 })
     }
 
-    /// Deletes those of the next events for which `may_leave` holds, until the time is over. It always looks at a few events, so
+    /// Deletes those of the next events for which `may_leave` holds, until the time is over. It always checks a few events, so
     /// that every walk advances.
     fn walk(
         &mut self,

@@ -31,7 +31,7 @@ use crate::{
 impl Settle for Sqlite {
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
         let weight = settlements.iter().map(weight::settlement).sum();
-        // After a crash, a settlement without effects is computed again.
+        // Not synced: after a crash, a settlement without effects is computed again.
         let keeps = if settlements.iter().any(Settlement::has_effect) { Keeps::Promise } else { Keeps::Progress };
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
@@ -204,7 +204,7 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
     Ok(())
 }
 
-/// Writes a delivery: queued, or as it ends if it is never sent.
+/// Writes a delivery: into the queue, or as finished if it is never sent.
 fn write_delivery(
     db: &Connection,
     id: DeliveryId,
@@ -222,7 +222,7 @@ fn write_delivery(
             Ok(())
         }
         None => {
-            let ending = delivery.birth.ending().expect("a delivery that is not queued is never sent");
+            let ending = delivery.initial_state.ending().expect("a delivery that is not queued is never sent");
             finish(db, id, (endpoint, i64::from(round), 0), ending, clock::wall())
         }
     }

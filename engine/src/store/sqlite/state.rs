@@ -12,7 +12,7 @@ use crate::{
     store::{Error, PluginState, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
-/// Keys that one step of [`clear`] deletes, since every caller of the writer waits for a step.
+/// Maximum number of keys that one step of [`clear`] deletes: every caller of the writer waits for a step.
 const CLEAR_MAX: u32 = 500;
 
 #[async_trait]

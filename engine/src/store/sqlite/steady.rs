@@ -1,5 +1,5 @@
-//! The steady clock over restarts. The store keeps its last reading and the machine's uptime, beside the due times that the clock
-//! measures.
+//! The steady clock across restarts. The store keeps its last reading and the machine's uptime, beside the due times that the
+//! clock measures.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_written_reading_reads_back() {
+    fn a_written_reading_is_read_unchanged() {
         let reading = Timestamp::from_millis(1_700_000_000_123);
         let boot = Boot { id: "4cf2".into(), up: Duration::from_millis(12_345) };
         for kept in [Kept { reading, boot: Some(boot) }, Kept { reading, boot: None }] {

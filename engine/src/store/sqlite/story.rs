@@ -118,7 +118,7 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
     let mut select = db.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(values))?;
     let mut found = Vec::new();
-    // Whether an event is in a state is the domain's rule, so events are read until the page is full.
+    // A rule of the domain decides whether an event is in a state, so events are read until the page is full.
     while found.len() <= request.limit
         && let Some(row) = rows.next()?
     {
@@ -352,7 +352,7 @@ struct Found {
     endpoint: i64,
     round: u32,
     attempts: u32,
-    /// When the delivery is due, or when it ended.
+    /// The time at which the delivery is due, or at which it ended.
     at: i64,
     /// State, reason and reason of a cancellation.
     ended: Option<(String, Option<String>, Option<String>)>,

@@ -1,4 +1,4 @@
-//! The conformance suite on SQLite, and tests of what only SQLite has: its tables and its file.
+//! The conformance suite on SQLite, and tests of the parts that only SQLite has: its tables and its file.
 
 use std::{
     collections::BTreeMap,
@@ -34,8 +34,8 @@ use crate::{
 
 conformance!(conforms, SqliteBacking);
 
-/// A file in a dedicated temporary folder. A crash is a copy of the file and its log at that moment: what a killed process leaves
-/// behind.
+/// A file in a dedicated temporary folder. A crash is a copy of the file and its log at that moment, as a killed process leaves
+/// them.
 pub struct SqliteBacking {
     folder: tempfile::TempDir,
     opened: Mutex<Vec<PathBuf>>,

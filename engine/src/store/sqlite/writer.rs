@@ -34,7 +34,7 @@ use crate::{
 /// all callers are answered.
 type Answer = Box<dyn FnOnce(Result<(), Error>) -> Option<Box<dyn FnOnce() + Send>> + Send>;
 
-/// What the answer to a job promises.
+/// The durability that the answer to a job promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {
     /// The change is on disk.
@@ -44,7 +44,7 @@ pub enum Keeps {
     Progress,
 }
 
-/// What else fails if the database refuses a statement of a job.
+/// The part of the transaction that fails if the database refuses a statement of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breaks {
     /// Its whole transaction.

@@ -36,7 +36,7 @@ impl Mutator {
         file
     }
 
-    /// How often something of `bytes` bytes is repeated: what is larger than a file is cut off anyway.
+    /// Returns how often a piece of `bytes` bytes is repeated: a result above the maximum size of a file is cut off anyway.
     fn times(&mut self, bytes: usize) -> usize {
         self.random.random_range(1..REPEATS_MAX).min(BYTES_MAX / bytes.max(1) + 1)
     }

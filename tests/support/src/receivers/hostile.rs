@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{Identity, reached, wire};
 
-/// What a [`Hostile`] receiver has seen so far.
+/// The counts of a [`Hostile`] receiver so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Number of accepted connections.

@@ -34,8 +34,8 @@ pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String
         named("charsets").filter(|json| json.len() <= CHARSETS_LEN_MAX).and_then(|json| serde_json::from_slice(json).ok());
     let mut form = Form::default();
     for part in &fields {
-        let told = each.as_ref().and_then(|each| Encoding::for_label(each.get(&part.name)?.as_str()?.as_bytes()));
-        form.field(&part.name, part.node(told.or(all), parts)?, parts)?;
+        let declared = each.as_ref().and_then(|each| Encoding::for_label(each.get(&part.name)?.as_str()?.as_bytes()));
+        form.field(&part.name, part.node(declared.or(all), parts)?, parts)?;
     }
     Ok(form.finish())
 }
@@ -99,7 +99,7 @@ fn ends_a_boundary(rest: &[u8]) -> bool {
     rest.starts_with(b"--") || line_end(rest).is_some()
 }
 
-/// What follows the end of the line, which only spaces may stand before (RFC 2046, "transport-padding").
+/// Returns the bytes after the end of the line. Before the end, only spaces are allowed (RFC 2046, "transport-padding").
 fn line_end(bytes: &[u8]) -> Option<&[u8]> {
     let spaces = bytes.iter().take_while(|c| matches!(c, b' ' | b'\t')).count();
     bytes[spaces..].strip_prefix(b"\r\n")
@@ -134,7 +134,8 @@ impl<'a> Part<'a> {
         Ok(Self { name, file, content_type: header("content-type"), bytes: &part[len..] })
     }
 
-    /// What it is in JSON: a file by its name, type and size, as is a value that is no text; JSON as it stands; else text.
+    /// Converts the field to JSON. A file, or a value that is not text, becomes its name, type and size. JSON stays JSON; the
+    /// rest is text.
     fn node(&self, charset: Option<&'static Encoding>, parts: &mut Parts) -> Result<Node, Unread> {
         let content_type = self.content_type.as_deref().unwrap_or("text/plain");
         if self.file.is_none() {

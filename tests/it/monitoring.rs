@@ -248,7 +248,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
 
     let story = engine.get(&format!("/v1/events/{event}")).await;
     assert_eq!(story["attributes"]["traceparent"], format!("00-{TRACE}-{CALLER}-01"), "{story:#}");
-    assert!(engine.stop(), "it ends well, with the last spans sent");
+    assert!(engine.stop(), "it exits with 0, with the last spans sent");
     let all = spans(&collector);
     let mine: Vec<_> = all.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     let named = |name: &str| -> Vec<&&Span> { mine.iter().filter(|span| span.name == name).collect() };
@@ -259,7 +259,11 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
     let run = runs.iter().find(|run| attribute(run, "innesco.event").as_deref() == Some(&event)).expect("the run of the event");
     assert_eq!((hex(&run.parent_span_id), attribute(run, "innesco.plugin").as_deref()), (hex(&accept.span_id), Some("ledger")));
     let attempts = named("attempt");
-    assert_eq!(attempts.iter().map(|span| hex(&span.span_id)).collect::<BTreeSet<_>>(), parents, "what receivers were told");
+    assert_eq!(
+        attempts.iter().map(|span| hex(&span.span_id)).collect::<BTreeSet<_>>(),
+        parents,
+        "the parents that receivers got"
+    );
     for attempt in attempts {
         // The webhook of the emitted event has the run as its parent, the others the event.
         let emitted = attribute(attempt, "innesco.endpoint").as_deref() == Some("done");
@@ -271,7 +275,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
         assert!(0 < span.start_time_unix_nano && span.start_time_unix_nano <= span.end_time_unix_nano, "{span:?}");
         assert!(
             span.start_time_unix_nano + 1_000_000 >= accept.start_time_unix_nano,
-            "nothing begins before its cause: {span:?}"
+            "no span begins before its parent: {span:?}"
         );
     }
     let others: BTreeSet<_> = all.iter().map(|span| hex(&span.trace_id)).collect();
@@ -334,9 +338,13 @@ async fn the_log_has_each_failure_once_and_no_secret() {
     };
     assert_eq!(said("WARN", "run is parked"), 3, "{log}");
     assert_eq!(said("WARN", "delivery is dead"), 2, "{log}");
-    assert_eq!(said("DEBUG", "attempt failed and is repeated"), 1, "{log}");
+    assert_eq!(said("DEBUG", "attempt failed; retrying later"), 1, "{log}");
     let loud = lines.iter().filter(|line| line["level"] == "WARN" || line["level"] == "ERROR").count();
-    assert_eq!(loud, 5, "nothing else is worth a person's time:\n{log}");
+    assert_eq!(
+        loud, 5,
+        "no other line is a warning or an error:
+{log}"
+    );
     let secret = made["secret"].as_str().expect("a secret");
     for hidden in ["s3cret", KEY, secret, "unlucky 13", "it is not to be", "?token"] {
         assert!(!log.contains(hidden), "{hidden} is in the log:\n{log}");
@@ -400,11 +408,11 @@ async fn dashboard_and_alerts_use_existing_metrics() {
         );
         text(&rule["alert"]);
     }
-    assert!(rules.len() >= 6 && asked.len() > rules.len() + 12, "something was asked: {}", asked.len());
+    assert!(rules.len() >= 6 && asked.len() > rules.len() + 12, "no query was found: {}", asked.len());
     for query in &asked {
         for name in names(query) {
             assert!(exists(&name), "{name}, of {query:?}, is not in /metrics:\n{}", figures.text);
         }
     }
-    assert!(asked.iter().all(|query| !names(query).is_empty()), "each asks for a figure of ours");
+    assert!(asked.iter().all(|query| !names(query).is_empty()), "each query uses a metric of the engine");
 }

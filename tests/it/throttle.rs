@@ -97,7 +97,7 @@ async fn events_of_one_subject_arrive_in_order_through_failures_and_kills() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_holds_and_slows_no_other_endpoint() {
+async fn a_rate_is_respected_and_delays_no_other_endpoint() {
     let (slow, fast) = (Receiver::answering(|_| Answer::status(200)).await, Receiver::answering(|_| Answer::status(200)).await);
     let engine = Engine::start_with(&[], &LOOPBACK);
     let hook = |name: &str, receiver: &Receiver| json!({ "name": name, "url": receiver.url("/"), "events": ["*"] });
@@ -135,7 +135,7 @@ fn timeline(received: &[Received], news: &[Received]) {
         before = before.max(at(one));
     }
     for one in news {
-        println!("{:>6} ms  told: {}", at(one), one.text());
+        println!("{:>6} ms  event: {}", at(one), one.text());
     }
 }
 
@@ -158,7 +158,7 @@ async fn a_breaker_opens_probes_and_closes() {
     // While it is open, probes are sent one at a time: three of them take three waits.
     receiver.wait_for_count(when_it_opened + 3, DEADLINE).await;
     let tried = receiver.received().len();
-    assert!(tried < 500, "most was not even tried: {tried}");
+    assert!(tried < 500, "most deliveries were not attempted: {tried}");
     back.store(true, Ordering::SeqCst);
     let told = |received: &Received| received.text();
     news.wait_for_count(2, DEADLINE).await;
@@ -167,7 +167,7 @@ async fn a_breaker_opens_probes_and_closes() {
     assert!(told[1].contains("innesco.endpoint.recovered"), "{told:?}");
     timeline(&receiver.received(), &news.received());
     let dead = engine.get("/v1/deliveries?state=dead&limit=1").await;
-    assert_eq!(dead["items"].as_array().map(Vec::len), Some(0), "nothing was given up");
+    assert_eq!(dead["items"].as_array().map(Vec::len), Some(0), "no delivery is dead");
     engine.wait("/v1/deliveries?state=retrying&limit=1", "all is delivered", |page| page["items"] == json!([])).await;
     engine.wait("/v1/deliveries?state=pending&limit=1", "all is delivered", |page| page["items"] == json!([])).await;
 }
