@@ -2,7 +2,7 @@
 //!
 //! Every setting has a line in [`SETTINGS`] with its default and its meaning; no others exist. `serve --check` prints them with
 //! their origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set
-//! such variables.
+//! such variables; one that looks mistyped is logged.
 
 use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -31,6 +31,24 @@ impl Setting {
     pub fn variable(&self) -> String {
         format!("INNESCO_{}", self.key.replace('.', "_").to_ascii_uppercase())
     }
+}
+
+/// Variables of the program that are no settings.
+const OTHER_VARIABLES: [&str; 4] = ["INNESCO_ADMIN_KEY", "INNESCO_KEY", "INNESCO_LOG_LEVEL", "INNESCO_URL"];
+
+/// Finds variables that look like a mistyped name, each with the name that was probably meant. Others are not reported: Kubernetes
+/// sets `INNESCO_SERVICE_HOST` and the like for a service of this name.
+pub fn mistyped_variables(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
+    const PREFIX: &str = "INNESCO_";
+    let known: Vec<String> = SETTINGS.iter().map(Setting::variable).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
+    // One or two wrong letters, but not half of a short name: that is probably another program's.
+    let meant = |name: &str| {
+        let errors = |known: &String| strsim::damerau_levenshtein(&name[PREFIX.len()..], &known[PREFIX.len()..]);
+        let near = known.iter().map(|known| (errors(known), known));
+        near.filter(|(errors, known)| *errors <= 2 && errors * 4 <= known.len() - PREFIX.len()).min()
+    };
+    let unknown = names.into_iter().filter(|name| name.starts_with(PREFIX) && name.len() < 100 && !known.contains(name));
+    unknown.filter_map(|name| meant(&name).map(|(_, known)| (name.clone(), known.clone()))).collect()
 }
 
 macro_rules! settings {
@@ -558,6 +576,25 @@ mod tests {
             environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let variable = |name: &str| Ok(environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()));
         Raw::gather(&flags, variable, Some(file))
+    }
+
+    #[test]
+    fn mistyped_variables_are_found_and_those_of_others_are_not() {
+        let found = |name: &str| mistyped_variables([name.to_owned()]).pop().map(|(_, meant)| meant);
+        for (name, meant) in [
+            ("INNESCO_PLUGINDEADLINE", Some("INNESCO_PLUGIN_DEADLINE")),
+            ("INNESCO_LISTN", Some("INNESCO_LISTEN")),
+            ("INNESCO_ADMINKEY", Some("INNESCO_ADMIN_KEY")),
+            ("INNESCO_PLUGIN_DEADLINE", None),
+            ("INNESCO_SERVICE_HOST", None),
+            ("INNESCO_SERVICE_PORT", None),
+            ("INNESCO_PORT", None),
+            ("INNESCO_PORT_8080_TCP_ADDR", None),
+            ("INNESCO_", None),
+            ("INNESC_LISTEN", None),
+        ] {
+            assert_eq!(found(name).as_deref(), meant, "{name}");
+        }
     }
 
     #[test]

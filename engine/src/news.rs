@@ -3,7 +3,7 @@
 //! The feed may lose messages: a slow watcher misses some, and without a watcher no message is built. Facts that must not be lost
 //! are in the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 
@@ -11,20 +11,38 @@ use crate::domain::{
     delivery::{AttemptOutcome, Next},
     id::{DeliveryId, EventId, RunId},
     plugin::Digest,
-    run::{RunOutcome, RunState},
+    run::{LogLine, RunLog, RunOutcome, RunState},
     time::Timestamp,
 };
 
 /// Maximum number of messages that a slow watcher can be behind; it misses older ones.
 const BACKLOG_MAX: usize = 1024;
+/// Maximum number of log lines of one run in the feed, and of their bytes, so that the backlog stays small.
+const LOG_LINES_MAX: usize = 20;
+const LOG_BYTES_MAX: usize = 4 << 10;
 
 /// A message of the live feed.
 #[derive(Clone, Debug)]
 pub enum News {
+    /// An event was accepted from a caller or a source, or a plugin's event was routed.
     Accepted {
         event: EventId,
         event_type: String,
         source: String,
+    },
+    /// No plugin and no endpoint wants the event.
+    Unrouted {
+        event: EventId,
+        event_type: String,
+        /// The pattern most similar to its type, if one is similar.
+        nearest: Option<String>,
+    },
+    /// A source refused a request.
+    Refused {
+        source: String,
+        address: IpAddr,
+        reason: &'static str,
+        detail: String,
     },
     Ran {
         run: RunId,
@@ -39,6 +57,7 @@ pub enum News {
         took: Duration,
         webhooks: usize,
         emitted: usize,
+        log: ShownLog,
     },
     Attempted {
         delivery: DeliveryId,
@@ -71,6 +90,27 @@ pub enum News {
     },
 }
 
+/// The first lines of a run's log, as many as the feed carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShownLog {
+    pub lines: Vec<LogLine>,
+    /// Number of further lines.
+    pub more: u64,
+}
+
+impl ShownLog {
+    pub fn of(log: &RunLog) -> Self {
+        let mut bytes = 0;
+        let fits = |line: &&LogLine| {
+            bytes += line.message.len();
+            bytes <= LOG_BYTES_MAX
+        };
+        let lines: Vec<LogLine> = log.lines.iter().take(LOG_LINES_MAX).take_while(fits).cloned().collect();
+        let more = (log.lines.len() - lines.len()) as u64 + log.dropped;
+        Self { lines, more }
+    }
+}
+
 /// Sends and receives the live feed.
 #[derive(Clone)]
 pub struct Feed(broadcast::Sender<Arc<News>>);
@@ -92,5 +132,29 @@ impl Feed {
 
     pub fn listen(&self) -> broadcast::Receiver<Arc<News>> {
         self.0.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::run::LogLevel;
+
+    #[test]
+    fn the_feed_carries_the_begin_of_a_log() {
+        let log = |lengths: &[usize]| RunLog {
+            lines: lengths.iter().map(|length| LogLine { level: LogLevel::Info, message: "x".repeat(*length) }).collect(),
+            dropped: 2,
+        };
+        for (lengths, shown, more) in [
+            (vec![], 0, 2),
+            (vec![10, 20], 2, 2),
+            (vec![1; LOG_LINES_MAX + 3], LOG_LINES_MAX, 5),
+            (vec![LOG_BYTES_MAX, 1], 1, 3),
+            (vec![LOG_BYTES_MAX + 1], 0, 3),
+        ] {
+            let found = ShownLog::of(&log(&lengths));
+            assert_eq!((found.lines.len(), found.more), (shown, more), "{lengths:?}");
+        }
     }
 }

@@ -71,6 +71,9 @@ impl Event {
     }
 
     fn bad_payload(&self, error: impl std::fmt::Display) -> Error {
+        if self.data.is_empty() {
+            return Error::permanent("bad-payload", format!("this {} event has no data", self.event_type));
+        }
         Error::permanent("bad-payload", format!("the data of this {} event is not as expected: {error}", self.event_type))
     }
 }
@@ -98,6 +101,12 @@ mod tests {
         let error = event.json::<std::collections::BTreeMap<String, u64>>().unwrap_err();
         assert_eq!((error.code.as_str(), error.retryable), ("bad-payload", false));
         assert!(error.message.contains("order.created") && error.message.contains("line 1 column 13"), "{}", error.message);
+    }
+
+    #[test]
+    fn missing_data_is_named() {
+        let event = testing::event("order.created").data("application/json", Vec::new()).build();
+        assert_eq!(event.json::<serde_json::Value>().unwrap_err().message, "this order.created event has no data");
     }
 
     #[test]

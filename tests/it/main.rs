@@ -13,6 +13,7 @@ mod clock_steps;
 mod cluster;
 mod crash;
 mod deploy;
+mod dev;
 mod disk;
 mod files;
 mod flow;

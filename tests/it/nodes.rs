@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Returns the same plugin in a file with other bytes: another version.
-fn other_version(bytes: &[u8]) -> Vec<u8> {
+pub fn other_version(bytes: &[u8]) -> Vec<u8> {
     [bytes, &[0, 3, 1, b'v', 2]].concat()
 }
 

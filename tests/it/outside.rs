@@ -27,11 +27,11 @@ fn command(program: &str, folder: &Path) -> Command {
     command
 }
 
-fn innesco(folder: &Path, arguments: &[&str]) -> Output {
+pub fn innesco(folder: &Path, arguments: &[&str]) -> Output {
     command(env!("CARGO_BIN_EXE_innesco"), folder).args(arguments).output().expect("the program runs")
 }
 
-fn ok(output: &Output) -> String {
+pub fn ok(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     text
@@ -69,14 +69,37 @@ impl Dev {
 
     /// Waits for a line with this text, from line `after` on. Returns it.
     pub fn wait(&self, after: usize, text: &str, deadline: Duration) -> String {
+        self.until(text, deadline, |lines| lines.iter().skip(after).find(|line| line.contains(text)).cloned())
+    }
+
+    /// Waits until this number of lines have this text.
+    pub fn wait_for_count(&self, count: usize, text: &str) {
+        let have = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count() >= count;
+        self.until(text, DEADLINE, |lines| have(lines).then_some(()));
+    }
+
+    /// Waits for a line with both texts, and returns the next line.
+    pub fn wait_for_next(&self, text: &str, other: &str) -> String {
+        self.until(text, DEADLINE, |lines| {
+            let found = lines.iter().position(|line| line.contains(text) && line.contains(other))?;
+            lines.get(found + 1).cloned()
+        })
+    }
+
+    /// Returns whether it has printed this text.
+    pub fn has_printed(&self, text: &str) -> bool {
+        self.lines.0.lock().unwrap().iter().any(|line| line.contains(text))
+    }
+
+    fn until<T>(&self, what: &str, deadline: Duration, find: impl Fn(&[String]) -> Option<T>) -> T {
         let until = Instant::now() + deadline;
         let mut lines = self.lines.0.lock().unwrap();
         loop {
-            if let Some(line) = lines.iter().skip(after).find(|line| line.contains(text)) {
-                return line.clone();
+            if let Some(found) = find(&lines) {
+                return found;
             }
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no line with {text:?}:\n{}", lines.join("\n"));
+            assert!(!left.is_zero(), "no line with {what:?}:\n{}", lines.join("\n"));
             lines = self.lines.1.wait_timeout(lines, left).unwrap().0;
         }
     }

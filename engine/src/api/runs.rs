@@ -233,7 +233,13 @@ impl RunRecordView {
 
 impl RunStoryView {
     pub fn new(run: &StoredRun, tag: Tag) -> Self {
-        let line = |line: &LogLine| LogView { level: line.level.as_str().into(), message: line.message.clone() };
-        Self { run: RunView::new(run, tag), log: run.log.lines.iter().map(line).collect(), log_dropped: run.log.dropped }
+        let log = run.log.lines.iter().map(LogView::new).collect();
+        Self { run: RunView::new(run, tag), log, log_dropped: run.log.dropped }
+    }
+}
+
+impl LogView {
+    pub fn new(line: &LogLine) -> Self {
+        Self { level: line.level.as_str().into(), message: line.message.clone() }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     clock,
     domain::{delivery::Next, id::Tag, name::Slug, pattern::Pattern},
     news::News,
-    wire::{StreamView, values::values},
+    wire::{LogView, StreamView, values::values},
 };
 
 /// Maximum number of open streams.
@@ -95,11 +95,11 @@ impl Selection {
     /// Returns whether a message matches every filter. A message without a filtered part does not match.
     fn takes(&self, news: &News) -> bool {
         let (event_type, endpoint, plugin) = match news {
-            News::Accepted { event_type, .. } => (Some(event_type), None, None),
+            News::Accepted { event_type, .. } | News::Unrouted { event_type, .. } => (Some(event_type), None, None),
             News::Ran { event_type, plugin, .. } => (Some(event_type), None, Some(plugin)),
             News::Attempted { event_type, endpoint, .. } => (Some(event_type), Some(endpoint), None),
             News::PluginServes { plugin, .. } | News::PluginGone { plugin } => (None, None, Some(plugin)),
-            News::PluginFailed { .. } => (None, None, None),
+            News::PluginFailed { .. } | News::Refused { .. } => (None, None, None),
         };
         let is = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
         self.pattern.as_ref().is_none_or(|pattern| event_type.is_some_and(|text| pattern.matches(text)))
@@ -228,7 +228,16 @@ impl StreamView {
             News::Accepted { event, event_type, source } => {
                 Self::Event { event: event.text(tag), r#type: event_type.clone(), source: source.clone() }
             }
-            News::Ran { run, event_type, plugin, version, outcome, state, message, wants, took, webhooks, emitted } => {
+            News::Unrouted { event, event_type, nearest } => {
+                Self::Unrouted { event: event.text(tag), r#type: event_type.clone(), nearest: nearest.clone() }
+            }
+            News::Refused { source, address, reason, detail } => Self::Refused {
+                source: source.clone(),
+                address: address.to_string(),
+                reason: (*reason).into(),
+                message: detail.clone(),
+            },
+            News::Ran { run, event_type, plugin, version, outcome, state, message, wants, took, webhooks, emitted, log } => {
                 Self::Run {
                     run: run.text(tag),
                     event: run.event().text(tag),
@@ -242,6 +251,8 @@ impl StreamView {
                     duration_ms: millis(*took),
                     webhooks: *webhooks as u64,
                     events: *emitted as u64,
+                    log: log.lines.iter().map(LogView::new).collect(),
+                    log_more: log.more,
                 }
             }
             News::Attempted { delivery, event_type, endpoint, outcome, detail, latency, attempt, attempts_max, next, now } => {
@@ -297,7 +308,7 @@ mod tests {
             run::{RunOutcome, RunState},
             time::Timestamp,
         },
-        news::Feed,
+        news::{Feed, ShownLog},
     };
 
     fn selection(r#type: &str, endpoint: &str, plugin: &str) -> Selection {
@@ -305,7 +316,7 @@ mod tests {
         Selection::new(Filter { r#type: given(r#type), endpoint: given(endpoint), plugin: given(plugin) }).unwrap()
     }
 
-    fn all() -> [News; 5] {
+    fn all() -> [News; 7] {
         let event = EventId::from_i64(1);
         [
             News::Accepted { event, event_type: "order.created".into(), source: "shop".into() },
@@ -321,6 +332,7 @@ mod tests {
                 took: Duration::from_millis(2),
                 webhooks: 1,
                 emitted: 0,
+                log: ShownLog::default(),
             },
             News::Attempted {
                 delivery: event.delivery(0),
@@ -336,20 +348,27 @@ mod tests {
             },
             News::PluginGone { plugin: "router".into() },
             News::PluginFailed { file: "x.wasm".into(), keeps: None, message: "it is damaged".into() },
+            News::Unrouted { event, event_type: "order.created".into(), nearest: Some("order.*".into()) },
+            News::Refused {
+                source: "github".into(),
+                address: [127, 0, 0, 1].into(),
+                reason: "missing",
+                detail: "no signature".into(),
+            },
         ]
     }
 
     #[test]
     fn filters_select_messages_that_have_what_is_asked_for() {
         for (filter, expected) in [
-            (("", "", ""), [true; 5]),
-            (("order.*", "", ""), [true, true, true, false, false]),
-            (("invoice.*", "", ""), [false; 5]),
-            (("", "crm", ""), [false, false, true, false, false]),
-            (("", "slack", ""), [false; 5]),
-            (("", "", "router"), [false, true, false, true, false]),
-            (("order.*", "", "router"), [false, true, false, false, false]),
-            (("order.*", "crm", "router"), [false; 5]),
+            (("", "", ""), [true; 7]),
+            (("order.*", "", ""), [true, true, true, false, false, true, false]),
+            (("invoice.*", "", ""), [false; 7]),
+            (("", "crm", ""), [false, false, true, false, false, false, false]),
+            (("", "slack", ""), [false; 7]),
+            (("", "", "router"), [false, true, false, true, false, false, false]),
+            (("order.*", "", "router"), [false, true, false, false, false, false, false]),
+            (("order.*", "crm", "router"), [false; 7]),
         ] {
             let selection = selection(filter.0, filter.1, filter.2);
             assert_eq!(all().each_ref().map(|news| selection.takes(news)), expected, "{filter:?}");
@@ -367,7 +386,9 @@ mod tests {
     #[test]
     fn each_message_is_one_line_that_its_reader_understands() {
         let tag = Tag::from_random([0; 4]);
-        for (news, kind) in all().iter().zip(["event", "run", "attempt", "plugin-removed", "plugin-failed"]) {
+        for (news, kind) in
+            all().iter().zip(["event", "run", "attempt", "plugin-removed", "plugin-failed", "unrouted", "refused"])
+        {
             let text = String::from_utf8(message(&StreamView::new(news, tag)).to_vec()).unwrap();
             let lines: Vec<&str> = text.split('\n').collect();
             let [event, data, "", ""] = lines.as_slice() else { panic!("{text}") };

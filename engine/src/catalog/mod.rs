@@ -37,7 +37,7 @@ pub use self::{
 };
 use crate::{
     clock,
-    domain::{name::Slug, routing::EndpointTable},
+    domain::{name::Slug, pattern::nearest, routing::EndpointTable},
     news::Feed,
     sandbox::Sandbox,
     store::{self, Store},
@@ -97,6 +97,14 @@ impl Catalog {
 
     pub fn endpoints(&self) -> Arc<EndpointTable> {
         Arc::clone(&self.endpoints.read().expect("no code panics while it swaps a snapshot"))
+    }
+
+    /// Returns the pattern of a plugin or endpoint that is most similar to this event type.
+    pub fn nearest_pattern(&self, event_type: &str) -> Option<String> {
+        let (plugins, endpoints) = (self.plugins(), self.endpoints());
+        let patterns = plugins.iter().flat_map(|entry| &entry.on);
+        let patterns = patterns.chain(endpoints.iter().flat_map(|endpoint| &endpoint.new.subscription.events));
+        nearest(event_type, patterns).map(ToString::to_string)
     }
 
     /// Reads the last committed endpoints. A request that changes an endpoint calls this before it answers.

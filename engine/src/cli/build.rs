@@ -118,7 +118,7 @@ impl PluginCrate {
             failed("the build wrote no .wasm file. Its Cargo.toml needs: [lib] crate-type = [\"cdylib\"]".to_owned())
         })?;
         let bytes = fs::metadata(&wasm).map_err(|error| failed(format!("{} cannot be read: {error}", wasm.display())))?.len();
-        Ok(Built { wasm, bytes, took: clock::steady().since(began) })
+        Ok(Built { wasm, bytes, took: clock::steady().since(began), warning: output_warning(&self.folder) })
     }
 
     /// Returns the .wasm file named in a line of cargo's report, if it belongs to this crate.
@@ -152,6 +152,8 @@ pub struct Built {
     pub wasm: PathBuf,
     pub bytes: u64,
     pub took: Duration,
+    /// A line about output that a plugin cannot print.
+    pub warning: Option<String>,
 }
 
 impl Built {
@@ -166,6 +168,46 @@ impl Built {
             .with_context(|| format!("{} cannot be written", place.display()))?;
         Ok(place)
     }
+}
+
+/// Maximum number of source files, and of their bytes, that are searched.
+const SOURCES_MAX: usize = 200;
+const SOURCE_BYTES_MAX: u64 = 1 << 20;
+
+/// Returns a warning if a crate prints outside its tests: the engine has no standard output for a plugin, and cannot notice.
+fn output_warning(folder: &Path) -> Option<String> {
+    let mut folders = vec![folder.join("src")];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.is_dir() && folders.len() < SOURCES_MAX {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && sources.len() < SOURCES_MAX {
+                sources.push(path);
+            }
+        }
+    }
+    sources.sort();
+    sources.iter().find_map(|path| {
+        let is_small = fs::metadata(path).is_ok_and(|file| file.len() <= SOURCE_BYTES_MAX);
+        let text = fs::read_to_string(path).ok().filter(|_| is_small)?;
+        let (line, name) = printing_line(&text)?;
+        let place = path.strip_prefix(folder).unwrap_or(path).display();
+        Some(format!("{place}:{line} uses {name}, whose output is discarded; use log::info!, which is stored with the run"))
+    })
+}
+
+/// Finds the first line before the tests of a source that prints. Returns its number and the macro.
+fn printing_line(source: &str) -> Option<(usize, &'static str)> {
+    const MACROS: [&str; 5] = ["println!", "eprintln!", "print!", "eprint!", "dbg!"];
+    let code = source.lines().take_while(|line| line.trim() != "#[cfg(test)]").enumerate();
+    code.filter(|(_, line)| !line.trim_start().starts_with("//")).find_map(|(number, line)| {
+        let is_called = |name: &&&str| {
+            let is_whole = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            line.match_indices(**name).any(|(at, _)| is_whole(at))
+        };
+        MACROS.iter().find(is_called).map(|name| (number + 1, *name))
+    })
 }
 
 #[cfg(test)]
@@ -202,11 +244,31 @@ mod tests {
     }
 
     #[test]
+    fn output_outside_tests_is_reported() {
+        for (source, found) in [
+            ("fn f() {\n    println!(\"x\");\n}", Some((2, "println!"))),
+            ("fn f() { std::eprintln!(\"x\"); }", Some((1, "eprintln!"))),
+            ("let total = dbg!(total);", Some((1, "dbg!"))),
+            ("// println!(\"x\");\n    /// print!\nmy_print!()", None),
+            ("fn f() {}\n\n#[cfg(test)]\nmod tests {\n    println!(\"x\");", None),
+        ] {
+            assert_eq!(printing_line(source), found, "{source}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(output_warning(folder.path()), None);
+        fs::create_dir_all(folder.path().join("src/parts")).unwrap();
+        fs::write(folder.path().join("src/lib.rs"), "mod parts;").unwrap();
+        fs::write(folder.path().join("src/parts/mod.rs"), "\nprint!(\"x\")").unwrap();
+        let warning = output_warning(folder.path()).unwrap();
+        assert!(warning.starts_with("src/parts/mod.rs:2 uses print!, whose output is discarded"), "{warning}");
+    }
+
+    #[test]
     fn copies_a_file_atomically() {
         let folder = tempfile::tempdir().unwrap();
         let wasm = folder.path().join("my_first.wasm");
         fs::write(&wasm, b"\0asm").unwrap();
-        let built = Built { wasm, bytes: 4, took: Duration::ZERO };
+        let built = Built { wasm, bytes: 4, took: Duration::ZERO, warning: None };
         let to = folder.path().join("plugins");
         assert_eq!(built.drop_into(&to, "my-first").unwrap(), to.join("my-first.wasm"));
         built.drop_into(&to, "my-first").unwrap();

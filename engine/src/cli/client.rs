@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -50,14 +50,19 @@ pub struct Target {
     #[arg(id = "engine_key", long = "key", global = true, value_name = "KEY", help_heading = "Which engine")]
     key: Option<String>,
     /// Log each API request and its duration
-    #[arg(long, short, global = true)]
+    // Below a command's own options.
+    #[arg(long, short, global = true, display_order = 990)]
     verbose: bool,
 }
 
 impl Target {
-    #[cfg(test)]
-    pub fn names_nothing(&self) -> bool {
-        self.url.is_none() && self.key.is_none()
+    /// Returns the first flag that selects an engine, if one is given.
+    pub fn flag(&self) -> Option<&'static str> {
+        match (&self.url, &self.key) {
+            (Some(_), _) => Some("--url"),
+            (None, Some(_)) => Some("--key"),
+            (None, None) => None,
+        }
     }
 }
 
@@ -439,11 +444,14 @@ fn is_here(url: &Url) -> bool {
 }
 
 /// The address and key of the engine that `innesco dev` started.
+#[derive(Clone)]
 pub struct Local {
     pub url: String,
     pub key: String,
     /// The folder with the plugin crates, as given to `innesco dev`.
     pub plugins: String,
+    /// The address of its test receiver.
+    pub receiver: Option<SocketAddr>,
 }
 
 /// The folder with the plugin crates, unless `innesco dev` was given another.
@@ -472,15 +480,16 @@ fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
     match (url, key) {
         (Some(url), Some(key)) => {
             let plugins = value("plugins").unwrap_or(PLUGINS).to_owned();
-            Ok(Some(Local { url: url.to_owned(), key: key.to_owned(), plugins }))
+            let receiver = value("receiver").and_then(|address| address.parse().ok());
+            Ok(Some(Local { url: url.to_owned(), key: key.to_owned(), plugins, receiver }))
         }
         _ => anyhow::bail!("{} is damaged; start innesco dev to write it again, or use --url and --key instead", shown(path)),
     }
 }
 
-/// Returns the previous key of `innesco dev` here, so that its data folder can be opened again.
-pub fn earlier_key() -> Option<String> {
-    read_local(Path::new(LOCAL_FILE)).ok().flatten().map(|local| local.key)
+/// Returns what the previous `innesco dev` here wrote, so that its data folder can be opened again.
+pub fn earlier() -> Option<Local> {
+    read_local(Path::new(LOCAL_FILE)).ok().flatten()
 }
 
 /// Returns the folder with the plugin crates that the last `innesco dev` of this project watched.
@@ -512,6 +521,9 @@ fn write_local_to(path: &Path, local: &Local) -> std::io::Result<()> {
     table.insert("url".into(), local.url.clone().into());
     table.insert("key".into(), local.key.clone().into());
     table.insert("plugins".into(), local.plugins.clone().into());
+    if let Some(receiver) = local.receiver {
+        table.insert("receiver".into(), receiver.to_string().into());
+    }
     files::replace(path, &[table.to_string().as_bytes()])
 }
 
@@ -528,17 +540,18 @@ mod tests {
     fn local() -> (PathBuf, Local) {
         (
             PathBuf::from(LOCAL_FILE),
-            Local { url: "http://127.0.0.1:8080".into(), key: "innk_local".into(), plugins: "crates".into() },
+            Local {
+                url: "http://127.0.0.1:8080".into(),
+                key: "innk_local".into(),
+                plugins: "crates".into(),
+                receiver: "127.0.0.1:9099".parse().ok(),
+            },
         )
     }
 
     fn found(target: &Target, variables: &[(&str, &str)], local: Option<&(PathBuf, Local)>) -> Result<[String; 4], String> {
         let variable = |name: &str| Ok(variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
-        let left = || {
-            Ok(local.map(|(path, local)| {
-                (path.clone(), Local { url: local.url.clone(), key: local.key.clone(), plugins: local.plugins.clone() })
-            }))
-        };
+        let left = || Ok(local.map(|(path, local)| (path.clone(), local.clone())));
         find(target, variable, left)
             .map(|(url, key)| [url.value, url.origin, key.value, key.origin])
             .map_err(|error| error.to_string())

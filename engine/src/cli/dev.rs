@@ -1,42 +1,39 @@
-//! `innesco dev`: runs an engine for plugin development. `watch.rs` builds the plugins, a test receiver prints their webhooks,
-//! and `feed.rs` prints what happens.
+//! `innesco dev`: runs an engine for plugin development. `watch.rs` builds the plugins, a test receiver (`receiver.rs`) verifies
+//! their webhooks, and `feed.rs` prints what happens.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     build::PluginCrate,
     client::{self, Local},
-    feed::{FeedPrinter, HeardSoFar},
+    feed::{FeedPrinter, HeardSoFar, say},
     listen, measure,
     output::{RED, Styled},
     project,
+    receiver::TestReceiver,
     serve::{self, ServeArgs},
     watch,
 };
 use crate::{
     config::Config,
     domain::{
-        endpoint::{Endpoint, EndpointState, HeldSecret, NewEndpoint, Policy, Subscription},
         name::Slug,
-        pattern::Pattern,
-        signature::{Scheme, Secret, Verifier},
+        run::{Remedy, RunState, remedy},
     },
-    news::Feed,
-    random,
+    news::{Feed, News},
     serve::Engine,
-    store::Store,
+    store::{PageRequest, RunFilter, Store, StoredRun},
+    wire::StreamView,
 };
-
-/// Endpoints of the example plugins, created at the test receiver.
-const ENDPOINTS: [(&str, &[&str]); 4] = [("receiver", &["contact.unreachable"]), ("slack", &[]), ("crm", &[]), ("mailer", &[])];
 
 #[derive(clap::Args)]
 pub struct DevArgs {
@@ -78,19 +75,21 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         // After the ports: an address in use is reported at once, not after a build.
         watch::build_all(&args.plugins, &wasm)?;
         std::fs::create_dir_all(&wasm).with_context(|| format!("{} cannot be created", wasm.display()))?;
-        let key = match client::earlier_key() {
-            Some(key) => key,
+        let earlier = client::earlier();
+        let key = match &earlier {
+            Some(local) => local.key.clone(),
             None => crate::catalog::new_key()?,
         };
         let feed = Feed::default();
         let mut news = feed.listen();
         let engine = Engine::open(config, listener.local_addr()?, None, feed).await?;
         engine.admit(&key).await?;
-        let store = Arc::clone(engine.store());
-        wire(&*store, receiver_address).await?;
-        engine.catalog().refresh_endpoints().await?;
+        let test_receiver =
+            TestReceiver { address: receiver_address, store: Arc::clone(engine.store()), catalog: Arc::clone(engine.catalog()) };
+        test_receiver.prepare(earlier.and_then(|local| local.receiver)).await?;
         let plugins = args.plugins.display().to_string();
-        client::write_local(&Local { url: format!("http://{}", listener.local_addr()?), key, plugins })?;
+        let url = format!("http://{}", listener.local_addr()?);
+        client::write_local(&Local { url, key, plugins, receiver: Some(receiver_address) })?;
         greet(&engine, args, listener.local_addr()?, receiver_address);
         // Plugins that loaded before the live feed started are in the greeting.
         while news.try_recv().is_ok() {}
@@ -98,20 +97,12 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         let stop = CancellationToken::new();
         serve::stop_on_signal(stop.clone())?;
         let heard = HeardSoFar::default();
-        let verifiers = verifiers(&store.endpoints().await?);
         let ear = {
             let heard = heard.clone();
             Arc::new(move |one| heard.put(one))
         };
-        let receiving = listen::receive(
-            receiver,
-            Arc::new(move |path| verifiers.get(path).cloned().unwrap_or_default()),
-            ear,
-            http::StatusCode::OK,
-            stop.clone(),
-        );
-        let (printer, tag) = (FeedPrinter::new(heard), store.tag());
-        tokio::spawn(printer.follow(tag, news));
+        let receiving = listen::receive(receiver, test_receiver.judge(), ear, http::StatusCode::OK, stop.clone());
+        tokio::spawn(follow(FeedPrinter::new(heard), test_receiver, news));
         tokio::spawn(receiving);
         let catalog = Arc::clone(engine.catalog());
         let serves = move |name: &str| catalog.plugins().get(name).map(|entry| entry.row.version.short());
@@ -120,57 +111,93 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Creates missing endpoints, and points all of them at the receiver.
-async fn wire(store: &dyn Store, receiver: SocketAddr) -> anyhow::Result<()> {
-    let existing = store.endpoints().await?;
-    for (name, events) in ENDPOINTS {
-        let url = format!("http://{receiver}/{name}");
-        if let Some(endpoint) = existing.iter().find(|endpoint| &*endpoint.new.name == name) {
-            if endpoint.new.url != url {
-                let mut moved = endpoint.clone();
-                moved.new.url = url;
-                store.update_endpoint(moved).await?;
+/// Prints the live feed until it ends. Creates endpoints that plugins send to and that do not exist.
+async fn follow(mut printer: FeedPrinter, receiver: TestReceiver, mut news: broadcast::Receiver<Arc<News>>) {
+    let tag = receiver.store.tag();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        let one = tokio::select! {
+            one = news.recv() => one,
+            _ = second.tick() => {
+                printer.end_second();
+                continue;
             }
-            continue;
+        };
+        match one {
+            Ok(one) => {
+                // The run is repeated with the new endpoint, and printed then.
+                if let News::Ran { plugin, wants: Some(name), .. } = &*one
+                    && provide(&receiver, plugin, name).await
+                {
+                    continue;
+                }
+                printer.print(&StreamView::new(&one, tag));
+                if let News::PluginServes { plugin, .. } = &*one {
+                    remind_of_parked_runs(&*receiver.store, plugin).await;
+                }
+            }
+            Err(RecvError::Lagged(count)) => printer.print(&StreamView::Missed { count }),
+            Err(RecvError::Closed) => return,
         }
-        let seed = random::bytes()?;
-        let events = events.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_, _>>()?;
-        store
-            .create_endpoint(NewEndpoint {
-                name: Slug::parse(name)?,
-                title: None,
-                url,
-                subscription: Subscription { events, conditions: Vec::new() },
-                plugin: None,
-                scheme: Scheme::V1,
-                secrets: vec![HeldSecret { secret: Secret::from_seed(Scheme::V1, seed), until: None }],
-                policy: Policy::default(),
-                state: EndpointState::Active,
-            })
-            .await?;
     }
-    Ok(())
 }
 
-/// Returns the verifiers for each path.
-fn verifiers(endpoints: &[Endpoint]) -> HashMap<String, Vec<Verifier>> {
-    let of = |endpoint: &Endpoint| {
-        let secrets = endpoint.new.secrets.iter().map(|held| held.secret.reveal());
-        let verifiers = secrets.filter_map(|secret| Verifier::parse(&secret).ok()).collect();
-        (format!("/{}", endpoint.new.name), verifiers)
+/// Creates the missing endpoint that a plugin sent to. Returns whether it exists.
+async fn provide(receiver: &TestReceiver, plugin: &str, name: &str) -> bool {
+    let nearest = receiver.catalog.endpoints().nearest(name).map(str::to_owned);
+    match receiver.create(name).await {
+        Ok(created) => {
+            if created {
+                let near = nearest.map(|near| format!("; the nearest other name is {near}")).unwrap_or_default();
+                say("endpoint", &format!("{name} created at the test receiver, because {plugin} sends to it{near}"));
+            }
+            true
+        }
+        Err(error) => {
+            say("endpoint", &Styled(RED, format!("{name} cannot be created: {error:#}")).to_string());
+            false
+        }
+    }
+}
+
+/// Maximum number of parked runs that are counted.
+const PARKED_COUNTED_MAX: usize = 100;
+
+/// Prints how to retry the parked runs of a plugin that was repaired, if it has any.
+async fn remind_of_parked_runs(store: &dyn Store, plugin: &str) {
+    let Ok(name) = Slug::parse(plugin) else { return };
+    let filter = RunFilter { state: Some(RunState::Parked.as_str()), plugin: Some(name), ..RunFilter::default() };
+    let page = PageRequest { cursor: None, limit: PARKED_COUNTED_MAX };
+    let Ok(found) = store.runs(filter, page).await else { return };
+    // The others are requeued without an operator.
+    let is_retried_by_hand =
+        |run: &&StoredRun| run.outcome.is_some_and(|outcome| remedy(outcome, run.wants.as_deref()) == Remedy::Retry);
+    let number = found.items.iter().filter(is_retried_by_hand).count();
+    if let Some(hint) = parked_hint(plugin, number, found.next.is_some()) {
+        say("run", &hint);
+    }
+}
+
+fn parked_hint(plugin: &str, number: usize, has_more: bool) -> Option<String> {
+    let (runs, verb, them) = match (number, has_more) {
+        (0, _) => return None,
+        (1, false) => ("1 run".to_owned(), "is", "it"),
+        (number, false) => (format!("{number} runs"), "are", "them"),
+        (number, true) => (format!("over {number} runs"), "are", "them"),
     };
-    endpoints.iter().map(of).collect()
+    Some(format!("{runs} of {plugin} {verb} parked; retry {them} with: innesco run retry --parked --plugin {plugin}"))
 }
 
 fn greet(engine: &Engine, args: &DevArgs, listener: SocketAddr, receiver: SocketAddr) {
     let table = engine.catalog().plugins();
-    let names: Vec<&str> = ENDPOINTS.iter().map(|(name, _)| *name).collect();
     anstream::println!("  plugins  {} serving, built from {}/ (watching)", table.iter().count(), args.plugins.display());
     for (file, reason) in table.broken() {
         anstream::println!("  plugin   {}  {}", Styled(RED, format!("{file} is not loaded")), measure::lines(reason));
     }
     anstream::println!("  engine   http://{listener}     data in .innesco/data, SQLite");
-    anstream::println!("  receiver http://{receiver}     prints and verifies webhooks to the endpoints {}", names.join(", "));
+    anstream::println!(
+        "  receiver http://{receiver}     prints and verifies webhooks; endpoints that plugins send to are created here"
+    );
     let innesco = program();
     let crates = PluginCrate::below(&args.plugins).map(|found| found.crates).unwrap_or_default();
     anstream::println!("\n  Try, in a second terminal:");
@@ -193,4 +220,22 @@ fn program() -> String {
     }
     let (Ok(program), Ok(here)) = (std::env::current_exe(), std::env::current_dir()) else { return "innesco".to_owned() };
     program.strip_prefix(here).unwrap_or(&program).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parked_runs_of_a_repaired_plugin_are_counted() {
+        assert_eq!(parked_hint("orders", 0, false), None);
+        let command = "innesco run retry --parked --plugin orders";
+        for (number, has_more, hint) in [
+            (1, false, "1 run of orders is parked; retry it with: "),
+            (3, false, "3 runs of orders are parked; retry them with: "),
+            (100, true, "over 100 runs of orders are parked; retry them with: "),
+        ] {
+            assert_eq!(parked_hint("orders", number, has_more), Some(format!("{hint}{command}")));
+        }
+    }
 }

@@ -23,7 +23,8 @@ use crate::{
     clock,
     domain::{duration, time::Timestamp},
     wire::{
-        AttemptView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, PartsView, Replayed, RunStoryView,
+        AttemptView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, LogView, PartsView, Replayed,
+        RunStoryView,
     },
 };
 
@@ -396,14 +397,18 @@ pub fn write_run(page: &mut String, story: &RunStoryView, out: &Printer) -> fmt:
         _ => {}
     }
     for line in &story.log {
-        let level = format!("{:<5}", line.level);
-        let message = indent(&measure::lines(&line.message));
-        writeln!(page, "          {} {}", Styled(DIM, level), message.trim_start())?;
+        writeln!(page, "{}", log_line(line))?;
     }
     if story.log_dropped > 0 {
         writeln!(page, "          {}", Styled(DIM, format!("… {} dropped", count(story.log_dropped, "more line"))))?;
     }
     Ok(())
+}
+
+/// Formats a line that a plugin logged, to stand below its run.
+pub fn log_line(line: &LogView) -> String {
+    let message = indent(&measure::lines(&line.message));
+    format!("          {} {}", Styled(DIM, format!("{:<5}", one_line(&line.level))), message.trim_start())
 }
 
 /// Formats the result of a run: `2 webhooks`, `1 webhook, 1 event`, `nothing to send`.

@@ -7,16 +7,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::broadcast::{Receiver, error::RecvError};
-
 use super::{
     event,
     listen::Heard,
     measure::{self, count, one_line},
-    output::{self, RED, Styled, YELLOW, indent},
+    output::{self, DIM, RED, Styled, YELLOW, indent},
     run,
 };
-use crate::{domain::id::Tag, news::News, wire::StreamView};
+use crate::wire::StreamView;
 
 /// Maximum number of facts printed per second, for routine facts and for failures. More are counted.
 const ROUTINE_MAX: usize = 20;
@@ -55,6 +53,7 @@ struct Room {
     runs: u64,
     webhooks: u64,
     plugins: u64,
+    refused: u64,
     /// Facts lost because they came faster than they were printed.
     missed: u64,
 }
@@ -73,6 +72,7 @@ impl Room {
         }
         *match fact {
             StreamView::Event { .. } => &mut self.events,
+            StreamView::Refused { .. } => &mut self.refused,
             StreamView::Run { .. } => &mut self.runs,
             StreamView::Attempt { .. } => &mut self.webhooks,
             _ => &mut self.plugins,
@@ -87,6 +87,7 @@ impl Room {
             (self.runs, "run"),
             (self.webhooks, "webhook"),
             (self.plugins, "plugin"),
+            (self.refused, "refused request"),
             (self.missed, "other fact"),
         ];
         let counts: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
@@ -97,7 +98,7 @@ impl Room {
 /// Returns whether a fact is routine, not a failure.
 fn is_routine(fact: &StreamView) -> bool {
     match fact {
-        StreamView::Event { .. } => true,
+        StreamView::Event { .. } | StreamView::Unrouted { .. } => true,
         StreamView::Run { outcome, .. } => outcome == "ok",
         StreamView::Attempt { state, .. } => state == "delivered",
         _ => false,
@@ -114,21 +115,6 @@ pub struct FeedPrinter {
 impl FeedPrinter {
     pub fn new(heard: HeardSoFar) -> Self {
         Self { heard, room: Room::default() }
-    }
-
-    /// Prints the engine's live feed until it ends.
-    pub async fn follow(mut self, tag: Tag, mut news: Receiver<Arc<News>>) {
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            tokio::select! {
-                one = news.recv() => match one {
-                    Ok(one) => self.print(&StreamView::new(&one, tag)),
-                    Err(RecvError::Lagged(count)) => self.print(&StreamView::Missed { count }),
-                    Err(RecvError::Closed) => return,
-                },
-                _ = second.tick() => self.end_second(),
-            }
-        }
     }
 
     /// Prints a fact, unless this second has reached its limit.
@@ -155,12 +141,41 @@ impl FeedPrinter {
             StreamView::Event { event, r#type, source } => {
                 ("event", format!("{}  {}  from {}", one_line(event), one_line(r#type), one_line(source)))
             }
-            StreamView::Run { run, plugin, version, outcome, state, message, wants, duration_ms, webhooks, events, .. } => {
+            StreamView::Unrouted { r#type, nearest, .. } => {
+                let near = nearest.as_deref().map(|near| format!("; the nearest pattern is {}", one_line(near)));
+                let text = format!("no plugin and no endpoint wants {}{}", one_line(r#type), near.unwrap_or_default());
+                ("unrouted", Styled(YELLOW, text).to_string())
+            }
+            StreamView::Refused { source, address, message, .. } => {
+                let word = Styled(RED, format!("{} refused a request", one_line(source)));
+                ("source", format!("{word} from {}\n{}", one_line(address), indent(&measure::lines(message))))
+            }
+            StreamView::Run {
+                run,
+                plugin,
+                version,
+                outcome,
+                state,
+                message,
+                wants,
+                duration_ms,
+                webhooks,
+                events,
+                log,
+                log_more,
+                ..
+            } => {
+                let mut log: Vec<String> = log.iter().map(event::log_line).collect();
+                if *log_more > 0 {
+                    let more = format!("… {}: innesco run show {}", count(*log_more, "more line"), one_line(run));
+                    log.push(indent(&Styled(DIM, more).to_string()));
+                }
                 let name = versioned(plugin, version.as_deref());
                 let word = Styled(output::look(outcome).1, one_line(outcome));
                 if outcome == "ok" {
                     let asked = event::asked(*webhooks, *events);
-                    return Some(("run", format!("{name}  {word}  {}  {asked}", event::took(*duration_ms))));
+                    log.insert(0, format!("{name}  {word}  {}  {asked}", event::took(*duration_ms)));
+                    return Some(("run", log.join("\n")));
                 }
                 let message = measure::lines(message.as_deref().unwrap_or_default());
                 let advice = match state.as_ref() {
@@ -170,7 +185,8 @@ impl FeedPrinter {
                 let mut lines = message.lines();
                 let first = lines.next().unwrap_or_default();
                 let below: Vec<&str> = lines.chain([advice.as_str()]).collect();
-                ("run", format!("{name}  {word}  {first}\n{}", indent(&below.join("\n"))))
+                log.insert(0, format!("{name}  {word}  {first}\n{}", indent(&below.join("\n"))));
+                ("run", log.join("\n"))
             }
             StreamView::Attempt {
                 delivery,
@@ -243,12 +259,16 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::domain::{
-        delivery::{AttemptOutcome, DeadReason, Next},
-        id::{DeliveryId, EventId},
-        plugin::Digest,
-        run::{RunOutcome, RunState},
-        time::Timestamp,
+    use crate::{
+        cli::listen::Verdict,
+        domain::{
+            delivery::{AttemptOutcome, DeadReason, Next},
+            id::{DeliveryId, EventId, Tag},
+            plugin::Digest,
+            run::{LogLevel, LogLine, RunOutcome, RunState},
+            time::Timestamp,
+        },
+        news::{News, ShownLog},
     };
 
     fn tag() -> Tag {
@@ -273,6 +293,7 @@ mod tests {
             took: Duration::from_micros(50),
             webhooks: 2,
             emitted: 0,
+            log: ShownLog::default(),
         }
     }
 
@@ -311,17 +332,66 @@ mod tests {
             line_of(&printer, &ran(RunOutcome::Failed, waiting, Some("busy")))
                 .ends_with("busy\n          it is tried again automatically")
         );
-        let News::Ran { run, event_type, plugin, version, outcome: _, state, message, wants: _, took, webhooks, emitted } =
+        let News::Ran { run, event_type, plugin, version, outcome: _, state, message, wants: _, took, webhooks, emitted, log } =
             ran(RunOutcome::BadOutput, RunState::Parked, Some("webhook 1 goes to endpoint \"crm\", which does not exist"))
         else {
             panic!("a run")
         };
         let (outcome, wants) = (RunOutcome::BadOutput, Some("crm".to_owned()));
-        let wanting = News::Ran { run, event_type, plugin, version, outcome, state, message, wants, took, webhooks, emitted };
+        let wanting =
+            News::Ran { run, event_type, plugin, version, outcome, state, message, wants, took, webhooks, emitted, log };
         assert_eq!(
             line_of(&printer, &wanting).lines().skip(1).collect::<Vec<_>>(),
             ["          parked until the endpoint crm exists, then tried again automatically: innesco endpoint add crm URL"],
             "one advice"
+        );
+    }
+
+    #[test]
+    fn a_log_stands_below_its_run() {
+        let printer = FeedPrinter::default();
+        let id = EventId::from_i64(1).run(2).text(tag());
+        let logged = |mut news: News| {
+            if let News::Ran { log, .. } = &mut news {
+                let lines = vec![
+                    LogLine { level: LogLevel::Info, message: "order 7".into() },
+                    LogLine { level: LogLevel::Warn, message: "two\nlines\u{1b}[2J".into() },
+                ];
+                *log = ShownLog { lines, more: 3 };
+            }
+            line_of(&printer, &news)
+        };
+        let log = format!(
+            "          info  order 7\n          warn  two\n          lines\\u{{1b}}[2J\n          \
+             … 3 more lines: innesco run show {id}"
+        );
+        let expected = format!("run      order-router@3f3f3f  ok  0.05 ms  2 webhooks\n{log}");
+        assert_eq!(logged(ran(RunOutcome::Ok, RunState::Done, None)), expected);
+        let failed = logged(ran(RunOutcome::Failed, RunState::Parked, Some("no stock")));
+        assert!(failed.ends_with(&format!("parked; after a fix: innesco run retry {id}\n{log}")), "{failed}");
+    }
+
+    #[test]
+    fn what_goes_no_further() {
+        let printer = FeedPrinter::default();
+        let unrouted = |nearest: Option<&str>| {
+            let (event, nearest) = (EventId::from_i64(1), nearest.map(str::to_owned));
+            line_of(&printer, &News::Unrouted { event, event_type: "ordr.created".into(), nearest })
+        };
+        assert_eq!(unrouted(None), "unrouted no plugin and no endpoint wants ordr.created");
+        assert_eq!(
+            unrouted(Some("order.*")),
+            "unrouted no plugin and no endpoint wants ordr.created; the nearest pattern is order.*"
+        );
+        let refused = News::Refused {
+            source: "github".into(),
+            address: [127, 0, 0, 1].into(),
+            reason: "missing",
+            detail: "the header is missing".into(),
+        };
+        assert_eq!(
+            line_of(&printer, &refused),
+            "source   github refused a request from 127.0.0.1\n          the header is missing"
         );
     }
 
@@ -349,7 +419,7 @@ mod tests {
         let printer = FeedPrinter::default();
         let id = DeliveryId::from_i64(7).text(tag());
         let body = Bytes::from_static(b"{\"text\": \"Order 7 over 1000\"}");
-        printer.heard.put(Heard { path: "/crm".into(), id: id.clone(), event_type: None, verified: Some(Ok(())), body });
+        printer.heard.put(Heard { path: "/crm".into(), id: id.clone(), event_type: None, verdict: Verdict::Verified, body });
         let news = attempted(AttemptOutcome::Answered { status: 200 }, None, 1, Next::Delivered);
         assert_eq!(
             line_of(&printer, &news),

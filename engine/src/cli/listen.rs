@@ -48,18 +48,32 @@ pub struct Heard {
     pub id: String,
     /// The header `innesco-type`.
     pub event_type: Option<String>,
-    /// `None` if no secret was given.
-    pub verified: Option<Result<(), Rejection>>,
+    pub verdict: Verdict,
     pub body: Bytes,
+}
+
+/// Result of the verification of a webhook.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Verified,
+    Refused(Rejection),
+    /// It was not checked, for this reason.
+    Unchecked(&'static str),
+}
+
+impl From<Result<(), Rejection>> for Verdict {
+    fn from(verified: Result<(), Rejection>) -> Self {
+        verified.map_or_else(Self::Refused, |()| Self::Verified)
+    }
 }
 
 impl Heard {
     /// Formats the result of the verification.
     pub fn verdict(&self) -> String {
-        match &self.verified {
-            None => Styled(DIM, "not verified: no --secret was given").to_string(),
-            Some(Ok(())) => Styled(GREEN, "signature verified").to_string(),
-            Some(Err(rejection)) => Styled(RED, format!("not verified: {rejection}")).to_string(),
+        match &self.verdict {
+            Verdict::Unchecked(why) => Styled(DIM, format!("not verified: {why}")).to_string(),
+            Verdict::Verified => Styled(GREEN, "signature verified").to_string(),
+            Verdict::Refused(rejection) => Styled(RED, format!("not verified: {rejection}")).to_string(),
         }
     }
 
@@ -92,10 +106,10 @@ impl Heard {
     }
 
     fn as_json(&self) -> Value {
-        let (verified, why) = match &self.verified {
-            None => (Value::Null, Value::Null),
-            Some(Ok(())) => (true.into(), Value::Null),
-            Some(Err(rejection)) => (false.into(), rejection.to_string().into()),
+        let (verified, why) = match &self.verdict {
+            Verdict::Unchecked(_) => (Value::Null, Value::Null),
+            Verdict::Verified => (true.into(), Value::Null),
+            Verdict::Refused(rejection) => (false.into(), rejection.to_string().into()),
         };
         let body = self.json().unwrap_or_else(|| String::from_utf8_lossy(&self.body).into());
         json!({ "at": clock::wall().to_string(), "id": self.id, "type": self.event_type, "path": self.path, "verified": verified, "why": why, "body": body })
@@ -105,12 +119,12 @@ impl Heard {
 /// A callback for received webhooks. It is called before the answer is sent.
 pub type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
 
-/// Returns the verifiers for a path.
-pub type Keyring = Arc<dyn Fn(&str) -> Vec<Verifier> + Send + Sync>;
+/// Verifies a webhook by its path, headers and body.
+pub type Judge = Arc<dyn Fn(&str, &HeaderMap, &[u8]) -> Verdict + Send + Sync>;
 
 #[derive(Clone)]
 struct Receiver {
-    verifiers: Keyring,
+    judge: Judge,
     ear: Ear,
     status: StatusCode,
 }
@@ -118,13 +132,13 @@ struct Receiver {
 /// Receives webhooks until `stop`.
 pub async fn receive(
     listener: TcpListener,
-    verifiers: Keyring,
+    judge: Judge,
     ear: Ear,
     status: StatusCode,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let limit = axum::extract::DefaultBodyLimit::max(BODY_MAX);
-    let router = Router::new().fallback(hear).layer(limit).with_state(Receiver { verifiers, ear, status });
+    let router = Router::new().fallback(hear).layer(limit).with_state(Receiver { judge, ear, status });
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -137,13 +151,12 @@ async fn hear(
     let body = body.inspect_err(|error| {
         anstream::eprintln!("a webhook was not received: {}", measure::one_line(&error.to_string()));
     })?;
-    let verifiers = (receiver.verifiers)(uri.path());
-    let verified = (!verifiers.is_empty()).then(|| verify(&verifiers, |name| header(&headers, name), &body, clock::wall()));
+    let verdict = (receiver.judge)(uri.path(), &headers, &body);
     let id = header(&headers, "webhook-id").unwrap_or("(no id)").to_owned();
     let event_type = header(&headers, "innesco-type").map(str::to_owned);
-    let heard = Heard { path: uri.path().to_owned(), id, event_type, verified, body };
+    let heard = Heard { path: uri.path().to_owned(), id, event_type, verdict, body };
     // Refuses a webhook that does not verify, as every receiver should.
-    let status = if matches!(heard.verified, Some(Err(_))) { StatusCode::UNAUTHORIZED } else { receiver.status };
+    let status = if matches!(heard.verdict, Verdict::Refused(_)) { StatusCode::UNAUTHORIZED } else { receiver.status };
     (receiver.ear)(heard);
     Ok(status)
 }
@@ -177,7 +190,15 @@ pub fn run(args: &ListenArgs, out: &Printer) -> anyhow::Result<()> {
         };
         anstream::eprintln!("listening at http://{}  {verifying}; Ctrl-C ends", listener.local_addr()?);
         serve::stop_on_signal(stop.clone())?;
-        Ok(receive(listener, Arc::new(move |_| verifiers.clone()), ear, status, stop).await?)
+        Ok(receive(listener, judge(verifiers), ear, status, stop).await?)
+    })
+}
+
+/// Returns a judge that verifies with these secrets on every path.
+fn judge(verifiers: Vec<Verifier>) -> Judge {
+    Arc::new(move |_, headers, body| match verifiers.is_empty() {
+        true => Verdict::Unchecked("no --secret was given"),
+        false => verify(&verifiers, |name| header(headers, name), body, clock::wall()).into(),
     })
 }
 
@@ -201,8 +222,8 @@ mod tests {
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-    fn heard(body: &'static [u8], verified: Option<Result<(), Rejection>>) -> Heard {
-        Heard { path: "/".into(), id: "dlv_1".into(), event_type: None, verified, body: Bytes::from_static(body) }
+    fn heard(body: &'static [u8], verdict: Verdict) -> Heard {
+        Heard { path: "/".into(), id: "dlv_1".into(), event_type: None, verdict, body: Bytes::from_static(body) }
     }
 
     fn text_of(heard: &Heard) -> String {
@@ -212,17 +233,21 @@ mod tests {
 
     #[test]
     fn formats_received_webhooks() {
-        let short = heard(b"{\"type\": \"order.created\", \"data\": {\"id\": 7}}", Some(Ok(())));
+        let short = heard(b"{\"type\": \"order.created\", \"data\": {\"id\": 7}}", Verdict::Verified);
         let expected =
             "webhook  order.created  dlv_1  signature verified\n          {\"type\": \"order.created\", \"data\": {\"id\": 7}}";
         assert_eq!(text_of(&short), expected);
-        let unsigned = heard(b"\x1b[2Jplain", Some(Err(Rejection::Missing("webhook-signature"))));
+        let unsigned = heard(b"\x1b[2Jplain", Verdict::Refused(Rejection::Missing("webhook-signature")));
         assert_eq!(
             text_of(&unsigned),
             "webhook  (no type)  dlv_1  not verified: the header webhook-signature is missing\n          \\u{1b}[2Jplain"
         );
-        assert_eq!(text_of(&heard(b"", None)), "webhook  (no type)  dlv_1  not verified: no --secret was given");
-        let of_a_plugin = Heard { event_type: Some("order.big".into()), ..heard(b"{\"type\": \"the receiver's\"}", None) };
+        assert_eq!(
+            text_of(&heard(b"", Verdict::Unchecked("no --secret was given"))),
+            "webhook  (no type)  dlv_1  not verified: no --secret was given"
+        );
+        let of_a_plugin =
+            Heard { event_type: Some("order.big".into()), ..heard(b"{\"type\": \"the receiver's\"}", Verdict::Verified) };
         assert!(text_of(&of_a_plugin).starts_with("webhook  order.big  dlv_1"), "the header decides: {}", text_of(&of_a_plugin));
         let json = short.as_json();
         assert_eq!((&json["verified"], &json["why"], &json["body"]["data"]["id"]), (&true.into(), &Value::Null, &7.into()));
@@ -248,8 +273,7 @@ mod tests {
             Arc::new(move |one| all.lock().unwrap().push(one))
         };
         let verifier = Verifier::parse(SECRET).unwrap();
-        let keyring: Keyring = Arc::new(move |_| vec![verifier.clone()]);
-        let receiving = tokio::spawn(receive(listener, keyring, ear, StatusCode::NO_CONTENT, stop.clone()));
+        let receiving = tokio::spawn(receive(listener, judge(vec![verifier]), ear, StatusCode::NO_CONTENT, stop.clone()));
 
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
         let now = clock::wall().seconds();
@@ -271,7 +295,11 @@ mod tests {
         stop.cancel();
         drop(http);
         receiving.await.unwrap().unwrap();
-        let verdicts: Vec<_> = all.lock().unwrap().iter().map(|heard| heard.verified.clone().unwrap()).collect();
-        assert_eq!(verdicts, [Ok(()), Ok(()), Err(Rejection::NoMatch), Err(Rejection::TooOldOrNew)]);
+        let verdicts: Vec<_> = all.lock().unwrap().drain(..).map(|heard| heard.verdict).collect();
+        let refused = Verdict::Refused;
+        assert_eq!(
+            verdicts,
+            [Verdict::Verified, Verdict::Verified, refused(Rejection::NoMatch), refused(Rejection::TooOldOrNew)]
+        );
     }
 }

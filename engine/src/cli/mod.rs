@@ -29,6 +29,7 @@ mod output;
 mod plugin;
 mod project;
 mod raw;
+mod receiver;
 mod run;
 mod sdk;
 mod send;
@@ -40,7 +41,7 @@ mod watch;
 
 use std::{ffi::OsString, io, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::{
     client::{Client, Target},
@@ -68,7 +69,7 @@ struct Cli {
     #[command(flatten)]
     target: Target,
     /// Print JSON, one object per line, for scripts
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 991)]
     json: bool,
     #[command(subcommand)]
     command: Option<Command>,
@@ -86,7 +87,10 @@ enum Command {
     #[command(before_help = "Example:  innesco listen --secret whsec_…")]
     Listen(listen::ListenArgs),
     /// Run the engine
-    #[command(before_help = "Example:  innesco serve --data /var/lib/innesco --plugins /etc/innesco/plugins")]
+    #[command(
+        before_help = "Example:  innesco serve --data /var/lib/innesco --plugins /etc/innesco/plugins",
+        after_help = serve::MORE_SETTINGS
+    )]
     Serve(serve::ServeArgs),
     /// Plugins: create, build, list
     #[command(subcommand, before_help = "Example:  innesco plugin new my-first")]
@@ -107,7 +111,7 @@ enum Command {
     #[command(subcommand, before_help = "Example:  innesco source add github --preset github")]
     Source(source::SourceCommand),
     /// API keys
-    #[command(subcommand, before_help = "Example:  innesco keys create shop --role publish")]
+    #[command(subcommand, visible_alias = "key", before_help = "Example:  innesco keys create shop --role publish")]
     Keys(keys::KeysCommand),
     /// Print the OpenAPI document that this version serves at /openapi.json
     #[command(before_help = "Example:  innesco openapi > openapi.json")]
@@ -144,6 +148,51 @@ fn wrong(text: impl Into<String>) -> anyhow::Error {
     Wrong(text.into()).into()
 }
 
+/// Commands that work on this machine and call no engine, by their words.
+const LOCAL: [&[&str]; 10] = [
+    &["dev"],
+    &["listen"],
+    &["serve"],
+    &["openapi"],
+    &["backup"],
+    &["check"],
+    &["migrate"],
+    &["completions"],
+    &["plugin", "new"],
+    &["plugin", "build"],
+];
+
+/// Returns the command line. Local commands do not show the options that select an engine.
+fn command_line() -> clap::Command {
+    fn hide(command: clap::Command, path: &[&str]) -> clap::Command {
+        match path {
+            [] => ["engine_url", "engine_key", "verbose"]
+                .into_iter()
+                .fold(command, |command, id| command.mut_arg(id, |argument| argument.hide(true))),
+            [first, rest @ ..] => command.mut_subcommand(*first, |inner| hide(inner, rest)),
+        }
+    }
+    let mut command = Cli::command();
+    // Only now do the commands have the global options.
+    command.build();
+    LOCAL.into_iter().fold(command, hide)
+}
+
+/// Refuses options that select an engine for a command that calls none.
+fn refuse_target(matches: &clap::ArgMatches, target: &Target) -> anyhow::Result<()> {
+    let Some(flag) = target.flag() else { return Ok(()) };
+    let mut words = Vec::new();
+    let mut inner = matches.subcommand();
+    while let Some((word, matches)) = inner {
+        words.push(word);
+        inner = matches.subcommand();
+    }
+    match LOCAL.contains(&words.as_slice()) {
+        true => Err(wrong(format!("innesco {} calls no engine, so it has no option {flag}", words.join(" ")))),
+        false => Ok(()),
+    }
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     // The provider of TLS cryptography is installed once. This fails only if one is installed already.
@@ -152,8 +201,11 @@ pub fn main() -> ExitCode {
 }
 
 fn start(arguments: impl Iterator<Item = OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+    let parsed = command_line()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) if error.use_stderr() => {
             match misuse::sentence(&error) {
                 Some(sentence) => anstream::eprintln!("{sentence}"),
@@ -169,7 +221,7 @@ fn start(arguments: impl Iterator<Item = OsString>) -> u8 {
     };
     let done = match cli.command {
         None => output::print(HELLO).map_err(Into::into),
-        Some(command) => run(command, &cli.target, &Printer::new(cli.json)),
+        Some(command) => refuse_target(&matches, &cli.target).and_then(|()| run(command, &cli.target, &Printer::new(cli.json))),
     };
     match done {
         Ok(()) => 0,
@@ -295,7 +347,36 @@ mod tests {
 
         let line = ["innesco", "endpoint", "add", "crm", "https://crm.example/hook"];
         let cli = Cli::try_parse_from(line).unwrap();
-        assert!(cli.target.names_nothing());
+        assert_eq!(cli.target.flag(), None);
+    }
+
+    #[test]
+    fn own_options_come_first_and_local_commands_select_no_engine() {
+        let help = |path: &[&str]| {
+            let mut command = command_line();
+            let command = path.iter().fold(&mut command, |command, word| command.find_subcommand_mut(word).unwrap());
+            command.render_help().to_string()
+        };
+        let list = help(&["event", "list"]);
+        let place = |text: &str| list.find(text).unwrap_or_else(|| panic!("{text}: {list}"));
+        assert!(place("--limit") < place("--verbose") && place("--verbose") < place("--json"), "{list}");
+        assert!(list.contains("--url") && list.contains("--key"), "{list}");
+        for path in LOCAL {
+            let help = help(path);
+            assert!(!help.contains("--url <") && !help.contains("--key <") && !help.contains("--verbose"), "{path:?}: {help}");
+        }
+        let refused = |line: &str| {
+            let matches = command_line().try_get_matches_from(line.split(' ')).unwrap();
+            let cli = Cli::from_arg_matches(&matches).unwrap();
+            refuse_target(&matches, &cli.target).err().map(|error| error.to_string())
+        };
+        assert_eq!(
+            refused("innesco plugin new x --key k").as_deref(),
+            Some("innesco plugin new calls no engine, so it has no option --key")
+        );
+        assert!(refused("innesco serve --url http://x").is_some());
+        assert_eq!(refused("innesco plugin list --url http://x"), None);
+        assert_eq!(refused("innesco key list --url http://x"), None);
     }
 
     #[test]

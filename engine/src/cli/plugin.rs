@@ -14,7 +14,7 @@ use super::{
     client::{self, Client, Refused, shown},
     event::short,
     measure::{self, count},
-    output::{self, Column, Printer, texts},
+    output::{self, Column, Printer, Styled, YELLOW, texts},
     project::{Place, Project, from},
     wrong,
 };
@@ -344,6 +344,9 @@ fn build(plugin: Option<&Path>, to: Option<&Path>, out: &Printer) -> anyhow::Res
             "bytes": built.bytes,
         });
         out.thing(&thing, |_| line(plugin, &built, dropped.as_deref()))?;
+        if let Some(warning) = &built.warning {
+            anstream::eprintln!("{} {warning}", Styled(YELLOW, format!("warning: {}:", plugin.name)));
+        }
     }
     if to.is_none() && !out.for_script() {
         let name = if crates.len() == 1 { format!(" {}", crates[0].name) } else { String::new() };

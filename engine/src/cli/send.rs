@@ -128,6 +128,9 @@ fn event(args: &SendArgs, data: Option<Vec<u8>>) -> anyhow::Result<String> {
     if let Some(data) = data {
         if args.content_type.as_deref().is_none_or(is_json) {
             let text = String::from_utf8(data).map_err(|_| not_json("it is not UTF-8"))?;
+            if text.trim().is_empty() {
+                return Err(wrong("the data is empty; leave it out, or give JSON, such as '{\"id\": 7}'"));
+            }
             let raw = RawValue::from_string(text.trim_start_matches('\u{feff}').trim().to_owned())
                 .map_err(|error| not_json(&error.to_string()))?;
             event.insert("data", raw);

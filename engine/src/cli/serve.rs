@@ -21,6 +21,11 @@ use crate::{
 /// The default settings file; `--config` names another.
 const SETTINGS_FILE: &str = "innesco.toml";
 
+/// What `innesco serve --help` says of the settings that have no flag.
+pub const MORE_SETTINGS: &str = "\
+Every setting can also be a variable or stand in the settings file: plugin.deadline is INNESCO_PLUGIN_DEADLINE, or deadline below
+[plugin]. --check lists them all. INNESCO_ADMIN_KEY is the first admin key; INNESCO_LOG_LEVEL is the log level (warn,innesco=info).";
+
 /// Flags of `serve`; every other setting is in innesco.toml or the environment.
 #[derive(clap::Args, Debug, Default)]
 pub struct ServeArgs {
@@ -111,7 +116,11 @@ impl Folder {
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let raw = args.raw()?;
     let config = Config::check(&raw)?;
+    let mistyped = config::mistyped_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
     if args.check {
+        for (name, meant) in &mistyped {
+            anstream::eprintln!("{name} is not a setting and is ignored; did you mean {meant}?");
+        }
         for (setting, value, origin) in raw.iter() {
             anstream::println!("{:<24} {:<20} {:<12} {}", setting.key, value, origin.to_string(), setting.meaning);
         }
@@ -119,6 +128,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     }
     start_log(config.log, config::variable(LOG_LEVEL)?.as_deref())?;
     args.warn_of_exposed_password(&raw);
+    for (variable, nearest) in &mistyped {
+        tracing::warn!(variable, nearest, "environment variable is not a setting and is ignored");
+    }
     // Before anything is opened: an unusable key must not leave a store without an administrator.
     let admin_key = config::key_variable("INNESCO_ADMIN_KEY")?;
     raise_file_limit();

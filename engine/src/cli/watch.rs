@@ -17,7 +17,7 @@ use super::{
     build::{BuildFailed, Built, PluginCrate},
     feed::say,
     measure,
-    output::{RED, Styled, indent},
+    output::{RED, Styled, YELLOW, indent},
 };
 use crate::clock;
 
@@ -55,6 +55,9 @@ pub fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
             Ok(one) => {
                 one.drop_into(wasm, &plugin.name)?;
                 built.push(format!("{}  {}", plugin.name, measure::size(one.bytes)));
+                if let Some(warning) = &one.warning {
+                    bar.suspend(|| anstream::println!("  {}  {}: {warning}", Styled(YELLOW, "warning"), plugin.name));
+                }
             }
             Err(error) => bar.suspend(|| {
                 anstream::println!("  {}   {}\n{}", Styled(RED, "failed"), error.name, indent(&error.reason));
@@ -140,7 +143,11 @@ pub fn watch(
 /// Formats the result of a build.
 fn told(plugin: &PluginCrate, built: &Result<Built, BuildFailed>, serves: Option<String>) -> String {
     match built {
-        Ok(built) => format!("{}  {}  {}", plugin.name, measure::took(built.took), measure::size(built.bytes)),
+        Ok(built) => {
+            let warning = built.warning.as_ref().map(|warning| format!("\n{}", indent(&Styled(YELLOW, warning).to_string())));
+            let (took, size) = (measure::took(built.took), measure::size(built.bytes));
+            format!("{}  {took}  {size}{}", plugin.name, warning.unwrap_or_default())
+        }
         Err(failed) => {
             let serves = serves.map(|version| format!("; {}@{version} keeps serving", plugin.name)).unwrap_or_default();
             format!("{}  {}{serves}\n{}", plugin.name, Styled(RED, "failed"), indent(&failed.reason))
@@ -209,8 +216,12 @@ mod tests {
         let plain = |built, serves: Option<&str>| {
             anstream::adapter::strip_str(&told(&plugin, &built, serves.map(str::to_owned))).to_string()
         };
-        let good = Built { wasm: PathBuf::new(), bytes: 57_800, took: Duration::from_millis(1_100) };
-        assert_eq!(plain(Ok(good), None), "order-router  1.1 s  58 kB");
+        let good = |warning: Option<&str>| {
+            let warning = warning.map(str::to_owned);
+            Ok(Built { wasm: PathBuf::new(), bytes: 57_800, took: Duration::from_millis(1_100), warning })
+        };
+        assert_eq!(plain(good(None), None), "order-router  1.1 s  58 kB");
+        assert_eq!(plain(good(Some("src/lib.rs:1 prints")), None), "order-router  1.1 s  58 kB\n          src/lib.rs:1 prints");
         let failed =
             || Err(BuildFailed { name: "order-router".into(), reason: "error[E0425]: no\n --> src/lib.rs:21:12".into() });
         assert_eq!(

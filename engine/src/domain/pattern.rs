@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, hash::Hash};
 
-use super::name::{BadName, EventType};
+use super::name::{BadName, EventType, Slug};
 
 /// One pattern of event types.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,35 @@ impl fmt::Display for Pattern {
             Self::Exactly(name) => f.write_str(name),
         }
     }
+}
+
+/// Returns the pattern most similar to an event type that none of them matches, for helpful messages.
+///
+/// The work is bounded: it compares at most [`COMPARED_MAX`] patterns, none with a long text.
+pub fn nearest<'a>(event_type: &str, patterns: impl IntoIterator<Item = &'a Pattern>) -> Option<&'a Pattern> {
+    /// A comparison takes about half a microsecond, so a search ends within about 1 ms.
+    const COMPARED_MAX: usize = 2_000;
+    if event_type.len() > Slug::LEN_MAX {
+        return None;
+    }
+    let likeness = |pattern: &Pattern| match pattern {
+        Pattern::All => 0.0,
+        Pattern::Exactly(name) if name.len() <= Slug::LEN_MAX => strsim::jaro_winkler(event_type, name),
+        // Only the part before the `*` can be mistyped.
+        Pattern::Below(prefix) if prefix.len() <= Slug::LEN_MAX => {
+            let head = event_type.match_indices('.').nth(prefix.matches('.').count() - 1);
+            let head = head.map_or(event_type, |(dot, _)| &event_type[..dot]);
+            strsim::jaro_winkler(head, prefix.trim_end_matches('.'))
+        }
+        Pattern::Exactly(_) | Pattern::Below(_) => 0.0,
+    };
+    patterns
+        .into_iter()
+        .take(COMPARED_MAX)
+        .map(|pattern| (likeness(pattern), pattern))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|(one, _), (two, _)| one.total_cmp(two))
+        .map(|(_, pattern)| pattern)
 }
 
 /// Subscribers by pattern. The cost of a look-up depends on the number of dots in the event type, not on the number of patterns.
@@ -110,6 +139,24 @@ mod tests {
         for bad in ["", "order.*.x", "*.created", "or der", "order*"] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_mistyped_type_has_a_nearest_pattern() {
+        let patterns: Vec<Pattern> =
+            ["*", "order.created", "order.line.*", "invoice.*"].map(|text| Pattern::parse(text).unwrap()).into();
+        for (event_type, expected) in [
+            ("ordr.created", Some("order.created")),
+            ("order.crated", Some("order.created")),
+            ("order.lines.added", Some("order.line.*")),
+            ("invoce.paid.late", Some("invoice.*")),
+            ("invoice", Some("invoice.*")),
+            ("weather", None),
+            (&"order.created".repeat(5), None),
+        ] {
+            assert_eq!(nearest(event_type, &patterns).map(ToString::to_string).as_deref(), expected, "{event_type}");
+        }
+        assert_eq!(nearest("order.created", &[Pattern::Exactly("order.created".repeat(20))]), None);
     }
 
     proptest! {

@@ -120,7 +120,7 @@ pub struct RecordedStateView {
 }
 
 /// A line that a plugin logged.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[schema(as = LogLine)]
 pub struct LogView {
     #[schema(value_type = LogLevel)]

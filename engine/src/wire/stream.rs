@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Word;
+use super::{LogView, Word};
 use crate::domain::{
     delivery::{AttemptOutcome, DeadReason, DeliveryState},
     id::{DeliveryId, EventId, RunId},
     name::EventType,
+    pattern::Pattern,
     run::{RunOutcome, RunState},
 };
 
@@ -16,13 +17,34 @@ use crate::domain::{
 #[schema(as = StreamMessage)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum StreamView {
-    /// An event was accepted.
+    /// An event was accepted from a caller or a source, or an event of a plugin was routed.
     Event {
         #[schema(value_type = EventId)]
         event: String,
         #[schema(value_type = EventType)]
         r#type: String,
         source: String,
+    },
+    /// No plugin and no endpoint wants an event.
+    Unrouted {
+        #[schema(value_type = EventId)]
+        event: String,
+        #[schema(value_type = EventType)]
+        r#type: String,
+        /// The pattern of a plugin or endpoint that is most similar to the type.
+        #[schema(value_type = Option<Pattern>)]
+        nearest: Option<String>,
+    },
+    /// A source refused a request. Refusals of a flood are left out.
+    Refused {
+        source: String,
+        /// Address of the caller.
+        address: String,
+        /// A short stable word.
+        #[schema(value_type = String)]
+        reason: Word,
+        /// Why it was refused, for people.
+        message: String,
     },
     /// A plugin ran.
     Run {
@@ -48,6 +70,12 @@ pub enum StreamView {
         webhooks: u64,
         /// Number of events that it emitted.
         events: u64,
+        /// The first lines of its log.
+        #[serde(default)]
+        log: Vec<LogView>,
+        /// Number of further log lines. `GET /v1/runs/{run}` has those that are stored.
+        #[serde(default)]
+        log_more: u64,
     },
     /// A webhook was sent, or could not be sent.
     Attempt {

@@ -125,7 +125,7 @@ impl Work {
         drop(runner);
 
         let mut settler = JoinSet::new();
-        let settling = Settler { store: Arc::clone(&store), catalog: Arc::clone(&catalog), feed: feed.clone() };
+        let settling = Settler::new(Arc::clone(&store), Arc::clone(&catalog), feed.clone());
         settler.spawn(write_all(settling, to_settle));
         let mut recorder = JoinSet::new();
         let recording = Recorder::new(Arc::clone(&store), Arc::clone(&catalog), feed, traces.clone());

@@ -1,7 +1,9 @@
 //! The settler: commits the results of events and runs (commit 2), as many at a time as queued up during the last commit and as
 //! one batch takes (`batches.rs`). A settlement that the store refuses delays no other: it is amended (`amend.rs`) or given up.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::{
     amend,
@@ -17,12 +19,15 @@ use crate::{
         run::{Remedy, RunOutcome, RunRecord, RunState, remedy},
     },
     metrics::meters,
-    news::{Feed, News},
+    news::{Feed, News, ShownLog},
     store::{
         self, ClaimId, EventSlot, PageRequest, Permit, Room, RunClaim, RunFilter, RunSlot, Settled, Settlement, Settles, Store,
         weight,
     },
 };
+
+/// Each comparison of an event type with all patterns takes up to 1 ms.
+const HINTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
 /// A settlement that waits for its commit, with the slots that it holds until then.
 pub struct Settling {
@@ -58,6 +63,8 @@ pub struct Settler {
     pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
     pub feed: Feed,
+    /// How many events per second are compared with all patterns for the live feed.
+    hints: DefaultDirectRateLimiter,
 }
 
 impl Writer for Settler {
@@ -94,6 +101,7 @@ impl Writer for Settler {
             let amended = match settled {
                 Settled::Done => {
                     count(&settlement);
+                    self.report_routing(&settlement);
                     self.report(&settlement).await;
                     done += 1;
                     continue;
@@ -118,6 +126,10 @@ impl Writer for Settler {
 }
 
 impl Settler {
+    pub fn new(store: Arc<dyn Store>, catalog: Arc<Catalog>, feed: Feed) -> Self {
+        Self { store, catalog, feed, hints: RateLimiter::direct(Quota::per_second(HINTS_PER_SECOND)) }
+    }
+
     /// Puts a failed batch back. From a settlement that fails alone while all others pass, the results of its plugins are
     /// removed, so that the rest takes effect.
     fn take_back(&self, batches: &mut Batches<Settling>, batch: Batch<Settling>, error: &store::Error) -> Step {
@@ -160,6 +172,27 @@ impl Settler {
         Some(amend::state_conflict(settlement, places, now))
     }
 
+    /// Reports an event's routing to the live feed. Callers' events are reported when they are accepted.
+    fn report_routing(&self, settlement: &Settlement) {
+        let Settles::Event { id, round, .. } = settlement.settles else { return };
+        let new = &settlement.event.new;
+        let is_unrouted = is_unrouted(settlement);
+        // An operational event is of interest only to its subscribers.
+        if is_unrouted && new.event_type.is_ours() {
+            return;
+        }
+        if round == 0 && new.cause.is_some() {
+            let source = new.source.to_string();
+            self.feed.send(|| News::Accepted { event: id, event_type: new.event_type.to_string(), source });
+        }
+        if is_unrouted {
+            self.feed.send(|| {
+                let nearest = self.hints.check().ok().and_then(|()| self.catalog.nearest_pattern(&new.event_type));
+                News::Unrouted { event: id, event_type: new.event_type.to_string(), nearest }
+            });
+        }
+    }
+
     /// Reports the ended runs to the log and the live feed.
     async fn report(&self, settlement: &Settlement) {
         if settlement.runs.iter().all(|run| run.outcome().is_none()) {
@@ -188,6 +221,7 @@ impl Settler {
                 took: run.execution().map_or(Duration::ZERO, |execution| execution.took),
                 webhooks: run.deliveries().len(),
                 emitted: run.emitted().len(),
+                log: run.execution().map(|execution| ShownLog::of(&execution.log)).unwrap_or_default(),
             });
         }
     }
@@ -231,6 +265,11 @@ fn with_bytes(settling: Settling) -> (Settling, usize) {
     (settling, bytes)
 }
 
+/// Returns whether no plugin and no endpoint wants an event.
+fn is_unrouted(settlement: &Settlement) -> bool {
+    settlement.runs.is_empty() && settlement.direct.is_empty()
+}
+
 /// Counts the deliveries and events that a settlement has created.
 fn count(settlement: &Settlement) {
     let meters = meters();
@@ -238,8 +277,7 @@ fn count(settlement: &Settlement) {
     meters.created.inc_by(deliveries().count() as u64);
     meters.emitted.inc_by(settlement.runs.iter().map(|run| run.emitted().len() as u64).sum());
     // An operational event usually has no subscriber, so it does not count as unrouted.
-    let ours = settlement.event.new.event_type.is_ours();
-    if settlement.runs.is_empty() && settlement.direct.is_empty() && !ours {
+    if is_unrouted(settlement) && !settlement.event.new.event_type.is_ours() {
         meters.unrouted.inc();
     }
     let born_dead = deliveries().filter(|delivery| delivery.initial_state == InitialState::Dead).count();

@@ -109,7 +109,7 @@ impl Workers {
             settlements,
             stop: stop.clone(),
         });
-        let settler = Settler { store: Arc::clone(&store), catalog: Arc::clone(&catalog), feed: Feed::default() };
+        let settler = Settler::new(Arc::clone(&store), Arc::clone(&catalog), Feed::default());
         let script = Arc::<Script>::default();
         let disable_after = Duration::from_secs(3600);
         let sender = Sender {

@@ -42,6 +42,7 @@ use crate::{
         source::{Incoming, Refusal, Reply, Source},
         trace,
     },
+    news::News,
     wire::values::values,
 };
 
@@ -170,6 +171,11 @@ pub async fn receive(
             }
             let refused = Refused { at: clock::wall(), address: caller, reason, detail: problem.detail().to_owned() };
             tracing::debug!(source = %source.new.name, %caller, reason, "request refused");
+            // A flood must not displace the rest of the feed.
+            if reason != "flood" {
+                let (name, detail) = (&source.new.name, &refused.detail);
+                api.feed.send(|| News::Refused { source: name.to_string(), address: caller, reason, detail: detail.clone() });
+            }
             watches.refuse((source.id, &source.new.name), refused);
             let mut response = problem.into_response();
             if reason == "method" {
