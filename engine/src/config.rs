@@ -131,13 +131,22 @@ pub enum Error {
     #[error("innesco.toml: no setting {key:?}{near}")]
     Unknown { key: String, near: String },
     /// The value is shown without passwords.
-    #[error("{origin}: {key} = {value:?} {wrong}")]
+    #[error("{}{} {value:?} {wrong}", place(origin, key), if *origin == Origin::Flag { "" } else { " =" })]
     Value { origin: Origin, key: &'static str, value: String, wrong: String },
     /// The value is not shown, because it may be a secret.
-    #[error("{origin}: {key} {bad}")]
+    #[error("{} {bad}", place(origin, key))]
     Text { origin: Origin, key: &'static str, bad: given::BadText },
     #[error("{name} {wrong}")]
     Variable { name: String, wrong: String },
+}
+
+/// Returns a setting as its user wrote it.
+fn place(origin: &Origin, key: &str) -> String {
+    match origin {
+        // `node.role` is `--role`, `allow_net` is `--allow-net`.
+        Origin::Flag => format!("--{}", key.rsplit('.').next().unwrap_or(key).replace('_', "-")),
+        _ => format!("{origin}: {key}"),
+    }
 }
 
 /// Reads an environment variable, without blanks and line ends around it. Returns `None` if it is not set.
@@ -576,6 +585,19 @@ mod tests {
             environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let variable = |name: &str| Ok(environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()));
         Raw::gather(&flags, variable, Some(file))
+    }
+
+    #[test]
+    fn an_error_shows_a_flag_as_it_is_typed() {
+        for (raw, error) in [
+            (gather(&[("listen", "8181")], &[], ""), "--listen \"8181\" is not an address with a port; write 127.0.0.1:8080"),
+            (
+                gather(&[], &[("INNESCO_LISTEN", "8181")], ""),
+                "INNESCO_LISTEN: listen = \"8181\" is not an address with a port; write 127.0.0.1:8080",
+            ),
+        ] {
+            assert_eq!(Config::check(&raw.unwrap()).err().unwrap().to_string(), error);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct CheckArgs {
 
 /// The check has findings: the exit code is 1.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} found in {1}; restore a backup, or report this")]
+#[error("{0} in {1}; where a finding names no cure, restore a backup and report it")]
 struct NotInOrder(String, String);
 
 pub fn run(args: &CheckArgs, out: &Printer) -> anyhow::Result<()> {

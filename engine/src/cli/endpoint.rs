@@ -340,11 +340,11 @@ fn waiting(client: &Client, endpoint: &str, state: &str, most: usize) -> anyhow:
 fn removal(endpoint: &EndpointView, waiting: usize) -> String {
     let waiting = match waiting {
         0 => String::new(),
-        1 => ", and its waiting webhook is cancelled".to_owned(),
-        COUNTED_MAX.. => ", and its waiting webhooks, more than a thousand, are cancelled".to_owned(),
-        more => format!(", and its {} are cancelled", count(more as u64, "waiting webhook")),
+        1 => " and cancels its waiting webhook".to_owned(),
+        COUNTED_MAX.. => " and cancels its waiting webhooks, more than a thousand".to_owned(),
+        more => format!(" and cancels its {}", count(more as u64, "waiting webhook")),
     };
-    format!("endpoint {} ({}) is removed{waiting}", endpoint.name, one_line(&endpoint.url))
+    format!("this removes endpoint {} ({}){waiting}", endpoint.name, one_line(&endpoint.url))
 }
 
 /// Builds the request that creates an endpoint.
@@ -615,14 +615,11 @@ mod tests {
     #[test]
     fn a_removal_is_described_before_it_happens() {
         let endpoint = read(with(endpoint(), json!({ "name": "crm", "url": "https://crm.example/hook" })));
-        assert_eq!(removal(&endpoint, 0), "endpoint crm (https://crm.example/hook) is removed");
-        assert_eq!(
-            removal(&endpoint, 1),
-            "endpoint crm (https://crm.example/hook) is removed, and its waiting webhook is cancelled"
-        );
+        assert_eq!(removal(&endpoint, 0), "this removes endpoint crm (https://crm.example/hook)");
+        assert_eq!(removal(&endpoint, 1), "this removes endpoint crm (https://crm.example/hook) and cancels its waiting webhook");
         assert_eq!(
             removal(&endpoint, 12),
-            "endpoint crm (https://crm.example/hook) is removed, and its 12 waiting webhooks are cancelled"
+            "this removes endpoint crm (https://crm.example/hook) and cancels its 12 waiting webhooks"
         );
     }
 

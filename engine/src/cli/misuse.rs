@@ -26,12 +26,16 @@ pub fn sentence(error: &clap::Error) -> Option<String> {
             let typed = text(ContextKind::InvalidArg)?;
             let near = nearest(error, ContextKind::SuggestedArg);
             let near = near.map(|near| format!("The nearest is {near}. ")).unwrap_or_default();
-            let what = if typed.starts_with('-') { "option" } else { "place for" };
-            let typed = if typed.starts_with('-') { typed } else { format!("{typed:?}") };
-            format!("{command} has no {what} {typed}. {near}See: {help}")
+            if typed.starts_with('-') {
+                return Some(format!("{command} has no option {typed}. {near}See: {help}"));
+            }
+            // A shell divides data without quotes into words.
+            let quotes = if command.ends_with(" send") { "Put the data in single quotes. " } else { "" };
+            format!("{command} has no place for {typed:?}. {quotes}{near}See: {help}")
         }
         ErrorKind::MissingRequiredArgument => {
-            format!("{command} needs {}. Example: {help}", text(ContextKind::InvalidArg)?)
+            let missing = text(ContextKind::InvalidArg)?;
+            format!("{command} needs {}. Example: {help}", missing.trim_end_matches("..."))
         }
         ErrorKind::InvalidValue => {
             let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
@@ -46,7 +50,13 @@ pub fn sentence(error: &clap::Error) -> Option<String> {
         }
         ErrorKind::ValueValidation => {
             let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
-            let why = std::error::Error::source(error).map(|why| format!(": {why}")).unwrap_or_default();
+            let why = std::error::Error::source(error).map(|why| why.to_string()).unwrap_or_default();
+            let why = match why.as_str() {
+                "" => String::new(),
+                "invalid socket address syntax" => "; write an address with a port, such as 127.0.0.1:9099".to_owned(),
+                "invalid digit found in string" => "; write a number".to_owned(),
+                why => format!(": {why}"),
+            };
             format!("{argument} cannot be {value:?}{why}")
         }
         _ => {
@@ -102,7 +112,16 @@ mod tests {
             ("innesco event show", "innesco event show needs <EVENT>. Example: innesco help event show"),
             ("innesco send", "innesco send needs <TYPE>. Example: innesco help send"),
             ("innesco event list --limit", "--limit needs a value"),
-            ("innesco event list --limit many", "--limit <COUNT> cannot be \"many\": invalid digit found in string"),
+            ("innesco event list --limit many", "--limit <COUNT> cannot be \"many\"; write a number"),
+            (
+                "innesco listen --listen 8181",
+                "--listen <ADDRESS:PORT> cannot be \"8181\"; write an address with a port, such as 127.0.0.1:9099",
+            ),
+            ("innesco delivery retry", "innesco delivery retry needs <DELIVERY>. Example: innesco help delivery retry"),
+            (
+                "innesco send order.created {\"id\": 7}",
+                "innesco send has no place for \"7}\". Put the data in single quotes. See: innesco help send",
+            ),
             ("innesco completions csh", "<SHELL> cannot be \"csh\"; it is one of: bash, elvish, fish, powershell, zsh"),
             ("innesco event", "help"),
         ];

@@ -164,18 +164,18 @@ const LOCAL: [&[&str]; 10] = [
 
 /// Returns the command line. Local commands do not show the options that select an engine.
 fn command_line() -> clap::Command {
-    fn hide(command: clap::Command, path: &[&str]) -> clap::Command {
+    fn hide(command: clap::Command, path: &[&str], options: &[clap::Arg]) -> clap::Command {
         match path {
-            [] => ["engine_url", "engine_key", "verbose"]
-                .into_iter()
-                .fold(command, |command, id| command.mut_arg(id, |argument| argument.hide(true))),
-            [first, rest @ ..] => command.mut_subcommand(*first, |inner| hide(inner, rest)),
+            // A command's own option comes before the global one of the same id.
+            [] => command.args(options),
+            [first, rest @ ..] => command.mut_subcommand(*first, |inner| hide(inner, rest, options)),
         }
     }
-    let mut command = Cli::command();
-    // Only now do the commands have the global options.
-    command.build();
-    LOCAL.into_iter().fold(command, hide)
+    let command = Cli::command();
+    let is_of_calls = |argument: &&clap::Arg| ["engine_url", "engine_key", "verbose"].contains(&argument.get_id().as_str());
+    let options: Vec<clap::Arg> =
+        command.get_arguments().filter(is_of_calls).map(|argument| argument.clone().hide(true)).collect();
+    LOCAL.into_iter().fold(command, |command, path| hide(command, path, &options))
 }
 
 /// Refuses options that select an engine for a command that calls none.
@@ -354,6 +354,7 @@ mod tests {
     fn own_options_come_first_and_local_commands_select_no_engine() {
         let help = |path: &[&str]| {
             let mut command = command_line();
+            command.build();
             let command = path.iter().fold(&mut command, |command, word| command.find_subcommand_mut(word).unwrap());
             command.render_help().to_string()
         };
