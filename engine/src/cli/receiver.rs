@@ -33,16 +33,17 @@ pub struct TestReceiver {
 }
 
 impl TestReceiver {
-    /// Creates the endpoints of the examples, and moves those that are at its earlier address.
+    /// Creates the endpoints of the examples, and moves those that are at its earlier address. If that is not known, the ones that it
+    /// has created are moved.
     pub async fn prepare(&self, earlier: Option<SocketAddr>) -> anyhow::Result<()> {
         let existing = self.store.endpoints().await?;
         for endpoint in &existing {
-            if let Some(earlier) = earlier.filter(|earlier| *earlier != self.address)
-                && let Some(path) = path_at(endpoint, earlier)
-            {
+            if let Some(path) = earlier.map_or_else(|| path_if_created(endpoint), |earlier| path_at(endpoint, earlier)) {
                 let mut moved = endpoint.clone();
                 moved.new.url = format!("http://{}{path}", self.address);
-                self.store.update_endpoint(moved).await?;
+                if moved.new.url != endpoint.new.url {
+                    self.store.update_endpoint(moved).await?;
+                }
             }
         }
         for (name, events) in EXAMPLES {
@@ -99,6 +100,12 @@ fn path_at(endpoint: &Endpoint, address: SocketAddr) -> Option<String> {
             url::Host::Ipv6(ip) => ip == address.ip() || ip.is_loopback(),
         };
     is_here.then(|| url[url::Position::BeforePath..].to_owned())
+}
+
+/// Returns the path of an endpoint that looks as if a test receiver had created it: on this machine, with its name as the path.
+fn path_if_created(endpoint: &Endpoint) -> Option<String> {
+    let port = Url::parse(&endpoint.new.url).ok()?.port()?;
+    path_at(endpoint, SocketAddr::from(([127, 0, 0, 1], port))).filter(|path| path[1..] == *endpoint.new.name)
 }
 
 /// Verifies a webhook with the secrets of the endpoints that lead to this path.
@@ -176,6 +183,14 @@ mod tests {
         ] {
             let found = path_at(&endpoint(1, url, Scheme::V1), HERE.parse().unwrap());
             assert_eq!(found.as_deref(), path, "{url}");
+        }
+        for (url, is_created) in [
+            ("http://127.0.0.1:40000/e1", true),
+            ("http://127.0.0.1:40000/e1/x", false),
+            ("http://127.0.0.1:40000", false),
+            ("http://10.0.0.1:40000/e1", false),
+        ] {
+            assert_eq!(path_if_created(&endpoint(1, url, Scheme::V1)).is_some(), is_created, "{url}");
         }
     }
 

@@ -23,8 +23,9 @@ const SETTINGS_FILE: &str = "innesco.toml";
 
 /// What `innesco serve --help` says of the settings that have no flag.
 pub const MORE_SETTINGS: &str = "\
-Every setting can also be a variable or stand in the settings file: plugin.deadline is INNESCO_PLUGIN_DEADLINE, or deadline below
-[plugin]. --check lists them all. INNESCO_ADMIN_KEY is the first admin key; INNESCO_LOG_LEVEL is the log level (warn,innesco=info).";
+    Every setting can also be a variable or stand in the settings file: plugin.deadline is INNESCO_PLUGIN_DEADLINE, or deadline \
+    below [plugin]. --check lists them all. INNESCO_ADMIN_KEY is the first admin key; INNESCO_LOG_LEVEL is the log level, such \
+    as warn,innesco=info.";
 
 /// Flags of `serve`; every other setting is in innesco.toml or the environment.
 #[derive(clap::Args, Debug, Default)]
