@@ -53,6 +53,8 @@ fn a_missing_endpoint_is_created_and_its_webhooks_verify() {
     drop(dev);
     let dev = Dev::start(folder);
     assert_ne!(receiver_of(folder), receiver);
+    // A start removes plugin files without a crate.
+    serve(&dev, folder, "order-router", &crates::wasm("order-router"));
     send(folder, "order.created", r#"{"id": 8, "total": 5, "country": "IT"}"#);
     send(folder, "github", "{}");
     for name in ["accounting", "mine-github"] {
@@ -85,7 +87,7 @@ async fn the_terminal_prints_what_a_plugin_logs_and_what_goes_no_further() {
     assert!(emitted.contains("event") && emitted.contains("from plugin/bounce-guard"), "{emitted}");
     dev.wait(0, "→ receiver", DEADLINE);
 
-    // An event that nobody wants, with the pattern that was meant.
+    // An event without a subscriber, with the pattern that was meant.
     send(folder, "mail.bouncd", "{}");
     dev.wait(0, "no plugin and no endpoint wants mail.bouncd; the nearest pattern is mail.bounced", DEADLINE);
 

@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// Each comparison of an event type with all patterns takes up to 1 ms.
+/// A comparison of an event type with all patterns takes about 1 ms at most.
 const HINTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
 /// A settlement that waits for its commit, with the slots that it holds until then.
