@@ -11,9 +11,10 @@ use url::Url;
 
 use crate::{
     api::{self, ConnectionLimits, ForwardedHeader, Proxies},
-    domain::{duration, given, name::nearest, rate::Rate, retention::Retention},
+    catalog::CatalogOptions,
+    domain::{duration, given, name::nearest, plugin::Way, rate::Rate, retention::Retention},
     sandbox,
-    store::{AdmissionLimits, StateLimits},
+    store::{AdmissionLimits, StateLimits, VersionLimits},
     traces,
 };
 
@@ -91,6 +92,9 @@ settings! {
     "plugin.state_max" = "64MiB", "maximum size of one plugin's state, keys and values together; a run that would exceed it fails";
     "plugin.state_keys_max" = "100000", "maximum number of state keys of one plugin";
     "plugin.log_lines_max" = "100", "maximum number of stored log lines of one run";
+    "plugin.quarantine" = "10", "hold a plugin after more traps, deadlines, memory or output breaches of one version within a minute; 0: never";
+    "plugin.versions_kept" = "20", "versions of each plugin that stay stored beside the serving one; older ones that a stored run may name stay too";
+    "plugin.versions_bytes_max" = "256MiB", "maximum size of the versions of one plugin that stay stored beside the serving one";
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
     "plugin.slow_threads" = "0", "low-priority threads for deferred runs (new, slow, retried); 0 means half as many as cores, at least 1";
     "delivery.disable_after" = "5d", "disable an endpoint after this long without a success";
@@ -320,7 +324,7 @@ pub struct Config {
     pub data: PathBuf,
     /// Encrypts the secrets in the store.
     pub master_key_file: PathBuf,
-    pub plugins: PathBuf,
+    pub catalog: CatalogOptions,
     pub store: StoreAt,
     pub node: NodeConfig,
     pub allow_net: Vec<IpNet>,
@@ -338,6 +342,8 @@ pub struct Config {
     pub subscribe_rate: Rate,
     pub plugin_bytes_max: usize,
     pub run_limits: sandbox::Limits,
+    /// More broken limits of one version of a plugin within a minute hold the plugin; 0 is off.
+    pub quarantine: usize,
     pub run_threads: usize,
     pub slow_threads: usize,
     pub retention: Retention,
@@ -491,7 +497,14 @@ impl Config {
             listen: raw.read("listen", |value| value.parse().ok(), "is not an address with a port; write 127.0.0.1:8080")?,
             data,
             master_key_file,
-            plugins: raw.text("plugins")?.into(),
+            catalog: CatalogOptions {
+                folder: raw.text("plugins")?.into(),
+                way: Way::File,
+                versions: VersionLimits {
+                    versions: raw.number("plugin.versions_kept")?,
+                    bytes: raw.size("plugin.versions_bytes_max")? as u64,
+                },
+            },
             store,
             node: NodeConfig {
                 name: Some(raw.text("node.name")?).filter(|name| !name.is_empty()),
@@ -537,6 +550,7 @@ impl Config {
                 log_lines: raw.number("plugin.log_lines_max")?,
                 ..sandbox::Limits::default()
             },
+            quarantine: raw.number("plugin.quarantine")?,
             disable_after: raw.duration("delivery.disable_after")?,
             run_threads,
             slow_threads,

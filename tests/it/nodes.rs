@@ -84,8 +84,11 @@ async fn a_plugin_in_the_folder_of_one_node_serves_on_all() {
     receiver.wait_for_count(2, DEADLINE).await;
     assert_eq!(cluster.nodes[0].settled(&event).await["runs"][0]["version"], two);
 
-    // Removed where it was written last.
-    std::fs::remove_file(cluster.nodes[1].plugin_folder().join("ledger.wasm")).unwrap();
+    // Rolled back and removed over the API of another node than the one that has the file.
+    let rolled_back = cluster.nodes[0].ok("POST", "/v1/plugins/ledger/rollback", Value::Null).await;
+    assert_eq!((&rolled_back["version"], &rolled_back["state"]), (&json!(one), &json!("serving")));
+    all_have(&cluster.nodes[0], 3, "ledger", Some(&one)).await;
+    cluster.nodes[0].ok("DELETE", "/v1/plugins/ledger", Value::Null).await;
     all_have(&cluster.nodes[0], 3, "ledger", None).await;
     assert_eq!(cluster.nodes[0].get("/v1/plugins").await["items"], json!([]));
     let event = cluster.nodes[1].send("job.created", json!({ "job": 3 })).await;
@@ -131,14 +134,14 @@ async fn nodes_with_different_files_agree_on_one_version() {
         }
     }
     let swaps = |node: &Engine| node.log().matches("plugin serves").count();
-    // The first node has served its own file, the other's, and that again after its restart; the second one the first's and its
-    // own.
-    assert_eq!((swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])), (3, 2), "one replacement for each change");
+    // The first node has served its own file, the other's, and that again after its restart; the second one the first's, that again
+    // after its restart, and its own.
+    assert_eq!((swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])), (3, 3), "one replacement for each change");
 
     // Writing the old file again brings it back.
     cluster.nodes[0].write_plugin("ledger.wasm", &first);
     all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
-    // Renaming a file changes nothing, and removing one that does not serve changes nothing.
+    // Renaming a file changes nothing, and removing one changes nothing.
     let folder = cluster.nodes[0].plugin_folder();
     std::fs::rename(folder.join("ledger.wasm"), folder.join("book.wasm")).unwrap();
     std::fs::remove_file(cluster.nodes[1].plugin_folder().join("ledger.wasm")).unwrap();
@@ -146,8 +149,13 @@ async fn nodes_with_different_files_agree_on_one_version() {
         have_it_look(node).await;
     }
     all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
-    // A withdrawn version does not come back with a restart.
     std::fs::remove_file(folder.join("book.wasm")).unwrap();
+    for node in &cluster.nodes {
+        have_it_look(node).await;
+    }
+    all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
+    // A removed plugin does not come back with a restart.
+    cluster.nodes[1].ok("DELETE", "/v1/plugins/ledger", Value::Null).await;
     all_have(&cluster.nodes[1], 2, "ledger", None).await;
     assert!(cluster.nodes[1].stop());
     cluster.nodes[1].write_plugin("ledger.wasm", &second);

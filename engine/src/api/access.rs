@@ -90,6 +90,7 @@ pub const TABLE: &[Row] = &[
             "GET /v1/plugins",
             "GET /v1/plugins/{plugin}",
             "GET /v1/plugins/{plugin}/state",
+            "GET /v1/plugins/{plugin}/versions",
             "GET /v1/nodes",
             "GET /v1/stream",
         ],
@@ -145,6 +146,18 @@ pub const TABLE: &[Row] = &[
             "DELETE /v1/sources/{source}",
             "POST /v1/sources/{source}/rotate-secret",
             "POST /v1/sources/{source}/rotate-address",
+        ],
+    ),
+    row(
+        "push, promote, roll back, disable and remove plugins",
+        ADMINISTERING,
+        &[
+            "PUT /v1/plugins/{plugin}",
+            "DELETE /v1/plugins/{plugin}",
+            "POST /v1/plugins/{plugin}/promote",
+            "POST /v1/plugins/{plugin}/rollback",
+            "POST /v1/plugins/{plugin}/disable",
+            "POST /v1/plugins/{plugin}/enable",
         ],
     ),
     row(

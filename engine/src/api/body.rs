@@ -143,6 +143,11 @@ pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<(Bytes, 
     read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await
 }
 
+/// As [`read`], with another limit.
+pub async fn read_up_to(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> Result<(Bytes, Held), Problem> {
+    read_within(api, headers, body, limit, &[&api.body_room.all]).await
+}
+
 /// As [`read`], with another limit, counted in `rooms`.
 pub async fn read_within(
     api: &Api,

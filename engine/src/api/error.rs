@@ -79,6 +79,7 @@ problems! {
     unsupported_media_type = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not supported";
     bad_endpoint = UNPROCESSABLE_ENTITY "bad_endpoint" "The endpoint is not valid";
     bad_source = UNPROCESSABLE_ENTITY "bad_source" "The source is not valid";
+    bad_plugin = UNPROCESSABLE_ENTITY "bad_plugin" "The plugin is not valid";
     rate_limited = TOO_MANY_REQUESTS "rate_limited" "Too many requests";
     blocked_address = UNPROCESSABLE_ENTITY "blocked_address" "The address is not allowed";
     bad_value = UNPROCESSABLE_ENTITY "bad_value" "A value is not valid";

@@ -21,7 +21,7 @@ use super::{Api, inbound::Peer};
 use crate::{
     catalog::PluginState,
     clock,
-    domain::{endpoint::EndpointState, time::Timestamp},
+    domain::{endpoint::EndpointState, plugin::Halt, time::Timestamp},
     metrics::{NodeReading, Readings, meters},
     store::{Error, Load, Node, Store},
 };
@@ -150,15 +150,19 @@ async fn current_load(api: &Api, last: &mut Option<(Instant, Arc<Said>)>) -> Arc
     }
 }
 
-fn plugins(api: &Api) -> [(&'static str, u64); 4] {
+fn plugins(api: &Api) -> [(&'static str, u64); 6] {
     let table = api.catalog.plugins();
-    let serving = table.iter().filter(|entry| matches!(entry.state, PluginState::Serving(_))).count();
+    let loaded = table.iter().filter(|entry| matches!(entry.state, PluginState::Serving(_))).count();
+    let halted =
+        |halt| table.iter().filter(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.halt == halt).count();
     let refused = table.iter().filter(|entry| entry.refused.is_some()).count();
     let all = table.iter().count();
     [
-        ("serving", serving as u64),
+        ("serving", halted(None) as u64),
+        ("disabled", halted(Some(Halt::Disabled)) as u64),
+        ("held", halted(Some(Halt::Held)) as u64),
         ("refused", refused as u64),
-        ("not-loadable", (all - serving) as u64),
+        ("not-loadable", (all - loaded) as u64),
         ("broken", table.broken().count() as u64),
     ]
 }

@@ -1,18 +1,15 @@
-//! The plugin folder: loads its files and makes them serve. Changes are found by notification and, because notifications can be
-//! lost, by a slow poll.
+//! The plugin folder: its files propose versions of plugins to the store, which decides which version serves
+//! ([`PluginRegistry`](crate::store::PluginRegistry)). Changes are found by notification and, because notifications can be lost, by
+//! a slow poll.
 //!
 //! A file is read once its writer seems finished. It is hashed, and loaded completely outside of the async threads, one file at a
-//! time, before it serves. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. Only its content
+//! time, before it is proposed. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. Only its content
 //! identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every scan.
 //!
-//! Exactly one file provides a plugin. If two files hold the same plugin, the one that already serves continues. The other
-//! replaces it once the first is removed, broken or another plugin.
-//!
-//! With many nodes, the store decides which version serves, and the folder reports to it ([`PluginRegistry`](crate::store::PluginRegistry)): a
-//! written file is published, and a removed file withdraws its version. `follow.rs` handles changes of other nodes.
+//! A removed file changes nothing, except in `innesco dev`, whose folder holds what it built.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::BTreeMap,
     ffi::OsString,
     fs, io,
     path::Path,
@@ -25,19 +22,21 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Catalog, Pace, PluginEntry, PluginState,
+    Catalog, PluginState,
     file::{Content, PluginFile, Stamp, Unopened},
 };
 use crate::{
     clock,
-    domain::{name::Slug, pattern::Pattern, plugin::Digest, setting},
-    metrics::meters,
+    domain::{
+        name::Slug,
+        plugin::{Digest, Way},
+    },
     news::News,
     sandbox::{LoadError, Plugin},
-    store::{self, FileSeen, PluginRow, Published},
+    store::{self, NewAudit, NewVersion, PluginRow, Proposal, Published},
 };
 
-/// How long a file may be missing before its plugin stops serving.
+/// How long a file may be missing before it counts as removed.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long the folder must be unchanged before it is scanned: files arrive in pieces.
 const QUIET: Duration = Duration::from_millis(200);
@@ -51,10 +50,8 @@ const POLL: Duration = Duration::from_secs(5);
 struct Known {
     /// The last content. `None`: unreadable, or to be tried again, so every scan reads the file.
     read: Option<Read>,
-    /// The plugin that it provides, in the version that loaded last.
-    plugin: Option<Provided>,
-    /// The plugin that it would provide if no other file did.
-    wants: Option<Slug>,
+    /// The plugin in the content that loaded last.
+    plugin: Option<Slug>,
     /// Why its current content is not used.
     refused: Option<String>,
     missing_since: Option<Instant>,
@@ -68,25 +65,12 @@ struct Read {
     digest: Digest,
 }
 
-/// A plugin that a file provides, in the version that loaded last.
-#[derive(Clone)]
-struct Provided {
-    name: Slug,
-    version: Digest,
-}
-
 /// State of the folder at the last scan.
 #[derive(Default)]
 pub struct Folder {
     files: BTreeMap<String, Known>,
-    /// Plugins whose files were removed or became other plugins. They stop serving unless another file provides them.
-    vacated: Vec<(String, Provided)>,
     /// Whether the folder was scanned before: files found at the first scan may be old.
     scanned: bool,
-    /// Versions published by other nodes that do not load here. They are not tried repeatedly.
-    pub(super) failed: HashMap<Slug, Digest>,
-    /// Serving versions of other nodes whose parked runs still have to be requeued.
-    pub(super) not_requeued: HashSet<Slug>,
 }
 
 /// Why bytes did not become a plugin.
@@ -118,7 +102,7 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
     // Without notifications (some file systems have none) only the poll finds changes.
     let mut watcher = watcher.inspect_err(|error| tracing::warn!(%error, "plugin folder is polled, not watched")).ok();
     if let Some(watcher) = &mut watcher
-        && let Err(error) = watcher.watch(&catalog.folder, notify::RecursiveMode::NonRecursive)
+        && let Err(error) = watcher.watch(&catalog.options.folder, notify::RecursiveMode::NonRecursive)
     {
         tracing::warn!(%error, "plugin folder is polled, not watched");
     }
@@ -132,7 +116,7 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
                 tracing::error!(%error, "plugin folder could not be synchronized with the store; retrying");
             }
         }
-        if let Err(error) = catalog.follow(&mut folder).await {
+        if let Err(error) = catalog.follow().await {
             tracing::debug!(%error, "plugins could not be synchronized with the store; retrying");
         }
         scan = tokio::select! {
@@ -150,40 +134,17 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
 }
 
 impl Folder {
-    /// Returns the time of the next scan; a missing file is checked as soon as its time is over.
+    /// Returns when to scan without a notification: soon while a file is missing, because it may come back.
     fn next_scan(&self) -> Duration {
         let missing = self.files.values().filter_map(|known| known.missing_since);
         missing.map(|since| SETTLE.saturating_sub(since.elapsed())).min().unwrap_or(POLL).clamp(QUIET, POLL)
     }
 
-    /// Returns the other file whose current content provides a plugin, if any.
-    fn provider(&self, plugin: &Slug, except: &str) -> Option<&str> {
-        let provides = |known: &Known| {
-            known.refused.is_none()
-                && known.missing_since.is_none()
-                && known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin)
-        };
-        self.files.iter().find(|(file, known)| *file != except && provides(known)).map(|(file, _)| file.as_str())
-    }
-
-    /// Returns whether a file concerns a plugin: it provides the plugin, provided it before it was broken, or is missing for a
-    /// moment.
-    fn holds(&self, plugin: &Slug) -> bool {
-        self.files.values().any(|known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin))
-    }
-
-    /// Returns a file that waits for a plugin's name and may get it now. A providing file that is missing may be about to be
-    /// replaced.
-    fn heir(&self) -> Option<String> {
-        let comes_back = |plugin: &Slug| {
-            let had = |known: &Known| known.plugin.as_ref().is_some_and(|provided| provided.name == *plugin);
-            self.files.values().any(|known| known.missing_since.is_some() && had(known))
-        };
-        let is_free = |file: &str, known: &Known| {
-            known.missing_since.is_none()
-                && known.wants.as_ref().is_some_and(|plugin| self.provider(plugin, file).is_none() && !comes_back(plugin))
-        };
-        self.files.iter().find(|(file, known)| is_free(file, known)).map(|(file, _)| file.clone())
+    /// Returns another file with this plugin, if any.
+    fn other_file(&self, plugin: &Slug, except: &str) -> Option<&str> {
+        let has =
+            |known: &Known| known.missing_since.is_none() && known.refused.is_none() && known.plugin.as_ref() == Some(plugin);
+        self.files.iter().find(|(file, known)| *file != except && has(known)).map(|(file, _)| file.as_str())
     }
 
     fn known(&mut self, file: &str) -> &mut Known {
@@ -192,21 +153,17 @@ impl Folder {
 }
 
 impl Catalog {
-    /// Updates the plugins from the folder. After the first scan every file has loaded or failed.
+    /// Proposes new versions from the folder. After the first scan every file has loaded or failed. [`Self::follow`] makes what
+    /// the store accepted serve.
     pub async fn scan(&self, folder: &mut Folder) -> Result<(), store::Error> {
-        let mut found = match list(&self.folder) {
+        let found = match list(&self.options.folder) {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(folder = %self.folder.display(), %error, "plugin folder cannot be read; serving versions keep serving");
+                let folder = self.options.folder.display();
+                tracing::error!(%folder, %error, "plugin folder cannot be read; serving versions keep serving");
                 return Ok(());
             }
         };
-        if !folder.scanned {
-            // Of two files with the same plugin, the one that already serves continues.
-            let served: HashSet<String> = self.store.plugins().await?.into_iter().map(|row| row.file).collect();
-            found.sort_by_key(|file| !served.contains(file));
-        }
-        // Done first, so that a renamed file does not compete with itself.
         for (file, known) in &mut folder.files {
             match found.contains(file) {
                 true => known.missing_since = None,
@@ -219,30 +176,27 @@ impl Catalog {
         let gone = |known: &Known| known.missing_since.is_some_and(|since| since.elapsed() >= SETTLE);
         let files: Vec<String> = folder.files.iter().filter(|(_, known)| gone(known)).map(|(file, _)| file.clone()).collect();
         for file in files {
-            self.change_plugins(|table| table.set_broken(&file, None));
-            if let Some(plugin) = folder.files.remove(&file).and_then(|known| known.plugin) {
-                folder.vacated.push((file, plugin));
+            self.clear_refusal(&file, folder);
+            let plugin = folder.known(&file).plugin.clone();
+            if let Some(plugin) = plugin.filter(|plugin| folder.other_file(plugin, &file).is_none()) {
+                self.file_was_removed(&file, &plugin).await?;
             }
+            folder.files.remove(&file);
         }
-        while let Some(heir) = folder.heir() {
-            let known = folder.known(&heir);
-            (known.wants, known.read) = (None, None);
-            self.check(&heir, folder).await?;
-        }
-        while let Some((file, plugin)) = folder.vacated.last().cloned() {
-            if !folder.holds(&plugin.name) {
-                self.take_out(&file, &plugin).await?;
+        if !folder.scanned && self.options.way == Way::Dev {
+            let is_gone = |row: &&PluginRow| !row.file.is_empty() && !found.contains(&row.file);
+            for row in self.store.serving().await?.iter().filter(is_gone) {
+                self.store.withdraw(&row.name, row.version, clock::wall()).await?;
             }
-            folder.vacated.pop();
         }
         folder.scanned = true;
         Ok(())
     }
 
-    /// Checks one file, and loads new content.
+    /// Checks one file, and proposes new content.
     async fn check(&self, file: &str, folder: &mut Folder) -> Result<(), store::Error> {
         let before = folder.known(file).read.take();
-        let opened = match PluginFile::open(&self.folder, file) {
+        let opened = match PluginFile::open(&self.options.folder, file) {
             Ok(opened) => opened,
             Err(Unopened::Gone) => {
                 folder.known(file).missing_since.get_or_insert_with(Instant::now);
@@ -267,20 +221,37 @@ impl Catalog {
             Err(error) => return self.refuse(file, unreadable(&error), folder).await,
         };
         let Content { bytes, digest, stamp, settled } = content;
+        // A touched file is proposed again, even with the same bytes.
         let is_same = before.is_some_and(|read| read.digest == digest);
-        // The same bytes change nothing, unless a person touched the file so that it is tried again.
-        let known = folder.known(file);
-        let asks = touched && (known.refused.is_some() || known.plugin.is_none() || self.store.plugin_registry().is_some());
-        let passed = is_same && !asks || self.take(file, bytes, digest, folder).await?;
+        let passed = is_same && !touched || self.take(file, bytes, digest, folder).await?;
         folder.known(file).read = passed.then_some(Read { stamp, settled, digest });
         Ok(())
     }
 
-    /// Loads the content of one file and serves it, or records why not. Returns whether the result is final until the file
-    /// changes.
+    /// Proposes the content of one file, or records why not. Returns whether the result is final until the file changes.
     async fn take(&self, file: &str, bytes: Vec<u8>, digest: Digest, folder: &mut Folder) -> Result<bool, store::Error> {
+        let proposal = match (folder.scanned, self.options.way) {
+            (false, Way::File | Way::Upload) => Proposal::AtStart,
+            (true, _) | (false, Way::Dev) => Proposal::Serve,
+        };
+        if proposal == Proposal::AtStart
+            && let Some(plugin) = self.store.plugin_of(digest).await?
+        {
+            if self.plugins().get(&plugin).is_none_or(|entry| entry.row.version != digest) {
+                let version = digest.short();
+                tracing::warn!(
+                    %plugin,
+                    version,
+                    file,
+                    "plugin file is not used: this version is known and does not serve; to serve it again, run innesco plugin \
+                     promote, or write the file again (touch is enough) while the engine runs"
+                );
+            }
+            folder.known(file).plugin = Some(plugin);
+            return Ok(true);
+        }
         if folder.scanned {
-            // A file that is written while the engine runs is tried in any case.
+            // A file written while the engine runs is to be tried.
             self.cache.forgive(&digest);
         }
         let loaded = match self.load(&bytes) {
@@ -290,89 +261,44 @@ impl Catalog {
                 return Ok(!passes);
             }
         };
-        let manifest = loaded.manifest().clone();
-        let before = folder.known(file).plugin.take_if(|before| before.name != manifest.name);
-        folder.vacated.extend(before.map(|before| (file.to_owned(), before)));
-        if let Some(other) = folder.provider(&manifest.name, file) {
-            let reason = format!("plugin {} is already provided by {other}; remove one of the two files", manifest.name);
-            folder.known(file).wants = Some(manifest.name);
-            self.refuse(file, reason, folder).await?;
-            return Ok(true);
-        }
-
-        let provided = Provided { name: manifest.name.clone(), version: digest };
-        let row = PluginRow {
-            name: manifest.name.clone(),
-            version: digest,
-            author_version: manifest.version,
-            description: manifest.description,
-            on: manifest.on.iter().map(ToString::to_string).collect(),
-            file: file.to_owned(),
-            bytes: loaded.bytes_len() as u64,
-            config: Default::default(),
-            revision: 0,
+        let new = NewVersion {
+            plugin: row_of(&loaded, file),
+            file: bytes,
+            way: self.options.way,
+            by: self.options.folder.display().to_string(),
+            at: clock::wall(),
         };
-        let mut is_used = true;
-        if let Some(registry) = self.store.plugin_registry() {
-            let seen = if folder.scanned { FileSeen::Written } else { FileSeen::AtStart };
-            is_used = registry.publish(row.clone(), bytes, seen).await? != Published::Outdated;
-        } else {
-            self.store.remember_plugin(row.clone()).await?;
+        let name = new.plugin.name.clone();
+        self.publish_audited(new, proposal).await?;
+        self.forgive(&name).await;
+        if folder.scanned {
+            // The version serves before the other files of this scan are loaded.
+            self.follow().await?;
         }
-        if is_used {
-            self.serve(row, loaded).await?;
-        } else {
-            tracing::warn!(
-                plugin = %row.name,
-                version = %row.version.short(),
-                file,
-                "plugin file is not used: the nodes had this version and no longer serve it; to serve it again, write the file \
-                 again (touch is enough) while the engine runs"
-            );
+        self.clear_refusal(file, folder);
+        folder.known(file).plugin = Some(name.clone());
+        if let Some(other) = folder.other_file(&name, file) {
+            tracing::warn!(plugin = %name, file, other, "two files have the same plugin: the one written last serves; remove the other");
         }
-        let name = provided.name.clone();
-        let known = folder.known(file);
-        (known.plugin, known.wants, known.refused) = (Some(provided), None, None);
-        // A file that provided the plugin before it was broken or removed no longer does.
-        for (other, known) in folder.files.iter_mut().filter(|(other, _)| *other != file) {
-            if known.plugin.take_if(|provided| provided.name == name).is_some() {
-                self.change_plugins(|table| table.set_broken(other, known.refused.clone()));
-            }
-        }
-        self.change_plugins(|table| table.set_broken(file, None));
         Ok(true)
     }
 
-    /// Makes a version serve.
-    pub(super) async fn serve(&self, row: PluginRow, loaded: Plugin) -> Result<(), store::Error> {
-        let stored = self.store.plugins().await?.into_iter().find(|stored| stored.name == row.name);
-        let (config, revision) = stored.map(|stored| (stored.config, stored.revision)).unwrap_or_default();
-        let serving = self.plugins().get(&row.name).cloned();
-        let was = serving.as_ref().map(|entry| entry.row.version);
-        // The same version from another file keeps its measured pace.
-        let same = serving.filter(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.version == row.version);
-        let bytes = loaded.bytes_len();
-        let settings = loaded.manifest().settings.clone();
-        for misfit in setting::misfits(&settings, &config) {
-            tracing::warn!(plugin = %row.name, setting = misfit.name, reason = misfit.detail, "plugin setting does not fit");
+    /// Proposes a version, and records in the audit trail if it begins to serve.
+    async fn publish_audited(&self, new: NewVersion, proposal: Proposal) -> Result<(), store::Error> {
+        let (plugin, version) = (new.plugin.name.to_string(), new.plugin.version);
+        let entry =
+            NewAudit { at: new.at, key: new.by.clone(), action: "plugin.version".to_owned(), target: Some(plugin.clone()) };
+        let entry = self.store.begin_audit(entry).await?;
+        match self.store.publish(new, proposal, self.options.versions).await {
+            Ok(Published::Serves { from }) => {
+                self.store.finish_audit(entry, 200, None, Some(vec![version_change(from, Some(version))])).await
+            }
+            Ok(Published::Unchanged | Published::Candidate | Published::Outdated) => self.store.withdraw_audit(entry).await,
+            Err(error) => {
+                self.store.withdraw_audit(entry).await?;
+                Err(error)
+            }
         }
-        self.change_plugins(|table| {
-            table.insert(PluginEntry {
-                meters: meters().plugin(&row.name),
-                row: PluginRow { config: config.clone(), revision, ..row.clone() },
-                on: loaded.manifest().on.clone(),
-                pace: same.as_ref().map_or_else(Arc::default, |entry| Arc::clone(&entry.pace)),
-                state: PluginState::Serving(Arc::new(loaded)),
-                config: Arc::new(setting::effective(&settings, &config)),
-                settings,
-                refused: None,
-            });
-        });
-        let driven = self.store.requeue_not_loadable(&row.name, clock::steady()).await?;
-        tracing::info!(plugin = %row.name, version = %row.version.short(), file = row.file, driven, "plugin serves");
-        let plugin = row.name.to_string();
-        self.feed.send(|| News::PluginServes { plugin, version: row.version, was: was.filter(|was| *was != row.version), bytes });
-        Ok(())
     }
 
     /// Loads bytes. Without a cached result they are compiled, which can take long, so never on the threads that serve sockets.
@@ -389,68 +315,76 @@ impl Catalog {
         Ok(())
     }
 
-    /// Records why a file is not used. The serving version keeps serving; a version from before the restart still matches.
+    /// Records why a file is not used. The plugin that it had before keeps serving.
     async fn refuse(&self, file: &str, reason: String, folder: &mut Folder) -> Result<(), store::Error> {
+        let table = self.plugins();
+        let first = !folder.scanned;
         let known = folder.known(file);
         if known.refused.as_ref() == Some(&reason) {
             // A repeated failure was already logged.
             return Ok(());
         }
-        let before = known.plugin.clone();
         tracing::error!(file, reason, "plugin file is not loaded");
-        let table = self.plugins();
-        let entry = before.as_ref().and_then(|plugin| table.get(&plugin.name));
-        let keeps = entry.filter(|entry| matches!(entry.state, PluginState::Serving(_))).map(|entry| entry.row.version);
+        if known.plugin.is_none() {
+            known.plugin = table.iter().find(|entry| entry.row.file == file).map(|entry| entry.row.name.clone());
+        }
+        let serving = known.plugin.as_ref().and_then(|plugin| table.get(plugin));
+        let keeps = serving.filter(|entry| matches!(entry.state, PluginState::Serving(_))).map(|entry| entry.row.version);
         let message = reason.clone();
         self.feed.send(|| News::PluginFailed { file: file.to_owned(), keeps, message });
-        if let Some(entry) = entry {
-            self.change_plugins(|table| table.set_refused(&entry.row.name, Some(reason.clone())));
+        match serving {
+            Some(entry) => self.change_plugins(|table| table.set_refused(&entry.row.name, Some(reason.clone()))),
+            None if first && self.await_again(file, &reason).await? => {}
+            None => self.change_plugins(|table| table.set_broken(file, Some(reason.clone()))),
+        }
+        folder.known(file).refused = Some(reason);
+        Ok(())
+    }
+
+    /// Removes the record that a file is not used.
+    fn clear_refusal(&self, file: &str, folder: &mut Folder) {
+        let known = folder.known(file);
+        if known.refused.take().is_some()
+            && let Some(plugin) = &known.plugin
+        {
+            self.change_plugins(|table| table.set_refused(plugin, None));
+        }
+        self.change_plugins(|table| table.set_broken(file, None));
+    }
+
+    async fn file_was_removed(&self, file: &str, plugin: &Slug) -> Result<(), store::Error> {
+        let table = self.plugins();
+        let Some(entry) = table.get(plugin).filter(|entry| entry.row.file == file) else { return Ok(()) };
+        if self.options.way == Way::Dev {
+            self.store.withdraw(plugin, entry.row.version, clock::wall()).await?;
         } else {
-            let served = match self.store.plugin_registry() {
-                None => self.store.plugins().await?.into_iter().find(|row| row.file == file),
-                // The serving version continues, regardless of this folder.
-                Some(_) => None,
-            };
-            match served.filter(|row| table.get(&row.name).is_none() && known.wants.is_none()) {
-                Some(row) => {
-                    known.plugin = Some(Provided { name: row.name.clone(), version: row.version });
-                    self.set_not_loadable(row, reason.clone());
-                }
-                None => self.change_plugins(|table| table.set_broken(file, Some(reason.clone()))),
-            }
+            tracing::info!(%plugin, file, "plugin keeps serving although its file was removed; to stop it, run innesco plugin remove {plugin}");
         }
-        known.refused = Some(reason);
         Ok(())
     }
+}
 
-    /// Sets a plugin as not loadable. It matches by its last manifest; its runs are parked until it loads.
-    pub(super) fn set_not_loadable(&self, row: PluginRow, reason: String) {
-        self.change_plugins(|table| {
-            table.insert(PluginEntry {
-                on: row.on.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
-                settings: Vec::new(),
-                config: Arc::new(row.config.clone()),
-                meters: meters().plugin(&row.name),
-                row,
-                state: PluginState::NotLoadable(reason),
-                pace: Arc::new(Pace::default()),
-                refused: None,
-            });
-        });
+/// Returns the row of a plugin from a file of this name.
+pub(super) fn row_of(loaded: &Plugin, file: &str) -> PluginRow {
+    let manifest = loaded.manifest();
+    PluginRow {
+        name: manifest.name.clone(),
+        version: *loaded.digest(),
+        author_version: manifest.version.clone(),
+        description: manifest.description.clone(),
+        on: manifest.on.iter().map(ToString::to_string).collect(),
+        file: file.to_owned(),
+        bytes: loaded.bytes_len() as u64,
+        config: BTreeMap::new(),
+        revision: 0,
+        halt: None,
     }
+}
 
-    /// Removes a plugin that no file provides any more.
-    async fn take_out(&self, file: &str, plugin: &Provided) -> Result<(), store::Error> {
-        if let Some(registry) = self.store.plugin_registry() {
-            // If another version was written meanwhile, it keeps serving.
-            registry.withdraw(&plugin.name, plugin.version).await?;
-            return Ok(());
-        }
-        self.change_plugins(|table| table.remove(&plugin.name));
-        tracing::info!(plugin = %plugin.name, file, "plugin no longer serves: its file was removed");
-        self.feed.send(|| News::PluginGone { plugin: plugin.name.to_string() });
-        Ok(())
-    }
+/// Formats a change of the serving version for the audit trail.
+pub fn version_change(from: Option<Digest>, to: Option<Digest>) -> String {
+    let text = |version: Option<Digest>| version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+    format!("{} → {}", text(from), text(to))
 }
 
 fn unreadable(error: &io::Error) -> String {
@@ -471,63 +405,26 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    /// The role of a file in the folder.
-    #[derive(Clone, Copy)]
-    enum Is {
-        /// It provides the plugin.
-        Provider,
-        /// It provided the plugin until its content was broken.
-        Broken,
-        /// It provided the plugin, and is missing for a moment.
-        Missing,
-        /// It holds the plugin too, but another file provided the plugin when this one was read.
-        Rival,
-        /// As [`Self::Rival`], and missing.
-        MissingRival,
-        /// It provides another plugin.
-        Other,
-    }
-
-    fn folder(files: &[(&str, Is)]) -> Folder {
-        let plugin = |name: &str| Slug::parse(name).unwrap();
-        let provided = |name: &str| Some(Provided { name: plugin(name), version: Digest::of(b"") });
-        let known = |is| match is {
-            Is::Provider => Known { plugin: provided("crm"), ..Known::default() },
-            Is::Broken => Known { plugin: provided("crm"), refused: Some("it is not WebAssembly".into()), ..Known::default() },
-            Is::Missing => Known { plugin: provided("crm"), missing_since: Some(Instant::now()), ..Known::default() },
-            Is::Rival => Known { wants: Some(plugin("crm")), refused: Some("already provided".into()), ..Known::default() },
-            Is::MissingRival => Known { wants: Some(plugin("crm")), missing_since: Some(Instant::now()), ..Known::default() },
-            Is::Other => Known { plugin: provided("other"), ..Known::default() },
-        };
-        Folder { files: files.iter().map(|(file, is)| ((*file).to_owned(), known(*is))).collect(), ..Folder::default() }
-    }
-
-    /// Cases: files that hold the same plugin, after removals, renames and broken writes.
     #[test]
-    fn of_rival_files_one_provides_the_plugin_and_the_next_inherits_it() {
-        use Is::{Broken, Missing, MissingRival, Other, Provider, Rival};
-        for (what, files, provider, heir, holds) in [
-            ("one file", &[("a", Provider)][..], Some("a"), None, true),
-            ("two rivals", &[("a", Rival), ("b", Provider)], Some("b"), None, true),
-            ("the provider was removed", &[("a", Rival)], None, Some("a"), false),
-            ("it was removed, and two wait", &[("a", Rival), ("b", Rival)], None, Some("a"), false),
-            ("it is being replaced", &[("a", Rival), ("b", Missing)], None, None, true),
-            ("it was replaced by something broken", &[("a", Rival), ("b", Broken)], None, Some("a"), true),
-            ("it became another plugin", &[("a", Rival), ("b", Other)], None, Some("a"), false),
-            ("renamed: the old name is missing, the new one is read", &[("a", Missing), ("b", Provider)], Some("b"), None, true),
-            ("the rival was removed", &[("a", MissingRival), ("b", Provider)], Some("b"), None, true),
-            ("both were removed", &[("a", MissingRival), ("b", Missing)], None, None, true),
-            ("broken alone: its last version keeps serving", &[("a", Broken)], None, None, true),
-            ("nothing", &[], None, None, false),
-        ] {
-            let (folder, plugin) = (folder(files), Slug::parse("crm").unwrap());
-            assert_eq!(folder.provider(&plugin, ""), provider, "{what}");
-            assert_eq!(folder.heir().as_deref(), heir, "{what}");
-            assert_eq!(folder.holds(&plugin), holds, "{what}");
-        }
-        assert_eq!(folder(&[("a", Provider)]).provider(&Slug::parse("crm").unwrap(), "a"), None, "no rival of itself");
-        assert_eq!(folder(&[("a", Provider)]).next_scan(), POLL);
-        assert!(folder(&[("a", Missing)]).next_scan() <= SETTLE, "a missing file is checked as soon as its time is over");
+    fn a_missing_file_is_checked_as_soon_as_its_time_is_over() {
+        let mut folder = Folder::default();
+        folder.known("a").plugin = Slug::parse("crm").ok();
+        assert_eq!(folder.next_scan(), POLL);
+        folder.known("a").missing_since = Some(Instant::now());
+        assert!(folder.next_scan() <= SETTLE);
+    }
+
+    #[test]
+    fn another_file_with_the_same_plugin_must_be_usable() {
+        let crm = Slug::parse("crm").unwrap();
+        let mut folder = Folder::default();
+        folder.known("a").plugin = Some(crm.clone());
+        assert_eq!(folder.other_file(&crm, "a"), None, "not itself");
+        assert_eq!(folder.other_file(&crm, "b"), Some("a"));
+        folder.known("a").refused = Some("it is not WebAssembly".into());
+        assert_eq!(folder.other_file(&crm, "b"), None);
+        (folder.known("a").refused, folder.known("a").missing_since) = (None, Some(Instant::now()));
+        assert_eq!(folder.other_file(&crm, "b"), None);
     }
 
     /// Cases: what editors, copy programs and mounts leave in a folder.

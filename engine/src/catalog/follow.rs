@@ -1,48 +1,73 @@
-//! Plugins on many nodes: the store decides which version of each serves. Every node follows it, compiles the versions, and
-//! reports which are ready. With SQLite there is nothing to follow: the folder decides.
+//! Which plugins serve: the store decides. Every node follows it, compiles the versions, and reports which are ready.
 //!
-//! Only the task that follows the plugin folder does this ([`watch`](super::watch)), so the latest decision of the store stays in
-//! effect.
+//! One call at a time does this, so the latest decision of the store stays in effect. The task that follows the plugin folder
+//! calls it, and every request that changes a plugin, before it is answered.
 
-use std::sync::atomic::Ordering;
-
-use super::{Catalog, Folder, PluginState, PluginTable, folder::NotLoaded};
-use crate::{
-    news::News,
-    sandbox::Plugin,
-    store::{self, NodePlugin, PluginRegistry, PluginRow},
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
 };
 
+use super::{Catalog, Pace, PluginEntry, PluginState, PluginTable, folder::NotLoaded};
+use crate::{
+    clock,
+    domain::{
+        name::Slug,
+        pattern::Pattern,
+        plugin::{Digest, Halt},
+        setting,
+    },
+    metrics::meters,
+    news::News,
+    sandbox::Plugin,
+    store::{self, NodePlugin, PluginRow, Width},
+};
+
+/// What following remembers from one call to the next.
+#[derive(Default)]
+pub struct Following {
+    /// Versions that do not load here. They are not tried repeatedly.
+    failed: HashMap<Slug, Digest>,
+    /// Serving plugins whose parked runs still have to be requeued.
+    not_requeued: HashSet<Slug>,
+    /// Plugins from before their versions were stored, whose files do not load.
+    awaited: HashSet<Slug>,
+}
+
 impl Catalog {
-    /// Synchronizes the plugins with the store, if the store decides which serve, and reports the result to the other nodes.
-    pub async fn follow(&self, folder: &mut Folder) -> Result<(), store::Error> {
-        let Some(registry) = self.store.plugin_registry() else { return Ok(()) };
-        let serving = registry.serving().await?;
+    /// Makes the plugins that the store has serve, and reports the result to the other nodes.
+    pub async fn follow(&self) -> Result<(), store::Error> {
+        let mut following = self.following.lock().await;
+        let serving = self.store.serving().await?;
         let mut behind = 0;
         for row in &serving {
-            let is_done = is_ready(&self.plugins(), row) && !folder.not_requeued.contains(&row.name);
-            if !is_done && !self.fetch(registry, row, folder).await? {
+            let is_done = is_ready(&self.plugins(), row) && !following.not_requeued.contains(&row.name);
+            if !is_done && !self.fetch(row, &mut following).await? {
                 behind += 1;
             }
+            self.follow_row(row);
         }
         let known = self.plugins();
-        for entry in known.iter().filter(|entry| !serving.iter().any(|row| row.name == entry.row.name)) {
+        let is_known = |name: &Slug| serving.iter().any(|row| row.name == *name) || following.awaited.contains(name);
+        for entry in known.iter().filter(|entry| !is_known(&entry.row.name)) {
             self.change_plugins(|table| table.remove(&entry.row.name));
+            // Its waiting runs are parked as not loadable.
+            self.runs.set_width(&entry.row.name, None);
             let plugin = entry.row.name.to_string();
-            tracing::info!(plugin, "plugin no longer serves: its file was removed from the folder of a node");
+            tracing::info!(plugin, "plugin no longer serves: it was removed");
             self.feed.send(|| News::PluginGone { plugin });
         }
         self.behind.store(behind, Ordering::Relaxed);
-        registry.report(said_of(&self.plugins())).await
+        self.store.report(said_of(&self.plugins())).await
     }
 
     /// Loads a version from the store and makes it serve. Returns whether it serves here.
-    async fn fetch(&self, registry: &dyn PluginRegistry, row: &PluginRow, folder: &mut Folder) -> Result<bool, store::Error> {
-        if folder.failed.get(&row.name) == Some(&row.version) {
+    async fn fetch(&self, row: &PluginRow, following: &mut Following) -> Result<bool, store::Error> {
+        if following.failed.get(&row.name) == Some(&row.version) {
             return Ok(false);
         }
         let loaded = match self.check_len(row.bytes) {
-            Ok(()) => match registry.file(row.version).await? {
+            Ok(()) => match self.store.file(row.version).await? {
                 Some(file) => self.load_version(row, &file),
                 // Another version serves by now; the store announces that one too.
                 None => return Ok(false),
@@ -51,15 +76,16 @@ impl Catalog {
         };
         match loaded {
             Ok(loaded) => {
-                folder.not_requeued.insert(row.name.clone());
+                following.not_requeued.insert(row.name.clone());
                 self.serve(row.clone(), loaded).await?;
-                folder.not_requeued.remove(&row.name);
-                folder.failed.remove(&row.name);
+                following.not_requeued.remove(&row.name);
+                following.awaited.remove(&row.name);
+                following.failed.remove(&row.name);
                 Ok(true)
             }
             Err(NotLoaded { reason, passes }) => {
                 if !passes {
-                    folder.failed.insert(row.name.clone(), row.version);
+                    following.failed.insert(row.name.clone(), row.version);
                 }
                 self.refuse_version(row, reason);
                 Ok(false)
@@ -70,24 +96,110 @@ impl Catalog {
     fn load_version(&self, row: &PluginRow, file: &[u8]) -> Result<Plugin, NotLoaded> {
         let loaded = self.load(file)?;
         if *loaded.digest() != row.version || loaded.manifest().name != row.name {
-            return Err("the stored file differs from the published one; write the file into a plugin folder again"
-                .to_owned()
-                .into());
+            return Err("the stored file differs from the published one; push the plugin again".to_owned().into());
         }
         Ok(loaded)
     }
 
-    /// Records why a version that serves on other nodes does not serve here. A version that serves here keeps serving.
+    /// Makes a version serve here.
+    async fn serve(&self, row: PluginRow, loaded: Plugin) -> Result<(), store::Error> {
+        let stored = self.store.plugins().await?.into_iter().find(|stored| stored.name == row.name);
+        let (config, revision) = stored.map(|stored| (stored.config, stored.revision)).unwrap_or_default();
+        let serving = self.plugins().get(&row.name).cloned();
+        let was = serving.as_ref().map(|entry| entry.row.version);
+        // The same version from another file keeps its measured pace.
+        let same = serving.filter(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.version == row.version);
+        let bytes = loaded.bytes_len();
+        let settings = loaded.manifest().settings.clone();
+        for misfit in setting::misfits(&settings, &config) {
+            tracing::warn!(plugin = %row.name, setting = misfit.name, reason = misfit.detail, "plugin setting does not fit");
+        }
+        self.set_queue(&row);
+        self.change_plugins(|table| {
+            table.insert(PluginEntry {
+                meters: meters().plugin(&row.name),
+                row: PluginRow { config: config.clone(), revision, ..row.clone() },
+                on: loaded.manifest().on.clone(),
+                pace: same.as_ref().map_or_else(Arc::default, |entry| Arc::clone(&entry.pace)),
+                state: PluginState::Serving(Arc::new(loaded)),
+                config: Arc::new(setting::effective(&settings, &config)),
+                settings,
+                refused: None,
+            });
+        });
+        let driven = self.store.requeue_not_loadable(&row.name, clock::steady()).await?;
+        tracing::info!(plugin = %row.name, version = %row.version.short(), file = row.file, driven, "plugin serves");
+        let plugin = row.name.to_string();
+        self.feed.send(|| News::PluginServes { plugin, version: row.version, was: was.filter(|was| *was != row.version), bytes });
+        Ok(())
+    }
+
+    /// Closes the queue of a plugin that does not run, so that its runs wait in the store, or opens it again.
+    fn set_queue(&self, row: &PluginRow) {
+        self.runs.set_width(&row.name, row.halt.map(|_| Width::CLOSED));
+    }
+
+    /// Takes over what a plugin's row says beside its version: its file, and whether it runs.
+    pub(super) fn follow_row(&self, row: &PluginRow) {
+        let table = self.plugins();
+        let Some(entry) = table.get(&row.name) else { return };
+        if entry.row.file != row.file {
+            self.change_plugins(|table| table.set_file(&row.name, &row.file));
+        }
+        if entry.row.halt != row.halt {
+            self.change_plugins(|table| table.set_halt(&row.name, row.halt));
+            self.set_queue(row);
+            let state = row.halt.map_or("serving", Halt::as_str);
+            tracing::info!(plugin = %row.name, state, "plugin state changed");
+        }
+    }
+
+    /// Makes the next [`Self::follow`] try again to load a version that did not load here.
+    pub(super) async fn forgive(&self, plugin: &Slug) {
+        self.following.lock().await.failed.remove(plugin);
+    }
+
+    /// Records why the version that is to serve does not serve here. A version that serves here keeps serving.
     fn refuse_version(&self, row: &PluginRow, reason: String) {
         let version = row.version.short();
-        tracing::error!(plugin = %row.name, version, reason, "plugin version of the other nodes is not loaded");
+        tracing::error!(plugin = %row.name, version, reason, "plugin version is not loaded");
         let table = self.plugins();
         let keeps = table.get(&row.name).filter(|entry| matches!(entry.state, PluginState::Serving(_)));
-        let (file, message) = (row.file.clone(), reason.clone());
+        let file = if row.file.is_empty() { row.name.to_string() } else { row.file.clone() };
+        let message = reason.clone();
         self.feed.send(|| News::PluginFailed { file, keeps: keeps.map(|entry| entry.row.version), message });
         match keeps {
             Some(_) => self.change_plugins(|table| table.set_refused(&row.name, Some(reason))),
             None => self.set_not_loadable(row.clone(), reason),
+        }
+    }
+
+    /// Sets a plugin as not loadable. It matches by its last manifest; its runs are parked until it loads.
+    fn set_not_loadable(&self, row: PluginRow, reason: String) {
+        self.change_plugins(|table| {
+            table.insert(PluginEntry {
+                on: row.on.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
+                settings: Vec::new(),
+                config: Arc::new(row.config.clone()),
+                meters: meters().plugin(&row.name),
+                row,
+                state: PluginState::NotLoadable(reason),
+                pace: Arc::new(Pace::default()),
+                refused: None,
+            });
+        });
+    }
+
+    /// Sets the plugin that served from this file before versions were stored as not loadable. Returns whether there is one.
+    pub(super) async fn await_again(&self, file: &str, reason: &str) -> Result<bool, store::Error> {
+        let served = self.store.plugins().await?.into_iter().find(|row| row.file == file);
+        match served {
+            Some(row) if self.store.plugin_of(row.version).await?.is_none() => {
+                self.following.lock().await.awaited.insert(row.name.clone());
+                self.set_not_loadable(row, reason.to_owned());
+                Ok(true)
+            }
+            _ => Ok(false),
         }
     }
 }

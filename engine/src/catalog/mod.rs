@@ -1,7 +1,7 @@
 //! Snapshots of what currently exists: serving plugin versions, endpoints, sources and API keys.
 //!
-//! The plugin folder decides which plugins exist (`folder.rs`). With many nodes, the folders of all nodes decide, through the
-//! store (`follow.rs`). The store decides which endpoints exist. Workers take a snapshot per event and never see half a change. A
+//! The store decides which version of each plugin serves (`follow.rs`). The plugin folder only proposes versions (`folder.rs`). The
+//! store decides which endpoints exist. Workers take a snapshot per event and never see half a change. A
 //! version serves only after it has loaded completely, so a broken file leaves the old version serving. Runs in progress end on
 //! the version that they started with.
 
@@ -14,6 +14,7 @@ mod keys;
 mod pace;
 mod plugins;
 mod sources;
+mod versions;
 
 use std::{
     collections::BTreeMap,
@@ -26,21 +27,23 @@ use std::{
 
 use tokio::sync::Notify;
 
+use self::follow::Following;
 pub use self::{
     cache::FileCache,
     config::follow_config,
-    folder::{Folder, watch},
+    folder::{Folder, version_change, watch},
     keys::{FirstKeyError, GuessableKey, KEY_PREFIX, Keys, first_key, hash_key, key_ending, new_key},
     pace::Pace,
     plugins::{PluginEntry, PluginState, PluginTable},
     sources::{SourceTable, Sources},
+    versions::{NotChosen, NotPushed, Origin, chosen, previous},
 };
 use crate::{
     clock,
-    domain::{name::Slug, pattern::nearest, routing::EndpointTable},
+    domain::{name::Slug, pattern::nearest, plugin::Way, routing::EndpointTable},
     news::Feed,
     sandbox::Sandbox,
-    store::{self, Store},
+    store::{self, Queues, RunClaim, Store, VersionLimits},
 };
 
 /// The snapshots, and the means to refresh them.
@@ -49,15 +52,30 @@ pub struct Catalog {
     sandbox: Sandbox,
     cache: FileCache,
     feed: Feed,
-    folder: PathBuf,
+    options: CatalogOptions,
+    /// The queues of deferred runs. That of a plugin that does not run is closed.
+    runs: Arc<Queues<Slug, RunClaim>>,
     plugins: RwLock<Arc<PluginTable>>,
     endpoints: RwLock<Arc<EndpointTable>>,
     /// Notified when another node may have changed which plugins serve.
     plugins_changed: Notify,
-    /// Number of plugins whose serving version on other nodes is not ready here.
+    following: tokio::sync::Mutex<Following>,
+    /// Held while the bytes of a request are loaded.
+    pushing: tokio::sync::Mutex<()>,
+    /// Number of plugins whose serving version is not ready here.
     behind: AtomicUsize,
     /// Held while the endpoints are read and swapped in, so that an older reading never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
+}
+
+/// Settings of the catalog.
+#[derive(Clone, Debug)]
+pub struct CatalogOptions {
+    /// The plugin folder.
+    pub folder: PathBuf,
+    /// How its files come.
+    pub way: Way,
+    pub versions: VersionLimits,
 }
 
 /// Reads the endpoints, and the names of deleted ones.
@@ -68,13 +86,14 @@ async fn table(store: &dyn Store) -> Result<EndpointTable, store::Error> {
 }
 
 impl Catalog {
-    /// Reads the endpoints. The first scan of the folder reads the plugins ([`Self::scan`]).
+    /// Reads the endpoints. [`Self::follow`] reads the plugins.
     pub async fn new(
         store: Arc<dyn Store>,
         sandbox: Sandbox,
         cache: FileCache,
         feed: Feed,
-        folder: PathBuf,
+        options: CatalogOptions,
+        runs: Arc<Queues<Slug, RunClaim>>,
     ) -> Result<Arc<Self>, store::Error> {
         let endpoints = table(&*store).await?;
         Ok(Arc::new(Self {
@@ -82,10 +101,13 @@ impl Catalog {
             sandbox,
             cache,
             feed,
-            folder,
+            options,
+            runs,
             plugins: RwLock::default(),
             endpoints: RwLock::new(Arc::new(endpoints)),
             plugins_changed: Notify::new(),
+            following: tokio::sync::Mutex::default(),
+            pushing: tokio::sync::Mutex::default(),
             behind: AtomicUsize::new(0),
             refreshing: tokio::sync::Mutex::default(),
         }))
@@ -140,7 +162,7 @@ impl Catalog {
         self.plugins_changed.notify_one();
     }
 
-    /// Returns the number of plugins whose serving version on other nodes is not ready here.
+    /// Returns the number of plugins whose serving version is not ready here.
     pub fn plugins_behind(&self) -> usize {
         self.behind.load(Ordering::Relaxed)
     }

@@ -5,11 +5,14 @@
 //! after another on threads of low priority. No other run waits for them.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use crate::domain::time::Timestamp;
+use crate::domain::{quarantine::Breaches, time::Timestamp};
 
 /// Average processor time above which a run counts as slow, because it delays others. Ten times the time of a run in JavaScript,
 /// a hundred times that of one in Rust. A flood of log lines takes longer.
@@ -29,6 +32,7 @@ pub struct Pace {
     contended_until: AtomicI64,
     /// Until this time (steady clock) no further failure is reported.
     quiet_until: AtomicI64,
+    breaches: Mutex<Breaches>,
 }
 
 impl Default for Pace {
@@ -38,6 +42,7 @@ impl Default for Pace {
             average: AtomicU64::new(SLOW.as_micros() as u64 + 1),
             contended_until: AtomicI64::new(i64::MIN),
             quiet_until: AtomicI64::new(i64::MIN),
+            breaches: Mutex::default(),
         }
     }
 }
@@ -62,6 +67,11 @@ impl Pace {
         let next = now.plus(REPORT_EVERY).millis();
         quiet_until <= now.millis()
             && self.quiet_until.compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Records a broken limit. Returns whether there were more than `limit` within a minute.
+    pub fn note_breach(&self, now: Timestamp, limit: usize) -> bool {
+        self.breaches.lock().expect("no code panics while it holds the breaches").exceed(now, limit)
     }
 
     /// Returns whether a run may execute inline with its event.

@@ -10,6 +10,7 @@ use crate::{
     domain::{
         name::Slug,
         pattern::{Pattern, PatternIndex},
+        plugin::Halt,
         setting::{self, Setting},
     },
     metrics::PluginMeters,
@@ -93,6 +94,16 @@ impl PluginTable {
         self.change(name, |entry| entry.refused = reason);
     }
 
+    /// Sets the name of the file that proposed a plugin last.
+    pub(super) fn set_file(&mut self, name: &Slug, file: &str) {
+        self.change(name, |entry| file.clone_into(&mut entry.row.file));
+    }
+
+    pub(super) fn set_halt(&mut self, name: &Slug, halt: Option<Halt>) {
+        self.change(name, |entry| entry.row.halt = halt);
+        self.reindex();
+    }
+
     pub(super) fn set_config(&mut self, name: &Slug, revision: i64, config: BTreeMap<String, String>) {
         self.change(name, |entry| {
             entry.config = Arc::new(setting::effective(&entry.settings, &config));
@@ -112,7 +123,7 @@ impl PluginTable {
         self.order = self.entries.keys().cloned().collect();
         self.index = PatternIndex::default();
         let places: HashMap<&Slug, usize> = self.order.iter().enumerate().map(|(place, name)| (name, place)).collect();
-        for (name, entry) in &self.entries {
+        for (name, entry) in self.entries.iter().filter(|(_, entry)| entry.row.halt != Some(Halt::Disabled)) {
             for pattern in &entry.on {
                 self.index.insert(pattern, places[name]);
             }

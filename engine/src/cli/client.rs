@@ -281,6 +281,19 @@ impl Client {
         Answer::read(self.ask("PUT", self.address(path, &[]), Some(body.to_string()))?)
     }
 
+    /// Sends the bytes of a file.
+    pub fn put_file<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        content_type: &str,
+        bytes: Vec<u8>,
+    ) -> anyhow::Result<Answer<T>> {
+        let address = self.address(path, query);
+        let (status, retry_after, body) = self.exchange_bytes("PUT", &address, Some((content_type, bytes)))?;
+        Answer::read(self.read("PUT", &address, status, retry_after, &String::from_utf8_lossy(&body))?)
+    }
+
     pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Answer<T>> {
         self.delete_with(path, &[])
     }
@@ -359,16 +372,22 @@ impl Client {
 
     /// Sends a request and returns status, `Retry-After` and body of the answer.
     fn exchange(&self, method: &str, address: &Url, body: Option<String>) -> anyhow::Result<(u16, Option<u64>, String)> {
+        let body = body.map(|text| ("application/json", text.into_bytes()));
         let (status, retry_after, body) = self.exchange_bytes(method, address, body)?;
         Ok((status, retry_after, String::from_utf8_lossy(&body).into_owned()))
     }
 
-    fn exchange_bytes(&self, method: &str, address: &Url, body: Option<String>) -> anyhow::Result<(u16, Option<u64>, Bytes)> {
+    fn exchange_bytes(
+        &self,
+        method: &str,
+        address: &Url,
+        body: Option<(&str, Vec<u8>)>,
+    ) -> anyhow::Result<(u16, Option<u64>, Bytes)> {
         let began = Instant::now();
         let answer = self.runtime.block_on(async {
             let mut request = self.http.request(method.parse()?, address.clone()).bearer_auth(&self.key.value);
-            if let Some(body) = body {
-                request = request.header("content-type", "application/json").body(body);
+            if let Some((content_type, body)) = body {
+                request = request.header("content-type", content_type).body(body);
             }
             let response = request.send().await.map_err(|error| self.no_answer(&error))?;
             let status = response.status().as_u16();

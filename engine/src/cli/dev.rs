@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     domain::{
         name::Slug,
+        plugin::Way,
         run::{Remedy, RunState, remedy},
     },
     news::{Feed, News},
@@ -61,7 +62,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         allow_net: [String::from("127.0.0.0/8"), String::from("::1/128")].into_iter().chain(args.allow_net.clone()).collect(),
         ..ServeArgs::default()
     };
-    let config = Config::check(&serve_args.raw()?)?;
+    let mut config = Config::check(&serve_args.raw()?)?;
+    config.catalog.way = Way::Dev;
     serve::runtime()?.block_on(async {
         let listener = serve::listen(config.listen)?;
         let receiver = tokio::net::TcpListener::bind(args.receiver).await.map_err(|error| match error.kind() {

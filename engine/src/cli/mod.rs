@@ -36,6 +36,7 @@ mod send;
 pub mod serve;
 mod source;
 mod tail;
+mod versions;
 mod wait;
 mod watch;
 

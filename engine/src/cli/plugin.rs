@@ -1,4 +1,4 @@
-//! `innesco plugin`: creates, builds and lists plugins.
+//! `innesco plugin`: creates, builds and lists plugins. `versions.rs` has the commands about their versions.
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +16,7 @@ use super::{
     measure::{self, count},
     output::{self, Column, Printer, Styled, YELLOW, texts},
     project::{Place, Project, from},
+    versions::{self, PushArgs},
     wrong,
 };
 use crate::{
@@ -46,6 +47,59 @@ pub enum PluginCommand {
     /// List the plugins of a running engine
     #[command(before_help = "Example:  innesco plugin list")]
     List,
+    /// Show a plugin
+    #[command(before_help = "Example:  innesco plugin show order-router")]
+    Show {
+        /// Plugin name
+        plugin: String,
+    },
+    /// Send a plugin file to the engine: it serves at once, on every node
+    #[command(before_help = "Example:  innesco plugin push target/wasm32-unknown-unknown/release/order_router.wasm --candidate")]
+    Push(PushArgs),
+    /// List the stored versions of a plugin, newest first
+    #[command(before_help = "Example:  innesco plugin versions order-router")]
+    Versions {
+        /// Plugin name
+        plugin: String,
+    },
+    /// Make a stored version of a plugin serve
+    #[command(before_help = "Example:  innesco plugin promote order-router 3fa2c1")]
+    Promote {
+        /// Plugin name
+        plugin: String,
+        /// The version, or its first digits [default: the newest candidate]
+        version: Option<String>,
+    },
+    /// Make the version serve that served before
+    #[command(before_help = "Example:  innesco plugin rollback order-router")]
+    Rollback {
+        /// Plugin name
+        plugin: String,
+    },
+    /// Disable a plugin: it matches no new events, and its waiting runs wait
+    #[command(before_help = "Example:  innesco plugin disable order-router")]
+    Disable {
+        /// Plugin name
+        plugin: String,
+    },
+    /// Enable a plugin that was disabled or held: its waiting runs continue
+    #[command(before_help = "Example:  innesco plugin enable order-router")]
+    Enable {
+        /// Plugin name
+        plugin: String,
+    },
+    /// Remove a plugin; its versions, settings and state stay
+    #[command(before_help = "Example:  innesco plugin remove order-router")]
+    Remove {
+        /// Plugin name
+        plugin: String,
+        /// Also if runs wait for it, which are parked until it is back, or an endpoint names it
+        #[arg(long)]
+        force: bool,
+        /// Do not ask for confirmation
+        #[arg(long)]
+        yes: bool,
+    },
     /// Show the settings of a plugin, or change some
     #[command(before_help = "Example:  innesco plugin config order-router threshold=500 --unset big-orders")]
     Config {
@@ -99,6 +153,14 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
             out.list(&items, &columns, NO_PLUGIN)?;
             Ok(())
         }
+        PluginCommand::Show { plugin } => versions::show(plugin, &client()?, out),
+        PluginCommand::Push(args) => versions::push(args, &client()?, out),
+        PluginCommand::Versions { plugin } => versions::list(plugin, &client()?, out),
+        PluginCommand::Promote { plugin, version } => versions::promote(plugin, version.as_deref(), &client()?, out),
+        PluginCommand::Rollback { plugin } => versions::roll_back(plugin, &client()?, out),
+        PluginCommand::Disable { plugin } => versions::set_halt(plugin, "disable", &client()?, out),
+        PluginCommand::Enable { plugin } => versions::set_halt(plugin, "enable", &client()?, out),
+        PluginCommand::Remove { plugin, force, yes } => versions::remove(plugin, *force, *yes, &client()?, out),
         PluginCommand::Config { plugin, set, unset } => config(&client()?, plugin, set, unset, out),
         PluginCommand::State(StateCommand::List) => {
             let client = client()?;

@@ -153,7 +153,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
             store => anstream::println!("engine     http://{address}  data in {store}"),
         }
         let plugins = engine.catalog().plugins().iter().count();
-        anstream::println!("plugins    {plugins} in {} (watching)", config.plugins.display());
+        anstream::println!("plugins    {plugins} in {} (watching)", config.catalog.folder.display());
         engine.run(listener, stop).await
     })
 }

@@ -21,6 +21,7 @@ pub mod name;
 pub mod parts;
 pub mod pattern;
 pub mod plugin;
+pub mod quarantine;
 pub mod rate;
 pub mod recording;
 pub mod request;

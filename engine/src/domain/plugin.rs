@@ -46,6 +46,83 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// How a version was proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As a file in the plugin folder of a node.
+    File,
+    /// Over the API.
+    Upload,
+    /// As a file that `innesco dev` built.
+    Dev,
+}
+
+impl Way {
+    pub const ALL: [Self; 3] = [Self::File, Self::Upload, Self::Dev];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Upload => "upload",
+            Self::Dev => "dev",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+/// State of a stored version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionState {
+    /// It was pushed without serving, and may be promoted.
+    Candidate,
+    Serving,
+    /// It served, and may be promoted again.
+    Kept,
+}
+
+impl VersionState {
+    pub const ALL: [Self; 3] = [Self::Candidate, Self::Serving, Self::Kept];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Candidate => "candidate",
+            Self::Serving => "serving",
+            Self::Kept => "kept",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+/// Why a plugin that has a serving version does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// A person disabled it: it matches no new events, and its runs wait.
+    Disabled,
+    /// It failed too often: it matches events, and its runs wait.
+    Held,
+}
+
+impl Halt {
+    pub const ALL: [Self; 2] = [Self::Disabled, Self::Held];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Held => "held",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text)
+    }
+}
+
 /// The manifest that a plugin returns when it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {

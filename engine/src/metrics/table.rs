@@ -88,7 +88,7 @@ table! {
     runs = counters(&["plugin", "outcome"]) "innesco_runs_total" "Runs of plugins, by outcome";
     run_seconds = histograms(&["plugin"], RUN_SECONDS) "innesco_run_seconds" "Duration of runs";
     run_bytes = histograms(&["plugin"], RUN_BYTES) "innesco_run_memory_peak_bytes" "Peak memory of runs";
-    plugins = numbers(&["state"]) "innesco_plugins" "Plugins: serving, refused (a newer file is not used), not-loadable; and files that are not plugins (broken)";
+    plugins = numbers(&["state"]) "innesco_plugins" "Plugins: serving, disabled, held (failed too often), refused (a newer file is not used), not-loadable; and files that are not plugins (broken)";
 
     attempts = counters(&["endpoint", "outcome"]) "innesco_attempts_total" "Attempts, by outcome; answers by the class of their status";
     attempt_seconds = histogram(ATTEMPT_SECONDS) "innesco_attempt_seconds" "Duration of attempts";

@@ -47,8 +47,9 @@ impl Engine {
     /// Returns once every plugin file has loaded or failed.
     pub async fn open(config: Config, address: SocketAddr, admin_key: Option<String>, feed: Feed) -> anyhow::Result<Self> {
         let lock = lock_folder(&config.data)?;
-        if !config.plugins.is_dir() {
-            bail!("plugin folder {} does not exist; create it, or choose another with --plugins", config.plugins.display());
+        let folder = &config.catalog.folder;
+        if !folder.is_dir() {
+            bail!("plugin folder {} does not exist; create it, or choose another with --plugins", folder.display());
         }
         let outbound = Arc::new(Outbound::new(Guard::new(config.allow_net.clone()))?);
         let traces = match &config.otel {
@@ -68,10 +69,12 @@ impl Engine {
         let new_admin_key = first_key(&*store, admin_key).await?;
         let keys = Arc::new(Keys::new(Arc::clone(&store)).await?);
         let sources = Arc::new(Sources::new(Arc::clone(&store)).await?);
-        let catalog = Catalog::new(Arc::clone(&store), sandbox, cache, feed.clone(), config.plugins.clone()).await?;
+        let runs = Arc::clone(&handoff.runs);
+        let catalog = Catalog::new(Arc::clone(&store), sandbox, cache, feed.clone(), config.catalog.clone(), runs).await?;
         let mut folder = Folder::default();
+        catalog.follow().await?;
         catalog.scan(&mut folder).await?;
-        catalog.follow(&mut folder).await?;
+        catalog.follow().await?;
         Ok(Self { config, store, handoff, catalog, folder, outbound, feed, traces, keys, sources, new_admin_key, _lock: lock })
     }
 
@@ -113,6 +116,7 @@ impl Engine {
             settings: work::Settings {
                 works: role.works(),
                 run_limits: self.config.run_limits.clone(),
+                quarantine: self.config.quarantine,
                 run_threads: self.config.run_threads,
                 slow_threads: self.config.slow_threads,
                 retention: self.config.retention,

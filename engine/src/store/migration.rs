@@ -121,7 +121,12 @@ tables! {
     "source" 1 true ["id" Number, "name" Text, "title" Text, "draft" Text, "created_at" Number, "sealed" Bytes];
     "plugin" 1 false [
         "name" Text, "version" Bytes, "author_version" Text, "description" Text, "patterns" Text, "file" Text, "bytes" Number,
-        "config" Text,
+        "config" Text, "state" Text,
+    ];
+    "plugin_version" 1 false [
+        "version" Bytes, "plugin" Text, "published_at" Number, "candidate" Number, "served" Number, "ended_at" Number,
+        "author_version" Text, "description" Text, "patterns" Text, "file_name" Text, "bytes" Number, "way" Text, "author" Text,
+        "file" Bytes, "kept" Bytes,
     ];
     "api_key" 1 true [
         "id" Number, "name" Text, "role" Text, "hash" Bytes, "created_at" Number, "expires_at" Number, "last_used_at" Number,
@@ -155,6 +160,7 @@ pub struct Identity {
 pub enum KeyPart {
     Number(i64),
     Text(String),
+    Bytes(Vec<u8>),
 }
 
 /// Progress of a move. The database keeps it until the move is finished.
@@ -292,7 +298,8 @@ fn key_of(table: &Table, row: &[Value]) -> Result<Vec<KeyPart>, Error> {
     let part = |(value, (column, _)): (&Value, &(&'static str, Kind))| match value {
         Value::Number(number) => Ok(KeyPart::Number(*number)),
         Value::Text(text) => Ok(KeyPart::Text(text.clone())),
-        Value::Null | Value::Bytes(_) => Err(Place { table: table.name, id: 0 }.corrupt(column)),
+        Value::Bytes(bytes) => Ok(KeyPart::Bytes(bytes.clone())),
+        Value::Null => Err(Place { table: table.name, id: 0 }.corrupt(column)),
     };
     row.iter().zip(table.columns).take(table.key).map(part).collect()
 }

@@ -90,7 +90,7 @@ pub use self::{
     plugins::{ConfigRevision, PluginConfig, PluginRow, Plugins, REVISIONS_MAX},
     postgres::{About, Postgres, PostgresSettings},
     queues::{Permit, Queues, Width},
-    registry::{FileSeen, PluginRegistry, Published},
+    registry::{NewVersion, PluginRegistry, PluginVersion, Proposal, Published, VersionLimits},
     retention::{Evicted, Retire},
     seal::{KeyFile, Seal, SealError},
     secrets::Secrets,
@@ -119,6 +119,7 @@ pub trait Store:
     + Endpoints
     + Sources
     + Plugins
+    + PluginRegistry
     + Keys
     + Secrets
     + Audit

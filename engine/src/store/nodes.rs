@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Error, PluginRegistry};
+use super::Error;
 use crate::domain::{plugin::Digest, time::Timestamp};
 
 /// Lists the nodes of a store. A store that belongs to one process has none.
@@ -14,12 +14,6 @@ pub trait Nodes {
     /// If the store cannot be read.
     async fn nodes(&self) -> Result<Vec<Node>, Error> {
         Ok(Vec::new())
-    }
-
-    /// Returns the registry in which the nodes share plugin files; `None` if the plugin folder of one process decides which
-    /// version serves.
-    fn plugin_registry(&self) -> Option<&dyn PluginRegistry> {
-        None
     }
 
     /// Releases all leases of this process at once. Called when the process is about to end.

@@ -8,19 +8,17 @@ use super::{
     Error,
     row::{Columns, Row},
 };
-use crate::domain::{name::Slug, plugin::Digest, time::Timestamp};
+use crate::domain::{
+    name::Slug,
+    plugin::{Digest, Halt},
+    time::Timestamp,
+};
 
 /// Stores plugins.
 #[async_trait]
 pub trait Plugins {
-    /// Stores which version of a plugin serves. Its settings are not changed; a new plugin gets those stored for its name.
-    ///
-    /// # Errors
-    /// If the commit failed.
-    async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error>;
-
     /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist: it gets them when it
-    /// is stored. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
+    /// comes. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
     ///
     /// # Errors
     /// If the commit failed.
@@ -121,12 +119,17 @@ pub struct PluginRow {
     pub config: BTreeMap<String, String>,
     /// Number of the revision of `config`; 0 if it was never set.
     pub revision: i64,
+    /// `None` if it runs.
+    pub halt: Option<Halt>,
 }
+
+/// The column `state` of a plugin that runs.
+pub(super) const RUNS: &str = "serving";
 
 impl PluginRow {
     /// The columns of [`Self::read`], in its order.
     pub(super) const COLUMNS: &str = "name, version, author_version, description, patterns, file, bytes, config, \
-         coalesce((SELECT max(c.revision) FROM plugin_config c WHERE c.plugin = name), 0)";
+         coalesce((SELECT max(c.revision) FROM plugin_config c WHERE c.plugin = name), 0), state";
 
     pub(super) fn read(row: &impl Row) -> Result<Self, Error> {
         let columns = Columns::named("plugin", row);
@@ -141,6 +144,7 @@ impl PluginRow {
             bytes: columns.number(6, "bytes")?.unsigned_abs(),
             config: columns.place.json("config", columns.text(7, "config")?)?,
             revision: columns.number(8, "revision")?,
+            halt: columns.word(9, "state", |word| if word == RUNS { Some(None) } else { Halt::parse(word).map(Some) })?,
         })
     }
 }

@@ -1,44 +1,154 @@
-//! The plugin registry: plugin files that all nodes of a store share.
+//! The plugin registry: which version of each plugin serves, and the bytes of the versions before it.
+//!
+//! The registry decides for every node of a store. Folders and uploads only propose versions ([`Proposal`]), so a restart serves
+//! what served, and an emptied folder removes nothing. The rules stand here as pure functions: what a proposal changes
+//! ([`decide`]), and which versions lose their bytes ([`surplus`]).
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Error, NodePlugin, PluginRow};
-use crate::domain::{name::Slug, plugin::Digest};
+use super::{
+    Error, NodePlugin, PluginRow,
+    row::{Columns, Row},
+};
+use crate::domain::{
+    name::Slug,
+    plugin::{Digest, Halt, VersionState, Way},
+    time::Timestamp,
+};
 
-/// When a node saw a plugin file.
+/// Known versions of one plugin. Older ones are forgotten.
+pub(super) const VERSIONS_MAX: i64 = 1_000;
+/// A run may end this long after its version was replaced.
+const RUN_MAX: Duration = Duration::from_secs(3600);
+
+/// What a proposal wants, and when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileSeen {
-    /// The file was in the folder when the node started.
+pub enum Proposal {
+    /// A file that was in the folder when the node started: it may be older than the version that serves.
     AtStart,
-    /// The file was written while the node was running.
-    Written,
+    /// A file that was written while the node was running, or a request: the version is to serve.
+    Serve,
+    /// The version is only stored, and may be promoted later.
+    Candidate,
 }
 
-/// Result of publishing a plugin file.
+/// Result of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// This version serves.
-    Serves,
-    /// The version was known and no longer serves: nothing changed.
+    /// This version serves now, instead of `from`.
+    Serves { from: Option<Digest> },
+    /// This version served already.
+    Unchanged,
+    /// This version is a candidate.
+    Candidate,
+    /// The version was known and does not serve: nothing changed.
     Outdated,
 }
 
-/// Plugin files that the nodes of a store share. The registry decides for all nodes which version of a plugin serves: the version whose file
-/// it stores. Every change raises the config version.
-#[async_trait]
-pub trait PluginRegistry: Send + Sync {
-    /// Makes a version serve. It replaces the version that serves under this name. A version that a node finds at its start, and
-    /// that any node has published before, changes nothing: it may be older than the version that serves.
-    ///
-    /// # Errors
-    /// If the commit failed.
-    async fn publish(&self, plugin: PluginRow, file: Vec<u8>, seen: FileSeen) -> Result<Published, Error>;
+/// A version that is proposed.
+#[derive(Clone, Debug)]
+pub struct NewVersion {
+    /// Its manifest and its digest. The settings are not used: they belong to the plugin's name.
+    pub plugin: PluginRow,
+    pub file: Vec<u8>,
+    pub way: Way,
+    /// Name of the key, or the folder.
+    pub by: String,
+    pub at: Timestamp,
+}
 
-    /// Stops a plugin if `version` serves. Returns whether it did.
+/// How many versions of a plugin keep their bytes, beside the one that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionLimits {
+    /// The newest ones, and older ones that a stored run may name.
+    pub versions: usize,
+    /// Over all of them. The newest one stays even if it is larger.
+    pub bytes: u64,
+}
+
+impl Default for VersionLimits {
+    fn default() -> Self {
+        Self { versions: 20, bytes: 256 << 20 }
+    }
+}
+
+/// A stored version of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginVersion {
+    pub version: Digest,
+    pub plugin: Slug,
+    pub state: VersionState,
+    /// Time of its last proposal.
+    pub at: Timestamp,
+    /// Name of the key, or the folder. Empty if an older engine stored it.
+    pub by: String,
+    pub way: Way,
+    pub author_version: String,
+    pub description: String,
+    pub on: Vec<String>,
+    /// Name of its file in the plugin folder. Empty for an upload.
+    pub file: String,
+    pub bytes: u64,
+    /// Which of the plugin's versions began to serve last: the largest number. `None` if it never did.
+    pub served: Option<i64>,
+    /// When it stopped serving.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl PluginVersion {
+    /// The columns of [`Self::read`], in its order. A version whose bytes are not stored has no `state`.
+    pub(super) const COLUMNS: &str = "version, plugin, CASE WHEN file IS NOT NULL THEN 'serving' WHEN candidate > 0 THEN 'candidate' ELSE 'kept' END, \
+         published_at, author, way, author_version, description, patterns, file_name, bytes, served, ended_at";
+
+    /// Selects the candidates of plugins of which no version serves.
+    pub(super) const CANDIDATES: &str = "WHERE candidate > 0 AND kept IS NOT NULL \
+         AND plugin NOT IN (SELECT plugin FROM plugin_version WHERE file IS NOT NULL) ORDER BY plugin, published_at DESC, version";
+
+    pub(super) fn read(row: &impl Row) -> Result<Self, Error> {
+        let columns = Columns::named("plugin_version", row);
+        let version = columns.bytes(0, "version")?.try_into().map_err(|_| columns.place.corrupt("version"))?;
+        Ok(Self {
+            version: Digest::from_bytes(version),
+            plugin: columns.word(1, "plugin", |name| Slug::parse(name).ok())?,
+            state: columns.word(2, "file", VersionState::parse)?,
+            at: columns.time(3, "published_at")?,
+            by: columns.text(4, "author")?.to_owned(),
+            way: columns.word(5, "way", Way::parse)?,
+            author_version: columns.text(6, "author_version")?.to_owned(),
+            description: columns.text(7, "description")?.to_owned(),
+            on: columns.place.json("patterns", columns.text(8, "patterns")?)?,
+            file: columns.text(9, "file_name")?.to_owned(),
+            bytes: columns.number(10, "bytes")?.unsigned_abs(),
+            served: columns.optional_number(11, "served")?,
+            ended_at: columns.optional_time(12, "ended_at")?,
+        })
+    }
+}
+
+/// Decides for all nodes of a store which version of a plugin serves, and stores the bytes. Every change raises the config version.
+#[async_trait]
+pub trait PluginRegistry {
+    /// Proposes a version. [`decide`] has the rule. A version that begins to serve replaces the one that served under this name,
+    /// whose bytes stay within `limits`. Requeues nothing: that is for the node that has loaded it.
     ///
     /// # Errors
     /// If the commit failed.
-    async fn withdraw(&self, plugin: &Slug, version: Digest) -> Result<bool, Error>;
+    async fn publish(&self, version: NewVersion, proposal: Proposal, limits: VersionLimits) -> Result<Published, Error>;
+
+    /// Stops a plugin if `version` serves. Its bytes and its settings stay. Returns whether it did.
+    ///
+    /// # Errors
+    /// If the commit failed.
+    async fn withdraw(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error>;
+
+    /// Disables, holds or enables a plugin. With [`Halt::Held`], only if `version` serves and is not halted yet. Returns whether this
+    /// changed something. A removed plugin is no longer halted when it comes back, and a held one is released by the next version.
+    ///
+    /// # Errors
+    /// If the commit failed.
+    async fn set_halt(&self, plugin: &Slug, version: Digest, halt: Option<Halt>) -> Result<bool, Error>;
 
     /// Returns the plugins that serve, by name.
     ///
@@ -46,15 +156,148 @@ pub trait PluginRegistry: Send + Sync {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn serving(&self) -> Result<Vec<PluginRow>, Error>;
 
-    /// Returns the file of a version that serves, or `None` once another version serves.
+    /// Returns the bytes of a version, or `None` if they are not stored.
     ///
     /// # Errors
     /// If the store cannot be read.
     async fn file(&self, version: Digest) -> Result<Option<Vec<u8>>, Error>;
 
-    /// Stores this node's report about its plugins, for the other nodes.
+    /// Returns the plugin of a version that was ever proposed, even if its bytes are gone.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it cannot be read.
+    async fn plugin_of(&self, version: Digest) -> Result<Option<Slug>, Error>;
+
+    /// Returns the versions of a plugin whose bytes are stored, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if one cannot be read.
+    async fn versions(&self, plugin: &Slug) -> Result<Vec<PluginVersion>, Error>;
+
+    /// Returns the candidates of plugins of which no version serves, by plugin, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if one cannot be read.
+    async fn candidates(&self) -> Result<Vec<PluginVersion>, Error>;
+
+    /// Counts the waiting runs of a plugin, at most `limit`.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    async fn waiting_runs(&self, plugin: &Slug, limit: u32) -> Result<u64, Error>;
+
+    /// Stores this node's report about its plugins, for the other nodes. A store of one process has no other nodes.
     ///
     /// # Errors
     /// If the commit failed.
-    async fn report(&self, plugins: Vec<NodePlugin>) -> Result<(), Error>;
+    async fn report(&self, _plugins: Vec<NodePlugin>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// What the registry knows of a proposed version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    Never,
+    Serves,
+    /// It served or was a candidate.
+    Before,
+}
+
+/// Returns what a proposal changes. [`Published::Serves`] lacks the version that it replaces.
+pub(super) const fn decide(known: Known, proposal: Proposal) -> Published {
+    match (known, proposal) {
+        (Known::Serves, _) => Published::Unchanged,
+        (Known::Before, Proposal::AtStart) => Published::Outdated,
+        (_, Proposal::Candidate) => Published::Candidate,
+        (Known::Never, Proposal::AtStart) | (_, Proposal::Serve) => Published::Serves { from: None },
+    }
+}
+
+/// Returns the versions whose bytes are to be deleted. `versions` are those with bytes. A run that is still stored belongs to a
+/// stored event, so a version that stopped serving before the oldest one was accepted has none.
+pub(super) fn surplus(versions: &[PluginVersion], limits: VersionLimits, oldest_event: Option<Timestamp>) -> Vec<Digest> {
+    let mut idle: Vec<&PluginVersion> = versions.iter().filter(|one| one.state != VersionState::Serving).collect();
+    // The one that served last comes first: a rollback needs it.
+    idle.sort_by_key(|one| std::cmp::Reverse(one.ended_at.max(Some(one.at))));
+    let may_have_runs = |one: &PluginVersion| match (one.ended_at, oldest_event) {
+        (Some(ended), Some(oldest)) => ended.plus(RUN_MAX) >= oldest,
+        _ => false,
+    };
+    let mut bytes = 0;
+    let mut gone = Vec::new();
+    for (place, one) in idle.iter().enumerate() {
+        bytes += one.bytes;
+        let fits = place == 0 || bytes <= limits.bytes;
+        if !(fits && (place < limits.versions || may_have_runs(one))) {
+            gone.push(one.version);
+            bytes -= one.bytes;
+        }
+    }
+    gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_file_found_at_start_changes_nothing_and_any_other_proposal_wins() {
+        use Known::{Before, Never, Serves};
+        use Proposal::{AtStart, Candidate, Serve};
+        const SERVES: Published = Published::Serves { from: None };
+        for (known, proposal, expected) in [
+            (Never, AtStart, SERVES),
+            (Never, Serve, SERVES),
+            (Never, Candidate, Published::Candidate),
+            (Serves, AtStart, Published::Unchanged),
+            (Serves, Serve, Published::Unchanged),
+            (Serves, Candidate, Published::Unchanged),
+            (Before, AtStart, Published::Outdated),
+            (Before, Serve, SERVES),
+            (Before, Candidate, Published::Candidate),
+        ] {
+            assert_eq!(decide(known, proposal), expected, "{known:?} {proposal:?}");
+        }
+    }
+
+    /// Versions are named by a number. Each was proposed at that hour, and served until the hour `ended`.
+    #[test]
+    fn the_last_versions_stay_and_those_that_a_stored_run_may_name() {
+        const HOUR: i64 = 3_600_000;
+        let hour = |number: i64| Timestamp::from_millis(number * HOUR);
+        let version = |(number, state, ended): &(u8, VersionState, Option<i64>)| PluginVersion {
+            version: Digest::from_bytes([*number; 32]),
+            plugin: Slug::parse("p").unwrap(),
+            state: *state,
+            at: hour(i64::from(*number)),
+            by: "ops".into(),
+            way: Way::File,
+            author_version: String::new(),
+            description: String::new(),
+            on: Vec::new(),
+            file: String::new(),
+            bytes: 10,
+            served: None,
+            ended_at: ended.map(hour),
+        };
+        use VersionState::{Candidate, Kept, Serving};
+        let all = [(1, Kept, Some(2)), (2, Kept, Some(4)), (3, Candidate, None), (4, Serving, None), (5, Candidate, None)];
+        let limits = |versions, bytes| VersionLimits { versions, bytes };
+        for (what, limits, oldest, expected) in [
+            ("all fit", limits(4, 100), Some(0), &[][..]),
+            ("the oldest goes", limits(3, 100), Some(9), &[1]),
+            ("a replaced version counts from its end", limits(2, 100), Some(9), &[3, 1]),
+            ("a run may name it", limits(2, 100), Some(3), &[3]),
+            ("no event, no run", limits(2, 100), None, &[3, 1]),
+            ("the size limit comes first", limits(4, 20), Some(0), &[3, 1]),
+            ("one stays at any size", limits(0, 5), Some(9), &[5, 2, 3, 1]),
+            ("one stays at any size", limits(1, 5), Some(0), &[2, 3, 1]),
+        ] {
+            let versions: Vec<PluginVersion> = all.iter().map(version).collect();
+            let gone: Vec<u8> =
+                surplus(&versions, limits, oldest.map(hour)).iter().map(|version| version.as_bytes()[0]).collect();
+            assert_eq!(gone, expected, "{what}");
+        }
+    }
 }

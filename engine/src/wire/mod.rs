@@ -43,8 +43,8 @@ pub use self::{
     key::KeyView,
     node::{NodePluginView, NodeView},
     plugin::{
-        ClearedStateView, ConfigRevisionView, PluginConfigView, PluginState, PluginView, SettingProblemView, SettingView,
-        StateSizeView,
+        ClearedStateView, ConfigRevisionView, PluginConfigView, PluginState, PluginVersionView, PluginView, SettingProblemView,
+        SettingView, StateSizeView,
     },
     run::{LogView, RecordedEventView, RecordedStateView, RunRecordView, RunStoryView, RunView},
     source::{RefusalView, SourceView},

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Word;
-use crate::domain::{setting::SettingType, time::Timestamp};
+use crate::domain::{
+    plugin::{Halt, VersionState, Way},
+    setting::SettingType,
+    time::Timestamp,
+};
 
 /// The words for the state of a plugin.
 pub enum PluginState {}
@@ -14,7 +18,8 @@ pub enum PluginState {}
 impl PluginState {
     pub const SERVING: &str = "serving";
     pub const NOT_LOADABLE: &str = "not-loadable";
-    pub const WORDS: [&str; 2] = [Self::SERVING, Self::NOT_LOADABLE];
+    pub const WORDS: [&str; 5] =
+        [Self::SERVING, VersionState::Candidate.as_str(), Halt::Disabled.as_str(), Halt::Held.as_str(), Self::NOT_LOADABLE];
 }
 
 /// A plugin.
@@ -33,8 +38,39 @@ pub struct PluginView {
     pub author_version: String,
     /// Patterns of the event types that it runs on.
     pub on: Vec<String>,
+    /// Name of its file in the plugin folder; empty for an upload.
     pub file: String,
     pub bytes: u64,
+}
+
+/// A stored version of a plugin.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = PluginVersion)]
+pub struct PluginVersionView {
+    pub plugin: String,
+    /// SHA-256 of its file.
+    pub version: String,
+    #[schema(value_type = VersionState)]
+    pub state: Word,
+    /// When it was pushed or promoted last.
+    #[schema(value_type = Timestamp)]
+    pub at: String,
+    /// Name of the key, or the plugin folder.
+    pub by: String,
+    /// How it came.
+    #[schema(value_type = Way)]
+    pub way: Word,
+    pub description: String,
+    /// The author's name for this version.
+    pub author_version: String,
+    /// Patterns of the event types that it runs on.
+    pub on: Vec<String>,
+    /// Name of its file in the plugin folder; empty for an upload.
+    pub file: String,
+    pub bytes: u64,
+    /// When it stopped serving last.
+    #[schema(value_type = Option<Timestamp>)]
+    pub ended_at: Option<String>,
 }
 
 /// The settings of a plugin.

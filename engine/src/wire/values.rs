@@ -22,6 +22,7 @@ use crate::domain::{
     key::Role,
     name::{EventType, Slug},
     pattern::Pattern,
+    plugin::{VersionState, Way},
     run::{LogLevel, RunOutcome, RunState},
     setting::SettingType,
     signature::Scheme,
@@ -117,7 +118,16 @@ values! {
     Reach, "Reach", words(
         "Addresses that webhooks may reach: public ones and networks that the operator opened (`opened`), or only `public` ones.",
         &Reach::ALL.map(Reach::as_str));
-    PluginState, "PluginState", words("State of a plugin.", &PluginState::WORDS);
+    VersionState, "VersionState", words(
+        "State of a version: pushed to be promoted later (`candidate`), `serving`, or one that served before (`kept`).",
+        &VersionState::ALL.map(VersionState::as_str));
+    Way, "Way", words(
+        "How a version came: as a file in a plugin folder, over the API (`upload`), or built by `innesco dev`.",
+        &Way::ALL.map(Way::as_str));
+    PluginState, "PluginState", words(
+        "State of a plugin: it runs (`serving`), has only a `candidate`, was `disabled` by a person, is `held` because it failed too often, \
+         or does not load.",
+        &PluginState::WORDS);
     Scheme, "Signature", words(
         "Signature scheme: Standard Webhooks (`v1`: HMAC-SHA256, `v1a`: ed25519), the scheme of another sender, a `token` in a \
          header, or `none`.",

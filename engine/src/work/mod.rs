@@ -67,6 +67,8 @@ pub struct Settings {
     pub works: bool,
     /// Limits of one run.
     pub run_limits: Limits,
+    /// More broken limits of one version of a plugin within a minute hold the plugin; 0 is off.
+    pub quarantine: usize,
     /// Threads that run events with fast plugins. Default: one per core, at least 2.
     pub run_threads: usize,
     /// Threads of low priority that execute deferred runs. Default: half the cores, at least 1.
@@ -116,6 +118,7 @@ impl Work {
             handoff: handoff.clone(),
             catalog: Arc::clone(&catalog),
             limits: settings.run_limits.clone(),
+            quarantine: settings.quarantine,
             runtime: tokio::runtime::Handle::current(),
             traces: traces.clone(),
             settlements,

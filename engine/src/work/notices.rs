@@ -15,6 +15,7 @@ use crate::domain::{
     event::{Event, NewEvent},
     id::{DeliveryId, Tag},
     name::EventType,
+    plugin::Digest,
     run::RunFailure,
     time::Timestamp,
 };
@@ -95,6 +96,21 @@ pub fn delivery_dead(
         "attempts": attempts,
     });
     Some(notice("innesco.delivery.dead", name, &data))
+}
+
+/// Reports a plugin that is held because a version of it broke its limits too often; `None` if the last run was on an operational event.
+pub fn plugin_quarantined(plugin: &str, version: Digest, event: &Event, failure: &RunFailure) -> Option<NewEvent> {
+    if event.new.event_type.is_ours() {
+        return None;
+    }
+    let data = json!({
+        "plugin": plugin,
+        "version": version.to_string(),
+        "last_outcome": failure.outcome.as_str(),
+        "message": failure.message,
+        "hint": format!("its events wait; release them with: innesco plugin rollback {plugin}, promote or enable"),
+    });
+    Some(notice("innesco.plugin.quarantined", plugin, &data))
 }
 
 /// Reports a parked run; `None` if it ran on an operational event.

@@ -28,13 +28,14 @@ use crate::{
         endpoint::Endpoint,
         event::Event,
         name::Slug,
+        quarantine::is_breach,
         routing::EndpointTable,
         run::{RunIdentity, RunRecord, RunState},
         time::Timestamp,
     },
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
-    store::{EventClaim, Handoff, Permit, RunClaim, Settlement, Settles, StateValue, Store, weight},
+    store::{EventClaim, Handoff, Permit, PluginRow, RunClaim, Settlement, Settles, StateValue, Store, weight},
     traces::{Ran, Traces},
 };
 
@@ -54,6 +55,8 @@ pub struct Runner {
     pub handoff: Handoff,
     pub catalog: Arc<Catalog>,
     pub limits: Limits,
+    /// More broken limits of one version within a minute hold its plugin; 0 is off.
+    pub quarantine: usize,
     pub runtime: Handle,
     pub traces: Traces,
     pub settlements: UnboundedSender<Settling>,
@@ -156,6 +159,7 @@ impl Runner {
         for PlannedRun { plugin, entry, endpoint } in plan.runs {
             let start = match serving(&plugin, entry.as_deref()) {
                 Err(reason) => Start::Never(reason),
+                Ok((entry, _)) if entry.row.halt.is_some() => Start::Later,
                 Ok((entry, code)) if entry.pace.is_fast(now) && bytes <= TOGETHER_BYTES => {
                     Start::Now { entry, code, written: None }
                 }
@@ -213,6 +217,8 @@ impl Runner {
         let start = match serving(&plugin, entry) {
             _ if endpoint.is_some() && bound.is_none() => Start::Never("the endpoint that it belonged to was deleted".to_owned()),
             Err(reason) => Start::Never(reason),
+            // Its queue was closed after this run was claimed.
+            Ok((entry, _)) if entry.row.halt.is_some() => Start::Later,
             Ok((entry, code)) => Start::Now { entry, code, written: Some(written) },
         };
         let identity = RunIdentity { id: Some(id), plugin, endpoint, tries_before: tries };
@@ -243,6 +249,7 @@ impl Runner {
             }
         };
         self.add_notice(&mut record, entry, event, now);
+        self.hold_if_broken(&mut record, entry, event, now);
         count(entry, &record);
         self.trace(began, event, round, &mut record);
         record
@@ -285,6 +292,25 @@ impl Runner {
         }
     }
 
+    /// Holds the plugin if its version has broken its limits too often, and adds the operational event that reports it.
+    fn hold_if_broken(&self, record: &mut RunRecord, entry: Option<&PluginEntry>, event: &Event, now: Timestamp) {
+        let (Some(entry), true) = (entry, is_breach(record)) else { return };
+        if !entry.pace.note_breach(now, self.quarantine) {
+            return;
+        }
+        let PluginRow { name, version, .. } = &entry.row;
+        match self.runtime.block_on(self.catalog.hold_plugin(&entry.row)) {
+            Ok(true) => {
+                tracing::warn!(plugin = %name, version = %version.short(), limit = self.quarantine, "plugin is held: it failed too often");
+                let notice = record.failure().and_then(|failure| notices::plugin_quarantined(name, *version, event, failure));
+                record.set_notice(notice);
+            }
+            // It was held, disabled or replaced meanwhile.
+            Ok(false) => {}
+            Err(error) => tracing::warn!(plugin = %name, %error, "plugin could not be held; its next failures count anew"),
+        }
+    }
+
     /// Exports a span of an ended run, if traces are exported.
     fn trace(&self, began: Option<SystemTime>, event: &Event, round: u32, record: &mut RunRecord) {
         let (Some(outcome), tries) = (record.outcome(), record.tries()) else { return };
@@ -307,7 +333,7 @@ impl Runner {
 /// Returns the code that serves, or why none does.
 fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a PluginEntry, &'a Plugin), String> {
     match entry {
-        None => Err(format!("plugin {plugin} does not exist; put its file into the plugin folder")),
+        None => Err(format!("plugin {plugin} does not exist; push it with innesco plugin push")),
         Some(entry) => match &entry.state {
             PluginState::Serving(code) => Ok((entry, code)),
             PluginState::NotLoadable(reason) => Err(format!("plugin {plugin} does not load: {reason}")),

@@ -24,7 +24,7 @@ use super::{
     throttle::Throttles,
 };
 use crate::{
-    catalog::{Catalog, FileCache, Folder, Keys},
+    catalog::{Catalog, CatalogOptions, FileCache, Folder, Keys},
     clock,
     domain::{
         breaker::BreakerRule,
@@ -33,6 +33,7 @@ use crate::{
         event::{EventState, NewEvent},
         id::{EndpointId, EventId},
         pattern::Pattern,
+        plugin::Way,
         retention::Retention,
         retry::Schedule,
         run::{Effects, RunOutcome, RunState},
@@ -41,7 +42,7 @@ use crate::{
     outbound::Request,
     sandbox::{Limits, Sandbox},
     store::{
-        ClaimId, Deletion, SqliteBacking, StoredRun,
+        ClaimId, Deletion, SqliteBacking, StoredRun, VersionLimits,
         conformance::bench::{
             Bench, direct, emitted, endpoint, event, identity, one, ran_with, run_settlement, settlement, slug, state_effects,
         },
@@ -95,7 +96,11 @@ impl Workers {
         let cache = FileCache::open(folder.path().join("cache")).unwrap();
         let plugins = folder.path().join("plugins");
         fs::create_dir(&plugins).unwrap();
-        let catalog = Catalog::new(Arc::clone(&store), Sandbox::in_process(), cache, Feed::default(), plugins).await.unwrap();
+        let options = CatalogOptions { folder: plugins, way: Way::File, versions: VersionLimits::default() };
+        let catalog =
+            Catalog::new(Arc::clone(&store), Sandbox::in_process(), cache, Feed::default(), options, Arc::clone(&handoff.runs))
+                .await
+                .unwrap();
         let (settlements, to_settle) = unbounded_channel();
         let (attempts, to_record) = unbounded_channel();
         let stop = CancellationToken::new();
@@ -104,6 +109,7 @@ impl Workers {
             handoff: handoff.clone(),
             catalog: Arc::clone(&catalog),
             limits: Limits::default(),
+            quarantine: 10,
             runtime: tokio::runtime::Handle::current(),
             traces: Traces::default(),
             settlements,
@@ -143,6 +149,7 @@ impl Workers {
         let file = self.folder.path().join("plugins").join(format!("{guest}.wasm"));
         fs::write(file, guests::build(guest, guest, &[on])).unwrap();
         self.catalog.scan(&mut Folder::default()).await.unwrap();
+        self.catalog.follow().await.unwrap();
         assert!(self.catalog.plugins().get(guest).is_some(), "{guest} loads");
     }
 

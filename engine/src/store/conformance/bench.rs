@@ -16,7 +16,7 @@ use crate::{
         event::{Event, EventState, NewEvent},
         id::{DeliveryId, EndpointId, EventId},
         name::{Attributes, EventType, Slug},
-        plugin::Digest,
+        plugin::{Digest, Way},
         recording::Recording,
         run::{
             AfterFailure, Effects, Execution, RunEnd, RunFailure, RunIdentity, RunLog, RunOutcome, RunRecord, StateRead,
@@ -28,7 +28,8 @@ use crate::{
     },
     store::{
         AttemptRecord, DeliveryClaim, DeliveryFilter, DeliverySummary, EventClaim, EventFilter, EventStory, EventSummary,
-        Handoff, LEASE, Lease, PageRequest, Queues, Recorded, RunClaim, Settled, Settlement, Settles, Store, StoryPlace,
+        Handoff, LEASE, Lease, NewVersion, PageRequest, PluginRow, Queues, Recorded, RunClaim, Settled, Settlement, Settles,
+        Store, StoryPlace,
     },
 };
 
@@ -252,6 +253,24 @@ pub fn one<T>(mut found: Vec<T>, what: &str) -> T {
 
 pub fn slug(name: &str) -> Slug {
     Slug::parse(name).unwrap()
+}
+
+/// Returns a version of a plugin, proposed now.
+pub fn new_version(name: &str, version: &str) -> NewVersion {
+    let file = format!("{name}, version {version}").into_bytes();
+    let plugin = PluginRow {
+        name: slug(name),
+        version: Digest::of(&file),
+        author_version: version.into(),
+        description: format!("version {version}"),
+        on: vec!["order.*".into()],
+        file: format!("{name}.wasm"),
+        bytes: file.len() as u64,
+        config: std::collections::BTreeMap::new(),
+        revision: 0,
+        halt: None,
+    };
+    NewVersion { plugin, file, way: Way::File, by: "plugins".into(), at: clock::wall() }
 }
 
 pub fn event(event_type: &str) -> NewEvent {

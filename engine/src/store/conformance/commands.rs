@@ -1,10 +1,6 @@
 //! Operators: their commands on events and runs, and the configuration that they set.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::bench::*;
 use crate::{
@@ -19,14 +15,13 @@ use crate::{
         id::{EndpointId, EventId, KeyId},
         key::Role,
         pattern::Pattern,
-        plugin::Digest,
         rate::Rate,
         retry::Schedule,
         run::{Effects, RunIdentity, RunOutcome, RunRecord, RunState},
         signature::{Scheme, Secret},
         time::Timestamp,
     },
-    store::{ConfigRevision, Deletion, Error, NewKey, PluginConfig, PluginRow, REVISIONS_MAX, Settled, Settlement},
+    store::{Deletion, Error, NewKey, Settled, Settlement},
 };
 
 pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
@@ -320,68 +315,6 @@ pub async fn an_endpoints_state_changes_only_from_the_expected_state(bench: &Ben
     bench.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     assert!(!change(&[Disabled(DisabledReason::Gone)], Active).await, "a deleted endpoint does not change");
     assert!(!bench.store.set_endpoint_state(EndpointId::from_i64(99), &[Active], Paused, None).await.unwrap());
-}
-
-pub async fn a_plugin_keeps_its_configuration_across_versions(bench: &Bench) {
-    let row = |version: &str| PluginRow {
-        name: slug("p"),
-        version: Digest::of(version.as_bytes()),
-        author_version: version.into(),
-        description: format!("version {version}"),
-        on: vec!["order.*".into(), "*".into()],
-        file: "p.wasm".into(),
-        bytes: 1234,
-        config: BTreeMap::from([("ignored".into(), "by remember".into())]),
-        revision: 0,
-    };
-    let config = BTreeMap::from([("limit".to_owned(), "7".to_owned()), ("text".to_owned(), "\"é\"".to_owned())]);
-    bench.store.remember_plugin(row("1")).await.unwrap();
-    bench.store.remember_plugin(PluginRow { name: slug("o"), ..row("1") }).await.unwrap();
-    bench.store.set_plugin_config(&slug("p"), config.clone(), "ops".to_owned(), clock::wall()).await.unwrap();
-    bench.store.remember_plugin(row("2")).await.unwrap();
-    let after = bench.after_a_crash().await;
-    let plugins = after.store.plugins().await.unwrap();
-    assert_eq!(plugins.iter().map(|row| &*row.name).collect::<Vec<_>>(), ["o", "p"]);
-    assert_eq!(format!("{:?}", plugins[1]), format!("{:?}", PluginRow { config, revision: 1, ..row("2") }));
-    assert_eq!(plugins[0].config, BTreeMap::new());
-}
-
-pub async fn settings_are_numbered_revisions_and_wait_for_their_plugin(bench: &Bench) {
-    let config = |value: i64| BTreeMap::from([("limit".to_owned(), value.to_string())]);
-    assert_eq!(bench.store.plugin_config(&slug("p")).await.unwrap(), PluginConfig::default());
-    let at = |value: i64| Timestamp::from_millis(value);
-    for value in 1..=REVISIONS_MAX + 2 {
-        let author = if value % 2 == 0 { "even" } else { "odd" };
-        let revision = bench.store.set_plugin_config(&slug("p"), config(value), author.to_owned(), at(value)).await.unwrap();
-        assert_eq!(revision, value);
-    }
-    bench.store.set_plugin_config(&slug("o"), config(7), "ops".to_owned(), at(7)).await.unwrap();
-    let last = REVISIONS_MAX + 2;
-    let found = bench.after_a_crash().await.store.plugin_config(&slug("p")).await.unwrap();
-    assert_eq!(found.config, config(last));
-    assert_eq!(found.revisions.len() as i64, REVISIONS_MAX);
-    assert_eq!(found.revisions[0], ConfigRevision { number: last, at: at(last), author: "even".into() });
-    assert_eq!(found.revisions.last().unwrap().number, 3);
-    for (revision, expected) in
-        [(0, Some(BTreeMap::new())), (2, None), (3, Some(config(3))), (last, Some(config(last))), (last + 1, None)]
-    {
-        assert_eq!(bench.store.plugin_config_at(&slug("p"), revision).await.unwrap(), expected, "{revision}");
-    }
-
-    let row = PluginRow {
-        name: slug("p"),
-        version: Digest::of(b"p"),
-        author_version: String::new(),
-        description: String::new(),
-        on: Vec::new(),
-        file: "p.wasm".into(),
-        bytes: 1,
-        config: BTreeMap::new(),
-        revision: 0,
-    };
-    bench.store.remember_plugin(row).await.unwrap();
-    let plugin = bench.store.plugins().await.unwrap().remove(0);
-    assert_eq!((plugin.config, plugin.revision), (config(last), last), "it has the settings from before it existed");
 }
 
 fn key(name: &str, role: Role, byte: u8) -> NewKey {

@@ -13,6 +13,7 @@ pub mod commands;
 pub mod contention;
 pub mod jobs;
 pub mod model;
+pub mod plugins;
 pub mod reads;
 pub mod retention;
 pub mod runs;
@@ -112,11 +113,17 @@ macro_rules! conformance {
                     an_endpoint_in_use_is_deleted_only_by_force,
                     operational_events_are_stored_with_their_deletion_or_not_at_all,
                     an_endpoints_state_changes_only_from_the_expected_state,
-                    a_plugin_keeps_its_configuration_across_versions,
-                    settings_are_numbered_revisions_and_wait_for_their_plugin,
                     keys_are_created_listed_and_revoked,
                     a_keys_expiry_and_last_use_are_stored,
                     a_refusal_affects_no_other_caller;
+                plugins:
+                    the_latest_proposal_serves_and_survives_a_restart,
+                    a_removed_plugin_stays_removed_until_it_is_proposed_again,
+                    a_candidate_serves_only_once_it_is_promoted,
+                    versions_beyond_the_limits_lose_their_bytes,
+                    a_halted_plugin_runs_again_when_it_is_enabled,
+                    a_plugin_keeps_its_configuration_across_versions,
+                    settings_are_numbered_revisions_and_wait_for_their_plugin;
                 sources:
                     a_source_reads_back_and_is_changed_as_a_whole,
                     a_sources_name_is_unique_until_it_is_deleted,

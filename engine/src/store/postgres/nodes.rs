@@ -31,7 +31,7 @@ use super::{
 use crate::{
     clock,
     domain::time::Timestamp,
-    store::{Error, LEASE, Node, Nodes, PluginRegistry},
+    store::{Error, LEASE, Node, Nodes},
 };
 
 /// Interval at which a node sends a heartbeat and checks the other nodes.
@@ -63,10 +63,6 @@ pub struct About {
 impl Nodes for Postgres {
     async fn nodes(&self) -> Result<Vec<Node>, Error> {
         self.read(|tx, local| Box::pin(list(tx, local))).await
-    }
-
-    fn plugin_registry(&self) -> Option<&dyn PluginRegistry> {
-        Some(self)
     }
 
     async fn leave(&self) -> Result<(), Error> {

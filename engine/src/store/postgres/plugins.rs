@@ -21,10 +21,6 @@ use crate::{
 
 #[async_trait]
 impl Plugins for Postgres {
-    async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error> {
-        self.step(move |tx, _| Box::pin(async move { remember(tx, &plugin).await })).await
-    }
-
     async fn set_plugin_config(
         &self,
         name: &Slug,
@@ -64,8 +60,8 @@ impl Plugins for Postgres {
     }
 }
 
-/// Makes other changes of this plugin's settings, and the first storing of the plugin, wait until the end of the transaction.
-async fn lock_config(tx: &Transaction<'_>, name: &Slug) -> Result<(), Error> {
+/// Makes other changes of this plugin's settings and versions wait until the end of the transaction.
+pub async fn lock_config(tx: &Transaction<'_>, name: &Slug) -> Result<(), Error> {
     execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&lock_key("plugin config", &[name.as_bytes()])]).await?;
     Ok(())
 }
@@ -94,15 +90,18 @@ async fn config(tx: &Transaction<'_>, name: &Slug) -> Result<PluginConfig, Error
     Ok(found)
 }
 
+/// Stores which version of a plugin serves. Its settings are not changed; a new plugin gets those stored for its name. A held plugin
+/// runs again.
 pub async fn remember(tx: &Transaction<'_>, plugin: &PluginRow) -> Result<(), Error> {
     lock_config(tx, &plugin.name).await?;
     execute(
         tx,
-        "INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)
+        "INSERT INTO plugin AS p (name, version, author_version, description, patterns, file, bytes, config)
          VALUES ($1, $2, $3, $4, $5, $6, $7, coalesce(
              (SELECT config FROM plugin_config WHERE plugin = $1 ORDER BY revision DESC LIMIT 1), '{}'))
          ON CONFLICT (name) DO UPDATE SET version = excluded.version, author_version = excluded.author_version,
-             description = excluded.description, patterns = excluded.patterns, file = excluded.file, bytes = excluded.bytes",
+             description = excluded.description, patterns = excluded.patterns, file = excluded.file, bytes = excluded.bytes,
+             state = CASE p.state WHEN 'held' THEN 'serving' ELSE p.state END",
         &[
             &&*plugin.name,
             &plugin.version.as_bytes().as_slice(),
@@ -117,7 +116,12 @@ pub async fn remember(tx: &Transaction<'_>, plugin: &PluginRow) -> Result<(), Er
     Ok(())
 }
 
-pub async fn all(tx: &Transaction<'_>) -> Result<Vec<PluginRow>, Error> {
-    let sql = format!("SELECT {} FROM plugin ORDER BY name COLLATE \"C\"", PluginRow::COLUMNS);
+async fn all(tx: &Transaction<'_>) -> Result<Vec<PluginRow>, Error> {
+    those(tx, "").await
+}
+
+/// Returns the plugins that a condition selects, by name.
+pub async fn those(tx: &Transaction<'_>, condition: &str) -> Result<Vec<PluginRow>, Error> {
+    let sql = format!("SELECT {} FROM plugin {condition} ORDER BY name COLLATE \"C\"", PluginRow::COLUMNS);
     rows(tx, &sql, &[]).await?.iter().map(PluginRow::read).collect()
 }

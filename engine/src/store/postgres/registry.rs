@@ -1,47 +1,79 @@
-//! Plugin files that nodes share. The serving version of a plugin is the one whose file is stored. Of earlier versions only the
-//! digest is stored, so that an old file in a node's folder is recognized.
+//! Versions of plugins. The bytes of the serving one are in the column `file`, those of the others in `kept`.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
     Postgres,
-    db::{execute, get, row, rows},
+    db::{Value, clean, execute, get, row, rows, the_row},
     nodes::raise_config_version,
     plugins,
 };
 use crate::{
-    clock,
-    domain::{name::Slug, plugin::Digest},
+    domain::{
+        name::Slug,
+        plugin::{Digest, Halt, VersionState},
+        time::Timestamp,
+    },
     store::{
-        Error, FileSeen, NodePlugin, PluginRegistry, PluginRow, Published,
-        columns::{Place, json},
+        Error, NewVersion, NodePlugin, PluginRegistry, PluginRow, PluginVersion, Proposal, Published, VersionLimits,
+        columns::{Place, json, patterns_to_column},
+        plugins::RUNS,
+        registry::{Known, VERSIONS_MAX, decide, surplus},
     },
 };
 
-/// Maximum number of known versions of one plugin. Older ones are deleted.
-const VERSIONS_MAX: i64 = 1_000;
 /// Files are the largest values, and the link to the database may be slow: this allows 64 MiB at 1 MiB/s. While the database
 /// receives a file, it counts the transaction as idle.
 const FILE_TIME: &str = "SET LOCAL statement_timeout = '64s'; SET LOCAL idle_in_transaction_session_timeout = '64s'";
 
 #[async_trait]
 impl PluginRegistry for Postgres {
-    async fn publish(&self, plugin: PluginRow, file: Vec<u8>, seen: FileSeen) -> Result<Published, Error> {
-        self.step(move |tx, _| Box::pin(async move { publish(tx, &plugin, &file, seen).await })).await
+    async fn publish(&self, version: NewVersion, proposal: Proposal, limits: VersionLimits) -> Result<Published, Error> {
+        self.step(move |tx, _| Box::pin(async move { publish(tx, &version, proposal, limits).await })).await
     }
 
-    async fn withdraw(&self, plugin: &Slug, version: Digest) -> Result<bool, Error> {
+    async fn withdraw(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error> {
         let plugin = plugin.clone();
-        self.step(move |tx, _| Box::pin(async move { withdraw(tx, &plugin, version).await })).await
+        self.step(move |tx, _| Box::pin(async move { withdraw(tx, &plugin, version, at).await })).await
+    }
+
+    async fn set_halt(&self, plugin: &Slug, version: Digest, halt: Option<Halt>) -> Result<bool, Error> {
+        let plugin = plugin.clone();
+        self.step(move |tx, _| Box::pin(async move { set_halt(tx, &plugin, version, halt).await })).await
     }
 
     async fn serving(&self) -> Result<Vec<PluginRow>, Error> {
-        self.read(|tx, _| Box::pin(serving(tx))).await
+        const SERVES: &str = "WHERE name IN (SELECT plugin FROM plugin_version WHERE file IS NOT NULL)";
+        self.read(|tx, _| Box::pin(plugins::those(tx, SERVES))).await
     }
 
     async fn file(&self, version: Digest) -> Result<Option<Vec<u8>>, Error> {
         self.read(move |tx, _| Box::pin(file(tx, version))).await
+    }
+
+    async fn plugin_of(&self, version: Digest) -> Result<Option<Slug>, Error> {
+        self.read(move |tx, _| Box::pin(plugin_of(tx, version))).await
+    }
+
+    async fn versions(&self, plugin: &Slug) -> Result<Vec<PluginVersion>, Error> {
+        let plugin = plugin.clone();
+        self.read(move |tx, _| Box::pin(async move { versions(tx, &plugin).await })).await
+    }
+
+    async fn candidates(&self) -> Result<Vec<PluginVersion>, Error> {
+        self.read(|tx, _| Box::pin(those(tx, PluginVersion::CANDIDATES, &[]))).await
+    }
+
+    async fn waiting_runs(&self, plugin: &Slug, limit: u32) -> Result<u64, Error> {
+        let plugin = plugin.clone();
+        self.read(move |tx, _| {
+            Box::pin(async move {
+                let sql = "SELECT count(*) FROM (SELECT FROM run_queue WHERE state = 'waiting' AND plugin = $1 LIMIT $2) w";
+                Ok(get::<i64>(&the_row(tx, sql, &[&&*plugin, &i64::from(limit)]).await?, 0)?.unsigned_abs())
+            })
+        })
+        .await
     }
 
     async fn report(&self, plugins: Vec<NodePlugin>) -> Result<(), Error> {
@@ -57,50 +89,160 @@ impl PluginRegistry for Postgres {
     }
 }
 
-async fn publish(tx: &Transaction<'_>, plugin: &PluginRow, file: &[u8], seen: FileSeen) -> Result<Published, Error> {
+async fn publish(tx: &Transaction<'_>, new: &NewVersion, proposal: Proposal, limits: VersionLimits) -> Result<Published, Error> {
     tx.batch_execute(FILE_TIME).await?;
-    let (name, version) = (&*plugin.name, plugin.version.as_bytes().as_slice());
-    let sql = "INSERT INTO plugin_version (version, plugin, published_at) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING";
-    let is_new = execute(tx, sql, &[&version, &name, &clock::wall().millis()]).await? > 0;
-    let known = row(tx, "SELECT file IS NOT NULL FROM plugin_version WHERE version = $1", &[&version]).await?;
-    if known.map(|row| get(&row, 0)).transpose()? == Some(true) {
-        return Ok(Published::Serves);
+    let NewVersion { plugin: PluginRow { name, version, .. }, .. } = new;
+    // Another node that changes this plugin waits here until the commit.
+    plugins::lock_config(tx, name).await?;
+    let sql = "SELECT file IS NOT NULL FROM plugin_version WHERE version = $1";
+    let known = match row(tx, sql, &[&version.as_bytes().as_slice()]).await? {
+        None => Known::Never,
+        Some(row) if get(&row, 0)? => Known::Serves,
+        Some(_) => Known::Before,
+    };
+    match decide(known, proposal) {
+        Published::Serves { .. } => {
+            let from = serving_version(tx, name).await?;
+            end(tx, name, new.at).await?;
+            put(tx, new, VersionState::Serving).await?;
+            plugins::remember(tx, &new.plugin).await?;
+            trim(tx, name, limits).await?;
+            raise_config_version(tx).await?;
+            Ok(Published::Serves { from })
+        }
+        Published::Candidate => {
+            put(tx, new, VersionState::Candidate).await?;
+            trim(tx, name, limits).await?;
+            Ok(Published::Candidate)
+        }
+        Published::Unchanged => {
+            // The same bytes may come from a file of another name.
+            let sql = "UPDATE plugin SET file = $1 WHERE name = $2 AND file <> $1";
+            execute(tx, sql, &[&clean(&new.plugin.file), &&**name]).await?;
+            Ok(Published::Unchanged)
+        }
+        Published::Outdated => Ok(Published::Outdated),
     }
-    if !is_new && seen == FileSeen::AtStart {
-        return Ok(Published::Outdated);
-    }
-    // Another node that publishes under the same name waits here until the commit.
-    plugins::remember(tx, plugin).await?;
-    let sql = "UPDATE plugin_version SET file = NULL WHERE plugin = $1 AND version <> $2 AND file IS NOT NULL";
-    execute(tx, sql, &[&name, &version]).await?;
-    let sql = "UPDATE plugin_version SET file = $1, published_at = $2 WHERE version = $3";
-    execute(tx, sql, &[&file, &clock::wall().millis(), &version]).await?;
-    let sql = "DELETE FROM plugin_version WHERE version IN (
-                   SELECT version FROM plugin_version WHERE plugin = $1 AND file IS NULL ORDER BY published_at DESC OFFSET $2)";
-    execute(tx, sql, &[&name, &VERSIONS_MAX]).await?;
-    raise_config_version(tx).await?;
-    Ok(Published::Serves)
 }
 
-async fn withdraw(tx: &Transaction<'_>, plugin: &str, version: Digest) -> Result<bool, Error> {
-    let sql = "UPDATE plugin_version SET file = NULL WHERE plugin = $1 AND version = $2 AND file IS NOT NULL";
-    let served = execute(tx, sql, &[&plugin, &version.as_bytes().as_slice()]).await? > 0;
+async fn withdraw(tx: &Transaction<'_>, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error> {
+    plugins::lock_config(tx, plugin).await?;
+    let served = serving_version(tx, plugin).await? == Some(version);
     if served {
+        end(tx, plugin, at).await?;
+        execute(tx, "UPDATE plugin SET state = $1 WHERE name = $2", &[&RUNS, &&**plugin]).await?;
         raise_config_version(tx).await?;
     }
     Ok(served)
 }
 
-async fn serving(tx: &Transaction<'_>) -> Result<Vec<PluginRow>, Error> {
-    let sql = "SELECT plugin FROM plugin_version WHERE file IS NOT NULL";
-    let names = rows(tx, sql, &[]).await?.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>, Error>>()?;
-    let known = plugins::all(tx).await?;
-    Ok(known.into_iter().filter(|plugin| names.iter().any(|name| **name == *plugin.name)).collect())
+async fn set_halt(tx: &Transaction<'_>, plugin: &Slug, version: Digest, halt: Option<Halt>) -> Result<bool, Error> {
+    plugins::lock_config(tx, plugin).await?;
+    if halt == Some(Halt::Held) && serving_version(tx, plugin).await? != Some(version) {
+        return Ok(false);
+    }
+    let sql = "UPDATE plugin SET state = $1 WHERE name = $2 AND state <> $1 AND (state = $3 OR $1 <> $4)";
+    let state = halt.map_or(RUNS, Halt::as_str);
+    let changed = execute(tx, sql, &[&state, &&**plugin, &RUNS, &Halt::Held.as_str()]).await? > 0;
+    if changed {
+        raise_config_version(tx).await?;
+    }
+    Ok(changed)
+}
+
+async fn serving_version(tx: &Transaction<'_>, plugin: &str) -> Result<Option<Digest>, Error> {
+    let sql = "SELECT version FROM plugin_version WHERE plugin = $1 AND file IS NOT NULL";
+    let Some(row) = row(tx, sql, &[&plugin]).await? else { return Ok(None) };
+    let corrupt = |_| Place { table: "plugin_version", id: 0 }.corrupt("version");
+    Ok(Some(Digest::from_bytes(get::<Vec<u8>>(&row, 0)?.try_into().map_err(corrupt)?)))
+}
+
+/// Makes no version of the plugin serve. An older engine numbers no version.
+async fn end(tx: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<(), Error> {
+    let sql = "UPDATE plugin_version SET kept = file, file = NULL, ended_at = $2, served = coalesce(served, 0)
+               WHERE plugin = $1 AND file IS NOT NULL";
+    execute(tx, sql, &[&plugin, &at.millis()]).await?;
+    Ok(())
+}
+
+/// Stores a version in this state.
+async fn put(tx: &Transaction<'_>, new: &NewVersion, state: VersionState) -> Result<(), Error> {
+    let row = &new.plugin;
+    let (file, kept) = match state {
+        VersionState::Serving => (Some(new.file.as_slice()), None),
+        VersionState::Candidate | VersionState::Kept => (None, Some(new.file.as_slice())),
+    };
+    let served: Option<i64> = match file {
+        Some(_) => {
+            let sql = "SELECT coalesce(max(served), 0) + 1 FROM plugin_version WHERE plugin = $1";
+            Some(get(&the_row(tx, sql, &[&&*row.name]).await?, 0)?)
+        }
+        None => None,
+    };
+    execute(
+        tx,
+        "INSERT INTO plugin_version AS v (version, plugin, published_at, candidate, served, author_version, description, patterns,
+             file_name, bytes, way, author, file, kept)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         ON CONFLICT (version) DO UPDATE SET published_at = excluded.published_at, candidate = excluded.candidate,
+             served = coalesce(excluded.served, v.served), author_version = excluded.author_version,
+             description = excluded.description, patterns = excluded.patterns, file_name = excluded.file_name,
+             bytes = excluded.bytes, way = excluded.way, author = excluded.author, file = excluded.file, kept = excluded.kept",
+        &[
+            &row.version.as_bytes().as_slice(),
+            &&*row.name,
+            &new.at.millis(),
+            &i64::from(file.is_none()),
+            &served,
+            &clean(&row.author_version),
+            &clean(&row.description),
+            &patterns_to_column(&row.on),
+            &clean(&row.file),
+            &i64::try_from(row.bytes).unwrap_or(i64::MAX),
+            &new.way.as_str(),
+            &clean(&new.by),
+            &file,
+            &kept,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Deletes the bytes of versions beyond the limits, and forgets the oldest of the versions without bytes.
+async fn trim(tx: &Transaction<'_>, plugin: &str, limits: VersionLimits) -> Result<(), Error> {
+    let oldest = row(tx, "SELECT accepted_at FROM event ORDER BY id LIMIT 1", &[]).await?;
+    let oldest = oldest.map(|row| get(&row, 0)).transpose()?.map(Timestamp::from_millis);
+    for version in surplus(&versions(tx, plugin).await?, limits, oldest) {
+        let sql = "UPDATE plugin_version SET kept = NULL, candidate = 0 WHERE version = $1";
+        execute(tx, sql, &[&version.as_bytes().as_slice()]).await?;
+    }
+    let sql = "DELETE FROM plugin_version WHERE version IN (SELECT version FROM plugin_version
+                   WHERE plugin = $1 AND file IS NULL AND kept IS NULL ORDER BY published_at DESC OFFSET $2)";
+    execute(tx, sql, &[&plugin, &VERSIONS_MAX]).await?;
+    Ok(())
+}
+
+async fn versions(tx: &Transaction<'_>, plugin: &str) -> Result<Vec<PluginVersion>, Error> {
+    let condition = "WHERE plugin = $1 AND (file IS NOT NULL OR kept IS NOT NULL) ORDER BY published_at DESC, version";
+    those(tx, condition, &[&plugin]).await
+}
+
+async fn those(tx: &Transaction<'_>, condition: &str, values: &[Value<'_>]) -> Result<Vec<PluginVersion>, Error> {
+    let sql = format!("SELECT {} FROM plugin_version {condition}", PluginVersion::COLUMNS);
+    rows(tx, &sql, values).await?.iter().map(PluginVersion::read).collect()
+}
+
+async fn plugin_of(tx: &Transaction<'_>, version: Digest) -> Result<Option<Slug>, Error> {
+    let sql = "SELECT plugin FROM plugin_version WHERE version = $1";
+    let Some(row) = row(tx, sql, &[&version.as_bytes().as_slice()]).await? else { return Ok(None) };
+    let corrupt = |_| Place { table: "plugin_version", id: 0 }.corrupt("plugin");
+    Ok(Some(Slug::parse(&get::<String>(&row, 0)?).map_err(corrupt)?))
 }
 
 async fn file(tx: &Transaction<'_>, version: Digest) -> Result<Option<Vec<u8>>, Error> {
     tx.batch_execute(FILE_TIME).await?;
-    let sql = "SELECT file FROM plugin_version WHERE version = $1";
+    let sql = "SELECT coalesce(file, kept) FROM plugin_version WHERE version = $1";
     let found = row(tx, sql, &[&version.as_bytes().as_slice()]).await?;
     Ok(found.map(|row| get(&row, 0)).transpose()?.flatten())
 }

@@ -268,7 +268,8 @@ CREATE TABLE plugin (
     patterns       text NOT NULL,             -- JSON array
     file           text NOT NULL,
     bytes          bigint NOT NULL,
-    config         text NOT NULL              -- JSON object
+    config         text NOT NULL,             -- JSON object
+    state          text NOT NULL DEFAULT 'serving' -- or why it does not run
 );
 
 -- Revisions of the settings of plugins, also of plugins that do not exist yet. The newest one is in effect.
@@ -281,14 +282,27 @@ CREATE TABLE plugin_config (
     PRIMARY KEY (plugin, revision)
 );
 
--- Every version of a plugin that any node has published. The version whose file is stored here serves.
+-- Versions of plugins. The one whose bytes are in `file` serves. A row without bytes only lets an old file be recognized. Engines of
+-- layout 4 know only the first four columns.
 CREATE TABLE plugin_version (
-    version      bytea PRIMARY KEY,           -- SHA-256 of the file
-    plugin       text NOT NULL,
-    published_at bigint NOT NULL,             -- wall clock, ms
-    file         bytea
+    version        bytea PRIMARY KEY,         -- SHA-256 of the bytes
+    plugin         text NOT NULL,
+    published_at   bigint NOT NULL,           -- wall clock, ms; of its last proposal
+    file           bytea,                     -- its bytes while it serves
+    candidate      bigint NOT NULL DEFAULT 0, -- 1 until it serves
+    served         bigint,                    -- the version of a plugin that began to serve last has the largest number
+    ended_at       bigint,                    -- wall clock, ms; when it stopped serving
+    author_version text NOT NULL DEFAULT '',
+    description    text NOT NULL DEFAULT '',
+    patterns       text NOT NULL DEFAULT '[]', -- JSON array
+    file_name      text NOT NULL DEFAULT '',
+    bytes          bigint NOT NULL DEFAULT 0,
+    way            text NOT NULL DEFAULT 'file',
+    author         text NOT NULL DEFAULT '',  -- name of the key, or the folder
+    kept           bytea                      -- its bytes while it does not serve
 );
 ALTER TABLE plugin_version ALTER COLUMN file SET STORAGE EXTERNAL;
+ALTER TABLE plugin_version ALTER COLUMN kept SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX plugin_version_serves ON plugin_version (plugin) WHERE file IS NOT NULL;
 CREATE INDEX plugin_version_by_age ON plugin_version (plugin, published_at);
 

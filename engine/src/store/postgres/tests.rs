@@ -20,9 +20,9 @@ use crate::{
         rate::Rate,
     },
     store::{
-        Accept as _, Accepted, AdmissionLimits, ClaimId, Claims as _, Deletion, Endpoints as _, Error, EventClaim, FileSeen,
-        Handoff, KeyFile, Migration, Moved, NodePlugin, Nodes as _, PluginRegistry, PluginRow, PluginState as _, Published,
-        Settled, Settlement, Sqlite, StateSize, Store,
+        Accept as _, Accepted, AdmissionLimits, ClaimId, Claims as _, Deletion, Endpoints as _, Error, EventClaim, Handoff,
+        KeyFile, Migration, Moved, NewVersion, NodePlugin, Nodes as _, PluginRegistry as _, PluginState as _, Proposal,
+        Published, Settled, Settlement, Sqlite, StateSize, Store, VersionLimits,
         conformance::{bench::*, conformance},
         migrate,
     },
@@ -114,7 +114,7 @@ const EXTEND: &str = r"DO $$ DECLARE name text; BEGIN
             EXECUTE format('ALTER TABLE %I ADD COLUMN later text NOT NULL DEFAULT ''x''', name);
         END LOOP;
         CREATE TABLE later (id bigint PRIMARY KEY);
-        UPDATE meta SET value = '\x0502' WHERE key = 'layout';
+        UPDATE meta SET value = '\x0602' WHERE key = 'layout';
     END $$";
 
 #[async_trait]
@@ -148,7 +148,7 @@ impl Backing for ExtendedBacking {
 async fn a_database_that_this_engine_cannot_work_with_is_refused() {
     let backing = PostgresBacking::empty();
     drop(backing.node("node", FOR_EVER, Handoff::default()).await.unwrap());
-    for (layout, wanted) in [("0605", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
+    for (layout, wanted) in [("0706", "upgrade the engine"), ("00", "cannot be read"), ("0001", "cannot be read")] {
         backing.raw(&format!(r"UPDATE meta SET value = '\x{layout}' WHERE key = 'layout'"));
         let refused = backing.node("node", FOR_EVER, Handoff::default()).await.map(drop);
         let Err(error) = refused else { panic!("layout {layout} is taken") };
@@ -457,72 +457,12 @@ async fn rows_of_a_claim_with_unknown_result_are_claimed_again() {
     assert_eq!(node.delivery().await.id, retried);
 }
 
-/// Returns a version of the plugin `p`, and its file.
-fn version(number: u32) -> (PluginRow, Vec<u8>) {
-    let file = format!("version {number}").into_bytes();
-    let row = PluginRow {
-        name: slug("p"),
-        version: Digest::of(&file),
-        author_version: number.to_string(),
-        description: String::new(),
-        on: vec!["order.*".into()],
-        file: "p.wasm".into(),
-        bytes: file.len() as u64,
-        config: std::collections::BTreeMap::new(),
-        revision: 0,
-    };
-    (row, file)
-}
-
-fn registry(node: &Bench) -> &dyn PluginRegistry {
-    node.store.plugin_registry().expect("many nodes share plugins")
+async fn publish(node: &Bench, new: NewVersion, proposal: Proposal) -> Published {
+    node.store.publish(new, proposal, VersionLimits::default()).await.unwrap()
 }
 
 async fn serving(node: &Bench) -> Vec<Digest> {
-    registry(node).serving().await.unwrap().iter().map(|plugin| plugin.version).collect()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_plugin_file_written_last_serves_on_every_node() {
-    let cluster = Cluster::of(2, FOR_EVER).await;
-    let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
-    let ((first, first_file), (second, second_file)) = (version(1), version(2));
-    let publish = async |node: &Bench, (row, file), shown| registry(node).publish(row, file, shown).await.unwrap();
-
-    assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Serves, "no node has published it before");
-    assert_eq!(registry(two).file(first.version).await.unwrap(), Some(first_file));
-    assert_eq!(publish(two, version(1), FileSeen::AtStart).await, Published::Serves, "it does already");
-    two.store
-        .set_plugin_config(&first.name, [("limit".to_owned(), "7".to_owned())].into(), "ops".to_owned(), clock::wall())
-        .await
-        .unwrap();
-    assert_eq!(publish(two, version(2), FileSeen::AtStart).await, Published::Serves, "no node has published that version before");
-    assert_eq!(publish(one, version(1), FileSeen::AtStart).await, Published::Outdated);
-    let known = registry(one).serving().await.unwrap();
-    assert_eq!((known.len(), known[0].version, &*known[0].author_version), (1, second.version, "2"));
-    assert_eq!(known[0].config["limit"], "7", "settings belong to the name");
-    assert_eq!(registry(one).file(second.version).await.unwrap(), Some(second_file));
-    assert_eq!(registry(one).file(first.version).await.unwrap(), None, "only the serving file is stored");
-
-    assert_eq!(
-        publish(one, version(1), FileSeen::Written).await,
-        Published::Serves,
-        "a written file serves even if its version is known"
-    );
-    assert_eq!(serving(two).await, [first.version]);
-    assert!(!registry(two).withdraw(&second.name, second.version).await.unwrap(), "this version does not serve");
-    assert_eq!(serving(one).await, [first.version]);
-    assert!(registry(two).withdraw(&first.name, first.version).await.unwrap());
-    assert!(serving(one).await.is_empty());
-    for number in [1, 2] {
-        assert_eq!(
-            publish(one, version(number), FileSeen::AtStart).await,
-            Published::Outdated,
-            "a withdrawn version stays withdrawn"
-        );
-    }
-    assert!(serving(one).await.is_empty());
-    assert_eq!(one.store.plugins().await.unwrap().len(), 1, "its settings stay");
+    node.store.serving().await.unwrap().iter().map(|plugin| plugin.version).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -533,11 +473,13 @@ async fn other_nodes_are_notified_of_published_and_withdrawn_plugins() {
         let changed = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await;
         two.handoff.settings.set_known(changed.unwrap_or_else(|_| panic!("no notification: {what}")));
     };
-    let (row, file) = version(1);
-    registry(one).publish(row.clone(), file.clone(), FileSeen::Written).await.unwrap();
+    let new = new_version("p", "1");
+    publish(one, new.clone(), Proposal::Serve).await;
     heard("a new plugin").await;
-    registry(one).withdraw(&row.name, row.version).await.unwrap();
+    assert_eq!(serving(two).await, [new.plugin.version]);
+    one.store.withdraw(&new.plugin.name, new.plugin.version, clock::wall()).await.unwrap();
     heard("its end").await;
+    assert!(serving(two).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -547,16 +489,43 @@ async fn one_of_several_versions_published_at_once_serves() {
         let mut publishing = tokio::task::JoinSet::new();
         for (number, node) in cluster.nodes.iter().enumerate() {
             let store = Arc::clone(&node.store);
-            let (row, file) = version(round * 10 + number as u32 % 2);
-            publishing.spawn(async move { store.plugin_registry().unwrap().publish(row, file, FileSeen::Written).await });
+            let new = new_version("p", &(round * 10 + number % 2).to_string());
+            publishing.spawn(async move { store.publish(new, Proposal::Serve, VersionLimits::default()).await });
         }
         for published in publishing.join_all().await {
-            assert_eq!(published, Ok(Published::Serves), "each of them served, at least for a moment");
+            assert!(matches!(published, Ok(Published::Serves { .. } | Published::Unchanged)), "{published:?}");
         }
         let [last] = serving(&cluster.nodes[0]).await[..] else { panic!("one of them") };
-        assert!(registry(&cluster.nodes[1]).file(last).await.unwrap().is_some());
+        assert!(cluster.nodes[1].store.file(last).await.unwrap().is_some());
     }
     assert_eq!(cluster.backing.raw("SELECT count(*) FROM plugin_version WHERE file IS NOT NULL"), "1");
+}
+
+/// What an engine of layout 4 does to the table, which knows only the columns `version`, `plugin`, `published_at` and `file`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_of_an_older_engine_serves_and_may_be_replaced() {
+    let cluster = Cluster::of(1, FOR_EVER).await;
+    let node = &cluster.nodes[0];
+    let (first, second, third) = (new_version("p", "1"), new_version("p", "2"), new_version("p", "3"));
+    publish(node, first.clone(), Proposal::Serve).await;
+    let bytes = |new: &NewVersion| format!("convert_to('{}', 'UTF8')", String::from_utf8(new.file.clone()).unwrap());
+    let digest = |new: &NewVersion| format!("decode('{}', 'hex')", new.plugin.version);
+    let (version, file) = (digest(&second), bytes(&second));
+    cluster.backing.raw(&format!(
+        "UPDATE plugin SET version = {version};
+         UPDATE plugin_version SET file = NULL WHERE file IS NOT NULL;
+         INSERT INTO plugin_version (version, plugin, published_at, file) VALUES ({version}, 'p', 1, {file})"
+    ));
+    assert_eq!(serving(node).await, [second.plugin.version]);
+    assert_eq!(
+        node.store.file(first.plugin.version).await.unwrap(),
+        None,
+        "it deletes the bytes of the version that it replaces"
+    );
+    assert_eq!(publish(node, third.clone(), Proposal::Serve).await, Published::Serves { from: Some(second.plugin.version) });
+    assert_eq!(node.store.file(second.plugin.version).await.unwrap(), Some(second.file));
+    let numbers: Vec<_> = node.store.versions(&slug("p")).await.unwrap().iter().map(|one| one.served).collect();
+    assert_eq!(numbers, [Some(2), Some(0)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -564,10 +533,10 @@ async fn nodes_report_their_plugins_and_the_age_of_their_oldest_lease() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let ready = vec![
-        NodePlugin { name: "p".into(), version: Some(version(1).0.version), error: None },
+        NodePlugin { name: "p".into(), version: Some(new_version("p", "1").plugin.version), error: None },
         NodePlugin { name: "q.wasm".into(), version: None, error: Some("it is \"empty\"\0".into()) },
     ];
-    registry(one).report(ready.clone()).await.unwrap();
+    one.store.report(ready.clone()).await.unwrap();
     let before = clock::wall();
     let claim = one.accept(event("a")).await;
     let nodes = two.store.nodes().await.unwrap();
@@ -751,9 +720,18 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
           ALTER TABLE attempt DROP COLUMN sent; ALTER TABLE api_key DROP COLUMN ending;
           DROP TABLE plugin_config; ALTER TABLE audit DROP COLUMN members;
           ALTER TABLE run DROP COLUMN settings_revision; ALTER TABLE run DROP COLUMN state_read;
+          ALTER TABLE plugin DROP COLUMN state;
+          ALTER TABLE plugin_version DROP COLUMN candidate, DROP COLUMN served, DROP COLUMN ended_at, DROP COLUMN author_version,
+              DROP COLUMN description, DROP COLUMN patterns, DROP COLUMN file_name, DROP COLUMN bytes, DROP COLUMN way,
+              DROP COLUMN author, DROP COLUMN kept;
+          INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)
+              VALUES ('p', sha256('1'), '7', '', '[]', 'p.wasm', 1, '{{}}');
+          INSERT INTO plugin_version (version, plugin, published_at, file) VALUES (sha256('1'), 'p', 1, '1'), (sha256('2'), 'p', 1, NULL);
           UPDATE meta SET value = '\x0101' WHERE key = 'layout'; {write}"
     ));
     let store = backing.node("node", FOR_EVER, Handoff::default()).await.unwrap();
+    let versions = store.versions(&slug("p")).await.unwrap();
+    assert_eq!(versions.iter().map(|one| (&*one.author_version, one.served)).collect::<Vec<_>>(), [("7", Some(1))]);
     let sizes = async || (store.state_size(&slug("p")).await.unwrap(), store.state_size(&slug("q")).await.unwrap());
     let expected = (StateSize { keys: 2, bytes: 6 }, StateSize { keys: 1, bytes: 4 });
     assert_eq!(sizes().await, expected);

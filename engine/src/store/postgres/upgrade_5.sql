@@ -7,3 +7,25 @@ ALTER TABLE run ADD COLUMN state_read text;
 INSERT INTO plugin_config (plugin, revision, at, author, config)
     SELECT name, 1, floor(extract(epoch FROM now()))::bigint * 1000, 'upgrade', config FROM plugin
     WHERE config <> '{}' AND NOT EXISTS (SELECT 1 FROM plugin_config c WHERE c.plugin = name);
+
+-- Versions of plugins with their manifest, and the bytes of those that do not serve. An engine of layout 4 that replaces a
+-- version deletes its bytes. Whether plugins run: such an engine runs all of them.
+
+ALTER TABLE plugin ADD COLUMN state text NOT NULL DEFAULT 'serving';
+
+ALTER TABLE plugin_version
+    ADD COLUMN candidate bigint NOT NULL DEFAULT 0,
+    ADD COLUMN served bigint,
+    ADD COLUMN ended_at bigint,
+    ADD COLUMN author_version text NOT NULL DEFAULT '',
+    ADD COLUMN description text NOT NULL DEFAULT '',
+    ADD COLUMN patterns text NOT NULL DEFAULT '[]',
+    ADD COLUMN file_name text NOT NULL DEFAULT '',
+    ADD COLUMN bytes bigint NOT NULL DEFAULT 0,
+    ADD COLUMN way text NOT NULL DEFAULT 'file',
+    ADD COLUMN author text NOT NULL DEFAULT '',
+    ADD COLUMN kept bytea;
+ALTER TABLE plugin_version ALTER COLUMN kept SET STORAGE EXTERNAL;
+UPDATE plugin_version v SET served = 1, author_version = p.author_version, description = p.description, patterns = p.patterns,
+        file_name = p.file, bytes = p.bytes
+    FROM plugin p WHERE p.name = v.plugin AND v.file IS NOT NULL;

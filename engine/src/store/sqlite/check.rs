@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{id::Tag, name::Slug, run::RunOutcome, time::Timestamp},
-    store::{AuditEntry, Error, KeyFile, KeyRow, PluginConfig, PluginRow, Seal, columns::ended, jobs::StoredJob},
+    store::{AuditEntry, Error, KeyFile, KeyRow, PluginConfig, PluginRow, PluginVersion, Seal, columns::ended, jobs::StoredJob},
 };
 
 /// Maximum number of places that one finding lists; further ones are only counted.
@@ -150,6 +150,8 @@ impl Check<'_> {
         self.each("attempt", &format!("SELECT {ATTEMPT_COLUMNS} FROM attempt"), |row| rows::attempt(row, 0).map(drop));
         self.each("plugin", &format!("SELECT {} FROM plugin", PluginRow::COLUMNS), |row| PluginRow::read(row).map(drop));
         let revisions = format!("SELECT {} FROM plugin_config", PluginConfig::COLUMNS);
+        let versions = format!("SELECT {} FROM plugin_version", PluginVersion::COLUMNS);
+        self.each("plugin_version", &versions, |row| PluginVersion::read(row).map(drop));
         self.each("plugin_config", &revisions, |row| PluginConfig::read_revision(row).map(drop));
         self.each("state", "SELECT plugin FROM state", |row| {
             let parsed = Slug::parse(&row.get::<_, String>(0)?);

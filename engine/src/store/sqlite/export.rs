@@ -63,6 +63,7 @@ impl Export {
         let after = after.iter().map(|part| match part {
             KeyPart::Number(number) => number as &dyn ToSql,
             KeyPart::Text(text) => text as &dyn ToSql,
+            KeyPart::Bytes(bytes) => bytes as &dyn ToSql,
         });
         let mut found = select.query(params_from_iter(after))?;
         let (mut rows, mut bytes) = (Vec::new(), 0);

@@ -20,6 +20,7 @@ mod keys;
 mod parked;
 mod plugins;
 mod readers;
+mod registry;
 mod retention;
 mod rows;
 mod secrets;

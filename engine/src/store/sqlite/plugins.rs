@@ -13,10 +13,6 @@ use crate::{
 
 #[async_trait]
 impl Plugins for Sqlite {
-    async fn remember_plugin(&self, plugin: PluginRow) -> Result<(), Error> {
-        self.write(move |db, _| remember(db, &plugin)).await
-    }
-
     async fn set_plugin_config(
         &self,
         name: &Slug,
@@ -49,13 +45,16 @@ impl Plugins for Sqlite {
     }
 }
 
-fn remember(db: &Connection, plugin: &PluginRow) -> Result<(), Error> {
+/// Stores which version of a plugin serves. Its settings are not changed; a new plugin gets those stored for its name. A held plugin
+/// runs again.
+pub fn remember(db: &Connection, plugin: &PluginRow) -> Result<(), Error> {
     db.prepare_cached(
         "INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, coalesce(
              (SELECT config FROM plugin_config WHERE plugin = ?1 ORDER BY revision DESC LIMIT 1), '{}'))
          ON CONFLICT (name) DO UPDATE SET version = excluded.version, author_version = excluded.author_version,
-             description = excluded.description, patterns = excluded.patterns, file = excluded.file, bytes = excluded.bytes",
+             description = excluded.description, patterns = excluded.patterns, file = excluded.file, bytes = excluded.bytes,
+             state = CASE state WHEN 'held' THEN 'serving' ELSE state END",
     )?
     .execute(params![
         &*plugin.name,
@@ -96,7 +95,12 @@ fn config(db: &Connection, name: &Slug) -> Result<PluginConfig, Error> {
 }
 
 fn all(db: &Connection) -> Result<Vec<PluginRow>, Error> {
-    let mut select = db.prepare_cached(&format!("SELECT {} FROM plugin ORDER BY name", PluginRow::COLUMNS))?;
+    those(db, "")
+}
+
+/// Returns the plugins that a condition selects, by name.
+pub fn those(db: &Connection, condition: &str) -> Result<Vec<PluginRow>, Error> {
+    let mut select = db.prepare_cached(&format!("SELECT {} FROM plugin {condition} ORDER BY name", PluginRow::COLUMNS))?;
     let mut rows = select.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {

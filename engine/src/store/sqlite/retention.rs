@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, Sqlite, audit, jobs, state, steady};
+use super::{Local, Sqlite, audit, jobs, registry, state, steady};
 use crate::{
     domain::{
         id::EventId,
@@ -110,15 +110,15 @@ fn evict(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Re
     Ok((Evicted { looked_at: step.looked_at, events: step.left }, walks))
 }
 
-/// Returns the bytes that the store holds. Free pages and the state of plugins do not count. State has separate limits, and
-/// deleting events would not make it smaller.
+/// Returns the bytes that the store holds. Free pages do not count, nor do the state and the versions of plugins. Both have separate
+/// limits, and deleting events would not make them smaller.
 fn size(db: &Connection) -> Result<u64, Error> {
     let pragma = |name: &str| -> Result<u64, Error> {
         let number: i64 = db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
         Ok(number.unsigned_abs())
     };
     let used = pragma("page_count")?.saturating_sub(pragma("freelist_count")?) * pragma("page_size")?;
-    Ok(used.saturating_sub(state::bytes_of_all(db)?))
+    Ok(used.saturating_sub(state::bytes_of_all(db)? + registry::bytes_of_all(db)?))
 }
 
 /// One step with a time limit.

@@ -217,8 +217,30 @@ CREATE TABLE plugin (
     patterns       TEXT NOT NULL,              -- JSON array
     file           TEXT NOT NULL,
     bytes          INTEGER NOT NULL,
-    config         TEXT NOT NULL               -- JSON object
+    config         TEXT NOT NULL,              -- JSON object
+    state          TEXT NOT NULL DEFAULT 'serving' -- or why it does not run
 ) STRICT, WITHOUT ROWID;
+
+-- Versions of plugins. The one whose bytes are in `file` serves. A row without bytes only lets an old file be recognized.
+CREATE TABLE plugin_version (
+    version        BLOB PRIMARY KEY,           -- SHA-256 of the bytes
+    plugin         TEXT NOT NULL,
+    published_at   INTEGER NOT NULL,           -- wall clock, ms; of its last proposal
+    candidate      INTEGER NOT NULL,           -- 1 until it serves
+    served         INTEGER,                    -- the version of a plugin that began to serve last has the largest number
+    ended_at       INTEGER,                    -- wall clock, ms; when it stopped serving
+    author_version TEXT NOT NULL,
+    description    TEXT NOT NULL,
+    patterns       TEXT NOT NULL,              -- JSON array
+    file_name      TEXT NOT NULL,
+    bytes          INTEGER NOT NULL,
+    way            TEXT NOT NULL,
+    author         TEXT NOT NULL,              -- name of the key, or the folder
+    file           BLOB,                       -- its bytes while it serves
+    kept           BLOB                        -- its bytes while it does not
+) STRICT;
+CREATE UNIQUE INDEX plugin_version_serves ON plugin_version (plugin) WHERE file IS NOT NULL;
+CREATE INDEX plugin_version_by_age ON plugin_version (plugin, published_at);
 
 -- Revisions of the settings of plugins, also of plugins that do not exist yet. The newest one is in effect.
 CREATE TABLE plugin_config (

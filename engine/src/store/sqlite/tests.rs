@@ -1,7 +1,6 @@
 //! The conformance suite on SQLite, and tests of the parts that only SQLite has: its tables and its file.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -20,14 +19,13 @@ use crate::{
         job::{RetryFilter, Task},
         key::Role,
         name::Slug,
-        plugin::Digest,
         retention::Retention,
         run::{Effects, RunOutcome},
     },
     store::{
         Accept as _, AdmissionLimits, Claims as _, DeliveryFilter, Endpoints as _, Error, EventFilter, Handoff, KeyFile,
-        NewAudit, NewKey, PageRequest, PluginRow, PluginState as _, READ_TIME_MAX, Settled, Settlement, Store, Story as _,
-        StoryPlace,
+        NewAudit, NewKey, PageRequest, PluginState as _, Proposal, READ_TIME_MAX, Settled, Settlement, Store, Story as _,
+        StoryPlace, VersionLimits,
         conformance::{bench::*, conformance},
     },
 };
@@ -232,18 +230,7 @@ async fn full_store(backing: &Arc<SqliteBacking>) -> Bench {
     bench.finished(slack, Next::Dead(DeadReason::Gone)).await;
     bench.settled_with(waiting("p", soon(3600))).await;
     bench.accept(event("a")).await;
-    let plugin = PluginRow {
-        name: slug("p"),
-        version: Digest::of(b"p"),
-        author_version: "1".into(),
-        description: String::new(),
-        on: vec!["*".into()],
-        file: "p.wasm".into(),
-        bytes: 1,
-        config: BTreeMap::new(),
-        revision: 0,
-    };
-    bench.store.remember_plugin(plugin).await.unwrap();
+    bench.store.publish(new_version("p", "1"), Proposal::Serve, VersionLimits::default()).await.unwrap();
     let key = NewKey { name: "ci".into(), role: Role::Read, hash: [1; 32], ending: None, expires_at: Some(clock::wall()) };
     bench.store.create_key(key).await.unwrap();
     let entry = NewAudit { at: clock::wall(), key: "ci".into(), action: "key.create".into(), target: None };

@@ -1,4 +1,6 @@
-//! Plugins: list, read, settings, state.
+//! Plugins: list, read, settings, state. `versions.rs` has their versions.
+
+pub mod versions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,9 +16,10 @@ use crate::{
     catalog::{PluginEntry, PluginState},
     domain::{
         name::{Slug, nearest},
+        plugin::Halt,
         setting::{self, Given, Setting},
     },
-    store::{self, ConfigRevision, StateSize, Store},
+    store::{self, ConfigRevision, PluginVersion, StateSize, Store},
     wire::{
         self, ClearedStateView, ConfigRevisionView, PageView, PluginConfigView, PluginView, SettingProblemView, SettingView,
         StateSizeView, values::values,
@@ -49,11 +52,14 @@ values! {
     get, path = "/v1/plugins", operation_id = "list_plugins", tag = "plugins",
     responses((status = 200, description = "All plugins and files.", body = PageView<PluginView>)),
 )]
-pub async fn list(State(api): State<Arc<Api>>) -> Json<PageView<PluginView>> {
+pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<PluginView>>, Problem> {
+    let mut candidates = api.store.candidates().await?;
+    candidates.dedup_by(|older, newer| older.plugin == newer.plugin);
     let plugins = api.catalog.plugins();
     let serving = plugins.iter().map(|entry| PluginView::new(entry));
+    let candidates = candidates.iter().filter(|one| plugins.get(&one.plugin).is_none()).map(PluginView::candidate);
     let broken = plugins.broken().map(|(file, reason)| PluginView::broken(file, reason));
-    Json(PageView { items: serving.chain(broken).collect(), next: None })
+    Ok(Json(PageView { items: serving.chain(candidates).chain(broken).collect(), next: None }))
 }
 
 fn find(api: &Api, name: &str) -> Result<Arc<PluginEntry>, Problem> {
@@ -74,7 +80,12 @@ fn unknown(api: &Api, name: &str) -> Problem {
     responses((status = 200, description = "The plugin.", body = PluginView)),
 )]
 pub async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<PluginView>, Problem> {
-    Ok(Json(PluginView::new(&*find(&api, &name)?)))
+    let problem = match find(&api, &name) {
+        Ok(entry) => return Ok(Json(PluginView::new(&entry))),
+        Err(problem) => problem,
+    };
+    let candidate = api.store.candidates().await?.into_iter().find(|one| *one.plugin == *name);
+    candidate.map(|one| Json(PluginView::candidate(&one))).ok_or(problem)
 }
 
 /// Read the settings of a plugin, what it declares, and who changed them.
@@ -242,7 +253,7 @@ impl PluginView {
     pub fn new(entry: &PluginEntry) -> Self {
         let row = &entry.row;
         let (state, error) = match &entry.state {
-            PluginState::Serving(_) => (wire::PluginState::SERVING, None),
+            PluginState::Serving(_) => (row.halt.map_or(wire::PluginState::SERVING, Halt::as_str), None),
             PluginState::NotLoadable(reason) => (wire::PluginState::NOT_LOADABLE, Some(reason.clone())),
         };
         Self {
@@ -255,6 +266,21 @@ impl PluginView {
             on: row.on.clone(),
             file: row.file.clone(),
             bytes: row.bytes,
+        }
+    }
+
+    /// Returns the view of the newest candidate of a plugin of which no version serves.
+    pub fn candidate(stored: &PluginVersion) -> Self {
+        Self {
+            name: stored.plugin.to_string(),
+            version: Some(stored.version.to_string()),
+            state: stored.state.as_str().into(),
+            error: None,
+            description: stored.description.clone(),
+            author_version: stored.author_version.clone(),
+            on: stored.on.clone(),
+            file: stored.file.clone(),
+            bytes: stored.bytes,
         }
     }
 
