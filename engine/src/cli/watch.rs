@@ -37,7 +37,7 @@ pub fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
     }
     if !crates.is_empty() && !wasm.exists() {
         let plugins = measure::count(crates.len() as u64, "plugin");
-        anstream::println!("  building {plugins} for the first time, with dependencies: about a minute");
+        anstream::println!("  building {plugins} for the first time, with dependencies: one to three minutes");
     }
     let bar = if std::io::stderr().is_terminal() {
         indicatif::ProgressBar::new(crates.len() as u64)
@@ -120,7 +120,7 @@ pub fn watch(
             let touched = |plugin: &PluginCrate| edited.iter().any(|path| path.starts_with(&plugin.folder));
             for plugin in found.crates.into_iter().filter(touched) {
                 if !wasm.join(format!("{}.wasm", plugin.name)).exists() {
-                    say("build", &format!("{}  for the first time, with dependencies: up to a minute", plugin.name));
+                    say("build", &format!("{}  for the first time, with dependencies: one to three minutes", plugin.name));
                 }
                 let wasm = wasm.clone();
                 let building = tokio::task::spawn_blocking(move || {
