@@ -359,6 +359,7 @@ async fn every_change_is_in_the_audit_trail() {
     assert_eq!(updates["items"][0]["status"], 422);
     let rest = engine.get(&format!("/v1/audit?action=endpoint.update&cursor={}", updates["next"].as_str().unwrap())).await;
     assert_eq!((rest["items"].as_array().unwrap().len(), &rest["items"][0]["status"]), (1, &json!(200)));
+    assert_eq!(rest["items"][0]["members"], json!(["title"]), "the names of what it sets");
     assert_eq!(engine.get("/v1/audit?until=2020-01-01T00:00:00Z").await["items"], json!([]));
     assert_eq!(get_with(&engine, reader["key"].as_str().unwrap(), "/v1/audit").await.0, 403, "not for every reader");
     let (listed, said) = cli(&engine, &["audit", "--since", "1h", "--action", "endpoint.delete"]);

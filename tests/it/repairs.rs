@@ -125,6 +125,8 @@ async fn an_update_changes_only_the_named_members() {
     let trail = engine.get("/v1/audit").await;
     let actions: Vec<_> = trail["items"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
     assert!(actions.contains(&"endpoint.update") && actions.contains(&"source.update"), "{actions:?}");
+    let trail = engine.get("/v1/audit?action=source.update&limit=1").await;
+    assert_eq!(trail["items"][0]["members"], json!(["allow", "rate"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

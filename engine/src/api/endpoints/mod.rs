@@ -148,7 +148,7 @@ pub async fn change(
     Path(id): Path<String>,
     request_headers: HeaderMap,
     body: Body,
-) -> Result<Json<EndpointView>, Problem> {
+) -> Result<(Extension<audit::Members>, Json<EndpointView>), Problem> {
     let patch: serde_json::Map<String, Value> = body::json(&api, &request_headers, body, Problem::bad_endpoint).await?;
     let before = find(&api, &id)?;
     let tag = api.store.tag();
@@ -157,6 +157,7 @@ pub async fn change(
     }
     let current = Input::of(&before, EndpointView::new(&before, tag, Sight::Whole));
     let mut merged = serde_json::to_value(current).map_err(|error| Problem::internal(error.to_string()))?;
+    let members = patch.keys().cloned().collect();
     patch::merge(&mut merged, Value::Object(patch));
     body::whole_numbers(&mut merged);
     let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_endpoint(error.to_string()))?;
@@ -167,7 +168,7 @@ pub async fn change(
     // Read again: its state may have changed meanwhile.
     let changed = find(&api, &id)?;
     let view = if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag, caller.sight) };
-    Ok(Json(view.warned(&api)))
+    Ok((Extension(audit::Members(members)), Json(view.warned(&api))))
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -119,7 +119,7 @@ pub async fn change(
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<SourceView>, Problem> {
+) -> Result<(Extension<audit::Members>, Json<SourceView>), Problem> {
     let patch: serde_json::Map<String, Value> = body::json(&api, &headers, body, Problem::bad_source).await?;
     let before = find(&api, &id)?;
     if patch.get("name").is_some_and(|name| name.as_str() != Some(&before.new.name)) {
@@ -127,6 +127,7 @@ pub async fn change(
     }
     let keeps_verify_token = !patch.contains_key("verify_token");
     let mut merged = serde_json::to_value(Input::of(&before)).map_err(|error| Problem::internal(error.to_string()))?;
+    let members = patch.keys().cloned().collect();
     patch::merge(&mut merged, Value::Object(patch));
     body::whole_numbers(&mut merged);
     let input: Input = serde_json::from_value(merged).map_err(|error| Problem::bad_source(error.to_string()))?;
@@ -137,7 +138,8 @@ pub async fn change(
     api.store.update_source(changed.clone()).await?;
     api.sources.refresh().await?;
     let new_secret = changed.new.settings.preset != before.new.settings.preset;
-    Ok(Json(if new_secret { SourceView::revealing(&api, &changed) } else { SourceView::new(&api, &changed, caller.sight) }))
+    let view = if new_secret { SourceView::revealing(&api, &changed) } else { SourceView::new(&api, &changed, caller.sight) };
+    Ok((Extension(audit::Members(members)), Json(view)))
 }
 
 /// Delete a source.
