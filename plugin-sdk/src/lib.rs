@@ -62,6 +62,9 @@ pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
+#[cfg(not(target_arch = "wasm32"))]
+mod rules;
+
 mod host;
 
 #[cfg(target_arch = "wasm32")]

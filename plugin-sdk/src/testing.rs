@@ -31,15 +31,21 @@
 //! # }
 //! ```
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     Emit, Event, Outcome, Plugin, Result, Setting, Webhook,
-    host::stand_in::{self, World},
+    host::stand_in::{self, Ended, World},
+    rules,
 };
+
+pub use rules::limits;
 
 /// Starts an event of this type with defaults. [`EventBuilder::build`] returns it.
 pub fn event(event_type: impl Into<String>) -> EventBuilder {
@@ -64,7 +70,7 @@ pub fn engine() -> Engine {
 ///
 /// # Errors
 ///
-/// The error of the plugin.
+/// The error of the plugin, or what the engine would refuse: see [`Engine::run`].
 pub fn run(plugin: &impl Plugin, event: &Event) -> Result<Outcome> {
     engine().run(plugin, event)
 }
@@ -98,6 +104,11 @@ impl EventBuilder {
         self
     }
 
+    /// Sets when the engine accepted the event; default its time.
+    pub fn accepted_at(self, time: impl Into<String>) -> Self {
+        self.attribute("innesco.accepted-at", time)
+    }
+
     /// Adds an extension attribute, such as `channel`.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.attributes.push((name.into(), value.into()));
@@ -128,7 +139,7 @@ impl EventBuilder {
 
 /// Replaces the engine in tests: settings, state and log. Create one with [`engine`].
 #[derive(Clone, Debug, Default)]
-pub struct Engine(World);
+pub struct Engine(World, Option<BTreeSet<String>>);
 
 impl Engine {
     /// Adds a setting.
@@ -143,19 +154,36 @@ impl Engine {
         self
     }
 
+    /// Sets the names of the endpoints that exist. A webhook to another name is then refused, with the nearest name. Without this
+    /// call every name exists.
+    pub fn endpoints<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.1.get_or_insert_default().extend(names.into_iter().map(str::to_owned));
+        self
+    }
+
     /// Runs a plugin on an event. As in the engine, its state writes take effect only if it succeeds. A panic of the plugin
     /// reaches the caller.
     ///
     /// # Errors
     ///
-    /// The error of the plugin.
+    /// The error of the plugin. Also what the engine ends as `bad-output`, with the engine's code and words: a header that a plugin
+    /// cannot set (`header_not_allowed`), too many webhooks, a bad event type, too large a value of state, and so on. See [`limits`].
+    ///
     /// # Panics
     ///
     /// If a setting is not declared or has a value that the engine refuses.
     pub fn run<P: Plugin>(&mut self, plugin: &P, event: &Event) -> Result<Outcome> {
         let mut world = World { log: Vec::new(), ..self.0.clone() };
         world.config = with_defaults(P::SETTINGS, &self.0.config);
-        let outcome = stand_in::with(&mut world, || plugin.handle(event));
+        world.used = Some(BTreeSet::new());
+        let ended = catch_unwind(AssertUnwindSafe(|| stand_in::with(&mut world, || plugin.handle(event))));
+        let outcome = match ended {
+            Ok(outcome) => outcome.and_then(|outcome| rules::check(&outcome, self.1.as_ref()).map(|()| outcome)),
+            Err(panic) => match panic.downcast::<Ended>() {
+                Ok(ended) => Err(ended.0),
+                Err(panic) => resume_unwind(panic),
+            },
+        };
         self.0.log.append(&mut world.log);
         if outcome.is_ok() {
             self.0.state = world.state;
@@ -325,5 +353,89 @@ mod tests {
         let error = engine.run(&Counter, &told("go")).unwrap_err();
         assert_eq!(error.code, "bad-state");
         assert!(error.message.contains("\"count\""), "{error}");
+    }
+
+    /// Returns what the event asks for.
+    struct Asks(fn() -> Result<Outcome>);
+
+    impl Plugin for Asks {
+        const ON: &'static [&'static str] = &["ask"];
+
+        fn handle(&self, _: &Event) -> Result<Outcome> {
+            (self.0)()
+        }
+    }
+
+    #[test]
+    fn what_the_engine_refuses_is_an_error_with_its_words() {
+        assert!(run(&Asks(|| Ok(Webhook::onward().into())), &told("go")).is_ok(), "the plugin of an endpoint");
+        let cases: [(fn() -> Result<Outcome>, &str); 9] = [
+            (
+                || Ok(Webhook::to("crm").header("Authorization", "Bearer x").into()),
+                "header_not_allowed: webhook 1: sets the header authorization, which only the endpoint may set; set it there",
+            ),
+            (|| Ok(Webhook::to("crm").header("x", "a\nb").into()), "bad_header: webhook 1: the value of header x must be"),
+            (|| Ok(vec![Webhook::to("crm"); 1001].into()), "too_many_webhooks: returned 1001 webhooks; the limit is 1000"),
+            (|| Ok(vec![Webhook::to("crm"), Webhook::onward()].into()), "no_endpoint: webhook 2: names no endpoint; set `to`"),
+            (|| Ok(Emit::new("or der").into()), "bad_event_type: event 1: \"or der\" is not an event type: use letters"),
+            (|| Ok(Emit::new("innesco.x").into()), "reserved_type: event 1: types that begin with innesco."),
+            (|| Ok(Emit::new("a").data("application/json", "{").into()), "bad_data: event 1: declares its data as"),
+            (|| Ok(Emit::new("a").attribute("Channel", "x").into()), "bad_attribute: event 1: \"Channel\" is not"),
+            (
+                || Ok(Webhook::to("crm").body("text/plain", vec![0; 21 << 20]).into()),
+                "output_too_large: returned more than 20 MiB",
+            ),
+        ];
+        for (asks, expected) in cases {
+            let error = run(&Asks(asks), &told("go")).unwrap_err();
+            assert!(error.to_string().starts_with(expected) && !error.retryable, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_run_ends_where_it_exceeds_a_limit_of_its_state() {
+        let cases: [(fn() -> Result<Outcome>, &str); 3] = [
+            (
+                || {
+                    state::set("a", vec![0; (64 << 10) + 1]);
+                    unreachable!("the run has ended")
+                },
+                "state_limit: sets a state value of 64.0 KiB; the limit is 64 KiB",
+            ),
+            (
+                || {
+                    state::get(&"k".repeat(300));
+                    unreachable!("the run has ended")
+                },
+                "state_limit: uses a state key of 300 B; the limit is 256 B",
+            ),
+            (
+                || {
+                    (0..65).for_each(|number| state::set(&number.to_string(), "x"));
+                    unreachable!("the run has ended")
+                },
+                "state_limit: uses more than 64 state keys in one run",
+            ),
+        ];
+        for (asks, expected) in cases {
+            let mut engine = engine();
+            assert_eq!(engine.run(&Asks(asks), &told("go")).unwrap_err().to_string(), expected);
+            assert!(engine.state_keys().is_empty(), "nothing is stored");
+        }
+        state::set("outside", vec![0; 1 << 20]);
+    }
+
+    #[test]
+    fn endpoints_that_are_named_are_the_only_ones() {
+        let asks = Asks(|| Ok(Webhook::to("slak").into()));
+        assert!(engine().run(&asks, &told("go")).is_ok());
+        let error = engine().endpoints(["slack", "crm"]).run(&asks, &told("go")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown_endpoint: webhook 1 goes to endpoint \"slak\", which does not exist; the nearest name is \"slack\""
+        );
+        let error = engine().endpoints(["mailer"]).run(&asks, &told("go")).unwrap_err();
+        assert!(error.message.ends_with("create it, and the run is tried again"), "{error}");
+        assert!(engine().endpoints(["slak"]).run(&asks, &told("go")).is_ok());
     }
 }

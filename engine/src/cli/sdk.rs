@@ -18,7 +18,7 @@ macro_rules! files_of_the_sdk {
     };
 }
 
-const FILES: [(&str, &str); 21] = files_of_the_sdk![
+const FILES: [(&str, &str); 22] = files_of_the_sdk![
     "README.md",
     "src/arena.rs",
     "src/bindings.rs",
@@ -34,6 +34,7 @@ const FILES: [(&str, &str); 21] = files_of_the_sdk![
     "src/log.rs",
     "src/outcome.rs",
     "src/plugin.rs",
+    "src/rules.rs",
     "src/setting.rs",
     "src/state.rs",
     "src/testing.rs",

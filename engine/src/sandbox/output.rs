@@ -271,4 +271,117 @@ mod tests {
         let given = types::Failure { code: " ".into(), message: String::new(), retryable: false };
         assert_eq!(super::failure(given).message, "the plugin gave no reason");
     }
+
+    /// Returns what it is told to, in the SDK's tests.
+    struct Returns(innesco_sdk::Outcome);
+
+    impl innesco_sdk::Plugin for Returns {
+        const ON: &'static [&'static str] = &["*"];
+
+        fn handle(&self, _: &innesco_sdk::Event) -> innesco_sdk::Result<innesco_sdk::Outcome> {
+            Ok(self.0.clone())
+        }
+    }
+
+    /// Asserts that the SDK's tests and this module give the same answer.
+    fn same(outcome: innesco_sdk::Outcome, addressing: Addressing) {
+        let webhooks = outcome.webhooks().iter().map(|one| types::Webhook {
+            to: one.to.clone(),
+            type_: one.event_type.clone(),
+            content_type: one.content_type.clone(),
+            body: one.body.clone(),
+            headers: one.headers.clone(),
+            attributes: vec![],
+        });
+        let events = outcome.events().iter().map(|one| types::Emitted {
+            type_: one.event_type.clone(),
+            subject: one.subject.clone(),
+            content_type: one.content_type.clone(),
+            data: one.data.clone(),
+            attributes: one.attributes.clone(),
+        });
+        let here = look(webhooks.collect(), events.collect(), addressing).map(drop);
+        let event = innesco_sdk::testing::event("order.created").build();
+        let there = innesco_sdk::testing::run(&Returns(outcome), &event).map(drop).map_err(|error| error.to_string());
+        assert_eq!(there, here, "left: the SDK's tests, right: the engine");
+    }
+
+    #[test]
+    fn tests_of_plugins_refuse_the_same_with_the_same_words() {
+        use innesco_sdk::{Emit, Webhook, testing::limits};
+        let ours = Limits::default();
+        let here = [ours.webhooks, ours.events, ours.output_bytes, ours.state_keys, ours.state_key_bytes, ours.state_value_bytes];
+        let there = [
+            limits::WEBHOOKS,
+            limits::EVENTS,
+            limits::OUTPUT_BYTES,
+            limits::STATE_KEYS,
+            limits::STATE_KEY_BYTES,
+            limits::STATE_VALUE_BYTES,
+        ];
+        assert_eq!(there, here);
+
+        let crm = || Webhook::to("crm").body("text/plain", "hi");
+        let named = |webhook: Webhook| same(webhook.into(), Addressing::Named);
+        use crate::domain::endpoint::{OUR_HEADER_PREFIXES, OUR_HEADERS};
+        let headers = OUR_HEADERS.iter().map(|name| (*name).to_owned()).chain(OUR_HEADER_PREFIXES.map(|one| format!("{one}x")));
+        let proofs = [
+            "authorization",
+            "Cookie",
+            "x-hub-signature-256",
+            "stripe-signature",
+            "x-wc-webhook-signature",
+            "X-Shopify-Hmac-Sha256",
+        ];
+        for name in headers.chain(proofs.map(str::to_owned)).chain(["x-shop", "", "a b", "é", "x:y"].map(str::to_owned)) {
+            named(crm().header(name, "1"));
+        }
+        for value in ["", "a\tb", "a\nb", "é", "\u{7f}", &"x".repeat(4096), &"x".repeat(4097)] {
+            named(crm().header("x-shop", value));
+        }
+        for kind in [
+            "text/plain; charset=utf-8",
+            "text",
+            "a/b\r\nx: y",
+            &format!("a/{}", "b".repeat(253)),
+            &format!("a/{}", "b".repeat(254)),
+        ] {
+            named(crm().body(kind, "hi"));
+        }
+        for event_type in ["order.big", "or der", "", "a*", "a,b", &"x".repeat(255), &"x".repeat(256)] {
+            named(crm().event_type(event_type));
+            same(Emit::new(event_type).into(), Addressing::Named);
+        }
+        for name in ["", &"x".repeat(64), &"x".repeat(65)] {
+            named(Webhook::to(name).body("text/plain", "hi"));
+        }
+        for count in [32, 33] {
+            named((0..count).fold(crm(), |webhook, number| webhook.header(format!("x-{number}"), "1")));
+            let emit = (0..count).fold(Emit::new("a"), |emit, number| emit.attribute(format!("a{number}"), "1"));
+            same(emit.into(), Addressing::Named);
+        }
+        for (name, value) in
+            [("channel", "x"), ("Channel", "x"), ("type", "x"), ("", "x"), ("a", "b\nc"), ("a", &"x".repeat(1025))]
+        {
+            same(Emit::new("a").attribute(name, value).into(), Addressing::Named);
+        }
+        same(Emit::new("a").attribute("b", "1").attribute("b", "2").into(), Addressing::Named);
+        for subject in ["7", "a\nb", &"x".repeat(1024), &"x".repeat(1025)] {
+            same(Emit::new("a").subject(subject).into(), Addressing::Named);
+        }
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        for data in ["{}", "", "{", "{} x", "\u{feff}{}", "[1e999999]", r#""\ud83d""#, &deep(120), &deep(121)] {
+            for kind in ["application/json", "application/vnd.shop+json; v=1", "text/plain"] {
+                same(Emit::new("a").data(kind, data).into(), Addressing::Named);
+            }
+        }
+        same(Emit::new("a").data("application/json", [b'"', 0xff, b'"']).into(), Addressing::Named);
+        for count in [1000, 1001] {
+            same(vec![crm(); count].into(), Addressing::Named);
+            same(std::iter::repeat_n(Emit::new("a"), count).collect(), Addressing::Named);
+        }
+        same(vec![crm(), Webhook::onward()].into(), Addressing::Named);
+        same(vec![Webhook::onward(), crm()].into(), Addressing::Bound);
+        same(vec![Webhook::onward(), Webhook::onward()].into(), Addressing::Bound);
+    }
 }

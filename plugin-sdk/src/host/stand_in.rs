@@ -3,9 +3,13 @@
 //! Each thread has a separate world, so that parallel tests do not affect each other. [`with`] installs a world during a call.
 //! Outside of a call each thread has an empty world, so that a helper that logs can be tested alone.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
+};
 
-use crate::testing::Line;
+use crate::{Error, rules, testing::Line};
 
 /// The part of the engine that a plugin can reach.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +17,12 @@ pub(crate) struct World {
     pub config: BTreeMap<String, String>,
     pub state: BTreeMap<String, Vec<u8>>,
     pub log: Vec<Line>,
+    /// The keys of state that the run has used; `None` outside of a run, where no limit applies.
+    pub used: Option<BTreeSet<String>>,
 }
+
+/// Ends a run in the middle, as the engine does when a plugin exceeds a limit of its state.
+pub(crate) struct Ended(pub Error);
 
 thread_local! {
     static WORLD: RefCell<World> = RefCell::default();
@@ -40,14 +49,31 @@ pub(crate) fn config_get(key: &str) -> Option<String> {
     WORLD.with_borrow(|world| world.config.get(key).cloned())
 }
 
+/// Records the use of a key, or ends the run if it exceeds a limit.
+fn admit(key: &str, value: Option<&[u8]>) {
+    let admitted = WORLD.with_borrow_mut(|world| {
+        let Some(used) = &mut world.used else { return Ok(()) };
+        rules::check_state(used, key, value)?;
+        used.insert(key.to_owned());
+        Ok(())
+    });
+    if let Err(error) = admitted {
+        // Not a panic: the panic hook would print a message.
+        resume_unwind(Box::new(Ended(error)));
+    }
+}
+
 pub(crate) fn state_get(key: &str) -> Option<Vec<u8>> {
+    admit(key, None);
     WORLD.with_borrow(|world| world.state.get(key).cloned())
 }
 
 pub(crate) fn state_set(key: &str, value: &[u8]) {
+    admit(key, Some(value));
     WORLD.with_borrow_mut(|world| world.state.insert(key.to_owned(), value.to_vec()));
 }
 
 pub(crate) fn state_delete(key: &str) {
+    admit(key, None);
     WORLD.with_borrow_mut(|world| world.state.remove(key));
 }
