@@ -19,7 +19,8 @@ pub struct Event {
     pub event_type: String,
     /// Subject of the event, if the sender gave one.
     pub subject: Option<String>,
-    /// Time of the event in RFC 3339. A plugin has no clock; it uses this.
+    /// Time of the event in RFC 3339: what the sender of the event wrote, else when the engine accepted it. An event from a source has
+    /// the time at which its request was accepted. A plugin has no clock; it uses this, or [`accepted_at`](Self::accepted_at).
     pub time: String,
     /// Content type of `data`, usually `application/json`.
     pub content_type: String,
@@ -30,6 +31,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Returns when the engine accepted the event, in RFC 3339. A sender cannot choose it.
+    pub fn accepted_at(&self) -> &str {
+        self.attribute("innesco.accepted-at").unwrap_or(&self.time)
+    }
+
     /// Returns the extension attribute of this name.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -127,6 +133,14 @@ mod tests {
         assert_eq!((event.header("x-topic"), event.query(), event.raw_body()), (Some("order"), Some("a=1"), Some("b=2")));
         let bare = testing::event("order.created").build();
         assert_eq!((bare.header("x-topic"), bare.query(), bare.raw_body()), (None, None, None));
+    }
+
+    #[test]
+    fn the_time_of_acceptance_is_not_the_senders() {
+        let own = testing::event("order.created").time("2020-01-01T00:00:00Z").accepted_at("2026-01-02T03:04:05Z").build();
+        assert_eq!((own.time.as_str(), own.accepted_at()), ("2020-01-01T00:00:00Z", "2026-01-02T03:04:05Z"));
+        let without = testing::event("order.created").build();
+        assert_eq!(without.accepted_at(), without.time);
     }
 
     #[test]

@@ -34,6 +34,9 @@ use crate::domain::{
     time::Timestamp,
 };
 
+/// Attribute with the time of acceptance, for plugins. Other attributes cannot have a dot in their names.
+const ACCEPTED_AT: &str = "innesco.accepted-at";
+
 /// The input of a run.
 #[derive(Clone, Copy)]
 pub struct RunInput<'a> {
@@ -103,7 +106,11 @@ impl Plugin {
             None => event.id.text(input.tag).into(),
         };
         let time = event.time();
-        let around = event.new.request.as_ref().map(|request| request.attributes()).unwrap_or_default();
+        let mut around = event.new.request.as_ref().map(|request| request.attributes()).unwrap_or_default();
+        // Without the sender's own time, `time` is this already.
+        if event.new.time.is_some() {
+            around.push((ACCEPTED_AT.to_owned(), event.accepted_at.to_string()));
+        }
         let attributes = event.new.attributes.0.iter().chain(&around);
         let attributes: Vec<_> = attributes.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let given = types::Event {
