@@ -40,3 +40,4 @@ mod syscalls;
 mod test_send;
 mod throttle;
 mod tidy;
+mod why;

@@ -101,21 +101,57 @@ async fn a_plugin_with_too_much_state_is_stopped_and_can_recover() {
     let run = hoard().await;
     assert_eq!((&run["state"], &run["outcome"], &run["code"]), (&json!("parked"), &json!("bad-output"), &json!("state_limit")));
     let message = run["message"].as_str().expect("a message");
-    for part in ["plugin mischief", "more than 3 keys of state (plugin.state_keys_max)", "innesco plugin state clear mischief"] {
+    for part in ["plugin mischief", "more than 3 keys of state (plugin.state_keys_max)", "innesco plugin state mischief --clear"]
+    {
         assert!(message.contains(part), "{message}");
     }
     let size = engine.get("/v1/plugins/mischief/state").await;
     assert_eq!((&size["keys"], &size["keys_max"], &size["bytes_max"]), (&json!(3), &json!(3), &json!(64 << 20)));
 
-    let listed = engine.command().args(["plugin", "state", "list"]).output().expect("the command runs");
+    let listed = engine.command().args(["plugin", "state"]).output().expect("the command runs");
     assert!(String::from_utf8_lossy(&listed.stdout).contains("mischief"), "{listed:?}");
-    let cleared = engine.command().args(["plugin", "state", "clear", "mischief"]).output().expect("the command runs");
+    let cleared = engine.command().args(["plugin", "state", "mischief", "--clear", "--yes"]).output().expect("the command runs");
     assert!(String::from_utf8_lossy(&cleared.stdout).contains("3 keys"), "{cleared:?}");
     assert_eq!(engine.get("/v1/plugins/mischief/state").await["keys"], 0);
     assert_eq!(hoard().await["outcome"], "ok");
     let audit = engine.get("/v1/audit?action=plugin.state.delete").await;
     assert_eq!((&audit["items"][0]["target"], &audit["items"][0]["status"]), (&json!("mischief"), &json!(200)));
     assert_eq!(engine.call("DELETE", "/v1/plugins/no-such/state", Value::Null).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_values_of_a_plugin_are_listed_shown_and_deleted() {
+    let engine = Engine::start(&["bounce-guard"]);
+    for email in ["anna@example.com", "anna@example.com", "bea@example.com", "carla@example.com"] {
+        let event = engine.send("mail.bounced", json!({ "email": email })).await;
+        engine.settled(&event).await;
+    }
+    let path = "/v1/plugins/bounce-guard/state";
+    let page = engine.get(&format!("{path}/keys?limit=2")).await;
+    let keys = |page: &Value| page["items"].as_array().unwrap().iter().map(|item| item["key"].clone()).collect::<Vec<_>>();
+    assert_eq!(keys(&page), ["bounces/anna@example.com", "bounces/bea@example.com"]);
+    let rest = engine.get(&format!("{path}/keys?cursor={}", page["next"].as_str().unwrap())).await;
+    assert_eq!((keys(&rest), &rest["next"]), (vec![json!("bounces/carla@example.com")], &Value::Null));
+    let value = engine.get(&format!("{path}/value?key=bounces/anna@example.com")).await;
+    assert_eq!((&value["value"], &value["is_json"], &value["bytes"]), (&json!(2), &json!(true), &json!(1)));
+
+    let cli = |arguments: &[&str]| {
+        let output =
+            engine.command().args(["plugin", "state", "bounce-guard"]).args(arguments).output().expect("the command runs");
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).expect("text"))
+    };
+    assert_eq!(cli(&["--prefix", "bounces/b"]), (true, "bounces/bea@example.com\t1 bytes\n".into()));
+    assert_eq!(cli(&["bounces/bea@example.com"]), (true, "1\n".into()));
+    let (done, said) = cli(&["bounces/bea@example.com", "--delete"]);
+    assert!(!done && said.contains("add --yes"), "{said}");
+    let (done, said) = cli(&["bounces/bea@example.com", "--delete", "--yes"]);
+    assert!(done && said.contains("deleted"), "{said}");
+    let (done, said) = cli(&["bounces/bea@example.com"]);
+    assert!(!done && said.contains("stores no value under the key"), "{said}");
+    assert_eq!(engine.get(path).await["keys"], 2);
+    let trail = engine.get("/v1/audit?action=plugin.state.value.delete").await;
+    assert_eq!((&trail["items"][0]["target"], &trail["items"][0]["status"]), (&json!("bounce-guard"), &json!(200)));
+    assert!(!trail.to_string().contains("bea@"), "a key may be personal data");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -170,6 +170,17 @@ async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled
     let told = told.iter().find(|one| one.path == "/").expect("news").text();
     assert!(told.contains(name) && told.contains("\"gone\""), "{told}");
 
+    // The engine's own events are listed on demand.
+    let types = async |query: &str| {
+        let page = engine.get(&format!("/v1/events?limit=100{query}")).await;
+        let items = page["items"].as_array().unwrap().clone();
+        items.iter().filter(|item| item["type"].as_str().unwrap().starts_with("innesco.")).count()
+    };
+    assert_eq!(types("").await, 0);
+    assert_eq!(types("&own=true").await, 1);
+    assert_eq!((types("&source=innesco").await, types("&type=innesco.endpoint.removed").await), (1, 1));
+    assert_eq!(types("&type=innesco.endpoint.removed&own=false").await, 0);
+
     // An endpoint that is not a subscription stays; and a program that wants more subscribes again.
     news.wait_for("the other endpoint has both", DEADLINE, |all| all.iter().filter(|one| one.path == "/crm").count() == 2).await;
     let (status, new) = tool.subscribe(&receiver.url("/"), "order.*").await;

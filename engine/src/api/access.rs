@@ -82,6 +82,7 @@ pub const TABLE: &[Row] = &[
             "GET /v1/events",
             "GET /v1/events/{event}",
             "GET /v1/events/{event}/data",
+            "GET /v1/events/{event}/why",
             "GET /v1/runs",
             "GET /v1/runs/{run}",
             "GET /v1/deliveries",
@@ -161,9 +162,16 @@ pub const TABLE: &[Row] = &[
         ],
     ),
     row(
-        "read and change the settings of plugins, delete their state",
+        "read and change the settings of plugins, read and delete their state",
         ADMINISTERING,
-        &["GET /v1/plugins/{plugin}/config", "PUT /v1/plugins/{plugin}/config", "DELETE /v1/plugins/{plugin}/state"],
+        &[
+            "GET /v1/plugins/{plugin}/config",
+            "PUT /v1/plugins/{plugin}/config",
+            "GET /v1/plugins/{plugin}/state/keys",
+            "GET /v1/plugins/{plugin}/state/value",
+            "DELETE /v1/plugins/{plugin}/state/value",
+            "DELETE /v1/plugins/{plugin}/state",
+        ],
     ),
     row("read records of runs, with what plugins read", ADMINISTERING, &["GET /v1/runs/{run}/record"]),
     row(

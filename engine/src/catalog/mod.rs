@@ -20,7 +20,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc, RwLock,
+        Arc, OnceLock, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -40,7 +40,7 @@ pub use self::{
 };
 use crate::{
     clock,
-    domain::{name::Slug, pattern::nearest, plugin::Way, routing::EndpointTable},
+    domain::{id::EndpointId, name::Slug, pattern::nearest, plugin::Way, routing::EndpointTable, why::Standing},
     news::Feed,
     sandbox::Sandbox,
     store::{self, Queues, RunClaim, Store, VersionLimits},
@@ -66,6 +66,14 @@ pub struct Catalog {
     behind: AtomicUsize,
     /// Held while the endpoints are read and swapped in, so that an older reading never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
+    /// Where this process's sender says how it treats the endpoints.
+    standings: OnceLock<Arc<dyn Standings>>,
+}
+
+/// Knows how the sender of this process treats each endpoint now.
+pub trait Standings: Send + Sync {
+    /// Returns `None` if it has sent nothing to the endpoint since the start.
+    fn standing(&self, endpoint: EndpointId) -> Option<Standing>;
 }
 
 /// Settings of the catalog.
@@ -110,6 +118,7 @@ impl Catalog {
             pushing: tokio::sync::Mutex::default(),
             behind: AtomicUsize::new(0),
             refreshing: tokio::sync::Mutex::default(),
+            standings: OnceLock::new(),
         }))
     }
 
@@ -127,6 +136,16 @@ impl Catalog {
         let patterns = plugins.iter().flat_map(|entry| &entry.on);
         let patterns = patterns.chain(endpoints.iter().flat_map(|endpoint| &endpoint.new.subscription.events));
         nearest(event_type, patterns).map(ToString::to_string)
+    }
+
+    /// Sets where [`Self::standing`] asks. Only the first call counts.
+    pub fn set_standings(&self, standings: Arc<dyn Standings>) {
+        let _ = self.standings.set(standings);
+    }
+
+    /// Returns how the sender of this process treats an endpoint now; `None` if it sends nothing to it.
+    pub fn standing(&self, endpoint: EndpointId) -> Option<Standing> {
+        self.standings.get()?.standing(endpoint)
     }
 
     /// Reads the last committed endpoints. A request that changes an endpoint calls this before it answers.

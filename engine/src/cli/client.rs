@@ -220,6 +220,11 @@ impl Client {
         Answer::read(self.ask("GET", self.address(path, &[]), None)?)
     }
 
+    /// As [`Self::get`], with a query.
+    pub fn get_with<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Answer<T>> {
+        Answer::read(self.ask("GET", self.address(path, query), None)?)
+    }
+
     /// As [`Self::get`], but returns the answer's text.
     pub fn get_text(&self, path: &[&str]) -> anyhow::Result<String> {
         self.get_text_with(path, &[])

@@ -59,6 +59,9 @@ pub enum EventCommand {
         /// Only events accepted before this time
         #[arg(long, value_name = "WHEN")]
         until: Option<String>,
+        /// Also the engine's own events, innesco.*
+        #[arg(long)]
+        own: bool,
         /// Number of events
         #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
@@ -126,7 +129,7 @@ impl Bulk {
 
 pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Result<()> {
     match command {
-        EventCommand::List { event_type, source, id, subject, state, since, until, limit } => {
+        EventCommand::List { event_type, source, id, subject, state, since, until, own, limit } => {
             let (since, until) = instants(since, until)?;
             let query = [
                 ("type", event_type.as_deref()),
@@ -136,6 +139,7 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
                 ("state", state.as_deref()),
                 ("since", since.as_deref()),
                 ("until", until.as_deref()),
+                ("own", own.then_some("true")),
             ];
             let items = client.list(&["v1", "events"], &query, *limit)?;
             let columns: [Column<EventView>; 5] = [

@@ -39,6 +39,7 @@ mod tail;
 mod versions;
 mod wait;
 mod watch;
+mod why;
 
 use std::{ffi::OsString, io, process::ExitCode};
 
@@ -99,6 +100,9 @@ enum Command {
     /// Events: list, follow, show, replay
     #[command(subcommand, before_help = "Example:  innesco event show evt_k7q212")]
     Event(event::EventCommand),
+    /// Explain why an endpoint did or did not receive an event
+    #[command(before_help = "Example:  innesco why evt_k7q212 --endpoint crm")]
+    Why(why::WhyArgs),
     /// Runs of plugins on events: list, show, retry, cancel
     #[command(subcommand, before_help = "Example:  innesco run list --state parked")]
     Run(run::RunCommand),
@@ -243,6 +247,7 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Send(args) => send::run(&args, || Client::find(target), out),
         Command::Plugin(command) => plugin::run(&command, || Client::find(target), out),
         Command::Event(command) => event::run(&command, &Client::find(target)?, out),
+        Command::Why(args) => why::run(&args, &Client::find(target)?, out),
         Command::Run(command) => run::run(&command, &Client::find(target)?, out),
         Command::Delivery(command) => delivery::run(&command, &Client::find(target)?, out),
         Command::Endpoint(command) => endpoint::run(&command, &Client::find(target)?, out),

@@ -14,14 +14,15 @@ use super::{
     client::{self, Client, Refused, shown},
     event::short,
     measure::{self, count},
-    output::{self, Column, Printer, Styled, YELLOW, texts},
+    output::{self, Column, Printer, Styled, YELLOW, confirm, texts},
     project::{Place, Project, from},
+    raw::pretty,
     versions::{self, PushArgs},
     wrong,
 };
 use crate::{
     domain::name::{Slug, nearest},
-    wire::{ClearedStateView, PluginConfigView, PluginView, StateSizeView},
+    wire::{ClearedStateView, DeletedStateView, PluginConfigView, PluginView, StateKeyView, StateSizeView, StateValueView},
 };
 
 const MANIFEST: &str = include_str!("../../../plugin-sdk/template/Cargo.toml.tmpl");
@@ -112,22 +113,34 @@ pub enum PluginCommand {
         #[arg(long, value_name = "NAME")]
         unset: Vec<String>,
     },
-    /// State of plugins: list its size, clear it
-    #[command(subcommand, before_help = "Example:  innesco plugin state list")]
-    State(StateCommand),
+    /// State of plugins: its size, its keys, one value; delete one value or all
+    #[command(
+        before_help = "Example:  innesco plugin state\n          innesco plugin state bounce-guard --prefix bounces/\n          innesco plugin state bounce-guard bounces/anna@example.com --delete"
+    )]
+    State(StateArgs),
 }
 
-#[derive(clap::Subcommand)]
-pub enum StateCommand {
-    /// List how much state each plugin stores, and its limits
-    #[command(before_help = "Example:  innesco plugin state list")]
-    List,
-    /// Delete all state of a plugin, as if it had never run
-    #[command(before_help = "Example:  innesco plugin state clear order-counter")]
-    Clear {
-        /// Plugin name
-        plugin: String,
-    },
+#[derive(clap::Args)]
+pub struct StateArgs {
+    /// Plugin name; without one, the size of each plugin's state is listed
+    plugin: Option<String>,
+    /// Key of one value, which is shown; without one, the keys are listed
+    key: Option<String>,
+    /// Only keys that begin with this text
+    #[arg(long, value_name = "TEXT", requires = "plugin", conflicts_with_all = ["key", "clear"])]
+    prefix: Option<String>,
+    /// Number of keys
+    #[arg(long, short = 'n', default_value_t = 100, value_name = "COUNT")]
+    limit: usize,
+    /// Delete this value
+    #[arg(long, requires = "key")]
+    delete: bool,
+    /// Delete all state of the plugin; as if it had never run
+    #[arg(long, requires = "plugin", conflicts_with = "key")]
+    clear: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
 }
 
 pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Client>, out: &Printer) -> anyhow::Result<()> {
@@ -162,33 +175,68 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
         PluginCommand::Enable { plugin } => versions::set_halt(plugin, "enable", &client()?, out),
         PluginCommand::Remove { plugin, force, yes } => versions::remove(plugin, *force, *yes, &client()?, out),
         PluginCommand::Config { plugin, set, unset } => config(&client()?, plugin, set, unset, out),
-        PluginCommand::State(StateCommand::List) => {
-            let client = client()?;
-            let mut items = Vec::new();
-            for plugin in client.list::<PluginView>(&["v1", "plugins"], &[], usize::MAX)? {
-                // A file that is not a plugin has no state.
-                if plugin.version.is_some() {
-                    items.push(client.get(&["v1", "plugins", &plugin.name, "state"])?);
-                }
-            }
-            let columns: [Column<StateSizeView>; 5] = [
-                Column::text("plugin", |item| item.plugin.clone()),
-                Column::text("keys", |item| item.keys.to_string()),
-                Column::text("of", |item| item.keys_max.to_string()),
-                Column::text("size", |item| measure::size(item.bytes)),
-                Column::text("of", |item| measure::size(item.bytes_max)),
-            ];
-            out.list(&items, &columns, NO_PLUGIN)?;
-            Ok(())
-        }
-        PluginCommand::State(StateCommand::Clear { plugin }) => {
-            let answer = client()?.delete(&["v1", "plugins", plugin, "state"])?;
+        PluginCommand::State(args) => state(args, &client()?, out),
+    }
+}
+
+fn state(args: &StateArgs, client: &Client, out: &Printer) -> anyhow::Result<()> {
+    let Some(plugin) = args.plugin.as_deref() else { return state_sizes(client, out) };
+    let path = |rest: &'static [&'static str]| [&["v1", "plugins", plugin, "state"][..], rest].concat();
+    match &args.key {
+        None if args.clear => {
+            confirm(&format!("this deletes all state of {plugin}, as if it had never run"), args.yes)?;
+            let answer = client.delete(&path(&[]))?;
             out.answer(&answer, |cleared: &ClearedStateView| {
                 format!("cleared the state of {plugin}: {}", count(cleared.keys, "key"))
             })?;
-            Ok(())
+        }
+        None => {
+            let query = [("prefix", args.prefix.as_deref())];
+            let items = client.list(&path(&["keys"]), &query, args.limit)?;
+            let columns: [Column<StateKeyView>; 2] =
+                [Column::text("key", |item| item.key.clone()), Column::text("size", |item| measure::size(item.bytes))];
+            out.list(&items, &columns, "No such key.")?;
+        }
+        Some(key) if args.delete => {
+            confirm(&format!("this deletes what {plugin} stores under {key:?}"), args.yes)?;
+            let answer = client.delete_with(&path(&["value"]), &[("key", key)])?;
+            out.answer(&answer, |deleted: &DeletedStateView| format!("deleted {:?} of {plugin}", deleted.key))?;
+        }
+        Some(key) => {
+            let answer = client.get_with(&path(&["value"]), &[("key", key)])?;
+            out.answer(&answer, |value: &StateValueView| measure::lines(&value_text(value)))?;
         }
     }
+    Ok(())
+}
+
+/// Returns a value as a person reads it.
+fn value_text(value: &StateValueView) -> String {
+    match (&value.value, &value.value_base64) {
+        (_, Some(base64)) => format!("(base64) {base64}"),
+        (Some(json), None) if value.is_json => pretty(json.get()),
+        (Some(text), None) => serde_json::from_str(text.get()).unwrap_or_default(),
+        // A stored `null` reads as nothing.
+        (None, None) => "null".to_owned(),
+    }
+}
+
+fn state_sizes(client: &Client, out: &Printer) -> anyhow::Result<()> {
+    let mut items = Vec::new();
+    for plugin in client.list::<PluginView>(&["v1", "plugins"], &[], usize::MAX)? {
+        // A file that never became a plugin has no state.
+        if plugin.version.is_some() {
+            items.push(client.get(&["v1", "plugins", &plugin.name, "state"])?);
+        }
+    }
+    let columns: [Column<StateSizeView>; 5] = [
+        Column::text("plugin", |item| item.plugin.clone()),
+        Column::text("keys", |item| item.keys.to_string()),
+        Column::text("of", |item| item.keys_max.to_string()),
+        Column::text("size", |item| measure::size(item.bytes)),
+        Column::text("of", |item| measure::size(item.bytes_max)),
+    ];
+    Ok(out.list(&items, &columns, NO_PLUGIN)?)
 }
 
 fn config(client: &Client, plugin: &str, set: &[String], unset: &[String], out: &Printer) -> anyhow::Result<()> {

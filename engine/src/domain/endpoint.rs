@@ -118,6 +118,18 @@ impl<'e> Facts<'e> {
         }
     }
 
+    /// Returns the value that a condition of this name is compared with.
+    pub fn value(&self, name: &str) -> Option<String> {
+        match name {
+            "source" => Some(self.event.source.to_string()),
+            "subject" => self.event.subject.as_deref().map(str::to_owned),
+            name => match name.strip_prefix(Subscription::DATA) {
+                None => self.event.attributes.get(name).map(str::to_owned),
+                Some(pointer) => self.find(pointer),
+            },
+        }
+    }
+
     /// Returns the text, number or boolean at a place in the data; `None` if the data is not JSON.
     fn find(&self, pointer: &str) -> Option<String> {
         let json = self.event.content.json()?;

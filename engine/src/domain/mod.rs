@@ -35,3 +35,4 @@ pub mod signature;
 pub mod source;
 pub mod time;
 pub mod trace;
+pub mod why;

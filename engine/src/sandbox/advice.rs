@@ -88,7 +88,7 @@ pub fn for_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> &'static
 }
 
 /// Errors of crates that do not build for the target of plugins.
-const BUILDS: [Case; 8] = [
+const BUILDS: [Case; 9] = [
     (
         "to use `uuid` on `wasm32-unknown-unknown`",
         "A plugin has no randomness: leave uuid's \"v4\" and \"v7\" features out, and use Uuid::new_v5 of event.id, or event.id itself.",
@@ -109,6 +109,10 @@ const BUILDS: [Case; 8] = [
     (
         "Socket2 doesn't support the compile target",
         "A plugin has no network: return a Webhook, and the engine sends it. Leave out the client that needs socket2.",
+    ),
+    (
+        "`blocking` in `reqwest`",
+        "A plugin has no network: leave reqwest out, and return a Webhook. The engine sends it, signed and with retries.",
     ),
     (
         "error occurred in cc-rs",
@@ -226,6 +230,7 @@ mod tests {
             ),
             ("error: Only features sync,macros,io-util,rt,time are supported on wasm.", "needs no tokio"),
             ("error: This wasm target is unsupported by mio. If using Tokio, disable the net feature.", "no network"),
+            ("error[E0433]: cannot find `blocking` in `reqwest`", "leave reqwest out"),
             ("error: Socket2 doesn't support the compile target", "no network"),
             ("error occurred in cc-rs: failed to find tool \"clang\": No such file or directory", "cargo tree --invert cc"),
         ] {

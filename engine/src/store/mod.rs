@@ -97,11 +97,11 @@ pub use self::{
     settle::{Settle, Settled, Settlement, Settles},
     sources::Sources,
     sqlite::{Backup, CheckReport, Finding, Sqlite},
-    state::{PluginState, StateFull, StateLimits, StateSize, StateValue},
+    state::{PluginState, StateFull, StateKey, StateLimits, StateSize, StateValue},
     story::{
-        DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, READ_TIME_MAX, RecordedFilter,
-        RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt, StoredRun, Story,
-        StoryPlace, WholeDelivery,
+        DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, Passage, PassageDelivery,
+        READ_TIME_MAX, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
+        StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
     },
     tenure::Tenure,
 };

@@ -263,6 +263,11 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         (inner.count, inner.bytes, self.limits.total_bytes)
     }
 
+    /// Returns how many items of one queue are in progress, and how many wait for their turn.
+    pub fn load_of(&self, key: &K) -> (usize, usize) {
+        self.lock().queues.get(key).map_or((0, 0), |queue| (queue.working, queue.waiting.len()))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -29,6 +29,18 @@ pub trait PluginState {
     /// If the store cannot be read.
     async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error>;
 
+    /// Returns up to `most` of a plugin's keys that begin with `prefix` and come after `after`, ordered by their bytes.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    async fn state_keys(&self, plugin: &Slug, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<StateKey>, Error>;
+
+    /// Deletes one value. Returns whether it existed. A run that has already read it runs again.
+    ///
+    /// # Errors
+    /// If the commit failed: nothing was deleted.
+    async fn delete_state(&self, plugin: &Slug, key: &str) -> Result<bool, Error>;
+
     /// Deletes one batch of a plugin's state. Returns the number of deleted keys; 0 means that none was left. A run that has
     /// already read one of them runs again.
     ///
@@ -39,6 +51,14 @@ pub trait PluginState {
 
 /// A value of a plugin's state, and the version by which commit 2 detects a change.
 pub type StateValue = (Vec<u8>, i64);
+
+/// A key of a plugin's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateKey {
+    pub key: String,
+    /// Size of its value.
+    pub bytes: u64,
+}
 
 /// Limits of one plugin's state. State never expires, so its size must be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use crate::domain::{
     run::{RunLog, RunOutcome, RunState},
     sent::SentAs,
     time::Timestamp,
+    why::Behind,
 };
 
 /// Reads events, runs and deliveries for the API. Each read sees one snapshot.
@@ -83,6 +84,12 @@ pub trait Story {
     /// # Errors
     /// [`Error::NotFound`]; see the trait.
     async fn whole_delivery(&self, id: DeliveryId) -> Result<WholeDelivery, Error>;
+
+    /// Returns what an event did at one endpoint; `None`: at one that does not exist.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the event does not exist; see the trait.
+    async fn passage(&self, event: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error>;
 }
 
 /// Maximum time of a read for the API. A filter that matches few of millions of rows has to check all of them, and occupies one
@@ -97,6 +104,8 @@ pub struct EventFilter {
     pub id: Option<String>,
     pub subject: Option<String>,
     pub state: Option<EventState>,
+    /// Without the engine's own events (`innesco.*`).
+    pub without_own: bool,
     /// Accepted at this instant or later.
     pub since: Option<Timestamp>,
     /// Accepted before this instant.
@@ -433,4 +442,29 @@ pub struct WholeDelivery {
     pub event: Event,
     /// The plugin's webhook. `None` sends the event's data in the endpoint's envelope.
     pub payload: Option<Payload>,
+}
+
+/// Maximum number of runs and of deliveries in a [`Passage`]: the newest ones.
+pub(super) const PASSAGE_PARTS: usize = 1_000;
+
+/// What an event did at one endpoint.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    pub event: Event,
+    pub parts: Parts,
+    /// Runs that belong to no endpoint or to this one, newest first, without their logs.
+    pub runs: Vec<StoredRun>,
+    /// The event's deliveries to the endpoint, newest first.
+    pub deliveries: Vec<PassageDelivery>,
+    /// Plugins that recently sent to the endpoint by name, on any event.
+    pub senders: Vec<String>,
+}
+
+/// A delivery with what it waits for.
+#[derive(Clone, Debug)]
+pub struct PassageDelivery {
+    pub summary: DeliverySummary,
+    /// Whether a worker holds it. Its due time is then the end of the lease.
+    pub is_claimed: bool,
+    pub behind: Option<Behind>,
 }

@@ -22,6 +22,7 @@ mod run;
 mod source;
 mod stream;
 pub mod values;
+mod why;
 
 use std::borrow::Cow;
 
@@ -43,12 +44,13 @@ pub use self::{
     key::KeyView,
     node::{NodePluginView, NodeView},
     plugin::{
-        ClearedStateView, ConfigRevisionView, PluginConfigView, PluginState, PluginVersionView, PluginView, SettingProblemView,
-        SettingView, StateSizeView,
+        ClearedStateView, ConfigRevisionView, DeletedStateView, PluginConfigView, PluginState, PluginVersionView, PluginView,
+        SettingProblemView, SettingView, StateKeyView, StateSizeView, StateValueView,
     },
     run::{LogView, RecordedEventView, RecordedStateView, RunRecordView, RunStoryView, RunView},
     source::{RefusalView, SourceView},
     stream::StreamView,
+    why::{WhyStepView, WhyView},
 };
 
 /// A word of a fixed list, such as a state. A reader keeps a word that it does not know.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Word;
@@ -138,6 +139,39 @@ pub struct StateSizeView {
     pub keys_max: u64,
     /// `plugin.state_max`.
     pub bytes_max: u64,
+}
+
+/// A key of a plugin's state.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = PluginStateKey)]
+pub struct StateKeyView {
+    pub key: String,
+    /// Size of its value.
+    pub bytes: u64,
+}
+
+/// A value of a plugin's state: JSON unchanged, other text as a string, other bytes in base64.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = PluginStateValue)]
+pub struct StateValueView {
+    pub plugin: String,
+    pub key: String,
+    /// Size of the value.
+    pub bytes: u64,
+    /// The value, if it is text. A string may be stored as JSON or as bare text: see `is_json`.
+    #[schema(value_type = serde_json::Value)]
+    pub value: Option<Box<RawValue>>,
+    pub is_json: bool,
+    /// The value in base64, if it is not text.
+    pub value_base64: Option<String>,
+}
+
+/// A deleted value of a plugin's state.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = DeletedState)]
+pub struct DeletedStateView {
+    pub plugin: String,
+    pub key: String,
 }
 
 /// Result of clearing a plugin's state.

@@ -27,6 +27,7 @@ use crate::domain::{
     setting::SettingType,
     signature::Scheme,
     time::Timestamp,
+    why::{Link, Verdict},
 };
 
 /// Marks a schema written in JSON; its members replace the mark.
@@ -96,6 +97,9 @@ values! {
         &EventState::ALL.map(EventState::as_str));
     RunState, "RunState", words(
         "State of a run: done, waiting for its next try, parked until its cause is repaired, or cancelled.", &RunState::WORDS);
+    Verdict, "Verdict", words(
+        "Whether an event reached an endpoint: delivered, waiting (it continues without help), or stopped.", &Verdict::ALL.map(Verdict::as_str));
+    Link, "Link", words("Link of the chain from an event to an endpoint, in its order.", &Link::ALL.map(Link::as_str));
     SettingType, "SettingType", words("Type of a setting.", &SettingType::ALL.map(SettingType::as_str));
     RunOutcome, "RunOutcome", words("Outcome of a run.", &RunOutcome::ALL.map(RunOutcome::as_str));
     LogLevel, "LogLevel", words("Severity of a log line.", &LogLevel::ALL.map(LogLevel::as_str));

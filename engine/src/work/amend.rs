@@ -38,7 +38,7 @@ pub fn state_full(settlement: Settlement, full: &[(usize, StateFull)]) -> Settle
         let plugin = &run.identity.plugin;
         let message = format!(
             "plugin {plugin} would keep {full}; have it delete what it no longer needs, raise the limit, or clear its state with \
-             `innesco plugin state clear {plugin}`, then `innesco run retry RUN`"
+             `innesco plugin state {plugin} --clear`, then `innesco run retry RUN`"
         );
         run.refuse("state_limit", message)
     })
@@ -133,7 +133,7 @@ mod tests {
         let amended = state_full(settlement(), &[(1, StateFull::Keys { limit: 3 })]);
         assert_eq!(states(&amended), [DONE, ("parked", Some("state_limit")), TRAPPED, DEFERRED]);
         let message = &amended.runs[1].failure().unwrap().message;
-        assert!(message.contains("3 keys") && message.contains("innesco plugin state clear writes"), "{message}");
+        assert!(message.contains("3 keys") && message.contains("innesco plugin state writes --clear"), "{message}");
         assert!(amended.runs[1].writes().is_empty());
     }
 

@@ -135,6 +135,8 @@ impl Work {
         recorder.spawn(write_all(recording, to_record));
 
         let throttles = Throttles::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), settings.disable_after);
+        let throttles = Arc::new(throttles);
+        catalog.set_standings(Arc::clone(&throttles) as _);
         let sender = Sender {
             store: Arc::clone(&store),
             handoff: handoff.clone(),

@@ -78,7 +78,7 @@ pub struct Sender<E> {
     pub exchange: Arc<E>,
     pub traces: Traces,
     pub attempts: UnboundedSender<Recording>,
-    pub throttles: Throttles,
+    pub throttles: Arc<Throttles>,
 }
 
 impl<E: Exchange> Sender<E> {

@@ -125,7 +125,7 @@ impl Workers {
             exchange: Arc::clone(&script),
             traces: Traces::default(),
             attempts,
-            throttles: Throttles::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), disable_after),
+            throttles: Arc::new(Throttles::new(Arc::clone(&handoff.deliveries), catalog.endpoints(), disable_after)),
         };
         let recorder = Recorder::new(Arc::clone(&store), Arc::clone(&catalog), Feed::default(), Traces::default());
         let keys = Arc::new(Keys::new(Arc::clone(&store)).await.unwrap());

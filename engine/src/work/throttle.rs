@@ -17,6 +17,8 @@ use governor::{
 };
 
 use crate::{
+    catalog::Standings,
+    clock,
     domain::{
         breaker::{Breaker, Change},
         delivery::AttemptOutcome,
@@ -25,6 +27,7 @@ use crate::{
         rate::Rate,
         routing::EndpointTable,
         time::Timestamp,
+        why::Standing,
     },
     metrics::{EndpointMeters, meters},
     store::{DeliveryClaim, Queues, Width},
@@ -188,6 +191,20 @@ impl Throttles {
                 self.queues.set_width(id, Some(throttle.width()));
             }
         }
+    }
+}
+
+impl Standings for Throttles {
+    fn standing(&self, endpoint: EndpointId) -> Option<Standing> {
+        let inner = self.lock();
+        let throttle = inner.throttles.get(&endpoint)?;
+        let breaker = match throttle.breaker {
+            Breaker::Open { until, wait } => Breaker::Open { until: clock::as_wall(until), wait },
+            other => other,
+        };
+        let (rate_until, at_once) = (throttle.shut_until.map(clock::as_wall), throttle.width().concurrency);
+        let (under_way, waiting) = self.queues.load_of(&endpoint);
+        Some(Standing { breaker, rate_until, at_once, under_way, waiting })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Events: accept, list, inspect, replay.
 
 mod view;
+pub mod why;
 
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ use crate::{
 /// Accept one event, or a list of them.
 ///
 /// The answer is sent after the events are on disk. One event is answered with one object, a list with a list in the same order.
-/// An event with a known `source`, `id` and `type` changes nothing; its answer has the `event` of the first one. A known `source`
+/// An event with a known `source`, `id` and `type` changes nothing; its answer has the `event` of the first one. Its data is not compared. A known `source`
 /// and `id` with another `type` is refused. The name of a source cannot be the `source` of an event sent here.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "accept_events", tag = "events",
@@ -188,6 +189,8 @@ pub struct Filter {
     /// Only events in this state.
     #[param(value_type = Option<EventState>)]
     state: Option<String>,
+    /// Also the engine's own events (`innesco.*`). Default: only if `type` or `source` selects them.
+    own: Option<bool>,
     /// Only events accepted at this time or later.
     #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
@@ -203,6 +206,8 @@ pub struct Filter {
 }
 
 /// List events, newest first.
+///
+/// The engine's own events (`innesco.*`) are left out, unless `own`, `type` or `source` asks for them.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "list_events", tag = "events", params(Filter),
     responses((status = 200, description = "One page.", body = PageView<EventView>)),
@@ -212,7 +217,10 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     let paging =
         Paging::new(filter.limit.as_deref(), filter.cursor.as_deref(), |text| EventId::parse(text, tag).map(EventId::as_i64))?;
     let state = filter.state.as_deref().map(event_state).transpose()?;
+    let asks_for_own =
+        filter.r#type.as_deref().is_some_and(|text| text.starts_with("innesco.")) || filter.source.as_deref() == Some("innesco");
     let filter = EventFilter {
+        without_own: !filter.own.unwrap_or(asks_for_own),
         event_type: filter.r#type.clone(),
         source: filter.source.clone(),
         id: filter.id.clone(),

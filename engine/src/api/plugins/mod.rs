@@ -8,21 +8,31 @@ use std::{
 };
 
 use axum::{Extension, Json, body::Body, extract::State, http::HeaderMap};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+use serde_json::{Value, json, value::to_raw_value};
+use utoipa::IntoParams;
 
-use serde_json::{Value, json};
-
-use super::{Api, audit, auth::Caller, body, error::Problem, path::Path};
+use super::{
+    Api, audit,
+    auth::Caller,
+    body,
+    error::Problem,
+    page::{Limit, Paging, Query},
+    path::Path,
+};
 use crate::{
     catalog::{PluginEntry, PluginState},
     domain::{
+        content,
         name::{Slug, nearest},
         plugin::Halt,
         setting::{self, Given, Setting},
     },
-    store::{self, ConfigRevision, PluginVersion, StateSize, Store},
+    store::{self, ConfigRevision, PluginVersion, StateKey, StateSize, Store},
     wire::{
-        self, ClearedStateView, ConfigRevisionView, PageView, PluginConfigView, PluginView, SettingProblemView, SettingView,
-        StateSizeView, values::values,
+        self, ClearedStateView, ConfigRevisionView, DeletedStateView, PageView, PluginConfigView, PluginView, SettingProblemView,
+        SettingView, StateKeyView, StateSizeView, StateValueView, values::values,
     },
 };
 
@@ -219,6 +229,102 @@ pub async fn state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Res
         keys_max: limits.keys_max,
         bytes_max: limits.bytes_max,
     }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct KeyFilter {
+    /// Only keys that begin with this text.
+    prefix: Option<String>,
+    /// Maximum number of keys.
+    #[param(value_type = Option<Limit>)]
+    limit: Option<String>,
+    /// The `next` of the previous page.
+    cursor: Option<String>,
+}
+
+/// List the keys of a plugin's state, ordered by their bytes.
+#[utoipa::path(
+    get, path = "/v1/plugins/{plugin}/state/keys", operation_id = "list_plugin_state_keys", tag = "plugins",
+    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router"), KeyFilter),
+    responses((status = 200, description = "One page.", body = PageView<StateKeyView>)),
+)]
+pub async fn state_keys(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Query(filter): Query<KeyFilter>,
+) -> Result<Json<PageView<StateKeyView>>, Problem> {
+    let (plugin, _) = plugin_with_state(&api, &name).await?;
+    let most = Paging::new(filter.limit.as_deref(), None, |_| None)?.request.limit;
+    let prefix = filter.prefix.unwrap_or_default();
+    let mut keys = api.store.state_keys(&plugin, &prefix, filter.cursor.as_deref(), most + 1).await?;
+    let more = keys.len() > most;
+    keys.truncate(most);
+    Ok(Json(PageView {
+        next: keys.last().filter(|_| more).map(|last| last.key.clone()),
+        items: keys.into_iter().map(|StateKey { key, bytes }| StateKeyView { key, bytes }).collect(),
+    }))
+}
+
+/// Selects a value of a plugin's state. A key is any text, so it is not a part of the path.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct OneKey {
+    /// The key.
+    #[param(example = "last-order")]
+    key: String,
+}
+
+fn no_value(plugin: &Slug, key: &str) -> Problem {
+    let list = format!("see its keys with innesco plugin state {plugin}");
+    Problem::not_found(format!("plugin {plugin} stores no value under the key {key:?}; {list}"))
+}
+
+/// Read a value of a plugin's state.
+#[utoipa::path(
+    get, path = "/v1/plugins/{plugin}/state/value", operation_id = "read_plugin_state_value", tag = "plugins",
+    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router"), OneKey),
+    responses((status = 200, description = "The value.", body = StateValueView)),
+)]
+pub async fn state_value(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Query(OneKey { key }): Query<OneKey>,
+) -> Result<Json<StateValueView>, Problem> {
+    let (plugin, _) = plugin_with_state(&api, &name).await?;
+    let (bytes, _) = api.store.read_state(&plugin, &key).await?.ok_or_else(|| no_value(&plugin, &key))?;
+    let (size, plugin) = (bytes.len() as u64, plugin.to_string());
+    let text = String::from_utf8(bytes);
+    let (value, is_json, value_base64) = match text {
+        Ok(text) => match content::Json::check(&text) {
+            Ok(json) => (Some(json.value().to_owned()), true, None),
+            Err(_) => (Some(to_raw_value(&text).expect("text is always JSON")), false, None),
+        },
+        Err(error) => (None, false, Some(BASE64_STANDARD.encode(error.into_bytes()))),
+    };
+    Ok(Json(StateValueView { plugin, key, bytes: size, value, is_json, value_base64 }))
+}
+
+/// Delete a value of a plugin's state. This cannot be undone.
+///
+/// Uncommitted runs that have read the value run again. The key is not in the audit trail: it may be personal data.
+#[utoipa::path(
+    delete, path = "/v1/plugins/{plugin}/state/value", operation_id = "delete_plugin_state_value", tag = "plugins",
+    params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router"), OneKey),
+    responses((status = 200, description = "The value is deleted.", body = DeletedStateView)),
+)]
+pub async fn delete_state_value(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Query(OneKey { key }): Query<OneKey>,
+) -> Result<Json<DeletedStateView>, Problem> {
+    let (plugin, _) = plugin_with_state(&api, &name).await?;
+    if !api.store.delete_state(&plugin, &key).await? {
+        return Err(no_value(&plugin, &key));
+    }
+    Ok(Json(DeletedStateView { plugin: plugin.to_string(), key }))
 }
 
 /// Delete all state of a plugin. This cannot be undone.

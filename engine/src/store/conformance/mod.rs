@@ -62,6 +62,8 @@ macro_rules! conformance {
                     state_is_measured_exactly,
                     a_run_over_the_state_limit_is_named,
                     cleared_state_conflicts_with_runs_that_read_it,
+                    keys_of_state_are_listed_in_order_by_prefix,
+                    a_deleted_value_conflicts_with_a_run_that_read_it,
                     the_deliveries_of_an_event_are_limited;
                 attempts:
                     an_attempt_and_the_next_state_are_one_change,
@@ -142,6 +144,7 @@ macro_rules! conformance {
                     a_history_shows_runs_deliveries_and_attempts,
                     a_history_comes_in_parts_of_bounded_size,
                     a_history_shows_the_last_attempts_and_a_delivery_shows_all,
+                    what_an_event_did_at_one_endpoint_is_read_together,
                     a_list_is_one_snapshot,
                     an_unreadable_row_is_named,
                     a_missing_row_is_not_found,

@@ -7,14 +7,16 @@ use crate::{
     clock,
     domain::{
         delivery::{DeadReason, InitialState, NewDelivery, Next},
+        endpoint::Ordering,
         event::{EventState, NewEvent},
         id::{DeliveryId, EventId},
-        run::{Effects, RunOutcome, RunState},
+        run::{Effects, RunIdentity, RunOutcome, RunRecord, RunState},
         time::Timestamp,
+        why::Behind,
     },
     store::{
-        DeliveryFilter, Error, EventFilter, PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, Settlement,
-        StoredAttempt, StoryPlace,
+        DeliveryFilter, Error, EventFilter, PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, Settled,
+        Settlement, StoredAttempt, StoryPlace,
     },
 };
 
@@ -136,6 +138,13 @@ pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
     assert_eq!(bench.event_ids(by_subject("order/7")).await, [known]);
     assert_eq!(bench.event_ids(EventFilter { source: Some("till".into()), ..by_id("o-1001") }).await, []);
     assert_eq!(bench.event_ids(by_subject("order/8")).await, []);
+    let events = vec![of("innesco.endpoint.failing", "innesco"), of("innescope", "shop")];
+    let last: Vec<_> = bench.store.accept(events).await.unwrap().iter().map(|one| one.id()).collect();
+    let without_own = |filter: EventFilter| EventFilter { without_own: true, ..filter };
+    assert_eq!(bench.event_ids(EventFilter::default()).await[..2], [last[1], last[0]]);
+    assert_eq!(bench.event_ids(without_own(EventFilter::default())).await[..2], [last[1], known]);
+    let waiting = EventFilter { state: Some(EventState::Waiting), ..EventFilter::default() };
+    assert_eq!(bench.event_ids(without_own(waiting)).await[..2], [last[1], known]);
 }
 
 pub async fn events_are_listed_by_time(bench: &Bench) {
@@ -297,6 +306,43 @@ pub async fn a_history_shows_runs_deliveries_and_attempts(bench: &Bench) {
     let expected = |k: u32| if k == first { (k, "dead", vec![1, 2]) } else { (k, "retrying", vec![1]) };
     assert_eq!(listed, [expected(0), expected(1)]);
     assert_eq!(bench.story(story.emitted[0]).await.event.new.cause, Some(claim.event.id));
+}
+
+pub async fn what_an_event_did_at_one_endpoint_is_read_together(bench: &Bench) {
+    let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
+    // An earlier event still waits to be run, so the ordered webhooks of a later one are held back.
+    let earlier = bench.accept(event("a")).await;
+    let claim = bench.accept(event("b")).await;
+    let bound = |endpoint| RunRecord {
+        identity: RunIdentity { endpoint: Some(endpoint), ..identity("bound") },
+        ..parked("bound", RunOutcome::Trapped)
+    };
+    let ordered = |endpoint| NewDelivery { ordering: Some(Ordering::WHOLE), ..direct(endpoint) };
+    let router = ran_with("router", Effects { deliveries: vec![webhook(slack, "x")], ..Effects::default() });
+    let runs = vec![router, bound(crm), bound(slack)];
+    let direct = vec![ordered(crm), ordered(crm)];
+    assert_eq!(bench.settle(Settlement { runs, direct, ..settlement(&claim) }).await, Settled::Done);
+    let id = claim.event.id;
+    let passage = bench.store.passage(id, Some(crm)).await.unwrap();
+    assert_eq!((passage.event.id, passage.parts.runs_parked), (id, 2));
+    let runs: Vec<_> = passage.runs.iter().map(|run| (&*run.plugin, run.endpoint.as_deref(), run.state)).collect();
+    assert_eq!(runs, [("bound", Some("crm"), RunState::Parked), ("router", None, RunState::Done)], "not those of slack");
+    let behind: Vec<_> = passage.deliveries.iter().map(|one| (one.is_claimed, one.behind)).collect();
+    let first = passage.deliveries[1].summary.id;
+    let expected = [(false, Some(Behind::Delivery { id: first, attempts: 0 })), (false, Some(Behind::Event(earlier.event.id)))];
+    assert_eq!((behind.as_slice(), passage.senders.is_empty()), (&expected[..], true));
+
+    // The webhook of the plugin is claimed at once; once it is sent, the plugin is known as a sender.
+    let passage = bench.store.passage(id, Some(slack)).await.unwrap();
+    assert_eq!(passage.deliveries.iter().map(|one| (one.is_claimed, one.behind)).collect::<Vec<_>>(), [(true, None)]);
+    assert_eq!(passage.deliveries[0].summary.run, passage.runs.iter().find(|run| &*run.plugin == "router").map(|run| run.id));
+    assert!(bench.record(attempt(&bench.delivery().await, Next::Delivered)).await);
+    assert_eq!(bench.store.passage(earlier.event.id, Some(slack)).await.unwrap().senders, ["router"]);
+
+    let nowhere = bench.store.passage(id, None).await.unwrap();
+    assert_eq!((nowhere.runs.len(), nowhere.deliveries.len()), (1, 0), "an endpoint that does not exist");
+    let missing = bench.store.passage(EventId::from_i64(1 << 30), Some(crm)).await;
+    assert_eq!(missing.err(), Some(Error::NotFound { what: "event" }));
 }
 
 pub async fn a_list_is_one_snapshot(bench: &Bench) {

@@ -505,3 +505,34 @@ pub async fn cleared_state_conflicts_with_runs_that_read_it(bench: &Bench) {
     let settled = bench.settle(Settlement { runs: vec![read], ..settlement(&claim) }).await;
     assert_eq!(settled, Settled::StateConflict(vec![0]));
 }
+
+pub async fn keys_of_state_are_listed_in_order_by_prefix(bench: &Bench) {
+    // By bytes: capitals before small letters, and a letter of two bytes after all of one.
+    let names = ["B:1", "a", "a:1", "a:10", "a:2", "é"];
+    let writes: Vec<_> = names.iter().map(|name| (*name, Some(name.as_bytes()))).collect();
+    bench.settled_with(ran_with("p", state_effects(&[], &writes))).await;
+    bench.settled_with(ran_with("q", state_effects(&[], &[("a:3", Some(b"1"))]))).await;
+    let keys = async |prefix: &str, after: Option<&str>, most| {
+        let found = bench.store.state_keys(&slug("p"), prefix, after, most).await.unwrap();
+        found.into_iter().map(|one| (one.key, one.bytes)).collect::<Vec<_>>()
+    };
+    let sized = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), name.len() as u64)).collect::<Vec<_>>();
+    assert_eq!(keys("", None, 10).await, sized(&names));
+    assert_eq!(keys("a:", None, 10).await, sized(&["a:1", "a:10", "a:2"]));
+    assert_eq!(keys("a:", None, 2).await, sized(&["a:1", "a:10"]));
+    assert_eq!(keys("a:", Some("a:10"), 2).await, sized(&["a:2"]));
+    assert_eq!(keys("x", None, 10).await, []);
+}
+
+pub async fn a_deleted_value_conflicts_with_a_run_that_read_it(bench: &Bench) {
+    bench.settled_with(ran_with("p", state_effects(&[], &[("a", Some(b"1")), ("b", Some(b"22"))]))).await;
+    let (_, version) = bench.store.read_state(&slug("p"), "a").await.unwrap().expect("it was written");
+    let claim = bench.accept(event("a")).await;
+    assert!(bench.store.delete_state(&slug("p"), "a").await.unwrap());
+    assert!(!bench.store.delete_state(&slug("p"), "a").await.unwrap(), "it is gone");
+    assert_eq!(bench.store.read_state(&slug("p"), "a").await.unwrap(), None);
+    assert_eq!(bench.store.state_size(&slug("p")).await.unwrap(), StateSize { keys: 1, bytes: 3 });
+    let read = ran_with("p", state_effects(&[("a", version)], &[("a", Some(b"2"))]));
+    let settled = bench.settle(Settlement { runs: vec![read], ..settlement(&claim) }).await;
+    assert_eq!(settled, Settled::StateConflict(vec![0]));
+}

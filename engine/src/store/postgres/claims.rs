@@ -461,7 +461,7 @@ async fn orders(tx: &Transaction<'_>, endpoint: EndpointId, after: i64) -> Resul
 
 /// Returns the first event that still waits to be run, in whole or in part. Its deliveries may have to precede those of later
 /// events. One statement reads both queues, since an event that is settled in between moves from one queue to the other.
-async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error> {
+pub async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error> {
     let sql = "SELECT least((SELECT min(id) FROM event_queue), (SELECT min(id) >> 14 FROM run_queue WHERE state = 'waiting'))";
     Ok(get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(EventId::from_i64))
 }

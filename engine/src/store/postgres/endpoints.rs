@@ -207,12 +207,16 @@ async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> 
                    + (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = $1 AND ordering IS NOT NULL LIMIT $2) l)
                    + (SELECT count(*) FROM live WHERE endpoint = $1 AND lease IS NOT NULL AND ordering IS NULL)";
     let waiting: i64 = get(&the_row(tx, sql, &[&id, &WAITING_COUNTED_MAX]).await?, 0)?;
+    let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: senders(tx, id).await? };
+    may_delete(get(&known, 0)?, &used.by(serving)).map_err(Error::Conflict)
+}
+
+/// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among its last deliveries.
+pub async fn senders(tx: &Transaction<'_>, id: i64) -> Result<Vec<(String, u64)>, Error> {
     let sql = "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = $1 ORDER BY id DESC LIMIT $2) d
                JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin";
     let senders = rows(tx, sql, &[&id, &SENT_CHECKED_MAX]).await?;
-    let senders = senders.iter().map(|row| Ok((get(row, 0)?, get::<i64>(row, 1)?.unsigned_abs())));
-    let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: senders.collect::<Result<_, Error>>()? };
-    may_delete(get(&known, 0)?, &used.by(serving)).map_err(Error::Conflict)
+    senders.iter().map(|row| Ok((get(row, 0)?, get::<i64>(row, 1)?.unsigned_abs()))).collect()
 }
 
 async fn all_deleted(tx: &Transaction<'_>) -> Result<Vec<(Slug, EndpointId)>, Error> {

@@ -7,13 +7,13 @@ use deadpool_postgres::Transaction;
 
 use super::{
     Postgres,
-    db::{execute, get, row, rows, the_row},
+    db::{Value, execute, get, limit, row, rows, the_row},
     settle::lock_key,
     transactions::read,
 };
 use crate::{
     domain::name::Slug,
-    store::{Error, PluginState, StateLimits, StateSize, StateValue, state::Ledger},
+    store::{Error, PluginState, StateKey, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
 /// Maximum number of keys that one step of [`clear`] deletes.
@@ -40,6 +40,16 @@ impl PluginState for Postgres {
     async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error> {
         let plugin = plugin.clone();
         self.read(move |tx, _| Box::pin(async move { size(tx, &plugin).await })).await
+    }
+
+    async fn state_keys(&self, plugin: &Slug, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<StateKey>, Error> {
+        let (plugin, prefix, after) = (plugin.clone(), prefix.to_owned(), after.map(str::to_owned));
+        self.read_for_people(move |tx, _| Box::pin(async move { keys(tx, &plugin, &prefix, after.as_deref(), most).await })).await
+    }
+
+    async fn delete_state(&self, plugin: &Slug, key: &str) -> Result<bool, Error> {
+        let (plugin, key) = (plugin.clone(), key.to_owned());
+        self.step(move |tx, _| Box::pin(async move { Ok(delete(tx, &plugin, &[key.as_bytes()]).await? > 0) })).await
     }
 
     async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error> {
@@ -81,6 +91,28 @@ async fn size(tx: &Transaction<'_>, plugin: &Slug) -> Result<StateSize, Error> {
     Ok(StateSize { keys: counted(get(&row, 0)?), bytes: counted(get(&row, 1)?) })
 }
 
+/// Reads keys in the order of their bytes. Keys with one prefix are neighbours.
+async fn keys(
+    tx: &Transaction<'_>,
+    plugin: &Slug,
+    prefix: &str,
+    after: Option<&str>,
+    most: usize,
+) -> Result<Vec<StateKey>, Error> {
+    let sql = "SELECT key, octet_length(value)::bigint FROM state
+               WHERE plugin = $1 AND key >= $2 AND ($3::bytea IS NULL OR key > $3) ORDER BY key LIMIT $4";
+    let values: [Value<'_>; 4] = [&&**plugin, &prefix.as_bytes(), &after.map(str::as_bytes), &limit(most)];
+    let mut found = Vec::new();
+    for row in rows(tx, sql, &values).await? {
+        let key = String::from_utf8_lossy(get(&row, 0)?).into_owned();
+        if !key.starts_with(prefix) {
+            break;
+        }
+        found.push(StateKey { key, bytes: counted(get(&row, 1)?) });
+    }
+    Ok(found)
+}
+
 /// Deletes a part of a plugin's state. Returns the number of keys.
 async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
     let keys = rows(tx, "SELECT key FROM state WHERE plugin = $1 ORDER BY key LIMIT $2", &[&&**plugin, &CLEAR_MAX]).await?;
@@ -88,6 +120,11 @@ async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
     if keys.is_empty() {
         return Ok(0);
     }
+    delete(tx, plugin, &keys).await
+}
+
+/// Deletes these keys. Returns the number of those that existed.
+async fn delete(tx: &Transaction<'_>, plugin: &Slug, keys: &[&[u8]]) -> Result<usize, Error> {
     // The locks of commit 2: no settlement can have read one of these keys without checking it.
     let mut locks: Vec<i64> = keys.iter().map(|key| lock_key("state", &[plugin.as_bytes(), key])).collect();
     locks.sort_unstable();

@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 
 use super::{
     Local, Postgres,
+    claims::first_to_run,
     db::{Value, get, get_u32, limit, row, rows},
     rows::{
         self as values, ATTEMPT_COLUMNS, EVENT_COLUMNS, EVENT_COLUMNS_COUNT, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT,
@@ -21,15 +22,16 @@ use crate::{
         id::{DeliveryId, EndpointId, EventId, RunId},
         run::RunOutcome,
         time::Timestamp,
+        why::Behind,
     },
     store::{
-        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
-        RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt,
-        StoredRun, Story, StoryPlace, WholeDelivery,
+        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest, Passage,
+        PassageDelivery, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
+        StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
         columns::{Place, ended},
         story::{
-            CANDIDATES, EVENT_ID_END, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS, candidates, parts,
-            read_parts,
+            CANDIDATES, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS,
+            candidates, parts, read_parts,
         },
     },
 };
@@ -77,6 +79,10 @@ impl Story for Postgres {
     async fn whole_delivery(&self, id: DeliveryId) -> Result<WholeDelivery, Error> {
         self.read_for_people(move |tx, local| Box::pin(whole_delivery(tx, local, id))).await
     }
+
+    async fn passage(&self, event: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error> {
+        self.read_for_people(move |tx, local| Box::pin(passage(tx, local, event, endpoint))).await
+    }
 }
 
 async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
@@ -97,6 +103,9 @@ async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest
         };
         let mut given: Vec<Value<'_>> = Vec::new();
         let mut conditions = Vec::new();
+        if filter.without_own {
+            conditions.push("NOT starts_with(e.type, 'innesco.')".to_owned());
+        }
         let mut also = |before: &str, value, after: &str| {
             given.push(value);
             conditions.push(format!("{before} ${}{after}", given.len()));
@@ -404,6 +413,56 @@ async fn whole_delivery(tx: &Transaction<'_>, local: &Local, id: DeliveryId) -> 
     let found = row(tx, &sql, &[&id.event().as_i64(), &id.as_i64()]).await?.ok_or(Error::NotFound { what: "event" })?;
     let payload = values::payload(&found, WHOLE_EVENT_COLUMNS_COUNT, id.as_i64())?;
     Ok(WholeDelivery { story, event: values::whole_event(&found, 0)?, payload })
+}
+
+async fn passage(tx: &Transaction<'_>, local: &Local, id: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error> {
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, p.* FROM event e CROSS JOIN LATERAL ({}) p WHERE e.id = $1",
+        parts("e.id")
+    );
+    let found = row(tx, &sql, &[&id.as_i64()]).await?.ok_or(Error::NotFound { what: "event" })?;
+    let (event, parts) = (values::whole_event(&found, 0)?, read_parts(&found, WHOLE_EVENT_COLUMNS_COUNT)?);
+    let (first, until) = id.children();
+    let sql = format!(
+        "SELECT {RUN_COLUMNS}, NULL::text FROM {RUNS} {RUN_JOINS}
+         WHERE r.id >= $1 AND r.id < $2 AND (r.endpoint IS NULL OR r.endpoint = $3) ORDER BY r.id DESC LIMIT $4"
+    );
+    let runs = rows(tx, &sql, &[&first, &until, &endpoint.map(EndpointId::as_i64), &limit(PASSAGE_PARTS)]).await?;
+    let runs = runs.iter().map(|row| read_run(row, local)).collect::<Result<_, _>>()?;
+    let (mut found, mut senders) = (Vec::new(), Vec::new());
+    if let Some(endpoint) = endpoint {
+        let filter = DeliveryFilter { event: Some(id), endpoint: Some(endpoint), ..DeliveryFilter::default() };
+        for summary in deliveries(tx, local, &filter, PageRequest { cursor: None, limit: PASSAGE_PARTS }).await?.items {
+            found.push(waiting(tx, summary).await?);
+        }
+        senders = super::endpoints::senders(tx, endpoint.as_i64()).await?.into_iter().map(|(plugin, _)| plugin).collect();
+    }
+    Ok(Passage { event, parts, runs, deliveries: found, senders })
+}
+
+/// Adds to a delivery what it waits for.
+async fn waiting(tx: &Transaction<'_>, summary: DeliverySummary) -> Result<PassageDelivery, Error> {
+    if !matches!(summary.state, DeliveryState::Pending { .. } | DeliveryState::Retrying { .. }) {
+        return Ok(PassageDelivery { summary, is_claimed: false, behind: None });
+    }
+    let id = summary.id.as_i64();
+    let sql = "SELECT l.lease IS NOT NULL, b.id, b.attempts, l.ordering IS NOT NULL FROM live l
+               LEFT JOIN LATERAL (SELECT id, attempts FROM live b
+                   WHERE b.ordering IS NOT NULL AND b.endpoint = l.endpoint AND b.ordering = l.ordering AND b.id < l.id
+                   ORDER BY b.id LIMIT 1) b ON true
+               WHERE l.id = $1";
+    let Some(found) = row(tx, sql, &[&id]).await? else {
+        return Ok(PassageDelivery { summary, is_claimed: false, behind: None });
+    };
+    let (is_claimed, is_ordered) = (get::<bool>(&found, 0)?, get::<bool>(&found, 3)?);
+    let mut behind = None;
+    if is_ordered && !is_claimed {
+        behind = match get::<Option<i64>>(&found, 1)? {
+            Some(before) => Some(Behind::Delivery { id: DeliveryId::from_i64(before), attempts: get_u32(&found, 2)? }),
+            None => first_to_run(tx).await?.filter(|first| *first <= summary.id.event()).map(Behind::Event),
+        };
+    }
+    Ok(PassageDelivery { summary, is_claimed, behind })
 }
 
 /// Returns the last attempts of some deliveries, in their order.

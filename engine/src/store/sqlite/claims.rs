@@ -325,7 +325,7 @@ fn in_order(db: &Connection, endpoint: EndpointId, ordering: i64, most: usize) -
 
 /// Returns the first event that still waits to be run, in whole or in part. Its deliveries may have to precede those of later
 /// events.
-fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
+pub fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
     let first = |sql: &str| -> Result<Option<i64>, Error> { Ok(db.prepare_cached(sql)?.query_row([], |row| row.get(0))?) };
     let event = first("SELECT min(id) FROM event_queue")?.map(EventId::from_i64);
     let run = first("SELECT min(id) FROM run_queue WHERE state = 'waiting'")?.map(|id| RunId::from_i64(id).event());

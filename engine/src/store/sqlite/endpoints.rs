@@ -185,14 +185,19 @@ fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), 
                   + (SELECT count(*) FROM live WHERE endpoint = ?1 AND lease IS NOT NULL AND ordering IS NULL)",
         )?
         .query_row(params![id.as_i64(), WAITING_COUNTED_MAX], |row| row.get(0))?;
+    let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: senders(db, id)? };
+    may_delete(&name, &used.by(serving)).map_err(Error::Conflict)
+}
+
+/// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among its last deliveries.
+pub fn senders(db: &Connection, id: EndpointId) -> Result<Vec<(String, u64)>, Error> {
     let mut select = db.prepare_cached(
         "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = ?1 ORDER BY id DESC LIMIT ?2) d
          JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin",
     )?;
     let rows = select
         .query_map(params![id.as_i64(), SENT_CHECKED_MAX], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
-    let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: rows.collect::<Result<_, _>>()? };
-    may_delete(&name, &used.by(serving)).map_err(Error::Conflict)
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn all_deleted(db: &Connection) -> Result<Vec<(Slug, EndpointId)>, Error> {

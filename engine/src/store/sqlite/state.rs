@@ -9,7 +9,7 @@ use crate::{
         name::Slug,
         run::{RunRecord, StateWrite},
     },
-    store::{Error, PluginState, StateLimits, StateSize, StateValue, state::Ledger},
+    store::{Error, PluginState, StateKey, StateLimits, StateSize, StateValue, state::Ledger},
 };
 
 /// Maximum number of keys that one step of [`clear`] deletes: every caller of the writer waits for a step.
@@ -33,6 +33,20 @@ impl PluginState for Sqlite {
     async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error> {
         let plugin = plugin.clone();
         self.read(move |db| size(db, &plugin)).await
+    }
+
+    async fn state_keys(&self, plugin: &Slug, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<StateKey>, Error> {
+        let (plugin, prefix, after) = (plugin.clone(), prefix.to_owned(), after.map(str::to_owned));
+        self.read_for_people(move |db| keys(db, &plugin, &prefix, after.as_deref(), most)).await
+    }
+
+    async fn delete_state(&self, plugin: &Slug, key: &str) -> Result<bool, Error> {
+        let (plugin, key) = (plugin.clone(), key.to_owned());
+        self.write(move |db, _| {
+            let mut delete = db.prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?;
+            Ok(delete.execute(params![&*plugin, key])? > 0)
+        })
+        .await
     }
 
     async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error> {
@@ -79,6 +93,23 @@ fn size(db: &Connection, plugin: &Slug) -> Result<StateSize, Error> {
         Ok(StateSize { keys: row.get::<_, i64>(0)?.unsigned_abs(), bytes: row.get::<_, i64>(1)?.unsigned_abs() })
     };
     Ok(select.query_row([&**plugin], size).optional()?.unwrap_or_default())
+}
+
+/// Reads keys from the index of the table, in the order of their bytes. Keys with one prefix are neighbours.
+fn keys(db: &Connection, plugin: &Slug, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<StateKey>, Error> {
+    let mut select = db.prepare_cached(
+        "SELECT key, length(value) FROM state WHERE plugin = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4",
+    )?;
+    let mut rows = select.query(params![&**plugin, prefix, after, i64::try_from(most).unwrap_or(i64::MAX)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key: String = row.get(0)?;
+        if !key.starts_with(prefix) {
+            break;
+        }
+        found.push(StateKey { key, bytes: row.get::<_, i64>(1)?.unsigned_abs() });
+    }
+    Ok(found)
 }
 
 /// Returns the bytes of all plugins' state.

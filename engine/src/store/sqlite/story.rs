@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, params_fr
 
 use super::{
     Sqlite,
+    claims::first_to_run,
     rows::{self, ATTEMPT_COLUMNS, EVENT_COLUMNS, Place, WHOLE_EVENT_COLUMNS},
 };
 use crate::{
@@ -14,14 +15,16 @@ use crate::{
         event::Parts,
         id::{DeliveryId, EndpointId, EventId, RunId},
         time::Timestamp,
+        why::Behind,
     },
     store::{
-        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest,
-        RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, StoredAttempt,
-        StoredRun, Story, StoryPlace, WholeDelivery,
+        DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest, Passage,
+        PassageDelivery, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
+        StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
         columns::ended,
         story::{
-            EVENT_ID_END, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS, candidates, parts, read_parts,
+            EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS, candidates,
+            parts, read_parts,
         },
     },
 };
@@ -73,11 +76,67 @@ impl Story for Sqlite {
         })
         .await
     }
+
+    async fn passage(&self, event: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error> {
+        self.read_for_people(move |db| passage(db, event, endpoint)).await
+    }
+}
+
+fn passage(db: &Connection, id: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error> {
+    let event = rows::load_event(db, id)?.ok_or(Error::NotFound { what: "event" })?;
+    let (first, until) = id.children();
+    let sql = format!(
+        "SELECT {RUN_COLUMNS}, NULL FROM {RUNS} {RUN_JOINS}
+         WHERE r.id >= ?1 AND r.id < ?2 AND (r.endpoint IS NULL OR r.endpoint = ?3) ORDER BY r.id DESC LIMIT ?4"
+    );
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query(params![first, until, endpoint.map(EndpointId::as_i64), limit(PASSAGE_PARTS)])?;
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next()? {
+        runs.push(read_run(row)?);
+    }
+    let (mut found, mut senders) = (Vec::new(), Vec::new());
+    if let Some(endpoint) = endpoint {
+        let filter = DeliveryFilter { event: Some(id), endpoint: Some(endpoint), ..DeliveryFilter::default() };
+        let page = PageRequest { cursor: None, limit: PASSAGE_PARTS };
+        for summary in deliveries(db, &filter, page)?.items {
+            found.push(waiting(db, summary)?);
+        }
+        senders = super::endpoints::senders(db, endpoint)?.into_iter().map(|(plugin, _)| plugin).collect();
+    }
+    Ok(Passage { parts: event_parts(db, id)?, event, runs, deliveries: found, senders })
+}
+
+/// Adds to a delivery what it waits for.
+fn waiting(db: &Connection, summary: DeliverySummary) -> Result<PassageDelivery, Error> {
+    let row = db
+        .prepare_cached("SELECT lease IS NOT NULL, ordering FROM live WHERE id = ?1")?
+        .query_row([summary.id.as_i64()], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Option<i64>>(1)?)))
+        .optional()?;
+    let Some((is_claimed, ordering)) = row else { return Ok(PassageDelivery { summary, is_claimed: false, behind: None }) };
+    let mut behind = None;
+    if let Some(ordering) = ordering.filter(|_| !is_claimed) {
+        let before = db
+            .prepare_cached(
+                "SELECT id, attempts FROM live WHERE ordering IS NOT NULL AND endpoint = ?1 AND ordering = ?2 AND id < ?3
+                 ORDER BY id LIMIT 1",
+            )?
+            .query_row(params![summary.endpoint.as_i64(), ordering, summary.id.as_i64()], |row| {
+                Ok(Behind::Delivery { id: DeliveryId::from_i64(row.get(0)?), attempts: row.get(1)? })
+            })
+            .optional()?;
+        let first = first_to_run(db)?.filter(|first| *first <= summary.id.event()).map(Behind::Event);
+        behind = before.or(first);
+    }
+    Ok(PassageDelivery { summary, is_claimed, behind })
 }
 
 fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
     let candidates = filter.state.and_then(|state| candidates(state, "?1", "max"));
     let mut conditions = vec!["e.id < ?1".to_owned()];
+    if filter.without_own {
+        conditions.push("substr(e.type, 1, 8) <> 'innesco.'".to_owned());
+    }
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(request.cursor.unwrap_or(EVENT_ID_END))];
     let mut also = |condition: &str, value: Box<dyn ToSql>| {
         conditions.push(condition.to_owned());

@@ -1,0 +1,322 @@
+//! Why an endpoint did or did not receive an event. [`why`] follows the way of one event to one endpoint and names the link that decided:
+//! where it was stopped, what it waits for, or that it was delivered, and what would change that.
+//!
+//! It reads nothing itself. The store and the catalog fill in [`Situation`], and every reader (the API, a page) asks this one function. An
+//! event can reach an endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's plugin, and by the webhook of any
+//! plugin. `routing` judges both ways of an event without a webhook, `sending` judges a webhook.
+
+mod routing;
+mod sending;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    breaker::Breaker,
+    delivery::{AttemptOutcome, DeliveryState},
+    endpoint::Endpoint,
+    event::Event,
+    id::{DeliveryId, EventId, RunId, Tag},
+    name::Slug,
+    pattern::Pattern,
+    plugin::Halt,
+    run::{RunOutcome, RunState},
+    time::Timestamp,
+};
+
+/// Whether the event reached the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Delivered,
+    /// It continues without help.
+    Waiting,
+    /// It stays so until a person or another event changes something.
+    Stopped,
+}
+
+impl Verdict {
+    pub const ALL: [Self; 3] = [Self::Delivered, Self::Waiting, Self::Stopped];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A link of the chain from an event to an endpoint, in the order of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The endpoint exists.
+    Endpoint,
+    /// The event has been run.
+    Event,
+    /// The event's type matches the endpoint's subscription.
+    Type,
+    /// The conditions (`where`) of the subscription hold.
+    Where,
+    /// The endpoint may receive an `innesco.*` event: it is not about this endpoint, and the endpoint belongs to an operator.
+    OwnEvents,
+    /// The type matches the manifest of a plugin.
+    Manifest,
+    /// The subscription, or the plugin, existed when the event was routed.
+    Routing,
+    /// The endpoint's own plugin let the event through.
+    EndpointPlugin,
+    /// A plugin ran and sent to the endpoint.
+    Plugin,
+    /// The endpoint is active.
+    State,
+    /// Its circuit breaker is closed.
+    Breaker,
+    /// Its rate allows another webhook.
+    Rate,
+    /// Fewer webhooks are under way than may be at once.
+    Concurrency,
+    /// In an ordered endpoint: no earlier webhook is unfinished.
+    Order,
+    /// An attempt of the schedule is due.
+    Schedule,
+    /// The webhook itself.
+    Delivery,
+}
+
+impl Link {
+    pub const ALL: [Self; 16] = [
+        Self::Endpoint,
+        Self::Event,
+        Self::Type,
+        Self::Where,
+        Self::OwnEvents,
+        Self::Manifest,
+        Self::Routing,
+        Self::EndpointPlugin,
+        Self::Plugin,
+        Self::State,
+        Self::Breaker,
+        Self::Rate,
+        Self::Concurrency,
+        Self::Order,
+        Self::Schedule,
+        Self::Delivery,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Event => "event",
+            Self::Type => "type",
+            Self::Where => "where",
+            Self::OwnEvents => "own-events",
+            Self::Manifest => "manifest",
+            Self::Routing => "routing",
+            Self::EndpointPlugin => "endpoint-plugin",
+            Self::Plugin => "plugin",
+            Self::State => "state",
+            Self::Breaker => "breaker",
+            Self::Rate => "rate",
+            Self::Concurrency => "concurrency",
+            Self::Order => "order",
+            Self::Schedule => "schedule",
+            Self::Delivery => "delivery",
+        }
+    }
+}
+
+/// What is known about one event and one endpoint. All times are of the wall clock.
+pub struct Situation<'a> {
+    /// Writes ids.
+    pub tag: Tag,
+    pub now: Timestamp,
+    pub event: &'a Event,
+    /// Whether the event waits to be run, for the first time or for a replay.
+    pub to_run: bool,
+    pub endpoint: Target<'a>,
+    /// Every plugin that exists now.
+    pub plugins: Vec<PluginFact>,
+    /// The event's runs: those of plugins, and those that belong to this endpoint.
+    pub runs: Vec<RunFact>,
+    /// The event's webhooks to this endpoint.
+    pub deliveries: Vec<DeliveryFact>,
+    /// Plugins that recently sent to this endpoint by name, on any event.
+    pub senders: Vec<Slug>,
+    /// How the sender treats the endpoint now; `None` if this process sends nothing to it.
+    pub standing: Option<Standing>,
+}
+
+/// The endpoint that is asked about.
+#[derive(Clone, Copy)]
+pub enum Target<'a> {
+    Exists(&'a Endpoint),
+    Deleted { name: &'a str },
+    Missing { name: &'a str, nearest: Option<&'a str> },
+}
+
+/// A plugin that exists now.
+#[derive(Clone, Debug)]
+pub struct PluginFact {
+    pub name: Slug,
+    pub on: Vec<Pattern>,
+    /// Why it does not run, if it does not.
+    pub halt: Option<Halt>,
+}
+
+/// A run of the event.
+#[derive(Clone, Debug)]
+pub struct RunFact {
+    pub id: RunId,
+    pub round: u32,
+    pub plugin: Slug,
+    /// Whether it belongs to this endpoint.
+    pub is_endpoints: bool,
+    pub state: RunState,
+    pub outcome: Option<RunOutcome>,
+    pub message: Option<String>,
+    /// Name of the missing endpoint that a parked run waits for.
+    pub wants: Option<String>,
+    pub tries: u32,
+    pub webhooks: u32,
+}
+
+/// A webhook of the event to this endpoint.
+#[derive(Clone, Debug)]
+pub struct DeliveryFact {
+    pub id: DeliveryId,
+    pub round: u32,
+    /// The run that made it.
+    pub run: Option<RunId>,
+    pub state: DeliveryState,
+    pub attempts: u32,
+    pub last: Option<AttemptOutcome>,
+    /// Whether a worker holds it. Its due time is then the end of a lease.
+    pub is_claimed: bool,
+    pub behind: Option<Behind>,
+}
+
+/// What must be finished before an ordered webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A webhook to the same endpoint; `attempts` is the number of those that failed.
+    Delivery { id: DeliveryId, attempts: u32 },
+    /// An event that waits to be run, in whole or in part.
+    Event(EventId),
+}
+
+/// How a sender treats an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub breaker: Breaker,
+    /// Until when its rate lets nothing through.
+    pub rate_until: Option<Timestamp>,
+    /// Most webhooks at once, by its policy and by how its receiver answers.
+    pub at_once: usize,
+    /// Webhooks that are sent now, or wait for the rate.
+    pub under_way: usize,
+    /// Webhooks that wait in memory for their turn.
+    pub waiting: usize,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    pub verdict: Verdict,
+    /// The link that decided.
+    pub link: Link,
+    /// What happened there, in a sentence without a full stop.
+    pub reason: String,
+    /// When it was delivered, ended, or continues.
+    pub at: Option<Timestamp>,
+    /// What would change it, in a sentence without a full stop; `None` if nothing has to be done.
+    pub change: Option<String>,
+    /// The commands that do this, in their order.
+    pub commands: Vec<String>,
+    pub run: Option<RunId>,
+    pub delivery: Option<DeliveryId>,
+    /// The links that were looked at.
+    pub chain: Vec<Step>,
+}
+
+/// One link that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub link: Link,
+    /// `None`: the event passed it.
+    pub stopped: Option<Verdict>,
+    /// What was found there.
+    pub found: String,
+}
+
+impl Why {
+    fn new(verdict: Verdict, link: Link, reason: impl Into<String>) -> Self {
+        let (change, commands, chain) = (None, Vec::new(), Vec::new());
+        Self { verdict, link, reason: reason.into(), at: None, change, commands, run: None, delivery: None, chain }
+    }
+
+    fn at(self, at: Timestamp) -> Self {
+        Self { at: Some(at), ..self }
+    }
+
+    fn change(self, change: impl Into<String>, commands: impl IntoIterator<Item = String>) -> Self {
+        Self { change: Some(change.into()), commands: commands.into_iter().collect(), ..self }
+    }
+
+    fn by_run(self, run: RunId) -> Self {
+        Self { run: Some(run), ..self }
+    }
+
+    fn step(&self) -> Step {
+        let stopped = (self.verdict != Verdict::Delivered).then_some(self.verdict);
+        Step { link: self.link, stopped, found: self.reason.clone() }
+    }
+}
+
+/// Finds the link that decided whether the event reached the endpoint.
+pub fn why(situation: &Situation<'_>) -> Why {
+    let endpoint = match situation.endpoint {
+        Target::Exists(endpoint) => endpoint,
+        Target::Deleted { name } => return alone(routing::deleted(situation, name)),
+        Target::Missing { name, nearest } => return alone(routing::missing(situation, name, nearest)),
+    };
+    let mut chain = vec![passed(Link::Endpoint, format!("{} exists", endpoint.new.name))];
+    if situation.to_run {
+        let waits = Why::new(Verdict::Waiting, Link::Event, "the event waits to be run; no plugin and no endpoint has it yet");
+        chain.push(waits.step());
+        return Why { chain, ..waits };
+    }
+    chain.push(passed(Link::Event, "the event was run".to_owned()));
+    let round = situation.newest_round();
+    let routed = routing::judge(situation, endpoint, round, &mut chain);
+    let Some(delivery) = sending::decisive(&situation.deliveries, round) else {
+        if let Some(earlier) = situation.deliveries.iter().find(|one| matches!(one.state, DeliveryState::Delivered { .. })) {
+            chain.push(passed(Link::Delivery, format!("{} was delivered before the replay", earlier.id.text(situation.tag))));
+        }
+        return Why { chain, ..routed };
+    };
+    let judged = sending::judge(situation, endpoint, delivery, &mut chain);
+    Why { delivery: Some(delivery.id), run: delivery.run, chain, ..judged }
+}
+
+fn alone(why: Why) -> Why {
+    Why { chain: vec![why.step()], ..why }
+}
+
+const fn passed(link: Link, found: String) -> Step {
+    Step { link, stopped: None, found }
+}
+
+impl Situation<'_> {
+    /// Returns the number of the last replay that left a run or a webhook.
+    fn newest_round(&self) -> u32 {
+        let rounds = self.runs.iter().map(|run| run.round).chain(self.deliveries.iter().map(|one| one.round));
+        rounds.max().unwrap_or(0)
+    }
+
+    fn event_id(&self) -> String {
+        self.event.id.text(self.tag)
+    }
+
+    fn replay(&self) -> String {
+        format!("innesco event replay {}", self.event_id())
+    }
+}

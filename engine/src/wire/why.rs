@@ -1,0 +1,54 @@
+//! Why an endpoint did or did not receive an event.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Word;
+use crate::domain::{
+    id::{DeliveryId, EventId, RunId},
+    time::Timestamp,
+    why::{Link, Verdict},
+};
+
+/// The link that decided whether an event reached an endpoint.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Why)]
+pub struct WhyView {
+    #[schema(value_type = EventId)]
+    pub event: String,
+    /// The endpoint, as it was asked for.
+    pub endpoint: String,
+    #[schema(value_type = Verdict)]
+    pub verdict: Word,
+    #[schema(value_type = Link)]
+    pub link: Word,
+    /// What happened at this link.
+    pub reason: String,
+    /// When it was delivered, ended, or continues.
+    #[schema(value_type = Option<Timestamp>)]
+    pub at: Option<String>,
+    /// What would change it. `null`: nothing has to be done.
+    pub change: Option<String>,
+    /// Commands that change it, in their order. Words in capitals stand for values of yours.
+    pub commands: Vec<String>,
+    /// The run that decided, or that made the webhook.
+    #[schema(value_type = Option<RunId>)]
+    pub run: Option<String>,
+    #[schema(value_type = Option<DeliveryId>)]
+    pub delivery: Option<String>,
+    /// The links that were looked at, in their order. Both ways to an endpoint are: its subscription, and the webhooks of plugins.
+    pub chain: Vec<WhyStepView>,
+}
+
+/// One link of the chain from an event to an endpoint.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = WhyStep)]
+pub struct WhyStepView {
+    #[schema(value_type = Link)]
+    pub link: Word,
+    /// `waiting` or `stopped`; `null` if the event passed this link.
+    #[schema(value_type = Option<Verdict>)]
+    pub stopped: Option<Word>,
+    /// What was found there.
+    pub found: String,
+}
