@@ -69,6 +69,19 @@ async fn a_plugin_may_name_an_endpoint_that_is_being_created() {
     name_an_endpoint_in_the_making(&engine, &engine, |sql| engine.execute_in_store(sql, sql)).await;
 }
 
+/// Returns the line of the guest at which a deed is stopped.
+fn line_of(deed: &str) -> Option<usize> {
+    let code = match deed {
+        "loop" => "\"loop\" => loop {",
+        "memory" => "hoard.push(",
+        "recursion" => "let room = black_box(",
+        "panic" => "panic!(",
+        _ => return None,
+    };
+    let source = include_str!("../guests/mischief/src/lib.rs");
+    Some(1 + source.lines().position(|line| line.contains(code)).expect("the guest has this line"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_misbehaviour_has_a_named_outcome() {
     let engine = Engine::start(&["mischief", "ledger"]);
@@ -92,6 +105,11 @@ async fn each_kind_of_misbehaviour_has_a_named_outcome() {
         assert_eq!(run["outcome"], outcome, "{deed}: {run:#}");
         assert_eq!(run["state"], "parked", "{deed}");
         assert!(run["message"].as_str().unwrap().contains(message), "{deed}: {run:#}");
+        let backtrace: Vec<&str> = run["backtrace"].as_array().unwrap().iter().filter_map(|line| line.as_str()).collect();
+        match line_of(deed) {
+            Some(line) => assert!(backtrace[0].ends_with(&format!("(src/lib.rs:{line})")), "{deed}: {backtrace:?}"),
+            None => assert!(!["loop", "memory", "recursion", "panic"].contains(&deed), "{deed}"),
+        }
         assert_eq!(story["state"], "failed");
     }
     let flood = engine.send("mischief.log", json!({})).await;

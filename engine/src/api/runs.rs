@@ -233,8 +233,12 @@ impl RunRecordView {
 
 impl RunStoryView {
     pub fn new(run: &StoredRun, tag: Tag) -> Self {
-        let log = run.log.lines.iter().map(LogView::new).collect();
-        Self { run: RunView::new(run, tag), log, log_dropped: run.log.dropped }
+        Self {
+            run: RunView::new(run, tag),
+            backtrace: run.backtrace.clone(),
+            log: run.log.lines.iter().map(LogView::new).collect(),
+            log_dropped: run.log.dropped,
+        }
     }
 }
 

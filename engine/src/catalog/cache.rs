@@ -1,6 +1,6 @@
-//! The cache for loading plugin files. It holds the code of compiled files, so that a start need not compile them again, and
-//! digests of files that were too complex, so that a start does not try them again. It is in the data folder, never in the plugin
-//! folder.
+//! The cache for loading plugin files. It holds the code of compiled files, so that a start need not compile them again, the tables
+//! of lines for their backtraces, and digests of files that were too complex, so that a start does not try them again. It is in the
+//! data folder, never in the plugin folder.
 //!
 //! Compiled code runs unchecked, so every file carries a MAC under a key that only this folder has. A file that does not verify
 //! is removed and compiled again. Files are written completely under another name and renamed, never changed.
@@ -13,7 +13,11 @@ use std::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::{domain::plugin::Digest, files, random, sandbox::CodeCache};
+use crate::{
+    domain::plugin::Digest,
+    files, random,
+    sandbox::{CodeCache, ReadLines},
+};
 
 /// Maximum number of stored compiled versions; the oldest are removed first.
 const CODE_FILES_MAX: usize = 256;
@@ -21,10 +25,12 @@ const CODE_FILES_MAX: usize = 256;
 /// once more.
 const TOO_COMPLEX_FILES_MAX: usize = 4096;
 const CODE: &str = "code";
+const LINES: &str = "lines";
 const TOO_COMPLEX: &str = "too-complex";
 const MAC_LEN: usize = 32;
 
 /// The compile cache of one data folder.
+#[derive(Clone)]
 pub struct FileCache {
     folder: PathBuf,
     key: [u8; 32],
@@ -82,7 +88,7 @@ impl FileCache {
     fn write(&self, key: &str, kind: &str, content: &[u8]) -> io::Result<()> {
         let mac = self.mac(key, content).finalize().into_bytes();
         files::replace(&self.path(key, kind), &[&mac, content])?;
-        self.prune(kind, if kind == CODE { CODE_FILES_MAX } else { TOO_COMPLEX_FILES_MAX })
+        self.prune(kind, if kind == TOO_COMPLEX { TOO_COMPLEX_FILES_MAX } else { CODE_FILES_MAX })
     }
 
     fn mac(&self, key: &str, code: &[u8]) -> Hmac<Sha256> {
@@ -116,6 +122,17 @@ impl CodeCache for FileCache {
         }
     }
 
+    fn put_lines(&self, key: &str, lines: &[u8]) {
+        if let Err(error) = self.write(&lines_key(key), LINES, lines) {
+            tracing::warn!(%error, "table of lines could not be stored; backtraces of this version have none");
+        }
+    }
+
+    fn lines(&self, key: &str) -> Option<ReadLines> {
+        let (cache, key) = (self.clone(), lines_key(key));
+        Some(Box::new(move || cache.read(&key, LINES)))
+    }
+
     fn too_complex(&self, digest: &Digest) -> Option<String> {
         String::from_utf8(self.read(&too_complex_key(digest), TOO_COMPLEX)?).ok()
     }
@@ -125,6 +142,11 @@ impl CodeCache for FileCache {
             tracing::warn!(%error, "digest of a too complex file could not be recorded; the next start tries the file again");
         }
     }
+}
+
+/// A table of lines must never be taken for code, so it has another key.
+fn lines_key(key: &str) -> String {
+    format!("{LINES} {key}")
 }
 
 /// The key has the engine's version: another version may be able to load the file.

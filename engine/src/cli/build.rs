@@ -96,7 +96,9 @@ impl PluginCrate {
             .envs([
                 ("CARGO_PROFILE_RELEASE_LTO", "true"),
                 ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
-                ("CARGO_PROFILE_RELEASE_STRIP", "true"),
+                // For backtraces. The engine strips it before it compiles, so it costs only the size of the file.
+                ("CARGO_PROFILE_RELEASE_DEBUG", "limited"),
+                ("CARGO_PROFILE_RELEASE_STRIP", "none"),
                 ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C link-arg=-zstack-size=131072"),
             ])
             .current_dir(&self.folder)

@@ -391,6 +391,9 @@ pub fn write_run(page: &mut String, story: &RunStoryView, out: &Printer) -> fmt:
         let code = code.map(|code| format!("{code}: ")).unwrap_or_default();
         writeln!(page, "{}", indent(&measure::lines(&format!("{code}{message}"))))?;
     }
+    for line in &story.backtrace {
+        writeln!(page, "          at {}", measure::one_line(line))?;
+    }
     match (run.state.as_ref(), &run.due, run.outcome.as_deref()) {
         ("waiting", Some(due), Some(_)) => {
             writeln!(page, "          tried {}; next try at {}", count(run.tries.into(), "time"), out.time(due))?;

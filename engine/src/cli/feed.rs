@@ -157,6 +157,7 @@ impl FeedPrinter {
                 outcome,
                 state,
                 message,
+                backtrace,
                 wants,
                 duration_ms,
                 webhooks,
@@ -184,7 +185,8 @@ impl FeedPrinter {
                 };
                 let mut lines = message.lines();
                 let first = lines.next().unwrap_or_default();
-                let below: Vec<&str> = lines.chain([advice.as_str()]).collect();
+                let backtrace: Vec<String> = backtrace.iter().map(|line| format!("at {}", one_line(line))).collect();
+                let below: Vec<&str> = lines.chain(backtrace.iter().map(String::as_str)).chain([advice.as_str()]).collect();
                 log.insert(0, format!("{name}  {word}  {first}\n{}", indent(&below.join("\n"))));
                 ("run", log.join("\n"))
             }
@@ -289,6 +291,11 @@ mod tests {
             outcome,
             state,
             message: message.map(str::to_owned),
+            backtrace: if outcome == RunOutcome::Trapped {
+                Arc::from(["router::pick (src/lib.rs:13)".to_owned()])
+            } else {
+                Arc::default()
+            },
             wants: None,
             took: Duration::from_micros(50),
             webhooks: 2,
@@ -323,7 +330,7 @@ mod tests {
         assert_eq!(
             line_of(&printer, &ran(RunOutcome::Trapped, RunState::Parked, Some("panicked at src/lib.rs:13:29: unlucky 13"))),
             format!(
-                "run      order-router@3f3f3f  trapped  panicked at src/lib.rs:13:29: unlucky 13\n          \
+                "run      order-router@3f3f3f  trapped  panicked at src/lib.rs:13:29: unlucky 13\n          at router::pick (src/lib.rs:13)\n          \
                  parked; after a fix: innesco run retry {id}"
             )
         );
@@ -332,14 +339,40 @@ mod tests {
             line_of(&printer, &ran(RunOutcome::Failed, waiting, Some("busy")))
                 .ends_with("busy\n          it is tried again automatically")
         );
-        let News::Ran { run, event_type, plugin, version, outcome: _, state, message, wants: _, took, webhooks, emitted, log } =
-            ran(RunOutcome::BadOutput, RunState::Parked, Some("webhook 1 goes to endpoint \"crm\", which does not exist"))
+        let News::Ran {
+            run,
+            event_type,
+            plugin,
+            version,
+            outcome: _,
+            state,
+            message,
+            backtrace,
+            wants: _,
+            took,
+            webhooks,
+            emitted,
+            log,
+        } = ran(RunOutcome::BadOutput, RunState::Parked, Some("webhook 1 goes to endpoint \"crm\", which does not exist"))
         else {
             panic!("a run")
         };
         let (outcome, wants) = (RunOutcome::BadOutput, Some("crm".to_owned()));
-        let wanting =
-            News::Ran { run, event_type, plugin, version, outcome, state, message, wants, took, webhooks, emitted, log };
+        let wanting = News::Ran {
+            run,
+            event_type,
+            plugin,
+            version,
+            outcome,
+            state,
+            message,
+            backtrace,
+            wants,
+            took,
+            webhooks,
+            emitted,
+            log,
+        };
         assert_eq!(
             line_of(&printer, &wanting).lines().skip(1).collect::<Vec<_>>(),
             ["          parked until the endpoint crm exists, then tried again automatically: innesco endpoint add crm URL"],

@@ -15,13 +15,13 @@ use crate::files;
 /// The folder of `innesco dev` and of the SDK, below the project.
 pub const HOME: &str = ".innesco";
 
-/// The release profile of plugins: it makes files smaller and runs a quarter faster.
+/// The release profile of plugins: runs are a quarter faster, and failures show lines of source.
 const PROFILE: &str = "\
-# Makes the files of plugins smaller and faster.
+# Makes plugins faster, and shows lines of their source when they fail.
 [profile.release]
 lto = true
 codegen-units = 1
-strip = true
+debug = \"limited\"
 ";
 /// The configuration of cargo for the target of plugins.
 const CARGO_CONFIG: &str = "\

@@ -213,13 +213,14 @@ mod tests {
     fn a_run_with_its_remedy() {
         let changes = json!({
             "id": "run_2", "state": "parked", "outcome": "trapped", "message": "panicked at src/lib.rs:13:29: unlucky 13",
-            "version": "91be07aabb", "duration_ms": 0.03, "log": [{ "level": "info", "message": "order 13" }],
+            "version": "91be07aabb", "duration_ms": 0.03, "backtrace": ["router::unlucky (src/lib.rs:13)"], "log": [{ "level": "info", "message": "order 13" }],
         });
         let story: RunStoryView = read(with(run(), changes));
         let out = Printer::of(Reader::Person, "2026-11-24T09:20:00Z");
         let expected = "\
 run       router@91be07  ✕ trapped  0.03 ms  run_2
           panicked at src/lib.rs:13:29: unlucky 13
+          at router::unlucky (src/lib.rs:13)
           parked; after a fix: innesco run retry run_2
           info  order 13
 

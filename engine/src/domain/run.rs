@@ -5,7 +5,7 @@
 //! run whose result is refused cannot leave a webhook or a state write behind. [`RunIdentity`] creates records. Functions change
 //! a record by returning a new one. Both stores use the same accessors.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     delivery::{NewDelivery, Payload},
@@ -266,6 +266,8 @@ pub struct Execution {
     pub memory_peak: u64,
     pub log: RunLog,
     pub recording: Recording,
+    /// Lines of its source at which it was stopped, innermost first. Empty unless it was stopped.
+    pub backtrace: Arc<[String]>,
 }
 
 /// The effects of a run that ended `ok`.
@@ -380,11 +382,12 @@ impl RunRecord {
         self.identity.parked(execution, failure, None)
     }
 
-    /// Drops the run's log.
+    /// Drops the run's log and its backtrace.
     #[must_use]
     pub fn without_log(mut self) -> Self {
         if let RunEnd::Ok { execution, .. } | RunEnd::Failed { execution: Some(execution), .. } = &mut self.end {
             execution.log = RunLog::default();
+            execution.backtrace = Arc::default();
         }
         self
     }
@@ -508,6 +511,7 @@ mod tests {
             memory_peak: 1 << 16,
             log: RunLog { lines: vec![line], dropped: 1 },
             recording: Recording::default(),
+            backtrace: Arc::from(["orders::total (src/lib.rs:7)".to_owned()]),
         }
     }
 
@@ -615,7 +619,10 @@ mod tests {
             assert_eq!(refused.failure().map(|failure| failure.code.as_str()), Some("too_many_webhooks"), "{name}");
             assert_eq!(refused.execution().map(|execution| execution.log.clone()), log, "{name}");
             let bare = refused.without_log();
-            assert!(bare.execution().is_none_or(|execution| execution.log == RunLog::default()), "{name}");
+            assert!(
+                bare.execution().is_none_or(|execution| execution.log == RunLog::default() && execution.backtrace.is_empty()),
+                "{name}"
+            );
         }
     }
 

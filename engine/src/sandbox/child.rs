@@ -361,10 +361,14 @@ fn close_inherited() {
     }
 }
 
-/// Encodes a reply: its kind (one byte), its length, its content.
+/// Encodes a reply: its kind (one byte), its length, its content. The content of compiled code is the length of the code, the code and
+/// the table of its lines.
 fn reply(result: &Result<Compiled, LoadError>) -> [Vec<u8>; 2] {
     let (tag, content) = match result {
-        Ok(compiled) => (if compiled.kind == Kind::Small { b's' } else { b'b' }, compiled.code.clone()),
+        Ok(Compiled { kind, code, lines }) => {
+            let content = [&(code.len() as u64).to_le_bytes()[..], code, lines].concat();
+            (if *kind == Kind::Small { b's' } else { b'b' }, content)
+        }
         // Sent too, so that the engine records it.
         Err(LoadError::TooComplex { reason }) => (b't', reason.clone().into_bytes()),
         Err(error) => (if error.may_be_incomplete() { b'i' } else { b'r' }, error.to_string().into_bytes()),
@@ -380,9 +384,16 @@ fn parse_reply(mut bytes: Vec<u8>) -> Option<Result<Compiled, LoadError>> {
     }
     bytes.drain(..9);
     let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes), REASON_BYTES);
+    let compiled = |kind, mut bytes: Vec<u8>| {
+        let length = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+        bytes.drain(..8);
+        let lines = bytes.get(length..)?.to_vec();
+        bytes.truncate(length);
+        Some(Ok(Compiled { kind, code: bytes, lines }))
+    };
     Some(match tag {
-        b's' => Ok(Compiled { kind: Kind::Small, code: bytes }),
-        b'b' => Ok(Compiled { kind: Kind::Big, code: bytes }),
+        b's' => compiled(Kind::Small, bytes)?,
+        b'b' => compiled(Kind::Big, bytes)?,
         b't' => Err(LoadError::TooComplex { reason: text(&bytes) }),
         b'r' => Err(LoadError::Refused { sentence: text(&bytes), may_be_incomplete: false }),
         b'i' => Err(LoadError::Refused { sentence: text(&bytes), may_be_incomplete: true }),
@@ -406,10 +417,10 @@ mod tests {
 
     #[test]
     fn ignores_an_incomplete_reply() {
-        let compiled = Ok(Compiled { kind: Kind::Big, code: b"code".to_vec() });
+        let compiled = Ok(Compiled { kind: Kind::Big, code: b"code".to_vec(), lines: b"lines".to_vec() });
         let whole = reply(&compiled).concat();
         let parsed = parse_reply(whole.clone()).unwrap().unwrap();
-        assert_eq!((parsed.kind, &parsed.code[..]), (Kind::Big, &b"code"[..]));
+        assert_eq!((parsed.kind, &parsed.code[..], &parsed.lines[..]), (Kind::Big, &b"code"[..], &b"lines"[..]));
         for length in 0..whole.len() {
             assert!(parse_reply(whole[..length].to_vec()).is_none(), "{length} of {} bytes", whole.len());
         }

@@ -192,7 +192,10 @@ pub fn not_compilable(error: &wasmtime::Error) -> LoadError {
 
 /// Formats an error with its causes as one line of limited length.
 pub fn chain(error: &wasmtime::Error) -> String {
-    printable(&format!("{error:#}").replace('\n', " "), DETAIL_BYTES)
+    // The backtrace of a call is shown apart.
+    let causes =
+        error.chain().map(ToString::to_string).filter(|text| !text.starts_with("error while executing at wasm backtrace"));
+    printable(&causes.collect::<Vec<_>>().join(": ").replace('\n', " "), DETAIL_BYTES)
 }
 
 /// Translates the parser's error. A file that ends too early is reported as incomplete.

@@ -8,11 +8,11 @@ use std::{
 };
 
 use wasmtime::{
-    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
     component::{HasSelf, Linker},
 };
 
-use super::{bindings, child::Children, host::Host, limiter::Counts, limits::Limits, limits::Settings, wasi};
+use super::{backtrace, bindings, child::Children, host::Host, limiter::Counts, limits::Limits, limits::Settings, wasi};
 
 /// Interval of deadline checks. A run ends at most one tick after its deadline.
 const TICK: Duration = Duration::from_millis(5);
@@ -211,7 +211,9 @@ fn config() -> Config {
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)
         .max_wasm_stack(Limits::STACK_BYTES)
         .memory_init_cow(true)
-        .wasm_backtrace_max_frames(None)
+        .wasm_backtrace_max_frames(Some(backtrace::RECORDED_MAX))
+        // Read by `lines`, once, and never by the compiler.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         // Reduces the attack surface and everything whose result depends on the machine.
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)

@@ -10,6 +10,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    thread,
 };
 
 use serde::Deserialize;
@@ -17,12 +18,14 @@ use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
 use super::{
+    backtrace::{ReadLines, SourceLines},
     bindings::{CONTRACT, PACKAGE, PluginPre, innesco::plugin::types},
     diagnose::{self, Form},
     engine::{Compiler, Kind, Pool, Sandbox},
     error::LoadError,
     host::Host,
     limits::{Limits, size},
+    lines,
     log::printable,
     nesting,
     run::{Guest, panic_text},
@@ -55,6 +58,12 @@ pub trait CodeCache: Send + Sync {
     /// Stores code if possible. A failure costs only the time to compile again.
     fn put(&self, key: &str, code: &[u8]);
 
+    /// Stores the table of lines of the code under this key if possible. A failure costs only the lines of backtraces.
+    fn put_lines(&self, key: &str, lines: &[u8]);
+
+    /// Returns how to read, later, the table that was stored under this key; `None` if nothing is stored here.
+    fn lines(&self, key: &str) -> Option<ReadLines>;
+
     /// Returns why this file was too complex for this version of the engine, if it was.
     fn too_complex(&self, digest: &Digest) -> Option<String>;
 
@@ -72,6 +81,12 @@ impl CodeCache for NoCache {
 
     fn put(&self, _: &str, _: &[u8]) {}
 
+    fn put_lines(&self, _: &str, _: &[u8]) {}
+
+    fn lines(&self, _: &str) -> Option<ReadLines> {
+        None
+    }
+
     fn too_complex(&self, _: &Digest) -> Option<String> {
         None
     }
@@ -84,6 +99,8 @@ impl CodeCache for NoCache {
 pub struct Compiled {
     pub(super) kind: Kind,
     pub(super) code: Vec<u8>,
+    /// The table of its lines; empty without debug information.
+    pub(super) lines: Vec<u8>,
 }
 
 /// A compiled and linked version of a plugin. Share it in an `Arc`; runs may be concurrent.
@@ -92,6 +109,7 @@ pub struct Plugin {
     manifest: Manifest,
     bytes_len: usize,
     imports: Vec<String>,
+    pub(super) source: SourceLines,
 }
 
 impl Plugin {
@@ -154,14 +172,18 @@ impl Sandbox {
         // Checks only the first bytes.
         diagnose::form(bytes)?;
         let digest = Digest::of(bytes);
-        let (pool, component) = match self.cached(&digest, cache) {
-            Some(found) => found,
+        let (pool, component, lines) = match self.cached(&digest, cache) {
+            Some((pool, component)) => (pool, component, None),
             None => self.compiled(bytes, &digest, cache)?,
         };
+        let source = SourceLines::new(match cache.lines(&pool.key(&digest)) {
+            Some(stored) => stored,
+            None => Box::new(move || lines.clone()),
+        });
         let Linked { pre, imports, wasi } = link(&pool, &component)?;
         let guest = Guest { pool, pre, digest, wasi };
         let manifest = describe(&guest, &self.settings.limits)?;
-        Ok(Plugin { guest, manifest, bytes_len: bytes.len(), imports })
+        Ok(Plugin { guest, manifest, bytes_len: bytes.len(), imports, source })
     }
 
     /// Returns compiled code from the cache. It was validated when it was compiled.
@@ -172,8 +194,8 @@ impl Sandbox {
         })
     }
 
-    /// Compiles a file that is not in the cache.
-    fn compiled(&self, bytes: &[u8], digest: &Digest, cache: &dyn CodeCache) -> Result<(Arc<Pool>, Component), LoadError> {
+    /// Compiles a file that is not in the cache. Also returns the table of its lines.
+    fn compiled(&self, bytes: &[u8], digest: &Digest, cache: &dyn CodeCache) -> Result<Fresh, LoadError> {
         if let Some(reason) = cache.too_complex(digest) {
             return Err(LoadError::TooComplex { reason });
         }
@@ -191,8 +213,12 @@ impl Sandbox {
             Kind::Big => &self.big,
         };
         let component = pool.deserialize(&compiled.code).map_err(|error| diagnose::not_compilable(&error))?;
-        cache.put(&pool.key(digest), &compiled.code);
-        Ok((pool.clone(), component))
+        let key = pool.key(digest);
+        cache.put(&key, &compiled.code);
+        if !compiled.lines.is_empty() {
+            cache.put_lines(&key, &compiled.lines);
+        }
+        Ok((pool.clone(), component, Some(compiled.lines)))
     }
 
     /// Compiles a file in this process. Everything that reads untrusted bytes is here, and depends only on the bytes and the
@@ -217,7 +243,8 @@ impl Sandbox {
             Form::Component => None,
             Form::CoreModule => Some(encode(bytes)?),
         };
-        let component = encoded.as_deref().unwrap_or(bytes);
+        let whole = encoded.as_deref().unwrap_or(bytes);
+        let component = &*lines::stripped(whole);
         let weight = diagnose::weight(component)?;
         let pool = if weight.code_bytes > Limits::BIG_CODE_BYTES { &self.big } else { &self.small };
         let asked = usize::try_from(weight.memory_bytes).unwrap_or(usize::MAX);
@@ -226,13 +253,22 @@ impl Sandbox {
                 format!("it declares an initial memory of {}; the limit is {}", size(asked), size(pool.memory_bytes_max));
             return Err(LoadError::TooDemanding { detail });
         }
-        let code = pool.engine.precompile_component(component).map_err(|error| diagnose::not_compilable(&error))?;
+        let (code, lines) = thread::scope(|scope| {
+            let lines = scope.spawn(|| lines::build(whole, component));
+            let code = pool.engine.precompile_component(component);
+            // Debug information at which the parser panics is no reason to refuse the code.
+            (code, lines.join().unwrap_or_default())
+        });
+        let code = code.map_err(|error| diagnose::not_compilable(&error))?;
         // Linked here too, so that a failure is found before the engine loads the code.
         let component = pool.deserialize(&code).map_err(|error| diagnose::not_compilable(&error))?;
         link(pool, &component)?;
-        Ok(Compiled { kind: pool.kind, code })
+        Ok(Compiled { kind: pool.kind, code, lines })
     }
 }
+
+/// A component that was just compiled: its pool, its code and the table of its lines.
+type Fresh = (Arc<Pool>, Component, Option<Vec<u8>>);
 
 /// Catches panics. Compilers are large programs, and a panic on a malformed file must not end the caller's thread.
 fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>, panicked: fn(String) -> LoadError) -> Result<T, LoadError> {

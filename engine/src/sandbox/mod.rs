@@ -13,6 +13,7 @@
 //! block: callers use dedicated threads with at least 2 MiB of stack (a guest may use 512 KiB of it).
 
 pub mod advice;
+mod backtrace;
 mod bindings;
 mod child;
 mod diagnose;
@@ -21,6 +22,7 @@ mod error;
 mod host;
 mod limiter;
 mod limits;
+mod lines;
 mod load;
 mod log;
 mod nesting;
@@ -34,6 +36,7 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
+pub use backtrace::ReadLines;
 pub use child::{COMMAND as CHILD_COMMAND, main as run_child};
 pub use engine::{Sandbox, SetupError};
 pub use error::LoadError;

@@ -12,7 +12,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
 use super::{
-    advice,
+    advice, backtrace,
     bindings::{self, PluginPre, innesco::plugin::types},
     diagnose,
     engine::{Pool, ticks, whole_ticks},
@@ -60,6 +60,8 @@ pub struct Report {
     pub took: Duration,
     /// Peak memory, in bytes.
     pub memory_peak: u64,
+    /// Lines of its source at which it was stopped, innermost first; empty unless it was stopped.
+    pub backtrace: Arc<[String]>,
     /// Reads and writes of state; the writes are empty unless the run ended `ok`.
     pub state: StateUse,
     /// The settings and the state that it read, in addition to the event.
@@ -93,6 +95,7 @@ impl Plugin {
                 log: RunLog::default(),
                 took: started.elapsed(),
                 memory_peak: 0,
+                backtrace: Arc::default(),
                 state: StateUse::default(),
                 recording: Recording { settings: revision, state: RecordedState::default() },
             })
@@ -128,17 +131,24 @@ impl Plugin {
         let (answer, facts) =
             self.guest.call(limits, host, |plugin, store| plugin.innesco_plugin_handler().call_handle(store, given));
         let addressing = if input.bound { Addressing::Bound } else { Addressing::Named };
+        let mut backtrace = Arc::default();
         let result = match answer {
             Ok(Ok(outcome)) => output::requests(outcome, addressing, limits).map_err(RunFailure::from),
             Ok(Err(failure)) => Err(output::failure(failure)),
-            Err(error) => Err(facts.explain(error, limits)?),
+            Err(error) => {
+                let offsets = backtrace::offsets(&error);
+                let failure = facts.explain(error, limits)?;
+                backtrace = self.source.backtrace(offsets);
+                Err(failure)
+            }
         };
         let mut state = facts.state;
         if result.is_err() {
             state.writes.clear();
         }
         let recording = Recording { settings: input.revision, state: facts.read };
-        Ok(Report { result, log: facts.log.take(), took: facts.took, memory_peak: facts.memory_peak, state, recording })
+        let (took, memory_peak) = (facts.took, facts.memory_peak);
+        Ok(Report { result, log: facts.log.take(), took, memory_peak, backtrace, state, recording })
     }
 }
 

@@ -410,6 +410,7 @@ fn errors_list_exactly_the_functions_of_the_contract() {
 #[derive(Default)]
 struct Shelf {
     code: Mutex<HashMap<String, Vec<u8>>>,
+    lines: Arc<Mutex<HashMap<String, Vec<u8>>>>,
     too_complex: Mutex<HashMap<Digest, String>>,
 }
 
@@ -420,6 +421,15 @@ impl CodeCache for Shelf {
 
     fn put(&self, key: &str, code: &[u8]) {
         self.code.lock().unwrap().insert(key.to_owned(), code.to_vec());
+    }
+
+    fn put_lines(&self, key: &str, lines: &[u8]) {
+        self.lines.lock().unwrap().insert(key.to_owned(), lines.to_vec());
+    }
+
+    fn lines(&self, key: &str) -> Option<ReadLines> {
+        let (lines, key) = (Arc::clone(&self.lines), key.to_owned());
+        Some(Box::new(move || lines.lock().unwrap().get(&key).cloned()))
     }
 
     fn too_complex(&self, digest: &Digest) -> Option<String> {

@@ -24,7 +24,7 @@ use crate::domain::{
     recording::{RecordedState, Recording},
     request::Request,
     retry::Schedule,
-    run::{LogLevel, LogLine, RunLog, RunOutcome},
+    run::{Execution, LogLevel, LogLine, RunLog, RunOutcome},
     sent::SentAs,
     signature::{Scheme, Secret},
     time::Timestamp,
@@ -146,18 +146,25 @@ pub fn ended(
     })
 }
 
-pub fn log_to_column(log: &RunLog) -> Option<String> {
-    let lines: Vec<_> = log.lines.iter().map(|line| (line.level.as_str(), line.message.as_str())).collect();
+/// The word that marks a line of a backtrace in the column of the log, where a line of the log has its level.
+const AT: &str = "at";
+
+/// Writes the log of a run, and its backtrace after it.
+pub fn log_to_column(Execution { log, backtrace, .. }: &Execution) -> Option<String> {
+    let lines = log.lines.iter().map(|line| (line.level.as_str(), line.message.as_str()));
+    let lines: Vec<_> = lines.chain(backtrace.iter().map(|line| (AT, line.as_str()))).collect();
     json_unless_empty(&lines)
 }
 
-pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> Result<RunLog, Error> {
-    let lines: Vec<(String, String)> = match lines {
+/// Reads the log of a run, and its backtrace.
+pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> Result<(RunLog, Vec<String>), Error> {
+    let mut lines: Vec<(String, String)> = match lines {
         Some(lines) => place.json("log", &lines)?,
         None => Vec::new(),
     };
+    let backtrace = lines.extract_if(.., |(level, _)| level == AT).map(|(_, line)| line).collect();
     let lines = lines.into_iter().map(|(level, message)| LogLine { level: LogLevel::parse(&level), message }).collect();
-    Ok(RunLog { lines, dropped: dropped.unsigned_abs() })
+    Ok((RunLog { lines, dropped: dropped.unsigned_abs() }, backtrace))
 }
 
 /// The column `state_read`. It names its format, so that a later engine can add to it.

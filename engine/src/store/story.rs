@@ -262,6 +262,8 @@ pub struct StoredRun {
     pub settings: Option<i64>,
     /// Empty in a list.
     pub log: RunLog,
+    /// Lines of its source at which the run was stopped, innermost first. Empty in a list.
+    pub backtrace: Vec<String>,
 }
 
 /// A run with everything that it depended on.
@@ -371,6 +373,7 @@ impl StoredRun {
             Some("waiting") => RunState::Waiting { due: steady(columns.number(16, "next_at")?) },
             Some(_) => RunState::Parked,
         };
+        let (log, backtrace) = log_from_columns(&columns.place, text(19, "log")?, columns.number(14, "log_dropped")?)?;
         Ok(Self {
             id: RunId::from_i64(columns.id()),
             round: small(1, "round")?,
@@ -389,7 +392,8 @@ impl StoredRun {
             webhooks: small(12, "webhooks")?,
             emitted: small(13, "emitted")?,
             settings: columns.optional_number(18, "settings_revision")?,
-            log: log_from_columns(&columns.place, text(19, "log")?, columns.number(14, "log_dropped")?)?,
+            log,
+            backtrace,
         })
     }
 }

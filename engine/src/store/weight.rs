@@ -39,11 +39,12 @@ pub fn run(record: &RunRecord) -> usize {
 }
 
 fn execution(execution: &Execution) -> usize {
-    let Execution { version: _, took: _, memory_peak: _, log: RunLog { lines, dropped: _ }, recording } = execution;
+    let Execution { version: _, took: _, memory_peak: _, log: RunLog { lines, dropped: _ }, recording, backtrace } = execution;
     let Recording { settings: _, state } = recording;
     let of_read = |(key, value): &(String, Option<Vec<u8>>)| ELEMENT + key.len() + value.as_ref().map_or(0, Vec::len);
     lines.iter().map(|LogLine { level: _, message }| ELEMENT + message.len()).sum::<usize>()
         + state.read().iter().map(of_read).sum::<usize>()
+        + backtrace.iter().map(|line| ELEMENT + line.len()).sum::<usize>()
 }
 
 fn effects(effects: &Effects) -> usize {
@@ -141,6 +142,10 @@ mod tests {
         if let RunEnd::Ok { execution, .. } = &mut logged.end {
             execution.log.lines = vec![LogLine { level: LogLevel::Info, message: text.clone() }];
         }
+        let mut traced = ran("p");
+        if let RunEnd::Ok { execution, .. } = &mut traced.end {
+            execution.backtrace = Arc::from([text.clone()]);
+        }
         let wanting = parked_for("p", &text);
         let returned = [
             ("a webhook's body", with(Effects { deliveries: vec![webhook(endpoint, &text)], ..Effects::default() })),
@@ -149,6 +154,7 @@ mod tests {
             ("an event's attributes", with(Effects { emitted: vec![attributed], ..Effects::default() })),
             ("a notice", reported),
             ("a log line", logged),
+            ("a line of a backtrace", traced),
             ("a missing endpoint's name", wanting),
             ("a value of state", with(state_effects(&[], &[("k", Some(text.as_bytes()))]))),
             ("a key of state", with(state_effects(&[(&text, 0)], &[]))),

@@ -60,6 +60,10 @@ pub struct RunView {
 pub struct RunStoryView {
     #[serde(flatten)]
     pub run: RunView,
+    /// Lines of the plugin's source at which the run was stopped, innermost first: `orders::total (src/lib.rs:23)`. Empty if it was not
+    /// stopped, or if the plugin was built without debug information.
+    #[serde(default)]
+    pub backtrace: Vec<String>,
     pub log: Vec<LogView>,
     /// Number of lines dropped above the limit.
     pub log_dropped: u64,

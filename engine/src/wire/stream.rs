@@ -63,6 +63,9 @@ pub enum StreamView {
         state: Word,
         /// Why the run failed, for people.
         message: Option<String>,
+        /// Lines of the plugin's source at which the run was stopped, innermost first.
+        #[serde(default)]
+        backtrace: Vec<String>,
         /// Name of the missing endpoint that the run waits for.
         wants: Option<String>,
         duration_ms: f64,

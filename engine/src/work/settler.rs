@@ -217,6 +217,7 @@ impl Settler {
                 outcome,
                 state: run.state(),
                 message: run.failure().map(|failure| failure.message.clone()),
+                backtrace: run.execution().map(|execution| Arc::clone(&execution.backtrace)).unwrap_or_default(),
                 wants: run.wants().map(str::to_owned),
                 took: run.execution().map_or(Duration::ZERO, |execution| execution.took),
                 webhooks: run.deliveries().len(),

@@ -27,8 +27,8 @@ pub fn record(
     endpoints: &EndpointTable,
     now: Timestamp,
 ) -> RunRecord {
-    let Report { result, log, took, memory_peak, state, recording } = report;
-    let execution = Execution { version, took, memory_peak, log, recording };
+    let Report { result, log, took, memory_peak, backtrace, state, recording } = report;
+    let execution = Execution { version, took, memory_peak, log, recording, backtrace };
     let requests = match result {
         Ok(requests) => requests,
         Err(failure) => return identity.failed(execution, failure, now),
@@ -148,7 +148,15 @@ mod tests {
         let log = RunLog { lines: vec![LogLine { level: LogLevel::Info, message: "hello".into() }], dropped: 0 };
         let requests = Requests { webhooks, emitted };
         let recording = Recording { settings: 2, ..Recording::default() };
-        let report = Report { result: Ok(requests), log, took: Duration::from_micros(7), memory_peak: 9, state, recording };
+        let report = Report {
+            result: Ok(requests),
+            log,
+            took: Duration::from_micros(7),
+            memory_peak: 9,
+            backtrace: Arc::default(),
+            state,
+            recording,
+        };
         let event = Event { id: EventId::from_i64(1), accepted_at: NOW, new: NewEvent { depth, ..event("order.created") } };
         let table = table();
         let bound = bound.and_then(|name| table.named(name)).map(|endpoint| &**endpoint);

@@ -6,7 +6,7 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
-/// Builds a plugin crate and returns its bytes, as written by `cargo build --release --target wasm32-unknown-unknown`.
+/// Builds a plugin crate and returns its bytes, as written by `innesco plugin build`.
 pub fn wasm(package: &str) -> Vec<u8> {
     static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
     // A failed build has already failed its test; the other crates are still usable.
@@ -20,6 +20,8 @@ fn build(package: &str) -> Vec<u8> {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"])
         .arg(&target)
+        // The profile of the workspace is for the engine.
+        .envs([("CARGO_PROFILE_RELEASE_DEBUG", "limited"), ("CARGO_PROFILE_RELEASE_STRIP", "none")])
         .current_dir(crate::root())
         .output()
         .expect("cargo runs");

@@ -337,6 +337,7 @@ pub fn execution(plugin: &str) -> Execution {
         memory_peak: 1 << 16,
         log: RunLog::default(),
         recording: Recording::default(),
+        backtrace: Arc::default(),
     }
 }
 

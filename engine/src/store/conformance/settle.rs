@@ -19,7 +19,15 @@ pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
     let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
     let claim = bench.accept(event("order.created")).await;
     let log = RunLog { lines: vec![LogLine { level: LogLevel::Warn, message: "low \"stock\"".into() }], dropped: 3 };
-    let execution = Execution { log: log.clone(), memory_peak: 70_000, took: Duration::from_micros(321), ..execution("p") };
+    let backtrace: Arc<[String]> =
+        Arc::from(["orders::total (src/lib.rs:7)".to_owned(), "orders::handle (src/lib.rs:3)".to_owned()]);
+    let execution = Execution {
+        log: log.clone(),
+        backtrace: Arc::clone(&backtrace),
+        memory_peak: 70_000,
+        took: Duration::from_micros(321),
+        ..execution("p")
+    };
     let effects = Effects {
         deliveries: vec![webhook(slack, "one"), webhook(slack, "two")],
         emitted: vec![emitted(&claim.event, "order.big")],
@@ -50,6 +58,7 @@ pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
         );
         assert_eq!((p.webhooks, p.emitted, p.tries, p.round, p.endpoint.as_deref()), (2, 1, 1, 0, None));
         assert_eq!((p.took, p.memory_peak, &p.log), (Duration::from_micros(321), 70_000, &log));
+        assert_eq!(p.backtrace[..], backtrace[..]);
         assert_eq!((&*q.plugin, q.state, q.outcome), ("q", RunState::Parked, Some(RunOutcome::Trapped)));
         assert_eq!((q.code.as_deref(), q.message.as_deref()), (Some("broken"), Some("it broke")));
         let (value, version) = bench.store.read_state(&slug("p"), "count").await.unwrap().expect("it was written");

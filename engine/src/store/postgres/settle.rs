@@ -323,7 +323,7 @@ impl Written {
         rows.memory.push(execution.map_or(0, |execution| count(execution.memory_peak)));
         rows.webhooks.push(count(run.deliveries().len() as u64));
         rows.emitted.push(count(run.emitted().len() as u64));
-        rows.logs.push(execution.and_then(|execution| log_to_column(&execution.log)));
+        rows.logs.push(execution.and_then(log_to_column));
         rows.dropped.push(execution.map_or(0, |execution| count(execution.log.dropped)));
         rows.settings.push(execution.map(|execution| execution.recording.settings));
         rows.state_read.push(execution.and_then(|execution| state_read_to_column(&execution.recording.state)));

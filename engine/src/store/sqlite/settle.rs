@@ -169,7 +169,7 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
         execution.map_or(0, |execution| i64::try_from(execution.memory_peak).unwrap_or(i64::MAX)),
         u32::try_from(run.deliveries().len()).unwrap_or(u32::MAX),
         u32::try_from(run.emitted().len()).unwrap_or(u32::MAX),
-        log.and_then(rows::log_to_column),
+        execution.and_then(rows::log_to_column),
         log.map_or(0, |log| i64::try_from(log.dropped).unwrap_or(i64::MAX)),
         execution.map(|execution| execution.recording.settings),
         execution.and_then(|execution| rows::state_read_to_column(&execution.recording.state)),
