@@ -51,6 +51,7 @@ pub use self::{
     health::LastProbe,
     heavy::Heavy,
     inbound::{ForwardedHeader, Inbound, Proxies, watch::Watches},
+    intake::one_event,
     metrics::{Access, LastLoad},
     stream::Streams,
 };

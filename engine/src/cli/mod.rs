@@ -15,6 +15,7 @@ mod delivery;
 mod dev;
 mod endpoint;
 mod event;
+mod event_file;
 #[cfg(test)]
 mod examples;
 mod feed;
@@ -27,6 +28,7 @@ mod misuse;
 mod node;
 mod output;
 mod plugin;
+mod plugin_test;
 mod project;
 mod raw;
 mod receiver;

@@ -45,6 +45,9 @@ pub enum PluginCommand {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
+    /// Run a plugin on one event, without an engine, and print what it returns
+    #[command(before_help = "Example:  innesco plugin test order-router event.json --config threshold=500")]
+    Test(super::plugin_test::TestArgs),
     /// List the plugins of a running engine
     #[command(before_help = "Example:  innesco plugin list")]
     List,
@@ -153,6 +156,7 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
             Ok(())
         }
         PluginCommand::Build { plugin, to } => build(plugin.as_deref(), to.as_deref(), out),
+        PluginCommand::Test(args) => super::plugin_test::run(args, client, out),
         PluginCommand::List => {
             let items = client()?.list(&["v1", "plugins"], &[], usize::MAX)?;
             let columns: [Column<PluginView>; 6] = [
@@ -256,7 +260,11 @@ fn config(client: &Client, plugin: &str, set: &[String], unset: &[String], out: 
 }
 
 /// Returns the settings after the changes of a command line.
-fn changed(mut config: BTreeMap<String, String>, set: &[String], unset: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+pub(super) fn changed(
+    mut config: BTreeMap<String, String>,
+    set: &[String],
+    unset: &[String],
+) -> anyhow::Result<BTreeMap<String, String>> {
     for name in unset {
         if config.remove(name).is_none() {
             let near = nearest(name, config.keys().map(String::as_str));
@@ -470,8 +478,8 @@ fn line(plugin: &PluginCrate, built: &Built, dropped: Option<&Path>) -> String {
     format!("built {}  {}  {}  {place}", plugin.name, measure::size(built.bytes), measure::took(built.took))
 }
 
-/// Finds the crates that `plugin build` builds.
-fn meant(plugin: Option<&Path>, project: &Project, here: &Path) -> anyhow::Result<Vec<PluginCrate>> {
+/// Finds the crates that a command builds.
+pub(super) fn meant(plugin: Option<&Path>, project: &Project, here: &Path) -> anyhow::Result<Vec<PluginCrate>> {
     let Some(typed) = plugin else {
         let own = PluginCrate::at(here);
         let all = PluginCrate::below(&project.plugins)?;

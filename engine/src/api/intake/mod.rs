@@ -97,6 +97,19 @@ pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
     Ok(intake)
 }
 
+/// Reads one event from the JSON that `POST /v1/events` takes, for commands that work without an engine.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn one_event(body: &Bytes) -> Result<NewEvent, String> {
+    let sentence = |problem: Problem| problem.detail().to_owned();
+    let mut events = json(body).map_err(sentence)?.events;
+    match (events.pop(), events.len()) {
+        (Some(event), 0) => Ok(event),
+        (_, more) => Err(format!("it has {} events; give one", more + 1)),
+    }
+}
+
 /// Returns the trace of a request (W3C Trace Context). A malformed trace is ignored.
 pub fn trace(headers: &HeaderMap) -> Option<(String, Option<String>)> {
     let mut parents = headers.get_all(TRACEPARENT).iter();

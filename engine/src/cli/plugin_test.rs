@@ -1,0 +1,340 @@
+//! `innesco plugin test`: runs a plugin on one event, under the limits of an engine and without one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    io::{self, IsTerminal as _, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+use super::{
+    client::{Client, shown},
+    event::{self, short},
+    event_file,
+    measure::{self, count},
+    output::{self, DIM, Printer, Styled, indent},
+    plugin::{changed, meant},
+    project::Project,
+    raw, wrong,
+};
+use crate::{
+    domain::{
+        content::Json,
+        event::Event,
+        id::Tag,
+        run::{Emitted, Requests, RunFailure, RunOutcome, StateWrite, Webhook},
+        setting,
+    },
+    sandbox::{NoCache, Plugin, Report, RunInput, Sandbox, Settings, StateSource},
+    wire::{RecordedStateView, RunRecordView},
+};
+
+#[derive(clap::Args)]
+pub struct TestArgs {
+    /// A .wasm file, or a crate, which is built first: its folder, or its name below plugins/
+    plugin: PathBuf,
+    /// File with one event as JSON, as it is sent or as `innesco event show --json` prints it; - is standard input
+    #[arg(value_name = "EVENT_FILE", required_unless_present_any = ["recorded", "run"])]
+    file: Option<PathBuf>,
+    /// Event of an engine instead of a file, evt_…
+    #[arg(long = "event", id = "recorded", value_name = "EVENT", conflicts_with = "file")]
+    recorded: Option<String>,
+    /// Run of an engine instead of a file, run_…: its event, with the settings and the state that it read
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["file", "recorded"])]
+    run: Option<String>,
+    /// Setting that the plugin reads; can be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    config: Vec<String>,
+    /// State that the plugin reads; can be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    state: Vec<String>,
+    /// Run it as the plugin of an endpoint: its webhooks name no endpoint
+    #[arg(long)]
+    bound: bool,
+}
+
+/// # Errors
+/// The plugin or the event cannot be read, or the run did not end `ok`.
+pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out: &Printer) -> anyhow::Result<()> {
+    // What needs no build comes first: its mistakes show at once.
+    let (config, state) = (changed(BTreeMap::new(), &args.config, &[])?, state(&args.state)?);
+    let mut given = given(args, client)?;
+    given.config.extend(config);
+    given.state.extend(state);
+    let Given { event, config: stored, state, bound } = given;
+    let (name, bytes) = file(&args.plugin)?;
+    let mut settings = Settings { threads: 1, ..Settings::default() };
+    // Only an engine has a setting for it.
+    settings.plugin_bytes_max = settings.plugin_bytes_max.max(bytes.len());
+    let sandbox = Sandbox::new(settings.clone())?;
+    let plugin = sandbox.load(&bytes, &NoCache).map_err(|error| anyhow::anyhow!("{name} is not loaded: {error}"))?;
+    let declared = &plugin.manifest().settings;
+    let notes = notes(&plugin, &event, &stored, bound);
+    let config = Arc::new(setting::effective(declared, &stored));
+    let tag = Tag::from_random([0; 4]);
+    let input = RunInput { event: &event, tag, config: &config, revision: 0, limits: &settings.limits, bound };
+    let report = plugin.run(input, Box::new(GivenState(state)))?;
+    let trial = Trial { plugin: &plugin, event: &event, report: &report };
+    out.thing(&trial.json(), |_| trial.page())?;
+    for note in notes {
+        anstream::eprintln!("note: {note}");
+    }
+    match &report.result {
+        Ok(_) => Ok(()),
+        Err(failure) => bail!("the run ended {}", failure.outcome),
+    }
+}
+
+/// Returns a plugin's bytes, and what to call it.
+fn file(typed: &Path) -> anyhow::Result<(String, Vec<u8>)> {
+    let here = std::env::current_dir().context("the current folder cannot be read")?;
+    let is_file = typed.extension().is_some_and(|extension| extension == "wasm") || here.join(typed).is_file();
+    let path = match is_file {
+        true => typed.to_owned(),
+        false => {
+            let crates = meant(Some(typed), &Project::around(&here), &here)?;
+            let [plugin] = &crates[..] else { bail!("{} is not one crate", typed.display()) };
+            plugin.build()?.wasm
+        }
+    };
+    let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", shown(&path)))?;
+    Ok((shown(&path), bytes))
+}
+
+/// What a plugin runs on.
+struct Given {
+    event: Event,
+    config: BTreeMap<String, String>,
+    state: HashMap<String, Vec<u8>>,
+    bound: bool,
+}
+
+/// Returns what the plugin runs on, without the settings and state of the command line.
+fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<Given> {
+    let Some(run) = &args.run else {
+        let event = event(args, client)?;
+        return Ok(Given { event, config: BTreeMap::new(), state: HashMap::new(), bound: args.bound });
+    };
+    let record = client()?.get::<RunRecordView>(&["v1", "runs", run, "record"])?.into_thing();
+    if let Some(reason) = record.not_repeatable {
+        bail!("{} cannot be repeated: {}", measure::one_line(run), measure::one_line(&reason));
+    }
+    let mut state = HashMap::new();
+    for RecordedStateView { key, value_base64 } in record.state {
+        if let Some(value) = value_base64 {
+            state.insert(key, BASE64_STANDARD.decode(value).context("the recorded state is not base64")?);
+        }
+    }
+    let event = event_file::recorded(record.event)?;
+    Ok(Given { event, config: record.settings.unwrap_or_default(), state, bound: record.bound || args.bound })
+}
+
+/// Returns the event on which the plugin runs.
+fn event(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<Event> {
+    if let Some(id) = &args.recorded {
+        let text = client()?.get_text(&["v1", "events", id])?;
+        return event_file::read(text.into_bytes()).with_context(|| format!("event {} cannot be run", measure::one_line(id)));
+    }
+    let path = args.file.as_deref().unwrap_or(Path::new("-"));
+    let mut bytes = Vec::new();
+    let from = if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            anstream::eprintln!("reading an event from standard input; end with Ctrl-D");
+        }
+        io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
+        "standard input".to_owned()
+    } else {
+        bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        path.display().to_string()
+    };
+    event_file::read(bytes).with_context(|| {
+        format!("{from} is no event; write one such as {{\"type\": \"order.created\", \"data\": {{\"id\": 7}}}}")
+    })
+}
+
+/// State that does not change.
+struct GivenState(HashMap<String, Vec<u8>>);
+
+impl StateSource for GivenState {
+    fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
+        Ok(self.0.get(key).map(|value| (value.clone(), 1)))
+    }
+}
+
+fn state(pairs: &[String]) -> anyhow::Result<HashMap<String, Vec<u8>>> {
+    let read = |pair: &String| match pair.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.as_bytes().to_vec())),
+        _ => Err(wrong(format!("{pair:?} is no state; write KEY=VALUE, such as count=7"))),
+    };
+    pairs.iter().map(read).collect()
+}
+
+/// Returns in what an engine would differ from this run.
+fn notes(plugin: &Plugin, event: &Event, stored: &BTreeMap<String, String>, bound: bool) -> Vec<String> {
+    let manifest = plugin.manifest();
+    let mut notes: Vec<String> = setting::misfits(&manifest.settings, stored).into_iter().map(|misfit| misfit.detail).collect();
+    let event_type = &event.new.event_type;
+    if !bound && !manifest.on.iter().any(|pattern| pattern.matches(event_type)) {
+        let on: Vec<String> = manifest.on.iter().map(ToString::to_string).collect();
+        notes.push(format!("an engine does not run it on {event_type}: it subscribes to {}", output::texts(&on)));
+    }
+    notes
+}
+
+/// A run with what it ran on.
+struct Trial<'a> {
+    plugin: &'a Plugin,
+    event: &'a Event,
+    report: &'a Report,
+}
+
+impl Trial<'_> {
+    fn outcome(&self) -> RunOutcome {
+        self.report.result.as_ref().map_or_else(|failure| failure.outcome, |_| RunOutcome::Ok)
+    }
+
+    fn json(&self) -> Value {
+        let Report { result, log, took, memory_peak, backtrace, state, recording: _ } = self.report;
+        let failure = result.as_ref().err();
+        let nothing = Requests::default();
+        let requests = result.as_ref().unwrap_or(&nothing);
+        json!({
+            "plugin": self.plugin.manifest().name.to_string(),
+            "version": self.plugin.digest().to_string(),
+            "type": self.event.new.event_type.to_string(),
+            "outcome": self.outcome().as_str(),
+            "code": failure.map(|failure| &failure.code),
+            "message": failure.map(|failure| &failure.message),
+            "retryable": failure.is_some_and(|failure| failure.retryable),
+            "backtrace": &backtrace[..],
+            "duration_ms": took.as_secs_f64() * 1_000.0,
+            "memory_bytes": memory_peak,
+            "webhooks": requests.webhooks.iter().map(webhook_json).collect::<Vec<_>>(),
+            "events": requests.emitted.iter().map(emitted_json).collect::<Vec<_>>(),
+            "state": {
+                "reads": state.reads.iter().map(|read| &read.key).collect::<Vec<_>>(),
+                "writes": state.writes.iter().map(write_json).collect::<Vec<_>>(),
+            },
+            "log": log.lines.iter().map(|line| json!({ "level": line.level.as_str(), "message": line.message })).collect::<Vec<_>>(),
+            "log_dropped": log.dropped,
+        })
+    }
+
+    fn page(&self) -> String {
+        let Report { result, log, took, memory_peak, backtrace, state, recording: _ } = self.report;
+        let mut lines = vec![format!(
+            "run       {}@{}  {}  {}  {}",
+            self.plugin.manifest().name,
+            short(&self.plugin.digest().to_string()),
+            output::state(self.outcome().as_str()),
+            measure::took(*took),
+            measure::size(*memory_peak),
+        )];
+        match result {
+            Ok(requests) => {
+                let asked = event::asked(requests.webhooks.len() as u64, requests.emitted.len() as u64);
+                lines[0].push_str(&format!("  {asked}"));
+                requests.webhooks.iter().for_each(|webhook| lines.push(webhook_text(webhook)));
+                requests.emitted.iter().for_each(|emitted| lines.push(emitted_text(emitted)));
+            }
+            Err(RunFailure { outcome, code, message, retryable }) => {
+                let code = if *outcome == RunOutcome::Failed { format!("{code}: ") } else { String::new() };
+                lines.push(indent(&measure::lines(&format!("{code}{message}"))));
+                lines.extend(backtrace.iter().map(|line| format!("          at {}", measure::one_line(line))));
+                if *retryable {
+                    lines.push(indent("an engine tries it again automatically"));
+                }
+            }
+        }
+        lines.extend(state.writes.iter().map(write_text));
+        for line in &log.lines {
+            let message = indent(&measure::lines(&line.message));
+            lines.push(format!("log       {} {}", Styled(DIM, format!("{:<5}", line.level.as_str())), message.trim_start()));
+        }
+        if log.dropped > 0 {
+            lines.push(format!("          {}", Styled(DIM, format!("… {} dropped", count(log.dropped, "more line")))));
+        }
+        lines.join("\n")
+    }
+}
+
+fn webhook_json(Webhook { to, payload }: &Webhook) -> Value {
+    let mut json = json!({
+        "to": to,
+        "type": payload.event_type.as_ref().map(ToString::to_string),
+        "content_type": payload.content_type,
+        "headers": payload.headers,
+    });
+    put_body(&mut json, "body", &payload.body);
+    json
+}
+
+fn emitted_json(Emitted { event_type, subject, content, attributes }: &Emitted) -> Value {
+    let mut json = json!({
+        "type": event_type.to_string(),
+        "subject": subject,
+        "content_type": &**content.content_type(),
+        "attributes": attributes.0.iter().cloned().collect::<BTreeMap<_, _>>(),
+    });
+    put_body(&mut json, "data", content.bytes());
+    json
+}
+
+fn write_json(StateWrite { key, value }: &StateWrite) -> Value {
+    let mut json = json!({ "key": key });
+    match value {
+        Some(value) => put_body(&mut json, "value", value),
+        None => json["value"] = Value::Null,
+    }
+    json
+}
+
+/// Adds bytes to an object: as text, otherwise in base64.
+fn put_body(json: &mut Value, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json[name] = text.into(),
+        Err(_) => json[format!("{name}_base64")] = BASE64_STANDARD.encode(bytes).into(),
+    }
+}
+
+fn webhook_text(Webhook { to, payload }: &Webhook) -> String {
+    let mut head = format!("webhook   → {}", to.as_deref().map_or("its endpoint".to_owned(), measure::one_line));
+    if let Some(event_type) = &payload.event_type {
+        head.push_str(&format!("  {event_type}"));
+    }
+    head.push_str(&format!("  {}", measure::one_line(&payload.content_type)));
+    let headers = payload.headers.iter().map(|(name, value)| format!("\n          {name}: {}", measure::one_line(value)));
+    format!("{head}{}\n{}", headers.collect::<String>(), body_text(&payload.body))
+}
+
+fn emitted_text(Emitted { event_type, subject, content, .. }: &Emitted) -> String {
+    let subject = subject.as_ref().map(|subject| format!("  {}", measure::one_line(subject))).unwrap_or_default();
+    format!("event     {event_type}{subject}\n{}", body_text(content.bytes()))
+}
+
+fn write_text(StateWrite { key, value }: &StateWrite) -> String {
+    let key = measure::one_line(key);
+    match value {
+        None => format!("state     {key} deleted"),
+        Some(value) => match std::str::from_utf8(value) {
+            Ok(text) => format!("state     {key} = {}", measure::cut(&measure::one_line(text), 100)),
+            Err(_) => format!("state     {key} = {}", measure::size(value.len() as u64)),
+        },
+    }
+}
+
+/// Formats a body: JSON with line breaks, other text as it is.
+fn body_text(bytes: &[u8]) -> String {
+    let text = match std::str::from_utf8(bytes) {
+        Ok("") => return indent("(empty)"),
+        Ok(text) if Json::check(text).is_ok() => raw::pretty(text),
+        Ok(text) => text.to_owned(),
+        Err(_) => return indent(&measure::size(bytes.len() as u64)),
+    };
+    indent(&measure::lines(&text))
+}
