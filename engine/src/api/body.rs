@@ -273,7 +273,7 @@ impl Whole {
         let length = bytes.len() + more.len();
         if length > bytes.capacity() {
             // Grows in fewer and larger steps than `Vec`: each step copies the bytes so far and leaves a hole of the old size.
-            // Never more than what arrived allows.
+            // The size follows from the bytes that have arrived, not from the announced length.
             let capacity = length.max(expected.min(bytes.len() * GROWTH));
             bytes.reserve_exact(capacity - bytes.len());
         }
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(heavy.free_permits(), all, "it waits without a permit");
     }
 
-    /// A stream of the pieces that are ready, then of `after`.
+    /// A stream of ready pieces; then it continues as `after`.
     fn ready<I: Iterator<Item: Send> + Send + Unpin + 'static>(
         mut items: I,
         after: Poll<()>,

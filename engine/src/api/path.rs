@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::Problem;
 
-/// A path parameter. One that is not text is a problem.
+/// A path parameter. A parameter that is not text is refused with a problem.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {

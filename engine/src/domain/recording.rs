@@ -1,4 +1,4 @@
-//! What a run read beside its event. It is stored with the run, so that the run can be repeated exactly, on any machine.
+//! The inputs of a run besides its event. They are stored with the run, so that the run can be repeated exactly, on any machine.
 //!
 //! A run is a function of its version, its event, the endpoint that it belongs to, its plugin's settings, and the state that it read. The
 //! run's row has the first three. [`Recording`] has the other two. A later capability of plugins (such as HTTP requests) needs a member
@@ -8,7 +8,7 @@
 /// must stay small beside the event.
 pub const STATE_BYTES_MAX: usize = 256 << 10;
 
-/// What a run read beside its event.
+/// The inputs of a run besides its event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recording {
     /// Number of the revision of the plugin's settings. 0 means that the plugin had no settings.
@@ -21,7 +21,7 @@ pub struct Recording {
 pub enum RecordedState {
     /// The keys in the order of their first reads, with the committed values; `None` where no value existed.
     Read(Vec<(String, Option<Vec<u8>>)>),
-    /// It exceeded [`STATE_BYTES_MAX`], so it was not stored and the run cannot be repeated.
+    /// The state exceeded [`STATE_BYTES_MAX`], so it was not stored and the run cannot be repeated.
     TooLarge,
 }
 
@@ -32,7 +32,7 @@ impl Default for RecordedState {
 }
 
 impl RecordedState {
-    /// Records what a run read, unless it is too large.
+    /// Records the state that a run read, unless it is too large.
     pub fn of(read: Vec<(String, Option<Vec<u8>>)>) -> Self {
         if read.iter().map(bytes_of).sum::<usize>() > STATE_BYTES_MAX {
             return Self::TooLarge;
@@ -40,7 +40,7 @@ impl RecordedState {
         Self::Read(read)
     }
 
-    /// Returns the recorded keys and values. None are recorded if they were too large.
+    /// Returns the recorded keys and values; empty if they were too large.
     pub fn read(&self) -> &[(String, Option<Vec<u8>>)] {
         match self {
             Self::Read(read) => read,

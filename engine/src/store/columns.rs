@@ -192,7 +192,7 @@ pub fn state_read_to_column(state: &RecordedState) -> Option<String> {
     Some(json(&StateReadColumn { v: STATE_READ_VERSION, state }))
 }
 
-/// Reads what a run read. `None` if it was not executed, or by an engine that did not record it.
+/// Reads the inputs of a run. `None` if it was not executed, or if the engine did not record it.
 pub fn recording_from_columns(place: &Place, settings: Option<i64>, state: Option<&str>) -> Result<Option<Recording>, Error> {
     let corrupt = || place.corrupt("state_read");
     let Some(settings) = settings else { return Ok(None) };

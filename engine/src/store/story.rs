@@ -59,9 +59,9 @@ pub trait Story {
     /// [`Error::NotFound`]; see the trait.
     async fn recorded_run(&self, id: RunId) -> Result<RecordedRun, Error>;
 
-    /// Returns executed runs of a plugin with everything that they depended on, newest first: the runs before `cursor` that one look
-    /// finds. It looks at [`RECORDED_LOOK`] rows and returns at most [`RECORDED_BYTES`] of events, or one event. So a page may be empty
-    /// although more runs follow.
+    /// Returns executed runs of a plugin with everything that they depended on, newest first: those before `cursor`. Checks
+    /// [`RECORDED_LOOK`] rows and returns at most [`RECORDED_BYTES`] of events, or one event. So a page may be empty although
+    /// more runs follow.
     ///
     /// # Errors
     /// See the trait.
@@ -266,7 +266,7 @@ pub struct StoredRun {
     pub backtrace: Vec<String>,
 }
 
-/// A run with everything that it depended on.
+/// A run with all its inputs.
 #[derive(Clone, Debug)]
 pub struct RecordedRun {
     pub id: RunId,
@@ -291,9 +291,9 @@ pub struct RecordedFilter {
     pub since: Option<Timestamp>,
 }
 
-/// Rows that one look at recorded runs takes.
+/// Maximum number of rows that one read of recorded runs checks.
 pub(super) const RECORDED_LOOK: usize = 10_000;
-/// Most bytes of events in one page of recorded runs.
+/// Maximum number of bytes of events in one page of recorded runs.
 pub(super) const RECORDED_BYTES: usize = 8 << 20;
 
 impl RecordedFilter {

@@ -151,7 +151,7 @@ enum Answer {
 enum Happening {
     Tick,
     ClaimTime,
-    /// A transaction requested under this node id of the database.
+    /// A transaction, and the node id in the database under which it was requested.
     Apply {
         ask: Ask,
         me: i64,
@@ -205,7 +205,7 @@ struct World {
     rules: Rules,
     database: Database,
     nodes: Vec<Node>,
-    /// By time and a unique number: node, its process, and what happens.
+    /// Future events by time and a unique number: the node, its process, and the event.
     agenda: BTreeMap<(i64, u64), (usize, u64, Happening)>,
     number: u64,
     sends: Vec<usize>,
