@@ -342,7 +342,7 @@ pub struct Config {
     pub subscribe_rate: Rate,
     pub plugin_bytes_max: usize,
     pub run_limits: sandbox::Limits,
-    /// More broken limits of one version of a plugin within a minute hold the plugin; 0 is off.
+    /// A plugin is held if one of its versions breaks more limits than this within a minute; 0 turns this off.
     pub quarantine: usize,
     pub run_threads: usize,
     pub slow_threads: usize,

@@ -134,8 +134,8 @@ async fn nodes_with_different_files_agree_on_one_version() {
         }
     }
     let swaps = |node: &Engine| node.log().matches("plugin serves").count();
-    // The first node has served its own file, the other's, and that again after its restart; the second one the first's, that again
-    // after its restart, and its own.
+    // The first node served its own file, then that of the second node, then this one again after its restart. The second node
+    // served that of the first, then this one again after its restart, then its own.
     assert_eq!((swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])), (3, 3), "one replacement for each change");
 
     // Writing the old file again brings it back.

@@ -474,8 +474,8 @@ async fn broken_files_cost_no_event() {
             }
         }
     }
-    // A few of them are still plugins. All are loaded one after another, in the order of their names, so there is time for as many
-    // events again.
+    // A few of these files are still plugins. The engine loads all files one after another, by name, so the test sends events
+    // until it has loaded the last one.
     engine.write_plugin("last.wasm", &named("last"));
     let until = began + DEADLINE + std::time::Duration::from_millis(500) * files as u32;
     while engine.call("GET", "/v1/plugins/last", Value::Null).await.0 != 200 {
@@ -755,7 +755,7 @@ async fn send_jobs(
 ) {
     let client = client();
     while !*stopped.borrow() {
-        // Not the seventh ones, which fail until a repair.
+        // Multiples of 7 never fail: until a repair, the plugin fails jobs with the remainder 3.
         let job = next.fetch_add(1, Ordering::Relaxed) * 7;
         let event = json!({ "type": "job.created", "id": format!("job-{job}"), "data": { "job": job } });
         let address = format!("{}/v1/events", url.lock().unwrap());

@@ -23,7 +23,7 @@ use crate::{
     store::{self, NodePlugin, PluginRow, Width},
 };
 
-/// What following remembers from one call to the next.
+/// What [`Catalog::follow`] keeps from one call to the next.
 #[derive(Default)]
 pub struct Following {
     /// Versions that do not load here. They are not tried repeatedly.
@@ -35,7 +35,7 @@ pub struct Following {
 }
 
 impl Catalog {
-    /// Makes the plugins that the store has serve, and reports the result to the other nodes.
+    /// Serves the versions that serve according to the store, and reports the result to the other nodes.
     pub async fn follow(&self) -> Result<(), store::Error> {
         let mut following = self.following.lock().await;
         let serving = self.store.serving().await?;
@@ -190,7 +190,7 @@ impl Catalog {
         });
     }
 
-    /// Sets the plugin that served from this file before versions were stored as not loadable. Returns whether there is one.
+    /// Marks a plugin as not loadable if it served from this file before versions were stored. Returns whether there is one.
     pub(super) async fn await_again(&self, file: &str, reason: &str) -> Result<bool, store::Error> {
         let served = self.store.plugins().await?.into_iter().find(|row| row.file == file);
         match served {

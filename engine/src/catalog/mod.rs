@@ -81,7 +81,7 @@ pub trait Standings: Send + Sync {
 pub struct CatalogOptions {
     /// The plugin folder.
     pub folder: PathBuf,
-    /// How its files come.
+    /// How files get into the folder.
     pub way: Way,
     pub versions: VersionLimits,
 }

@@ -135,11 +135,11 @@ fn named(loaded: &Plugin, name: &Slug, file: &str) -> Result<PluginRow, NotPushe
 /// Why no version was chosen.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotChosen {
-    /// None is in the state that was asked for.
+    /// No version is in the state that was asked for.
     None,
     /// No stored version begins with these digits.
     Unknown,
-    /// Several begin with these digits.
+    /// Several stored versions begin with these digits.
     Ambiguous(Vec<Digest>),
 }
 

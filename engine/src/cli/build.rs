@@ -154,7 +154,7 @@ pub struct Built {
     pub wasm: PathBuf,
     pub bytes: u64,
     pub took: Duration,
-    /// A line about output that a plugin cannot print.
+    /// Says that the crate prints, although a plugin has no output.
     pub warning: Option<String>,
 }
 

@@ -50,7 +50,7 @@ pub struct Target {
     #[arg(id = "engine_key", long = "key", global = true, value_name = "KEY", help_heading = "Which engine")]
     key: Option<String>,
     /// Log each API request and its duration
-    // Below a command's own options.
+    // Shown below a command's own options.
     #[arg(long, short, global = true, display_order = 990)]
     verbose: bool,
 }

@@ -74,7 +74,7 @@ pub enum PluginCommand {
         /// The version, or its first digits [default: the newest candidate]
         version: Option<String>,
     },
-    /// Make the version serve that served before
+    /// Serve the previous version again
     #[command(before_help = "Example:  innesco plugin rollback order-router")]
     Rollback {
         /// Plugin name
@@ -97,7 +97,7 @@ pub enum PluginCommand {
     Remove {
         /// Plugin name
         plugin: String,
-        /// Also if runs wait for it, which are parked until it is back, or an endpoint names it
+        /// Remove it even if an endpoint names it or runs wait for it; such runs are parked until it is back
         #[arg(long)]
         force: bool,
         /// Do not ask for confirmation

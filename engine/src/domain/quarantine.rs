@@ -15,7 +15,8 @@ const SPAN: Duration = Duration::from_secs(60);
 pub struct Breaches(VecDeque<Timestamp>);
 
 impl Breaches {
-    /// Adds one, and returns whether there are more than `limit`. Then counting starts anew. No number of them exceeds a limit of 0.
+    /// Adds a breach, and returns whether there are more than `limit`. If so, counting starts anew. A `limit` of 0 is never
+    /// exceeded.
     pub fn exceed(&mut self, now: Timestamp, limit: usize) -> bool {
         if limit == 0 {
             return false;

@@ -91,7 +91,7 @@ pub struct PluginVersion {
     /// Name of its file in the plugin folder. Empty for an upload.
     pub file: String,
     pub bytes: u64,
-    /// Which of the plugin's versions began to serve last: the largest number. `None` if it never did.
+    /// Order in which the plugin's versions began to serve: the last one has the largest number. `None` if it never did.
     pub served: Option<i64>,
     /// When it stopped serving.
     pub ended_at: Option<Timestamp>,
@@ -131,7 +131,7 @@ impl PluginVersion {
 #[async_trait]
 pub trait PluginRegistry {
     /// Proposes a version. [`decide`] has the rule. A version that begins to serve replaces the one that served under this name,
-    /// whose bytes stay within `limits`. Requeues nothing: that is for the node that has loaded it.
+    /// whose bytes stay within `limits`. Requeues nothing: the node that has loaded the version does that.
     ///
     /// # Errors
     /// If the commit failed.

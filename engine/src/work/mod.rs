@@ -67,7 +67,7 @@ pub struct Settings {
     pub works: bool,
     /// Limits of one run.
     pub run_limits: Limits,
-    /// More broken limits of one version of a plugin within a minute hold the plugin; 0 is off.
+    /// A plugin is held if one of its versions breaks more limits than this within a minute; 0 turns this off.
     pub quarantine: usize,
     /// Threads that run events with fast plugins. Default: one per core, at least 2.
     pub run_threads: usize,

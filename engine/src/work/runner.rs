@@ -55,7 +55,7 @@ pub struct Runner {
     pub handoff: Handoff,
     pub catalog: Arc<Catalog>,
     pub limits: Limits,
-    /// More broken limits of one version within a minute hold its plugin; 0 is off.
+    /// A plugin is held if one of its versions breaks more limits than this within a minute; 0 turns this off.
     pub quarantine: usize,
     pub runtime: Handle,
     pub traces: Traces,

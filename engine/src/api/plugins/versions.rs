@@ -21,7 +21,7 @@ use crate::{
     wire::{PageView, PluginVersionView, PluginView, values::values},
 };
 
-/// Waiting runs that a refusal counts.
+/// A refusal counts at most this many waiting runs.
 const RUNS_COUNTED: u32 = 1_000;
 
 /// Options of a push.
@@ -112,7 +112,7 @@ pub async fn promote(
     serve(&api, &caller, version).await
 }
 
-/// Make the version serve that served before.
+/// Serve the previous version again.
 ///
 /// A second rollback returns to the version that served before the first one.
 #[utoipa::path(

@@ -9,7 +9,7 @@ INSERT INTO plugin_config (plugin, revision, at, author, config)
     WHERE config <> '{}' AND NOT EXISTS (SELECT 1 FROM plugin_config c WHERE c.plugin = name);
 
 -- Versions of plugins with their manifest, and the bytes of those that do not serve. An engine of layout 4 that replaces a
--- version deletes its bytes. Whether plugins run: such an engine runs all of them.
+-- version deletes its bytes. The column `state` says whether a plugin runs; such an engine ignores it.
 
 ALTER TABLE plugin ADD COLUMN state text NOT NULL DEFAULT 'serving';
 
