@@ -112,7 +112,7 @@ pub struct Bulk {
     /// All events from this source
     #[arg(long)]
     source: Option<String>,
-    /// All events accepted since 2h (ago), or 2026-01-31T09:30:00Z
+    /// All events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
     /// All events accepted before this time

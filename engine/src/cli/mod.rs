@@ -96,7 +96,7 @@ enum Command {
         after_help = serve::MORE_SETTINGS
     )]
     Serve(serve::ServeArgs),
-    /// Plugins: create, build, list
+    /// Plugins: create, build, list, push, roll back
     #[command(subcommand, before_help = "Example:  innesco plugin new my-first")]
     Plugin(plugin::PluginCommand),
     /// Events: list, follow, show, replay

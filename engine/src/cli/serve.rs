@@ -23,7 +23,7 @@ const SETTINGS_FILE: &str = "innesco.toml";
 
 /// What `innesco serve --help` says of the settings that have no flag.
 pub const MORE_SETTINGS: &str = "\
-    Every setting can also be a variable or stand in the settings file: plugin.deadline is INNESCO_PLUGIN_DEADLINE, or deadline \
+    Every setting can also be given as a variable or in the settings file: plugin.deadline is INNESCO_PLUGIN_DEADLINE, or deadline \
     below [plugin]. --check lists them all. INNESCO_ADMIN_KEY is the first admin key; INNESCO_LOG_LEVEL is the log level, such \
     as warn,innesco=info.";
 
