@@ -66,7 +66,7 @@ pub struct Catalog {
     behind: AtomicUsize,
     /// Held while the endpoints are read and swapped in, so that an older reading never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
-    /// Where this process's sender says how it treats the endpoints.
+    /// Tells how this process's sender treats the endpoints.
     standings: OnceLock<Arc<dyn Standings>>,
 }
 

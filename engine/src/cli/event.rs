@@ -59,7 +59,7 @@ pub enum EventCommand {
         /// Only events accepted before this time
         #[arg(long, value_name = "WHEN")]
         until: Option<String>,
-        /// Also the engine's own events, innesco.*
+        /// Also list the engine's own events, innesco.*
         #[arg(long)]
         own: bool,
         /// Number of events

@@ -41,10 +41,10 @@ pub struct TestArgs {
     /// File with one event as JSON, as it is sent or as `innesco event show --json` prints it; - is standard input
     #[arg(value_name = "EVENT_FILE", required_unless_present_any = ["recorded", "run"])]
     file: Option<PathBuf>,
-    /// Event of an engine instead of a file, evt_…
+    /// Use an event of an engine instead of a file: evt_…
     #[arg(long = "event", id = "recorded", value_name = "EVENT", conflicts_with = "file")]
     recorded: Option<String>,
-    /// Run of an engine instead of a file, run_…: its event, with the settings and the state that it read
+    /// Use a run of an engine instead of a file, run_…: its event, with the settings and the state that it read
     #[arg(long, value_name = "RUN", conflicts_with_all = ["file", "recorded"])]
     run: Option<String>,
     /// Setting that the plugin reads; can be repeated
@@ -61,7 +61,7 @@ pub struct TestArgs {
 /// # Errors
 /// The plugin or the event cannot be read, or the run did not end `ok`.
 pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out: &Printer) -> anyhow::Result<()> {
-    // What needs no build comes first: its mistakes show at once.
+    // Everything that needs no build is read first, so that its mistakes show at once.
     let (config, state) = (changed(BTreeMap::new(), &args.config, &[])?, state(&args.state)?);
     let mut given = given(args, client)?;
     given.config.extend(config);
@@ -69,7 +69,7 @@ pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
     let Given { event, config: stored, state, bound } = given;
     let (name, bytes) = file(&args.plugin)?;
     let mut settings = Settings { threads: 1, ..Settings::default() };
-    // Only an engine has a setting for it.
+    // A file of any size is accepted: the limit of its size is a setting of an engine.
     settings.plugin_bytes_max = settings.plugin_bytes_max.max(bytes.len());
     let sandbox = Sandbox::new(settings.clone())?;
     let plugin = sandbox.load(&bytes, &NoCache).map_err(|error| anyhow::anyhow!("{name} is not loaded: {error}"))?;
@@ -174,7 +174,7 @@ fn state(pairs: &[String]) -> anyhow::Result<HashMap<String, Vec<u8>>> {
     pairs.iter().map(read).collect()
 }
 
-/// Returns in what an engine would differ from this run.
+/// Returns the differences between a run in an engine and this one.
 fn notes(plugin: &Plugin, event: &Event, stored: &BTreeMap<String, String>, bound: bool) -> Vec<String> {
     let manifest = plugin.manifest();
     let mut notes: Vec<String> = setting::misfits(&manifest.settings, stored).into_iter().map(|misfit| misfit.detail).collect();

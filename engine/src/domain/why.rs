@@ -1,9 +1,10 @@
 //! Why an endpoint did or did not receive an event. [`why`] follows the way of one event to one endpoint and names the link that decided:
 //! where it was stopped, what it waits for, or that it was delivered, and what would change that.
 //!
-//! It reads nothing itself. The store and the catalog fill in [`Situation`], and every reader (the API, a page) asks this one function. An
-//! event can reach an endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's plugin, and by the webhook of any
-//! plugin. `routing` judges both ways of an event without a webhook, `sending` judges a webhook.
+//! The function reads nothing itself. The store and the catalog fill in [`Situation`], and every reader (the API, a page) calls
+//! this one function. An event can reach an endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's
+//! plugin, and by the webhook of any plugin. `routing` judges both ways of an event without a webhook, `sending` judges a
+//! webhook.
 
 mod routing;
 mod sending;
@@ -126,7 +127,7 @@ impl Link {
 
 /// What is known about one event and one endpoint. All times are of the wall clock.
 pub struct Situation<'a> {
-    /// Writes ids.
+    /// Writes ids as text.
     pub tag: Tag,
     pub now: Timestamp,
     pub event: &'a Event,
@@ -209,7 +210,7 @@ pub struct Standing {
     pub breaker: Breaker,
     /// Until when its rate lets nothing through.
     pub rate_until: Option<Timestamp>,
-    /// Most webhooks at once, by its policy and by how its receiver answers.
+    /// Maximum number of webhooks at once, by its policy and by how its receiver answers.
     pub at_once: usize,
     /// Webhooks that are sent now, or wait for the rate.
     pub under_way: usize,
@@ -233,11 +234,11 @@ pub struct Why {
     pub commands: Vec<String>,
     pub run: Option<RunId>,
     pub delivery: Option<DeliveryId>,
-    /// The links that were looked at.
+    /// The links that were checked.
     pub chain: Vec<Step>,
 }
 
-/// One link that was looked at.
+/// One link that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub link: Link,

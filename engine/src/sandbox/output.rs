@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(super::failure(given).message, "the plugin gave no reason");
     }
 
-    /// Returns what it is told to, in the SDK's tests.
+    /// A plugin for the SDK's test engine that returns this outcome.
     struct Returns(innesco_sdk::Outcome);
 
     impl innesco_sdk::Plugin for Returns {

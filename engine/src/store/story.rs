@@ -85,7 +85,7 @@ pub trait Story {
     /// [`Error::NotFound`]; see the trait.
     async fn whole_delivery(&self, id: DeliveryId) -> Result<WholeDelivery, Error>;
 
-    /// Returns what an event did at one endpoint; `None`: at one that does not exist.
+    /// Returns the runs and deliveries of an event that concern one endpoint; `None` stands for one that does not exist.
     ///
     /// # Errors
     /// [`Error::NotFound`] if the event does not exist; see the trait.
@@ -451,7 +451,7 @@ pub struct WholeDelivery {
 /// Maximum number of runs and of deliveries in a [`Passage`]: the newest ones.
 pub(super) const PASSAGE_PARTS: usize = 1_000;
 
-/// What an event did at one endpoint.
+/// The runs and deliveries of an event that concern one endpoint.
 #[derive(Clone, Debug)]
 pub struct Passage {
     pub event: Event,

@@ -36,7 +36,8 @@ pub struct WhyView {
     pub run: Option<String>,
     #[schema(value_type = Option<DeliveryId>)]
     pub delivery: Option<String>,
-    /// The links that were looked at, in their order. Both ways to an endpoint are: its subscription, and the webhooks of plugins.
+    /// The links that were checked, in their order. Both ways to an endpoint are checked: its subscription, and the webhooks of
+    /// plugins.
     pub chain: Vec<WhyStepView>,
 }
 

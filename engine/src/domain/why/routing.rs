@@ -11,7 +11,7 @@ use crate::domain::{
     run::{Remedy, RunOutcome, RunState, remedy},
 };
 
-/// Most characters shown of a value or of a plugin's message.
+/// Maximum number of characters that are shown of a value or of a plugin's message.
 const SHOWN_MAX: usize = 80;
 
 /// Judges an endpoint that was deleted.
@@ -167,7 +167,7 @@ fn mismatch(situation: &Situation<'_>, endpoint: &Endpoint, chain: &mut Vec<Step
     None
 }
 
-/// Judges the run of the endpoint's own plugin, of which no webhook came.
+/// Judges the run of the endpoint's own plugin that led to no webhook.
 fn endpoint_plugin(situation: &Situation<'_>, run: &RunFact) -> Why {
     let plugin = &run.plugin;
     let own = format!("{plugin}, the endpoint's plugin,");
@@ -192,7 +192,7 @@ enum Rank {
     Other,
 }
 
-/// Judges the way by each plugin that ran, or that would.
+/// Judges the way by each plugin that ran, or that would run.
 fn plugins(situation: &Situation<'_>, round: u32) -> Vec<(Rank, Why)> {
     let mut found = Vec::new();
     let runs = situation.runs.iter().filter(|run| !run.is_endpoints && (run.round == round || is_open(run)));

@@ -1,7 +1,7 @@
 //! Reads DWARF: which line of source each part of the code came from, and which functions were inlined there.
 //!
-//! The bytes are a stranger's. Each loop here takes its steps from a [`Budget`], each list has a limit, and nothing recurses.
-//! A part that cannot be read is left out.
+//! A stranger wrote the bytes. Each loop here takes its steps from a [`Budget`], each list has a limit, and nothing recurses. A
+//! part that cannot be read is left out.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,9 +14,9 @@ use gimli::{
 use super::{parts::CoreModule, path, table::Texts};
 use crate::clock;
 
-/// Processor time for reading the debug information of one file. A plugin of 1 MiB takes a fiftieth.
+/// Processor time for reading the debug information of one file. A plugin of 1 MiB takes a fiftieth of it.
 const CPU: Duration = Duration::from_secs(2);
-/// Steps between two looks at the clock.
+/// Steps between two checks of the clock.
 const STEPS: u32 = 4096;
 /// Maximum number of lines, of functions, and of places where functions were inlined. A plugin of 1 MiB has a tenth of them.
 const FACTS_MAX: usize = 1_000_000;
@@ -147,7 +147,7 @@ struct Reader<'a, 'b> {
     texts: &'b mut Texts,
     budget: &'b mut Budget,
     facts: Facts,
-    /// By the offset of the entry.
+    /// Names of functions, by the offset of their entries.
     named: HashMap<usize, Named>,
     open: Vec<OpenScope>,
 }

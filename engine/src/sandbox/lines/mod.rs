@@ -1,4 +1,4 @@
-//! Which function, file and line stand behind an offset in compiled code.
+//! Which function, file and line an offset in compiled code belongs to.
 //!
 //! The debug information of a plugin is large, is written by strangers, and is needed only after a failure. So it never reaches
 //! the compiler ([`stripped`]), and it is read once, where a file is compiled: in the child process, within a budget

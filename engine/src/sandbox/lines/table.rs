@@ -55,7 +55,7 @@ pub struct Texts {
 impl Default for Texts {
     fn default() -> Self {
         let mut texts = Self { functions: Numbered::default(), files: Numbered::default(), raw: HashMap::new(), bytes: 0 };
-        // Number 0 is what is not known.
+        // Number 0 stands for a text that is not known.
         texts.functions.number(String::new());
         texts.files.number(String::new());
         texts
@@ -135,7 +135,7 @@ fn function_name(raw: &str) -> String {
         for (at, c) in rest.char_indices() {
             match c {
                 '<' => depth += 1,
-                // Not of an arrow.
+                // The `>` of an arrow (`->`) closes nothing.
                 '>' if !rest[..at].ends_with('-') => depth -= 1,
                 ' ' if depth == 0 && rest[at..].starts_with(" as ") => of = of.or(Some(at)),
                 _ => {}
@@ -159,7 +159,7 @@ pub fn build(component: &[u8], stripped: &[u8]) -> Vec<u8> {
     let (with, without) = (core_modules(component), core_modules(stripped));
     let all = || with.iter().zip(&without);
     let table = table(all(), true).filter(|table| table.len() <= TABLE_BYTES_MAX);
-    // Debug information that is too much may still leave names.
+    // If the debug information exceeds a limit, the names of functions may still be known.
     let table = table.or_else(|| table_of_names(all()));
     table.unwrap_or_default()
 }

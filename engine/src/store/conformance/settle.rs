@@ -516,7 +516,7 @@ pub async fn cleared_state_conflicts_with_runs_that_read_it(bench: &Bench) {
 }
 
 pub async fn keys_of_state_are_listed_in_order_by_prefix(bench: &Bench) {
-    // By bytes: capitals before small letters, and a letter of two bytes after all of one.
+    // The order is that of the bytes: capitals, small letters, then letters of two bytes.
     let names = ["B:1", "a", "a:1", "a:10", "a:2", "é"];
     let writes: Vec<_> = names.iter().map(|name| (*name, Some(name.as_bytes()))).collect();
     bench.settled_with(ran_with("p", state_effects(&[], &writes))).await;
