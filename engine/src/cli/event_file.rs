@@ -73,7 +73,7 @@ impl Stored<'_> {
             source: self.source.into(),
             event_type: EventType::parse(&self.r#type).map_err(|bad| anyhow!("its type: {bad}"))?,
             subject: self.subject.map(Into::into),
-            time: Some(self.time.into()),
+            time: sent_time(self.time, &self.accepted_at),
             content: Content::new(self.content_type, data.into()).map_err(|reason| anyhow!("its data is not JSON: {reason}"))?,
             attributes: attributes.into(),
             depth: self.depth,
@@ -96,7 +96,7 @@ pub fn recorded(view: RecordedEventView) -> anyhow::Result<Event> {
         source: view.source.into(),
         event_type: EventType::parse(&view.r#type).map_err(|bad| anyhow!("its type: {bad}"))?,
         subject: view.subject.map(Into::into),
-        time: Some(view.time.into()),
+        time: sent_time(view.time, &view.accepted_at),
         content: Content::stored(view.content_type, data.into()),
         attributes: Attributes(view.attributes).into(),
         depth: 0,
@@ -105,6 +105,11 @@ pub fn recorded(view: RecordedEventView) -> anyhow::Result<Event> {
     };
     let accepted_at = Timestamp::parse_rfc3339(&view.accepted_at).context("its accepted_at is not a time")?;
     Ok(Event { id: EventId::from_i64(1), accepted_at, new })
+}
+
+/// Returns the time that the sender gave. An event without one is shown with the time of its acceptance.
+fn sent_time(shown: String, accepted_at: &str) -> Option<Arc<str>> {
+    (shown != accepted_at).then(|| shown.into())
 }
 
 fn request(view: RequestView) -> anyhow::Result<Request> {
@@ -148,6 +153,9 @@ mod tests {
         assert_eq!((&event.new.content.bytes()[..], event.new.depth), (&br#"{"total": 1.50}"#[..], 2));
         let around = event.new.request.as_ref().unwrap().attributes();
         assert_eq!(around[2], ("http.body".to_owned(), "b=2".to_owned()));
+
+        let untimed = shown.replace("2026-01-31T09:30:00+01:00", "2026-01-31T08:30:00.123Z");
+        assert_eq!(read(untimed.into_bytes()).unwrap().new.time, None);
 
         let text = shown.replace("application/json", "text/plain").replace(r#"{"total": 1.50}"#, r#""line\n""#);
         assert_eq!(&read(text.into_bytes()).unwrap().new.content.bytes()[..], b"line\n");
