@@ -11,6 +11,7 @@ use std::{
 use super::{Handoff, StateLimits, accept::minute, retention::Walks, secrets::Seals};
 use crate::domain::{
     id::{EndpointId, Tag},
+    name::Slug,
     time::Timestamp,
 };
 
@@ -41,6 +42,11 @@ impl<Own> Local<Own> {
             walks: Mutex::default(),
             last_orders: Mutex::default(),
         }
+    }
+
+    /// Returns how many waiting runs of a plugin would find a slot. A name that cannot be read has slots: claiming its rows reports them.
+    pub fn room_for_runs(&self, plugin: &str) -> usize {
+        Slug::parse(plugin).map_or(usize::MAX, |plugin| self.handoff.runs.room_for_stored(&plugin))
     }
 
     /// Returns whether the first event id of this instant's minute is committed.

@@ -12,7 +12,7 @@ use crate::{
         run::{Effects, RunOutcome},
         time::Timestamp,
     },
-    store::{ClaimId, EventClaim, Recorded, Settled, Settlement},
+    store::{ClaimId, EventClaim, Recorded, Settled, Settlement, Width},
 };
 
 pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
@@ -153,6 +153,26 @@ pub async fn due_runs_are_claimed_and_parked_ones_are_not(bench: &Bench) {
     assert_eq!(bench.state_of(first).await, EventState::Failed);
     assert_eq!(bench.settle(run_settlement(&runs[0], ran("p"))).await, Settled::Done);
     assert_eq!(bench.claim_at(soon(1_000_000)).await, 0, "parked runs wait to be requeued");
+}
+
+pub async fn runs_of_a_closed_queue_wait_in_the_store(bench: &Bench) {
+    let (held, other) = (slug("b"), slug("c"));
+    bench.handoff.runs.set_width(&held, Some(Width::CLOSED));
+    for _ in 0..3 {
+        bench.settled_with(waiting("b", soon(10))).await;
+    }
+    assert_eq!(bench.claim_at(soon(11)).await, 0);
+    assert_eq!(bench.store.next_due(soon(11)).await.unwrap(), None, "the claimer waits until the queue opens");
+    for plugin in ["a", "c"] {
+        bench.settled_with(waiting(plugin, soon(10))).await;
+    }
+    assert_eq!(bench.claim_at(soon(11)).await, 2, "runs of other plugins are claimed, before and after it by name");
+    assert!(bench.runs().await.iter().any(|run| run.plugin == other));
+    assert_eq!(bench.store.waiting_runs(&held, 100).await.unwrap(), 3);
+    assert_eq!(bench.store.waiting_runs(&held, 2).await.unwrap(), 2, "counted up to the limit");
+    bench.handoff.runs.set_width(&held, None);
+    assert!(bench.store.next_due(soon(11)).await.unwrap().is_some());
+    assert_eq!(bench.claim_at(soon(11)).await, 3);
 }
 
 pub async fn the_next_due_time_is_the_earliest(bench: &Bench) {

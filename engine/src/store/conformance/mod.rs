@@ -91,6 +91,7 @@ macro_rules! conformance {
                     releasing_a_lost_claim_changes_nothing,
                     retries_are_claimed_in_order_of_their_due_times,
                     due_runs_are_claimed_and_parked_ones_are_not,
+                    runs_of_a_closed_queue_wait_in_the_store,
                     the_next_due_time_is_the_earliest,
                     every_row_that_becomes_due_wakes_the_claimer,
                     a_step_that_is_rolled_back_wakes_no_claimer,

@@ -190,14 +190,12 @@ impl Claiming<'_> {
 
     async fn runs(&mut self) -> Result<(), Error> {
         let now = self.local.db_at(self.now);
-        let sql = "SELECT DISTINCT plugin FROM run_queue WHERE state = 'waiting' AND lease IS NULL AND next_at <= $1";
-        for row in rows(self.tx, sql, &[&now]).await? {
-            let name: String = get(&row, 0)?;
-            let plugin = Slug::parse(&name);
-            let room = plugin.as_ref().map_or(RUNS_MAX, |plugin| self.local.handoff.runs.room_for_stored(plugin).min(RUNS_MAX));
-            if room == 0 {
+        for (name, due) in waiting_plugins(self.tx).await? {
+            let room = self.local.room_for_runs(&name).min(RUNS_MAX);
+            if due > now || room == 0 {
                 continue;
             }
+            let plugin = Slug::parse(&name);
             let sql = format!(
                 "SELECT q.id, q.endpoint, q.round, q.tries, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}
                  FROM run_queue q LEFT JOIN event e ON e.id = q.id >> 14
@@ -383,6 +381,22 @@ impl Claiming<'_> {
     }
 }
 
+/// Steps from one plugin with a waiting run to the next, so the cost does not depend on the number of rows: a plugin that is held
+/// may have many.
+const WAITING_PLUGINS: &str = "WITH RECURSIVE waiting (plugin) AS (
+        SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
+        UNION ALL
+        SELECT (SELECT min(q.plugin) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL AND q.plugin > waiting.plugin)
+        FROM waiting WHERE waiting.plugin IS NOT NULL
+    )
+    SELECT plugin, (SELECT min(q.next_at) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL AND q.plugin = waiting.plugin)
+    FROM waiting WHERE plugin IS NOT NULL";
+
+/// Returns the plugins with waiting runs, and when their earliest one is due, on the database's clock.
+async fn waiting_plugins(tx: &Transaction<'_>) -> Result<Vec<(String, i64)>, Error> {
+    rows(tx, WAITING_PLUGINS, &[]).await?.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
+}
+
 /// Steps from one endpoint with a waiting delivery to the next, so the cost does not depend on the number of rows. Leaves out
 /// endpoints that another node holds.
 const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
@@ -469,11 +483,15 @@ pub async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error
 /// Returns when the next unclaimed row is due for which there is room. If a queue is full, the notification about its room wakes
 /// the claimer.
 async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
-    let sql = "SELECT least(
-            (SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1),
-            (SELECT min(q.next_at) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL))";
-    let mut least: Option<Timestamp> = get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(|at| local.steady_at(at));
+    let sql = "SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1";
+    let mut least: Option<Timestamp> = match row(tx, sql, &[]).await? {
+        Some(row) => Some(local.steady_at(get(&row, 0)?)),
+        None => None,
+    };
     let mut note = |due: Option<Timestamp>| least = [least, due].into_iter().flatten().min();
+    for (_, due) in waiting_plugins(tx).await?.iter().filter(|(plugin, _)| local.room_for_runs(plugin) > 0) {
+        note(Some(local.steady_at(*due)));
+    }
     let has_room = |endpoint: &EndpointId| local.handoff.deliveries.room_for_stored(endpoint) > 0;
     for waiting in waiting_endpoints(tx, local, node).await?.into_iter().filter(|waiting| has_room(&waiting.endpoint)) {
         note(waiting.first);

@@ -149,11 +149,29 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, after: &mut Afte
     Ok(())
 }
 
+/// Steps from one plugin with a waiting run to the next, so the cost does not depend on the number of rows: a plugin that is held
+/// may have many.
+const WAITING_PLUGINS: &str = "WITH RECURSIVE waiting (plugin) AS (
+        SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
+        UNION ALL
+        SELECT (SELECT min(q.plugin) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL AND q.plugin > waiting.plugin)
+        FROM waiting WHERE waiting.plugin IS NOT NULL
+    )
+    SELECT plugin, (SELECT min(q.next_at) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL AND q.plugin = waiting.plugin)
+    FROM waiting WHERE plugin IS NOT NULL";
+
+/// Returns the plugins with waiting runs, and when their earliest one is due.
+fn waiting_plugins(db: &Connection) -> Result<Vec<(String, Timestamp)>, Error> {
+    let mut select = db.prepare_cached(WAITING_PLUGINS)?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?))))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 fn claim_runs(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
-    let mut plugins =
-        db.prepare_cached("SELECT DISTINCT plugin FROM run_queue WHERE state = 'waiting' AND lease IS NULL AND next_at <= ?1")?;
-    let plugins: Vec<String> = plugins.query_map([now.millis()], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for name in plugins {
+    for (name, due) in waiting_plugins(db)? {
+        if due > now || local.room_for_runs(&name) == 0 {
+            continue;
+        }
         let mut select = db.prepare_cached(
             "SELECT id, endpoint, round, tries FROM run_queue
              WHERE plugin = ?1 AND state = 'waiting' AND lease IS NULL AND next_at <= ?2 ORDER BY next_at LIMIT ?3",
@@ -378,7 +396,8 @@ fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Opt
         Ok(millis.map(Timestamp::from_millis))
     };
     let event = least("SELECT min(next_at) FROM (SELECT next_at FROM event_queue WHERE lease IS NULL ORDER BY id LIMIT 1)")?;
-    let run = least("SELECT min(next_at) FROM run_queue WHERE state = 'waiting' AND lease IS NULL")?;
+    let plugins = waiting_plugins(db)?.into_iter().filter(|(plugin, _)| local.room_for_runs(plugin) > 0);
+    let run = plugins.map(|(_, due)| due).min();
     let has_room = |endpoint: &EndpointId| local.handoff.deliveries.room_for_stored(endpoint) > 0;
     let deliveries = waiting_endpoints(db)?.into_iter().filter(|waiting| has_room(&waiting.endpoint));
     let delivery = deliveries.filter_map(|waiting| [waiting.first, waiting.retry].into_iter().flatten().min()).min();
