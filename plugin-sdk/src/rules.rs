@@ -221,7 +221,7 @@ fn header(name: &str, value: &str) -> Result<()> {
 
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || essence.ends_with("+json")
+    ["/json", "+json"].iter().any(|end| essence.len() > end.len() && essence.ends_with(end))
 }
 
 fn json(data: &[u8]) -> Result<(), String> {

@@ -177,8 +177,8 @@ async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled
         items.iter().filter(|item| item["type"].as_str().unwrap().starts_with("innesco.")).count()
     };
     assert_eq!(types("").await, 0);
-    assert_eq!(types("&own=true").await, 1);
-    assert_eq!((types("&source=innesco").await, types("&type=innesco.endpoint.removed").await), (1, 1));
+    assert!(types("&own=true").await >= 1 && types("&source=innesco").await >= 1);
+    assert_eq!(types("&type=innesco.endpoint.removed").await, 1);
     assert_eq!(types("&type=innesco.endpoint.removed&own=false").await, 0);
 
     // An endpoint that is not a subscription stays; and a program that wants more subscribes again.

@@ -371,7 +371,7 @@ mod tests {
         }
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         for data in ["{}", "", "{", "{} x", "\u{feff}{}", "[1e999999]", r#""\ud83d""#, &deep(120), &deep(121)] {
-            for kind in ["application/json", "application/vnd.shop+json; v=1", "text/plain"] {
+            for kind in ["application/json", "application/vnd.shop+json; v=1", "text/json", "text/plain"] {
                 same(Emit::new("a").data(kind, data).into(), Addressing::Named);
             }
         }
