@@ -106,7 +106,8 @@ pub fn check(outcome: &Outcome, endpoints: Option<&BTreeSet<String>>) -> Result<
         }
     }
     if let Some(place) = outcome.events.iter().position(|one| one.event_type.starts_with("innesco.")) {
-        let message = format!("event {}: types that begin with innesco. are the engine's own; choose another prefix", place + 1);
+        let message =
+            format!("event {}: types that begin with innesco. are reserved for the engine; choose another prefix", place + 1);
         return refuse("reserved_type", message);
     }
     Ok(())
@@ -278,7 +279,7 @@ fn attribute<'a>(name: &'a str, value: &str, seen: &mut BTreeSet<&'a str>) -> Re
         return Err(format!("attribute {name:?} is given twice"));
     }
     if seen.len() == limits::ATTRIBUTES {
-        return Err(format!("an event carries at most {} attributes", limits::ATTRIBUTES));
+        return Err(format!("an event has at most {} attributes", limits::ATTRIBUTES));
     }
     seen.insert(name);
     Ok(())

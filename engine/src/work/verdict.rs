@@ -211,6 +211,32 @@ mod tests {
     }
 
     #[test]
+    fn tests_of_plugins_refuse_these_with_the_same_words() {
+        struct Asks(innesco_sdk::Outcome);
+        impl innesco_sdk::Plugin for Asks {
+            const ON: &'static [&'static str] = &["order.created"];
+
+            fn handle(&self, _: &innesco_sdk::Event) -> innesco_sdk::Result<innesco_sdk::Outcome> {
+                Ok(self.0.clone())
+            }
+        }
+        let event = innesco_sdk::testing::event("order.created").build();
+        let told = |outcome: innesco_sdk::Outcome| {
+            let mut engine = innesco_sdk::testing::engine().endpoints(["crm", "slack"]);
+            let error = engine.run(&Asks(outcome), &event).expect_err("it is refused");
+            (error.code, error.message)
+        };
+        let here = |webhooks, emitted| {
+            let failure = recorded(webhooks, emitted, 0, None).failure().expect("it failed").clone();
+            (failure.code, failure.message)
+        };
+        for name in ["slick", "warehouse"] {
+            assert_eq!(told(innesco_sdk::Webhook::to(name).into()), here(vec![webhook(Some(name))], vec![]));
+        }
+        assert_eq!(told(innesco_sdk::Emit::new("innesco.fake").into()), here(vec![], vec![emits("innesco.fake")]));
+    }
+
+    #[test]
     fn an_unknown_endpoint_is_reported_with_the_nearest_name() {
         let message = |name| recorded(vec![webhook(Some(name))], vec![], 0, None).failure().unwrap().message.clone();
         assert!(message("slick").contains("the nearest name is \"slack\""), "{}", message("slick"));
