@@ -160,6 +160,9 @@ async fn no_role_reads_secrets_beyond_its_rights() {
     let delivery = story["deliveries"][0]["id"].as_str().expect("a delivery").to_owned();
     let run = story["runs"][0]["id"].as_str().expect("a run").to_owned();
     let job = engine.ok("POST", "/v1/deliveries/retry", json!({})).await["id"].as_str().expect("a job").to_owned();
+    let candidate = json!({ "candidate": engine.get("/v1/plugins/order-router").await["version"] });
+    let comparison =
+        engine.ok("POST", "/v1/plugins/order-router/compare", candidate).await["id"].as_str().expect("an id").to_owned();
     let inbound = engine.get("/v1/events?source=open").await["items"][0]["event"].as_str().expect("an event").to_owned();
 
     // Everything that a role can read, as one text.
@@ -178,6 +181,7 @@ async fn no_role_reads_secrets_beyond_its_rights() {
                 Some(name) if name.starts_with("source}") => vec!["open"],
                 Some(name) if name.starts_with("plugin}") => vec!["order-router"],
                 Some(name) if name.starts_with("job}") => vec![&job],
+                Some(name) if name.starts_with("comparison}") => vec![&comparison],
                 Some(name) if name.starts_with("subscription}") => vec![&own],
                 Some(name) => panic!("{path}: give a value for {{{name}"),
             };

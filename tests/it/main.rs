@@ -11,6 +11,7 @@ mod bulk_retry;
 mod callers_gone_wrong;
 mod clock_steps;
 mod cluster;
+mod compare;
 mod crash;
 mod deploy;
 mod dev;

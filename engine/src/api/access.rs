@@ -175,6 +175,16 @@ pub const TABLE: &[Row] = &[
     ),
     row("read records of runs, with what plugins read", ADMINISTERING, &["GET /v1/runs/{run}/record"]),
     row(
+        "compare versions of plugins",
+        ADMINISTERING,
+        &[
+            "POST /v1/plugins/{plugin}/compare",
+            "GET /v1/comparisons",
+            "GET /v1/comparisons/{comparison}",
+            "POST /v1/comparisons/{comparison}/cancel",
+        ],
+    ),
+    row(
         "manage keys and the master key",
         ADMINISTERING,
         &["GET /v1/keys", "POST /v1/keys", "DELETE /v1/keys/{key_id}", "POST /v1/keys/rekey"],

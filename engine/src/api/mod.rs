@@ -6,6 +6,7 @@ mod answers;
 mod audit;
 mod auth;
 mod body;
+mod comparisons;
 mod connections;
 mod deliveries;
 mod endpoints;
@@ -103,6 +104,10 @@ fn all() -> Addresses {
         .routes(routes!(jobs::replay_events))
         .routes(routes!(runs::list))
         .routes(routes!(jobs::retry_runs))
+        .routes(routes!(comparisons::create))
+        .routes(routes!(comparisons::list))
+        .routes(routes!(comparisons::show))
+        .routes(routes!(comparisons::cancel))
         .routes(routes!(runs::show))
         .routes(routes!(runs::record))
         .routes(routes!(runs::retry))

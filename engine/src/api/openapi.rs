@@ -36,6 +36,7 @@ const TAGS: &[(&str, &str)] = &[
     ("subscriptions", "Subscriptions that automation tools create and delete (REST hooks)."),
     ("deliveries", "List, inspect, retry and cancel deliveries."),
     ("plugins", "Plugins: state, settings, stored values."),
+    ("comparisons", "What a candidate version of a plugin would change."),
     ("jobs", "Background jobs, such as bulk retries."),
     ("keys", "API keys."),
     ("audit", "Audit trail: who changed what, and with which result."),

@@ -42,7 +42,7 @@ use crate::{
     clock,
     domain::{id::EndpointId, name::Slug, pattern::nearest, plugin::Way, routing::EndpointTable, why::Standing},
     news::Feed,
-    sandbox::Sandbox,
+    sandbox::{Plugin, Sandbox},
     store::{self, Queues, RunClaim, Store, VersionLimits},
 };
 
@@ -66,6 +66,8 @@ pub struct Catalog {
     behind: AtomicUsize,
     /// Held while the endpoints are read and swapped in, so that an older reading never replaces a newer one.
     refreshing: tokio::sync::Mutex<()>,
+    /// Versions that do not serve, loaded for comparisons, the latest last.
+    versions: tokio::sync::Mutex<Vec<Arc<Plugin>>>,
     /// Tells how this process's sender treats the endpoints.
     standings: OnceLock<Arc<dyn Standings>>,
 }
@@ -118,6 +120,7 @@ impl Catalog {
             pushing: tokio::sync::Mutex::default(),
             behind: AtomicUsize::new(0),
             refreshing: tokio::sync::Mutex::default(),
+            versions: tokio::sync::Mutex::default(),
             standings: OnceLock::new(),
         }))
     }

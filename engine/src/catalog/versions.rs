@@ -1,7 +1,9 @@
 //! Changes of plugins by request: push, promote, roll back, remove. A request is answered once this node serves the result.
 
+use std::sync::Arc;
+
 use super::{
-    Catalog,
+    Catalog, PluginState,
     folder::{NotLoaded, row_of},
 };
 use crate::{
@@ -123,6 +125,41 @@ impl Catalog {
         let changed = self.store.set_halt(&row.name, row.version, halt).await?;
         self.follow().await?;
         Ok(changed)
+    }
+}
+
+/// Versions that do not serve and stay loaded. A comparison has two, of which one usually serves.
+const VERSIONS_LOADED: usize = 4;
+
+impl Catalog {
+    /// Returns a version of a plugin, whether or not it serves. The inner error says why it cannot run.
+    pub async fn version(&self, name: &Slug, version: Digest) -> Result<Result<Arc<Plugin>, String>, store::Error> {
+        if let Some(entry) = self.plugins().get(name)
+            && let PluginState::Serving(plugin) = &entry.state
+            && entry.row.version == version
+        {
+            return Ok(Ok(Arc::clone(plugin)));
+        }
+        let mut loaded = self.versions.lock().await;
+        if let Some(plugin) = loaded.iter().find(|plugin| *plugin.digest() == version && plugin.manifest().name == *name) {
+            return Ok(Ok(Arc::clone(plugin)));
+        }
+        let Some(file) = self.store.file(version).await? else {
+            return Ok(Err(format!("version {} of {name} is not stored", version.short())));
+        };
+        Ok(match self.load(&file) {
+            Err(NotLoaded { reason, .. }) => Err(reason),
+            Ok(plugin) if plugin.manifest().name != *name => Err(format!("the file is of plugin {}", plugin.manifest().name)),
+            Ok(plugin) => {
+                let plugin = Arc::new(plugin);
+                // The oldest goes: it can be loaded again.
+                if loaded.len() >= VERSIONS_LOADED {
+                    loaded.remove(0);
+                }
+                loaded.push(Arc::clone(&plugin));
+                Ok(plugin)
+            }
+        })
     }
 }
 

@@ -11,6 +11,7 @@ mod card;
 mod change;
 mod check;
 mod client;
+mod compare;
 mod delivery;
 mod dev;
 mod endpoint;

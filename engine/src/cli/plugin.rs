@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{
     build::{Built, PluginCrate},
     client::{self, Client, Refused, shown},
+    compare::{self, Compare},
     event::short,
     measure::{self, count},
     output::{self, Column, Printer, Styled, YELLOW, confirm, texts},
@@ -66,6 +67,11 @@ pub enum PluginCommand {
         /// Plugin name
         plugin: String,
     },
+    /// Show what another version would change, on recorded runs, before it serves
+    #[command(
+        before_help = "Example:  innesco plugin compare order-router --candidate order_router.wasm --gate failures=0,targets=same"
+    )]
+    Compare(Compare),
     /// Make a stored version of a plugin serve
     #[command(before_help = "Example:  innesco plugin promote order-router 3fa2c1")]
     Promote {
@@ -172,6 +178,7 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
         }
         PluginCommand::Show { plugin } => versions::show(plugin, &client()?, out),
         PluginCommand::Push(args) => versions::push(args, &client()?, out),
+        PluginCommand::Compare(args) => compare::run(args, &client()?, out),
         PluginCommand::Versions { plugin } => versions::list(plugin, &client()?, out),
         PluginCommand::Promote { plugin, version } => versions::promote(plugin, version.as_deref(), &client()?, out),
         PluginCommand::Rollback { plugin } => versions::roll_back(plugin, &client()?, out),

@@ -83,6 +83,10 @@ id!(
     JobId, "job"
 );
 id!(
+    /// A comparison of two versions of a plugin.
+    ComparisonId, "cmp"
+);
+id!(
     /// An entry of the audit trail.
     AuditId, "aud"
 );

@@ -6,8 +6,10 @@
 pub mod breaker;
 pub mod certificate;
 pub mod command;
+pub mod comparison;
 pub mod content;
 pub mod delivery;
+pub mod difference;
 pub mod digits;
 pub mod duration;
 pub mod endpoint;

@@ -2,7 +2,7 @@
 
 mod data_folder;
 
-use std::{fs, net::SocketAddr, sync::Arc};
+use std::{fs, net::SocketAddr, num::NonZero, sync::Arc, thread};
 
 use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
@@ -40,6 +40,11 @@ pub struct Engine {
     _lock: fs::File,
 }
 
+/// Returns the number of threads that repeat runs for comparisons: one per core, since they yield to everything else.
+fn compare_threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(work::COMPARE_THREADS_MAX)
+}
+
 impl Engine {
     /// Opens the data folder, the store and the plugin folder. `address` is where the API will be served. `admin_key` becomes the first
     /// admin key if none exists.
@@ -59,7 +64,7 @@ impl Engine {
         let sandbox = Sandbox::new(crate::sandbox::Settings {
             limits: config.run_limits.clone(),
             plugin_bytes_max: config.plugin_bytes_max,
-            threads: config.run_threads + config.slow_threads + 1,
+            threads: config.run_threads + config.slow_threads + compare_threads() + 1,
         })?;
         let cache =
             FileCache::open(config.data.join("cache")).context("the compile cache in the data folder cannot be opened")?;
@@ -119,6 +124,7 @@ impl Engine {
                 quarantine: self.config.quarantine,
                 run_threads: self.config.run_threads,
                 slow_threads: self.config.slow_threads,
+                compare_threads: compare_threads(),
                 retention: self.config.retention,
                 disable_after: self.config.disable_after,
                 store_bytes_max: self.config.store_bytes_max,

@@ -136,6 +136,10 @@ tables! {
     "audit" 1 true [
         "id" Number, "at" Number, "key" Text, "action" Text, "target" Text, "status" Number, "members" Text,
     ];
+    "comparison" 1 true [
+        "id" Number, "plugin" Text, "serving" Bytes, "candidate" Bytes, "request" Text, "state" Text, "cursor" Number, "report" Text,
+        "problem" Text, "created_at" Number, "finished_at" Number,
+    ];
     "job" 1 true [
         "id" Number, "kind" Text, "filter" Text, "cursor" Number, "done" Number, "failed" Number, "total" Number, "state" Text,
         "created_at" Number, "finished_at" Number,

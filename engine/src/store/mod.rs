@@ -33,6 +33,7 @@ mod claims;
 mod columns;
 mod commands;
 mod commit;
+mod comparisons;
 mod config_versions;
 #[cfg(test)]
 pub mod conformance;
@@ -75,6 +76,7 @@ pub use self::{
     budget::{Budget, Room},
     claims::{ClaimId, Claims, DeliveryClaim, EventClaim, LEASE, Lease, RunClaim},
     commands::Commands,
+    comparisons::Comparisons,
     config_versions::ConfigVersions,
     endpoints::{Deletion, Endpoints},
     error::{Error, IdTaken},
@@ -124,6 +126,7 @@ pub trait Store:
     + Secrets
     + Audit
     + Jobs
+    + Comparisons
     + Story
     + Retire
     + Health

@@ -11,6 +11,7 @@
 //! names them.
 
 mod audit;
+mod comparison;
 mod delivery;
 mod endpoint;
 mod event;
@@ -31,6 +32,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     audit::AuditView,
+    comparison::{ChangeView, ComparisonView, CostView, PercentilesView, ReportView, SampleView},
     delivery::{
         AttemptResultView, AttemptView, BodyView, DeliveryStoryView, DeliveryView, EndReason, LastView, RequestHeadView,
         SentRequestView, TestSend,

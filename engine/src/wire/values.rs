@@ -13,11 +13,12 @@ use utoipa::{
 
 use super::{ENDPOINT_STATES, EndReason, PluginState};
 use crate::domain::{
+    comparison::State,
     delivery::{AttemptOutcome, CancelReason, DeadReason, DeliveryState},
     endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
     envelope::{Envelope, Format},
     event::EventState,
-    id::{AttemptId, AuditId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
+    id::{AttemptId, AuditId, ComparisonId, DeliveryId, EndpointId, EventId, JobId, KeyId, RunId, SourceId},
     job::{Ended, JobState, Task},
     key::Role,
     name::{EventType, Slug},
@@ -71,6 +72,7 @@ values! {
     SourceId, "SourceId", id("src", "A source.");
     KeyId, "KeyId", id("key", "An API key.");
     JobId, "JobId", id("job", "A background job.");
+    ComparisonId, "ComparisonId", id("cmp", "A comparison of two versions of a plugin.");
     AuditId, "AuditId", id("aud", "An entry of the audit trail.");
 
     Timestamp, "Timestamp", json!({
@@ -109,6 +111,7 @@ values! {
     Ended, "Ended", words("State of deliveries for a bulk retry. `retrying`: those that wait for their next attempt.", &Ended::ALL.map(Ended::as_str));
     Task, "JobKind", words(
         "Work of a job: send deliveries again, run parked runs again, or run whole events again.", &Task::KINDS);
+    State, "ComparisonState", words("State of a comparison: running, done or cancelled.", &State::ALL.map(State::as_str));
     JobState, "JobState", words("State of a job: running, done or cancelled.", &JobState::ALL.map(JobState::as_str));
     AttemptOutcome, "AttemptOutcome", words("Outcome of an attempt.", &AttemptOutcome::WORDS);
     EndpointState, "EndpointState", words("State of an endpoint.", &ENDPOINT_STATES);

@@ -1,10 +1,11 @@
-//! Jobs: advances the running jobs one after another, by one batch each, so that a long job delays neither the others nor the
-//! commits that callers wait for.
+//! Jobs and comparisons: advances the running ones one after another, by one batch each, so that a long one delays neither the others
+//! nor the commits that callers wait for.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
+use super::comparer::Comparer;
 use crate::{
     clock,
     domain::job::{JOBS_RUNNING_MAX, JobState},
@@ -16,9 +17,10 @@ const POLL: Duration = Duration::from_secs(5);
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(10);
 
-pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToken) {
+pub async fn run(store: Arc<dyn Store>, comparer: Comparer, handoff: Handoff, stop: CancellationToken) {
     loop {
-        let wait = match step(&*store).await {
+        let both = async { Ok::<_, Error>(step(&*store).await? + comparer.step().await?) };
+        let wait = match both.await {
             Ok(0) => POLL,
             Ok(_) => PAUSE,
             Err(error) => {

@@ -5,7 +5,7 @@
 //! - the **sender** signs and sends deliveries, from one queue per endpoint (`sender.rs`, `throttle.rs`);
 //! - the **recorder** commits the attempts, many at a time (`recorder.rs`, commit 3);
 //! - the **claimer** claims due rows that no worker holds (`claimer.rs`);
-//! - **maintenance** (`maintenance.rs`) and **jobs** (`jobs.rs`) go through stored rows, a batch at a time.
+//! - **maintenance** (`maintenance.rs`), **jobs** (`jobs.rs`) and **comparisons** (`comparer.rs`) go through stored rows, a batch at a time.
 //!
 //! `batches.rs` is the loop of settler and recorder; `notices.rs` creates the operational events that both store.
 //!
@@ -16,6 +16,7 @@
 mod amend;
 mod batches;
 mod claimer;
+mod comparer;
 mod jobs;
 mod maintenance;
 mod notices;
@@ -29,14 +30,16 @@ mod tests;
 mod throttle;
 mod verdict;
 
+pub use self::comparer::THREADS_MAX as COMPARE_THREADS_MAX;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    batches::write_all, maintenance::Maintenance, recorder::Recorder, runner::Runner, sender::Sender, settler::Settler,
-    throttle::Throttles,
+    batches::write_all, comparer::Comparer, maintenance::Maintenance, recorder::Recorder, runner::Runner, sender::Sender,
+    settler::Settler, throttle::Throttles,
 };
 use crate::{
     catalog::{Catalog, Keys},
@@ -73,6 +76,8 @@ pub struct Settings {
     pub run_threads: usize,
     /// Threads of low priority that execute deferred runs. Default: half the cores, at least 1.
     pub slow_threads: usize,
+    /// Threads of low priority that repeat recorded runs for comparisons, at most so many.
+    pub compare_threads: usize,
     pub retention: Retention,
     /// An endpoint is disabled after this long without a success.
     pub disable_after: Duration,
@@ -140,7 +145,7 @@ impl Work {
         let sender = Sender {
             store: Arc::clone(&store),
             handoff: handoff.clone(),
-            catalog,
+            catalog: Arc::clone(&catalog),
             exchange: outbound,
             traces,
             attempts,
@@ -149,7 +154,9 @@ impl Work {
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
         let claims = claimer::run(Arc::clone(&store), handoff.clone(), stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));
-        let jobs = jobs::run(store, handoff, stop.clone());
+        let comparer =
+            Comparer { store: Arc::clone(&store), catalog, limits: settings.run_limits, threads: settings.compare_threads };
+        let jobs = jobs::run(store, comparer, handoff, stop.clone());
         takers.spawn(guarded("jobs", jobs, stop.clone(), broken));
         Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain })
     }

@@ -46,6 +46,17 @@ struct Refusal {
     wants: Option<String>,
 }
 
+/// Returns why the requests of a run would be refused, if they would be.
+pub fn refusal(
+    requests: &Requests,
+    plugin: &Slug,
+    event: &Event,
+    bound: Option<&Endpoint>,
+    endpoints: &EndpointTable,
+) -> Option<RunFailure> {
+    resolve(requests.clone(), StateUse::default(), plugin, event, bound, endpoints).err().map(|refusal| refusal.failure)
+}
+
 /// Turns the requests of a run into deliveries and events.
 fn resolve(
     requests: Requests,

@@ -253,7 +253,7 @@ fn refused(plugin: &Slug, error: NotPushed) -> Problem {
     }
 }
 
-fn not_chosen(plugin: &str, digits: &str, error: NotChosen) -> Problem {
+pub fn not_chosen(plugin: &str, digits: &str, error: NotChosen) -> Problem {
     match error {
         NotChosen::None => {
             Problem::conflict(format!("plugin {plugin} has no candidate; push one as a candidate, or name a version"))

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod bench;
 pub mod claims;
 pub mod commands;
+pub mod comparisons;
 pub mod contention;
 pub mod jobs;
 pub mod model;
@@ -127,6 +128,10 @@ macro_rules! conformance {
                     a_halted_plugin_runs_again_when_it_is_enabled,
                     a_plugin_keeps_its_configuration_across_versions,
                     settings_are_numbered_revisions_and_wait_for_their_plugin;
+                comparisons:
+                    a_comparison_survives_a_restart_and_is_advanced_once,
+                    a_cancelled_comparison_is_not_advanced,
+                    running_comparisons_are_limited_and_listed;
                 sources:
                     a_source_reads_back_and_is_changed_as_a_whole,
                     a_sources_name_is_unique_until_it_is_deleted,

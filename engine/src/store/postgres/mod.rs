@@ -10,6 +10,7 @@ mod audit;
 mod claims;
 mod commands;
 mod commit;
+mod comparisons;
 mod db;
 mod endpoints;
 mod health;

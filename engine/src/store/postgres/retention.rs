@@ -14,6 +14,7 @@ use super::{
     attempts::ATTEMPT_BYTES,
     audit,
     commit::count_bytes,
+    comparisons,
     db::{execute, get, row, rows, the_row},
     jobs,
     settle::{PAYLOAD_BYTES, lock_key},
@@ -106,6 +107,7 @@ async fn retire(
     looked_at += forget(tx, before(retention.dedupe)).await?
         + audit::forget(tx, before(retention.audit), BATCH).await?
         + jobs::forget(tx, before(retention.audit), BATCH).await?
+        + comparisons::forget(tx, before(retention.audit), BATCH).await?
         + forget_minutes(tx, before(retention.longest())).await?
         + forget_endpoints(tx, now).await?;
     Ok((looked_at, walks))

@@ -345,3 +345,19 @@ CREATE TABLE job (
     CHECK ((state = 'running') = (finished_at IS NULL))
 );
 CREATE INDEX job_running ON job (id) WHERE state = 'running';
+
+-- Comparisons of plugin versions.
+CREATE TABLE comparison (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plugin      text NOT NULL,
+    serving     bytea NOT NULL,
+    candidate   bytea NOT NULL,
+    request     text NOT NULL,                 -- JSON object
+    state       text NOT NULL CHECK (state IN ('running', 'done', 'cancelled')),
+    cursor      bigint,                       -- runs from this id on were compared
+    report      text NOT NULL,                 -- JSON object
+    problem     text,                          -- why it ended early
+    created_at  bigint NOT NULL,              -- wall clock, ms
+    finished_at bigint,
+    CHECK ((state = 'running') = (finished_at IS NULL))
+);

@@ -29,3 +29,19 @@ ALTER TABLE plugin_version ALTER COLUMN kept SET STORAGE EXTERNAL;
 UPDATE plugin_version v SET served = 1, author_version = p.author_version, description = p.description, patterns = p.patterns,
         file_name = p.file, bytes = p.bytes
     FROM plugin p WHERE p.name = v.plugin AND v.file IS NOT NULL;
+
+-- Comparisons of plugin versions.
+CREATE TABLE comparison (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plugin      text NOT NULL,
+    serving     bytea NOT NULL,
+    candidate   bytea NOT NULL,
+    request     text NOT NULL,                 -- JSON object
+    state       text NOT NULL CHECK (state IN ('running', 'done', 'cancelled')),
+    cursor      bigint,                       -- runs from this id on were compared
+    report      text NOT NULL,                 -- JSON object
+    problem     text,                          -- why it ended early
+    created_at  bigint NOT NULL,              -- wall clock, ms
+    finished_at bigint,
+    CHECK ((state = 'running') = (finished_at IS NULL))
+);

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     domain::{id::Tag, name::Slug, run::RunOutcome, time::Timestamp},
-    store::{AuditEntry, Error, KeyFile, KeyRow, PluginConfig, PluginRow, PluginVersion, Seal, columns::ended, jobs::StoredJob},
+    store::{
+        AuditEntry, Error, KeyFile, KeyRow, PluginConfig, PluginRow, PluginVersion, Seal, columns::ended, comparisons,
+        jobs::StoredJob,
+    },
 };
 
 /// Maximum number of places that one finding lists; further ones are only counted.
@@ -159,6 +162,9 @@ impl Check<'_> {
         });
         self.each("api_key", &format!("SELECT {} FROM api_key", KeyRow::COLUMNS), |row| KeyRow::read(row).map(drop));
         self.each("audit", &format!("SELECT {} FROM audit", AuditEntry::COLUMNS), |row| AuditEntry::read(row).map(drop));
+        self.each("comparison", &format!("SELECT {} FROM comparison", comparisons::COLUMNS), |row| {
+            comparisons::read(row).map(drop)
+        });
         self.each("job", &format!("SELECT {} FROM job", StoredJob::COLUMNS), |row| StoredJob::read(row).map(drop));
     }
 

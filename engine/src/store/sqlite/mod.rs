@@ -12,6 +12,7 @@ mod check;
 mod checkpoints;
 mod claims;
 mod commands;
+mod comparisons;
 mod endpoints;
 mod export;
 mod health;

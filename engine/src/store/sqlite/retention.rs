@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Local, Sqlite, audit, jobs, registry, state, steady};
+use super::{Local, Sqlite, audit, comparisons, jobs, registry, state, steady};
 use crate::{
     domain::{
         id::EventId,
@@ -94,6 +94,7 @@ fn retire(
         + forget(db, before(retention.dedupe))?
         + audit::forget(db, before(retention.audit), BATCH)?
         + jobs::forget(db, before(retention.audit), BATCH)?
+        + comparisons::forget(db, before(retention.audit), BATCH)?
         + forget_minutes(db, before(retention.longest()))?
         + forget_endpoints(db, now)?;
     Ok((looked_at, walks))

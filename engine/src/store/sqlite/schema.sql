@@ -291,3 +291,19 @@ CREATE TABLE job (
     CHECK ((state = 'running') = (finished_at IS NULL))
 ) STRICT;
 CREATE INDEX job_running ON job (id) WHERE state = 'running';
+
+-- Comparisons of plugin versions.
+CREATE TABLE comparison (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    plugin      TEXT NOT NULL,
+    serving     BLOB NOT NULL,
+    candidate   BLOB NOT NULL,
+    request     TEXT NOT NULL,                 -- JSON object
+    state       TEXT NOT NULL CHECK (state IN ('running', 'done', 'cancelled')),
+    cursor      INTEGER,                       -- runs from this id on were compared
+    report      TEXT NOT NULL,                 -- JSON object
+    problem     TEXT,                          -- why it ended early
+    created_at  INTEGER NOT NULL,              -- wall clock, ms
+    finished_at INTEGER,
+    CHECK ((state = 'running') = (finished_at IS NULL))
+) STRICT;

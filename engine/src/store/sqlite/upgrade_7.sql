@@ -32,3 +32,19 @@ CREATE TABLE plugin_version (
 ) STRICT;
 CREATE UNIQUE INDEX plugin_version_serves ON plugin_version (plugin) WHERE file IS NOT NULL;
 CREATE INDEX plugin_version_by_age ON plugin_version (plugin, published_at);
+
+-- Comparisons of plugin versions.
+CREATE TABLE comparison (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    plugin      TEXT NOT NULL,
+    serving     BLOB NOT NULL,
+    candidate   BLOB NOT NULL,
+    request     TEXT NOT NULL,                 -- JSON object
+    state       TEXT NOT NULL CHECK (state IN ('running', 'done', 'cancelled')),
+    cursor      INTEGER,                       -- runs from this id on were compared
+    report      TEXT NOT NULL,                 -- JSON object
+    problem     TEXT,                          -- why it ended early
+    created_at  INTEGER NOT NULL,              -- wall clock, ms
+    finished_at INTEGER,
+    CHECK ((state = 'running') = (finished_at IS NULL))
+) STRICT;

@@ -1,0 +1,283 @@
+//! Comparisons: runs the serving version and a candidate on the same recorded runs, without effect, and reports what differs.
+//!
+//! A batch reads recorded runs, repeats each with both versions on low-priority threads, and stores the report with the new cursor. So a
+//! comparison continues after a restart, and of several nodes that work on one, only one stores each batch. The sandbox
+//! has additional places for them ([`THREADS_MAX`]), so they never delay runs of events by holding a place.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use tokio::runtime::Handle;
+
+use super::verdict;
+use crate::{
+    catalog::Catalog,
+    clock,
+    domain::{
+        comparison::{Comparison, Report, State, Took},
+        difference::{Answer, Difference, differences},
+        endpoint::Endpoint,
+        name::Slug,
+        recording::RecordedState,
+        routing::EndpointTable,
+        run::{Requests, RunFailure},
+        setting,
+    },
+    sandbox::{Limits, Plugin, RunInput, StateSource},
+    store::{self, Page, PageRequest, RecordedFilter, RecordedRun, StateValue, Store},
+};
+
+/// Most threads that repeat runs at once.
+pub const THREADS_MAX: usize = 4;
+/// Recorded runs of one batch.
+const BATCH: u64 = 1_000;
+
+/// Advances comparisons.
+pub struct Comparer {
+    pub store: Arc<dyn Store>,
+    pub catalog: Arc<Catalog>,
+    pub limits: Limits,
+    pub threads: usize,
+}
+
+/// Both versions of a comparison.
+struct Versions {
+    serving: Arc<Plugin>,
+    candidate: Arc<Plugin>,
+}
+
+/// The settings of one revision as each version reads them.
+struct Configs {
+    serving: Arc<BTreeMap<String, String>>,
+    candidate: Arc<BTreeMap<String, String>>,
+}
+
+/// What one pair of runs showed.
+struct Pair {
+    serving: Took,
+    candidate: Took,
+    differences: Vec<Difference>,
+    read_current_state: bool,
+}
+
+impl Comparer {
+    /// Advances every running comparison by one batch, the oldest first. Returns how many are still running.
+    ///
+    /// # Errors
+    /// If the store failed. The next call repeats the batch.
+    pub async fn step(&self) -> Result<usize, store::Error> {
+        let page = PageRequest { cursor: None, limit: crate::domain::comparison::RUNNING_MAX };
+        let mut running = 0;
+        for comparison in self.store.comparisons(Some(State::Running), page).await?.items.into_iter().rev() {
+            running += usize::from(self.advance(&comparison).await? == State::Running);
+        }
+        Ok(running)
+    }
+
+    async fn advance(&self, before: &Comparison) -> Result<State, store::Error> {
+        let mut now = before.clone();
+        match self.versions(before).await? {
+            Ok(versions) => {
+                let page = self.read(before).await?;
+                let configs = self.configs(&before.request.plugin, &versions, &page.items).await?;
+                tokio::task::block_in_place(|| self.compare(&versions, &configs, &page.items, &mut now));
+                let looked_at = now.report.compared + now.report.not_repeatable;
+                now.cursor = page.next;
+                if page.next.is_none() || looked_at >= before.request.last {
+                    now.state = State::Done;
+                }
+            }
+            Err(problem) => (now.state, now.problem) = (State::Done, Some(problem)),
+        }
+        let state = now.state;
+        if state != State::Running {
+            now.finished_at = Some(clock::wall());
+            let Report { compared, differ, .. } = now.report;
+            let id = before.id.text(self.store.tag());
+            tracing::info!(comparison = id, plugin = %before.request.plugin, compared, differ, "comparison ended");
+        }
+        // If it was cancelled, or another node was faster, the next step sees that.
+        self.store.advance_comparison(before, now).await?;
+        Ok(state)
+    }
+
+    /// Loads both versions. The inner error says why one cannot run any more.
+    async fn versions(&self, comparison: &Comparison) -> Result<Result<Versions, String>, store::Error> {
+        let request = &comparison.request;
+        let serving = match self.catalog.version(&request.plugin, request.serving).await? {
+            Ok(plugin) => plugin,
+            Err(reason) => return Ok(Err(format!("the serving version cannot run any more: {reason}"))),
+        };
+        Ok(match self.catalog.version(&request.plugin, request.candidate).await? {
+            Ok(candidate) => Ok(Versions { serving, candidate }),
+            Err(reason) => Err(format!("the candidate cannot run: {reason}")),
+        })
+    }
+
+    async fn read(&self, comparison: &Comparison) -> Result<Page<RecordedRun>, store::Error> {
+        let request = &comparison.request;
+        let filter = RecordedFilter { plugin: request.plugin.clone(), events: request.events.clone(), since: request.since };
+        let left = request.last.saturating_sub(comparison.report.compared + comparison.report.not_repeatable);
+        let limit = usize::try_from(left.min(BATCH)).unwrap_or(usize::MAX);
+        self.store.recorded_runs(filter, PageRequest { cursor: comparison.cursor, limit }).await
+    }
+
+    /// Reads the settings of the revisions that these runs used. A revision that is no longer kept is missing.
+    async fn configs(
+        &self,
+        plugin: &Slug,
+        versions: &Versions,
+        runs: &[RecordedRun],
+    ) -> Result<HashMap<i64, Configs>, store::Error> {
+        let mut configs = HashMap::new();
+        for revision in runs.iter().filter_map(|run| run.recording.as_ref()).map(|recording| recording.settings) {
+            if configs.contains_key(&revision) {
+                continue;
+            }
+            if let Some(stored) = self.store.plugin_config_at(plugin, revision).await? {
+                let of = |version: &Plugin| Arc::new(setting::effective(&version.manifest().settings, &stored));
+                let both = Configs { serving: of(&versions.serving), candidate: of(&versions.candidate) };
+                configs.insert(revision, both);
+            }
+        }
+        Ok(configs)
+    }
+
+    /// Repeats the runs and counts them in their order.
+    fn compare(&self, versions: &Versions, configs: &HashMap<i64, Configs>, runs: &[RecordedRun], now: &mut Comparison) {
+        let endpoints = self.catalog.endpoints();
+        let runtime = Handle::current();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let _ = rustix::process::nice(19);
+            let mut pairs = Vec::new();
+            while let Some((place, run)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, runs.get(at)?))) {
+                pairs.push((place, self.pair(versions, configs, run, &endpoints, &runtime)));
+            }
+            pairs
+        };
+        let mut pairs: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.threads.clamp(1, THREADS_MAX)).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("a run never panics")).collect()
+        });
+        pairs.sort_unstable_by_key(|(place, _)| *place);
+        let hides_values = now.request.hides_values;
+        for (place, pair) in pairs {
+            match pair {
+                None => now.report.not_repeatable += 1,
+                Some(Pair { serving, candidate, differences, read_current_state }) => {
+                    now.report.read_current_state += u64::from(read_current_state);
+                    now.report.add(runs[place].id.as_i64(), serving, candidate, differences, hides_values);
+                }
+            }
+        }
+    }
+
+    /// Repeats one run with both versions. Returns `None` if it cannot be repeated.
+    fn pair(
+        &self,
+        versions: &Versions,
+        configs: &HashMap<i64, Configs>,
+        run: &RecordedRun,
+        endpoints: &EndpointTable,
+        runtime: &Handle,
+    ) -> Option<Pair> {
+        let recording = run.recording.as_ref()?;
+        let RecordedState::Read(read) = &recording.state else { return None };
+        let bound = match run.endpoint {
+            Some(id) => Some(&**endpoints.get(id)?),
+            None => None,
+        };
+        let config = configs.get(&recording.settings)?;
+        let current = Arc::new(Current {
+            store: Arc::clone(&self.store),
+            runtime: runtime.clone(),
+            plugin: run.plugin.clone(),
+            read: Mutex::default(),
+            was_used: AtomicBool::new(false),
+        });
+        let repeat = |plugin: &Plugin, config| {
+            let input = RunInput {
+                event: &run.event,
+                tag: self.store.tag(),
+                config,
+                revision: recording.settings,
+                limits: &self.limits,
+                bound: bound.is_some(),
+            };
+            let state = Recorded { read: read.iter().cloned().collect(), current: Arc::clone(&current) };
+            let report = plugin.run(input, Box::new(state)).ok()?;
+            let result = report.result.and_then(|requests| checked(requests, run, bound, endpoints));
+            Some((result, report.state.writes, report.took, report.memory_peak))
+        };
+        let (before, after) = (repeat(&versions.serving, &config.serving)?, repeat(&versions.candidate, &config.candidate)?);
+        Some(Pair {
+            serving: Took { time: before.2, memory: before.3, is_ok: before.0.is_ok() },
+            candidate: Took { time: after.2, memory: after.3, is_ok: after.0.is_ok() },
+            differences: differences(
+                Answer { result: before.0.as_ref(), writes: &before.1 },
+                Answer { result: after.0.as_ref(), writes: &after.1 },
+            ),
+            read_current_state: current.was_used.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// Applies the rules that come after the sandbox, such as that an endpoint must exist.
+fn checked(
+    requests: Requests,
+    run: &RecordedRun,
+    bound: Option<&Endpoint>,
+    endpoints: &EndpointTable,
+) -> Result<Requests, RunFailure> {
+    match verdict::refusal(&requests, &run.plugin, &run.event, bound, endpoints) {
+        None => Ok(requests),
+        Some(failure) => Err(failure),
+    }
+}
+
+/// The state that the recorded run read. A key that it did not read has its current value, the same for both versions.
+struct Recorded {
+    read: HashMap<String, Option<Vec<u8>>>,
+    current: Arc<Current>,
+}
+
+struct Current {
+    store: Arc<dyn Store>,
+    runtime: Handle,
+    plugin: Slug,
+    read: Mutex<HashMap<String, Option<Vec<u8>>>>,
+    was_used: AtomicBool,
+}
+
+/// The version of every repeated value. Nothing is committed, so nothing compares it.
+const VERSION: i64 = 1;
+
+impl StateSource for Recorded {
+    fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
+        let value = match self.read.get(key) {
+            Some(value) => value.clone(),
+            None => self.current.get(key)?,
+        };
+        Ok(value.map(|value| (value, VERSION)))
+    }
+}
+
+impl Current {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, anyhow::Error> {
+        self.was_used.store(true, Ordering::Relaxed);
+        let mut read = self.read.lock().expect("no code panics while it holds it");
+        if let Some(value) = read.get(key) {
+            return Ok(value.clone());
+        }
+        let value = self.runtime.block_on(self.store.read_state(&self.plugin, key))?.map(|(value, _)| value);
+        read.insert(key.to_owned(), value.clone());
+        Ok(value)
+    }
+}
