@@ -627,7 +627,7 @@ async fn an_interrupted_move_is_resumed_until_it_is_complete() {
     let refused = moving.open().map(drop).unwrap_err().to_string();
     assert!(refused.contains("moved to there"), "{refused}");
     let refused = moving.go("elsewhere").await.unwrap_err().to_string();
-    assert!(refused.contains("moved to there already"), "{refused}");
+    assert!(refused.contains("already moved to there"), "{refused}");
     assert!(moving.go("there").await.unwrap().was_done, "repeating the command changes nothing");
 
     let handoff = Handoff::default();
