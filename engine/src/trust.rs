@@ -6,7 +6,9 @@
 //! receiver.
 
 use std::{
-    env, fmt,
+    env,
+    ffi::OsString,
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
 };
@@ -21,6 +23,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use rustls_native_certs::CertificateResult;
+
+use crate::domain::given;
 
 /// The variable that names a file of further authorities.
 pub const FILE_VARIABLE: &str = "SSL_CERT_FILE";
@@ -41,10 +45,12 @@ const SYSTEM_FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 /// Returns the trusted certificates of system and environment. Read once: a change needs a restart.
 pub fn roots() -> Arc<RootCertStore> {
     static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
-        let file = env::var_os(FILE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folders = env::var_os(FOLDER_VARIABLE).filter(|value| !value.is_empty());
+        let (file, folders) = (env::var_os(FILE_VARIABLE), env::var_os(FOLDER_VARIABLE));
+        // The library reads an empty variable, too.
+        let system = system(file.is_some() || folders.is_some());
+        let (file, folders) = (file.and_then(path).map(PathBuf::from), folders.and_then(path));
         let folders: Vec<PathBuf> = folders.iter().flat_map(env::split_paths).collect();
-        let found = Found::gather(system(file.is_some() || !folders.is_empty()), file.as_deref(), &folders);
+        let found = Found::gather(system, file.as_deref(), &folders);
         for trouble in &found.troubles {
             tracing::warn!("{trouble}");
         }
@@ -70,6 +76,16 @@ fn system(overridden: bool) -> CertificateResult {
         return rustls_native_certs::load_native_certs();
     }
     rustls_native_certs::load_certs_from_paths(existing(&SYSTEM_FILES), existing(&SYSTEM_FOLDERS))
+}
+
+/// Returns the value of a variable without blanks and line ends around it; `None` if nothing is left.
+fn path(value: OsString) -> Option<OsString> {
+    let value = match value.to_str().map(given::value) {
+        Some(Ok(text)) => text.into(),
+        // Not text, or with a line end inside. The warning about the file shows it.
+        _ => value,
+    };
+    (!value.is_empty()).then_some(value)
 }
 
 fn existing(places: &'static [&'static str]) -> Option<&'static Path> {
@@ -348,6 +364,22 @@ mod tests {
             found.troubles[0].ends_with("no other certificates are trusted instead")
                 && found.troubles[1].contains("ca-certificates")
         );
+    }
+
+    #[test]
+    fn paths_of_the_environment_lose_blanks_and_line_ends() {
+        for (value, expected) in [
+            ("/etc/ca.pem", Some("/etc/ca.pem")),
+            ("/etc/ca.pem\n", Some("/etc/ca.pem")),
+            ("/etc/ca.pem\r\n", Some("/etc/ca.pem")),
+            (" /etc/my ca.pem\t", Some("/etc/my ca.pem")),
+            ("\u{feff}/etc/ca.pem", Some("/etc/ca.pem")),
+            ("/etc/ca\n.pem", Some("/etc/ca\n.pem")),
+            ("", None),
+            ("\n", None),
+        ] {
+            assert_eq!(path(value.into()), expected.map(OsString::from), "{value:?}");
+        }
     }
 
     #[test]

@@ -4,12 +4,14 @@
 import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
 import { hmacValidator as AdyenValidator } from "@adyen/api-library";
+import { WebhookVerificationService as Tern } from "@hookflo/tern";
 import { Signature as HubspotSignature } from "@hubspot/api-client";
 import { LinearWebhookClient } from "@linear/sdk/webhooks";
 import { Webhooks as GithubWebhooks } from "@octokit/webhooks";
 import { sign as signGithub, verify as verifyGithub } from "@octokit/webhooks-methods";
 import { Environment, Paddle } from "@paddle/paddle-node-sdk";
 import "@shopify/shopify-api/adapters/node"; // the library runs in several environments; this chooses Node
+import { ApiVersion, LogSeverity, shopifyApi } from "@shopify/shopify-api";
 import { createSHA256HMAC as signShopify } from "@shopify/shopify-api/runtime";
 import { isValidSlackRequest } from "@slack/bolt/dist/receivers/verify-request.js";
 import { AwsLambdaReceiver as ZoomReceiver } from "@zoom/rivet/users";
@@ -57,8 +59,23 @@ export const askZoom = async (key, headers, body) => {
   }
 };
 
+// All headers without which Shopify's library refuses a request, in one of its two families.
+const shopify = (family, hmac, topic) => ({
+  [`${family}hmac-sha256`]: hmac, [`${family}topic`]: topic, [`${family}shop-domain`]: "shop.example", [`${family}api-version`]: "2026-10",
+  [`${family}webhook-id`]: "b54557e4",
+});
+const verifyShopify = async (apiSecretKey, headers, body) => {
+  const { webhooks } = shopifyApi({
+    apiKey: "none", apiSecretKey, apiVersion: ApiVersion.October26, hostName: "localhost", isEmbeddedApp: false, logger: { level: LogSeverity.Error },
+  });
+  return (await webhooks.validate({ rawBody: body, rawRequest: { method: "POST", url: "/", headers }, rawResponse: {} })).valid;
+};
+
 /** Headers that say what a request is about, and that no sender signs. */
-export const unsigned = ["x-github-event", "x-shopify-topic", "shopify-topic", "x-gitlab-event", "x-gitea-event"];
+export const unsigned = [
+  "x-github-event", "x-gitlab-event", "x-gitea-event", "x-wc-webhook-topic",
+  ...["topic", "shop-domain", "api-version", "webhook-id"].flatMap((name) => [`x-shopify-${name}`, `shopify-${name}`]),
+];
 
 export const senders = [
   {
@@ -99,11 +116,24 @@ export const senders = [
   },
   {
     library: "npm @shopify/shopify-api", source: { preset: "shopify", secret: "a-client-secret-of-shopify" }, body: json,
-    sign: async (key, { body }) => ({ "x-shopify-hmac-sha256": await signShopify(key, body), "x-shopify-topic": "orders/create" }),
+    sign: async (key, { body }) => shopify("x-shopify-", await signShopify(key, body), "orders/create"), verify: verifyShopify,
   },
   {
     library: "npm @shopify/shopify-api", source: { preset: "shopify", secret: "a-client-secret-of-shopify" }, body: json,
-    sign: async (key, { body }) => ({ "shopify-hmac-sha256": await signShopify(key, body), "shopify-topic": "Order" }),
+    sign: async (key, { body }) => shopify("shopify-", await signShopify(key, body), "Order"), verify: verifyShopify,
+  },
+  {
+    // Both families, as no request of Shopify has them: the newer one decides.
+    library: "npm @shopify/shopify-api", source: { preset: "shopify", secret: "a-client-secret-of-shopify" }, body: json,
+    sign: async (key, { body }) => ({ ...shopify("x-shopify-", "AAAA", "other"), ...shopify("shopify-", await signShopify(key, body), "Order") }),
+    verify: verifyShopify, unsigned: ["x-shopify-hmac-sha256"],
+  },
+  {
+    // WooCommerce publishes no library; this one is independent of it.
+    library: "npm @hookflo/tern", source: { preset: "woocommerce" }, body: json,
+    sign: async (key, { body }) => ({ "x-wc-webhook-signature": hmac(key, body, "base64"), "x-wc-webhook-topic": "order.created" }),
+    verify: async (key, headers, body) =>
+      (await Tern.verifyWithPlatformConfig(new Request("https://hooks.example.com", { method: "POST", headers, body }), "woocommerce", key)).isValid,
   },
   { library: "PyPI slack-sdk", source: { preset: "slack", secret: "8f742231b10e8888abcd99yyyzzz85a5" }, body: json, signs: true, verifies: true },
   {
@@ -130,6 +160,9 @@ export const senders = [
       "x-twilio-signature": twilio.getExpectedTwilioSignature(key, url, fields(body), "HMAC_SHA256"),
       "x-twilio-webhooks-signature-settings": "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256",
     }),
+    verify: async (key, headers, body, url) => twilio.validateRequest(
+      key, headers["x-twilio-signature"], url, fields(body), twilio.getSignatureAlgorithm(headers["x-twilio-webhooks-signature-settings"]),
+    ),
     unsigned: ["x-twilio-webhooks-signature-settings"],
   },
   {

@@ -83,7 +83,10 @@ fn find(
     let typed = |flag: &Option<String>, name: &str, variable: &str, read: fn(&str) -> Result<&str, given::BadText>| {
         let (text, origin) = match flag {
             Some(text) => (Some(text.clone()), name),
-            None => (environment(variable)?.filter(|text| !text.trim().is_empty()), variable),
+            None => (
+                environment(variable).map_err(|error| wrong(error.to_string()))?.filter(|text| !text.trim().is_empty()),
+                variable,
+            ),
         };
         let found = |text: String| {
             let value = read(&text).map_err(|bad| wrong(format!("{origin} {bad}")))?;

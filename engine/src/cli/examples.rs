@@ -71,7 +71,7 @@ pub fn endpoint() -> Value {
 pub fn source() -> Value {
     json!({
         "id": "src_1", "name": "shop", "title": null, "preset": "none", "path": "/in/shop-0", "url": null, "warning": null,
-        "header": null, "algorithm": null, "encoding": null, "prefix": null, "template": null, "list_key": null, "timestamp": null,
+        "proofs": [], "header": null, "algorithm": null, "encoding": null, "prefix": null, "template": null, "list_key": null, "timestamp": null,
         "tolerance": null, "username": null, "signature": null, "secret_encoding": null, "challenge": null, "has_verify_token": false,
         "type_from": null, "type_prefix": "shop", "dedupe": "digest", "attributes": {}, "methods": ["POST"], "content_types": [],
         "body_as": "auto", "allow": [], "headers": null, "body_bytes_max": null, "rate": null, "answer_status": 202,

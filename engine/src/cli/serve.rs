@@ -71,13 +71,14 @@ impl ServeArgs {
         set("node.role", &self.role);
         set("log", &self.log);
         set("allow_net", &(!self.allow_net.is_empty()).then(|| self.allow_net.join(",")));
-        let file = match &self.config {
-            Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?),
-            None => match std::fs::read_to_string(SETTINGS_FILE) {
-                Ok(text) => Some(text),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error).context("innesco.toml cannot be read"),
-            },
+        let path = self.config.as_deref().unwrap_or(Path::new(SETTINGS_FILE));
+        let file = match std::fs::read_to_string(path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.config.is_none() => None,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                anyhow::bail!("{} is not text in UTF-8; save it in that encoding", path.display());
+            }
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
         };
         Ok(Raw::gather(&flags, config::variable, file.as_deref())?)
     }

@@ -375,7 +375,9 @@ fn card(source: &SourceView, client: &Client, out: &Printer) -> Card {
     }
     card.known("warning", source.warning.as_deref());
     card.known("title", source.title.as_deref());
-    card.known("header", source.header.as_deref());
+    if !source.proofs.is_empty() {
+        card.line("proof", texts(&source.proofs));
+    }
     card.known("signed", source.template.as_deref());
     if let Some(tolerance) = &source.tolerance {
         card.line("window", format!("signed within {}", one_line(tolerance)));
@@ -396,7 +398,29 @@ fn card(source: &SourceView, client: &Client, out: &Printer) -> Card {
     for (name, place) in &source.attributes {
         card.line("attribute", format!("{name} from {}", one_line(place)));
     }
+    if source.has_verify_token {
+        card.line("questions", "hubs that send the verify token are answered");
+    }
+    card.known("challenge", source.challenge.as_deref());
     card.line("methods", texts(&source.methods));
+    if !source.content_types.is_empty() {
+        card.line("types", texts(&source.content_types));
+    }
+    if *source.body_as != *"auto" {
+        card.line("body as", one_line(&source.body_as));
+    }
+    if let Some(bytes) = source.body_bytes_max {
+        card.line("body", format!("at most {bytes} bytes"));
+    }
+    if let Some(headers) = &source.headers {
+        card.line("stores", if headers.is_empty() { "no headers".to_owned() } else { texts(headers) });
+    }
+    if let Some(body) = &source.answer_body {
+        let kind = if body.is_empty() { String::new() } else { format!(", {}", one_line(&source.answer_content_type)) };
+        card.line("answers", format!("{}{kind}, {} bytes", source.answer_status, body.len()));
+    } else if source.answer_status != 200 {
+        card.line("answers", source.answer_status.to_string());
+    }
     if !source.allow.is_empty() {
         card.line("allow", texts(&source.allow));
     }
@@ -480,6 +504,40 @@ mod tests {
         for (given, shown) in [(None, true), (Some("a-secret-of-mine"), false)] {
             let text = revealed("added", &made, given, (&Client::at("http://127.0.0.1:8080"), &out)).into_text();
             assert_eq!(text.contains("a-secret-of-mine"), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_card_lists_proofs_and_settings_that_are_not_the_default() {
+        let out = Printer::of(Reader::Person, "2026-11-24T09:14:02Z");
+        let client = Client::at("http://127.0.0.1:8080");
+        let lines = |changes: serde_json::Value| -> Vec<String> {
+            let text = card(&read(with(source(), changes)), &client, &out).into_text();
+            anstream::adapter::strip_str(&text).to_string().lines().map(|line| line.trim().to_owned()).collect()
+        };
+        let plain = lines(json!({ "answer_status": 200 }));
+        for (changes, shown) in [
+            (
+                json!({ "proofs": ["header:webhook-signature", "header:x-gitlab-token"] }),
+                "proof     header:webhook-signature header:x-gitlab-token",
+            ),
+            (json!({ "proofs": ["body:/signature"] }), "proof     body:/signature"),
+            (json!({ "has_verify_token": true }), "questions hubs that send the verify token are answered"),
+            (json!({ "challenge": "query:challenge" }), "challenge query:challenge"),
+            (json!({ "content_types": ["application/json", "text/*"] }), "types     application/json text/*"),
+            (json!({ "body_as": "json" }), "body as   json"),
+            (json!({ "body_bytes_max": 1000 }), "body      at most 1000 bytes"),
+            (json!({ "headers": ["x-topic"] }), "stores    x-topic"),
+            (json!({ "headers": [] }), "stores    no headers"),
+            (json!({ "answer_status": 202 }), "answers   202"),
+            (json!({ "answer_status": 200, "answer_body": "" }), "answers   200, 0 bytes"),
+            (
+                json!({ "answer_status": 200, "answer_body": "ok", "answer_content_type": "text/plain" }),
+                "answers   200, text/plain, 2 bytes",
+            ),
+        ] {
+            let all = lines(with(json!({ "answer_status": 200 }), changes));
+            assert_eq!(all.iter().filter(|line| !plain.contains(line)).collect::<Vec<_>>(), [shown]);
         }
     }
 

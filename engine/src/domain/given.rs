@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// An invisible character inside a value. The text completes a sentence about the value, and does not repeat it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadText {
     #[error("contains {}; write it on one line, without invisible characters", name(*.0))]
     Invisible(char),
@@ -29,7 +29,7 @@ fn name(c: char) -> Cow<'static, str> {
 }
 
 /// Returns whether a character is invisible. Blanks are not: a path may have them.
-fn is_invisible(c: char) -> bool {
+pub fn is_invisible(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 

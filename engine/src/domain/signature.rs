@@ -25,7 +25,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::time::Timestamp;
+use super::{
+    given::{self, BadText},
+    time::Timestamp,
+};
 
 /// The signature scheme of an endpoint's webhooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,8 +115,10 @@ pub enum BadSecret {
          public key"
     )]
     Key,
-    #[error("a secret of this signature is {} to {} ASCII characters, without spaces at its ends", Secret::TEXT_LEN.start(), Secret::TEXT_LEN.end())]
+    #[error("a secret of this signature is {} to {} ASCII characters, without blanks or line ends around them", Secret::TEXT_LEN.start(), Secret::TEXT_LEN.end())]
     Text,
+    #[error("it {0}")]
+    Invisible(BadText),
 }
 
 impl Secret {
@@ -133,10 +138,10 @@ impl Secret {
         }
     }
 
-    /// Reads a secret for webhooks of `scheme`.
+    /// Reads a secret for webhooks of `scheme`, without blanks and line ends around one of Standard Webhooks.
     pub fn read(scheme: Scheme, text: &str) -> Result<Self, BadSecret> {
         if matches!(scheme, Scheme::V1 | Scheme::V1a) {
-            return Self::parse(text);
+            return Self::parse(given::value(text).map_err(BadSecret::Invisible)?);
         }
         let visible = text.bytes().all(|c| matches!(c, b' '..=b'~')) && text.trim() == text;
         if visible && Self::TEXT_LEN.contains(&text.len()) { Ok(Self::Text(text.to_owned())) } else { Err(BadSecret::Text) }
@@ -545,6 +550,18 @@ mod tests {
     }
 
     #[test]
+    fn blanks_and_line_ends_around_a_secret_of_standard_webhooks_are_ignored() {
+        for (scheme, secret) in [(Scheme::V1, WHSEC), (Scheme::V1a, WHSK)] {
+            for around in [["", "\n"], ["", "\r\n"], [" ", "\t"], ["\u{feff}", ""], ["", "\u{200b}"]] {
+                let pasted = around.join(secret);
+                assert_eq!(Secret::read(scheme, &pasted), Secret::parse(secret), "{pasted:?}");
+            }
+            let refused = Secret::read(scheme, &secret.replacen('M', "\n", 1).replacen('6', "\n", 1)).unwrap_err().to_string();
+            assert!(refused.starts_with("it contains a line end; "), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_secret_of_another_sender_is_text() {
         for good in ["0123456789abcdef", "It's a Secret to Everybody", WHSEC, &"x".repeat(256)] {
             let secret = Secret::read(Scheme::Github, good).unwrap();
@@ -554,6 +571,7 @@ mod tests {
         for bad in ["", "0123456789abcde", " 0123456789abcdef", "0123456789\nabcdef", "0123456789abcdé", &"x".repeat(257)] {
             assert_eq!(Secret::read(Scheme::Token, bad), Err(BadSecret::Text), "{bad}");
         }
+        assert_eq!(Secret::read(Scheme::Token, "0123456789abcdef\n"), Err(BadSecret::Text));
         for scheme in Scheme::ALL {
             let made = Secret::from_seed(scheme, [7; 32]);
             if scheme != Scheme::None {

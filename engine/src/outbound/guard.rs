@@ -101,6 +101,10 @@ impl Guard {
         match url.host() {
             Some(Host::Ipv4(ip)) => self.admit(ip.into(), transport)?,
             Some(Host::Ipv6(ip)) => self.admit(ip.into(), transport)?,
+            // No network is opened for programs, so this name leads to no address that may be reached without encryption.
+            Some(Host::Domain(_)) if transport == Transport::Plain && self.reach == Reach::Public => {
+                return Err(BadUrl::Unencrypted);
+            }
             Some(Host::Domain(_)) => {}
             None => return Err(BadUrl::Unreadable(url::ParseError::EmptyHost)),
         }
@@ -151,6 +155,8 @@ pub enum BadUrl {
     UserInfo,
     #[error("the URL's port is 0, which is not a valid port")]
     PortZero,
+    #[error("http:// is not encrypted; use https://")]
+    Unencrypted,
     #[error(transparent)]
     Blocked(#[from] BlockedAddress),
 }
@@ -158,7 +164,7 @@ pub enum BadUrl {
 impl BadUrl {
     /// Returns whether only the address of the URL is refused, not its form.
     pub const fn is_blocked(&self) -> bool {
-        matches!(self, Self::Blocked(_))
+        matches!(self, Self::Blocked(_) | Self::Unencrypted)
     }
 }
 
@@ -389,6 +395,11 @@ mod tests {
         let said = |url: &str| admit(&guard, url).unwrap_err();
         assert_eq!(admit(&guard, "https://crm.example/hook?token=x"), Ok(Transport::Encrypted));
         assert_eq!(admit(&guard, "http://crm.example"), Ok(Transport::Plain), "its addresses decide later");
+        assert_eq!(
+            admit(&Guard::public(), "http://crm.example"),
+            Err("http:// is not encrypted; use https://".to_owned()),
+            "for programs no address can allow it"
+        );
         assert_eq!(said("ftp://crm.example/"), "webhook URLs begin with https:// (or http:// for allowed networks), not ftp://");
         assert_eq!(said("file:///etc/passwd"), "webhook URLs begin with https:// (or http:// for allowed networks), not file://");
         assert!(said("https://me:pass@crm.example/").contains("user name"));

@@ -30,7 +30,9 @@ pub struct SourceView {
     pub url: Option<String>,
     /// Warnings about a weak configuration.
     pub warning: Option<String>,
-    /// Header that carries the signature or the token.
+    /// Places of the accepted proofs, the deciding one first: `header:NAME` or `body:/POINTER`. Empty if senders prove nothing.
+    pub proofs: Vec<String>,
+    /// Header of the first proof.
     pub header: Option<String>,
     #[schema(value_type = Option<Algorithm>)]
     pub algorithm: Option<Word>,

@@ -13,6 +13,7 @@ use crate::{
     api::{Api, body, endpoints, error::Problem, intake::DEFAULT_SOURCE, openapi},
     domain::{
         endpoint::HeldSecret,
+        given,
         name::{Attributes, Slug},
         signature::Secret,
         source::{
@@ -293,15 +294,18 @@ impl Input {
     }
 }
 
-/// Returns the body limit of a source if it exceeds what the engine reads for sources. `limit` is `limits.body_bytes_max`.
+/// Returns the body limit of a source if it exceeds what the engine reads for sources. The default of a preset never does: the
+/// lower limit applies. `limit` is `limits.body_bytes_max`.
 pub fn too_large(settings: &Settings, limit: usize) -> Option<u64> {
     let limit = limit.min(body::SOURCE_BODY_BYTES_MAX);
-    settings.body_bytes_max.filter(|bytes| usize::try_from(*bytes).map_or(true, |bytes| bytes > limit))
+    let own = settings.body_bytes_max.filter(|bytes| settings.preset.body_bytes_max() != Some(*bytes));
+    own.filter(|bytes| usize::try_from(*bytes).map_or(true, |bytes| bytes > limit))
 }
 
 fn verify_token_of(text: &str) -> Result<Secret, Problem> {
-    let fits = SECRET_LEN.contains(&text.len()) && !text.chars().any(char::is_control);
-    let detail = format!("must be {} to {} bytes without control characters", SECRET_LEN.start(), SECRET_LEN.end());
+    let fits = SECRET_LEN.contains(&text.len()) && !text.chars().any(given::is_invisible);
+    let detail =
+        format!("must be {} to {} bytes without line ends and other invisible characters", SECRET_LEN.start(), SECRET_LEN.end());
     if fits { Ok(Secret::Text(text.to_owned())) } else { Err(wrong("verify_token", detail)) }
 }
 
@@ -323,4 +327,32 @@ pub fn secret(given: Option<&str>, settings: &Settings) -> Result<Secret, Proble
 /// Creates the unguessable part of an address.
 pub fn new_token() -> Result<Token, Problem> {
     Ok(Token::from_seed(random::bytes()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cases: limits of a source against those of the engine. What the engine would not read is refused when it is saved.
+    #[test]
+    fn a_limit_above_that_of_the_engine_is_found() {
+        const MIB: usize = 1 << 20;
+        for (preset, own, limit, found) in [
+            ("github", None, 8 * MIB, false),
+            ("github", Some(8 * MIB), 8 * MIB, false),
+            ("github", Some(8 * MIB + 1), 8 * MIB, true),
+            ("github", Some(25 * MIB), 25 * MIB, false),
+            ("none", Some(1), 1, false),
+            // A source's share of memory, whatever the engine's limit.
+            ("none", Some(body::SOURCE_BODY_BYTES_MAX), 1 << 40, false),
+            ("none", Some(body::SOURCE_BODY_BYTES_MAX + 1), 1 << 40, true),
+            // The default of a preset is no mistake of an operator who lowered the engine's limit.
+            ("twilio", None, MIB / 2, false),
+            ("twilio", Some(2 * MIB), MIB / 2, true),
+        ] {
+            let draft = Draft { preset: preset.to_owned(), body_bytes_max: own.map(|bytes| bytes as u64), ..Draft::default() };
+            let settings = draft.settle().unwrap();
+            assert_eq!(too_large(&settings, limit).is_some(), found, "{preset}, {own:?} of {limit}");
+        }
+    }
 }

@@ -66,6 +66,7 @@ impl SourceView {
             path: shows_address.then(|| format!("/in/{}", source.address())),
             url: api.inbound.url(source).filter(|_| shows_address),
             warning: warning(settings, api.body_bytes_max),
+            proofs: settings.proofs.places(),
             header: settings.proofs.main().headers().first().map(|name| (*name).to_owned()),
             algorithm: hmac.map(|rule| rule.algorithm.as_str().into()),
             encoding: hmac.map(|rule| rule.encoding.as_str().into()),

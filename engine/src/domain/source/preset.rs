@@ -140,10 +140,10 @@ impl Preset {
                 stamp: Some(Stamp { place: Place::List("t".to_owned()), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("stripe-signature", Encoding::Hex, "", "{timestamp}.{body}", None)
             }),
-            // Without `x-` since the Events API of 2026.
+            // Without `x-` since the Events API of 2026. If both are present, Shopify's library reads the newer one.
             Self::Shopify => {
                 let header = |name| by_body(name, Encoding::Base64, "");
-                return Proofs(vec![header("x-shopify-hmac-sha256"), header("shopify-hmac-sha256")]);
+                return Proofs(vec![header("shopify-hmac-sha256"), header("x-shopify-hmac-sha256")]);
             }
             Self::WooCommerce => by_body("x-wc-webhook-signature", Encoding::Base64, ""),
             Self::Slack => Rule::Hmac(hmac(
@@ -208,7 +208,7 @@ impl Preset {
         let (pick, prefix) = match self {
             Self::Github => ("header:x-github-event", "github"),
             Self::Stripe => ("body:/type", "stripe"),
-            Self::Shopify => ("header:x-shopify-topic,shopify-topic", "shopify"),
+            Self::Shopify => ("header:shopify-topic,x-shopify-topic", "shopify"),
             Self::WooCommerce => ("header:x-wc-webhook-topic", "woocommerce"),
             Self::Slack => ("body:/event/type", "slack"),
             Self::Twilio => ("body:/MessageStatus", "twilio"),
@@ -233,7 +233,7 @@ impl Preset {
         let pick = match self {
             Self::Github => "header:x-github-delivery",
             Self::Stripe => "body:/id",
-            Self::Shopify => "header:x-shopify-webhook-id,shopify-webhook-id",
+            Self::Shopify => "header:shopify-webhook-id,x-shopify-webhook-id",
             Self::WooCommerce => "header:x-wc-webhook-delivery-id",
             Self::Slack => "body:/event_id",
             Self::Twilio => "header:i-twilio-idempotency-token",

@@ -7,7 +7,10 @@ use super::{
     preset::Preset,
     verify::{Proofs, Rule},
 };
-use crate::domain::signature::{Scheme, Secret, Verifier};
+use crate::domain::{
+    given,
+    signature::{Scheme, Secret, Verifier},
+};
 
 /// Length of a secret in bytes. Shorter ones can be guessed.
 pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 8..=512;
@@ -19,8 +22,8 @@ const KEY_LEN: std::ops::RangeInclusive<usize> = 24..=64;
 pub enum BadSecret {
     #[error("must be {} to {} bytes long; this has {}", SECRET_LEN.start(), SECRET_LEN.end(), .0)]
     Length(usize),
-    #[error("contains a line end or another control character; remove it")]
-    Control,
+    #[error("contains a line end or another invisible character; remove it")]
+    Invisible,
     #[error("has a blank at its start or end; remove it")]
     Blank,
     #[error("contains characters beyond ASCII, which a header cannot carry")]
@@ -29,7 +32,7 @@ pub enum BadSecret {
     NotEncoded(KeyEncoding),
     #[error("decodes to a key of {} bytes; keys shorter than {} can be guessed", .0, SECRET_LEN.start())]
     KeyLength(usize),
-    #[error("contains a blank or a line end; remove it")]
+    #[error("contains a blank, a line end or another invisible character; remove it")]
     Inside,
     #[error("is not base64 after \"{0}\"; write \"whsec_\" and base64, or \"whpk_\" and the base64 of an ed25519 public key")]
     NotBase64(&'static str),
@@ -46,8 +49,8 @@ pub fn read(preset: Preset, proofs: &Proofs, text: &str) -> Result<Secret, BadSe
     if *proofs.main() == Rule::Standard && proofs.0.len() == 1 {
         return standard(text).map(Secret::Text);
     }
-    if text.chars().any(char::is_control) {
-        return Err(BadSecret::Control);
+    if text.chars().any(given::is_invisible) {
+        return Err(BadSecret::Invisible);
     }
     let shown = proofs.0.iter().any(|rule| matches!(rule, Rule::Token { .. } | Rule::Bearer));
     if shown && !text.is_ascii() {
@@ -73,9 +76,10 @@ pub fn read(preset: Preset, proofs: &Proofs, text: &str) -> Result<Secret, BadSe
 /// Reads a secret of Standard Webhooks: with or without its prefix, with or without padding, in either alphabet, also after the
 /// `v1,` that Supabase adds. Returns the specification's form.
 fn standard(text: &str) -> Result<String, BadSecret> {
-    let text = text.trim();
+    let is_around = |c: char| c.is_whitespace() || given::is_invisible(c);
+    let text = text.trim_matches(is_around);
     let text = text.strip_prefix("v1,").unwrap_or(text);
-    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if text.contains(is_around) {
         return Err(BadSecret::Inside);
     }
     if text.starts_with("whsk_") {
@@ -134,6 +138,8 @@ mod tests {
             whsec.trim_end_matches('=').to_owned(),
             format!("whsec_{url}"),
             format!(" {whsec}\r\n"),
+            format!("\u{feff}{whsec}\n"),
+            format!("{whsec}\u{200b}"),
         ] {
             assert_eq!(read_for("standard-webhooks", None, &text), Ok(whsec.clone()), "{text:?}");
         }
@@ -158,8 +164,12 @@ mod tests {
         let whsk = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
         for (preset, encoding, text, wrong) in [
             ("github", None, "short", BadSecret::Length(5)),
-            ("github", None, "a-secret-\n", BadSecret::Control),
-            ("github", None, "a-secret\u{0}-", BadSecret::Control),
+            ("github", None, "a-secret-\n", BadSecret::Invisible),
+            ("github", None, "a-secret\u{0}-", BadSecret::Invisible),
+            ("github", None, "\u{feff}a-secret", BadSecret::Invisible),
+            ("hmac", None, "a-secret\u{200b}", BadSecret::Invisible),
+            ("header-token", None, "a-secret\u{2060}", BadSecret::Invisible),
+            ("standard-webhooks", None, "whsec_MfKQ9r8GKYqr\u{200b}TwjUPD8ILPZIo2LaLaSw", BadSecret::Inside),
             ("stripe", None, "whsec_abcdef ", BadSecret::Blank),
             ("header-token", None, "a-sécret-of-mine", BadSecret::NotAscii),
             ("bearer", None, " a-secret-of-mine", BadSecret::Blank),

@@ -292,6 +292,15 @@ impl Proofs {
         })
     }
 
+    /// Returns the place of each proof, the deciding one first: `header:NAME` or `body:/POINTER`.
+    pub fn places(&self) -> Vec<String> {
+        let place = |rule: &Rule| match (rule.headers().first(), rule.member()) {
+            (Some(name), _) => Some(format!("header:{name}")),
+            (None, member) => member.map(|path| format!("body:{path}")),
+        };
+        self.0.iter().filter_map(place).collect()
+    }
+
     /// Returns whether a request has the header of any proof, valid or not.
     pub fn are_brought_by(&self, request: &Incoming<'_>) -> bool {
         self.0.iter().flat_map(Rule::headers).any(|name| request.header(name).is_some())
