@@ -127,8 +127,8 @@ impl Catalog {
                 refused: None,
             });
         });
-        let driven = self.store.requeue_not_loadable(&row.name, clock::steady()).await?;
-        tracing::info!(plugin = %row.name, version = %row.version.short(), file = row.file, driven, "plugin serves");
+        let requeued = self.store.requeue_not_loadable(&row.name, clock::steady()).await?;
+        tracing::info!(plugin = %row.name, version = %row.version.short(), file = row.file, requeued, "plugin serves");
         let plugin = row.name.to_string();
         self.feed.send(|| News::PluginServes { plugin, version: row.version, was: was.filter(|was| *was != row.version), bytes });
         Ok(())
