@@ -343,7 +343,7 @@ mod tests {
             ("github", Some(8 * MIB + 1), 8 * MIB, true),
             ("github", Some(25 * MIB), 25 * MIB, false),
             ("none", Some(1), 1, false),
-            // A source's share of memory, whatever the engine's limit.
+            // A source's share of memory, also if the engine's limit is higher.
             ("none", Some(body::SOURCE_BODY_BYTES_MAX), 1 << 40, false),
             ("none", Some(body::SOURCE_BODY_BYTES_MAX + 1), 1 << 40, true),
             // The default of a preset is no mistake of an operator who lowered the engine's limit.
