@@ -161,7 +161,11 @@ impl KeyFile {
     pub fn finish_change(&self) -> Result<(), SealError> {
         let change = || {
             self.keep_old()?;
-            fs::rename(self.next_path(), &self.0)?;
+            match fs::rename(self.next_path(), &self.0) {
+                // Another node that shares the file has finished this change.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.0.exists() => {}
+                renamed => renamed?,
+            }
             self.sync_folder()
         };
         change().map_err(|cause| SealError::File { path: self.0.clone(), cause })
