@@ -22,8 +22,9 @@ use crate::{
     catalog::{PluginState, chosen},
     clock,
     domain::{
-        comparison::{self, Comparison, Cost, Group, Histogram, RUNS_MAX, Report, Request, Sample},
+        comparison::{Comparison, Cost, Group, Histogram, RUNS_MAX, Report, Request, Sample},
         id::{ComparisonId, RunId, Tag},
+        job::JobState,
         name::Slug,
         pattern::Pattern,
         time::Timestamp,
@@ -119,7 +120,7 @@ pub async fn create(
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only comparisons in this state.
-    #[param(value_type = Option<comparison::State>)]
+    #[param(value_type = Option<JobState>)]
     state: Option<String>,
     /// Maximum number of comparisons.
     #[param(value_type = Option<Limit>)]
@@ -139,9 +140,9 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     let paging = Paging::new(filter.limit.as_deref(), filter.cursor.as_deref(), |text| {
         ComparisonId::parse(text, tag).map(ComparisonId::as_i64)
     })?;
-    let words = comparison::State::ALL.map(comparison::State::as_str).join(", ");
+    let words = JobState::ALL.map(JobState::as_str).join(", ");
     let state = filter.state.as_deref().map(|text| {
-        comparison::State::parse(text).ok_or_else(|| Problem::bad_request(format!("state is {text:?}; it is one of {words}")))
+        JobState::parse(text).ok_or_else(|| Problem::bad_request(format!("state is {text:?}; it is one of {words}")))
     });
     let page = api.store.comparisons(state.transpose()?, paging.request).await?;
     Ok(Json(PageView {

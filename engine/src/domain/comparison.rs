@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     difference::{Change, Difference},
     id::ComparisonId,
+    job::JobState,
     name::Slug,
     pattern::Pattern,
     plugin::Digest,
@@ -46,37 +47,12 @@ pub struct Request {
     pub hides_values: bool,
 }
 
-/// The state of a comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    Running,
-    Done,
-    /// A person cancelled it. Its report stays.
-    Cancelled,
-}
-
-impl State {
-    pub const ALL: [Self; 3] = [Self::Running, Self::Done, Self::Cancelled];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Done => "done",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
-}
-
 /// A comparison and what it has found so far.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     pub id: ComparisonId,
     pub request: Request,
-    pub state: State,
+    pub state: JobState,
     /// Recorded runs from this id on were compared.
     pub cursor: Option<i64>,
     pub report: Report,

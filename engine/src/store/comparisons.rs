@@ -9,8 +9,9 @@ use super::{
     row::{Columns, Row},
 };
 use crate::domain::{
-    comparison::{Comparison, Report, Request, State},
+    comparison::{Comparison, Report, Request},
     id::ComparisonId,
+    job::JobState,
     name::Slug,
     pattern::Pattern,
     plugin::Digest,
@@ -47,7 +48,7 @@ pub trait Comparisons {
     ///
     /// # Errors
     /// [`Error::TooSlow`] after [`READ_TIME_MAX`](super::READ_TIME_MAX).
-    async fn comparisons(&self, state: Option<State>, page: PageRequest) -> Result<Page<Comparison>, Error>;
+    async fn comparisons(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Comparison>, Error>;
 }
 
 /// Decides whether another comparison may start.
@@ -62,7 +63,7 @@ pub(super) fn may_start(running: u64) -> Result<(), Error> {
 }
 
 /// The refusal to cancel a comparison that has ended.
-pub(super) fn has_ended(state: State) -> Error {
+pub(super) fn has_ended(state: JobState) -> Error {
     Error::Conflict(format!("it is {} already; only a running comparison can be cancelled", state.as_str()))
 }
 
@@ -113,7 +114,7 @@ pub(super) fn read(row: &impl Row) -> Result<Comparison, Error> {
             since: request.since.map(Timestamp::from_millis),
             hides_values: request.hides_values,
         },
-        state: columns.word(5, "state", State::parse)?,
+        state: columns.word(5, "state", JobState::parse)?,
         cursor: columns.optional_number(6, "cursor")?,
         report: columns.place.json("report", columns.text(7, "report")?)?,
         problem: columns.optional_text(8, "problem")?.map(str::to_owned),

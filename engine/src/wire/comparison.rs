@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use super::Word;
 use crate::domain::{
-    comparison::State,
     id::{ComparisonId, EventId, RunId},
+    job::JobState,
     pattern::Pattern,
     time::Timestamp,
 };
@@ -22,7 +22,7 @@ pub struct ComparisonView {
     pub serving: String,
     /// SHA-256 of the candidate.
     pub candidate: String,
-    #[schema(value_type = State)]
+    #[schema(value_type = JobState)]
     pub state: Word,
     /// Why it ended early. Null if it did not.
     pub problem: Option<String>,

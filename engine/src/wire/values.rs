@@ -13,7 +13,6 @@ use utoipa::{
 
 use super::{ENDPOINT_STATES, EndReason, PluginState};
 use crate::domain::{
-    comparison::State,
     delivery::{AttemptOutcome, CancelReason, DeadReason, DeliveryState},
     endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
     envelope::{Envelope, Format},
@@ -111,8 +110,7 @@ values! {
     Ended, "Ended", words("State of deliveries for a bulk retry. `retrying`: those that wait for their next attempt.", &Ended::ALL.map(Ended::as_str));
     Task, "JobKind", words(
         "Work of a job: send deliveries again, run parked runs again, or run whole events again.", &Task::KINDS);
-    State, "ComparisonState", words("State of a comparison: running, done or cancelled.", &State::ALL.map(State::as_str));
-    JobState, "JobState", words("State of a job: running, done or cancelled.", &JobState::ALL.map(JobState::as_str));
+    JobState, "JobState", words("State of a job or a comparison: running, done or cancelled.", &JobState::ALL.map(JobState::as_str));
     AttemptOutcome, "AttemptOutcome", words("Outcome of an attempt.", &AttemptOutcome::WORDS);
     EndpointState, "EndpointState", words("State of an endpoint.", &ENDPOINT_STATES);
     DisabledReason, "DisabledReason", words("Why an endpoint is disabled.", &DisabledReason::ALL.map(DisabledReason::as_str));

@@ -20,9 +20,10 @@ use crate::{
     catalog::Catalog,
     clock,
     domain::{
-        comparison::{Comparison, Report, State, Took},
+        comparison::{Comparison, Report, Took},
         difference::{Answer, Difference, differences},
         endpoint::Endpoint,
+        job::JobState,
         name::Slug,
         recording::RecordedState,
         routing::EndpointTable,
@@ -74,13 +75,13 @@ impl Comparer {
     pub async fn step(&self) -> Result<usize, store::Error> {
         let page = PageRequest { cursor: None, limit: crate::domain::comparison::RUNNING_MAX };
         let mut running = 0;
-        for comparison in self.store.comparisons(Some(State::Running), page).await?.items.into_iter().rev() {
-            running += usize::from(self.advance(&comparison).await? == State::Running);
+        for comparison in self.store.comparisons(Some(JobState::Running), page).await?.items.into_iter().rev() {
+            running += usize::from(self.advance(&comparison).await? == JobState::Running);
         }
         Ok(running)
     }
 
-    async fn advance(&self, before: &Comparison) -> Result<State, store::Error> {
+    async fn advance(&self, before: &Comparison) -> Result<JobState, store::Error> {
         let mut now = before.clone();
         match self.versions(before).await? {
             Ok(versions) => {
@@ -90,13 +91,13 @@ impl Comparer {
                 let looked_at = now.report.compared + now.report.not_repeatable;
                 now.cursor = page.next;
                 if page.next.is_none() || looked_at >= before.request.last {
-                    now.state = State::Done;
+                    now.state = JobState::Done;
                 }
             }
-            Err(problem) => (now.state, now.problem) = (State::Done, Some(problem)),
+            Err(problem) => (now.state, now.problem) = (JobState::Done, Some(problem)),
         }
         let state = now.state;
-        if state != State::Running {
+        if state != JobState::Running {
             now.finished_at = Some(clock::wall());
             let Report { compared, differ, .. } = now.report;
             let id = before.id.text(self.store.tag());

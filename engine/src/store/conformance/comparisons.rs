@@ -4,7 +4,8 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        comparison::{Comparison, RUNNING_MAX, Request, State},
+        comparison::{Comparison, RUNNING_MAX, Request},
+        job::JobState,
         pattern::Pattern,
         plugin::Digest,
         time::Timestamp,
@@ -32,25 +33,25 @@ pub async fn a_comparison_survives_a_restart_and_is_advanced_once(bench: &Bench)
     let created = create(bench).await.unwrap();
     let bench = bench.after_a_crash().await;
     let found = bench.store.comparison(created.id).await.unwrap();
-    assert_eq!((&found.request, found.state, found.cursor), (&request(), State::Running, None));
+    assert_eq!((&found.request, found.state, found.cursor), (&request(), JobState::Running, None));
     let mut next = found.clone();
     next.cursor = Some(77);
     next.report.compared = 3;
     assert!(bench.store.advance_comparison(&found, next.clone()).await.unwrap());
     assert!(!bench.store.advance_comparison(&found, next.clone()).await.unwrap(), "another node was faster");
     let mut last = next.clone();
-    (last.state, last.finished_at, last.problem) = (State::Done, Some(Timestamp::from_millis(9)), Some("\"é\"".into()));
+    (last.state, last.finished_at, last.problem) = (JobState::Done, Some(Timestamp::from_millis(9)), Some("\"é\"".into()));
     assert!(bench.store.advance_comparison(&next, last.clone()).await.unwrap());
     assert!(!bench.store.advance_comparison(&last, next).await.unwrap(), "it has ended");
     let found = bench.after_a_crash().await.store.comparison(created.id).await.unwrap();
-    assert_eq!((found.state, found.cursor, found.report.compared), (State::Done, Some(77), 3));
+    assert_eq!((found.state, found.cursor, found.report.compared), (JobState::Done, Some(77), 3));
     assert_eq!((found.problem, found.finished_at), (last.problem, last.finished_at));
 }
 
 pub async fn a_cancelled_comparison_is_not_advanced(bench: &Bench) {
     let created = create(bench).await.unwrap();
     let cancelled = bench.store.cancel_comparison(created.id, Timestamp::from_millis(9)).await.unwrap();
-    assert_eq!((cancelled.state, cancelled.finished_at), (State::Cancelled, Some(Timestamp::from_millis(9))));
+    assert_eq!((cancelled.state, cancelled.finished_at), (JobState::Cancelled, Some(Timestamp::from_millis(9))));
     assert!(!bench.store.advance_comparison(&created, created.clone()).await.unwrap());
     let again = bench.store.cancel_comparison(created.id, clock::wall()).await.map(|one| one.state);
     assert!(matches!(again, Err(Error::Conflict(_))), "{again:?}");
@@ -63,10 +64,10 @@ pub async fn running_comparisons_are_limited_and_listed(bench: &Bench) {
     let refused = create(bench).await.map(|one| one.id);
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     let list = async |state| bench.store.comparisons(state, PageRequest { cursor: None, limit: 10 }).await.unwrap().items;
-    let running = list(Some(State::Running)).await;
+    let running = list(Some(JobState::Running)).await;
     assert_eq!(running.len(), RUNNING_MAX);
     assert!(running.is_sorted_by_key(|one| std::cmp::Reverse(one.id.as_i64())), "newest first");
     bench.store.cancel_comparison(running[0].id, clock::wall()).await.unwrap();
-    assert_eq!((list(Some(State::Running)).await.len(), list(None).await.len()), (RUNNING_MAX - 1, RUNNING_MAX));
+    assert_eq!((list(Some(JobState::Running)).await.len(), list(None).await.len()), (RUNNING_MAX - 1, RUNNING_MAX));
     create(bench).await.unwrap();
 }

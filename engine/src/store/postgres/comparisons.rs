@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     domain::{
-        comparison::{Comparison, Report, Request, State},
+        comparison::{Comparison, Report, Request},
         id::ComparisonId,
+        job::JobState,
         time::Timestamp,
     },
     store::{
@@ -40,7 +41,7 @@ impl Comparisons for Postgres {
         self.read_for_people(move |tx, _| Box::pin(load(tx, id, ""))).await
     }
 
-    async fn comparisons(&self, state: Option<State>, page: PageRequest) -> Result<Page<Comparison>, Error> {
+    async fn comparisons(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Comparison>, Error> {
         self.read_for_people(move |tx, _| Box::pin(list(tx, state, page))).await
     }
 }
@@ -50,11 +51,11 @@ async fn load(tx: &Transaction<'_>, id: ComparisonId, lock: &'static str) -> Res
     read(&found.ok_or(Error::NotFound { what: "comparison" })?)
 }
 
-async fn list(tx: &Transaction<'_>, state: Option<State>, request: PageRequest) -> Result<Page<Comparison>, Error> {
+async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageRequest) -> Result<Page<Comparison>, Error> {
     let sql =
         format!("SELECT {COLUMNS} FROM comparison WHERE id < $1 AND ($2::text IS NULL OR state = $2) ORDER BY id DESC LIMIT $3");
     let (cursor, most) = (request.cursor.unwrap_or(i64::MAX), limit(request.limit + 1));
-    let found = rows(tx, &sql, &[&cursor, &state.map(State::as_str), &most]).await?;
+    let found = rows(tx, &sql, &[&cursor, &state.map(JobState::as_str), &most]).await?;
     let found = found.iter().map(read).collect::<Result<_, _>>()?;
     Ok(Page::of(found, request, |one: &Comparison| one.id.as_i64()))
 }
@@ -106,7 +107,7 @@ async fn advance(tx: &Transaction<'_>, before: Option<i64>, now: &Comparison) ->
 
 async fn cancel(tx: &Transaction<'_>, id: ComparisonId, at: Timestamp) -> Result<Comparison, Error> {
     let found = load(tx, id, "FOR UPDATE").await?;
-    if found.state != State::Running {
+    if found.state != JobState::Running {
         return Err(has_ended(found.state));
     }
     execute(tx, "UPDATE comparison SET state = 'cancelled', finished_at = $1 WHERE id = $2", &[&at.millis(), &id.as_i64()])

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     domain::{
-        comparison::{Comparison, Report, Request, State},
+        comparison::{Comparison, Report, Request},
         id::ComparisonId,
+        job::JobState,
         time::Timestamp,
     },
     store::{
@@ -42,7 +43,7 @@ impl Comparisons for Sqlite {
         self.read_for_people(move |db| load(db, id)).await
     }
 
-    async fn comparisons(&self, state: Option<State>, page: PageRequest) -> Result<Page<Comparison>, Error> {
+    async fn comparisons(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Comparison>, Error> {
         self.read_for_people(move |db| list(db, state, page)).await
     }
 }
@@ -53,12 +54,12 @@ fn load(db: &Connection, id: ComparisonId) -> Result<Comparison, Error> {
     rows.next()?.map_or(Err(Error::NotFound { what: "comparison" }), read)
 }
 
-fn list(db: &Connection, state: Option<State>, request: PageRequest) -> Result<Page<Comparison>, Error> {
+fn list(db: &Connection, state: Option<JobState>, request: PageRequest) -> Result<Page<Comparison>, Error> {
     let mut select = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM comparison WHERE id < ?1 AND (?2 IS NULL OR state = ?2) ORDER BY id DESC LIMIT ?3"
     ))?;
     let limit = i64::try_from(request.limit + 1).unwrap_or(i64::MAX);
-    let mut rows = select.query(params![request.cursor.unwrap_or(i64::MAX), state.map(State::as_str), limit])?;
+    let mut rows = select.query(params![request.cursor.unwrap_or(i64::MAX), state.map(JobState::as_str), limit])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(read(row)?);
@@ -104,7 +105,7 @@ fn advance(db: &Connection, before: Option<i64>, now: &Comparison) -> Result<boo
 
 fn cancel(db: &Connection, id: ComparisonId, at: Timestamp) -> Result<Comparison, Error> {
     let found = load(db, id)?;
-    if found.state != State::Running {
+    if found.state != JobState::Running {
         return Err(has_ended(found.state));
     }
     db.prepare_cached("UPDATE comparison SET state = 'cancelled', finished_at = ?1 WHERE id = ?2")?
