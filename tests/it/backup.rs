@@ -156,7 +156,11 @@ async fn a_check_needs_a_stopped_engine_and_names_damage() {
     let (sound, report) = check(&engine);
     assert!(!sound && report["ok"] == false, "{report:#}");
     let words = engine.command().args(["check", "--data", "data"]).output().unwrap();
-    assert!(words.status.code() == Some(1) && text(&words).contains("found in data; restore a backup"), "{}", text(&words));
+    assert!(
+        words.status.code() == Some(1) && text(&words).contains("in data; where a finding names no cure, restore a backup"),
+        "{}",
+        text(&words)
+    );
     let nothing = engine.command().args(["check", "--data", "nowhere"]).output().unwrap();
     assert!(nothing.status.code() == Some(1) && text(&nothing).contains("no store in nowhere"), "{}", text(&nothing));
 }

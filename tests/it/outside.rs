@@ -171,28 +171,29 @@ fn a_plugin_beside_other_rust_code_builds_and_passes_its_tests() {
 fn a_plugin_is_tested_without_an_engine_and_each_mistake_names_its_cure() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    ok(&innesco(here, &["plugin", "new", "my-first"]));
+    // No other test has a crate of this name: cargo takes crates at the same place below their folders for one, as they share a target.
+    ok(&innesco(here, &["plugin", "new", "my-tested"]));
     fs::write(here.join("event.json"), r#"{"type": "order.created", "data": {"id": 8, "total": 150}}"#).unwrap();
-    let page = ok(&innesco(here, &["plugin", "test", "my-first", "event.json"]));
+    let page = ok(&innesco(here, &["plugin", "test", "my-tested", "event.json"]));
     assert!(
-        page.starts_with("run       my-first@") && page.contains("  1 webhook\nwebhook   → receiver  application/json\n"),
+        page.starts_with("run       my-tested@") && page.contains("  1 webhook\nwebhook   → receiver  application/json\n"),
         "{page}"
     );
-    let json = ok(&innesco(here, &["plugin", "test", "my-first", "event.json", "--json"]));
+    let json = ok(&innesco(here, &["plugin", "test", "my-tested", "event.json", "--json"]));
     let run: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&run["outcome"], run["webhooks"].as_array().unwrap().len()), (&"ok".into(), 1), "{run:#}");
 
     // A failure names the line, and the exit code is 1.
-    let source = here.join("plugins/my-first/src/lib.rs");
+    let source = here.join("plugins/my-tested/src/lib.rs");
     let good = fs::read_to_string(&source).unwrap();
     let bad = good.replacen("fn handle(&self, event: &Event) -> Result<Outcome> {", FAULTY, 1);
     assert_ne!(bad, good);
     fs::write(&source, &bad).unwrap();
-    let failed = innesco(here, &["plugin", "test", "my-first", "event.json"]);
+    let failed = innesco(here, &["plugin", "test", "my-tested", "event.json"]);
     let page = String::from_utf8_lossy(&failed.stdout);
     let line = 1 + bad.lines().position(|line| line.contains("list[")).unwrap();
     assert_eq!(failed.status.code(), Some(1));
-    assert!(page.contains(&format!("          at my_first::MyFirst::handle (src/lib.rs:{line})\n")), "{page}");
+    assert!(page.contains(&format!("          at my_tested::MyTested::handle (src/lib.rs:{line})\n")), "{page}");
     assert_eq!(String::from_utf8_lossy(&failed.stderr), "the run ended trapped\n");
 
     let wasm = here.join("not.wasm");
@@ -200,14 +201,14 @@ fn a_plugin_is_tested_without_an_engine_and_each_mistake_names_its_cure() {
     fs::write(here.join("no-event.json"), "{\"total\": 7}").unwrap();
     fs::write(&source, good.replacen("fn handle", "fn handel", 1)).unwrap();
     for (arguments, code, cure) in [
-        (vec!["my-frist", "event.json"], 1, "the nearest name is \"my-first\""),
-        (vec!["my-first", "missing.json"], 1, "missing.json cannot be read: No such file"),
-        (vec!["my-first", "no-event.json"], 1, "no-event.json is no event; write one such as {\"type\": \"order.created\""),
+        (vec!["my-tsted", "event.json"], 1, "the nearest name is \"my-tested\""),
+        (vec!["my-tested", "missing.json"], 1, "missing.json cannot be read: No such file"),
+        (vec!["my-tested", "no-event.json"], 1, "no-event.json is no event; write one such as {\"type\": \"order.created\""),
         (vec!["not.wasm", "event.json"], 1, "Build a crate with innesco plugin build"),
-        (vec!["my-first", "event.json"], 1, "my-first does not build"),
-        (vec!["my-first", "event.json", "--state", "count"], 2, "write KEY=VALUE, such as count=7"),
-        (vec!["my-first", "event.json", "--config", "threshold"], 2, "write NAME=VALUE, such as threshold=500"),
-        (vec!["my-first"], 2, "EVENT_FILE"),
+        (vec!["my-tested", "event.json"], 1, "my-tested does not build"),
+        (vec!["my-tested", "event.json", "--state", "count"], 2, "write KEY=VALUE, such as count=7"),
+        (vec!["my-tested", "event.json", "--config", "threshold"], 2, "write NAME=VALUE, such as threshold=500"),
+        (vec!["my-tested"], 2, "EVENT_FILE"),
     ] {
         let output = innesco(here, &[&["plugin", "test"][..], &arguments].concat());
         let said = String::from_utf8_lossy(&output.stderr);
