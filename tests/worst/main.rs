@@ -127,7 +127,9 @@ fn management_requests_cost_a_multiple_of_their_bytes() {
         // A body above every limit is refused unread.
         let Body { bytes, .. } = json_bodies(2 * PUBLISH_BYTES).next().expect("a body");
         let work = engine.send(&route.method, &path, &[("content-type", &route.kind)], &bytes);
-        judge.judge(&format!("{} {}: too large", route.method, route.path), 0, work);
+        // A plugin's file may be larger than this body, so it is read.
+        let sent = if route.kind == "application/wasm" { bytes.len() } else { 0 };
+        judge.judge(&format!("{} {}: too large", route.method, route.path), sent, work);
     }
     judge.verdict();
 }
