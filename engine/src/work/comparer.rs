@@ -37,7 +37,7 @@ use crate::{
 /// Most threads that repeat runs at once.
 pub const THREADS_MAX: usize = 4;
 /// Recorded runs of one batch.
-const BATCH: u64 = 1_000;
+const BATCH_RUNS: u64 = 1_000;
 
 /// Advances comparisons.
 pub struct Comparer {
@@ -58,6 +58,9 @@ struct Configs {
     serving: Arc<BTreeMap<String, String>>,
     candidate: Arc<BTreeMap<String, String>>,
 }
+
+/// One batch: both versions, recorded runs, and the settings that they used.
+type Batch = (Versions, Page<RecordedRun>, HashMap<i64, Configs>);
 
 /// What one pair of runs showed.
 struct Pair {
@@ -83,10 +86,8 @@ impl Comparer {
 
     async fn advance(&self, before: &Comparison) -> Result<JobState, store::Error> {
         let mut now = before.clone();
-        match self.versions(before).await? {
-            Ok(versions) => {
-                let page = self.read(before).await?;
-                let configs = self.configs(&before.request.plugin, &versions, &page.items).await?;
+        match self.prepare(before).await? {
+            Ok((versions, page, configs)) => {
                 tokio::task::block_in_place(|| self.compare(&versions, &configs, &page.items, &mut now));
                 let looked_at = now.report.compared + now.report.not_repeatable;
                 now.cursor = page.next;
@@ -108,6 +109,24 @@ impl Comparer {
         Ok(state)
     }
 
+    /// Loads both versions and reads the next batch. The inner error says why the comparison cannot continue, ever.
+    async fn prepare(&self, comparison: &Comparison) -> Result<Result<Batch, String>, store::Error> {
+        let versions = match self.versions(comparison).await? {
+            Ok(versions) => versions,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let page = match self.read(comparison).await {
+            Ok(page) => page,
+            // The next try would fail in the same way, and would delay other jobs.
+            Err(error @ (store::Error::Corrupt { .. } | store::Error::TooSlow(_))) => {
+                return Ok(Err(format!("the recorded runs cannot be read: {error}")));
+            }
+            Err(error) => return Err(error),
+        };
+        let configs = self.configs(&comparison.request.plugin, &versions, &page.items).await?;
+        Ok(Ok((versions, page, configs)))
+    }
+
     /// Loads both versions. The inner error says why one cannot run any more.
     async fn versions(&self, comparison: &Comparison) -> Result<Result<Versions, String>, store::Error> {
         let request = &comparison.request;
@@ -125,7 +144,7 @@ impl Comparer {
         let request = &comparison.request;
         let filter = RecordedFilter { plugin: request.plugin.clone(), events: request.events.clone(), since: request.since };
         let left = request.last.saturating_sub(comparison.report.compared + comparison.report.not_repeatable);
-        let limit = usize::try_from(left.min(BATCH)).unwrap_or(usize::MAX);
+        let limit = usize::try_from(left.min(BATCH_RUNS)).unwrap_or(usize::MAX);
         self.store.recorded_runs(filter, PageRequest { cursor: comparison.cursor, limit }).await
     }
 
