@@ -14,9 +14,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Api, audit, body,
     error::Problem,
+    jobs::{instant, pattern, wrong},
     page::{Limit, Paging, Query},
     path::Path,
-    plugins::versions::not_chosen,
+    plugins::{find, versions::not_chosen},
 };
 use crate::{
     catalog::{PluginState, chosen},
@@ -56,14 +57,9 @@ struct Input {
     mask: bool,
 }
 
-fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
-    Problem::bad_value(detail.to_string()).in_member(member)
-}
-
 impl Input {
     async fn check(self, api: &Api, name: &str) -> Result<Request, Problem> {
-        let plugins = api.catalog.plugins();
-        let entry = plugins.get(name).ok_or_else(|| Problem::not_found(format!("no plugin {name:?}")))?;
+        let entry = find(api, name)?;
         if !matches!(entry.state, PluginState::Serving(_)) {
             return Err(Problem::conflict(format!("no version of {name} serves, so nothing can be compared with it")));
         }
@@ -75,18 +71,13 @@ impl Input {
         if !(1..=RUNS_MAX).contains(&last) {
             return Err(wrong("last", format!("compares 1 to {RUNS_MAX} runs")));
         }
-        let since = self.since.as_deref().map(|text| {
-            let wrong = || wrong("since", format!("{text:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z"));
-            Timestamp::parse_rfc3339(text).ok_or_else(wrong)
-        });
-        let events = self.event_type.as_deref().map(|text| Pattern::parse(text).map_err(|bad| wrong("event_type", bad)));
         Ok(Request {
             plugin: entry.row.name.clone(),
             serving: entry.row.version,
             candidate: candidate.version,
             last,
-            events: events.transpose()?,
-            since: since.transpose()?,
+            events: pattern(self.event_type)?,
+            since: instant("since", self.since)?,
             hides_values: self.mask,
         })
     }

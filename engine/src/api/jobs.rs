@@ -124,11 +124,11 @@ fn replayed_state_schema() -> RefOr<Schema> {
     }))
 }
 
-fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
+pub fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
     Problem::bad_value(detail.to_string()).in_member(member)
 }
 
-fn instant(member: &str, text: Option<String>) -> Result<Option<Timestamp>, Problem> {
+pub fn instant(member: &str, text: Option<String>) -> Result<Option<Timestamp>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let instant = Timestamp::parse_rfc3339(&text);
     instant
@@ -136,7 +136,7 @@ fn instant(member: &str, text: Option<String>) -> Result<Option<Timestamp>, Prob
         .ok_or_else(|| wrong(member, format!("{text:?} is not a time; write RFC 3339, such as 2026-01-31T09:30:00Z")))
 }
 
-fn pattern(text: Option<String>) -> Result<Option<Pattern>, Problem> {
+pub fn pattern(text: Option<String>) -> Result<Option<Pattern>, Problem> {
     text.map(|text| Pattern::parse(&text).map_err(|bad| wrong("event_type", bad))).transpose()
 }
 

@@ -72,7 +72,7 @@ pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<PageView<PluginVie
     Ok(Json(PageView { items: serving.chain(candidates).chain(broken).collect(), next: None }))
 }
 
-fn find(api: &Api, name: &str) -> Result<Arc<PluginEntry>, Problem> {
+pub fn find(api: &Api, name: &str) -> Result<Arc<PluginEntry>, Problem> {
     api.catalog.plugins().get(name).cloned().ok_or_else(|| unknown(api, name))
 }
 

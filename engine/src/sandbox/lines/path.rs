@@ -78,10 +78,10 @@ mod tests {
     #[test]
     fn parts_become_one_path() {
         for (parts, path) in [
-            (["/work", "plugins/a/src", "lib.rs"], "/work/plugins/a/src/lib.rs"),
-            (["/work", "", "./plugins/../shared/src/lib.rs"], "/work/shared/src/lib.rs"),
-            (["/work", "/elsewhere/src", "lib.rs"], "/elsewhere/src/lib.rs"),
-            (["C:\\work", "src", "lib.rs"], "C:/work/src/lib.rs"),
+            (["/srv", "plugins/a/src", "lib.rs"], "/srv/plugins/a/src/lib.rs"),
+            (["/srv", "", "./plugins/../shared/src/lib.rs"], "/srv/shared/src/lib.rs"),
+            (["/srv", "/elsewhere/src", "lib.rs"], "/elsewhere/src/lib.rs"),
+            (["C:\\srv", "src", "lib.rs"], "C:/srv/src/lib.rs"),
             (["", "..", "lib.rs"], "../lib.rs"),
             (["", "", ""], ""),
         ] {
