@@ -188,7 +188,7 @@ async fn the_command_prints_the_report_and_a_gate_fails() {
     assert!(said.contains("60 runs: 0 same, 60 differ") && said.contains("webhook goes to erp instead of crm"), "{said}");
     let (code, said) = run(&["--gate", "failures=0,targets=same"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("gate broken: 60 runs to other endpoints"), "{said}");
+    assert!(said.contains("gate broken: targets differ in 60 runs"), "{said}");
     let (code, said) = run(&["--gate", "nonsense"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("is not a rule of --gate"), "{said}");

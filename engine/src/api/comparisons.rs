@@ -43,7 +43,7 @@ const LAST: u64 = 10_000;
 struct Input {
     /// A stored version: its SHA-256, or the beginning of it; default: the newest candidate.
     candidate: Option<String>,
-    /// Number of the newest recorded runs; default 10000.
+    /// Maximum number of recorded runs, of which the newest are compared; default 10000.
     #[schema(minimum = 1, maximum = 1_000_000)]
     last: Option<u64>,
     /// Only runs on events of matching types.

@@ -25,7 +25,7 @@ use crate::wire::{ChangeView, ComparisonView, PluginVersionView, ReportView};
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// Time between two progress lines when standard error is not a terminal.
 const SAY_EVERY: Duration = Duration::from_secs(5);
-/// Changes and samples that are printed.
+/// Maximum numbers of printed changes, and of printed samples of each.
 const CHANGES_SHOWN: usize = 20;
 const SAMPLES_SHOWN: usize = 3;
 
@@ -33,19 +33,19 @@ const SAMPLES_SHOWN: usize = 3;
 pub struct Compare {
     /// Plugin name
     plugin: String,
-    /// Version to compare with the serving one: a .wasm file, which is pushed as a candidate, or a stored version or its first digits [default: the newest candidate]
+    /// Version to compare with the serving one: a .wasm file (it is pushed as a candidate), a stored version, or its first digits [default: the newest candidate]
     #[arg(long, value_name = "FILE|VERSION")]
     candidate: Option<String>,
-    /// Number of the newest recorded runs
+    /// Maximum number of recorded runs; the newest are compared
     #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
     last: u64,
     /// Only runs on these event types: order.created, order.*
     #[arg(long = "type", value_name = "PATTERN")]
     event_type: Option<String>,
-    /// Only runs on events accepted since 2h (ago), or 2026-01-31T09:30:00Z
+    /// Only runs on events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// Fail unless all of these hold: failures=0 (new failures), differ=0, targets=same, p99<=1.2x (time)
+    /// Fail unless all rules hold: failures=0 (new failures), differ=0 (runs), targets=same (of webhooks), p99<=1.2x (time)
     #[arg(long, value_name = "RULES", value_delimiter = ',')]
     gate: Vec<String>,
     /// Hide the values of examples
@@ -56,13 +56,13 @@ pub struct Compare {
 /// A rule that a report must meet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Gate {
-    /// At most so many new failures.
+    /// Maximum number of new failures.
     Failures(u64),
-    /// At most so many runs that differ.
+    /// Maximum number of runs that differ.
     Differ(u64),
-    /// No webhook to another endpoint.
+    /// No endpoint gets more or fewer webhooks.
     TargetsSame,
-    /// The candidate's 99th percentile of time, as a multiple of the serving version's.
+    /// Maximum ratio of the candidate's 99th percentile of time to that of the serving version.
     P99(f64),
 }
 
@@ -94,7 +94,7 @@ impl Gate {
             Self::Failures(limit) => at_most(report.new_failures, limit, "new failures"),
             Self::Differ(limit) => at_most(report.differ, limit, "runs differ"),
             Self::TargetsSame => {
-                (report.targets_differ > 0).then(|| format!("{} to other endpoints", count(report.targets_differ, "run")))
+                (report.targets_differ > 0).then(|| format!("targets differ in {}", count(report.targets_differ, "run")))
             }
             Self::P99(limit) => {
                 let (before, after) = (report.serving.time_ms.p99, report.candidate.time_ms.p99);
@@ -174,14 +174,14 @@ fn page(one: &ComparisonView) -> String {
         output::state(&one.state)
     )];
     if report.compared == 0 {
-        lines.push("No recorded run matches. Runs are recorded from this version of the engine on.".to_owned());
+        lines.push("No recorded run matches. Earlier versions of the engine recorded no runs.".to_owned());
     } else {
         lines.push(format!("{}: {} same, {} differ", count(report.compared, "run"), report.same, report.differ));
         lines.push(format!("{} new failures, {} fixed failures", report.new_failures, report.fixed_failures));
     }
     if report.not_repeatable > 0 {
         lines.push(format!(
-            "{} left out: they read too much state, or their settings are no longer kept",
+            "{} left out: they read too much state, or their settings or endpoint no longer exist",
             count(report.not_repeatable, "run")
         ));
     }
@@ -260,7 +260,7 @@ mod tests {
 router  aa203d serving, 91be07 candidate  ● done
 1000 runs: 990 same, 10 differ
 1 new failures, 2 fixed failures
-4 runs left out: they read too much state, or their settings are no longer kept
+4 runs left out: they read too much state, or their settings or endpoint no longer exist
 5 runs read state that was not recorded; both versions got its current value
 serving    0.010 ms p50, 0.020 ms p99, 1.0 MB p99
 candidate  0.010 ms p50, 0.030 ms p99, 2.1 MB p99
@@ -282,7 +282,7 @@ candidate  0.010 ms p50, 0.030 ms p99, 2.1 MB p99
             ("failures=0", Some("1 new failures, allowed 0")),
             ("differ<=10", None),
             ("differ=9", Some("10 runs differ, allowed 9")),
-            ("targets=same", Some("3 runs to other endpoints")),
+            ("targets=same", Some("targets differ in 3 runs")),
             ("p99<=1.5x", None),
             ("p99<=1.2x", Some("p99 is 1.50x, allowed 1.2x")),
         ] {

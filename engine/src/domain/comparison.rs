@@ -1,8 +1,8 @@
-//! A comparison: what a candidate version of a plugin would change, counted over many recorded runs of the serving version.
+//! A comparison: what a candidate version of a plugin would change, counted over many recorded runs.
 //!
-//! Both versions repeat each recorded run, without effect. A comparison is a row with its request, its cursor and its report, so it survives
-//! the process. A [`Report`] is bounded however many runs it counts: [`GROUPS_MAX`] groups with [`SAMPLES_MAX`] sample events each, and histograms of
-//! a fixed size. So it is stored after each batch, and read again to continue.
+//! Both versions repeat each recorded run, without effect. A comparison is a row with its request, its cursor and its report. It is stored after
+//! each batch, so it continues after a restart. A [`Report`] is bounded however many runs it counts: [`GROUPS_MAX`] groups with [`SAMPLES_MAX`]
+//! samples each, and histograms with a bounded number of buckets.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,9 +18,9 @@ use super::{
     time::Timestamp,
 };
 
-/// Most groups of a report. Further changes count under [`OTHER`].
+/// Maximum number of groups of a report. Further changes count under [`OTHER`].
 pub const GROUPS_MAX: usize = 500;
-/// Most sample events of a group.
+/// Maximum number of samples of a group.
 pub const SAMPLES_MAX: usize = 5;
 /// The group of all changes beyond [`GROUPS_MAX`].
 pub const OTHER: &str = "other changes";
@@ -37,7 +37,7 @@ pub struct Request {
     /// The version that served when the comparison was created.
     pub serving: Digest,
     pub candidate: Digest,
-    /// The newest runs, at most so many.
+    /// Maximum number of runs; the newest are compared.
     pub last: u64,
     /// Only runs on these event types.
     pub events: Option<Pattern>,
@@ -53,7 +53,7 @@ pub struct Comparison {
     pub id: ComparisonId,
     pub request: Request,
     pub state: JobState,
-    /// Recorded runs from this id on were compared.
+    /// The last run that was checked. Runs are checked from new to old.
     pub cursor: Option<i64>,
     pub report: Report,
     /// Why it ended early, such as a version that does not load any more.
@@ -74,13 +74,13 @@ pub struct Report {
     pub new_failures: u64,
     /// The reverse.
     pub fixed_failures: u64,
-    /// Pairs in which the targets of webhooks differ.
+    /// Pairs in which an endpoint gets more or fewer webhooks.
     pub targets_differ: u64,
     /// Recorded runs that cannot be repeated. They are not compared.
     pub not_repeatable: u64,
     /// Pairs in which a version read state that is not recorded. Both read the current value.
     pub read_current_state: u64,
-    /// By change, as people read it.
+    /// Groups by the text of their change.
     pub groups: BTreeMap<String, Group>,
     pub serving: Cost,
     pub candidate: Cost,
@@ -92,12 +92,12 @@ pub struct Report {
 pub struct Group {
     /// The word of [`Change::kind`].
     pub kind: String,
-    /// Number of events.
+    /// Number of runs.
     pub count: u64,
     pub samples: Vec<Sample>,
 }
 
-/// A difference in one event.
+/// A difference in one run.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Sample {
     /// Id of the run, as a number of the store.

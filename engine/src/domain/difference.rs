@@ -1,7 +1,7 @@
 //! What differs between two runs on the same input: the runs of two versions of a plugin on one recorded event.
 //!
-//! [`differences`] is a pure function. Each [`Difference`] has a [`Change`], which is the same for all events that differ for the same
-//! cause, and an example from this event. So a report groups by change: a thousand events whose text changed are one line.
+//! [`differences`] is a pure function. Each [`Difference`] has a [`Change`] (its cause) and an example from this event. Events that differ
+//! for the same cause have equal changes, so a report groups by change: a thousand events whose text changed are one line.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,11 +12,11 @@ use super::{
     run::{Emitted, Requests, RunFailure, StateWrite, Webhook},
 };
 
-/// Most differences of one pair of runs. More say nothing new about the cause.
+/// Maximum number of differences of one pair of runs. More say nothing new about the cause.
 const DIFFERENCES_MAX: usize = 50;
-/// Longer values of an example are cut, in bytes.
+/// Maximum length of an example's value, in bytes. Longer ones are cut.
 const EXAMPLE_BYTES: usize = 200;
-/// A body or data deeper than this, or a path longer than that, is compared as a whole from there on.
+/// A JSON value that is nested deeper than this, or has a longer path than this, is compared as a whole.
 const DEPTH_MAX: usize = 32;
 const PATH_BYTES: usize = 200;
 
@@ -24,7 +24,7 @@ const PATH_BYTES: usize = 200;
 #[derive(Clone, Copy)]
 pub struct Answer<'a> {
     pub result: Result<&'a Requests, &'a RunFailure>,
-    /// What it would write into its plugin's state. A run that fails writes nothing.
+    /// The writes of the run to its plugin's state. A run that fails writes nothing.
     pub writes: &'a [StateWrite],
 }
 
@@ -40,12 +40,12 @@ pub struct Difference {
 /// The cause of a difference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// The run ended in another way: `ok`, or the outcome and code of its failure.
+    /// The run ended differently. Each end is `ok`, or the outcome and code of a failure.
     Outcome {
         from: String,
         to: String,
     },
-    /// The message of a failure that has the same code.
+    /// The same outcome and code, but another message, or another answer to whether the failure is retryable.
     Message {
         code: String,
     },
@@ -117,9 +117,9 @@ pub enum How {
         from: &'static str,
         to: &'static str,
     },
-    /// The same members or elements in another order.
+    /// The same members, headers or attributes in another order.
     Reordered,
-    /// The same number or text, written differently: `1.0` and `1`.
+    /// The same JSON value, written differently: with other white space, or `1.0` and `1.00`.
     Rewritten,
 }
 
@@ -193,13 +193,14 @@ impl Change {
         }
     }
 
-    /// Whether another receiver gets something, or one gets nothing any more.
+    /// Returns whether an endpoint gets more or fewer webhooks.
     pub const fn changes_targets(&self) -> bool {
         matches!(self, Self::WebhookAdded { .. } | Self::WebhookRemoved { .. } | Self::Target { .. })
     }
 }
 
-/// Returns what differs between the answers of two versions to one event. Equal answers return nothing, and only they do.
+/// Returns what differs between the answers of two versions to one event: nothing only if the answers are equal. The order of emitted
+/// events of different types does not count.
 pub fn differences(before: Answer<'_>, after: Answer<'_>) -> Vec<Difference> {
     let (mut found, writes) = (Found::default(), (before.writes, after.writes));
     match (before.result, after.result) {
@@ -246,7 +247,7 @@ impl Found {
     fn webhooks(&mut self, before: &[Webhook], after: &[Webhook]) {
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         let mut pairs = pair(before, after, target, &mut gone, &mut new);
-        // One that left and one that came with the same content: the same webhook, to another endpoint.
+        // A removed and an added webhook with the same content are one webhook that goes to another endpoint.
         gone.retain(|old| {
             let same = new.iter().position(|one: &&Webhook| same_content(old, one));
             match same.map(|place| new.remove(place)) {
@@ -358,7 +359,7 @@ impl Found {
         };
         let known = self.list.len();
         self.values(&old, &new, &mut String::new(), 0, change);
-        // The values are equal: only the text is not.
+        // The values are equal, so only their text differs.
         if self.list.len() == known && old == new {
             let how = if same_but_order(&old, before, after) { How::Reordered } else { How::Rewritten };
             self.add(change(String::new(), how), Some(text(before)), Some(text(after)));
@@ -441,7 +442,7 @@ impl Found {
 
 type Pairs<'a, T> = Vec<(usize, usize, (&'a T, &'a T))>;
 
-/// Pairs the things of two lists that have the same key, in their order. The rest is in `gone` and `new`.
+/// Pairs the items of two lists that have the same key, in their order. Adds the rest to `gone` and `new`.
 fn pair<'a, T>(
     before: &'a [T],
     after: &'a [T],
@@ -487,7 +488,7 @@ fn same_but_order(value: &Value, before: &[u8], after: &[u8]) -> bool {
 const fn class(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "true or false",
+        Value::Bool(_) => "boolean",
         Value::Number(_) => "number",
         Value::String(_) => "text",
         Value::Array(_) => "list",
@@ -495,7 +496,7 @@ const fn class(value: &Value) -> &'static str {
     }
 }
 
-/// Replaces each run of digits by `#`.
+/// Replaces each sequence of digits by `#`.
 fn without_digits(key: &str) -> String {
     let mut text = String::with_capacity(key.len());
     for letter in key.chars() {

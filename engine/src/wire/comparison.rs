@@ -53,7 +53,7 @@ pub struct ReportView {
     pub new_failures: u64,
     /// Runs that end `ok` with the candidate only.
     pub fixed_failures: u64,
-    /// Runs in which another endpoint gets a webhook, or one gets none any more.
+    /// Runs in which an endpoint gets more or fewer webhooks.
     pub targets_differ: u64,
     /// Recorded runs that cannot be repeated. They are not compared.
     pub not_repeatable: u64,

@@ -1,8 +1,8 @@
-//! Comparisons: runs the serving version and a candidate on the same recorded runs, without effect, and reports what differs.
+//! Comparisons: repeats recorded runs with the serving version and with a candidate, without effect, and reports what differs.
 //!
 //! A batch reads recorded runs, repeats each with both versions on low-priority threads, and stores the report with the new cursor. So a
-//! comparison continues after a restart, and of several nodes that work on one, only one stores each batch. The sandbox
-//! has additional places for them ([`THREADS_MAX`]), so they never delay runs of events by holding a place.
+//! comparison continues after a restart. If several nodes work on the same comparison, only one of them stores each batch. The sandbox
+//! has additional places for these runs ([`THREADS_MAX`]), so they take no place from the runs of events.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,9 +34,9 @@ use crate::{
     store::{self, Page, PageRequest, RecordedFilter, RecordedRun, StateValue, Store},
 };
 
-/// Most threads that repeat runs at once.
+/// Maximum number of threads that repeat runs.
 pub const THREADS_MAX: usize = 4;
-/// Recorded runs of one batch.
+/// Maximum number of recorded runs in one batch.
 const BATCH_RUNS: u64 = 1_000;
 
 /// Advances comparisons.
@@ -109,7 +109,7 @@ impl Comparer {
         Ok(state)
     }
 
-    /// Loads both versions and reads the next batch. The inner error says why the comparison cannot continue, ever.
+    /// Loads both versions and reads the next batch. The inner error says why the comparison can never continue.
     async fn prepare(&self, comparison: &Comparison) -> Result<Result<Batch, String>, store::Error> {
         let versions = match self.versions(comparison).await? {
             Ok(versions) => versions,
@@ -127,7 +127,7 @@ impl Comparer {
         Ok(Ok((versions, page, configs)))
     }
 
-    /// Loads both versions. The inner error says why one cannot run any more.
+    /// Loads both versions. The inner error says why one of them cannot run.
     async fn versions(&self, comparison: &Comparison) -> Result<Result<Versions, String>, store::Error> {
         let request = &comparison.request;
         let serving = match self.catalog.version(&request.plugin, request.serving).await? {
@@ -148,7 +148,7 @@ impl Comparer {
         self.store.recorded_runs(filter, PageRequest { cursor: comparison.cursor, limit }).await
     }
 
-    /// Reads the settings of the revisions that these runs used. A revision that is no longer kept is missing.
+    /// Reads the settings of the revisions that these runs used. A revision that is no longer stored is missing from the result.
     async fn configs(
         &self,
         plugin: &Slug,
