@@ -2,8 +2,8 @@
 //! ([`PluginRegistry`](crate::store::PluginRegistry)). Changes are found by notification and, because notifications can be lost, by
 //! a slow poll.
 //!
-//! A file is read once its writer seems finished. It is hashed, and loaded completely outside of the async threads, one file at a
-//! time, before it is proposed. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. Only its content
+//! A file is read once its writer seems finished. It is hashed and loaded before it is proposed, one file at a time, and never on the
+//! threads that serve sockets. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. Only its content
 //! identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every scan.
 //!
 //! A removed file changes nothing, except in `innesco dev`, whose folder holds what it built.
@@ -57,10 +57,11 @@ struct Known {
     missing_since: Option<Instant>,
 }
 
-/// The content that was read of a file, as far as its metadata shows.
+/// The last reading of a file: its metadata and the digest of its content.
 #[derive(Clone, Copy)]
 struct Read {
     stamp: Stamp,
+    /// Whether the file need not be read again while it has the same stamp.
     settled: bool,
     digest: Digest,
 }
@@ -153,8 +154,8 @@ impl Folder {
 }
 
 impl Catalog {
-    /// Proposes new versions from the folder. After the first scan every file has loaded or failed. [`Self::follow`] makes what
-    /// the store accepted serve.
+    /// Proposes new versions from the folder. After the first scan every file has loaded or failed. [`Self::follow`] then
+    /// serves the versions that the store accepted.
     pub async fn scan(&self, folder: &mut Folder) -> Result<(), store::Error> {
         let found = match list(&self.options.folder) {
             Ok(found) => found,
@@ -251,7 +252,7 @@ impl Catalog {
             return Ok(true);
         }
         if folder.scanned {
-            // A file written while the engine runs is to be tried.
+            // A file that is written while the engine runs is tried again, even if its bytes did not load before.
             self.cache.forgive(&digest);
         }
         let loaded = match self.load(&bytes) {
@@ -283,7 +284,7 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Proposes a version, and records in the audit trail if it begins to serve.
+    /// Proposes a version. If it begins to serve, adds an entry to the audit trail.
     async fn publish_audited(&self, new: NewVersion, proposal: Proposal) -> Result<(), store::Error> {
         let (plugin, version) = (new.plugin.name.to_string(), new.plugin.version);
         let entry =
@@ -301,7 +302,8 @@ impl Catalog {
         }
     }
 
-    /// Loads bytes. Without a cached result they are compiled, which can take long, so never on the threads that serve sockets.
+    /// Loads bytes. Without a cached result they are compiled. That can take long, so it never happens on the threads that serve
+    /// sockets.
     pub(super) fn load(&self, bytes: &[u8]) -> Result<Plugin, NotLoaded> {
         Ok(tokio::task::block_in_place(|| self.sandbox.load(bytes, &self.cache))?)
     }

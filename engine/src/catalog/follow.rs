@@ -1,7 +1,7 @@
 //! Which plugins serve: the store decides. Every node follows it, compiles the versions, and reports which are ready.
 //!
-//! One call at a time does this, so the latest decision of the store stays in effect. The task that follows the plugin folder
-//! calls it, and every request that changes a plugin, before it is answered.
+//! [`Catalog::follow`] does this, one call at a time, so the latest decision of the store stays in effect. The task that watches the
+//! plugin folder calls it. So does every request that changes a plugin, before it is answered.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,12 +30,12 @@ pub struct Following {
     failed: HashMap<Slug, Digest>,
     /// Serving plugins whose parked runs still have to be requeued.
     not_requeued: HashSet<Slug>,
-    /// Plugins from before their versions were stored, whose files do not load.
+    /// Plugins whose files do not load, and whose versions are not stored because an older engine served them.
     awaited: HashSet<Slug>,
 }
 
 impl Catalog {
-    /// Serves the versions that serve according to the store, and reports the result to the other nodes.
+    /// Loads and serves the versions that the store has chosen, and reports the result to the other nodes.
     pub async fn follow(&self) -> Result<(), store::Error> {
         let mut following = self.following.lock().await;
         let serving = self.store.serving().await?;
@@ -139,7 +139,7 @@ impl Catalog {
         self.runs.set_width(&row.name, row.halt.map(|_| Width::CLOSED));
     }
 
-    /// Takes over what a plugin's row says beside its version: its file, and whether it runs.
+    /// Applies the rest of a plugin's row, besides its version: its file, and whether it runs.
     pub(super) fn follow_row(&self, row: &PluginRow) {
         let table = self.plugins();
         let Some(entry) = table.get(&row.name) else { return };
@@ -159,7 +159,7 @@ impl Catalog {
         self.following.lock().await.failed.remove(plugin);
     }
 
-    /// Records why the version that is to serve does not serve here. A version that serves here keeps serving.
+    /// Records why the version that the store has chosen does not serve here. An earlier version that serves here keeps serving.
     fn refuse_version(&self, row: &PluginRow, reason: String) {
         let version = row.version.short();
         tracing::error!(plugin = %row.name, version, reason, "plugin version is not loaded");
@@ -174,7 +174,7 @@ impl Catalog {
         }
     }
 
-    /// Sets a plugin as not loadable. It matches by its last manifest; its runs are parked until it loads.
+    /// Marks a plugin as not loadable. Events still match the patterns of its last manifest. Its runs are parked until it loads.
     fn set_not_loadable(&self, row: PluginRow, reason: String) {
         self.change_plugins(|table| {
             table.insert(PluginEntry {
@@ -190,7 +190,7 @@ impl Catalog {
         });
     }
 
-    /// Marks a plugin as not loadable if it served from this file before versions were stored. Returns whether there is one.
+    /// Marks a plugin as not loadable if an older engine, which stored no versions, served it from this file. Returns whether one did.
     pub(super) async fn await_again(&self, file: &str, reason: &str) -> Result<bool, store::Error> {
         let served = self.store.plugins().await?.into_iter().find(|row| row.file == file);
         match served {

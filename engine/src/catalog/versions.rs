@@ -38,7 +38,7 @@ impl From<NotLoaded> for NotPushed {
     }
 }
 
-/// Who brings a version, and how.
+/// Who proposed a version, and how.
 #[derive(Clone, Debug)]
 pub struct Origin {
     pub way: Way,
@@ -57,7 +57,7 @@ impl Catalog {
     /// Loads the bytes of a version of `plugin` and proposes it.
     ///
     /// # Errors
-    /// [`NotPushed`]: nothing changed.
+    /// [`NotPushed`]: nothing changed. After [`NotPushed::Store`] the proposal may have taken effect.
     pub async fn push(
         &self,
         plugin: &Slug,
@@ -66,7 +66,7 @@ impl Catalog {
         origin: Origin,
     ) -> Result<(Digest, Published), NotPushed> {
         let loaded = {
-            // One file is compiled at a time, beside the one of the folder.
+            // Requests compile one file at a time. The plugin folder may compile another one meanwhile.
             let _alone = self.pushing.lock().await;
             self.cache.forgive(&Digest::of(&bytes));
             self.load(&bytes)?
@@ -83,7 +83,7 @@ impl Catalog {
     /// Makes a stored version serve.
     ///
     /// # Errors
-    /// [`NotPushed`]: nothing changed. [`store::Error::NotFound`] if its bytes were deleted meanwhile.
+    /// As [`Self::push`], and [`store::Error::NotFound`] if its bytes were deleted meanwhile.
     pub async fn promote(&self, version: &PluginVersion, by: String) -> Result<Published, NotPushed> {
         let bytes = self.store.file(version.version).await?;
         let bytes = bytes.ok_or(store::Error::NotFound { what: "plugin version" })?;
@@ -103,8 +103,8 @@ impl Catalog {
 }
 
 impl Catalog {
-    /// Holds a plugin whose version has broken its limits too often, on every node. Returns whether this call did. The plugin is held
-    /// here at once: following the store may have to wait for another plugin to load.
+    /// Holds a plugin whose version has broken its limits too often, on every node. Returns whether this call did. This node
+    /// does not wait for [`Self::follow`], which may be busy with another plugin that takes long to load.
     ///
     /// # Errors
     /// If the store failed.
@@ -128,7 +128,7 @@ impl Catalog {
     }
 }
 
-/// Versions that do not serve and stay loaded. A comparison has two, of which one usually serves.
+/// Maximum number of versions that stay loaded although they do not serve. A comparison needs two, of which one usually serves.
 const VERSIONS_LOADED: usize = 4;
 
 impl Catalog {
@@ -152,7 +152,7 @@ impl Catalog {
             Ok(plugin) if plugin.manifest().name != *name => Err(format!("the file is of plugin {}", plugin.manifest().name)),
             Ok(plugin) => {
                 let plugin = Arc::new(plugin);
-                // The oldest goes: it can be loaded again.
+                // Drops the one that was loaded first; it can be loaded again.
                 if loaded.len() >= VERSIONS_LOADED {
                     loaded.remove(0);
                 }

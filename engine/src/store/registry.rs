@@ -1,7 +1,7 @@
 //! The plugin registry: which version of each plugin serves, and the bytes of the versions before it.
 //!
-//! The registry decides for every node of a store. Folders and uploads only propose versions ([`Proposal`]), so a restart serves
-//! what served, and an emptied folder removes nothing. The rules stand here as pure functions: what a proposal changes
+//! The registry decides for every node of a store. Folders and uploads only propose versions ([`Proposal`]), so the same
+//! versions serve after a restart, and an emptied folder removes nothing. Two pure functions have the rules: what a proposal changes
 //! ([`decide`]), and which versions lose their bytes ([`surplus`]).
 
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Known versions of one plugin. Older ones are forgotten.
+/// Maximum number of versions of one plugin that stay known without their bytes. Older ones are forgotten.
 pub(super) const VERSIONS_MAX: i64 = 1_000;
-/// A run may end this long after its version was replaced.
+/// Maximum time from the replacement of a version to the end of its last run.
 const RUN_MAX: Duration = Duration::from_secs(3600);
 
 /// What a proposal wants, and when it was made.
@@ -62,9 +62,9 @@ pub struct NewVersion {
 /// How many versions of a plugin keep their bytes, beside the one that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionLimits {
-    /// The newest ones, and older ones that a stored run may name.
+    /// Number of the newest ones. Older ones that a stored run may name stay too.
     pub versions: usize,
-    /// Over all of them. The newest one stays even if it is larger.
+    /// Maximum size of all of them together. The newest one stays even if it is larger.
     pub bytes: u64,
 }
 
@@ -98,7 +98,7 @@ pub struct PluginVersion {
 }
 
 impl PluginVersion {
-    /// The columns of [`Self::read`], in its order. A version whose bytes are not stored has no `state`.
+    /// The columns of [`Self::read`], in its order. The `state` of a version whose bytes are not stored has no meaning.
     pub(super) const COLUMNS: &str = "version, plugin, CASE WHEN file IS NOT NULL THEN 'serving' WHEN candidate > 0 THEN 'candidate' ELSE 'kept' END, \
          published_at, author, way, author_version, description, patterns, file_name, bytes, served, ended_at";
 
@@ -130,8 +130,8 @@ impl PluginVersion {
 /// Decides for all nodes of a store which version of a plugin serves, and stores the bytes. Every change raises the config version.
 #[async_trait]
 pub trait PluginRegistry {
-    /// Proposes a version. [`decide`] has the rule. A version that begins to serve replaces the one that served under this name,
-    /// whose bytes stay within `limits`. Requeues nothing: the node that has loaded the version does that.
+    /// Proposes a version. [`decide`] has the rule. A version that begins to serve replaces the one that served under this name.
+    /// The bytes of the replaced one stay stored, within `limits`. Requeues nothing: the node that has loaded the version does that.
     ///
     /// # Errors
     /// If the commit failed.
@@ -204,7 +204,7 @@ pub enum Known {
     Before,
 }
 
-/// Returns what a proposal changes. [`Published::Serves`] lacks the version that it replaces.
+/// Returns what a proposal changes. The store adds the replaced version to [`Published::Serves`].
 pub(super) const fn decide(known: Known, proposal: Proposal) -> Published {
     match (known, proposal) {
         (Known::Serves, _) => Published::Unchanged,
@@ -214,11 +214,11 @@ pub(super) const fn decide(known: Known, proposal: Proposal) -> Published {
     }
 }
 
-/// Returns the versions whose bytes are to be deleted. `versions` are those with bytes. A run that is still stored belongs to a
-/// stored event, so a version that stopped serving before the oldest one was accepted has none.
+/// Returns the versions whose bytes are to be deleted. `versions` are those with bytes. A stored run belongs to
+/// a stored event. So no stored run names a version that stopped serving more than [`RUN_MAX`] before the oldest stored event was accepted.
 pub(super) fn surplus(versions: &[PluginVersion], limits: VersionLimits, oldest_event: Option<Timestamp>) -> Vec<Digest> {
     let mut idle: Vec<&PluginVersion> = versions.iter().filter(|one| one.state != VersionState::Serving).collect();
-    // The one that served last comes first: a rollback needs it.
+    // Newest first. A version that served counts from its end, because a rollback needs the one that served last.
     idle.sort_by_key(|one| std::cmp::Reverse(one.ended_at.max(Some(one.at))));
     let may_have_runs = |one: &PluginVersion| match (one.ended_at, oldest_event) {
         (Some(ended), Some(oldest)) => ended.plus(RUN_MAX) >= oldest,
@@ -291,7 +291,7 @@ mod tests {
             ("a run may name it", limits(2, 100), Some(3), &[3]),
             ("no event, no run", limits(2, 100), None, &[3, 1]),
             ("the size limit comes first", limits(4, 20), Some(0), &[3, 1]),
-            ("one stays at any size", limits(0, 5), Some(9), &[5, 2, 3, 1]),
+            ("none stays", limits(0, 5), Some(9), &[5, 2, 3, 1]),
             ("one stays at any size", limits(1, 5), Some(0), &[2, 3, 1]),
         ] {
             let versions: Vec<PluginVersion> = all.iter().map(version).collect();
