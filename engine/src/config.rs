@@ -92,7 +92,7 @@ settings! {
     "plugin.state_max" = "64MiB", "maximum size of one plugin's state, keys and values together; a run that would exceed it fails";
     "plugin.state_keys_max" = "100000", "maximum number of state keys of one plugin";
     "plugin.log_lines_max" = "100", "maximum number of stored log lines of one run";
-    "plugin.quarantine" = "10", "hold a plugin after more traps, deadlines, memory or output breaches of one version within a minute; 0: never";
+    "plugin.quarantine" = "10", "hold a plugin if one of its versions has more traps, deadlines, memory or output breaches than this within a minute; 0: never";
     "plugin.versions_kept" = "20", "versions of each plugin that stay stored beside the serving one; older ones that a stored run may name stay too";
     "plugin.versions_bytes_max" = "256MiB", "maximum size of the versions of one plugin that stay stored beside the serving one";
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";

@@ -36,7 +36,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct TestArgs {
-    /// A .wasm file, or a crate, which is built first: its folder, or its name below plugins/
+    /// A .wasm file, or a crate to build first (its folder, or its name below plugins/)
     plugin: PathBuf,
     /// File with one event as JSON, as it is sent or as `innesco event show --json` prints it; - is standard input
     #[arg(value_name = "EVENT_FILE", required_unless_present_any = ["recorded", "run"])]
@@ -44,7 +44,7 @@ pub struct TestArgs {
     /// Use an event of an engine instead of a file: evt_…
     #[arg(long = "event", id = "recorded", value_name = "EVENT", conflicts_with = "file")]
     recorded: Option<String>,
-    /// Use a run of an engine instead of a file, run_…: its event, with the settings and the state that it read
+    /// Repeat a run of an engine, run_…, on the event, the settings and the state that it read
     #[arg(long, value_name = "RUN", conflicts_with_all = ["file", "recorded"])]
     run: Option<String>,
     /// Setting that the plugin reads; can be repeated
@@ -90,7 +90,7 @@ pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
     }
 }
 
-/// Returns a plugin's bytes, and what to call it.
+/// Returns the name of a plugin's file for messages, and its bytes.
 fn file(typed: &Path) -> anyhow::Result<(String, Vec<u8>)> {
     let here = std::env::current_dir().context("the current folder cannot be read")?;
     let is_file = typed.extension().is_some_and(|extension| extension == "wasm") || here.join(typed).is_file();

@@ -23,7 +23,7 @@ pub struct PushArgs {
     /// Store it without serving; promote it later
     #[arg(long)]
     candidate: bool,
-    /// Name of the plugin [default: the file's name, with dashes]
+    /// Name of the plugin [default: the file's name, with dashes for underscores]
     #[arg(long)]
     name: Option<String>,
 }
@@ -32,7 +32,7 @@ pub fn push(args: &PushArgs, client: &Client, out: &Printer) -> anyhow::Result<(
     let bytes = fs::read(&args.file).with_context(|| format!("{} cannot be read", args.file.display()))?;
     let name = match &args.name {
         Some(name) => name.clone(),
-        None => name_of(&args.file).ok_or_else(|| wrong("the file has no name; give the plugin's with --name".to_owned()))?,
+        None => name_of(&args.file).ok_or_else(|| wrong("the file has no name; name the plugin with --name".to_owned()))?,
     };
     let query: &[(&str, &str)] = if args.candidate { &[("candidate", "true")] } else { &[] };
     let answer = client.put_file(&["v1", "plugins", &name], query, "application/wasm", bytes)?;
@@ -42,7 +42,7 @@ pub fn push(args: &PushArgs, client: &Client, out: &Printer) -> anyhow::Result<(
     })?)
 }
 
-/// Returns the name of a plugin whose file cargo named after the crate's library, which has underscores.
+/// Returns the name of the plugin in a file. Cargo replaces the dashes of a crate's name by underscores in the names of files.
 fn name_of(file: &Path) -> Option<String> {
     Some(file.file_stem()?.to_string_lossy().replace('_', "-"))
 }

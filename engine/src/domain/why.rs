@@ -1,8 +1,7 @@
-//! Why an endpoint did or did not receive an event. [`why`] follows the way of one event to one endpoint and names the link that decided:
-//! where it was stopped, what it waits for, or that it was delivered, and what would change that.
+//! Why an endpoint did or did not receive an event. [`why`] follows the way of one event to one endpoint and names the link that decided.
+//! The answer says where the event was stopped, what it waits for, or that it was delivered. It also says what would change that.
 //!
-//! The function reads nothing itself. The store and the catalog fill in [`Situation`], and every reader (the API, a page) calls
-//! this one function. An event can reach an endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's
+//! The function reads nothing itself. The API fills in [`Situation`] from the store and the catalog. An event can reach an endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's
 //! plugin, and by the webhook of any plugin. `routing` judges both ways of an event without a webhook, `sending` judges a
 //! webhook.
 
@@ -73,7 +72,7 @@ pub enum Link {
     Breaker,
     /// Its rate allows another webhook.
     Rate,
-    /// Fewer webhooks are under way than may be at once.
+    /// Fewer webhooks are under way than its limit allows.
     Concurrency,
     /// In an ordered endpoint: no earlier webhook is unfinished.
     Order,
@@ -195,10 +194,10 @@ pub struct DeliveryFact {
     pub behind: Option<Behind>,
 }
 
-/// What must be finished before an ordered webhook.
+/// What must end before an ordered webhook can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
-    /// A webhook to the same endpoint; `attempts` is the number of those that failed.
+    /// A webhook to the same endpoint; `attempts` counts its failed attempts.
     Delivery { id: DeliveryId, attempts: u32 },
     /// An event that waits to be run, in whole or in part.
     Event(EventId),

@@ -108,7 +108,7 @@ pub fn plugin_quarantined(plugin: &str, version: Digest, event: &Event, failure:
         "version": version.to_string(),
         "last_outcome": failure.outcome.as_str(),
         "message": failure.message,
-        "hint": format!("its events wait; release them with: innesco plugin rollback {plugin}, promote or enable"),
+        "hint": format!("its runs wait; release them with: innesco plugin rollback {plugin}, or promote a repaired version, or innesco plugin enable {plugin}"),
     });
     Some(notice("innesco.plugin.quarantined", plugin, &data))
 }
