@@ -23,7 +23,7 @@ impl Digest {
         &self.0
     }
 
-    /// Reads all hex digits, as displayed.
+    /// Reads all 64 hex digits, in lower case.
     pub fn parse(text: &str) -> Option<Self> {
         hex(text.as_bytes()).map(Self)
     }

@@ -30,7 +30,7 @@ const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9));
 /// Maximum time that a hostile receiver may take beyond its timeout.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Names and their addresses at each look-up; the last entry stays.
+/// Names, and their addresses at the first look-up, the second, and so on. Later look-ups return the last entry.
 #[derive(Default)]
 struct Table {
     names: HashMap<String, Vec<Vec<IpAddr>>>,

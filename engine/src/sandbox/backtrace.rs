@@ -1,8 +1,8 @@
 //! Where in a plugin's source a run failed.
 //!
-//! A run that fails records only the offsets of its frames in the code. They become text after the run has ended, from the table of
-//! lines of its version ([`Lines`]), which is read from the cache at the first failure and kept. A version that fails again and
-//! again at the same place finds the text ready, so a flood of failures costs a look-up each.
+//! A run that fails records only the offsets of its frames in the code. After the run has ended, its version's table of lines
+//! ([`Lines`]) turns them into text. The table is read from the cache at the first failure, and stays in memory. So does the
+//! text of each of the last places, so a flood of failures at one place costs only look-ups.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ pub fn offsets(error: &wasmtime::Error) -> Vec<u32> {
 /// Reads the bytes of a table of lines, if it is still stored.
 pub type ReadLines = Box<dyn Fn() -> Option<Vec<u8>> + Send + Sync>;
 
-/// The source of one version: turns offsets into lines.
+/// The lines of source of one version: turns offsets in its code into lines.
 pub struct SourceLines {
     read: ReadLines,
     lines: OnceLock<Option<Lines>>,
@@ -38,7 +38,7 @@ pub struct SourceLines {
 }
 
 impl SourceLines {
-    /// Creates the source of a version whose table `read` returns.
+    /// Creates the lines of a version. `read` returns the bytes of its table.
     pub fn new(read: ReadLines) -> Self {
         Self { read, lines: OnceLock::new(), kept: Mutex::default() }
     }

@@ -56,7 +56,7 @@ pub struct RunInput<'a> {
 pub struct Report {
     pub result: Result<Requests, RunFailure>,
     pub log: RunLog,
-    /// From the start of the instance to the end of its result.
+    /// Time from the start of the instance to the end of the call.
     pub took: Duration,
     /// Peak memory, in bytes.
     pub memory_peak: u64,
@@ -110,7 +110,7 @@ impl Plugin {
         };
         let time = event.time();
         let mut around = event.new.request.as_ref().map(|request| request.attributes()).unwrap_or_default();
-        // Without the sender's own time, `time` is this already.
+        // Without a time from the sender, `time` already is the time of acceptance.
         if event.new.time.is_some() {
             around.push((ACCEPTED_AT.to_owned(), event.accepted_at.to_string()));
         }
@@ -200,7 +200,7 @@ impl Guest {
         let mut store = Store::new(&self.pool.engine, host(log.clone()));
         store.limiter(|host| &mut host.limiter);
         store.set_epoch_deadline(ticks(limits.deadline));
-        // A slow store must not make a good run too slow: the wait for state is added to its time.
+        // A slow store must not end a good run: the wait for state extends its deadline.
         store.epoch_deadline_callback(|mut store| match whole_ticks(store.data_mut().state.take_waited()) {
             0 => Err(Trap::Interrupt.into()),
             waited => Ok(UpdateDeadline::Continue(waited)),

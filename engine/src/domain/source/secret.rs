@@ -98,7 +98,7 @@ fn standard(text: &str) -> Result<String, BadSecret> {
     Ok(format!("whsec_{}", BASE64_STANDARD.encode(key)))
 }
 
-/// Creates a secret for its senders.
+/// Creates a secret in the form that the senders of such a source expect.
 pub fn make(proofs: &Proofs, seed: [u8; Secret::SEED_LEN]) -> Secret {
     let text = |scheme| Secret::from_seed(scheme, seed).reveal();
     Secret::Text(match proofs.main() {
