@@ -114,7 +114,7 @@ async fn requests_of_github_are_verified_and_arrive_byte_for_byte() {
     assert_eq!(send(&engine, "POST", "/in/github", &headers, body).await.status, 404, "the name alone is not an address");
 
     let shown = engine.get("/v1/sources/github").await;
-    assert_eq!((&shown["refused"], &shown["accepted"], &shown["secret"]), (&json!(3), &json!(1), &Value::Null));
+    assert_eq!((&shown["refused"], &shown["duplicates"], &shown["secret"]), (&json!(3), &json!(1), &Value::Null));
     let refusals = shown["refusals"].as_array().unwrap();
     let reasons: Vec<_> = refusals.iter().map(|one| one["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["missing", "malformed", "mismatch"], "newest first");
@@ -123,6 +123,29 @@ async fn requests_of_github_are_verified_and_arrive_byte_for_byte() {
     assert!(figures.contains("innesco_source_refusals_total{reason=\"mismatch\",source=\"github\"} 1"), "{figures}");
     assert!(!figures.contains(&path(&github)[4..]), "an address is a secret");
     assert!(!engine.log().contains(&path(&github)[11..]), "{}", engine.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_of_a_sources_requests_survive_a_restart() {
+    let mut engine = Engine::start(&[]);
+    let shop = source(&engine, "shop", "bearer", json!({})).await;
+    let right = format!("Bearer {}", shop["secret"].as_str().unwrap());
+    let headers = |value: &'static str| [("content-type", "application/json"), ("authorization", value)];
+    let right = headers(right.leak());
+    let counts = async |engine: &Engine| {
+        let shown = engine.get("/v1/sources/shop").await;
+        let refusals = shown["refusals"].as_array().unwrap().iter().map(|one| one["reason"].clone()).collect::<Vec<_>>();
+        (json!([shown["accepted"], shown["refused"], refusals]), shown["last_accepted_at"].clone())
+    };
+    for n in 1..=3 {
+        assert_eq!(send(&engine, "POST", path(&shop), &right, "{}").await.status, 200);
+        assert_eq!(send(&engine, "POST", path(&shop), &headers("Bearer wrong"), "{}").await.status, 401);
+        let before = counts(&engine).await;
+        assert_eq!(before.0, json!([n, n, vec!["mismatch"; n]]));
+        engine.stop();
+        engine.launch();
+        assert_eq!(counts(&engine).await, before);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -467,6 +467,13 @@ pub fn write_delivery(page: &mut String, story: &DeliveryStoryView, out: &Printe
     Ok(())
 }
 
+/// Says that nothing subscribes to an event, and what may have been meant.
+pub fn unrouted(story: &EventStoryView) -> String {
+    let near = story.nearest.as_deref().map(|near| format!("; the nearest pattern is {}", one_line(near))).unwrap_or_default();
+    let event_type = one_line(&story.event.r#type);
+    format!("No plugin and no endpoint subscribes to {event_type}{near}. See: innesco plugin list, innesco endpoint list")
+}
+
 /// Writes what the user can do now, if anything.
 fn write_advice(page: &mut String, story: &EventStoryView) -> fmt::Result {
     let event = &story.event;
@@ -477,11 +484,7 @@ fn write_advice(page: &mut String, story: &EventStoryView) -> fmt::Result {
         lines.push(format!("Once {endpoint_name} answers again: innesco delivery retry {id}"));
     }
     if event.state == "unrouted" {
-        lines.push(format!(
-            "No plugin and no endpoint subscribes to {}. See: innesco plugin list, innesco endpoint list\nOnce one does: innesco event replay {}",
-            one_line(&event.r#type),
-            event.event
-        ));
+        lines.push(format!("{}\nOnce one does: innesco event replay {}", unrouted(story), event.event));
     }
     if lines.is_empty() {
         return Ok(());
@@ -620,6 +623,8 @@ Once crm answers again: innesco delivery retry dlv_3
             }),
         );
         event.as_object_mut().unwrap().remove("data");
+        let near = with(event.clone(), json!({ "nearest": "xy.*" }));
+        assert!(shown(&near, Reader::Person).contains("subscribes to x; the nearest pattern is xy.*. See: "));
         let expected = "\
 evt_1  x  – unrouted
   from    cli

@@ -79,7 +79,7 @@ pub fn source() -> Value {
         "created_at": "2026-11-24T09:14:02Z", "accepted": 0, "last_accepted_at": null, "refused": 0, "refusals": [],
     });
     // Beyond the depth to which `json!` expands in one piece.
-    with(members, json!({ "proofs": [] }))
+    with(members, json!({ "proofs": [], "duplicates": 0 }))
 }
 
 pub fn key() -> Value {

@@ -427,9 +427,9 @@ fn card(source: &SourceView, client: &Client, out: &Printer) -> Card {
     if let Some(rate) = &source.rate {
         card.line("rate", format!("at most {}", one_line(rate)));
     }
-    // These counters are in memory.
-    card.line("accepted", format!("{} since the engine started", source.accepted));
-    card.line("refused", format!("{} since the engine started", source.refused));
+    let duplicates = if source.duplicates == 0 { String::new() } else { format!(", {} of them duplicates", source.duplicates) };
+    card.line("accepted", format!("{}{duplicates}", source.accepted));
+    card.line("refused", source.refused.to_string());
     for refusal in &source.refusals {
         let at = out.time(&refusal.at);
         card.below(&format!("{at}  {}  {}", one_line(&refusal.address), one_line(&refusal.detail)));

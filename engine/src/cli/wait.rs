@@ -106,7 +106,7 @@ impl Printed {
             self.emitted = story.emitted.len();
         }
         if story.event.state == "unrouted" && !std::mem::replace(&mut self.is_unrouted, true) {
-            page.push_str("\nno plugin and no endpoint subscribes to it: innesco plugin list, innesco endpoint list\n");
+            page.push_str(&format!("\n{}\n", event::unrouted(story)));
         }
         page
     }

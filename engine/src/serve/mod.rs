@@ -134,6 +134,7 @@ impl Engine {
         let traces = self.traces.clone();
         let work = Work::start(parts, broken.clone())?;
         let watching = tokio::spawn(watch(Arc::clone(&self.catalog), self.folder, stop.clone()));
+        let counted = CancellationToken::new();
         let api = Arc::new(Api {
             store: self.store,
             catalog: self.catalog,
@@ -158,6 +159,10 @@ impl Engine {
             last_load: LastLoad::new(self.config.metrics),
             stopping: stop.clone(),
         });
+        let counting = {
+            let (api, stop) = (Arc::clone(&api), CancellationToken::clone(&counted));
+            tokio::spawn(async move { api.inbound.watches.write(&*api.store, stop).await })
+        };
         let stopped = || {
             let (stop, broken) = (stop.clone(), broken.clone());
             async move {
@@ -182,6 +187,10 @@ impl Engine {
         stop.cancel();
         watching.abort();
         following.abort();
+        counted.cancel();
+        if tokio::time::timeout(self.config.drain, counting).await.is_err() {
+            tracing::warn!("last counts of requests to sources not stored: the store did not answer in time");
+        }
         work.drain().await;
         if let Err(error) = store.leave().await {
             tracing::warn!(%error, "could not report to the other nodes that this node stops; they take over its work once its heartbeat is missing");

@@ -118,7 +118,7 @@ tables! {
         "id" Number, "name" Text, "title" Text, "url" Text, "events" Text, "conditions" Text, "plugin" Text, "scheme" Text,
         "state" Text, "created_at" Number, "deleted_at" Number, "policy" Text, "sealed" Bytes, "failing_since" Number,
     ];
-    "source" 1 true ["id" Number, "name" Text, "title" Text, "draft" Text, "created_at" Number, "sealed" Bytes];
+    "source" 1 true ["id" Number, "name" Text, "title" Text, "draft" Text, "created_at" Number, "sealed" Bytes, "requests" Text];
     "plugin" 1 false [
         "name" Text, "version" Bytes, "author_version" Text, "description" Text, "patterns" Text, "file" Text, "bytes" Number,
         "config" Text, "state" Text,

@@ -1,6 +1,6 @@
 //! Columns of sources, as both stores keep them. The token that makes an address unguessable is sealed together with the secrets.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -14,7 +14,7 @@ use crate::domain::{
     id::SourceId,
     name::Slug,
     signature::Secret,
-    source::{Draft, FormerToken, NewSource, Source, Token},
+    source::{Draft, FormerToken, NewSource, Refused, Requests, Source, Token},
     time::Timestamp,
 };
 
@@ -89,6 +89,55 @@ pub fn sealed(source: &NewSource, seal: &Seal) -> Result<Vec<u8>, Error> {
 /// Returns the column `draft` of a source.
 pub fn draft(source: &NewSource) -> String {
     json(&Drafted(source.draft.clone()))
+}
+
+/// The column `requests`.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct RequestsColumn {
+    accepted: u64,
+    duplicates: u64,
+    refused: u64,
+    /// Milliseconds.
+    last_accepted: Option<i64>,
+    /// Each with its time in milliseconds, the address, the reason and the detail.
+    refusals: Vec<(i64, IpAddr, String, String)>,
+}
+
+pub fn requests(requests: &Requests) -> String {
+    let refusal = |one: &Refused| (one.at.millis(), one.address, one.reason.to_string(), one.detail.clone());
+    json(&RequestsColumn {
+        accepted: requests.accepted,
+        duplicates: requests.duplicates,
+        refused: requests.refused,
+        last_accepted: requests.last_accepted.map(Timestamp::millis),
+        refusals: requests.refusals.iter().map(refusal).collect(),
+    })
+}
+
+/// Reads the column `requests` of the source with this id.
+pub fn read_requests(id: i64, text: &str) -> Result<Requests, Error> {
+    let column: RequestsColumn = json_column(&Place { table: "source", id }, "requests", text)?;
+    let refusal = |(at, address, reason, detail): (i64, IpAddr, String, String)| Refused {
+        at: Timestamp::from_millis(at),
+        address,
+        reason: reason.into(),
+        detail,
+    };
+    Ok(Requests {
+        accepted: column.accepted,
+        duplicates: column.duplicates,
+        refused: column.refused,
+        last_accepted: column.last_accepted.map(Timestamp::from_millis),
+        refusals: column.refusals.into_iter().map(refusal).collect(),
+    })
+}
+
+/// Returns the column `requests` after `more` of them.
+pub fn more_requests(id: i64, stored: &str, more: Requests) -> Result<String, Error> {
+    let mut all = read_requests(id, stored)?;
+    all.add(more);
+    Ok(requests(&all))
 }
 
 /// A source's row, with its secrets still sealed.

@@ -1,11 +1,13 @@
 //! Stored sources.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 
 use super::Error;
 use crate::domain::{
     id::SourceId,
-    source::{NewSource, Source},
+    source::{NewSource, Requests, Source},
 };
 
 /// Stores sources.
@@ -26,6 +28,18 @@ pub trait Sources {
     /// # Errors
     /// [`Error::NotFound`].
     async fn delete_source(&self, id: SourceId) -> Result<(), Error>;
+
+    /// Adds what happened to the requests of sources. Sources that no longer exist are skipped.
+    ///
+    /// # Errors
+    /// If the store cannot be written; then nothing is added.
+    async fn add_source_requests(&self, requests: Vec<(SourceId, Requests)>) -> Result<(), Error>;
+
+    /// Returns what happened to the requests of each source since it was created, over all nodes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if one cannot be read.
+    async fn source_requests(&self) -> Result<HashMap<SourceId, Requests>, Error>;
 
     /// Returns all sources, by name.
     ///

@@ -13,7 +13,7 @@ use serde_json::{
 use utoipa::ToSchema;
 
 use super::{DeliveryStoryView, RunStoryView, Word};
-use crate::domain::{event::EventState, id::EventId, name::EventType, time::Timestamp};
+use crate::domain::{event::EventState, id::EventId, name::EventType, pattern::Pattern, time::Timestamp};
 
 /// The answer for one accepted event.
 #[derive(Deserialize, Serialize, ToSchema)]
@@ -113,6 +113,9 @@ pub struct EventStoryView {
     /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
+    /// If no plugin and no endpoint subscribes to the event: the most similar pattern of one.
+    #[schema(value_type = Option<Pattern>)]
+    pub nearest: Option<String>,
     /// Send this as `cursor` for the next part of the story.
     pub next: Option<String>,
 }

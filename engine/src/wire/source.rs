@@ -84,11 +84,13 @@ pub struct SourceView {
     pub addresses: usize,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// Number of accepted requests since the engine started.
+    /// Number of accepted requests since the source was created, including duplicates.
     pub accepted: u64,
     #[schema(value_type = Option<Timestamp>)]
     pub last_accepted_at: Option<String>,
-    /// Number of refused requests since the engine started.
+    /// Number of accepted requests whose event was already known.
+    pub duplicates: u64,
+    /// Number of refused requests since the source was created.
     pub refused: u64,
     /// The last refused requests, newest first.
     pub refusals: Vec<RefusalView>,

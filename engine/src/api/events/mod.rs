@@ -298,7 +298,7 @@ pub async fn show(
     let from = part.cursor.as_ref().map(|text| story_place(text).ok_or_else(|| wrong(text))).transpose()?;
     let story = api.store.event(id, from.unwrap_or_default()).await?;
     let written = || {
-        let view = EventStoryView::new(&story, api.store.tag());
+        let view = EventStoryView::new(&story, |event_type| api.catalog.nearest_pattern(event_type), api.store.tag());
         answers::json(&if from.is_some() { view.without_data() } else { view })
     };
     api.heavy.run(story.event.new.content.bytes().len(), written).await

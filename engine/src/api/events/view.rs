@@ -74,7 +74,8 @@ impl DataView {
 }
 
 impl EventStoryView {
-    pub fn new(story: &EventStory, tag: Tag) -> Self {
+    /// `nearest` returns the pattern that is most similar to an event type.
+    pub fn new(story: &EventStory, nearest: impl FnOnce(&str) -> Option<String>, tag: Tag) -> Self {
         let event = &story.event;
         Self {
             event: EventView::new(event, event.new.content.bytes().len() as u64, &story.parts, tag),
@@ -83,6 +84,7 @@ impl EventStoryView {
             runs: story.runs.iter().map(|run| RunStoryView::new(run, tag)).collect(),
             deliveries: story.deliveries.iter().map(|delivery| DeliveryStoryView::new(delivery, tag)).collect(),
             emitted: story.emitted.iter().map(|id| id.text(tag)).collect(),
+            nearest: story.parts.unrouted.then(|| nearest(&event.new.event_type)).flatten(),
             next: story.next.map(|StoryPlace { run, delivery, emitted }| format!("{run}.{delivery}.{emitted}")),
         }
     }

@@ -27,7 +27,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 pub use self::peer::{ForwardedHeader, Peer, Proxies};
-use self::watch::{Refused, Watch, Watches};
+use self::watch::{Watch, Watches};
 use super::{
     Api,
     body::{self, Held},
@@ -169,14 +169,13 @@ pub async fn receive(
             if has_proved_itself {
                 watches.refund(charge);
             }
-            let refused = Refused { at: clock::wall(), address: caller, reason, detail: problem.detail().to_owned() };
             tracing::debug!(source = %source.new.name, %caller, reason, "request refused");
             // A flood must not displace the rest of the feed.
             if reason != "flood" {
-                let (name, detail) = (&source.new.name, &refused.detail);
-                api.feed.send(|| News::Refused { source: name.to_string(), address: caller, reason, detail: detail.clone() });
+                let (source, detail) = (source.new.name.to_string(), problem.detail().to_owned());
+                api.feed.send(|| News::Refused { source, address: caller, reason, detail });
             }
-            watches.refuse((source.id, &source.new.name), refused);
+            watches.refuse((source.id, &source.new.name), (caller, clock::wall()), reason, problem.detail());
             let mut response = problem.into_response();
             if reason == "method" {
                 allow(&mut response, source);
@@ -271,8 +270,8 @@ impl Visit<'_> {
         let stored = events::store_events(self.api, self.api.traces.begin(), vec![event]).await;
         // If the store is not the cause, another event has this id.
         let stored = stored.map_err(|problem| No(if problem.is_ours() { "store" } else { "id" }, problem))?;
-        let event = stored.into_iter().next().map(|one| one.event).unwrap_or_default();
-        self.watch.note_accepted(clock::wall());
+        let (event, duplicate) = stored.into_iter().next().map(|one| (one.event, one.duplicate)).unwrap_or_default();
+        self.watch.note_accepted(clock::wall(), duplicate);
         Ok(self.answer(event))
     }
 

@@ -1,45 +1,44 @@
-//! Counts each source's requests (accepted, refused, the last refusals with reasons), and limits their rate. All of it is in
-//! memory, bounded, and starts at zero with the process.
+//! Counts each source's requests (accepted, refused, the last refusals with reasons), and limits their rate.
+//!
+//! New counts are in memory, bounded, and are added to the store every second: a crash loses at most those of its last second.
+//! The store holds the sum over all nodes.
 //!
 //! A caller that is refused too often is limited per source and address, in a table of fixed size with a random seed. A flood
 //! affects only its own address, and no caller can choose with which others it shares a table entry.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::body::Room,
-    domain::{id::SourceId, rate::Rate, time::Timestamp},
+    domain::{
+        id::SourceId,
+        rate::Rate,
+        source::{Refused, Requests},
+        time::Timestamp,
+    },
     metrics::meters,
+    store::{Error, Store},
 };
 
-/// Maximum number of stored refusals of one source.
-const REFUSALS_MAX: usize = 20;
+/// How often new counts are added to the store.
+const EVERY: Duration = Duration::from_secs(1);
+/// Maximum length of a refusal's detail, in bytes.
+const DETAIL_BYTES_MAX: usize = 1_000;
 /// Refusals that one caller may have at once; then this many per second.
 const BURST: f64 = 30.0;
 const PER_SECOND: f64 = 1.0;
 /// Number of table entries; if there are more callers, some share an entry.
 const BUCKETS: usize = 4096;
-
-/// A refused request.
-#[derive(Clone, Debug)]
-pub struct Refused {
-    pub at: Timestamp,
-    pub address: IpAddr,
-    /// One of [`super::REASONS`].
-    pub reason: &'static str,
-    pub detail: String,
-}
 
 /// The state of one source.
 pub struct Watch {
@@ -47,63 +46,38 @@ pub struct Watch {
     pub room: Room,
     /// Requests of flooding callers are checked one by one.
     pub one_by_one: Semaphore,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    /// Wall clock, ms; 0: never.
-    last_accepted: AtomicI64,
-    last_refusals: Mutex<VecDeque<Refused>>,
+    /// Requests that are not in the store yet.
+    new: Mutex<Requests>,
     limiter: Mutex<Option<(Rate, Arc<DefaultDirectRateLimiter>)>>,
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        Self {
-            room: Room::of_source(),
-            one_by_one: Semaphore::new(1),
-            accepted: AtomicU64::default(),
-            refused: AtomicU64::default(),
-            last_accepted: AtomicI64::default(),
-            last_refusals: Mutex::default(),
-            limiter: Mutex::default(),
-        }
+        Self { room: Room::of_source(), one_by_one: Semaphore::new(1), new: Mutex::default(), limiter: Mutex::default() }
     }
 }
 
 impl Watch {
-    pub fn note_accepted(&self, at: Timestamp) {
-        self.accepted.fetch_add(1, Relaxed);
-        self.last_accepted.fetch_max(at.millis(), Relaxed);
+    /// Counts an accepted request. `at` is the wall clock.
+    pub fn note_accepted(&self, at: Timestamp, duplicate: bool) {
+        let mut new = lock(&self.new);
+        new.accepted += 1;
+        new.duplicates += u64::from(duplicate);
+        new.last_accepted = new.last_accepted.max(Some(at));
     }
 
-    fn note_refused(&self, source: &str, refused: Refused) {
-        self.refused.fetch_add(1, Relaxed);
-        meters().source_refused(source, refused.reason);
+    fn note_refused(&self, source: &str, reason: &'static str, refused: Refused) {
+        meters().source_refused(source, reason);
         // Refusals of floods would displace those before the flood.
-        if refused.reason == "flood" {
-            return;
-        }
-        let mut last = lock(&self.last_refusals);
-        if last.len() == REFUSALS_MAX {
-            last.pop_back();
-        }
-        last.push_front(refused);
+        let refusals = if reason == "flood" { Vec::new() } else { vec![refused] };
+        lock(&self.new).add(Requests { refused: 1, refusals, ..Requests::default() });
     }
 
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Relaxed)
-    }
-
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
-    }
-
-    pub fn last_accepted(&self) -> Option<Timestamp> {
-        Some(self.last_accepted.load(Relaxed)).filter(|at| *at > 0).map(Timestamp::from_millis)
-    }
-
-    /// Returns the last refusals, newest first.
-    pub fn last_refusals(&self) -> Vec<Refused> {
-        lock(&self.last_refusals).iter().cloned().collect()
+    /// Takes back counts that could not be stored.
+    fn give_back(&self, mut before: Requests) {
+        let mut new = lock(&self.new);
+        before.add(std::mem::take(&mut *new));
+        *new = before;
     }
 
     /// Returns whether the source's rate allows one more request.
@@ -127,7 +101,7 @@ impl Watch {
 /// Creates a limiter that allows one second's requests at once.
 fn limiter(rate: Rate) -> DefaultDirectRateLimiter {
     let quota = Quota::with_period(rate.interval()).expect("an interval is never zero");
-    let burst = u32::try_from(rate.within(std::time::Duration::from_secs(1))).ok().and_then(std::num::NonZeroU32::new);
+    let burst = u32::try_from(rate.within(Duration::from_secs(1))).ok().and_then(std::num::NonZeroU32::new);
     RateLimiter::direct(quota.allow_burst(burst.unwrap_or(std::num::NonZeroU32::MIN)))
 }
 
@@ -138,6 +112,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The state of all sources.
 pub struct Watches {
     by_source: Mutex<HashMap<SourceId, Arc<Watch>>>,
+    /// Held while counts move to the store, so that no reader misses them or sees them twice.
+    moving: tokio::sync::Mutex<()>,
     floods: Mutex<Vec<Bucket>>,
     /// Makes the sharing of entries unpredictable.
     seed: RandomState,
@@ -160,6 +136,7 @@ impl Default for Watches {
     fn default() -> Self {
         Self {
             by_source: Mutex::default(),
+            moving: tokio::sync::Mutex::default(),
             floods: Mutex::new(vec![Bucket { left: BURST, at: Timestamp::from_millis(0) }; BUCKETS]),
             seed: RandomState::new(),
         }
@@ -203,9 +180,53 @@ impl Watches {
         bucket.left = (bucket.left + charge.paid).min(BURST);
     }
 
-    /// Records a refusal.
-    pub fn refuse(&self, source: (SourceId, &str), refused: Refused) {
-        self.of(source.0).note_refused(source.1, refused);
+    /// Records a refusal. `reason` is one of [`super::REASONS`].
+    pub fn refuse(&self, source: (SourceId, &str), (caller, at): (IpAddr, Timestamp), reason: &'static str, detail: &str) {
+        let detail = detail[..detail.floor_char_boundary(DETAIL_BYTES_MAX)].to_owned();
+        let refused = Refused { at, address: caller, reason: reason.into(), detail };
+        self.of(source.0).note_refused(source.1, reason, refused);
+    }
+
+    /// Returns the requests of each source since it was created: those in the store and the new ones of this node.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn requests(&self, store: &dyn Store) -> Result<HashMap<SourceId, Requests>, Error> {
+        let _still = self.moving.lock().await;
+        let mut all = store.source_requests().await?;
+        for (source, watch) in lock(&self.by_source).iter() {
+            let new = lock(&watch.new).clone();
+            if !new.is_empty() {
+                all.entry(*source).or_default().add(new);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Adds the new counts to the store, every second and once more when the engine stops.
+    pub async fn write(&self, store: &dyn Store, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+            if let Err(error) = self.write_new(store).await {
+                tracing::debug!(%error, "counts of requests to sources not stored; retrying");
+            }
+        }
+        if let Err(error) = self.write_new(store).await {
+            tracing::warn!(%error, "last counts of requests to sources not stored");
+        }
+    }
+
+    async fn write_new(&self, store: &dyn Store) -> Result<(), Error> {
+        let _still = self.moving.lock().await;
+        let take = |(source, watch): (&SourceId, &Arc<Watch>)| (*source, std::mem::take(&mut *lock(&watch.new)));
+        let new: Vec<_> = lock(&self.by_source).iter().map(take).filter(|(_, new)| !new.is_empty()).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let stored = store.add_source_requests(new.clone()).await;
+        if stored.is_err() {
+            new.into_iter().for_each(|(source, new)| self.of(source).give_back(new));
+        }
+        stored
     }
 }
 
@@ -221,13 +242,10 @@ pub struct Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn refused(address: IpAddr, detail: &str) -> Refused {
-        Refused { at: Timestamp::from_millis(1), address, reason: "mismatch", detail: detail.to_owned() }
-    }
+    use crate::domain::source::REFUSALS_MAX;
 
     fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_millis(1_000_000).plus(std::time::Duration::from_secs(seconds))
+        Timestamp::from_millis(1_000_000).plus(Duration::from_secs(seconds))
     }
 
     fn address(text: &str) -> IpAddr {
@@ -247,7 +265,7 @@ mod tests {
         };
         for n in 0..30 {
             assert!(!watches.charge(source, bad, at(0)).is_flooding, "{n}");
-            watches.refuse((source, "shop"), refused(bad, &n.to_string()));
+            watches.refuse((source, "shop"), (bad, at(n)), "mismatch", &n.to_string());
         }
         assert!(floods(source, bad, at(0)) && floods(source, near, at(0)));
         // Another entry, unless the two share one by chance.
@@ -256,10 +274,10 @@ mod tests {
         }
         assert!(!floods(source, bad, at(1)), "one more per second");
         let watch = watches.of(source);
-        let last: Vec<_> = watch.last_refusals().into_iter().map(|one| one.detail).collect();
-        assert_eq!((last.len(), last[0].as_str(), watch.refused()), (REFUSALS_MAX, "29", 30));
+        let new = lock(&watch.new).clone();
+        assert_eq!((new.refusals.len(), new.refusals[0].detail.as_str(), new.refused), (REFUSALS_MAX, "29", 30));
         watches.forget(source);
-        assert_eq!(watches.of(source).refused(), 0);
+        assert!(lock(&watches.of(source).new).is_empty());
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub async fn create(
     let source = api.store.create_source(input.check(&api, None)?).await?;
     api.sources.refresh().await?;
     tracing::info!(source = %source.new.name, preset = source.new.settings.preset.as_str(), "source created");
-    let view = SourceView::revealing(&api, &source);
+    let view = SourceView::revealing(&api, &source).await?;
     Ok((StatusCode::CREATED, Extension(audit::Target(view.name.clone())), Json(view)))
 }
 
@@ -69,7 +69,12 @@ pub async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<PageView<SourceView>>, Problem> {
-    let items = api.store.sources().await?.iter().map(|source| SourceView::new(&api, source, caller.sight)).collect();
+    let mut requests = api.inbound.watches.requests(&*api.store).await?;
+    let mut view = |source: &Source| {
+        let requests = requests.remove(&source.id).unwrap_or_default();
+        SourceView::with(&api, source, requests, caller.sight)
+    };
+    let items = api.store.sources().await?.iter().map(&mut view).collect();
     Ok(Json(PageView { items, next: None }))
 }
 
@@ -85,7 +90,7 @@ pub fn find(api: &Api, text: &str) -> Result<Arc<Source>, Problem> {
 
 /// Read one source.
 ///
-/// Includes counts of accepted and refused requests since the engine started, and the last refusals with reasons.
+/// Includes counts of accepted and refused requests since the source was created, and the last refusals with reasons.
 #[utoipa::path(
     get, path = "/v1/sources/{source}", operation_id = "show_source", tag = "sources",
     params(("source" = String, Path, description = "Id or name of the source.", example = "github")),
@@ -96,7 +101,7 @@ pub async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<SourceView>, Problem> {
-    Ok(Json(SourceView::new(&api, &*find(&api, &id)?, caller.sight)))
+    Ok(Json(SourceView::new(&api, &*find(&api, &id)?, caller.sight).await?))
 }
 
 /// Change a source.
@@ -138,7 +143,10 @@ pub async fn change(
     api.store.update_source(changed.clone()).await?;
     api.sources.refresh().await?;
     let new_secret = changed.new.settings.preset != before.new.settings.preset;
-    let view = if new_secret { SourceView::revealing(&api, &changed) } else { SourceView::new(&api, &changed, caller.sight) };
+    let view = match new_secret {
+        true => SourceView::revealing(&api, &changed).await?,
+        false => SourceView::new(&api, &changed, caller.sight).await?,
+    };
     Ok((Extension(audit::Members(members)), Json(view)))
 }
 
@@ -200,7 +208,7 @@ pub async fn rotate(
     source.rotate(secret(rotation.secret.as_deref(), &source.new.settings)?, clock::steady(), grace);
     api.store.update_source(source.clone()).await?;
     api.sources.refresh().await?;
-    Ok(Json(SourceView::revealing(&api, &source)))
+    Ok(Json(SourceView::revealing(&api, &source).await?))
 }
 
 /// Options of an address rotation.
@@ -236,7 +244,7 @@ pub async fn rotate_address(
     api.store.update_source(source.clone()).await?;
     api.sources.refresh().await?;
     tracing::info!(source = %source.new.name, "source has a new address");
-    Ok(Json(SourceView::new(&api, &source, caller.sight)))
+    Ok(Json(SourceView::new(&api, &source, caller.sight).await?))
 }
 
 /// Reads the grace period of a rotation.

@@ -1,11 +1,11 @@
 //! A source as the API shows it, with warnings about settings that make it weaker than its owner may think.
 
 use crate::{
-    api::{Api, access::Sight, body, inbound::watch::Refused, sources::input::too_large},
+    api::{Api, access::Sight, body, error::Problem, sources::input::too_large},
     clock,
     domain::{
         duration,
-        source::{HmacRule, Rule, Settings, Source, Stamp},
+        source::{HmacRule, Refused, Requests, Rule, Settings, Source, Stamp},
     },
     wire::{RefusalView, SourceView},
 };
@@ -39,10 +39,18 @@ fn warning(settings: &Settings, limit: usize) -> Option<String> {
 }
 
 impl SourceView {
-    pub fn new(api: &Api, source: &Source, sight: Sight) -> Self {
+    /// Returns the view of one source.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn new(api: &Api, source: &Source, sight: Sight) -> Result<Self, Problem> {
+        let mut requests = api.inbound.watches.requests(&*api.store).await?;
+        Ok(Self::with(api, source, requests.remove(&source.id).unwrap_or_default(), sight))
+    }
+
+    pub fn with(api: &Api, source: &Source, requests: Requests, sight: Sight) -> Self {
         let shows_address = sight == Sight::Whole;
         let (new, settings) = (&source.new, &source.new.settings);
-        let watch = api.inbound.watches.of(source.id);
         let hmac = match settings.proofs.main() {
             Rule::Hmac(rule) => Some(rule),
             _ => None,
@@ -55,7 +63,7 @@ impl SourceView {
         let refusal = |refused: Refused| RefusalView {
             at: refused.at.to_string(),
             address: refused.address.to_string(),
-            reason: refused.reason.into(),
+            reason: refused.reason.into_owned().into(),
             detail: refused.detail,
         };
         Self {
@@ -97,18 +105,22 @@ impl SourceView {
             secrets: new.secrets.len(),
             addresses: source.addresses().filter(|(_, until)| until.is_none_or(|until| clock::steady() < until)).count(),
             created_at: source.created_at.to_string(),
-            accepted: watch.accepted(),
-            last_accepted_at: watch.last_accepted().map(|at| at.to_string()),
-            refused: watch.refused(),
-            refusals: watch.last_refusals().into_iter().map(refusal).collect(),
+            accepted: requests.accepted,
+            last_accepted_at: requests.last_accepted.map(|at| at.to_string()),
+            duplicates: requests.duplicates,
+            refused: requests.refused,
+            refusals: requests.refusals.into_iter().map(refusal).collect(),
             secret: None,
         }
     }
 
     /// Returns the view with the secret, for the one answer that may contain it.
-    pub fn revealing(api: &Api, source: &Source) -> Self {
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn revealing(api: &Api, source: &Source) -> Result<Self, Problem> {
         let secret = source.new.secrets.first().map(|held| held.secret.reveal());
-        Self { secret, ..Self::new(api, source, Sight::Whole) }
+        Ok(Self { secret, ..Self::new(api, source, Sight::Whole).await? })
     }
 }
 

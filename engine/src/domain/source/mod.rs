@@ -17,6 +17,7 @@ mod hmac;
 mod pick;
 mod preset;
 mod probe;
+mod requests;
 mod secret;
 #[cfg(test)]
 mod senders;
@@ -48,6 +49,7 @@ pub use self::{
     pick::{Path, Pick},
     preset::Preset,
     probe::Reply,
+    requests::{REFUSALS_MAX, Refused, Requests},
     secret::{BadSecret, SECRET_LEN},
     settings::{Answer, BadSetting, Challenge, ChallengePlace, Dedupe, Draft, Settings},
     template::Template,

@@ -135,6 +135,7 @@ macro_rules! conformance {
                 sources:
                     a_source_reads_back_and_is_changed_as_a_whole,
                     a_sources_name_is_unique_until_it_is_deleted,
+                    requests_to_a_source_add_up_until_it_is_deleted,
                     secrets_of_a_source_open_after_a_change_of_the_master_key,
                     the_request_of_an_event_is_stored_with_it;
                 reads:

@@ -1,6 +1,6 @@
 //! Sources, and the requests of their events.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::{
         id::SourceId,
         request::Request,
         signature::Secret,
-        source::{Draft, FormerToken, NewSource, Source, Token},
+        source::{Draft, FormerToken, NewSource, Refused, Requests, Source, Token},
         time::Timestamp,
     },
     store::Error,
@@ -115,6 +115,38 @@ pub async fn a_sources_name_is_unique_until_it_is_deleted(bench: &Bench) {
     create("a").await.unwrap();
     let names: Vec<_> = bench.store.sources().await.unwrap().iter().map(|one| one.new.name.to_string()).collect();
     assert_eq!(names, ["a", "shop"]);
+}
+
+pub async fn requests_to_a_source_add_up_until_it_is_deleted(bench: &Bench) {
+    let shop = bench.store.create_source(source("shop", github())).await.unwrap();
+    assert!(bench.store.source_requests().await.unwrap()[&shop.id].is_empty());
+    let refused = |at: i64, detail: &str| Refused {
+        at: Timestamp::from_millis(at),
+        address: "2001:db8::1".parse().unwrap(),
+        reason: "mismatch".into(),
+        detail: detail.to_owned(),
+    };
+    let first = Requests {
+        accepted: 2,
+        duplicates: 1,
+        refused: 1,
+        last_accepted: Some(Timestamp::from_millis(5)),
+        refusals: vec![refused(4, "\"é\" is not\nexpected")],
+    };
+    let second = Requests { accepted: 1, refused: 2, refusals: vec![refused(7, "b")], ..Requests::default() };
+    let mut all = first.clone();
+    all.add(second.clone());
+    bench.store.add_source_requests(vec![(shop.id, first)]).await.unwrap();
+    let unknown = SourceId::from_i64(99);
+    bench.store.add_source_requests(vec![(unknown, second.clone()), (shop.id, second)]).await.unwrap();
+    let after = bench.after_a_crash().await;
+    assert_eq!(after.store.source_requests().await.unwrap(), HashMap::from([(shop.id, all.clone())]));
+    let changed = Source { new: NewSource { title: Some("Shop".to_owned()), ..shop.new.clone() }, ..shop };
+    after.store.update_source(changed.clone()).await.unwrap();
+    assert_eq!(after.store.source_requests().await.unwrap()[&changed.id], all, "a change keeps them");
+    after.store.delete_source(changed.id).await.unwrap();
+    let again = after.store.create_source(source("shop", github())).await.unwrap();
+    assert!(after.store.source_requests().await.unwrap()[&again.id].is_empty());
 }
 
 pub async fn secrets_of_a_source_open_after_a_change_of_the_master_key(bench: &Bench) {

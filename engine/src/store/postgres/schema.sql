@@ -257,7 +257,8 @@ CREATE TABLE source (
     title      text,
     draft      text NOT NULL,                 -- JSON object: settings that differ from its preset
     created_at bigint NOT NULL,
-    sealed     bytea NOT NULL                 -- JSON object with its address and its secrets, encrypted
+    sealed     bytea NOT NULL,                -- JSON object with its address and its secrets, encrypted
+    requests   text NOT NULL DEFAULT '{}'     -- JSON object: counts of requests, and the last refused ones
 );
 
 CREATE TABLE plugin (

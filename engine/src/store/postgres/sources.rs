@@ -1,6 +1,9 @@
 //! Sources: inbound addresses for third parties. Every change raises the config version in its transaction.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -15,11 +18,11 @@ use crate::{
     clock,
     domain::{
         id::SourceId,
-        source::{NewSource, Source},
+        source::{NewSource, Requests, Source},
     },
     store::{
         Error, Seal, Sources,
-        source_columns::{StoredSource, draft, sealed},
+        source_columns::{StoredSource, draft, more_requests, read_requests, sealed},
     },
 };
 
@@ -43,6 +46,29 @@ impl Sources for Postgres {
 
     async fn delete_source(&self, id: SourceId) -> Result<(), Error> {
         self.step(move |tx, _| Box::pin(delete(tx, id))).await
+    }
+
+    async fn add_source_requests(&self, requests: Vec<(SourceId, Requests)>) -> Result<(), Error> {
+        // In the order of the ids, so that two nodes never wait for each other.
+        let requests: BTreeMap<i64, Requests> = requests.into_iter().map(|(id, more)| (id.as_i64(), more)).collect();
+        self.step(move |tx, _| {
+            let requests = requests.clone();
+            Box::pin(async move { add_requests(tx, requests).await })
+        })
+        .await
+    }
+
+    async fn source_requests(&self) -> Result<HashMap<SourceId, Requests>, Error> {
+        self.read_sealed(|tx, _| {
+            Box::pin(async move {
+                let found = |row: &Row| -> Result<_, Error> {
+                    let (id, text): (i64, String) = (get(row, 0)?, get(row, 1)?);
+                    Ok((SourceId::from_i64(id), read_requests(id, &text)?))
+                };
+                rows(tx, "SELECT id, requests FROM source", &[]).await?.iter().map(found).collect()
+            })
+        })
+        .await
     }
 
     async fn sources(&self) -> Result<Vec<Source>, Error> {
@@ -76,6 +102,17 @@ async fn update(tx: &Transaction<'_>, seal: &Seal, source: &Source) -> Result<()
 async fn delete(tx: &Transaction<'_>, id: SourceId) -> Result<(), Error> {
     found(execute(tx, "DELETE FROM source WHERE id = $1", &[&id.as_i64()]).await?, "source")?;
     raise_config_version(tx).await
+}
+
+/// Does not raise the config version: no node follows counts.
+async fn add_requests(tx: &Transaction<'_>, requests: BTreeMap<i64, Requests>) -> Result<(), Error> {
+    for (id, more) in requests {
+        if let Some(stored) = row(tx, "SELECT requests FROM source WHERE id = $1 FOR NO KEY UPDATE", &[&id]).await? {
+            let text = more_requests(id, &get::<String>(&stored, 0)?, more)?;
+            execute(tx, "UPDATE source SET requests = $2 WHERE id = $1", &[&id, &clean(&text)]).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Source>, Error> {

@@ -45,3 +45,6 @@ CREATE TABLE comparison (
     finished_at bigint,
     CHECK ((state = 'running') = (finished_at IS NULL))
 );
+
+-- What happened to the requests of sources; counting begins now.
+ALTER TABLE source ADD COLUMN requests text NOT NULL DEFAULT '{}';

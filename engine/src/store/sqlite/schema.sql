@@ -206,7 +206,8 @@ CREATE TABLE source (
     title      TEXT,
     draft      TEXT NOT NULL,                  -- JSON object: settings that differ from its preset
     created_at INTEGER NOT NULL,
-    sealed     BLOB NOT NULL                   -- JSON object with its address and its secrets, encrypted
+    sealed     BLOB NOT NULL,                  -- JSON object with its address and its secrets, encrypted
+    requests   TEXT NOT NULL DEFAULT '{}'      -- JSON object: counts of requests, and the last refused ones
 ) STRICT;
 
 CREATE TABLE plugin (

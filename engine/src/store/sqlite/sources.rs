@@ -1,20 +1,20 @@
 //! Sources: inbound addresses for third parties.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{Sqlite, rows::found};
 use crate::{
     clock,
     domain::{
         id::SourceId,
-        source::{NewSource, Source},
+        source::{NewSource, Requests, Source},
     },
     store::{
         Error, Seal, Sources,
-        source_columns::{StoredSource, draft, sealed},
+        source_columns::{StoredSource, draft, more_requests, read_requests, sealed},
     },
 };
 
@@ -30,6 +30,24 @@ impl Sources for Sqlite {
 
     async fn delete_source(&self, id: SourceId) -> Result<(), Error> {
         self.write(move |db, _| delete(db, id)).await
+    }
+
+    async fn add_source_requests(&self, requests: Vec<(SourceId, Requests)>) -> Result<(), Error> {
+        self.write(move |db, _| requests.into_iter().try_for_each(|(id, more)| add_requests(db, id.as_i64(), more))).await
+    }
+
+    async fn source_requests(&self) -> Result<HashMap<SourceId, Requests>, Error> {
+        self.read(|db| {
+            let mut select = db.prepare_cached("SELECT id, requests FROM source")?;
+            let mut rows = select.query([])?;
+            let mut found = HashMap::new();
+            while let Some(row) = rows.next()? {
+                let (id, text): (i64, String) = (row.get(0)?, row.get(1)?);
+                found.insert(SourceId::from_i64(id), read_requests(id, &text)?);
+            }
+            Ok(found)
+        })
+        .await
     }
 
     async fn sources(&self) -> Result<Vec<Source>, Error> {
@@ -64,8 +82,17 @@ fn delete(db: &Connection, id: SourceId) -> Result<(), Error> {
     found(db.prepare_cached("DELETE FROM source WHERE id = ?1")?.execute([id.as_i64()])?, "source")
 }
 
+fn add_requests(db: &Connection, id: i64, more: Requests) -> Result<(), Error> {
+    let mut select = db.prepare_cached("SELECT requests FROM source WHERE id = ?1")?;
+    if let Some(stored) = select.query_row([id], |row| row.get::<_, String>(0)).optional()? {
+        let text = more_requests(id, &stored, more)?;
+        db.prepare_cached("UPDATE source SET requests = ?2 WHERE id = ?1")?.execute(params![id, text])?;
+    }
+    Ok(())
+}
+
 /// The columns of [`source`], in its order.
-pub const SOURCE_COLUMNS: &str = "id, name, title, draft, created_at, sealed";
+pub const SOURCE_COLUMNS: &str = "id, name, title, draft, created_at, sealed, requests";
 
 /// Reads [`SOURCE_COLUMNS`]. One of `seals` must open the secrets.
 pub fn source(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Source, Error> {
@@ -77,6 +104,7 @@ pub fn source(row: &Row<'_>, seals: &[Arc<Seal>]) -> Result<Source, Error> {
         created_at: row.get(4)?,
         sealed: row.get(5)?,
     };
+    read_requests(stored.id, &row.get::<_, String>(6)?)?;
     stored.read(seals)
 }
 

@@ -48,3 +48,6 @@ CREATE TABLE comparison (
     finished_at INTEGER,
     CHECK ((state = 'running') = (finished_at IS NULL))
 ) STRICT;
+
+-- What happened to the requests of sources; counting begins now.
+ALTER TABLE source ADD COLUMN requests TEXT NOT NULL DEFAULT '{}';
