@@ -31,8 +31,8 @@
 //! ```
 //!
 //! In reading order: the trait ([`Plugin`]) and its input ([`Event`]); its result ([`Outcome`], made of [`Webhook`]s and
-//! [`Emit`]s, or an [`Error`]); services of the engine ([`config`], [`state`], [`log`]); tests without an engine ([`testing`],
-//! native builds only).
+//! [`Emit`]s, or an [`Error`]); services of the engine ([`config`], [`state`], [`log`]); tests without an engine ([`testing`] calls
+//! the plugin, [`testkit`] runs its WebAssembly; native builds only).
 //!
 //! # Guarantees
 //!
@@ -61,6 +61,8 @@ pub mod state;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testkit;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod rules;

@@ -6,6 +6,7 @@ mod engine;
 mod proxy;
 
 mod access;
+mod as_test;
 mod backup;
 mod bulk_retry;
 mod callers_gone_wrong;

@@ -15,7 +15,7 @@ use crate::engine::DEADLINE;
 const BUILD_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Returns a command in this folder, without what cargo sets for a test.
-fn command(program: &str, folder: &Path) -> Command {
+pub fn command(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG") || name.starts_with("INNESCO_")) {
         command.env_remove(name);

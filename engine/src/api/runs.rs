@@ -213,6 +213,7 @@ impl RunRecordView {
                 subject: new.subject.as_deref().map(str::to_owned),
                 time: run.event.time(),
                 accepted_at: accepted_at.to_string(),
+                depth: new.depth,
                 content_type: new.content.content_type().to_string(),
                 attributes: new.attributes.0.iter().cloned().chain(around).collect(),
                 data_base64: BASE64_STANDARD.encode(new.content.bytes()),

@@ -99,7 +99,7 @@ pub fn recorded(view: RecordedEventView) -> anyhow::Result<Event> {
         time: sent_time(view.time, &view.accepted_at),
         content: Content::stored(view.content_type, data.into()),
         attributes: Attributes(view.attributes).into(),
-        depth: 0,
+        depth: view.depth,
         cause: None,
         request: None,
     };

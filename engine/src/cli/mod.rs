@@ -4,6 +4,7 @@
 //! output, everything else to standard error. Exit codes: 0 (done), 1 (failed), 2 (wrong usage), 130 (interrupted).
 
 mod answer;
+mod as_test;
 mod audit;
 mod backup;
 mod build;
@@ -20,9 +21,11 @@ mod event_file;
 #[cfg(test)]
 mod examples;
 mod feed;
+mod fixture;
 mod job;
 mod keys;
 mod listen;
+mod mask;
 mod measure;
 mod migrate;
 mod misuse;

@@ -16,6 +16,7 @@ use super::{
     client::{Client, shown},
     event::{self, short},
     event_file,
+    fixture::Fixture,
     measure::{self, count},
     output::{self, DIM, Printer, Styled, indent},
     plugin::{changed, meant},
@@ -25,13 +26,19 @@ use super::{
 use crate::{
     domain::{
         content::Json,
+        endpoint::{Endpoint, EndpointState, NewEndpoint, Policy, Subscription},
         event::Event,
-        id::Tag,
+        id::{EndpointId, Tag},
+        name::Slug,
+        routing::EndpointTable,
         run::{Emitted, Requests, RunFailure, RunOutcome, StateWrite, Webhook},
         setting,
+        signature::Scheme,
+        time::Timestamp,
     },
     sandbox::{NoCache, Plugin, Report, RunInput, Sandbox, Settings, StateSource},
-    wire::{RecordedStateView, RunRecordView},
+    wire::RunRecordView,
+    work::refusal,
 };
 
 #[derive(clap::Args)]
@@ -44,7 +51,7 @@ pub struct TestArgs {
     /// Use an event of an engine instead of a file: evt_…
     #[arg(long = "event", id = "recorded", value_name = "EVENT", conflicts_with = "file")]
     recorded: Option<String>,
-    /// Repeat a run of an engine, run_…, on the event, the settings and the state that it read
+    /// Repeat a run of an engine, run_…, on the event, the settings and the state that it read; or a file of `run show --as-test`, or -
     #[arg(long, value_name = "RUN", conflicts_with_all = ["file", "recorded"])]
     run: Option<String>,
     /// Setting that the plugin reads; can be repeated
@@ -66,20 +73,10 @@ pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
     let mut given = given(args, client)?;
     given.config.extend(config);
     given.state.extend(state);
-    let Given { event, config: stored, state, bound } = given;
-    let (name, bytes) = file(&args.plugin)?;
-    let mut settings = Settings { threads: 1, ..Settings::default() };
-    // A file of any size is accepted: the limit of its size is a setting of an engine.
-    settings.plugin_bytes_max = settings.plugin_bytes_max.max(bytes.len());
-    let sandbox = Sandbox::new(settings.clone())?;
-    let plugin = sandbox.load(&bytes, &NoCache).map_err(|error| anyhow::anyhow!("{name} is not loaded: {error}"))?;
-    let declared = &plugin.manifest().settings;
-    let notes = notes(&plugin, &event, &stored, bound);
-    let config = Arc::new(setting::effective(declared, &stored));
-    let tag = Tag::from_random([0; 4]);
-    let input = RunInput { event: &event, tag, config: &config, revision: 0, limits: &settings.limits, bound };
-    let report = plugin.run(input, Box::new(GivenState(state)))?;
-    let trial = Trial { plugin: &plugin, event: &event, report: &report };
+    let stage = Stage::load(&args.plugin)?;
+    let notes = notes(&stage.plugin, &given);
+    let report = stage.run(&given)?;
+    let trial = Trial { plugin: &stage.plugin, event: &given.event, report: &report };
     out.thing(&trial.json(), |_| trial.page())?;
     for note in notes {
         anstream::eprintln!("note: {note}");
@@ -88,6 +85,72 @@ pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
         Ok(_) => Ok(()),
         Err(failure) => bail!("the run ended {}", failure.outcome),
     }
+}
+
+/// A loaded plugin with an engine's limits.
+pub struct Stage {
+    plugin: Plugin,
+    settings: Settings,
+}
+
+impl Stage {
+    /// Loads a plugin from a file, or from a crate, which is built first.
+    ///
+    /// # Errors
+    /// The crate does not build, or the file is not a plugin.
+    pub fn load(typed: &Path) -> anyhow::Result<Self> {
+        let (name, bytes) = file(typed)?;
+        let mut settings = Settings { threads: 1, ..Settings::default() };
+        // A file of any size is accepted: the limit of its size is a setting of an engine.
+        settings.plugin_bytes_max = settings.plugin_bytes_max.max(bytes.len());
+        let sandbox = Sandbox::new(settings.clone())?;
+        let plugin = sandbox.load(&bytes, &NoCache).map_err(|error| anyhow::anyhow!("{name} is not loaded: {error}"))?;
+        Ok(Self { plugin, settings })
+    }
+
+    /// Runs the plugin once. Its requests are checked as an engine checks them.
+    ///
+    /// # Errors
+    /// Never because of the plugin: its failure is in the report.
+    pub fn run(&self, given: &Given) -> anyhow::Result<Report> {
+        let Given { event, config, state, bound, endpoints } = given;
+        let config = Arc::new(setting::effective(&self.plugin.manifest().settings, config));
+        let (tag, limits) = (Tag::from_random([0; 4]), &self.settings.limits);
+        let input = RunInput { event, tag, config: &config, revision: 0, limits, bound: *bound };
+        let mut report = self.plugin.run(input, Box::new(GivenState(state.clone())))?;
+        let refused = report.result.as_ref().ok().and_then(|requests| {
+            let asked = requests.webhooks.iter().filter_map(|webhook| webhook.to.as_deref());
+            // Without the names of the endpoints that exist, every endpoint does.
+            let names: Vec<&str> =
+                endpoints.as_ref().map_or_else(|| asked.collect(), |names| names.iter().map(String::as_str).collect());
+            let table = EndpointTable::new(names.into_iter().filter_map(endpoint));
+            let own = bound.then(|| endpoint("its-endpoint")).flatten();
+            refusal(requests, &self.plugin.manifest().name, event, own.as_ref(), &table)
+        });
+        if let Some(failure) = refused {
+            report.result = Err(failure);
+            report.state.writes.clear();
+        }
+        Ok(report)
+    }
+}
+
+/// Returns an endpoint to which nothing is sent.
+fn endpoint(name: &str) -> Option<Endpoint> {
+    let new = NewEndpoint {
+        name: Slug::parse(name).ok()?,
+        title: None,
+        url: String::new(),
+        subscription: Subscription::default(),
+        plugin: None,
+        scheme: Scheme::default(),
+        secrets: Vec::new(),
+        policy: Policy::default(),
+        state: EndpointState::Active,
+    };
+    // Names are unique, ids are not looked at beyond that.
+    let id = name.bytes().fold(7_i64, |id, byte| id.wrapping_mul(31).wrapping_add(byte.into()));
+    Some(Endpoint { id: EndpointId::from_i64(id), created_at: Timestamp::from_millis(0), failing_since: None, new })
 }
 
 /// Returns the name of a plugin's file for messages, and its bytes.
@@ -107,31 +170,32 @@ fn file(typed: &Path) -> anyhow::Result<(String, Vec<u8>)> {
 }
 
 /// What a plugin runs on.
-struct Given {
-    event: Event,
-    config: BTreeMap<String, String>,
-    state: HashMap<String, Vec<u8>>,
-    bound: bool,
+#[derive(Clone)]
+pub struct Given {
+    pub event: Event,
+    pub config: BTreeMap<String, String>,
+    pub state: HashMap<String, Vec<u8>>,
+    pub bound: bool,
+    /// Names of the endpoints that exist; `None` if every endpoint does.
+    pub endpoints: Option<Vec<String>>,
 }
 
 /// Returns what the plugin runs on, without the settings and state of the command line.
 fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<Given> {
     let Some(run) = &args.run else {
         let event = event(args, client)?;
-        return Ok(Given { event, config: BTreeMap::new(), state: HashMap::new(), bound: args.bound });
+        return Ok(Given { event, config: BTreeMap::new(), state: HashMap::new(), bound: args.bound, endpoints: None });
     };
-    let record = client()?.get::<RunRecordView>(&["v1", "runs", run, "record"])?.into_thing();
-    if let Some(reason) = record.not_repeatable {
-        bail!("{} cannot be repeated: {}", measure::one_line(run), measure::one_line(&reason));
-    }
-    let mut state = HashMap::new();
-    for RecordedStateView { key, value_base64 } in record.state {
-        if let Some(value) = value_base64 {
-            state.insert(key, BASE64_STANDARD.decode(value).context("the recorded state is not base64")?);
-        }
-    }
-    let event = event_file::recorded(record.event)?;
-    Ok(Given { event, config: record.settings.unwrap_or_default(), state, bound: record.bound || args.bound })
+    let path = Path::new(run);
+    let fixture = if run == "-" || path.is_file() || run.ends_with(".json") {
+        let (bytes, from) = input(path)?;
+        Fixture::read(&bytes).with_context(|| format!("{from} is no recorded run"))?
+    } else {
+        Fixture::new(client()?.get::<RunRecordView>(&["v1", "runs", run, "record"])?.into_thing())?
+    };
+    let mut given = fixture.given()?;
+    given.bound |= args.bound;
+    Ok(given)
 }
 
 /// Returns the event on which the plugin runs.
@@ -140,21 +204,24 @@ fn event(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> an
         let text = client()?.get_text(&["v1", "events", id])?;
         return event_file::read(text.into_bytes()).with_context(|| format!("event {} cannot be run", measure::one_line(id)));
     }
-    let path = args.file.as_deref().unwrap_or(Path::new("-"));
-    let mut bytes = Vec::new();
-    let from = if path == Path::new("-") {
-        if io::stdin().is_terminal() {
-            anstream::eprintln!("reading an event from standard input; end with Ctrl-D");
-        }
-        io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
-        "standard input".to_owned()
-    } else {
-        bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        path.display().to_string()
-    };
+    let (bytes, from) = input(args.file.as_deref().unwrap_or(Path::new("-")))?;
     event_file::read(bytes).with_context(|| {
         format!("{from} is no event; write one such as {{\"type\": \"order.created\", \"data\": {{\"id\": 7}}}}")
     })
+}
+
+/// Reads a file, or standard input for `-`. Returns its bytes, and what to call it.
+fn input(path: &Path) -> anyhow::Result<(Vec<u8>, String)> {
+    if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            anstream::eprintln!("reading from standard input; end with Ctrl-D");
+        }
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
+        return Ok((bytes, "standard input".to_owned()));
+    }
+    let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok((bytes, path.display().to_string()))
 }
 
 /// State that does not change.
@@ -175,11 +242,11 @@ fn state(pairs: &[String]) -> anyhow::Result<HashMap<String, Vec<u8>>> {
 }
 
 /// Returns the differences between a run in an engine and this one.
-fn notes(plugin: &Plugin, event: &Event, stored: &BTreeMap<String, String>, bound: bool) -> Vec<String> {
+fn notes(plugin: &Plugin, Given { event, config, bound, .. }: &Given) -> Vec<String> {
     let manifest = plugin.manifest();
-    let mut notes: Vec<String> = setting::misfits(&manifest.settings, stored).into_iter().map(|misfit| misfit.detail).collect();
+    let mut notes: Vec<String> = setting::misfits(&manifest.settings, config).into_iter().map(|misfit| misfit.detail).collect();
     let event_type = &event.new.event_type;
-    if !bound && !manifest.on.iter().any(|pattern| pattern.matches(event_type)) {
+    if !*bound && !manifest.on.iter().any(|pattern| pattern.matches(event_type)) {
         let on: Vec<String> = manifest.on.iter().map(ToString::to_string).collect();
         notes.push(format!("an engine does not run it on {event_type}: it subscribes to {}", output::texts(&on)));
     }

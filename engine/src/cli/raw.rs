@@ -47,7 +47,7 @@ fn new_line(out: &mut String, depth: usize) {
 }
 
 /// Returns the length of the first string of the text, including its quotes.
-fn string_len(text: &str) -> usize {
+pub fn string_len(text: &str) -> usize {
     let mut escaped = false;
     for (place, c) in text.char_indices().skip(1) {
         match c {

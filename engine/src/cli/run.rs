@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{
+    as_test::{self, AsTestArgs},
     client::Client,
     event, job,
     measure::{self, count},
@@ -43,11 +44,15 @@ pub enum RunCommand {
         #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
         limit: usize,
     },
-    /// Show one run with its log
-    #[command(before_help = "Example:  innesco run show run_k7q212")]
+    /// Show one run with its log, or write it as a test
+    #[command(
+        before_help = "Example:  innesco run show run_k7q212\n          innesco run show run_k7q212 --as-test --mask 'data.customer.*'"
+    )]
     Show {
         /// Run id, run_…
         run: String,
+        #[command(flatten)]
+        test: AsTestArgs,
     },
     /// Run failed runs again, with the plugin version that serves now; the event's other runs and webhooks are not repeated
     #[command(
@@ -124,7 +129,8 @@ pub fn run(command: &RunCommand, client: &Client, out: &Printer) -> anyhow::Resu
             ];
             out.list(&items, &columns, "No such run.")?;
         }
-        RunCommand::Show { run } => out.answer(&client.get(&["v1", "runs", run])?, |run| page(run, out))?,
+        RunCommand::Show { run, test } if test.as_test => as_test::run(test, run, client, out)?,
+        RunCommand::Show { run, .. } => out.answer(&client.get(&["v1", "runs", run])?, |run| page(run, out))?,
         RunCommand::Retry { bulk, yes, .. } if bulk.parked => retry_all(bulk, *yes, client, out)?,
         RunCommand::Retry { runs, .. } => {
             for run in runs {

@@ -18,7 +18,7 @@ macro_rules! files_of_the_sdk {
     };
 }
 
-const FILES: [(&str, &str); 22] = files_of_the_sdk![
+const FILES: [(&str, &str); 23] = files_of_the_sdk![
     "README.md",
     "src/arena.rs",
     "src/bindings.rs",
@@ -38,6 +38,7 @@ const FILES: [(&str, &str); 22] = files_of_the_sdk![
     "src/setting.rs",
     "src/state.rs",
     "src/testing.rs",
+    "src/testkit.rs",
     "src/webhook.rs",
     "wit/plugin.wit",
     "Cargo.toml",

@@ -106,6 +106,9 @@ pub struct RecordedEventView {
     pub time: String,
     #[schema(value_type = Timestamp)]
     pub accepted_at: String,
+    /// Number of earlier events in its chain.
+    #[serde(default)]
+    pub depth: u8,
     pub content_type: String,
     /// Names and values. A source's event has those of its request, too.
     pub attributes: Vec<(String, String)>,

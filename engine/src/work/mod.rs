@@ -30,7 +30,7 @@ mod tests;
 mod throttle;
 mod verdict;
 
-pub use self::comparer::THREADS_MAX as COMPARE_THREADS_MAX;
+pub use self::{comparer::THREADS_MAX as COMPARE_THREADS_MAX, verdict::refusal};
 
 use std::{sync::Arc, time::Duration};
 

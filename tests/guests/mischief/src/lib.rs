@@ -44,10 +44,36 @@ impl Plugin for Mischief {
                 Ok(Outcome::none())
             }
             "fail" => Err(Error::permanent("no-luck", "it is not to be")),
+            "data" => {
+                let Order { customer } = event.json()?;
+                if customer.age < 18 {
+                    return Err(Error::permanent("too-young", format!("customer {} is too young", customer.name)));
+                }
+                Ok(Outcome::none())
+            }
+            "count" => {
+                let (count, limit): (u32, u32) = (state::get_json("count")?.unwrap_or(0), config::get_as("limit")?);
+                if count >= limit {
+                    return Err(Error::permanent("limit", format!("{count} of {limit}")));
+                }
+                state::set_json("count", &(count + 1))?;
+                Ok(Outcome::none())
+            }
             "again" => Ok(Emit::new("mischief.again").json(&json!({}))?.into()),
             _ => Ok(Webhook::to("receiver").json(&json!({ "well": "behaved" }))?.into()),
         }
     }
+}
+
+#[derive(Deserialize)]
+struct Order {
+    customer: Customer,
+}
+
+#[derive(Deserialize)]
+struct Customer {
+    name: String,
+    age: u32,
 }
 
 /// Recurses until the stack is full.
