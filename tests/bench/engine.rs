@@ -145,6 +145,34 @@ impl Engine {
         }
     }
 
+    /// Pushes a version of a plugin, which serves at once unless it is a candidate. Returns the version.
+    pub async fn push(&self, plugin: &str, file: Vec<u8>, is_candidate: bool) -> anyhow::Result<String> {
+        let url = format!("{}/v1/plugins/{plugin}?candidate={is_candidate}", self.server.url);
+        let answer = self.client.put(url).bearer_auth(KEY).body(file).send().await?.error_for_status()?;
+        let pushed: Value = serde_json::from_str(&answer.text().await?)?;
+        Ok(pushed["version"].as_str().context("a pushed version has a digest")?.to_owned())
+    }
+
+    /// Starts to compare the newest recorded runs of a plugin with a candidate. Returns the path of the comparison.
+    pub async fn compare(&self, plugin: &str, candidate: &str, last: usize) -> anyhow::Result<String> {
+        let request = json!({ "candidate": candidate, "last": last });
+        let started = self.call(reqwest::Method::POST, &format!("/v1/plugins/{plugin}/compare"), Some(request)).await?;
+        Ok(format!("/v1/comparisons/{}", started["id"].as_str().context("a comparison has an id")?))
+    }
+
+    /// Waits until a comparison has ended, and returns it.
+    pub async fn compared(&self, comparison: &str) -> anyhow::Result<Value> {
+        let until = Instant::now() + Duration::from_secs(300);
+        loop {
+            let one = self.call(reqwest::Method::GET, comparison, None).await?;
+            if one["state"] != "running" {
+                return Ok(one);
+            }
+            ensure!(Instant::now() < until, "the comparison does not end: {one}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn call(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         let mut request = self.client.request(method, format!("{}{path}", self.server.url)).bearer_auth(KEY);
         if let Some(body) = body {
@@ -156,6 +184,13 @@ impl Engine {
         ensure!(status.is_success(), "{path} answered {status}: {text}");
         Ok(serde_json::from_str(&text)?)
     }
+}
+
+/// Builds another version of a plugin from the same source: its file differs, its code does not.
+pub fn rebuilt(mut file: Vec<u8>) -> Vec<u8> {
+    file.extend([0, 6, 4]);
+    file.extend(b"notex");
+    file
 }
 
 /// Builds the benchmark's plugin as its authors would, and returns its bytes.

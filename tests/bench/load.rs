@@ -163,6 +163,9 @@ impl Latencies {
     }
 }
 
+/// The data of an event: an order of 1 KB.
+pub const ORDER: &str = include_str!("order.json");
+
 /// A whole request and its target, in which only the event's number changes.
 #[derive(Clone)]
 pub struct Target {
@@ -174,8 +177,13 @@ pub struct Target {
 impl Target {
     /// Creates events of this type for the server at `url`.
     pub fn new(url: &str, event_type: &str) -> Self {
+        Self::with_data(url, event_type, ORDER.trim_end())
+    }
+
+    /// As [`Self::new`], with this data instead of [`ORDER`]. It has a number like the order's.
+    pub fn with_data(url: &str, event_type: &str, data: &str) -> Self {
         let address = url.trim_start_matches("http://").to_owned();
-        let body = format!(r#"{{"type":"{event_type}","source":"shop","data":{}}}"#, include_str!("order.json").trim_end());
+        let body = format!(r#"{{"type":"{event_type}","source":"shop","data":{data}}}"#);
         let mut request = format!(
             "POST /v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n",

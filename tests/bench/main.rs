@@ -15,6 +15,7 @@ mod relay;
 
 mod accept;
 mod attacks;
+mod compare;
 mod fairness;
 mod figures;
 mod hostile;
@@ -33,7 +34,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Number of alternating rounds: a disturbed round differs from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 8] = ["relay", "accept", "hostile", "attacks", "fairness", "backlog", "retention", "nodes"];
+const DEFAULT: [&str; 10] =
+    ["relay", "accept", "hostile", "attacks", "fairness", "backlog", "retention", "compare", "debug", "nodes"];
 
 fn main() -> anyhow::Result<()> {
     // `cargo bench` adds a flag.
@@ -59,6 +61,8 @@ fn main() -> anyhow::Result<()> {
                         "hostile" => hostile::run(place).await?,
                         "attacks" => attacks::run(place).await?,
                         "retention" => retention::run(place).await?,
+                        "compare" => compare::run(place).await?,
+                        "debug" => compare::run_debug(place).await?,
                         "backlog" => fairness::run_backlog(place).await?,
                         "nodes" => nodes::run(place).await?,
                         _ => fairness::run(place).await?,

@@ -73,6 +73,14 @@ fn variant(number: u32) -> Vec<u8> {
     bytes
 }
 
+/// Another file with the same code: a custom section changes the digest, and no instruction.
+fn rebuilt() -> Vec<u8> {
+    let mut rebuilt = variant(0);
+    rebuilt.extend([0, 6, 4]);
+    rebuilt.extend(b"notex");
+    rebuilt
+}
+
 async fn push_candidate(engine: &Engine, bytes: Vec<u8>) -> String {
     let answer = engine.request("PUT", "/v1/plugins/changes?candidate=true").body(bytes).send().await.expect("an answer");
     let status = answer.status().as_u16();
@@ -143,11 +151,7 @@ async fn every_planted_change_is_found_under_its_name_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_of_the_same_source_differs_in_nothing() {
     let (engine, _receiver) = engine_with_recorded_runs().await;
-    // A custom section changes the file and its digest, and no instruction.
-    let mut rebuilt = variant(0);
-    rebuilt.extend([0, 6, 4]);
-    rebuilt.extend(b"notex");
-    let candidate = push_candidate(&engine, rebuilt).await;
+    let candidate = push_candidate(&engine, rebuilt()).await;
     for body in [json!({ "candidate": candidate }), json!({ "candidate": candidate[..8], "last": 7, "event_type": "order.*" })] {
         let one = compare(&engine, body.clone()).await;
         let report = &one["report"];
@@ -171,6 +175,102 @@ async fn a_record_has_everything_that_a_run_depended_on() {
     let first = first["items"].as_array().and_then(|items| items.last()).expect("runs")["id"].as_str().expect("an id").to_owned();
     let record = engine.get(&format!("/v1/runs/{first}/record")).await;
     assert_eq!((&record["settings_revision"], &record["settings"]), (&json!(0), &json!({})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_follows_new_runs_until_the_candidate_serves() {
+    const NEW: u64 = 30;
+    let mut engine = Engine::start(&["changes"]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("crm", &receiver.url("/"), &[]).await;
+    let send = async |engine: &Engine, ids: std::ops::Range<u64>| {
+        for id in ids {
+            engine.send("order.created", json!({ "id": id, "total": id * 10, "country": "IT" })).await;
+        }
+        engine.all_run().await;
+    };
+    send(&engine, 0..10).await;
+    let (same, other) = (push_candidate(&engine, rebuilt()).await, push_candidate(&engine, variant(6)).await);
+    let follow = async |body: Value| {
+        let started = engine.ok("POST", "/v1/plugins/changes/compare", body).await;
+        assert_eq!((&started["state"], &started["follow"]), (&json!("running"), &json!(true)), "{started:#}");
+        format!("/v1/comparisons/{}", started["id"].as_str().expect("an id"))
+    };
+    let all = follow(json!({ "candidate": other, "follow": true })).await;
+    let half = follow(json!({ "candidate": same, "follow": true, "share": 50 })).await;
+    let few = follow(json!({ "candidate": same, "follow": true, "last": 5 })).await;
+
+    // Runs of before are not counted. It continues after a restart.
+    send(&engine, 10..10 + NEW / 2).await;
+    engine.wait(&few, "it ends after its last run", |one| one["state"] == "done" && one["report"]["compared"] == 5).await;
+    assert!(engine.stop());
+    engine.launch();
+    send(&engine, 10 + NEW / 2..10 + NEW).await;
+    let counted = |one: &Value| one["report"]["compared"].as_u64().unwrap() + one["report"]["skipped"].as_u64().unwrap();
+    let one = engine.wait(&all, "every new run is counted", |one| counted(one) == NEW).await;
+    assert_eq!(
+        (&one["state"], &one["share"], changes(&one)),
+        (&json!("running"), &json!(100), vec!["webhook to crm: body /country changed".to_owned()])
+    );
+    assert_eq!(one["report"]["differ"], one["report"]["compared"], "{one:#}");
+    let one = engine.wait(&half, "its share is counted", |one| counted(one) > 0).await;
+    assert!(counted(&one) < NEW && one["report"]["changes"] == json!([]), "{one:#}");
+    assert_eq!(receiver.received().len() as u64, 10 + NEW, "nothing took effect");
+
+    // The candidate serves: its comparison is done. The other candidate would be compared with a version that serves no more.
+    engine.ok("POST", "/v1/plugins/changes/promote", json!({ "version": other })).await;
+    let ended = |one: &Value| one["state"] != "running";
+    let one = engine.wait(&all, "it ends", ended).await;
+    assert_eq!((&one["state"], &one["problem"]), (&json!("done"), &Value::Null), "{one:#}");
+    let one = engine.wait(&half, "it ends", ended).await;
+    assert!(one["problem"].as_str().is_some_and(|text| text.contains("another version serves now")), "{one:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_following_comparison_is_watched_listed_and_cancelled() {
+    let engine = Engine::start(&["changes"]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("crm", &receiver.url("/"), &[]).await;
+    push_candidate(&engine, rebuilt()).await;
+    let run = |arguments: &[&str]| {
+        let output = engine.command().args(arguments).output().expect("the program runs");
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).expect("text"))
+    };
+    let follow = ["plugin", "compare", "changes", "--follow", "--share", "100%", "--last", "3", "--gate", "differ=0"];
+    let watched = std::thread::scope(|scope| {
+        let watched = scope.spawn(|| run(&follow));
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            runtime.block_on(async {
+                engine.wait("/v1/comparisons", "it is listed", |page| page["items"][0]["state"] == "running").await;
+                for id in 0..3 {
+                    engine.send("order.created", json!({ "id": id, "total": 1, "country": "IT" })).await;
+                }
+            });
+        });
+        watched.join().expect("it ends")
+    });
+    assert_eq!(watched.0, Some(0), "{}", watched.1);
+    assert!(watched.1.contains("3 runs: 3 same, 0 differ") && watched.1.contains("follows new runs"), "{}", watched.1);
+
+    engine.ok("POST", "/v1/plugins/changes/compare", json!({ "follow": true })).await;
+    let (_, list) = run(&["comparison", "list", "--state", "running"]);
+    let id = list.split_whitespace().find(|word| word.starts_with("cmp_")).unwrap_or_else(|| panic!("{list}")).to_owned();
+    let (_, shown) = run(&["comparison", "show", &id]);
+    assert!(shown.contains("No run has ended since it was started."), "{shown}");
+    let (code, cancelled) = run(&["comparison", "cancel", &id, "--yes"]);
+    assert!(code == Some(0) && cancelled.contains("cancelled"), "{cancelled}");
+    assert_eq!(engine.get(&format!("/v1/comparisons/{id}")).await["state"], "cancelled");
+
+    for (arguments, expected) in [
+        (&["plugin", "compare", "changes", "--share", "10%"][..], "--follow"),
+        (&["plugin", "compare", "changes", "--follow", "--share", "0%"], "write a percentage from 1% to 100%"),
+    ] {
+        let (code, said) = run(arguments);
+        assert!(code == Some(2) && said.contains(expected), "{said}");
+    }
+    let refused = engine.call("POST", "/v1/plugins/changes/compare", json!({ "share": 10 })).await;
+    assert_eq!(refused.0, 422, "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

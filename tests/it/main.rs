@@ -30,6 +30,7 @@ mod outside;
 mod overload;
 mod plugins;
 mod receivers_gone_wrong;
+mod recordings;
 mod repairs;
 mod retention;
 mod rotation;

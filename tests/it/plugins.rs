@@ -778,8 +778,12 @@ async fn versions_change_under_load_and_kills_and_no_event_is_lost() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     let first = crates::wasm("ledger");
-    // The same code in a file with other bytes: another version.
-    let second = [&first[..], &[0, 3, 1, b'v', 2]].concat();
+    // The same plugin with another digit in its webhooks: another version.
+    let mut second = first.clone();
+    let mark = b"version 0";
+    let places: Vec<usize> = first.windows(mark.len()).enumerate().filter(|(_, part)| part == mark).map(|(at, _)| at).collect();
+    let [place] = places[..] else { panic!("the version is in the file once: {places:?}") };
+    second[place + mark.len() - 1] = b'1';
     let versions = [&first, &second].map(|bytes| innesco::domain::plugin::Digest::of(bytes).to_string());
     assert_eq!(push(&engine, "ledger", first).await.0, 200);
     assert_eq!(push(&engine, "ledger?candidate=true", second).await.0, 200);
@@ -824,6 +828,9 @@ async fn versions_change_under_load_and_kills_and_no_event_is_lost() {
         all.iter().filter_map(|one| serde_json::from_slice::<Value>(&one.body).ok()?["job"].as_u64()).collect()
     };
     receiver.wait_for("every accepted job arrives", DEADLINE, |all| accepted.is_subset(&arrived(all))).await;
+    let all = receiver.received();
+    let sent: std::collections::BTreeMap<_, _> =
+        all.iter().map(|one| (one.header("webhook-id").expect("an id"), one.header("x-version"))).collect();
     let (mut ran, mut cursor) = (std::collections::BTreeMap::<String, usize>::new(), String::new());
     loop {
         let page = engine.get(&format!("/v1/events?type=job.created&limit=200{cursor}")).await;
@@ -831,6 +838,9 @@ async fn versions_change_under_load_and_kills_and_no_event_is_lost() {
             let story = engine.settled(item["event"].as_str().unwrap()).await;
             let [run] = &story["runs"].as_array().unwrap()[..] else { panic!("one run each: {story:#}") };
             assert_eq!(run["outcome"], "ok", "{run:#}");
+            let delivery = story["deliveries"][0]["id"].as_str().expect("a webhook");
+            let digit = versions.iter().position(|version| run["version"] == *version.as_str()).expect("one of both").to_string();
+            assert_eq!(sent[delivery], Some(digit.as_str()), "the effect is that of the version that the run names: {story:#}");
             *ran.entry(run["version"].as_str().unwrap().to_owned()).or_default() += 1;
         }
         match page["next"].as_str() {
@@ -875,14 +885,31 @@ async fn a_disabled_plugin_matches_nothing_and_its_runs_wait() {
     receiver.wait_for("it runs again", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"job":2}"#)).await;
 }
 
-/// A version that keeps failing is held. Its events wait, and nothing is lost. `INNESCO_HELD_EVENTS` sets their number.
+/// What lets a held plugin run again.
+#[derive(Clone, Copy)]
+enum Release {
+    Enable,
+    Promote,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_keeps_failing_is_held_and_its_events_wait() {
+    hold_and_release(Release::Enable).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_version_releases_the_events_of_a_held_one() {
+    hold_and_release(Release::Promote).await;
+}
+
+/// A version that keeps failing is held. Its events wait, and nothing is lost. `INNESCO_HELD_EVENTS` sets their number.
+async fn hold_and_release(release: Release) {
     let held: usize = std::env::var("INNESCO_HELD_EVENTS").map_or(300, |text| text.parse().expect("a number of events"));
     let mut engine = Engine::start(&["mischief", "ledger"]);
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     engine.endpoint("ops", &receiver.url("/ops"), &["innesco.plugin.quarantined"]).await;
+    engine.endpoint("direct", &receiver.url("/direct"), &["mischief.nothing"]).await;
     for _ in 0..11 {
         let event = engine.send("mischief.panic", json!({})).await;
         engine.settled(&event).await;
@@ -893,10 +920,13 @@ async fn a_plugin_that_keeps_failing_is_held_and_its_events_wait() {
     let notice = data(notices.iter().find(|one| one.path == "/ops").unwrap());
     assert_eq!((&notice["plugin"], &notice["last_outcome"]), (&json!("mischief"), &json!("trapped")));
 
-    let batch = |count: usize| json!(vec![json!({ "type": "mischief.nothing", "data": {} }); count]);
+    let one = |number: usize| json!({ "type": "mischief.nothing", "data": {}, "subject": number.to_string() });
     for start in (0..held).step_by(500) {
-        engine.ok("POST", "/v1/events", batch(500.min(held - start))).await;
+        engine.ok("POST", "/v1/events", (start..held.min(start + 500)).map(one).collect()).await;
     }
+    // An endpoint that subscribes to the same events gets them meanwhile.
+    let direct = |all: &[Received]| all.iter().filter(|one| one.path == "/direct").count();
+    receiver.wait_for("the same events at another endpoint", DEADLINE * 4, |all| direct(all) == held).await;
     // Other plugins continue, also after a restart.
     engine.send("job.created", json!({ "job": 1 })).await;
     engine.all_run().await;
@@ -910,10 +940,30 @@ async fn a_plugin_that_keeps_failing_is_held_and_its_events_wait() {
         .await;
     assert_eq!(all.iter().filter(|one| one.path == "/").count(), 2, "nothing of the held plugin was sent");
 
-    let enabled = engine.command().args(["plugin", "enable", "mischief"]).output().expect("it runs");
-    assert_eq!(String::from_utf8_lossy(&enabled.stdout), "enabled mischief\n");
+    match release {
+        Release::Enable => {
+            let enabled = engine.command().args(["plugin", "enable", "mischief"]).output().expect("it runs");
+            assert_eq!(String::from_utf8_lossy(&enabled.stdout), "enabled mischief\n");
+        }
+        Release::Promote => {
+            let repaired = [&crates::wasm("mischief")[..], &[0, 3, 1, b'v', 2]].concat();
+            assert_eq!(push(&engine, "mischief?candidate=true", repaired).await.0, 200);
+            engine.ok("POST", "/v1/plugins/mischief/promote", Value::Null).await;
+        }
+    }
     receiver.wait_for("every held event", DEADLINE * 4, |all| all.iter().filter(|one| one.path == "/").count() == held + 2).await;
     engine.all_run().await;
-    let ids: BTreeSet<_> = receiver.received().iter().map(|one| one.header("webhook-id").unwrap().to_owned()).collect();
-    assert_eq!(ids.len(), held + 3, "each once, with the report");
+    let all = receiver.received();
+    let ids: BTreeSet<_> = all.iter().map(|one| one.header("webhook-id").unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 2 * held + 3, "each once, with the report");
+    // The runs were executed in the order of their events, nearly: two threads ran the events at first. Each shows how many came before it.
+    let mut places: Vec<usize> = Vec::new();
+    for one in all.iter().filter(|one| one.path == "/" && one.header("x-place").is_some()) {
+        let place: usize = one.header("x-place").unwrap().parse().expect("a number");
+        let subject: usize = one.header("x-subject").unwrap().parse().expect("a number");
+        assert!(place.abs_diff(subject) <= 64, "oldest first: event {subject} was number {place}");
+        places.push(place);
+    }
+    places.sort_unstable();
+    assert_eq!(places, (0..held).collect::<Vec<_>>(), "each once");
 }

@@ -23,7 +23,7 @@ use crate::{
     catalog::{PluginState, chosen},
     clock,
     domain::{
-        comparison::{Comparison, Cost, Group, Histogram, RUNS_MAX, Report, Request, Sample},
+        comparison::{Comparison, Cost, Group, Histogram, RUNS_MAX, Report, Request, Sample, Share},
         id::{ComparisonId, RunId, Tag},
         job::JobState,
         name::Slug,
@@ -43,9 +43,16 @@ const LAST: u64 = 10_000;
 struct Input {
     /// A stored version: its SHA-256, or the beginning of it; default: the newest candidate.
     candidate: Option<String>,
-    /// Maximum number of recorded runs, of which the newest are compared; default 10000.
+    /// Maximum number of recorded runs, of which the newest are compared; default 10000. With `follow` of the next runs; default 1000000.
     #[schema(minimum = 1, maximum = 1_000_000)]
     last: Option<u64>,
+    /// Compare new runs as they end, instead of runs of the past. It ends when another version serves, such as the candidate. A busy node skips
+    /// runs and counts them.
+    #[serde(default)]
+    follow: bool,
+    /// Percentage of the new runs to compare, with `follow`; default 100.
+    #[schema(minimum = 1, maximum = 100)]
+    share: Option<u8>,
     /// Only runs on events of matching types.
     #[schema(value_type = Option<Pattern>)]
     event_type: Option<String>,
@@ -67,7 +74,14 @@ impl Input {
         let digits = self.candidate.as_deref();
         let candidate =
             chosen(&versions, digits).map_err(|error| not_chosen(name, digits.unwrap_or_default(), error).at("/candidate"))?;
-        let last = self.last.unwrap_or(LAST);
+        let follow = match (self.follow, self.share) {
+            (true, percent) => {
+                Some(Share::new(percent.unwrap_or(100)).ok_or_else(|| wrong("share", "is a percentage, 1 to 100".to_owned()))?)
+            }
+            (false, None) => None,
+            (false, Some(_)) => return Err(wrong("share", "needs follow: true".to_owned())),
+        };
+        let last = self.last.unwrap_or(if self.follow { RUNS_MAX } else { LAST });
         if !(1..=RUNS_MAX).contains(&last) {
             return Err(wrong("last", format!("compares 1 to {RUNS_MAX} runs")));
         }
@@ -76,6 +90,7 @@ impl Input {
             serving: entry.row.version,
             candidate: candidate.version,
             last,
+            follow,
             events: pattern(self.event_type)?,
             since: instant("since", self.since)?,
             hides_values: self.mask,
@@ -85,8 +100,8 @@ impl Input {
 
 /// Compare the serving version of a plugin with another one on recorded runs.
 ///
-/// Both repeat the newest recorded runs: same event, settings and state. Nothing takes effect. The comparison continues after a
-/// restart of the engine.
+/// Both repeat the newest recorded runs: same event, settings and state. Nothing takes effect. With `follow` they repeat new runs
+/// as they end, until the candidate serves or the comparison is cancelled. The comparison continues after a restart of the engine.
 #[utoipa::path(
     post, path = "/v1/plugins/{plugin}/compare", operation_id = "compare_plugin", tag = "comparisons",
     params(("plugin" = Slug, Path, description = "Name of the plugin.")),
@@ -182,6 +197,8 @@ impl ComparisonView {
             state: state.as_str().into(),
             problem: problem.clone(),
             last: request.last,
+            follow: request.follow.is_some(),
+            share: request.follow.map(Share::percent),
             event_type: request.events.as_ref().map(ToString::to_string),
             since: request.since.map(|at| at.to_string()),
             mask: request.hides_values,
@@ -203,6 +220,7 @@ impl ReportView {
             targets_differ: report.targets_differ,
             not_repeatable: report.not_repeatable,
             read_current_state: report.read_current_state,
+            skipped: report.skipped,
             changes: report.by_frequency().into_iter().map(|(change, group)| ChangeView::new(change, group, tag)).collect(),
             serving: CostView::new(&report.serving),
             candidate: CostView::new(&report.candidate),

@@ -36,9 +36,15 @@ pub struct Compare {
     /// Version to compare with the serving one: a .wasm file (it is pushed as a candidate), a stored version, or its first digits [default: the newest candidate]
     #[arg(long, value_name = "FILE|VERSION")]
     candidate: Option<String>,
-    /// Maximum number of recorded runs; the newest are compared
-    #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
-    last: u64,
+    /// Maximum number of recorded runs; the newest are compared [default: 10000]; with --follow the next ones [default: 1000000]
+    #[arg(long, value_name = "COUNT")]
+    last: Option<u64>,
+    /// Compare new runs as they end, until the candidate serves; interrupting this command does not end it
+    #[arg(long)]
+    follow: bool,
+    /// With --follow: compare only this share of the runs, such as 10%
+    #[arg(long, requires = "follow", value_name = "PERCENT", value_parser = percent)]
+    share: Option<u8>,
     /// Only runs on these event types: order.created, order.*
     #[arg(long = "type", value_name = "PATTERN")]
     event_type: Option<String>,
@@ -51,6 +57,11 @@ pub struct Compare {
     /// Hide the values of examples
     #[arg(long)]
     mask: bool,
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok().filter(|percent| (1..=100).contains(percent));
+    number.ok_or_else(|| "write a percentage from 1% to 100%".to_owned())
 }
 
 /// A rule that a report must meet.
@@ -112,6 +123,7 @@ pub fn run(compare: &Compare, client: &Client, out: &Printer) -> anyhow::Result<
     let candidate = candidate(compare, client)?;
     let body = json!({
         "candidate": candidate, "last": compare.last, "event_type": compare.event_type, "since": since, "mask": compare.mask,
+        "follow": compare.follow.then_some(true), "share": compare.share,
     });
     let started = client.post(&["v1", "plugins", &compare.plugin, "compare"], Some(&super::client::without_nulls(body)))?;
     let ended = watch(started, client)?;
@@ -140,19 +152,24 @@ fn candidate(compare: &Compare, client: &Client) -> anyhow::Result<Option<String
 }
 
 /// Waits for the end. Interrupting this does not stop the comparison.
-fn watch(mut comparison: Answer<ComparisonView>, client: &Client) -> anyhow::Result<Answer<ComparisonView>> {
+pub fn watch(mut comparison: Answer<ComparisonView>, client: &Client) -> anyhow::Result<Answer<ComparisonView>> {
     let id = comparison.id.clone();
-    let bar = stderr().is_terminal().then(|| indicatif::ProgressBar::new(comparison.last));
+    let bar = (stderr().is_terminal() && !comparison.follow).then(|| indicatif::ProgressBar::new(comparison.last));
+    if comparison.follow && comparison.state == "running" {
+        anstream::eprintln!(
+            "{id}  follows new runs until another version serves; interrupting this command does not end it\n\
+             report: innesco comparison show {id}; end: innesco comparison cancel {id}"
+        );
+    }
     let mut said = Instant::now();
     while comparison.state == "running" {
         thread::sleep(ASK_EVERY);
         comparison = client.get(&["v1", "comparisons", &id])?;
-        let compared = comparison.report.compared;
         match &bar {
-            Some(bar) => bar.set_position(compared),
+            Some(bar) => bar.set_position(comparison.report.compared),
             None if said.elapsed() >= SAY_EVERY => {
                 said = Instant::now();
-                anstream::eprintln!("{id}  running  {} compared", count(compared, "run"));
+                anstream::eprintln!("{}", progress(&comparison));
             }
             None => {}
         }
@@ -163,8 +180,15 @@ fn watch(mut comparison: Answer<ComparisonView>, client: &Client) -> anyhow::Res
     Ok(comparison)
 }
 
+/// Formats the progress of a comparison in one line.
+fn progress(one: &ComparisonView) -> String {
+    let ReportView { compared, differ, new_failures, skipped, .. } = one.report;
+    let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    format!("{}  running  {} compared, {differ} differ, {new_failures} new failures{skipped}", one.id, count(compared, "run"))
+}
+
 /// Formats a comparison: counts first, then the changes, most frequent first.
-fn page(one: &ComparisonView) -> String {
+pub fn page(one: &ComparisonView) -> String {
     let report = &one.report;
     let mut lines = vec![format!(
         "{}  {} serving, {} candidate  {}",
@@ -173,11 +197,16 @@ fn page(one: &ComparisonView) -> String {
         short(&one.candidate),
         output::state(&one.state)
     )];
-    if report.compared == 0 {
+    if report.compared == 0 && one.follow {
+        lines.push("No run has ended since it was started.".to_owned());
+    } else if report.compared == 0 {
         lines.push("No recorded run matches. Earlier versions of the engine recorded no runs.".to_owned());
     } else {
         lines.push(format!("{}: {} same, {} differ", count(report.compared, "run"), report.same, report.differ));
         lines.push(format!("{} new failures, {} fixed failures", report.new_failures, report.fixed_failures));
+    }
+    if report.skipped > 0 {
+        lines.push(format!("{} skipped: the engine was busy", count(report.skipped, "run")));
     }
     if report.not_repeatable > 0 {
         lines.push(format!(

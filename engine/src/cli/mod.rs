@@ -13,6 +13,7 @@ mod change;
 mod check;
 mod client;
 mod compare;
+mod comparison;
 mod delivery;
 mod dev;
 mod endpoint;
@@ -127,6 +128,9 @@ enum Command {
     /// Print the OpenAPI document that this version serves at /openapi.json
     #[command(before_help = "Example:  innesco openapi > openapi.json")]
     Openapi,
+    /// Comparisons of plugin versions
+    #[command(subcommand, before_help = "Example:  innesco comparison list")]
+    Comparison(comparison::ComparisonCommand),
     /// Background jobs: bulk retries and replays
     #[command(subcommand, before_help = "Example:  innesco job list")]
     Job(job::JobCommand),
@@ -260,6 +264,7 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Source(command) => source::run(&command, &Client::find(target)?, out),
         Command::Keys(command) => keys::run(&command, &Client::find(target)?, out),
         Command::Openapi => Ok(output::print(openapi::text())?),
+        Command::Comparison(command) => comparison::run(&command, &Client::find(target)?, out),
         Command::Job(command) => job::run(&command, &Client::find(target)?, out),
         Command::Node(command) => node::run(&command, &Client::find(target)?, out),
         Command::Audit(args) => audit::run(&args, &Client::find(target)?, out),

@@ -70,13 +70,16 @@ pub struct TestArgs {
 pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out: &Printer) -> anyhow::Result<()> {
     // Everything that needs no build is read first, so that its mistakes show at once.
     let (config, state) = (changed(BTreeMap::new(), &args.config, &[])?, state(&args.state)?);
-    let mut given = given(args, client)?;
+    let (mut given, recorded) = given(args, client)?;
     given.config.extend(config);
     given.state.extend(state);
     let stage = Stage::load(&args.plugin)?;
-    let notes = notes(&stage.plugin, &given);
+    let mut notes = notes(&stage.plugin, &given);
     let report = stage.run(&given)?;
     let trial = Trial { plugin: &stage.plugin, event: &given.event, report: &report };
+    notes.extend(
+        recorded.iter().flat_map(|recorded| recorded.notes(&stage.plugin.digest().to_string(), trial.outcome().as_str())),
+    );
     out.thing(&trial.json(), |_| trial.page())?;
     for note in notes {
         anstream::eprintln!("note: {note}");
@@ -180,11 +183,32 @@ pub struct Given {
     pub endpoints: Option<Vec<String>>,
 }
 
+/// The recorded run that is repeated.
+struct Recorded {
+    version: Option<String>,
+    outcome: Option<String>,
+}
+
+impl Recorded {
+    /// Returns how it differs from a run of this version with this outcome.
+    fn notes(&self, version: &str, outcome: &str) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(recorded) = self.version.as_deref().filter(|recorded| *recorded != version) {
+            notes.push(format!("the recorded run used version {}, this is {}", short(recorded), short(version)));
+        }
+        if let Some(recorded) = self.outcome.as_deref().filter(|recorded| *recorded != outcome) {
+            notes.push(format!("the recorded run ended {}, this one {outcome}", measure::one_line(recorded)));
+        }
+        notes
+    }
+}
+
 /// Returns what the plugin runs on, without the settings and state of the command line.
-fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<Given> {
+fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<(Given, Option<Recorded>)> {
     let Some(run) = &args.run else {
         let event = event(args, client)?;
-        return Ok(Given { event, config: BTreeMap::new(), state: HashMap::new(), bound: args.bound, endpoints: None });
+        let given = Given { event, config: BTreeMap::new(), state: HashMap::new(), bound: args.bound, endpoints: None };
+        return Ok((given, None));
     };
     let path = Path::new(run);
     let fixture = if run == "-" || path.is_file() || run.ends_with(".json") {
@@ -193,9 +217,10 @@ fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> an
     } else {
         Fixture::new(client()?.get::<RunRecordView>(&["v1", "runs", run, "record"])?.into_thing())?
     };
+    let recorded = Recorded { version: fixture.version.clone(), outcome: fixture.outcome.clone() };
     let mut given = fixture.given()?;
     given.bound |= args.bound;
-    Ok(given)
+    Ok((given, Some(recorded)))
 }
 
 /// Returns the event on which the plugin runs.

@@ -1,6 +1,7 @@
 //! A comparison: what a candidate version of a plugin would change, counted over many recorded runs.
 //!
-//! Both versions repeat each recorded run, without effect. A comparison is a row with its request, its cursor and its report. It is stored after
+//! Both versions repeat each recorded run, without effect. A comparison counts the newest runs of the past, or it follows: it counts new
+//! runs as they end, until the candidate serves. It is a row with its request, its cursor and its report. It is stored after
 //! each batch, so it continues after a restart. A [`Report`] is bounded however many runs it counts: [`GROUPS_MAX`] groups with [`SAMPLES_MAX`]
 //! samples each, and histograms with a bounded number of buckets.
 
@@ -30,6 +31,30 @@ pub const RUNNING_MAX: usize = 4;
 /// Maximum number of runs of one comparison.
 pub const RUNS_MAX: u64 = 1_000_000;
 
+/// A percentage of runs, chosen by their ids: the same runs on every node and after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(u8);
+
+impl Share {
+    pub const ALL: Self = Self(100);
+
+    /// Returns `None` unless `percent` is 1 to 100.
+    pub fn new(percent: u8) -> Option<Self> {
+        (1..=100).contains(&percent).then_some(Self(percent))
+    }
+
+    pub const fn percent(self) -> u8 {
+        self.0
+    }
+
+    /// Returns whether a run belongs to the share.
+    pub const fn takes(self, run: i64) -> bool {
+        // Multiplied by 2^64 divided by the golden ratio, consecutive numbers are spread evenly.
+        let spread = (run.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        spread % 100 < self.0 as u64
+    }
+}
+
 /// What to compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -37,8 +62,10 @@ pub struct Request {
     /// The version that served when the comparison was created.
     pub serving: Digest,
     pub candidate: Digest,
-    /// Maximum number of runs; the newest are compared.
+    /// Maximum number of runs; the newest are compared, or, if it follows, the next.
     pub last: u64,
+    /// Counts new runs as they end, and of those this share. `None`: counts runs of the past.
+    pub follow: Option<Share>,
     /// Only runs on these event types.
     pub events: Option<Pattern>,
     /// Only runs on events accepted at or after this time.
@@ -53,7 +80,7 @@ pub struct Comparison {
     pub id: ComparisonId,
     pub request: Request,
     pub state: JobState,
-    /// The last run that was checked. Runs are checked from new to old.
+    /// The last run that was checked. Runs are checked from new to old; a comparison that follows checks them from old to new.
     pub cursor: Option<i64>,
     pub report: Report,
     /// Why it ended early, such as a version that does not load any more.
@@ -80,6 +107,8 @@ pub struct Report {
     pub not_repeatable: u64,
     /// Pairs in which a version read state that is not recorded. Both read the current value.
     pub read_current_state: u64,
+    /// New runs that were left out because the node was busy.
+    pub skipped: u64,
     /// Groups by the text of their change.
     pub groups: BTreeMap<String, Group>,
     pub serving: Cost,
@@ -237,6 +266,17 @@ mod tests {
         report.add(1, took(1, true), took(1, true), vec![change("crm")], true);
         let sample = &report.groups["webhook to crm added"].samples[0];
         assert_eq!((sample.from.as_deref(), sample.to.as_deref()), (None, Some("…")));
+    }
+
+    #[test]
+    fn a_share_takes_its_percentage_of_runs() {
+        assert_eq!((Share::new(0), Share::new(101)), (None, None));
+        for percent in [1, 10, 50, 99, 100] {
+            let share = Share::new(percent).unwrap();
+            // Most events have one run, and run ids of two events are far apart.
+            let taken = (1..=10_000).filter(|event| share.takes(event << 14)).count();
+            assert!(taken.abs_diff(100 * usize::from(percent)) <= 100, "{percent} %: {taken}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     row::{Columns, Row},
 };
 use crate::domain::{
-    comparison::{Comparison, Report, Request},
+    comparison::{Comparison, Report, Request, Share},
     id::ComparisonId,
     job::JobState,
     name::Slug,
@@ -74,6 +74,9 @@ struct RequestColumn {
     events: Option<String>,
     since: Option<i64>,
     hides_values: bool,
+    /// Percentage of the new runs that it follows.
+    #[serde(default)]
+    follow: Option<u8>,
 }
 
 /// The columns of [`read`], in its order.
@@ -87,6 +90,7 @@ pub(super) fn request_to_column(request: &Request) -> String {
         events: request.events.as_ref().map(ToString::to_string),
         since: request.since.map(Timestamp::millis),
         hides_values: request.hides_values,
+        follow: request.follow.map(Share::percent),
     })
 }
 
@@ -102,6 +106,7 @@ pub(super) fn read(row: &impl Row) -> Result<Comparison, Error> {
         Ok::<_, Error>(Digest::from_bytes(bytes))
     };
     let request: RequestColumn = columns.place.json("request", columns.text(4, "request")?)?;
+    let follow = request.follow.map(|percent| Share::new(percent).ok_or_else(|| columns.place.corrupt("request"))).transpose()?;
     let events = request.events.map(|text| Pattern::parse(&text).map_err(|_| columns.place.corrupt("request")));
     Ok(Comparison {
         id: ComparisonId::from_i64(columns.id()),
@@ -110,6 +115,7 @@ pub(super) fn read(row: &impl Row) -> Result<Comparison, Error> {
             serving: digest(2, "serving")?,
             candidate: digest(3, "candidate")?,
             last: request.last,
+            follow,
             events: events.transpose()?,
             since: request.since.map(Timestamp::from_millis),
             hides_values: request.hides_values,

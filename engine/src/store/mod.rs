@@ -103,7 +103,7 @@ pub use self::{
     story::{
         DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, Passage, PassageDelivery,
         READ_TIME_MAX, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
-        StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
     },
     tenure::Tenure,
 };

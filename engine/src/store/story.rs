@@ -10,6 +10,7 @@ use super::{
     row::{Columns, Row},
 };
 use crate::domain::{
+    comparison::Share,
     delivery::{Attempt, DeliveryState, Payload},
     event::{Event, EventState, Parts},
     id::{AttemptId, DeliveryId, EndpointId, EventId, RunId},
@@ -66,6 +67,13 @@ pub trait Story {
     /// # Errors
     /// See the trait.
     async fn recorded_runs(&self, filter: RecordedFilter, page: PageRequest) -> Result<Page<RecordedRun>, Error>;
+
+    /// Returns executed runs of a plugin like [`Self::recorded_runs`], but oldest first: those after a run, for a reader that follows new runs.
+    /// Ends before the first run that may still change.
+    ///
+    /// # Errors
+    /// See the trait.
+    async fn settled_runs(&self, filter: RecordedFilter, from: SettledFrom, limit: usize) -> Result<SettledRuns, Error>;
 
     /// Returns one page of the deliveries, newest first.
     ///
@@ -289,6 +297,31 @@ pub struct RecordedFilter {
     pub events: Option<Pattern>,
     /// Of events accepted at or after this time.
     pub since: Option<Timestamp>,
+    /// Percentage of the runs, chosen by their ids.
+    pub share: Share,
+}
+
+/// Where a reader that follows new runs continues.
+#[derive(Clone, Copy, Debug)]
+pub struct SettledFrom {
+    /// The last run that it has passed. `None`: it begins at the minute of `filter.since`.
+    pub after: Option<i64>,
+    /// Events accepted before this time do not delay later ones, even if they wait to be run.
+    pub waits_since: Timestamp,
+    /// Only of events accepted before this time. Nodes do not commit events in the order of their ids.
+    pub until: Timestamp,
+}
+
+/// One page of runs that have ended, oldest first.
+#[derive(Debug)]
+pub struct SettledRuns {
+    pub items: Vec<RecordedRun>,
+    /// The last run that was passed: the reader continues after it.
+    pub after: Option<i64>,
+    /// Number of selected runs that were passed because the limit was 0. Their events are not read.
+    pub passed: u64,
+    /// Whether more of them may have ended.
+    pub more: bool,
 }
 
 /// Maximum number of rows that one read of recorded runs checks.
@@ -297,9 +330,10 @@ pub(super) const RECORDED_LOOK: usize = 10_000;
 pub(super) const RECORDED_BYTES: usize = 8 << 20;
 
 impl RecordedFilter {
-    /// Returns whether a run of `plugin` on an event of this type, accepted at this time, is selected.
-    pub(super) fn selects(&self, plugin: &str, event_type: &str, accepted_at: i64) -> bool {
+    /// Returns whether this run of `plugin` on an event of this type, accepted at this time, is selected.
+    pub(super) fn selects(&self, run: i64, plugin: &str, event_type: &str, accepted_at: i64) -> bool {
         *self.plugin == *plugin
+            && self.share.takes(run)
             && self.events.as_ref().is_none_or(|events| events.matches(event_type))
             && self.since.is_none_or(|since| accepted_at >= since.millis())
     }

@@ -11,7 +11,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// A comparison of the serving version of a plugin with a candidate, on recorded runs.
+/// A comparison of the serving version of a plugin with a candidate, on recorded runs: those of the past, or new ones as they end.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Comparison)]
 pub struct ComparisonView {
@@ -28,6 +28,11 @@ pub struct ComparisonView {
     pub problem: Option<String>,
     /// Maximum number of runs.
     pub last: u64,
+    /// Whether it compares new runs as they end.
+    #[serde(default)]
+    pub follow: bool,
+    /// Percentage of the new runs that it compares. Null if it does not follow.
+    pub share: Option<u8>,
     #[schema(value_type = Option<Pattern>)]
     pub event_type: Option<String>,
     #[schema(value_type = Option<Timestamp>)]
@@ -59,6 +64,9 @@ pub struct ReportView {
     pub not_repeatable: u64,
     /// Runs in which a version read state that is not recorded. Both versions read its current value.
     pub read_current_state: u64,
+    /// New runs that were left out because the node was busy.
+    #[serde(default)]
+    pub skipped: u64,
     /// Differences by cause, the most frequent first.
     pub changes: Vec<ChangeView>,
     pub serving: CostView,

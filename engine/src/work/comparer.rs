@@ -3,6 +3,9 @@
 //! A batch reads recorded runs, repeats each with both versions on low-priority threads, and stores the report with the new cursor. So a
 //! comparison continues after a restart. If several nodes work on the same comparison, only one of them stores each batch. The sandbox
 //! has additional places for these runs ([`THREADS_MAX`]), so they take no place from the runs of events.
+//!
+//! A comparison that follows repeats new runs after they have ended. It never builds up a backlog: after [`FOLLOW_TIME`] a batch counts the
+//! rest as skipped. On a busy node the low-priority threads get less done in that time, so more is skipped.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,6 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use tokio::runtime::Handle;
@@ -20,7 +24,7 @@ use crate::{
     catalog::Catalog,
     clock,
     domain::{
-        comparison::{Comparison, Report, Took},
+        comparison::{Comparison, Report, Request, Share, Took},
         difference::{Answer, Difference, differences},
         endpoint::Endpoint,
         job::JobState,
@@ -31,13 +35,22 @@ use crate::{
         setting,
     },
     sandbox::{Limits, Plugin, RunInput, StateSource},
-    store::{self, Page, PageRequest, RecordedFilter, RecordedRun, StateValue, Store},
+    store::{self, Page, PageRequest, RecordedFilter, RecordedRun, SettledFrom, StateValue, Store},
 };
 
 /// Maximum number of threads that repeat runs.
 pub const THREADS_MAX: usize = 4;
 /// Maximum number of recorded runs in one batch.
 const BATCH_RUNS: u64 = 1_000;
+/// Time in which a comparison that follows repeats the runs that have ended since its previous batch.
+const FOLLOW_TIME: Duration = Duration::from_secs(1);
+/// Recorded runs that are repeated before the time is checked again.
+const FOLLOW_RUNS: usize = 100;
+/// A run is followed this long after its event was accepted. By then all earlier events are visible, since a commit that takes longer is
+/// refused.
+const FOLLOW_DELAY: Duration = Duration::from_secs(3);
+/// A run that has not ended so long after its event was accepted does not delay the runs of later events, and is not followed.
+const FOLLOW_WAIT: Duration = Duration::from_secs(60);
 
 /// Advances comparisons.
 pub struct Comparer {
@@ -62,6 +75,15 @@ struct Configs {
 /// One batch: both versions, recorded runs, and the settings that they used.
 type Batch = (Versions, Page<RecordedRun>, HashMap<i64, Configs>);
 
+/// The comparisons that are still running after a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Those that have more runs to compare.
+    pub busy: usize,
+    /// Those that wait for new runs.
+    pub following: usize,
+}
+
 /// What one pair of runs showed.
 struct Pair {
     serving: Took,
@@ -75,11 +97,13 @@ impl Comparer {
     ///
     /// # Errors
     /// If the store failed. The next call repeats the batch.
-    pub async fn step(&self) -> Result<usize, store::Error> {
+    pub async fn step(&self) -> Result<Running, store::Error> {
         let page = PageRequest { cursor: None, limit: crate::domain::comparison::RUNNING_MAX };
-        let mut running = 0;
+        let mut running = Running::default();
         for comparison in self.store.comparisons(Some(JobState::Running), page).await?.items.into_iter().rev() {
-            running += usize::from(self.advance(&comparison).await? == JobState::Running);
+            let follows = comparison.request.follow.is_some();
+            let state = if follows { self.follow(&comparison).await? } else { self.advance(&comparison).await? };
+            *(if follows { &mut running.following } else { &mut running.busy }) += usize::from(state == JobState::Running);
         }
         Ok(running)
     }
@@ -89,14 +113,18 @@ impl Comparer {
         match self.prepare(before).await? {
             Ok((versions, page, configs)) => {
                 tokio::task::block_in_place(|| self.compare(&versions, &configs, &page.items, &mut now));
-                let looked_at = now.report.compared + now.report.not_repeatable;
                 now.cursor = page.next;
-                if page.next.is_none() || looked_at >= before.request.last {
+                if page.next.is_none() || is_complete(&now) {
                     now.state = JobState::Done;
                 }
             }
             Err(problem) => (now.state, now.problem) = (JobState::Done, Some(problem)),
         }
+        self.store_progress(before, now).await
+    }
+
+    /// Stores a comparison that has advanced, and returns its state.
+    async fn store_progress(&self, before: &Comparison, mut now: Comparison) -> Result<JobState, store::Error> {
         let state = now.state;
         if state != JobState::Running {
             now.finished_at = Some(clock::wall());
@@ -107,6 +135,58 @@ impl Comparer {
         // If it was cancelled, or another node was faster, the next step sees that.
         self.store.advance_comparison(before, now).await?;
         Ok(state)
+    }
+
+    /// Repeats the runs that have ended since the previous batch, as many as [`FOLLOW_TIME`] allows, and counts the others as skipped.
+    async fn follow(&self, before: &Comparison) -> Result<JobState, store::Error> {
+        let mut now = before.clone();
+        if let Some(problem) = self.follows_no_more(before) {
+            (now.state, now.problem) = (JobState::Done, problem);
+            return self.store_progress(before, now).await;
+        }
+        let versions = match self.versions(before).await? {
+            Ok(versions) => versions,
+            Err(problem) => {
+                (now.state, now.problem) = (JobState::Done, Some(problem));
+                return self.store_progress(before, now).await;
+            }
+        };
+        let (began, at) = (Instant::now(), clock::wall());
+        loop {
+            let is_late = began.elapsed() >= FOLLOW_TIME;
+            let filter = Self::filter(before);
+            let from = SettledFrom { after: now.cursor, waits_since: at.minus(FOLLOW_WAIT), until: at.minus(FOLLOW_DELAY) };
+            let left = usize::try_from(before.request.last - looked_at(&now)).unwrap_or(usize::MAX);
+            let page = self.store.settled_runs(filter, from, if is_late { 0 } else { FOLLOW_RUNS.min(left) }).await?;
+            let configs = self.configs(&before.request.plugin, &versions, &page.items).await?;
+            tokio::task::block_in_place(|| self.compare(&versions, &configs, &page.items, &mut now));
+            (now.cursor, now.report.skipped) = (page.after, now.report.skipped + page.passed);
+            if is_complete(&now) {
+                now.state = JobState::Done;
+            }
+            if !page.more || now.state != JobState::Running {
+                break;
+            }
+        }
+        if now.cursor == before.cursor {
+            return Ok(JobState::Running);
+        }
+        self.store_progress(before, now).await
+    }
+
+    /// Returns whether a comparison that follows has ended, since another version serves. The inner value says why, unless the candidate does.
+    fn follows_no_more(&self, comparison: &Comparison) -> Option<Option<String>> {
+        let Request { plugin, serving, candidate, .. } = &comparison.request;
+        let plugins = self.catalog.plugins();
+        let Some(entry) = plugins.get(plugin) else {
+            return Some(Some(format!("plugin {plugin} was removed")));
+        };
+        let serves = entry.row.version;
+        match serves {
+            _ if serves == *serving => None,
+            _ if serves == *candidate => Some(None),
+            _ => Some(Some(format!("another version serves now, {}; compare the candidate with it", serves.short()))),
+        }
     }
 
     /// Loads both versions and reads the next batch. The inner error says why the comparison can never continue.
@@ -141,11 +221,16 @@ impl Comparer {
     }
 
     async fn read(&self, comparison: &Comparison) -> Result<Page<RecordedRun>, store::Error> {
-        let request = &comparison.request;
-        let filter = RecordedFilter { plugin: request.plugin.clone(), events: request.events.clone(), since: request.since };
-        let left = request.last.saturating_sub(comparison.report.compared + comparison.report.not_repeatable);
+        let left = comparison.request.last.saturating_sub(looked_at(comparison));
         let limit = usize::try_from(left.min(BATCH_RUNS)).unwrap_or(usize::MAX);
-        self.store.recorded_runs(filter, PageRequest { cursor: comparison.cursor, limit }).await
+        self.store.recorded_runs(Self::filter(comparison), PageRequest { cursor: comparison.cursor, limit }).await
+    }
+
+    fn filter(comparison: &Comparison) -> RecordedFilter {
+        let Request { plugin, events, since, follow, .. } = &comparison.request;
+        let since =
+            if follow.is_some() { Some(since.unwrap_or(comparison.created_at).max(comparison.created_at)) } else { *since };
+        RecordedFilter { plugin: plugin.clone(), events: events.clone(), since, share: follow.unwrap_or(Share::ALL) }
     }
 
     /// Reads the settings of the revisions that these runs used. A revision that is no longer stored is missing from the result.
@@ -247,6 +332,16 @@ impl Comparer {
             read_current_state: current.was_used.load(Ordering::Relaxed),
         })
     }
+}
+
+/// Returns the number of recorded runs that a comparison has looked at.
+const fn looked_at(comparison: &Comparison) -> u64 {
+    comparison.report.compared + comparison.report.not_repeatable
+}
+
+/// Returns whether a comparison has looked at as many runs as it was asked for.
+const fn is_complete(comparison: &Comparison) -> bool {
+    looked_at(comparison) >= comparison.request.last
 }
 
 /// Applies the rules that come after the sandbox, such as that an endpoint must exist.

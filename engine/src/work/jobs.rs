@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::comparer::Comparer;
+use super::comparer::{Comparer, Running};
 use crate::{
     clock,
     domain::job::{JOBS_RUNNING_MAX, JobState},
@@ -16,12 +16,15 @@ use crate::{
 const POLL: Duration = Duration::from_secs(5);
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Pause between two batches of comparisons that wait for new runs.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn run(store: Arc<dyn Store>, comparer: Comparer, handoff: Handoff, stop: CancellationToken) {
     loop {
-        let both = async { Ok::<_, Error>(step(&*store).await? + comparer.step().await?) };
+        let both = async { Ok::<_, Error>((step(&*store).await?, comparer.step().await?)) };
         let wait = match both.await {
-            Ok(0) => POLL,
+            Ok((0, Running { busy: 0, following: 0 })) => POLL,
+            Ok((0, Running { busy: 0, .. })) => FOLLOW_EVERY,
             Ok(_) => PAUSE,
             Err(error) => {
                 tracing::error!(%error, "job not advanced; retrying");
@@ -30,7 +33,7 @@ pub async fn run(store: Arc<dyn Store>, comparer: Comparer, handoff: Handoff, st
         };
         let woken = async {
             // Between two batches no wake-up is needed.
-            if wait == POLL { handoff.jobs.notified().await } else { std::future::pending().await }
+            if wait != PAUSE { handoff.jobs.notified().await } else { std::future::pending().await }
         };
         tokio::select! {
             biased;

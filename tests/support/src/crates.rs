@@ -11,17 +11,22 @@ pub fn wasm(package: &str) -> Vec<u8> {
     static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
     // A failed build has already failed its test; the other crates are still usable.
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    built.entry(package.to_owned()).or_insert_with(|| build(package)).clone()
+    built.entry(package.to_owned()).or_insert_with(|| build(package, "guests", ["limited", "none"])).clone()
 }
 
-fn build(package: &str) -> Vec<u8> {
+/// As [`wasm`], without debug information and names.
+pub fn wasm_without_debug(package: &str) -> Vec<u8> {
+    build(package, "guests-stripped", ["none", "symbols"])
+}
+
+fn build(package: &str, folder: &str, [debug, strip]: [&str; 2]) -> Vec<u8> {
     // Not the usual target folder, because the outer cargo may hold its lock.
-    let target = crate::kept_folder().join("guests");
+    let target = crate::kept_folder().join(folder);
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"])
         .arg(&target)
         // The profile of the workspace is for the engine.
-        .envs([("CARGO_PROFILE_RELEASE_DEBUG", "limited"), ("CARGO_PROFILE_RELEASE_STRIP", "none")])
+        .envs([("CARGO_PROFILE_RELEASE_DEBUG", debug), ("CARGO_PROFILE_RELEASE_STRIP", strip)])
         .current_dir(crate::root())
         .output()
         .expect("cargo runs");

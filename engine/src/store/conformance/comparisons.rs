@@ -4,7 +4,7 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
-        comparison::{Comparison, RUNNING_MAX, Request},
+        comparison::{Comparison, RUNNING_MAX, Request, Share},
         job::JobState,
         pattern::Pattern,
         plugin::Digest,
@@ -19,6 +19,7 @@ fn request() -> Request {
         serving: Digest::of(b"serving"),
         candidate: Digest::of(b"candidate"),
         last: 10_000,
+        follow: Share::new(10),
         events: Some(Pattern::parse("order.*").unwrap()),
         since: Some(Timestamp::from_millis(5)),
         hides_values: true,

@@ -188,6 +188,7 @@ macro_rules! conformance {
                     a_run_is_stored_with_everything_that_it_read,
                     a_failed_run_is_recorded_too_and_its_last_try_counts,
                     recorded_runs_of_a_plugin_come_in_pages_newest_first,
+                    a_follower_sees_each_new_run_once_in_order_and_waits_for_unfinished_ones,
                     a_retried_run_runs_again_and_nothing_else_of_its_event_does,
                     a_waiting_run_can_be_retried_at_once,
                     a_run_parked_for_an_endpoint_can_be_retried_before_it_exists,

@@ -6,6 +6,7 @@ use super::bench::*;
 use crate::{
     clock,
     domain::{
+        comparison::Share,
         delivery::Next,
         event::EventState,
         id::{EventId, RunId},
@@ -13,8 +14,9 @@ use crate::{
         pattern::Pattern,
         recording::{RecordedState, Recording},
         run::{Effects, Execution, RunIdentity, RunOutcome, RunRecord, RunState},
+        time::Timestamp,
     },
-    store::{Deletion, Error, PageRequest, RecordedFilter, RunFilter, Settled, Settlement},
+    store::{Deletion, Error, EventClaim, PageRequest, RecordedFilter, RunFilter, Settled, SettledFrom, Settlement},
 };
 
 /// More than one step of a job takes.
@@ -113,7 +115,8 @@ pub async fn recorded_runs_of_a_plugin_come_in_pages_newest_first(bench: &Bench)
             expected.insert(0, claim.event.id.run(1));
         }
     }
-    let filter = RecordedFilter { plugin: slug("p"), events: Some(Pattern::parse("order.*").unwrap()), since: None };
+    let filter =
+        RecordedFilter { plugin: slug("p"), events: Some(Pattern::parse("order.*").unwrap()), since: None, share: Share::ALL };
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let page = bench.store.recorded_runs(filter.clone(), PageRequest { cursor, limit: 2 }).await.unwrap();
@@ -127,6 +130,68 @@ pub async fn recorded_runs_of_a_plugin_come_in_pages_newest_first(bench: &Bench)
     assert_eq!(found, expected);
     let later = RecordedFilter { since: Some(clock::wall().plus(Duration::from_secs(60))), ..filter };
     assert_eq!(bench.store.recorded_runs(later, PageRequest { cursor: None, limit: 2 }).await.unwrap().items.len(), 0);
+}
+
+/// Reads all new runs of `p` after a run, as a follower does, in pages of two. Returns them with the last run that was passed.
+async fn follow(bench: &Bench, since: Timestamp, from: SettledFrom, share: Share) -> (Vec<RunId>, Option<i64>) {
+    let filter = RecordedFilter { plugin: slug("p"), events: None, since: Some(since), share };
+    let (mut found, mut from) = (Vec::new(), from);
+    loop {
+        let page = bench.store.settled_runs(filter.clone(), from, 2).await.unwrap();
+        assert!(page.items.len() <= 2 && page.passed == 0);
+        found.extend(page.items.iter().map(|run| run.id));
+        from.after = page.after;
+        if !page.more {
+            return (found, from.after);
+        }
+    }
+}
+
+pub async fn a_follower_sees_each_new_run_once_in_order_and_waits_for_unfinished_ones(bench: &Bench) {
+    let (begin, later) = (clock::wall(), clock::wall().plus(Duration::from_secs(3_600)));
+    let from = SettledFrom { after: None, waits_since: begin, until: later };
+    assert_eq!(follow(bench, begin, from, Share::ALL).await, (vec![], None), "nothing was accepted yet");
+    let settle = async |claim: &EventClaim, run: RunRecord| {
+        bench.settle(Settlement { runs: vec![ran("other"), run], ..settlement(claim) }).await;
+        claim.event.id.run(1)
+    };
+    let mut claims = Vec::new();
+    for _ in 0..5 {
+        claims.push(bench.accept(event("order.created")).await);
+    }
+    // The first and the last three are settled. The second event waits to be run.
+    let first = settle(&claims[0], ran("p")).await;
+    let third = settle(&claims[2], parked("p", RunOutcome::Failed)).await;
+    let fourth = settle(&claims[3], waiting("p", soon(3_600))).await;
+    let fifth = settle(&claims[4], ran("p")).await;
+    let (found, after) = follow(bench, begin, from, Share::ALL).await;
+    assert_eq!(found, [first], "the second event may have runs before the third's");
+    let second = settle(&claims[1], ran("p")).await;
+    let (found, after) = follow(bench, begin, SettledFrom { after, ..from }, Share::ALL).await;
+    assert_eq!(found, [second, third], "the fourth is tried again");
+    let impatient = SettledFrom { after, waits_since: later, ..from };
+    assert_eq!(follow(bench, begin, impatient, Share::ALL).await.0, [fourth, fifth], "old events are not waited for");
+    assert_eq!(
+        follow(bench, begin, SettledFrom { until: begin, ..impatient }, Share::ALL).await,
+        (vec![], after),
+        "none is old enough"
+    );
+
+    retry(bench, fourth).await.unwrap();
+    assert_eq!(bench.claim().await, 1);
+    let again = bench.run().await;
+    assert_eq!(bench.settle(run_settlement(&again, ran("p"))).await, Settled::Done);
+    let (found, end) = follow(bench, begin, SettledFrom { after, ..from }, Share::ALL).await;
+    assert_eq!((found, end), (vec![fourth, fifth], Some(fifth.as_i64())));
+    assert_eq!(follow(bench, begin, SettledFrom { after: end, ..from }, Share::ALL).await, (vec![], end));
+
+    // A share, and a count of what is passed without reading it.
+    let share = Share::new(50).unwrap();
+    let expected: Vec<_> = [first, second, third, fourth, fifth].into_iter().filter(|run| share.takes(run.as_i64())).collect();
+    assert_eq!(follow(bench, begin, from, share).await.0, expected);
+    let filter = RecordedFilter { plugin: slug("p"), events: None, since: Some(begin), share };
+    let passed = bench.store.settled_runs(filter, from, 0).await.unwrap();
+    assert_eq!((passed.items.len(), passed.passed, passed.after), (0, expected.len() as u64, end));
 }
 
 pub async fn a_waiting_run_can_be_retried_at_once(bench: &Bench) {

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use super::{
     Local, Postgres,
     claims::first_to_run,
-    db::{Value, get, get_u32, limit, row, rows},
+    db::{Value, get, get_u32, limit, row, rows, the_row},
     rows::{
         self as values, ATTEMPT_COLUMNS, EVENT_COLUMNS, EVENT_COLUMNS_COUNT, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT,
         WHOLE_EVENT_REST,
@@ -27,7 +27,7 @@ use crate::{
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest, Passage,
         PassageDelivery, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
-        StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
         columns::{Place, ended},
         story::{
             CANDIDATES, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS,
@@ -66,6 +66,10 @@ impl Story for Postgres {
 
     async fn recorded_runs(&self, filter: RecordedFilter, page: PageRequest) -> Result<Page<RecordedRun>, Error> {
         self.read_for_people(move |tx, _| Box::pin(async move { recorded_runs(tx, &filter, page).await })).await
+    }
+
+    async fn settled_runs(&self, filter: RecordedFilter, from: SettledFrom, limit: usize) -> Result<SettledRuns, Error> {
+        self.read_for_people(move |tx, _| Box::pin(async move { settled_runs(tx, &filter, from, limit).await })).await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
@@ -225,30 +229,104 @@ fn read_recorded(row: &Row) -> Result<RecordedRun, Error> {
     RecordedRun::read(row, WHOLE_EVENT_COLUMNS_COUNT, values::whole_event(row, 0)?)
 }
 
+/// A row that may be selected: id of the run, plugin, type and acceptance of its event, bytes of its data.
+const LOOK_COLUMNS: &str = "r.id, r.plugin, e.type, e.accepted_at, octet_length(e.data)::bigint";
+
 async fn recorded_runs(tx: &Transaction<'_>, filter: &RecordedFilter, request: PageRequest) -> Result<Page<RecordedRun>, Error> {
     // First the rows without their data, then the data of those that are selected and fit.
-    let sql = "SELECT r.id, r.plugin, e.type, e.accepted_at, octet_length(e.data)::bigint
-         FROM (SELECT * FROM run WHERE id < $1 ORDER BY id DESC LIMIT $2) r
-         CROSS JOIN LATERAL (SELECT * FROM event WHERE id = r.id >> 14 OFFSET 0) e ORDER BY r.id DESC";
-    let seen = rows(tx, sql, &[&request.cursor.unwrap_or(i64::MAX), &limit(RECORDED_LOOK)]).await?;
-    let (mut ids, mut last, mut bytes) = (Vec::new(), None, 0);
-    let mut is_cut = false;
-    for row in &seen {
-        is_cut = ids.len() == request.limit || bytes >= RECORDED_BYTES as i64;
-        if is_cut {
-            break;
+    let sql = format!(
+        "SELECT {LOOK_COLUMNS} FROM (SELECT * FROM run WHERE id < $1 ORDER BY id DESC LIMIT $2) r
+         CROSS JOIN LATERAL (SELECT * FROM event WHERE id = r.id >> 14 OFFSET 0) e ORDER BY r.id DESC"
+    );
+    let (mut ids, mut last, mut bytes) = (Vec::new(), request.cursor, 0);
+    let (mut seen, mut more) = (0, true);
+    let is_full = |ids: &Vec<i64>, bytes: i64| ids.len() == request.limit || bytes >= RECORDED_BYTES as i64;
+    // A page is read in parts: if most rows are selected, few rows are enough.
+    while more && seen < RECORDED_LOOK && !is_full(&ids, bytes) {
+        let part = request.limit.min(RECORDED_LOOK - seen);
+        let found = rows(tx, &sql, &[&last.unwrap_or(i64::MAX), &limit(part)]).await?;
+        more = found.len() == part;
+        for row in &found {
+            if is_full(&ids, bytes) {
+                more = true;
+                break;
+            }
+            let id: i64 = get(row, 0)?;
+            if filter.selects(id, get(row, 1)?, get(row, 2)?, get(row, 3)?) {
+                bytes += get::<i64>(row, 4)?;
+                ids.push(id);
+            }
+            (seen, last) = (seen + 1, Some(id));
         }
-        let id: i64 = get(row, 0)?;
-        if filter.selects(get(row, 1)?, get(row, 2)?, get(row, 3)?) {
-            bytes += get::<i64>(row, 4)?;
-            ids.push(id);
-        }
-        last = Some(id);
     }
     let sql = format!("{} WHERE r.id = ANY($1) ORDER BY r.id DESC", recorded());
     let items = rows(tx, &sql, &[&ids]).await?.iter().map(read_recorded).collect::<Result<Vec<_>, _>>()?;
     let items = items.into_iter().filter(RecordedRun::is_recorded).collect();
-    Ok(Page { items, next: last.filter(|_| is_cut || seen.len() >= RECORDED_LOOK) })
+    Ok(Page { items, next: last.filter(|_| more) })
+}
+
+async fn settled_runs(
+    tx: &Transaction<'_>,
+    filter: &RecordedFilter,
+    from: SettledFrom,
+    most: usize,
+) -> Result<SettledRuns, Error> {
+    let first_since = async |since: Timestamp| -> Result<Option<i64>, Error> {
+        get(&the_row(tx, "SELECT min(first_id) FROM minute WHERE minute >= $1", &[&(since.millis() / 60_000)]).await?, 0)
+    };
+    let since = match filter.since {
+        Some(since) => first_since(since).await?.map(|event| EventId::from_i64(event).children().0 - 1),
+        None => None,
+    };
+    // Without an event since then, no run is new.
+    let Some(after) = from.after.or(since) else {
+        return Ok(SettledRuns { items: Vec::new(), after: None, passed: 0, more: false });
+    };
+    let end = first_unsettled(tx, filter, after, first_since(from.waits_since).await?).await?;
+    let sql = format!(
+        "SELECT {LOOK_COLUMNS} FROM (SELECT * FROM run WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3) r
+         CROSS JOIN LATERAL (SELECT * FROM event WHERE id = r.id >> 14 OFFSET 0) e ORDER BY r.id"
+    );
+    let looked_at = rows(tx, &sql, &[&after, &end, &limit(RECORDED_LOOK)]).await?;
+    let mut found = SettledRuns { items: Vec::new(), after: Some(after), passed: 0, more: looked_at.len() >= RECORDED_LOOK };
+    let (mut ids, mut bytes) = (Vec::new(), 0);
+    for row in &looked_at {
+        let (id, accepted_at): (i64, i64) = (get(row, 0)?, get(row, 3)?);
+        if accepted_at >= from.until.millis() {
+            found.more = false;
+            break;
+        }
+        if most > 0 && (ids.len() == most || bytes >= RECORDED_BYTES as i64) {
+            found.more = true;
+            break;
+        }
+        found.after = Some(id);
+        if !filter.selects(id, get(row, 1)?, get(row, 2)?, accepted_at) {
+            continue;
+        }
+        if most == 0 {
+            found.passed += 1;
+        } else {
+            bytes += get::<i64>(row, 4)?;
+            ids.push(id);
+        }
+    }
+    let sql = format!("{} WHERE r.id = ANY($1) ORDER BY r.id", recorded());
+    let items = rows(tx, &sql, &[&ids]).await?.iter().map(read_recorded).collect::<Result<Vec<_>, _>>()?;
+    found.items = items.into_iter().filter(RecordedRun::is_recorded).collect();
+    Ok(found)
+}
+
+/// Returns the first run after `after` that may still change: of an event that waits to be run, or a waiting run of the plugin. Events
+/// before `first` are not waited for; `None`: no event is.
+async fn first_unsettled(tx: &Transaction<'_>, filter: &RecordedFilter, after: i64, first: Option<i64>) -> Result<i64, Error> {
+    let Some(first) = first.map(EventId::from_i64) else { return Ok(i64::MAX) };
+    let event = RunId::from_i64(after).event().max(first);
+    // One statement reads both queues, since an event that is settled in between moves from one queue to the other.
+    let sql = "SELECT least((SELECT min(id) << 14 FROM event_queue WHERE id >= $1),
+                            (SELECT min(id) FROM run_queue WHERE state = 'waiting' AND plugin = $2 AND id > $3))";
+    let values: [Value<'_>; 3] = [&event.as_i64(), &&*filter.plugin, &after.max(first.children().0 - 1)];
+    Ok(get::<Option<i64>>(&the_row(tx, sql, &values).await?, 0)?.unwrap_or(i64::MAX))
 }
 
 async fn runs(tx: &Transaction<'_>, local: &Local, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {

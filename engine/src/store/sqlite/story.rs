@@ -20,7 +20,7 @@ use crate::{
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest, Passage,
         PassageDelivery, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
-        StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
         columns::ended,
         story::{
             EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS, candidates,
@@ -58,6 +58,10 @@ impl Story for Sqlite {
 
     async fn recorded_runs(&self, filter: RecordedFilter, page: PageRequest) -> Result<Page<RecordedRun>, Error> {
         self.read_for_people(move |db| recorded_runs(db, &filter, page)).await
+    }
+
+    async fn settled_runs(&self, filter: RecordedFilter, from: SettledFrom, limit: usize) -> Result<SettledRuns, Error> {
+        self.read_for_people(move |db| settled_runs(db, &filter, from, limit)).await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<DeliverySummary>, Error> {
@@ -279,13 +283,69 @@ fn recorded_runs(db: &Connection, filter: &RecordedFilter, request: PageRequest)
         (seen, last) = (seen + 1, Some(row.get(EVENT_WIDTH)?));
         let text = |column: usize| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
         // The data of other rows is not read.
-        if filter.selects(text(EVENT_WIDTH + 1)?, text(4)?, row.get(1)?) {
+        if filter.selects(row.get(EVENT_WIDTH)?, text(EVENT_WIDTH + 1)?, text(4)?, row.get(1)?) {
             let run = read_recorded(row)?;
             bytes += run.event.new.content.bytes().len();
             items.extend(Some(run).filter(RecordedRun::is_recorded));
         }
     }
     Ok(Page { items, next: last.filter(|_| seen >= RECORDED_LOOK) })
+}
+
+fn settled_runs(db: &Connection, filter: &RecordedFilter, from: SettledFrom, most: usize) -> Result<SettledRuns, Error> {
+    let first_since = |since: Timestamp| {
+        db.prepare_cached("SELECT min(first_id) FROM minute WHERE minute >= ?1")?
+            .query_row([since.millis() / 60_000], |row| row.get::<_, Option<i64>>(0))
+    };
+    let since = filter.since.map_or(Ok(None), first_since)?.map(|event| EventId::from_i64(event).children().0 - 1);
+    // Without an event since then, no run is new.
+    let Some(after) = from.after.or(since) else {
+        return Ok(SettledRuns { items: Vec::new(), after: None, passed: 0, more: false });
+    };
+    let end = first_unsettled(db, filter, after, first_since(from.waits_since)?)?;
+    let mut select = db.prepare_cached(&format!("{} WHERE r.id > ?1 AND r.id < ?2 ORDER BY r.id LIMIT ?3", recorded()))?;
+    let mut rows = select.query(params![after, end, limit(RECORDED_LOOK)])?;
+    let mut found = SettledRuns { items: Vec::new(), after: Some(after), passed: 0, more: false };
+    let (mut seen, mut bytes) = (0, 0);
+    while let Some(row) = rows.next()? {
+        let accepted_at: i64 = row.get(1)?;
+        if accepted_at >= from.until.millis() {
+            return Ok(found);
+        }
+        if most > 0 && (found.items.len() == most || bytes >= RECORDED_BYTES) {
+            return Ok(SettledRuns { more: true, ..found });
+        }
+        let id = row.get(EVENT_WIDTH)?;
+        (seen, found.after) = (seen + 1, Some(id));
+        let text = |column: usize| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+        if !filter.selects(id, text(EVENT_WIDTH + 1)?, text(4)?, accepted_at) {
+            continue;
+        }
+        if most == 0 {
+            found.passed += 1;
+            continue;
+        }
+        let run = read_recorded(row)?;
+        bytes += run.event.new.content.bytes().len();
+        found.items.extend(Some(run).filter(RecordedRun::is_recorded));
+    }
+    found.more = seen >= RECORDED_LOOK;
+    Ok(found)
+}
+
+/// Returns the first run after `after` that may still change: of an event that waits to be run, or a waiting run of the plugin. Events
+/// before `first` are not waited for; `None`: no event is.
+fn first_unsettled(db: &Connection, filter: &RecordedFilter, after: i64, first: Option<i64>) -> Result<i64, Error> {
+    let Some(first) = first.map(EventId::from_i64) else { return Ok(i64::MAX) };
+    let event = RunId::from_i64(after).event().max(first);
+    let event: Option<i64> =
+        db.prepare_cached("SELECT min(id) FROM event_queue WHERE id >= ?1")?.query_row([event.as_i64()], |row| row.get(0))?;
+    let run: Option<i64> = db
+        .prepare_cached("SELECT id FROM run_queue WHERE state = 'waiting' AND plugin = ?1 AND id > ?2 ORDER BY id LIMIT 1")?
+        .query_row(params![&*filter.plugin, after.max(first.children().0 - 1)], |row| row.get(0))
+        .optional()?;
+    let event = event.map(|event| EventId::from_i64(event).children().0);
+    Ok([event, run].into_iter().flatten().min().unwrap_or(i64::MAX))
 }
 
 fn runs(db: &Connection, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {

@@ -29,7 +29,8 @@ impl Plugin for Changes {
         let variant = variant();
         let mut order: Order = event.json()?;
         let threshold: u64 = config::get_as("threshold")?;
-        let mut count: u64 = state::get_json("count")?.unwrap_or(0) + 1;
+        let known: u64 = state::get_json("count")?.unwrap_or(0);
+        let mut count = known + 1;
         match variant {
             1 if order.id % 2 == 0 => return Err(Error::permanent("even", "even orders are refused")),
             2 if order.id % 2 == 0 => panic!("even order {}", order.id),
@@ -56,6 +57,8 @@ impl Plugin for Changes {
 
         let mut body = json!({
             "id": order.id, "total": order.total, "country": order.country, "tags": ["new", "web"], "customer": { "name": "Ann" },
+            // Everything else that a run depends on.
+            "seen": [event.id, event.source, event.subject, event.time, event.attributes, event.content_type, threshold, known],
         });
         let members = body.as_object_mut().expect("an object");
         match variant {
@@ -85,6 +88,7 @@ impl Plugin for Changes {
             _ => crm,
         };
         crm = crm.body(if variant == 31 { "text/plain" } else { "application/json" }, text);
+        log::info!("order {} of {}", order.id, event.source);
         let mut outcome = Outcome::new();
         if variant != 32 {
             outcome = outcome.webhook(crm.clone());

@@ -10,6 +10,9 @@ struct Job {
     job: u64,
 }
 
+/// A test replaces the digit, which makes another version without a build. Each webhook shows it.
+static VERSION: [u8; 9] = *b"version 0";
+
 struct Ledger;
 
 impl Plugin for Ledger {
@@ -29,7 +32,8 @@ impl Plugin for Ledger {
                     return Err(Error::retryable("not-yet", "waits for job.repaired"));
                 }
                 state::set_json("count", &(count + 1))?;
-                let webhook = Webhook::to("receiver").json(&json!({ "job": job }))?;
+                let version = char::from(std::hint::black_box(&VERSION)[8]);
+                let webhook = Webhook::to("receiver").header("x-version", version.to_string()).json(&json!({ "job": job }))?;
                 Ok(Outcome::new().webhook(webhook).emit(Emit::new("job.done").json(&json!({ "job": job }))?))
             }
         }

@@ -60,6 +60,14 @@ impl Plugin for Mischief {
                 Ok(Outcome::none())
             }
             "again" => Ok(Emit::new("mischief.again").json(&json!({}))?.into()),
+            // Counts in state, so that the order of the runs shows in their webhooks.
+            "nothing" if event.subject.is_some() => {
+                let place = state::get_json::<u64>("place")?.unwrap_or(0);
+                state::set_json("place", &(place + 1))?;
+                let subject = event.subject.clone().unwrap_or_default();
+                let webhook = Webhook::to("receiver").header("x-place", place.to_string()).header("x-subject", subject);
+                Ok(webhook.json(&json!({}))?.into())
+            }
             _ => Ok(Webhook::to("receiver").json(&json!({ "well": "behaved" }))?.into()),
         }
     }
