@@ -81,6 +81,52 @@ fn answers(path: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn statistics_survive_a_restart() {
+    let mut engine = Engine::start(&["mischief"]);
+    let receiver = Receiver::answering(|received| answers(&received.path)).await;
+    busy(&engine, &receiver).await;
+    figures(&engine, "everything is counted", |figures| {
+        let has = |sample: &str, value: f64| figures.samples.get(sample).is_some_and(|found| *found == value);
+        has("innesco_deliveries_delivered_total", 3.0) && has("innesco_deliveries_dead_total{reason=\"exhausted\"}", 1.0)
+    })
+    .await;
+    engine.stop();
+    engine.launch();
+    let of = async |query: &str| engine.get(&format!("/v1/stats{query}")).await;
+    let counts = |stats: &Value| {
+        let total = &stats["total"];
+        let names = ["accepted", "runs", "runs_failed", "delivered", "first_try", "attempts_failed"];
+        names.map(|name| total[name].as_u64().expect("a count"))
+    };
+    for last in ["1h", "24h", "7d"] {
+        let stats = of(&format!("?last={last}")).await;
+        assert_eq!(counts(&stats), [6, 2, 1, 3, 3, 1], "{last}: {stats}");
+        let buckets = stats["buckets"].as_array().unwrap();
+        // The test may cross the end of a bucket.
+        assert!((1..=2).contains(&buckets.len()) || last == "1h", "{last}: {buckets:?}");
+        assert_eq!(buckets.iter().map(|one| one["accepted"].as_u64().unwrap()).sum::<u64>(), 6);
+        assert!(stats["total"]["p50_ms"].as_f64().unwrap() <= stats["total"]["p99_ms"].as_f64().unwrap());
+    }
+    assert_eq!(counts(&of("?endpoint=broken").await), [0, 0, 0, 0, 0, 1]);
+    assert_eq!(counts(&of("?endpoint=receiver&last=7d").await), [0, 0, 0, 3, 3, 0]);
+    assert_eq!(counts(&of("?plugin=mischief").await), [0, 2, 1, 0, 0, 0]);
+    for (query, status, words) in [
+        ("?last=2h", 400, "it is one of 1h, 24h, 7d"),
+        ("?last=1h&plugin=mischief", 400, "use 24h or 7d"),
+        ("?plugin=mischief&endpoint=broken", 400, "only one of"),
+        ("?endpoint=receivr", 404, "the nearest name is \"receiver\""),
+        ("?plugin=mischef", 404, "the nearest name is \"mischief\""),
+    ] {
+        let (found, problem) = engine.call("GET", &format!("/v1/stats{query}"), Value::Null).await;
+        assert_eq!(found, status, "{query}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{query}: {problem}");
+    }
+    let output = engine.command().args(["stats", "--last", "1h"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("Last 1h: 6 events, 2 runs (1 failed), 3 delivered (100 % at first try)"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_what_happened_and_nothing_else() {
     let engine = Engine::start(&["mischief"]);
     let receiver = Receiver::answering(|received| answers(&received.path)).await;

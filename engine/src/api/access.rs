@@ -76,7 +76,7 @@ const FIGURES: Callers =
 pub const TABLE: &[Row] = &[
     Row { is_audited: false, ..row("send events", SENDING, &["POST /v1/events"]) },
     row(
-        "read events, runs, deliveries, jobs, plugins and nodes",
+        "read events, runs, deliveries, jobs, plugins, statistics and nodes",
         READING,
         &[
             "GET /v1/events",
@@ -92,6 +92,7 @@ pub const TABLE: &[Row] = &[
             "GET /v1/plugins/{plugin}",
             "GET /v1/plugins/{plugin}/state",
             "GET /v1/plugins/{plugin}/versions",
+            "GET /v1/stats",
             "GET /v1/nodes",
             "GET /v1/stream",
         ],

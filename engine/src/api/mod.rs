@@ -28,6 +28,7 @@ mod plugins;
 mod runs;
 mod sent;
 mod sources;
+mod stats;
 mod stream;
 mod subscriptions;
 
@@ -149,6 +150,7 @@ fn all() -> Addresses {
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::rekey))
         .routes(routes!(keys::revoke))
+        .routes(routes!(stats::read))
         .routes(routes!(nodes::list))
         .routes(routes!(audit::list))
         // The routes below need no such bound: their answers are short, the same bytes for every caller, or limited elsewhere.

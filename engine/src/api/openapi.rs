@@ -40,7 +40,7 @@ const TAGS: &[(&str, &str)] = &[
     ("jobs", "Background jobs, such as bulk retries."),
     ("keys", "API keys."),
     ("audit", "Audit trail: who changed what, and with which result."),
-    ("engine", "The engine: health, nodes, metrics and this document."),
+    ("engine", "The engine: health, statistics, nodes, metrics and this document."),
 ];
 
 const ABOUT: &str = "\

@@ -94,7 +94,7 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     }))
 }
 
-fn not_one_of(name: &str, text: &str, words: &[&str]) -> Problem {
+pub fn not_one_of(name: &str, text: &str, words: &[&str]) -> Problem {
     let near = nearest(text, words.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     Problem::bad_request(format!("{name} is {text:?}; it is one of {}{near}", words.join(", ")))
 }

@@ -42,6 +42,7 @@ mod sdk;
 mod send;
 pub mod serve;
 mod source;
+mod stats;
 mod tail;
 mod versions;
 mod wait;
@@ -134,6 +135,9 @@ enum Command {
     /// Background jobs: bulk retries and replays
     #[command(subcommand, before_help = "Example:  innesco job list")]
     Job(job::JobCommand),
+    /// Statistics: events, runs, deliveries and latencies over time
+    #[command(before_help = "Example:  innesco stats --last 7d --endpoint crm")]
+    Stats(stats::StatsArgs),
     /// Nodes: engines that share one Postgres database
     #[command(subcommand, before_help = "Example:  innesco node list")]
     Node(node::NodeCommand),
@@ -265,6 +269,7 @@ fn run(command: Command, target: &Target, out: &Printer) -> anyhow::Result<()> {
         Command::Keys(command) => keys::run(&command, &Client::find(target)?, out),
         Command::Openapi => Ok(output::print(openapi::text())?),
         Command::Comparison(command) => comparison::run(&command, &Client::find(target)?, out),
+        Command::Stats(args) => stats::run(&args, &Client::find(target)?, out),
         Command::Job(command) => job::run(&command, &Client::find(target)?, out),
         Command::Node(command) => node::run(&command, &Client::find(target)?, out),
         Command::Audit(args) => audit::run(&args, &Client::find(target)?, out),

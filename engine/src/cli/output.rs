@@ -152,22 +152,25 @@ impl Printer {
 
     /// Prints a list.
     pub fn list<T>(&self, items: &[Answer<T>], columns: &[Column<T>], nothing: &str) -> io::Result<()> {
-        let text = self.table(items, columns, nothing);
+        let text = self.listed(items, columns, nothing);
         if text.is_empty() { Ok(()) } else { print(&text) }
     }
 
-    fn table<T>(&self, items: &[Answer<T>], columns: &[Column<T>], nothing: &str) -> String {
+    fn listed<T>(&self, items: &[Answer<T>], columns: &[Column<T>], nothing: &str) -> String {
         match self.reader {
-            Reader::Script => return items.iter().map(|item| item.json().to_string()).collect::<Vec<_>>().join("\n"),
-            Reader::Pipe => {
-                let row =
-                    |item: &Answer<T>| columns.iter().map(|column| filled(&(column.of)(item))).collect::<Vec<_>>().join("\t");
-                return items.iter().map(row).collect::<Vec<_>>().join("\n");
-            }
-            Reader::Person if items.is_empty() => return nothing.to_owned(),
-            Reader::Person => {}
+            Reader::Script => items.iter().map(|item| item.json().to_string()).collect::<Vec<_>>().join("\n"),
+            Reader::Person if items.is_empty() => nothing.to_owned(),
+            Reader::Pipe | Reader::Person => self.table(&items.iter().map(|item| &**item).collect::<Vec<_>>(), columns),
         }
-        let cell = |column: &Column<T>, item: &Answer<T>| {
+    }
+
+    /// Returns a table for people; without titles and widths for a pipe.
+    pub fn table<T>(&self, items: &[&T], columns: &[Column<T>]) -> String {
+        if self.reader == Reader::Pipe {
+            let row = |item: &&T| columns.iter().map(|column| filled(&(column.of)(item))).collect::<Vec<_>>().join("\t");
+            return items.iter().map(row).collect::<Vec<_>>().join("\n");
+        }
+        let cell = |column: &Column<T>, item: &T| {
             let text = filled(&(column.of)(item));
             match column.kind {
                 Kind::Text => measure::cut(&text, CELL_MAX),
@@ -349,28 +352,28 @@ mod tests {
 delivery  at                         state        note
 dlv_1     09:14:02, 2 min ago        ● delivered  a\\tb\\nc
 dlv_22    2025-11-20 09:14, 369 d ago  ✕ dead       -";
-        let table = plain(&printer.table(&items(), &columns(), "none"));
+        let table = plain(&printer.listed(&items(), &columns(), "none"));
         let squeezed =
             |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
         assert_eq!(squeezed(&table), squeezed(expected));
         let starts: Vec<usize> =
             table.lines().zip(["state", "●", "✕"]).map(|(line, word)| line[..line.find(word).unwrap()].chars().count()).collect();
         assert!(starts.iter().all(|start| *start == starts[0]), "columns are aligned: {starts:?}");
-        assert_eq!(printer.table(&[], &columns(), "No delivery."), "No delivery.");
+        assert_eq!(printer.listed(&[], &columns(), "No delivery."), "No delivery.");
     }
 
     #[test]
     fn pipes_get_columns_without_marks() {
         let printer = Printer::of(Reader::Pipe, NOW);
         let expected = "dlv_1\t2026-11-24T09:14:02Z\tdelivered\ta\\tb\\nc\ndlv_22\t2025-11-20T09:14:02Z\tdead\t-";
-        assert_eq!(printer.table(&items(), &columns(), "No delivery."), expected);
-        assert_eq!(printer.table(&[], &columns(), "No delivery."), "");
+        assert_eq!(printer.listed(&items(), &columns(), "No delivery."), expected);
+        assert_eq!(printer.listed(&[], &columns(), "No delivery."), "");
     }
 
     #[test]
     fn scripts_get_json_lines() {
         let printer = Printer::of(Reader::Script, NOW);
-        let table = printer.table(&items(), &columns(), "");
+        let table = printer.listed(&items(), &columns(), "");
         assert_eq!(table.lines().count(), 2);
         assert_eq!(serde_json::from_str::<Value>(table.lines().next().unwrap()).unwrap(), *items()[0].json());
     }

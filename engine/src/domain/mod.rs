@@ -35,6 +35,7 @@ pub mod sent;
 pub mod setting;
 pub mod signature;
 pub mod source;
+pub mod stats;
 pub mod time;
 pub mod trace;
 pub mod why;

@@ -11,6 +11,7 @@
 mod handles;
 mod readings;
 mod table;
+mod tally;
 
 use std::sync::{Arc, LazyLock};
 
@@ -20,6 +21,7 @@ pub use self::{
     handles::{EndpointMeters, PluginMeters},
     readings::{NodeReading, QueueReading, Readings, StageReading},
     table::NAMES,
+    tally::Tally,
 };
 use self::{
     handles::{Family, is_plain},
@@ -61,6 +63,8 @@ pub struct Meters {
     pub commit_jobs: Histogram,
     pub settlement_batch_bytes: Histogram,
     pub commit_failures: IntCounter,
+    /// Counts for the statistics over time.
+    pub tally: Tally,
 }
 
 /// Returns the metrics of this process.
@@ -106,6 +110,7 @@ impl Meters {
             commit_jobs: table.commit_jobs.clone(),
             settlement_batch_bytes: table.settlement_batch_bytes.clone(),
             commit_failures: table.commit_failures.clone(),
+            tally: Tally::default(),
             registry,
             table,
         }

@@ -140,6 +140,7 @@ tables! {
         "id" Number, "plugin" Text, "serving" Bytes, "candidate" Bytes, "request" Text, "state" Text, "cursor" Number, "report" Text,
         "problem" Text, "created_at" Number, "finished_at" Number,
     ];
+    "stats" 3 false ["about" Text, "cell" Number, "sheet" Number, "cells" Text];
     "job" 1 true [
         "id" Number, "kind" Text, "filter" Text, "cursor" Number, "done" Number, "failed" Number, "total" Number, "state" Text,
         "created_at" Number, "finished_at" Number,

@@ -61,6 +61,7 @@ mod source_columns;
 mod sources;
 mod sqlite;
 mod state;
+mod stats;
 mod story;
 mod tenure;
 pub mod weight;
@@ -100,6 +101,7 @@ pub use self::{
     sources::Sources,
     sqlite::{Backup, CheckReport, Finding, Sqlite},
     state::{PluginState, StateFull, StateKey, StateLimits, StateSize, StateValue},
+    stats::Stats,
     story::{
         DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, Passage, PassageDelivery,
         READ_TIME_MAX, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
@@ -127,6 +129,7 @@ pub trait Store:
     + Audit
     + Jobs
     + Comparisons
+    + Stats
     + Story
     + Retire
     + Health

@@ -21,6 +21,7 @@ mod node;
 mod plugin;
 mod run;
 mod source;
+mod stats;
 mod stream;
 pub mod values;
 mod why;
@@ -51,6 +52,7 @@ pub use self::{
     },
     run::{LogView, RecordedEventView, RecordedStateView, RunRecordView, RunStoryView, RunView},
     source::{RefusalView, SourceView},
+    stats::{BucketView, CountsView, StatsView},
     stream::StreamView,
     why::{WhyStepView, WhyView},
 };

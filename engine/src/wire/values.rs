@@ -26,6 +26,7 @@ use crate::domain::{
     run::{LogLevel, RunOutcome, RunState},
     setting::SettingType,
     signature::Scheme,
+    stats::Last,
     time::Timestamp,
     why::{Link, Verdict},
 };
@@ -91,6 +92,7 @@ values! {
         "description": "A pattern of event types: one type, all below a prefix (`order.*`), or all (`*`).", "examples": ["order.*"],
     });
 
+    Last, "Last", words("A time until now.", &Last::ALL.map(Last::as_str));
     EventState, "EventState", words(
         "State of an event, that of its worst part: a parked run or a dead delivery (`failed`), a delivery that is tried again (`retrying`), \
          anything else that is not finished (`waiting`), at least one webhook delivered (`delivered`), no webhook (`nothing-sent`), or no \

@@ -23,6 +23,7 @@ mod notices;
 mod plan;
 mod recorder;
 mod runner;
+mod sampler;
 mod sender;
 mod settler;
 #[cfg(test)]
@@ -38,12 +39,13 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    batches::write_all, comparer::Comparer, maintenance::Maintenance, recorder::Recorder, runner::Runner, sender::Sender,
-    settler::Settler, throttle::Throttles,
+    batches::write_all, comparer::Comparer, maintenance::Maintenance, recorder::Recorder, runner::Runner, sampler::Sampler,
+    sender::Sender, settler::Settler, throttle::Throttles,
 };
 use crate::{
     catalog::{Catalog, Keys},
     domain::retention::Retention,
+    metrics::meters,
     news::Feed,
     outbound::Outbound,
     sandbox::Limits,
@@ -111,6 +113,8 @@ impl Work {
         let mut takers = JoinSet::new();
         let maintenance = Maintenance::new(Arc::clone(&store), keys, settings.retention, settings.store_bytes_max, stop.clone());
         takers.spawn(guarded("maintenance", maintenance.run(), stop.clone(), broken.clone()));
+        let sampler = Sampler::new(Arc::clone(&store), &meters().tally);
+        takers.spawn(guarded("sampler", sampler.run(stop.clone()), stop.clone(), broken.clone()));
         if !settings.works {
             let (threads, settler, recorder) = (Vec::new(), JoinSet::new(), JoinSet::new());
             return Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain });

@@ -183,11 +183,14 @@ impl Figures {
         match record.next {
             Next::Delivered => {
                 meters.delivered.inc();
-                let answered_at = attempt.at.plus(attempt.latency);
-                meters.end_to_end_seconds.observe(answered_at.since(accepted_at).as_secs_f64());
+                let latency = attempt.at.plus(attempt.latency).since(accepted_at);
+                meters.end_to_end_seconds.observe(latency.as_secs_f64());
+                meters.tally.attempted(record.endpoint, record.n, Some(latency));
+                return;
             }
             Next::Retry { .. } => {}
             Next::Dead(reason) => meters.dead(reason.as_str(), 1),
         }
+        meters.tally.attempted(record.endpoint, record.n, None);
     }
 }

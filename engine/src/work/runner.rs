@@ -30,7 +30,7 @@ use crate::{
         name::Slug,
         quarantine::is_breach,
         routing::EndpointTable,
-        run::{RunIdentity, RunRecord, RunState},
+        run::{RunIdentity, RunOutcome, RunRecord, RunState},
         time::Timestamp,
     },
     metrics::meters,
@@ -345,6 +345,7 @@ fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a Plu
 fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
     let Some(outcome) = record.outcome() else { return };
     let (took, memory_peak) = record.execution().map_or((Duration::ZERO, 0), |execution| (execution.took, execution.memory_peak));
+    meters().tally.ran(&record.identity.plugin, outcome == RunOutcome::Ok);
     match entry {
         Some(entry) => entry.meters.ran(outcome, took, memory_peak),
         None => meters().plugin(&record.identity.plugin).ran(outcome, took, memory_peak),

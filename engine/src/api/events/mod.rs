@@ -138,6 +138,7 @@ pub async fn store_events(
             duplicate,
         });
     }
+    meters().tally.accepted(items.iter().filter(|item| !item.duplicate).count() as u64);
     Ok(items)
 }
 

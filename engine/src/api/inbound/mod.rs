@@ -42,6 +42,7 @@ use crate::{
         source::{Incoming, Refusal, Reply, Source},
         trace,
     },
+    metrics::meters,
     news::News,
     wire::values::values,
 };
@@ -272,6 +273,7 @@ impl Visit<'_> {
         let stored = stored.map_err(|problem| No(if problem.is_ours() { "store" } else { "id" }, problem))?;
         let (event, duplicate) = stored.into_iter().next().map(|one| (one.event, one.duplicate)).unwrap_or_default();
         self.watch.note_accepted(clock::wall(), duplicate);
+        meters().tally.source_accepted(self.source.id, duplicate);
         Ok(self.answer(event))
     }
 

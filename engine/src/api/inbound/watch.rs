@@ -184,6 +184,7 @@ impl Watches {
     pub fn refuse(&self, source: (SourceId, &str), (caller, at): (IpAddr, Timestamp), reason: &'static str, detail: &str) {
         let detail = detail[..detail.floor_char_boundary(DETAIL_BYTES_MAX)].to_owned();
         let refused = Refused { at, address: caller, reason: reason.into(), detail };
+        meters().tally.source_refused(source.0);
         self.of(source.0).note_refused(source.1, reason, refused);
     }
 

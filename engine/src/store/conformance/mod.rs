@@ -20,6 +20,7 @@ pub mod retention;
 pub mod runs;
 pub mod settle;
 pub mod sources;
+pub mod stats;
 
 /// The one list of all cases. `conformance!(sqlite, SqliteBacking)` makes a module of tests that run them on that backing.
 macro_rules! conformance {
@@ -138,6 +139,9 @@ macro_rules! conformance {
                     requests_to_a_source_add_up_until_it_is_deleted,
                     secrets_of_a_source_open_after_a_change_of_the_master_key,
                     the_request_of_an_event_is_stored_with_it;
+                stats:
+                    counts_add_up_by_minute_and_by_hour,
+                    old_counts_are_deleted;
                 reads:
                     the_state_of_an_event_follows_its_runs_and_deliveries,
                     events_are_listed_by_state,

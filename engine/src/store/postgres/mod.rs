@@ -29,6 +29,7 @@ mod settle;
 mod simulation;
 mod sources;
 mod state;
+mod stats;
 mod story;
 #[cfg(test)]
 mod tests;

@@ -362,3 +362,13 @@ CREATE TABLE comparison (
     finished_at bigint,
     CHECK ((state = 'running') = (finished_at IS NULL))
 );
+
+-- Counts over time. A row is a sheet: the cells of one hour (cells of a minute) or one UTC day (cells of an hour).
+CREATE TABLE stats (
+    about text COLLATE "C" NOT NULL,
+    cell  bigint NOT NULL,                  -- length of a cell, ms
+    sheet bigint NOT NULL,                  -- start of the sheet, wall clock, ms
+    cells text NOT NULL,                    -- JSON object: counts by the number of the cell
+    PRIMARY KEY (about, cell, sheet)
+);
+CREATE INDEX stats_by_age ON stats (cell, sheet);

@@ -11,10 +11,10 @@ use super::{
     upgrade::LAYOUT,
 };
 use crate::{
-    domain::{id::Tag, name::Slug, run::RunOutcome, time::Timestamp},
+    domain::{id::Tag, name::Slug, run::RunOutcome, stats::Cell, time::Timestamp},
     store::{
         AuditEntry, Error, KeyFile, KeyRow, PluginConfig, PluginRow, PluginVersion, Seal, columns::ended, comparisons,
-        jobs::StoredJob,
+        jobs::StoredJob, stats,
     },
 };
 
@@ -164,6 +164,10 @@ impl Check<'_> {
         self.each("audit", &format!("SELECT {} FROM audit", AuditEntry::COLUMNS), |row| AuditEntry::read(row).map(drop));
         self.each("comparison", &format!("SELECT {} FROM comparison", comparisons::COLUMNS), |row| {
             comparisons::read(row).map(drop)
+        });
+        self.each("stats", "SELECT about, sheet, cells, cell FROM stats", |row| {
+            let cell = if row.get::<_, i64>(3)? == Cell::Minute.millis() { Cell::Minute } else { Cell::Hour };
+            stats::read(&row.get::<_, String>(0)?, cell, row.get(1)?, &row.get::<_, String>(2)?).map(drop)
         });
         self.each("job", &format!("SELECT {} FROM job", StoredJob::COLUMNS), |row| StoredJob::read(row).map(drop));
     }

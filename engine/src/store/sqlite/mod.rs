@@ -28,6 +28,7 @@ mod secrets;
 mod settle;
 mod sources;
 mod state;
+mod stats;
 mod steady;
 mod story;
 #[cfg(test)]

@@ -308,3 +308,13 @@ CREATE TABLE comparison (
     finished_at INTEGER,
     CHECK ((state = 'running') = (finished_at IS NULL))
 ) STRICT;
+
+-- Counts over time. A row is a sheet: the cells of one hour (cells of a minute) or one UTC day (cells of an hour).
+CREATE TABLE stats (
+    about TEXT NOT NULL,
+    cell  INTEGER NOT NULL,                 -- length of a cell, ms
+    sheet INTEGER NOT NULL,                 -- start of the sheet, wall clock, ms
+    cells TEXT NOT NULL,                    -- JSON object: counts by the number of the cell
+    PRIMARY KEY (about, cell, sheet)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX stats_by_age ON stats (cell, sheet);

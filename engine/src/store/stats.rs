@@ -1,0 +1,69 @@
+//! Counts over time. Each node adds its own every few seconds.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::{
+    Error,
+    columns::{Place, json},
+};
+use crate::domain::{
+    stats::{About, Cell, Counts},
+    time::Timestamp,
+};
+
+/// Stores counts over time.
+#[async_trait]
+pub trait Stats {
+    /// Adds counts to the minute and the hour that contain `at`, a wall clock time; only the engine as a whole is counted by the minute.
+    /// Deletes sheets that are not needed any more.
+    ///
+    /// # Errors
+    /// If the store cannot be written; then nothing is added.
+    async fn add_counts(&self, counts: Vec<(About, Counts)>, at: Timestamp) -> Result<(), Error>;
+
+    /// Returns the counts of these things by cell, from the sheet that contains `since` on, each thing's oldest first. Cells without
+    /// counts are left out.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if a sheet cannot be read.
+    async fn counts(&self, about: Vec<About>, cell: Cell, since: Timestamp) -> Result<Vec<(About, Timestamp, Counts)>, Error>;
+}
+
+/// Maximum number of old sheets that one write deletes.
+pub(super) const FORGOTTEN_MAX: i64 = 1_000;
+
+/// A row: what it is about, the length of its cells and the start of the sheet, in milliseconds.
+pub(super) type Key = (String, i64, i64);
+
+/// Returns what to add: the row, the number of the cell and its counts, in the order of the rows.
+pub(super) fn additions(counts: Vec<(About, Counts)>, at: Timestamp) -> Vec<(Key, u16, Counts)> {
+    let mut all = BTreeMap::new();
+    for (about, counts) in counts {
+        for cell in Cell::ALL.into_iter().filter(|cell| *cell == Cell::Hour || about == About::Engine) {
+            let (sheet, number) = cell.place(at);
+            all.insert((about.key(), cell.millis(), sheet.millis()), (number, counts.clone()));
+        }
+    }
+    all.into_iter().map(|(key, (number, counts))| (key, number, counts)).collect()
+}
+
+const PLACE: Place = Place { table: "stats", id: 0 };
+
+type Cells = BTreeMap<u16, Counts>;
+
+/// Returns the column `cells` with more counts.
+pub(super) fn more(stored: Option<&str>, number: u16, counts: &Counts) -> Result<String, Error> {
+    let mut cells: Cells = stored.map_or(Ok(Cells::new()), |text| PLACE.json("cells", text))?;
+    cells.entry(number).or_default().add(counts);
+    Ok(json(&cells))
+}
+
+/// Reads the cells of a row.
+pub(super) fn read(about: &str, cell: Cell, sheet: i64, cells: &str) -> Result<Vec<(About, Timestamp, Counts)>, Error> {
+    let about = About::from_key(about).ok_or_else(|| PLACE.corrupt("about"))?;
+    let cells: Cells = PLACE.json("cells", cells)?;
+    let start = |number| cell.start(Timestamp::from_millis(sheet), number);
+    Ok(cells.into_iter().map(|(number, counts)| (about.clone(), start(number), counts)).collect())
+}

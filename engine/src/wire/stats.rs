@@ -1,0 +1,56 @@
+//! Statistics: counts over time.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Word;
+use crate::domain::{stats::Last, time::Timestamp};
+
+/// Counts over time.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Stats)]
+pub struct StatsView {
+    #[schema(value_type = Last)]
+    pub last: Word,
+    /// Length of a bucket, in seconds.
+    pub bucket_s: u64,
+    /// Sum over all buckets.
+    pub total: CountsView,
+    /// Oldest first. A bucket is missing if no node ran then, or, for an endpoint, a plugin or a source, if nothing happened to it.
+    pub buckets: Vec<BucketView>,
+}
+
+/// What happened in one bucket.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = StatsBucket)]
+pub struct BucketView {
+    /// Start of the bucket. The last bucket contains the present.
+    #[schema(value_type = Timestamp)]
+    pub at: String,
+    #[serde(flatten)]
+    pub counts: CountsView,
+}
+
+/// What happened in some time. Members that do not apply to an endpoint, a plugin or a source are 0.
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
+#[schema(as = StatsCounts)]
+pub struct CountsView {
+    /// New events.
+    pub accepted: u64,
+    /// Requests that sources refused.
+    pub refused: u64,
+    /// Runs that ended.
+    pub runs: u64,
+    /// Runs that ended with another outcome than `ok`.
+    pub runs_failed: u64,
+    /// Delivered deliveries.
+    pub delivered: u64,
+    /// Deliveries that were delivered at the first attempt.
+    pub first_try: u64,
+    /// Failed attempts.
+    pub attempts_failed: u64,
+    /// Half of the deliveries took at most this long since their event was accepted, to a factor of 1.4. Only for the whole engine.
+    pub p50_ms: Option<f64>,
+    /// 99 % of the deliveries took at most this long, to a factor of 1.4.
+    pub p99_ms: Option<f64>,
+}
