@@ -45,8 +45,12 @@ pub enum Change {
         from: String,
         to: String,
     },
-    /// The same outcome and code, but another message, or another answer to whether the failure is retryable.
+    /// The same outcome and code, but another message.
     Message {
+        code: String,
+    },
+    /// The same outcome and code, but a failure is retried now that was not, or the other way round.
+    Retryable {
         code: String,
     },
     WebhookAdded {
@@ -155,6 +159,7 @@ impl fmt::Display for Change {
         match self {
             Self::Outcome { from, to } => write!(f, "outcome changed from {from} to {to}"),
             Self::Message { code } => write!(f, "message of {code} changed"),
+            Self::Retryable { code } => write!(f, "whether {code} is retried changed"),
             Self::WebhookAdded { to } => write!(f, "webhook to {to} added"),
             Self::WebhookRemoved { to } => write!(f, "webhook to {to} removed"),
             Self::Target { from, to } => write!(f, "webhook goes to {to} instead of {from}"),
@@ -174,6 +179,7 @@ impl Change {
         match self {
             Self::Outcome { .. } => "outcome",
             Self::Message { .. } => "message",
+            Self::Retryable { .. } => "retryable",
             Self::WebhookAdded { .. } => "webhook-added",
             Self::WebhookRemoved { .. } => "webhook-removed",
             Self::Target { .. } => "target",
@@ -210,9 +216,13 @@ pub fn differences(before: Answer<'_>, after: Answer<'_>) -> Vec<Difference> {
             found.state(writes.0, writes.1);
         }
         (Err(before), Err(after)) if (before.outcome, &before.code) == (after.outcome, &after.code) => {
-            if (&before.message, before.retryable) != (&after.message, after.retryable) {
-                let change = Change::Message { code: ending(Err(after)) };
-                found.add(change, Some(before.message.clone()), Some(after.message.clone()));
+            let code = || ending(Err(after));
+            if before.message != after.message {
+                found.add(Change::Message { code: code() }, Some(before.message.clone()), Some(after.message.clone()));
+            }
+            if before.retryable != after.retryable {
+                let word = |failure: &RunFailure| Some(if failure.retryable { "retried" } else { "parked" }.to_owned());
+                found.add(Change::Retryable { code: code() }, word(before), word(after));
             }
         }
         (before, after) => {
@@ -726,6 +736,13 @@ mod tests {
         assert_eq!(changes(&failed("a"), &trapped), ["outcome changed from failed (bad-total) to trapped (panic)"]);
         assert_eq!(changes(&failed("a"), &failed("b")), ["message of failed (bad-total) changed"]);
         assert_eq!(changes(&failed("a"), &failed("a")), Vec::<String>::new());
+        let retried = RunFailure { retryable: true, ..failure(RunOutcome::Failed, "bad-total", "a") };
+        let retried = Ran { result: Err(retried), writes: Vec::new() };
+        assert_eq!(changes(&failed("a"), &retried), ["whether failed (bad-total) is retried changed"]);
+        assert_eq!(
+            changes(&failed("b"), &retried),
+            ["message of failed (bad-total) changed", "whether failed (bad-total) is retried changed"]
+        );
     }
 
     #[test]

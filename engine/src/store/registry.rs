@@ -218,8 +218,13 @@ pub(super) const fn decide(known: Known, proposal: Proposal) -> Published {
 /// a stored event. So no stored run names a version that stopped serving more than [`RUN_MAX`] before the oldest stored event was accepted.
 pub(super) fn surplus(versions: &[PluginVersion], limits: VersionLimits, oldest_event: Option<Timestamp>) -> Vec<Digest> {
     let mut idle: Vec<&PluginVersion> = versions.iter().filter(|one| one.state != VersionState::Serving).collect();
-    // Newest first. A version that served counts from its end, because a rollback needs the one that served last.
+    // Newest first. A version that served counts from its end.
     idle.sort_by_key(|one| std::cmp::Reverse(one.ended_at.max(Some(one.at))));
+    let before = idle.iter().filter(|one| one.served.is_some()).max_by_key(|one| one.served).map(|one| one.version);
+    let next = idle.iter().find(|one| one.state == VersionState::Candidate).map(|one| one.version);
+    // A rollback needs the version that served last, a promotion the newest candidate.
+    let is_needed = |one: &PluginVersion| limits.versions > 0 && [before, next].contains(&Some(one.version));
+    idle.sort_by_key(|one| !is_needed(one));
     let may_have_runs = |one: &PluginVersion| match (one.ended_at, oldest_event) {
         (Some(ended), Some(oldest)) => ended.plus(RUN_MAX) >= oldest,
         _ => false,
@@ -228,8 +233,8 @@ pub(super) fn surplus(versions: &[PluginVersion], limits: VersionLimits, oldest_
     let mut gone = Vec::new();
     for (place, one) in idle.iter().enumerate() {
         bytes += one.bytes;
-        let fits = place == 0 || bytes <= limits.bytes;
-        if !(fits && (place < limits.versions || may_have_runs(one))) {
+        let fits = bytes <= limits.bytes && (place < limits.versions || may_have_runs(one));
+        if !(is_needed(one) || fits) {
             gone.push(one.version);
             bytes -= one.bytes;
         }
@@ -278,7 +283,7 @@ mod tests {
             on: Vec::new(),
             file: String::new(),
             bytes: 10,
-            served: None,
+            served: *ended,
             ended_at: ended.map(hour),
         };
         use VersionState::{Candidate, Kept, Serving};
@@ -292,7 +297,7 @@ mod tests {
             ("no event, no run", limits(2, 100), None, &[3, 1]),
             ("the size limit comes first", limits(4, 20), Some(0), &[3, 1]),
             ("none stays", limits(0, 5), Some(9), &[5, 2, 3, 1]),
-            ("one stays at any size", limits(1, 5), Some(0), &[2, 3, 1]),
+            ("the one before and the newest candidate stay at any size", limits(1, 5), Some(0), &[3, 1]),
         ] {
             let versions: Vec<PluginVersion> = all.iter().map(version).collect();
             let gone: Vec<u8> =
