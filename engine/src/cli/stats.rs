@@ -115,7 +115,7 @@ mod tests {
         let stats: StatsView =
             read(json!({ "last": "24h", "bucket_s": 900, "total": counts(3, 2), "buckets": [quiet, counts(3, 2)] }));
         let text = shown(&stats, &Printer::of(Reader::Pipe, "2026-11-24T09:20:00Z"));
-        assert_eq!(text.lines().count(), 2, "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.contains("66 %\t2\t2.8 ms\t46 s"), "{text}");
         let last = text.lines().last().unwrap();
         assert_eq!(
