@@ -16,5 +16,6 @@ pub mod serve;
 pub mod store;
 pub mod traces;
 pub mod trust;
+pub mod ui;
 pub mod wire;
 pub mod work;

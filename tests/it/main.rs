@@ -14,6 +14,7 @@ mod clock_steps;
 mod cluster;
 mod compare;
 mod crash;
+mod dashboard;
 mod deploy;
 mod dev;
 mod disk;

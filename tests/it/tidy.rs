@@ -7,6 +7,7 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
     &["serve"],
     &["config"],
+    &["ui"],
     &["api", "work"],
     &["catalog"],
     &["store", "sandbox", "outbound", "news", "traces"],

@@ -220,6 +220,12 @@ pub fn of(method: &Method, path: &str) -> Option<&'static Row> {
     methods.iter().find(|(known, _)| *known == method || *known == ANY).map(|(_, row)| *row)
 }
 
+/// Returns how much of a route's answer a role sees; `None` if the role may not use it. The route is written as in the table.
+pub fn sight(role: Role, route: &str) -> Option<Sight> {
+    let row = TABLE.iter().find(|row| row.routes.contains(&route))?;
+    row.callers.roles().iter().find(|(able, _)| *able == role).map(|(_, sight)| *sight)
+}
+
 /// Formats the table for the manual.
 pub fn manual() -> String {
     let mut text = String::from("| a key may |");

@@ -159,26 +159,26 @@ fn shortened(text: &str) -> String {
     text.chars().take(TARGET_CHARS_MAX).collect()
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only changes by the key with this name.
-    key: Option<String>,
+    pub key: Option<String>,
     /// Only this action, such as `endpoint.update`.
-    action: Option<String>,
+    pub action: Option<String>,
     /// Only changes at this time or later.
     #[param(value_type = Option<Timestamp>)]
-    since: Option<String>,
+    pub since: Option<String>,
     /// Only changes before this time.
     #[param(value_type = Option<Timestamp>)]
-    until: Option<String>,
+    pub until: Option<String>,
     /// Maximum number of entries.
     #[param(value_type = Option<Limit>)]
-    limit: Option<String>,
+    pub limit: Option<String>,
     /// The `next` of the previous page.
     #[param(value_type = Option<AuditId>)]
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// List the audit trail, newest first.

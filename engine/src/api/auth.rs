@@ -49,7 +49,7 @@ pub async fn guard(
         Callers::Figures(roles) if may_be_rebound(&request, api.inbound.external_url.as_ref()) => roles,
         Callers::Anyone | Callers::Senders | Callers::Figures(_) => return Ok(next.run(request).await),
     };
-    let caller = admit(&api, request.headers(), roles)?;
+    let caller = admit(&api, &request, roles)?;
     if caller.key.new.role == Role::Subscribe && !request.method().is_safe() {
         api.subscribers.check(&caller.key)?;
     }
@@ -72,23 +72,17 @@ fn cure(roles: &[(Role, Sight)]) -> String {
     format!("innesco keys create NAME --role {}", role.as_str())
 }
 
-fn admit(api: &Api, headers: &HeaderMap, roles: &[(Role, Sight)]) -> Result<Caller, Problem> {
-    let needed = || (in_words(roles), cure(roles));
-    let key = bearer(headers).ok_or_else(|| {
-        let (able, cure) = needed();
-        Problem::unauthorized(format!(
-            "this needs a key of the role {able}; send it as: Authorization: Bearer innk_…; an admin creates one with: {cure}"
-        ))
-    })?;
-    let now = clock::wall();
-    let key = api.keys.find(key, now).ok_or_else(|| {
-        let (able, cure) = needed();
-        Problem::unauthorized(format!(
-            "the key is unknown to this engine; it may have been revoked. This needs the role {able}; an admin creates a key with: {cure}"
-        ))
-    })?;
+/// The key of a person who is signed in to the dashboard. Only code of this process can set this extension of a request.
+#[derive(Clone)]
+pub struct SignedIn(pub Arc<KeyRow>);
+
+fn admit(api: &Api, request: &Request, roles: &[(Role, Sight)]) -> Result<Caller, Problem> {
+    let key = match request.extensions().get::<SignedIn>() {
+        Some(SignedIn(key)) => Arc::clone(key),
+        None => named_key(api, request.headers(), roles)?,
+    };
     let name = &key.new.name;
-    if let Some(expired_at) = key.new.expires_at.filter(|_| key.has_expired(now)) {
+    if let Some(expired_at) = key.new.expires_at.filter(|_| key.has_expired(clock::wall())) {
         let cure = cure(roles);
         return Err(Problem::key_expired(format!(
             "the key {name:?} expired at {expired_at}; an admin creates another one with: {cure}"
@@ -98,12 +92,29 @@ fn admit(api: &Api, headers: &HeaderMap, roles: &[(Role, Sight)]) -> Result<Call
     match roles.iter().find(|(able, _)| *able == role) {
         Some((_, sight)) => Ok(Caller { key, sight: *sight }),
         None => {
-            let ((able, cure), role) = (needed(), role.as_str());
+            let (able, cure, role) = (in_words(roles), cure(roles), role.as_str());
             Err(Problem::forbidden(format!(
                 "the key {name:?} has the role {role}; this needs {able}; an admin creates such a key with: {cure}"
             )))
         }
     }
+}
+
+/// Returns the bearer key of a request.
+fn named_key(api: &Api, headers: &HeaderMap, roles: &[(Role, Sight)]) -> Result<Arc<KeyRow>, Problem> {
+    let needed = || (in_words(roles), cure(roles));
+    let key = bearer(headers).ok_or_else(|| {
+        let (able, cure) = needed();
+        Problem::unauthorized(format!(
+            "this needs a key of the role {able}; send it as: Authorization: Bearer innk_…; an admin creates one with: {cure}"
+        ))
+    })?;
+    api.keys.find(key, clock::wall()).ok_or_else(|| {
+        let (able, cure) = needed();
+        Problem::unauthorized(format!(
+            "the key is unknown to this engine; it may have been revoked. This needs the role {able}; an admin creates a key with: {cure}"
+        ))
+    })
 }
 
 /// Lists roles: `read, operate or admin`.

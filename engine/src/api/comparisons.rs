@@ -121,19 +121,19 @@ pub async fn create(
     Ok((StatusCode::ACCEPTED, Extension(audit::Target(view.id.clone())), Json(view)))
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only comparisons in this state.
     #[param(value_type = Option<JobState>)]
-    state: Option<String>,
+    pub state: Option<String>,
     /// Maximum number of comparisons.
     #[param(value_type = Option<Limit>)]
-    limit: Option<String>,
+    pub limit: Option<String>,
     /// The `next` of the previous page.
     #[param(value_type = Option<ComparisonId>)]
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// List comparisons, newest first.

@@ -27,30 +27,30 @@ use crate::{
         time::Timestamp,
     },
     store::{DeliveryFilter, DeliveryStory, DeliverySummary, StoredAttempt, WholeDelivery},
-    wire::{AttemptResultView, AttemptView, DeliveryStoryView, DeliveryView, LastView, PageView},
+    wire::{AttemptResultView, AttemptView, DeliveryStoryView, DeliveryView, LastView, PageView, SentRequestView},
 };
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only to this endpoint: id or name.
-    endpoint: Option<String>,
+    pub endpoint: Option<String>,
     /// Only of this event.
     #[param(value_type = Option<EventId>)]
-    event: Option<String>,
+    pub event: Option<String>,
     /// Only in this state.
     #[param(value_type = Option<DeliveryState>)]
-    state: Option<String>,
+    pub state: Option<String>,
     /// Only of events accepted at this time or later.
     #[param(value_type = Option<Timestamp>)]
-    since: Option<String>,
+    pub since: Option<String>,
     /// Maximum number of deliveries.
     #[param(value_type = Option<Limit>)]
-    limit: Option<String>,
+    pub limit: Option<String>,
     /// The `next` of the previous page.
     #[param(value_type = Option<DeliveryId>)]
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// List deliveries, newest first.
@@ -86,7 +86,7 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     }))
 }
 
-fn delivery_id(api: &Api, text: &str) -> Result<DeliveryId, Problem> {
+pub fn delivery_id(api: &Api, text: &str) -> Result<DeliveryId, Problem> {
     DeliveryId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no delivery {text:?}")))
 }
 
@@ -131,13 +131,19 @@ fn with_requests<T>(api: &Api, whole: &WholeDelivery, sight: Sight, work: impl F
     work(&mut Requests::new(whole, endpoint, (&id, &event_id), tag, sight))
 }
 
-#[derive(Deserialize, IntoParams)]
+/// Returns the request of a delivery's last attempt, or the first one as it would be sent now.
+pub async fn requests_of(api: &Api, whole: &WholeDelivery, sight: Sight) -> Result<Option<SentRequestView>, Problem> {
+    let read = || with_requests(api, whole, sight, |requests| requests.latest_view());
+    api.heavy.run(content_bytes(whole), read).await
+}
+
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct WhichBody {
     /// Number of the attempt, from 1; default: the last one.
     #[param(value_type = Option<u8>, minimum = 1)]
-    attempt: Option<String>,
+    pub attempt: Option<String>,
 }
 
 /// Read the body of a webhook as it was sent.

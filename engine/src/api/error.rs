@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A refusal.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
@@ -119,6 +119,25 @@ impl Problem {
         &self.detail
     }
 
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the kind, for programs.
+    pub const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Returns the JSON pointer to the wrong member.
+    pub fn pointer(&self) -> Option<&str> {
+        self.pointer.as_deref()
+    }
+
+    /// Returns the seconds after which the same request may succeed.
+    pub const fn retry_after(&self) -> Option<u16> {
+        self.retry_after
+    }
+
     /// Creates an overload: a named limit is reached, and the caller should retry.
     pub fn come_back(detail: impl Into<String>) -> Self {
         Self::overloaded(detail).after(1)
@@ -172,6 +191,8 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // The dashboard calls the same handlers, and shows their problems as pages.
+        response.extensions_mut().insert(self);
         response
     }
 }

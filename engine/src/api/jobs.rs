@@ -273,19 +273,19 @@ pub async fn replay_events(State(api): State<Arc<Api>>, headers: HeaderMap, body
     start(&api, Task::ReplayEvents(input.check()?)).await
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only jobs in this state.
     #[param(value_type = Option<JobState>)]
-    state: Option<String>,
+    pub state: Option<String>,
     /// Maximum number of jobs.
     #[param(value_type = Option<Limit>)]
-    limit: Option<String>,
+    pub limit: Option<String>,
     /// The `next` of the previous page.
     #[param(value_type = Option<JobId>)]
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// List jobs, newest first.
@@ -310,7 +310,7 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     }))
 }
 
-fn job_id(api: &Api, text: &str) -> Result<JobId, Problem> {
+pub fn job_id(api: &Api, text: &str) -> Result<JobId, Problem> {
     JobId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no job {text:?}")))
 }
 

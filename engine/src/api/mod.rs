@@ -2,35 +2,35 @@
 //! and the workers meet only in the store.
 
 pub mod access;
-mod answers;
-mod audit;
-mod auth;
+pub(crate) mod answers;
+pub(crate) mod audit;
+pub(crate) mod auth;
 mod body;
-mod comparisons;
+pub(crate) mod comparisons;
 mod connections;
-mod deliveries;
-mod endpoints;
-mod error;
-mod events;
+pub(crate) mod deliveries;
+pub(crate) mod endpoints;
+pub(crate) mod error;
+pub(crate) mod events;
 mod health;
-mod heavy;
+pub(crate) mod heavy;
 pub mod inbound;
 mod intake;
-mod jobs;
-mod keys;
+pub(crate) mod jobs;
+pub(crate) mod keys;
 mod metrics;
-mod nodes;
+pub(crate) mod nodes;
 pub mod openapi;
-mod page;
+pub(crate) mod page;
 mod patch;
 mod path;
-mod plugins;
-mod runs;
+pub(crate) mod plugins;
+pub(crate) mod runs;
 mod sent;
-mod sources;
-mod stats;
-mod stream;
-mod subscriptions;
+pub(crate) mod sources;
+pub(crate) mod stats;
+pub(crate) mod stream;
+pub(crate) mod subscriptions;
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,7 +46,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::answers::AnswerRoom;
 pub use self::{
     audit::Refusals,
-    auth::Subscribers,
+    auth::{SignedIn, Subscribers},
     body::BodyRoom,
     connections::{ConnectionLimits, serve},
     error::Problem,

@@ -29,36 +29,36 @@ use crate::{
     wire::{LogView, PageView, RecordedEventView, RecordedStateView, RunRecordView, RunStoryView, RunView},
 };
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only runs in this state.
     #[param(value_type = Option<RunState>)]
-    state: Option<String>,
+    pub state: Option<String>,
     /// Only runs with this outcome.
     #[param(value_type = Option<RunOutcome>)]
-    outcome: Option<String>,
+    pub outcome: Option<String>,
     /// Only runs of this plugin.
     #[param(value_type = Option<Slug>)]
-    plugin: Option<String>,
+    pub plugin: Option<String>,
     /// Only runs of this event.
     #[param(value_type = Option<EventId>)]
-    event: Option<String>,
+    pub event: Option<String>,
     /// Only runs of events of this type.
-    r#type: Option<String>,
+    pub r#type: Option<String>,
     /// Only runs of events accepted at this time or later.
     #[param(value_type = Option<Timestamp>)]
-    since: Option<String>,
+    pub since: Option<String>,
     /// Only runs of events accepted before this time.
     #[param(value_type = Option<Timestamp>)]
-    until: Option<String>,
+    pub until: Option<String>,
     /// Maximum number of runs.
     #[param(value_type = Option<Limit>)]
-    limit: Option<String>,
+    pub limit: Option<String>,
     /// The `next` of the previous page.
     #[param(value_type = Option<RunId>)]
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// List runs, newest event first, without their logs.
@@ -99,7 +99,7 @@ pub fn not_one_of(name: &str, text: &str, words: &[&str]) -> Problem {
     Problem::bad_request(format!("{name} is {text:?}; it is one of {}{near}", words.join(", ")))
 }
 
-fn run_id(api: &Api, text: &str) -> Result<RunId, Problem> {
+pub fn run_id(api: &Api, text: &str) -> Result<RunId, Problem> {
     RunId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no run {text:?}")))
 }
 

@@ -55,26 +55,26 @@ impl Default for Streams {
 }
 
 impl Streams {
-    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.0)
             .try_acquire_owned()
             .map_err(|_| Problem::come_back(format!("{STREAMS_MAX} streams are open, the limit; close one, or try again later")))
     }
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only events of this type or pattern, such as `order.*`, with their runs and attempts.
     #[param(value_type = Option<Pattern>)]
-    r#type: Option<String>,
+    pub r#type: Option<String>,
     /// Only attempts to the endpoint of this name.
     #[param(value_type = Option<Slug>)]
-    endpoint: Option<String>,
+    pub endpoint: Option<String>,
     /// Only the plugin of this name: its runs and its versions.
     #[param(value_type = Option<Slug>)]
-    plugin: Option<String>,
+    pub plugin: Option<String>,
 }
 
 /// Selects messages of the feed.

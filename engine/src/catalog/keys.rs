@@ -117,6 +117,14 @@ impl Keys {
         Some(Arc::clone(&found.row))
     }
 
+    /// Returns the key of a session, if it still exists and has not expired. It counts as used now.
+    pub fn of_session(&self, id: KeyId, now: Timestamp) -> Option<Arc<KeyRow>> {
+        let known = self.read();
+        let found = known.values().find(|known| known.row.id == id && !known.row.has_expired(now))?;
+        found.used.fetch_max(now.millis(), Ordering::Relaxed);
+        Some(Arc::clone(&found.row))
+    }
+
     /// Returns whether a key that [`Self::find`] returned earlier is still valid.
     pub fn holds(&self, row: &KeyRow, now: Timestamp) -> bool {
         self.read().get(&row.new.hash).is_some_and(|known| known.row.id == row.id && !known.row.has_expired(now))

@@ -73,6 +73,11 @@ impl SourceTable {
         self.by_name.values().find(|source| source.id == id)
     }
 
+    /// Returns every source, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.by_name.values()
+    }
+
     pub fn count(&self) -> usize {
         self.by_name.len()
     }

@@ -91,8 +91,9 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         test_receiver.prepare(earlier.and_then(|local| local.receiver)).await?;
         let plugins = args.plugins.display().to_string();
         let url = format!("http://{}", listener.local_addr()?);
-        client::write_local(&Local { url, key, plugins, receiver: Some(receiver_address) })?;
-        greet(&engine, args, listener.local_addr()?, receiver_address);
+        client::write_local(&Local { url, key: key.clone(), plugins, receiver: Some(receiver_address) })?;
+        let sign_in = engine.sign_in_link(&key)?;
+        greet(&engine, args, listener.local_addr()?, receiver_address, &sign_in);
         // Plugins that loaded before the live feed started are in the greeting.
         while news.try_recv().is_ok() {}
 
@@ -190,7 +191,7 @@ fn parked_hint(plugin: &str, number: usize, has_more: bool) -> Option<String> {
     Some(format!("{runs} of {plugin} {verb} parked; retry {them} with: innesco run retry --parked --plugin {plugin}"))
 }
 
-fn greet(engine: &Engine, args: &DevArgs, listener: SocketAddr, receiver: SocketAddr) {
+fn greet(engine: &Engine, args: &DevArgs, listener: SocketAddr, receiver: SocketAddr, sign_in: &str) {
     let table = engine.catalog().plugins();
     anstream::println!("  plugins  {} serving, built from {}/ (watching)", table.iter().count(), args.plugins.display());
     for (file, reason) in table.broken() {
@@ -200,6 +201,7 @@ fn greet(engine: &Engine, args: &DevArgs, listener: SocketAddr, receiver: Socket
     anstream::println!(
         "  receiver http://{receiver}     prints and verifies webhooks; endpoints that plugins send to are created here"
     );
+    anstream::println!("  pages    http://{listener}{sign_in}     signs in once, within an hour");
     let innesco = program();
     let crates = PluginCrate::below(&args.plugins).map(|found| found.crates).unwrap_or_default();
     anstream::println!("\n  Try, in a second terminal:");

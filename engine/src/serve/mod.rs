@@ -19,6 +19,7 @@ use crate::{
     sandbox::Sandbox,
     store::{About, Handoff, KeyFile, Postgres, PostgresSettings, Sqlite, Store, Width},
     traces::{self, Traces},
+    ui,
     work::{self, Work},
 };
 
@@ -36,6 +37,8 @@ pub struct Engine {
     sources: Arc<Sources>,
     /// The admin key that was created because none existed. It is shown once.
     pub new_admin_key: Option<String>,
+    /// Links that sign in to the dashboard once.
+    links: ui::OneTimeLinks,
     /// The lock of the data folder, held while the engine lives.
     _lock: fs::File,
 }
@@ -80,7 +83,21 @@ impl Engine {
         catalog.follow().await?;
         catalog.scan(&mut folder).await?;
         catalog.follow().await?;
-        Ok(Self { config, store, handoff, catalog, folder, outbound, feed, traces, keys, sources, new_admin_key, _lock: lock })
+        Ok(Self {
+            config,
+            store,
+            handoff,
+            catalog,
+            folder,
+            outbound,
+            feed,
+            traces,
+            keys,
+            sources,
+            new_admin_key,
+            links: ui::OneTimeLinks::default(),
+            _lock: lock,
+        })
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -91,6 +108,14 @@ impl Engine {
     pub async fn admit(&self, key: &str) -> anyhow::Result<()> {
         self.keys.admit(key).await?;
         Ok(())
+    }
+
+    /// Returns the path of a link that signs in to the dashboard with `key`, once and within an hour.
+    ///
+    /// # Errors
+    /// The system provides no random bytes.
+    pub fn sign_in_link(&self, key: &str) -> anyhow::Result<String> {
+        Ok(self.links.create(key)?)
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
@@ -135,6 +160,19 @@ impl Engine {
         let work = Work::start(parts, broken.clone())?;
         let watching = tokio::spawn(watch(Arc::clone(&self.catalog), self.folder, stop.clone()));
         let counted = CancellationToken::new();
+        let about = ui::About {
+            node: self
+                .config
+                .node
+                .name
+                .clone()
+                .unwrap_or_else(|| listener.local_addr().map_or_else(|_| "engine".to_owned(), |at| at.to_string())),
+            store: match self.config.store {
+                StoreAt::Sqlite => "SQLite",
+                StoreAt::Postgres(_) => "Postgres",
+            },
+        };
+        let links = self.links;
         let api = Arc::new(Api {
             store: self.store,
             catalog: self.catalog,
@@ -172,8 +210,9 @@ impl Engine {
                 }
             }
         };
-        let serving =
-            api::serve(listener, api::router(api, role.takes_calls()), self.config.connections.within_open_files(), stopped());
+        let routes = api::router(Arc::clone(&api), role.takes_calls());
+        let routes = if role.takes_calls() { ui::router(api, routes, about, links) } else { routes };
+        let serving = api::serve(listener, routes, self.config.connections.within_open_files(), stopped());
         tokio::select! {
             () = serving => {}
             // No event runs before its configuration is known, so an engine that no longer follows it must stop.

@@ -3,12 +3,23 @@
 use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
+use zeroize::Zeroizing;
 
 use super::{Error, KeyFile, Seal};
 
-/// Replaces the master key.
+/// Uses and replaces the master key.
 #[async_trait]
 pub trait Secrets {
+    /// Encrypts a value for engines on this store. It opens only for the same `context`, which says what the value is.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] if the system provides no random bytes.
+    fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error>;
+
+    /// Decrypts a value of [`Self::seal`], on any node. Returns `None` if it was sealed for another context or by another store, or was
+    /// changed. After a change of the master key, values of the old key open until the node restarts.
+    fn unseal(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
+
     /// Seals every secret under a new master key, then replaces the file of the old key.
     ///
     /// # Errors
@@ -41,6 +52,11 @@ impl Seals {
     /// Returns every key that may open a stored secret.
     pub fn all(&self) -> Vec<Arc<Seal>> {
         self.keys.read().expect("no code panics while it holds the keys").clone()
+    }
+
+    /// Decrypts a value that any of the keys sealed.
+    pub fn open(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.all().iter().find_map(|key| key.open(context, sealed))
     }
 
     /// Lets readers open secrets that `next` seals. Called before the commit, so that no reader finds a secret that it cannot

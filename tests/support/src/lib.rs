@@ -4,6 +4,7 @@
 //! It knows nothing of the engine's code. A test program that needs the engine's API has its own wrapper around
 //! [`process::Server`].
 
+pub mod browser;
 pub mod crates;
 pub mod guests;
 pub mod postgres;

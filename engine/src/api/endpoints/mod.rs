@@ -171,13 +171,13 @@ pub async fn change(
     Ok((Extension(audit::Members(members)), Json(view.warned(&api))))
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Removal {
     /// `true`: delete it even if it is in use.
     #[serde(default)]
-    force: bool,
+    pub force: bool,
 }
 
 /// Delete an endpoint.

@@ -175,35 +175,35 @@ enum Answer {
     All(AcceptedAll),
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only events of this type.
-    r#type: Option<String>,
+    pub r#type: Option<String>,
     /// Only events from this source.
-    source: Option<String>,
+    pub source: Option<String>,
     /// Only events with this id of their sender.
-    id: Option<String>,
+    pub id: Option<String>,
     /// Only events with this subject.
-    subject: Option<String>,
+    pub subject: Option<String>,
     /// Only events in this state.
     #[param(value_type = Option<EventState>)]
-    state: Option<String>,
+    pub state: Option<String>,
     /// Also the engine's own events (`innesco.*`). Default: only if `type` or `source` selects them.
-    own: Option<bool>,
+    pub own: Option<bool>,
     /// Only events accepted at this time or later.
     #[param(value_type = Option<Timestamp>)]
-    since: Option<String>,
+    pub since: Option<String>,
     /// Only events accepted before this time.
     #[param(value_type = Option<Timestamp>)]
-    until: Option<String>,
+    pub until: Option<String>,
     /// Maximum number of events.
     #[param(value_type = Option<Limit>)]
-    limit: Option<String>,
+    pub limit: Option<String>,
     /// The `next` of the previous page.
     #[param(value_type = Option<EventId>)]
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// List events, newest first.
@@ -251,13 +251,13 @@ pub fn event_id(api: &Api, text: &str) -> Result<EventId, Problem> {
 }
 
 /// Selects a part of an event's history.
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct StoryPart {
     /// The `next` of the previous part.
     #[param(value_type = Option<StoryCursor>)]
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// Start of a part of the history, for the document.
@@ -269,7 +269,7 @@ values! {
     });
 }
 
-fn story_place(text: &str) -> Option<StoryPlace> {
+pub fn story_place(text: &str) -> Option<StoryPlace> {
     let mut numbers = text.split('.');
     let place = StoryPlace {
         run: numbers.next()?.parse().ok().filter(|run| *run <= CHILDREN_MAX)?,

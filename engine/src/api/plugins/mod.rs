@@ -231,17 +231,17 @@ pub async fn state(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Res
     }))
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct KeyFilter {
     /// Only keys that begin with this text.
-    prefix: Option<String>,
+    pub prefix: Option<String>,
     /// Maximum number of keys.
     #[param(value_type = Option<Limit>)]
-    limit: Option<String>,
+    pub limit: Option<String>,
     /// The `next` of the previous page.
-    cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// List the keys of a plugin's state, ordered by their bytes.
@@ -268,13 +268,13 @@ pub async fn state_keys(
 }
 
 /// Selects a value of a plugin's state. A key is any text, so it is not a part of the path.
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct OneKey {
     /// The key.
     #[param(example = "last-order")]
-    key: String,
+    pub key: String,
 }
 
 fn no_value(plugin: &Slug, key: &str) -> Problem {

@@ -25,13 +25,13 @@ use crate::{
 const RUNS_COUNTED: u32 = 1_000;
 
 /// Options of a push.
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Push {
     /// `true`: only store the version, so that it can be promoted later.
     #[serde(default)]
-    candidate: bool,
+    pub candidate: bool,
 }
 
 /// The bytes of a plugin, for the document.
@@ -132,13 +132,13 @@ pub async fn rollback(
 }
 
 /// Options of a removal.
-#[derive(Deserialize, IntoParams)]
+#[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Removal {
     /// `true`: remove it also if it is in use.
     #[serde(default)]
-    force: bool,
+    pub force: bool,
 }
 
 /// Remove a plugin, so that none of its versions serves.

@@ -138,6 +138,7 @@ macro_rules! conformance {
                     a_sources_name_is_unique_until_it_is_deleted,
                     requests_to_a_source_add_up_until_it_is_deleted,
                     secrets_of_a_source_open_after_a_change_of_the_master_key,
+                    a_sealed_value_opens_for_its_context_only_and_after_a_restart,
                     the_request_of_an_event_is_stored_with_it;
                 stats:
                     counts_add_up_by_minute_and_by_hour,

@@ -15,7 +15,7 @@ use crate::{
         source::{Draft, FormerToken, NewSource, Refused, Requests, Source, Token},
         time::Timestamp,
     },
-    store::Error,
+    store::{Error, Store},
 };
 
 fn held(text: &str, until: Option<i64>) -> HeldSecret {
@@ -154,6 +154,21 @@ pub async fn secrets_of_a_source_open_after_a_change_of_the_master_key(bench: &B
     bench.store.reseal().await.unwrap();
     assert_eq!(shown(&find(bench, before.id).await), shown(&before));
     assert_eq!(shown(&find(&bench.after_a_crash().await, before.id).await), shown(&before));
+}
+
+pub async fn a_sealed_value_opens_for_its_context_only_and_after_a_restart(bench: &Bench) {
+    let sealed = bench.store.seal("session", b"one").unwrap();
+    let open = |store: &dyn Store, context: &str, sealed: &[u8]| store.unseal(context, sealed).map(|plain| plain.to_vec());
+    assert_eq!(open(&*bench.store, "session", &sealed).as_deref(), Some(&b"one"[..]));
+    assert_eq!(open(&*bench.store, "other", &sealed), None);
+    let mut changed = sealed.clone();
+    changed[30] ^= 1;
+    assert_eq!(open(&*bench.store, "session", &changed), None);
+    assert_eq!(open(&*bench.store, "session", b"short"), None);
+    let after = bench.after_a_crash().await;
+    assert_eq!(open(&*after.store, "session", &sealed).as_deref(), Some(&b"one"[..]));
+    after.store.reseal().await.unwrap();
+    assert!(open(&*after.store, "session", &sealed).is_some(), "the old key is kept until a restart");
 }
 
 pub async fn the_request_of_an_event_is_stored_with_it(bench: &Bench) {

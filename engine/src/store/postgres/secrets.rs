@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
+use zeroize::Zeroizing;
 
 use super::{
     Local, Postgres,
@@ -21,6 +22,14 @@ use crate::store::{
 
 #[async_trait]
 impl Secrets for Postgres {
+    fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(self.local.seals.current().seal(context, plain)?)
+    }
+
+    fn unseal(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.local.seals.open(context, sealed)
+    }
+
     async fn reseal(&self) -> Result<(), Error> {
         self.follow_key().await?;
         let old = self.local.seals.all();

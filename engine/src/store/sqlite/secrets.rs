@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
+use zeroize::Zeroizing;
 
 use super::{
     Sqlite,
@@ -14,6 +15,14 @@ use crate::store::{Error, Seal, Secrets, columns, source_columns};
 
 #[async_trait]
 impl Secrets for Sqlite {
+    fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(self.local.seals.current().seal(context, plain)?)
+    }
+
+    fn unseal(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.local.seals.open(context, sealed)
+    }
+
     async fn reseal(&self) -> Result<(), Error> {
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
             let seals = &local.seals;

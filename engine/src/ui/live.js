@@ -1,0 +1,270 @@
+// Keeps a page up to date and answers in place. Every page works without it: links load pages, and forms return to them.
+//
+// The page opens one event stream. A signal names what changed; then the page fetches itself, and each region that follows this
+// kind of change ([data-live]) is merged with its fresh state: elements with an id are matched by it, others by their place. So
+// focus, selection and scroll position stay, and nothing that is unchanged is touched.
+"use strict";
+
+const root = document.documentElement;
+const body = document.body;
+const main = document.getElementById("main");
+root.classList.add("scripted");
+
+// ---- Merging ----
+
+/** Makes `old` like `fresh`, and touches only what differs. */
+function merge(old, fresh) {
+  if (old.isEqualNode(fresh)) return;
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    old.data = fresh.data;
+    return;
+  }
+  const isTyped = old === document.activeElement && /^(INPUT|TEXTAREA|SELECT)$/.test(old.tagName);
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) {
+    if (!(isTyped && name === "value") && old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  mergeChildren(old, fresh);
+}
+
+function mergeChildren(old, fresh) {
+  const known = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
+  let place = old.firstChild;
+  for (const next of [...fresh.childNodes]) {
+    // An element that stays further down is not a match for one without an id, or with another.
+    let match = next.id ? known.get(next.id) : undefined;
+    if (!match && place && !place.id && !next.id && place.nodeName === next.nodeName) match = place;
+    if (match) {
+      if (match === place) place = place.nextSibling;
+      else old.insertBefore(match, place);
+      merge(match, next);
+    } else {
+      const added = document.importNode(next, true);
+      old.insertBefore(added, place);
+      if (added.matches?.("tr[data-row]") && old.children.length > 1) added.classList.add("new");
+    }
+  }
+  while (place) {
+    const next = place.nextSibling;
+    place.remove();
+    place = next;
+  }
+}
+
+// ---- Loading ----
+
+/** Fetches a page and returns it as a document, with its address after redirects. */
+async function load(address, options) {
+  const slow = setTimeout(() => body.classList.add("busy"), 300);
+  try {
+    const answer = await fetch(address, { headers: { accept: "text/html" }, ...options });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    return { page, address: answer.url, isPage: page.getElementById("main") !== null && page.getElementById("rail") !== null };
+  } finally {
+    clearTimeout(slow);
+    body.classList.remove("busy");
+  }
+}
+
+/** Shows the answer to a click or a form in place; another page is opened. */
+async function answer(address, options) {
+  const loaded = await load(address, options);
+  const to = new URL(loaded.address);
+  if (!loaded.isPage || (to.pathname !== location.pathname && !options)) {
+    location.assign(loaded.address);
+    return;
+  }
+  if (to.pathname === location.pathname) history.replaceState(null, "", to.pathname + to.search + location.hash);
+  mergeChildren(main, loaded.page.getElementById("main"));
+  said(main.querySelector(".said, .wrong h1")?.textContent);
+}
+
+/** Announces a text to readers of screens. */
+function said(text) {
+  if (text) document.getElementById("said").textContent = text;
+}
+
+// ---- Live regions ----
+
+let lastHeard = Date.now();
+let isFetching = false;
+let waiting = new Set();
+
+/** Returns whether a list must not move now: it is hovered, focused, or part of it is selected. */
+function isHeld(region) {
+  const selection = getSelection();
+  const isSelected = !selection.isCollapsed && region.contains(selection.anchorNode);
+  return region.matches(":hover") || region.contains(document.activeElement) || isSelected;
+}
+
+function mergeRegion(region, fresh) {
+  const isList = region.hasAttribute("data-hold");
+  if (!isList || !(region.dataset.hold === "always" || isHeld(region))) return merge(region, fresh);
+  // Rows that are shown change in place; new ones wait.
+  let added = 0;
+  for (const row of fresh.querySelectorAll("[data-row][id]")) {
+    const shown = document.getElementById(row.id);
+    if (!shown) added += 1;
+    else if (!shown.matches(":hover") && !shown.contains(document.activeElement)) merge(shown, row);
+  }
+  const held = region.querySelector(".held-row");
+  if (held && added) {
+    held.hidden = false;
+    held.textContent = held.dataset.many.replace("%", added);
+    held.onclick = () => {
+      region.dataset.hold = "";
+      held.blur();
+      merge(region, fresh);
+    };
+  } else if (!region.querySelector("[data-row]")) merge(region, fresh);
+}
+
+/** Fetches this page for the regions that follow one of these kinds. */
+async function refresh() {
+  if (isFetching || document.hidden || !waiting.size) return;
+  const kinds = waiting;
+  waiting = new Set();
+  const follows = (region) => region.dataset.live.split(" ").some((kind) => kinds.has(kind));
+  if (![...document.querySelectorAll("main [data-live]")].some(follows)) return;
+  isFetching = true;
+  try {
+    const loaded = await load(location.href);
+    if (!loaded.isPage) return;
+    for (const region of document.querySelectorAll("[data-live][id]")) {
+      const fresh = loaded.page.getElementById(region.id);
+      if (fresh && follows(region)) mergeRegion(region, fresh);
+    }
+    // A page of another kind took the place of this one, such as Now after the first event.
+    const here = [...main.children].map((child) => child.id).join();
+    const there = [...loaded.page.getElementById("main").children].map((child) => child.id).join();
+    if (here !== there && !main.querySelector(".wrong")) mergeChildren(main, loaded.page.getElementById("main"));
+  } catch {
+    for (const kind of kinds) waiting.add(kind);
+  } finally {
+    isFetching = false;
+    root.dataset.refreshed = String(Number(root.dataset.refreshed ?? 0) + 1);
+  }
+}
+
+function listen() {
+  const stream = new EventSource("/live?" + body.dataset.live);
+  const live = document.getElementById("live");
+  const word = live.querySelector(".word");
+  const normal = word.textContent;
+  let lostAt = null;
+  const heard = () => {
+    lastHeard = Date.now();
+    if (lostAt !== null) {
+      for (const kind of ["events", "deliveries", "plugins", "sources"]) waiting.add(kind);
+      refresh();
+    }
+    lostAt = null;
+    root.dataset.stream = "open";
+    live.dataset.s = "ok";
+    word.textContent = normal;
+  };
+  stream.addEventListener("pulse", heard);
+  stream.addEventListener("changed", (message) => {
+    heard();
+    for (const kind of message.data.split(" ")) waiting.add(kind);
+    refresh();
+  });
+  stream.onerror = () => {
+    if (lostAt === null) {
+      lostAt = new Date(lastHeard);
+      live.dataset.s = "wait";
+      word.textContent = body.dataset.lost.replace("%", lostAt.toLocaleTimeString(root.lang, { hour: "2-digit", minute: "2-digit" }));
+      said(word.textContent);
+    }
+    root.dataset.stream = "lost";
+    // A refused stream is not opened again by the browser.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+  };
+  const age = document.getElementById("live-age");
+  setInterval(() => {
+    const seconds = ((Date.now() - lastHeard) / 1000).toLocaleString(root.lang, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+    age.textContent = lostAt === null ? body.dataset.ago.replace("%", seconds + " s") : "";
+  }, 500);
+  document.addEventListener("visibilitychange", refresh);
+  addEventListener("pagehide", () => stream.close());
+}
+
+// ---- Clicks and forms ----
+
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]");
+  if (copy) {
+    await navigator.clipboard.writeText(copy.dataset.copy);
+    copy.classList.add("done");
+    said(body.dataset.copied);
+    setTimeout(() => copy.classList.remove("done"), 1500);
+    return;
+  }
+  const link = event.target.closest("a[data-in-place]");
+  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    answer(link.href);
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || form.hasAttribute("data-whole") || form.enctype === "multipart/form-data") return;
+  event.preventDefault();
+  for (const button of form.querySelectorAll("button")) button.setAttribute("aria-disabled", "true");
+  answer(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, event.submitter)) });
+});
+
+// ---- Keys ----
+
+const PAGES = { n: "/", e: "/events", d: "/deliveries", t: "/endpoints", p: "/plugins", s: "/sources" };
+let isGoing = false;
+
+/** Moves the focus to the next or previous row: its link, or the row. */
+function move(by) {
+  const rows = [...document.querySelectorAll("[data-row]")];
+  const here = rows.findIndex((row) => row.contains(document.activeElement));
+  const row = rows[Math.min(Math.max(here + by, 0), rows.length - 1)];
+  (row?.querySelector(".go") ?? row)?.focus();
+}
+
+/** Presses what the key stands for, in the focused row first. */
+function press(selector) {
+  const row = document.activeElement.closest("[data-row]");
+  (row?.querySelector(selector) ?? main?.querySelector(selector))?.click();
+}
+
+const KEYS = {
+  "/": () => document.getElementById("find")?.focus(),
+  "?": () => (location.hash = location.hash === "#keys" ? "#main" : "#keys"),
+  j: () => move(1),
+  k: () => move(-1),
+  r: () => press('form[action$="/retry"] button'),
+  R: () => press('a[href*="ask=replay"]'),
+  c: () => press("[data-copy]"),
+  ".": () => press(".bar .seg > :not([aria-current])"),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && location.hash === "#keys") location.hash = "#main";
+  const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || body.dataset.keys !== "on") return;
+  if (isGoing && PAGES[event.key]) location.assign(PAGES[event.key]);
+  isGoing = event.key === "g";
+  if (event.key === "Enter" && event.target.matches?.(".step")) event.target.querySelector(".peek")?.click();
+  const act = KEYS[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+// ---- Start ----
+
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+if (zone && zone !== body.dataset.zone) {
+  document.cookie = `innesco_zone=${zone}; path=/; max-age=31536000; samesite=lax`;
+  if (main && document.getElementById("rail")) load(location.href).then(({ page, isPage }) => isPage && mergeChildren(main, page.getElementById("main")));
+}
+const again = document.getElementById("again");
+if (again) setTimeout(() => location.reload(), again.dataset.again * 1000);
+if (body.hasAttribute("data-live") && document.getElementById("live")) listen();

@@ -1,0 +1,160 @@
+//! The event stream of a page: signals that something has changed. The page then fetches itself, so a signal carries no data.
+//!
+//! At most one stream a page and one signal of each kind a second (300 ms on the page of an event). A node signals its own work; with
+//! several nodes, a signal of every kind comes every two seconds too, as others may have worked.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    extract::{Query, State},
+    http::header,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use hyper::body::Frame;
+use serde::Deserialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, broadcast::error::RecvError, mpsc},
+    time::Instant,
+};
+
+use super::{Ui, visit::Visit};
+use crate::{api::Problem, clock, domain::id::EventId, news::News};
+
+/// Least time between two signals.
+const PACE: Duration = Duration::from_secs(1);
+const EVENT_PACE: Duration = Duration::from_millis(300);
+/// A message comes at least this often, so that a page notices a broken stream.
+const PULSE: Duration = Duration::from_secs(2);
+
+/// Kinds of signals. Elements of a page name those that they follow in `data-live`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Changed {
+    events: bool,
+    deliveries: bool,
+    plugins: bool,
+    sources: bool,
+}
+
+impl Changed {
+    const ALL: Self = Self { events: true, deliveries: true, plugins: true, sources: true };
+
+    fn note(&mut self, news: &News) {
+        match news {
+            News::Accepted { .. } | News::Unrouted { .. } => self.events = true,
+            News::Ran { .. } => (self.events, self.plugins) = (true, true),
+            News::Attempted { .. } => (self.events, self.deliveries) = (true, true),
+            News::PluginServes { .. } | News::PluginFailed { .. } | News::PluginGone { .. } => self.plugins = true,
+            News::Refused { .. } => self.sources = true,
+        }
+    }
+
+    fn words(self) -> String {
+        let all =
+            [(self.events, "events"), (self.deliveries, "deliveries"), (self.plugins, "plugins"), (self.sources, "sources")];
+        all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, word)| word).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Which signals a page wants.
+#[derive(Deserialize)]
+pub struct Wanted {
+    /// Only those of this event.
+    event: Option<String>,
+}
+
+/// Returns whether news are about an event. Emitted events have other ids, so all acceptances count.
+fn is_about(news: &News, event: EventId) -> bool {
+    match news {
+        News::Accepted { .. } => true,
+        News::Unrouted { event: id, .. } => *id == event,
+        News::Ran { run, .. } => run.event() == event,
+        News::Attempted { delivery, .. } => delivery.event() == event,
+        _ => false,
+    }
+}
+
+/// Follows what happens, until the session's key is revoked or the engine stops.
+pub async fn follow(State(ui): State<Arc<Ui>>, visit: Visit, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
+    let place = ui.api.streams.place()?;
+    let event = wanted.event.and_then(|text| EventId::parse(&text, ui.api.store.tag()));
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::spawn(pump(ui, visit, event, sender, place));
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::new(Pieces(receiver))).into_response())
+}
+
+async fn pump(ui: Arc<Ui>, visit: Visit, event: Option<EventId>, sender: mpsc::Sender<Bytes>, _place: OwnedSemaphorePermit) {
+    let mut news = ui.api.feed.listen();
+    let pace = if event.is_some() { EVENT_PACE } else { PACE };
+    let mut changed = Changed::default();
+    let mut last_sent = Instant::now();
+    if sender.send(Bytes::from_static(b"event: pulse\ndata:\n\n")).await.is_err() {
+        return;
+    }
+    loop {
+        let next = last_sent + if changed == Changed::default() { PULSE } else { pace };
+        tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            () = ui.api.stopping.cancelled() => return,
+            () = tokio::time::sleep_until(next) => {
+                if !ui.api.keys.holds(&visit.key, clock::wall()) {
+                    return;
+                }
+                if changed == Changed::default() && ui.api.catalog.plugins_behind() > 0 {
+                    changed.plugins = true;
+                }
+                let message = match std::mem::take(&mut changed).words() {
+                    words if words.is_empty() => Bytes::from_static(b"event: pulse\ndata:\n\n"),
+                    words => format!("event: changed\ndata: {words}\n\n").into(),
+                };
+                last_sent = Instant::now();
+                if sender.send(message).await.is_err() {
+                    return;
+                }
+            }
+            received = news.recv() => match received {
+                Ok(one) if event.is_none_or(|event| is_about(&one, event)) => changed.note(&one),
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => changed = Changed::ALL,
+                Err(RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+/// The body of a stream.
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_name_what_changed() {
+        let mut changed = Changed::default();
+        assert_eq!(changed.words(), "");
+        changed.note(&News::PluginGone { plugin: "x".into() });
+        assert_eq!(changed.words(), "plugins");
+        changed.note(&News::Accepted { event: EventId::from_i64(1), event_type: "a".into(), source: "b".into() });
+        assert_eq!(changed.words(), "events plugins");
+        assert_eq!(Changed::ALL.words(), "events deliveries plugins sources");
+    }
+}

@@ -1,0 +1,109 @@
+//! What needs a person now: failing and disabled endpoints, parked runs, refused plugin files. Counted in the rail, listed on the first
+//! page. Read at most once a second for all readers.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Mutex;
+
+use super::Ui;
+use crate::{
+    api::Problem,
+    domain::{
+        endpoint::{DisabledReason, EndpointState},
+        run::RunState,
+        time::Timestamp,
+    },
+    store::{PageRequest, RunFilter},
+};
+
+/// How long a reading is good enough.
+const FRESH: Duration = Duration::from_secs(1);
+/// Parked runs that are counted. More are shown as "over".
+pub const PARKED_COUNTED_MAX: usize = 200;
+
+/// One thing that needs a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing has reached the endpoint for a while.
+    Failing { endpoint: String, since: Timestamp },
+    /// The engine disabled the endpoint.
+    Disabled { endpoint: String, reason: DisabledReason },
+    /// Runs of a plugin's version are parked.
+    Parked { plugin: String, version: Option<String>, number: u64, message: Option<String> },
+    /// A file in the plugin folder is not loaded.
+    Refused { plugin: String, why: String },
+}
+
+/// Everything that needs a person, the worst first.
+#[derive(Debug, Default)]
+pub struct Needs {
+    pub all: Vec<Need>,
+}
+
+impl Needs {
+    /// Returns the number of failing endpoints.
+    pub fn failing(&self) -> u64 {
+        self.all.iter().filter(|need| matches!(need, Need::Failing { .. })).count() as u64
+    }
+}
+
+/// The last reading.
+#[derive(Default)]
+pub struct LastNeeds(Mutex<Option<(Instant, Arc<Needs>)>>);
+
+/// Returns what needs a person, now or up to a second ago.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn now(ui: &Ui) -> Result<Arc<Needs>, Problem> {
+    // Also serializes the readings.
+    let mut last = ui.needs.0.lock().await;
+    if let Some((at, needs)) = &*last
+        && at.elapsed() < FRESH
+    {
+        return Ok(Arc::clone(needs));
+    }
+    let needs = Arc::new(read(ui).await?);
+    *last = Some((Instant::now(), Arc::clone(&needs)));
+    Ok(needs)
+}
+
+async fn read(ui: &Ui) -> Result<Needs, Problem> {
+    let (store, catalog) = (&ui.api.store, &ui.api.catalog);
+    let mut all = Vec::new();
+    for endpoint in store.endpoints().await? {
+        let name = endpoint.new.name.to_string();
+        match (endpoint.new.state, endpoint.failing_since) {
+            (EndpointState::Active, Some(since)) => all.push(Need::Failing { endpoint: name, since }),
+            (EndpointState::Disabled(reason), _) if reason != DisabledReason::ByHand => {
+                all.push(Need::Disabled { endpoint: name, reason });
+            }
+            _ => {}
+        }
+    }
+    let filter = RunFilter { state: Some(RunState::Parked.as_str()), ..RunFilter::default() };
+    let parked = store.runs(filter, PageRequest { cursor: None, limit: PARKED_COUNTED_MAX }).await?;
+    let mut by_version: BTreeMap<(String, Option<String>), (u64, Option<String>)> = BTreeMap::new();
+    for run in &parked.items {
+        let place = (run.plugin.to_string(), run.version.map(|version| version.to_string()));
+        let entry = by_version.entry(place).or_insert_with(|| (0, run.message.clone()));
+        entry.0 += 1;
+    }
+    for ((plugin, version), (number, message)) in by_version {
+        all.push(Need::Parked { plugin, version, number, message });
+    }
+    let table = catalog.plugins();
+    for entry in table.iter() {
+        if let Some(why) = &entry.refused {
+            all.push(Need::Refused { plugin: entry.row.name.to_string(), why: why.clone() });
+        }
+    }
+    for (file, why) in table.broken() {
+        all.push(Need::Refused { plugin: file.to_owned(), why: why.to_owned() });
+    }
+    Ok(Needs { all })
+}

@@ -1,0 +1,219 @@
+//! The page of one event: where it came from, what ran, what was sent, and how to repair what failed.
+
+mod actions;
+mod path;
+mod story;
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    http::{Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use maud::{Markup, html};
+
+pub use self::actions::{cancel_delivery, replay, retry_delivery, retry_failed, retry_run};
+use crate::{
+    api::{Problem, events::event_id},
+    store::StoryPlace,
+    ui::{
+        Ui, foreign,
+        form::Fields,
+        layout::{self, Head, Page, Place},
+        parts::{
+            self, Look, disabled_button, seg, segment,
+            state::{self, State as Shown},
+            with_query,
+        },
+        visit::Visit,
+    },
+    wire::{DataView, EventStoryView, EventView},
+};
+
+/// What the address of the page chooses.
+pub struct Choice {
+    fields: Fields,
+}
+
+impl Choice {
+    pub fn of(uri: &Uri) -> Self {
+        Self { fields: Fields::parse(uri.query().unwrap_or_default().as_bytes()) }
+    }
+
+    /// Times of day instead of times since the start.
+    fn clock(&self, visit: &Visit) -> bool {
+        self.fields.get("times").map_or(visit.view.clock, |times| times == "clock")
+    }
+
+    fn only_problems(&self) -> bool {
+        self.fields.get("only") == Some("problems")
+    }
+
+    fn raw(&self) -> bool {
+        self.fields.is_set("raw")
+    }
+
+    /// Returns what was just done to a part: the action and the time.
+    fn said(&self, part: &str) -> Option<(&str, &str)> {
+        let mut words = self.fields.get("said")?.splitn(3, '~');
+        let (action, target, at) = (words.next()?, words.next()?, words.next()?);
+        (target == part).then_some((action, at))
+    }
+}
+
+/// An event's data as text, if it is text.
+pub fn data_text(data: &DataView) -> Option<&str> {
+    match data {
+        DataView::Json(json) => Some(json.get()),
+        DataView::Base64(_) => None,
+    }
+}
+
+/// Reads one event with its history.
+pub async fn read(ui: &Ui, id: &str, part: Option<&str>) -> Result<EventStoryView, Problem> {
+    let from = part.and_then(crate::api::events::story_place).unwrap_or_default();
+    let story = ui.api.store.event(event_id(&ui.api, id)?, from).await?;
+    let tag = ui.api.store.tag();
+    ui.api.heavy.run(story.event.new.content.bytes().len(), || EventStoryView::new(&story, tag)).await
+}
+
+pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>, uri: Uri) -> Result<Response, Problem> {
+    visit.sight("GET /v1/events/{event}")?;
+    let choice = Choice::of(&uri);
+    let story = read(&ui, &id, choice.fields.get("part")).await?;
+    let told = story::Teller { ui: &ui, visit: &visit, choice: &choice, story: &story };
+    let event = &story.event;
+    let body = html! {
+        div #event-head data-live="events deliveries" {
+            (head(&visit, event))
+            (path::show(&visit, &story))
+        }
+        div #event-bar.bar data-live="events deliveries" { (bar(&ui, &visit, &choice, &story)) }
+        ol #story.story data-live="events deliveries" aria-label=(visit.texts().event.story) { (told.all().await?) }
+        @if let Some(next) = &story.next {
+            p.more { (parts::link_button(&with_query(&visit.path, "part", Some(next)), Some("down"), visit.texts().event.more_parts, Look::Plain)) }
+        }
+    };
+    let stream = format!("event={}", event.event);
+    let page = Page { stream: &stream, ..Page::new(Place::Events, &event.r#type, body) };
+    Ok(layout::page(&ui, &visit, &page).await)
+}
+
+fn head(visit: &Visit, event: &EventView) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let t = &texts.event;
+    let fact = |name: &str, value: Markup| html! { span.fact { (name) " " b { (value) } } };
+    let facts = html! {
+        (fact(t.from, foreign::name(&event.source)))
+        span.fact { (formats.time(&event.accepted_at, &formats.day_and_clock(&event.accepted_at))) }
+        @if event.id != event.event { span.fact { (t.callers_id) " " (foreign::cut(&event.id)) " " (parts::copy(&event.id, visit)) } }
+        @if let Some(subject) = &event.subject { (fact(t.subject, html! { span.mono { (foreign::value(subject)) } })) }
+        @for (name, value) in &event.attributes { span.fact { (foreign::name(name)) " " b.mono { (foreign::value(value)) } } }
+        span.fact { ((t.depth_of)(&formats.number(u64::from(event.depth)))) }
+        @if let Some(cause) = &event.cause { span.fact { (t.cause) " " a.mono href=(format!("/events/{cause}")) { (cause) } } }
+    };
+    Head {
+        above: Some((
+            "/events",
+            texts.events.title,
+            html! { span.mono { (event.event) } " " (parts::copy(&event.event, visit)) },
+        )),
+        title: foreign::name(&event.r#type),
+        state: Some(html! { (Shown::of_event(&event.state, texts).chip(&state::delivered_of(event, texts, &formats))) }),
+        facts: Some(facts),
+        actions: None,
+    }
+    .show()
+}
+
+/// Returns the number of an event's parts that can be retried.
+fn failed_parts(story: &EventStoryView) -> u64 {
+    let parts = &story.event.parts;
+    parts.runs.parked + parts.deliveries.dead + parts.deliveries.retrying
+}
+
+fn bar(ui: &Ui, visit: &Visit, choice: &Choice, story: &EventStoryView) -> Markup {
+    let (texts, event) = (visit.texts(), &story.event);
+    let t = &texts.event;
+    let may_retry = visit.may("POST /v1/deliveries/{delivery}/retry");
+    let may_replay = visit.may("POST /v1/events/{event}/replay");
+    let clock = choice.clock(visit);
+    let address = |name: &str, value: Option<&str>| with_query(&visit.path, name, value);
+    let formats = visit.formats();
+    html! {
+        div.acts {
+            @if may_retry && failed_parts(story) > 0 {
+                (parts::action(visit, &format!("/events/{}/retry", event.event), Some("retry"), t.retry_failed, Look::Primary))
+            }
+            @if let Some(("retried", at)) = choice.said(&event.event) { span.said role="status" { ((t.retried)(&formats.clock(at))) } }
+            @if may_replay {
+                (parts::link_button(&address("ask", Some("replay")), Some("replay"), texts.common.replay, Look::Plain))
+            }
+            @if let Some(("replayed", at)) = choice.said(&event.event) { span.said role="status" { ((t.replayed)(&formats.clock(at))) } }
+            @if let Some(curl) = curl(ui, story) {
+                button.btn.js type="button" data-copy=(curl) { (parts::icon("terminal")) (t.copy_curl) }
+            }
+            @if may_retry && failed_parts(story) == 0 { (disabled_button(Some("retry"), texts.common.retry, t.nothing_failed)) }
+            @if !may_retry { span.reason { ((texts.common.needs_role)("operate")) } }
+        }
+        div.choices {
+            (seg(t.clock, &[(t.since_start, address("times", Some("since")), !clock), (t.clock, address("times", Some("clock")), clock)]))
+            @let only = choice.only_problems();
+            a.tick href=(address("only", (!only).then_some("problems"))) role="checkbox" aria-checked=(if only { "true" } else { "false" }) {
+                span.box aria-hidden="true" { @if only { (parts::icon("check")) } } (t.only_problems)
+            }
+        }
+        @if choice.fields.get("ask") == Some("replay") && may_replay { (ask_replay(visit, event)) }
+    }
+}
+
+/// Longest data in a copied command, in bytes.
+const CURL_BYTES_MAX: usize = 16 << 10;
+
+/// Returns a command that sends the same event again. The key is left to the shell.
+fn curl(ui: &Ui, story: &EventStoryView) -> Option<String> {
+    let (event, data) = (&story.event, data_text(&story.data)?);
+    if data.len() > CURL_BYTES_MAX {
+        return None;
+    }
+    let base = ui
+        .api
+        .inbound
+        .external_url
+        .as_ref()
+        .map_or_else(|| "http://127.0.0.1:8080".to_owned(), |url| url.as_str().trim_end_matches('/').to_owned());
+    let mut members = serde_json::Map::new();
+    members.insert("type".to_owned(), event.r#type.clone().into());
+    if let Some(subject) = &event.subject {
+        members.insert("subject".to_owned(), subject.clone().into());
+    }
+    for (name, value) in &event.attributes {
+        members.insert(name.clone(), value.clone().into());
+    }
+    let head = serde_json::Value::Object(members).to_string();
+    let body = format!("{},\"data\":{data}}}", head.trim_end_matches('}'));
+    let quoted = body.replace('\'', r"'\''");
+    Some(format!(
+        "curl {base}/v1/events -H \"authorization: Bearer $INNESCO_KEY\" -H 'content-type: application/json' -d '{quoted}'"
+    ))
+}
+
+/// Asks before a replay, and says what receivers see.
+fn ask_replay(visit: &Visit, event: &EventView) -> Markup {
+    let texts = visit.texts();
+    let action = html! {
+        (parts::action(visit, &format!("/events/{}/replay", event.event), Some("replay"), texts.event.replay_confirm, Look::Plain))
+        (parts::link_button(&with_query(&visit.path, "ask", None), None, texts.frame.close, Look::Quiet))
+    };
+    parts::note(Shown::shadow(""), &html! { (texts.event.replay_says) }, &action)
+}
+
+/// Downloads the data of an event, byte for byte.
+pub async fn data(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>) -> Result<Response, Problem> {
+    visit.sight("GET /v1/events/{event}/data")?;
+    let event = ui.api.store.event(event_id(&ui.api, &id)?, StoryPlace::default()).await?.event;
+    let name = format!("attachment; filename=\"{}\"", segment(&id));
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, name)];
+    Ok((headers, event.new.content.bytes().clone()).into_response())
+}

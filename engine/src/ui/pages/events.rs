@@ -1,0 +1,240 @@
+//! The list of events: find one.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use axum::{extract::State, http::Uri, response::Response};
+use maud::{Markup, html};
+
+use crate::{
+    api::{
+        Problem,
+        events::{self, Filter},
+        page::Query as ApiQuery,
+    },
+    clock,
+    domain::event::EventState,
+    ui::{
+        Ui, foreign,
+        form::Fields,
+        layout::{self, Head, Page, Place},
+        parts::{
+            self, Field, Look, columns, icon,
+            state::{self, State as Shown},
+            with_query,
+        },
+        visit::Visit,
+    },
+    wire::{EventView, PageView},
+};
+
+/// Events on one page.
+const PAGE: usize = 50;
+
+/// The filters of the address, as they were typed.
+struct Chosen<'a> {
+    fields: &'a Fields,
+}
+
+impl Chosen<'_> {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)
+    }
+
+    /// Returns the start of the chosen span; `None` for all time.
+    fn since(&self) -> Option<String> {
+        let span = match self.text("time")? {
+            "hour" => Duration::from_secs(3600),
+            "day" => Duration::from_secs(86_400),
+            "week" => Duration::from_secs(7 * 86_400),
+            _ => return None,
+        };
+        Some(clock::wall().minus(span).to_string())
+    }
+
+    fn filter(&self) -> Filter {
+        let text = |name: &str| self.text(name).map(str::to_owned);
+        Filter {
+            r#type: text("type"),
+            source: text("source"),
+            id: text("id"),
+            subject: text("subject"),
+            state: text("state"),
+            since: self.since().or_else(|| text("since")),
+            until: text("until"),
+            limit: Some(PAGE.to_string()),
+            cursor: text("cursor"),
+            ..Filter::default()
+        }
+    }
+}
+
+/// Names of the filters in the address, in the order of the page.
+const FILTERS: [&str; 8] = ["type", "source", "state", "time", "id", "subject", "since", "until"];
+
+pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
+    visit.sight("GET /v1/events")?;
+    let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
+    let chosen = Chosen { fields: &fields };
+    let texts = visit.texts();
+    let page = events::list(State(Arc::clone(&ui.api)), ApiQuery(chosen.filter())).await?.0;
+    let is_filtered = FILTERS.iter().any(|name| chosen.text(name).is_some());
+    let body = html! {
+        (Head { actions: None, ..layout::title(texts.events.title) }.show())
+        (filters(&ui, &visit, &chosen))
+        div #rows data-live="events" data-hold="always" {
+            button.held-row.js type="button" hidden data-many=((texts.events.new_events)("%")) {}
+            @if page.items.is_empty() { (none(&visit, &chosen, is_filtered)) }
+            @else { (table(&visit, &page)) (pager(&visit, &chosen, &page)) }
+        }
+    };
+    Ok(layout::page(&ui, &visit, &Page::new(Place::Events, texts.events.title, body)).await)
+}
+
+fn filters(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Markup {
+    let texts = visit.texts();
+    let (t, common) = (&texts.events, &texts.common);
+    let text = |name: &str| chosen.text(name).unwrap_or_default();
+    let sources: Vec<String> = {
+        let table = ui.api.sources.table();
+        let mut names: Vec<String> = table.iter().map(|source| source.new.name.to_string()).collect();
+        names.sort();
+        names
+    };
+    let mut source_choices: Vec<(&str, &str)> = vec![("", t.any_source)];
+    source_choices.extend(sources.iter().map(|name| (name.as_str(), name.as_str())));
+    let given = text("source");
+    if !given.is_empty() && !sources.iter().any(|name| name == given) {
+        source_choices.push((given, given));
+    }
+    let mut states: Vec<(&str, &str)> = vec![("", t.any_state)];
+    states.extend(EventState::ALL.map(|state| (state.as_str(), Shown::of_event(state.as_str(), texts).word)));
+    let times = [("", t.time_all), ("hour", t.time_hour), ("day", t.time_day), ("week", t.time_week)];
+    let field = |name, label| Field { name, label, hint: None, error: None };
+    html! {
+        form.filters method="get" action="/events" data-whole role="search" aria-label=(t.caption) {
+            (field("type", common.type_).text(text("type"), t.any_such_as))
+            (field("source", common.source).choice(&source_choices, given))
+            (field("state", common.state).choice(&states, text("state")))
+            (field("time", common.time).choice(&times, text("time")))
+            div.grow { (field("id", t.id_label).text(text("id"), t.id_hint)) }
+            @if let Some(subject) = chosen.text("subject") { input type="hidden" name="subject" value=(subject); }
+            button.btn type="submit" { (common.apply) }
+        }
+        @if FILTERS.iter().any(|name| chosen.text(name).is_some()) {
+            p.only { (t.only) " "
+                @for name in FILTERS {
+                    @if let Some(value) = chosen.text(name) {
+                        @let filter = filter_words(visit, name);
+                        a.token href=(with_query(&with_query(&visit.path, name, None), "cursor", None)) title=((t.clear)(filter)) {
+                            (filter) " " b { (shown_value(visit, name, value)) } " " (icon("x"))
+                        }
+                        " "
+                    }
+                }
+                a href="/events" { (common.clear_all) }
+            }
+        }
+    }
+}
+
+fn filter_words(visit: &Visit, name: &str) -> &'static str {
+    let texts = visit.texts();
+    match name {
+        "type" => texts.events.type_is,
+        "source" => texts.events.source_is,
+        "state" => texts.events.state_is,
+        "id" => texts.events.id_is,
+        "subject" => texts.common.subject,
+        _ => texts.events.time_is,
+    }
+}
+
+fn shown_value(visit: &Visit, name: &str, value: &str) -> Markup {
+    let texts = visit.texts();
+    match (name, value) {
+        ("state", word) if EventState::parse(word).is_some() => html! { (Shown::of_event(word, texts).word) },
+        ("time", "hour") => html! { (texts.events.time_hour) },
+        ("time", "day") => html! { (texts.events.time_day) },
+        ("time", "week") => html! { (texts.events.time_week) },
+        _ => foreign::value(value),
+    }
+}
+
+fn table(visit: &Visit, page: &PageView<EventView>) -> Markup {
+    let texts = visit.texts();
+    let (t, common) = (&texts.events, &texts.common);
+    html! {
+        table.rows role="table" aria-label=(t.title) {
+            (columns(&[
+                (t.accepted, "w120"), (common.type_, ""), (common.source, "w168"), (t.subject_or_id, ""), (common.state, "state"),
+                (common.size, "w80 num"), (common.id, "w168"),
+            ]))
+            tbody role="rowgroup" { @for event in &page.items { (row(visit, event)) } }
+        }
+    }
+}
+
+/// One event in a list.
+fn row(visit: &Visit, event: &EventView) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let shown = Shown::of_event(&event.state, texts);
+    let count = state::delivered_of(event, texts, &formats);
+    html! {
+        tr #(event.event) role="row" data-row {
+            td.pc.dim role="cell" { (formats.time(&event.accepted_at, &formats.in_list(&event.accepted_at, clock::wall(), true))) }
+            td.pa role="cell" { a.go href=(format!("/events/{}", event.event)) { (foreign::name(&event.r#type)) } }
+            td.pd.dim role="cell" { (foreign::value(&event.source)) }
+            td.ph role="cell" {
+                @match (&event.subject, event.id == event.event) {
+                    (Some(subject), _) => (foreign::value(subject)),
+                    (None, false) => (foreign::value(&event.id)),
+                    (None, true) => span.dim { "–" },
+                }
+            }
+            td.pb role="cell" { (shown.with(&count)) }
+            td.ph.num.dim role="cell" { (formats.bytes(event.bytes)) }
+            td.ph.mono role="cell" { (event.event) }
+        }
+    }
+}
+
+fn pager(visit: &Visit, chosen: &Chosen<'_>, page: &PageView<EventView>) -> Markup {
+    let texts = visit.texts();
+    html! {
+        div.pager {
+            span.muted { (texts.frame.newest_first) }
+            div.acts {
+                @if chosen.text("cursor").is_some() {
+                    (parts::link_button(&with_query(&visit.path, "cursor", None), None, texts.common.previous, Look::Small))
+                }
+                @if let Some(next) = &page.next {
+                    (parts::link_button(&with_query(&visit.path, "cursor", Some(next)), Some("down"), texts.frame.older, Look::Small))
+                }
+            }
+        }
+    }
+}
+
+/// Says what would be here: which filters hide everything, or how to send a first event.
+fn none(visit: &Visit, chosen: &Chosen<'_>, is_filtered: bool) -> Markup {
+    let t = &visit.texts().events;
+    if !is_filtered {
+        let mut command = String::from("innesco send order.created ");
+        write!(command, "'{}'", r#"{"id": 7, "total": 1500}"#).expect("writing to a String cannot fail");
+        return parts::empty(
+            "events",
+            t.none_yet,
+            &html! { p { (t.none_yet_why) } (parts::command(&command, visit)) },
+            &html! {},
+        );
+    }
+    let actions = html! {
+        @for name in FILTERS {
+            @if chosen.text(name).is_some() {
+                @let filter = filter_words(visit, name);
+                (parts::link_button(&with_query(&with_query(&visit.path, name, None), "cursor", None), Some("x"), &(t.clear)(filter), Look::Plain))
+            }
+        }
+    };
+    parts::empty("filter", t.none_match, &html! { p { (t.none_match_why) } }, &actions)
+}

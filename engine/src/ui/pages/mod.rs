@@ -1,0 +1,8 @@
+//! The pages, one file each. A handler reads, then writes its body and calls [`layout::page`](super::layout::page).
+
+pub mod event;
+pub mod events;
+pub mod now;
+pub mod search;
+pub mod sign_in;
+pub mod wrong;

@@ -1,0 +1,151 @@
+//! The first page: is it well, and if not, what to press. Until the first event arrived, it shows the way there instead.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use maud::{Markup, html};
+
+use crate::{
+    api::{
+        Problem,
+        events::{self, Filter},
+        page::Query as ApiQuery,
+    },
+    clock,
+    domain::endpoint::DisabledReason,
+    ui::{
+        Ui, foreign,
+        layout::{self, Head, Page, Place},
+        needs::{self, Need, Needs, PARKED_COUNTED_MAX},
+        parts::{
+            self, Look, columns, icon, shape,
+            state::{self, State as Shown},
+            with_query,
+        },
+        visit::Visit,
+    },
+    wire::EventView,
+};
+
+/// Rows of the live list.
+const LIVE: usize = 9;
+/// Needs that are shown.
+const NEEDS_MAX: usize = 8;
+
+pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, Problem> {
+    visit.sight("GET /v1/events")?;
+    let texts = visit.texts();
+    let newest = Filter { limit: Some(LIVE.to_string()), ..Filter::default() };
+    let newest = events::list(State(Arc::clone(&ui.api)), ApiQuery(newest)).await?.0.items;
+    let needs = needs::now(&ui).await?;
+    let (title, body) = if newest.is_empty() && needs.all.is_empty() {
+        (texts.now.first_title, html! { div #first data-live="events" { (first_run(&ui, &visit)) } })
+    } else {
+        let body = html! {
+            (Head { ..layout::title(texts.now.title) }.show())
+            section #needs.section data-live="events deliveries plugins" { (needs_list(&visit, &needs)) }
+            section #newest.section data-live="events" data-hold { (live(&visit, &newest)) }
+        };
+        (texts.now.title, body)
+    };
+    Ok(layout::page(&ui, &visit, &Page::new(Place::Now, title, body)).await)
+}
+
+fn needs_list(visit: &Visit, needs: &Needs) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let number = needs.all.len();
+    if number == 0 {
+        return html! { p.calm-line { (shape("s-ok")) b { (texts.now.nothing) } " " (texts.now.nothing_why) } };
+    }
+    html! {
+        h2 { (texts.now.needs_you) " " span.n { (formats.number(number as u64)) } }
+        ul.needs {
+            @for need in needs.all.iter().take(NEEDS_MAX) { (one(visit, need)) }
+            @if number > NEEDS_MAX { li.more { ((texts.now.and_more)(&formats.number((number - NEEDS_MAX) as u64))) } }
+        }
+    }
+}
+
+fn one(visit: &Visit, need: &Need) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let now = &texts.now;
+    let (look, name, words, said, open) = match need {
+        Need::Failing { endpoint, since } => {
+            let since = formats.in_list(&since.to_string(), clock::wall(), false);
+            (Shown::retrying(""), endpoint, (now.failing_since)(&since), None, with_query("/events", "state", Some("retrying")))
+        }
+        Need::Disabled { endpoint, reason } => {
+            let why = if *reason == DisabledReason::Gone { now.disabled_gone } else { now.disabled_failing };
+            (Shown::dead(""), endpoint, why.to_owned(), None, with_query("/events", "state", Some("failed")))
+        }
+        Need::Parked { plugin, number, message, .. } => {
+            let shown = formats.number(*number);
+            let words = match *number {
+                1 => now.parked_one.to_owned(),
+                number if number >= PARKED_COUNTED_MAX as u64 => (now.parked_over)(&shown),
+                _ => (now.parked)(&shown),
+            };
+            (Shown::failed(""), plugin, words, message.as_deref(), with_query("/events", "state", Some("failed")))
+        }
+        Need::Refused { plugin, why } => {
+            (Shown::failed(""), plugin, now.not_loaded.to_owned(), Some(why.as_str()), String::new())
+        }
+    };
+    html! {
+        li.need data-s=(look.tone.as_str()) {
+            (shape(look.shape))
+            div.text {
+                b { (foreign::name(name)) } " " (words)
+                @if let Some(said) = said { p.words { (foreign::value(said.lines().next().unwrap_or_default())) } }
+            }
+            @if !open.is_empty() { div.acts { (parts::link_button(&open, None, texts.common.open, Look::Small)) } }
+        }
+    }
+}
+
+fn live(visit: &Visit, newest: &[EventView]) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let common = &texts.common;
+    html! {
+        div.section-head { h2 { (texts.now.live) } a href="/events" { (texts.now.all) } }
+        @if newest.is_empty() { p.calm-line { (texts.events.none_yet) } }
+        @else {
+            table.rows role="table" aria-label=(texts.now.live) {
+                (columns(&[(common.time, "w112"), (common.type_, ""), (common.source, ""), (common.state, "state")]))
+                tbody role="rowgroup" {
+                    @for event in newest {
+                        @let count = state::delivered_of(event, texts, &formats);
+                        tr #(event.event) role="row" data-row {
+                            td.pc.dim role="cell" { (formats.time(&event.accepted_at, &formats.in_list(&event.accepted_at, clock::wall(), false))) }
+                            td.pa role="cell" { a.go href=(format!("/events/{}", event.event)) { (foreign::name(&event.r#type)) } }
+                            td.pd.dim role="cell" { (foreign::value(&event.source)) }
+                            td.pb role="cell" { (Shown::of_event(&event.state, texts).with(&count)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The way to the first delivered webhook.
+fn first_run(ui: &Ui, visit: &Visit) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let now = &texts.now;
+    let plugins = ui.api.catalog.plugins().iter().count() as u64;
+    let endpoints = ui.api.catalog.endpoints();
+    let first = endpoints.iter().next().map(|endpoint| endpoint.new.name.to_string());
+    let command = r#"innesco send order.created '{"id": 7, "total": 1500, "country": "IT"}'"#;
+    html! {
+        (Head { facts: Some(html! { (now.first_why) }), ..layout::title(now.first_title) }.show())
+        ol.steps {
+            li.done { span.ball { (icon("check")) } div { h2 { (now.step_runs) } p.muted { ((now.step_runs_what)(ui.about.store, &formats.number(plugins))) } } }
+            @match &first {
+                Some(name) => li.done { span.ball { (icon("check")) } div { h2 { (now.step_where) } p.muted { b { (foreign::name(name)) } " " (now.step_where_what) } } },
+                None => li.here { span.ball { "2" } div { h2 { (now.step_where) } p.muted { (now.step_where_none) } (parts::command("innesco endpoint add crm https://crm.example.org/hook --on order.created", visit)) } },
+            }
+            li.here[first.is_some()] { span.ball { "3" } div { h2 { (now.step_send) } p.muted { (now.step_send_what) } (parts::command(command, visit)) } }
+            li { span.ball { "4" } div { h2 { (now.step_watch) } p.muted { (now.step_watch_what) } } }
+        }
+    }
+}

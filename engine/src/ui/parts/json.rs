@@ -1,0 +1,186 @@
+//! Bodies: JSON with its names muted, other text as it is. Long strings are cut inside, with their length.
+
+use maud::{Markup, PreEscaped, html};
+use serde_json::Value;
+
+use crate::ui::{foreign, texts::Formats};
+
+/// Longest string inside JSON, in characters.
+const STRING_CHARS_MAX: usize = 4096;
+/// Most text of one body that is shown, in bytes.
+pub const SHOWN_BYTES_MAX: usize = 64 << 10;
+/// Deepest nesting that is indented. Deeper values are shown on one line.
+const DEPTH_MAX: usize = 60;
+
+/// Writes JSON with two spaces a level, or text that is not JSON as it is. Returns whether all of it is shown.
+pub fn pretty(text: &str, formats: &Formats) -> (Markup, bool) {
+    match serde_json::from_str::<Value>(text) {
+        Ok(value) => {
+            let mut writer = Writer { out: String::new(), left: SHOWN_BYTES_MAX, formats };
+            writer.value(&value, 0);
+            let is_whole = writer.left > 0;
+            (PreEscaped(writer.out), is_whole)
+        }
+        Err(_) => raw(text),
+    }
+}
+
+/// Writes text as it is, at most [`SHOWN_BYTES_MAX`] of it.
+pub fn raw(text: &str) -> (Markup, bool) {
+    let end = text.floor_char_boundary(SHOWN_BYTES_MAX);
+    (html! { bdi dir="ltr" { (foreign::visible(&text[..end])) } }, end == text.len())
+}
+
+struct Writer<'a> {
+    out: String,
+    /// Bytes of source text that may still be written.
+    left: usize,
+    formats: &'a Formats,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, markup: &Markup) {
+        self.out.push_str(&markup.0);
+    }
+
+    fn spend(&mut self, bytes: usize) -> bool {
+        self.left = self.left.saturating_sub(bytes);
+        self.left > 0
+    }
+
+    fn mark(&mut self, text: &str) {
+        self.put(&html! { i { (text) } });
+    }
+
+    fn line(&mut self, depth: usize) {
+        self.out.push('\n');
+        self.out.extend(std::iter::repeat_n("  ", depth.min(DEPTH_MAX)));
+        self.spend(1 + 2 * depth.min(DEPTH_MAX));
+    }
+
+    /// Writes a string as JSON does, without its hidden characters hiding.
+    fn string(&mut self, text: &str) -> Markup {
+        let (shown, more) = match text.char_indices().nth(STRING_CHARS_MAX) {
+            None => (text, 0),
+            Some((end, _)) => (&text[..end], text[end..].chars().count()),
+        };
+        self.spend(shown.len() + 2);
+        let quoted = serde_json::to_string(shown).unwrap_or_default();
+        // Control characters that JSON escapes are shown as the others that hide.
+        let inside = quoted.trim_matches('"');
+        let inside = if shown.contains(|character: char| character.is_control()) { shown } else { inside };
+        let formats = self.formats;
+        html! {
+            "\"" bdi { (foreign::visible(inside)) } @if more > 0 { span.esc { "… +" (formats.number(more as u64)) } } "\""
+        }
+    }
+
+    fn value(&mut self, value: &Value, depth: usize) {
+        if self.left == 0 {
+            return;
+        }
+        match value {
+            Value::Object(members) if members.is_empty() => self.mark("{}"),
+            Value::Array(items) if items.is_empty() => self.mark("[]"),
+            Value::Object(members) => {
+                self.mark("{");
+                for (place, (name, value)) in members.iter().enumerate() {
+                    if self.left == 0 {
+                        break;
+                    }
+                    self.line(depth + 1);
+                    let name = self.string(name);
+                    self.put(&html! { i { (name) ": " } });
+                    self.value(value, depth + 1);
+                    if place + 1 < members.len() {
+                        self.mark(",");
+                    }
+                }
+                self.line(depth);
+                self.mark("}");
+            }
+            Value::Array(items) => {
+                self.mark("[");
+                for (place, value) in items.iter().enumerate() {
+                    if self.left == 0 {
+                        break;
+                    }
+                    self.line(depth + 1);
+                    self.value(value, depth + 1);
+                    if place + 1 < items.len() {
+                        self.mark(",");
+                    }
+                }
+                self.line(depth);
+                self.mark("]");
+            }
+            Value::String(text) => {
+                let text = self.string(text);
+                self.put(&text);
+            }
+            other => {
+                let text = other.to_string();
+                self.spend(text.len());
+                self.put(&html! { (text) });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::ui::texts::Lang;
+
+    fn shown(text: &str) -> (String, bool) {
+        let (markup, is_whole) = pretty(text, &Formats { lang: Lang::En, zone: TimeZone::UTC });
+        (markup.0, is_whole)
+    }
+
+    fn words(text: &str) -> String {
+        let mut inside = false;
+        shown(text)
+            .0
+            .chars()
+            .filter(|c| {
+                match c {
+                    '<' => inside = true,
+                    '>' => {
+                        inside = false;
+                        return false;
+                    }
+                    _ => {}
+                }
+                !inside
+            })
+            .collect()
+    }
+
+    #[test]
+    fn json_is_indented_and_escaped() {
+        assert_eq!(
+            words(r#"{"a":[1,"<b>"],"c":{}}"#),
+            "{\n  &quot;a&quot;: [\n    1,\n    &quot;&lt;b&gt;&quot;\n  ],\n  &quot;c&quot;: {}\n}".replace("&quot;", "\"")
+        );
+        assert_eq!(shown("not json <").0, "<bdi dir=\"ltr\">not json &lt;</bdi>");
+    }
+
+    #[test]
+    fn long_strings_and_long_bodies_are_cut_with_their_length() {
+        let (text, is_whole) = shown(&format!("{{\"export\":\"{}\"}}", "A".repeat(1_000_000)));
+        assert!(is_whole && text.len() < 6_000 && text.contains("… +995,904"), "{}", text.len());
+        let (text, is_whole) = shown(&format!("[{}1]", "1234567,".repeat(50_000)));
+        assert!(!is_whole && text.len() < 400_000, "{}", text.len());
+    }
+
+    #[test]
+    fn hidden_characters_in_strings_are_shown() {
+        let (text, _) = shown(r#"{"override":"\u202egnp.exe","nul":"a\u0000b"}"#);
+        assert!(
+            text.contains("<span class=\"esc\">U+202E</span>gnp.exe") && text.contains("a<span class=\"esc\">U+0000</span>b"),
+            "{text}"
+        );
+    }
+}

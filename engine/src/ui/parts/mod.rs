@@ -1,0 +1,257 @@
+//! What pages are made of. Each part is one function, with the markup that `style.css` and `live.js` know.
+
+pub mod json;
+pub mod state;
+
+use maud::{Markup, html};
+
+use self::state::State;
+use super::{assets::ICONS, form::TOKEN_FIELD, visit::Visit};
+
+/// An icon of the sprite, 16 px. The text beside it says what it means.
+pub fn icon(name: &str) -> Markup {
+    html! { svg.icon aria-hidden="true" { use href=(format!("{}#i-{name}", ICONS.path())) {} } }
+}
+
+/// The shape of a state, 12 px.
+pub fn shape(name: &str) -> Markup {
+    html! { svg.si aria-hidden="true" { use href=(format!("{}#i-{name}", ICONS.path())) {} } }
+}
+
+/// A button beside a text that copies all of it. It needs script, so it is hidden without.
+pub fn copy(text: &str, visit: &Visit) -> Markup {
+    html! {
+        button.copy.js type="button" data-copy=(text) aria-label=(visit.texts().frame.copy) title=(visit.texts().frame.copy) { (icon("copy")) }
+    }
+}
+
+/// How a button looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// The one main action of a page.
+    Primary,
+    Plain,
+    Quiet,
+    Danger,
+    /// 26 px, in rows.
+    Small,
+}
+
+impl Look {
+    const fn class(self) -> &'static str {
+        match self {
+            Self::Primary => "btn primary",
+            Self::Plain => "btn",
+            Self::Quiet => "btn quiet",
+            Self::Danger => "btn danger",
+            Self::Small => "btn sm",
+        }
+    }
+}
+
+/// A link that looks like a button.
+pub fn link_button(href: &str, icon_name: Option<&str>, label: &str, look: Look) -> Markup {
+    html! { a class=(look.class()) href=(href) { @if let Some(name) = icon_name { (icon(name)) } (label) } }
+}
+
+/// A form of one button that makes a change. The answer appears in the place of the button, without leaving the page.
+pub fn action(visit: &Visit, path: &str, icon_name: Option<&str>, label: &str, look: Look) -> Markup {
+    action_with(visit, path, icon_name, label, look, &html! {})
+}
+
+/// As [`action`], with further fields.
+pub fn action_with(visit: &Visit, path: &str, icon_name: Option<&str>, label: &str, look: Look, fields: &Markup) -> Markup {
+    html! {
+        form.act method="post" action=(path) {
+            (hidden(visit))
+            (fields)
+            button class=(look.class()) type="submit" { @if let Some(name) = icon_name { (icon(name)) } (label) }
+        }
+    }
+}
+
+/// A button that cannot be used, with its reason beside it.
+pub fn disabled_button(icon_name: Option<&str>, label: &str, reason: &str) -> Markup {
+    html! {
+        span.off {
+            button.btn type="button" aria-disabled="true" { @if let Some(name) = icon_name { (icon(name)) } (label) }
+            span.reason { (reason) }
+        }
+    }
+}
+
+/// The fields that every form has: the token of the session, and the page to return to.
+pub fn hidden(visit: &Visit) -> Markup {
+    html! {
+        input type="hidden" name=(TOKEN_FIELD) value=(visit.token());
+        input type="hidden" name="back" value=(visit.path);
+    }
+}
+
+/// A choice of one of few, as links: label, address, whether it is chosen.
+pub fn seg(label: &str, choices: &[(&str, String, bool)]) -> Markup {
+    html! {
+        nav.seg aria-label=(label) {
+            @for (word, href, chosen) in choices { a href=(href) aria-current=[chosen.then_some("true")] { (word) } }
+        }
+    }
+}
+
+/// A fact about the whole page, on the tint of its state.
+pub fn note(state: State, body: &Markup, action: &Markup) -> Markup {
+    html! {
+        div.note role="status" data-s=(state.tone.as_str()) {
+            (shape(state.shape)) div.text { (body) } @if !action.0.is_empty() { div.acts { (action) } }
+        }
+    }
+}
+
+/// What would be here, and the next step.
+pub fn empty(icon_name: &str, title: &str, body: &Markup, actions: &Markup) -> Markup {
+    html! {
+        div.empty { (icon(icon_name)) h2 { (title) } div.why { (body) } @if !actions.0.is_empty() { div.acts { (actions) } } }
+    }
+}
+
+/// A command to copy.
+pub fn command(text: &str, visit: &Visit) -> Markup {
+    html! { div.cmd { code { (super::foreign::code(text)) } (copy(text, visit)) } }
+}
+
+/// A link that opens a body, a log or a table in place. Without script it loads the page with the body open.
+pub fn peek(visit: &Visit, id: &str, label: &str) -> Markup {
+    let is_open = opened(visit).any(|open| open == id);
+    html! {
+        a.peek href=(with_open(&visit.path, id, !is_open)) aria-expanded=(if is_open { "true" } else { "false" }) data-in-place { (icon("chevron")) (label) }
+    }
+}
+
+/// Returns the ids of what is open on the page: `?open=data,log-1`.
+pub fn opened(visit: &Visit) -> impl Iterator<Item = &str> {
+    let (_, query) = visit.path.split_once('?').unwrap_or_default();
+    let list = query.split('&').find_map(|pair| pair.strip_prefix("open=")).unwrap_or_default();
+    list.split([',', '+']).filter(|id| !id.is_empty())
+}
+
+/// Returns the page's address with one part opened or closed.
+fn with_open(path: &str, id: &str, open: bool) -> String {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let list = query.split('&').find_map(|pair| pair.strip_prefix("open=")).unwrap_or_default();
+    let mut ids: Vec<&str> = list.split(',').filter(|one| !one.is_empty() && *one != id).collect();
+    if open {
+        ids.push(id);
+    }
+    with_query(&format!("{path}?{query}"), "open", (!ids.is_empty()).then(|| ids.join(",")).as_deref())
+}
+
+/// Returns an address with one parameter of its query set or removed. The value may have letters, digits and `-._,:~`; other bytes are
+/// percent-encoded.
+pub fn with_query(path: &str, name: &str, value: Option<&str>) -> String {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let is_other = |pair: &&str| !pair.is_empty() && pair.split('=').next() != Some(name);
+    let mut pairs: Vec<String> = query.split('&').filter(is_other).map(str::to_owned).collect();
+    if let Some(value) = value {
+        let encoded = percent_encoding::utf8_percent_encode(value, QUERY);
+        pairs.push(format!("{name}={encoded}"));
+    }
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+}
+
+/// Bytes that are written as they are in a query and in a path segment.
+pub const QUERY: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b',')
+    .remove(b':')
+    .remove(b'~')
+    .remove(b'*');
+
+/// Returns a value as a segment of a path.
+pub fn segment(value: &str) -> String {
+    percent_encoding::utf8_percent_encode(value, QUERY).to_string()
+}
+
+/// A field of a form: its label above, its hint below, the error in the hint's place.
+pub struct Field<'a> {
+    pub name: &'a str,
+    pub label: &'a str,
+    pub hint: Option<Markup>,
+    pub error: Option<&'a str>,
+}
+
+impl Field<'_> {
+    /// Writes the field around its control. The control uses [`Self::id`] and [`Self::described`].
+    pub fn around(&self, control: &Markup) -> Markup {
+        html! {
+            div.field data-bad=[self.error.map(|_| "")] {
+                label for=(self.id()) { (self.label) }
+                (control)
+                @if let Some(error) = self.error {
+                    p.error id=(format!("{}-note", self.id())) { (shape("s-fail")) span { (error) } }
+                } @else if let Some(hint) = &self.hint {
+                    p.hint id=(format!("{}-note", self.id())) { (hint) }
+                }
+            }
+        }
+    }
+
+    pub fn id(&self) -> String {
+        format!("f-{}", self.name)
+    }
+
+    /// Returns the `aria-describedby` of the control.
+    pub fn described(&self) -> Option<String> {
+        (self.error.is_some() || self.hint.is_some()).then(|| format!("{}-note", self.id()))
+    }
+
+    /// Writes a line of text as the control.
+    pub fn text(&self, value: &str, placeholder: &str) -> Markup {
+        self.around(&html! {
+            input.mono[false] type="text" id=(self.id()) name=(self.name) value=(value) placeholder=(placeholder) dir="auto" autocomplete="off"
+                aria-invalid=[self.error.map(|_| "true")] aria-describedby=[self.described()];
+        })
+    }
+
+    /// Writes a choice as the control: value, label.
+    pub fn choice(&self, choices: &[(&str, &str)], chosen: &str) -> Markup {
+        self.around(&html! {
+            select id=(self.id()) name=(self.name) aria-describedby=[self.described()] {
+                @for (value, label) in choices { option value=(value) selected[*value == chosen] { (label) } }
+            }
+        })
+    }
+}
+
+/// The columns of a table: label, class.
+pub fn columns(columns: &[(&str, &str)]) -> Markup {
+    html! {
+        thead role="rowgroup" { tr role="row" { @for (label, class) in columns { th role="columnheader" scope="col" class=(class) title=(label) { (label) } } } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_parameter_of_an_address_changes_and_the_others_stay() {
+        for (path, value, expected) in [
+            ("/events", Some("dead"), "/events?state=dead"),
+            ("/events?state=failed&type=a", Some("dead"), "/events?type=a&state=dead"),
+            ("/events?state=failed&type=a", None, "/events?type=a"),
+            ("/events?state=failed", None, "/events"),
+            ("/events", Some("a b&c"), "/events?state=a%20b%26c"),
+        ] {
+            assert_eq!(with_query(path, "state", value), expected);
+        }
+    }
+
+    #[test]
+    fn parts_open_and_close_beside_each_other() {
+        assert_eq!(with_open("/events/evt_1", "data", true), "/events/evt_1?open=data");
+        assert_eq!(with_open("/events/evt_1?open=data&clock=on", "log-1", true), "/events/evt_1?clock=on&open=data,log-1");
+        assert_eq!(with_open("/events/evt_1?open=data,log-1", "data", false), "/events/evt_1?open=log-1");
+        assert_eq!(with_open("/events/evt_1?open=data", "data", false), "/events/evt_1");
+    }
+}

@@ -1,0 +1,205 @@
+//! Every text of the dashboard, once per language: `en.rs` and `it.rs` fill the same types, so a missing text does not compile. A test
+//! finds texts that no page uses. Numbers, times and sizes are written by [`Formats`], by the rules of the language.
+//!
+//! A text with parts is a function; its numbers arrive written. Text of strangers is not a part of a text: the page puts it beside the
+//! text with `foreign.rs`, or isolates it.
+
+mod en;
+mod formats;
+mod it;
+
+pub use self::formats::Formats;
+
+/// A language of the dashboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lang {
+    En,
+    It,
+}
+
+impl Lang {
+    pub const ALL: [Self; 2] = [Self::En, Self::It];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::En => "en",
+            Self::It => "it",
+        }
+    }
+
+    /// Returns the language's name in the language.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::En => "English",
+            Self::It => "Italiano",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|lang| lang.as_str() == text)
+    }
+
+    /// Returns the first known language of an `Accept-Language` header, else English.
+    pub fn accepted(header: &str) -> Self {
+        let words = header.split(',').filter_map(|part| part.trim().split([';', '-']).next());
+        words.filter_map(Self::parse).next().unwrap_or(Self::En)
+    }
+
+    pub const fn texts(self) -> &'static Texts {
+        match self {
+            Self::En => &en::TEXTS,
+            Self::It => &it::TEXTS,
+        }
+    }
+}
+
+/// Declares the types of all texts: a section is a struct, a text is a `&'static str`, a text with parts is a function of its parts.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $section:ident: $kind:ident { $($(#[$note:meta])* $name:ident $(($($part:ident),+))?,)+ })+) => {
+        /// All texts of one language.
+        pub struct Texts {
+            $($(#[$doc])* pub $section: $kind,)+
+        }
+
+        $(
+            $(#[$doc])*
+            pub struct $kind {
+                $($(#[$note])* pub $name: texts!(@type $($($part)+)?),)+
+            }
+        )+
+
+        #[cfg(test)]
+        const NAMES: &[(&str, &[&str])] = &[$((stringify!($section), &[$(stringify!($name)),+])),+];
+    };
+    (@type) => { &'static str };
+    (@type $one:ident) => { fn(&str) -> String };
+    (@type $one:ident $two:ident) => { fn(&str, &str) -> String };
+    (@type $one:ident $two:ident $three:ident) => { fn(&str, &str, &str) -> String };
+    (@type $one:ident $two:ident $three:ident $four:ident) => { fn(&str, &str, &str, &str) -> String };
+}
+
+texts! {
+    /// The frame around every page.
+    frame: Frame {
+        skip, now, events, deliveries, endpoints, plugins, sources, settings, menu, search, search_label, live, live_ago(age),
+        stale(time), local, utc, times_label, theme, keys_help, sign_out, needs_you_count(number), failing_count(number), copy,
+        copied, close, older, newest_first,
+    }
+
+    /// Words for states, as the API has them. Adjectives agree with their noun, so there are several for one word.
+    states: States {
+        event_waiting, event_retrying, event_failed, event_delivered, event_nothing_sent, event_unrouted, delivery_pending,
+        delivery_retrying, delivery_delivered, delivery_dead, delivery_cancelled, run_ok, run_failed, run_trapped, run_deadline,
+        run_out_of_memory, run_bad_output, run_not_loadable, run_waiting, run_parked, run_cancelled, answered, timed_out, refused,
+        reset, unreachable, name_not_found, blocked, tls_failed, body_too_large, of(part, all), endpoint_active, endpoint_failing,
+        endpoint_paused, endpoint_disabled, plugin_serving, plugin_candidate, plugin_disabled, plugin_held, plugin_not_loadable,
+    }
+
+    /// Words that several pages use.
+    common: Common {
+        retry, retry_now, replay, cancel, open, type_, source, state, subject, size, id, time, at, outcome, took, answer, apply,
+        clear_all, download, request, headers, status, needs_role(role), previous,
+    }
+
+    /// Signing in.
+    sign_in: SignIn {
+        title(host), key, printed, long, else_hours(hours), button, missing, unknown, expired(time), role(role), foreign, link_used,
+    }
+
+    /// Problems that are shown as a page.
+    wrong: Wrong {
+        not_found, not_found_why, not_found_event(id), forbidden, forbidden_why, conflict, conflict_why, bad_request, unavailable,
+        unavailable_why, overloaded, internal, internal_why, other, says, small(code, time), to_now, to_events, try_now,
+        again_in(seconds),
+    }
+
+    /// The list of events.
+    events: Events {
+        title, any_such_as, any_source, any_state, time_all, time_hour, time_day, time_week, id_label, id_hint, accepted,
+        subject_or_id, none_yet, none_yet_why, none_match, none_match_why, only, type_is, source_is, state_is, id_is, time_is,
+        clear(filter), new_events(number), caption,
+    }
+
+    /// The page of one event.
+    event: Event {
+        callers_id, subject, cause, depth_of(number), path_from, path_ran, path_sent, subscription, direct, and_more(number),
+        and_more_events(number), nothing_until_retry, received, through_api, verified, data, pretty, raw, log(number),
+        log_dropped(number, dropped), asked_webhooks(number), asked_webhook, asked_events(number), asked_event, asked_nothing,
+        for_endpoint(name), parked_note, parked_waits(name), next_try(time, age), try_one(number), try_of(number, all), try_head,
+        last_answer(number), first_bytes(number), no_answer, no_request, empty_body, emitted, story, nothing_sent_note,
+        unrouted_note, waiting_note, retry_failed, retry_run, nothing_failed, copy_curl, replay_says, replay_confirm,
+        replayed(time), retried(time), cancelled_at(time), since_start, clock, only_problems, round(number), more_parts,
+        shown_of(shown, all), not_text(size), from,
+    }
+
+    /// The first page.
+    now: Now {
+        title, needs_you, nothing, nothing_why, parked(number), parked_over(number), parked_one, failing_since(time), disabled_gone,
+        disabled_failing, not_loaded, live, all, and_more(number), first_title, first_why, step_runs, step_runs_what(store, number),
+        step_where, step_where_what, step_where_none, step_send, step_send_what, step_watch, step_watch_what,
+    }
+
+    /// The answer to a search.
+    search: Search {
+        title, nothing, nothing_why,
+    }
+
+    /// Shortcuts of the keyboard.
+    keys: Keys {
+        title, why, on, off, search, pages, rows, open, back, retry, replay, copy, clock, this,
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Returns the source files of the dashboard.
+    pub fn sources() -> Vec<(String, String)> {
+        fn collect(folder: &Path, found: &mut Vec<(String, String)>) {
+            for entry in fs::read_dir(folder).expect("the folder exists") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    collect(&path, found);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    found.push((path.display().to_string(), fs::read_to_string(&path).expect("a source file")));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ui"), &mut found);
+        found
+    }
+
+    #[test]
+    fn every_text_is_used() {
+        let code: String = sources().into_iter().filter(|(path, _)| !path.contains("/texts/")).map(|(_, text)| text).collect();
+        let is_named = |name: &str| {
+            code.match_indices(&format!(".{name}")).any(|(at, found)| {
+                !code[at + found.len()..].starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_')
+            })
+        };
+        let unused: Vec<String> = NAMES
+            .iter()
+            .flat_map(|(section, names)| names.iter().map(move |name| (section, name)))
+            .filter(|(_, name)| !is_named(name))
+            .map(|(section, name)| format!("{section}.{name}"))
+            .collect();
+        assert!(unused.is_empty(), "no page uses these texts: {unused:?}");
+    }
+
+    #[test]
+    fn languages_are_chosen_by_the_browser() {
+        for (header, expected) in [
+            ("it-IT,it;q=0.9,en;q=0.8", Lang::It),
+            ("de,it;q=0.5", Lang::It),
+            ("fr", Lang::En),
+            ("", Lang::En),
+            ("en-US,it", Lang::En),
+        ] {
+            assert_eq!(Lang::accepted(header), expected, "{header}");
+        }
+    }
+}

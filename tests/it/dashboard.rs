@@ -1,0 +1,337 @@
+//! The dashboard in a real browser: signing in, finding an event, repairing it, live, in two languages, without script.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde_json::{Value, json};
+use support::browser::Browser;
+
+use crate::{
+    engine::{Engine, KEY, client},
+    receivers::{Answer, Receiver},
+};
+
+/// Signs in as an admin.
+pub async fn sign_in(browser: &Browser, engine: &Engine) {
+    sign_in_with(browser, engine, KEY).await;
+}
+
+async fn sign_in_with(browser: &Browser, engine: &Engine, key: &str) {
+    browser.open(&format!("{}/sign-in", engine.url)).await;
+    browser.fill("#f-key", key).await;
+    browser.click(".sign-in button[type=submit]").await;
+    browser.wait("#rail").await;
+}
+
+/// Opens a page of the engine.
+pub async fn open(browser: &Browser, engine: &Engine, path: &str) {
+    browser.open(&format!("{}{path}", engine.url)).await;
+}
+
+/// Waits until the page's stream is open.
+pub async fn live(browser: &Browser) {
+    browser.wait("html[data-stream=open]").await;
+}
+
+/// Fails if the console has an error, such as a violation of the policy, or if the browser asked for an address of another host.
+pub async fn nothing_foreign(browser: &Browser, engine: &Engine) {
+    let errors = browser.errors().await;
+    assert!(errors.is_empty(), "{errors:#?}");
+    let ours = |url: &String| {
+        url.starts_with(&engine.url) || url.starts_with("data:") || url.starts_with("chrome:") || url.starts_with("about:")
+    };
+    let foreign: Vec<String> = browser.requests().await.into_iter().filter(|url| !ours(url)).collect();
+    assert!(foreign.is_empty(), "{foreign:#?}");
+}
+
+/// Starts a receiver that answers 500 until the flag is set.
+async fn breakable() -> (Receiver, Arc<AtomicBool>) {
+    let works = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&works);
+    let receiver = Receiver::answering(move |_| Answer::status(if answers.load(Ordering::Relaxed) { 200 } else { 500 })).await;
+    (receiver, works)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_signs_in_and_a_wrong_one_is_explained() {
+    let engine = Engine::start(&[]);
+    let publish = engine.ok("POST", "/v1/keys", json!({ "name": "shop", "role": "publish" })).await;
+    let browser = Browser::start().await;
+    open(&browser, &engine, "/events?state=failed").await;
+    browser.wait_address("/sign-in?back=").await;
+    browser.fill("#f-key", "innk_wrong").await;
+    browser.click(".sign-in button[type=submit]").await;
+    browser.wait_for(".error", "not known here").await;
+    browser.fill("#f-key", publish["key"].as_str().expect("a key")).await;
+    browser.click(".sign-in button[type=submit]").await;
+    browser.wait_for(".error", "the role publish").await;
+    browser.fill("#f-key", KEY).await;
+    browser.click(".sign-in button[type=submit]").await;
+    browser.wait_address("/events?state=failed").await;
+    browser.wait_for("main", "No event matches").await;
+    browser.click("form[action='/sign-out'] button").await;
+    browser.wait_address("/sign-in").await;
+    open(&browser, &engine, "/events").await;
+    browser.wait_address("/sign-in").await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_webhook_is_seen_live_and_retried() {
+    let engine = Engine::start(&[]);
+    let (receiver, works) = breakable().await;
+    engine.endpoint("crm", &receiver.url("/"), &["order.*"]).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &engine).await;
+    open(&browser, &engine, "/events").await;
+    live(&browser).await;
+    let event = engine.send("order.created", json!({ "total": "1500.00" })).await;
+    // The list was empty, so its first row needs no press.
+    browser.wait_for("#rows", "retrying").await;
+    browser.click(&format!("#{event} .go")).await;
+    browser.wait_for("h1", "order.created").await;
+    live(&browser).await;
+    browser.wait_for("#story", "500").await;
+    works.store(true, Ordering::Relaxed);
+    browser.click("#story form[action$='/retry'] button").await;
+    browser.wait_for("#story", "delivered, 200").await;
+    browser.wait_for(".chip", "delivered, 1 of 1").await;
+    assert!(browser.address().await.contains(&event), "the page was not left");
+    browser.click("a.peek[href*='open=data']").await;
+    browser.wait_for("#received pre", "\"1500.00\"").await;
+    nothing_foreign(&browser, &engine).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_role_read_sees_no_button_that_changes_something() {
+    let engine = Engine::start(&[]);
+    let (receiver, _works) = breakable().await;
+    engine.endpoint("crm", &receiver.url("/secret-path"), &["order.*"]).await;
+    let event = engine.send("order.created", json!({})).await;
+    let read = engine.ok("POST", "/v1/keys", json!({ "name": "looker", "role": "read" })).await;
+    let browser = Browser::start().await;
+    sign_in_with(&browser, &engine, read["key"].as_str().expect("a key")).await;
+    open(&browser, &engine, &format!("/events/{event}")).await;
+    let delivery = browser.wait_for("#story", "retrying").await;
+    assert!(!delivery.contains("Retry now"), "{delivery}");
+    assert!(!browser.has("main form[method=post]").await);
+    let id = browser.run("return document.querySelector('[id^=dlv_]').id").await;
+    open(&browser, &engine, &format!("/events/{event}?open=request-{}", id.as_str().expect("an id"))).await;
+    let panel = browser.wait_for(".panel", "POST").await;
+    assert!(panel.contains("***") && !browser.source().await.contains("secret-path"), "{panel}");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_work_without_script() {
+    let engine = Engine::start(&[]);
+    let (receiver, works) = breakable().await;
+    engine.endpoint("crm", &receiver.url("/"), &["order.*"]).await;
+    let event = engine.send("order.created", json!({ "total": 7 })).await;
+    engine.wait(&format!("/v1/events/{event}"), "it failed once", |story| story["state"] == "retrying").await;
+    let browser = Browser::start_without_script().await;
+    sign_in(&browser, &engine).await;
+    open(&browser, &engine, "/events").await;
+    browser.click(&format!("#{event} .go")).await;
+    browser.click("a.peek[href*='open=data']").await;
+    browser.wait_for("#received pre", "\"total\": 7").await;
+    works.store(true, Ordering::Relaxed);
+    browser.click("#story form[action$='/retry'] button").await;
+    browser.wait_for("#story", "sent again").await;
+    engine.wait(&format!("/v1/events/{event}"), "it is delivered", |story| story["state"] == "delivered").await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn italian_is_chosen_and_kept() {
+    let engine = Engine::start(&[]);
+    engine.send("order.created", json!({})).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &engine).await;
+    browser.click("button[name=lang]").await;
+    browser.wait_for("#rail", "Adesso").await;
+    open(&browser, &engine, "/events").await;
+    browser.wait_for("h1", "Eventi").await;
+    browser.wait_for("#rows", "senza destinazione").await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_of_strangers_is_shown_as_text() {
+    let engine = Engine::start(&[]);
+    let hostile = "<script>document.title='owned'</script>\u{202e}gnp.exe\u{0}";
+    let event = json!({
+        "type": "export.finished", "source": "erp", "id": "x".repeat(200), "subject": hostile.trim_end_matches('\0'),
+        "data": { "note": hostile, "title": "طلب رقم ٧٧٢ – القاهرة", "emoji": "👨‍👩‍👧 🎁", "export": "A".repeat(1_000_000) },
+    });
+    let (status, answer) = engine.call("POST", "/v1/events", event).await;
+    assert_eq!(status, 202, "{answer}");
+    let id = answer["event"].as_str().expect("an id").to_owned();
+    let browser = Browser::start().await;
+    sign_in(&browser, &engine).await;
+    for path in ["/".to_owned(), "/events".to_owned(), format!("/events/{id}?open=data"), format!("/events/{id}?open=data&raw=1")]
+    {
+        open(&browser, &engine, &path).await;
+        browser.wait("#rail").await;
+        assert!(!browser.run("return document.title").await.as_str().expect("a title").contains("owned"), "{path}");
+        let bytes = browser.source().await.len();
+        assert!(bytes < 190_000, "{path} has {bytes} bytes");
+    }
+    let shown = browser.page_text().await;
+    assert!(shown.contains("<script>") && shown.contains("U+202E"), "{shown}");
+    nothing_foreign(&browser, &engine).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_of_other_sessions_and_foreign_hosts_are_refused() {
+    let engine = Engine::start(&[]);
+    let event = engine.send("order.created", json!({})).await;
+    let http = client_without_redirects();
+    let form = |fields: &str| {
+        let request = http.post(format!("{}/sign-in", engine.url)).header("content-type", "application/x-www-form-urlencoded");
+        request.body(fields.to_owned())
+    };
+    let signed_in = form(&format!("key={KEY}")).send().await.expect("an answer");
+    assert_eq!(signed_in.status(), 303);
+    let cookie = signed_in.headers()["set-cookie"].to_str().expect("text").to_owned();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+    let cookie = cookie.split(';').next().expect("a value").to_owned();
+    let page = http.get(format!("{}/events", engine.url)).header("cookie", &cookie).send().await.expect("an answer");
+    assert_eq!(page.status(), 200);
+    for (name, part) in [
+        ("content-security-policy", "frame-ancestors 'none'"),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+    ] {
+        assert!(page.headers()[name].to_str().expect("text").contains(part), "{name}");
+    }
+    // Without the token of the session, a form does nothing.
+    let replay = http.post(format!("{}/events/{event}/replay", engine.url)).header("cookie", &cookie);
+    let refused =
+        replay.header("content-type", "application/x-www-form-urlencoded").body("token=wrong").send().await.expect("an answer");
+    assert_eq!(refused.status(), 403);
+    let story: Value = engine.get(&format!("/v1/events/{event}")).await;
+    assert_eq!(story["deliveries"].as_array().map(Vec::len), Some(0), "{story}");
+    let elsewhere = form(&format!("key={KEY}")).header("origin", "http://evil.example").send().await.expect("an answer");
+    assert_eq!((elsewhere.status().as_u16(), elsewhere.headers().contains_key("set-cookie")), (403, false));
+    let rebound = http.get(format!("{}/events", engine.url)).header("host", "evil.example").header("cookie", &cookie);
+    assert_eq!(rebound.send().await.expect("an answer").status(), 421);
+    // A changed cookie is no session.
+    let changed =
+        http.get(format!("{}/events", engine.url)).header("cookie", format!("{cookie}x")).send().await.expect("an answer");
+    assert_eq!(changed.status(), 303);
+    // A program that asks for a missing route still gets a problem.
+    let missing = client().get(format!("{}/nothing", engine.url)).send().await.expect("an answer");
+    assert_eq!(missing.headers()["content-type"], "application/problem+json");
+}
+
+fn client_without_redirects() -> reqwest::Client {
+    // Installs the cryptography that every client needs.
+    let _ = client();
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_its_key_and_survives_a_restart() {
+    let mut engine = Engine::start(&[]);
+    let made = engine.ok("POST", "/v1/keys", json!({ "name": "anna", "role": "admin" })).await;
+    let browser = Browser::start().await;
+    sign_in_with(&browser, &engine, made["key"].as_str().expect("a key")).await;
+    let before = engine.url.clone();
+    assert!(engine.stop());
+    let port = before.rsplit(':').next().expect("a port").to_owned();
+    engine.set_arguments(&["--allow-net", "127.0.0.0/8", "--listen", &format!("127.0.0.1:{port}")]);
+    engine.launch();
+    open(&browser, &engine, "/events").await;
+    browser.wait_for("h1", "Events").await;
+    engine.ok("DELETE", &format!("/v1/keys/{}", made["id"].as_str().expect("an id")), Value::Null).await;
+    open(&browser, &engine, "/events").await;
+    browser.wait_address("/sign-in").await;
+    browser.close().await;
+}
+
+/// Pages for `make screenshots`: name, path.
+const PICTURES: [(&str, &str); 4] = [
+    ("now", "/"),
+    ("events", "/events"),
+    ("events-filter-hides-all", "/events?state=failed&source=stripe"),
+    ("search", "/search?q=nothing-here"),
+];
+
+/// Writes a picture of every page, light, dark and on a phone, into the folder that `SCREENSHOTS` names.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes pictures; run with `make screenshots`"]
+async fn screenshots() {
+    let folder = PathBuf::from(std::env::var_os("SCREENSHOTS").expect("SCREENSHOTS names a folder"));
+    std::fs::create_dir_all(&folder).expect("the folder can be made");
+    let engine = Engine::start(&["order-router"]);
+    let browser = Browser::start().await;
+    browser.set_zone("Europe/Rome").await;
+    let mut paths: Vec<(String, String)> = vec![("sign-in".into(), "/sign-in".into())];
+    sign_in(&browser, &engine).await;
+    take(&browser, &engine, &folder, "first-run", "/").await;
+    let (failing, story) = fill(&engine).await;
+    paths.extend(PICTURES.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())));
+    paths.push(("event".into(), format!("/events/{failing}")));
+    paths.push(("event-open".into(), format!("/events/{failing}?open=data,{story}")));
+    paths.push(("event-missing".into(), "/events/evt_none".into()));
+    for (name, path) in &paths {
+        take(&browser, &engine, &folder, name, path).await;
+    }
+    browser.show_as(1280, false).await;
+    browser.click("button[name=lang]").await;
+    take(&browser, &engine, &folder, "event-italian", &format!("/events/{failing}")).await;
+    browser.close().await;
+}
+
+async fn take(browser: &Browser, engine: &Engine, folder: &std::path::Path, name: &str, path: &str) {
+    for (look, width, dark) in [("light", 1280, false), ("dark", 1280, true), ("phone", 390, false)] {
+        browser.show_as(width, dark).await;
+        open(browser, engine, path).await;
+        browser.wait("main").await;
+        browser.screenshot(&folder.join(format!("{name}-{look}.png"))).await;
+    }
+}
+
+/// Fills an engine with events in every state. Returns one with a failed part, and an id to open on its page.
+async fn fill(engine: &Engine) -> (String, String) {
+    let good = Receiver::start().await;
+    let bad =
+        Receiver::answering(|_| Answer::status(503).body("upstream connect error or disconnect/reset before headers")).await;
+    engine.endpoint("crm-contacts", &good.url("/"), &["order.created", "contact.subscribe"]).await;
+    engine.endpoint("analytics", &good.url("/"), &["*"]).await;
+    engine.endpoint("sales-slack", &bad.url("/"), &["order.created"]).await;
+    for number in 0..20 {
+        let (kind, data) = match number % 4 {
+            0 => ("contact.subscribe", json!({ "email": "giulia.ferri@example.org" })),
+            1 => ("github.push", json!({ "ref": "refs/heads/main" })),
+            2 => ("order.paid", json!({ "id": number })),
+            _ => ("product.renamed", json!({ "title": "🎁 Geschenk-Set «Frühling»" })),
+        };
+        engine
+            .ok(
+                "POST",
+                "/v1/events",
+                json!({ "type": kind, "source": "shop", "subject": format!("order/{number}"), "data": data }),
+            )
+            .await;
+    }
+    let order = json!({ "id": 10482, "total": "1500.00", "currency": "EUR", "country": "IT", "customer": { "email": "giulia.ferri@example.org", "vat": null } });
+    let sent = json!({ "type": "order.created", "source": "shop", "id": "A-10482", "subject": "order/10482", "channel": "web", "data": order });
+    let answer = engine.ok("POST", "/v1/events", sent).await;
+    let event = answer["event"].as_str().expect("an id").to_owned();
+    let has_failed =
+        |story: &Value| story["deliveries"].as_array().is_some_and(|all| all.iter().any(|one| one["state"] == "retrying"));
+    let story = engine.wait(&format!("/v1/events/{event}"), "one delivery failed", has_failed).await;
+    let failed = story["deliveries"].as_array().expect("deliveries").iter().find(|one| one["state"] == "retrying").expect("one");
+    let id = failed["id"].as_str().expect("an id").to_owned();
+    (event, format!("answer-{id}"))
+}
