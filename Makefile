@@ -1,15 +1,15 @@
 # `make run` starts a demonstration, `make test` runs all tests.
-.PHONY: run test quick verify verify-openapi verify-engine check deny bench bench-soak setup tools simulate
+.PHONY: run test quick screenshots verify verify-openapi verify-engine check deny bench bench-soak setup tools simulate
 
 # The compilation target of plugins, which cargo does not install.
 setup:
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
 
-# Programs that some tests need to set a clock, to break a disk, and to start a database server. If make cannot install one, its
-# tests fail and name it.
+# Programs that some tests need to set a clock, to break a disk, to start a database server, and to open the dashboard in a browser.
+# If make cannot install one, its tests fail and name it.
 tools:
-	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -qq --yes faketime strace postgresql; fi; fi
+	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || ! command -v chromedriver >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -qq --yes faketime strace postgresql chromium chromium-driver; fi; fi
 
 # The engine with the example plugins and a test receiver; plugins are rebuilt when they change.
 run: setup
@@ -24,6 +24,10 @@ test: setup tools
 # Quick tests for development: the engine's rules and the real binary, only on SQLite.
 quick: setup tools
 	@cargo test --package innesco --lib --test it
+
+# Pictures of every page of the dashboard, light, dark and as a phone shows them: `make screenshots SCREENSHOTS=/tmp/pictures`.
+screenshots: setup tools
+	SCREENSHOTS=$(abspath $(or $(SCREENSHOTS),target/screenshots)) cargo test --quiet --package innesco --test it -- --ignored dashboard::screenshots
 
 # Verification with other libraries: webhooks that their senders' libraries sign go into sources, and real GitHub payloads go
 # through the engine and are verified by the receivers' libraries. Then schemathesis sends requests that the OpenAPI document

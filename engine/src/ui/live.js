@@ -99,7 +99,8 @@ function isHeld(region) {
 
 function mergeRegion(region, fresh) {
   const isList = region.hasAttribute("data-hold");
-  if (!isList || !(region.dataset.hold === "always" || isHeld(region))) return merge(region, fresh);
+  const isEmpty = !region.querySelector("[data-row]");
+  if (!isList || isEmpty || !(region.dataset.hold === "always" || isHeld(region))) return merge(region, fresh);
   // Rows that are shown change in place; new ones wait.
   let added = 0;
   for (const row of fresh.querySelectorAll("[data-row][id]")) {
@@ -116,7 +117,7 @@ function mergeRegion(region, fresh) {
       held.blur();
       merge(region, fresh);
     };
-  } else if (!region.querySelector("[data-row]")) merge(region, fresh);
+  }
 }
 
 /** Fetches this page for the regions that follow one of these kinds. */

@@ -1,8 +1,8 @@
 //! The dashboard: pages for people, rendered by the server from the same reads as the API.
 //!
 //! A page reads by calling the functions of `api/`. A change goes through the router of the API, in this process, with the key of the
-//! person who is signed in ([`Ui::act`]). So roles, checks, limits and the audit trail are those of the API, and this module has no rule of
-//! its own about what is allowed.
+//! person who is signed in ([`Ui::act`]). So roles, checks, limits and the audit trail are those of the API, and this module has no
+//! rules about what is allowed.
 //!
 //! What must stay true: every form and link works without script; text of strangers reaches a page only through `foreign.rs`; nothing is
 //! loaded from elsewhere, and the policy in [`POLICY`] has no `unsafe-*`.
@@ -82,6 +82,14 @@ impl Ui {
     pub async fn act(&self, visit: &Visit, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Problem> {
         let body = body.map_or_else(Body::empty, |json| Body::from(json.to_string()));
         self.act_with(visit, method, path, "application/json", body).await
+    }
+
+    /// Answers as the API would answer the same key, such as with a file to download.
+    pub async fn pass(&self, visit: &Visit, path: &str) -> Response {
+        let request = Request::builder().uri(path).extension(SignedIn(Arc::clone(&visit.key))).body(Body::empty());
+        let Ok(request) = request else { return Problem::bad_request(format!("{path:?} is not a path")).into_response() };
+        let Ok(answer) = self.routes.clone().oneshot(request).await;
+        answer
     }
 
     /// As [`Self::act`], with a body of any type, such as a plugin's file.

@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Path, State},
-    http::{Uri, header},
-    response::{IntoResponse as _, Response},
+    http::Uri,
+    response::Response,
 };
 use maud::{Markup, html};
 
 pub use self::actions::{cancel_delivery, replay, retry_delivery, retry_failed, retry_run};
 use crate::{
     api::{Problem, events::event_id},
-    store::StoryPlace,
     ui::{
         Ui, foreign,
         form::Fields,
@@ -210,10 +209,6 @@ fn ask_replay(visit: &Visit, event: &EventView) -> Markup {
 }
 
 /// Downloads the data of an event, byte for byte.
-pub async fn data(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>) -> Result<Response, Problem> {
-    visit.sight("GET /v1/events/{event}/data")?;
-    let event = ui.api.store.event(event_id(&ui.api, &id)?, StoryPlace::default()).await?.event;
-    let name = format!("attachment; filename=\"{}\"", segment(&id));
-    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, name)];
-    Ok((headers, event.new.content.bytes().clone()).into_response())
+pub async fn data(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>) -> Response {
+    ui.pass(&visit, &format!("/v1/events/{}/data", segment(&id))).await
 }
