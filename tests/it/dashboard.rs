@@ -208,7 +208,7 @@ async fn forms_of_other_sessions_and_foreign_hosts_are_refused() {
     for (name, part) in [
         ("content-security-policy", "frame-ancestors 'none'"),
         ("x-content-type-options", "nosniff"),
-        ("referrer-policy", "no-referrer"),
+        ("referrer-policy", "same-origin"),
         ("cache-control", "no-store"),
     ] {
         assert!(page.headers()[name].to_str().expect("text").contains(part), "{name}");

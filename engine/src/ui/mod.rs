@@ -47,7 +47,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 const HEADERS: [(header::HeaderName, HeaderValue); 5] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (header::HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
 ];
@@ -121,6 +121,7 @@ fn pages() -> Router<Arc<Ui>> {
         .route("/events", get(pages::events::list))
         .route("/events/{event}", get(pages::event::show))
         .route("/events/{event}/data", get(pages::event::data))
+        .route("/events/{event}/fixture", get(pages::event::fixture))
         .route("/events/{event}/replay", post(pages::event::replay))
         .route("/events/{event}/retry", post(pages::event::retry_failed))
         .route("/runs/{run}/retry", post(pages::event::retry_run))

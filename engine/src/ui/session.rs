@@ -125,12 +125,15 @@ fn admit(api: &Api, text: Option<&str>) -> Result<Arc<KeyRow>, NoEntry> {
     }
 }
 
-/// Returns whether a browser says that the form came from another site. The form has no token yet, since there is no session.
+/// Returns whether a browser says that the form came from another site. The form has no token yet, since there is no session. Browsers
+/// that do not send `Sec-Fetch-Site` send `Origin`.
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site").map(as_text);
-    let (origin, host) = (headers.get(header::ORIGIN).map(as_text), headers.get(header::HOST).map(as_text).unwrap_or_default());
-    let is_other_origin = origin.is_some_and(|origin| origin.split_once("://").is_none_or(|(_, named)| named != host));
-    site.is_some_and(|site| !["same-origin", "none"].contains(&site)) || is_other_origin
+    if let Some(site) = headers.get("sec-fetch-site").map(as_text) {
+        return !["same-origin", "none"].contains(&site);
+    }
+    let host = headers.get(header::HOST).map(as_text).unwrap_or_default();
+    let origin = headers.get(header::ORIGIN).map(as_text);
+    origin.is_some_and(|origin| origin.split_once("://").is_none_or(|(_, named)| named != host))
 }
 
 /// Starts a session with the key of the form.

@@ -162,7 +162,7 @@ mod tests {
     fn json_is_indented_and_escaped() {
         assert_eq!(
             words(r#"{"a":[1,"<b>"],"c":{}}"#),
-            "{\n  &quot;a&quot;: [\n    1,\n    &quot;&lt;b&gt;&quot;\n  ],\n  &quot;c&quot;: {}\n}".replace("&quot;", "\"")
+            "{\n  &quot;a&quot;: [\n    1,\n    &quot;&lt;b&gt;&quot;\n  ],\n  &quot;c&quot;: {}\n}"
         );
         assert_eq!(shown("not json <").0, "<bdi dir=\"ltr\">not json &lt;</bdi>");
     }

@@ -211,6 +211,7 @@ pub static TEXTS: Texts = Texts {
         retry_failed: "Retry what failed",
         retry_run: "Retry run",
         nothing_failed: "nothing failed",
+        fixture: "Save as test fixture",
         copy_curl: "Copy as curl",
         replay_says: "Runs through the current plugins and subscriptions. New deliveries with new ids: receivers treat them as new.",
         replay_confirm: "Replay",

@@ -213,6 +213,7 @@ pub static TEXTS: Texts = Texts {
         retry_failed: "Riprova ciò che non è riuscito",
         retry_run: "Riprova l'esecuzione",
         nothing_failed: "non c'è nulla da riprovare",
+        fixture: "Salva come caso di prova",
         copy_curl: "Copia come curl",
         replay_says: "Passa per i plugin e le iscrizioni attuali. Nuove consegne con nuovi id: chi le riceve le considera nuove.",
         replay_confirm: "Riesegui",

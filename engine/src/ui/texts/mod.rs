@@ -129,7 +129,7 @@ texts! {
         last_answer(number), first_bytes(number), no_answer, no_request, empty_body, emitted, story, nothing_sent_note,
         unrouted_note, waiting_note, retry_failed, retry_run, nothing_failed, copy_curl, replay_says, replay_confirm,
         replayed(time), retried(time), cancelled_at(time), since_start, clock, only_problems, round(number), more_parts,
-        shown_of(shown, all), not_text(size), from,
+        fixture, shown_of(shown, all), not_text(size), from,
     }
 
     /// The first page.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Path, State},
-    http::Uri,
+    http::{HeaderValue, Uri, header},
     response::Response,
 };
 use maud::{Markup, html};
@@ -153,13 +153,14 @@ fn bar(ui: &Ui, visit: &Visit, choice: &Choice, story: &EventStoryView) -> Marku
             @if let Some(curl) = curl(ui, story) {
                 button.btn.js type="button" data-copy=(curl) { (parts::icon("terminal")) (t.copy_curl) }
             }
+            (parts::link_button(&format!("/events/{}/fixture", event.event), Some("file"), t.fixture, Look::Plain))
             @if may_retry && failed_parts(story) == 0 { (disabled_button(Some("retry"), texts.common.retry, t.nothing_failed)) }
             @if !may_retry { span.reason { ((texts.common.needs_role)("operate")) } }
         }
         div.choices {
             (seg(t.clock, &[(t.since_start, address("times", Some("since")), !clock), (t.clock, address("times", Some("clock")), clock)]))
             @let only = choice.only_problems();
-            a.tick href=(address("only", (!only).then_some("problems"))) role="checkbox" aria-checked=(if only { "true" } else { "false" }) {
+            a.tick href=(address("only", (!only).then_some("problems"))) aria-current=[only.then_some("true")] data-in-place {
                 span.box aria-hidden="true" { @if only { (parts::icon("check")) } } (t.only_problems)
             }
         }
@@ -211,4 +212,14 @@ fn ask_replay(visit: &Visit, event: &EventView) -> Markup {
 /// Downloads the data of an event, byte for byte.
 pub async fn data(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>) -> Response {
     ui.pass(&visit, &format!("/v1/events/{}/data", segment(&id))).await
+}
+
+/// Downloads an event with its history as the API shows it, which `innesco plugin test` reads as a test case.
+pub async fn fixture(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>) -> Response {
+    let mut answer = ui.pass(&visit, &format!("/v1/events/{}", segment(&id))).await;
+    let name = format!("attachment; filename=\"{}.json\"", segment(&id));
+    if let Ok(value) = HeaderValue::from_str(&name) {
+        answer.headers_mut().insert(header::CONTENT_DISPOSITION, value);
+    }
+    answer
 }
