@@ -258,6 +258,50 @@ async fn a_session_ends_with_its_key_and_survives_a_restart() {
     browser.close().await;
 }
 
+/// Counts how far the browser saw something move, from now on.
+const WATCH_SHIFTS: &str = "window.shifted = 0; new PerformanceObserver((list) => { \
+    for (const entry of list.getEntries()) window.shifted += entry.value; }).observe({ type: 'layout-shift' });";
+
+async fn send_many(engine: &Engine, number: usize) {
+    let events: Vec<Value> = (0..number).map(|number| json!({ "type": "order.created", "data": { "n": number } })).collect();
+    engine.ok("POST", "/v1/events", Value::Array(events)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_updates_move_nothing_and_keep_the_focus() {
+    let engine = Engine::start(&[]);
+    send_many(&engine, 60).await;
+    engine.all_run().await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &engine).await;
+
+    open(&browser, &engine, "/events").await;
+    live(&browser).await;
+    browser.run("document.querySelectorAll('.go')[2].focus()").await;
+    let focused = browser.run("return document.activeElement.href").await;
+    browser.run(WATCH_SHIFTS).await;
+    for _ in 0..4 {
+        send_many(&engine, 10).await;
+    }
+    browser.wait_for(".held-row", "40 new events").await;
+    assert_eq!(browser.run("return document.activeElement.href").await, focused);
+    assert_eq!(browser.run("return window.shifted").await, 0);
+    browser.click(".held-row").await;
+    browser.wait(".held-row[hidden]").await;
+
+    open(&browser, &engine, "/").await;
+    live(&browser).await;
+    browser.run(WATCH_SHIFTS).await;
+    let first = "return document.querySelector('#newest .go').href";
+    let before = browser.run(first).await;
+    send_many(&engine, 100).await;
+    while browser.run(first).await == before {
+        browser.wait("#newest .go").await;
+    }
+    assert_eq!(browser.run("return window.shifted").await, 0);
+    browser.close().await;
+}
+
 /// Pages for `make screenshots`: name, path.
 const PICTURES: [(&str, &str); 4] = [
     ("now", "/"),

@@ -125,7 +125,7 @@ fn filters(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Markup {
                 @for name in FILTERS {
                     @if let Some(value) = chosen.text(name) {
                         @let filter = filter_words(visit, name);
-                        a.token href=(with_query(&with_query(&visit.path, name, None), "cursor", None)) title=((t.clear)(filter)) {
+                        a.token href=(with_query(&with_query(&visit.path, name, None), "cursor", None)) title=((t.clear)(&filter_name(visit, name).to_lowercase())) {
                             (filter) " " b { (shown_value(visit, name, value)) } " " (icon("x"))
                         }
                         " "
@@ -149,6 +149,19 @@ fn filter_words(visit: &Visit, name: &str) -> &'static str {
     }
 }
 
+/// Returns the name of a filter, as its field has it.
+fn filter_name(visit: &Visit, name: &str) -> &'static str {
+    let texts = visit.texts();
+    match name {
+        "type" => texts.common.type_,
+        "source" => texts.common.source,
+        "state" => texts.common.state,
+        "id" => texts.events.id_label,
+        "subject" => texts.event.subject,
+        _ => texts.common.time,
+    }
+}
+
 fn shown_value(visit: &Visit, name: &str, value: &str) -> Markup {
     let texts = visit.texts();
     match (name, value) {
@@ -166,8 +179,8 @@ fn table(visit: &Visit, page: &PageView<EventView>) -> Markup {
     html! {
         table.rows role="table" aria-label=(t.title) {
             (columns(&[
-                (t.accepted, "w120"), (common.type_, ""), (common.source, "w168"), (t.subject_or_id, ""), (common.state, "state"),
-                (common.size, "w80 num"), (common.id, "w168"),
+                (t.accepted, "w120"), (common.type_, ""), (common.source, "w144"), (t.subject_or_id, ""), (common.state, "state"),
+                (common.size, "w80 num"), (common.id, "w120"),
             ]))
             tbody role="rowgroup" { @for event in &page.items { (row(visit, event)) } }
         }
@@ -231,8 +244,8 @@ fn none(visit: &Visit, chosen: &Chosen<'_>, is_filtered: bool) -> Markup {
     let actions = html! {
         @for name in FILTERS {
             @if chosen.text(name).is_some() {
-                @let filter = filter_words(visit, name);
-                (parts::link_button(&with_query(&with_query(&visit.path, name, None), "cursor", None), Some("x"), &(t.clear)(filter), Look::Plain))
+                @let filter = filter_name(visit, name);
+                (parts::link_button(&with_query(&with_query(&visit.path, name, None), "cursor", None), Some("x"), &(t.clear)(&filter.to_lowercase()), Look::Plain))
             }
         }
     };

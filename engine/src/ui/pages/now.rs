@@ -115,7 +115,8 @@ fn live(visit: &Visit, newest: &[EventView]) -> Markup {
                 tbody role="rowgroup" {
                     @for event in newest {
                         @let count = state::delivered_of(event, texts, &formats);
-                        tr #(event.event) role="row" data-row {
+                        // Without an id: the place stays and its text changes, so that nothing moves.
+                        tr role="row" data-row {
                             td.pc.dim role="cell" { (formats.time(&event.accepted_at, &formats.in_list(&event.accepted_at, clock::wall(), false))) }
                             td.pa role="cell" { a.go href=(format!("/events/{}", event.event)) { (foreign::name(&event.r#type)) } }
                             td.pd.dim role="cell" { (foreign::value(&event.source)) }

@@ -34,7 +34,7 @@ pub fn show(visit: &Visit, story: &EventStoryView) -> Markup {
         div.path {
             div.from {
                 h2 { (texts.event.path_from) }
-                a.node href="#received" { (shape("s-ok")) span.name data-s="ok" { (foreign::name(&event.source)) } span.what { (formats.bytes(event.bytes)) } }
+                a.node href="#received" data-s="ok" { (shape("s-ok")) span.name { (foreign::name(&event.source)) } span.what { (formats.bytes(event.bytes)) } }
             }
             div.ways {
                 div.heads aria-hidden="true" { h2 { (texts.event.path_ran) } h2 { (texts.event.path_sent) } }

@@ -269,7 +269,7 @@ impl Teller<'_> {
             } @else if delivery.attempt_count > 0 {
                 span.muted { ((t.try_one)(&formats.number(u64::from(delivery.attempt_count)))) }
             }
-            @if delivery.run.is_none() { span.muted { (t.direct) } }
+            @if delivery.run.is_none() && delivery.state != "retrying" { span.muted { (t.direct) } }
             @if let Some(reason) = &delivery.reason { span.muted { (reason) } }
             (self.said(&delivery.id))
         };
@@ -278,8 +278,10 @@ impl Teller<'_> {
             parts::action(visit, &format!("/deliveries/{}/{verb}", delivery.id), icon, label, Look::Small)
         };
         let end = html! {
-            (peek(visit, &request_id, texts.common.request))
-            @if last.is_some() { (peek(visit, &answer_id, texts.common.answer)) }
+            @if is_simple || last.is_none() {
+                (peek(visit, &request_id, texts.common.request))
+                @if last.is_some() { (peek(visit, &answer_id, texts.common.answer)) }
+            }
             @if may {
                 @match delivery.state.as_ref() {
                     "retrying" => { (act("retry", Some("retry"), texts.common.retry_now)) (act("cancel", None, texts.common.cancel)) },
@@ -294,7 +296,7 @@ impl Teller<'_> {
             false => None,
         };
         let below = html! {
-            @if !is_simple && !told.attempts.is_empty() { (tries(visit, &told.attempts)) }
+            @if !is_simple && !told.attempts.is_empty() { (tries(visit, &told.attempts, &request_id, &answer_id)) }
             @if self.is_open(&request_id) {
                 @match &request { Some(request) => (request_sent(visit, request)), None => p.muted { (t.no_request) } }
             }
@@ -381,15 +383,15 @@ fn dots(done: u32, planned: u32) -> Markup {
     }
 }
 
-/// The attempts of a delivery as a table.
-fn tries(visit: &Visit, attempts: &[AttemptView]) -> Markup {
+/// The attempts of a delivery as a table. The last one opens.
+fn tries(visit: &Visit, attempts: &[AttemptView], request_id: &str, answer_id: &str) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let common = &texts.common;
     html! {
         table.rows.tries role="table" {
-            (columns(&[(texts.event.try_head, "w48"), (common.at, "w120"), (common.outcome, "w168"), (common.took, "w80 num"), (common.answer, "")]))
+            (columns(&[(texts.event.try_head, "w48"), (common.at, "w120"), (common.outcome, "w168"), (common.took, "w80 num"), (texts.event.answer_head, ""), ("", "w200")]))
             tbody role="rowgroup" {
-                @for attempt in attempts {
+                @for (place, attempt) in attempts.iter().enumerate() {
                     @let result = &attempt.result;
                     @let shown = if result.status.is_some_and(|status| (200..300).contains(&status)) { State::ok("") } else { State::failed("") };
                     tr role="row" {
@@ -400,6 +402,9 @@ fn tries(visit: &Visit, attempts: &[AttemptView]) -> Markup {
                         td.ph.mono role="cell" {
                             @if result.excerpt.is_empty() { span.dim { @match &result.detail { Some(detail) => (foreign::value(detail)), None => (texts.event.no_answer) } } }
                             @else { (foreign::value(&result.excerpt)) }
+                        }
+                        td.pe.num role="cell" {
+                            @if place + 1 == attempts.len() { (peek(visit, request_id, common.request)) (peek(visit, answer_id, common.answer)) }
                         }
                     }
                 }
