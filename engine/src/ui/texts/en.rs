@@ -199,6 +199,7 @@ pub static TEXTS: Texts = Texts {
         try_of: |number, all| format!("try {number} of {all}"),
         try_head: "Try",
         answer_head: "Answer",
+        nearest: |pattern| format!("The most similar pattern is {pattern}."),
         last_answer: |number| format!("Answer, try {number}"),
         first_bytes: |number| format!("First {number} bytes"),
         no_answer: "no answer",

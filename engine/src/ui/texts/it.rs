@@ -201,6 +201,7 @@ pub static TEXTS: Texts = Texts {
         try_of: |number, all| format!("tentativo {number} di {all}"),
         try_head: "N.",
         answer_head: "Risposta",
+        nearest: |pattern| format!("Il modello più simile è {pattern}."),
         last_answer: |number| format!("Risposta, tentativo {number}"),
         first_bytes: |number| format!("Primi {number} byte"),
         no_answer: "nessuna risposta",

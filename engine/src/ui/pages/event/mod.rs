@@ -74,7 +74,12 @@ pub async fn read(ui: &Ui, id: &str, part: Option<&str>) -> Result<EventStoryVie
     let from = part.and_then(crate::api::events::story_place).unwrap_or_default();
     let story = ui.api.store.event(event_id(&ui.api, id)?, from).await?;
     let tag = ui.api.store.tag();
-    ui.api.heavy.run(story.event.new.content.bytes().len(), || EventStoryView::new(&story, tag)).await
+    ui.api
+        .heavy
+        .run(story.event.new.content.bytes().len(), || {
+            EventStoryView::new(&story, |event_type| ui.api.catalog.nearest_pattern(event_type), tag)
+        })
+        .await
 }
 
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>, uri: Uri) -> Result<Response, Problem> {

@@ -89,7 +89,7 @@ impl Teller<'_> {
             "waiting" if story.event.parts.to_run => Some(texts.event.waiting_note),
             _ => None,
         };
-        let end = html! { @if let Some(words) = end { li #end.step { span.at {} span.mark data-s="calm" { (parts::shape("s-none")) } div.body { p.muted { (words) } } } } };
+        let end = html! { @if let Some(words) = end { li #end.step { span.at {} span.mark data-s="calm" { (parts::shape("s-none")) } div.body { p.muted { (words) @if let Some(nearest) = &story.nearest { " " ((texts.event.nearest)(&foreign::isolated(nearest))) } } } } } };
         markup.0.push_str(&end.0);
         Ok(markup)
     }
@@ -325,7 +325,7 @@ impl Teller<'_> {
         let mut markup = html! {};
         for id in story.emitted.iter().take(EMITTED_SHOWN_MAX) {
             let one = match self.ui.api.store.event(event_id(&self.ui.api, id)?, StoryPlace::default()).await {
-                Ok(one) => EventStoryView::new(&one, self.ui.api.store.tag()),
+                Ok(one) => EventStoryView::new(&one, |_| None, self.ui.api.store.tag()),
                 // It may have been removed before the event that emitted it.
                 Err(crate::store::Error::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
