@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::verdict;
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
         endpoint::Endpoint,
         job::JobState,
         name::Slug,
+        plugin::VersionState,
         recording::RecordedState,
         routing::EndpointTable,
         run::{Requests, RunFailure},
@@ -40,8 +41,10 @@ use crate::{
 
 /// Maximum number of threads that repeat runs.
 pub const THREADS_MAX: usize = 4;
-/// Maximum number of recorded runs in one batch.
-const BATCH_RUNS: u64 = 1_000;
+/// Time after which a batch reads no further page. The progress is stored after each batch.
+const BATCH_TIME: Duration = Duration::from_millis(250);
+/// Maximum number of recorded runs in one page.
+const PAGE_RUNS: u64 = 1_000;
 /// Time in which a comparison that follows repeats the runs that have ended since its previous batch.
 const FOLLOW_TIME: Duration = Duration::from_secs(1);
 /// Recorded runs that are repeated before the time is checked again.
@@ -71,9 +74,6 @@ struct Configs {
     serving: Arc<BTreeMap<String, String>>,
     candidate: Arc<BTreeMap<String, String>>,
 }
-
-/// One batch: both versions, recorded runs, and the settings that they used.
-type Batch = (Versions, Page<RecordedRun>, HashMap<i64, Configs>);
 
 /// The comparisons that are still running after a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,18 +108,42 @@ impl Comparer {
         Ok(running)
     }
 
+    /// Compares page after page for [`BATCH_TIME`]. The next page is read while one is compared.
     async fn advance(&self, before: &Comparison) -> Result<JobState, store::Error> {
-        let mut now = before.clone();
-        match self.prepare(before).await? {
-            Ok((versions, page, configs)) => {
-                tokio::task::block_in_place(|| self.compare(&versions, &configs, &page.items, &mut now));
-                now.cursor = page.next;
-                if page.next.is_none() || is_complete(&now) {
-                    now.state = JobState::Done;
+        let (began, mut now, mut configs) = (Instant::now(), before.clone(), HashMap::new());
+        let versions = match self.versions(before).await? {
+            Ok(versions) => versions,
+            Err(problem) => return self.end(before, now, Some(problem)).await,
+        };
+        let mut reading = self.read(&now, 0);
+        loop {
+            let page = match reading.await.expect("a read never panics") {
+                Ok(page) => page,
+                // The next try would fail in the same way, and would delay other jobs.
+                Err(error @ (store::Error::Corrupt { .. } | store::Error::TooSlow(_))) => {
+                    return self.end(before, now, Some(format!("the recorded runs cannot be read: {error}"))).await;
                 }
+                Err(error) => return Err(error),
+            };
+            now.cursor = page.next;
+            let seen = page.items.len() as u64;
+            let is_last = page.next.is_none() || looked_at(&now) + seen >= before.request.last;
+            let next = (!is_last && began.elapsed() < BATCH_TIME).then(|| self.read(&now, seen));
+            self.add_configs(&mut configs, &before.request.plugin, &versions, &page.items).await?;
+            tokio::task::block_in_place(|| self.compare(&versions, &configs, &page.items, &mut now));
+            if is_last {
+                return self.end(before, now, None).await;
             }
-            Err(problem) => (now.state, now.problem) = (JobState::Done, Some(problem)),
+            match next {
+                Some(next) => reading = next,
+                None => return self.store_progress(before, now).await,
+            }
         }
+    }
+
+    /// Ends a comparison. A problem says why it ended early.
+    async fn end(&self, before: &Comparison, mut now: Comparison, problem: Option<String>) -> Result<JobState, store::Error> {
+        (now.state, now.problem) = (JobState::Done, problem);
         self.store_progress(before, now).await
     }
 
@@ -140,25 +164,27 @@ impl Comparer {
     /// Repeats the runs that have ended since the previous batch, as many as [`FOLLOW_TIME`] allows, and counts the others as skipped.
     async fn follow(&self, before: &Comparison) -> Result<JobState, store::Error> {
         let mut now = before.clone();
-        if let Some(problem) = self.follows_no_more(before) {
-            (now.state, now.problem) = (JobState::Done, problem);
-            return self.store_progress(before, now).await;
+        if let Some(problem) = self.follows_no_more(before).await? {
+            return self.end(before, now, problem).await;
         }
         let versions = match self.versions(before).await? {
             Ok(versions) => versions,
-            Err(problem) => {
-                (now.state, now.problem) = (JobState::Done, Some(problem));
-                return self.store_progress(before, now).await;
-            }
+            Err(problem) => return self.end(before, now, Some(problem)).await,
         };
-        let (began, at) = (Instant::now(), clock::wall());
+        let (began, at, mut configs) = (Instant::now(), clock::wall(), HashMap::new());
         loop {
             let is_late = began.elapsed() >= FOLLOW_TIME;
             let filter = Self::filter(before);
             let from = SettledFrom { after: now.cursor, waits_since: at.minus(FOLLOW_WAIT), until: at.minus(FOLLOW_DELAY) };
             let left = usize::try_from(before.request.last - looked_at(&now)).unwrap_or(usize::MAX);
-            let page = self.store.settled_runs(filter, from, if is_late { 0 } else { FOLLOW_RUNS.min(left) }).await?;
-            let configs = self.configs(&before.request.plugin, &versions, &page.items).await?;
+            let page = match self.store.settled_runs(filter, from, if is_late { 0 } else { FOLLOW_RUNS.min(left) }).await {
+                Ok(page) => page,
+                Err(error @ store::Error::Corrupt { .. }) => {
+                    return self.end(before, now, Some(format!("the recorded runs cannot be read: {error}"))).await;
+                }
+                Err(error) => return Err(error),
+            };
+            self.add_configs(&mut configs, &before.request.plugin, &versions, &page.items).await?;
             tokio::task::block_in_place(|| self.compare(&versions, &configs, &page.items, &mut now));
             (now.cursor, now.report.skipped) = (page.after, now.report.skipped + page.passed);
             if is_complete(&now) {
@@ -174,37 +200,18 @@ impl Comparer {
         self.store_progress(before, now).await
     }
 
-    /// Returns whether a comparison that follows has ended, since another version serves. The inner value says why, unless the candidate does.
-    fn follows_no_more(&self, comparison: &Comparison) -> Option<Option<String>> {
+    /// Returns whether a comparison that follows has ended, since another version serves. The innermost value says why, unless the candidate
+    /// does. Asks the store: the catalog of this node may be older than the comparison.
+    async fn follows_no_more(&self, comparison: &Comparison) -> Result<Option<Option<String>>, store::Error> {
         let Request { plugin, serving, candidate, .. } = &comparison.request;
-        let plugins = self.catalog.plugins();
-        let Some(entry) = plugins.get(plugin) else {
-            return Some(Some(format!("plugin {plugin} was removed")));
-        };
-        let serves = entry.row.version;
-        match serves {
-            _ if serves == *serving => None,
-            _ if serves == *candidate => Some(None),
-            _ => Some(Some(format!("another version serves now, {}; compare the candidate with it", serves.short()))),
-        }
-    }
-
-    /// Loads both versions and reads the next batch. The inner error says why the comparison can never continue.
-    async fn prepare(&self, comparison: &Comparison) -> Result<Result<Batch, String>, store::Error> {
-        let versions = match self.versions(comparison).await? {
-            Ok(versions) => versions,
-            Err(problem) => return Ok(Err(problem)),
-        };
-        let page = match self.read(comparison).await {
-            Ok(page) => page,
-            // The next try would fail in the same way, and would delay other jobs.
-            Err(error @ (store::Error::Corrupt { .. } | store::Error::TooSlow(_))) => {
-                return Ok(Err(format!("the recorded runs cannot be read: {error}")));
-            }
-            Err(error) => return Err(error),
-        };
-        let configs = self.configs(&comparison.request.plugin, &versions, &page.items).await?;
-        Ok(Ok((versions, page, configs)))
+        let versions = self.store.versions(plugin).await?;
+        let serves = versions.iter().find(|one| one.state == VersionState::Serving).map(|one| one.version);
+        Ok(match serves {
+            Some(serves) if serves == *serving => None,
+            Some(serves) if serves == *candidate => Some(None),
+            Some(serves) => Some(Some(format!("another version serves now, {}; compare the candidate with it", serves.short()))),
+            None => Some(Some(format!("plugin {plugin} was removed"))),
+        })
     }
 
     /// Loads both versions. The inner error says why one of them cannot run.
@@ -220,10 +227,13 @@ impl Comparer {
         })
     }
 
-    async fn read(&self, comparison: &Comparison) -> Result<Page<RecordedRun>, store::Error> {
-        let left = comparison.request.last.saturating_sub(looked_at(comparison));
-        let limit = usize::try_from(left.min(BATCH_RUNS)).unwrap_or(usize::MAX);
-        self.store.recorded_runs(Self::filter(comparison), PageRequest { cursor: comparison.cursor, limit }).await
+    /// Begins to read the next page. `ahead` runs before it are not counted yet.
+    fn read(&self, comparison: &Comparison, ahead: u64) -> JoinHandle<Result<Page<RecordedRun>, store::Error>> {
+        let left = comparison.request.last.saturating_sub(looked_at(comparison) + ahead);
+        let limit = usize::try_from(left.min(PAGE_RUNS)).unwrap_or(usize::MAX);
+        let (store, filter) = (Arc::clone(&self.store), Self::filter(comparison));
+        let page = PageRequest { cursor: comparison.cursor, limit };
+        tokio::spawn(async move { store.recorded_runs(filter, page).await })
     }
 
     fn filter(comparison: &Comparison) -> RecordedFilter {
@@ -233,14 +243,14 @@ impl Comparer {
         RecordedFilter { plugin: plugin.clone(), events: events.clone(), since, share: follow.unwrap_or(Share::ALL) }
     }
 
-    /// Reads the settings of the revisions that these runs used. A revision that is no longer stored is missing from the result.
-    async fn configs(
+    /// Adds the settings of the revisions that these runs used. A revision that is no longer stored is missing.
+    async fn add_configs(
         &self,
+        configs: &mut HashMap<i64, Configs>,
         plugin: &Slug,
         versions: &Versions,
         runs: &[RecordedRun],
-    ) -> Result<HashMap<i64, Configs>, store::Error> {
-        let mut configs = HashMap::new();
+    ) -> Result<(), store::Error> {
         for revision in runs.iter().filter_map(|run| run.recording.as_ref()).map(|recording| recording.settings) {
             if configs.contains_key(&revision) {
                 continue;
@@ -251,7 +261,7 @@ impl Comparer {
                 configs.insert(revision, both);
             }
         }
-        Ok(configs)
+        Ok(())
     }
 
     /// Repeats the runs and counts them in their order.
