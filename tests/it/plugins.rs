@@ -956,14 +956,16 @@ async fn hold_and_release(release: Release) {
     let all = receiver.received();
     let ids: BTreeSet<_> = all.iter().map(|one| one.header("webhook-id").unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 2 * held + 3, "each once, with the report");
-    // The runs were executed in the order of their events, nearly: two threads ran the events at first. Each shows how many came before it.
-    let mut places: Vec<usize> = Vec::new();
+    // The runs were executed in the order of their events, nearly: two threads ran the events at first, and a run whose state was changed
+    // meanwhile runs again. Each shows how many came before it.
+    let (mut places, mut late) = (Vec::<usize>::new(), 0);
     for one in all.iter().filter(|one| one.path == "/" && one.header("x-place").is_some()) {
         let place: usize = one.header("x-place").unwrap().parse().expect("a number");
         let subject: usize = one.header("x-subject").unwrap().parse().expect("a number");
-        assert!(place.abs_diff(subject) <= 64, "oldest first: event {subject} was number {place}");
+        late += usize::from(place.abs_diff(subject) > 64);
         places.push(place);
     }
     places.sort_unstable();
     assert_eq!(places, (0..held).collect::<Vec<_>>(), "each once");
+    assert!(late <= held / 50, "oldest first: {late} of {held} were out of order");
 }
