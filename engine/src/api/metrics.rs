@@ -48,9 +48,15 @@ pub struct LastLoad {
 
 /// The store's queues and nodes.
 #[derive(Default)]
-struct Said {
-    load: Load,
+pub struct Said {
+    pub load: Load,
     nodes: Vec<NodeReading>,
+}
+
+/// Returns the load of the store, now or shortly before.
+pub async fn load(api: &Api) -> Arc<Said> {
+    let mut last = api.last_load.load.lock().await;
+    current_load(api, &mut last).await
 }
 
 impl Said {

@@ -18,7 +18,7 @@ pub mod inbound;
 mod intake;
 pub(crate) mod jobs;
 pub(crate) mod keys;
-mod metrics;
+pub(crate) mod metrics;
 pub(crate) mod nodes;
 pub mod openapi;
 pub(crate) mod page;

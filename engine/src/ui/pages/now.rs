@@ -1,24 +1,32 @@
 //! The first page: is it well, and if not, what to press. Until the first event arrived, it shows the way there instead.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use axum::{extract::State, response::Response};
+use axum::{extract::State, http::Uri, response::Response};
 use maud::{Markup, html};
 
 use crate::{
     api::{
         Problem,
         events::{self, Filter},
+        metrics,
         page::Query as ApiQuery,
+        stats,
     },
     clock,
-    domain::endpoint::DisabledReason,
+    domain::{
+        endpoint::DisabledReason,
+        stats::{About, Last},
+    },
     ui::{
         Ui, foreign,
+        form::Fields,
         layout::{self, Head, Page, Place},
         needs::{self, Need, Needs, PARKED_COUNTED_MAX},
         parts::{
-            self, Look, columns, icon, shape,
+            self, Look,
+            charts::{self, Slot},
+            columns, icon, shape,
             state::{self, State as Shown},
             with_query,
         },
@@ -32,23 +40,126 @@ const LIVE: usize = 9;
 /// Needs that are shown.
 const NEEDS_MAX: usize = 8;
 
-pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, Problem> {
+pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
     visit.sight("GET /v1/events")?;
     let texts = visit.texts();
     let newest = Filter { limit: Some(LIVE.to_string()), ..Filter::default() };
     let newest = events::list(State(Arc::clone(&ui.api)), ApiQuery(newest)).await?.0.items;
     let needs = needs::now(&ui).await?;
+    let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
+    let last = fields.get("last").and_then(Last::parse).unwrap_or(Last::Day);
     let (title, body) = if newest.is_empty() && needs.all.is_empty() {
         (texts.now.first_title, html! { div #first data-live="events" { (first_run(&ui, &visit)) } })
     } else {
         let body = html! {
-            (Head { ..layout::title(texts.now.title) }.show())
+            (Head { actions: Some(spans(&visit, last)), ..layout::title(texts.now.title) }.show())
             section #needs.section data-live="events deliveries plugins" { (needs_list(&visit, &needs)) }
+            section #figures.section.with-charts data-live="events deliveries" { (figures(&ui, &visit, last).await?) }
             section #newest.section data-live="events" data-hold { (live(&visit, &newest)) }
         };
         (texts.now.title, body)
     };
     Ok(layout::page(&ui, &visit, &Page::new(Place::Now, title, body)).await)
+}
+
+/// Chooses the span of the figures.
+fn spans(visit: &Visit, last: Last) -> Markup {
+    let texts = &visit.texts().now;
+    let choices = Last::ALL.map(|one| {
+        let label = match one {
+            Last::Hour => texts.hour,
+            Last::Day => texts.day,
+            Last::Week => texts.week,
+        };
+        (label, with_query(&visit.path, "last", Some(one.as_str())), one == last)
+    });
+    parts::seg(texts.span, &choices)
+}
+
+/// Writes one figure: name, number with its unit, a sentence.
+fn figure(name: &str, value: &str, unit: &str, say: &str) -> Markup {
+    html! { div.figure { div.name { (name) } div.value { (value) @if !unit.is_empty() { " " span.unit { (unit) } } } div.say { (say) } } }
+}
+
+async fn figures(ui: &Ui, visit: &Visit, last: Last) -> Result<Markup, Problem> {
+    visit.sight("GET /v1/stats")?;
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let t = &texts.now;
+    let stats = stats::stats(&ui.api, About::Engine, last).await?;
+    let slots = charts::slots(&stats, charts::engine_slots(last));
+    let load = metrics::load(&ui.api).await;
+    let total = &stats.total;
+    let span = stats.bucket_s * slots.iter().filter(|slot| slot.counts.is_some()).count().max(1) as u64;
+    let waiting: u64 = load.load.stages.iter().map(|stage| stage.depth).sum();
+    let oldest = load.load.stages.iter().map(|stage| stage.oldest).max().unwrap_or_default();
+    let unit = (t.per)(&formats.span(Duration::from_secs(stats.bucket_s)));
+    let millis = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| formats.millis(value));
+    let share = match total.delivered {
+        0 => "–".to_owned(),
+        delivered => formats.percent(total.first_try as f64 / delivered as f64),
+    };
+    let bars = charts::Bars {
+        slots: &slots,
+        bucket_s: stats.bucket_s,
+        unit: &unit,
+        value: |counts| (counts.delivered + counts.attempts_failed, counts.attempts_failed),
+        say: t.say_bar,
+        opens_events: true,
+    };
+    Ok(html! {
+        div.figures {
+            (figure(t.accepted, &formats.decimal(total.accepted as f64 / span as f64, 1), t.per_second, &(t.accepted_say)(&formats.number(total.accepted))))
+            (figure(t.first_try, &share, "", &(t.first_try_say)(&formats.number(total.delivered.saturating_sub(total.first_try)), &formats.number(total.delivered))))
+            (figure(t.latency, &millis(total.p50_ms), t.p50, &(t.latency_say)(&millis(total.p99_ms))))
+            (figure(t.waiting, &formats.number(waiting), "", &if waiting == 0 { t.waiting_none.to_owned() } else { (t.waiting_say)(&formats.span(oldest)) }))
+        }
+        div.charts {
+            div { div.cap { h3 { (t.webhooks) } (parts::peek(visit, "table-webhooks", t.table)) } (charts::bars(visit, &bars)) @if parts::opened(visit).any(|open| open == "table-webhooks") { (counts_table(visit, &slots)) } }
+            div { div.cap { h3 { (t.latency) } (parts::peek(visit, "table-latency", t.table)) } (charts::lines(visit, &slots)) @if parts::opened(visit).any(|open| open == "table-latency") { (latency_table(visit, &slots)) } }
+        }
+    })
+}
+
+/// The figures of the bars, newest first. Spans without any are left out.
+fn counts_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let t = &texts.now;
+    html! {
+        table.rows role="table" {
+            (columns(&[(texts.common.at, ""), (t.accepted, "num"), (t.delivered, "num"), (t.failed_tries, "num")]))
+            tbody role="rowgroup" {
+                @for (slot, counts) in slots.iter().rev().filter_map(|slot| Some((slot, slot.counts?))).filter(|(_, counts)| counts.accepted + counts.delivered + counts.attempts_failed > 0) {
+                    @let at = slot.at.to_string();
+                    tr role="row" {
+                        td.pa role="cell" { (formats.time(&at, &formats.minute(&at))) }
+                        td.pb.num role="cell" { (formats.number(counts.accepted)) }
+                        td.pc.num role="cell" { (formats.number(counts.delivered)) }
+                        td.pd.num role="cell" { (formats.number(counts.attempts_failed)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The figures of the lines, newest first.
+fn latency_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    html! {
+        table.rows role="table" {
+            (columns(&[(texts.common.at, ""), ("p50", "num"), ("p99", "num")]))
+            tbody role="rowgroup" {
+                @for (slot, p50, p99) in slots.iter().rev().filter_map(|slot| Some((slot, slot.counts?.p50_ms?, slot.counts?.p99_ms?))) {
+                    @let at = slot.at.to_string();
+                    tr role="row" {
+                        td.pa role="cell" { (formats.time(&at, &formats.minute(&at))) }
+                        td.pb.num role="cell" { (formats.millis(p50)) }
+                        td.pd.num role="cell" { (formats.millis(p99)) }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn needs_list(visit: &Visit, needs: &Needs) -> Markup {

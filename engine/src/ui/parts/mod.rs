@@ -1,5 +1,6 @@
 //! What pages are made of. Each part is one function, with the markup that `style.css` and `live.js` know.
 
+pub mod charts;
 pub mod json;
 pub mod state;
 

@@ -140,6 +140,17 @@ impl Formats {
         self.zoned(text).map_or_else(|| text.to_owned(), |zoned| zoned.strftime("%H:%M:%S").to_string())
     }
 
+    /// Writes hour and minute: `14:02`.
+    pub fn minute(&self, text: &str) -> String {
+        self.zoned(text).map_or_else(|| text.to_owned(), |zoned| zoned.strftime("%H:%M").to_string())
+    }
+
+    /// Writes a day for an axis: `Tue 24`.
+    pub fn day_short(&self, text: &str) -> String {
+        let day = |zoned: &ZonedDateTime| self.day(zoned).rsplit_once(' ').map(|(day, _)| day.to_owned()).unwrap_or_default();
+        self.zoned(text).map_or_else(|| text.to_owned(), |zoned| day(&zoned))
+    }
+
     /// Writes day and time of day: `Tue 24 Nov, 14:02:11.204`.
     pub fn day_and_clock(&self, text: &str) -> String {
         self.zoned(text).map_or_else(|| text.to_owned(), |zoned| format!("{}, {}", self.day(&zoned), self.clock_millis(text)))

@@ -1,0 +1,210 @@
+//! Charts: drawn by the server as SVG, across in percent and down in pixels, so that they fit any width. A bar leads to the list of its
+//! span. The figures are a table too, for keyboards and readers of screens.
+
+use std::fmt::Write as _;
+
+use maud::{Markup, html};
+
+use super::with_query;
+use crate::{
+    clock,
+    domain::{
+        stats::{Last, first_bucket},
+        time::Timestamp,
+    },
+    ui::{texts::Formats, visit::Visit},
+    wire::{CountsView, StatsView},
+};
+
+/// Height of the plot of a chart, in pixels.
+const HEIGHT: f64 = 96.0;
+
+/// One span of a chart. Without counts nothing is known about it, which is a gap and not a zero.
+pub struct Slot<'a> {
+    pub at: Timestamp,
+    pub counts: Option<&'a CountsView>,
+}
+
+/// Returns every span of the statistics, oldest first, with gaps in their places.
+pub fn slots(stats: &StatsView, count: usize) -> Vec<Slot<'_>> {
+    let length = i64::try_from(stats.bucket_s * 1000).unwrap_or(i64::MAX).max(1);
+    let count = i64::try_from(count).unwrap_or(1);
+    let first = first_bucket(clock::wall(), length, count);
+    let at = |place: i64| Timestamp::from_millis(first.millis() + place * length);
+    let of = |at: Timestamp| {
+        stats.buckets.iter().find(|bucket| Timestamp::parse_rfc3339(&bucket.at) == Some(at)).map(|bucket| &bucket.counts)
+    };
+    (0..count).map(at).map(|at| Slot { at, counts: of(at) }).collect()
+}
+
+/// Returns the number of spans of the whole engine's statistics.
+pub const fn engine_slots(last: Last) -> usize {
+    match last {
+        Last::Hour => 60,
+        Last::Day => 96,
+        Last::Week => 84,
+    }
+}
+
+/// Returns a round number that is at least `largest`: 1, 2 or 5 with zeros.
+fn round_top(largest: f64) -> f64 {
+    let mut top = 1.0;
+    loop {
+        for step in [1.0, 2.0, 5.0] {
+            if top * step >= largest {
+                return top * step;
+            }
+        }
+        top *= 10.0;
+    }
+}
+
+/// Writes the address of the events of one span.
+fn span_address(slot: &Slot<'_>, bucket_s: u64) -> String {
+    let until = slot.at.plus(std::time::Duration::from_secs(bucket_s));
+    with_query(&with_query("/events", "since", Some(&slot.at.to_string())), "until", Some(&until.to_string()))
+}
+
+/// What a chart of bars shows.
+pub struct Bars<'a> {
+    pub slots: &'a [Slot<'a>],
+    pub bucket_s: u64,
+    /// Writes the unit behind the largest number: `events per 15 min`.
+    pub unit: &'a str,
+    /// Returns what is counted, and the part of it that failed.
+    pub value: fn(&CountsView) -> (u64, u64),
+    /// Says one bar: time, counted, failed.
+    pub say: fn(&str, &str, &str) -> String,
+    /// Whether a bar leads to the events of its span.
+    pub opens_events: bool,
+}
+
+/// Names the ticks under a chart: four times.
+fn ticks(formats: &Formats, slots: &[Slot<'_>]) -> Markup {
+    let is_long = slots.first().zip(slots.last()).is_some_and(|(first, last)| last.at.since(first.at).as_secs() > 2 * 86_400);
+    html! {
+        @for place in 0..4_usize {
+            @if let Some(slot) = slots.get(place * slots.len() / 4) {
+                @let text = slot.at.to_string();
+                @let shown = if is_long { formats.day_short(&text) } else { formats.minute(&text) };
+                text x=(percent(place as f64 * 25.0)) y=(HEIGHT + 34.0) { (shown) }
+            }
+        }
+    }
+}
+
+fn percent(number: f64) -> String {
+    format!("{number:.3}%")
+}
+
+/// Bars for counts, with their failed part on top, hatched.
+pub fn bars(visit: &Visit, bars: &Bars<'_>) -> Markup {
+    let formats = visit.formats();
+    let values: Vec<(u64, u64)> = bars.slots.iter().map(|slot| slot.counts.map_or((0, 0), bars.value)).collect();
+    let largest = values.iter().map(|(all, failed)| (*all).max(*failed)).max().unwrap_or(0);
+    let top = round_top(largest as f64);
+    let wide = 100.0 / bars.slots.len().max(1) as f64;
+    let y = |value: u64| 20.0 + HEIGHT - HEIGHT * value as f64 / top;
+    html! {
+        svg.chart width="100%" height="138" aria-hidden="true" focusable="false" {
+            defs { pattern #hatch width="4" height="4" patternUnits="userSpaceOnUse" { rect.fail width="4" height="4" {} path.fail-line d="M0 4 4 0M-1 1 1-1M3 5 5 3" {} } }
+            line.hair x1="0" x2="100%" y1="20" y2="20" {}
+            line.hair x1="0" x2="100%" y1=(20.0 + HEIGHT / 2.0) y2=(20.0 + HEIGHT / 2.0) {}
+            @for (place, (slot, (all, failed))) in bars.slots.iter().zip(&values).enumerate() {
+                @if slot.counts.is_some() {
+                    @let (x, width) = (percent(place as f64 * wide + wide * 0.1), percent(wide * 0.8));
+                    @let at = slot.at.to_string();
+                    @let body = html! {
+                        rect.hit x=(percent(place as f64 * wide)) width=(percent(wide)) y="20" height=(HEIGHT) {}
+                        @if *all > 0 { rect.body x=(x) width=(width) y=(y(*all)) height=(20.0 + HEIGHT - y(*all)) {} rect.cap-bar x=(x) width=(width) y=(y(*all)) height="1.5" {} }
+                        @if *failed > 0 { rect x=(x) width=(width) y=(y(*all)) height=((y(0) - y(*failed)).max(2.0).min(y(0) - y(*all))) fill="url(#hatch)" {} }
+                        text.say x="100%" y="12" text-anchor="end" { ((bars.say)(&formats.minute(&at), &formats.number(*all), &formats.number(*failed))) }
+                    };
+                    @if bars.opens_events { a tabindex="-1" href=(span_address(slot, bars.bucket_s)) { (body) } } @else { g { (body) } }
+                }
+            }
+            line.base x1="0" x2="100%" y1=(20.0 + HEIGHT) y2=(20.0 + HEIGHT) {}
+            text.halo x="0" y="12" { (formats.number(top as u64)) " " (bars.unit) }
+            @if top >= 2.0 { text.halo x="0" y=(16.0 + HEIGHT / 2.0) { (formats.decimal(top / 2.0, 1)) } }
+            (ticks(&formats, bars.slots))
+        }
+    }
+}
+
+/// Lines for the median and the 99th percentile, in milliseconds, with gaps where nothing is known.
+pub fn lines(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
+    let formats = visit.formats();
+    let known = |value: fn(&CountsView) -> Option<f64>| slots.iter().map(move |slot| slot.counts.and_then(value));
+    let p50: Vec<Option<f64>> = known(|counts| counts.p50_ms).collect();
+    let p99: Vec<Option<f64>> = known(|counts| counts.p99_ms).collect();
+    let largest = p99.iter().chain(&p50).flatten().fold(0.0_f64, |one, other| one.max(*other));
+    let top = round_top(largest);
+    let wide = 100.0 / slots.len().max(1) as f64;
+    let path = |values: &[Option<f64>]| {
+        let mut path = String::new();
+        let mut is_on = false;
+        for (place, value) in values.iter().enumerate() {
+            match value {
+                Some(value) => {
+                    let (x, y) = (place as f64 * wide, 100.0 - 100.0 * value / top);
+                    // A single value is a short line.
+                    let start = if is_on { "L" } else { "M" };
+                    write!(path, "{start}{x:.2} {y:.2}L{:.2} {y:.2}", x + wide * 0.6).expect("writing to a String cannot fail");
+                    is_on = true;
+                }
+                None => is_on = false,
+            }
+        }
+        path
+    };
+    html! {
+        svg.chart width="100%" height="138" aria-hidden="true" focusable="false" {
+            line.hair x1="0" x2="100%" y1="20" y2="20" {}
+            line.hair x1="0" x2="100%" y1=(20.0 + HEIGHT / 2.0) y2=(20.0 + HEIGHT / 2.0) {}
+            svg x="0" y="20" width="100%" height=(HEIGHT) viewBox="0 0 100 100" preserveAspectRatio="none" {
+                path.p50 d=(path(&p50)) {}
+                path.p99 d=(path(&p99)) {}
+            }
+            line.base x1="0" x2="100%" y1=(20.0 + HEIGHT) y2=(20.0 + HEIGHT) {}
+            text.halo x="0" y="12" { (formats.millis(top)) }
+            text.halo x="0" y=(16.0 + HEIGHT / 2.0) { (formats.millis(top / 2.0)) }
+            (ticks(&formats, slots))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_top_of_a_chart_is_round_and_at_least_its_largest_value() {
+        for (largest, top) in [(0.0, 1.0), (1.0, 1.0), (3.0, 5.0), (7.0, 10.0), (11.0, 20.0), (51_000.0, 100_000.0)] {
+            assert_eq!(round_top(largest), top, "{largest}");
+        }
+    }
+
+    #[test]
+    fn unknown_spans_are_gaps_in_their_places() {
+        let length = 60_000;
+        let now = clock::wall().millis().div_euclid(length) * length;
+        let counts = CountsView {
+            accepted: 3,
+            refused: 0,
+            runs: 0,
+            runs_failed: 0,
+            delivered: 0,
+            first_try: 0,
+            attempts_failed: 0,
+            p50_ms: None,
+            p99_ms: None,
+        };
+        let bucket = crate::wire::BucketView { at: Timestamp::from_millis(now - length).to_string(), counts: counts.clone() };
+        let stats = StatsView { last: "1h".into(), bucket_s: 60, total: counts, buckets: vec![bucket] };
+        let slots = slots(&stats, 60);
+        let known: Vec<usize> =
+            slots.iter().enumerate().filter(|(_, slot)| slot.counts.is_some()).map(|(place, _)| place).collect();
+        // The minute may change between the two readings of the clock.
+        assert!(slots.len() == 60 && (known == [58] || known == [57]), "{known:?}");
+    }
+}
