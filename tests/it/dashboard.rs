@@ -21,7 +21,8 @@ pub async fn sign_in(browser: &Browser, engine: &Engine) {
     sign_in_with(browser, engine, KEY).await;
 }
 
-async fn sign_in_with(browser: &Browser, engine: &Engine, key: &str) {
+/// Signs in with a key.
+pub async fn sign_in_with(browser: &Browser, engine: &Engine, key: &str) {
     browser.open(&format!("{}/sign-in", engine.url)).await;
     browser.fill("#f-key", key).await;
     browser.click(".sign-in button[type=submit]").await;
@@ -301,11 +302,14 @@ async fn live_updates_move_nothing_and_keep_the_focus() {
 }
 
 /// Pages for `make screenshots`: name, path.
-const PICTURES: [(&str, &str); 4] = [
+const PICTURES: [(&str, &str); 7] = [
     ("now", "/"),
     ("events", "/events"),
     ("events-filter-hides-all", "/events?state=failed&source=stripe"),
     ("search", "/search?q=nothing-here"),
+    ("settings-keys", "/settings/keys"),
+    ("settings-audit", "/settings/audit"),
+    ("settings-nodes", "/settings/nodes"),
 ];
 
 /// Writes a picture of every page, light, dark and on a phone, into the folder that `SCREENSHOTS` names.

@@ -4,5 +4,6 @@ pub mod event;
 pub mod events;
 pub mod now;
 pub mod search;
+pub mod settings;
 pub mod sign_in;
 pub mod wrong;

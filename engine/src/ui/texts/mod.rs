@@ -145,6 +145,15 @@ texts! {
         title, nothing, nothing_why,
     }
 
+    /// Keys, audit trail, nodes.
+    settings: Settings {
+        keys, audit, nodes, name, role, ends, last_used, never, never_used, this_session, yours, own_key, revoke, revoke_confirm,
+        expired, expires_soon, good, new_key, name_hint, it_may, may_read, may_publish, may_subscribe, may_metrics, may_operate,
+        may_admin, good_for, ever, month, quarter, year, create_key, shown_once, copy_now, key, any_key, action, any_action, when,
+        target, no_entry, no_entry_why, audit_note, one_engine, one_engine_why, node, does, address, engine, holds, answers, silent,
+        alive, not_loaded, loaded,
+    }
+
     /// Shortcuts of the keyboard.
     keys: Keys {
         title, why, on, off, search, pages, rows, open, back, retry, replay, copy, clock, this,

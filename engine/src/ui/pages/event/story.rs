@@ -389,7 +389,7 @@ fn tries(visit: &Visit, attempts: &[AttemptView], request_id: &str, answer_id: &
     let common = &texts.common;
     html! {
         table.rows.tries role="table" {
-            (columns(&[(texts.event.try_head, "w48"), (common.at, "w120"), (common.outcome, "w168"), (common.took, "w80 num"), (texts.event.answer_head, ""), ("", "w200")]))
+            (columns(&[(texts.event.try_head, "w48"), (common.at, "w96"), (common.outcome, "w144"), (common.took, "w80 num"), (texts.event.answer_head, ""), ("", "w200")]))
             tbody role="rowgroup" {
                 @for (place, attempt) in attempts.iter().enumerate() {
                     @let result = &attempt.result;
