@@ -5,7 +5,7 @@ pub mod access;
 pub(crate) mod answers;
 pub(crate) mod audit;
 pub(crate) mod auth;
-mod body;
+pub(crate) mod body;
 pub(crate) mod comparisons;
 mod connections;
 pub(crate) mod deliveries;

@@ -3,11 +3,12 @@
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
+    http::HeaderMap,
 };
 use url::form_urlencoded;
 
 use super::{Ui, visit::Visit};
-use crate::api::Problem;
+use crate::api::{Api, Problem, body};
 use std::sync::Arc;
 
 /// Name of the hidden field that proves that a form came from a page of the same session.
@@ -52,7 +53,7 @@ impl FromRequest<Arc<Ui>> for Form {
     async fn from_request(request: Request, ui: &Arc<Ui>) -> Result<Self, Self::Rejection> {
         let (mut parts, body) = request.into_parts();
         let visit = <Visit as axum::extract::FromRequestParts<Arc<Ui>>>::from_request_parts(&mut parts, ui).await?;
-        let fields = read(body).await.map_err(axum::response::IntoResponse::into_response)?;
+        let fields = read(&ui.api, &parts.headers, body).await.map_err(axum::response::IntoResponse::into_response)?;
         let given = fields.get(TOKEN_FIELD).unwrap_or_default();
         if !visit.is_token(given) {
             let problem =
@@ -63,10 +64,9 @@ impl FromRequest<Arc<Ui>> for Form {
     }
 }
 
-/// Reads the fields of a form.
-pub async fn read(body: Body) -> Result<Fields, Problem> {
-    let bytes = axum::body::to_bytes(body, FORM_BYTES_MAX).await;
-    let bytes = bytes.map_err(|_| Problem::body_too_large(format!("a form has at most {} KiB", FORM_BYTES_MAX >> 10)))?;
+/// Reads the fields of a form, within the limits of the API's bodies: time, and memory of all bodies together.
+pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Fields, Problem> {
+    let (bytes, _held) = body::read_up_to(api, headers, body, FORM_BYTES_MAX).await?;
     Ok(Fields::parse(&bytes))
 }
 

@@ -138,7 +138,7 @@ fn is_from_elsewhere(headers: &HeaderMap) -> bool {
 
 /// Starts a session with the key of the form.
 pub async fn sign_in(State(ui): State<Arc<Ui>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    let fields = form::read(body).await?;
+    let fields = form::read(&ui.api, &headers, body).await?;
     let entered = if is_from_elsewhere(&headers) { Err(NoEntry::Foreign) } else { admit(&ui.api, fields.get("key")) };
     let key = match entered {
         Ok(key) => key,
