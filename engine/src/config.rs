@@ -1,4 +1,5 @@
-//! Settings: flags, environment and `innesco.toml` (in that order) become checked sections, one for each owner.
+//! Settings, from flags, the environment and `innesco.toml`; the first of them that has a setting decides its value.
+//! [`Config::check`] checks all values and groups them by the module that uses them.
 //!
 //! Every setting has a line in [`SETTINGS`] with its default and its meaning; no others exist. `serve --check` prints them with
 //! their origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set
@@ -34,7 +35,7 @@ impl Setting {
     }
 }
 
-/// Variables of the program that are no settings.
+/// Variables of the program that are not settings.
 const OTHER_VARIABLES: [&str; 4] = ["INNESCO_ADMIN_KEY", "INNESCO_KEY", "INNESCO_LOG_LEVEL", "INNESCO_URL"];
 
 /// Finds variables that look like a mistyped name, each with the name that was probably meant. Others are not reported: Kubernetes
@@ -42,7 +43,8 @@ const OTHER_VARIABLES: [&str; 4] = ["INNESCO_ADMIN_KEY", "INNESCO_KEY", "INNESCO
 pub fn mistyped_variables(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
     const PREFIX: &str = "INNESCO_";
     let known: Vec<String> = SETTINGS.iter().map(Setting::variable).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
-    // One or two wrong letters, but not half of a short name: that is probably another program's.
+    // At most two wrong letters, and at most a quarter of the name: a short name with two wrong letters is probably another
+    // program's.
     let meant = |name: &str| {
         let errors = |known: &String| strsim::damerau_levenshtein(&name[PREFIX.len()..], &known[PREFIX.len()..]);
         let near = known.iter().map(|known| (errors(known), known));
@@ -92,8 +94,8 @@ settings! {
     "plugin.state_max" = "64MiB", "maximum size of one plugin's state, keys and values together; a run that would exceed it fails";
     "plugin.state_keys_max" = "100000", "maximum number of state keys of one plugin";
     "plugin.log_lines_max" = "100", "maximum number of stored log lines of one run";
-    "plugin.quarantine" = "10", "hold a plugin if one of its versions has more traps, deadlines, memory or output breaches than this within a minute; 0: never";
-    "plugin.versions_kept" = "20", "versions of each plugin that stay stored beside the serving one; older ones that a stored run may name stay too";
+    "plugin.quarantine" = "10", "hold a plugin if the runs of one version trap or exceed a limit (deadline, memory, output) more often than this within a minute; 0: never";
+    "plugin.versions_kept" = "20", "number of versions of each plugin that stay stored beside the serving one; older versions that stored runs may have used stay too";
     "plugin.versions_bytes_max" = "256MiB", "maximum size of the versions of one plugin that stay stored beside the serving one";
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
     "plugin.slow_threads" = "0", "low-priority threads for deferred runs (new, slow, retried); 0 means half as many as cores, at least 1";
@@ -156,7 +158,7 @@ fn place(origin: &Origin, key: &str) -> String {
 /// Reads an environment variable, without blanks and line ends around it. Returns `None` if it is not set.
 ///
 /// # Errors
-/// The value is malformed: it is not text, or has a line end inside. It never counts as not set.
+/// The value is malformed: it is not text, or has a line end inside. Such a variable is not treated as unset.
 pub fn variable(name: &str) -> Result<Option<String>, Error> {
     let wrong = |wrong: String| Error::Variable { name: name.to_owned(), wrong };
     match env::var(name) {
@@ -484,7 +486,7 @@ impl Config {
         let slow_threads = threads("plugin.slow_threads", cores / 2)?;
         let body_bytes_max = raw.size("limits.body_bytes_max")?;
         let output_bytes = match raw.size("plugin.output_max")? {
-            // A source's body can double as JSON (`domain/source/data.rs`), and the plugin adds names and addresses.
+            // As JSON, a source's body can have twice its size (`domain/source/data.rs`). The plugin adds names and addresses.
             0 => body_bytes_max.saturating_mul(5) / 2,
             bytes => bytes,
         };

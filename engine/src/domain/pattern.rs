@@ -49,7 +49,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Returns the pattern most similar to an event type that none of them matches, for helpful messages.
+/// Returns the pattern that is most similar to an event type, as a hint in messages when no pattern matches it.
 ///
 /// The work is bounded: it compares at most [`COMPARED_MAX`] patterns, none with a long text.
 pub fn nearest<'a>(event_type: &str, patterns: impl IntoIterator<Item = &'a Pattern>) -> Option<&'a Pattern> {
@@ -101,7 +101,7 @@ impl<T: Copy + Ord> PatternIndex<T> {
         }
     }
 
-    /// Returns every subscriber of this type, once each, in their order.
+    /// Returns every subscriber of this type once, sorted.
     pub fn matching(&self, event_type: &str) -> Vec<T> {
         let mut found = self.all.clone();
         if !self.below.is_empty() {

@@ -42,7 +42,8 @@ impl Retention {
 /// Minimum time for which a deleted endpoint is stored. It is stored longer while an event from before its deletion exists: a
 /// delivery of that event must find its endpoint in order to be cancelled.
 pub const DELETED_ENDPOINT_KEPT: Duration = Duration::from_secs(3600);
-/// Maximum difference between the clocks of two nodes. One may delete an endpoint while the other accepts an event for it.
+/// Maximum difference between the clocks of two nodes. An event that one node accepts before another node deletes the event's
+/// endpoint may have a later time than the deletion, by this much.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 /// Returns the time before which a deleted endpoint may be removed. `oldest_event` is when the oldest stored event was accepted.

@@ -1,8 +1,9 @@
 //! The metrics of `/metrics`.
 //!
-//! `table.rs` lists every metric: name, labels, meaning. Handles are created once and held by their users (a plugin's in its
-//! catalog entry, an endpoint's in the recorder and in its throttle), so counting is one addition in memory. Labels are bounded: names beyond a limit count
-//! together as `other`. Text from strangers becomes a label only if it looks like a plain name, so no URL, secret or payload shows up.
+//! `table.rs` lists every metric: name, labels, meaning. Each handle is created once and held by its users, so counting is one
+//! addition in memory. A plugin's handle is in its catalog entry, an endpoint's in the recorder and in its throttle. Labels are
+//! bounded: names beyond a limit count together as `other`. Text from strangers becomes a label only if it looks like a plain
+//! name, so no URL, secret or payload shows up.
 //!
 //! Metrics belong to the process and are reached through a function, like the clock. Passing them through every signature would
 //! add nothing, since a process runs one engine. The crate `prometheus` was chosen because its histograms are plain counters;
@@ -131,7 +132,8 @@ impl Meters {
         self.endpoints.get(name)
     }
 
-    /// Creates the counters of all error codes and of all reasons of sources, so that the first refusal is an increase from 0.
+    /// Creates a counter for each error code and for each reason for which a source refuses a request, so that the first refusal
+    /// is an increase from 0.
     pub fn expect_refusals(&self, codes: impl Iterator<Item = &'static str>, reasons: impl Iterator<Item = &'static str>) {
         for code in codes {
             self.table.refused.with_label_values(&[code]);
@@ -146,7 +148,7 @@ impl Meters {
         self.table.refused.with_label_values(&[code]).inc();
     }
 
-    /// Counts a request that a source refused. The reason is one of those that were expected ([`Self::expect_refusals`]).
+    /// Counts a request that a source refused. The reason is one of those passed to [`Self::expect_refusals`].
     pub fn source_refused(&self, source: &str, reason: &'static str) {
         self.table.source_refused.with_label_values(&[self.refusing.get(source).as_str(), reason]).inc();
     }
@@ -189,14 +191,14 @@ impl Meters {
         })
     }
 
-    /// Nodes join and leave: earlier ones are removed.
+    /// Replaces the lines of all nodes, so that a node that left has none.
     fn note_nodes(&self, nodes: &[NodeReading]) {
         let table = &self.table;
         table.nodes.reset();
         let of_nodes = [&table.node_oldest, &table.node_silent];
         of_nodes.iter().for_each(|gauges| gauges.reset());
         table.node_leases.reset();
-        // Creates these metrics with every store, so that both have the same lines.
+        // These lines exist even without nodes, so that SQLite and Postgres have the same metrics.
         table.node_leases.with_label_values(&[OTHER]);
         of_nodes.iter().for_each(|gauges| drop(gauges.with_label_values(&[OTHER])));
         if nodes.is_empty() {

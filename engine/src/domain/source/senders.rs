@@ -1,5 +1,5 @@
-//! Behaviour of real senders, one table for each kind of difference. If a sender publishes no test vector, the signature is
-//! computed here from the documented signed text.
+//! What real senders do differently: one test for each kind of difference, with a table of senders. If a sender publishes no test
+//! vector, the signature is computed here from the documented signed text.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -28,7 +28,7 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A request at [`AT`], and the resulting event: its type, id and data.
+/// A request at [`AT`].
 struct Sent<'a> {
     method: &'a str,
     query: &'a str,
@@ -37,6 +37,7 @@ struct Sent<'a> {
 }
 
 impl Sent<'_> {
+    /// Returns the type, the id and the data of the resulting event.
     fn to(&self, source: &Source) -> Result<(String, String, String), Refusal> {
         let headers = headers(&self.headers);
         let url = format!("https://hooks.example/in/shop{}{}", if self.query.is_empty() { "" } else { "?" }, self.query);
@@ -54,7 +55,8 @@ fn post<'a>(headers: Vec<(&'a str, &'a str)>, body: &'a str) -> Sent<'a> {
     Sent { method: "POST", query: "", headers, body }
 }
 
-/// A preset accepts every spelling of its sender, and its first present proof decides.
+/// A preset accepts every spelling of its sender. If a request has several proofs, the first one in the preset's list for
+/// which the source has a secret decides.
 #[test]
 fn presets_accept_every_spelling_of_their_senders() {
     let body = r#"{"id":7}"#;
@@ -82,7 +84,7 @@ fn presets_accept_every_spelling_of_their_senders() {
             Err(Refusal::Mismatch),
         ),
         (
-            "shopify with both: the older header decides nothing",
+            "shopify with both: the older header is ignored",
             &shopify,
             post([&[("x-shopify-hmac-sha256", other.as_str())], new_shopify.as_slice()].concat(), body),
             Ok("shopify.orders.create"),
@@ -152,7 +154,7 @@ fn presets_accept_every_spelling_of_their_senders() {
             assert_eq!(data, body, "{name}: the signed part is the data");
         }
     }
-    // Fields beside the signed one are not data, nor is a second one of its name.
+    // Only the signed field is data: no other field is, and no second field with its name.
     for body in
         ["payload=%7B%22id%22%3A7%7D&ref=evil", "payload=%7B%22id%22%3A7%7D&payload=evil", "a=1&payload=%7B%22id%22%3A7%7D"]
     {
@@ -163,8 +165,8 @@ fn presets_accept_every_spelling_of_their_senders() {
     assert_eq!(id, "m1", "the signed id, not an unsigned one");
 }
 
-/// What was signed names the event: an id that the signature does not cover is combined with the digest of the signed text, so a
-/// captured request under a new id claims the id of no other event.
+/// An id that the signature does not cover is combined with the digest of the signed text. An attacker who sends a captured
+/// request under the id of another event therefore does not take that id.
 #[test]
 fn only_a_signed_id_is_used_alone() {
     let hmac = |template: &str, dedupe: &str| {
@@ -348,7 +350,7 @@ fn signatures_of_other_senders_can_be_described() {
             body,
         ),
         (
-            "and without",
+            "base64 for URLs, without padding",
             SECRET,
             Draft { header: some("x-sig"), encoding: some("base64url"), ..hmac() },
             header("x-sig", base64url.trim_end_matches('=').to_owned()),
@@ -489,7 +491,7 @@ fn signatures_of_other_senders_can_be_described() {
             mailgun_parts.as_str(),
         ),
         (
-            "the same in the fields of a form",
+            "time, token and signature in the fields of a form",
             SECRET,
             Draft {
                 signature: some("body:/signature"),
@@ -505,7 +507,7 @@ fn signatures_of_other_senders_can_be_described() {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let sent = post(headers.clone(), body);
         assert!(sent.to(&source).is_ok(), "{name}: {:?}", sent.to(&source));
-        // Any other byte of the signed text.
+        // A change of the signed text is detected.
         let changed = match body {
             body if body.contains("t1") => body.replacen("t1", "t2", 1),
             body => body.replacen('7', "8", 1),
@@ -514,7 +516,6 @@ fn signatures_of_other_senders_can_be_described() {
     }
 }
 
-/// A refusal names the wrong part.
 #[test]
 fn a_refusal_names_the_wrong_part() {
     let list = Draft {
@@ -561,7 +562,7 @@ fn a_refusal_names_the_wrong_part() {
     }
 }
 
-/// Questions are answered and create no event; requests that only look like questions do.
+/// Questions are answered and create no event. Requests that only look like questions become events.
 #[test]
 fn questions_of_senders_are_answered() {
     let with_token = |draft: Draft| {
@@ -722,7 +723,7 @@ fn questions_of_senders_are_answered() {
     assert_eq!(zoom.challenge(&event, &signed_with_the_older, at(0)), None);
 }
 
-/// Senders that read the answer as an instruction get one without effect.
+/// Some senders follow instructions in the answer. They get an answer without instructions.
 #[test]
 fn senders_get_answers_in_their_format() {
     let answer = |draft: Draft| source(draft, &[]).new.settings.answer;

@@ -41,7 +41,7 @@ pub async fn counts_add_up_by_minute_and_by_hour(bench: &Bench) {
     let minute = |minutes| at(minutes);
     let engine = |minutes, count| ("engine".to_owned(), minute(minutes), count);
     assert_eq!(counts(&[&About::Engine], Cell::Minute, at(0)).await, [engine(0, 3), engine(1, 4), engine(60, 8)]);
-    assert_eq!(counts(&[&About::Engine], Cell::Minute, at(60)).await, [engine(60, 8)], "from the sheet of that hour on");
+    assert_eq!(counts(&[&About::Engine], Cell::Minute, at(60)).await, [engine(60, 8)], "reads from the sheet of that hour");
     let hour = |minutes| Cell::Hour.start(Cell::Hour.place(at(minutes)).0, Cell::Hour.place(at(minutes)).1);
     let of_crm = |minutes, count| (crm.key(), hour(minutes), count);
     assert_eq!(counts(&[&idle, &crm], Cell::Hour, at(0)).await, [of_crm(0, 3), of_crm(60, 8)]);

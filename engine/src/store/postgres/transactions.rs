@@ -32,7 +32,8 @@ impl Postgres {
         stepping.await.map_err(|error| Error::Internal(error.to_string()))?
     }
 
-    /// Writes like [`Self::step`], as a node that counts as alive until the transaction ends. Then acts on [`After`].
+    /// Writes like [`Self::step`]. The other nodes consider this node alive until the transaction ends. Acts on [`After`] after
+    /// the commit.
     pub async fn step_as_node<T: Send + 'static>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local, i64, &'a mut After) -> Doing<'a, T> + Send + 'static,

@@ -45,8 +45,8 @@ impl Plugins for Sqlite {
     }
 }
 
-/// Stores which version of a plugin serves. Its settings are not changed; a new plugin gets those stored for its name. A held plugin
-/// runs again.
+/// Stores which version of a plugin serves. Does not change the settings of a known plugin. A new plugin gets the settings that
+/// are already stored for its name. A held plugin runs again.
 pub fn remember(db: &Connection, plugin: &PluginRow) -> Result<(), Error> {
     db.prepare_cached(
         "INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)
@@ -98,7 +98,7 @@ fn all(db: &Connection) -> Result<Vec<PluginRow>, Error> {
     those(db, "")
 }
 
-/// Returns the plugins that a condition selects, by name.
+/// Returns the plugins that a condition selects, sorted by name.
 pub fn those(db: &Connection, condition: &str) -> Result<Vec<PluginRow>, Error> {
     let mut select = db.prepare_cached(&format!("SELECT {} FROM plugin {condition} ORDER BY name", PluginRow::COLUMNS))?;
     let mut rows = select.query([])?;
