@@ -200,7 +200,8 @@ pub fn page(one: &ComparisonView) -> String {
     if report.compared == 0 && one.follow {
         lines.push("No run has ended since it was started.".to_owned());
     } else if report.compared == 0 {
-        lines.push("The plugin has run on none of the chosen events. Earlier versions of the engine recorded no runs.".to_owned());
+        lines
+            .push("The plugin has run on none of the chosen events. Earlier versions of the engine recorded no runs.".to_owned());
     } else {
         lines.push(format!("{}: {} same, {} differ", count(report.compared, "run"), report.same, report.differ));
         lines.push(format!("{} new failures, {} fixed failures", report.new_failures, report.fixed_failures));
