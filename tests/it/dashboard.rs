@@ -302,11 +302,13 @@ async fn live_updates_move_nothing_and_keep_the_focus() {
 }
 
 /// Pages for `make screenshots`: name, path.
-const PICTURES: [(&str, &str); 7] = [
+const PICTURES: [(&str, &str); 9] = [
     ("now", "/"),
     ("events", "/events"),
     ("events-filter-hides-all", "/events?state=failed&source=stripe"),
     ("search", "/search?q=nothing-here"),
+    ("plugins", "/plugins"),
+    ("plugin", "/plugins/order-router"),
     ("settings-keys", "/settings/keys"),
     ("settings-audit", "/settings/audit"),
     ("settings-nodes", "/settings/nodes"),

@@ -23,7 +23,7 @@ pub(crate) mod nodes;
 pub mod openapi;
 pub(crate) mod page;
 mod patch;
-mod path;
+pub(crate) mod path;
 pub(crate) mod plugins;
 pub(crate) mod runs;
 mod sent;

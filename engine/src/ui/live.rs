@@ -1,7 +1,7 @@
 //! The event stream of a page: signals that something has changed. The page then fetches itself, so a signal carries no data.
 //!
-//! At most one stream a page and one signal of each kind a second (300 ms on the page of an event). A node signals its own work; with
-//! several nodes, a signal of every kind comes every two seconds too, as others may have worked.
+//! At most one stream a page and one signal of each kind a second (300 ms on the page of an event). A node signals
+//! only its own work: with several nodes, a page shows the work of the others when it is loaded or when its own node works.
 
 use std::{
     convert::Infallible,
@@ -31,6 +31,8 @@ use crate::{api::Problem, clock, domain::id::EventId, news::News};
 /// Least time between two signals.
 const PACE: Duration = Duration::from_secs(1);
 const EVENT_PACE: Duration = Duration::from_millis(300);
+/// How much later than the pace the last signal is repeated. What readers share is at most [`PACE`] old.
+const ECHO: Duration = Duration::from_millis(200);
 /// A message comes at least this often, so that a page notices a broken stream.
 const PULSE: Duration = Duration::from_secs(2);
 
@@ -95,12 +97,19 @@ async fn pump(ui: Arc<Ui>, visit: Visit, event: Option<EventId>, sender: mpsc::S
     let mut news = ui.api.feed.listen();
     let pace = if event.is_some() { EVENT_PACE } else { PACE };
     let mut changed = Changed::default();
+    // What was signalled last, to be signalled once more: the page may have read a moment too early.
+    let mut echo = Changed::default();
     let mut last_sent = Instant::now();
     if sender.send(Bytes::from_static(b"event: pulse\ndata:\n\n")).await.is_err() {
         return;
     }
     loop {
-        let next = last_sent + if changed == Changed::default() { PULSE } else { pace };
+        let is_quiet = changed == Changed::default();
+        let next = match (is_quiet, echo == Changed::default()) {
+            (true, true) => last_sent + PULSE,
+            (true, false) => last_sent + PACE + ECHO,
+            (false, _) => last_sent + pace,
+        };
         tokio::select! {
             biased;
             () = sender.closed() => return,
@@ -109,10 +118,11 @@ async fn pump(ui: Arc<Ui>, visit: Visit, event: Option<EventId>, sender: mpsc::S
                 if !ui.api.keys.holds(&visit.key, clock::wall()) {
                     return;
                 }
-                if changed == Changed::default() && ui.api.catalog.plugins_behind() > 0 {
-                    changed.plugins = true;
+                let signalled = if is_quiet { std::mem::take(&mut echo) } else { std::mem::take(&mut changed) };
+                if !is_quiet {
+                    echo = signalled;
                 }
-                let message = match std::mem::take(&mut changed).words() {
+                let message = match signalled.words() {
                     words if words.is_empty() => Bytes::from_static(b"event: pulse\ndata:\n\n"),
                     words => format!("event: changed\ndata: {words}\n\n").into(),
                 };

@@ -3,6 +3,7 @@
 pub mod event;
 pub mod events;
 pub mod now;
+pub mod plugins;
 pub mod search;
 pub mod settings;
 pub mod sign_in;

@@ -2,8 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{extract::State, http::Uri, response::Response};
+use axum::{
+    extract::State,
+    http::{Method, Uri},
+    response::{IntoResponse as _, Redirect, Response},
+};
 use maud::{Markup, html};
+use serde_json::json;
 
 use crate::{
     api::{
@@ -20,7 +25,7 @@ use crate::{
     },
     ui::{
         Ui, foreign,
-        form::Fields,
+        form::{Fields, Form},
         layout::{self, Head, Page, Place},
         needs::{self, Need, Needs, PARKED_COUNTED_MAX},
         parts::{
@@ -30,6 +35,7 @@ use crate::{
             state::{self, State as Shown},
             with_query,
         },
+        view::back,
         visit::Visit,
     },
     wire::EventView,
@@ -207,11 +213,34 @@ fn one(visit: &Visit, need: &Need) -> Markup {
             (shape(look.shape))
             div.text {
                 b { (foreign::name(name)) } " " (words)
+                @if let Some(at) = retried(visit, name) { " " span.said role="status" { ((now.retry_began)(&formats.clock(&at))) } }
                 @if let Some(said) = said { p.words { (foreign::value(said.lines().next().unwrap_or_default())) } }
             }
-            @if !open.is_empty() { div.acts { (parts::link_button(&open, None, texts.common.open, Look::Small)) } }
+            div.acts {
+                @if !open.is_empty() { (parts::link_button(&open, None, texts.common.open, Look::Small)) }
+                @if let (Need::Parked { plugin, number, .. }, true) = (need, visit.may("POST /v1/runs/retry")) {
+                    @let label = match *number { 1 => now.retry_run.to_owned(), number => (now.retry_runs)(&formats.number(number)) };
+                    (parts::action_with(visit, "/runs/retry", Some("retry"), &label, Look::Small, &html! { input type="hidden" name="plugin" value=(plugin); }))
+                }
+            }
         }
     }
+}
+
+/// Returns when a retry of this plugin's runs was started from this page.
+fn retried(visit: &Visit, plugin: &str) -> Option<String> {
+    let (_, query) = visit.path.split_once('?')?;
+    let fields = Fields::parse(query.as_bytes());
+    let (name, at) = fields.get("said")?.split_once('~')?;
+    (name == plugin).then(|| at.to_owned())
+}
+
+/// Starts a retry of the parked runs of a plugin.
+pub async fn retry_runs(State(ui): State<Arc<Ui>>, form: Form) -> Result<Response, Problem> {
+    let plugin = form.fields.get("plugin").unwrap_or_default();
+    ui.act(&form.visit, Method::POST, "/v1/runs/retry", Some(&json!({ "plugin": plugin }))).await?;
+    let said = format!("{plugin}~{}", clock::wall());
+    Ok(Redirect::to(&with_query(back(form.fields.get("back")), "said", Some(&said))).into_response())
 }
 
 fn live(visit: &Visit, newest: &[EventView]) -> Markup {

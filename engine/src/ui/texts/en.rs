@@ -1,6 +1,6 @@
 //! The texts in English.
 
-use super::{Common, Event, Events, Frame, Keys, Now, Search, Settings, SignIn, States, Texts, Wrong};
+use super::{Common, Event, Events, Frame, Keys, Now, Plugins, Search, Settings, SignIn, States, Texts, Wrong};
 
 pub static TEXTS: Texts = Texts {
     frame: Frame {
@@ -230,6 +230,9 @@ pub static TEXTS: Texts = Texts {
         from: "from",
     },
     now: Now {
+        retry_run: "Retry run",
+        retry_runs: |number| format!("Retry {number} runs"),
+        retry_began: |time| format!("retry started, {time}"),
         hour: "1 h",
         day: "24 h",
         week: "7 d",
@@ -281,6 +284,33 @@ pub static TEXTS: Texts = Texts {
         title: "Search",
         nothing: "Nothing has this name",
         nothing_why: "Search for an id (ours, the sender's, a webhook-id), a subject, a type, a source or a state, written in full.",
+    },
+    plugins: Plugins {
+        none: "No plugins yet",
+        none_why: "Without one, endpoints receive the events that they subscribe to. A plugin decides, changes and routes. Begin a new one:",
+        name: "Name",
+        on: "on",
+        versions: "Versions",
+        version: "Version",
+        since: "Since",
+        by: "By",
+        kept: "kept",
+        runs: "Last runs",
+        no_runs: "It has not run yet.",
+        memory: "Memory",
+        message: "Message",
+        enable: "Enable",
+        disable: "Disable…",
+        disable_says: "Disabled, it runs on no new event. Events skip it, and its waiting runs wait.",
+        disable_confirm: "Disable now",
+        roll_back: "Roll back…",
+        roll_back_says: "The version that served before serves again, from the next event on.",
+        roll_back_confirm: "Roll back now",
+        promote: "Promote…",
+        promote_says: "From the next event on, this version serves:",
+        promote_confirm: "Promote now",
+        not_loaded: "A newer file is not loaded.",
+        held_why: "It failed too often, so its events are held. Repair it, then enable it: they run in their order.",
     },
     settings: Settings {
         keys: "Keys",

@@ -1,6 +1,6 @@
 //! The texts in Italian.
 
-use super::{Common, Event, Events, Frame, Keys, Now, Search, Settings, SignIn, States, Texts, Wrong};
+use super::{Common, Event, Events, Frame, Keys, Now, Plugins, Search, Settings, SignIn, States, Texts, Wrong};
 
 pub static TEXTS: Texts = Texts {
     frame: Frame {
@@ -232,6 +232,9 @@ pub static TEXTS: Texts = Texts {
         from: "da",
     },
     now: Now {
+        retry_run: "Riprova l'esecuzione",
+        retry_runs: |number| format!("Riprova {number} esecuzioni"),
+        retry_began: |time| format!("nuovo tentativo avviato, {time}"),
         hour: "1 h",
         day: "24 h",
         week: "7 g",
@@ -283,6 +286,33 @@ pub static TEXTS: Texts = Texts {
         title: "Cerca",
         nothing: "Nulla ha questo nome",
         nothing_why: "Cerca un id (nostro, del mittente, un webhook-id), un oggetto, un tipo, una sorgente o uno stato, scritto per intero.",
+    },
+    plugins: Plugins {
+        none: "Nessun plugin ancora",
+        none_why: "Senza plugin le destinazioni ricevono gli eventi a cui sono iscritte. Un plugin decide, modifica e instrada. Creane uno:",
+        name: "Nome",
+        on: "su",
+        versions: "Versioni",
+        version: "Versione",
+        since: "Dal",
+        by: "Da",
+        kept: "conservata",
+        runs: "Ultime esecuzioni",
+        no_runs: "Non è ancora stato eseguito.",
+        memory: "Memoria",
+        message: "Messaggio",
+        enable: "Attiva",
+        disable: "Disattiva…",
+        disable_says: "Disattivato, non viene eseguito su nuovi eventi. Gli eventi lo saltano e le sue esecuzioni attendono.",
+        disable_confirm: "Disattiva ora",
+        roll_back: "Torna indietro…",
+        roll_back_says: "La versione attiva prima torna attiva dal prossimo evento.",
+        roll_back_confirm: "Torna indietro ora",
+        promote: "Rendi attiva…",
+        promote_says: "Dal prossimo evento sarà attiva questa versione:",
+        promote_confirm: "Rendi attiva ora",
+        not_loaded: "Un file più recente non è stato caricato.",
+        held_why: "Ha fallito troppo spesso e i suoi eventi sono trattenuti. Correggilo e attivalo: saranno eseguiti in ordine.",
     },
     settings: Settings {
         keys: "Chiavi",

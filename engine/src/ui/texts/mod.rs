@@ -134,6 +134,7 @@ texts! {
 
     /// The first page.
     now: Now {
+        retry_run, retry_runs(number), retry_began(time),
         hour, day, week, span, accepted, per_second, first_try, latency, p50, waiting, waiting_none, webhooks, table, delivered, failed_tries, per(unit), accepted_say(number), first_try_say(again, all), latency_say(p99), waiting_say(age), say_bar(time, all, failed),
         title, needs_you, nothing, nothing_why, parked(number), parked_over(number), parked_one, failing_since(time), disabled_gone,
         disabled_failing, not_loaded, live, all, and_more(number), first_title, first_why, step_runs, step_runs_what(store, number),
@@ -143,6 +144,12 @@ texts! {
     /// The answer to a search.
     search: Search {
         title, nothing, nothing_why,
+    }
+
+    /// Plugins and their versions.
+    plugins: Plugins {
+        none, none_why, name, on, versions, version, since, by, kept, runs, no_runs, memory, message, enable, disable, disable_says,
+        disable_confirm, roll_back, roll_back_says, roll_back_confirm, promote, promote_says, promote_confirm, not_loaded, held_why,
     }
 
     /// Keys, audit trail, nodes.
