@@ -145,7 +145,10 @@ mod tests {
     #[test]
     fn the_feed_carries_the_begin_of_a_log() {
         let log = |lengths: &[usize]| RunLog {
-            lines: lengths.iter().map(|length| LogLine { level: LogLevel::Info, message: "x".repeat(*length) }).collect(),
+            lines: lengths
+                .iter()
+                .map(|length| LogLine { level: LogLevel::Info, message: "x".repeat(*length), fields: vec![] })
+                .collect(),
             dropped: 2,
         };
         for (lengths, shown, more) in [

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::{Error, Result};
+use crate::{Error, Result, Time};
 
 /// One thing that happened: a CloudEvent, its data exactly as it was received.
 ///
@@ -31,6 +31,24 @@ pub struct Event {
 }
 
 impl Event {
+    /// Returns the time of the event, with its parts.
+    ///
+    /// # Errors
+    ///
+    /// `bad-time`, never for an event from an engine: it accepts only RFC 3339.
+    pub fn time(&self) -> Result<Time> {
+        Time::parse(&self.time)
+    }
+
+    /// Returns when the engine accepted the event, with its parts, in UTC.
+    ///
+    /// # Errors
+    ///
+    /// As [`time`](Self::time).
+    pub fn accepted_time(&self) -> Result<Time> {
+        Time::parse(self.accepted_at())
+    }
+
     /// Returns when the engine accepted the event, in RFC 3339. A sender cannot choose it.
     pub fn accepted_at(&self) -> &str {
         self.attribute("innesco.accepted-at").unwrap_or(&self.time)
@@ -141,6 +159,7 @@ mod tests {
         assert_eq!((own.time.as_str(), own.accepted_at()), ("2020-01-01T00:00:00Z", "2026-01-02T03:04:05Z"));
         let without = testing::event("order.created").build();
         assert_eq!(without.accepted_at(), without.time);
+        assert_eq!((own.time().unwrap().year(), own.accepted_time().unwrap().year()), (2020, 2026));
     }
 
     #[test]

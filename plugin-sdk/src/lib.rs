@@ -53,6 +53,7 @@ mod emit;
 mod error;
 mod outcome;
 mod setting;
+mod time;
 mod webhook;
 
 pub mod config;
@@ -88,6 +89,7 @@ pub use crate::{
     outcome::Outcome,
     plugin::Plugin,
     setting::Setting,
+    time::Time,
     webhook::Webhook,
 };
 
@@ -98,7 +100,7 @@ pub use serde_json;
 
 /// The usual imports of a plugin: `use innesco_sdk::prelude::*;`
 pub mod prelude {
-    pub use crate::{Emit, Error, Event, Outcome, Plugin, Result, Setting, Webhook, config, log, state};
+    pub use crate::{Emit, Error, Event, Outcome, Plugin, Result, Setting, Time, Webhook, config, log, state};
     #[doc(no_inline)]
     pub use serde::{Deserialize, Serialize};
     #[doc(no_inline)]
@@ -109,3 +111,8 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles and runs the recipes. Only the repository has them.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/recipes.md")]
+struct Recipes;

@@ -4,6 +4,8 @@
 //! commit together with the event, or not at all. If two runs conflict on a key, the later one runs again, so reading and then
 //! writing is safe. Keep keys and values small: the engine limits both.
 
+use std::time::Duration;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result, host};
@@ -38,6 +40,59 @@ pub fn set(key: &str, value: impl AsRef<[u8]>) {
 pub fn set_json(key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
     set(key, serde_json::to_vec(value)?);
     Ok(())
+}
+
+/// Sets the value of this key for a time. Runs that begin later than that find no value, and the engine deletes it.
+///
+/// The time counts from the begin of this run. It is recorded, so a repeated run reads the same.
+pub fn set_for(key: &str, value: impl AsRef<[u8]>, lifetime: Duration) {
+    host::state_set_for(key, value.as_ref(), u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
+}
+
+/// Sets the value of this key to JSON, for a time: see [`set_for`].
+///
+/// # Errors
+///
+/// `bad-payload` if JSON cannot represent the value, such as a map whose keys are not text.
+pub fn set_json_for(key: &str, value: &(impl Serialize + ?Sized), lifetime: Duration) -> Result<()> {
+    set_for(key, serde_json::to_vec(value)?, lifetime);
+    Ok(())
+}
+
+/// Returns whether this is the first call for this key within `lifetime`, and remembers it. Of two runs at the same time only one
+/// gets `true`: the other one runs again.
+///
+/// ```
+/// use innesco_sdk::{prelude::*, testing};
+/// use std::time::Duration;
+///
+/// struct Welcome;
+///
+/// impl Plugin for Welcome {
+///     const ON: &'static [&'static str] = &["customer.seen"];
+///
+///     fn handle(&self, event: &Event) -> Result<Outcome> {
+///         let customer = event.subject.as_deref().unwrap_or_default();
+///         if !state::once(&format!("welcomed/{customer}"), Duration::from_secs(30 * 86_400)) {
+///             return Ok(Outcome::none());
+///         }
+///         Ok(Webhook::to("mailer").json(&json!({ "welcome": customer }))?.into())
+///     }
+/// }
+///
+/// let mut engine = testing::engine();
+/// let event = testing::event("customer.seen").subject("anna").build();
+/// assert_eq!(engine.run(&Welcome, &event).unwrap().webhooks().len(), 1);
+/// assert!(engine.run(&Welcome, &event).unwrap().is_none());
+/// engine.advance(Duration::from_secs(30 * 86_400));
+/// assert_eq!(engine.run(&Welcome, &event).unwrap().webhooks().len(), 1);
+/// ```
+pub fn once(key: &str, lifetime: Duration) -> bool {
+    let is_first = get(key).is_none();
+    if is_first {
+        set_for(key, "", lifetime);
+    }
+    is_first
 }
 
 /// Removes this key and its value, if it exists.

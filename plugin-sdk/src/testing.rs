@@ -34,6 +34,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -41,7 +42,7 @@ use serde_json::Value;
 
 use crate::{
     Emit, Event, Outcome, Plugin, Result, Setting, Webhook,
-    host::stand_in::{self, Ended, World},
+    host::stand_in::{self, Ended, Kept, World},
     rules,
 };
 
@@ -150,8 +151,13 @@ impl Engine {
 
     /// Adds a value to the plugin's state.
     pub fn with_state(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.0.state.insert(key.into(), value.into());
+        self.0.state.insert(key.into(), Kept { value: value.into(), until: None });
         self
+    }
+
+    /// Advances the clock by which values of state expire. It begins at zero and stands still otherwise.
+    pub fn advance(&mut self, time: Duration) {
+        self.0.now = self.0.now.saturating_add(time);
     }
 
     /// Sets the names of the endpoints that exist. A webhook to another name is then refused, with the nearest name. Without this
@@ -193,7 +199,7 @@ impl Engine {
 
     /// Returns the state of this key.
     pub fn state(&self, key: &str) -> Option<&[u8]> {
-        self.0.state.get(key).map(Vec::as_slice)
+        self.0.state(key)
     }
 
     /// Returns the state of this key, read as JSON.
@@ -205,9 +211,9 @@ impl Engine {
         self.state(key).map(|value| from_json(value, &format!("state {key:?}")))
     }
 
-    /// Returns the keys of the state, in order.
+    /// Returns the keys of the state that have not expired, in order.
     pub fn state_keys(&self) -> Vec<&str> {
-        self.0.state.keys().map(String::as_str).collect()
+        self.0.state.keys().map(String::as_str).filter(|key| self.0.state(key).is_some()).collect()
     }
 
     /// Returns the log lines of all runs, comparable with text: `info: order 7 is new`.
@@ -223,6 +229,15 @@ pub struct Line {
     pub level: String,
     /// The text.
     pub message: String,
+    /// Names and values of the facts before the text.
+    pub fields: Vec<(String, String)>,
+}
+
+impl Line {
+    /// Returns the fact of this name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 impl PartialEq<&str> for Line {

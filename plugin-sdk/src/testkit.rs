@@ -175,7 +175,9 @@ impl Report {
             event.attributes = pairs(&one["attributes"]);
             requests = requests.emit(event);
         }
-        let line = |one: &Value| Some(Line { level: text(&one["level"])?, message: text(&one["message"])? });
+        let line = |one: &Value| {
+            Some(Line { level: text(&one["level"])?, message: text(&one["message"])?, fields: pairs(&one["fields"]) })
+        };
         Self {
             outcome: text(&answer["outcome"]).unwrap_or_default(),
             code: text(&answer["code"]),

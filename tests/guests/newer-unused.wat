@@ -1,9 +1,9 @@
 ;; world: newer
-;; Built against contract 1.1.0, and uses nothing that is new there. Good.
+;; Built against contract 1.2.0, and uses nothing that is new there. Good.
 (module
-  (import "innesco:plugin/state@1.1.0" "get" (func $get (param i32 i32 i32)))
+  (import "innesco:plugin/state@1.2.0" "get" (func $get (param i32 i32 i32)))
   ;;@memory
   ;;@plugin
-  (func (export "innesco:plugin/handler@1.1.0#handle") (param $event i32) (result i32)
+  (func (export "innesco:plugin/handler@1.2.0#handle") (param $event i32) (result i32)
     (call $get (i32.const 2048) (i32.const 1) (i32.const 300))
     (i32.const 256)))

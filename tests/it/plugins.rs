@@ -25,7 +25,10 @@ async fn a_plugin_sends_webhooks_and_emits_events() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/plugin"), &[]).await;
     engine.endpoint("done", &receiver.url("/done"), &["job.done"]).await;
-    let event = engine.send("job.created", json!({ "job": 1 })).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let new = json!({ "type": "job.created", "data": { "job": 1 }, "traceparent": parent });
+    let event = engine.ok("POST", "/v1/events", new).await["event"].as_str().unwrap().to_owned();
     let received = receiver.wait_for_count(2, DEADLINE).await;
     assert!(received.iter().any(|one| one.path == "/plugin" && one.text() == r#"{"job":1}"#));
     assert!(received.iter().any(|one| one.path == "/done" && one.header("innesco-depth") == Some("2")));
@@ -37,6 +40,12 @@ async fn a_plugin_sends_webhooks_and_emits_events() {
     );
     let emitted = engine.get(&format!("/v1/events/{}", story["emitted"][0].as_str().unwrap())).await;
     assert_eq!((&emitted["cause"], &emitted["source"]), (&json!(event), &json!("plugin/ledger")));
+    // Both show the whole chain, and its trace.
+    for story in [&story, &emitted] {
+        let chain: Vec<&Value> = story["chain"].as_array().unwrap().iter().map(|link| &link["type"]).collect();
+        assert_eq!(chain, ["job.created", "job.done"]);
+        assert_eq!(story["trace"], trace);
+    }
 
     engine.send("job.audit", json!({})).await;
     receiver.wait_for("the audit", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"audit":1}"#)).await;
@@ -968,4 +977,48 @@ async fn hold_and_release(release: Release) {
     places.sort_unstable();
     assert_eq!(places, (0..held).collect::<Vec<_>>(), "each once");
     assert!(late <= held / 50, "oldest first: {late} of {held} were out of order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_with_a_time_to_live_and_facts_in_the_log_work_beside_a_plugin_of_the_first_contract() {
+    let engine = Engine::start(&["mischief"]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("receiver", &receiver.url("/"), &[]).await;
+    // Built with the first contract, which a test keeps.
+    engine.write_plugin("state.wasm", &guests::build("state", "first", &["mischief.once"]));
+    engine.wait("/v1/plugins", "both serve", |page| page["items"].as_array().unwrap().len() == 2).await;
+    let once = |subject: &'static str| engine.ok("POST", "/v1/events", json!({ "type": "mischief.once", "subject": subject }));
+    let mut stories = Vec::new();
+    for subject in ["anna", "anna", "ben"] {
+        let event = once(subject).await["event"].as_str().unwrap().to_owned();
+        stories.push(engine.settled(&event).await);
+    }
+    let run_of = |story: &Value, plugin: &str| {
+        story["runs"].as_array().unwrap().iter().find(|run| run["plugin"] == plugin).expect("it ran").clone()
+    };
+    let runs: Vec<Value> = stories.iter().map(|story| run_of(story, "mischief")).collect();
+    let webhooks: Vec<&Value> = runs.iter().map(|run| &run["webhooks"]).collect();
+    assert_eq!(webhooks, [&json!(1), &json!(0), &json!(1)], "{runs:#?}");
+    assert_eq!(runs[1]["log"][0]["message"], "not the first one");
+    assert_eq!(runs[1]["log"][0]["fields"], json!({ "seen": "anna" }));
+    // The plugin of the first contract sends what it reads: nothing, then what it has set.
+    assert!(stories.iter().all(|story| run_of(story, "first")["outcome"] == "ok"), "{stories:#?}");
+    receiver.wait_for_count(5, DEADLINE).await;
+
+    let keys = engine.get("/v1/plugins/mischief/state/keys").await;
+    assert_eq!(keys["items"].as_array().unwrap().iter().filter(|key| key["expires_at"].is_string()).count(), 2, "{keys:#}");
+    // The record says when the run began, so that it can be repeated after the value is gone.
+    let record = engine.get(&format!("/v1/runs/{}/record", runs[0]["id"].as_str().unwrap())).await;
+    assert!(record["at"].is_string() && record["state"][0]["value_base64"].is_null(), "{record:#}");
+
+    // An expired value is absent for the next run, also before it is deleted, and then it is deleted.
+    engine.execute_in_store(
+        "UPDATE state SET expires_at = 5 WHERE plugin = 'mischief'",
+        "UPDATE state SET expires_at = 5 WHERE plugin = 'mischief'",
+    );
+    let event = once("anna").await["event"].as_str().unwrap().to_owned();
+    assert_eq!(run_of(&engine.settled(&event).await, "mischief")["webhooks"], 1, "it is the first one again");
+    engine
+        .wait("/v1/plugins/mischief/state/keys", "ben's value is deleted", |page| page["items"].as_array().unwrap().len() == 1)
+        .await;
 }

@@ -220,6 +220,7 @@ impl RunRecordView {
             },
             settings_revision: run.recording.as_ref().map(|recording| recording.settings),
             settings,
+            at: run.recording.as_ref().and_then(|recording| recording.at).map(|at| at.to_string()),
             state: state
                 .iter()
                 .map(|(key, value)| RecordedStateView {
@@ -245,6 +246,6 @@ impl RunStoryView {
 
 impl LogView {
     pub fn new(line: &LogLine) -> Self {
-        Self { level: line.level.as_str().into(), message: line.message.clone() }
+        Self { level: line.level.as_str().into(), message: line.message.clone(), fields: line.fields.iter().cloned().collect() }
     }
 }

@@ -23,8 +23,8 @@ use crate::{
     clock,
     domain::{duration, time::Timestamp},
     wire::{
-        AttemptView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, LogView, PartsView, Replayed,
-        RunStoryView,
+        AttemptView, ChainView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, LogView, PartsView,
+        Replayed, RunStoryView,
     },
 };
 
@@ -341,10 +341,46 @@ fn write_story(page: &mut String, story: &EventStoryView, data: Option<&str>, ou
             write_delivery(page, delivery, out)?;
         }
     }
-    if !story.emitted.is_empty() {
+    if story.chain.is_empty() && !story.emitted.is_empty() {
         writeln!(page, "\nemitted   {}", story.emitted.join("  "))?;
     }
+    write_chain(page, story)?;
     write_advice(page, story)
+}
+
+/// Writes the chain to which the event belongs as a tree, and its trace.
+fn write_chain(page: &mut String, story: &EventStoryView) -> fmt::Result {
+    let mut children: BTreeMap<Option<&str>, Vec<&ChainView>> = BTreeMap::new();
+    let known: BTreeSet<&str> = story.chain.iter().map(|link| link.event.as_str()).collect();
+    for link in &story.chain {
+        // The cause of the first event may be deleted.
+        children.entry(link.cause.as_deref().filter(|cause| known.contains(cause))).or_default().push(link);
+    }
+    let mut next: Vec<(usize, &ChainView)> = children.get(&None).into_iter().flatten().rev().map(|link| (0, *link)).collect();
+    if next.is_empty() {
+        return Ok(());
+    }
+    let trace = story.trace.as_deref().map(|trace| format!("  trace {}", one_line(trace))).unwrap_or_default();
+    writeln!(page, "\nchain{}", Styled(DIM, trace))?;
+    while let Some((depth, link)) = next.pop() {
+        let branch = if depth > 0 { "└ " } else { "" };
+        let subject = link.subject.as_deref().map(|subject| format!("  {}", one_line(subject))).unwrap_or_default();
+        let by = link.source.strip_prefix("plugin/").map(|plugin| format!("  by {}", one_line(plugin))).unwrap_or_default();
+        let here = if link.event == story.event.event { "  ← this event" } else { "" };
+        let (indent, state) = ("  ".repeat(depth), output::state(&link.state));
+        writeln!(
+            page,
+            "  {indent}{branch}{}  {}{subject}  {state}{}{here}",
+            one_line(&link.event),
+            one_line(&link.r#type),
+            Styled(DIM, by)
+        )?;
+        next.extend(children.get(&Some(link.event.as_str())).into_iter().flatten().rev().map(|link| (depth + 1, *link)));
+    }
+    if story.chain_more {
+        writeln!(page, "  {}", Styled(DIM, "… and more events"))?;
+    }
+    Ok(())
 }
 
 fn write_data(page: &mut String, data: Option<&str>, base64: Option<&str>) -> fmt::Result {
@@ -415,7 +451,8 @@ pub fn write_run(page: &mut String, story: &RunStoryView, out: &Printer) -> fmt:
 /// Formats a line that a plugin logged, to stand below its run.
 pub fn log_line(line: &LogView) -> String {
     let message = indent(&measure::lines(&line.message));
-    format!("          {} {}", Styled(DIM, format!("{:<5}", one_line(&line.level))), message.trim_start())
+    let facts: String = line.fields.iter().map(|(name, value)| format!("  {}={}", one_line(name), one_line(value))).collect();
+    format!("          {} {}{}", Styled(DIM, format!("{:<5}", one_line(&line.level))), message.trim_start(), Styled(DIM, facts))
 }
 
 /// Formats the result of a run: `2 webhooks`, `1 webhook, 1 event`, `nothing to send`.
@@ -592,6 +629,31 @@ webhook   → crm  ✕ dead  dlv_3  dead after 10 attempts
 Once crm answers again: innesco delivery retry dlv_3
 ";
         assert_eq!(shown(&event(), Reader::Person), expected);
+    }
+
+    #[test]
+    fn a_chain_is_a_tree_with_its_trace() {
+        let link = |event: &str, cause: Option<&str>, kind: &str, source: &str, state: &str| json!({ "event": event, "cause": cause, "type": kind, "subject": null, "source": source, "state": state, "accepted_at": "" });
+        let chain = json!([
+            link("evt_1", Some("evt_gone"), "order.created", "shop", "delivered"),
+            link("evt_2", Some("evt_1"), "order.big", "plugin/router", "delivered"),
+            link("evt_3", Some("evt_1"), "order.paid", "plugin/router", "failed"),
+            link("evt_4", Some("evt_2"), "mail.sent", "plugin/mailer", "delivered"),
+        ]);
+        let changes =
+            json!({ "event": "evt_4", "chain": chain, "chain_more": true, "trace": "4bf92f3577b34da6", "emitted": ["evt_5"] });
+        let page = shown(&with(event(), changes), Reader::Pipe);
+        let tree = "
+chain  trace 4bf92f3577b34da6
+  evt_1  order.created  delivered
+    └ evt_2  order.big  delivered  by router
+      └ evt_4  mail.sent  delivered  by mailer  ← this event
+    └ evt_3  order.paid  failed  by router
+  … and more events
+";
+        let plain = page.replace("● ", "").replace("✕ ", "");
+        assert!(plain.contains(tree), "{page}");
+        assert!(!page.contains("emitted   "), "{page}");
     }
 
     #[test]

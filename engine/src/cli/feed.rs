@@ -387,15 +387,15 @@ mod tests {
         let logged = |mut news: News| {
             if let News::Ran { log, .. } = &mut news {
                 let lines = vec![
-                    LogLine { level: LogLevel::Info, message: "order 7".into() },
-                    LogLine { level: LogLevel::Warn, message: "two\nlines\u{1b}[2J".into() },
+                    LogLine { level: LogLevel::Info, message: "order 7".into(), fields: vec![("id".into(), "7".into())] },
+                    LogLine { level: LogLevel::Warn, message: "two\nlines\u{1b}[2J".into(), fields: vec![] },
                 ];
                 *log = ShownLog { lines, more: 3 };
             }
             line_of(&printer, &news)
         };
         let log = format!(
-            "          info  order 7\n          warn  two\n          lines\\u{{1b}}[2J\n          \
+            "          info  order 7  id=7\n          warn  two\n          lines\\u{{1b}}[2J\n          \
              … 3 more lines: innesco run show {id}"
         );
         let expected = format!("run      order-router@3f3f3f  ok  0.05 ms  2 webhooks\n{log}");

@@ -14,7 +14,10 @@ use super::{
     plugin_test::Given,
 };
 use crate::{
-    domain::{content::Json, content::is_json},
+    domain::{
+        content::{Json, is_json},
+        time::Timestamp,
+    },
     wire::{RecordedEventView, RecordedStateView, RunRecordView},
 };
 
@@ -44,6 +47,9 @@ pub struct Fixture {
     pub endpoints: Option<Vec<String>>,
     #[serde(default)]
     settings: BTreeMap<String, String>,
+    /// When the run began, by which values of state expire.
+    #[serde(default)]
+    at: Option<String>,
     #[serde(default)]
     state: Vec<State>,
     pub event: Event,
@@ -135,6 +141,7 @@ impl Fixture {
             bound: record.bound,
             endpoints: None,
             settings: record.settings.unwrap_or_default(),
+            at: record.at,
             state,
             event: Event {
                 id: event.id,
@@ -230,6 +237,10 @@ impl Fixture {
             state.extend(value.map(|value| (key, value)));
         }
         let event = event_file::recorded(event)?;
-        Ok(Given { event, config: self.settings, state, bound: self.bound, endpoints: self.endpoints })
+        let at = match &self.at {
+            Some(text) => Timestamp::parse_rfc3339(text).context("its `at` is not a time")?,
+            None => event.accepted_at,
+        };
+        Ok(Given { event, config: self.settings, state, bound: self.bound, endpoints: self.endpoints, at })
     }
 }

@@ -204,8 +204,11 @@ fn state(args: &StateArgs, client: &Client, out: &Printer) -> anyhow::Result<()>
         None => {
             let query = [("prefix", args.prefix.as_deref())];
             let items = client.list(&path(&["keys"]), &query, args.limit)?;
-            let columns: [Column<StateKeyView>; 2] =
-                [Column::text("key", |item| item.key.clone()), Column::text("size", |item| measure::size(item.bytes))];
+            let columns: [Column<StateKeyView>; 3] = [
+                Column::text("key", |item| item.key.clone()),
+                Column::text("size", |item| measure::size(item.bytes)),
+                Column::time("expires", |item| item.expires_at.clone().unwrap_or_default()),
+            ];
             out.list(&items, &columns, "No such key.")?;
         }
         Some(key) if args.delete => {

@@ -31,7 +31,7 @@ use crate::{
         id::{EndpointId, Tag},
         name::Slug,
         routing::EndpointTable,
-        run::{Emitted, Requests, RunFailure, RunOutcome, StateWrite, Webhook},
+        run::{Emitted, Requests, RunFailure, RunOutcome, StateWrite, StoredState, Webhook},
         setting,
         signature::Scheme,
         time::Timestamp,
@@ -116,10 +116,10 @@ impl Stage {
     /// # Errors
     /// Never because of the plugin: its failure is in the report.
     pub fn run(&self, given: &Given) -> anyhow::Result<Report> {
-        let Given { event, config, state, bound, endpoints } = given;
+        let Given { event, config, state, bound, endpoints, at } = given;
         let config = Arc::new(setting::effective(&self.plugin.manifest().settings, config));
         let (tag, limits) = (Tag::from_random([0; 4]), &self.settings.limits);
-        let input = RunInput { event, tag, config: &config, revision: 0, limits, bound: *bound };
+        let input = RunInput { event, tag, config: &config, revision: 0, limits, bound: *bound, now: *at };
         let mut report = self.plugin.run(input, Box::new(GivenState(state.clone())))?;
         let refused = report.result.as_ref().ok().and_then(|requests| {
             let asked = requests.webhooks.iter().filter_map(|webhook| webhook.to.as_deref());
@@ -181,6 +181,8 @@ pub struct Given {
     pub bound: bool,
     /// Names of the endpoints that exist; `None` if every endpoint does.
     pub endpoints: Option<Vec<String>>,
+    /// When the run begins: decides which values of state expire when.
+    pub at: Timestamp,
 }
 
 /// The recorded run that is repeated.
@@ -207,7 +209,8 @@ impl Recorded {
 fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<(Given, Option<Recorded>)> {
     let Some(run) = &args.run else {
         let event = event(args, client)?;
-        let given = Given { event, config: BTreeMap::new(), state: HashMap::new(), bound: args.bound, endpoints: None };
+        let at = event.accepted_at;
+        let given = Given { event, config: BTreeMap::new(), state: HashMap::new(), bound: args.bound, endpoints: None, at };
         return Ok((given, None));
     };
     let path = Path::new(run);
@@ -253,8 +256,8 @@ fn input(path: &Path) -> anyhow::Result<(Vec<u8>, String)> {
 struct GivenState(HashMap<String, Vec<u8>>);
 
 impl StateSource for GivenState {
-    fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
-        Ok(self.0.get(key).map(|value| (value.clone(), 1)))
+    fn get(&mut self, key: &str) -> Result<Option<StoredState>, anyhow::Error> {
+        Ok(self.0.get(key).map(|value| StoredState { value: value.clone(), version: 1, expires_at: None }))
     }
 }
 
@@ -312,7 +315,7 @@ impl Trial<'_> {
                 "reads": state.reads.iter().map(|read| &read.key).collect::<Vec<_>>(),
                 "writes": state.writes.iter().map(write_json).collect::<Vec<_>>(),
             },
-            "log": log.lines.iter().map(|line| json!({ "level": line.level.as_str(), "message": line.message })).collect::<Vec<_>>(),
+            "log": log.lines.iter().map(|line| json!({ "level": line.level.as_str(), "message": line.message, "fields": line.fields.iter().cloned().collect::<BTreeMap<_, _>>() })).collect::<Vec<_>>(),
             "log_dropped": log.dropped,
         })
     }
@@ -346,7 +349,14 @@ impl Trial<'_> {
         lines.extend(state.writes.iter().map(write_text));
         for line in &log.lines {
             let message = indent(&measure::lines(&line.message));
-            lines.push(format!("log       {} {}", Styled(DIM, format!("{:<5}", line.level.as_str())), message.trim_start()));
+            let facts =
+                line.fields.iter().map(|(name, value)| format!("  {}={}", measure::one_line(name), measure::one_line(value)));
+            let facts = Styled(DIM, facts.collect::<String>());
+            lines.push(format!(
+                "log       {} {}{facts}",
+                Styled(DIM, format!("{:<5}", line.level.as_str())),
+                message.trim_start()
+            ));
         }
         if log.dropped > 0 {
             lines.push(format!("          {}", Styled(DIM, format!("… {} dropped", count(log.dropped, "more line")))));
@@ -377,8 +387,8 @@ fn emitted_json(Emitted { event_type, subject, content, attributes }: &Emitted) 
     json
 }
 
-fn write_json(StateWrite { key, value }: &StateWrite) -> Value {
-    let mut json = json!({ "key": key });
+fn write_json(StateWrite { key, value, expires_at }: &StateWrite) -> Value {
+    let mut json = json!({ "key": key, "expires_at": expires_at.map(|at| at.to_string()) });
     match value {
         Some(value) => put_body(&mut json, "value", value),
         None => json["value"] = Value::Null,
@@ -409,13 +419,14 @@ fn emitted_text(Emitted { event_type, subject, content, .. }: &Emitted) -> Strin
     format!("event     {event_type}{subject}\n{}", body_text(content.bytes()))
 }
 
-fn write_text(StateWrite { key, value }: &StateWrite) -> String {
+fn write_text(StateWrite { key, value, expires_at }: &StateWrite) -> String {
+    let until = expires_at.map(|at| format!("  until {at}")).unwrap_or_default();
     let key = measure::one_line(key);
     match value {
         None => format!("state     {key} deleted"),
         Some(value) => match std::str::from_utf8(value) {
-            Ok(text) => format!("state     {key} = {}", measure::cut(&measure::one_line(text), 100)),
-            Err(_) => format!("state     {key} = {}", measure::size(value.len() as u64)),
+            Ok(text) => format!("state     {key} = {}{until}", measure::cut(&measure::one_line(text), 100)),
+            Err(_) => format!("state     {key} = {}{until}", measure::size(value.len() as u64)),
         },
     }
 }

@@ -18,7 +18,7 @@ macro_rules! files_of_the_sdk {
     };
 }
 
-const FILES: [(&str, &str); 23] = files_of_the_sdk![
+const FILES: [(&str, &str); 24] = files_of_the_sdk![
     "README.md",
     "src/arena.rs",
     "src/bindings.rs",
@@ -39,6 +39,7 @@ const FILES: [(&str, &str); 23] = files_of_the_sdk![
     "src/state.rs",
     "src/testing.rs",
     "src/testkit.rs",
+    "src/time.rs",
     "src/webhook.rs",
     "wit/plugin.wit",
     "Cargo.toml",

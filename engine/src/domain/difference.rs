@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     content,
     run::{Emitted, Requests, RunFailure, StateWrite, Webhook},
+    time::Timestamp,
 };
 
 /// Maximum number of differences of one pair of runs. More say nothing new about the cause.
@@ -433,8 +434,8 @@ impl Found {
         if before == after {
             return;
         }
-        let by_key = |writes: &[StateWrite]| -> BTreeMap<String, Option<Vec<u8>>> {
-            writes.iter().map(|write| (write.key.clone(), write.value.clone())).collect()
+        let by_key = |writes: &[StateWrite]| -> BTreeMap<String, (Option<Vec<u8>>, Option<Timestamp>)> {
+            writes.iter().map(|write| (write.key.clone(), (write.value.clone(), write.expires_at))).collect()
         };
         let (old, new) = (by_key(before), by_key(after));
         for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
@@ -444,7 +445,11 @@ impl Found {
                 (Some(_), None) => How::Removed,
                 _ => How::Added,
             };
-            let shown = |write: Option<&Option<Vec<u8>>>| write.map(|value| value.as_deref().map_or("deleted".to_owned(), text));
+            let shown = |write: Option<&(Option<Vec<u8>>, Option<Timestamp>)>| {
+                let (value, expires_at) = write?;
+                let until = expires_at.map(|at| format!(" until {at}")).unwrap_or_default();
+                Some(value.as_deref().map_or("deleted".to_owned(), |value| text(value) + &until))
+            };
             self.add(Change::State { key: without_digits(key), how }, shown(old.get(key)), shown(new.get(key)));
         }
     }
@@ -592,7 +597,7 @@ mod tests {
             ],
             emitted: vec![emitted("order.big", &json!({ "total": 10 }))],
         };
-        let write = |key: &str, value: &[u8]| StateWrite { key: key.into(), value: Some(value.to_vec()) };
+        let write = |key: &str, value: &[u8]| StateWrite { key: key.into(), value: Some(value.to_vec()), expires_at: None };
         Ran { result: Ok(requests), writes: vec![write("seen/1234", b"1"), write("total", b"5")] }
     }
 
@@ -703,14 +708,30 @@ mod tests {
             (
                 "state total changed",
                 Ran {
-                    writes: vec![base().writes[0].clone(), StateWrite { key: "total".into(), value: Some(b"6".to_vec()) }],
+                    writes: vec![
+                        base().writes[0].clone(),
+                        StateWrite { key: "total".into(), value: Some(b"6".to_vec()), expires_at: None },
+                    ],
+                    ..base()
+                },
+            ),
+            (
+                "state total changed",
+                Ran {
+                    writes: vec![
+                        base().writes[0].clone(),
+                        StateWrite { expires_at: Some(Timestamp::from_millis(5)), ..base().writes[1].clone() },
+                    ],
                     ..base()
                 },
             ),
             ("state seen/# removed", Ran { writes: base().writes[1..].to_vec(), ..base() }),
             (
                 "state total changed",
-                Ran { writes: vec![base().writes[0].clone(), StateWrite { key: "total".into(), value: None }], ..base() },
+                Ran {
+                    writes: vec![base().writes[0].clone(), StateWrite { key: "total".into(), value: None, expires_at: None }],
+                    ..base()
+                },
             ),
         ];
         for (expected, after) in &cases {

@@ -1,8 +1,10 @@
 //! The inputs of a run besides its event. They are stored with the run, so that the run can be repeated exactly, on any machine.
 //!
 //! A run is a function of its version, its event, the endpoint that it belongs to, its plugin's settings, and the state that it read. The
-//! run's row has the first three. [`Recording`] has the other two. A later capability of plugins (such as HTTP requests) needs a member
+//! run's row has the first three. [`Recording`] has the other two, and the time by which values of state expire. A later capability of plugins (such as HTTP requests) needs a member
 //! here, or runs that use it cannot be repeated.
+
+use super::time::Timestamp;
 
 /// Maximum size of the state that a recording stores: keys and values together, in bytes. A recording is written with every run, so it
 /// must stay small beside the event.
@@ -13,6 +15,9 @@ pub const STATE_BYTES_MAX: usize = 256 << 10;
 pub struct Recording {
     /// Number of the revision of the plugin's settings. 0 means that the plugin had no settings.
     pub settings: i64,
+    /// The wall clock when the run began: it decides which values of state have expired. A plugin cannot read it. `None` in runs that
+    /// used no state, and in those of earlier engines.
+    pub at: Option<Timestamp>,
     pub state: RecordedState,
 }
 

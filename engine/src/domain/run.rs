@@ -110,6 +110,8 @@ impl LogLevel {
 pub struct LogLine {
     pub level: LogLevel,
     pub message: String,
+    /// Facts of the line, as names and values.
+    pub fields: Vec<(String, String)>,
 }
 
 /// The log of a run, within its limits.
@@ -171,11 +173,30 @@ pub struct StateRead {
     pub version: i64,
 }
 
+/// A stored value of a plugin's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredState {
+    pub value: Vec<u8>,
+    /// By which a commit detects a change; never 0.
+    pub version: i64,
+    /// A run that begins then or later finds no value; `None` is never.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl StoredState {
+    /// Returns whether a run that begins at `now` finds the value.
+    pub fn exists_at(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+}
+
 /// A write to plugin state; `None` deletes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateWrite {
     pub key: String,
     pub value: Option<Vec<u8>>,
+    /// When the value expires, on the clock of [`Recording::at`]; `None` is never.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The reads and writes of a run in its plugin's state. The run commits only if the values that it read are unchanged.
@@ -504,7 +525,7 @@ mod tests {
     }
 
     fn execution() -> Execution {
-        let line = LogLine { level: LogLevel::Info, message: "hello".into() };
+        let line = LogLine { level: LogLevel::Info, message: "hello".into(), fields: vec![] };
         Execution {
             version: Digest::of(b"p"),
             took: Duration::from_micros(20),
@@ -516,7 +537,7 @@ mod tests {
     }
 
     fn effects() -> Effects {
-        let write = StateWrite { key: "k".into(), value: Some(vec![1]) };
+        let write = StateWrite { key: "k".into(), value: Some(vec![1]), expires_at: None };
         let delivery =
             NewDelivery { endpoint: EndpointId::from_i64(3), payload: None, initial_state: InitialState::Due, ordering: None };
         let state_use = StateUse { reads: vec![StateRead { key: "k".into(), version: 0 }], writes: vec![write] };

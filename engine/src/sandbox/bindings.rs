@@ -8,11 +8,11 @@ wasmtime::component::bindgen!({
 });
 
 /// The version of the contract that this engine supports: that of the WIT file above.
-pub const CONTRACT: &str = "1.0.0";
+pub const CONTRACT: &str = "1.1.0";
 
 /// The imports that a plugin may use, by interface. A test compares this with the WIT file.
 pub const OFFERED: [(&str, &[&str]); 4] =
-    [("types", &[]), ("log", &["write"]), ("config", &["get"]), ("state", &["get", "set", "delete"])];
+    [("types", &[]), ("log", &["write", "write-with"]), ("config", &["get"]), ("state", &["get", "set", "set-for", "delete"])];
 
 /// The package of the contract, without its version.
 pub const PACKAGE: &str = "innesco:plugin/";

@@ -1,6 +1,6 @@
 //! The functions that a guest can call: log, settings, state. None of them can wait, except for a read of state.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     bindings::innesco::plugin::{config, log, state, types},
@@ -28,6 +28,11 @@ impl log::Host for Host {
         self.log.write(LogLevel::parse(&level), &message);
         Ok(())
     }
+
+    fn write_with(&mut self, level: String, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+        self.log.write_with(LogLevel::parse(&level), &message, fields);
+        Ok(())
+    }
 }
 
 impl config::Host for Host {
@@ -43,6 +48,10 @@ impl state::Host for Host {
 
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<()> {
         self.state.set(key, Some(value)).map_err(wasmtime::Error::new)
+    }
+
+    fn set_for(&mut self, key: String, value: Vec<u8>, milliseconds: u64) -> wasmtime::Result<()> {
+        self.state.set_for(key, value, Duration::from_millis(milliseconds)).map_err(wasmtime::Error::new)
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<()> {

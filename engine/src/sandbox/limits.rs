@@ -58,6 +58,8 @@ impl Limits {
     pub const BIG_CODE_BYTES: usize = 2 << 20;
     /// Longer log lines are cut, in bytes. Longer text is data, not a log line.
     pub const LOG_LINE_BYTES: usize = 4 << 10;
+    /// Maximum number of facts of one log line; more are dropped.
+    pub const LOG_FIELDS: usize = 32;
     /// Longer messages of a failure that a plugin returns are cut, in bytes.
     pub const MESSAGE_BYTES: usize = 2 << 10;
     /// Longer codes of a failure that a plugin returns are cut, in bytes.

@@ -31,7 +31,12 @@ impl SharedLog {
     }
 
     pub fn write(&self, level: LogLevel, message: &str) {
-        self.lock().write(level, message);
+        self.lock().write(level, message, Vec::new());
+    }
+
+    /// Writes a line with facts. Their bytes count as those of the text.
+    pub fn write_with(&self, level: LogLevel, message: &str, fields: Vec<(String, String)>) {
+        self.lock().write(level, message, fields);
     }
 
     /// Takes the text of the panic that the guest logged, if any. It becomes the message of the run, so the log loses the same line.
@@ -55,7 +60,7 @@ impl SharedLog {
 }
 
 impl Log {
-    fn write(&mut self, level: LogLevel, message: &str) {
+    fn write(&mut self, level: LogLevel, message: &str, fields: Vec<(String, String)>) {
         if message.starts_with(PANIC) {
             self.panic = Some(printable(message, Limits::MESSAGE_BYTES));
         }
@@ -65,7 +70,18 @@ impl Log {
         }
         let message = printable(message, Limits::LOG_LINE_BYTES.min(self.bytes_left));
         self.bytes_left -= message.len();
-        self.kept.lines.push(LogLine { level, message });
+        let mut kept = Vec::new();
+        for (name, value) in fields.into_iter().take(Limits::LOG_FIELDS) {
+            let room = (Limits::LOG_LINE_BYTES - message.len()).min(self.bytes_left);
+            let name = printable(&name, room.min(Limits::CODE_BYTES)).replace(['\n', '\t'], " ");
+            let value = printable(&value, room - name.len());
+            if name.is_empty() || room == name.len() {
+                break;
+            }
+            self.bytes_left -= name.len() + value.len();
+            kept.push((name, value));
+        }
+        self.kept.lines.push(LogLine { level, message, fields: kept });
     }
 }
 
@@ -107,6 +123,21 @@ mod tests {
         assert_eq!(log.take_panic().as_deref(), Some("panicked at src/lib.rs:1:1: late"));
         assert_eq!(log.take().lines.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["before"]);
         assert_eq!(log.take_panic(), None);
+    }
+
+    #[test]
+    fn facts_of_a_line_count_towards_its_limits() {
+        let log = SharedLog::new(&Limits { log_bytes: 40, ..Limits::default() });
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        log.write_with(LogLevel::Info, "order", vec![pair("id", "7"), pair("", "x"), pair("late", "y")]);
+        log.write_with(LogLevel::Info, "order", vec![pair("id", &"7".repeat(99)), pair("no", "room")]);
+        log.write_with(LogLevel::Info, "dropped", vec![]);
+        let kept = log.take();
+        assert_eq!(kept.lines[0].fields, [pair("id", "7")]);
+        assert_eq!((kept.lines[1].fields.as_slice(), kept.dropped), (&[pair("id", &"7".repeat(25))][..], 1));
+        let log = SharedLog::new(&Limits::default());
+        log.write_with(LogLevel::Info, "many", (0..99).map(|number| pair(&number.to_string(), "x")).collect());
+        assert_eq!(log.take().lines[0].fields.len(), Limits::LOG_FIELDS);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct RunInput<'a> {
     pub limits: &'a Limits,
     /// Whether the plugin belongs to an endpoint: then its webhooks leave `to` out, otherwise each has one.
     pub bound: bool,
+    /// The wall clock, by which values of state expire. The plugin cannot read it.
+    pub now: Timestamp,
 }
 
 /// The result of a run.
@@ -86,7 +88,7 @@ impl Plugin {
     ///
     /// Only if `state` did not answer. Every result of the guest is in the report.
     pub fn run(&self, input: RunInput<'_>, state: Box<dyn StateSource>) -> Result<Report, StateUnavailable> {
-        let (started, revision) = (Instant::now(), input.revision);
+        let (started, revision, at) = (Instant::now(), input.revision, Some(input.now));
         // The WebAssembly runtime may panic too. Then only this run fails.
         catch_unwind(AssertUnwindSafe(|| self.run_unguarded(input, state))).unwrap_or_else(|panic| {
             let message = format!("crashed the WebAssembly runtime: {}", panic_text(&*panic));
@@ -97,7 +99,7 @@ impl Plugin {
                 memory_peak: 0,
                 backtrace: Arc::default(),
                 state: StateUse::default(),
-                recording: Recording { settings: revision, state: RecordedState::default() },
+                recording: Recording { settings: revision, at, state: RecordedState::default() },
             })
         })
     }
@@ -126,8 +128,9 @@ impl Plugin {
             data: event.new.content.bytes(),
             attributes: &attributes,
         };
-        let now = event.new.time.as_deref().and_then(Timestamp::parse_rfc3339).unwrap_or(event.accepted_at);
-        let host = |log| self.guest.host(limits, log, input.config.clone(), Some(state), &id, now);
+        let time_of_wasi = event.new.time.as_deref().and_then(Timestamp::parse_rfc3339).unwrap_or(event.accepted_at);
+        let state = Some((state, input.now));
+        let host = |log| self.guest.host(limits, log, input.config.clone(), state, &id, time_of_wasi);
         let (answer, facts) =
             self.guest.call(limits, host, |plugin, store| plugin.innesco_plugin_handler().call_handle(store, given));
         let addressing = if input.bound { Addressing::Bound } else { Addressing::Named };
@@ -146,7 +149,7 @@ impl Plugin {
         if result.is_err() {
             state.writes.clear();
         }
-        let recording = Recording { settings: input.revision, state: facts.read };
+        let recording = Recording { settings: input.revision, at: Some(input.now), state: facts.read };
         let (took, memory_peak) = (facts.took, facts.memory_peak);
         Ok(Report { result, log: facts.log.take(), took, memory_peak, backtrace, state, recording })
     }
@@ -178,13 +181,15 @@ impl Guest {
         limits: &Limits,
         log: SharedLog,
         config: Arc<BTreeMap<String, String>>,
-        state: Option<Box<dyn StateSource>>,
+        state: Option<(Box<dyn StateSource>, Timestamp)>,
         event_id: &str,
         now: Timestamp,
     ) -> Host {
         let wasi = self.wasi.then(|| Box::new(Wasi::new(&log, event_id, &self.digest, now)));
         let memory = self.pool.kind.memory_bytes(limits).min(self.pool.memory_bytes_max);
-        Host { limiter: Limiter::new(memory, self.pool.counts), log, config, state: State::new(state, limits), wasi }
+        let (source, began) = state.unzip();
+        let state = State::new(source, began.unwrap_or(now), limits);
+        Host { limiter: Limiter::new(memory, self.pool.counts), log, config, state, wasi }
     }
 
     /// Calls a fresh instance and drops it.

@@ -8,24 +8,25 @@ use std::{
 use super::limits::{Limits, size, time};
 use crate::domain::{
     recording::RecordedState,
-    run::{StateRead, StateUse, StateWrite},
+    run::{StateRead, StateUse, StateWrite, StoredState},
+    time::Timestamp,
 };
 
 /// The source of the last committed values.
 pub trait StateSource: Send {
-    /// Returns the value and its version, which is never 0.
+    /// Returns the value, also if it has expired.
     ///
     /// # Errors
     ///
     /// Only if the store cannot answer. The run is then tried again, which does not count against the plugin.
-    fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error>;
+    fn get(&mut self, key: &str) -> Result<Option<StoredState>, anyhow::Error>;
 }
 
 /// For plugins without state, and for tests.
 pub struct NoState;
 
 impl StateSource for NoState {
-    fn get(&mut self, _: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
+    fn get(&mut self, _: &str) -> Result<Option<StoredState>, anyhow::Error> {
         Ok(None)
     }
 }
@@ -50,22 +51,25 @@ pub enum StateRefused {
 pub struct State {
     /// `None` while the plugin describes itself.
     source: Option<Box<dyn StateSource>>,
+    /// When the run began: decides which values have expired.
+    now: Timestamp,
     keys_max: usize,
     key_bytes_max: usize,
     value_bytes_max: usize,
     /// Values read from the source, so that a key has the same value during the whole run.
     seen: HashMap<String, Option<Vec<u8>>>,
     reads: Vec<StateRead>,
-    writes: BTreeMap<String, Option<Vec<u8>>>,
+    writes: BTreeMap<String, (Option<Vec<u8>>, Option<Timestamp>)>,
     /// Time that the source took, and the part of it that [`Self::take_waited`] has returned.
     waited: Duration,
     taken: Duration,
 }
 
 impl State {
-    pub fn new(source: Option<Box<dyn StateSource>>, limits: &Limits) -> Self {
+    pub fn new(source: Option<Box<dyn StateSource>>, now: Timestamp, limits: &Limits) -> Self {
         Self {
             source,
+            now,
             keys_max: limits.state_keys,
             key_bytes_max: limits.state_key_bytes,
             value_bytes_max: limits.state_value_bytes,
@@ -78,8 +82,9 @@ impl State {
     }
 
     pub fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, StateRefused> {
-        if let Some(written) = self.writes.get(key) {
-            return Ok(written.clone());
+        if let Some((written, expires_at)) = self.writes.get(key) {
+            let exists = expires_at.is_none_or(|expires_at| self.now < expires_at);
+            return Ok(written.clone().filter(|_| exists));
         }
         if let Some(seen) = self.seen.get(key) {
             return Ok(seen.clone());
@@ -93,20 +98,31 @@ impl State {
         let asked = Instant::now();
         let answer = source.get(key);
         self.waited += asked.elapsed();
-        let (value, version) = answer.map_err(StateRefused::Unavailable)?.unzip();
-        self.reads.push(StateRead { key: key.to_owned(), version: version.unwrap_or(0) });
+        let stored = answer.map_err(StateRefused::Unavailable)?;
+        // An expired value has its version until it is deleted, so that the commit finds what this run has seen.
+        let version = stored.as_ref().map_or(0, |stored| stored.version);
+        let value = stored.filter(|stored| stored.exists_at(self.now)).map(|stored| stored.value);
+        self.reads.push(StateRead { key: key.to_owned(), version });
         self.seen.insert(key.to_owned(), value.clone());
         Ok(value)
     }
 
     pub fn set(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), StateRefused> {
+        self.write(key, value, None)
+    }
+
+    pub fn set_for(&mut self, key: String, value: Vec<u8>, lifetime: Duration) -> Result<(), StateRefused> {
+        self.write(key, Some(value), Some(self.now.plus(lifetime)))
+    }
+
+    fn write(&mut self, key: String, value: Option<Vec<u8>>, expires_at: Option<Timestamp>) -> Result<(), StateRefused> {
         if let Some(value) = &value
             && value.len() > self.value_bytes_max
         {
             return Err(StateRefused::ValueTooLarge { found: value.len(), limit: self.value_bytes_max });
         }
         self.admit(&key)?;
-        self.writes.insert(key, value);
+        self.writes.insert(key, (value, expires_at));
         Ok(())
     }
 
@@ -135,7 +151,8 @@ impl State {
 
     /// Returns the reads to check and the writes to apply when the event commits, and the values that the run read.
     pub fn take(&mut self) -> (StateUse, RecordedState) {
-        let writes = std::mem::take(&mut self.writes).into_iter().map(|(key, value)| StateWrite { key, value }).collect();
+        let writes = std::mem::take(&mut self.writes).into_iter();
+        let writes = writes.map(|(key, (value, expires_at))| StateWrite { key, value, expires_at }).collect();
         let (reads, mut seen) = (std::mem::take(&mut self.reads), std::mem::take(&mut self.seen));
         let read = reads.iter().map(|read| (read.key.clone(), seen.remove(&read.key).flatten())).collect();
         (StateUse { reads, writes }, RecordedState::of(read))
@@ -146,16 +163,25 @@ impl State {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
     struct One;
 
     impl StateSource for One {
-        fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
-            Ok((key == "known").then(|| (b"old".to_vec(), 7)))
+        fn get(&mut self, key: &str) -> Result<Option<StoredState>, anyhow::Error> {
+            Ok(match key {
+                "known" => Some(StoredState { value: b"old".to_vec(), version: 7, expires_at: None }),
+                "short" => {
+                    Some(StoredState { value: b"old".to_vec(), version: 8, expires_at: Some(NOW.plus(Duration::from_millis(1))) })
+                }
+                "expired" => Some(StoredState { value: b"old".to_vec(), version: 9, expires_at: Some(NOW) }),
+                _ => None,
+            })
         }
     }
 
     fn state(limits: &Limits) -> State {
-        State::new(Some(Box::new(One)), limits)
+        State::new(Some(Box::new(One)), NOW, limits)
     }
 
     #[test]
@@ -170,9 +196,24 @@ mod tests {
         let (used, recorded) = state.take();
         let reads: Vec<_> = used.reads.iter().map(|read| (read.key.as_str(), read.version)).collect();
         assert_eq!(reads, [("known", 7), ("absent", 0)]);
-        assert_eq!(used.writes, [StateWrite { key: "known".into(), value: None }]);
+        assert_eq!(used.writes, [StateWrite { key: "known".into(), value: None, expires_at: None }]);
         let committed = [("known".to_owned(), Some(b"old".to_vec())), ("absent".to_owned(), None)];
         assert_eq!(recorded.read(), committed, "not the run's own writes");
+    }
+
+    #[test]
+    fn a_value_expires_at_its_time_and_not_before() {
+        let mut state = state(&Limits::default());
+        assert_eq!((state.get("short").unwrap(), state.get("expired").unwrap()), (Some(b"old".to_vec()), None));
+        state.set_for("mine".into(), b"x".to_vec(), Duration::from_secs(1)).unwrap();
+        state.set_for("gone".into(), b"x".to_vec(), Duration::ZERO).unwrap();
+        state.set_for("ages".into(), b"x".to_vec(), Duration::from_millis(u64::MAX)).unwrap();
+        assert_eq!((state.get("mine").unwrap(), state.get("gone").unwrap()), (Some(b"x".to_vec()), None));
+        let (used, recorded) = state.take();
+        assert_eq!(used.reads.iter().map(|read| read.version).collect::<Vec<_>>(), [8, 9], "the version that is stored");
+        assert_eq!(recorded.read()[1], ("expired".to_owned(), None), "what the run has seen");
+        let ends: Vec<_> = used.writes.iter().map(|write| (write.key.as_str(), write.expires_at.unwrap().millis())).collect();
+        assert_eq!(ends, [("ages", i64::MAX), ("gone", 1_000), ("mine", 2_000)]);
     }
 
     #[test]

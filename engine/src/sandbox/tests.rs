@@ -21,7 +21,7 @@ use crate::domain::{
     id::{EventId, Tag},
     name::{Attributes, EventType},
     plugin::Digest,
-    run::{RunFailure, RunOutcome},
+    run::{RunFailure, RunOutcome, StoredState},
     time::Timestamp,
 };
 
@@ -89,6 +89,7 @@ impl Run {
             revision: 4,
             limits: &self.limits,
             bound: self.bound,
+            now: Timestamp::from_millis(1_000),
         };
         plugin.run(input, Box::new(state))
     }
@@ -216,8 +217,8 @@ fn settings_reach_the_plugin() {
 struct Stored(Result<i64, &'static str>);
 
 impl StateSource for Stored {
-    fn get(&mut self, _: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
-        self.0.map(|version| Some((b"old".to_vec(), version))).map_err(anyhow::Error::msg)
+    fn get(&mut self, _: &str) -> Result<Option<StoredState>, anyhow::Error> {
+        self.0.map(|version| Some(StoredState { value: b"old".to_vec(), version, expires_at: None })).map_err(anyhow::Error::msg)
     }
 }
 
@@ -236,12 +237,12 @@ fn state_is_read_through_the_runs_own_writes() {
 struct Slow(Duration);
 
 impl StateSource for Slow {
-    fn get(&mut self, _: &str) -> Result<Option<(Vec<u8>, i64)>, anyhow::Error> {
+    fn get(&mut self, _: &str) -> Result<Option<StoredState>, anyhow::Error> {
         let asked = Instant::now();
         while asked.elapsed() < self.0 {
             std::thread::yield_now();
         }
-        Ok(Some((b"old".to_vec(), 7)))
+        Ok(Some(StoredState { value: b"old".to_vec(), version: 7, expires_at: None }))
     }
 }
 
@@ -297,8 +298,8 @@ fn refusals_explain_why_and_what_to_do() {
         ("unknown-interface", "it imports acme:net/http@1.0.0, which plugins cannot use: "),
         (
             "newer-used",
-            "it was built against contract 1.1.0 and uses state.keys; this engine supports 1.0.0. \
-             Upgrade the engine, or build with innesco-sdk 1.0",
+            "it was built against contract 1.2.0 and uses state.keys; this engine supports 1.1.0. \
+             Upgrade the engine, or build with innesco-sdk 1.1",
         ),
         ("wasm-bindgen", "it contains wasm-bindgen, which works only in browsers"),
         ("wasip1", "it is built for wasm32-wasip1. Build it for wasm32-unknown-unknown, or for wasm32-wasip2"),

@@ -149,10 +149,17 @@ pub fn ended(
 /// The word that marks a line of a backtrace in the column of the log, where a line of the log has its level.
 const AT: &str = "at";
 
+/// In place of a level: the facts of the line before it. An engine of before shows them as a line.
+const WITH: &str = "with";
+
 /// Writes the log of a run, and its backtrace after it.
 pub fn log_to_column(Execution { log, backtrace, .. }: &Execution) -> Option<String> {
-    let lines = log.lines.iter().map(|line| (line.level.as_str(), line.message.as_str()));
-    let lines: Vec<_> = lines.chain(backtrace.iter().map(|line| (AT, line.as_str()))).collect();
+    let mut lines = Vec::with_capacity(log.lines.len() + backtrace.len());
+    for LogLine { level, message, fields } in &log.lines {
+        lines.push((level.as_str(), Cow::Borrowed(message.as_str())));
+        lines.extend((!fields.is_empty()).then(|| (WITH, Cow::Owned(json(fields)))));
+    }
+    lines.extend(backtrace.iter().map(|line| (AT, Cow::Borrowed(line.as_str()))));
     json_unless_empty(&lines)
 }
 
@@ -163,14 +170,23 @@ pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> R
         None => Vec::new(),
     };
     let backtrace = lines.extract_if(.., |(level, _)| level == AT).map(|(_, line)| line).collect();
-    let lines = lines.into_iter().map(|(level, message)| LogLine { level: LogLevel::parse(&level), message }).collect();
-    Ok((RunLog { lines, dropped: dropped.unsigned_abs() }, backtrace))
+    let mut read: Vec<LogLine> = Vec::with_capacity(lines.len());
+    for (level, message) in lines {
+        match (level.as_str(), read.last_mut()) {
+            (WITH, Some(line)) => line.fields = place.json("log", &message)?,
+            _ => read.push(LogLine { level: LogLevel::parse(&level), message, fields: Vec::new() }),
+        }
+    }
+    Ok((RunLog { lines: read, dropped: dropped.unsigned_abs() }, backtrace))
 }
 
 /// The column `state_read`. It names its format, so that a later engine can add to it.
 #[derive(Serialize, Deserialize)]
 struct StateReadColumn<'a> {
     v: u8,
+    /// When the run began (wall clock, ms). Missing in runs of earlier engines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<i64>,
     /// Keys with their values in base64. Missing if the values were too large.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<Vec<(Cow<'a, str>, Option<String>)>>,
@@ -179,7 +195,7 @@ struct StateReadColumn<'a> {
 const STATE_READ_VERSION: u8 = 1;
 
 /// Returns `None`, stored as NULL, for a run that read no state: most runs read none.
-pub fn state_read_to_column(state: &RecordedState) -> Option<String> {
+pub fn state_read_to_column(Recording { settings: _, at, state }: &Recording) -> Option<String> {
     let state = match state {
         RecordedState::Read(read) if read.is_empty() => return None,
         RecordedState::Read(read) => Some(read),
@@ -189,7 +205,7 @@ pub fn state_read_to_column(state: &RecordedState) -> Option<String> {
         (Cow::Owned(key.clone()), value.as_ref().map(|value| BASE64_STANDARD.encode(value)))
     };
     let state = state.map(|read| read.iter().map(one).collect());
-    Some(json(&StateReadColumn { v: STATE_READ_VERSION, state }))
+    Some(json(&StateReadColumn { v: STATE_READ_VERSION, at: at.map(Timestamp::millis), state }))
 }
 
 /// Reads the inputs of a run. `None` if it was not executed, or if the engine did not record it.
@@ -209,7 +225,7 @@ pub fn recording_from_columns(place: &Place, settings: Option<i64>, state: Optio
         Some(read) => RecordedState::Read(read.into_iter().map(one).collect::<Result<_, _>>()?),
         None => RecordedState::TooLarge,
     };
-    Ok(Some(Recording { settings, state }))
+    Ok(Some(Recording { settings, at: column.at.map(Timestamp::from_millis), state }))
 }
 
 /// An endpoint's columns as they are written. [`endpoint`] reads them in the same order, after the id.

@@ -113,7 +113,7 @@ tables! {
         "id" Number, "at" Number, "outcome" Text, "status" Number, "latency_us" Number, "detail" Text, "excerpt" Bytes,
         "retry_after_ms" Number, "sent" Text,
     ];
-    "state" 2 false ["plugin" Text, "key" TextAsBytes, "value" Bytes, "version" Number];
+    "state" 2 false ["plugin" Text, "key" TextAsBytes, "value" Bytes, "version" Number, "expires_at" Number];
     "endpoint" 1 true [
         "id" Number, "name" Text, "title" Text, "url" Text, "events" Text, "conditions" Text, "plugin" Text, "scheme" Text,
         "state" Text, "created_at" Number, "deleted_at" Number, "policy" Text, "sealed" Bytes, "failing_since" Number,

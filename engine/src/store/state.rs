@@ -6,19 +6,41 @@ use std::{collections::HashMap, fmt};
 use async_trait::async_trait;
 
 use super::Error;
-use crate::domain::{
-    name::Slug,
-    run::{RunRecord, StateWrite},
+use crate::{
+    clock,
+    domain::{
+        name::Slug,
+        run::{RunRecord, StateWrite, StoredState},
+        time::Timestamp,
+    },
 };
 
 /// Reads and clears the state of plugins.
 #[async_trait]
 pub trait PluginState {
-    /// Returns the last committed value.
+    /// Returns the last committed value, also if it has expired and is not deleted yet.
     ///
     /// # Errors
     /// If the store cannot be read.
-    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error>;
+    async fn stored_state(&self, plugin: &Slug, key: &str) -> Result<Option<StoredState>, Error>;
+
+    /// Returns the last committed value, unless it has expired.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+        let stored = self.stored_state(plugin, key).await?.filter(|stored| stored.exists_at(clock::wall()));
+        Ok(stored.map(|stored| (stored.value, stored.version)))
+    }
+
+    /// Deletes one batch of values that expired before `at` (wall clock). Returns their number.
+    ///
+    /// A deletion changes nothing that a run reads: a value has expired for every run that begins at `at` or later. A run that began
+    /// before and has read such a value runs again.
+    ///
+    /// # Errors
+    /// If the commit failed: nothing was deleted.
+    async fn expire_state(&self, at: Timestamp) -> Result<usize, Error>;
 
     /// Returns the limits of each plugin's state.
     fn state_limits(&self) -> StateLimits;
@@ -58,9 +80,11 @@ pub struct StateKey {
     pub key: String,
     /// Size of its value.
     pub bytes: u64,
+    /// When it expires (wall clock); `None` is never.
+    pub expires_at: Option<Timestamp>,
 }
 
-/// Limits of one plugin's state. State never expires, so its size must be limited.
+/// Limits of one plugin's state. Most state never expires, so its size must be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
     /// Bytes of keys and values together. Default: 64 MiB, a thousand values of the largest size.
@@ -121,7 +145,7 @@ impl Ledger {
             let before = sizes.get(&**plugin).or_else(|| self.sizes.get(&**plugin)).copied().unwrap_or_default();
             let mut after = before;
             let mut changed: HashMap<(String, String), Option<u64>> = HashMap::new();
-            for StateWrite { key, value } in writes {
+            for StateWrite { key, value, .. } in writes {
                 let name = (plugin.to_string(), key.clone());
                 let earlier = changed.get(&name).or_else(|| values.get(&name)).copied();
                 let there = earlier.unwrap_or_else(|| self.values.get(&name).copied());

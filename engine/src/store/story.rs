@@ -60,6 +60,14 @@ pub trait Story {
     /// [`Error::NotFound`]; see the trait.
     async fn recorded_run(&self, id: RunId) -> Result<RecordedRun, Error>;
 
+    /// Returns the events that cause each other, of which this is one: the first event of the chain and all that came of it, parents before
+    /// children, without data. Returns at most [`CHAIN_EVENTS`] of them, and whether there are more. A cause that retention has deleted
+    /// ends the way up.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; see the trait.
+    async fn chain(&self, id: EventId) -> Result<(Vec<EventSummary>, bool), Error>;
+
     /// Returns executed runs of a plugin with everything that they depended on, newest first: those before `cursor`. Checks
     /// [`RECORDED_LOOK`] rows and returns at most [`RECORDED_BYTES`] of events, or one event. So a page may be empty although
     /// more runs follow.
@@ -129,6 +137,9 @@ pub struct EventSummary {
     pub bytes: u64,
     pub parts: Parts,
 }
+
+/// Maximum number of events of a chain that one read returns.
+pub const CHAIN_EVENTS: usize = 200;
 
 /// Number of candidates for a list that one query reads.
 pub(super) const CANDIDATES: usize = 500;

@@ -40,9 +40,12 @@ pub fn run(record: &RunRecord) -> usize {
 
 fn execution(execution: &Execution) -> usize {
     let Execution { version: _, took: _, memory_peak: _, log: RunLog { lines, dropped: _ }, recording, backtrace } = execution;
-    let Recording { settings: _, state } = recording;
+    let Recording { settings: _, at: _, state } = recording;
     let of_read = |(key, value): &(String, Option<Vec<u8>>)| ELEMENT + key.len() + value.as_ref().map_or(0, Vec::len);
-    lines.iter().map(|LogLine { level: _, message }| ELEMENT + message.len()).sum::<usize>()
+    let of_field = |(name, value): &(String, String)| ELEMENT + name.len() + value.len();
+    let of_line =
+        |LogLine { level: _, message, fields }: &LogLine| ELEMENT + message.len() + fields.iter().map(of_field).sum::<usize>();
+    lines.iter().map(of_line).sum::<usize>()
         + state.read().iter().map(of_read).sum::<usize>()
         + backtrace.iter().map(|line| ELEMENT + line.len()).sum::<usize>()
 }
@@ -50,7 +53,7 @@ fn execution(execution: &Execution) -> usize {
 fn effects(effects: &Effects) -> usize {
     let Effects { deliveries, emitted, state_use: StateUse { reads, writes } } = effects;
     let of_read = |StateRead { key, version: _ }: &StateRead| ELEMENT + key.len();
-    let of_write = |StateWrite { key, value }: &StateWrite| ROW + key.len() + value.as_ref().map_or(0, Vec::len);
+    let of_write = |StateWrite { key, value, expires_at: _ }: &StateWrite| ROW + key.len() + value.as_ref().map_or(0, Vec::len);
     deliveries.iter().map(delivery).sum::<usize>()
         + emitted.iter().map(event).sum::<usize>()
         + reads.iter().map(of_read).sum::<usize>()
@@ -140,7 +143,12 @@ mod tests {
         reported.set_notice(Some(emitted.clone()));
         let mut logged = ran("p");
         if let RunEnd::Ok { execution, .. } = &mut logged.end {
-            execution.log.lines = vec![LogLine { level: LogLevel::Info, message: text.clone() }];
+            execution.log.lines = vec![LogLine { level: LogLevel::Info, message: text.clone(), fields: vec![] }];
+        }
+        let mut with_fact = ran("p");
+        if let RunEnd::Ok { execution, .. } = &mut with_fact.end {
+            let fields = vec![("a".to_owned(), text.clone())];
+            execution.log.lines = vec![LogLine { level: LogLevel::Info, message: String::new(), fields }];
         }
         let mut traced = ran("p");
         if let RunEnd::Ok { execution, .. } = &mut traced.end {
@@ -154,6 +162,7 @@ mod tests {
             ("an event's attributes", with(Effects { emitted: vec![attributed], ..Effects::default() })),
             ("a notice", reported),
             ("a log line", logged),
+            ("a fact of a log line", with_fact),
             ("a line of a backtrace", traced),
             ("a missing endpoint's name", wanting),
             ("a value of state", with(state_effects(&[], &[("k", Some(text.as_bytes()))]))),

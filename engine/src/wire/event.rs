@@ -113,11 +113,42 @@ pub struct EventStoryView {
     /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
+    /// The chain of events that cause each other, of which this event is one: from the first event on, parents before children, up to 200
+    /// events. Empty if nothing caused the event and it caused nothing. Only in the first part of a story.
+    #[serde(default)]
+    pub chain: Vec<ChainView>,
+    /// Whether the chain has more events.
+    #[serde(default)]
+    pub chain_more: bool,
+    /// Id of the W3C trace that the events of the chain carry in `traceparent`. Null if they carry none.
+    #[serde(default)]
+    pub trace: Option<String>,
     /// If no plugin and no endpoint subscribes to the event: the most similar pattern of one.
     #[schema(value_type = Option<Pattern>)]
     pub nearest: Option<String>,
     /// Send this as `cursor` for the next part of the story.
     pub next: Option<String>,
+}
+
+/// An event of a chain.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = ChainedEvent)]
+pub struct ChainView {
+    #[schema(value_type = EventId)]
+    pub event: String,
+    #[schema(value_type = EventType)]
+    pub r#type: String,
+    pub subject: Option<String>,
+    /// `plugin/NAME` of the plugin that emitted it, or the sender.
+    pub source: String,
+    /// Event whose run emitted it.
+    #[schema(value_type = Option<EventId>)]
+    pub cause: Option<String>,
+    /// State of its worst part.
+    #[schema(value_type = EventState)]
+    pub state: Word,
+    #[schema(value_type = Timestamp)]
+    pub accepted_at: String,
 }
 
 /// Data of an event: JSON unchanged, text as a string, other data in base64.

@@ -40,8 +40,8 @@ pub use self::{
     },
     endpoint::{BreakerView, CertificateView, DISABLED, ENDPOINT_STATES, EndpointView, SubscriptionView},
     event::{
-        AcceptedAll, AcceptedView, DataView, DeliveryPartsView, EventStoryView, EventView, PartsView, Replayed, RequestView,
-        RunPartsView,
+        AcceptedAll, AcceptedView, ChainView, DataView, DeliveryPartsView, EventStoryView, EventView, PartsView, Replayed,
+        RequestView, RunPartsView,
     },
     job::{JobView, RetryFilterView},
     key::KeyView,

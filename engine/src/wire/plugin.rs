@@ -148,6 +148,10 @@ pub struct StateKeyView {
     pub key: String,
     /// Size of its value.
     pub bytes: u64,
+    /// When it expires. Null is never.
+    #[schema(value_type = Option<Timestamp>)]
+    #[serde(default)]
+    pub expires_at: Option<String>,
 }
 
 /// A value of a plugin's state: JSON unchanged, other text as a string, other bytes in base64.

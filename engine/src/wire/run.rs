@@ -87,6 +87,10 @@ pub struct RunRecordView {
     pub settings_revision: Option<i64>,
     /// The settings of that revision, without defaults. Null if they are no longer kept.
     pub settings: Option<BTreeMap<String, String>>,
+    /// When it began. Decides which values of state had expired; the plugin cannot read it. Null if it used no state.
+    #[schema(value_type = Option<Timestamp>)]
+    #[serde(default)]
+    pub at: Option<String>,
     /// The state that it read, in the order of its first reads.
     pub state: Vec<RecordedStateView>,
     /// Why the run cannot be repeated. Null if it can.
@@ -133,4 +137,7 @@ pub struct LogView {
     #[schema(value_type = LogLevel)]
     pub level: Word,
     pub message: String,
+    /// Facts of the line, by name.
+    #[serde(default)]
+    pub fields: BTreeMap<String, String>,
 }

@@ -32,11 +32,11 @@ use crate::{
         plugin::VersionState,
         recording::RecordedState,
         routing::EndpointTable,
-        run::{Requests, RunFailure},
+        run::{Requests, RunFailure, StoredState},
         setting,
     },
     sandbox::{Limits, Plugin, RunInput, StateSource},
-    store::{self, Page, PageRequest, RecordedFilter, RecordedRun, SettledFrom, StateValue, Store},
+    store::{self, Page, PageRequest, RecordedFilter, RecordedRun, SettledFrom, Store},
 };
 
 /// Maximum number of threads that repeat runs.
@@ -325,6 +325,7 @@ impl Comparer {
                 revision: recording.settings,
                 limits: &self.limits,
                 bound: bound.is_some(),
+                now: recording.at.unwrap_or(run.event.accepted_at),
             };
             let state = Recorded { read: read.iter().cloned().collect(), current: Arc::clone(&current) };
             let report = plugin.run(input, Box::new(state)).ok()?;
@@ -385,12 +386,13 @@ struct Current {
 const VERSION: i64 = 1;
 
 impl StateSource for Recorded {
-    fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
+    fn get(&mut self, key: &str) -> Result<Option<StoredState>, anyhow::Error> {
         let value = match self.read.get(key) {
             Some(value) => value.clone(),
             None => self.current.get(key)?,
         };
-        Ok(value.map(|value| (value, VERSION)))
+        // The recorded run has judged which values had expired.
+        Ok(value.map(|value| StoredState { value, version: VERSION, expires_at: None }))
     }
 }
 

@@ -21,6 +21,9 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// Number of steps between two runs of retention, and between two writes of the uses of keys.
 const RETIRE_EVERY: u32 = 60;
+/// Maximum difference of the clocks of two nodes: expired state stays this much longer, so that a node whose clock is late still finds
+/// what exists for its runs.
+const SKEW_MAX: Duration = Duration::from_secs(60);
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Percentage of its limit at which a store counts as nearly full.
@@ -46,6 +49,8 @@ pub struct Done {
     pub closed: usize,
     /// Parked runs whose missing endpoint exists now.
     pub requeued: usize,
+    /// Values of state that had expired and were deleted.
+    pub expired: usize,
     /// Rows that retention checked.
     pub retired: usize,
     /// Events that were evicted from a full store.
@@ -114,6 +119,13 @@ impl Maintenance {
             let requeued = self.store.requeue_wanting(now).await?;
             done.requeued += requeued;
             if !self.pause_before_next(requeued).await {
+                break;
+            }
+        }
+        loop {
+            let expired = self.store.expire_state(at.minus(SKEW_MAX)).await?;
+            done.expired += expired;
+            if !self.pause_before_next(expired).await {
                 break;
             }
         }

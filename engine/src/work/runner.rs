@@ -30,12 +30,12 @@ use crate::{
         name::Slug,
         quarantine::is_breach,
         routing::EndpointTable,
-        run::{RunIdentity, RunOutcome, RunRecord, RunState},
+        run::{RunIdentity, RunOutcome, RunRecord, RunState, StoredState},
         time::Timestamp,
     },
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
-    store::{EventClaim, Handoff, Permit, PluginRow, RunClaim, Settlement, Settles, StateValue, Store, weight},
+    store::{EventClaim, Handoff, Permit, PluginRow, RunClaim, Settlement, Settles, Store, weight},
     traces::{Ran, Traces},
 };
 
@@ -270,6 +270,7 @@ impl Runner {
             revision: entry.row.revision,
             limits: &self.limits,
             bound: bound.is_some(),
+            now: clock::wall(),
         };
         let before = clock::thread_cpu();
         let report = code.run(input, state)?;
@@ -353,7 +354,7 @@ fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
 }
 
 /// State that the runs of one batch have written so far: key → the value, or `None` where it was deleted.
-type Written = HashMap<String, Option<StateValue>>;
+type Written = HashMap<String, Option<StoredState>>;
 
 /// A plugin's state as last committed, or as it will be once the earlier runs of the batch are committed.
 struct State {
@@ -364,26 +365,26 @@ struct State {
 }
 
 impl StateSource for State {
-    fn get(&mut self, key: &str) -> Result<Option<StateValue>, anyhow::Error> {
+    fn get(&mut self, key: &str) -> Result<Option<StoredState>, anyhow::Error> {
         if let Some(written) = &self.written
             && let Some(value) = written.lock().expect("no code panics while it holds it").get(key)
         {
             return Ok(value.clone());
         }
-        Ok(self.runtime.block_on(self.store.read_state(&self.plugin, key))?)
+        Ok(self.runtime.block_on(self.store.stored_state(&self.plugin, key))?)
     }
 }
 
 fn bytes_of(written: &Mutex<Written>) -> usize {
     let written = written.lock().expect("no code panics while it holds it");
-    written.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |(value, _)| value.len())).sum()
+    written.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |stored| stored.value.len())).sum()
 }
 
 /// Adds the writes of a run, under the version that the store gives them.
 fn note_writes(written: &Mutex<Written>, record: &RunRecord, version: i64) {
     let mut written = written.lock().expect("no code panics while it holds it");
     for write in record.writes() {
-        let value = write.value.clone().map(|value| (value, version));
+        let value = write.value.clone().map(|value| StoredState { value, version, expires_at: write.expires_at });
         written.insert(write.key.clone(), value);
     }
 }

@@ -154,9 +154,9 @@ mod tests {
     fn recorded(webhooks: Vec<Webhook>, emitted: Vec<Emitted>, depth: u8, bound: Option<&str>) -> RunRecord {
         let state = StateUse {
             reads: vec![StateRead { key: "k".into(), version: 3 }],
-            writes: vec![StateWrite { key: "k".into(), value: None }],
+            writes: vec![StateWrite { key: "k".into(), value: None, expires_at: None }],
         };
-        let log = RunLog { lines: vec![LogLine { level: LogLevel::Info, message: "hello".into() }], dropped: 0 };
+        let log = RunLog { lines: vec![LogLine { level: LogLevel::Info, message: "hello".into(), fields: vec![] }], dropped: 0 };
         let requests = Requests { webhooks, emitted };
         let recording = Recording { settings: 2, ..Recording::default() };
         let report = Report {

@@ -1,6 +1,6 @@
 //! The boundary to the engine: its imports inside WebAssembly, a replacement for native builds.
 //!
-//! Both sides have the same five functions, so no module above depends on where it runs.
+//! Both sides have the same functions, so no module above depends on where it runs.
 
 #[cfg(target_arch = "wasm32")]
 mod imports;
@@ -8,6 +8,6 @@ mod imports;
 pub(crate) mod stand_in;
 
 #[cfg(target_arch = "wasm32")]
-pub(crate) use imports::{config_get, log_write, state_delete, state_get, state_set};
+pub(crate) use imports::{config_get, log_write, log_write_with, state_delete, state_get, state_set, state_set_for};
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use stand_in::{config_get, log_write, state_delete, state_get, state_set};
+pub(crate) use stand_in::{config_get, log_write, log_write_with, state_delete, state_get, state_set, state_set_for};

@@ -7,6 +7,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     panic::resume_unwind,
+    time::Duration,
 };
 
 use crate::{Error, rules, testing::Line};
@@ -15,10 +16,27 @@ use crate::{Error, rules, testing::Line};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
     pub config: BTreeMap<String, String>,
-    pub state: BTreeMap<String, Vec<u8>>,
+    pub state: BTreeMap<String, Kept>,
+    /// When the run began, on the clock of the test engine.
+    pub now: Duration,
     pub log: Vec<Line>,
     /// The keys of state that the run has used; `None` outside of a run, where no limit applies.
     pub used: Option<BTreeSet<String>>,
+}
+
+/// A value of state, and until when it exists.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    pub value: Vec<u8>,
+    pub until: Option<Duration>,
+}
+
+impl World {
+    /// Returns a value that has not expired.
+    pub fn state(&self, key: &str) -> Option<&[u8]> {
+        let kept = self.state.get(key)?;
+        kept.until.is_none_or(|until| self.now < until).then_some(&kept.value)
+    }
 }
 
 /// Ends a run in the middle, as the engine does when a plugin exceeds a limit of its state.
@@ -42,7 +60,11 @@ pub(crate) fn with<T>(world: &mut World, call: impl FnOnce() -> T) -> T {
 }
 
 pub(crate) fn log_write(level: &str, message: &str) {
-    WORLD.with_borrow_mut(|world| world.log.push(Line { level: level.to_owned(), message: message.to_owned() }));
+    log_write_with(level, message, Vec::new());
+}
+
+pub(crate) fn log_write_with(level: &str, message: &str, fields: Vec<(String, String)>) {
+    WORLD.with_borrow_mut(|world| world.log.push(Line { level: level.to_owned(), message: message.to_owned(), fields }));
 }
 
 pub(crate) fn config_get(key: &str) -> Option<String> {
@@ -65,12 +87,23 @@ fn admit(key: &str, value: Option<&[u8]>) {
 
 pub(crate) fn state_get(key: &str) -> Option<Vec<u8>> {
     admit(key, None);
-    WORLD.with_borrow(|world| world.state.get(key).cloned())
+    WORLD.with_borrow(|world| world.state(key).map(<[u8]>::to_vec))
 }
 
 pub(crate) fn state_set(key: &str, value: &[u8]) {
+    keep(key, value, None);
+}
+
+pub(crate) fn state_set_for(key: &str, value: &[u8], milliseconds: u64) {
+    keep(key, value, Some(Duration::from_millis(milliseconds)));
+}
+
+fn keep(key: &str, value: &[u8], lifetime: Option<Duration>) {
     admit(key, Some(value));
-    WORLD.with_borrow_mut(|world| world.state.insert(key.to_owned(), value.to_vec()));
+    WORLD.with_borrow_mut(|world| {
+        let until = lifetime.map(|lifetime| world.now.saturating_add(lifetime));
+        world.state.insert(key.to_owned(), Kept { value: value.to_vec(), until })
+    });
 }
 
 pub(crate) fn state_delete(key: &str) {

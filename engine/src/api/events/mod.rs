@@ -298,9 +298,17 @@ pub async fn show(
     let wrong = |text: &String| Problem::bad_request(format!("cursor is {text:?}; use the `next` of the previous part"));
     let from = part.cursor.as_ref().map(|text| story_place(text).ok_or_else(|| wrong(text))).transpose()?;
     let story = api.store.event(id, from.unwrap_or_default()).await?;
+    let chain = match from {
+        None => Some(api.store.chain(id).await?),
+        Some(_) => None,
+    };
     let written = || {
-        let view = EventStoryView::new(&story, |event_type| api.catalog.nearest_pattern(event_type), api.store.tag());
-        answers::json(&if from.is_some() { view.without_data() } else { view })
+        let tag = api.store.tag();
+        let view = EventStoryView::new(&story, |event_type| api.catalog.nearest_pattern(event_type), tag);
+        answers::json(&match &chain {
+            Some(chain) => view.with_chain(chain, tag),
+            None => view.without_data(),
+        })
     };
     api.heavy.run(story.event.new.content.bytes().len(), written).await
 }

@@ -7,11 +7,12 @@ use crate::{
     domain::{
         event::{Event, Parts},
         id::Tag,
+        trace::TraceParent,
     },
     store::{EventStory, EventSummary, StoryPlace},
     wire::{
-        DataView, DeliveryPartsView, DeliveryStoryView, EventStoryView, EventView, PartsView, RequestView, RunPartsView,
-        RunStoryView,
+        ChainView, DataView, DeliveryPartsView, DeliveryStoryView, EventStoryView, EventView, PartsView, RequestView,
+        RunPartsView, RunStoryView,
     },
 };
 
@@ -73,6 +74,20 @@ impl DataView {
     }
 }
 
+impl ChainView {
+    fn new(EventSummary { event, bytes: _, parts }: &EventSummary, tag: Tag) -> Self {
+        Self {
+            event: event.id.text(tag),
+            r#type: event.new.event_type.to_string(),
+            subject: event.new.subject.as_deref().map(str::to_owned),
+            source: event.new.source.to_string(),
+            cause: event.new.cause.map(|cause| cause.text(tag)),
+            state: parts.state().as_str().into(),
+            accepted_at: event.accepted_at.to_string(),
+        }
+    }
+}
+
 impl EventStoryView {
     /// `nearest` returns the pattern that is most similar to an event type.
     pub fn new(story: &EventStory, nearest: impl FnOnce(&str) -> Option<String>, tag: Tag) -> Self {
@@ -84,9 +99,23 @@ impl EventStoryView {
             runs: story.runs.iter().map(|run| RunStoryView::new(run, tag)).collect(),
             deliveries: story.deliveries.iter().map(|delivery| DeliveryStoryView::new(delivery, tag)).collect(),
             emitted: story.emitted.iter().map(|id| id.text(tag)).collect(),
+            chain: Vec::new(),
+            chain_more: false,
+            trace: None,
             nearest: story.parts.unrouted.then(|| nearest(&event.new.event_type)).flatten(),
             next: story.next.map(|StoryPlace { run, delivery, emitted }| format!("{run}.{delivery}.{emitted}")),
         }
+    }
+
+    /// Adds the chain to which the event belongs.
+    pub fn with_chain(mut self, (chain, more): &(Vec<EventSummary>, bool), tag: Tag) -> Self {
+        let trace = chain.iter().find_map(|link| TraceParent::of(&link.event.new));
+        self.trace = trace.map(|parent| parent.trace.iter().map(|byte| format!("{byte:02x}")).collect());
+        if chain.len() > 1 {
+            self.chain = chain.iter().map(|summary| ChainView::new(summary, tag)).collect();
+        }
+        self.chain_more = *more;
+        self
     }
 
     /// Returns a further part of the history, without the data: its reader has the data already.

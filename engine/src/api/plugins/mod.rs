@@ -263,7 +263,14 @@ pub async fn state_keys(
     keys.truncate(most);
     Ok(Json(PageView {
         next: keys.last().filter(|_| more).map(|last| last.key.clone()),
-        items: keys.into_iter().map(|StateKey { key, bytes }| StateKeyView { key, bytes }).collect(),
+        items: keys
+            .into_iter()
+            .map(|StateKey { key, bytes, expires_at }| StateKeyView {
+                key,
+                bytes,
+                expires_at: expires_at.map(|at| at.to_string()),
+            })
+            .collect(),
     }))
 }
 

@@ -84,7 +84,15 @@ fn run(plugin: &Plugin, name: &str) -> Report {
     };
     let event = Event { id: EventId::from_i64(41), accepted_at: Timestamp::from_millis(1), new };
     let tag = Tag::from_random([1, 2, 3, 4]);
-    let input = RunInput { event: &event, tag, config: &Arc::default(), revision: 0, limits: &limits, bound: false };
+    let input = RunInput {
+        event: &event,
+        tag,
+        config: &Arc::default(),
+        revision: 0,
+        limits: &limits,
+        bound: false,
+        now: Timestamp::from_millis(0),
+    };
     plugin.run(input, Box::new(NoState)).unwrap()
 }
 

@@ -382,7 +382,7 @@ pub fn state_use(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> Sta
         reads: reads.iter().map(|(key, version)| StateRead { key: (*key).to_owned(), version: *version }).collect(),
         writes: writes
             .iter()
-            .map(|(key, value)| StateWrite { key: (*key).to_owned(), value: value.map(<[u8]>::to_vec) })
+            .map(|(key, value)| StateWrite { key: (*key).to_owned(), value: value.map(<[u8]>::to_vec), expires_at: None })
             .collect(),
     }
 }

@@ -57,6 +57,7 @@ macro_rules! conformance {
                     deliveries_without_room_wait_in_the_store,
                     a_deferred_run_settles_separately,
                     state_reads_see_the_last_commit,
+                    state_expires_at_its_time_and_a_deletion_changes_no_read,
                     a_conflict_names_exactly_the_conflicting_runs,
                     a_value_deleted_and_written_again_has_a_new_version,
                     runs_of_one_plugin_in_one_settlement_see_each_other,

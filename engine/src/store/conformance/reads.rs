@@ -306,6 +306,12 @@ pub async fn a_history_shows_runs_deliveries_and_attempts(bench: &Bench) {
     let expected = |k: u32| if k == first { (k, "dead", vec![1, 2]) } else { (k, "retrying", vec![1]) };
     assert_eq!(listed, [expected(0), expected(1)]);
     assert_eq!(bench.story(story.emitted[0]).await.event.new.cause, Some(claim.event.id));
+    for id in [claim.event.id, story.emitted[0]] {
+        let (chain, more) = bench.store.chain(id).await.unwrap();
+        let ids: Vec<_> = chain.iter().map(|link| link.event.id).collect();
+        assert_eq!((&ids[..1], &ids[1..], more), (&[claim.event.id][..], &story.emitted[..], false), "the chain of {id:?}");
+    }
+    assert!(matches!(bench.store.chain(EventId::from_i64(1 << 40)).await, Err(Error::NotFound { .. })));
 }
 
 pub async fn what_an_event_did_at_one_endpoint_is_read_together(bench: &Bench) {

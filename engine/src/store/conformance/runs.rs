@@ -67,9 +67,9 @@ pub async fn a_run_is_stored_with_everything_that_it_read(bench: &Bench) {
     let read =
         RecordedState::Read(vec![("gone \"é\"".into(), None), ("k".into(), Some(vec![0, 255])), ("empty".into(), Some(vec![]))]);
     let recordings = [
-        Recording { settings: 7, state: read },
-        Recording { settings: 0, state: RecordedState::Read(Vec::new()) },
-        Recording { settings: 1, state: RecordedState::TooLarge },
+        Recording { settings: 7, at: Some(Timestamp::from_millis(5)), state: read },
+        Recording { settings: 0, at: None, state: RecordedState::Read(Vec::new()) },
+        Recording { settings: 1, at: None, state: RecordedState::TooLarge },
     ];
     let claim = bench.accept(event("order.created")).await;
     let mut runs: Vec<_> = recordings.iter().map(|recording| recorded("p", recording.clone())).collect();
@@ -298,7 +298,7 @@ pub async fn runs_are_listed_by_what_they_are(bench: &Bench) {
     let state = |state| RunFilter { state: Some(state), ..all() };
     let minutes = |minutes: i64| {
         let now = clock::wall();
-        Some(crate::domain::time::Timestamp::from_millis(now.millis() + minutes * 60_000))
+        Some(Timestamp::from_millis(now.millis() + minutes * 60_000))
     };
     for (what, filter, expected) in [
         ("all", all(), vec![cancelled, waits, failed, trapped, done]),

@@ -10,7 +10,8 @@ use crate::{
         event::EventState,
         id::CHILDREN_MAX,
         plugin::Digest,
-        run::{Effects, Execution, LogLevel, LogLine, RunIdentity, RunLog, RunOutcome, RunState},
+        run::{Effects, Execution, LogLevel, LogLine, RunIdentity, RunLog, RunOutcome, RunState, StateUse, StateWrite},
+        time::Timestamp,
     },
     store::{Deletion, DeliveryFilter, Error, EventFilter, Settled, Settlement, Settles, StateFull, StateLimits, StateSize},
 };
@@ -18,7 +19,14 @@ use crate::{
 pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
     let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
     let claim = bench.accept(event("order.created")).await;
-    let log = RunLog { lines: vec![LogLine { level: LogLevel::Warn, message: "low \"stock\"".into() }], dropped: 3 };
+    let log = RunLog {
+        lines: vec![LogLine {
+            level: LogLevel::Warn,
+            message: "low \"stock\"".into(),
+            fields: vec![("of".to_owned(), "shoes".to_owned()), ("left".to_owned(), "2".to_owned())],
+        }],
+        dropped: 3,
+    };
     let backtrace: Arc<[String]> =
         Arc::from(["orders::total (src/lib.rs:7)".to_owned(), "orders::handle (src/lib.rs:3)".to_owned()]);
     let execution = Execution {
@@ -313,6 +321,42 @@ pub async fn state_reads_see_the_last_commit(bench: &Bench) {
     assert_ne!(first.1, second.1, "every write has a different version");
     bench.settled_with(write(None)).await;
     assert_eq!(bench.store.read_state(&p, "k").await.unwrap(), None);
+}
+
+pub async fn state_expires_at_its_time_and_a_deletion_changes_no_read(bench: &Bench) {
+    let p = slug("p");
+    let at = |millis| Some(Timestamp::from_millis(millis));
+    let write = |key: &str, value: &[u8], expires_at| StateWrite { key: key.to_owned(), value: Some(value.to_vec()), expires_at };
+    let effects = |writes| Effects { state_use: StateUse { reads: vec![], writes }, ..Effects::default() };
+    let writes = vec![write("short", b"1", at(1_000)), write("long", b"2", at(i64::MAX)), write("ever", b"3", None)];
+    bench.settled_with(ran_with("p", effects(writes))).await;
+    let stored = bench.after_a_crash().await.store.stored_state(&p, "short").await.unwrap().unwrap();
+    assert_eq!((stored.expires_at, &stored.value[..]), (at(1_000), &b"1"[..]), "it is stored until it is deleted");
+    assert!(stored.exists_at(Timestamp::from_millis(999)) && !stored.exists_at(Timestamp::from_millis(1_000)));
+    assert_eq!(bench.store.read_state(&p, "short").await.unwrap(), None, "now it is later");
+    assert!(bench.store.read_state(&p, "long").await.unwrap().is_some());
+    let keys = bench.store.state_keys(&p, "", None, 9).await.unwrap();
+    assert_eq!(keys.iter().map(|key| key.expires_at).collect::<Vec<_>>(), [None, at(i64::MAX), at(1_000)]);
+
+    // A run that has read an expired value commits, until the value is deleted. Then it runs again.
+    let version = stored.version;
+    bench.settled_with(ran_with("p", state_effects(&[("short", version)], &[("seen", Some(b"x"))]))).await;
+    assert_eq!(bench.store.expire_state(Timestamp::from_millis(999)).await.unwrap(), 0);
+    assert_eq!(bench.store.expire_state(Timestamp::from_millis(1_000)).await.unwrap(), 1);
+    assert_eq!(bench.store.expire_state(Timestamp::from_millis(1_000)).await.unwrap(), 0);
+    assert_eq!(bench.store.stored_state(&p, "short").await.unwrap(), None);
+    let size = bench.store.state_size(&p).await.unwrap();
+    assert_eq!((size.keys, size.bytes), (3, 4 + 1 + 4 + 1 + 4 + 1));
+    let claim = bench.accept(event("a")).await;
+    let late = ran_with("p", state_effects(&[("short", version)], &[]));
+    let settled = bench.settle(Settlement { runs: vec![late], ..settlement(&claim) }).await;
+    assert_eq!(settled, Settled::StateConflict(vec![0]));
+
+    // Setting it again decides anew.
+    bench.settled_with(ran_with("p", effects(vec![write("long", b"4", at(1_000))]))).await;
+    bench.settled_with(ran_with("p", effects(vec![write("long", b"5", None)]))).await;
+    assert_eq!(bench.store.expire_state(Timestamp::from_millis(2_000)).await.unwrap(), 0);
+    assert_eq!(bench.store.read_state(&p, "long").await.unwrap().unwrap().0, b"5");
 }
 
 pub async fn a_conflict_names_exactly_the_conflicting_runs(bench: &Bench) {

@@ -197,8 +197,10 @@ CREATE TABLE state (
     key     bytea NOT NULL,                   -- UTF-8, also with zero characters
     value   bytea NOT NULL,
     version bigint NOT NULL,
+    expires_at bigint,                        -- wall clock, ms; NULL: never
     PRIMARY KEY (plugin, key)
 );
+CREATE INDEX state_expires ON state (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Size of each plugin's state: the sum over its slots, of which each connection writes one. Triggers maintain it, so that every
 -- statement that changes state also updates its size, including those of engines with an older layout.

@@ -23,6 +23,7 @@ use crate::{
         event::NewEvent,
         id::{DeliveryId, EndpointId, EventId, RunId},
         run::{RunOutcome, RunRecord},
+        time::Timestamp,
     },
     store::{
         Error, Settle, Settled, Settlement, Settles,
@@ -198,8 +199,8 @@ struct Written {
     /// Finished runs that have a row in the queue.
     done: Vec<i64>,
     queue: RunQueue,
-    /// Value (`None` deletes it) and version.
-    state: BTreeMap<StateName, (Option<Vec<u8>>, i64)>,
+    /// Value (`None` deletes it), version, and when it expires.
+    state: BTreeMap<StateName, (Option<Vec<u8>>, i64, Option<i64>)>,
     events: Vec<NewEvent>,
     payloads: Vec<(i64, Option<RunId>, Arc<Payload>)>,
     ended: Rows,
@@ -281,7 +282,8 @@ impl Written {
         }
         for (plugin, write) in plan.writes() {
             let name = (plugin.to_owned(), write.key.clone());
-            self.state.insert(name, (write.value.clone(), plan.state_version()));
+            let expires_at = write.expires_at.map(Timestamp::millis);
+            self.state.insert(name, (write.value.clone(), plan.state_version(), expires_at));
         }
         for (id, run, delivery) in plan.deliveries() {
             if let Some(payload) = &delivery.payload {
@@ -326,7 +328,7 @@ impl Written {
         rows.logs.push(execution.and_then(log_to_column));
         rows.dropped.push(execution.map_or(0, |execution| count(execution.log.dropped)));
         rows.settings.push(execution.map(|execution| execution.recording.settings));
-        rows.state_read.push(execution.and_then(|execution| state_read_to_column(&execution.recording.state)));
+        rows.state_read.push(execution.and_then(|execution| state_read_to_column(&execution.recording)));
         let next_at = match QueueRow::of(run) {
             QueueRow::None => return,
             QueueRow::Delete => return self.done.push(id.as_i64()),
@@ -427,14 +429,15 @@ impl Written {
 
     async fn write_state(&self, tx: &Transaction<'_>) -> Result<(), Error> {
         let (mut plugins, mut keys, mut values, mut versions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut gone_plugins, mut gone_keys) = (Vec::new(), Vec::new());
-        for ((plugin, key), (value, version)) in &self.state {
+        let (mut expiries, mut gone_plugins, mut gone_keys) = (Vec::new(), Vec::new(), Vec::new());
+        for ((plugin, key), (value, version, expires_at)) in &self.state {
             match value {
                 Some(value) => {
                     plugins.push(plugin);
                     keys.push(key.as_bytes());
                     values.push(value.as_slice());
                     versions.push(*version);
+                    expiries.push(*expires_at);
                 }
                 None => {
                     gone_plugins.push(plugin);
@@ -445,10 +448,11 @@ impl Written {
         if !plugins.is_empty() {
             execute(
                 tx,
-                "INSERT INTO state (plugin, key, value, version)
-                 SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[])
-                 ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version",
-                &[&plugins, &keys, &values, &versions],
+                "INSERT INTO state (plugin, key, value, version, expires_at)
+                 SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[])
+                 ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version,
+                     expires_at = excluded.expires_at",
+                &[&plugins, &keys, &values, &versions, &expiries],
             )
             .await?;
         }

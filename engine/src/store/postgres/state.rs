@@ -1,9 +1,10 @@
 //! State of plugins: reading, measuring, clearing. Commit 2 writes it (`settle.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
 
 use super::{
     Postgres,
@@ -12,8 +13,8 @@ use super::{
     transactions::read,
 };
 use crate::{
-    domain::name::Slug,
-    store::{Error, PluginState, StateKey, StateLimits, StateSize, StateValue, state::Ledger},
+    domain::{name::Slug, run::StoredState, time::Timestamp},
+    store::{Error, PluginState, StateKey, StateLimits, StateSize, state::Ledger},
 };
 
 /// Maximum number of keys that one step of [`clear`] deletes.
@@ -21,13 +22,40 @@ const CLEAR_MAX: i64 = 500;
 
 #[async_trait]
 impl PluginState for Postgres {
-    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+    async fn stored_state(&self, plugin: &Slug, key: &str) -> Result<Option<StoredState>, Error> {
         let (plugin, key) = (plugin.clone(), key.to_owned());
-        let sql = "SELECT value, version FROM state WHERE plugin = $1 AND key = $2";
+        let sql = "SELECT value, version, expires_at FROM state WHERE plugin = $1 AND key = $2";
         read(&self.state_pool, &self.local, move |tx, _| {
             Box::pin(async move {
                 let found = row(tx, sql, &[&&*plugin, &key.as_bytes()]).await?;
-                found.map(|row| Ok((get(&row, 0)?, get(&row, 1)?))).transpose()
+                let stored = |row: Row| {
+                    let expires_at = get::<Option<i64>>(&row, 2)?.map(Timestamp::from_millis);
+                    Ok(StoredState { value: get(&row, 0)?, version: get(&row, 1)?, expires_at })
+                };
+                found.map(stored).transpose()
+            })
+        })
+        .await
+    }
+
+    async fn expire_state(&self, at: Timestamp) -> Result<usize, Error> {
+        let sql = "SELECT plugin, key FROM state WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
+        self.step(move |tx, _| {
+            Box::pin(async move {
+                let mut by_plugin: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+                for row in rows(tx, sql, &[&at.millis(), &CLEAR_MAX]).await? {
+                    by_plugin.entry(get(&row, 0)?).or_default().push(get(&row, 1)?);
+                }
+                let names =
+                    |(plugin, keys): (&String, &Vec<Vec<u8>>)| keys.iter().map(|key| lock_of(plugin, key)).collect::<Vec<_>>();
+                lock(tx, by_plugin.iter().flat_map(names).collect()).await?;
+                let mut gone = 0;
+                for (plugin, keys) in &by_plugin {
+                    // A value that was set again in the meantime stays.
+                    let sql = "DELETE FROM state WHERE plugin = $1 AND key = ANY($2) AND expires_at <= $3";
+                    gone += execute(tx, sql, &[plugin, keys, &at.millis()]).await? as usize;
+                }
+                Ok(gone)
             })
         })
         .await
@@ -99,7 +127,7 @@ async fn keys(
     after: Option<&str>,
     most: usize,
 ) -> Result<Vec<StateKey>, Error> {
-    let sql = "SELECT key, octet_length(value)::bigint FROM state
+    let sql = "SELECT key, octet_length(value)::bigint, expires_at FROM state
                WHERE plugin = $1 AND key >= $2 AND ($3::bytea IS NULL OR key > $3) ORDER BY key LIMIT $4";
     let values: [Value<'_>; 4] = [&&**plugin, &prefix.as_bytes(), &after.map(str::as_bytes), &limit(most)];
     let mut found = Vec::new();
@@ -108,7 +136,8 @@ async fn keys(
         if !key.starts_with(prefix) {
             break;
         }
-        found.push(StateKey { key, bytes: counted(get(&row, 1)?) });
+        let expires_at = get::<Option<i64>>(&row, 2)?.map(Timestamp::from_millis);
+        found.push(StateKey { key, bytes: counted(get(&row, 1)?), expires_at });
     }
     Ok(found)
 }
@@ -126,8 +155,18 @@ async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
 /// Deletes these keys. Returns the number of those that existed.
 async fn delete(tx: &Transaction<'_>, plugin: &Slug, keys: &[&[u8]]) -> Result<usize, Error> {
     // The locks of commit 2: no settlement can have read one of these keys without checking it.
-    let mut locks: Vec<i64> = keys.iter().map(|key| lock_key("state", &[plugin.as_bytes(), key])).collect();
+    lock(tx, keys.iter().map(|key| lock_of(plugin, key)).collect()).await?;
+    Ok(execute(tx, "DELETE FROM state WHERE plugin = $1 AND key = ANY($2)", &[&&**plugin, &keys]).await? as usize)
+}
+
+/// Returns the lock of a key. Commit 2 holds those of the keys that its runs have read or written.
+fn lock_of(plugin: &str, key: &[u8]) -> i64 {
+    lock_key("state", &[plugin.as_bytes(), key])
+}
+
+/// Takes locks in order, as commit 2 does.
+async fn lock(tx: &Transaction<'_>, mut locks: Vec<i64>) -> Result<(), Error> {
     locks.sort_unstable();
     execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
-    Ok(execute(tx, "DELETE FROM state WHERE plugin = $1 AND key = ANY($2)", &[&&**plugin, &keys]).await? as usize)
+    Ok(())
 }

@@ -30,8 +30,8 @@ use crate::{
         SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
         columns::{Place, ended},
         story::{
-            CANDIDATES, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS,
-            candidates, parts, read_parts,
+            CANDIDATES, CHAIN_EVENTS, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS,
+            RUN_JOINS, candidates, parts, read_parts,
         },
     },
 };
@@ -84,9 +84,48 @@ impl Story for Postgres {
         self.read_for_people(move |tx, local| Box::pin(whole_delivery(tx, local, id))).await
     }
 
+    async fn chain(&self, id: EventId) -> Result<(Vec<EventSummary>, bool), Error> {
+        self.read_for_people(move |tx, _| Box::pin(chain(tx, id))).await
+    }
+
     async fn passage(&self, event: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error> {
         self.read_for_people(move |tx, local| Box::pin(passage(tx, local, event, endpoint))).await
     }
+}
+
+async fn chain(tx: &Transaction<'_>, id: EventId) -> Result<(Vec<EventSummary>, bool), Error> {
+    let mut first = summaries(tx, "e.id = ANY($1)", &[id.as_i64()], 1).await?.pop().ok_or(Error::NotFound { what: "event" })?;
+    while let Some(cause) = first.event.new.cause {
+        match summaries(tx, "e.id = ANY($1)", &[cause.as_i64()], 1).await?.pop() {
+            Some(event) => first = event,
+            None => break,
+        }
+    }
+    let mut parents = vec![first.event.id.as_i64()];
+    let mut found = vec![first];
+    while !parents.is_empty() && found.len() <= CHAIN_EVENTS {
+        let children = summaries(tx, "e.cause = ANY($1)", &parents, CHAIN_EVENTS + 1 - found.len()).await?;
+        parents = children.iter().map(|child| child.event.id.as_i64()).collect();
+        found.extend(children);
+    }
+    let more = found.len() > CHAIN_EVENTS;
+    found.truncate(CHAIN_EVENTS);
+    Ok((found, more))
+}
+
+/// Returns the first events that fulfil a condition on `ids`.
+async fn summaries(tx: &Transaction<'_>, condition: &str, ids: &[i64], most: usize) -> Result<Vec<EventSummary>, Error> {
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, octet_length(e.data)::bigint, p.* FROM event e CROSS JOIN LATERAL ({}) p
+         WHERE {condition} ORDER BY e.id LIMIT $2",
+        parts("e.id")
+    );
+    let summary = |row: &Row| {
+        let bytes = get::<i64>(row, EVENT_COLUMNS_COUNT)?.unsigned_abs();
+        let parts = read_parts(row, EVENT_COLUMNS_COUNT + 1)?;
+        Ok(EventSummary { event: values::event(row, 0, Bytes::new())?, bytes, parts })
+    };
+    rows(tx, &sql, &[&ids, &limit(most)]).await?.iter().map(summary).collect()
 }
 
 async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {

@@ -720,7 +720,7 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
           ALTER TABLE attempt DROP COLUMN sent; ALTER TABLE api_key DROP COLUMN ending;
           DROP TABLE plugin_config; DROP TABLE comparison; DROP TABLE stats; ALTER TABLE audit DROP COLUMN members;
           ALTER TABLE run DROP COLUMN settings_revision; ALTER TABLE run DROP COLUMN state_read;
-          ALTER TABLE plugin DROP COLUMN state; ALTER TABLE source DROP COLUMN requests;
+          ALTER TABLE plugin DROP COLUMN state; ALTER TABLE source DROP COLUMN requests; ALTER TABLE state DROP COLUMN expires_at;
           ALTER TABLE plugin_version DROP COLUMN candidate, DROP COLUMN served, DROP COLUMN ended_at, DROP COLUMN author_version,
               DROP COLUMN description, DROP COLUMN patterns, DROP COLUMN file_name, DROP COLUMN bytes, DROP COLUMN way,
               DROP COLUMN author, DROP COLUMN kept;

@@ -58,3 +58,8 @@ CREATE TABLE stats (
     PRIMARY KEY (about, cell, sheet)
 );
 CREATE INDEX stats_by_age ON stats (cell, sheet);
+
+-- State with a time to live.
+
+ALTER TABLE state ADD COLUMN expires_at bigint;
+CREATE INDEX state_expires ON state (expires_at) WHERE expires_at IS NOT NULL;

@@ -172,7 +172,7 @@ pub fn judge<'a>(known: &mut Known, settlement: &'a Settlement, limits: StateLim
         known.children.insert(event.id, next);
     }
     let plan = Plan { settlement, round, routing, first };
-    for (plugin, StateWrite { key, value }) in plan.writes() {
+    for (plugin, StateWrite { key, value, .. }) in plan.writes() {
         known.versions.insert(plugin, key, value.as_ref().map_or(0, |_| plan.state_version()));
     }
     Ok(plan)

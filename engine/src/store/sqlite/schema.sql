@@ -160,8 +160,10 @@ CREATE TABLE state (
     key     TEXT NOT NULL,
     value   BLOB NOT NULL,
     version INTEGER NOT NULL,
+    expires_at INTEGER,                        -- wall clock, ms; NULL: never
     PRIMARY KEY (plugin, key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX state_expires ON state (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Size of each plugin's state. Triggers maintain it, so that every statement that changes state also updates its size.
 CREATE TABLE state_size (

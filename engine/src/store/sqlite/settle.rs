@@ -172,7 +172,7 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
         execution.and_then(rows::log_to_column),
         log.map_or(0, |log| i64::try_from(log.dropped).unwrap_or(i64::MAX)),
         execution.map(|execution| execution.recording.settings),
-        execution.and_then(|execution| rows::state_read_to_column(&execution.recording.state)),
+        execution.and_then(|execution| rows::state_read_to_column(&execution.recording)),
     ])?;
     let next_at = match QueueRow::of(run) {
         QueueRow::None => return Ok(()),

@@ -7,9 +7,10 @@ use super::Sqlite;
 use crate::{
     domain::{
         name::Slug,
-        run::{RunRecord, StateWrite},
+        run::{RunRecord, StateWrite, StoredState},
+        time::Timestamp,
     },
-    store::{Error, PluginState, StateKey, StateLimits, StateSize, StateValue, state::Ledger},
+    store::{Error, PluginState, StateKey, StateLimits, StateSize, state::Ledger},
 };
 
 /// Maximum number of keys that one step of [`clear`] deletes: every caller of the writer waits for a step.
@@ -17,13 +18,28 @@ const CLEAR_MAX: u32 = 500;
 
 #[async_trait]
 impl PluginState for Sqlite {
-    async fn read_state(&self, plugin: &Slug, key: &str) -> Result<Option<StateValue>, Error> {
+    async fn stored_state(&self, plugin: &Slug, key: &str) -> Result<Option<StoredState>, Error> {
         let (plugin, key) = (plugin.clone(), key.to_owned());
         let read = move |db: &Connection| {
-            let mut select = db.prepare_cached("SELECT value, version FROM state WHERE plugin = ?1 AND key = ?2")?;
-            Ok(select.query_row(params![&*plugin, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+            let mut select = db.prepare_cached("SELECT value, version, expires_at FROM state WHERE plugin = ?1 AND key = ?2")?;
+            let stored = |row: &rusqlite::Row<'_>| {
+                let expires_at = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis);
+                Ok(StoredState { value: row.get(0)?, version: row.get(1)?, expires_at })
+            };
+            Ok(select.query_row(params![&*plugin, key], stored).optional()?)
         };
         self.state_readers.read(None, read).await
+    }
+
+    async fn expire_state(&self, at: Timestamp) -> Result<usize, Error> {
+        self.write(move |db, _| {
+            let mut delete = db.prepare_cached(
+                "DELETE FROM state WHERE (plugin, key) IN (
+                     SELECT plugin, key FROM state WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+            )?;
+            Ok(delete.execute(params![at.millis(), CLEAR_MAX])?)
+        })
+        .await
     }
 
     fn state_limits(&self) -> StateLimits {
@@ -56,15 +72,21 @@ impl PluginState for Sqlite {
 }
 
 /// Writes one value of a plugin's state.
-pub fn write(db: &Connection, plugin: &str, StateWrite { key, value }: &StateWrite, version: i64) -> Result<(), Error> {
+pub fn write(
+    db: &Connection,
+    plugin: &str,
+    StateWrite { key, value, expires_at }: &StateWrite,
+    version: i64,
+) -> Result<(), Error> {
     match value {
         // An upsert, not a replacement of the row: the trigger would count a replacement as another key.
         Some(value) => db
             .prepare_cached(
-                "INSERT INTO state (plugin, key, value, version) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+                "INSERT INTO state (plugin, key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version,
+                     expires_at = excluded.expires_at",
             )?
-            .execute(params![plugin, key, value, version])?,
+            .execute(params![plugin, key, value, version, expires_at.map(Timestamp::millis)])?,
         None => db.prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?.execute(params![plugin, key])?,
     };
     Ok(())
@@ -77,7 +99,7 @@ pub fn ask(db: &Connection, run: &RunRecord, ledger: &mut Ledger) -> Result<(), 
     }
     let plugin = &run.identity.plugin;
     ledger.sizes.insert(plugin.to_string(), size(db, plugin)?);
-    for StateWrite { key, value: _ } in run.writes() {
+    for StateWrite { key, .. } in run.writes() {
         let mut select = db.prepare_cached("SELECT length(value) FROM state WHERE plugin = ?1 AND key = ?2")?;
         let stored: Option<i64> = select.query_row(params![&**plugin, key], |row| row.get(0)).optional()?;
         if let Some(bytes) = stored {
@@ -98,7 +120,7 @@ fn size(db: &Connection, plugin: &Slug) -> Result<StateSize, Error> {
 /// Reads keys from the index of the table, in the order of their bytes. Keys with one prefix are neighbours.
 fn keys(db: &Connection, plugin: &Slug, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<StateKey>, Error> {
     let mut select = db.prepare_cached(
-        "SELECT key, length(value) FROM state WHERE plugin = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4",
+        "SELECT key, length(value), expires_at FROM state WHERE plugin = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4",
     )?;
     let mut rows = select.query(params![&**plugin, prefix, after, i64::try_from(most).unwrap_or(i64::MAX)])?;
     let mut found = Vec::new();
@@ -107,7 +129,8 @@ fn keys(db: &Connection, plugin: &Slug, prefix: &str, after: Option<&str>, most:
         if !key.starts_with(prefix) {
             break;
         }
-        found.push(StateKey { key, bytes: row.get::<_, i64>(1)?.unsigned_abs() });
+        let expires_at = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis);
+        found.push(StateKey { key, bytes: row.get::<_, i64>(1)?.unsigned_abs(), expires_at });
     }
     Ok(found)
 }

@@ -23,8 +23,8 @@ use crate::{
         SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
         columns::ended,
         story::{
-            EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS, candidates,
-            parts, read_parts,
+            CHAIN_EVENTS, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS,
+            candidates, parts, read_parts,
         },
     },
 };
@@ -81,9 +81,51 @@ impl Story for Sqlite {
         .await
     }
 
+    async fn chain(&self, id: EventId) -> Result<(Vec<EventSummary>, bool), Error> {
+        self.read_for_people(move |db| chain(db, id)).await
+    }
+
     async fn passage(&self, event: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error> {
         self.read_for_people(move |db| passage(db, event, endpoint)).await
     }
+}
+
+fn chain(db: &Connection, id: EventId) -> Result<(Vec<EventSummary>, bool), Error> {
+    let sql = format!("SELECT {EVENT_COLUMNS}, length(e.data) FROM event e WHERE e.id = ?1");
+    let mut select = db.prepare_cached(&sql)?;
+    let mut load = |id: EventId| -> Result<Option<EventSummary>, Error> {
+        let mut rows = select.query([id.as_i64()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Ok(Some(EventSummary {
+            event: rows::event(row, Bytes::new())?,
+            bytes: row.get::<_, i64>(12)?.unsigned_abs(),
+            parts: event_parts(db, id)?,
+        }))
+    };
+    let mut first = load(id)?.ok_or(Error::NotFound { what: "event" })?;
+    while let Some(cause) = first.event.new.cause {
+        match load(cause)? {
+            Some(event) => first = event,
+            None => break,
+        }
+    }
+    let mut found = vec![first];
+    let mut emitted = db.prepare_cached("SELECT id FROM event WHERE cause = ?1 ORDER BY id LIMIT ?2")?;
+    let mut place = 0;
+    while let Some(parent) = found.get(place) {
+        let room = limit(CHAIN_EVENTS + 1 - found.len());
+        let children = emitted.query_map([parent.event.id.as_i64(), room], |row| Ok(EventId::from_i64(row.get(0)?)))?;
+        for child in children.collect::<Result<Vec<_>, _>>()? {
+            found.extend(load(child)?);
+        }
+        if found.len() > CHAIN_EVENTS {
+            break;
+        }
+        place += 1;
+    }
+    let more = found.len() > CHAIN_EVENTS;
+    found.truncate(CHAIN_EVENTS);
+    Ok((found, more))
 }
 
 fn passage(db: &Connection, id: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error> {

@@ -1,6 +1,6 @@
 //! Test guest that misbehaves as its event type requests.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use innesco_sdk::prelude::*;
 
@@ -58,6 +58,14 @@ impl Plugin for Mischief {
                 }
                 state::set_json("count", &(count + 1))?;
                 Ok(Outcome::none())
+            }
+            "once" => {
+                let seen = event.subject.as_deref().unwrap_or_default();
+                if !state::once(seen, Duration::from_secs(3600)) {
+                    log::info!(seen = seen, "not the first one");
+                    return Ok(Outcome::none());
+                }
+                Ok(Webhook::to("receiver").json(&json!({ "first": seen }))?.into())
             }
             "again" => Ok(Emit::new("mischief.again").json(&json!({}))?.into()),
             // Counts in state, so that the order of the runs shows in their webhooks.

@@ -2,7 +2,7 @@
 //!
 //! [`wasm`] turns such a text into what the SDK builds from a crate: a core module with the types of its world in a custom
 //! section, ready for a plugin folder. Lines that begin with `;;@` insert parts that every guest needs. The line `;; world: …`
-//! names another world than the contract's.
+//! names another world than that of the first contract.
 
 pub mod mutate;
 
@@ -39,7 +39,11 @@ pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
     let path = root.join("tests/guests").join(format!("{guest}.wat"));
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("guest {guest}: {error}"));
     let world = text.lines().find_map(|line| line.strip_prefix(";; world: ")).unwrap_or("contract");
-    let version = if world == "newer" { "1.1.0" } else { "1.0.0" };
+    let version = match world {
+        "newer" => "1.2.0",
+        "current" => "1.1.0",
+        _ => "1.0.0",
+    };
     let text = text
         .replace(";;@memory", "(memory (export \"memory\") 2)")
         .replace(";;@plugin", &format!("{}{REALLOC}", describe(name, on, version)))
@@ -50,11 +54,13 @@ pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
     if world == "none" {
         return module;
     }
-    let contract = fs::read_to_string(root.join("plugin-sdk/wit/plugin.wit")).expect("the contract exists");
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("the contract exists");
+    let (contract, current) = (read("tests/guests/contract-1.0.0.wit"), read("plugin-sdk/wit/plugin.wit"));
     let wit = match world {
         "contract" => contract,
-        "newer" => contract
-            .replace("plugin@1.0.0", "plugin@1.1.0")
+        "current" => current,
+        "newer" => current
+            .replace("plugin@1.1.0", "plugin@1.2.0")
             .replace("delete: func(key: string);", "delete: func(key: string);\n  keys: func() -> list<string>;"),
         "no-handler" => contract.replace("export handler;", ""),
         "network" => contract.replace("import log;", "import acme:net/http@1.0.0;\n  import log;") + NETWORK,
