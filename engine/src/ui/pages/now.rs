@@ -82,9 +82,9 @@ fn spans(visit: &Visit, last: Last) -> Markup {
     parts::seg(texts.span, &choices)
 }
 
-/// Writes one figure: name, number with its unit, a sentence.
-fn figure(name: &str, value: &str, unit: &str, say: &str) -> Markup {
-    html! { div.figure { div.name { (name) } div.value { (value) @if !unit.is_empty() { " " span.unit { (unit) } } } div.say { (say) } } }
+/// Writes one figure: name with its unit, number, a sentence. A unit behind the number would move with every digit.
+fn figure(name: &str, value: &str, say: &str) -> Markup {
+    html! { div.figure { div.name { (name) } div.value { (value) } div.say { (say) } } }
 }
 
 async fn figures(ui: &Ui, visit: &Visit, last: Last) -> Result<Markup, Problem> {
@@ -114,10 +114,10 @@ async fn figures(ui: &Ui, visit: &Visit, last: Last) -> Result<Markup, Problem> 
     };
     Ok(html! {
         div.figures {
-            (figure(t.accepted, &formats.decimal(total.accepted as f64 / span as f64, 1), t.per_second, &(t.accepted_say)(&formats.number(total.accepted))))
-            (figure(t.first_try, &share, "", &(t.first_try_say)(&formats.number(total.delivered.saturating_sub(total.first_try)), &formats.number(total.delivered))))
-            (figure(t.latency, &millis(total.p50_ms), t.p50, &(t.latency_say)(&millis(total.p99_ms))))
-            (figure(t.waiting, &formats.number(waiting), "", &if waiting == 0 { t.waiting_none.to_owned() } else { (t.waiting_say)(&formats.span(oldest)) }))
+            (figure(t.accepted_rate, &formats.decimal(total.accepted as f64 / span as f64, 1), &(t.accepted_say)(&formats.number(total.accepted))))
+            (figure(t.first_try, &share, &(t.first_try_say)(&formats.number(total.delivered.saturating_sub(total.first_try)), &formats.number(total.delivered))))
+            (figure(t.latency_median, &millis(total.p50_ms), &(t.latency_say)(&millis(total.p99_ms))))
+            (figure(t.waiting, &formats.number(waiting), &if waiting == 0 { t.waiting_none.to_owned() } else { (t.waiting_say)(&formats.span(oldest)) }))
         }
         div.charts {
             div { div.cap { h3 { (t.webhooks) } (parts::peek(visit, "table-webhooks", t.table)) } (charts::bars(visit, &bars)) @if parts::opened(visit).any(|open| open == "table-webhooks") { (counts_table(visit, &slots)) } }

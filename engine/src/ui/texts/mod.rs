@@ -135,7 +135,7 @@ texts! {
     /// The first page.
     now: Now {
         retry_run, retry_runs(number), retry_began(time),
-        hour, day, week, span, accepted, per_second, first_try, latency, p50, waiting, waiting_none, webhooks, table, delivered, failed_tries, per(unit), accepted_say(number), first_try_say(again, all), latency_say(p99), waiting_say(age), say_bar(time, all, failed),
+        hour, day, week, span, accepted, accepted_rate, latency_median, first_try, latency, waiting, waiting_none, webhooks, table, delivered, failed_tries, per(unit), accepted_say(number), first_try_say(again, all), latency_say(p99), waiting_say(age), say_bar(time, all, failed),
         title, needs_you, nothing, nothing_why, parked(number), parked_over(number), parked_one, failing_since(time), disabled_gone,
         disabled_failing, not_loaded, live, all, and_more(number), first_title, first_why, step_runs, step_runs_what(store, number),
         step_where, step_where_what, step_where_none, step_send, step_send_what, step_watch, step_watch_what,
