@@ -24,11 +24,23 @@ impl Default for Settings {
     }
 }
 
+/// The time that counts towards [`Limits::deadline`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timed {
+    /// Elapsed time: a run never occupies its thread for longer.
+    #[default]
+    Elapsed,
+    /// Processor time: the outcome does not depend on what else the machine does.
+    Processor,
+}
+
 /// Limits of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Wall-clock time from start to answer. A plugin takes microseconds; a second means a bug or an overloaded machine.
     pub deadline: Duration,
+    /// What the deadline measures.
+    pub timed: Timed,
     /// Maximum size of all linear memories and tables together, in bytes. Generous for Rust, which starts at about one MiB.
     pub memory_bytes: usize,
     /// The same for big components (see [`Limits::BIG_CODE_BYTES`]), which contain a JavaScript or Python engine.
@@ -75,6 +87,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(1),
+            timed: Timed::Elapsed,
             memory_bytes: 64 << 20,
             big_memory_bytes: 256 << 20,
             output_bytes: 20 << 20,

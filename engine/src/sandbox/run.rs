@@ -18,20 +18,23 @@ use super::{
     engine::{Pool, ticks, whole_ticks},
     host::Host,
     limiter::{Limiter, OutOfMemory},
-    limits::{Limits, size, time},
+    limits::{Limits, Timed, size, time},
     load::Plugin,
     log::{SharedLog, printable},
     output::{self, Addressing, Breach},
     state::{State, StateRefused, StateSource},
     wasi::Wasi,
 };
-use crate::domain::{
-    event::Event,
-    id::Tag,
-    plugin::Digest,
-    recording::{RecordedState, Recording},
-    run::{Requests, RunFailure, RunLog, RunOutcome, StateUse},
-    time::Timestamp,
+use crate::{
+    clock,
+    domain::{
+        event::Event,
+        id::Tag,
+        plugin::Digest,
+        recording::{RecordedState, Recording},
+        run::{Requests, RunFailure, RunLog, RunOutcome, StateUse},
+        time::Timestamp,
+    },
 };
 
 /// Attribute with the time of acceptance, for plugins. Other attributes cannot have a dot in their names.
@@ -201,12 +204,17 @@ impl Guest {
     ) -> (wasmtime::Result<T>, CallFacts) {
         let log = SharedLog::new(limits);
         let permit = self.pool.permit();
-        let started = Instant::now();
+        let (started, used_before) = (Instant::now(), clock::thread_cpu());
         let mut store = Store::new(&self.pool.engine, host(log.clone()));
         store.limiter(|host| &mut host.limiter);
         store.set_epoch_deadline(ticks(limits.deadline));
+        let (deadline, timed) = (limits.deadline, limits.timed);
         // A slow store must not end a good run: the wait for state extends its deadline.
-        store.epoch_deadline_callback(|mut store| match whole_ticks(store.data_mut().state.take_waited()) {
+        store.epoch_deadline_callback(move |mut store| match whole_ticks(store.data_mut().state.take_waited()) {
+            0 if timed == Timed::Processor => match deadline.saturating_sub(clock::thread_cpu().saturating_sub(used_before)) {
+                Duration::ZERO => Err(Trap::Interrupt.into()),
+                left => Ok(UpdateDeadline::Continue(ticks(left))),
+            },
             0 => Err(Trap::Interrupt.into()),
             waited => Ok(UpdateDeadline::Continue(waited)),
         });

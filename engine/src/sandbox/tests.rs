@@ -256,6 +256,23 @@ fn waiting_for_state_does_not_count_towards_the_deadline() {
 }
 
 #[test]
+fn a_deadline_of_processor_time_ends_only_a_run_that_uses_it() {
+    let limits = Limits { deadline: Duration::from_millis(60), timed: Timed::Processor, ..Limits::default() };
+    let (run, plugin) = (Run { limits, ..Run::default() }, load("endless-loop").unwrap());
+    // More threads than processors: each gets its deadline later, and the same outcome.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let before = crate::clock::thread_cpu();
+                let failure = run.of(&plugin, NoState).unwrap().result.expect_err("it never ends");
+                assert_eq!(failure.outcome, RunOutcome::Deadline);
+                assert!(crate::clock::thread_cpu() - before >= Duration::from_millis(60), "not before its deadline");
+            });
+        }
+    });
+}
+
+#[test]
 fn a_run_that_failed_writes_no_state() {
     let report = Run::default().report("state-flood");
     assert!(report.result.is_err() && report.state.writes.is_empty());

@@ -48,7 +48,7 @@ use crate::{
     metrics::meters,
     news::Feed,
     outbound::Outbound,
-    sandbox::Limits,
+    sandbox::{Limits, Timed},
     store::{Budget, Handoff, Store},
     traces::Traces,
 };
@@ -158,8 +158,9 @@ impl Work {
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
         let claims = claimer::run(Arc::clone(&store), handoff.clone(), stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));
-        let comparer =
-            Comparer { store: Arc::clone(&store), catalog, limits: settings.run_limits, threads: settings.compare_threads };
+        // On a busy machine, threads of low priority wait for a processor. Their runs must end as on a quiet one.
+        let limits = Limits { timed: Timed::Processor, ..settings.run_limits };
+        let comparer = Comparer { store: Arc::clone(&store), catalog, limits, threads: settings.compare_threads };
         let jobs = jobs::run(store, comparer, handoff, stop.clone());
         takers.spawn(guarded("jobs", jobs, stop.clone(), broken));
         Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain })
